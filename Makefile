@@ -1,0 +1,62 @@
+# Everything a developer, a newcomer and CI run. With only python3 (3.11 to 3.13) and make:
+#
+#   make launch STUDY=lr_sched    set up, then train a study and show what came of it
+#   make test                     set up with the test extra, then run all tests
+#   make check                    format, lint, types, import contracts
+
+PYTHON ?= python3
+STUDY ?= lr_sched
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: setup setup-test launch test check format docs coverage clean
+
+setup: $(VENV)/.installed
+
+setup-test: $(VENV)/.installed-test
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else \
+	  "tuner needs Python 3.11 to 3.13; this is %d.%d. Name another: make PYTHON=python3.12 ..." % v)'
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 lacks venv; on Debian: apt install python3-venv"; \
+	  rm -rf $(VENV); exit 1; }
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing tuner into $(VENV) (torch is large: a few minutes and 6 GB the first time)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@echo "Installing what the tests need"
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+launch: setup
+	@$(BIN)/tuner launch --study $(STUDY)
+
+test: setup-test
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+coverage: setup-test
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m pytest --cov --cov-report= --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m coverage report --fail-under 90
+
+check: setup-test
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup-test
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+docs: setup-test
+	@$(BIN)/python -m tuner.spec.schema > docs/study-file.schema.json
+	@$(BIN)/python -m tuner.spec.reference docs/study-file.md objectives.chest_xray
+	@$(BIN)/python -m tuner.cli.reference > docs/cli.md
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*

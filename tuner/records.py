@@ -1,0 +1,134 @@
+"""What training measures and the store keeps: the words both sides share.
+
+`tuner.train` makes these and `tuner.store` keeps them; neither knows the other.
+Everything here is frozen and can be written as JSON, arrays apart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Value = str | int | float | bool
+Moment = Literal["best", "last"]
+SplitName = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial as the trainer sees it: training is a function of this, and of code and data."""
+
+    objective: str
+    parameters: Mapping[str, Value]
+    """Every parameter with its value, defaults filled in."""
+    data: Mapping[str, Value]
+    """Every key of [data] with its value; paths are absolute."""
+    seed: int
+    metric: str = "val_loss"
+    """The figure by which the best epoch is chosen, as named in `METRICS`."""
+
+
+METRICS: Mapping[str, Literal["minimize", "maximize"]] = {
+    "val_loss": "minimize",
+    "val_acc": "maximize",
+    "val_auc": "maximize",
+    "val_balanced_acc": "maximize",
+}
+"""What a study may be judged by: validation figures only, with their direction."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch's figures. Losses are in nats, accuracies are fractions."""
+
+    epoch: int
+    """Counted from 1."""
+    train_loss: float
+    """Running mean of the loss that was trained on."""
+    train_nll: float
+    """Running mean of the negative log-likelihood of the true class, whatever the loss was."""
+    train_acc: float
+    val_loss: float
+    """Mean negative log-likelihood of the true class, whatever the training loss was."""
+    val_acc: float
+    val_auc: float
+    val_balanced_acc: float
+    lr: float
+    """The learning rate at the epoch's first step."""
+    seconds: float
+    reused: bool = False
+
+    def figure(self, metric: str) -> float:
+        """Return the figure named by a key of METRICS."""
+        return float(getattr(self, metric))
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one set of weights (the best epoch's or the last's) achieves."""
+
+    epoch: int
+    train_loss: float
+    train_nll: float
+    train_acc: float
+    val_loss: float
+    val_acc: float
+    test_loss: float | None = None
+    test_acc: float | None = None
+
+    @property
+    def gap(self) -> float | None:
+        """Validation accuracy minus test accuracy, where there is a test set."""
+        return None if self.test_acc is None else self.val_acc - self.test_acc
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Log-probabilities of every class for every image of a split, in the split's order."""
+
+    split: SplitName
+    at: Moment
+    log_probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The true classes of a split, with the ids of its examples."""
+
+    split: SplitName
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the store keeps of the data a trial saw, so that predictions can be read later."""
+
+    fingerprint: str
+    classes: tuple[str, ...]
+    sizes: Mapping[str, int]
+    labels: tuple[Labels, ...] = ()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a trainer found when it built a trial, before the first epoch."""
+
+    device: str
+    parameter_count: int
+    initial_weights: str
+    """Fingerprint of the weights before training: equal for equal seeds, never leaked into."""
+    data_fingerprint: str
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Choices the trainer made and why (precision, memory format, versions)."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial that ran to its end leaves: figures and predictions at best and last."""
+
+    best: Figures
+    last: Figures
+    predictions: tuple[Predictions, ...] = ()

@@ -1,0 +1,115 @@
+"""What the environment decides. It is read here and nowhere else."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tuner.errors import UserError
+
+LIBPQ_ADDRESS = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
+SECRET_VARIABLES = (
+    "TUNER_DATABASE_URL",
+    "TUNER_DATABASE_PASSWORD_FILE",
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "PGSERVICE",
+    "PGSERVICEFILE",
+)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How leases are kept, in seconds; every worker of a study should agree."""
+
+    lease: float = 30.0
+    renew: float = 5.0
+    grace: float = 12.0
+    """How long the database must have answered before an expired lease is taken over."""
+    poll: float = 1.0
+    """How often an idle worker asks for a trial."""
+    give_back: float = 30.0
+    """How long a trial may go on after SIGINT or SIGTERM to finish its epoch."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where tuner keeps its things, which database it uses, and how leases are timed."""
+
+    home: Path
+    database_url: str | None = None
+    """A server's address; None means libpq's variables, or else the embedded server."""
+    password_file: Path | None = None
+    """Holds the password of `database_url`, where that has none."""
+    libpq: bool = False
+    """Whether PGHOST, PGHOSTADDR or PGSERVICE name a server."""
+    timing: Timing = Timing()
+
+    @property
+    def embedded(self) -> bool:
+        """Whether studies live in the embedded server under `home`."""
+        return self.database_url is None and not self.libpq
+
+    def with_database(self, url: str | None) -> "Settings":
+        """Return these settings with `--database URL` applied, if one was given."""
+        return self if url is None else replace(self, database_url=url)
+
+
+def from_environment(environ: Mapping[str, str]) -> Settings:
+    """Read the settings; a variable that cannot be understood is a user's error."""
+    defaults = Timing()
+    timing = Timing(
+        lease=_seconds(environ, "TUNER_LEASE_SECONDS", defaults.lease),
+        renew=_seconds(environ, "TUNER_RENEW_SECONDS", defaults.renew),
+        grace=_seconds(environ, "TUNER_GRACE_SECONDS", defaults.grace),
+        poll=_seconds(environ, "TUNER_POLL_SECONDS", defaults.poll),
+        give_back=_seconds(environ, "TUNER_GIVE_BACK_SECONDS", defaults.give_back),
+    )
+    if timing.renew * 2 > timing.lease:
+        raise UserError(
+            f"TUNER_RENEW_SECONDS ({timing.renew:g}) must be at most half of "
+            f"TUNER_LEASE_SECONDS ({timing.lease:g}), or healthy trials would be taken over."
+        )
+    return Settings(
+        home=Path(environ.get("TUNER_HOME") or ".tuner").expanduser().absolute(),
+        database_url=environ.get("TUNER_DATABASE_URL") or None,
+        password_file=_path(environ, "TUNER_DATABASE_PASSWORD_FILE"),
+        libpq=any(environ.get(name) for name in LIBPQ_ADDRESS),
+        timing=timing,
+    )
+
+
+def child_environment() -> dict[str, str]:
+    """Return this process's environment for a child that must not reach the database."""
+    return without_secrets(os.environ)
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of a worker process: what the launcher was told, never in argv."""
+    environment = {**os.environ, "TUNER_HOME": str(settings.home)}
+    if settings.database_url is not None:
+        environment["TUNER_DATABASE_URL"] = settings.database_url
+    return environment
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment a trainer gets: nothing in it opens the database."""
+    return {key: value for key, value in environ.items() if key not in SECRET_VARIABLES}
+
+
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    text = environ.get(name)
+    return Path(text).expanduser().absolute() if text else None
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name)
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 86_400:
+        raise UserError(f"{name} is {text!r}; expected a number of seconds above 0.")
+    return value
