@@ -1,0 +1,52 @@
+"""A study file is found by name in the folders given, or by its path."""
+
+from pathlib import Path
+
+import pytest
+
+from tuner.errors import UserError
+from tuner.spec.load import find
+
+
+def test_a_name_is_looked_for_in_the_folders_in_order(tmp_path: Path) -> None:
+    """The first folder that has it wins."""
+    for folder in ("own", "shipped"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "lr_sched.toml").touch()
+    (tmp_path / "shipped" / "depth.toml").touch()
+    folders = [tmp_path / "own", tmp_path / "shipped"]
+    assert find("lr_sched", folders) == tmp_path / "own" / "lr_sched.toml"
+    assert find("depth", folders) == tmp_path / "shipped" / "depth.toml"
+
+
+def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Whatever ends in .toml is a path; if nothing is there, reading it says so."""
+    assert find("some/where.toml", [tmp_path]) == Path("some/where.toml")
+
+
+def test_an_unknown_name_is_told_with_the_nearest(tmp_path: Path) -> None:
+    """The message names near studies, the folders searched, and that paths are possible."""
+    (tmp_path / "lr_sched.toml").touch()
+    with pytest.raises(UserError) as raised:
+        find("lr_shced", [tmp_path, tmp_path / "none"])
+    message = str(raised.value)
+    assert "no study 'lr_shced'; did you mean lr_sched?" in message
+    assert str(tmp_path) in message
+    assert str(tmp_path / "none") in message
+
+
+def test_a_name_like_no_other_gets_the_list(tmp_path: Path) -> None:
+    """Where nothing is near, everything there is is listed."""
+    with pytest.raises(UserError, match=r"none was found.*in no folder"):
+        find("digits", [])
+    (tmp_path / "lr_sched.toml").touch()
+    with pytest.raises(UserError, match="there are lr_sched"):
+        find("zzz", [tmp_path])
+
+
+def test_a_name_leads_out_of_no_folder(tmp_path: Path) -> None:
+    """A name is a name: separators find nothing."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.toml").touch()
+    with pytest.raises(UserError, match="no study"):
+        find("../secret", [tmp_path / "in"])

@@ -1,0 +1,100 @@
+"""Checks the conditions of a space: each on something that varies, and each possible."""
+
+import itertools
+from collections.abc import Collection, Mapping
+
+from tuner.spec.faults import Faults, KeyPath, show, suggest
+from tuner.spec.space import LARGEST_GRID, Choice, Dimension, Space
+
+
+def check_conditions(
+    dimensions: tuple[Dimension, ...],
+    written: Collection[str],
+    held: Collection[str],
+    faults: Faults,
+) -> bool:
+    """Note every condition that cannot hold; say whether the space can be used.
+
+    `written` are all names in [space], for a condition on a faulty dimension is
+    not a second fault; `held` are those with one value.
+    """
+    by_name = {dimension.name: dimension for dimension in dimensions}
+    sound = True
+    for dimension in dimensions:
+        for parent in dimension.when:
+            path = ("space", dimension.name, "when", parent)
+            fault = _fault(dimension, parent, by_name, written, held)
+            if fault:
+                faults.add(path, fault)
+            sound = sound and fault is None and parent in by_name
+    return sound and _check_circles(by_name, faults) and _check_reach(by_name, faults)
+
+
+def _fault(
+    dimension: Dimension,
+    parent: str,
+    by_name: Mapping[str, Dimension],
+    written: Collection[str],
+    held: Collection[str],
+) -> str | None:
+    if parent == dimension.name:
+        return "a dimension cannot be a condition of itself"
+    if parent in held:
+        return f"{parent} is fixed, so the condition never changes; vary it in [space]"
+    if parent not in written:
+        return f"{parent} is not in [space]; {suggest(parent, written)}"
+    if parent not in by_name:
+        return None
+    return _value_fault(by_name[parent], dimension.when[parent])
+
+
+def _value_fault(parent: Dimension, accepted: tuple[object, ...]) -> str | None:
+    if not isinstance(parent, Choice) and parent.step is None:
+        return f"{parent.name} is a range without a step; a condition needs values to be equal to"
+    values = parent.values
+    for value in accepted:
+        # In Python 1 is True; in a file they are two values.
+        if not any(value == each and _is_bool(value) == _is_bool(each) for each in values):
+            shown = [str(each) for each in values[:20]]
+            return f"{parent.name} never takes {show(value)}; {suggest(str(value), shown)}"
+    return None
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _check_circles(by_name: Mapping[str, Dimension], faults: Faults) -> bool:
+    settled: set[str] = set()
+    while ready := {n for n, d in by_name.items() if n not in settled and settled >= set(d.when)}:
+        settled |= ready
+    waiting = [name for name in by_name if name not in settled]
+    if waiting:
+        # One fault for the whole circle, at its first member in the file.
+        faults.add(("space", waiting[0], "when"), f"conditions in a circle: {', '.join(waiting)}")
+    return not waiting
+
+
+def _check_reach(by_name: Mapping[str, Dimension], faults: Faults) -> bool:
+    reached = True
+    for dimension in by_name.values():
+        if dimension.when and not _reachable(dimension, by_name):
+            path: KeyPath = ("space", dimension.name, "when")
+            faults.add(path, "the conditions are never true together, so it would never be used")
+            reached = False
+    return reached
+
+
+def _reachable(dimension: Dimension, by_name: Mapping[str, Dimension]) -> bool:
+    """Say whether some combination of what a dimension depends on switches it on."""
+    above: dict[str, Dimension] = {}
+    waiting = list(dimension.when)
+    while waiting:
+        parent = by_name[waiting.pop()]
+        if parent.name not in above:
+            above[parent.name] = parent
+            waiting += parent.when
+    space = Space(tuple(above.values()))
+    some = itertools.islice(space.combinations(), LARGEST_GRID)
+    # Beyond the limit it stays unknown; the benefit of the doubt is the reader's.
+    return any(space.is_active(dimension, chosen) for chosen in some) or space.size() > LARGEST_GRID

@@ -1,0 +1,196 @@
+"""Reads [space]: every dimension checked against what the objective declares."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tuner.records import Value
+from tuner.spec.faults import Faults, KeyPath, show
+from tuner.spec.form import read_section
+from tuner.spec.parameters import Declarations, Parameter
+from tuner.spec.sections import ChoiceTable, RangeTable
+from tuner.spec.space import LARGEST_GRID, Choice, Dimension, Range
+from tuner.spec.study import DATA
+
+_FORMS = (
+    "expected a list of values, a range { low = …, high = … }, "
+    "or a choice with a condition { values = […], when = {…} }"
+)
+
+
+def normalised(parameter: Parameter | None, value: Any) -> Value:
+    """Return the value as its parameter holds it, so that 1 and 1.0 are one learning rate."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if parameter is not None and parameter.kind == "float" and is_whole:
+        return float(value)
+    assert isinstance(value, str | int | float | bool)
+    return value
+
+
+def find_parameter(
+    path: KeyPath, name: str, declared: Declarations, faults: Faults
+) -> Parameter | None:
+    """Return what is declared under a name of [space]; a name that is not is a fault."""
+    data = {f"{DATA}{key}": parameter for key, parameter in declared.data.items()}
+    known = {**declared.parameters, **data}
+    if name in known:
+        return known[name]
+    if name in declared.data:
+        faults.add(path, f'{name} is a key of [data]; to vary it, write "{DATA}{name}" in quotes')
+    else:
+        faults.unknown(path, "parameter", known)
+    return None
+
+
+class SpaceReader:
+    """Reads the dimensions of one file; what is wrong with one does not hide the others."""
+
+    def __init__(self, declared: Declarations | None, faults: Faults) -> None:
+        self._declared = declared
+        self._faults = faults
+
+    def read(self, table: Mapping[str, Any]) -> tuple[Dimension, ...]:
+        """Return the dimensions that are right, in the order of the file."""
+        read = (self._dimension(name, written) for name, written in table.items())
+        return tuple(dimension for dimension in read if dimension is not None)
+
+    def _dimension(self, name: str, written: Any) -> Dimension | None:
+        path = ("space", name)
+        if name == "data" and isinstance(written, dict):
+            example = next(iter(written), "KEY")
+            self._faults.add(path, f'to vary a data key, write "{DATA}{example}" in quotes')
+            return None
+        parameter = None
+        if self._declared is not None:
+            parameter = find_parameter(path, name, self._declared, self._faults)
+            if parameter is None:
+                return None
+        if isinstance(written, list):
+            return self._choice(name, written, {}, parameter)
+        return self._table(path, written, parameter)
+
+    def _table(self, path: KeyPath, written: Any, parameter: Parameter | None) -> Dimension | None:
+        if not isinstance(written, dict):
+            self._faults.add(path, f"{_FORMS}; one value alone belongs in [fixed]")
+            return None
+        if "values" in written:
+            choice = read_section(ChoiceTable, written, path, self._faults)
+            if choice is None:
+                return None
+            return self._choice(path[1], choice.values, choice.when, parameter)
+        if not {"low", "high", "step", "log"} & set(written):
+            self._faults.add(path, _FORMS)
+            return None
+        table = read_section(RangeTable, written, path, self._faults)
+        return None if table is None else self._range(path, table, parameter)
+
+    def _choice(
+        self,
+        name: str,
+        written: Sequence[Any],
+        when: Mapping[str, Any],
+        parameter: Parameter | None,
+    ) -> Choice | None:
+        path = ("space", name)
+        if not written:
+            self._faults.add(path, "an empty choice; list at least one value")
+        faults = [fault for fault in (_value_fault(parameter, value) for value in written) if fault]
+        for fault in faults:
+            self._faults.add(path, fault)
+        if faults or not written:
+            return None
+        values = tuple(normalised(parameter, value) for value in written)
+        twice = _first_duplicate(values)
+        if twice is not None:
+            self._faults.add(path, f"{show(twice)} is listed twice; list every value once")
+            return None
+        return Choice(name, values, self._when(when))
+
+    def _range(self, path: KeyPath, table: RangeTable, parameter: Parameter | None) -> Range | None:
+        faults = range_faults(table, parameter)
+        for key, message in faults:
+            self._faults.add((*path, key) if key else path, message)
+        if faults:
+            return None
+        integer = parameter is not None and parameter.kind == "int"
+        return Range(
+            name=path[1],
+            low=_number(parameter, table.low),
+            high=_number(parameter, table.high),
+            log=table.log,
+            step=None if table.step is None else _number(parameter, table.step),
+            integer=integer,
+            when=self._when(table.when),
+        )
+
+    def _when(self, written: Mapping[str, Any]) -> dict[str, tuple[Value, ...]]:
+        known = {} if self._declared is None else dict(self._declared.parameters)
+        if self._declared is not None:
+            known |= {f"{DATA}{key}": found for key, found in self._declared.data.items()}
+        return {
+            parent: tuple(
+                normalised(known.get(parent), value)
+                for value in (accepted if isinstance(accepted, list) else [accepted])
+            )
+            for parent, accepted in written.items()
+        }
+
+
+def range_faults(table: RangeTable, parameter: Parameter | None) -> list[tuple[str, str]]:
+    """Return what is wrong with a range, each with the key of the range it is about."""
+    if parameter is not None and parameter.kind not in ("int", "float"):
+        words = f"{parameter.name} has no range, it is {parameter.expected()}; list the values"
+        return [("", words)]
+    faults = []
+    if parameter is not None:
+        ends = {"low": table.low, "high": table.high}
+        found = ((key, parameter.fault(end)) for key, end in ends.items())
+        faults = [(key, fault) for key, fault in found if fault]
+    if table.low >= table.high:
+        faults.append(("", f"low ({table.low}) must be below high ({table.high})"))
+    elif table.log and table.low <= 0:
+        faults.append(("low", f"a log range needs low above 0, got {table.low}"))
+    return faults or _step_faults(table, parameter)
+
+
+def _step_faults(table: RangeTable, parameter: Parameter | None) -> list[tuple[str, str]]:
+    step = table.step
+    if step is None:
+        return []
+    if table.log:
+        return [("step", "a log range has no step; leave out one, or list the values")]
+    if parameter is not None and parameter.kind == "int" and not isinstance(step, int):
+        return [("step", f"expected a whole number, got {step}")]
+    if step <= 0:
+        return [("step", f"expected a number above 0, got {step}")]
+    if step > table.high - table.low:
+        return [("step", f"{step} is more than the range is wide ({table.low} to {table.high})")]
+    whole = all(isinstance(end, int) for end in (table.low, table.high, step))
+    return _reach_faults(Range("", table.low, table.high, step=step, integer=whole))
+
+
+def _reach_faults(stepped: Range) -> list[tuple[str, str]]:
+    count = stepped.count
+    assert count is not None
+    if count > LARGEST_GRID:
+        return [("step", f"makes {count:,} values; at most {LARGEST_GRID:,} can be tried")]
+    last = stepped.value(count - 1)
+    if last == stepped.high:
+        return []
+    return [("step", f"does not reach high ({stepped.high}): the last value is {last}")]
+
+
+def _value_fault(parameter: Parameter | None, value: Any) -> str | None:
+    if parameter is not None and not isinstance(value, list | dict):
+        return parameter.fault(value)
+    fits = isinstance(value, str | int | float | bool)
+    return None if fits else f"expected a value, got {show(value)}"
+
+
+def _first_duplicate(values: Sequence[Value]) -> Value | None:
+    return next((value for rank, value in enumerate(values) if value in values[:rank]), None)
+
+
+def _number(parameter: Parameter | None, written: float) -> float | int:
+    number = normalised(parameter, written)
+    assert isinstance(number, int | float)
+    return number

@@ -1,0 +1,70 @@
+"""A study file as TOML gives it, with everything that no study can hold made visible.
+
+TOML allows dates, `nan`, `inf` and whole numbers of any size; a study allows
+none of them. They are replaced by an `Alien`, which no check accepts and which
+says in a message what it was, so that the checks need not think of each.
+"""
+
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import Fault, StudyFileError
+
+_DEEPEST = 8
+"""Tables in tables: a study needs four, and deeper ones would exhaust the stack."""
+_LARGEST = 2**63
+"""The database and TOML itself end here."""
+
+
+@dataclass(frozen=True)
+class Alien:
+    """A value that TOML has and a study has not."""
+
+    was: str
+
+    def __repr__(self) -> str:
+        return self.was
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a study file; what is not TOML is told with its line and column."""
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise _unreadable(path, f"cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, f"is not UTF-8 text (byte {error.start})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise _unreadable(path, f"is not valid TOML: {error}") from None
+    except RecursionError:
+        raise _unreadable(path, "is nested too deeply to be a study") from None
+
+
+def cleaned(value: Any, depth: int = 0) -> Any:
+    """Return a copy in which only texts, finite numbers, booleans, lists and tables remain."""
+    if depth > _DEEPEST and isinstance(value, dict | list):
+        return Alien("a table nested too deeply")
+    if isinstance(value, dict):
+        return {key: cleaned(inner, depth + 1) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [cleaned(inner, depth + 1) for inner in value]
+    return _cleaned_value(value)
+
+
+def _cleaned_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return Alien("a text with a NUL character") if "\0" in value else value
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if -_LARGEST <= value < _LARGEST else Alien("a number beyond 64 bits")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else Alien(str(value))
+    return Alien(f"the date or time {value} (quote it if a text is meant)")
+
+
+def _unreadable(path: Path, message: str) -> StudyFileError:
+    return StudyFileError(str(path), [Fault("", message)])

@@ -1,0 +1,87 @@
+"""The faults of a study file, collected so that all of them are told at once."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tuner.errors import Fault
+
+KeyPath = tuple[str, ...]
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_SHOWN = 60
+
+
+class Faults:
+    """Collects faults, and tells them in the order of the file they were found in."""
+
+    def __init__(self, document: Mapping[str, Any], origins: Mapping[KeyPath, str]) -> None:
+        self._positions = _positions(document)
+        self._origins = origins
+        self._found: dict[tuple[KeyPath, str], None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def add(self, path: KeyPath, message: str) -> None:
+        """Note one fault; the same fault noted twice is told once."""
+        self._found[path, message] = None
+
+    def unknown(self, path: KeyPath, noun: str, valid: Iterable[str]) -> None:
+        """Note a name that does not exist, with the nearest one that does."""
+        self.add(path, f"unknown {noun} {show(path[-1])}; {suggest(path[-1], valid)}")
+
+    def ordered(self) -> tuple[Fault, ...]:
+        """Return the faults in the order of the file; sections that are missing come last."""
+        found = sorted(self._found, key=lambda fault: self._position(fault[0]))
+        return tuple(Fault(dotted(path), message + self._origin(path)) for path, message in found)
+
+    def _position(self, path: KeyPath) -> int:
+        known = _longest_prefix(path, self._positions)
+        return len(self._positions) if known is None else self._positions[known]
+
+    def _origin(self, path: KeyPath) -> str:
+        known = _longest_prefix(path, self._origins)
+        return "" if known is None else f" (from --set {self._origins[known]})"
+
+
+def suggest(name: str, valid: Iterable[str]) -> str:
+    """Return a hint that leads from a wrong name to the right one."""
+    names = list(valid)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]}?"
+    return "valid: " + ", ".join(names) if names else "nothing can be set here"
+
+
+def dotted(path: KeyPath) -> str:
+    """Return a key path as TOML writes it."""
+    return ".".join(part if _BARE.fullmatch(part) else f'"{part}"' for part in path)
+
+
+def show(value: object) -> str:
+    """Return a value much as the file has it, short enough for one line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = "a table" if isinstance(value, dict) else repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def _positions(document: Mapping[str, Any]) -> dict[KeyPath, int]:
+    """Number every key of the document in the order of the file."""
+    positions: dict[KeyPath, int] = {}
+
+    def visit(table: Mapping[str, Any], path: KeyPath) -> None:
+        for key, value in table.items():
+            positions[*path, key] = len(positions)
+            if isinstance(value, dict):
+                visit(value, (*path, key))
+
+    visit(document, ())
+    return positions
+
+
+def _longest_prefix(path: KeyPath, known: Mapping[KeyPath, object]) -> KeyPath | None:
+    prefixes = (path[:length] for length in range(len(path), 0, -1))
+    return next((prefix for prefix in prefixes if prefix in known), None)

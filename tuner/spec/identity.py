@@ -1,0 +1,171 @@
+"""What makes a study the same study: a canonical form, its hash, and differences in words.
+
+The path of the data counts as it is written, wherever the file lies; declared
+defaults and the `--set` texts do not count, only what they led to.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tuner.records import Value
+from tuner.spec.space import Choice, Dimension, When
+from tuner.spec.study import Spec
+
+HARMLESS = (
+    "study.question",
+    "budget.hours",
+    "limits.silence_seconds",
+    "limits.attempts",
+    "limits.memory_bytes",
+)
+"""Keys that may change under a running study: no trial's figures depend on them."""
+
+GROWING = ("budget.trials", "replicates.seeds")
+"""Keys that may only grow."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One key whose value differs; None where it is not written."""
+
+    key: str
+    stored: Any
+    given: Any
+
+    def __str__(self) -> str:
+        """Return the change as one line."""
+        return f"{self.key}: stored {_words(self.stored)}, given {_words(self.given)}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a given study differs from the stored one."""
+
+    changes: tuple[Change, ...]
+    extends: bool
+    """Whether the given one only adds trials or seeds, or changes what no result depends on."""
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs."""
+        return not self.changes
+
+
+def canonical(spec: Spec) -> dict[str, Any]:
+    """Return what identifies a study, as JSON whose order and number format carry no meaning."""
+    search, replicates = spec.search, spec.replicates
+    return {
+        "study": {"name": spec.name, "question": spec.question, "objective": spec.objective},
+        "budget": {"trials": spec.budget.trials, "hours": _number(spec.budget.hours)},
+        "limits": {
+            "silence_seconds": _number(spec.limits.silence_seconds),
+            "attempts": spec.limits.attempts,
+            "memory_bytes": spec.limits.memory_bytes,
+            "threads": spec.limits.threads,
+        },
+        "search": {
+            "sampler": search.sampler,
+            "pruner": search.pruner,
+            "metric": search.metric,
+            "at": search.at,
+            "seed": search.seed,
+            "sampler_options": _values(search.sampler_options),
+            "pruner_options": _values(search.pruner_options),
+        },
+        "replicates": {"seeds": replicates.seeds, "of": replicates.of, "top": replicates.top},
+        "space": {dimension.name: _dimension(dimension) for dimension in spec.space.dimensions},
+        "fixed": _values(spec.fixed),
+        "data": _values(spec.data),
+    }
+
+
+def fingerprint(spec: Spec) -> str:
+    """Return the study's identity: equal for files that mean the same."""
+    text = json.dumps(canonical(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def compare(stored: Spec, given: Spec) -> Difference:
+    """Return every key that differs, and whether the given study extends the stored one."""
+    before, after = _flat(canonical(stored)), _flat(canonical(given))
+    changes = tuple(
+        Change(key, before.get(key), after.get(key))
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key) != after.get(key)
+    )
+    return Difference(changes, bool(changes) and _extends(stored, given, changes))
+
+
+def extended(stored: Spec, given: Spec) -> Spec:
+    """Return the stored study as an extension makes it: its settings, the given one's extent."""
+    return replace(
+        stored,
+        question=given.question,
+        budget=given.budget,
+        limits=given.limits,
+        replicates=given.replicates,
+        overrides=given.overrides,
+    )
+
+
+def _extends(stored: Spec, given: Spec, changes: tuple[Change, ...]) -> bool:
+    growing = [change.key for change in changes if change.key not in HARMLESS]
+    if not growing:
+        return True
+    if any(key not in GROWING for key in growing):
+        return False
+    return (
+        # Seeds that come out of an unchanged number would unmake explored configurations.
+        given.total_trials >= stored.total_trials
+        and given.configurations >= stored.configurations
+        and given.replicates.seeds >= stored.replicates.seeds
+    )
+
+
+def _dimension(dimension: Dimension) -> dict[str, Any]:
+    if isinstance(dimension, Choice):
+        form: dict[str, Any] = {"values": [_number(value) for value in dimension.values]}
+    else:
+        ends = {"low": dimension.low, "high": dimension.high, "step": dimension.step}
+        form = {**{key: _number(end) for key, end in ends.items()}, "log": dimension.log}
+    return {**form, "when": _when(dimension.when)}
+
+
+def _when(when: When) -> dict[str, Any]:
+    return {
+        parent: sorted((_number(value) for value in accepted), key=json.dumps)
+        for parent, accepted in when.items()
+    }
+
+
+def _values(values: Mapping[str, Value]) -> dict[str, Any]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: Any) -> Any:
+    """Return 1.0 as 1: a database may give back either for the other."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _flat(form: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one entry a key of the file; a dimension of the space is one entry."""
+    flat: dict[str, Any] = {}
+    for section, keys in form.items():
+        for key, value in keys.items():
+            if key.endswith("_options"):
+                flat |= {f"{section}.{key}.{name}": inner for name, inner in value.items()}
+            else:
+                flat[f"{section}.{key}"] = value
+    return flat
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, dict):
+        shown = {key: inner for key, inner in value.items() if inner not in ({}, None, False)}
+        return "{ " + ", ".join(f"{key} = {_words(inner)}" for key, inner in shown.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,51 @@
+"""Reads a study file into a `Spec`, or tells everything that is wrong with it at once."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import StudyFileError, UserError
+from tuner.spec.document import cleaned, read
+from tuner.spec.overrides import Overrides
+from tuner.spec.reader import Declared, Reader
+from tuner.spec.study import Spec
+
+
+def load(path: Path, overrides: Sequence[str], declared: Declared) -> Spec:
+    """Read, override and check a study file; all its faults are told in one StudyFileError."""
+    return check(read(path), overrides, declared, path)
+
+
+def check(
+    document: Mapping[str, Any], overrides: Sequence[str], declared: Declared, path: Path
+) -> Spec:
+    """Check a study that was read already; `path` says where its data and objective are near."""
+    changed = Overrides(cleaned(document))
+    changed.apply(overrides)
+    reader = Reader(changed.document, changed.origins, tuple(overrides), path)
+    spec = reader.read(declared)
+    faults = (*changed.faults, *reader.faults.ordered())
+    if spec is None or faults:
+        raise StudyFileError(str(path), faults)
+    return spec
+
+
+def find(name_or_path: str, folders: Sequence[Path]) -> Path:
+    """Return the file of a study, by its name in one of the folders or by its path."""
+    if name_or_path.endswith(".toml"):
+        return Path(name_or_path)
+    known = {file.stem: file for folder in reversed(folders) for file in folder.glob("*.toml")}
+    if name_or_path in known:
+        return known[name_or_path]
+    near = difflib.get_close_matches(name_or_path, known, n=3, cutoff=0.5)
+    names = "did you mean " + " or ".join(near) + "?" if near else _listing(known)
+    places = ", ".join(str(folder) for folder in folders) or "no folder"
+    raise UserError(
+        f"There is no study {name_or_path!r}; {names} Looked for {name_or_path}.toml in {places}; "
+        "a path that ends in .toml is taken as it is."
+    )
+
+
+def _listing(known: Mapping[str, Path]) -> str:
+    return f"there are {', '.join(sorted(known))}." if known else "none was found."

@@ -1,0 +1,137 @@
+"""The vocabulary of trainable parameters: declared once, with type, range and meaning.
+
+Nothing here knows torch. An objective adds declarations of its own; the study
+file is checked against both, and the reference table in docs/ is made from them.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tuner.records import Value
+
+Kind = Literal["float", "int", "bool", "choice", "text"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One declared parameter: what values it takes, its default, and what it means."""
+
+    name: str
+    kind: Kind
+    default: Value
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    """An exclusive lower bound, for rates that must not be zero."""
+    choices: tuple[str, ...] = ()
+
+    def fault(self, value: object) -> str | None:
+        """Say what is wrong with a value, or None if it may be used."""
+        if self.kind in ("choice", "text"):
+            return self._text_fault(value)
+        if self.kind == "bool":
+            return None if isinstance(value, bool) else f"expected true or false, got {value!r}"
+        return self._number_fault(value)
+
+    def expected(self) -> str:
+        """Describe the admissible values in words."""
+        if self.kind == "choice":
+            return "one of " + ", ".join(self.choices)
+        if self.kind == "text":
+            return "a text"
+        if self.kind == "bool":
+            return "true or false"
+        noun = "a whole number" if self.kind == "int" else "a number"
+        return noun + self._bounds()
+
+    def _bounds(self) -> str:
+        parts = []
+        if self.above is not None:
+            parts.append(f"above {self.above:g}")
+        if self.low is not None:
+            parts.append(f"at least {self.low:g}")
+        if self.high is not None:
+            parts.append(f"at most {self.high:g}")
+        return " " + " and ".join(parts) if parts else ""
+
+    def _text_fault(self, value: object) -> str | None:
+        known = isinstance(value, str) and (self.kind == "text" or value in self.choices)
+        return None if known else f"expected {self.expected()}, got {value!r}"
+
+    def _number_fault(self, value: object) -> str | None:
+        fits = isinstance(value, int) or (self.kind == "float" and isinstance(value, float))
+        if isinstance(value, bool) or not fits:
+            return f"expected {self.expected()}, got {value!r}"
+        assert isinstance(value, int | float)
+        inside = (
+            math.isfinite(value)
+            and (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+        )
+        return None if inside else f"expected {self.expected()}, got {value!r}"
+
+
+@dataclass(frozen=True)
+class Declarations:
+    """What one objective lets a study set: its training parameters and its [data] keys."""
+
+    parameters: Mapping[str, Parameter]
+    data: Mapping[str, Parameter]
+
+
+def by_name(parameters: Iterable[Parameter]) -> dict[str, Parameter]:
+    """Index declarations by name; a name declared twice is a mistake of the declarer."""
+    index: dict[str, Parameter] = {}
+    for parameter in parameters:
+        assert parameter.name not in index, f"{parameter.name} is declared twice"
+        index[parameter.name] = parameter
+    return index
+
+
+SHARED: Mapping[str, Parameter] = by_name(
+    [
+        Parameter("loss", "choice", "ce", "the loss that is trained on", choices=("bce", "ce")),
+        Parameter(
+            "optimizer",
+            "choice",
+            "adam",
+            "adam (decay as L2), adamw (decoupled decay) or sgd",
+            choices=("adam", "adamw", "sgd"),
+        ),
+        Parameter("lr", "float", 1e-3, "learning rate at the start", above=0.0, high=100.0),
+        Parameter("weight_decay", "float", 0.0, "weight decay of the optimizer", low=0.0),
+        Parameter("momentum", "float", 0.9, "momentum of sgd", low=0.0, high=0.9999),
+        Parameter("nesterov", "bool", False, "Nesterov's momentum, for sgd with momentum"),
+        Parameter(
+            "scheduler",
+            "choice",
+            "constant",
+            "how the learning rate moves over the epochs",
+            choices=("constant", "step", "cosine", "exponential"),
+        ),
+        Parameter("step_size", "int", 10, "epochs between two drops of the step schedule", low=1),
+        Parameter(
+            "decay",
+            "float",
+            0.0,
+            "factor of each drop (step) or of each epoch (exponential); "
+            "0 means the usual one, 0.1 for step and 0.95 for exponential",
+            low=0.0,
+            high=1.0,
+        ),
+        Parameter("batch_size", "int", 32, "images a step", low=1, high=65536),
+        Parameter("epochs", "int", 30, "passes over the training images", low=1, high=100_000),
+        Parameter(
+            "patience",
+            "int",
+            0,
+            "stop after so many epochs without a better validation figure; 0 never stops early",
+            low=0,
+        ),
+    ]
+)
+"""The shared trainer's own parameters; models are an objective's business."""

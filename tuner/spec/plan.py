@@ -1,0 +1,103 @@
+"""Checks that budget, search, replicates and space of a study fit together."""
+
+from dataclasses import dataclass
+
+from tuner.spec.faults import Faults
+from tuner.spec.space import LARGEST_GRID, Dimension, Range, Space
+from tuner.spec.study import Budget, Replicates, Search
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The parts that decide how many trials there are; None where a part has faults."""
+
+    budget: Budget | None
+    replicates: Replicates | None
+    search: Search | None
+    space: Space | None
+    dimensions: tuple[Dimension, ...] = ()
+    """Those of the space that are right, even where others are not."""
+    may_be_empty: bool = False
+    """Whether nothing needs to vary, because `--set` may have fixed everything."""
+
+
+def check_plan(plan: Plan, faults: Faults) -> None:
+    """Note whatever does not fit together; parts that have faults of their own are left out."""
+    if plan.replicates is not None:
+        _check_top(plan.replicates, faults)
+    grid = _check_grid(plan, faults)
+    if plan.budget is not None and plan.replicates is not None:
+        _check_budget(plan.budget, plan.replicates, grid, faults)
+
+
+def _check_top(replicates: Replicates, faults: Faults) -> None:
+    if replicates.of == "all":
+        if replicates.top is not None:
+            faults.add(("replicates", "top"), 'only with of = "top"; leave it out with of = "all"')
+        return
+    if replicates.top is None:
+        faults.add(("replicates", "top"), 'missing; of = "top" needs how many to replicate')
+    if replicates.seeds < 2:
+        faults.add(("replicates", "seeds"), f'of = "top" needs 2 or more, got {replicates.seeds}')
+
+
+def _check_grid(plan: Plan, faults: Faults) -> int | None:
+    """Return the grid's size where the sampler is a grid and the grid can be made."""
+    if plan.search is None:
+        return None
+    if plan.search.sampler != "grid":
+        _check_not_grid(plan, plan.search.sampler, faults)
+        return None
+    endless = [d for d in plan.dimensions if isinstance(d, Range) and d.step is None]
+    for dimension in endless:
+        faults.add(
+            ("space", dimension.name), "a grid over a range needs a step, or list the values"
+        )
+    return None if endless or plan.space is None else _size(plan.space, faults)
+
+
+def _check_not_grid(plan: Plan, sampler: str, faults: Faults) -> None:
+    if plan.budget is not None and plan.budget.trials == "grid":
+        faults.add(
+            ("budget", "trials"), f'"grid" needs sampler = "grid", not {sampler!r}; write a number'
+        )
+    if plan.space is not None and not plan.space.dimensions and not plan.may_be_empty:
+        faults.add(("space",), f'nothing varies, so {sampler} has nothing to choose; use "grid"')
+
+
+def _size(space: Space, faults: Faults) -> int | None:
+    size = space.size()
+    if size > LARGEST_GRID:
+        faults.add(("space",), f"the grid has more than {LARGEST_GRID:,} combinations; shorten it")
+        return None
+    return size
+
+
+def _check_budget(budget: Budget, replicates: Replicates, grid: int | None, faults: Faults) -> None:
+    path = ("budget", "trials")
+    trials, seeds = budget.trials, replicates.seeds
+    if trials == "grid":
+        explored = grid
+    elif replicates.of == "all" and trials % seeds:
+        faults.add(path, f"{trials} trials cannot be shared by {seeds} seeds{_near(trials, seeds)}")
+        explored = None
+    else:
+        explored = replicates.explored(trials)
+    if explored is not None and trials != "grid" and grid is not None and explored > grid:
+        most = replicates.total(grid)
+        faults.add(path, f'{trials} trials are more than the grid has ({most}); write "grid"')
+    if explored is not None and replicates.top is not None and replicates.top > explored:
+        _tell_top(replicates, explored, faults)
+
+
+def _tell_top(replicates: Replicates, explored: int, faults: Faults) -> None:
+    if replicates.of == "top":
+        count = f"only {explored} are explored" if explored > 0 else "none would be explored"
+        words = f"{replicates.top} is more than there is to choose from: {count}"
+        faults.add(("replicates", "top"), words)
+
+
+def _near(trials: int, seeds: int) -> str:
+    """Name the two nearest budgets that can be shared."""
+    below = trials // seeds * seeds
+    return f"; write {below} or {below + seeds}" if below else f"; write {seeds} or more"

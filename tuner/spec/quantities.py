@@ -1,0 +1,42 @@
+"""Durations and sizes as a study file writes them, and their units."""
+
+import re
+
+DURATION = r"^[0-9]+(\.[0-9]+)?(s|m|h)$"
+SIZE = r"^[0-9]+(\.[0-9]+)?(MB|GB|TB|MiB|GiB|TiB)$"
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_BYTES = {
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "MiB": 2**20,
+    "GiB": 2**30,
+    "TiB": 2**40,
+}
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds of a duration such as `10m`; anything else is a ValueError."""
+    number, unit = _split(text, DURATION)
+    seconds = number * _SECONDS[unit]
+    if not 0 < seconds <= 1e9:
+        raise ValueError(text)
+    return seconds
+
+
+def parse_bytes(text: str) -> int:
+    """Return the bytes of a size such as `8GB`; anything else is a ValueError."""
+    number, unit = _split(text, SIZE)
+    size = number * _BYTES[unit]
+    if not 1 <= size < 2**63:
+        raise ValueError(text)
+    return int(size)
+
+
+def _split(text: str, pattern: str) -> tuple[float, str]:
+    matched = re.fullmatch(pattern, text)
+    if matched is None:
+        raise ValueError(text)
+    unit = matched.group(2)
+    return float(text.removesuffix(unit)), unit

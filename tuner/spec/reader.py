@@ -1,0 +1,192 @@
+"""Reads a document into a `Spec`, section by section, going on after every fault."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import ObjectiveError
+from tuner.records import Value
+from tuner.spec.conditions import check_conditions
+from tuner.spec.dimensions import SpaceReader
+from tuner.spec.faults import Faults, KeyPath, show
+from tuner.spec.form import Model, read_section
+from tuner.spec.options import read_options
+from tuner.spec.parameters import Declarations
+from tuner.spec.plan import Plan, check_plan
+from tuner.spec.quantities import parse_bytes, parse_seconds
+from tuner.spec.search import PRUNERS, SAMPLERS
+from tuner.spec.sections import (
+    OBJECTIVE,
+    BudgetSection,
+    LimitsSection,
+    ReplicatesSection,
+    SearchSection,
+    StudyFile,
+    StudySection,
+)
+from tuner.spec.space import Dimension, Space
+from tuner.spec.study import DATA, Budget, Limits, Replicates, Search, Spec
+from tuner.spec.values import ValueReader, defaults
+
+Declared = Callable[[str, Path], Declarations]
+"""Finds what an objective declares, given its name and the folder of the study file."""
+
+
+class Reader:
+    """Reads one document; whatever is wrong with it ends in `faults`."""
+
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        origins: Mapping[KeyPath, str],
+        overrides: tuple[str, ...],
+        path: Path,
+    ) -> None:
+        self.faults = Faults(document, origins)
+        self._document = document
+        self._overrides = overrides
+        self._folder = path.absolute().parent
+
+    def read(self, declared: Declared) -> Spec | None:
+        """Return the study, or None if there are faults."""
+        for name in self._document:
+            if name not in StudyFile.model_fields:
+                self.faults.unknown((name,), "section", StudyFile.model_fields)
+        study = self._section("study", StudySection)
+        known = self._declarations(declared)
+        dimensions = SpaceReader(known, self.faults).read(self._table("space"))
+        plan = Plan(
+            self._budget(),
+            self._replicates(),
+            self._search(),
+            self._space(dimensions),
+            dimensions,
+            may_be_empty=bool(self._overrides),
+        )
+        limits = self._limits()
+        values = ValueReader(known, self._keys("space"), self.faults)
+        fixed = values.read("fixed", self._table("fixed"))
+        data = values.read("data", self._table("data"))
+        check_plan(plan, self.faults)
+        if self.faults:
+            return None
+        assert study is not None
+        assert known is not None
+        assert limits is not None
+        return self._spec(study, known, plan, limits=limits, fixed=fixed, data=data)
+
+    def _spec(
+        self,
+        study: StudySection,
+        known: Declarations,
+        plan: Plan,
+        *,
+        limits: Limits,
+        fixed: Mapping[str, Value],
+        data: Mapping[str, Value],
+    ) -> Spec:
+        assert plan.budget is not None
+        assert plan.search is not None
+        assert plan.replicates is not None
+        assert plan.space is not None
+        always = {dimension.name for dimension in plan.space.dimensions if not dimension.when}
+        return Spec(
+            name=study.name,
+            question=study.question.strip(),
+            objective=study.objective,
+            budget=plan.budget,
+            limits=limits,
+            search=plan.search,
+            replicates=plan.replicates,
+            space=plan.space,
+            fixed=fixed,
+            data=data,
+            defaults=defaults(known.parameters, {*fixed, *always}),
+            data_defaults=defaults(
+                known.data, {*data, *(name.removeprefix(DATA) for name in always)}
+            ),
+            overrides=self._overrides,
+            folder=str(self._folder),
+        )
+
+    def _section(self, name: str, model: type[Model]) -> Model | None:
+        """Read a section; one that is not written is read as an empty one, if it may be empty."""
+        required = StudyFile.model_fields[name].is_required()
+        if required and name not in self._document:
+            keys = [key for key, field in model.model_fields.items() if field.is_required()]
+            self.faults.add((name,), f"this section is missing; it needs {', '.join(keys)}")
+            return None
+        return read_section(model, self._document.get(name, {}), (name,), self.faults)
+
+    def _table(self, name: str) -> Mapping[str, Any]:
+        table = self._document.get(name, {})
+        if isinstance(table, dict):
+            return table
+        self.faults.add((name,), f"expected a table, got {show(table)}")
+        return {}
+
+    def _declarations(self, declared: Declared) -> Declarations | None:
+        """Ask the objective, even if other keys of [study] are wrong."""
+        study = self._document.get("study")
+        name = study.get("objective") if isinstance(study, dict) else None
+        if not isinstance(name, str) or not re.fullmatch(OBJECTIVE, name):
+            return None
+        try:
+            return declared(name, self._folder)
+        except ObjectiveError as error:
+            self.faults.add(("study", "objective"), str(error))
+            return None
+
+    def _budget(self) -> Budget | None:
+        section = self._section("budget", BudgetSection)
+        return None if section is None else Budget(section.trials, section.hours)
+
+    def _limits(self) -> Limits | None:
+        section = self._section("limits", LimitsSection)
+        if section is None:
+            return None
+        return Limits(
+            silence_seconds=parse_seconds(section.silence),
+            attempts=section.attempts,
+            memory_bytes=None if section.memory is None else parse_bytes(section.memory),
+            threads=section.threads,
+        )
+
+    def _replicates(self) -> Replicates | None:
+        section = self._section("replicates", ReplicatesSection)
+        if section is None:
+            return None
+        return Replicates(section.seeds, section.of, section.top)
+
+    def _search(self) -> Search | None:
+        section = self._section("search", SearchSection)
+        if section is None:
+            return None
+        sampler, pruner = SAMPLERS[section.sampler], PRUNERS[section.pruner]
+        path = ("search", "sampler_options")
+        sampler_options = read_options(sampler, section.sampler_options, path, self.faults)
+        path = ("search", "pruner_options")
+        pruner_options = read_options(pruner, section.pruner_options, path, self.faults)
+        if sampler_options is None or pruner_options is None:
+            return None
+        return Search(
+            sampler=section.sampler,
+            pruner=section.pruner,
+            metric=section.metric,
+            at=section.at,
+            seed=section.seed,
+            sampler_options=sampler_options,
+            pruner_options=pruner_options,
+        )
+
+    def _space(self, read: tuple[Dimension, ...]) -> Space | None:
+        """Return the space if none of its dimensions has a fault, conditions included."""
+        written = self._keys("space")
+        held = {*self._keys("fixed"), *(DATA + key for key in self._keys("data"))}
+        sound = check_conditions(read, written, held, self.faults)
+        return Space(read) if sound and len(read) == len(written) else None
+
+    def _keys(self, section: str) -> tuple[str, ...]:
+        table = self._document.get(section)
+        return tuple(table) if isinstance(table, dict) else ()

@@ -1,0 +1,127 @@
+"""The tables of docs/study-file.md, made from the declarations they describe.
+
+    python -m tuner.spec.reference docs/study-file.md objectives.chest_xray
+
+A page holds `<!-- begin NAME -->` and `<!-- end NAME -->`; what is between is
+replaced by the table of that name. An objective's tables are named
+`OBJECTIVE parameters` and `OBJECTIVE data`.
+"""
+
+import importlib
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tuner.errors import UserError
+from tuner.records import METRICS
+from tuner.spec.form import expected
+from tuner.spec.parameters import SHARED, Declarations, Parameter
+from tuner.spec.search import PRUNERS, SAMPLERS, Method
+from tuner.spec.sections import SECTIONS, Section
+
+_BLOCK = re.compile(r"(<!-- begin (.+?) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
+
+
+def blocks(objectives: Mapping[str, Declarations]) -> dict[str, str]:
+    """Return every generated table by the name of its block."""
+    own = {f"{name} parameters": _parameters(_own(found)) for name, found in objectives.items()}
+    data = {f"{name} data": _parameters(found.data) for name, found in objectives.items()}
+    return {
+        **{f"section {name}": _section(model) for name, model in SECTIONS.items()},
+        "metrics": _metrics(),
+        "samplers": _methods(SAMPLERS),
+        "pruners": _methods(PRUNERS),
+        "shared parameters": _parameters(SHARED),
+        **own,
+        **data,
+    }
+
+
+def update(page: str, tables: Mapping[str, str]) -> str:
+    """Return the page with every block replaced by its table."""
+
+    def fill(block: re.Match[str]) -> str:
+        if block[2] not in tables:
+            raise UserError(f"No table is named {block[2]!r}; there are {', '.join(tables)}.")
+        return f"{block[1]}{tables[block[2]]}{block[3]}"
+
+    return _BLOCK.sub(fill, page)
+
+
+def declarations(modules: Iterable[str]) -> dict[str, Declarations]:
+    """Return what the objectives in these modules declare, by their last name."""
+    return {
+        module.rpartition(".")[2]: importlib.import_module(module).OBJECTIVE.declarations()
+        for module in modules
+    }
+
+
+def _own(found: Declarations) -> dict[str, Parameter]:
+    return {name: each for name, each in found.parameters.items() if name not in SHARED}
+
+
+def _section(model: type[Section]) -> str:
+    rows = []
+    for key, field in model.model_fields.items():
+        default = "required" if field.is_required() else _default(model, key)
+        rows.append([f"`{key}`", expected(model, key), default, field.description or ""])
+    return _table(["key", "takes", "if left out", "meaning"], rows)
+
+
+def _default(model: type[Section], key: str) -> str:
+    default = model.model_fields[key].get_default(call_default_factory=True)
+    if default is None or default == {}:
+        return "none"
+    return _value(default)
+
+
+def _metrics() -> str:
+    better = {"minimize": "lower", "maximize": "higher"}
+    rows = [[f"`{name}`", f"{better[direction]} is better"] for name, direction in METRICS.items()]
+    return _table(["metric", "direction"], rows)
+
+
+def _methods(methods: Mapping[str, Method]) -> str:
+    rows = []
+    for method in methods.values():
+        rows.append([f"**{method.name}**", "", "", method.meaning])
+        rows += [_option(method, name) for name in method.options]
+    return _table(["option", "takes", "if left out", "meaning"], rows)
+
+
+def _option(method: Method, name: str) -> list[str]:
+    option, default = method.options[name], method.default(name)
+    absent = "required" if name in method.required else "none"
+    shown = absent if default is None else _value(default)
+    return [f"`{name}`", option.expected(), shown, option.meaning]
+
+
+def _parameters(parameters: Mapping[str, Parameter]) -> str:
+    rows = [
+        [f"`{name}`", each.expected(), _value(each.default), each.meaning]
+        for name, each in parameters.items()
+    ]
+    return _table(["name", "takes", "if left out", "meaning"], rows)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "`true`" if value else "`false`"
+    return f'`"{value}"`' if isinstance(value, str) else f"`{value}`"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    shown = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
+    return "".join(f"| {line} |\n" for line in shown)
+
+
+def main(page: Path, modules: Sequence[str]) -> None:
+    """Rewrite the tables of a page."""
+    tables = blocks(declarations(modules))
+    page.write_text(update(page.read_text("utf-8"), tables), "utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

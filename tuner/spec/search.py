@@ -1,0 +1,181 @@
+"""The samplers and pruners a study may name, and their options.
+
+Declared once: the checks of a study file, its schema and its reference come
+from here. `tuner.store` turns them into Optuna's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tuner.records import Value
+from tuner.spec.parameters import Parameter, by_name
+
+
+@dataclass(frozen=True)
+class Method:
+    """A sampler or pruner: what it does, and the options it takes."""
+
+    name: str
+    meaning: str
+    options: Mapping[str, Parameter] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
+    """Options that must be written; their declared default is never used."""
+    optional: tuple[str, ...] = ()
+    """Options that are simply absent unless written; as above."""
+
+    def default(self, option: str) -> Value | None:
+        """Return what an option is when it is not written, or None where it has no default."""
+        if option in self.required or option in self.optional:
+            return None
+        return self.options[option].default
+
+
+def _methods(*methods: Method) -> dict[str, Method]:
+    return {method.name: method for method in methods}
+
+
+def _whole(name: str, default: int, meaning: str, low: int = 0) -> Parameter:
+    return Parameter(name, "int", default, meaning, low=low)
+
+
+_STARTUP_TRIALS = _whole("n_startup_trials", 10, "random trials before the model is asked")
+_WARMUP = _whole("warmup", 0, "epochs of a trial in which it is never pruned")
+_INTERVAL = _whole("interval", 1, "epochs between two decisions", low=1)
+_STARTUP = _whole("startup", 5, "completed trials needed before any is pruned")
+_BOOTSTRAP = _whole("bootstrap_count", 0, "trials that must reach a rung before it prunes")
+_MIN_RESOURCE = _whole("min_resource", 1, "epochs every trial gets", low=1)
+
+SAMPLERS: Mapping[str, Method] = _methods(
+    Method("grid", "every combination, each once"),
+    Method("random", "independent draws"),
+    Method(
+        "tpe",
+        "tree-structured Parzen estimator: good settings make near ones likelier",
+        by_name(
+            [
+                _STARTUP_TRIALS,
+                _whole("n_ei_candidates", 24, "draws among which the best is taken", low=1),
+                Parameter("multivariate", "bool", True, "model the parameters together"),
+                Parameter("group", "bool", False, "a model for each active set of parameters"),
+                Parameter("constant_liar", "bool", True, "keep away from trials still running"),
+            ]
+        ),
+    ),
+    Method(
+        "qmc",
+        "quasi-random draws, which cover the space more evenly than random ones",
+        by_name(
+            [
+                Parameter("scramble", "bool", True, "shuffle the sequence by the seed"),
+                Parameter("qmc_type", "choice", "sobol", "sequence", choices=("sobol", "halton")),
+            ]
+        ),
+    ),
+    Method(
+        "gp",
+        "Gaussian process, for few and costly trials",
+        by_name(
+            [
+                _STARTUP_TRIALS,
+                Parameter("deterministic", "bool", False, "take the figures as free of noise"),
+            ]
+        ),
+    ),
+)
+
+PRUNERS: Mapping[str, Method] = _methods(
+    Method("none", "every trial runs to its end"),
+    Method(
+        "median",
+        "stop a trial worse than the median of the completed ones at the same epoch",
+        by_name([_WARMUP, _STARTUP, _INTERVAL]),
+    ),
+    Method(
+        "percentile",
+        "stop a trial that is not among the best percentile at the same epoch",
+        by_name(
+            [
+                Parameter("percentile", "float", 25.0, "share kept, in percent", low=0, high=100),
+                _WARMUP,
+                _STARTUP,
+                _INTERVAL,
+            ]
+        ),
+    ),
+    Method(
+        "asha",
+        "asynchronous successive halving: only the best of each rung go on",
+        by_name(
+            [
+                _MIN_RESOURCE,
+                _whole("reduction_factor", 4, "one in so many goes on", low=2),
+                Parameter(
+                    "min_early_stopping_rate",
+                    "int",
+                    0,
+                    "rungs left out at the start",
+                    low=0,
+                    high=30,
+                ),
+                _BOOTSTRAP,
+            ]
+        ),
+        required=("min_resource",),
+    ),
+    Method(
+        "hyperband",
+        "several successive halvings that start at different rungs",
+        by_name(
+            [
+                _MIN_RESOURCE,
+                _whole("max_resource", 30, "epochs the longest trials get", low=1),
+                _whole("reduction_factor", 3, "one in so many goes on", low=2),
+                _BOOTSTRAP,
+            ]
+        ),
+        required=("min_resource", "max_resource"),
+    ),
+    Method(
+        "patient",
+        "stop a trial that has not become better for a while",
+        by_name(
+            [
+                _whole("patience", 10, "epochs without a better figure"),
+                Parameter("min_delta", "float", 0.0, "how much counts as better", low=0.0),
+            ]
+        ),
+        required=("patience",),
+    ),
+    Method(
+        "threshold",
+        "stop a trial whose figure leaves the bounds (in the unit of the metric)",
+        by_name(
+            [
+                Parameter("lower", "float", 0.0, "stop below this"),
+                Parameter("upper", "float", 0.0, "stop above this"),
+                _WARMUP,
+                _INTERVAL,
+            ]
+        ),
+        optional=("lower", "upper"),
+    ),
+)
+
+
+def conflict(method: Method, options: Mapping[str, Value]) -> str | None:
+    """Say what is wrong with options that are each right but do not fit together."""
+    if method.name == "threshold":
+        return _bounds_conflict(options.get("lower"), options.get("upper"))
+    if method.name == "hyperband" and options["max_resource"] < options["min_resource"]:  # type: ignore[operator]
+        return "max_resource must be at least min_resource"
+    if method.name == "tpe" and options["group"] and not options["multivariate"]:
+        return "group = true needs multivariate = true"
+    return None
+
+
+def _bounds_conflict(lower: Value | None, upper: Value | None) -> str | None:
+    if lower is None and upper is None:
+        return "the threshold pruner needs lower, upper, or both"
+    if isinstance(lower, int | float) and isinstance(upper, int | float) and lower >= upper:
+        return f"lower ({lower:g}) must be below upper ({upper:g})"
+    return None

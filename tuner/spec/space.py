@@ -1,0 +1,130 @@
+"""The space of a study: what varies, under which conditions, and the grid it makes."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from tuner.records import Value
+
+LARGEST_GRID = 100_000
+"""No grid beyond this is enumerated: it would never be trained, only fill the memory."""
+
+When = Mapping[str, tuple[Value, ...]]
+"""Under which values of other dimensions one is active: every name must take one of its values."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A parameter that takes one of the values listed."""
+
+    name: str
+    values: tuple[Value, ...]
+    when: When = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Range:
+    """A parameter that takes a number between two ends, both included."""
+
+    name: str
+    low: float | int
+    high: float | int
+    log: bool = False
+    step: float | int | None = None
+    integer: bool = False
+    when: When = field(default_factory=dict)
+
+    @property
+    def count(self) -> int | None:
+        """How many values there are, or None where a range without step has no end of them."""
+        if self.step is None:
+            return None
+        return (_exact(self.high) - _exact(self.low)) // _exact(self.step) + 1
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """The values in rising order; only a range with a step has them."""
+        assert self.count is not None
+        return tuple(self.value(index) for index in range(self.count))
+
+    def value(self, index: int) -> float | int:
+        """Return one value of a range with a step, counted from 0 at the lower end."""
+        assert self.step is not None
+        exact = _exact(self.low) + index * _exact(self.step)
+        return int(exact) if self.integer else float(exact)
+
+
+Dimension = Choice | Range
+
+
+@dataclass(frozen=True)
+class Space:
+    """All dimensions of a study, in the order of the file."""
+
+    dimensions: tuple[Dimension, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of what varies, in the order of the file."""
+        return tuple(dimension.name for dimension in self.dimensions)
+
+    def is_active(self, dimension: Dimension, chosen: Mapping[str, Value]) -> bool:
+        """Say whether a dimension takes a value, given those chosen for the ones it depends on."""
+        return all(
+            parent in chosen and chosen[parent] in accepted
+            for parent, accepted in dimension.when.items()
+        )
+
+    def ordered(self) -> tuple[Dimension, ...]:
+        """Return the dimensions with every one after those it depends on, else as in the file."""
+        placed: list[Dimension] = []
+        waiting = list(self.dimensions)
+        while waiting:
+            open_names = {dimension.name for dimension in waiting}
+            ready = next((d for d in waiting if not open_names & set(d.when)), None)
+            assert ready is not None, f"conditions in a circle: {', '.join(sorted(open_names))}"
+            placed.append(ready)
+            waiting.remove(ready)
+        return tuple(placed)
+
+    def combinations(self) -> Iterator[dict[str, Value]]:
+        """Yield every combination of values, parents before children."""
+        return self._expand(self.ordered(), {})
+
+    def size(self) -> int:
+        """Count the grid's combinations, up to one more than LARGEST_GRID."""
+        return sum(1 for _ in itertools.islice(self.combinations(), LARGEST_GRID + 1))
+
+    def grid(self) -> tuple[dict[str, Value], ...]:
+        """Return all combinations; the first dimension varies slowest, inactive ones are absent."""
+        ranks = {
+            dimension.name: {value: rank for rank, value in enumerate(dimension.values)}
+            for dimension in self.dimensions
+        }
+
+        def place(chosen: Mapping[str, Value]) -> tuple[int, ...]:
+            return tuple(
+                ranks[name].get(chosen[name], -1) if name in chosen else -1 for name in ranks
+            )
+
+        found = sorted(self.combinations(), key=place)
+        return tuple({name: chosen[name] for name in ranks if name in chosen} for chosen in found)
+
+    def _expand(
+        self, waiting: tuple[Dimension, ...], chosen: dict[str, Value]
+    ) -> Iterator[dict[str, Value]]:
+        if not waiting:
+            yield chosen
+            return
+        first, rest = waiting[0], waiting[1:]
+        if not self.is_active(first, chosen):
+            yield from self._expand(rest, chosen)
+            return
+        for value in first.values:
+            yield from self._expand(rest, {**chosen, first.name: value})
+
+
+def _exact(number: float) -> Fraction:
+    """Return the number as it was written: 0.1 to 0.7 by 0.2 has 4 values, in floats only 3."""
+    return Fraction(str(number))

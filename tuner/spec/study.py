@@ -1,0 +1,179 @@
+"""A study as everything above sees it: read, checked, complete, and free of its file."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tuner.errors import DatabaseError, DatabaseNewerError
+from tuner.records import Job, Moment, Value
+from tuner.spec.space import Space
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+FORMAT = 1
+"""Of `Spec.to_json`; raised when an older tuner could no longer understand it."""
+
+DATA = "data."
+"""What a dimension is called that varies a key of [data]."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is trained: a number of trials, or the whole grid."""
+
+    trials: int | Literal["grid"]
+    hours: float | None = None
+    """Worker-active hours."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a trial may take."""
+
+    silence_seconds: float = 600.0
+    attempts: int = 3
+    memory_bytes: int | None = None
+    threads: int = 1
+    """Of a trainer; results differ with it, so it is part of the study's identity."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How settings are chosen and trials stopped; the options are complete, defaults included."""
+
+    sampler: str = "grid"
+    pruner: str = "none"
+    metric: str = "val_loss"
+    at: Moment = "best"
+    seed: int = 0
+    sampler_options: Mapping[str, Value] = field(default_factory=dict)
+    pruner_options: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Under how many seeds a configuration is trained, and which configurations are."""
+
+    seeds: int = 1
+    of: Literal["all", "top"] = "all"
+    top: int | None = None
+
+    @property
+    def extra(self) -> int:
+        """How many trials `top` adds to the explored ones."""
+        return (self.top or 0) * (self.seeds - 1)
+
+    def explored(self, trials: int) -> int:
+        """Return how many distinct configurations a number of trials explores."""
+        return trials // self.seeds if self.of == "all" else trials - self.extra
+
+    def total(self, configurations: int) -> int:
+        """Return how many trials a number of configurations makes."""
+        return configurations * self.seeds if self.of == "all" else configurations + self.extra
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One study, checked: what it asks, what varies, and what every trial has in common."""
+
+    name: str
+    question: str
+    objective: str
+    budget: Budget
+    limits: Limits
+    search: Search
+    replicates: Replicates
+    space: Space
+    fixed: Mapping[str, Value]
+    """As in [fixed]; numbers of float parameters are floats."""
+    data: Mapping[str, Value]
+    """As in [data]; a relative path is still as written (see `job`)."""
+    defaults: Mapping[str, Value]
+    """Declared defaults of what may be unset: not in [fixed], and not always chosen in [space]."""
+    data_defaults: Mapping[str, Value]
+    overrides: tuple[str, ...] = ()
+    """The `--set` texts that were applied, in order."""
+    folder: str = ""
+    """Where the study file lay: relative data paths start here. Not part of the identity."""
+
+    @cached_property
+    def grid_size(self) -> int:
+        """How many combinations the space has; asked of grids only."""
+        return self.space.size()
+
+    @property
+    def configurations(self) -> int:
+        """How many distinct configurations are explored."""
+        trials = self.budget.trials
+        return self.grid_size if trials == "grid" else self.replicates.explored(trials)
+
+    @property
+    def total_trials(self) -> int:
+        """How many trials the study has, seeds included; with `top` a ceiling."""
+        trials = self.budget.trials
+        return self.replicates.total(self.grid_size) if trials == "grid" else trials
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The names of what varies, in the order of the file."""
+        return self.space.names
+
+    @property
+    def fixed_names(self) -> tuple[str, ...]:
+        """The names in [fixed], in the order of the file."""
+        return tuple(self.fixed)
+
+    def job(self, chosen: Mapping[str, Value], seed: int) -> Job:
+        """Return the trial of a configuration under a seed, with every parameter filled in."""
+        varied_data = {
+            name.removeprefix(DATA): value for name, value in chosen.items() if _is_data(name)
+        }
+        parameters = {name: value for name, value in chosen.items() if not _is_data(name)}
+        return Job(
+            objective=self.objective,
+            parameters={**self.defaults, **self.fixed, **parameters},
+            data=self._located({**self.data_defaults, **self.data, **varied_data}),
+            seed=seed,
+            metric=self.search.metric,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON, so that a worker needs no file."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "Spec":
+        """Rebuild a study from `to_json`, also after a way through JSON text."""
+        found = stored.get("format")
+        if isinstance(found, int) and found > FORMAT:
+            raise DatabaseNewerError(
+                f"The study was stored by a newer tuner (format {found}, this one reads "
+                f"{FORMAT}). Upgrade tuner here."
+            )
+        try:
+            return _adapter().validate_python(dict(stored))
+        except ValueError as error:
+            raise DatabaseError(
+                "The stored study cannot be read: it was damaged, or written by a program "
+                f"other than tuner. Launch it again under another name. ({error})"
+            ) from None
+
+    def _located(self, data: dict[str, Value]) -> dict[str, Value]:
+        path = data.get("path")
+        if isinstance(path, str) and path and "://" not in path:
+            data["path"] = str(Path(self.folder, path))
+        return data
+
+
+def _is_data(name: str) -> bool:
+    return name.startswith(DATA)
+
+
+@cache
+def _adapter() -> "TypeAdapter[Spec]":
+    from pydantic import TypeAdapter  # 0.1 s that a command which reads no study need not pay
+
+    return TypeAdapter(Spec)

@@ -1,0 +1,79 @@
+"""Reads [fixed] and [data]: one value for each name that the objective declares."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from tuner.records import Value
+from tuner.spec.dimensions import normalised
+from tuner.spec.faults import Faults, KeyPath, show
+from tuner.spec.overrides import hint
+from tuner.spec.parameters import Declarations, Parameter
+from tuner.spec.study import DATA
+
+
+class ValueReader:
+    """Reads the sections of single values of one file."""
+
+    def __init__(
+        self, declared: Declarations | None, varied: Collection[str], faults: Faults
+    ) -> None:
+        self._declared = declared
+        self._varied = varied
+        self._faults = faults
+
+    def read(self, section: str, table: Mapping[str, Any]) -> dict[str, Value]:
+        """Return the values that are right; a name that varies too is a fault."""
+        prefix = DATA if section == "data" else ""
+        known = self._known(section)
+        values = {}
+        for name, value in table.items():
+            path = (section, name)
+            if prefix + name in self._varied:
+                self._faults.add(path, f"{prefix}{name} is in [space] too; keep one of them")
+            if known is not None and name not in known:
+                self._unknown(path, known)
+            elif (fault := self._fault(path, value)) is not None:
+                self._faults.add(path, fault)
+            elif known is not None:
+                values[name] = normalised(known[name], value)
+        return values
+
+    def _known(self, section: str) -> Mapping[str, Parameter] | None:
+        if self._declared is None:
+            return None
+        return self._declared.data if section == "data" else self._declared.parameters
+
+    def _fault(self, path: KeyPath, value: Any) -> str | None:
+        section, name = path
+        if isinstance(value, list | dict):
+            vary = f'"{DATA}{name}"' if section == "data" else name
+            return f"expected one value, got {show(value)}; to vary it, write {vary} in [space]"
+        known = self._known(section)
+        if known is not None:
+            return known[name].fault(value)
+        return None if isinstance(value, str | int | float) else f"expected a value, got {value!r}"
+
+    def _unknown(self, path: KeyPath, known: Collection[str]) -> None:
+        """Note a name that is declared nowhere, or belongs to another section."""
+        section, name = path
+        other = self._belongs(section, name)
+        if other:
+            self._faults.add(path, f"unknown in [{section}]; did you mean {other}?")
+        else:
+            self._faults.unknown(path, "parameter" if section == "fixed" else "data key", known)
+
+    def _belongs(self, section: str, name: str) -> str | None:
+        assert self._declared is not None
+        if section == "data":
+            return f"fixed.{name}" if name in self._declared.parameters else None
+        key = name.removeprefix(DATA)
+        return DATA + key if key in self._declared.data else hint(name)
+
+
+def defaults(known: Mapping[str, Parameter], taken: Collection[str]) -> dict[str, Value]:
+    """Return the declared defaults of what is not taken, in the order of the declarations."""
+    return {
+        name: normalised(parameter, parameter.default)
+        for name, parameter in known.items()
+        if name not in taken
+    }
