@@ -1,0 +1,137 @@
+"""The contract of every shipped objective: declarations, data and models that fit together."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from tuner.records import Job, Value
+from tuner.spec.parameters import SHARED, Parameter
+from tuner.train.objective import Data, Found, find, shipped_folder
+from tuner.train.workbench import Workbench
+
+SMALL: Mapping[str, Mapping[str, Value]] = {
+    "chest_xray": {
+        "image_size": 32,
+        "train_images": 24,
+        "val_images": 12,
+        "test_images": 12,
+    }
+}
+"""[data] keys that make an objective's data quick to prepare."""
+
+NAMES = sorted(init.parent.name for init in shipped_folder().glob("*/__init__.py"))
+
+
+def nothing(*_: object) -> None:
+    """Stand in for progress and `alive`."""
+
+
+@pytest.fixture(params=NAMES)
+def found(request: pytest.FixtureRequest) -> Found:
+    """Each shipped objective in turn."""
+    return find(str(request.param), [])
+
+
+def defaults(declared: Mapping[str, Parameter]) -> dict[str, Value]:
+    """Return every declared parameter with its default."""
+    return {name: parameter.default for name, parameter in declared.items()}
+
+
+def small_data(found: Found) -> dict[str, Value]:
+    """Return an objective's data keys, small."""
+    return {**defaults(found.objective.declarations().data), **SMALL.get(found.name, {})}
+
+
+def load(found: Found, cache: Path) -> Data:
+    """Load an objective's small data."""
+    return found.load_data(small_data(found), cache, nothing)
+
+
+def test_objectives_are_shipped() -> None:
+    """There is something to check."""
+    assert "chest_xray" in NAMES
+
+
+def test_declarations_are_whole(found: Found) -> None:
+    """Every default is admissible, meanings are given, the trainer's own names are left alone."""
+    declared = found.objective.declarations()
+    for parameter in (*declared.parameters.values(), *declared.data.values()):
+        assert parameter.fault(parameter.default) is None, parameter.name
+        assert parameter.meaning
+    assert not {parameter.name for parameter in found.objective.parameters} & set(SHARED)
+
+
+def test_declarations_load_without_torch(found: Found) -> None:
+    """The command line reads declarations without paying for torch."""
+    code = (
+        f"import sys; from tuner.train.objective import find; find({found.name!r}, []);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_data_are_a_function_of_their_keys(found: Found, tmp_path: Path) -> None:
+    """Made anew, and read back from the cache, the data are the same in every byte."""
+    first = load(found, tmp_path / "a")
+    for again in (load(found, tmp_path / "a"), load(found, tmp_path / "b")):
+        assert again.fingerprint == first.fingerprint
+        assert again.classes == first.classes
+        assert again.train.images.tobytes() == first.train.images.tobytes()
+        assert again.val.labels.tobytes() == first.val.labels.tobytes()
+        assert again.val.ids == first.val.ids
+
+
+def test_splits_share_no_example(found: Found, tmp_path: Path) -> None:
+    """No id is in two splits or twice in one."""
+    data = load(found, tmp_path)
+    splits = [split for split in (data.train, data.val, data.test) if split is not None]
+    ids = [name for split in splits for name in split.ids]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 5])
+def test_models_give_the_outputs_asked_for(found: Found, outputs: int) -> None:
+    """Every kind of model takes one or three channels, sides that differ, any number of outputs."""
+    declared = found.objective.declarations().parameters
+    kinds = declared["model"].choices if "model" in declared else ("",)
+    for kind in kinds:
+        for inputs in ((1, 32, 32), (3, 40, 36)):
+            model = found.build_model({**defaults(declared), "model": kind}, inputs, outputs)
+            assert model(torch.zeros(4, *inputs)).shape == (4, outputs)
+
+
+def test_an_objective_trains_from_any_folder(found: Found, tmp_path: Path) -> None:
+    """Copied elsewhere, as a user would to change it, it trains an epoch and has a result."""
+    shutil.copytree(found.folder, tmp_path / "mine" / found.name)
+    workbench = Workbench("cpu", 1, tmp_path / "cache", [tmp_path / "mine"], nothing)
+    parameters = {**defaults(found.objective.declarations().parameters), "epochs": 1}
+    run = workbench.begin(Job(found.name, parameters, small_data(found), seed=0))
+    assert len(list(run.epochs(nothing))) == 1
+    assert run.result().best.epoch == 1
+
+
+def test_the_reports_network_has_the_reports_layers() -> None:
+    """Report C's network of "16 layers" at 256×256, counted as modules and by its weights."""
+    found = find("chest_xray", [])
+    model = found.build_model(defaults(found.objective.declarations().parameters), (1, 256, 256), 1)
+    kinds = [type(module).__name__ for module in model.children()]
+    assert kinds == ["Flatten", *["Linear", "BatchNorm1d", "ReLU", "Dropout"] * 3, "Linear"]
+    hidden = (65536 * 64 + 64) + 2 * (64 * 64 + 64) + 3 * 2 * 64
+    assert sum(weight.numel() for weight in model.parameters()) == hidden + 64 + 1
+
+
+def test_depth_width_and_normalisation_are_the_parameters() -> None:
+    """Depth counts hidden blocks; batch_norm = false leaves normalisation out."""
+    found = find("chest_xray", [])
+    parameters = defaults(found.objective.declarations().parameters)
+    chosen = {**parameters, "depth": 5, "width": 7, "batch_norm": False, "dropout": 0.0}
+    model = found.build_model(chosen, (1, 8, 8), 2)
+    kinds = [type(module).__name__ for module in model.children()]
+    assert kinds == ["Flatten", *["Linear", "ReLU", "Dropout"] * 5, "Linear"]
+    shapes = [tuple(weight.shape) for weight in model.parameters() if weight.ndim == 2]
+    assert shapes == [(7, 64), (7, 7), (7, 7), (7, 7), (7, 7), (2, 7)]

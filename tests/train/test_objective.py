@@ -1,0 +1,161 @@
+"""Objectives are found by name, in order, without colliding and without torch."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.train.blobs import Blobs, write_objective
+from tuner.errors import DataError, ObjectiveError
+from tuner.train.objective import find, shipped_folder, source_fingerprint
+
+DECLARED = """
+from tuner.spec.parameters import Parameter
+from tuner.train.objective import Objective
+from .naming import NAME
+OBJECTIVE = Objective(parameters=[Parameter(NAME, "int", 1, "a test's parameter")])
+"""
+
+
+def place(folder: Path, name: str, parameter: str) -> Path:
+    """Write an objective whose one parameter has the given name."""
+    write_objective(folder / name, DECLARED, f"def load(*_):\n    raise OSError({parameter!r})\n")
+    (folder / name / "naming.py").write_text(f"NAME = {parameter!r}\n")
+    return folder
+
+
+def test_the_first_folder_wins(tmp_path: Path) -> None:
+    """Folders are searched in the order given."""
+    first, second = place(tmp_path / "a", "same", "one"), place(tmp_path / "b", "same", "two")
+    assert "one" in find("same", [first, second]).objective.declarations().parameters
+    assert "two" in find("same", [second, first]).objective.declarations().parameters
+
+
+def test_two_objectives_of_one_name_do_not_meet(tmp_path: Path) -> None:
+    """Each keeps its own submodules, also when they are loaded later."""
+    one = find("same", [place(tmp_path / "a", "same", "one")])
+    two = find("same", [place(tmp_path / "b", "same", "two")])
+    assert one.module != two.module
+    for found, name in ((one, "one"), (two, "two")):
+        with pytest.raises(ObjectiveError, match=f"load.. in .*data.py failed: OSError: {name}"):
+            found.load_data({}, tmp_path, lambda *_: None)
+
+
+def test_a_folder_s_objective_comes_before_the_shipped_one(tmp_path: Path) -> None:
+    """A user's own chest_xray is used in place of the shipped one."""
+    own = place(tmp_path, "chest_xray", "mine")
+    assert find("chest_xray", [own]).folder == (own / "chest_xray").resolve()
+    assert find("chest_xray", []).folder == shipped_folder() / "chest_xray"
+
+
+def test_an_unknown_name_is_told_with_the_nearest_and_the_folders(tmp_path: Path) -> None:
+    """The error helps with a slip of the pen and says where was searched."""
+    with pytest.raises(ObjectiveError) as caught:
+        find("chest_xrai", [tmp_path])
+    assert "Did you mean chest_xray?" in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    with pytest.raises(ObjectiveError, match=r"Known: .*chest_xray"):
+        find("zzz", [tmp_path])
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc", "a.b", "", "a/b", "1st"])
+def test_a_name_is_never_a_path(name: str, tmp_path: Path) -> None:
+    """A name out of a database cannot lead outside the folders."""
+    place(tmp_path, "evil", "x")
+    with pytest.raises(ObjectiveError, match="cannot be the name"):
+        find(name, [tmp_path / "inner"])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = 1", "does not define OBJECTIVE"),
+        ("OBJECTIVE = 3", "has something else as OBJECTIVE"),
+        ("import no_such_thing", "ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("x = (", "SyntaxError"),
+    ],
+)
+def test_a_broken_package_is_named(source: str, message: str, tmp_path: Path) -> None:
+    """The error names the file and what went wrong in it, every time it is looked for."""
+    write_objective(tmp_path / "broken", source)
+    for _ in range(2):
+        with pytest.raises(ObjectiveError, match=message) as caught:
+            find("broken", [tmp_path])
+        assert str(tmp_path / "broken" / "__init__.py") in str(caught.value)
+
+
+def test_a_mended_package_is_read_anew(tmp_path: Path) -> None:
+    """A failed import leaves nothing behind that hides the mended file."""
+    write_objective(tmp_path / "half", "from . import naming\nraise ValueError('not yet')")
+    (tmp_path / "half" / "naming.py").write_text("NAME = 'x'\n")
+    with pytest.raises(ObjectiveError, match="not yet"):
+        find("half", [tmp_path])
+    (tmp_path / "half" / "__init__.py").write_text(DECLARED + "# mended\n")
+    assert "x" in find("half", [tmp_path]).objective.declarations().parameters
+
+
+def test_faults_of_the_submodules_are_the_objective_s(tmp_path: Path) -> None:
+    """A missing function, a wrong return value and a missing file are told apart."""
+    declared = "from tuner.train.objective import Objective\nOBJECTIVE = Objective()"
+    write_objective(tmp_path / "poor", declared, "def load(*_):\n    return 3\n", "x = 1")
+    found = find("poor", [tmp_path])
+    with pytest.raises(ObjectiveError, match=r"data.py returned int; it must return"):
+        found.load_data({}, tmp_path, lambda *_: None)
+    with pytest.raises(ObjectiveError, match=r"models.py has no build\(\)"):
+        found.build_model({}, (1, 2, 2), 1)
+    write_objective(tmp_path / "poorer", declared)
+    (tmp_path / "poorer" / "data.py").unlink()
+    with pytest.raises(ObjectiveError, match=r"cannot be imported from .*data.py"):
+        find("poorer", [tmp_path]).load_data({}, tmp_path, lambda *_: None)
+
+
+def test_a_data_error_stays_a_data_error(tmp_path: Path) -> None:
+    """What an objective reports on purpose is not wrapped."""
+    declared = "from tuner.train.objective import Objective\nOBJECTIVE = Objective()"
+    load = "from tuner.errors import DataError\ndef load(*_):\n    raise DataError('no images')\n"
+    write_objective(tmp_path / "empty", declared, load)
+    with pytest.raises(DataError, match="no images"):
+        find("empty", [tmp_path]).load_data({}, tmp_path, lambda *_: None)
+
+
+def test_installed_packages_offer_objectives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry point of the group tuner.objectives is found, after all folders."""
+    place(tmp_path, "offered_by_a_package", "offered")
+    metadata = tmp_path / "offering-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: offering\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[tuner.objectives]\noffer = offered_by_a_package\ngone = no_such_package_here\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert version("offering") == "1.0"
+    assert "offered" in find("offer", []).objective.declarations().parameters
+    with pytest.raises(ObjectiveError, match="install that package again"):
+        find("gone", [])
+
+
+def test_finding_an_objective_loads_no_torch(blobs: Blobs) -> None:
+    """The supervisor and the command line may import objectives cheaply."""
+    code = (
+        "import sys; from pathlib import Path; from tuner.train.objective import find;"
+        "find('blobs', [Path(sys.argv[1])]); find('chest_xray', []);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(blobs.folder)], check=False)
+    assert done.returncode == 0
+
+
+def test_the_fingerprint_follows_the_source(tmp_path: Path) -> None:
+    """Editing, adding or renaming a source file changes the fingerprint; the path does not."""
+    found = find("same", [place(tmp_path / "a", "same", "one")])
+    before = source_fingerprint(found)
+    assert before == source_fingerprint(find("same", [place(tmp_path / "b", "same", "one")]))
+    naming = found.folder / "naming.py"
+    naming.write_text("NAME = 'two'\n")
+    edited = source_fingerprint(found)
+    naming.rename(found.folder / "renamed.py")
+    assert len({before, edited, source_fingerprint(found)}) == 3

@@ -1,0 +1,182 @@
+"""Data as a trainer holds it: checked, resident on the device, standardised batch by batch.
+
+Images stay in the type they came in (uint8 takes a quarter of float32). On a
+CPU, converting each batch costs 0.4 ms more an epoch of 1,600 64×64 images than
+gathering from a float32 copy, which is 1 % of an epoch, so no copy is kept.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tuner.errors import DataError
+from tuner.records import Dataset, Labels, SplitName
+from tuner.train.objective import Data, Images, Split
+
+Wide = NDArray[np.float64]
+
+CHUNK = 64
+"""Images whose pixels are widened to 8 bytes at a time while moments are computed."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """One split on the device, with its labels there and here."""
+
+    images: Tensor
+    """(n, channels, height, width), uint8 or float32, never written to."""
+    labels: Tensor
+    true: NDArray[np.int64]
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.true)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An objective's data, ready to train on, with the training split's moments."""
+
+    train: Resident
+    val: Resident
+    test: Resident | None
+    classes: tuple[str, ...]
+    fingerprint: str
+    mean: Tensor
+    """Of all training pixels, by channel: (channels, 1, 1); the same for every split."""
+    scale: Tensor
+    """One over the deviation of all training pixels, by channel: (channels, 1, 1)."""
+
+    @property
+    def inputs(self) -> tuple[int, int, int]:
+        """The shape of one image: channels, height, width."""
+        _, channels, height, width = self.train.images.shape
+        return channels, height, width
+
+    def describe(self) -> Dataset:
+        """Return what the store keeps of these data."""
+        judged: dict[SplitName, Resident] = {"val": self.val}
+        if self.test is not None:
+            judged["test"] = self.test
+        labels = tuple(Labels(name, split.ids, split.true) for name, split in judged.items())
+        sizes: dict[str, int] = {"train": len(self.train)}
+        sizes.update((name, len(split)) for name, split in judged.items())
+        return Dataset(self.fingerprint, self.classes, sizes, labels)
+
+
+class Feed:
+    """Standardised batches of one split, gathered into one buffer that every batch reuses.
+
+    A batch is valid until the next one is asked for. Fresh batches of tens of
+    megabytes would cost more in page faults than the gathering itself.
+    """
+
+    def __init__(self, data: Prepared, split: Resident, size: int) -> None:
+        self._data = data
+        self._images = split.images
+        shape = (min(size, len(split)), *data.inputs)
+        self._batch = torch.empty(shape, dtype=torch.float32, device=split.images.device)
+        self._raw = torch.empty(shape, dtype=split.images.dtype, device=split.images.device)
+
+    def gather(self, indices: Tensor) -> Tensor:
+        """Return the images at the indices, standardised."""
+        raw = self._raw[: len(indices)]
+        torch.index_select(self._images, 0, indices, out=raw)
+        return self._standardise(raw)
+
+    def between(self, start: int, stop: int) -> Tensor:
+        """Return the images from start to stop, in the split's order, standardised."""
+        return self._standardise(self._images[start:stop])
+
+    def _standardise(self, raw: Tensor) -> Tensor:
+        batch = self._batch[: len(raw)]
+        return batch.copy_(raw).sub_(self._data.mean).mul_(self._data.scale)
+
+
+def prepare(data: Data, device: torch.device) -> Prepared:
+    """Check an objective's data and put them on the device."""
+    _check(data)
+    mean, deviation = moments(_with_channels(data.train.images))
+    scale = 1 / np.where(deviation > 0, deviation, 1.0)
+    return Prepared(
+        train=_resident(data.train, device),
+        val=_resident(data.val, device),
+        test=None if data.test is None else _resident(data.test, device),
+        classes=tuple(data.classes),
+        fingerprint=data.fingerprint,
+        mean=_by_channel(mean, device),
+        scale=_by_channel(scale, device),
+    )
+
+
+def moments(images: Images) -> tuple[Wide, Wide]:
+    """Return mean and deviation of all pixels by channel, of images (n, channels, h, w)."""
+    count = images.size // images.shape[1]
+    mean = _sum(images, lambda chunk: chunk) / count
+    centre = mean[:, None, None]
+    return mean, np.sqrt(_sum(images, lambda chunk: np.square(chunk - centre)) / count)
+
+
+def _sum(images: Images, value: Callable[[Wide], Wide]) -> Wide:
+    """Sum a value of every pixel by channel, in a fixed order."""
+    total = np.zeros(images.shape[1])
+    for start in range(0, len(images), CHUNK):
+        chunk = images[start : start + CHUNK].astype(np.float64)
+        total += value(chunk).sum(axis=(0, 2, 3))
+    return total
+
+
+def _by_channel(values: Wide, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+
+
+def _with_channels(images: Images) -> Images:
+    return images[:, None] if images.ndim == 3 else images
+
+
+def _resident(split: Split, device: torch.device) -> Resident:
+    images = np.ascontiguousarray(_with_channels(split.images))
+    labels = np.ascontiguousarray(split.labels, dtype=np.int64)
+    with warnings.catch_warnings():
+        # Arrays mapped read-only from a cache are welcome: resident images are never written.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        held = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+    return Resident(*held, true=labels, ids=tuple(split.ids))
+
+
+def _check(data: Data) -> None:
+    splits = {"training": data.train, "validation": data.val, "test": data.test}
+    if len(data.classes) < 2:
+        raise DataError(f"the data have {len(data.classes)} class(es); two or more are needed")
+    for name, split in splits.items():
+        if split is not None:
+            fault = _fault(split, len(data.classes), _with_channels(data.train.images).shape[1:])
+            if fault:
+                raise DataError(f"the {name} split cannot be used: {fault}")
+
+
+def _fault(split: Split, classes: int, shape: tuple[int, ...]) -> str | None:
+    images, labels = split.images, split.labels
+    if images.ndim not in (3, 4) or len(images) == 0:
+        layouts = "(n, height, width) or (n, channels, height, width)"
+        return f"expected images {layouts}, got shape {images.shape}"
+    if _with_channels(images).shape[1:] != shape:
+        return f"its images are {images.shape[1:]}, the training split's are {shape}"
+    if labels.shape != (len(images),) or len(split.ids) != len(images):
+        return f"{len(images)} images, {labels.shape} labels and {len(split.ids)} ids do not match"
+    if labels.min() < 0 or labels.max() >= classes:
+        return f"labels must be 0 to {classes - 1}, got {labels.min()} to {labels.max()}"
+    return _pixel_fault(images)
+
+
+def _pixel_fault(images: Images) -> str | None:
+    if images.dtype not in (np.uint8, np.float32):
+        return f"expected uint8 or float32 images, got {images.dtype}"
+    if images.dtype == np.float32 and not np.isfinite(images).all():
+        return "some pixels are NaN or infinite"
+    return None

@@ -1,0 +1,101 @@
+"""The device a trainer computes on, and the choices of numerics that go with it.
+
+Two runs of one trial on the CPU must agree in every bit, so everything global
+that torch lets a process choose is chosen here, once, and noted with its reason.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import torch
+
+from tuner.errors import MachineError, UserError
+
+EVALUATION_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
+"""Images evaluated at a time, as float32: what stays in a CPU's cache, or fills a GPU."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """An opened device, its name for the record, and the numerics chosen for it."""
+
+    torch: torch.device
+    description: str
+    notes: Mapping[str, str]
+
+    def evaluation_size(self, image_elements: int) -> int:
+        """Return how many images of so many elements are evaluated at a time."""
+        budget = EVALUATION_BYTES.get(self.torch.type, 8 << 20)
+        return max(1, budget // (4 * image_elements))
+
+
+def open_device(text: str, threads: int) -> Device:
+    """Open "cpu", "cuda:N" or "mps" and fix the numerics of this process for it."""
+    device = _parse(text)
+    _check_present(device, text)
+    _fix_threads(threads)
+    _fix_determinism(device)
+    return Device(device, _describe(device), _notes(device, threads))
+
+
+def _parse(text: str) -> torch.device:
+    try:
+        return torch.device("cuda:0" if text == "cuda" else text)
+    except RuntimeError:
+        raise UserError(f"{text!r} is not a device; expected cpu, cuda:0 or mps") from None
+
+
+def _check_present(device: torch.device, text: str) -> None:
+    if device.type == "cpu":
+        return
+    backend = getattr(torch, device.type, None)
+    count = backend.device_count() if backend is not None and backend.is_available() else 0
+    if (device.index or 0) >= count:
+        raise MachineError(
+            f"device {text} is not usable here: torch {torch.__version__} sees {count} "
+            f"device(s) of kind {device.type}; choose another with --device, or use --device cpu"
+        )
+
+
+def _fix_threads(threads: int) -> None:
+    torch.set_num_threads(threads)
+    if torch.get_num_interop_threads() != 1:
+        # Allowed only before the first parallel work of a process; our operators
+        # run one after the other in any case, so the bits do not depend on it.
+        with suppress(RuntimeError):
+            torch.set_num_interop_threads(1)
+
+
+def _fix_determinism(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    if device.type != "cpu":
+        return
+    torch.use_deterministic_algorithms(True)
+    # By default the mode above fills every new tensor first: time for nothing here.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return str(device)
+
+
+def _notes(device: torch.device, threads: int) -> dict[str, str]:
+    notes = {
+        "torch": torch.__version__,
+        "threads": f"{threads}: results differ in their last bits with the number of threads",
+        "precision": "float32 throughout: the reference that other precisions are held against",
+    }
+    if device.type == "cuda":
+        notes["tf32"] = "off: its 10-bit products would differ between generations of GPUs"
+        notes["cudnn"] = "deterministic algorithms, no benchmarking: the same kernels every run"
+    if device.type == "cpu":
+        notes["cpu"] = torch.backends.cpu.get_cpu_capability()
+        notes["determinism"] = "deterministic algorithms only: two runs agree in every bit"
+    return notes

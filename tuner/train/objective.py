@@ -1,0 +1,243 @@
+"""The objective contract: what a problem provides, and how it is found by name.
+
+Nothing here loads torch: the supervisor and the command line import it too.
+An objective is a package `objectives/NAME` whose `__init__` defines
+
+    OBJECTIVE = Objective(parameters=[...], data=[...])
+
+and which is importable without torch. Its submodules `data` and `models` are
+loaded only when a trial is trained:
+
+    data.load(data, cache, progress) -> Data
+    models.build(parameters, inputs, outputs) -> torch.nn.Module
+
+Losses, optimizers, schedules, epochs, batches, metrics and predictions are the
+shared trainer's, never an objective's. A package is loaded by its path under a
+private module name, so that two objectives of one name never meet; inside it,
+modules import each other relatively (`from . import phantom`).
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.errors import ObjectiveError, TunerError
+from tuner.records import Value
+from tuner.spec.parameters import SHARED, Declarations, Parameter, by_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ENTRY_POINTS = "tuner.objectives"
+"""The entry-point group by which an installed package offers objectives."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+Images = NDArray[np.uint8] | NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of one split, `(n, height, width)` or `(n, channels, height, width)`."""
+
+    images: Images
+    labels: NDArray[np.int64]
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Data:
+    """An objective's data: three splits (test may be missing), classes, and a fingerprint."""
+
+    train: Split
+    val: Split
+    test: Split | None
+    classes: tuple[str, ...]
+    fingerprint: str
+    """Hash of the content: equal data have equal fingerprints, wherever they lie."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What an objective lets a study set, beside the shared trainer's parameters."""
+
+    parameters: Sequence[Parameter] = ()
+    data: Sequence[Parameter] = field(default_factory=tuple)
+
+    def declarations(self) -> Declarations:
+        """Return all parameters and data keys a study of this objective may use."""
+        own = by_name(self.parameters)
+        return Declarations(parameters={**own, **SHARED}, data=by_name(self.data))
+
+
+@dataclass(frozen=True)
+class Found:
+    """An objective that was found by name: where it lies, what it declares, how to use it."""
+
+    name: str
+    folder: Path
+    objective: Objective
+    module: str
+    """The private name under which its package is loaded in this process."""
+
+    def load_data(self, data: Mapping[str, Value], cache: Path, progress: Progress) -> Data:
+        """Return the objective's data for the given [data] keys; made data may use the cache."""
+        loaded = self._call("data", "load", data, cache, progress)
+        if not isinstance(loaded, Data):
+            raise ObjectiveError(
+                f"load() in {self.folder / 'data.py'} returned {type(loaded).__name__}; "
+                "it must return tuner.train.objective.Data"
+            )
+        return loaded
+
+    def build_model(
+        self, parameters: Mapping[str, Value], inputs: tuple[int, int, int], outputs: int
+    ) -> "nn.Module":
+        """Build a fresh model for images of shape (channels, height, width)."""
+        model: nn.Module = self._call("models", "build", parameters, inputs, outputs)
+        return model
+
+    def _call(self, submodule: str, function: str, *arguments: object) -> Any:
+        source = self.folder / f"{submodule}.py"
+        module = _import(self.name, f"{self.module}.{submodule}", source)
+        if not hasattr(module, function):
+            raise ObjectiveError(f"{source} has no {function}(); objective {self.name!r} needs it")
+        try:
+            return getattr(module, function)(*arguments)
+        except (TunerError, MemoryError):
+            raise
+        except Exception as error:
+            raise ObjectiveError(
+                f"{function}() in {source} failed: {type(error).__name__}: {error}"
+            ) from error
+
+
+def find(name: str, folders: Sequence[Path]) -> Found:
+    """Find an objective by name in the folders in order, then shipped, then installed ones."""
+    # A name can come from a database: it must never be able to point at a path.
+    if not name.isidentifier():
+        raise ObjectiveError(
+            f"{name!r} cannot be the name of an objective; expected letters, digits and _"
+        )
+    places = search_folders(folders)
+    for place in places:
+        if (place / name / "__init__.py").is_file():
+            return _load(name, (place / name).resolve())
+    installed = _installed()
+    if name in installed:
+        return _load(name, _installed_folder(name, installed[name]))
+    raise _unknown(name, places, installed)
+
+
+def search_folders(folders: Sequence[Path]) -> tuple[Path, ...]:
+    """Return the folders in which objectives are looked for, in order, each once."""
+    return tuple(dict.fromkeys(folder.resolve() for folder in (*folders, shipped_folder())))
+
+
+def shipped_folder() -> Path:
+    """Return the folder of the objectives that come with tuner."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "shipped" / "objectives"
+    return installed if installed.is_dir() else package.parent / "objectives"
+
+
+def source_fingerprint(found: Found) -> str:
+    """Hash the source that shapes a training: the shared trainer's and the objective's."""
+    digest = hashlib.sha256()
+    for label, folder in (("tuner.train", Path(__file__).parent), ("objective", found.folder)):
+        for source in sorted(folder.rglob("*.py")):
+            text = source.read_bytes()
+            where = f"{label}/{source.relative_to(folder).as_posix()}"
+            digest.update(f"{where}\0{len(text)}\0".encode() + text)
+    return digest.hexdigest()
+
+
+def _load(name: str, folder: Path) -> Found:
+    module_name = f"_tuner_objective_{name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}"
+    source = folder / "__init__.py"
+    objective = getattr(_import(name, module_name, source, package=True), "OBJECTIVE", None)
+    if not isinstance(objective, Objective):
+        state = "does not define" if objective is None else "has something else as"
+        raise ObjectiveError(
+            f"{source} {state} OBJECTIVE; expected OBJECTIVE = Objective(parameters=..., data=...)"
+        )
+    return Found(name=name, folder=folder, objective=objective, module=module_name)
+
+
+def _import(name: str, module_name: str, source: Path, package: bool = False) -> ModuleType:
+    """Import a package by path, or a submodule of one; a failure names the file and its cause."""
+    try:
+        if module_name in sys.modules:
+            return sys.modules[module_name]
+        if not package:
+            return importlib.import_module(module_name)
+        return _execute(module_name, source)
+    # The file is the user's: whatever it raises is a fault of the objective.
+    except Exception as error:
+        raise ObjectiveError(
+            f"objective {name!r} cannot be imported from {source}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _execute(module_name: str, source: Path) -> ModuleType:
+    # A file written a moment ago may be missing from the import system's listings.
+    importlib.invalidate_caches()
+    spec = importlib.util.spec_from_file_location(
+        module_name, source, submodule_search_locations=[str(source.parent)]
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        # A half-made package must not be taken for a whole one at the next look.
+        for stale in [key for key in sys.modules if key.split(".")[0] == module_name]:
+            del sys.modules[stale]
+        raise
+    return module
+
+
+def _installed() -> dict[str, str]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point.module for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _installed_folder(name: str, module: str) -> Path:
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError:
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise ObjectiveError(
+            f"objective {name!r} is announced by an installed package as {module}, "
+            "which is not a package that can be imported; install that package again"
+        )
+    return Path(next(iter(spec.submodule_search_locations))).resolve()
+
+
+def _names_in(places: Sequence[Path]) -> Iterator[str]:
+    for place in places:
+        for init in sorted(place.glob("*/__init__.py")):
+            yield init.parent.name
+
+
+def _unknown(name: str, places: Sequence[Path], installed: Mapping[str, str]) -> ObjectiveError:
+    names = sorted({*_names_in(places), *installed})
+    near = difflib.get_close_matches(name, names, n=3)
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names) or 'none'}."
+    searched = ", ".join(str(place) for place in places)
+    return ObjectiveError(f"There is no objective {name!r}. {hint} Searched: {searched}")

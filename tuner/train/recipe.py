@@ -1,0 +1,38 @@
+"""The shared trainer's own parameters, typed: what a job asks of losses, steps and epochs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from tuner.records import Value
+from tuner.spec.parameters import SHARED
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one trial is trained; names and meanings are those of `spec.parameters.SHARED`."""
+
+    loss: str
+    optimizer: str
+    lr: float
+    weight_decay: float
+    momentum: float
+    nesterov: bool
+    scheduler: str
+    step_size: int
+    decay: float
+    batch_size: int
+    epochs: int
+    patience: int
+
+
+def read_recipe(parameters: Mapping[str, Value]) -> Recipe:
+    """Pick the trainer's parameters out of a job's; one that is not given has its default."""
+    given = {item.name: _value(item.name, parameters) for item in fields(Recipe)}
+    return Recipe(**given)  # type: ignore[arg-type]  # kinds are checked by the declarations
+
+
+def _value(name: str, parameters: Mapping[str, Value]) -> Value:
+    declared = SHARED[name]
+    value = parameters.get(name, declared.default)
+    # TOML's `lr = 1` is a whole number; arithmetic must not depend on how it was written.
+    return float(value) if declared.kind == "float" else value

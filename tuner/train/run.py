@@ -1,0 +1,212 @@
+"""One trial's training, epoch by epoch: a function of job, code and data.
+
+Between two epochs the whole of a run is its `TrainingState`; a run restored
+from one goes on as if it had never stopped.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from tuner.errors import UserError
+from tuner.records import METRICS, Epoch, Figures, Job, Moment, Predictions, Result, Setup
+from tuner.train.data import Feed, Prepared, Resident
+from tuner.train.device import Device
+from tuner.train.losses import Loss
+from tuner.train.metrics import Scores, score
+from tuner.train.optimizers import build_optimizer, set_rate
+from tuner.train.passes import Alive, Bounds, TrainingPass, batch_bounds, predict
+from tuner.train.recipe import read_recipe
+from tuner.train.schedules import Position, rate
+from tuner.train.seeds import permutation, seed_epoch
+from tuner.train.state import TrainingState, copy_optimizer, copy_weights, fingerprint
+
+LogProbabilities = NDArray[np.float32]
+
+
+def _nothing() -> None:
+    """Stand in for `alive` where nobody waits."""
+
+
+class Run:
+    """A trial being trained on a fresh model, which nobody else may hold."""
+
+    setup: Setup
+    diverged: bool
+    """Whether a figure stopped being a number; the epochs end there."""
+
+    def __init__(self, job: Job, model: nn.Module, loss: Loss, data: Prepared, device: Device):
+        self._job = job
+        self._recipe = read_recipe(job.parameters)
+        self._model = model
+        self._data = data
+        self._device = device
+        self._evaluation_size = device.evaluation_size(math.prod(data.inputs))
+        self._optimizer = build_optimizer(self._recipe, model.parameters(), device.torch)
+        self._pass = self._training_pass(loss)
+        self._val_feed = Feed(data, data.val, self._evaluation_size)
+        self._curve: tuple[Epoch, ...] = ()
+        self._best_weights = copy_weights(model)
+        self._best_epoch = 0
+        self.diverged = False
+        self.setup = Setup(
+            device=device.description,
+            parameter_count=sum(weight.numel() for weight in model.parameters()),
+            initial_weights=fingerprint(self._best_weights),
+            data_fingerprint=data.fingerprint,
+            notes=dict(device.notes),
+        )
+
+    def epochs(self, alive: Alive) -> Iterator[Epoch]:
+        """Train one epoch for each one asked for, until the last, patience or divergence.
+
+        `alive` is called after every batch, of training and of validation.
+        """
+        while not self._ended():
+            yield self._train_one(alive)
+
+    def result(self, alive: Alive = _nothing) -> Result:
+        """Evaluate the best and the last weights on validation and test; the last stay in place."""
+        assert self._curve, "a run has no result before its first epoch"
+        last = self._predictions("last", alive)
+        if self._best_epoch == len(self._curve):
+            best = tuple(Predictions(p.split, "best", p.log_probabilities) for p in last)
+        else:
+            best = self._best_predictions(alive)
+        return Result(
+            best=self._figures(self._best_epoch, best),
+            last=self._figures(len(self._curve), last),
+            predictions=best + last,
+        )
+
+    def state(self) -> TrainingState:
+        """Return a copy of all that the epochs to come depend on, beside the job."""
+        return TrainingState(
+            weights=copy_weights(self._model),
+            best_weights=dict(self._best_weights),
+            best_epoch=self._best_epoch,
+            optimizer=copy_optimizer(self._optimizer),
+            curve=self._curve,
+        )
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from a state of the same job, as if this run had trained so far itself."""
+        self._model.load_state_dict(state.weights)
+        self._optimizer.load_state_dict(dict(state.optimizer))
+        self._best_weights = dict(state.best_weights)
+        self._best_epoch = state.best_epoch
+        self._curve = state.curve
+        self.diverged = bool(state.curve) and not is_finite(state.curve[-1])
+
+    def _training_pass(self, loss: Loss) -> TrainingPass:
+        split = self._data.train
+        bounds = _training_bounds(len(split), self._recipe.batch_size, self._model)
+        feed = Feed(self._data, split, max(stop - start for start, stop in bounds))
+        return TrainingPass(self._model, self._optimizer, loss, split, feed, bounds)
+
+    def _ended(self) -> bool:
+        done, patience = len(self._curve), self._recipe.patience
+        impatient = patience > 0 and done - self._best_epoch >= patience
+        return self.diverged or impatient or done >= self._recipe.epochs
+
+    def _train_one(self, alive: Alive) -> Epoch:
+        started = time.perf_counter()
+        number = len(self._curve) + 1
+        lr = rate(self._recipe, Position(number, curve=self._curve))
+        set_rate(self._optimizer, lr)
+        seed_epoch(self._job.seed, number)
+        order = permutation(len(self._data.train), self._job.seed, number)
+        train = self._pass.train(order, alive)
+        val = self._validate(alive)
+        epoch = Epoch(
+            epoch=number,
+            train_loss=train.loss,
+            train_nll=train.nll,
+            train_acc=train.accuracy,
+            val_loss=val.nll,
+            val_acc=val.accuracy,
+            val_auc=val.auc,
+            val_balanced_acc=val.balanced_accuracy,
+            lr=lr,
+            seconds=time.perf_counter() - started,
+        )
+        self._take(epoch)
+        return epoch
+
+    def _validate(self, alive: Alive) -> Scores:
+        split = self._data.val
+        predictions = predict(self._model, split, self._val_feed, self._evaluation_size, alive)
+        return score(predictions, split.true)
+
+    def _take(self, epoch: Epoch) -> None:
+        self.diverged = not is_finite(epoch)
+        # The first epoch is the best so far whatever it is, so that there always is one.
+        if not self._curve or (not self.diverged and self._is_better(epoch)):
+            self._best_epoch = epoch.epoch
+            self._best_weights = copy_weights(self._model)
+        self._curve = (*self._curve, epoch)
+
+    def _is_better(self, epoch: Epoch) -> bool:
+        metric = self._job.metric
+        new, old = epoch.figure(metric), self._curve[self._best_epoch - 1].figure(metric)
+        return new < old if METRICS[metric] == "minimize" else new > old
+
+    def _best_predictions(self, alive: Alive) -> tuple[Predictions, ...]:
+        last = copy_weights(self._model)
+        self._model.load_state_dict(self._best_weights)
+        try:
+            return self._predictions("best", alive)
+        finally:
+            self._model.load_state_dict(last)
+
+    def _predictions(self, at: Moment, alive: Alive) -> tuple[Predictions, ...]:
+        val = Predictions("val", at, self._evaluate(self._data.val, alive))
+        if self._data.test is None:
+            return (val,)
+        return (val, Predictions("test", at, self._evaluate(self._data.test, alive)))
+
+    def _evaluate(self, split: Resident, alive: Alive) -> LogProbabilities:
+        feed = Feed(self._data, split, self._evaluation_size)
+        return predict(self._model, split, feed, self._evaluation_size, alive)
+
+    def _figures(self, number: int, predictions: tuple[Predictions, ...]) -> Figures:
+        epoch = self._curve[number - 1]
+        test = self._test_scores(predictions)
+        return Figures(
+            epoch=number,
+            train_loss=epoch.train_loss,
+            train_nll=epoch.train_nll,
+            train_acc=epoch.train_acc,
+            val_loss=epoch.val_loss,
+            val_acc=epoch.val_acc,
+            test_loss=None if test is None else test.nll,
+            test_acc=None if test is None else test.accuracy,
+        )
+
+    def _test_scores(self, predictions: tuple[Predictions, ...]) -> Scores | None:
+        split = self._data.test
+        if split is None:
+            return None
+        return next(
+            score(p.log_probabilities, split.true) for p in predictions if p.split == "test"
+        )
+
+
+def is_finite(epoch: Epoch) -> bool:
+    """Say whether an epoch's losses are numbers; an undefined AUC alone is no divergence."""
+    return all(math.isfinite(x) for x in (epoch.train_loss, epoch.train_nll, epoch.val_loss))
+
+
+def _training_bounds(count: int, size: int, model: nn.Module) -> Bounds:
+    modules = list(model.modules())
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
+    if any(isinstance(module, nn.BatchNorm1d) for module in modules) and min(count, size) == 1:
+        raise UserError(
+            "batch norm cannot be trained on batches of one image; "
+            "set batch_size to 2 or more, or batch_norm = false"
+        )
+    return batch_bounds(count, size, fold_single=normed)

@@ -1,0 +1,47 @@
+"""What a training carries from one epoch to the next, and nothing else."""
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tuner.records import Epoch
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """A training between two epochs; with the job it determines all epochs to come."""
+
+    weights: Weights
+    best_weights: Weights
+    best_epoch: int
+    """0 before the first epoch."""
+    optimizer: Mapping[str, Any]
+    curve: tuple[Epoch, ...]
+
+
+def copy_weights(model: nn.Module) -> Weights:
+    """Return a copy of all weights and buffers."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def copy_optimizer(optimizer: Optimizer) -> dict[str, Any]:
+    """Return a copy of the optimizer's state that later steps do not touch."""
+    return copy.deepcopy(optimizer.state_dict())
+
+
+def fingerprint(weights: Weights) -> str:
+    """Hash names, types, shapes and every bit of the weights."""
+    digest = hashlib.sha256()
+    for name, value in weights.items():
+        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
