@@ -1,0 +1,95 @@
+"""One patient of the phantom: what differs from chest to chest, drawn once per image.
+
+Lengths are in units of half the picture's width, angles in radians, and
+attenuations in the units of the film curve (see `phantom_machine`). "Left" and
+"right" are the picture's: a patient faces us, so the heart leans to the right.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SIDES = (-1, 1)
+"""The picture's left and right lung."""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """The build of one patient, and how they stood before the film."""
+
+    centre: tuple[float, float]
+    scale: tuple[float, float]
+    """Width and height against the average chest."""
+    tilt: float
+    turn: float
+    """Rotation about the spine: shifts the midline and makes the lungs unequal."""
+    girth: float
+    """Overall thickness: how much of everything the rays have to cross."""
+    apex: float
+    domes: tuple[float, float]
+    """Height of the two halves of the diaphragm; the right of the picture lies lower."""
+    dome_depth: float
+    lung_width: float
+    air: float
+    """How much less the lungs attenuate than soft tissue."""
+    heart: float
+    heart_angle: float
+    mediastinum: float
+    knob: float
+    rib_spacing: float
+    rib_phase: tuple[float, float]
+    rib_slope: float
+    ribs: float
+    rib_jitter: NDArray[np.float32]
+    """Of each side and rib: strength around 1."""
+    clavicle_slope: tuple[float, float]
+    clavicle_height: float
+    bone: float
+    spine_phase: float
+    vessels: float
+    vessel_angles: NDArray[np.float32]
+    """Of each side and vessel."""
+    vessel_bends: NDArray[np.float32]
+    breasts: float
+    gas: tuple[float, float, float]
+    """The bubble in the stomach: place along x, width, strength."""
+    tissue: NDArray[np.float32]
+    """Coefficients of the texture of soft tissue."""
+
+
+def draw_patient(rng: np.random.Generator) -> Patient:
+    """Draw a patient; every number is independent of the size of the picture."""
+    normal, uniform = rng.normal, rng.uniform
+    dome = float(normal(0.46, 0.035))
+    return Patient(
+        centre=(float(normal(0, 0.015)), float(normal(0.02, 0.015))),
+        scale=(float(normal(1, 0.025)), float(normal(1, 0.025))),
+        tilt=float(normal(0, 0.015)),
+        turn=float(normal(0, 0.02)),
+        girth=float(normal(1, 0.025)),
+        apex=float(normal(-0.84, 0.025)),
+        domes=(dome, dome + float(normal(0.05, 0.02))),
+        dome_depth=float(normal(0.25, 0.03)),
+        lung_width=float(normal(0.44, 0.012)),
+        air=float(normal(0.52, 0.02)),
+        heart=float(normal(1, 0.07)),
+        heart_angle=float(normal(0.5, 0.08)),
+        mediastinum=float(normal(0.125, 0.014)),
+        knob=float(uniform(0.05, 0.1)),
+        rib_spacing=float(normal(0.175, 0.006)),
+        rib_phase=(float(normal(0.5, 0.12)), float(normal(0.5, 0.12))),
+        rib_slope=float(normal(0.3, 0.05)),
+        ribs=float(normal(0.12, 0.02)),
+        rib_jitter=normal(1, 0.15, (2, 32)).astype(np.float32),
+        clavicle_slope=(float(normal(0.2, 0.06)), float(normal(0.2, 0.06))),
+        clavicle_height=float(normal(-0.58, 0.03)),
+        bone=float(normal(0.13, 0.02)),
+        spine_phase=float(uniform(0, 1)),
+        vessels=float(normal(0.16, 0.03)),
+        vessel_angles=normal(0, 0.16, (2, 7)).astype(np.float32),
+        vessel_bends=normal(0, 0.5, (2, 7)).astype(np.float32),
+        breasts=float(max(0.0, normal(0.02, 0.06))),
+        gas=(float(normal(0.42, 0.06)), float(uniform(0.06, 0.14)), float(uniform(0, 0.25))),
+        tissue=normal(0, 1, (19, 19)).astype(np.float32),
+    )

@@ -1,0 +1,125 @@
+"""Made images kept on disk, so that they are made once and read ever after.
+
+A file holds the images' bytes and, last, their SHA-256: a file that is cut
+short or damaged is noticed, and made again. Its name holds a hash of what
+shaped the images, the source of the generator included, so that a changed
+generator never meets what an older one left.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy
+from numpy.typing import NDArray
+
+from tuner.errors import MachineError
+
+DIGEST_BYTES = 32
+LOOK_SECONDS = 0.1
+"""How often a process that waits for another's images looks for them."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Images and the SHA-256 of their bytes."""
+
+    images: NDArray[np.uint8]
+    digest: str
+
+
+def keep(
+    path: Path,
+    shape: tuple[int, int, int],
+    make: Callable[[], NDArray[np.uint8]],
+    waiting: Callable[[], None],
+) -> Kept:
+    """Return the images kept at a path, made and kept now if they are not there or damaged.
+
+    Of several processes that come at once, one makes the images and the others
+    wait, calling `waiting` again and again.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = _read(path, shape)
+        if found is not None:
+            return found
+        with _alone(path, waiting):
+            found = _read(path, shape)
+            return found if found is not None else _write(path, make())
+    except OSError as error:
+        raise MachineError(
+            f"the generated images cannot be kept at {path}: {error.strerror or error}; "
+            "make room there, or set TUNER_HOME to a folder that can be written"
+        ) from error
+
+
+def name_of(stem: str, shaped_by: Mapping[str, object], sources: Path) -> str:
+    """Return a file name that changes with anything that shapes the images."""
+    digest = hashlib.sha256(json.dumps(dict(shaped_by), sort_keys=True).encode())
+    # Random streams and filters may change from one release to the next.
+    digest.update(f"numpy {np.__version__} scipy {scipy.__version__}".encode())
+    for pattern in ("anatomy*.py", "phantom*.py"):
+        for source in sorted(sources.glob(pattern)):
+            digest.update(hashlib.sha256(source.read_bytes()).digest())
+    return f"{stem}-{digest.hexdigest()[:20]}.u8"
+
+
+def _read(path: Path, shape: tuple[int, int, int]) -> Kept | None:
+    try:
+        content = np.fromfile(path, dtype=np.uint8)
+    except FileNotFoundError:
+        return None
+    if content.size != shape[0] * shape[1] * shape[2] + DIGEST_BYTES:
+        return None
+    images, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    if _digest(images) != digest.tobytes():
+        return None
+    return Kept(images=images.reshape(shape), digest=digest.tobytes().hex())
+
+
+def _write(path: Path, images: NDArray[np.uint8]) -> Kept:
+    digest = _digest(images)
+    # Written aside and renamed: a reader sees a whole file or none, even where
+    # the file system knows no locks and two processes write at once.
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("wb") as file:
+            images.tofile(file)
+            file.write(digest)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    return Kept(images=images, digest=digest.hex())
+
+
+def _digest(images: NDArray[np.uint8]) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(images).data).digest()
+
+
+@contextmanager
+def _alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    with path.with_name(f"{path.name}.lock").open("ab") as lock:
+        while not _locked(lock.fileno()):
+            waiting()
+            time.sleep(LOOK_SECONDS)
+        # Closing the file, or the death of the process, gives the lock back.
+        yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # Some network file systems know no locks: the images are then made twice.
+        return True
+    return True
