@@ -84,6 +84,14 @@ def child_environment() -> dict[str, str]:
     return without_secrets(os.environ)
 
 
+def visible_gpus() -> int | None:
+    """Return how many GPUs CUDA_VISIBLE_DEVICES leaves visible, or None if it is not set."""
+    text = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return None
+    return sum(1 for name in text.split(",") if name.strip() not in ("", "-1"))
+
+
 def worker_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of a worker process: what the launcher was told, never in argv."""
     environment = {**os.environ, "TUNER_HOME": str(settings.home)}

@@ -104,6 +104,11 @@ class Spec:
         """How many combinations the space has; asked of grids only."""
         return self.space.size()
 
+    @cached_property
+    def grid(self) -> tuple[dict[str, Value], ...]:
+        """All combinations in their order; made once, asked at every claim."""
+        return self.space.grid()
+
     @property
     def configurations(self) -> int:
         """How many distinct configurations are explored."""

@@ -1,0 +1,182 @@
+"""docker-compose.yml: valid by the schema, and each service's very command works, in order.
+
+No Docker engine is needed: the commands run here, against a PostgreSQL on TCP
+that wants a password, with the password in a file as the secret is.
+"""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.acceptance.servers import PASSWORD, TcpServer
+from tests.cli.conftest import STUDY, Project, make_project
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Composition:
+    """The compose file, and its services' commands as they run here."""
+
+    services: dict[str, dict[str, Any]]
+    project: Project
+    environment: dict[str, str]
+
+    def start(self, service: str, **changed: str) -> subprocess.Popen[str]:
+        """Start a service's very command; `changed` replaces single words of it."""
+        words = [
+            changed.get(word.lstrip("-").replace("-", "_"), word) for word in self.command(service)
+        ]
+        return subprocess.Popen(
+            [sys.executable, "-m", *words],
+            cwd=self.project.folder,
+            env={**self.project.environment, **self.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def command(self, service: str) -> list[str]:
+        """Return a service's command."""
+        words: list[str] = self.services[service]["command"]
+        return words
+
+
+@pytest.fixture
+def composition(tcp_server: TcpServer, tmp_path: Path) -> Iterator[Composition]:
+    """Read the compose file and put its environment's names to what runs here."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    secret = tmp_path / "database_password"
+    secret.write_text(PASSWORD + "\n")
+    given = dict(services["worker"]["environment"])
+    environment = {
+        "TUNER_HOME": str(tmp_path / "home"),
+        "TUNER_DATABASE_URL": given["TUNER_DATABASE_URL"].replace(
+            "postgres:5432", f"127.0.0.1:{tcp_server.port}"
+        ),
+        "TUNER_DATABASE_PASSWORD_FILE": str(secret),
+    }
+    assert set(environment) == set(given), "a variable of the compose file is not tried here"
+    project = make_project(tmp_path / "project", {})
+    # The services name the shipped study; here a quick one stands under its name.
+    project.write_study("lr_sched", STUDY)
+    yield Composition(services, project, environment)
+
+
+def test_file_is_valid_by_the_compose_schema() -> None:
+    """`docker compose config` accepts the file with every profile."""
+    tool = shutil.which("docker-compose")
+    if tool is None:
+        pytest.skip("docker-compose is not installed, so the schema cannot be asked")
+    arguments = [tool, "--file", "docker-compose.yml", "--profile", "gpu", "--profile", "launch"]
+    done = subprocess.run(
+        [*arguments, "config"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_services_wait_for_what_they_need() -> None:
+    """init waits for a healthy server; everything else for init; the dashboard stays local."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert services["init"]["depends_on"]["postgres"]["condition"] == "service_healthy"
+    for name in ("dashboard", "launch", "worker", "worker-gpu"):
+        condition = services[name]["depends_on"]["init"]["condition"]
+        assert condition == "service_completed_successfully", name
+    assert services["dashboard"]["ports"] == ["127.0.0.1:8080:8080"]
+    reserved = services["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert reserved[0]["capabilities"] == ["gpu"]
+
+
+def test_password_is_nowhere_but_in_its_file() -> None:
+    """No service carries a password in its environment or command."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for name, service in services.items():
+        assert service["secrets"] == ["database_password"], name
+        for key in service["environment"]:
+            assert "PASSWORD" not in key or key.endswith("_FILE"), name
+
+
+def test_health_check_answers(composition: Composition, tcp_server: TcpServer) -> None:
+    """The very command of the health check says yes to a running server."""
+    words = composition.services["postgres"]["healthcheck"]["test"][1:]
+    words = [tcp_server.programs.program(words[0]), *words[1:], "-p", str(tcp_server.port)]
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def test_services_run_in_order(composition: Composition) -> None:
+    """init ends with 0; the dashboard serves; launch and a worker complete the study."""
+    init = composition.start("init")
+    out, _ = init.communicate(timeout=60)
+    assert init.returncode == 0, out
+
+    worker = composition.start("worker")
+    launch = composition.start("launch")
+    for process in (launch, worker):
+        out, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, out
+        assert PASSWORD not in out
+
+    dashboard = composition.start("dashboard", **{"8080": "0"})
+    try:
+        assert dashboard.stdout is not None
+        url = dashboard.stdout.readline().split()[0]
+        assert b"lr_sched" in _fetch(url + "api/studies")
+        _refuses_writing(url)
+    finally:
+        dashboard.send_signal(signal.SIGINT)
+        dashboard.communicate(timeout=20)
+
+
+def _fetch(url: str) -> bytes:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                body: bytes = answer.read()
+                return body
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _refuses_writing(url: str) -> None:
+    request = urllib.request.Request(url + "api/studies", data=b"{}", method="POST")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=5)
+    assert refused.value.code == 405
+
+
+def test_secrets_are_no_part_of_any_command_line(composition: Composition) -> None:
+    """While a worker waits for its study, neither it nor its children show the password."""
+    init = composition.start("init")
+    init.communicate(timeout=60)
+    worker = composition.start("worker")
+    try:
+        deadline = time.monotonic() + 20
+        while not (shown := _command_lines(worker.pid)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert shown
+        assert all(PASSWORD not in line for line in shown)
+    finally:
+        worker.kill()
+        worker.communicate()
+
+
+def _command_lines(pid: int) -> list[str]:
+    import psutil
+
+    process = psutil.Process(pid)
+    family = [process, *process.children(recursive=True)]
+    return [" ".join(one.cmdline()) for one in family if one.cmdline()]

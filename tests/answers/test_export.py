@@ -1,0 +1,65 @@
+"""Files as they are written: whole, exact, and harmless in a spreadsheet."""
+
+import csv
+import io
+import json
+import math
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.answers.export import as_csv, as_json, write_whole
+from tuner.errors import MachineError
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_csv_keeps_every_bit_of_a_number(value: float) -> None:
+    """A float read back from the CSV is the float that was written."""
+    text = as_csv(["x"], [[value]])
+    assert float(text.splitlines()[1]) == value
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-cmd", "@sum", "\tx", "\rx"])
+def test_csv_disarms_formulas(text: str) -> None:
+    """A text that a spreadsheet would run begins with an apostrophe."""
+    rows = list(csv.reader(io.StringIO(as_csv(["reason"], [[text]]))))
+    assert rows[1] == [f"'{text}".replace("\r", "\n")]
+
+
+def test_csv_leaves_negative_numbers_alone() -> None:
+    """A number is no formula, whatever its sign."""
+    assert as_csv(["gap"], [[-0.25]]).splitlines()[1] == "-0.25"
+
+
+def test_csv_writes_unknown_as_empty_and_times_in_utc() -> None:
+    """None is an empty cell; times carry their zone; truth values are words."""
+    when = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    text = as_csv(["a", "b", "c"], [[None, when, True]])
+    assert text.splitlines()[1] == ",2026-01-02T03:04:05+00:00,true"
+
+
+def test_json_has_null_where_a_figure_is_not_finite() -> None:
+    """NaN and infinity, which JSON lacks, are null."""
+    rows = json.loads(as_json(["x", "y"], [[math.nan, math.inf], [1.5, "ü"]]))
+    assert rows == [{"x": None, "y": None}, {"x": 1.5, "y": "ü"}]
+
+
+def test_file_appears_whole(tmp_path: Path) -> None:
+    """The file holds the text, its folder is made, and nothing else is left there."""
+    path = tmp_path / "new" / "best.csv"
+    write_whole(path, "a,ü\n")
+    assert path.read_text(encoding="utf-8") == "a,ü\n"
+    assert os.listdir(path.parent) == ["best.csv"]
+
+
+def test_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    """A failed write says why, and touches nothing."""
+    path = tmp_path / "out.csv"
+    path.mkdir()
+    with pytest.raises(MachineError, match="cannot be written"):
+        write_whole(path, "a")
+    assert os.listdir(tmp_path) == ["out.csv"]

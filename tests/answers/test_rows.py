@@ -1,0 +1,122 @@
+"""Rows of trials and epochs, and the table by factor, from a real study."""
+
+import pytest
+
+from tests.store.specs import SETUP, Bench, claim_trial, finish, make_epoch, make_spec
+from tuner.answers.factors import factors
+from tuner.answers.rows import (
+    EPOCH_COLUMNS,
+    TrialRow,
+    epoch_rows,
+    ranked,
+    trial_columns,
+    trial_rows,
+)
+from tuner.spec.space import Choice
+from tuner.store.database import Database
+
+
+@pytest.fixture
+def bench(database: Database) -> Bench:
+    """Store two rates times two optimizers under two seeds, with two fixed parameters."""
+    dimensions = (Choice("optimizer", ("adam", "sgd")), Choice("lr", (1e-3, 1e-2)))
+    return Bench.launch(database, make_spec(dimensions=dimensions, seeds=2))
+
+
+def read(bench: Bench) -> list[TrialRow]:
+    """Read the study's rows."""
+    with bench.database.transaction() as connection:
+        return trial_rows(connection, bench.study)
+
+
+def test_columns_come_in_the_documented_order(bench: Bench) -> None:
+    """Leading facts, varied then fixed parameters, figures at best and last, then the rest."""
+    figures = "train_loss train_nll train_acc val_loss val_acc test_loss test_acc gap".split()
+    assert trial_columns(bench.study.spec) == (
+        *("trial", "state", "reason", "seed", "attempts"),
+        *("optimizer", "lr", "epochs", "best_epoch"),
+        *figures,
+        *(f"last_{name}" for name in figures),
+        *("epochs_run", "epochs_reused", "seconds", "parameter_count"),
+        *("device", "started", "ended"),
+    )
+
+
+def test_complete_row_has_figures_at_best_and_last(bench: Bench) -> None:
+    """Every cell of a complete trial is what training reported, and the gap is val - test."""
+    worker = bench.worker()
+    finish(worker, claim_trial(worker), 0.6, 0.4, 0.5)
+    (row,) = read(bench)
+    assert set(row.cells) == set(trial_columns(bench.study.spec))
+    assert (row["state"], row["seed"], row["attempts"], row["best_epoch"]) == ("COMPLETE", 0, 1, 2)
+    assert (row["val_loss"], row["last_val_loss"], row.value) == (0.4, 0.5, 0.4)
+    assert row["gap"] == pytest.approx(row["val_acc"] - row["test_acc"])
+    assert (row["epochs_run"], row["epochs_reused"]) == (3, 0)
+    assert row["seconds"] == pytest.approx(0.03)
+    assert (row["parameter_count"], row["device"]) == (SETUP.parameter_count, SETUP.device)
+    assert row["started"] <= row["ended"]
+
+
+def test_unfinished_trials_are_rows_too(bench: Bench) -> None:
+    """A running trial shows how far it is, with empty figures; a pruned one why it ended."""
+    worker, peer = bench.worker(), bench.worker()
+    worker.record(claim_trial(worker), [make_epoch(1)])
+    held = claim_trial(peer)
+    peer.record(held, [make_epoch(1), make_epoch(2, 0.9)])
+    peer.prune(held, SETUP, "median at epoch 2")
+    running, pruned = read(bench)
+    assert (running["state"], running["epochs_run"], running["val_loss"]) == ("RUNNING", 1, None)
+    assert (pruned["state"], pruned["reason"]) == ("PRUNED", "median at epoch 2")
+    assert (pruned["val_loss"], pruned["last_val_loss"], pruned["test_acc"]) == (0.5, 0.9, None)
+    assert pruned["gap"] is None
+
+
+def test_ranking_is_by_the_metric_among_complete_trials(bench: Bench) -> None:
+    """The best complete trial comes first; pruned ones are not ranked, however good."""
+    worker = bench.worker()
+    for loss in (0.5, 0.3, 0.4):
+        finish(worker, claim_trial(worker), loss)
+    held = claim_trial(worker)
+    worker.record(held, [make_epoch(1, 0.01)])
+    worker.prune(held, SETUP, "median at epoch 1")
+    rows = ranked(read(bench), bench.study.spec)
+    assert [row["trial"] for row in rows] == [1, 2, 0]
+
+
+def test_epochs_have_their_columns_and_order(bench: Bench) -> None:
+    """One row an epoch, by trial and epoch; a selection of trials leaves the others out."""
+    worker = bench.worker()
+    for _ in range(3):
+        finish(worker, claim_trial(worker))
+    with bench.database.transaction() as connection:
+        every = epoch_rows(connection, bench.study)
+        some = epoch_rows(connection, bench.study, [2])
+    assert [row[:2] for row in every] == [(t, e) for t in range(3) for e in (1, 2, 3)]
+    assert [row[0] for row in some] == [2, 2, 2]
+    assert all(len(row) == len(EPOCH_COLUMNS) for row in every)
+
+
+def test_factor_means_are_over_seeds_not_trials(bench: Bench) -> None:
+    """A level's n counts seeds; each seed's value is the mean over the other factor's cells."""
+    worker = bench.worker()
+    losses = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+    for loss in losses:
+        finish(worker, claim_trial(worker), loss)
+    optimizer, rate = factors(read(bench), bench.study.spec)
+    adam = optimizer.levels[0]
+    assert (optimizer.name, rate.name, adam.level) == ("optimizer", "lr", "adam")
+    mean = adam.means["val_loss"]
+    assert mean is not None
+    assert (mean.n, adam.trials, adam.complete) == (2, 4, 4)
+    assert mean.value == pytest.approx((0.15 + 0.55) / 2)
+
+
+def test_factor_levels_count_what_their_means_lack(bench: Bench) -> None:
+    """A level with a pruned trial says so beside its mean."""
+    worker = bench.worker()
+    finish(worker, claim_trial(worker))
+    held = claim_trial(worker)
+    worker.record(held, [make_epoch(1)])
+    worker.prune(held, SETUP, "median at epoch 1")
+    adam = factors(read(bench), bench.study.spec)[0].levels[0]
+    assert (adam.trials, adam.complete, adam.pruned, adam.survivors_only) == (2, 1, 1, True)

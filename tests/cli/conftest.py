@@ -1,0 +1,112 @@
+"""Fixtures of the command line's tests: a project folder as a user has it, and a way to call."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import own_database
+from tests.train.blobs import write_blobs
+from tuner.settings import Settings
+from tuner.store.address import Address
+
+STUDY = """
+[study]
+name = "small"
+question = "Which rate?"
+objective = "blobs"
+
+[budget]
+trials = "grid"
+
+[replicates]
+seeds = 2
+
+[space]
+lr = [1e-3, 1e-2]
+
+[fixed]
+epochs = 3
+hidden = 4
+"""
+
+QUICK = {
+    "TUNER_LEASE_SECONDS": "5",
+    "TUNER_RENEW_SECONDS": "0.5",
+    "TUNER_GRACE_SECONDS": "1",
+    "TUNER_POLL_SECONDS": "0.1",
+}
+
+
+@dataclass
+class Project:
+    """A folder with an objective and a study, and the command `tuner` in it."""
+
+    folder: Path
+    environment: Mapping[str, str]
+
+    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+        """Start `tuner` with arguments."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "tuner", *arguments],
+            cwd=self.folder,
+            env={**self.environment, **more},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, code: int = 0, **more: str) -> str:
+        """Run `tuner` to its end, check its exit code, and return what it printed."""
+        process = self.start(*arguments, **more)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+        return out + err
+
+    def json(self, *arguments: str) -> Any:
+        """Run a command that prints JSON, and read it."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        return json.loads(out)
+
+    def write_study(self, name: str, text: str = STUDY) -> Path:
+        """Write a study file."""
+        path = self.folder / "studies" / f"{name}.toml"
+        path.write_text(text.replace('"small"', f'"{name}"'))
+        return path
+
+
+@pytest.fixture
+def project(tmp_path: Path, settings: Settings) -> Iterator[Project]:
+    """Make a project on the test's own database."""
+    yield make_project(tmp_path / "project", {"TUNER_DATABASE_URL": str(settings.database_url)})
+
+
+def make_project(folder: Path, environment: Mapping[str, str]) -> Project:
+    """Write the objective and the study into a folder."""
+    (folder / "studies").mkdir(parents=True)
+    write_blobs(folder)
+    made = Project(folder, {**os.environ, **QUICK, "COLUMNS": "120", **environment})
+    made.write_study("small")
+    return made
+
+
+@pytest.fixture(scope="module")
+def trained_once(
+    server: Address, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
+    """Train the small study once for all tests of a module that only look at it."""
+    with own_database(server, template) as address:
+        url = address.url(show_password=True)
+        folder = tmp_path_factory.mktemp("trained") / "project"
+        project = make_project(folder, {"TUNER_DATABASE_URL": url})
+        project.run("launch", "--study", "small", "--workers", "1")
+        yield project

@@ -1,0 +1,199 @@
+"""The commands that look at a study, and those that change it, on one trained study."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import STUDY, Project
+
+PRUNED = STUDY.replace(
+    "[replicates]",
+    '[search]\npruner = "threshold"\npruner_options = { upper = 1e-6 }\n[replicates]',
+)
+
+
+def test_looking_at_a_trained_study(trained_once: Project) -> None:
+    """status, studies, table and events agree on what was trained, as text and as JSON."""
+    seen = trained_once.json("status", "small", "--json")
+    assert seen["counts"]["complete"] == seen["counts"]["ended"] == seen["counts"]["total"] == 4
+    assert seen["epochs_recorded"] == 12
+    assert "4/4 trials" in trained_once.run("status")
+    (listed,) = trained_once.json("studies", "--json")
+    assert (listed["study"], listed["state"], listed["trials"]["complete"]) == (
+        "small",
+        "complete",
+        4,
+    )
+    assert "Which rate?" in trained_once.run("studies")
+    table = trained_once.json("table", "small", "--json")
+    assert [len(table["best"]), table["factors"][0]["name"]] == [4, "lr"]
+    level = table["factors"][0]["levels"][0]
+    assert level["means"]["val_loss"]["n"] == 2
+    assert level["means"]["val_loss"]["low"] < level["means"]["val_loss"]["high"]
+    told = trained_once.run("events", "small", "--trial", "0")
+    assert "created" in told
+    assert "complete" in told
+    kinds = [
+        json.loads(line)["kind"]
+        for line in trained_once.run("events", "small", "--json").split("\n")[:-1]
+    ]
+    assert kinds.count("complete") == 5  # four trials and the study
+
+
+def test_export_of_the_best(trained_once: Project) -> None:
+    """--best K writes the K best by the study's metric, to a file or to standard output."""
+    text = trained_once.run("export", "--study", "small", "--best", "2", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    losses = [float(row["val_loss"]) for row in rows]
+    assert len(rows) == 2
+    assert losses == sorted(losses)
+    target = trained_once.folder / "out" / "all.json"
+    trained_once.run("export", "--study", "small", "--format", "json", "-o", str(target))
+    every = json.loads(target.read_text())
+    assert min(row["val_loss"] for row in every) == losses[0]
+    assert [row["trial"] for row in every] == [0, 1, 2, 3]
+
+
+def test_export_of_epochs(trained_once: Project) -> None:
+    """--epochs writes one row an epoch, counted from 1."""
+    text = trained_once.run("export", "--study", "small", "--epochs", "--best", "1")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert list(rows[0]) == (
+        "trial epoch train_loss train_nll train_acc val_loss val_acc lr seconds reused".split()
+    )
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert {row["reused"] for row in rows} == {"false"}
+
+
+def test_deleting_asks_first(project: Project) -> None:
+    """delete does nothing unless it is confirmed; with --yes the study is gone."""
+    # A study that nobody trains: its one worker gives up at once on a device that is not there.
+    project.run("launch", "--study", "small", "--device", "cuda:7", code=1)
+    assert "Delete small with 0 ended trials" in project.run("delete", "small", code=130)
+    assert len(project.json("studies", "--json")) == 1
+    project.run("delete", "small", "--yes")
+    assert project.json("studies", "--json") == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "smal"),
+        ("table", "smal"),
+        ("export", "--study", "smal"),
+        ("logs", "smal"),
+        ("events", "smal"),
+        ("stop", "smal"),
+        ("retry", "smal"),
+        ("delete", "smal", "--yes"),
+        ("table", "small@7"),
+        ("logs", "small", "99"),
+    ],
+    ids=" ".join,
+)
+def test_unknown_names_are_told_with_the_nearest(
+    trained_once: Project, words: tuple[str, ...]
+) -> None:
+    """A study or trial that does not exist exits with 2, and names what does."""
+    out = trained_once.run(*words, code=2)
+    assert "small" in out
+    assert "Traceback" not in out
+
+
+def test_stop_and_retry_with_nothing_to_do(trained_once: Project) -> None:
+    """Stopping a complete study and retrying one without failures say so, and change nothing."""
+    assert "nothing to stop" in trained_once.run("stop", "small")
+    assert "no failed trials" in trained_once.run("retry", "small")
+    assert "Not failed, so not retried: 1" in trained_once.run("retry", "small", "1", code=2)
+
+
+def test_validate_creates_nothing_and_needs_no_database(tmp_path: Path, project: Project) -> None:
+    """validate prints the grid's size, by name, by path and as JSON, without a database."""
+    nowhere = {"TUNER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+    out = project.run("validate", "small", **nowhere)
+    assert "a grid of 2 combinations, 2 configurations × 2 seeds, 4 trials" in out
+    described = project.json(
+        "validate", "studies/small.toml", "--set", "replicates.seeds=3", "--json"
+    )
+    assert (described["grid"], described["trials"]) == (2, 6)
+    assert "Did you mean" in project.run("validate", "smal", code=2).replace("did", "Did")
+    assert not (project.folder / ".tuner").exists()
+
+
+def test_run_trains_one_configuration_and_records_nothing(project: Project) -> None:
+    """run shows each epoch and the figures at best and last, without a database."""
+    nowhere = {"TUNER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+    out = project.run(
+        "run", "small", "--set", "lr=1e-2", "--seed", "3", "--device", "cpu", **nowhere
+    )
+    assert "test acc" in out
+    assert out.count("\n    ") >= 3
+    described = project.json("run", "small", "--json", "--device", "cpu")
+    assert described["parameters"]["lr"] == 1e-3
+    assert len(described["epochs"]) == 3
+    assert described["best"]["gap"] == pytest.approx(
+        described["best"]["val_acc"] - described["best"]["test_acc"]
+    )
+
+
+def test_run_that_diverges_says_so(project: Project) -> None:
+    """A loss that is not finite ends the run with exit code 1."""
+    out = project.run(
+        "run",
+        "small",
+        "--set",
+        "lr=100",
+        "--set",
+        "optimizer=sgd",
+        "--set",
+        "batch_norm=false",
+        "--set",
+        "epochs=30",
+        "--device",
+        "cpu",
+        code=1,
+    )
+    assert "diverged" in out
+
+
+def test_pruned_trials_show_where_and_why(project: Project) -> None:
+    """A study whose every trial is pruned ends with 0, states why, and shows no mean of nothing."""
+    project.write_study("hopeless", PRUNED)
+    out = project.run("launch", "--study", "hopeless", "--workers", "1")
+    assert "no trial is complete" in out
+    rows = list(csv.DictReader((project.folder / ".tuner/results/hopeless.csv").open()))
+    assert {row["state"] for row in rows} == {"PRUNED"}
+    assert {row["reason"] for row in rows} == {"threshold at epoch 1"}
+
+
+def test_worker_waits_for_its_study_in_vain(project: Project) -> None:
+    """A study that never appears ends the worker with a clear error after the wait."""
+    out = project.run("worker", "--study", "ghost", "--wait", "1", code=2)
+    assert "There is no study 'ghost'" in out
+
+
+def test_unreachable_server_is_told_without_its_password(project: Project) -> None:
+    """No server at the address: exit 3, the address, and never the password."""
+    url = "postgresql://tuner:s3cret-word@127.0.0.1:1/none"
+    out = project.run("studies", "--database", url, code=3)
+    assert "127.0.0.1" in out
+    assert "s3cret-word" not in out
+    assert "Traceback" not in out
+
+
+def test_password_is_read_from_a_file(project: Project, tmp_path: Path) -> None:
+    """TUNER_DATABASE_PASSWORD_FILE supplies what the URL leaves out; a missing file is told."""
+    from tuner.store.address import Address, parse
+
+    whole = parse(project.environment["TUNER_DATABASE_URL"])
+    password = whole.parameters["password"]
+    bare = Address({k: v for k, v in whole.parameters.items() if k != "password"})
+    secret = tmp_path / "password"
+    secret.write_text(password + "\n")
+    given = {"TUNER_DATABASE_URL": bare.url(), "TUNER_DATABASE_PASSWORD_FILE": str(secret)}
+    assert "no studies yet" in project.run("studies", **given)
+    given["TUNER_DATABASE_PASSWORD_FILE"] = str(tmp_path / "missing")
+    assert "cannot be read" in project.run("studies", code=2, **given)

@@ -1,0 +1,276 @@
+"""`tuner db` against the embedded server, and against a server given by its address."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import psycopg2
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.store.embedded_clients import Client, eventually, fresh_home, gone
+from tuner.cli.db import db
+from tuner.errors import DatabaseError, DatabaseUnreachableError, UserError
+from tuner.settings import Settings
+from tuner.store import embedded
+from tuner.store.address import Address, parse
+
+ODD_PASSWORD = "p{}%@:/#?& ü'\"\\w"
+
+
+def tuner(settings: Settings, *words: str) -> Result:
+    """Run `tuner db WORDS` with these settings; errors of tuner's own come out as they are."""
+
+    @click.group()
+    @click.pass_context
+    def cli(context: click.Context) -> None:
+        context.obj = settings
+
+    cli.add_command(db)
+    result = CliRunner().invoke(cli, ["db", *words], standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result
+
+
+def execute(address: Address, *statements: str) -> list[tuple[Any, ...]]:
+    """Run statements, each by itself; return the rows of the last."""
+    keywords: dict[str, Any] = {**address.parameters}
+    connection = psycopg2.connect("", **keywords)
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def fresh() -> Iterator[Settings]:
+    """Settings of an embedded database that does not exist yet."""
+    with fresh_home() as home:
+        yield Settings(home=home)
+
+
+@pytest.fixture(scope="module")
+def membership() -> Iterator[embedded.Membership]:
+    """A share in an embedded server that serves as the server somebody gave."""
+    with fresh_home() as home, embedded.join(home) as membership:
+        yield membership
+
+
+@pytest.fixture
+def server(membership: embedded.Membership) -> Iterator[Address]:
+    """An empty database of a user with a password of odd characters."""
+    literal = ODD_PASSWORD.replace("'", "''")
+    execute(
+        membership.address,
+        f"CREATE ROLE lab LOGIN PASSWORD '{literal}'",
+        "CREATE DATABASE lab OWNER lab",
+    )
+    changes = {"user": "lab", "dbname": "lab", "password": ODD_PASSWORD}
+    yield Address({**membership.address.parameters, **changes})
+    execute(membership.address, "DROP DATABASE lab WITH (FORCE)", "DROP ROLE lab")
+
+
+@pytest.fixture
+def given(server: Address, tmp_path: Path) -> Settings:
+    """Settings that name the server by a URL."""
+    return Settings(home=tmp_path / "home", database_url=server.url(show_password=True))
+
+
+def fill(address: Address, studies: int) -> None:
+    """Make a table like Optuna's with so many studies, and one of our schema."""
+    execute(
+        address,
+        "CREATE TABLE studies AS SELECT x, 'naïve' AS name "
+        f"FROM generate_series(1, {studies}) AS x",
+        "CREATE SCHEMA tuner",
+        "CREATE TABLE tuner.epoch AS SELECT 1.5::float8 AS val_loss",
+    )
+
+
+def test_start_status_stop(fresh: Settings) -> None:
+    """A started server runs without clients, says where everything is, and stops when told."""
+    assert not json.loads(tuner(fresh, "status", "--json").output)["running"]
+    assert "was not running" in tuner(fresh, "stop").output
+    assert str(fresh.home) in tuner(fresh, "start").output
+    found = json.loads(tuner(fresh, "status", "--json").output)
+    assert found["embedded"]
+    assert found["running"]
+    assert found["pinned"]
+    assert found["clients"] == []
+    assert found["data"].startswith(str(fresh.home))
+    text = tuner(fresh, "status").output
+    assert found["data"] in text
+    assert found["binaries"] in text
+    assert "has stopped" in tuner(fresh, "stop").output
+    assert gone(fresh.home)
+
+
+def test_stop_leaves_a_used_server_alone_unless_forced(fresh: Settings) -> None:
+    """Whoever uses the server is named."""
+    client = Client(fresh.home).joined()
+    with pytest.raises(UserError, match=str(client.process.pid)):
+        tuner(fresh, "stop")
+    assert "has stopped" in tuner(fresh, "stop", "--force").output
+    client.leave()
+
+
+def test_url_hides_the_password_unless_asked(fresh: Settings) -> None:
+    """What `url --show-password` prints opens the database; what `url` prints tells no secret."""
+    tuner(fresh, "start")
+    shown = parse(tuner(fresh, "url", "--show-password").output)
+    assert execute(shown, "SELECT 1") == [(1,)]
+    hidden = tuner(fresh, "url").output
+    assert shown.parameters["password"] not in hidden
+    assert ":***@" in hidden
+
+
+def test_url_says_when_the_server_will_stop(fresh: Settings) -> None:
+    """An address that works for a moment only comes with a word about that."""
+    result = tuner(fresh, "url")
+    assert "tuner db start" in result.stderr
+    assert "tuner db start" not in result.stdout
+    eventually(lambda: gone(fresh.home))
+
+
+def test_a_given_server_is_neither_started_nor_stopped(given: Settings) -> None:
+    """The embedded server's commands refuse politely, and make no home."""
+    for command in ("start", "stop"):
+        with pytest.raises(UserError, match="server was given"):
+            tuner(given, command)
+    assert not given.home.exists()
+
+
+def test_a_given_servers_status_and_url_hide_the_password(given: Settings) -> None:
+    """Status and address of a given server are shown without its password."""
+    found = json.loads(tuner(given, "status", "--json").output)
+    assert (found["embedded"], found["running"], found["database"]) == (False, True, "lab")
+    assert ":***@" in found["address"]
+    assert ":***@" in tuner(given, "url").output
+    assert parse(tuner(given, "url", "--show-password").output) == parse(given.database_url or "")
+
+
+def test_an_unreachable_server_is_told_without_its_password(tmp_path: Path) -> None:
+    """A server that is not there is named, masked, with the next step."""
+    nowhere = f"postgresql://lab:hunter2@/lab?host={tmp_path}"
+    with pytest.raises(DatabaseUnreachableError, match="cannot be reached") as caught:
+        tuner(Settings(home=tmp_path, database_url=nowhere), "status")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_psql_runs_with_the_given_arguments(
+    given: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Arguments reach psql as they are, its exit status comes back, passwords are not in argv."""
+    assert tuner(given, "psql", "-X", "-At", "-c", "SELECT 6 * 7").return_value == 0
+    assert capfd.readouterr().out == "42\n"
+    shell = r"\! tr '\0' ' ' < /proc/$PPID/cmdline"
+    if Path("/proc/self/cmdline").exists():
+        tuner(given, "psql", "-X", "-c", shell)
+        arguments = capfd.readouterr().out
+        assert "--dbname=" in arguments
+        assert "p{" not in arguments
+    assert tuner(given, "psql", "-X", "-c", "SELECT nonsense").return_value == 1
+
+
+def test_libpqs_own_variables_are_used(
+    server: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With PGHOST and its kin and a pass file, nothing else needs to be said."""
+    escaped = ODD_PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
+    passfile = tmp_path / "pass"
+    passfile.write_text(f"*:*:lab:lab:{escaped}\n")
+    passfile.chmod(0o600)
+    monkeypatch.setenv("PGHOST", server.parameters["host"])
+    monkeypatch.setenv("PGDATABASE", "lab")
+    monkeypatch.setenv("PGUSER", "lab")
+    monkeypatch.setenv("PGPASSFILE", str(passfile))
+    settings = Settings(home=tmp_path / "home", libpq=True)
+    assert json.loads(tuner(settings, "status", "--json").output)["account"] == "lab"
+    fill(server, 1)
+    tuner(settings, "dump", "-o", str(tmp_path / "d"))
+    assert tuner(settings, "psql", "-X", "-q", "-c", "DROP TABLE studies").return_value == 0
+    tuner(settings, "restore", str(tmp_path / "d"))
+    assert execute(server, "SELECT x FROM studies") == [(1,)]
+
+
+def test_init_makes_the_tables_once(given: Settings, server: Address) -> None:
+    """Any password will do for Optuna's tables and ours, and a second time changes nothing."""
+    for _ in range(2):
+        assert "ready" in tuner(given, "init").output
+    assert execute(server, "SELECT count(*) FROM studies") == [(0,)]
+    assert execute(server, "SELECT 1 FROM pg_namespace WHERE nspname = 'tuner'") == [(1,)]
+
+
+def test_dump_and_restore_carry_a_database_over(
+    given: Settings, server: Address, fresh: Settings, tmp_path: Path
+) -> None:
+    """What a given server held is in the embedded one afterwards, and back again over changes."""
+    fill(server, 3)
+    file = tmp_path / "backup.dump"
+    assert str(file) in tuner(given, "dump", "-o", str(file)).output
+    assert list(tmp_path.iterdir()) == [file]
+    tuner(fresh, "start")
+    tuner(fresh, "restore", str(file))
+    with embedded.join(fresh.home) as membership:
+        query = "SELECT count(*), min(name) FROM studies"
+        assert execute(membership.address, query) == [(3, "naïve")]
+        assert execute(membership.address, "SELECT val_loss FROM tuner.epoch") == [(1.5,)]
+    execute(server, "DELETE FROM studies WHERE x > 1", "CREATE TABLE tuner.newer (x int)")
+    with pytest.raises(UserError, match=r"holds studies \(1\)"):
+        tuner(given, "restore", str(file))
+    tuner(given, "restore", "--yes", str(file))
+    assert execute(server, "SELECT count(*) FROM studies") == [(3,)]
+    assert execute(server, "SELECT to_regclass('tuner.newer')") == [(None,)]
+
+
+def test_a_dump_goes_to_standard_output_when_asked(
+    given: Settings, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """`-o -` writes the dump and nothing else."""
+    tuner(given, "dump", "-o", "-")
+    assert capfdbinary.readouterr().out.startswith(b"PGDMP")
+
+
+def test_a_failed_dump_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
+    """A dump appears whole or not at all."""
+    file = tmp_path / "backup.dump"
+    file.write_text("precious")
+    nowhere = Settings(home=tmp_path, database_url=f"postgresql:///lab?host={tmp_path}")
+    with pytest.raises(DatabaseError, match="was not written"):
+        tuner(nowhere, "dump", "-o", str(file))
+    assert file.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [file]
+    with pytest.raises(UserError, match="cannot be written"):
+        tuner(nowhere, "dump", "-o", str(tmp_path / "no" / "folder"))
+
+
+def test_a_file_that_is_no_dump_changes_nothing(
+    given: Settings, server: Address, tmp_path: Path
+) -> None:
+    """A wrong file is refused before anything is dropped."""
+    fill(server, 2)
+    file = tmp_path / "notes.txt"
+    file.write_text("not a dump")
+    with pytest.raises(DatabaseError, match="as it was"):
+        tuner(given, "restore", "--yes", str(file))
+    assert execute(server, "SELECT count(*) FROM studies") == [(2,)]
+
+
+def commands() -> Sequence[str]:
+    """Return the names of all commands of `tuner db`."""
+    return sorted(db.commands)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_help_text_ends_with_an_example(command: str) -> None:
+    """The last lines of each help text are something to copy."""
+    lines = CliRunner().invoke(db, [command, "--help"]).output.strip().splitlines()
+    assert lines[-2].strip() == "Example:"
+    assert lines[-1].strip().startswith(f"tuner db {command}")

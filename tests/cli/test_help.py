@@ -1,0 +1,77 @@
+"""The command line's face: help, version, and how quickly it answers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tuner.cli.main import COMMANDS, cli, run
+from tuner.cli.reference import reference
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def everything() -> list[tuple[str, ...]]:
+    """Return the words of every command and of every command below a group."""
+    context = click.Context(cli)
+    words: list[tuple[str, ...]] = [()]
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        words.append((name,))
+        if isinstance(command, click.Group):
+            words += [(name, below) for below in command.commands]
+    return words
+
+
+@pytest.mark.parametrize("words", everything(), ids=" ".join)
+def test_every_help_ends_with_an_example(words: tuple[str, ...]) -> None:
+    """The last lines of each help show a command that begins as this one does."""
+    result = CliRunner().invoke(cli, [*words, "--help"], prog_name="tuner")
+    assert result.exit_code == 0, result.output
+    _, _, example = result.output.rpartition("Example")
+    assert " ".join(("tuner", *words)) in example
+
+
+@pytest.mark.parametrize("words", [w for w in everything() if w], ids=" ".join)
+def test_every_command_takes_a_database(words: tuple[str, ...]) -> None:
+    """--database may be given to each command that does something."""
+    result = CliRunner().invoke(cli, [*words, "--help"])
+    assert "Commands:" in result.output or "--database" in result.output
+
+
+def test_help_loads_neither_torch_nor_optuna() -> None:
+    """`tuner --help` answers before anything large is imported."""
+    code = (
+        "import sys; from tuner.cli.main import run; run(['--help']); "
+        "print(sorted({'torch', 'optuna', 'sqlalchemy', 'numpy', 'rich', 'pydantic'} "
+        "& set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "launch" in done.stdout
+
+
+def test_command_reference_is_current() -> None:
+    """docs/cli.md is what the help texts say now; `make docs` renews it."""
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == reference()
+
+
+def test_unknown_command_is_the_users_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that does not exist exits with 2 and no traceback."""
+    assert run(["lanch"]) == 2
+    err = capsys.readouterr().err
+    assert "lanch" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon"])
+def test_bad_setting_is_the_users_error(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variable that cannot be read is named, with what it should be."""
+    monkeypatch.setenv("TUNER_LEASE_SECONDS", value)
+    assert run(["studies"]) == 2
+    assert "TUNER_LEASE_SECONDS" in capsys.readouterr().err

@@ -1,0 +1,168 @@
+"""Launching a study: from a file to its tables, with real workers and real training."""
+
+import csv
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import STUDY, Project
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Read an exported file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def wait_for_epochs(project: Project, process: subprocess.Popen[str], study: str) -> None:
+    """Wait until a study has recorded epochs."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if project.json("status", study, "--json")["epochs_recorded"] > 0:
+                return
+        except AssertionError:
+            pass  # the study does not exist yet
+        time.sleep(0.1)
+    pytest.fail("no epoch was recorded")
+
+
+def test_launch_trains_every_trial_and_ends_with_tables(project: Project) -> None:
+    """All trials complete, the tables show factors with n, and the CSV has one row a trial."""
+    out = project.run("launch", "--study", "small", "--workers", "2")
+    rows = read_csv(project.folder / ".tuner" / "results" / "small.csv")
+    assert len(rows) == 4
+    assert {row["state"] for row in rows} == {"COMPLETE"}
+    assert {(row["lr"], row["seed"]) for row in rows} == {
+        ("0.001", "0"),
+        ("0.001", "1"),
+        ("0.01", "0"),
+        ("0.01", "1"),
+    }
+    assert "By lr" in out
+    assert "All 4 trials: .tuner/results/small.csv" in out
+
+
+def test_second_launch_trains_nothing(project: Project) -> None:
+    """A complete study is said to be complete, its tables are shown again, and exit is 0."""
+    project.run("launch", "--study", "small", "--workers", "1")
+    before = project.run("events", "small", "--json")
+    out = project.run("launch", "--study", "small")
+    assert project.run("events", "small", "--json") == before
+    assert "small is complete: 4 trials. Nothing to train." in out
+    assert "By lr" in out
+
+
+def test_launch_tells_all_faults_and_creates_nothing(project: Project) -> None:
+    """A malformed file exits with 2, names each fault, and leaves no study."""
+    project.write_study("bad", STUDY.replace("lr = [", "lrr = [").replace("epochs = 3", "epochs=0"))
+    out = project.run("launch", "--study", "bad", code=2)
+    assert "lrr" in out
+    assert "epochs" in out
+    assert "2 faults" in out
+    assert project.json("studies", "--json") == []
+
+
+def test_changed_file_is_refused_then_made_a_version(project: Project) -> None:
+    """A change that mixes questions needs --new-version; the bare name means the newest then."""
+    project.run("launch", "--study", "small", "--workers", "1")
+    out = project.run("launch", "--study", "small", "--set", "epochs=2", code=2)
+    assert "fixed.epochs: stored 3, given 2" in out
+    assert "--new-version" in out
+    project.run("launch", "--study", "small", "--set", "epochs=2", "--new-version")
+    titles = [study["study"] for study in project.json("studies", "--json")]
+    assert titles == ["small", "small@2"]
+    assert project.json("table", "small", "--json")["study"] == "small@2"
+
+
+def test_more_seeds_extend_a_study(project: Project) -> None:
+    """Raising the seeds adds trials under the new seeds and keeps the old ones."""
+    project.run("launch", "--study", "small", "--workers", "1")
+    project.run("launch", "--study", "small", "--set", "replicates.seeds=3", "--workers", "1")
+    rows = read_csv(project.folder / ".tuner" / "results" / "small.csv")
+    assert [row["seed"] for row in rows] == ["0", "0", "1", "1", "2", "2"]
+
+
+def test_workers_join_before_and_after_a_launch(project: Project) -> None:
+    """Workers started before and while a launch runs all train, end by themselves; N is exact."""
+    project.write_study("joined", STUDY.replace("seeds = 2", "seeds = 12").replace("= 3", "= 20"))
+    early = project.start("worker", "--study", "joined", "--device", "cpu")
+    launch = project.start("launch", "--study", "joined", "--workers", "1")
+    wait_for_epochs(project, launch, "joined")
+    late = project.start("worker", "--study", "joined", "--device", "cpu")
+    for process in (launch, early, late):
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, out + err
+    rows = read_csv(project.folder / ".tuner" / "results" / "joined.csv")
+    assert len(rows) == 24
+    assert {row["state"] for row in rows} == {"COMPLETE"}
+    assert all(row["epochs_run"] == "20" for row in rows)
+    lines = project.run("events", "joined", "--json").splitlines()
+    workers = {one["worker"] for one in map(json.loads, lines) if one["kind"] == "complete"}
+    assert len(workers - {None}) >= 2
+
+
+def test_interrupted_launch_gives_back_and_goes_on(project: Project) -> None:
+    """Ctrl-C ends with 130 and says how to go on; nothing is running; the next launch completes."""
+    long = STUDY.replace("epochs = 3", "epochs = 150")
+    project.write_study("long", long)
+    process = project.start("launch", "--study", "long", "--workers", "2")
+    wait_for_epochs(project, process, "long")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert "go on with:  tuner launch --study long" in out
+    counts = project.json("status", "long", "--json")["counts"]
+    assert (counts["running"], counts["failed"]) == (0, 0)
+    project.run("launch", "--study", "long", "--workers", "2")
+    rows = read_csv(project.folder / ".tuner" / "results" / "long.csv")
+    assert [row["epochs_run"] for row in rows] == ["150"] * 4
+
+
+def test_killed_launch_leaves_no_worker_behind(project: Project) -> None:
+    """When the launcher is killed, its workers give their trials back and leave."""
+    project.write_study("long", STUDY.replace("epochs = 3", "epochs = 2000"))
+    process = project.start("launch", "--study", "long", "--workers", "2")
+    wait_for_epochs(project, process, "long")
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        seen = project.json("status", "long", "--json")
+        if not seen["workers"]:
+            break
+        time.sleep(0.2)
+    assert seen["workers"] == []
+    assert seen["counts"]["running"] == 0
+
+
+def test_study_that_only_fails_is_paused_and_retried(project: Project) -> None:
+    """One fault in every trial brakes the study; after the repair, launch goes on to the end."""
+    models = project.folder / "objectives" / "blobs" / "models.py"
+    sound = models.read_text()
+    models.write_text(sound + "\nraise RuntimeError('no such layer')\n")
+    out = project.run("launch", "--study", "small", "--workers", "1", code=1)
+    assert "paused" in out
+    assert "no such layer" in out
+    assert "no such layer" in project.run("logs", "small")
+    assert project.json("status", "small", "--json")["counts"]["failed"] == 0
+    models.write_text(sound)
+    project.run("launch", "--study", "small", "--workers", "1")
+    rows = read_csv(project.folder / ".tuner" / "results" / "small.csv")
+    assert [row["state"] for row in rows] == ["COMPLETE"] * 4
+
+
+def test_stop_ends_the_launch_elsewhere(project: Project) -> None:
+    """`tuner stop` from another shell makes the workers leave; launch says so."""
+    project.write_study("long", STUDY.replace("epochs = 3", "epochs = 2000"))
+    process = project.start("launch", "--study", "long", "--workers", "1")
+    wait_for_epochs(project, process, "long")
+    project.run("stop", "long")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, out + err
+    assert "Stopped by `tuner stop`" in err
+    assert project.json("status", "long", "--json")["counts"]["running"] == 0

@@ -1,0 +1,92 @@
+"""Fixtures for every test: real PostgreSQL, a database of its own for each test."""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tuner.settings import Settings, Timing
+from tuner.store import embedded, schema
+from tuner.store.address import Address
+from tuner.store.database import Database
+
+QUICK = Timing(lease=3.0, renew=0.3, grace=0.8, poll=0.05, give_back=5.0)
+"""Leases that tests can wait for."""
+
+TEMPLATE = "tuner_template"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> None:
+    """Let no variable of the person who runs the tests decide where they write."""
+    for name in list(os.environ):
+        if name.startswith(("TUNER_", "PG")):
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Address]:
+    """Run one embedded server for all tests of this process."""
+    # Not below pytest's own folder: as root PostgreSQL runs as another user, who
+    # could not reach it there, so that the data would lie in /var/lib and stay.
+    with tempfile.TemporaryDirectory(prefix="tuner-tests-") as folder:
+        Path(folder).chmod(0o711)
+        home = Path(folder) / "home"
+        with embedded.join(home) as membership:
+            yield membership.address
+        embedded.erase(home)
+
+
+@pytest.fixture(scope="session")
+def template(server: Address) -> str:
+    """Make a migrated, empty database that every test's own is cloned from."""
+    _command(server, f"CREATE DATABASE {TEMPLATE}")
+    with Database(_named(server, TEMPLATE)) as database:
+        schema.ensure(database)
+    return TEMPLATE
+
+
+@pytest.fixture
+def address(server: Address, template: str) -> Iterator[Address]:
+    """Give the test a database of its own, ready to use."""
+    with own_database(server, template) as own:
+        yield own
+
+
+@contextmanager
+def own_database(server: Address, template: str) -> Iterator[Address]:
+    """Clone the template, and drop the clone in the end."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    _command(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _named(server, name)
+    _command(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def settings(address: Address, tmp_path: Path) -> Settings:
+    """Settings that point at the test's own database and home, with quick leases."""
+    url = address.url(show_password=True)
+    return Settings(home=tmp_path / "home", database_url=url, timing=QUICK)
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    """Open the test's own database."""
+    with Database.open(settings) as database:
+        yield database
+
+
+def _named(address: Address, name: str) -> Address:
+    return Address({**address.parameters, "dbname": name})
+
+
+def _command(address: Address, statement: str) -> None:
+    with Database(address) as database:
+        engine = database.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(sa.text(statement))

@@ -1,0 +1,1 @@
+"""What a study found: rows, tables and exports. Nothing here loads torch."""

@@ -1,0 +1,78 @@
+"""The study by factor: each level's mean over seeds, with its interval and its n.
+
+A seed's value for a level is the mean over the other factors' cells, so that n
+counts seeds, not trials: the cells of one seed share its split and its draws.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.answers.intervals import Mean, mean_over_seeds
+from tuner.answers.rows import TrialRow
+from tuner.records import Value
+from tuner.spec.study import Spec
+
+SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of a factor."""
+
+    level: Value | None
+    """None where the parameter was not active."""
+    trials: int
+    complete: int
+    pruned: int
+    failed: int
+    means: dict[str, Mean | None]
+
+    @property
+    def survivors_only(self) -> bool:
+        """Whether trials are missing from the means, and not by chance."""
+        return self.complete < self.trials
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One varied parameter with all its levels."""
+
+    name: str
+    levels: tuple[Level, ...]
+
+
+def factors(rows: Sequence[TrialRow], spec: Spec, figures: Sequence[str] = SHOWN) -> list[Factor]:
+    """Return every varied parameter whose levels are few enough to be compared."""
+    prefix = "" if spec.search.at == "best" else "last_"
+    found = []
+    for name in spec.varied:
+        groups: dict[Value | None, list[TrialRow]] = defaultdict(list)
+        for row in rows:
+            groups[row[name]].append(row)
+        if len(groups) <= max(12, len(rows) // 3):
+            levels = [_level(level, group, figures, prefix) for level, group in groups.items()]
+            found.append(Factor(name, tuple(levels)))
+    return found
+
+
+def _level(
+    level: Value | None, rows: Sequence[TrialRow], figures: Sequence[str], prefix: str
+) -> Level:
+    states = [row["state"] for row in rows]
+    return Level(
+        level=level,
+        trials=len(rows),
+        complete=states.count("COMPLETE"),
+        pruned=states.count("PRUNED"),
+        failed=states.count("FAILED"),
+        means={name: _over_seeds(rows, prefix + name) for name in figures},
+    )
+
+
+def _over_seeds(rows: Sequence[TrialRow], column: str) -> Mean | None:
+    by_seed: dict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.complete and row[column] is not None:
+            by_seed[row["seed"]].append(row[column])
+    return mean_over_seeds([sum(values) / len(values) for values in by_seed.values()])

@@ -1,0 +1,172 @@
+"""The rows that every table and export is made of: one a trial, one an epoch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.records import METRICS
+from tuner.spec.study import Spec
+from tuner.store.studies import Study
+from tuner.store.tables import epoch, lease, outcome, trial
+
+LEADING = ("trial", "state", "reason", "seed", "attempts")
+FIGURES = (
+    "train_loss",
+    "train_nll",
+    "train_acc",
+    "val_loss",
+    "val_acc",
+    "test_loss",
+    "test_acc",
+    "gap",
+)
+TRAILING = (
+    "epochs_run",
+    "epochs_reused",
+    "seconds",
+    "parameter_count",
+    "device",
+    "started",
+    "ended",
+)
+EPOCH_COLUMNS = (
+    "trial",
+    "epoch",
+    "train_loss",
+    "train_nll",
+    "train_acc",
+    "val_loss",
+    "val_acc",
+    "lr",
+    "seconds",
+    "reused",
+)
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial: its cells by column, and the study's metric, by which rows are ranked."""
+
+    cells: Mapping[str, Any]
+    value: float | None
+
+    def __getitem__(self, column: str) -> Any:
+        """Return one cell."""
+        return self.cells[column]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the trial ran to its end."""
+        return bool(self.cells["state"] == "COMPLETE")
+
+
+def trial_columns(spec: Spec) -> tuple[str, ...]:
+    """Return the columns of a study's trials, in the order that every export has."""
+    last = tuple(f"last_{name}" for name in FIGURES)
+    parameters = (*spec.varied, *spec.fixed_names)
+    return (*LEADING, *parameters, "best_epoch", *FIGURES, *last, *TRAILING)
+
+
+def trial_rows(connection: sa.Connection, study: Study) -> list[TrialRow]:
+    """Return one row for every trial of the study, in the order of their numbers."""
+    return [_trial_row(study.spec, row) for row in connection.execute(_trial_query(study))]
+
+
+def ranked(rows: Sequence[TrialRow], spec: Spec) -> list[TrialRow]:
+    """Return the complete trials, the best by the study's metric first."""
+    sign = 1.0 if METRICS[spec.search.metric] == "minimize" else -1.0
+    complete = [row for row in rows if row.complete and row.value is not None]
+    return sorted(complete, key=lambda row: (sign * (row.value or 0.0), row["trial"]))
+
+
+def epoch_rows(
+    connection: sa.Connection, study: Study, numbers: Sequence[int] | None = None
+) -> list[tuple[Any, ...]]:
+    """Return one row for every recorded epoch, of all trials or of those numbers."""
+    query = (
+        sa.select(trial.c.number, *(epoch.c[name] for name in EPOCH_COLUMNS[1:]))
+        .select_from(epoch.join(trial))
+        .where(trial.c.study_id == study.study_id)
+        .order_by(trial.c.number, epoch.c.epoch)
+    )
+    if numbers is not None:
+        query = query.where(trial.c.number.in_(numbers))
+    return [tuple(row) for row in connection.execute(query)]
+
+
+def _trial_query(study: Study) -> sa.Select[Any]:
+    curves = (
+        sa.select(
+            epoch.c.trial_id,
+            sa.func.count().label("epochs_run"),
+            sa.func.count().filter(epoch.c.reused).label("epochs_reused"),
+            sa.func.sum(epoch.c.seconds).filter(~epoch.c.reused).label("seconds"),
+        )
+        .select_from(epoch.join(trial))
+        .where(trial.c.study_id == study.study_id)
+        .group_by(epoch.c.trial_id)
+        .subquery("curves")
+    )
+    moment = outcome.c.best_epoch if study.spec.search.at == "best" else outcome.c.last_epoch
+    judged = epoch.alias("judged")
+    return (
+        sa.select(
+            trial,
+            lease.c.token,
+            lease.c.state.label("lease_state"),
+            outcome,
+            curves,
+            judged.c[study.spec.search.metric].label("value"),
+        )
+        .select_from(
+            trial.join(lease)
+            .outerjoin(outcome, outcome.c.trial_id == trial.c.trial_id)
+            .outerjoin(curves, curves.c.trial_id == trial.c.trial_id)
+            .outerjoin(judged, (judged.c.trial_id == trial.c.trial_id) & (judged.c.epoch == moment))
+        )
+        .where(trial.c.study_id == study.study_id)
+        .order_by(trial.c.number)
+        .set_label_style(sa.LABEL_STYLE_TABLENAME_PLUS_COL)
+    )
+
+
+def _trial_row(spec: Spec, row: Any) -> TrialRow:
+    setup = row.tuner_outcome_setup or {}
+    cells: dict[str, Any] = {
+        "trial": row.tuner_trial_number,
+        "state": row.tuner_outcome_state or "RUNNING",
+        "reason": row.tuner_outcome_reason or "",
+        "seed": row.tuner_trial_seed,
+        "attempts": row.tuner_lease_token,
+    }
+    for name in spec.varied:
+        cells[name] = row.tuner_trial_chosen.get(name)
+    for name in spec.fixed_names:
+        cells[name] = spec.fixed[name]
+    cells["best_epoch"] = row.tuner_outcome_best_epoch
+    cells |= _figures(row, "best_", "")
+    cells |= _figures(row, "last_", "last_")
+    cells |= {
+        "epochs_run": row.curves_epochs_run or 0,
+        "epochs_reused": row.curves_epochs_reused or 0,
+        "seconds": row.curves_seconds or 0.0,
+        "parameter_count": setup.get("parameter_count"),
+        "device": setup.get("device"),
+        "started": row.tuner_trial_created,
+        "ended": row.tuner_outcome_ended,
+    }
+    return TrialRow(cells, row.value)
+
+
+def _figures(row: Any, stored: str, shown: str) -> dict[str, Any]:
+    figures = {
+        shown + name: getattr(row, f"tuner_outcome_{stored}{name}")
+        for name in FIGURES
+        if name != "gap"
+    }
+    val_acc, test_acc = figures[f"{shown}val_acc"], figures[f"{shown}test_acc"]
+    known = val_acc is not None and test_acc is not None
+    figures[f"{shown}gap"] = val_acc - test_acc if known else None
+    return figures

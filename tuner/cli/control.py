@@ -1,0 +1,82 @@
+"""`tuner stop`, `retry` and `delete`: what a person may do to a stored study."""
+
+import click
+
+from tuner.cli import options
+from tuner.errors import UserError
+from tuner.settings import Settings
+
+
+@click.command(epilog="\b\nExample:\n  tuner stop lr_sched")
+@click.argument("study")
+@click.pass_obj
+def stop(settings: Settings, study: str) -> None:
+    """Stop a study on all its machines: workers finish their epoch and leave.
+
+    Nothing is lost; `tuner launch` goes on with it.
+    """
+    from tuner.store import control, studies
+
+    with options.open_database(settings) as database:
+        with database.transaction() as connection:
+            found = studies.find(connection, study)
+        if found.state == "complete":
+            click.echo(f"{found.title} is complete; there is nothing to stop.")
+            return
+        control.stop(database, found)
+    click.echo(f"{found.title} is stopped. Go on with:  tuner launch --study {found.name}")
+
+
+@click.command(epilog="\b\nExample:\n  tuner retry lr_sched 3 17")
+@click.argument("study")
+@click.argument("trials", type=int, nargs=-1)
+@click.pass_obj
+def retry(settings: Settings, study: str, trials: tuple[int, ...]) -> None:
+    """Open failed trials again, under their own numbers and parameters.
+
+    Without TRIALS, all failed ones; also lifts the brake of a paused study.
+    """
+    from tuner.store import control, studies
+    from tuner.store.optuna_storage import Binding
+
+    with options.open_database(settings) as database:
+        with database.transaction() as connection:
+            found = studies.find(connection, study)
+        opened = control.retry(database, Binding(database), found, trials)
+    if not opened and found.state not in ("paused", "stopped"):
+        click.echo(f"{found.title} has no failed trials.")
+        return
+    listed = ", ".join(map(str, opened)) or "none had failed for good"
+    click.echo(f"Opened again: {listed}. Train with:  tuner launch --study {found.name}")
+
+
+@click.command(epilog="\b\nExample:\n  tuner delete lr_sched@2 --yes")
+@click.argument("study")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(settings: Settings, study: str, *, yes: bool) -> None:
+    """Delete a study with all its trials, curves and predictions.
+
+    Asks first. A study that workers are training is stopped, not deleted.
+    """
+    from tuner.store import studies
+    from tuner.store.overview import overview
+
+    with options.open_database(settings) as database:
+        with database.transaction() as connection:
+            found = studies.find(connection, study)
+            seen = overview(connection, found)
+        if seen.workers and found.state == "open":
+            raise UserError(
+                f"{found.title} is being trained by {len(seen.workers)} workers. "
+                f"Stop it first:  tuner stop {found.title}"
+            )
+        if not yes:
+            click.confirm(
+                f"Delete {found.title} with {seen.counts.ended} ended trials and "
+                f"{seen.epochs_recorded} epochs, for good?",
+                abort=True,
+            )
+        with database.transaction() as connection:
+            studies.delete(connection, found)
+    click.echo(f"{found.title} is deleted.")

@@ -1,0 +1,45 @@
+"""`tuner dashboard`: look at studies in optuna-dashboard."""
+
+import click
+
+from tuner.cli import options
+from tuner.settings import Settings
+
+
+@click.command(epilog="\b\nExample:\n  tuner dashboard --port 8080")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; anything but this machine's own is refused.",
+)
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--behind-container",
+    is_flag=True,
+    hidden=True,
+    help="Listen on all addresses; the container publishes loopback only.",
+)
+@click.pass_obj
+def dashboard(settings: Settings, host: str, port: int, *, behind_container: bool) -> None:
+    """Serve optuna-dashboard for all studies, read-only, on this machine.
+
+    There is no login yet, so it listens on 127.0.0.1 only; from elsewhere use
+    an SSH tunnel. Nothing can be changed through it.
+    """
+    from tuner.dashboard.server import serve
+
+    with options.open_database(settings) as database:
+        serve(
+            database,
+            host,
+            port,
+            anywhere=behind_container,
+            ready=lambda url: click.echo(f"{url}  (Ctrl-C ends it)"),
+        )

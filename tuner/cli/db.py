@@ -1,0 +1,324 @@
+"""`tuner db`: the database itself, the embedded one or a server's."""
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli import options
+from tuner.errors import DatabaseError, DatabaseUnreachableError, UserError
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    import psycopg2
+
+    from tuner.store.address import Address
+
+
+def _example(line: str) -> str:
+    return f"\b\nExample:\n  {line}"
+
+
+@click.group(epilog=_example("tuner db status"))
+def db() -> None:
+    """Look after the database: the embedded one, or the server given."""
+
+
+@db.command(epilog=_example("tuner db start"))
+@click.pass_obj
+def start(settings: Settings) -> None:
+    """Start the embedded server and keep it running without clients.
+
+    Otherwise it starts with the first tuner process and stops with the last.
+    """
+    from tuner.store import embedded
+
+    _embedded_only(settings, "started")
+    with embedded.start(settings.home):
+        found = embedded.status(settings.home)
+    click.echo(f"The database in {found.data} runs (process {found.pid}) until `tuner db stop`.")
+
+
+@db.command(epilog=_example("tuner db stop"))
+@click.option("--force", is_flag=True, help="Stop it even under processes that use it.")
+@click.pass_obj
+def stop(settings: Settings, force: bool) -> None:
+    """Stop the embedded server, unless somebody uses it."""
+    from tuner.store import embedded
+
+    _embedded_only(settings, "stopped")
+    stopped = embedded.stop(settings.home, force)
+    click.echo("The database has stopped." if stopped else "The database was not running.")
+
+
+@db.command(epilog=_example("tuner db status --json"))
+@options.json_option
+@click.pass_obj
+def status(settings: Settings, as_json: bool) -> None:
+    """Show the state of the database and where its things are."""
+    facts = _embedded_facts(settings) if settings.embedded else _server_facts(settings)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        click.echo(f"{name.replace('_', ' ') + ':':<15}{_spoken(value)}")
+
+
+@db.command(epilog=_example("tuner db url --show-password"))
+@click.option("--show-password", is_flag=True, help="Write the password out.")
+@click.pass_obj
+def url(settings: Settings, show_password: bool) -> None:
+    """Print the address for other programs.
+
+    The password is written out only if asked for.
+    """
+    with _reach(settings) as address:
+        click.echo(address.url(show_password))
+    if settings.embedded and not (settings.home / "pinned").exists():
+        click.echo(
+            "The embedded server runs only while tuner does; `tuner db start` keeps it running.",
+            err=True,
+        )
+
+
+@db.command(epilog=_example("tuner db init"))
+@click.pass_obj
+def init(settings: Settings) -> None:
+    """Create the tables in the database, or bring them up to date."""
+    from tuner.store import schema
+    from tuner.store.database import Database
+
+    with Database.open(settings) as database:
+        schema.ensure(database)
+    click.echo("The database is ready.")
+
+
+@db.command(
+    epilog=_example("tuner db psql -c 'SELECT count(*) FROM trials'"),
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def psql(context: click.Context, arguments: tuple[str, ...]) -> None:
+    """Open the database in psql.
+
+    ARGUMENTS go to psql as they are.
+    """
+    with _reach(context.obj) as address, _interrupts_left_to_the_child():
+        code = _program("psql", [f"--dbname={_conninfo(address)}", *arguments], address)
+    context.exit(code)
+
+
+@db.command(epilog=_example("tuner db dump -o backup.dump"))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="The file to write; - is standard output. Default: tuner-DATE-TIME.dump.",
+)
+@click.pass_obj
+def dump(settings: Settings, output: Path | None) -> None:
+    """Save the whole database in a file.
+
+    The file appears whole or not at all.
+    """
+    target = output or Path(f"tuner-{datetime.now(UTC):%Y%m%d-%H%M%S}.dump")
+    with _reach(settings) as address:
+        form = ["--format=custom", "--no-owner", "--no-privileges"]
+        words = [*form, f"--dbname={_conninfo(address)}"]
+        if str(target) == "-":
+            _must("pg_dump", words, address, "Nothing usable was written.")
+            return
+        with _appearing(target) as draft:
+            _must("pg_dump", [*words, f"--file={draft}"], address, f"{target} was not written.")
+    click.echo(f"The database was saved in {target} ({target.stat().st_size:,} bytes).")
+
+
+@db.command(epilog=_example("tuner db restore backup.dump"))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--yes", is_flag=True, help="Replace the studies that the database holds.")
+@click.pass_obj
+def restore(settings: Settings, file: Path, yes: bool) -> None:
+    """Fill the database from a FILE that `tuner db dump` wrote.
+
+    A database that holds studies is refused, unless --yes says to replace them.
+    It happens in one transaction: all of it or nothing.
+    """
+    with _reach(settings) as address:
+        studies = _count_studies(address)
+        if studies and not yes:
+            raise UserError(
+                f"The database {address.masked} holds studies ({studies}), which {file} "
+                "would replace. Save them with `tuner db dump`, and say --yes."
+            )
+        _replace(address, file)
+    click.echo(f"The database was restored from {file}.")
+
+
+def _replace(address: "Address", file: Path) -> None:
+    """Turn the dump into a script and run it, with what it replaces, in one transaction.
+
+    Our schema is dropped whole, because one of a newer version may hold tables
+    that the dump does not know and that would be in its way.
+    """
+    kept = "The database is as it was."
+    with tempfile.TemporaryDirectory(prefix="tuner-restore-") as folder:
+        script, first = Path(folder, "dump.sql"), Path(folder, "first.sql")
+        first.write_text(
+            "SET client_min_messages = warning;\nDROP SCHEMA IF EXISTS tuner CASCADE;\n"
+        )
+        form = ["--clean", "--if-exists", "--no-owner", "--no-privileges", f"--file={script}"]
+        _must("pg_restore", [*form, str(file)], address, kept)
+        once = ["-X", "-q", "--single-transaction", "-v", "ON_ERROR_STOP=1", "--output=/dev/null"]
+        files = [f"--file={first}", f"--file={script}", f"--dbname={_conninfo(address)}"]
+        _must("psql", [*once, *files], address, kept)
+
+
+def _embedded_only(settings: Settings, done: str) -> None:
+    if not settings.embedded:
+        raise UserError(
+            f"A server was given (--database, TUNER_DATABASE_URL or libpq's variables), and it is "
+            f"not {done} by tuner. Only the embedded database is; leave those away to mean it."
+        )
+
+
+@contextmanager
+def _reach(settings: Settings) -> Iterator["Address"]:
+    """Give the address of the database in use; the embedded server runs meanwhile."""
+    from tuner.store import address, embedded
+
+    with ExitStack() as stack:
+        if settings.embedded:
+            yield stack.enter_context(embedded.join(settings.home)).address
+        elif settings.database_url is not None:
+            yield address.parse(settings.database_url)
+        else:
+            yield address.libpq()
+
+
+@contextmanager
+def _connected(address: "Address") -> Iterator["psycopg2.extensions.connection"]:
+    import psycopg2
+
+    keywords: dict[str, Any] = {"connect_timeout": "10", **address.parameters}
+    try:
+        connection = psycopg2.connect("", **keywords)
+    except psycopg2.OperationalError as error:
+        raise DatabaseUnreachableError(
+            f"The database {address.masked} cannot be reached. Check the address, and that the "
+            f"server runs and lets this machine in. It was said: {str(error).strip()}"
+        ) from error
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _embedded_facts(settings: Settings) -> dict[str, object]:
+    from tuner.store import embedded
+
+    found = asdict(embedded.status(settings.home))
+    facts = {k: str(v) if isinstance(v, Path) else v for k, v in found.items()}
+    return {"embedded": True, **facts}
+
+
+def _server_facts(settings: Settings) -> dict[str, object]:
+    with _reach(settings) as address, _connected(address) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT current_setting('server_version'), current_database(), current_user, "
+                "pg_database_size(current_database())"
+            )
+            version, database, user, size = cursor.fetchone() or ("", "", "", 0)
+        return {
+            "embedded": False,
+            "running": True,
+            "address": address.masked,
+            "version": version,
+            "database": database,
+            "account": user,
+            "bytes_on_disk": size,
+        }
+
+
+def _spoken(value: object) -> str:
+    """Return a fact as people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value) or "none"
+    return "none" if value is None else str(value)
+
+
+def _count_studies(address: "Address") -> int:
+    with _connected(address) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('studies')")
+        if (cursor.fetchone() or (None,))[0] is None:
+            return 0
+        cursor.execute("SELECT count(*) FROM studies")
+        return int((cursor.fetchone() or (0,))[0])
+
+
+def _conninfo(address: "Address") -> str:
+    """Return the address for a program's arguments, where everyone may read it: no secrets."""
+    from psycopg2.extensions import make_dsn
+
+    from tuner.store.address import SECRET_OPTIONS
+
+    open_ones = {k: v for k, v in address.parameters.items() if k not in SECRET_OPTIONS}
+    return make_dsn(**{"application_name": "tuner db", **open_ones})
+
+
+def _program(name: str, words: list[str], address: "Address") -> int:
+    """Run a program of PostgreSQL's with the password in its environment; return its status."""
+    from tuner.store.binaries import locate
+
+    password = address.parameters.get("password")
+    # The rest of the environment is handed on, not read: terminal, pager, libpq's variables.
+    environ = {**os.environ, **({"PGPASSWORD": password} if password else {})}
+    command = [locate().program(name), *words]
+    return subprocess.run(command, env=environ, check=False).returncode
+
+
+def _must(name: str, words: list[str], address: "Address", otherwise: str) -> None:
+    """Run a program whose failure, explained on stderr by itself, is ours."""
+    if _program(name, words, address) != 0:
+        raise DatabaseError(f"{name} failed; what it said is above. {otherwise}")
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """Give a draft beside `target` that takes its name once it is whole and on disk."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+    except OSError as error:
+        raise UserError(
+            f"{target} cannot be written: {error.strerror}. Name another file with -o."
+        ) from error
+    draft = Path(name)
+    try:
+        yield draft
+        os.fsync(handle)
+        draft.replace(target)
+    finally:
+        os.close(handle)
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _interrupts_left_to_the_child() -> Iterator[None]:
+    """Let Ctrl-C cancel psql's query, not us; a handler, unlike SIG_IGN, is not inherited."""
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

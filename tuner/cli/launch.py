@@ -1,0 +1,224 @@
+"""`tuner launch`: create or continue a study, train it here, show it, and end with its tables."""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli import options
+from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from tuner.cli.live import Screen
+    from tuner.fleet.local import LocalFleet
+    from tuner.spec.study import Spec
+    from tuner.store.database import Database
+    from tuner.store.overview import Overview
+    from tuner.store.studies import Launch, Study
+    from tuner.work.stopping import StopRequest
+
+LOOK_SECONDS = 0.5
+
+
+@click.command(
+    epilog="\b\nExample:\n  tuner launch --study lr_sched\n"
+    "  tuner launch --study studies/mine.toml --set epochs=50 --workers 2"
+)
+@click.option("--study", required=True, help="Study to launch: a name, or a path to its file.")
+@options.study_file_options
+@options.crew_options
+@options.objectives_option
+@click.option(
+    "--new-version",
+    is_flag=True,
+    help="Launch a changed file as a version of its own (lr@2) beside the stored one.",
+)
+@click.option(
+    "--wait",
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for a database server that does not answer.",
+)
+@click.pass_obj
+def launch(
+    settings: Settings,
+    study: str,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    device: str,
+    threads: int | None,
+    objective_folders: tuple[Path, ...],
+    wait: float,
+    *,
+    new_version: bool,
+) -> int:
+    """Launch a study, or go on with it, and train it to its end.
+
+    The study file is checked first; every fault is told at once and nothing is
+    created. A study that exists is continued: finished trials stay, more trials
+    or seeds extend it. Ctrl-C once lets every worker finish its epoch and gives
+    the trials back; twice stops at once. Nothing recorded is lost either way.
+    """
+    spec = options.load_spec(study, overrides, objective_folders)
+    folders = _objective_folders(study, objective_folders)
+    with options.open_database(settings, wait_seconds=wait) as database:
+        launched = _store(database, spec, new_version=new_version)
+        _announce(launched)
+        if launched.study.state != "complete":
+            from tuner.fleet.contract import Crew
+            from tuner.fleet.devices import crew_devices
+            from tuner.fleet.local import LocalFleet
+
+            devices = crew_devices(device, workers, threads or spec.limits.threads)
+            crew = Crew(launched.study.title, devices, threads, folders)
+            code = _train(database, launched.study, LocalFleet(settings, crew))
+            if code is not None:
+                return code
+        return _conclude(database, settings, launched.study.title)
+
+
+def _objective_folders(study: str, given: tuple[Path, ...]) -> tuple[Path, ...]:
+    from tuner.spec.load import find
+
+    return options.objective_folders(find(study, options.study_folders()), given)
+
+
+def _store(database: "Database", spec: "Spec", *, new_version: bool) -> "Launch":
+    from tuner.cli.provenance import provenance
+    from tuner.store import studies
+    from tuner.store.optuna_storage import Binding
+
+    return studies.launch(database, Binding(database), spec, provenance(), new_version=new_version)
+
+
+def _announce(launched: "Launch") -> None:
+    study = launched.study
+    total = study.spec.total_trials
+    if launched.what == "found" and study.state == "complete":
+        click.echo(f"{study.title} is complete: {total} trials. Nothing to train.")
+        return
+    verb = {"created": "New study", "extended": "Extended", "found": "Going on with"}
+    click.echo(f"{verb[launched.what]} {study.title}: {study.spec.question}  ({total} trials)")
+    for change in launched.changes:
+        click.echo(f"  {change}")
+
+
+def _train(database: "Database", study: "Study", fleet: "LocalFleet") -> int | None:
+    """Run the fleet to its end; return an exit code if the study did not reach its own."""
+    from tuner.cli.live import screen_for
+    from tuner.work.stopping import StopRequest
+
+    stop = StopRequest()
+    stop.install()
+    try:
+        fleet.start()
+        with screen_for(sys.stdout) as screen:
+            _watch(database, study, fleet, stop, screen)
+        failures = fleet.failures()
+    finally:
+        fleet.close()
+    if stop.asked:
+        click.echo(
+            f"Stopped. Trials in progress were given back; go on with:  "
+            f"tuner launch --study {study.name}"
+        )
+        return EXIT_SIGINT if stop.signal == 2 else EXIT_SIGTERM
+    return _unfinished(database, study, failures)
+
+
+def _watch(
+    database: "Database",
+    study: "Study",
+    fleet: "LocalFleet",
+    stop: "StopRequest",
+    screen: "Screen",
+) -> None:
+    asked = 0
+    while True:
+        running = fleet.running()
+        seen = _look(database, study)
+        if seen is not None:
+            screen.show(seen)
+        if not running:
+            return
+        if stop.count > asked:
+            (fleet.ask_to_stop if asked == 0 else fleet.stop_now)()
+            asked += 1
+            screen.say(
+                "Stopping: every worker finishes its epoch and gives its trial back. "
+                "Ctrl-C again stops at once."
+                if asked == 1
+                else "Stopping now."
+            )
+        time.sleep(LOOK_SECONDS if not stop.asked else 0.1)
+
+
+def _look(database: "Database", study: "Study") -> "Overview | None":
+    from sqlalchemy.exc import DBAPIError
+
+    from tuner.store.overview import overview
+
+    try:
+        with database.transaction() as connection:
+            return overview(connection, study)
+    except DBAPIError:
+        return None  # the workers wait for the database by themselves; so does the screen
+
+
+def _unfinished(database: "Database", study: "Study", failures: list[str]) -> int | None:
+    from tuner.store import studies
+
+    with database.transaction() as connection:
+        now = studies.find(connection, study.title)
+    if now.state == "complete":
+        return None
+    for failure in failures:
+        click.echo(failure, err=True)
+    if now.state == "open":
+        click.echo(
+            f"{study.title} has not ended, but no worker is left here. "
+            f"`tuner logs {study.title}` shows what they said.",
+            err=True,
+        )
+    else:
+        click.echo(f"{study.title} is {now.state}: {now.reason}", err=True)
+        click.echo(
+            f"`tuner logs {study.title}` shows what the trials said. After the repair: "
+            f"tuner launch --study {study.name}",
+            err=True,
+        )
+    return EXIT_FAILURES
+
+
+def _conclude(database: "Database", settings: Settings, title: str) -> int:
+    from tuner.answers.export import as_csv, write_whole
+    from tuner.answers.rows import trial_columns, trial_rows
+    from tuner.cli.tables import show_tables
+    from tuner.store import studies
+
+    with database.transaction() as connection:
+        study = studies.find(connection, title)
+        rows = trial_rows(connection, study)
+    show_tables(study, rows, best=10)
+    columns = trial_columns(study.spec)
+    path = settings.home / "results" / f"{study.title}.csv"
+    write_whole(path, as_csv(columns, ([row[c] for c in columns] for row in rows)))
+    click.echo(f"All {len(rows)} trials: {_short(path)}")
+    failed = sum(row["state"] == "FAILED" for row in rows)
+    if failed:
+        click.echo(
+            f"{failed} trials failed for good; `tuner logs {title}` shows why, "
+            f"`tuner retry {title}` opens them again.",
+            err=True,
+        )
+    return EXIT_FAILURES if failed else EXIT_DONE
+
+
+def _short(path: Path) -> Path:
+    try:
+        return path.relative_to(Path.cwd())
+    except ValueError:
+        return path

@@ -1,0 +1,186 @@
+"""The live screen: a study at a glance, redrawn in place; plain lines when nobody looks."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tuner.records import Value
+from tuner.store.overview import Best, Overview, WorkerLine
+
+LINE_SECONDS = 10.0
+"""How often a plain line is written while nothing ends."""
+
+
+class Screen(Protocol):
+    """Where a launch is shown."""
+
+    def show(self, seen: Overview) -> None:
+        """Show a study as it stands."""
+
+    def say(self, text: str) -> None:
+        """Say something once."""
+
+
+@contextmanager
+def screen_for(stream: IO[str]) -> Iterator[Screen]:
+    """Give a live screen on a terminal, and plain lines elsewhere."""
+    console = Console(file=stream, highlight=False)
+    if not console.is_terminal:
+        yield PlainScreen(console)
+        return
+    with Live(console=console, refresh_per_second=4, transient=False) as live:
+        yield LiveScreen(live)
+
+
+class LiveScreen:
+    """A picture of the study that is redrawn in place."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._said = ""
+
+    def show(self, seen: Overview) -> None:
+        """Redraw the picture."""
+        picture = draw(seen)
+        if self._said:
+            picture = Group(picture, Text(self._said, style="yellow"))
+        self._live.update(picture)
+
+    def say(self, text: str) -> None:
+        """Keep a sentence below the picture."""
+        self._said = text
+
+
+class PlainScreen:
+    """A line whenever a trial has ended, and one now and then."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._ended = -1
+        self._written = 0.0
+
+    def show(self, seen: Overview) -> None:
+        """Write a line if there is something new to say."""
+        now = time.monotonic()
+        if seen.counts.ended == self._ended and now - self._written < LINE_SECONDS:
+            return
+        self._ended, self._written = seen.counts.ended, now
+        self._console.print(plain_line(seen), soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """Write the sentence."""
+        self._console.print(text, soft_wrap=True)
+
+
+def draw(seen: Overview) -> RenderableType:
+    """Draw a study: its bar, a line a worker, and the best trial so far."""
+    parts: list[RenderableType] = [
+        Text.assemble((seen.title, "bold"), "  ", (seen.question, "italic")),
+        _bar(seen),
+        Text(counts_line(seen)),
+    ]
+    if seen.workers:
+        parts.append(_workers(seen))
+    if seen.best is not None:
+        parts.append(Text("best so far  " + best_line(seen.best, seen.metric), style="green"))
+    if seen.reason:
+        parts.append(Text(f"{seen.state}: {seen.reason}", style="yellow"))
+    return Group(*parts)
+
+
+def plain_line(seen: Overview) -> str:
+    """Say in one line how a study stands."""
+    counts = seen.counts
+    text = f"{counts.ended}/{counts.total} trials  {counts_line(seen)}"
+    if seen.best is not None:
+        text += f"  best {seen.metric} {seen.best.value:.4f} (trial {seen.best.number})"
+    return text
+
+
+def counts_line(seen: Overview) -> str:
+    """Say how many trials are where."""
+    counts = seen.counts
+    parts = [
+        f"{counts.complete} complete",
+        f"{counts.pruned} pruned",
+        f"{counts.failed} failed",
+        f"{counts.running} running",
+    ]
+    if counts.waiting:
+        parts.append(f"{counts.waiting} waiting to be taken up")
+    if seen.eta_seconds is not None and counts.ended < counts.total:
+        parts.append(f"about {duration(seen.eta_seconds)} left")
+    return " · ".join(parts)
+
+
+def best_line(best: Best, metric: str) -> str:
+    """Describe the best trial."""
+    test = "" if best.test_acc is None else f"  test acc {best.test_acc:.3f}"
+    return (
+        f"trial {best.number}  {metric} {best.value:.4f}  val acc {best.val_acc:.3f}{test}  "
+        f"{chosen_line(best.chosen)} seed={best.seed}"
+    )
+
+
+def chosen_line(chosen: Mapping[str, Value]) -> str:
+    """Write parameters as name=value."""
+    return " ".join(f"{name}={show_value(value)}" for name, value in chosen.items())
+
+
+def show_value(value: Value | None) -> str:
+    """Write one value as short as it can be."""
+    if value is None:
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Write a time span for people."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def _bar(seen: Overview) -> RenderableType:
+    counts = seen.counts
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(
+        ProgressBar(total=max(counts.total, 1), completed=counts.ended, width=40),
+        Text(f"{counts.ended}/{counts.total} trials"),
+        Text(f"{seen.epochs_recorded} epochs", style="dim"),
+    )
+    return grid
+
+
+def _workers(seen: Overview) -> RenderableType:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("worker", "trial", "parameters", "epoch", "val loss", "epochs/s"):
+        table.add_column(name, justify="left" if name == "parameters" else "right", no_wrap=True)
+    for line in seen.workers:
+        table.add_row(*_cells(line))
+    return table
+
+
+def _cells(line: WorkerLine) -> list[str]:
+    if line.number is None or line.chosen is None:
+        return [f"{line.worker_id} {line.device}", "–", "waiting", "", "", ""]
+    return [
+        f"{line.worker_id} {line.device}",
+        str(line.number),
+        f"{chosen_line(line.chosen)} seed={line.seed}",
+        f"{line.epoch}/{line.epochs}",
+        "" if line.val_loss is None else f"{line.val_loss:.4f}",
+        "" if line.epochs_per_second is None else f"{line.epochs_per_second:.1f}",
+    ]

@@ -1,0 +1,65 @@
+"""`tuner logs` and `tuner events`: what trials printed, and what happened to them."""
+
+import json
+
+import click
+
+from tuner.cli import options
+from tuner.errors import UnknownStudyError
+from tuner.settings import Settings
+
+
+@click.command(epilog="\b\nExample:\n  tuner logs lr_sched 12")
+@click.argument("study")
+@click.argument("trial", type=int, required=False)
+@click.pass_obj
+def logs(settings: Settings, study: str, trial: int | None) -> None:
+    """Show what the trainers of a study printed, attempt by attempt.
+
+    With TRIAL, only that trial's. What an attempt printed is kept when it ends;
+    at most the last 256 KiB of it.
+    """
+    from tuner.store import histories, studies
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = studies.find(connection, study)
+        if trial is not None and not histories.has_trial(connection, found, trial):
+            raise UnknownStudyError(f"{found.title} has no trial {trial}.")
+        printed = histories.outputs(connection, found, trial)
+    if not printed:
+        click.echo("Nothing was printed.", err=True)
+    for one in printed:
+        click.secho(f"── trial {one.number}, attempt {one.attempt} ──", bold=True)
+        click.echo(one.text.rstrip())
+
+
+@click.command(epilog="\b\nExample:\n  tuner events lr_sched --trial 12")
+@click.argument("study")
+@click.option("--trial", type=int, help="Only what happened to this trial.")
+@options.json_option
+@click.pass_obj
+def events(settings: Settings, study: str, trial: int | None, *, as_json: bool) -> None:
+    """Tell the history of a study, or of one of its trials, in plain words."""
+    from tuner.store import histories, studies
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = studies.find(connection, study)
+        happened = histories.events(connection, found, trial)
+    for one in happened:
+        if as_json:
+            click.echo(
+                json.dumps(
+                    {
+                        "at": one.at.isoformat(),
+                        "trial": one.number,
+                        "worker": one.worker_id,
+                        "kind": one.kind,
+                        "text": one.text,
+                    }
+                )
+            )
+            continue
+        when = one.at.astimezone().strftime("%H:%M:%S")
+        who = "" if one.number is None else f"trial {one.number:<4d} "
+        by = "" if one.worker_id is None else f"  (worker {one.worker_id})"
+        click.echo(f"{when}  {who}{one.kind}{': ' + one.text if one.text else ''}{by}")

@@ -1,0 +1,125 @@
+"""The command `tuner`: its family of commands, and what errors mean for the exit code."""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from tuner import __version__
+from tuner.cli.options import add_common
+from tuner.errors import EXIT_MACHINE, EXIT_SIGINT, EXIT_USER, TunerError
+from tuner.settings import from_environment
+
+COMMANDS = {
+    "launch": "launch:launch",
+    "worker": "worker:worker",
+    "run": "run:run",
+    "status": "status:status",
+    "studies": "status:studies",
+    "table": "tables:table",
+    "export": "tables:export",
+    "logs": "logs:logs",
+    "events": "logs:events",
+    "stop": "control:stop",
+    "retry": "control:retry",
+    "delete": "control:delete",
+    "validate": "validate:validate",
+    "dashboard": "dashboard:dashboard",
+    "db": "db:db",
+}
+"""Where each command lives; in the order in which `tuner --help` lists them."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are first needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the commands in the order in which they are used."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command; every one takes --database and --debug."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(f"tuner.cli.{module}"), name)
+        add_common(command)
+        return command
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nExample:\n  tuner launch --study lr_sched",
+)
+@click.version_option(__version__, message="tuner %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Run hyperparameter studies that keep their budget and say what is real.
+
+    A study file asks a question; `launch` trains every setting on all the
+    devices there are, and `table` says what came of it. Without a server,
+    studies live in an embedded PostgreSQL under .tuner (TUNER_HOME); with
+    --database or TUNER_DATABASE_URL, any number of machines join one study.
+    """
+    ctx.obj = from_environment(os.environ)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code; no traceback unless --debug was given."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING,
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    if not debug:
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        code = cli.main(args=given, prog_name="tuner", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("Aborted.", err=True)
+        return EXIT_SIGINT
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USER
+    except TunerError as error:
+        return _tell(error, error.exit_code, debug=debug)
+    except BrokenPipeError:
+        # `tuner table | head`: the reader has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return EXIT_SIGINT
+    # The last wall before the terminal: anything else is a fault of ours, or of
+    # the database, and is told as one line with the way to see more.
+    except Exception as error:  # noqa: BLE001
+        return _tell_unexpected(error, debug=debug)
+    return code if isinstance(code, int) else 0
+
+
+def _tell(error: TunerError, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"Error: {error}", err=True)
+    return code
+
+
+def _tell_unexpected(error: Exception, *, debug: bool) -> int:
+    from sqlalchemy.exc import DBAPIError
+
+    if debug:
+        traceback.print_exc()
+    if isinstance(error, DBAPIError):
+        first = str(error.orig).strip().splitlines()[:1]
+        click.echo(f"Error: the database refused: {''.join(first)}", err=True)
+    else:
+        click.echo(f"Error: {type(error).__name__}: {error}", err=True)
+    click.echo("This should not happen; --debug shows where it did.", err=True)
+    return EXIT_MACHINE

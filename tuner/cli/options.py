@@ -1,0 +1,150 @@
+"""Options and lookups that several commands share."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tuner.errors import DatabaseUnreachableError
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from tuner.spec.parameters import Declarations
+    from tuner.spec.study import Spec
+    from tuner.store.database import Database
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def add_common(command: click.Command) -> None:
+    """Give a command, and all below it, the options that every command has."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            add_common(below)
+        return
+    if any(parameter.name == "database" for parameter in command.params):
+        return
+    command.params += [
+        click.Option(
+            ["--database"],
+            metavar="URL",
+            expose_value=False,
+            callback=_use_database,
+            help="PostgreSQL server to use, instead of TUNER_DATABASE_URL or the embedded one.",
+        ),
+        click.Option(
+            ["--debug"], is_flag=True, expose_value=False, help="Show tracebacks and debug output."
+        ),
+    ]
+
+
+def _use_database(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
+    settings: Settings = ctx.obj
+    ctx.obj = settings.with_database(value)
+
+
+def json_option(function: Decorated) -> Decorated:
+    """Add --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(
+        function
+    )
+
+
+def study_file_options(function: Decorated) -> Decorated:
+    """Add --set, as often as wanted."""
+    return click.option(
+        "--set",
+        "overrides",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Change the study file for this launch, e.g. lr=1e-3 or data.image_size=128.",
+    )(function)
+
+
+def crew_options(function: Decorated) -> Decorated:
+    """Add --workers, --device and --threads."""
+    function = click.option(
+        "--threads",
+        type=click.IntRange(1),
+        help="CPU threads of a trainer, instead of the study's; results differ with it.",
+    )(function)
+    function = click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        metavar="auto|cpu|cuda|cuda:N",
+        help="What to train on; auto takes the GPUs, or else the cores.",
+    )(function)
+    return click.option(
+        "--workers",
+        type=click.IntRange(1, 256),
+        help="How many workers; by default one a GPU, or without GPU one a core.",
+    )(function)
+
+
+def objectives_option(function: Decorated) -> Decorated:
+    """Add --objectives."""
+    return click.option(
+        "--objectives",
+        "objective_folders",
+        type=click.Path(path_type=Path, file_okay=False),
+        multiple=True,
+        help="Folder to look for objectives in, before ./objectives and the shipped ones.",
+    )(function)
+
+
+def study_folders() -> list[Path]:
+    """Return where studies are found by name: ./studies first, then the shipped ones."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "shipped" / "studies"
+    shipped = installed if installed.is_dir() else package.parent / "studies"
+    return list(dict.fromkeys([Path("studies").resolve(), shipped]))
+
+
+def objective_folders(study_file: Path | None, given: tuple[Path, ...] = ()) -> tuple[Path, ...]:
+    """Return where objectives are found, before the shipped ones."""
+    near = [] if study_file is None else [study_file.resolve().parent.parent / "objectives"]
+    return (*(folder.resolve() for folder in given), *near, Path("objectives").resolve())
+
+
+def load_spec(name: str, overrides: tuple[str, ...], given: tuple[Path, ...] = ()) -> "Spec":
+    """Read and check a study file, by name or path."""
+    from tuner.spec.load import find, load
+    from tuner.train.objective import find as find_objective
+
+    path = find(name, study_folders())
+
+    def declared(objective: str, _folder: Path) -> "Declarations":
+        return find_objective(objective, objective_folders(path, given)).objective.declarations()
+
+    return load(path, overrides, declared)
+
+
+@contextmanager
+def open_database(settings: Settings, *, wait_seconds: float = 0.0) -> Iterator["Database"]:
+    """Open the database and make sure that it can be used; wait for a server that is away."""
+    from tuner.store import schema
+    from tuner.store.database import Database
+
+    with Database.open(settings) as database:
+        _await(database, wait_seconds)
+        schema.ensure(database)
+        yield database
+
+
+def _await(database: "Database", seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    told = False
+    while True:
+        try:
+            return database.check()
+        except DatabaseUnreachableError as error:
+            if time.monotonic() >= deadline:
+                raise
+            if not told:
+                click.echo(f"{error}\nWaiting up to {seconds:g} s for it.", err=True)
+                told = True
+            time.sleep(0.5)

@@ -1,0 +1,62 @@
+"""The command reference, made from the help texts themselves.
+
+python -m tuner.cli.reference > docs/cli.md
+"""
+
+import click
+
+from tuner.cli.main import COMMANDS, cli
+
+WIDTH = 100
+
+HEADER = """# Commands
+
+Made from the help texts (`make docs`); a test says when it is not current.
+
+Exit codes: 0 done, 1 the study ended with failures, 2 something in what you gave, 3 the database
+or the machine, 130 and 143 after SIGINT and SIGTERM. Every command takes `--database URL` and
+`--debug`. Variables that decide where things are:
+
+| variable | meaning |
+|---|---|
+| `TUNER_HOME` | folder for everything tuner keeps (default `.tuner`) |
+| `TUNER_DATABASE_URL` | PostgreSQL server to use instead of the embedded one |
+| `TUNER_DATABASE_PASSWORD_FILE` | file with the password, where the URL has none |
+| `PGHOST`, `PGSERVICE`, … | libpq's own variables and pass file, where no URL is given |
+| `TUNER_LEASE_SECONDS`, `TUNER_RENEW_SECONDS`, `TUNER_GRACE_SECONDS`, `TUNER_POLL_SECONDS` | \
+how leases are kept (30, 5, 12, 1) |
+| `TUNER_GIVE_BACK_SECONDS` | how long a trial may finish its epoch after Ctrl-C (30) |
+"""
+
+
+def reference() -> str:
+    """Return the reference of all commands as Markdown."""
+    parts = [HEADER, _section("tuner", cli, None)]
+    parent = click.Context(cli, info_name="tuner")
+    for name in COMMANDS:
+        command = cli.get_command(parent, name)
+        assert command is not None
+        parts.append(_section(f"tuner {name}", command, parent))
+        if isinstance(command, click.Group):
+            group = click.Context(command, info_name=name, parent=parent)
+            parts += [
+                _section(f"tuner {name} {below}", command.commands[below], group)
+                for below in command.list_commands(group)
+            ]
+    return "\n".join(parts)
+
+
+def _section(title: str, command: click.Command, parent: click.Context | None) -> str:
+    context = click.Context(
+        command,
+        info_name=title.rsplit(maxsplit=1)[-1],
+        parent=parent,
+        terminal_width=WIDTH,
+        max_content_width=WIDTH,
+        help_option_names=["-h", "--help"],
+    )
+    return f"## `{title}`\n\n```text\n{command.get_help(context)}\n```\n"
+
+
+if __name__ == "__main__":
+    click.echo(reference(), nl=False)

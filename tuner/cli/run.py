@@ -1,0 +1,137 @@
+"""`tuner run`: one configuration in the foreground, recorded in no study."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli import options
+from tuner.errors import EXIT_DONE, EXIT_FAILURES
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from tuner.records import Epoch, Figures, Value
+    from tuner.spec.study import Spec
+
+
+@click.command(epilog="\b\nExample:\n  tuner run lr_sched --set lr=1e-3 --set scheduler=step")
+@click.argument("study")
+@options.study_file_options
+@click.option("--seed", default=0, show_default=True, help="Seed of the training.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda:N",
+    help="What to train on.",
+)
+@options.objectives_option
+@options.json_option
+@click.pass_obj
+def run(
+    settings: Settings,
+    study: str,
+    overrides: tuple[str, ...],
+    seed: int,
+    device: str,
+    objective_folders: tuple[Path, ...],
+    *,
+    as_json: bool,
+) -> int:
+    """Train one configuration of a study file here and now.
+
+    What varies in the file takes its first value unless --set fixes it. Nothing
+    is recorded and no database is needed: a way to try a file out.
+    """
+    from tuner.fleet.devices import crew_devices
+    from tuner.spec.load import find
+    from tuner.train.workbench import Workbench
+
+    spec = options.load_spec(study, overrides, objective_folders)
+    folders = options.objective_folders(find(study, options.study_folders()), objective_folders)
+    chosen = _first(spec)
+    bench = Workbench(
+        device=crew_devices(device, 1, 1)[0],
+        threads=spec.limits.threads,
+        cache=settings.home / "cache",
+        folders=folders,
+        progress=_progress,
+    )
+    trained = bench.begin(spec.job(chosen, seed))
+    if not as_json:
+        _announce(spec, chosen, seed, trained.setup.device, trained.setup.parameter_count)
+    epochs = [_tell(epoch, quiet=as_json) for epoch in trained.epochs(lambda: None)]
+    result = None if trained.diverged else trained.result()
+    if as_json:
+        figures = (
+            {} if result is None else {"best": _figures(result.best), "last": _figures(result.last)}
+        )
+        described: dict[str, Any] = {
+            "parameters": dict(spec.job(chosen, seed).parameters),
+            "seed": seed,
+            "setup": {**asdict(trained.setup), "notes": dict(trained.setup.notes)},
+            "epochs": [asdict(epoch) for epoch in epochs],
+            **figures,
+        }
+        click.echo(json.dumps(described))
+    elif result is not None:
+        _conclude(result.best, "best ")
+        _conclude(result.last, "last ")
+    if result is None:
+        click.echo("The training diverged: a loss is not finite.", err=True)
+        return EXIT_FAILURES
+    return EXIT_DONE
+
+
+def _first(spec: "Spec") -> "dict[str, Value]":
+    from tuner.spec.space import Choice
+
+    chosen: dict[str, Value] = {}
+    for dimension in spec.space.ordered():
+        if spec.space.is_active(dimension, chosen):
+            first = dimension.values[0] if isinstance(dimension, Choice) else dimension.low
+            chosen[dimension.name] = first
+    return {name: chosen[name] for name in spec.varied if name in chosen}
+
+
+def _announce(
+    spec: "Spec", chosen: "Mapping[str, Value]", seed: int, device: str, parameters: int
+) -> None:
+    from tuner.cli.live import chosen_line
+
+    varied = chosen_line(chosen) or "nothing varies"
+    click.echo(f"{spec.name}: {varied} seed={seed}  ({parameters:,} parameters on {device})")
+    click.echo("epoch  train loss  train acc  val loss  val acc        lr   seconds")
+
+
+def _tell(epoch: "Epoch", *, quiet: bool) -> "Epoch":
+    if not quiet:
+        click.echo(
+            f"{epoch.epoch:5d}  {epoch.train_loss:10.4f}  {epoch.train_acc:9.3f}  "
+            f"{epoch.val_loss:8.4f}  {epoch.val_acc:7.3f}  {epoch.lr:8.2g}  {epoch.seconds:8.3f}"
+        )
+    return epoch
+
+
+def _conclude(figures: "Figures", name: str) -> None:
+    test = (
+        "no test set"
+        if figures.test_acc is None
+        else f"test acc {figures.test_acc:.3f}, gap {figures.gap:+.3f}"
+    )
+    click.echo(
+        f"{name} epoch {figures.epoch}: val loss {figures.val_loss:.4f}, "
+        f"val acc {figures.val_acc:.3f}, {test}"
+    )
+
+
+def _figures(figures: "Figures") -> dict[str, Any]:
+    return {**asdict(figures), "gap": figures.gap}
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    if total and done in (0, total):
+        click.echo(f"{what}: {done}/{total}", err=True)

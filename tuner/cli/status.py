@@ -1,0 +1,145 @@
+"""`tuner status` and `tuner studies`: how studies stand."""
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli import options
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from tuner.store.database import Database
+    from tuner.store.overview import Overview
+
+
+@click.command(epilog="\b\nExample:\n  tuner status lr_sched --watch")
+@click.argument("study", required=False)
+@click.option("--watch", is_flag=True, help="Redraw until the study ends; Ctrl-C only looks away.")
+@options.json_option
+@click.pass_obj
+def status(settings: Settings, study: str | None, *, watch: bool, as_json: bool) -> None:
+    """Show how a study stands: its trials, workers, leases and best result.
+
+    Without STUDY, the study launched last.
+    """
+    with options.open_database(settings) as database:
+        title = study or _newest(database)
+        if title is None:
+            click.echo("There are no studies yet; `tuner launch --study NAME` makes one.")
+            return
+        if as_json:
+            click.echo(json.dumps(_described(_look(database, title)), indent=1))
+        elif watch:
+            _watch(database, title)
+        else:
+            _print(_look(database, title))
+
+
+@click.command(epilog="\b\nExample:\n  tuner studies --json")
+@options.json_option
+@click.pass_obj
+def studies(settings: Settings, *, as_json: bool) -> None:
+    """List the studies of this database."""
+    from tuner.store import studies as stored
+    from tuner.store.overview import count
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = [(study, count(connection, study)) for study in stored.listing(connection)]
+    if as_json:
+        listed = [
+            {
+                "study": study.title,
+                "question": study.spec.question,
+                "objective": study.spec.objective,
+                "state": study.state,
+                "reason": study.reason,
+                "created": study.created.isoformat(),
+                "fingerprint": study.fingerprint,
+                "trials": {**asdict(counts), "ended": counts.ended},
+            }
+            for study, counts in found
+        ]
+        click.echo(json.dumps(listed, indent=1, ensure_ascii=False))
+        return
+    if not found:
+        click.echo("There are no studies yet; `tuner launch --study NAME` makes one.")
+        return
+    from rich.table import Table
+
+    from tuner.cli.console import open_console
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("study", "state", "trials", "failed", "launched", "question"):
+        table.add_column(name, no_wrap=name != "question")
+    for study, counts in found:
+        launched = study.created.astimezone().strftime("%Y-%m-%d %H:%M")
+        done = f"{counts.ended}/{counts.total}"
+        table.add_row(
+            study.title, study.state, done, str(counts.failed), launched, study.spec.question
+        )
+    open_console().print(table)
+
+
+def _newest(database: "Database") -> str | None:
+    from tuner.store import studies as stored
+
+    with database.transaction() as connection:
+        listed = stored.listing(connection)
+    return listed[-1].title if listed else None
+
+
+def _look(database: "Database", title: str) -> "Overview":
+    from tuner.store import studies as stored
+    from tuner.store.overview import overview
+
+    with database.transaction() as connection:
+        return overview(connection, stored.find(connection, title))
+
+
+def _print(seen: "Overview") -> None:
+    from tuner.cli.console import open_console
+    from tuner.cli.live import draw
+
+    console = open_console()
+    console.print(draw(seen))
+    console.print(f"{seen.state} · {seen.epochs_recorded} epochs trained")
+    for line in seen.workers:
+        lease = (
+            ""
+            if line.lease_seconds is None
+            else (
+                f", trial {line.number} on attempt {line.attempts}, "
+                f"lease runs {line.lease_seconds:.0f} s more"
+            )
+        )
+        console.print(
+            f"worker {line.worker_id}: {line.host} pid {line.pid}, "
+            f"seen {line.seen_seconds:.0f} s ago{lease}",
+            style="dim",
+        )
+
+
+def _watch(database: "Database", title: str) -> None:
+    from tuner.cli.live import screen_for
+
+    with screen_for(sys.stdout) as screen:
+        try:
+            while True:
+                seen = _look(database, title)
+                screen.show(seen)
+                if seen.state == "complete":
+                    return
+                time.sleep(1.0)
+        except KeyboardInterrupt:
+            return
+
+
+def _described(seen: "Overview") -> dict[str, Any]:
+    described = asdict(seen)
+    described["created"] = seen.created.isoformat()
+    described["counts"]["ended"] = seen.counts.ended
+    return described

@@ -1,0 +1,237 @@
+"""`tuner table` and `tuner export`: what a study found, for people and for programs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli import options
+from tuner.errors import UserError
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+    from tuner.answers.factors import Factor
+    from tuner.answers.intervals import Mean
+    from tuner.answers.rows import TrialRow
+    from tuner.store.studies import Study
+
+SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
+
+
+@click.command(epilog="\b\nExample:\n  tuner table lr_sched --best 5")
+@click.argument("study")
+@click.option(
+    "--best",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    metavar="K",
+    help="How many trials the leaderboard shows.",
+)
+@options.json_option
+@click.pass_obj
+def table(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
+    """Show a study's leaderboard, and each factor's levels over seeds.
+
+    Intervals are 95 % t intervals over seeds; n counts seeds. A level's value
+    under one seed is the mean over the other factors' settings.
+    """
+    from tuner.answers.rows import trial_rows
+    from tuner.store import studies
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = studies.find(connection, study)
+        rows = trial_rows(connection, found)
+    if as_json:
+        click.echo(json.dumps(_described(found, rows, best), ensure_ascii=False, indent=1))
+    else:
+        show_tables(found, rows, best=best)
+
+
+@click.command(
+    epilog="\b\nExample:\n  tuner export --study lr_sched --best 10 --format csv -o best.csv"
+)
+@click.option("--study", required=True, help="Study to export.")
+@click.option(
+    "--best",
+    type=click.IntRange(1),
+    metavar="K",
+    help="Only the K best complete trials, by the study's metric.",
+)
+@click.option("--epochs", is_flag=True, help="One row an epoch instead of one a trial.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["csv", "json"]),
+    default="csv",
+    show_default=True,
+    help="What to write.",
+)
+@click.option(
+    "-o",
+    "--output",
+    default="-",
+    show_default=True,
+    metavar="FILE",
+    help="Where to write; - is standard output.",
+)
+@click.pass_obj
+def export(
+    settings: Settings, study: str, best: int | None, form: str, output: str, *, epochs: bool
+) -> None:
+    """Write a study's trials, or their epochs, as CSV or JSON.
+
+    Accuracies are fractions, losses are in nats, times are in UTC; empty cells
+    are unknown. The file appears whole or not at all.
+    """
+    from tuner.answers.export import as_csv, as_json, write_whole
+
+    columns, rows = _exported(settings, study, best, epochs=epochs)
+    text = as_csv(columns, rows) if form == "csv" else as_json(columns, rows)
+    if output == "-":
+        click.echo(text, nl=False)
+        return
+    if Path(output).is_dir():
+        raise UserError(f"{output} is a folder; name a file in it.")
+    write_whole(Path(output), text)
+    click.echo(f"{len(rows)} rows: {output}", err=True)
+
+
+def show_tables(study: "Study", rows: "Sequence[TrialRow]", *, best: int) -> None:
+    """Print the leaderboard and the table of every factor."""
+    from tuner.answers.factors import factors
+    from tuner.answers.rows import ranked
+    from tuner.cli.console import open_console
+
+    console = open_console()
+    leaders = ranked(rows, study.spec)
+    console.print()
+    if not leaders:
+        console.print(f"{study.title}: no trial is complete yet.")
+        return
+    console.print(_leaderboard(study, leaders[:best], len(leaders)))
+    for factor in factors(rows, study.spec):
+        console.print()
+        console.print(_factor_table(factor))
+    if any(row["test_acc"] is None for row in leaders):
+        console.print("There is no test set: its columns are empty.")
+    missing = sum(row["state"] in ("PRUNED", "FAILED") for row in rows)
+    if missing:
+        console.print(
+            f"{missing} trials were pruned or failed and are in no mean; "
+            "that is not by chance, so look at how many are done before you trust a mean."
+        )
+    console.print()
+
+
+def _exported(
+    settings: Settings, study: str, best: int | None, *, epochs: bool
+) -> tuple[Sequence[str], list[Sequence[Any]]]:
+    from tuner.answers.rows import EPOCH_COLUMNS, epoch_rows, ranked, trial_columns, trial_rows
+    from tuner.store import studies
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = studies.find(connection, study)
+        if epochs and best is None:
+            return EPOCH_COLUMNS, list(epoch_rows(connection, found))
+        rows = trial_rows(connection, found)
+        if best is not None:
+            rows = ranked(rows, found.spec)[:best]
+        if epochs:
+            numbers = [row["trial"] for row in rows]
+            return EPOCH_COLUMNS, list(epoch_rows(connection, found, numbers))
+    columns = trial_columns(found.spec)
+    return columns, [[row[column] for column in columns] for row in rows]
+
+
+def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -> "RichTable":
+    from rich.table import Table
+
+    from tuner.cli.live import show_value
+
+    search = study.spec.search
+    prefix = "" if search.at == "best" else "last_"
+    names = [n for n in SHOWN if n != search.metric]
+    table = Table(
+        title=f"{study.title}: best {len(leaders)} of {complete} complete trials by "
+        f"{search.metric} ({search.at} epoch)",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
+    for name in ("trial", *study.spec.varied, "seed", search.metric, *names, "seconds"):
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    for row in leaders:
+        table.add_row(
+            str(row["trial"]),
+            *(show_value(row[name]) for name in study.spec.varied),
+            str(row["seed"]),
+            f"{row.value:.4f}",
+            *(_figure(name, row[prefix + name]) for name in names),
+            f"{row['seconds']:.1f}",
+        )
+    return table
+
+
+def _factor_table(factor: "Factor") -> "RichTable":
+    from rich.table import Table
+
+    from tuner.cli.live import show_value
+
+    table = Table(
+        title=f"By {factor.name}: mean over seeds ± half of its 95 % interval",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
+    for name in (factor.name, *SHOWN, "n", "done"):
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    for level in factor.levels:
+        means = [level.means[name] for name in SHOWN]
+        n = max((mean.n for mean in means if mean is not None), default=0)
+        table.add_row(
+            show_value(level.level),
+            *(_mean(name, mean) for name, mean in zip(SHOWN, means, strict=True)),
+            str(n),
+            f"{level.complete}/{level.trials}",
+        )
+    return table
+
+
+def _mean(name: str, mean: "Mean | None") -> str:
+    if mean is None:
+        return "–"
+    half = mean.half_width
+    spread = " ± ?    " if half is None else f" ± {_figure(name, half)}"
+    return _figure(name, mean.value) + spread
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if name.endswith("loss") else f"{value:.3f}"
+
+
+def _described(study: "Study", rows: "Sequence[TrialRow]", best: int) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from tuner.answers.export import json_cell
+    from tuner.answers.factors import factors
+    from tuner.answers.rows import ranked
+
+    leaders = ranked(rows, study.spec)[:best]
+    return {
+        "study": study.title,
+        "question": study.spec.question,
+        "state": study.state,
+        "metric": study.spec.search.metric,
+        "at": study.spec.search.at,
+        "best": [{name: json_cell(cell) for name, cell in row.cells.items()} for row in leaders],
+        "factors": [asdict(factor) for factor in factors(rows, study.spec)],
+    }

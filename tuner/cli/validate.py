@@ -1,0 +1,47 @@
+"""`tuner validate`: check a study file without creating anything."""
+
+import json
+from pathlib import Path
+
+import click
+
+from tuner.cli import options
+
+
+@click.command(
+    epilog="\b\nExample:\n  tuner validate studies/lr_sched.toml --set replicates.seeds=3"
+)
+@click.argument("study")
+@options.study_file_options
+@options.objectives_option
+@options.json_option
+def validate(
+    study: str, overrides: tuple[str, ...], objective_folders: tuple[Path, ...], *, as_json: bool
+) -> None:
+    """Check a study file, by NAME or PATH, and say how large the study is.
+
+    Every fault is told at once: where, what was expected, the nearest valid
+    name. Nothing is created and no database is needed.
+    """
+    from tuner.spec.identity import fingerprint
+
+    spec = options.load_spec(study, overrides, objective_folders)
+    grid = spec.grid_size if spec.search.sampler == "grid" else None
+    if as_json:
+        described = {
+            "study": spec.name,
+            "fingerprint": fingerprint(spec),
+            "grid": grid,
+            "configurations": spec.configurations,
+            "seeds": spec.replicates.seeds,
+            "trials": spec.total_trials,
+        }
+        click.echo(json.dumps(described))
+        return
+    size = f"a grid of {grid} combinations" if grid is not None else f"{spec.search.sampler} search"
+    click.echo(
+        f"{spec.name} is valid: {size}, {spec.configurations} configurations × "
+        f"{spec.replicates.seeds} seeds, {spec.total_trials} trials."
+        if spec.replicates.of == "all"
+        else f"{spec.name} is valid: {size}, at most {spec.total_trials} trials."
+    )

@@ -1,0 +1,111 @@
+"""`tuner worker`: join a study from any shell or machine."""
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from tuner.cli.options import objective_folders as folders_for
+from tuner.cli.options import objectives_option
+from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM
+from tuner.fleet.contract import Crew
+from tuner.settings import Settings
+
+
+@click.command(epilog="\b\nExample:\n  tuner worker --study lr_sched --device cuda:1")
+@click.option("--study", required=True, help="Name of the study to join, e.g. lr_sched or lr@2.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda:N",
+    help="What to train on; auto takes the first GPU, or else the CPU.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="CPU threads of the trainer, instead of the study's; results differ with it.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    help="Start so many workers, on the devices there are, and wait for them.",
+)
+@click.option(
+    "--wait",
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for the database and the study to appear.",
+)
+@objectives_option
+@click.option("--follow-stdin", is_flag=True, hidden=True, help="Stop when stdin is closed.")
+@click.pass_obj
+def worker(
+    settings: Settings,
+    study: str,
+    device: str,
+    threads: int | None,
+    workers: int | None,
+    wait: float,
+    objective_folders: tuple[Path, ...],
+    *,
+    follow_stdin: bool,
+) -> int:
+    """Train trials of a study until it ends.
+
+    Needs only the database and the objective, not the study file. Any number
+    of workers share a study; a trial whose worker dies is taken up by another.
+    Ctrl-C once finishes the epoch and gives the trial back; twice leaves at once.
+    """
+    folders = folders_for(None, objective_folders)
+    from tuner.fleet.devices import crew_devices
+
+    if workers is not None:
+        devices = crew_devices(device, workers, threads or 1)
+        return _crew(settings, Crew(study, devices, threads, folders))
+    from tuner.work.stopping import StopRequest
+    from tuner.work.worker import Orders, work
+
+    logging.getLogger("tuner").setLevel(logging.INFO)
+    stop = StopRequest()
+    stop.install()
+    if follow_stdin:
+        stop.follow(sys.stdin.fileno())
+    orders = Orders(
+        study=study,
+        device=crew_devices(device, 1, 1)[0],
+        threads=threads,
+        folders=folders,
+        patience_seconds=wait,
+    )
+    ended = work(settings, orders, stop)
+    click.echo(f"{study}: {ended.state}. {ended.reason}".strip())
+    if stop.asked:
+        return EXIT_SIGINT if stop.signal == 2 else EXIT_SIGTERM
+    return EXIT_FAILURES if ended.state == "paused" else EXIT_DONE
+
+
+def _crew(settings: Settings, crew: Crew) -> int:
+    import time
+
+    from tuner.fleet.local import LocalFleet
+    from tuner.work.stopping import StopRequest
+
+    stop = StopRequest()
+    stop.install()
+    fleet = LocalFleet(settings, crew)
+    fleet.start()
+    asked = 0
+    while fleet.running():
+        if stop.count > asked:
+            (fleet.ask_to_stop if asked == 0 else fleet.stop_now)()
+            asked += 1
+        time.sleep(0.2)
+    failures = fleet.failures()
+    fleet.close()
+    for failure in failures:
+        click.echo(failure, err=True)
+    if stop.asked:
+        return EXIT_SIGINT
+    return EXIT_FAILURES if failures else EXIT_DONE

@@ -1,0 +1,1 @@
+"""The web side: optuna-dashboard, read-only, over one cached storage."""

@@ -1,0 +1,1 @@
+"""Where workers run: a contract, and the engines that keep it."""

@@ -1,0 +1,131 @@
+"""Workers as processes of this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_MACHINE, EXIT_USER
+from tuner.fleet.contract import Crew
+from tuner.settings import Settings, worker_environment
+
+DELIBERATE = frozenset({EXIT_DONE, EXIT_FAILURES, EXIT_USER, EXIT_MACHINE})
+"""Exit codes of workers that had their reasons; anything else is an accident."""
+YOUNG_SECONDS = 20.0
+HOPELESS = 5
+"""So many workers in a row that die young are not replaced any more."""
+
+
+@dataclass
+class _Post:
+    """One place in the crew, and the process that fills it now."""
+
+    device: str
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    died_young: int = 0
+    pipe: IO[bytes] | None = field(default=None, repr=False)
+
+
+class LocalFleet:
+    """A crew on this machine; a worker killed by accident is replaced."""
+
+    def __init__(self, settings: Settings, crew: Crew) -> None:
+        self._settings = settings
+        self._crew = crew
+        self._stopping = False
+        logs = settings.home / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self._posts = [
+            _Post(device, logs / f"worker-{os.getpid()}-{place}.log")
+            for place, device in enumerate(crew.devices)
+        ]
+
+    def start(self) -> None:
+        """Start a worker for every device."""
+        for post in self._posts:
+            self._fill(post)
+
+    def running(self) -> int:
+        """Return how many workers are left; replace those that died by accident."""
+        return sum(self._attend(post) for post in self._posts)
+
+    def ask_to_stop(self) -> None:
+        """Ask every worker to finish its epoch, give its trial back and leave."""
+        self._stopping = True
+        self._signal(signal.SIGINT)
+
+    def stop_now(self) -> None:
+        """Ask every worker to leave at once."""
+        self._stopping = True
+        self._signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """End what is left of the crew; trials of workers killed here are adopted later."""
+        for post in self._posts:
+            if post.process is not None and post.process.poll() is None:
+                post.process.kill()
+                post.process.wait()
+            if post.pipe is not None:
+                post.pipe.close()
+
+    def failures(self) -> list[str]:
+        """Return what workers said that gave up with an error of their own."""
+        told = []
+        for post in self._posts:
+            code = post.process.poll() if post.process else None
+            if code in (EXIT_USER, EXIT_MACHINE) or post.died_young >= HOPELESS:
+                told.append(_last_lines(post.log))
+        return list(dict.fromkeys(told))
+
+    def _fill(self, post: _Post) -> None:
+        command = [sys.executable, "-m", "tuner", "worker", "--study", self._crew.study]
+        command += ["--device", post.device, "--follow-stdin"]
+        if self._crew.threads is not None:
+            command += ["--threads", str(self._crew.threads)]
+        for folder in self._crew.folders:
+            command += ["--objectives", str(folder)]
+        with post.log.open("ab") as log:
+            post.process = subprocess.Popen(
+                command,
+                # Its end tells the worker that the launcher is gone, kill -9 included.
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=worker_environment(self._settings),
+                # Ctrl-C in the terminal is for the launcher, which passes it on.
+                start_new_session=True,
+            )
+        if post.pipe is not None:
+            post.pipe.close()
+        post.pipe = post.process.stdin
+        post.started = time.monotonic()
+
+    def _attend(self, post: _Post) -> bool:
+        assert post.process is not None
+        code = post.process.poll()
+        if code is None:
+            return True
+        if self._stopping or code in DELIBERATE:
+            return False
+        young = time.monotonic() - post.started < YOUNG_SECONDS
+        post.died_young = post.died_young + 1 if young else 0
+        if post.died_young >= HOPELESS:
+            return False
+        self._fill(post)
+        return True
+
+    def _signal(self, number: signal.Signals) -> None:
+        for post in self._posts:
+            if post.process is not None and post.process.poll() is None:
+                post.process.send_signal(number)
+
+
+def _last_lines(log: Path, count: int = 12) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return "\n".join(lines[-count:])

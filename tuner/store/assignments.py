@@ -1,0 +1,66 @@
+"""Which (configuration, seed) comes next: pure functions over what exists."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from tuner.spec.study import Spec
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One cell of the study: a configuration under a seed."""
+
+    configuration: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Existing:
+    """One trial as far as assigning the next one needs it."""
+
+    configuration: int
+    seed: int
+    ended: bool
+    value: float | None
+    """The study's metric, smaller is better; None unless the trial is complete."""
+
+
+PENDING = "pending"
+"""The next trial depends on trials that still run."""
+
+
+def next_assignment(spec: Spec, existing: Collection[Existing]) -> Assignment | str | None:
+    """Return what to train next, PENDING, or None when the budget is spent.
+
+    All configurations come under seed 0 first, then under seed 1, and so on, so
+    that a study stopped half-way has seen everything once.
+    """
+    taken = {(trial.configuration, trial.seed) for trial in existing}
+    if len(taken) >= spec.total_trials:
+        return None
+    explored = range(spec.configurations)
+    first = _missing(taken, explored, [0])
+    if first is not None:
+        return first
+    if spec.replicates.of == "all":
+        return _missing(taken, explored, range(1, spec.replicates.seeds))
+    if any(trial.seed == 0 and not trial.ended for trial in existing):
+        return PENDING
+    return _missing(taken, _contenders(spec, existing), range(1, spec.replicates.seeds))
+
+
+def _missing(
+    taken: Collection[tuple[int, int]], configurations: Sequence[int], seeds: Sequence[int]
+) -> Assignment | None:
+    for seed in seeds:
+        for configuration in configurations:
+            if (configuration, seed) not in taken:
+                return Assignment(configuration, seed)
+    return None
+
+
+def _contenders(spec: Spec, existing: Collection[Existing]) -> list[int]:
+    explored = [t for t in existing if t.seed == 0 and t.value is not None]
+    # Ties fall to the older configuration, so that every worker sees one order.
+    ranked = sorted(explored, key=lambda trial: (trial.value, trial.configuration))
+    return [trial.configuration for trial in ranked[: spec.replicates.top]]

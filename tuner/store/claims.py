@@ -1,0 +1,258 @@
+"""Claiming a trial: adopt an orphan, create the next one, wait, or end."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.records import METRICS, Value
+from tuner.spec.study import Spec
+from tuner.store import endings, sampling
+from tuner.store.assignments import PENDING, Assignment, Existing, next_assignment
+from tuner.store.leases import (
+    Answer,
+    Claimed,
+    Ended,
+    Lease,
+    NeedsProposal,
+    Proposal,
+    Wait,
+)
+from tuner.store.optuna_storage import add_trial
+from tuner.store.studies import read_spec
+from tuner.store.tables import epoch, lease, outcome, study, trial
+from tuner.store.transactions import Transaction, in_seconds
+from tuner.store.workers import hours_left
+
+
+def claim(transaction: Transaction, proposal: Proposal | None, *, adopt: bool) -> Answer:
+    """Give the worker a trial to train, or say why there is none."""
+    # From here to commit no other worker counts or creates: the count below
+    # and the creation belong to one transaction, so the budget is exact.
+    transaction.lock_study()
+    state, reason = _study_state(transaction)
+    if state != "open":
+        return Ended(state, reason)  # type: ignore[arg-type]
+    if (held := _already_held(transaction)) is not None:
+        return Claimed(held, adopted=False)
+    spec = read_spec(transaction.connection, transaction.study)
+    left = hours_left(transaction.connection, transaction.study.study_id, spec.budget.hours)
+    if left is not None and left <= 0:
+        return _stop_for_hours(transaction, spec)
+    if (adopted := _adopt(transaction, spec, expired=adopt)) is not None:
+        return Claimed(adopted, adopted=True)
+    return _next(transaction, spec, proposal)
+
+
+def _study_state(transaction: Transaction) -> tuple[str, str]:
+    row = transaction.connection.execute(
+        sa.select(study.c.state, study.c.reason).where(
+            study.c.study_id == transaction.study.study_id
+        )
+    ).one_or_none()
+    return ("stopped", "The study was deleted.") if row is None else (row.state, row.reason)
+
+
+def _already_held(transaction: Transaction) -> Lease | None:
+    """Return the lease this worker has: its last claim's commit went through unanswered."""
+    row = transaction.connection.execute(
+        sa.select(lease.c.trial_id, lease.c.token).where(
+            lease.c.study_id == transaction.study.study_id,
+            lease.c.worker_id == transaction.worker_id,
+            lease.c.state == "held",
+        )
+    ).one_or_none()
+    return None if row is None else _lease(transaction, row.trial_id, row.token)
+
+
+def _adopt(transaction: Transaction, spec: Spec, *, expired: bool) -> Lease | None:
+    """Take over a released trial, or an expired one if `expired` allows; next token."""
+    while (row := _orphan(transaction, expired=expired)) is not None:
+        lost = row.state == "held"
+        strikes = row.strikes + (1 if lost else 0)
+        if lost:
+            transaction.tell("lost", f"worker {row.worker_id} fell silent", row.trial_id)
+        # The next token first, also for a trial that ends here: its silent holder
+        # may only be slow, and must find itself fenced off.
+        _hold(transaction, row.trial_id, row.token + 1, strikes)
+        if strikes >= spec.limits.attempts:
+            why = f"lost {strikes} times in a row without a new epoch"
+            endings.fail_for_good(transaction, row.trial_id, row.token + 1, why)
+            continue
+        transaction.tell("adopted", f"from worker {row.worker_id}", row.trial_id)
+        return _lease(transaction, row.trial_id, row.token + 1)
+    return None
+
+
+def _orphan(transaction: Transaction, *, expired: bool) -> sa.Row[Any] | None:
+    free = lease.c.state == "released"
+    if expired:
+        # The server's clock only; a worker's may be an hour off.
+        free |= (lease.c.state == "held") & (lease.c.expires < sa.func.clock_timestamp())
+    return transaction.connection.execute(
+        sa.select(lease)
+        .where(lease.c.study_id == transaction.study.study_id, free)
+        .order_by(lease.c.strikes, lease.c.trial_id)
+        .limit(1)
+        # A holder that is renewing or recording right now is alive: leave it alone.
+        .with_for_update(skip_locked=True)
+    ).one_or_none()
+
+
+def _hold(transaction: Transaction, trial_id: int, token: int, strikes: int) -> None:
+    transaction.connection.execute(
+        sa.update(lease)
+        .where(lease.c.trial_id == trial_id)
+        .values(
+            state="held",
+            worker_id=transaction.worker_id,
+            token=token,
+            strikes=strikes,
+            claimed=sa.func.clock_timestamp(),
+            renewed=sa.func.clock_timestamp(),
+            expires=in_seconds(transaction.timing.lease),
+        )
+    )
+
+
+def _next(transaction: Transaction, spec: Spec, proposal: Proposal | None) -> Answer:
+    existing = _existing(transaction, spec)
+    assignment = next_assignment(spec, existing)
+    if assignment is None and all(one.ended for one in existing):
+        return _complete_study(transaction)
+    if assignment is None:
+        return Wait("the last trials are running")
+    if assignment is PENDING or isinstance(assignment, str):
+        return Wait("the contenders are known when the exploration has ended")
+    if assignment.seed == 0 and spec.search.sampler in sampling.LEARNING:
+        if proposal is None or proposal.configuration != assignment.configuration:
+            return NeedsProposal(assignment.configuration)
+        chosen = dict(proposal.chosen)
+    elif assignment.seed == 0:
+        chosen = sampling.choose(spec, assignment.configuration)
+    else:
+        chosen = _chosen_before(transaction, assignment.configuration)
+    return Claimed(_create(transaction, spec, assignment, chosen), adopted=False)
+
+
+def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
+    sign = 1.0 if METRICS[spec.search.metric] == "minimize" else -1.0
+    value = _metric_value(spec)
+    rows = transaction.connection.execute(
+        sa.select(trial.c.configuration, trial.c.seed, outcome.c.state, value.label("value"))
+        .select_from(trial.outerjoin(outcome))
+        .where(trial.c.study_id == transaction.study.study_id)
+        .order_by(trial.c.number)
+    )
+    return [
+        Existing(
+            row.configuration,
+            row.seed,
+            ended=row.state is not None,
+            value=sign * row.value if row.state == "COMPLETE" and row.value is not None else None,
+        )
+        for row in rows
+    ]
+
+
+def _metric_value(spec: Spec) -> sa.ColumnElement[Any]:
+    """The study's metric of a trial: its best epoch's or its last epoch's."""
+    if spec.replicates.of == "all":
+        return sa.null()
+    moment = outcome.c.best_epoch if spec.search.at == "best" else outcome.c.last_epoch
+    return (
+        sa.select(epoch.c[spec.search.metric])
+        .where(epoch.c.trial_id == trial.c.trial_id, epoch.c.epoch == moment)
+        .scalar_subquery()
+    )
+
+
+def _chosen_before(transaction: Transaction, configuration: int) -> dict[str, Value]:
+    return dict(
+        transaction.connection.execute(
+            sa.select(trial.c.chosen).where(
+                trial.c.study_id == transaction.study.study_id,
+                trial.c.configuration == configuration,
+                trial.c.seed == 0,
+            )
+        ).scalar_one()
+    )
+
+
+def _create(
+    transaction: Transaction, spec: Spec, assignment: Assignment, chosen: Mapping[str, Value]
+) -> Lease:
+    chosen = sampling.in_file_order(spec, chosen)
+    trial_id, number = add_trial(
+        transaction.storage,
+        transaction.study.study_id,
+        chosen,
+        sampling.distributions(spec),
+        {"seed": assignment.seed, "configuration": assignment.configuration},
+    )
+    transaction.connection.execute(
+        sa.insert(trial).values(
+            trial_id=trial_id,
+            study_id=transaction.study.study_id,
+            number=number,
+            configuration=assignment.configuration,
+            seed=assignment.seed,
+            chosen=chosen,
+        )
+    )
+    transaction.connection.execute(
+        sa.insert(lease).values(
+            trial_id=trial_id,
+            study_id=transaction.study.study_id,
+            state="held",
+            worker_id=transaction.worker_id,
+            token=1,
+            expires=in_seconds(transaction.timing.lease),
+        )
+    )
+    transaction.tell("created", f"trial {number}", trial_id)
+    return _lease(transaction, trial_id, 1)
+
+
+def _lease(transaction: Transaction, trial_id: int, token: int) -> Lease:
+    # Read back from the database, not from memory: what is stored is what is trained.
+    row = transaction.connection.execute(
+        sa.select(
+            trial,
+            sa.select(sa.func.count())
+            .where(epoch.c.trial_id == trial.c.trial_id)
+            .scalar_subquery()
+            .label("epochs"),
+        ).where(trial.c.trial_id == trial_id)
+    ).one()
+    spec = transaction.study.spec
+    return Lease(
+        trial_id=trial_id,
+        number=row.number,
+        configuration=row.configuration,
+        seed=row.seed,
+        chosen=sampling.in_file_order(spec, row.chosen),
+        token=token,
+        stored_epochs=row.epochs,
+    )
+
+
+def _complete_study(transaction: Transaction) -> Ended:
+    _close(transaction, "complete", "")
+    return Ended("complete", "")
+
+
+def _stop_for_hours(transaction: Transaction, spec: Spec) -> Ended:
+    reason = f"The budget of {spec.budget.hours:g} worker hours is spent."
+    _close(transaction, "stopped", reason)
+    return Ended("stopped", reason)
+
+
+def _close(transaction: Transaction, state: str, reason: str) -> None:
+    changed = transaction.connection.execute(
+        sa.update(study)
+        .where(study.c.study_id == transaction.study.study_id, study.c.state == "open")
+        .values(state=state, reason=reason)
+    )
+    if changed.rowcount:
+        transaction.tell(state, reason)

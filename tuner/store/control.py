@@ -1,0 +1,59 @@
+"""What a person may do to a stored study: reopen its failed trials."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from tuner.errors import UserError
+from tuner.store import endings, studies
+from tuner.store.database import Database
+from tuner.store.optuna_storage import Binding
+from tuner.store.studies import Study
+from tuner.store.tables import outcome, study, trial
+from tuner.store.transactions import Transaction
+
+NOBODY = 0
+"""The worker id of what a person does from the command line."""
+
+
+def retry(database: Database, binding: Binding, known: Study, numbers: Sequence[int]) -> list[int]:
+    """Open failed trials again under their own numbers, all or those given; return which."""
+    with database.transaction() as connection, binding.within(connection) as storage:
+        transaction = Transaction(connection, storage, known, NOBODY)
+        transaction.lock_study()
+        failed = _failed(connection, known)
+        wrong = sorted(set(numbers) - set(failed))
+        if wrong:
+            listed = ", ".join(map(str, wrong))
+            have = ", ".join(map(str, sorted(failed))) or "none"
+            raise UserError(
+                f"Not failed, so not retried: {listed}. Failed trials of {known.title}: {have}."
+            )
+        chosen = sorted(numbers or failed)
+        endings.reopen(transaction, [failed[number] for number in chosen], "retried")
+        if chosen or known.state != "complete":
+            _open(transaction)
+        return chosen
+
+
+def stop(database: Database, known: Study) -> None:
+    """Ask all workers of a study, wherever they are, to finish their epoch and leave."""
+    with database.transaction() as connection:
+        studies.set_state(connection, known, "stopped", "Stopped by `tuner stop`.")
+
+
+def _failed(connection: sa.Connection, known: Study) -> dict[int, int]:
+    rows = connection.execute(
+        sa.select(trial.c.number, trial.c.trial_id)
+        .select_from(trial.join(outcome))
+        .where(trial.c.study_id == known.study_id, outcome.c.state == "FAILED")
+    )
+    return {row.number: row.trial_id for row in rows}
+
+
+def _open(transaction: Transaction) -> None:
+    transaction.connection.execute(
+        sa.update(study)
+        .where(study.c.study_id == transaction.study.study_id)
+        .values(state="open", reason="", opened=sa.func.clock_timestamp())
+    )

@@ -1,0 +1,183 @@
+"""One database connection pool a process, and what to do when the server is away."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import psycopg2
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
+from tenacity.stop import stop_base
+
+from tuner.errors import DatabaseError, DatabaseUnreachableError, UserError
+from tuner.settings import Settings
+from tuner.store import address, embedded
+from tuner.store.address import Address
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CONNECTION: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+    "application_name": "tuner",
+}
+SERVER_SIDE = {
+    # A peer may wait this long for a lock before it gives up and tries again.
+    "lock_timeout": "15s",
+    # A worker frozen inside a transaction holds its locks no longer than this.
+    "idle_in_transaction_session_timeout": "10s",
+    "statement_timeout": "60s",
+}
+
+
+class Database:
+    """A PostgreSQL database, embedded or on a server, opened once a process."""
+
+    def __init__(self, where: Address, membership: embedded.Membership | None = None) -> None:
+        self.address = where
+        self._membership = membership
+        # The URL names the driver only: with the password in psycopg2's keyword
+        # arguments, no character of it needs quoting and no repr can show it.
+        self.engine = sa.create_engine(
+            "postgresql+psycopg2://",
+            creator=self.connect,
+            pool_size=2,
+            max_overflow=3,
+            pool_pre_ping=True,
+            pool_recycle=1800,
+        )
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """Open the database that the settings name; the embedded server is started if needed."""
+        if settings.embedded:
+            membership = embedded.join(settings.home)
+            return cls(membership.address, membership)
+        if settings.database_url is None:
+            return cls(address.libpq())
+        return cls(_with_password(address.parse(settings.database_url), settings.password_file))
+
+    def close(self) -> None:
+        """Close all connections and leave the embedded server, if this is one."""
+        self.engine.dispose()
+        if self._membership is not None:
+            self._membership.leave()
+
+    def __enter__(self) -> Self:
+        """Return the database itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the database."""
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Give a connection whose statements commit together, or not at all."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    def check(self) -> None:
+        """Raise DatabaseUnreachableError or DatabaseError unless the database answers now."""
+        try:
+            with self.engine.connect() as connection:
+                connection.execute(sa.text("SELECT 1"))
+        except DBAPIError as error:
+            raise self.explain(error) from None
+
+    def explain(self, error: BaseException) -> DatabaseError:
+        """Turn a driver's error into one for people; the password is not in it."""
+        cause = str(getattr(error, "orig", None) or error).strip()
+        password = self.address.parameters.get("password")
+        if password:
+            cause = cause.replace(password, "***")
+        where = self.address.masked
+        if isinstance(getattr(error, "orig", None), psycopg2.OperationalError):
+            return DatabaseUnreachableError(
+                f"The database at {where} cannot be reached.\n  {cause}\n"
+                "Check that the server runs and the address is right (`tuner db status`)."
+            )
+        return DatabaseError(f"The database at {where} refused.\n  {cause}")
+
+    def connect(self) -> Any:
+        """Open one connection, with timeouts that keep a lost server from holding us."""
+        options = " ".join(f"-c {name}={value}" for name, value in SERVER_SIDE.items())
+        arguments = {**CONNECTION, **self.address.parameters}
+        arguments["options"] = f"{arguments.get('options', '')} {options}".strip()
+        return psycopg2.connect("", **arguments)
+
+
+def _with_password(where: Address, file: Path | None) -> Address:
+    if file is None or "password" in where.parameters:
+        return where
+    try:
+        password = file.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise UserError(
+            f"TUNER_DATABASE_PASSWORD_FILE names {file}, which cannot be read: {error.strerror}."
+        ) from None
+    return Address({**where.parameters, "password": password})
+
+
+def is_outage(error: BaseException) -> bool:
+    """Tell whether an error may pass when the same transaction is tried again.
+
+    Optuna wraps the driver's error, and a lost connection shows itself in many
+    types (FACTS: OperationalError, InterfaceError, PendingRollbackError and
+    plain DatabaseError from a rollback), so the chain of causes is walked.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, PendingRollbackError):
+            return True
+        if isinstance(seen, DBAPIError) and _passes(seen):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _passes(error: DBAPIError) -> bool:
+    original = error.orig
+    if isinstance(original, psycopg2.OperationalError | psycopg2.InterfaceError):
+        return True
+    # A rollback on a dead connection raises the bare class, without an SQLSTATE.
+    return type(original) is psycopg2.DatabaseError or error.connection_invalidated
+
+
+def patiently(
+    work: Callable[[], T], *, stop: stop_base, before_sleep: Callable[[BaseException], None]
+) -> T:
+    """Run a transaction until the database lets it through, or `stop` says enough.
+
+    The work must be safe to repeat when its commit went through but the answer
+    was lost; every transaction of the ledger is.
+    """
+
+    def tell(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if error is not None:
+            before_sleep(error)
+
+    retrying = Retrying(
+        retry=retry_if_exception(is_outage),
+        wait=wait_random_exponential(multiplier=0.1, max=3.0),
+        stop=stop,
+        before_sleep=tell,
+        reraise=True,
+    )
+    return retrying(work)

@@ -1,0 +1,241 @@
+"""The PostgreSQL server that tuner brings along: joining it, and looking after it.
+
+Whoever uses the server holds the *clients' lock* shared; the kernel drops it when
+a process dies. A keeper (`tuner.store.keeper`) holds the *server's lock* and
+stops the server when the clients' lock is free. A client that finds the server's
+lock free takes it and hands it to a keeper that it starts: of any number of
+simultaneous first clients exactly one does.
+"""
+
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from tuner.errors import DatabaseError, DatabaseUnreachableError, MachineError, UserError
+from tuner.store import embedded_places, embedded_postmaster
+from tuner.store.address import Address
+from tuner.store.embedded_cluster import DATABASE, USER
+from tuner.store.embedded_locks import FileLock
+from tuner.store.embedded_places import PORT, Places
+from tuner.store.embedded_postmaster import wait_until
+from tuner.store.embedded_status import ServerStatus, client_pids, keeper_pid, status
+
+__all__ = ["Membership", "ServerStatus", "erase", "join", "start", "status", "stop"]
+
+# Long enough for a crash recovery or a slow shutdown; a first start takes one second.
+_PATIENCE_SECONDS = 120.0
+_POLL_SECONDS = 0.02
+_KEEPER_ATTEMPTS = 3
+# Where `tuner` is imported from: the keeper finds it there, installed or not.
+_CODE = Path(__file__).resolve().parents[2]
+
+
+class Membership:
+    """A process's share in the server: while it is held, the server runs."""
+
+    def __init__(self, address: Address, lock: FileLock) -> None:
+        self.address = address
+        self._lock = lock
+
+    def leave(self) -> None:
+        """Give up the share; the last one to do so lets the server stop."""
+        self._lock.close()
+
+    def __enter__(self) -> "Membership":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.leave()
+
+
+def join(home: Path) -> Membership:
+    """Make sure that the server of `home` runs, and keep it running until left."""
+    embedded_places.make_home(home)
+    home = home.resolve()
+    clients = FileLock(home / "clients.lock")
+    try:
+        # Held alone by a keeper that is stopping the server: it will be gone soon.
+        if not wait_until(clients.try_shared, _PATIENCE_SECONDS):
+            raise DatabaseUnreachableError(
+                f"The embedded database in {home} is being stopped, and that takes very long. "
+                f"See {home / 'server.log'}, and try again."
+            )
+        places = _ensure_running(home)
+        return Membership(_address(places), clients)
+    except BaseException:
+        clients.close()
+        raise
+
+
+def start(home: Path) -> Membership:
+    """Make the server run without clients until `stop`; the share is the caller's to leave."""
+    embedded_places.make_home(home)
+    os.close(embedded_places.open_private(home.resolve() / "pinned", os.O_WRONLY))
+    return join(home)
+
+
+def stop(home: Path, force: bool = False) -> bool:
+    """Stop the server, unless somebody uses it; return whether one was running.
+
+    With `force` those who use it lose their sessions.
+    """
+    places = embedded_places.find(home)
+    if places is None:
+        return False
+    places.pin.unlink(missing_ok=True)
+    with FileLock(places.home / "clients.lock") as clients:
+        if not force:
+            _wait_for_nobody(places, clients)
+        return _stop(places)
+
+
+def erase(home: Path) -> None:
+    """Stop the server, used or not, and remove its data for good, wherever they are."""
+    places = embedded_places.find(home)
+    if places is None:
+        return
+    stop(home, force=True)
+    for folder in (places.root, places.socket):
+        shutil.rmtree(folder, ignore_errors=True)
+    (places.home / "elsewhere").unlink(missing_ok=True)
+
+
+def _ensure_running(home: Path) -> Places:
+    """Return once the server accepts sessions and has a keeper, ours or another's."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    silent = 0
+    while time.monotonic() < deadline:
+        report_fd = _start_keeper(home)
+        if report_fd is not None and not _hear(report_fd, deadline):
+            silent += 1
+        if silent == _KEEPER_ATTEMPTS:
+            raise DatabaseError(
+                f"The database's keeper process died without a word, {silent} times; the end of "
+                f"{home / 'server.log'} may say why."
+            )
+        places = embedded_places.find(home)
+        if places is not None and embedded_postmaster.is_ready(places):
+            return places
+        time.sleep(_POLL_SECONDS)
+    raise DatabaseUnreachableError(
+        f"The embedded database in {home} did not start within {_PATIENCE_SECONDS:.0f} seconds. "
+        f"See {home / 'server.log'}; it may still be recovering, or be kept by another machine."
+    )
+
+
+def _start_keeper(home: Path) -> int | None:
+    """Start a keeper if there is none; return the pipe on which it reports its start.
+
+    The lock goes to the keeper with its descriptor: at no time could another
+    client take it, and if we die on the way it is free again.
+    """
+    with FileLock(home / "server.lock") as server:
+        if not server.try_alone():
+            return None
+        embedded_places.settle(home)
+        report_fd, its_end = os.pipe()
+        log_fd = embedded_places.open_private(home / "server.log", os.O_WRONLY | os.O_APPEND)
+        try:
+            # This returns as soon as the program has detached itself (a second fork).
+            subprocess.run(
+                [sys.executable, "-m", "tuner.store.keeper", home, str(server.fd), str(its_end)],
+                stdin=subprocess.DEVNULL,
+                stdout=log_fd,
+                stderr=log_fd,
+                pass_fds=(server.fd, its_end),
+                start_new_session=True,
+                cwd=_CODE,
+                check=False,
+            )
+        finally:
+            os.close(its_end)
+            os.close(log_fd)
+        return report_fd
+
+
+def _hear(report_fd: int, deadline: float) -> bool:
+    """Wait for the keeper's word; raise its fault here, or return whether it said anything."""
+    with os.fdopen(report_fd, "rb") as pipe, selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        if not selector.select(max(0.0, deadline - time.monotonic())):
+            return True  # slow, not dead
+        line = pipe.readline()
+    if not line:
+        return False
+    fault: dict[str, str] = json.loads(line)
+    if fault:
+        kind = MachineError if fault["error"] == MachineError.__name__ else DatabaseError
+        raise kind(fault["message"])
+    return True
+
+
+def _address(places: Places) -> Address:
+    try:
+        password = places.password_file.read_text()
+    except OSError as error:
+        raise MachineError(
+            f"The password of the embedded database cannot be read from {places.password_file}: "
+            f"{error.strerror}. Run `tuner db stop`; the next start makes a new one."
+        ) from error
+    return Address(
+        {
+            "host": str(places.socket),
+            "port": PORT,
+            "user": USER,
+            "password": password,
+            "dbname": DATABASE,
+        }
+    )
+
+
+def _wait_for_nobody(places: Places, clients: FileLock) -> None:
+    """Take the clients' lock alone, or say who uses the server."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not clients.try_alone():
+        users = client_pids(places)
+        if users or time.monotonic() > deadline:
+            who = ", ".join(str(pid) for pid in users) or "unknown"
+            raise UserError(
+                f"The database in {places.home} is in use (processes: {who}). It stops by "
+                "itself when they have ended; `tuner db stop --force` stops it under them."
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _stop(places: Places) -> bool:
+    """Tell the keeper to stop, or where there is none stop the server ourselves.
+
+    Only the keeper found now is waited for: by force, a newcomer may have started
+    another before we look again, and that one is not ours to stop.
+    """
+    running = embedded_postmaster.find(places.data) is not None
+    keeper = keeper_pid(places)
+    if keeper is not None:
+        with suppress(ProcessLookupError):
+            os.kill(keeper, signal.SIGTERM)
+        if wait_until(lambda: keeper_pid(places) != keeper, _PATIENCE_SECONDS):
+            return True
+        raise DatabaseError(
+            f"The embedded database in {places.home} does not stop (keeper process {keeper}); "
+            f"see {places.log}."
+        )
+    with FileLock(places.home / "server.lock") as server:
+        left = embedded_postmaster.find(places.data) if server.try_alone() else None
+        if left is not None and not left.stop():
+            raise DatabaseError(
+                f"The embedded PostgreSQL (process {left.pid}) does not stop; see {places.log}."
+            )
+    return running

@@ -1,0 +1,135 @@
+"""A data folder: made whole or not at all, and only used by the version that wrote it."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from tuner.errors import DatabaseError, MachineError
+from tuner.store.binaries import MAJOR, Binaries
+from tuner.store.embedded_places import Places, open_private
+
+USER = "tuner"
+DATABASE = "tuner"
+# Programs of the server see nothing of the caller's environment: no passwords,
+# no PG variables, no library paths. A given TZ spares initdb a search of all zones.
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+_DRAFT = "draft-"
+
+
+def ensure(places: Places, binaries: Binaries) -> None:
+    """Make the data folder if there is none; refuse one that another major version wrote."""
+    made = places.data.exists()
+    if made:
+        check_version(places.data)
+    if not places.password_file.exists():
+        _draw_password(places, binaries if made else None)
+    if not made:
+        _make(places, binaries)
+
+
+def check_version(data: Path) -> None:
+    """Refuse a data folder that this major version of PostgreSQL cannot read."""
+    file = data / "PG_VERSION"
+    try:
+        found = file.read_text().strip()
+    except OSError as error:
+        raise DatabaseError(
+            f"The folder {data} is not a PostgreSQL data folder: {file.name} cannot be read "
+            f"({error.strerror}). Move the folder away, and a new database is made."
+        ) from error
+    if found != str(MAJOR):
+        raise DatabaseError(
+            f"The data in {data} were written by PostgreSQL {found}, and this tuner brings "
+            f"PostgreSQL {MAJOR}. With the tuner that wrote them run `tuner db dump -o old.dump`; "
+            f"then move {data} away, and with this one run `tuner db restore old.dump`."
+        )
+
+
+def _make(places: Places, binaries: Binaries) -> None:
+    """Fill a draft and rename it, so that a death midway leaves nothing half-made."""
+    for leftover in places.root.glob(_DRAFT + "*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=places.root))
+    try:
+        _fill(draft, places, binaries)
+        (draft / "data").rename(places.data)
+        _sync_folder(places.root)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _draw_password(places: Places, binaries: Binaries | None) -> None:
+    """Draw a password, make it known to a server that exists already, and keep it.
+
+    The file appears last: a death before that leads here again.
+    """
+    password = secrets.token_hex(24)
+    if binaries:
+        _single_user(places, binaries, places.data, f"ALTER ROLE {USER} PASSWORD '{password}'")
+    draft = places.home / "password.new"
+    draft.unlink(missing_ok=True)
+    with os.fdopen(open_private(draft, os.O_WRONLY | os.O_EXCL), "w") as file:
+        file.write(password)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(places.password_file)
+
+
+def _fill(draft: Path, places: Places, binaries: Binaries) -> None:
+    """Make a cluster with our database in it, synced to disk once at the end."""
+    password = draft / "password"
+    password.touch(0o600)
+    password.write_text(places.password_file.read_text())
+    if places.account:
+        for path in (draft, password):
+            os.chown(path, places.account.uid, places.account.gid, follow_symlinks=False)
+    data = draft / "data"
+    initdb = [binaries.program("initdb"), "-D", str(data)]
+    identity = ["-U", USER, "--pwfile", str(password), "--auth=scram-sha-256"]
+    words = ["--encoding=UTF8", "--locale=C"]
+    _run([*initdb, *identity, *words, "--no-sync", "--no-instructions"], places)
+    password.unlink()
+    _single_user(places, binaries, data, f"CREATE DATABASE {DATABASE} STRATEGY FILE_COPY")
+    _run([*initdb, "--sync-only"], places)
+
+
+def _single_user(places: Places, binaries: Binaries, data: Path, statement: str) -> None:
+    """Run a statement without a server; a failed one fails the program."""
+    postgres = [binaries.program("postgres"), "--single", "-D", str(data)]
+    settings = ["-c", "exit_on_error=on", "-c", "log_checkpoints=off", "template1"]
+    _run([*postgres, *settings], places, statement + ";\n")
+
+
+def _run(command: list[str], places: Places, text: str = "") -> None:
+    done = subprocess.run(
+        command,
+        input=text,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        cwd=places.root,
+        env=ENVIRONMENT,
+        umask=0o077,
+        check=False,
+        **(places.account.options() if places.account else {}),
+    )
+    if done.returncode != 0:
+        said = "\n".join(f"  {line}" for line in done.stdout.strip().splitlines()[-8:])
+        raise MachineError(
+            f"The database could not be made in {places.root}: {Path(command[0]).name} failed "
+            f"(status {done.returncode}). It said:\n{said}\nFree disk space or mend permissions, "
+            "and try again; nothing half-made was left."
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the folder's entries to disk, so that a rename in it outlives a power cut."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

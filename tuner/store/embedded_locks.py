@@ -1,0 +1,79 @@
+"""Locks that the kernel drops when their holders die, however they die."""
+
+import errno
+import fcntl
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+
+from tuner.store.embedded_places import open_private
+
+_POLL_SECONDS = 0.02
+
+
+class FileLock:
+    """A flock on a file of its own; closing the descriptor, or death, releases it.
+
+    The descriptor is closed in programs that this process starts, unless it is
+    handed to one on purpose: then the lock lives as long as any of them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = open_private(path, os.O_RDWR)
+
+    @classmethod
+    def inherited(cls, path: Path, fd: int) -> "FileLock":
+        """Return the lock that the process which started this one handed to it."""
+        lock = cls.__new__(cls)
+        lock.path, lock.fd = path, fd
+        os.set_inheritable(fd, False)
+        return lock
+
+    def try_shared(self) -> bool:
+        """Take the lock beside other sharers, unless somebody has it alone."""
+        return self._try(fcntl.LOCK_SH)
+
+    def try_alone(self) -> bool:
+        """Take the lock alone, unless anybody has it."""
+        return self._try(fcntl.LOCK_EX)
+
+    def wait_alone(self, seconds: float) -> bool:
+        """Take the lock alone, waiting for others to leave it at most so long."""
+        deadline = time.monotonic() + seconds
+        while not self.try_alone():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
+    def release(self) -> None:
+        """Let others have the lock; the file stays open."""
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Give up the lock, unless another process shares the descriptor."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> "FileLock":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _try(self, mode: int) -> bool:
+        try:
+            fcntl.flock(self.fd, mode | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            return False
+        return True

@@ -1,0 +1,261 @@
+"""Where the embedded server keeps its things, and as whom it runs."""
+
+import hashlib
+import os
+import pwd
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import MachineError
+
+SYSTEM_FOLDER = Path("/var/lib/tuner")
+SHORT_FOLDER = Path("/tmp")  # noqa: S108 - a folder of our own in it, checked before use
+PORT = "5432"
+# A socket's path must fit sockaddr_un: 107 bytes on Linux, 103 on macOS.
+_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+_SOCKET_NAME = f".s.PGSQL.{PORT}"
+# libpq reads a comma as a list of hosts, the server reads quotes and spaces.
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+=@~-]+")
+
+
+@dataclass(frozen=True)
+class Account:
+    """An unprivileged user that root runs the server as."""
+
+    name: str
+    uid: int
+    gid: int
+
+    def options(self) -> dict[str, Any]:
+        """Return the keywords that make `subprocess` run a program as this user."""
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Every path of one embedded server; the locks and the password stay in `home`."""
+
+    home: Path
+    root: Path
+    """Holds the data; belongs to the server's account alone."""
+    account: Account | None
+    """None where the server runs as whoever starts it."""
+
+    @property
+    def data(self) -> Path:
+        """PostgreSQL's data folder."""
+        return self.root / "data"
+
+    @property
+    def log(self) -> Path:
+        """What the server and its keeper have to say."""
+        return self.home / "server.log"
+
+    @property
+    def password_file(self) -> Path:
+        """The server's password, readable by the owner of `home` only."""
+        return self.home / "password"
+
+    @property
+    def pin(self) -> Path:
+        """Exists while the server is to run without clients."""
+        return self.home / "pinned"
+
+    @property
+    def socket(self) -> Path:
+        """The folder of the server's socket, short enough for the system's limit."""
+        near = self.root / "socket"
+        length = len(os.fsencode(near / _SOCKET_NAME))
+        if length <= _SOCKET_BYTES and _PLAIN_PATH.fullmatch(str(near)):
+            return near
+        uid = self.account.uid if self.account else os.geteuid()
+        return SHORT_FOLDER / f"tuner-{uid}-{_hash(self.root)}"
+
+    @property
+    def socket_file(self) -> Path:
+        """The server's socket itself."""
+        return self.socket / _SOCKET_NAME
+
+
+def find(home: Path) -> Places | None:
+    """Return the places of a server that was set up under `home`, or None; changes nothing."""
+    home = home.resolve()
+    elsewhere = home / "elsewhere"
+    try:
+        root = Path(elsewhere.read_text()) if elsewhere.exists() else home / "postgres"
+        owner = root.stat().st_uid
+    except FileNotFoundError:
+        return None
+    except PermissionError as error:
+        raise _not_ours(home, error) from error
+    return Places(home, root, _account_of(root, owner))
+
+
+def settle(home: Path) -> Places:
+    """Make the places under `home`, or elsewhere if the server could not reach them there.
+
+    The caller holds the server's lock, so that nobody settles at the same time.
+    """
+    make_home(home)
+    return find(home) or _settle_anew(home.resolve())
+
+
+def make_home(home: Path) -> None:
+    """Create the home folder, invisible to git, if it is missing."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        ignore = home / ".gitignore"
+        if not ignore.exists():
+            with os.fdopen(open_private(ignore, os.O_WRONLY), "w") as file:
+                file.write("*\n")
+    except OSError as error:
+        raise MachineError(
+            f"The folder {home} cannot be used: {error.strerror}. Set TUNER_HOME to a folder that "
+            "you can write to, or give a server with --database URL."
+        ) from error
+
+
+def account_for(home: Path) -> Account | None:
+    """Return whom a new server runs as: for root the home's owner, or an account made for it."""
+    if os.geteuid() != 0:
+        return None
+    owner = home.stat() if home.exists() else None
+    if owner is not None and owner.st_uid != 0:
+        return Account(name_of(owner.st_uid), owner.st_uid, owner.st_gid)
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(name, entry.pw_uid, entry.pw_gid)
+    raise MachineError(
+        "PostgreSQL does not run as root, and there is neither an account `postgres` nor `nobody` "
+        "to run it as. Run tuner as another user, or give a server with --database URL."
+    )
+
+
+def name_of(uid: int) -> str:
+    """Return the user's name, or the number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Open a file of `home`, made for its owner only; a symbolic link is refused.
+
+    Root may be working in another user's home: what it makes there is handed to
+    that user, and a link planted there leads it nowhere.
+    """
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise _not_ours(path.parent, error) from error
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+    return fd
+
+
+def make_socket_folder(places: Places) -> None:
+    """Make the socket's folder and check that nobody else can have made it."""
+    folder = places.socket
+    uid = places.account.uid if places.account else os.geteuid()
+    if not folder.is_symlink() and not folder.exists():
+        folder.mkdir(0o700)
+        if places.account:
+            os.chown(folder, places.account.uid, places.account.gid, follow_symlinks=False)
+    found = folder.lstat()
+    if folder.is_symlink() or found.st_uid != uid or found.st_mode & 0o777 != 0o700:
+        raise MachineError(
+            f"The folder {folder} is needed for the database's socket, but is not a private "
+            f"folder of user {uid}. Remove it, or set TUNER_HOME to a shorter path."
+        )
+
+
+def make_system_folder() -> None:
+    """Create /var/lib/tuner, which everyone may pass through, if it is missing."""
+    try:
+        if not SYSTEM_FOLDER.exists():
+            SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+            SYSTEM_FOLDER.chmod(0o755)
+    except OSError as error:
+        raise MachineError(
+            f"The folder {SYSTEM_FOLDER} cannot be made: {error.strerror}. It is needed because "
+            "PostgreSQL does not run as root, and its account cannot reach the folders in use. "
+            "Set TUNER_HOME to a folder that every user can reach."
+        ) from error
+
+
+def _settle_anew(home: Path) -> Places:
+    account = account_for(home)
+    if account is not None and not _reaches(account, home):
+        return _settle_elsewhere(home, account)
+    root = home / "postgres"
+    root.mkdir(0o700, exist_ok=True)
+    if account is not None:
+        os.chown(root, account.uid, account.gid, follow_symlinks=False)
+    return Places(home, root, account)
+
+
+def _settle_elsewhere(home: Path, account: Account) -> Places:
+    """Make a folder outside `home` and leave a note in either that names the other.
+
+    The folder is new even if one for the same path exists: that one belongs to a
+    home that was deleted or moved, and its data must not reappear in this one.
+    """
+    make_system_folder()
+    root = Path(tempfile.mkdtemp(prefix=f"data-{_hash(home)}-", dir=SYSTEM_FOLDER))
+    (root / "home").write_text(f"{home}\n")
+    os.chown(root, account.uid, account.gid, follow_symlinks=False)
+    note = home / "elsewhere.new"
+    note.write_text(str(root))
+    note.replace(home / "elsewhere")
+    return Places(home, root, account)
+
+
+def _account_of(root: Path, owner: int) -> Account | None:
+    if os.geteuid() == 0:
+        return Account(name_of(owner), owner, root.stat().st_gid)
+    if owner != os.geteuid():
+        raise MachineError(
+            f"The database in {root} belongs to the user {name_of(owner)}, and you are "
+            f"{name_of(os.geteuid())}. Run tuner as that user, or set TUNER_HOME to another folder."
+        )
+    return None
+
+
+def _reaches(account: Account, folder: Path) -> bool:
+    """Whether `account` can enter the folder, found by entering it."""
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-c", 'cd -- "$0"', str(folder)],
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            check=False,
+            **account.options(),
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MachineError(
+            f"PostgreSQL does not run as root, and a program cannot be run as the account "
+            f"{account.name}: {error}. Run tuner as another user, or give a server with "
+            "--database URL."
+        ) from error
+    return done.returncode == 0
+
+
+def _not_ours(folder: Path, error: OSError) -> MachineError:
+    return MachineError(
+        f"The folder {folder} cannot be used: {error.strerror} ({error.filename}). Run tuner as "
+        "the user that it belongs to, or set TUNER_HOME to another folder."
+    )
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]

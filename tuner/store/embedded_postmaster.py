@@ -1,0 +1,166 @@
+"""The server process itself: finding it, starting it, stopping it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.errors import MachineError
+from tuner.store.binaries import Binaries
+from tuner.store.embedded_cluster import ENVIRONMENT
+from tuner.store.embedded_locks import FileLock
+from tuner.store.embedded_places import PORT, Places, make_socket_folder
+
+_POLL_SECONDS = 0.02
+# A server whose keeper died ends its sessions by itself within moments.
+_ORPHANS_SECONDS = 10.0
+_FAST_SECONDS, _IMMEDIATE_SECONDS = 60.0, 10.0
+
+SETTINGS = {
+    "listen_addresses": "",
+    "port": PORT,
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "max_wal_size": "256MB",
+    "jit": "off",  # compiling costs more than our short statements
+    "io_method": "sync",  # the default keeps three more processes
+    "max_parallel_workers_per_gather": "0",  # containers give /dev/shm only 64 MB
+    "huge_pages": "off",
+    "wal_level": "minimal",  # nobody replicates an embedded server
+    "max_wal_senders": "0",
+    "max_logical_replication_workers": "0",
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    "log_line_prefix": "%m [%p] ",
+    "log_checkpoints": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+
+@dataclass(frozen=True)
+class Postmaster:
+    """A running server: our own child, or one that an earlier keeper left behind."""
+
+    pid: int
+    data: Path
+    child: "subprocess.Popen[bytes] | None" = None
+
+    def alive(self) -> bool:
+        """Whether the server still runs."""
+        if self.child is not None:
+            return self.child.poll() is None
+        return _is_postmaster(self.pid, self.data)
+
+    def stop(self) -> bool:
+        """End sessions and stop, the hard way if it must be; return whether it stopped."""
+        for how, seconds in ((signal.SIGINT, _FAST_SECONDS), (signal.SIGQUIT, _IMMEDIATE_SECONDS)):
+            with suppress(ProcessLookupError):
+                if self.alive():
+                    os.kill(self.pid, how)
+            if wait_until(lambda: not self.alive(), seconds):
+                return True
+        return False
+
+
+def find(data: Path) -> Postmaster | None:
+    """Return the server that runs on `data`; a stale pid file does not deceive it."""
+    lines = _pid_lines(data)
+    pid = int(lines[0]) if lines and lines[0].isdigit() else 0
+    return Postmaster(pid, data) if pid and _is_postmaster(pid, data) else None
+
+
+def is_ready(places: Places) -> bool:
+    """Whether a server listens on the socket and says that it accepts sessions.
+
+    Listening alone would not do (recovery), nor would the pid file (stale after
+    a power cut); a server writes the file anew before it listens.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(places.socket_file))
+        except OSError:
+            return False
+    lines = _pid_lines(places.data)
+    return len(lines) > 7 and lines[7].strip() == "ready"
+
+
+def launch(places: Places, binaries: Binaries, log_fd: int) -> Postmaster:
+    """Start a server where none runs; it is not ready yet."""
+    with FileLock(places.home / "postmaster.lock") as lock:
+        # Every process of a server inherits this lock, so holding it alone means
+        # that not even an orphaned session of an earlier server is left, and then
+        # whatever its pid file says, also of a pid that now is someone else's.
+        if not lock.wait_alone(_ORPHANS_SECONDS):
+            raise MachineError(
+                f"Processes of an earlier PostgreSQL on {places.data} are still ending. "
+                "Try again in a moment."
+            )
+        (places.data / "postmaster.pid").unlink(missing_ok=True)
+        _renew_socket_folder(places)
+        child = subprocess.Popen(
+            _command(places, binaries),
+            stdin=subprocess.DEVNULL,
+            stdout=log_fd,
+            stderr=log_fd,
+            cwd="/",
+            env=ENVIRONMENT,
+            umask=0o077,
+            pass_fds=(lock.fd,),
+            **(places.account.options() if places.account else {}),
+        )
+    return Postmaster(child.pid, places.data, child)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
+    """Wait for a condition at most so long; return whether it came to hold."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def _command(places: Places, binaries: Binaries) -> list[str]:
+    options = [
+        word
+        for name, value in {**SETTINGS, "unix_socket_directories": str(places.socket)}.items()
+        for word in ("-c", f"{name}={value}")
+    ]
+    return [binaries.program("postgres"), "-D", str(places.data), *options]
+
+
+def _renew_socket_folder(places: Places) -> None:
+    """Start from an empty folder: a left-over lock in it may name a pid that lives again."""
+    make_socket_folder(places)
+    for leftover in places.socket.iterdir():
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+
+
+def _pid_lines(data: Path) -> list[str]:
+    try:
+        return (data / "postmaster.pid").read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _is_postmaster(pid: int, data: Path) -> bool:
+    """Whether that process is alive and works in our data folder, as only a server does."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and data.samefile(process.cwd())
+    except (psutil.Error, OSError):
+        return False

@@ -1,0 +1,96 @@
+"""What can be known of the embedded server without joining it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuner.store import embedded_places, embedded_postmaster
+from tuner.store.binaries import locate_for
+from tuner.store.embedded_places import Places
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """The state of one embedded server and where its things are."""
+
+    running: bool
+    pid: int | None
+    keeper: int | None
+    """The process that stops the server; None beside a running server until the next join."""
+    pinned: bool
+    """Whether it runs without clients, until `tuner db stop`."""
+    version: str
+    """Of the programs; the data are of the same major version."""
+    home: Path
+    data: Path | None
+    """None while no database was made. Outside `home` where its account cannot reach that."""
+    binaries: Path
+    socket: Path | None
+    log: Path
+    account: str
+    """Whom the server runs as."""
+    clients: tuple[int, ...]
+    """Processes that hold the server, as far as this user may see them."""
+    bytes_on_disk: int
+
+
+def status(home: Path) -> ServerStatus:
+    """Return what is known of the server of `home`; nothing is created or started."""
+    places = embedded_places.find(home)
+    made = places is not None and places.data.exists()
+    account = places.account if places else embedded_places.account_for(home)
+    binaries = locate_for(account)
+    running = embedded_postmaster.find(places.data) if places else None
+    return ServerStatus(
+        running=running is not None,
+        pid=running.pid if running else None,
+        keeper=keeper_pid(places) if places else None,
+        pinned=places is not None and places.pin.exists(),
+        version=binaries.version,
+        home=home.resolve(),
+        data=places.data if places and made else None,
+        binaries=binaries.folder,
+        socket=places.socket if places else None,
+        log=home.resolve() / "server.log",
+        account=embedded_places.name_of(account.uid if account else os.geteuid()),
+        clients=client_pids(places) if places else (),
+        bytes_on_disk=_size(places.root) if places else 0,
+    )
+
+
+def keeper_pid(places: Places) -> int | None:
+    """Return the process that keeps the server, verified to be a keeper."""
+    import psutil
+
+    try:
+        pid = int((places.home / "server.lock").read_text())
+        words = psutil.Process(pid).cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return None
+    return pid if "tuner.store.keeper" in words and str(places.home) in words else None
+
+
+def client_pids(places: Places) -> tuple[int, ...]:
+    """Return the processes that have the clients' lock open, but for the keeper and ourselves."""
+    import psutil
+
+    lock = str(places.home / "clients.lock")
+    ours = {os.getpid(), keeper_pid(places)}
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid not in ours and any(f.path == lock for f in process.open_files()):
+                found.append(process.pid)
+        except (psutil.Error, OSError):
+            continue  # ended meanwhile, or not ours to look at
+    return tuple(sorted(found))
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.lstat().st_size
+        except OSError:
+            continue  # the server removes files while we look
+    return total

@@ -1,0 +1,309 @@
+"""How trials end: complete, pruned, failed for good, or given back; and the brake."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import sqlalchemy as sa
+from optuna.trial import TrialState
+from sqlalchemy.dialects.postgresql import insert
+
+from tuner.records import METRICS, Dataset, Epoch, Figures, Predictions, Result, Setup, Value
+from tuner.store.leases import Lease, Verdict
+from tuner.store.optuna_storage import end_trial, reopen_trials
+from tuner.store.tables import (
+    dataset,
+    epoch,
+    event,
+    label,
+    lease,
+    outcome,
+    prediction,
+    study,
+    trial,
+)
+from tuner.store.transactions import Transaction
+
+BRAKE_TRIALS = 3
+"""So many trials failing for one reason, before any succeeds, pause the study."""
+REASON_LIMIT = 2000
+"""Characters of a reason that are kept; the rest is in the attempt's output."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a trial ended, and what is known of it then."""
+
+    state: str
+    reason: str
+    setup: Setup | None
+    best: Figures | None
+    last: Figures | None
+
+
+def complete(
+    transaction: Transaction, held: Lease, setup: Setup, data: Dataset, result: Result
+) -> None:
+    """End a trial that ran to its end."""
+    if transaction.hold(held) == "ended":
+        return  # the commit went through before, and only its answer was lost
+    curve = _curve(transaction, held.trial_id)
+    assert len(curve) == curve[-1].epoch == result.last.epoch, "a curve must be whole to complete"
+    _keep_dataset(transaction, data)
+    for one in result.predictions:
+        _keep_prediction(transaction, held.trial_id, one)
+    _end(transaction, held, Ending("COMPLETE", "", setup, result.best, result.last), curve)
+
+
+def prune(transaction: Transaction, held: Lease, setup: Setup, reason: str) -> None:
+    """End a trial before its last epoch."""
+    if transaction.hold(held) == "ended":
+        return
+    curve = _curve(transaction, held.trial_id)
+    best, last = _figures(curve, transaction.study.spec.search.metric)
+    _end(transaction, held, Ending("PRUNED", reason, setup, best, last), curve)
+
+
+def fail_attempt(transaction: Transaction, held: Lease, reason: str) -> Verdict:
+    """Note an attempt that failed: the trial goes back, fails for good, or trips the brake."""
+    transaction.lock_study()
+    if transaction.hold(held) == "ended":
+        return "failed"
+    reason = _storable(reason)
+    transaction.tell("attempt failed", reason, held.trial_id)
+    strikes = transaction.connection.execute(
+        sa.update(lease)
+        .where(lease.c.trial_id == held.trial_id)
+        .values(strikes=lease.c.strikes + 1)
+        .returning(lease.c.strikes)
+    ).scalar_one()
+    verdict: Verdict = "again"
+    if strikes >= transaction.study.spec.limits.attempts:
+        fail_for_good(transaction, held.trial_id, held.token, reason)
+        verdict = "failed"
+    else:
+        _release(transaction, held.trial_id)
+    return "paused" if _brake(transaction, reason) else verdict
+
+
+def fail_for_good(transaction: Transaction, trial_id: int, token: int, reason: str) -> None:
+    """End a trial as FAILED; only `tuner retry` opens it again."""
+    curve = _curve(transaction, trial_id)
+    best, last = _figures(curve, transaction.study.spec.search.metric)
+    _keep_outcome(transaction, trial_id, token, Ending("FAILED", reason, None, best, last))
+    end_trial(transaction.storage, trial_id, TrialState.FAIL, None, {"reason": reason})
+    _close_lease(transaction, trial_id)
+    transaction.tell("failed", reason, trial_id)
+
+
+def give_back(transaction: Transaction, held: Lease, why: str) -> None:
+    """Release a trial at once; no attempt is counted."""
+    if transaction.hold(held) == "ended":
+        return
+    _release(transaction, held.trial_id)
+    transaction.tell("given back", why, held.trial_id)
+
+
+def reopen(transaction: Transaction, trial_ids: Sequence[int], why: str) -> None:
+    """Open failed trials again under their own numbers, with a clean record of attempts."""
+    if not trial_ids:
+        return
+    reopen_trials(transaction.connection, trial_ids)
+    transaction.connection.execute(sa.delete(outcome).where(outcome.c.trial_id.in_(trial_ids)))
+    transaction.connection.execute(
+        sa.update(lease).where(lease.c.trial_id.in_(trial_ids)).values(state="released", strikes=0)
+    )
+    for trial_id in trial_ids:
+        transaction.tell("reopened", why, trial_id)
+
+
+def _brake(transaction: Transaction, reason: str) -> bool:
+    """Pause the study if its trials only ever fail, and always for the same reason."""
+    spec = transaction.study.spec
+    here = event.c.study_id == transaction.study.study_id
+    opened = sa.select(study.c.opened).where(study.c.study_id == transaction.study.study_id)
+    failures = transaction.connection.execute(
+        sa.select(event.c.trial_id, event.c.text)
+        .where(here, event.c.kind == "attempt failed")
+        .where(event.c.happened > opened.scalar_subquery())
+    ).all()
+    alike = {row.trial_id for row in failures if row.text == reason}
+    if len(alike) < min(BRAKE_TRIALS, spec.total_trials) or len(failures) < BRAKE_TRIALS:
+        return False
+    if {row.text for row in failures} != {reason} or _any_success(transaction):
+        return False
+    failed = transaction.connection.execute(
+        sa.select(outcome.c.trial_id).where(
+            outcome.c.trial_id.in_(alike), outcome.c.state == "FAILED"
+        )
+    ).scalars()
+    reopen(transaction, list(failed), "given back by the brake")
+    told = f"{len(alike)} trials failed alike, and none succeeded: {reason}"
+    transaction.connection.execute(
+        sa.update(lease).where(lease.c.trial_id.in_(alike)).values(strikes=0)
+    )
+    transaction.connection.execute(
+        sa.update(study)
+        .where(study.c.study_id == transaction.study.study_id)
+        .values(state="paused", reason=told)
+    )
+    transaction.tell("paused", told)
+    return True
+
+
+def _any_success(transaction: Transaction) -> bool:
+    found = transaction.connection.execute(
+        sa.select(sa.literal(1))
+        .select_from(outcome.join(trial))
+        .where(
+            trial.c.study_id == transaction.study.study_id,
+            outcome.c.state.in_(["COMPLETE", "PRUNED"]),
+        )
+        .limit(1)
+    )
+    return found.first() is not None
+
+
+def _end(transaction: Transaction, held: Lease, ending: Ending, curve: Sequence[Epoch]) -> None:
+    spec = transaction.study.spec
+    _keep_outcome(transaction, held.trial_id, held.token, ending)
+    judged = ending.best if spec.search.at == "best" else ending.last
+    # Optuna's value of a pruned trial is its last report, by its own convention.
+    at = ending.last if ending.state == "PRUNED" else judged
+    value = next((o.figure(spec.search.metric) for o in curve if at and o.epoch == at.epoch), None)
+    end_trial(
+        transaction.storage,
+        held.trial_id,
+        TrialState[ending.state],
+        value,
+        _attributes(ending, judged, curve),
+    )
+    _close_lease(transaction, held.trial_id)
+    transaction.tell(ending.state.lower(), ending.reason, held.trial_id)
+
+
+def _attributes(
+    ending: Ending, judged: Figures | None, curve: Sequence[Epoch]
+) -> dict[str, Value | None]:
+    attributes: dict[str, Value | None] = {
+        "seconds": round(sum(one.seconds for one in curve), 3),
+        "reason": ending.reason or None,
+        "diverged": True if ending.reason.startswith("diverged") else None,
+    }
+    if ending.setup is not None:
+        attributes |= {
+            "device": ending.setup.device,
+            "parameter_count": ending.setup.parameter_count,
+        }
+    if judged is not None:
+        attributes |= {
+            "epoch": judged.epoch,
+            "val_acc": judged.val_acc,
+            "test_acc": judged.test_acc,
+            "test_loss": judged.test_loss,
+            "gap": judged.gap,
+        }
+    return attributes
+
+
+def _keep_outcome(transaction: Transaction, trial_id: int, token: int, ending: Ending) -> None:
+    figures: dict[str, object] = {}
+    for prefix, one in (("best_", ending.best), ("last_", ending.last)):
+        if one is not None:
+            figures |= {prefix + name: figure for name, figure in asdict(one).items()}
+    transaction.connection.execute(
+        sa.insert(outcome).values(
+            trial_id=trial_id,
+            state=ending.state,
+            reason=ending.reason,
+            token=token,
+            setup=None if ending.setup is None else _plain(ending.setup),
+            **figures,
+        )
+    )
+
+
+def _plain(setup: Setup) -> dict[str, object]:
+    return asdict(replace(setup, notes=dict(setup.notes)))
+
+
+def _curve(transaction: Transaction, trial_id: int) -> list[Epoch]:
+    names = list(Epoch.__dataclass_fields__)
+    rows = transaction.connection.execute(
+        sa.select(*(epoch.c[name] for name in names))
+        .where(epoch.c.trial_id == trial_id)
+        .order_by(epoch.c.epoch)
+    )
+    return [Epoch(*row) for row in rows]
+
+
+def _figures(curve: Sequence[Epoch], metric: str) -> tuple[Figures | None, Figures | None]:
+    """Return what a trial without a final evaluation shows: its best and its last epoch."""
+    if not curve:
+        return None, None
+    sign = 1.0 if METRICS[metric] == "minimize" else -1.0
+    # A diverged epoch is never the best one, though its accuracy may be a number.
+    finite = [one for one in curve if _is_finite(one, one.figure(metric))]
+    best = min(finite, key=lambda one: sign * one.figure(metric), default=None)
+    return (None if best is None else _of_epoch(best)), _of_epoch(curve[-1])
+
+
+def _is_finite(one: Epoch, value: float) -> bool:
+    return all(math.isfinite(it) for it in (one.train_loss, one.train_nll, one.val_loss, value))
+
+
+def _storable(reason: str) -> str:
+    """Make a reason of what objectives raise: PostgreSQL's text holds no NUL, no half character."""
+    whole = reason.encode(errors="replace").decode().replace("\x00", "�")
+    return whole[:REASON_LIMIT]
+
+
+def _of_epoch(one: Epoch) -> Figures:
+    return Figures(
+        one.epoch, one.train_loss, one.train_nll, one.train_acc, one.val_loss, one.val_acc
+    )
+
+
+def _keep_dataset(transaction: Transaction, data: Dataset) -> None:
+    transaction.connection.execute(
+        insert(dataset)
+        .values(fingerprint=data.fingerprint, classes=list(data.classes), sizes=dict(data.sizes))
+        .on_conflict_do_nothing()
+    )
+    for one in data.labels:
+        transaction.connection.execute(
+            insert(label)
+            .values(
+                fingerprint=data.fingerprint,
+                split=one.split,
+                ids=list(one.ids),
+                labels=np.ascontiguousarray(one.labels, dtype="<i8").tobytes(),
+            )
+            .on_conflict_do_nothing()
+        )
+
+
+def _keep_prediction(transaction: Transaction, trial_id: int, one: Predictions) -> None:
+    array = np.ascontiguousarray(one.log_probabilities, dtype="<f4")
+    transaction.connection.execute(
+        sa.insert(prediction).values(
+            trial_id=trial_id,
+            split=one.split,
+            moment=one.at,
+            classes=array.shape[1],
+            log_probabilities=array.tobytes(),
+        )
+    )
+
+
+def _release(transaction: Transaction, trial_id: int) -> None:
+    transaction.connection.execute(
+        sa.update(lease).where(lease.c.trial_id == trial_id).values(state="released")
+    )
+
+
+def _close_lease(transaction: Transaction, trial_id: int) -> None:
+    transaction.connection.execute(
+        sa.update(lease).where(lease.c.trial_id == trial_id).values(state="ended")
+    )

@@ -1,0 +1,190 @@
+"""The process that owns the embedded server: it starts it, watches it, and stops it.
+
+A keeper is started by the first client (`tuner.store.embedded`), which hands it
+the server's lock: holding that lock is being the keeper. It outlives its starter,
+and stops the server once nobody holds the clients' lock. It is a program of its
+own so that no client's death, of whatever kind, is the server's.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from tuner.errors import DatabaseError, MachineError, TunerError
+from tuner.store import embedded_cluster, embedded_places, embedded_postmaster
+from tuner.store.binaries import Binaries, locate_for
+from tuner.store.embedded_locks import FileLock
+from tuner.store.embedded_places import Places
+from tuner.store.embedded_postmaster import Postmaster
+
+_POLL_SECONDS = 0.25
+_LOG_BYTES = 5_000_000
+_LOG_LINES = 12
+# A server that dies this often in a row, each time so soon, is not started again.
+_RESTARTS, _SOON_SECONDS = 3, 10.0
+
+
+class Keeper:
+    """The life of one server, from before its start until after its end."""
+
+    def __init__(self, places: Places, binaries: Binaries) -> None:
+        self.places = places
+        self.binaries = binaries
+        self.clients = FileLock(places.home / "clients.lock")
+        self.log_fd = embedded_places.open_private(places.log, os.O_RDWR | os.O_APPEND)
+        self.postmaster: Postmaster | None = None
+        self.started = 0.0
+        self.restarts = 0
+        self.told_to_stop = False
+
+    def start(self) -> None:
+        """Adopt the server that runs, or start one; return when it accepts sessions."""
+        self.started = time.monotonic()
+        log_start = os.fstat(self.log_fd).st_size
+        self.postmaster = embedded_postmaster.find(self.places.data)
+        if self.postmaster is None:
+            embedded_cluster.ensure(self.places, self.binaries)
+            self.postmaster = embedded_postmaster.launch(self.places, self.binaries, self.log_fd)
+        self._await_ready(self.postmaster, log_start)
+
+    def keep(self) -> None:
+        """Watch the server until nobody needs it or somebody says so; then stop it."""
+        while not self.told_to_stop and not self._deserted():
+            if self.postmaster is None or not self.postmaster.alive():
+                self._restart()
+            self._bound_log()
+            time.sleep(_POLL_SECONDS)
+        if self.postmaster is not None and not self.postmaster.stop():
+            raise DatabaseError(f"The server (process {self.postmaster.pid}) does not stop.")
+
+    def obey(self, *_: object) -> None:
+        """Stop at the next look, clients or not (the handler of SIGTERM)."""
+        self.told_to_stop = True
+
+    def _deserted(self) -> bool:
+        """Whether the last client has left; if so, newcomers wait until we are gone.
+
+        The lock stays with us until this process ends, so nobody can find the
+        server there and lose it a moment later.
+        """
+        if not _same_file(self.clients):
+            return True  # the home was deleted, and its data with it
+        if not self.clients.try_alone():
+            return False
+        if self.places.pin.exists():
+            self.clients.release()
+            return False
+        return True
+
+    def _restart(self) -> None:
+        """Start the server again, unless it keeps dying as soon as it starts."""
+        soon = time.monotonic() - self.started < _SOON_SECONDS
+        self.restarts = self.restarts + 1 if soon else 1
+        if self.restarts > _RESTARTS:
+            raise DatabaseError(f"The server died {_RESTARTS} times in a row; giving up.")
+        os.write(self.log_fd, b"tuner: the server died; starting it again\n")
+        with suppress(DatabaseError):  # its end is in the log, and the next look counts it
+            self.start()
+
+    def _await_ready(self, postmaster: Postmaster, log_start: int) -> None:
+        """Wait as long as recovery takes; a server that ends instead is an error."""
+        while not embedded_postmaster.is_ready(self.places):
+            if not postmaster.alive():
+                said = _tail(self.places.log, log_start)
+                raise DatabaseError(
+                    f"The embedded PostgreSQL did not start. The end of its log "
+                    f"({self.places.log}):\n{said}\nFree disk space or mend permissions, and try "
+                    "again; `tuner db status` shows the folders in use."
+                )
+            if self.told_to_stop:
+                return
+            time.sleep(0.01)
+
+    def _bound_log(self) -> None:
+        """Keep the log's last part as server.log.1 and start over when it grows.
+
+        The server appends, so it goes on at the new end after the cut.
+        """
+        if os.fstat(self.log_fd).st_size > _LOG_BYTES:
+            self.places.log.with_name("server.log.1").write_bytes(self.places.log.read_bytes())
+            os.ftruncate(self.log_fd, 0)
+
+
+def main(home: Path, lock_fd: int, report_fd: int) -> None:
+    """Keep the server of `home`; tell the starter by the pipe how its start went."""
+    _detach()
+    lock = FileLock.inherited(home / "server.lock", lock_fd)
+    os.set_inheritable(report_fd, False)
+    os.ftruncate(lock.fd, 0)
+    os.pwrite(lock.fd, f"{os.getpid()}\n".encode(), 0)
+    try:
+        keeper = _begin(home)
+    except (TunerError, OSError) as error:
+        _report(report_fd, _fault(error))
+        raise
+    _report(report_fd, {})
+    keeper.keep()
+
+
+def _begin(home: Path) -> Keeper:
+    places = embedded_places.find(home)
+    if places is None:
+        raise MachineError(f"The folder {home} vanished while its database was being started.")
+    keeper = Keeper(places, locate_for(places.account))
+    signal.signal(signal.SIGTERM, keeper.obey)
+    keeper.start()
+    return keeper
+
+
+def _detach() -> None:
+    """Leave the starter's process tree, terminal and folder, and its taste in signals.
+
+    The starter made a new session; forking once more leaves nothing that it would
+    have to wait for, and that a killer of its descendants would find.
+    """
+    if os.fork() > 0:
+        os._exit(0)
+    os.chdir("/")
+    os.umask(0o077)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for name in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, signal.SIG_IGN)
+
+
+def _report(fd: int, message: dict[str, str]) -> None:
+    """Tell the starter, if it still lives."""
+    try:
+        os.write(fd, json.dumps(message).encode() + b"\n")
+        os.close(fd)
+    except OSError:
+        return
+
+
+def _fault(error: Exception) -> dict[str, str]:
+    """Return what the starter will raise in its own process."""
+    if isinstance(error, TunerError):
+        return {"error": type(error).__name__, "message": str(error)}
+    text = f"The embedded database cannot be started: {error}. Mend that, and try again."
+    return {"error": MachineError.__name__, "message": text}
+
+
+def _same_file(lock: FileLock) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock.fd), lock.path.stat())
+    except OSError:
+        return False
+
+
+def _tail(log: Path, start: int) -> str:
+    with log.open("rb") as file:
+        file.seek(start)
+        lines = file.read().decode(errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

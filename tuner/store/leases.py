@@ -1,0 +1,91 @@
+"""The words of the ledger: a lease, and the answers a worker gets when it asks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tuner.records import Value
+
+StudyState = Literal["open", "stopped", "paused", "complete"]
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to train one trial, until another token is given out for it."""
+
+    trial_id: int
+    number: int
+    configuration: int
+    seed: int
+    chosen: Mapping[str, Value]
+    token: int
+    stored_epochs: int
+    """How much of the curve is stored already, by earlier attempts."""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """Here is a trial: train it."""
+
+    lease: Lease
+    adopted: bool
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to train now, but the study has not ended: ask again."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The study takes no more work: it is complete, stopped, or paused by the brake."""
+
+    state: StudyState
+    reason: str
+
+
+@dataclass(frozen=True)
+class NeedsProposal:
+    """The next configuration is for a learning sampler to choose: propose, then claim again."""
+
+    configuration: int
+
+
+Answer = Claimed | Wait | Ended | NeedsProposal
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A learning sampler's parameters for one configuration."""
+
+    configuration: int
+    chosen: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What became of a batch of epochs: where the trial is to stop, if it is."""
+
+    stop_epoch: int | None = None
+    diverged: bool = False
+
+
+@dataclass(frozen=True)
+class Renewed:
+    """The lease is kept; what the study wants of its workers meanwhile."""
+
+    study_state: StudyState
+    hours_left: float | None
+
+
+class LeaseLostError(Exception):
+    """Another token was given out for the trial: its holder writes nothing more.
+
+    An answer, not a failure; the supervisor drops the trial and takes another.
+    """
+
+
+Verdict = Literal["again", "failed", "paused"]
+"""After a failed attempt: the trial is tried again, failed for good, or the study is paused."""

@@ -1,0 +1,92 @@
+"""The ledger: who trains which trial, and what came of it, exactly once.
+
+Every method is one transaction in which the token is checked and our rows and
+Optuna's are written; it can be repeated when the answer to its commit is lost.
+
+Order of locks, so that no two transactions wait for each other: the study's
+advisory lock, then the trial's lease row, then the study's row, then the
+worker's row.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial
+
+from tuner.records import Dataset, Epoch, Result, Setup
+from tuner.settings import Timing
+from tuner.store import claims, endings, recording
+from tuner.store.database import Database
+from tuner.store.leases import Answer, Lease, Proposal, Recorded, Verdict
+from tuner.store.optuna_storage import Binding
+from tuner.store.recording import Recorder
+from tuner.store.studies import Study
+from tuner.store.transactions import Transaction
+
+
+@dataclass
+class Ledger:
+    """The ledger of one study, as one worker's main loop uses it."""
+
+    database: Database
+    binding: Binding
+    study: Study
+    worker_id: int
+    timing: Timing
+
+    def __post_init__(self) -> None:
+        self._recorder = Recorder(self.study.spec, self.study.title)
+
+    def claim(self, proposal: Proposal | None, *, adopt: bool) -> Answer:
+        """Ask for a trial; `adopt` says whether expired leases may be taken over."""
+        with self._transaction() as transaction:
+            return claims.claim(transaction, proposal, adopt=adopt)
+
+    def record(self, lease: Lease, epochs: Sequence[Epoch]) -> Recorded:
+        """Store epochs, ask the pruner about each in order, and say where to stop."""
+        with self._transaction() as transaction:
+            return self._recorder.record(transaction, lease, epochs)
+
+    def complete(self, lease: Lease, setup: Setup, dataset: Dataset, result: Result) -> None:
+        """End a trial that ran to its end: figures, predictions, Optuna's state."""
+        with self._transaction() as transaction:
+            endings.complete(transaction, lease, setup, dataset, result)
+
+    def prune(self, lease: Lease, setup: Setup, reason: str) -> None:
+        """End a trial that the pruner stopped, or that diverged."""
+        with self._transaction() as transaction:
+            endings.prune(transaction, lease, setup, reason)
+
+    def fail(self, lease: Lease, reason: str) -> Verdict:
+        """Note a failed attempt; say whether the trial is tried again."""
+        with self._transaction() as transaction:
+            return endings.fail_attempt(transaction, lease, reason)
+
+    def give_back(self, lease: Lease, why: str) -> None:
+        """Release a trial at once, so that a peer goes on with it."""
+        with self._transaction() as transaction:
+            endings.give_back(transaction, lease, why)
+
+    def keep_output(self, lease: Lease, text: str) -> None:
+        """Keep what an attempt printed; needs no lease, since nothing rests on it."""
+        with self.database.transaction() as connection:
+            recording.keep_output(connection, lease, self.worker_id, text)
+
+    def trials(self) -> list[FrozenTrial]:
+        """Return all trials as Optuna sees them, for a learning sampler."""
+        with self.database.transaction() as connection, self.binding.within(connection) as storage:
+            return storage.get_all_trials(self.study.study_id, deepcopy=False)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Transaction]:
+        try:
+            with (
+                self.database.transaction() as connection,
+                self.binding.within(connection) as storage,
+            ):
+                yield Transaction(connection, storage, self.study, self.worker_id, self.timing)
+        except BaseException:
+            # Rolled back, or committed with its answer lost: memory cannot tell.
+            self._recorder.forget()
+            raise

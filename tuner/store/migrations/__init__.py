@@ -1,0 +1,1 @@
+"""Migrations of the schema `tuner`, in the order of their numbers."""

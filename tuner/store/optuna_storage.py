@@ -1,0 +1,208 @@
+"""Optuna's tables, written through our own transactions.
+
+Optuna's storage opens a session of its own for every call. Bound to our
+connection, each call becomes a savepoint of our transaction instead, so that
+Optuna's rows and ours commit or roll back together. With two connections in a
+row, a backend that dies between count and ask gave 2 trials for a budget of 1.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import optuna
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy import orm
+from sqlalchemy.dialects.postgresql import insert
+
+from tuner.errors import DatabaseNewerError
+from tuner.records import METRICS, Value
+from tuner.store.database import Database
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+DRIVER = "postgresql+psycopg2://"
+METRIC_NAMES = "study:metric_names"
+"""Optuna's own attribute for what its dashboard else calls Objective 0."""
+TRIALS: sa.Table = models.TrialModel.__table__
+REPORTS: sa.Table = models.TrialIntermediateValueModel.__table__
+
+
+def create_tables(database: Database) -> None:
+    """Create Optuna's tables, or refuse those that a newer Optuna wrote."""
+    try:
+        storage = RDBStorage(DRIVER, engine_kwargs={"creator": database.connect})
+    except RuntimeError as error:
+        raise DatabaseNewerError(
+            f"The database's Optuna tables do not fit Optuna {optuna.__version__} here: {error}"
+        ) from None
+    storage.engine.dispose()
+
+
+class Binding:
+    """Optuna's storage for one process, taking part in transactions of ours.
+
+    Not for several threads at once: the worker's main loop owns it.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._rdb = RDBStorage(
+            DRIVER,
+            engine_kwargs={"creator": database.connect},
+            skip_table_creation=True,
+            skip_compatibility_check=True,
+        )
+        self._rdb.engine.dispose()
+        self._rdb.engine = database.engine
+        self._bind(database.engine)
+        self._cached = get_storage(self._rdb)
+
+    @property
+    def storage(self) -> BaseStorage:
+        """Optuna's storage, with finished trials kept in memory."""
+        return self._cached
+
+    @contextmanager
+    def within(self, connection: sa.Connection) -> Iterator[BaseStorage]:
+        """Give the storage whose every write is part of the connection's transaction."""
+        self._bind(connection)
+        try:
+            yield self._cached
+        except BaseException:
+            # The cache believes what is now rolled back: a phantom trial, a
+            # finished state. Build it anew rather than repair it.
+            self._cached = get_storage(self._rdb)
+            raise
+        finally:
+            self._rdb.scoped_session.remove()
+            self._bind(connection.engine)
+
+    def _bind(self, bind: sa.Engine | sa.Connection) -> None:
+        self._rdb.scoped_session = orm.scoped_session(
+            orm.sessionmaker(bind=bind, join_transaction_mode="create_savepoint")
+        )
+
+
+def create_study(storage: BaseStorage, title: str, metric: str) -> int:
+    """Create the Optuna study, judged by one of our metrics, and return its id."""
+    direction = StudyDirection[METRICS[metric].upper()]
+    study_id = storage.create_new_study([direction], study_name=title)
+    storage.set_study_system_attr(study_id, METRIC_NAMES, [metric])
+    return study_id
+
+
+def add_trial(
+    storage: BaseStorage,
+    study_id: int,
+    chosen: Mapping[str, Value],
+    distributions: Mapping[str, BaseDistribution],
+    attributes: Mapping[str, Value],
+) -> tuple[int, int]:
+    """Create a RUNNING trial with its parameters; return its id and number."""
+    template = create_trial(
+        state=TrialState.RUNNING,
+        params=dict(chosen),
+        distributions={name: distributions[name] for name in chosen},
+        user_attrs=dict(attributes),
+    )
+    trial_id = storage.create_new_trial(study_id, template)
+    return trial_id, storage.get_trial_number_from_id(trial_id)
+
+
+def report(connection: sa.Connection, trial_id: int, values: Mapping[int, float]) -> None:
+    """Store values of the study's metric by epoch.
+
+    One statement on Optuna's own table, where its storage takes six for each
+    value; that the trial may still be written is for our fence to know.
+    """
+    if not values:
+        return
+    represent = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+    rows = []
+    for epoch, value in values.items():
+        stored, kind = represent(value)
+        rows.append(
+            {
+                "trial_id": trial_id,
+                "step": epoch,
+                "intermediate_value": stored,
+                "intermediate_value_type": kind,
+            }
+        )
+    connection.execute(insert(REPORTS).on_conflict_do_nothing(), rows)
+
+
+def end_trial(
+    storage: BaseStorage,
+    trial_id: int,
+    state: TrialState,
+    value: float | None,
+    attributes: Mapping[str, Value | None],
+) -> None:
+    """End a trial for good, with the attributes that become columns in the dashboard."""
+    for name, attribute in attributes.items():
+        if attribute is not None:
+            storage.set_trial_user_attr(trial_id, name, attribute)
+    storage.set_trial_state_values(trial_id, state, None if value is None else [value])
+
+
+def reopen_trials(connection: sa.Connection, trial_ids: Sequence[int]) -> None:
+    """Make ended trials RUNNING again, which Optuna's interface has no word for."""
+    values: sa.Table = models.TrialValueModel.__table__
+    connection.execute(sa.delete(values).where(values.c.trial_id.in_(trial_ids)))
+    notes: sa.Table = models.TrialUserAttributeModel.__table__
+    connection.execute(
+        sa.delete(notes).where(notes.c.trial_id.in_(trial_ids), notes.c.key == "reason")
+    )
+    connection.execute(
+        sa.update(TRIALS)
+        .where(TRIALS.c.trial_id.in_(trial_ids))
+        .values(state=TrialState.RUNNING, datetime_complete=None)
+    )
+
+
+def delete_study(connection: sa.Connection, study_id: int) -> None:
+    """Delete a study's rows table by table; Optuna's own way loads each into memory first."""
+    trials = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id)
+    tables = models.BaseModel.metadata.sorted_tables
+    for table in reversed(tables):
+        if table.name != TRIALS.name and "trial_id" in table.c:
+            connection.execute(sa.delete(table).where(table.c.trial_id.in_(trials)))
+    for table in reversed(tables):
+        if "study_id" in table.c:
+            connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+
+
+class View(optuna.storages.InMemoryStorage):
+    """A frozen picture of a study's trials, for samplers: what they write is dropped."""
+
+    def __init__(self, trials: Sequence[FrozenTrial], direction: str) -> None:
+        super().__init__()
+        self._frozen = list(trials)
+        self._direction = StudyDirection[direction.upper()]
+
+    def get_study_id_from_name(self, study_name: str) -> int:  # noqa: ARG002
+        """Return the id of the only study there is."""
+        return 0
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:  # noqa: ARG002
+        """Return the study's direction."""
+        return [self._direction]
+
+    def get_all_trials(
+        self,
+        study_id: int,  # noqa: ARG002
+        deepcopy: bool = True,  # noqa: ARG002
+        states: object = None,
+    ) -> list[FrozenTrial]:
+        """Return the trials of the picture."""
+        if states is None:
+            return self._frozen
+        return [trial for trial in self._frozen if trial.state in states]  # type: ignore[operator]
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: object) -> None:
+        """Drop what a sampler shares with its peers: our trials get their parameters at once."""

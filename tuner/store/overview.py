@@ -1,0 +1,245 @@
+"""A study at a glance: what the live screen and `tuner status` show, in a few statements."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.records import METRICS, Value
+from tuner.store.studies import Study
+from tuner.store.tables import epoch, lease, outcome, study, trial, worker
+
+SILENT_SECONDS = 60.0
+"""A worker that was not seen for longer is not shown as working any more."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many trials are where."""
+
+    total: int
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+    running: int = 0
+    waiting: int = 0
+    """Released or orphaned trials that somebody will take up again."""
+
+    @property
+    def ended(self) -> int:
+        """Trials that have ended for good."""
+        return self.complete + self.pruned + self.failed
+
+
+@dataclass(frozen=True)
+class WorkerLine:
+    """One worker, and the trial it holds."""
+
+    worker_id: int
+    host: str
+    pid: int
+    device: str
+    seen_seconds: float
+    number: int | None = None
+    seed: int | None = None
+    attempts: int | None = None
+    chosen: Mapping[str, Value] | None = None
+    epoch: int = 0
+    epochs: int = 0
+    val_loss: float | None = None
+    epochs_per_second: float | None = None
+    lease_seconds: float | None = None
+    """Until the lease expires."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best complete trial so far, by the study's metric."""
+
+    number: int
+    seed: int
+    chosen: Mapping[str, Value]
+    value: float
+    val_acc: float
+    test_acc: float | None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Everything `tuner status` shows of one study."""
+
+    title: str
+    question: str
+    state: str
+    reason: str
+    metric: str
+    created: datetime
+    counts: Counts
+    workers: tuple[WorkerLine, ...]
+    best: Best | None
+    epochs_recorded: int
+    seconds_trained: float
+    eta_seconds: float | None
+
+
+def overview(connection: sa.Connection, known: Study) -> Overview:
+    """Read a study at a glance."""
+    state, reason = connection.execute(
+        sa.select(study.c.state, study.c.reason).where(study.c.study_id == known.study_id)
+    ).one()
+    counts = count(connection, known)
+    lines = _workers(connection, known)
+    recorded, seconds = _training(connection, known)
+    return Overview(
+        title=known.title,
+        question=known.spec.question,
+        state=state,
+        reason=reason,
+        metric=known.spec.search.metric,
+        created=known.created,
+        counts=counts,
+        workers=lines,
+        best=_best(connection, known),
+        epochs_recorded=recorded,
+        seconds_trained=seconds,
+        eta_seconds=_eta(counts, lines, seconds),
+    )
+
+
+def count(connection: sa.Connection, known: Study) -> Counts:
+    """Count the trials of a study by state."""
+    rows = connection.execute(
+        sa.select(outcome.c.state, lease.c.state, sa.func.count())
+        .select_from(trial.join(lease).outerjoin(outcome, outcome.c.trial_id == trial.c.trial_id))
+        .where(trial.c.study_id == known.study_id)
+        .group_by(outcome.c.state, lease.c.state)
+    )
+    found: dict[str, int] = {}
+    for ended, held, number in rows:
+        kind = ended.lower() if ended else ("running" if held == "held" else "waiting")
+        found[kind] = found.get(kind, 0) + number
+    return Counts(total=known.spec.total_trials, **found)
+
+
+def _workers(connection: sa.Connection, known: Study) -> tuple[WorkerLine, ...]:
+    now = sa.func.clock_timestamp()
+    # Each worker's trial is one row by its lease; the epochs are those of that trial only.
+    recent = (
+        sa.select(
+            sa.func.max(epoch.c.epoch).label("epoch"), sa.func.sum(epoch.c.seconds).label("seconds")
+        )
+        .where(epoch.c.trial_id == lease.c.trial_id)
+        .lateral()
+    )
+    newest = (
+        sa.select(epoch.c.val_loss)
+        .where(epoch.c.trial_id == lease.c.trial_id)
+        .order_by(epoch.c.epoch.desc())
+        .limit(1)
+        .lateral()
+    )
+    rows = connection.execute(
+        sa.select(
+            worker,
+            sa.extract("epoch", now - worker.c.seen).label("unseen"),
+            sa.extract("epoch", lease.c.expires - now).label("left"),
+            lease.c.token,
+            trial.c.number,
+            trial.c.seed,
+            trial.c.chosen,
+            recent.c.epoch,
+            recent.c.seconds,
+            newest.c.val_loss,
+        )
+        .select_from(
+            worker.outerjoin(
+                lease, (lease.c.worker_id == worker.c.worker_id) & (lease.c.state == "held")
+            )
+            .outerjoin(trial, trial.c.trial_id == lease.c.trial_id)
+            .outerjoin(recent, sa.true())
+            .outerjoin(newest, sa.true())
+        )
+        .where(
+            worker.c.study_id == known.study_id,
+            worker.c.ended.is_(None),
+            sa.extract("epoch", now - worker.c.seen) < SILENT_SECONDS,
+        )
+        .order_by(worker.c.worker_id)
+    )
+    return tuple(_line(known, row) for row in rows)
+
+
+def _line(known: Study, row: sa.Row[Any]) -> WorkerLine:
+    line = WorkerLine(row.worker_id, row.host, row.pid, row.device, float(row.unseen))
+    if row.number is None:
+        return line
+    job = known.spec.job(row.chosen, row.seed)
+    names = [name for name in known.spec.varied if name in row.chosen]
+    return WorkerLine(
+        worker_id=row.worker_id,
+        host=row.host,
+        pid=row.pid,
+        device=row.device,
+        seen_seconds=float(row.unseen),
+        number=row.number,
+        seed=row.seed,
+        attempts=row.token,
+        chosen={name: row.chosen[name] for name in names},
+        epoch=row.epoch or 0,
+        epochs=int(job.parameters["epochs"]),
+        val_loss=row.val_loss,
+        epochs_per_second=row.epoch / row.seconds if row.epoch and row.seconds else None,
+        lease_seconds=float(row.left),
+    )
+
+
+def _training(connection: sa.Connection, known: Study) -> tuple[int, float]:
+    row = connection.execute(
+        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(epoch.c.seconds), 0.0))
+        .select_from(epoch.join(trial))
+        .where(trial.c.study_id == known.study_id, epoch.c.reused.is_(False))
+    ).one()
+    return int(row[0]), float(row[1])
+
+
+def _best(connection: sa.Connection, known: Study) -> Best | None:
+    search = known.spec.search
+    at = outcome.c.best_epoch if search.at == "best" else outcome.c.last_epoch
+    prefix = "best_" if search.at == "best" else "last_"
+    value = epoch.c[search.metric]
+    minimize = METRICS[search.metric] == "minimize"
+    row = connection.execute(
+        sa.select(
+            trial.c.number,
+            trial.c.seed,
+            trial.c.chosen,
+            value.label("value"),
+            outcome.c[f"{prefix}val_acc"].label("val_acc"),
+            outcome.c[f"{prefix}test_acc"].label("test_acc"),
+        )
+        .select_from(
+            trial.join(outcome).join(
+                epoch, (epoch.c.trial_id == trial.c.trial_id) & (epoch.c.epoch == at)
+            )
+        )
+        .where(trial.c.study_id == known.study_id, outcome.c.state == "COMPLETE")
+        .order_by(value.asc() if minimize else value.desc(), trial.c.number)
+        .limit(1)
+    ).one_or_none()
+    if row is None:
+        return None
+    names = [name for name in known.spec.varied if name in row.chosen]
+    chosen = {name: row.chosen[name] for name in names}
+    return Best(row.number, row.seed, chosen, row.value, row.val_acc, row.test_acc)
+
+
+def _eta(counts: Counts, lines: tuple[WorkerLine, ...], seconds: float) -> float | None:
+    """Seconds until the end, if the rest takes as long a trial as what has ended."""
+    begun = sum(line.epoch / line.epochs for line in lines if line.epochs)
+    done = counts.ended + begun
+    busy = sum(line.number is not None for line in lines)
+    if done < 1 or not busy:
+        return None
+    return seconds / done * (counts.total - done) / busy

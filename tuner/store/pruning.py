@@ -1,0 +1,172 @@
+"""Whether a trial should be stopped: Optuna's pruners, asked epoch by epoch.
+
+Steps are epochs, counted from 1. A decision and what it saw are stored before
+it takes effect and never revised.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import optuna
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+    ThresholdPruner,
+)
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tuner.records import METRICS, Value
+from tuner.spec.study import Spec
+from tuner.store.leases import Lease
+from tuner.store.optuna_storage import View
+
+OWN_CURVE = frozenset({"none", "threshold", "patient"})
+"""Pruners that look at the trial's own curve only, and so need nothing from the database."""
+RUNGS = frozenset({"asha", "hyperband"})
+"""Pruners that keep notes (rungs) in the trial's system attributes."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the pruner said of one epoch, and what it saw when it said so."""
+
+    epoch: int
+    prune: bool
+    saw: Mapping[str, Value]
+
+
+def build_pruner(spec: Spec) -> BasePruner:
+    """Build Optuna's pruner for the study."""
+    options = spec.search.pruner_options
+    warmup = {
+        # Optuna asks when step >= n_warmup_steps; our steps begin with 1.
+        "n_warmup_steps": int(options.get("warmup", 0)) + 1,
+        "interval_steps": int(options.get("interval", 1)),
+    }
+    startup = {"n_startup_trials": int(options.get("startup", 5))}
+    match spec.search.pruner:
+        case "median":
+            return MedianPruner(**startup, **warmup)
+        case "percentile":
+            return PercentilePruner(float(options.get("percentile", 25.0)), **startup, **warmup)
+        case "threshold":
+            return ThresholdPruner(
+                lower=_bound(options.get("lower")), upper=_bound(options.get("upper")), **warmup
+            )
+        case "patient":
+            return _patient(options)
+        case "asha":
+            return SuccessiveHalvingPruner(
+                min_resource=int(options["min_resource"]),
+                reduction_factor=int(options.get("reduction_factor", 4)),
+                min_early_stopping_rate=int(options.get("min_early_stopping_rate", 0)),
+                bootstrap_count=int(options.get("bootstrap_count", 0)),
+            )
+        case "hyperband":
+            return HyperbandPruner(
+                min_resource=int(options["min_resource"]),
+                max_resource=int(options["max_resource"]),
+                reduction_factor=int(options.get("reduction_factor", 3)),
+                bootstrap_count=int(options.get("bootstrap_count", 0)),
+            )
+    return NopPruner()
+
+
+class Pruner:
+    """The study's pruner, as one worker asks it."""
+
+    def __init__(self, spec: Spec, title: str) -> None:
+        self.kind = spec.search.pruner
+        self._pruner = build_pruner(spec)
+        self._title = title
+        self._direction = METRICS[spec.search.metric]
+        self._warmup = int(spec.search.pruner_options.get("warmup", 0))
+
+    def asks(self, epoch: int) -> bool:
+        """Tell whether the pruner has a say at this epoch at all."""
+        return self.kind != "none" and epoch > self._warmup
+
+    def panel(self, storage: BaseStorage, study_id: int) -> "Panel":
+        """Return the pruner with what it may look at during one transaction."""
+        return Panel(self, storage, study_id)
+
+    def study(self, storage: BaseStorage) -> optuna.Study:
+        """Return Optuna's study object over a storage."""
+        return optuna.study.Study(self._title, storage, pruner=self._pruner)
+
+    def view(self, trials: Sequence[FrozenTrial]) -> optuna.Study:
+        """Return Optuna's study object over a frozen picture of trials."""
+        return self.study(View(trials, self._direction))
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Ask Optuna's pruner."""
+        return self._pruner.prune(study, trial)
+
+
+class Panel:
+    """Decides about epochs within one transaction; what peers have done is read once."""
+
+    def __init__(self, pruner: Pruner, storage: BaseStorage, study_id: int) -> None:
+        self._pruner = pruner
+        self._storage = storage
+        self._study_id = study_id
+
+    def decide(self, held: Lease, curve: Mapping[int, float], epoch: int) -> Decision:
+        """Decide about one epoch, as if later epochs of the curve did not exist yet.
+
+        A resumed trial goes through its stored epochs again, and must get the
+        answer that it would have got then.
+        """
+        seen = {step: value for step, value in curve.items() if step <= epoch}
+        prune = self._pruner.prune(self._study, self._trial(held, seen))
+        saw: dict[str, Value] = {"value": curve[epoch]}
+        if self._pruner.kind not in OWN_CURVE:
+            saw["complete"] = len(self._complete)
+        return Decision(epoch, prune, saw)
+
+    @cached_property
+    def _complete(self) -> list[FrozenTrial]:
+        return self._storage.get_all_trials(
+            self._study_id, deepcopy=False, states=(TrialState.COMPLETE,)
+        )
+
+    @cached_property
+    def _study(self) -> optuna.Study:
+        if self._pruner.kind in RUNGS:
+            return self._pruner.study(self._storage)
+        peers = [] if self._pruner.kind in OWN_CURVE else self._complete
+        return self._pruner.view(peers)
+
+    def _trial(self, held: Lease, curve: Mapping[int, float]) -> FrozenTrial:
+        notes: Mapping[str, object] = {}
+        if self._pruner.kind in RUNGS:
+            notes = self._storage.get_trial(held.trial_id).system_attrs
+        trial = create_trial(
+            state=TrialState.RUNNING, intermediate_values=dict(curve), system_attrs=dict(notes)
+        )
+        trial.number = held.number
+        trial._trial_id = held.trial_id  # Optuna has no public way to name it
+        return trial
+
+
+def _patient(options: Mapping[str, Value]) -> PatientPruner:
+    with warnings.catch_warnings():
+        # What Optuna calls experimental here is years old; the terminal is for the study.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return PatientPruner(
+            None,
+            patience=int(options["patience"]),
+            min_delta=float(options.get("min_delta", 0.0)),
+        )
+
+
+def _bound(value: Value | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,0 +1,77 @@
+"""Create and migrate the database in one place: Optuna's tables, then ours.
+
+Several processes may come at the same moment; creating Optuna's tables from
+five at once failed three times in three, so everything happens under one
+advisory lock.
+"""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from tuner.errors import DatabaseNewerError
+from tuner.store.database import Database
+from tuner.store.tables import REVISION, SCHEMA
+
+VERSION_TABLE = "schema_version"
+MIGRATIONS = Path(__file__).parent / "migrations"
+CREATION_LOCK = 0x7475_6E65_72  # "tuner", as a number
+
+
+def ensure(database: Database) -> None:
+    """Make the database ready: create or migrate it, or refuse one that is newer than we are."""
+    with database.transaction() as connection:
+        if _current(connection) == REVISION:
+            return  # the common case costs two statements and loads no Alembic
+    with database.transaction() as connection:
+        # Held to the end of this transaction; whoever waited finds the work done.
+        connection.execute(sa.text("SET LOCAL lock_timeout = '120s'"))
+        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATION_LOCK)))
+        current = _current(connection)
+        if current == REVISION:
+            return
+        _refuse_newer(current)
+        _ensure_optuna(database)
+        _migrate(connection)
+
+
+def _current(connection: sa.Connection) -> str | None:
+    table = f"{SCHEMA}.{VERSION_TABLE}"
+    present = connection.execute(sa.select(sa.func.to_regclass(table))).scalar()
+    if present is None:
+        return None
+    rows = connection.execute(sa.text(f"SELECT version_num FROM {table}"))
+    return rows.scalar()
+
+
+def _refuse_newer(current: str | None) -> None:
+    if current is None:
+        return
+    from alembic.script import ScriptDirectory
+
+    known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+    if current not in known:
+        raise DatabaseNewerError(
+            f"The database is at schema {current}, which this tuner does not know: "
+            "it was written by a newer one. Upgrade tuner here, or use another database."
+        )
+
+
+def _ensure_optuna(database: Database) -> None:
+    from tuner.store.optuna_storage import create_tables
+
+    create_tables(database)
+
+
+def _migrate(connection: sa.Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes.update(
+        connection=connection, version_table=VERSION_TABLE, version_table_schema=SCHEMA
+    )
+    command.upgrade(config, "head")

@@ -1,0 +1,229 @@
+"""Studies: created in one place, found by name and version, extended, stopped, deleted."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages import BaseStorage
+
+from tuner.errors import StudyConflictError, UnknownStudyError
+from tuner.spec import identity
+from tuner.spec.study import Spec
+from tuner.store import optuna_storage
+from tuner.store.database import Database
+from tuner.store.leases import StudyState
+from tuner.store.optuna_storage import Binding
+from tuner.store.tables import event, study
+
+
+@dataclass(frozen=True)
+class Study:
+    """A stored study: one version of a question, with the file that asked it."""
+
+    study_id: int
+    name: str
+    version: int
+    spec: Spec
+    fingerprint: str
+    state: StudyState
+    reason: str
+    created: datetime
+    provenance: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """The study's name in Optuna: bare for the first version, `name@2` for the second."""
+        return title(self.name, self.version)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What launching did: the study, and whether it was created, extended or found."""
+
+    study: Study
+    what: str  # created | extended | found
+    changes: Sequence[str] = ()
+
+
+def title(name: str, version: int) -> str:
+    """Return a study's full name."""
+    return name if version == 1 else f"{name}@{version}"
+
+
+def find(connection: sa.Connection, wanted: str) -> Study:
+    """Return the study `name` (its newest version) or `name@2`."""
+    found = find_or_none(connection, wanted)
+    if found is None:
+        raise UnknownStudyError(_unknown(connection, wanted))
+    return found
+
+
+def find_or_none(connection: sa.Connection, wanted: str) -> Study | None:
+    """Return the study `name` or `name@2`, or None if there is none."""
+    name, _, version = wanted.partition("@")
+    query = sa.select(study).where(study.c.name == name).order_by(study.c.version.desc()).limit(1)
+    if version:
+        if not version.isdigit():
+            raise UnknownStudyError(f"{wanted!r} is no study: a version is a number, as in lr@2.")
+        query = query.where(study.c.version == int(version))
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _study(row)
+
+
+def listing(connection: sa.Connection) -> list[Study]:
+    """Return all studies, the oldest first."""
+    rows = connection.execute(sa.select(study).order_by(study.c.created, study.c.study_id))
+    return [_study(row) for row in rows]
+
+
+def launch(
+    database: Database,
+    binding: Binding,
+    spec: Spec,
+    provenance: Mapping[str, Any],
+    *,
+    new_version: bool,
+) -> Launch:
+    """Create the study, extend the stored one, or find it unchanged; then open it for work."""
+    with database.transaction() as connection, binding.within(connection) as storage:
+        # Two launches of one name at the same moment: the second waits here and
+        # then finds what the first created.
+        key = sa.func.hashtext(f"tuner study {spec.name}")
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+        stored = find_or_none(connection, spec.name)
+        if stored is None:
+            return Launch(_create(connection, storage, spec, 1, provenance), "created")
+        difference = identity.compare(stored.spec, spec)
+        changes = tuple(str(change) for change in difference.changes)
+        if difference.same:
+            _open(connection, stored)
+            return Launch(find(connection, stored.title), "found")
+        if new_version:
+            version = stored.version + 1
+            created = _create(connection, storage, spec, version, provenance)
+            return Launch(created, "created", changes)
+        if not difference.extends:
+            raise StudyConflictError(_conflict(stored, changes))
+        _extend(connection, stored, spec)
+        return Launch(find(connection, stored.title), "extended", changes)
+
+
+def read_spec(connection: sa.Connection, known: Study) -> Spec:
+    """Return the study's file as stored now: a launch may have extended it meanwhile."""
+    row = connection.execute(
+        sa.select(study.c.fingerprint, study.c.spec).where(study.c.study_id == known.study_id)
+    ).one()
+    return known.spec if row.fingerprint == known.fingerprint else Spec.from_json(row.spec)
+
+
+def set_state(connection: sa.Connection, known: Study, state: StudyState, reason: str) -> None:
+    """Change what a study wants of its workers, and note it in its history."""
+    connection.execute(
+        sa.update(study)
+        .where(study.c.study_id == known.study_id)
+        .values(state=state, reason=reason)
+    )
+    _note(connection, known.study_id, state, reason)
+
+
+def delete(connection: sa.Connection, known: Study) -> None:
+    """Delete a study with everything that hangs on it, in both schemas."""
+    connection.execute(sa.delete(study).where(study.c.study_id == known.study_id))
+    optuna_storage.delete_study(connection, known.study_id)
+
+
+def _create(
+    connection: sa.Connection,
+    storage: BaseStorage,
+    spec: Spec,
+    version: int,
+    provenance: Mapping[str, Any],
+) -> Study:
+    name = title(spec.name, version)
+    try:
+        study_id = optuna_storage.create_study(storage, name, spec.search.metric)
+    except DuplicatedStudyError:
+        raise StudyConflictError(
+            f"Optuna already has a study {name!r} in this database that tuner did not make. "
+            "Choose another name for yours."
+        ) from None
+    storage.set_study_user_attr(study_id, "question", spec.question)
+    connection.execute(
+        sa.insert(study).values(
+            study_id=study_id,
+            name=spec.name,
+            version=version,
+            spec=spec.to_json(),
+            fingerprint=identity.fingerprint(spec),
+            state="open",
+            provenance=dict(provenance),
+        )
+    )
+    _note(connection, study_id, "launched", f"{spec.total_trials} trials")
+    return find(connection, f"{spec.name}@{version}")
+
+
+def _open(connection: sa.Connection, stored: Study) -> None:
+    if stored.state in ("open", "complete"):
+        return
+    connection.execute(
+        sa.update(study)
+        .where(study.c.study_id == stored.study_id)
+        .values(state="open", reason="", opened=sa.func.clock_timestamp())
+    )
+    _note(connection, stored.study_id, "opened", f"it was {stored.state}")
+
+
+def _extend(connection: sa.Connection, stored: Study, given: Spec) -> None:
+    spec = identity.extended(stored.spec, given)
+    connection.execute(
+        sa.update(study)
+        .where(study.c.study_id == stored.study_id)
+        .values(
+            spec=spec.to_json(),
+            fingerprint=identity.fingerprint(spec),
+            state="open",
+            reason="",
+            opened=sa.func.clock_timestamp(),
+        )
+    )
+    _note(connection, stored.study_id, "extended", f"to {spec.total_trials} trials")
+
+
+def _note(connection: sa.Connection, study_id: int, kind: str, text: str) -> None:
+    connection.execute(sa.insert(event).values(study_id=study_id, kind=kind, text=text))
+
+
+def _conflict(stored: Study, changes: Sequence[str]) -> str:
+    lines = "\n".join(f"  {change}" for change in changes)
+    return (
+        f"The study {stored.title} exists, and this file differs from what it was launched with:\n"
+        f"{lines}\n"
+        "More trials or more seeds extend a study; any other change would mix two questions. "
+        "Launch it as a version of its own with --new-version, or undo the change."
+    )
+
+
+def _unknown(connection: sa.Connection, wanted: str) -> str:
+    names = [title(row.name, row.version) for row in connection.execute(sa.select(study))]
+    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else " `tuner studies` lists them."
+    return f"There is no study {wanted!r} in this database.{hint}"
+
+
+def _study(row: Any) -> Study:
+    return Study(
+        study_id=row.study_id,
+        name=row.name,
+        version=row.version,
+        spec=Spec.from_json(row.spec),
+        fingerprint=row.fingerprint,
+        state=row.state,
+        reason=row.reason,
+        created=row.created,
+        provenance=row.provenance,
+    )

@@ -1,0 +1,212 @@
+"""The tables of the schema `tuner`, beside Optuna's own in the same database.
+
+Optuna keeps studies, trials, parameters, curves of the study's metric and
+states; these keep what Optuna has no place for. `trial_id` and `study_id` are
+Optuna's, without foreign keys across, so that Optuna's migrations stay free.
+Changes go through `migrations/`; a test holds both against each other.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSON, JSONB
+
+SCHEMA = "tuner"
+REVISION = "0001"
+"""The newest migration; the schema this program reads and writes."""
+metadata = MetaData(schema=SCHEMA)
+
+NOW = text("clock_timestamp()")
+
+
+def _moment(name: str, *, required: bool = False) -> Column[object]:
+    if required:
+        return Column(name, DateTime(timezone=True), nullable=False, server_default=NOW)
+    return Column(name, DateTime(timezone=True))
+
+
+study = Table(
+    "study",
+    metadata,
+    Column("study_id", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    # JSON, not JSONB: the order of [fixed] in the file is the order of columns in tables.
+    Column("spec", JSON, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("state", Text, nullable=False),  # open | stopped | paused | complete
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("provenance", JSONB, nullable=False),
+    _moment("created", required=True),
+    _moment("opened", required=True),
+    UniqueConstraint("name", "version"),
+)
+
+trial = Table(
+    "trial",
+    metadata,
+    Column("trial_id", Integer, primary_key=True, autoincrement=False),
+    Column("study_id", ForeignKey(study.c.study_id, ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("configuration", Integer, nullable=False),
+    Column("seed", Integer, nullable=False),
+    Column("chosen", JSONB, nullable=False),
+    _moment("created", required=True),
+    UniqueConstraint("study_id", "number"),
+    UniqueConstraint("study_id", "configuration", "seed"),
+)
+
+worker = Table(
+    "worker",
+    metadata,
+    Column("worker_id", BigInteger, Identity(), primary_key=True),
+    Column("study_id", ForeignKey(study.c.study_id, ondelete="CASCADE"), nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("device", Text, nullable=False),
+    _moment("started", required=True),
+    _moment("seen", required=True),
+    _moment("ended"),
+    Column("active_seconds", Double, nullable=False, server_default="0"),
+    Index("worker_by_study", "study_id"),
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), primary_key=True),
+    Column("study_id", Integer, nullable=False),
+    Column("state", Text, nullable=False),  # held | released | ended
+    Column("worker_id", BigInteger, nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("strikes", Integer, nullable=False, server_default="0"),
+    _moment("claimed", required=True),
+    _moment("renewed", required=True),
+    _moment("expires", required=True),
+    # Claims look only for leases that have not ended: few, however long the study.
+    Index("lease_open", "study_id", "expires", postgresql_where=text("state <> 'ended'")),
+)
+
+epoch = Table(
+    "epoch",
+    metadata,
+    Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("token", Integer, nullable=False),
+    Column("train_loss", Double, nullable=False),
+    Column("train_nll", Double, nullable=False),
+    Column("train_acc", Double, nullable=False),
+    Column("val_loss", Double, nullable=False),
+    Column("val_acc", Double, nullable=False),
+    Column("val_auc", Double, nullable=False),
+    Column("val_balanced_acc", Double, nullable=False),
+    Column("lr", Double, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("reused", Boolean, nullable=False),
+    _moment("recorded", required=True),
+)
+
+decision = Table(
+    "decision",
+    metadata,
+    Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("prune", Boolean, nullable=False),
+    Column("pruner", Text, nullable=False),
+    Column("saw", JSONB, nullable=False),
+    _moment("made", required=True),
+)
+
+
+def _figures(prefix: str) -> list[Column[object]]:
+    names = (
+        "train_loss",
+        "train_nll",
+        "train_acc",
+        "val_loss",
+        "val_acc",
+        "test_loss",
+        "test_acc",
+    )
+    return [
+        Column(f"{prefix}epoch", Integer),
+        *(Column(f"{prefix}{name}", Double) for name in names),
+    ]
+
+
+outcome = Table(
+    "outcome",
+    metadata,
+    Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), primary_key=True),
+    Column("state", Text, nullable=False),  # COMPLETE | PRUNED | FAILED
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("token", Integer, nullable=False),
+    *_figures("best_"),
+    *_figures("last_"),
+    Column("setup", JSONB),
+    _moment("ended", required=True),
+)
+
+dataset = Table(
+    "dataset",
+    metadata,
+    Column("fingerprint", Text, primary_key=True),
+    Column("classes", JSONB, nullable=False),
+    Column("sizes", JSONB, nullable=False),
+)
+
+label = Table(
+    "label",
+    metadata,
+    Column("fingerprint", ForeignKey(dataset.c.fingerprint, ondelete="CASCADE"), primary_key=True),
+    Column("split", Text, primary_key=True),
+    Column("ids", JSONB, nullable=False),
+    Column("labels", LargeBinary, nullable=False),  # little-endian int64
+)
+
+prediction = Table(
+    "prediction",
+    metadata,
+    Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), primary_key=True),
+    Column("split", Text, primary_key=True),
+    Column("moment", Text, primary_key=True),  # best | last
+    Column("classes", Integer, nullable=False),
+    Column("log_probabilities", LargeBinary, nullable=False),  # little-endian float32, by image
+)
+
+output = Table(
+    "output",
+    metadata,
+    Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), primary_key=True),
+    Column("token", Integer, primary_key=True),
+    Column("worker_id", BigInteger, nullable=False),
+    Column("text", Text, nullable=False),
+    _moment("stored", required=True),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("event_id", BigInteger, Identity(), primary_key=True),
+    Column("study_id", ForeignKey(study.c.study_id, ondelete="CASCADE"), nullable=False),
+    Column("trial_id", Integer),
+    Column("worker_id", BigInteger),
+    Column("kind", Text, nullable=False),
+    Column("text", Text, nullable=False, server_default=""),
+    _moment("happened", required=True),
+    Index("event_by_study", "study_id", "event_id"),
+)

@@ -1,0 +1,69 @@
+"""What the statements of one ledger transaction share, and the two locks they take."""
+
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from optuna.storages import BaseStorage
+
+from tuner.settings import Timing
+from tuner.store.leases import Lease, LeaseLostError
+from tuner.store.studies import Study
+from tuner.store.tables import event, lease
+
+STUDY_LOCKS = 0x7475  # the first key of a study's advisory lock; the second is its id
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """An open transaction: our connection, and Optuna's storage bound to it."""
+
+    connection: sa.Connection
+    storage: BaseStorage
+    study: Study
+    worker_id: int
+    timing: Timing = field(default_factory=Timing)
+
+    def lock_study(self) -> None:
+        """Let no other claim or brake of this study run until this transaction ends."""
+        lock_study(self.connection, self.study.study_id)
+
+    def hold(self, held: Lease) -> str:
+        """Check the fence and keep it shut until commit; return the lease's state.
+
+        The row lock is the fence: an adopter must update this row to give out a
+        new token, so between this check and our commit nobody can. A worker that
+        slept through its lease finds another token here and writes nothing.
+        """
+        row = self.connection.execute(
+            sa.select(lease.c.token, lease.c.state, lease.c.worker_id)
+            .where(lease.c.trial_id == held.trial_id)
+            .with_for_update()
+        ).one_or_none()
+        if row is None or row.token != held.token or row.worker_id != self.worker_id:
+            raise LeaseLostError(f"trial {held.number} has another holder")
+        if row.state == "released":
+            raise LeaseLostError(f"trial {held.number} was given back")
+        return str(row.state)
+
+    def tell(self, kind: str, text: str = "", trial_id: int | None = None) -> None:
+        """Add a line to the study's history."""
+        self.connection.execute(
+            sa.insert(event).values(
+                study_id=self.study.study_id,
+                trial_id=trial_id,
+                worker_id=self.worker_id,
+                kind=kind,
+                text=text,
+            )
+        )
+
+
+def lock_study(connection: sa.Connection, study_id: int) -> None:
+    """Take the study's advisory lock until the connection's transaction ends."""
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(STUDY_LOCKS, study_id)))
+
+
+def in_seconds(seconds: float) -> sa.ColumnElement[object]:
+    """Return the server's time so many seconds from now; no worker's clock is ever asked."""
+    span = sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+    return sa.func.clock_timestamp() + span

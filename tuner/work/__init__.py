@@ -1,0 +1,1 @@
+"""Workers: a supervisor that holds the lease, and a trainer process that it feeds."""

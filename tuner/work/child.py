@@ -1,0 +1,147 @@
+"""A child process with a message channel: how a supervisor holds its trainer.
+
+The child runs in a session of its own, so that Ctrl-C in a terminal reaches
+the supervisor alone. What it prints goes to a file.
+"""
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from tuner.work.messages import GarbledError, Message, receive, send
+
+PRINTED_LIMIT = 2**20
+"""Bytes of output that are read at once; a trainer may print without end."""
+GARBLED = "the trainer sent what is no message"
+
+
+class Child:
+    """A running child; its messages arrive on a thread, whether anyone waits for them or not."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        self.heard = time.monotonic()
+        """When the last message came, by the monotonic clock."""
+        self.garbled = False
+        self._killed = False
+        ours, theirs = socket.socketpair()
+        with theirs, log.open("ab") as printed:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=printed,
+                start_new_session=True,
+            )
+        self._channel = ours
+        self._messages: queue.Queue[Message | None] = queue.Queue()
+        # A thread empties the channel even while the supervisor waits for the
+        # database: a trainer never waits for a full pipe.
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    def send(self, message: Message) -> None:
+        """Send a message; a child that is gone is noticed when its silence is read."""
+        try:
+            send(self._channel, message)
+        except OSError:
+            return
+
+    def next(self, timeout: float) -> Message | None:
+        """Return the next message, or None if none came in time."""
+        try:
+            message = self._messages.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        if message is None:
+            self._messages.put(None)  # gone stays gone, for whoever asks next
+        return message
+
+    @property
+    def gone(self) -> bool:
+        """Whether the child was killed, or has closed its channel and all of it was read."""
+        # Killed is gone at once: the listener may not have noticed yet, and the
+        # next trial must not be given to a dead child.
+        if self._killed:
+            return True
+        with self._messages.mutex:
+            waiting = list(self._messages.queue)
+        return waiting[:1] == [None]
+
+    def memory(self) -> int:
+        """Return the resident memory of the child and all it started, in bytes."""
+        try:
+            root = psutil.Process(self.pid)
+            family = [root, *root.children(recursive=True)]
+            return sum(one.memory_info().rss for one in family)
+        except psutil.Error:
+            return 0
+
+    def kill(self) -> None:
+        """End the child and all it started, at once."""
+        self._killed = True
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            self._process.kill()
+        self._process.wait()
+        self._channel.close()
+
+    def death(self) -> str:
+        """Say how the child ended, in words that are equal for equal causes."""
+        if self.garbled:
+            self.kill()
+            return GARBLED
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "the trainer closed its channel"
+        return _death(code)
+
+    def printed(self, start: int) -> str:
+        """Return the end of what the child printed since a position in its log."""
+        with self.log.open("rb") as printed:
+            printed.seek(max(start, self.position() - PRINTED_LIMIT))
+            return printed.read(PRINTED_LIMIT).decode(errors="replace")
+
+    def position(self) -> int:
+        """Return the end of the log as it is now."""
+        return self.log.stat().st_size
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message = receive(self._channel)
+            except GarbledError:
+                self.garbled, message = True, None
+            except OSError:
+                message = None
+            self.heard = time.monotonic()
+            self._messages.put(message)
+            if message is None:
+                return
+
+
+def _death(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "the trainer was killed (SIGKILL); if nobody did that, the machine ran out of memory"
+    if code == -signal.SIGSEGV:
+        return "the trainer crashed (SIGSEGV)"
+    if code < 0:
+        return f"the trainer was ended by {signal.Signals(-code).name}"
+    return f"the trainer exited with code {code}"

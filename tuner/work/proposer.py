@@ -1,0 +1,111 @@
+"""Asking a learning sampler: TPE in this process, GP in a helper, since it needs torch.
+
+The helper is given the trials as JSON over a pipe, and no database.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tuner.errors import MachineError
+from tuner.records import Value
+from tuner.settings import child_environment
+from tuner.spec.study import Spec
+from tuner.store import sampling
+from tuner.store.studies import Study
+from tuner.work.child import Child
+from tuner.work.messages import Message, receive, send
+
+HELPED = frozenset({"gp"})
+"""Samplers that need torch, which a supervisor never loads."""
+
+
+class Proposer:
+    """Proposes configurations for one study."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._helper: Child | None = None
+
+    def propose(
+        self, trials: Sequence[FrozenTrial], configuration: int, tick: Callable[[], None]
+    ) -> dict[str, Value]:
+        """Return parameters for a configuration; `tick` is called while a helper thinks."""
+        spec = self._study.spec
+        if spec.search.sampler not in HELPED:
+            return sampling.propose(spec, self._study.title, trials, configuration)
+        asked = {
+            "spec": spec.to_json(),
+            "title": self._study.title,
+            "trials": [_told(trial) for trial in sampling.as_seen(spec, trials)],
+            "configuration": configuration,
+        }
+        helper = self._open()
+        helper.send(Message("propose", asked))
+        while not helper.gone:
+            tick()
+            answer = helper.next(0.5)
+            if answer is not None:
+                return sampling.in_file_order(spec, answer.body["chosen"])
+        printed = helper.printed(0)[-2000:]
+        self.close()
+        raise MachineError(f"The {spec.search.sampler} sampler's helper died.\n{printed}")
+
+    def close(self) -> None:
+        """End the helper, if there is one."""
+        if self._helper is not None:
+            self._helper.kill()
+            self._helper = None
+
+    def _open(self) -> Child:
+        if self._helper is None:
+            log = Path(tempfile.mkdtemp(prefix="tuner-proposer-")) / "log"
+            command = (sys.executable, "-m", "tuner.work.proposer")
+            self._helper = Child(command, child_environment(), log)
+        return self._helper
+
+
+def _told(trial: FrozenTrial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state.name,
+        "value": trial.value,
+        "params": trial.params,
+        "curve": {str(step): value for step, value in trial.intermediate_values.items()},
+    }
+
+
+def _heard(spec: Spec, told: dict[str, Any]) -> FrozenTrial:
+    known = sampling.distributions(spec)
+    trial = create_trial(
+        state=TrialState[told["state"]],
+        value=told["value"],
+        params=told["params"],
+        distributions={name: known[name] for name in told["params"]},
+        intermediate_values={int(step): value for step, value in told["curve"].items()},
+        user_attrs={"seed": 0},
+    )
+    trial.number = told["number"]
+    return trial
+
+
+def main(arguments: list[str]) -> int:
+    """Answer proposals on a descriptor until the other side closes it."""
+    import socket
+
+    channel = socket.socket(fileno=int(arguments[0]))
+    while (message := receive(channel)) is not None:
+        asked = message.body
+        spec = Spec.from_json(asked["spec"])
+        trials = [_heard(spec, told) for told in asked["trials"]]
+        chosen = sampling.propose(spec, asked["title"], trials, asked["configuration"])
+        send(channel, Message("proposed", {"chosen": chosen}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

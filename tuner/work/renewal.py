@@ -1,0 +1,131 @@
+"""Keeping the lease: a thread with a connection of its own, and what it learns on the way."""
+
+import logging
+import threading
+import time
+
+from tuner.errors import DatabaseError
+from tuner.settings import Timing
+from tuner.store import workers
+from tuner.store.database import Database, is_outage
+from tuner.store.leases import Lease, LeaseLostError, StudyState
+from tuner.store.workers import Post
+
+logger = logging.getLogger(__name__)
+
+
+class Renewal:
+    """Renews the held lease while the main loop ticks; survives every loss of the database."""
+
+    def __init__(self, database: Database, post: Post, timing: Timing) -> None:
+        self._database = database
+        self._post = post
+        self._timing = timing
+        self._lock = threading.Lock()
+        self._held: Lease | None = None
+        self._held_since = 0.0
+        self._active = 0.0
+        self._ticked = time.monotonic()
+        self._reachable_since: float | None = time.monotonic()
+        self._lost: Lease | None = None
+        self._state: StudyState = "open"
+        self._hours_left: float | None = None
+        self._wake = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop renewing and wait for the thread."""
+        self._ended = True
+        self._wake.set()
+        self._thread.join(timeout=5)
+
+    def tick(self) -> None:
+        """Show that the main loop runs."""
+        self._ticked = time.monotonic()
+
+    def hold(self, lease: Lease | None) -> None:
+        """Renew this lease from now on, or none."""
+        now = time.monotonic()
+        with self._lock:
+            if self._held is not None:
+                self._active += now - self._held_since
+            self._held, self._held_since, self._lost = lease, now, None
+
+    def lost(self, lease: Lease) -> bool:
+        """Tell whether the database has shown another token for this lease."""
+        return self._lost == lease
+
+    @property
+    def study_state(self) -> StudyState:
+        """What the study wanted of its workers at the last renewal."""
+        return self._state
+
+    @property
+    def hours_spent(self) -> bool:
+        """Whether the budget of hours was used up at the last renewal."""
+        return self._hours_left is not None and self._hours_left <= 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether the database has answered for so long that silent peers are really silent.
+
+        After an outage every lease has expired, and each holder renews its own
+        within a renewal interval; whoever adopted at once would take them all.
+        """
+        since = self._reachable_since
+        return since is not None and time.monotonic() - since >= self._timing.grace
+
+    @property
+    def active_seconds(self) -> float:
+        """How long this worker has held trials."""
+        with self._lock:
+            running = time.monotonic() - self._held_since if self._held else 0.0
+            return self._active + running
+
+    def unreachable(self) -> None:
+        """Note that the main loop could not reach the database."""
+        self._reachable_since = None
+
+    def _run(self) -> None:
+        while not self._ended:
+            self._wake.wait(self._pause())
+            self._wake.clear()
+            if not self._ended:
+                self._renew_once()
+
+    def _pause(self) -> float:
+        # After a failure the lease may be about to expire: try again soon.
+        return self._timing.renew if self._reachable_since else min(1.0, self._timing.renew)
+
+    def _renew_once(self) -> None:
+        with self._lock:
+            held = self._held
+        if time.monotonic() - self._ticked > self._timing.lease:
+            logger.warning("the main loop stands still; its lease is not renewed")
+            return
+        try:
+            with self._database.transaction() as connection:
+                renewed = workers.renew(
+                    connection,
+                    self._post,
+                    held,
+                    self._timing,
+                    self.active_seconds,
+                )
+        except LeaseLostError:
+            self._lost = held
+        # A thread that died of one bad answer would cost every lease after it.
+        except Exception as error:
+            if not (is_outage(error) or isinstance(error, DatabaseError)):
+                logger.exception("renewing the lease failed")
+            self._reachable_since = None
+            return
+        else:
+            self._state, self._hours_left = renewed.study_state, renewed.hours_left
+        if self._reachable_since is None:
+            self._reachable_since = time.monotonic()

@@ -1,0 +1,185 @@
+"""The supervisor: claims trials, has them trained by its child, and keeps the lease.
+
+It holds the database, the lease, the signals and the terminal, and never loads
+torch. A child that dies costs its trial one attempt, not the worker.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tenacity import RetryCallState
+from tenacity.stop import stop_base
+
+from tuner.records import Job
+from tuner.settings import Timing
+from tuner.store.database import patiently
+from tuner.store.leases import (
+    Answer,
+    Claimed,
+    Ended,
+    Lease,
+    NeedsProposal,
+    Proposal,
+    Wait,
+)
+from tuner.store.ledger import Ledger
+from tuner.work.child import Child
+from tuner.work.messages import Message
+from tuner.work.proposer import Proposer
+from tuner.work.renewal import Renewal
+from tuner.work.stopping import StopRequest
+from tuner.work.training import Ending, HeldTrial, Watch
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LEAVE_SECONDS = 5.0
+"""How long a worker that is to stop at once still tries to give its trial back."""
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """How to start a trainer: command, environment, folders and device."""
+
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    log: Path
+    device: str
+    threads: int
+    cache: Path
+    folders: tuple[Path, ...]
+
+    def open(self) -> Child:
+        """Start a trainer; it begins to load torch at once."""
+        child = Child(self.command, self.environment, self.log)
+        child.send(
+            Message(
+                "settings",
+                {
+                    "device": self.device,
+                    "threads": self.threads,
+                    "cache": str(self.cache),
+                    "folders": [str(folder) for folder in self.folders],
+                },
+            )
+        )
+        return child
+
+
+class Supervisor:
+    """One worker's main loop."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        renewal: Renewal,
+        stop: StopRequest,
+        workshop: Workshop,
+        child: Child,
+    ) -> None:
+        self._ledger = ledger
+        self._renewal = renewal
+        self._stop = stop
+        self._workshop = workshop
+        self._child = child
+        self._serial = 0
+        self._proposer = Proposer(ledger.study)
+        self._timing: Timing = ledger.timing
+
+    def run(self) -> Ended:
+        """Train trials until the study ends or the worker is asked to stop."""
+        proposal: Proposal | None = None
+        while not self._stop.asked:
+            self._renewal.tick()
+            answer = self._claim(proposal)
+            proposal = None
+            match answer:
+                case Claimed(lease=lease, adopted=adopted):
+                    self._train(lease, adopted=adopted)
+                case NeedsProposal(configuration=configuration):
+                    proposal = self._propose(configuration)
+                case Wait():
+                    self._stop.pause(self._timing.poll)
+                case Ended():
+                    return answer
+        return Ended("stopped", "The worker was asked to stop.")
+
+    def close(self) -> None:
+        """End the trainer and whatever helps to propose."""
+        self._child.kill()
+        self._proposer.close()
+
+    def _claim(self, proposal: Proposal | None) -> Answer:
+        # Asked anew at each try: after an outage nobody's silence means anything yet.
+        return self._patiently(
+            lambda: self._ledger.claim(proposal, adopt=self._renewal.settled)
+        )
+
+    def _propose(self, configuration: int) -> Proposal:
+        trials = self._patiently(self._ledger.trials)
+        chosen = self._proposer.propose(trials, configuration, self._renewal.tick)
+        return Proposal(configuration, chosen)
+
+    def _train(self, lease: Lease, *, adopted: bool) -> None:
+        self._renewal.hold(lease)
+        if self._child.gone:
+            self._child.kill()
+            self._child = self._workshop.open()
+        self._serial += 1
+        start = self._child.position()
+        # A warm child may have been silent while nobody wanted anything of it.
+        self._child.heard = time.monotonic()
+        job = self._ledger.study.spec.job(lease.chosen, lease.seed)
+        self._child.send(Message("train", {"serial": self._serial, "job": _plain(job)}))
+        _tell(lease, "adopted" if adopted else "started", str(dict(lease.chosen)))
+        ending: Ending = HeldTrial(self._watch(), self._child, lease, self._serial).follow()
+        self._renewal.hold(None)
+        _tell(lease, ending, "")
+        self._keep_output(lease, start)
+
+    def _keep_output(self, lease: Lease, start: int) -> None:
+        printed = self._child.printed(start)
+        if printed.strip():
+            self._patiently(lambda: self._ledger.keep_output(lease, printed))
+
+    def _watch(self) -> Watch:
+        return Watch(
+            ledger=self._ledger,
+            renewal=self._renewal,
+            stop=self._stop,
+            limits=self._ledger.study.spec.limits,
+            give_back_seconds=self._timing.give_back,
+            patiently=self._patiently,
+        )
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        def told(error: BaseException) -> None:
+            self._renewal.tick()
+            self._renewal.unreachable()
+            logger.warning("the database is away; trying again (%s)", type(error).__name__)
+
+        return patiently(work, stop=_Leaving(self._stop), before_sleep=told)
+
+
+class _Leaving(stop_base):
+    """Never enough, unless the worker is to leave: then a few seconds more."""
+
+    def __init__(self, stop: StopRequest) -> None:
+        self._stop = stop
+
+    def __call__(self, retry_state: RetryCallState) -> bool:  # noqa: ARG002
+        return self._stop.now or (self._stop.asked and self._stop.waited > LEAVE_SECONDS)
+
+
+def _tell(lease: Lease, what: str, more: str) -> None:
+    logger.info("trial %d (seed %d) %s %s", lease.number, lease.seed, what, more)
+
+
+def _plain(job: Job) -> dict[str, object]:
+    plain = asdict(job)
+    return {**plain, "parameters": dict(job.parameters), "data": dict(job.data)}

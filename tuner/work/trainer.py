@@ -1,0 +1,164 @@
+"""The trainer process: imports torch once and trains the trials its supervisor sends.
+
+Started as `python -m tuner.work.trainer FD`, with one end of a socket pair as
+descriptor FD. It never sees the database. It does not wait for an answer after
+an epoch: the supervisor stores and decides while the next one is trained.
+"""
+
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.records import Dataset, Epoch, Job, Result
+from tuner.work.messages import GarbledError, Message, receive, send
+
+if TYPE_CHECKING:
+    from tuner.train.workbench import Workbench
+
+ALIVE_SECONDS = 1.0
+
+
+class StoppedError(Exception):
+    """The supervisor wants no more of this trial; raised inside the training loop."""
+
+
+class Link:
+    """The trainer's end of the channel: commands come in on a thread, reports go out."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._commands: queue.Queue[Message] = queue.Queue()
+        self._stopped = 0
+        self._serial = 0
+        self._alive_sent = 0.0
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def next(self) -> Message:
+        """Wait for the next command."""
+        return self._commands.get()
+
+    def begin(self, serial: int) -> None:
+        """Make all that follows belong to the trial of this serial number."""
+        self._serial = serial
+
+    def report(self, kind: str, body: dict[str, Any], arrays: list[Any] | None = None) -> None:
+        """Send something about the current trial."""
+        send(self._channel, Message(kind, {"serial": self._serial, **body}, arrays or []))
+
+    def alive(self) -> None:
+        """Show a sign of life, at most once a second; leave the trial if it is to stop."""
+        if self._stopped >= self._serial:
+            raise StoppedError
+        now = time.monotonic()
+        if now - self._alive_sent >= ALIVE_SECONDS:
+            self._alive_sent = now
+            self.report("alive", {})
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message = receive(self._channel)
+            except (OSError, GarbledError):
+                message = None
+            if message is None:
+                # The supervisor is gone, however it died. Training on would
+                # burn the device for nobody; nothing here needs tidying up.
+                os._exit(0)
+            if message.kind == "stop":
+                self._stopped = max(self._stopped, int(message.body["serial"]))
+            else:
+                self._commands.put(message)
+
+
+def main(arguments: list[str]) -> int:
+    """Serve one supervisor until it goes."""
+    link = Link(socket.socket(fileno=int(arguments[0])))
+    from tuner.train.workbench import Workbench
+
+    settings = link.next().body
+
+    def progress(what: str, done: int, total: int) -> None:
+        link.report("progress", {"what": what, "done": done, "total": total})
+
+    def open_bench() -> Workbench:
+        return Workbench(
+            device=settings["device"],
+            threads=settings["threads"],
+            cache=Path(settings["cache"]),
+            folders=[Path(folder) for folder in settings["folders"]],
+            progress=progress,
+        )
+
+    bench: Workbench | None = None
+    while True:
+        command = link.next()
+        link.begin(int(command.body["serial"]))
+        try:
+            # Opened with the first trial, so that a missing device is told as
+            # that trial's error and not as a death without words.
+            bench = bench or open_bench()
+            _train(link, bench, Job(**command.body["job"]))
+        except StoppedError:
+            link.report("stopped", {})
+        except BrokenPipeError:
+            os._exit(0)
+        except Exception as error:  # noqa: BLE001  # objectives are other people's code
+            _report_error(link, error)
+
+
+def _train(link: Link, bench: "Workbench", job: Job) -> None:
+    run = bench.begin(job)
+    link.report("setup", {"setup": _plain(asdict(run.setup))})
+    for epoch in run.epochs(link.alive):
+        link.report("epoch", {"epoch": asdict(_checked(epoch))})
+    if run.diverged:
+        link.report("stopped", {})
+        return
+    _report_result(link, bench.dataset(job), run.result())
+
+
+def _report_result(link: Link, data: Dataset, result: Result) -> None:
+    predictions = [{"split": one.split, "at": one.at} for one in result.predictions]
+    labels = [{"split": one.split, "ids": one.ids} for one in data.labels]
+    link.report(
+        "result",
+        {
+            "best": asdict(result.best),
+            "last": asdict(result.last),
+            "predictions": predictions,
+            "dataset": {
+                "fingerprint": data.fingerprint,
+                "classes": data.classes,
+                "sizes": dict(data.sizes),
+                "labels": labels,
+            },
+        },
+        [one.log_probabilities for one in result.predictions] + [one.labels for one in data.labels],
+    )
+
+
+def _report_error(link: Link, error: BaseException) -> None:
+    traceback.print_exc()
+    sys.stderr.flush()
+    text = str(error).strip()
+    link.report("error", {"error": type(error).__name__, "text": text})
+
+
+def _checked(epoch: Epoch) -> Epoch:
+    assert epoch.epoch >= 1, "epochs are counted from 1"
+    return epoch
+
+
+def _plain(setup: dict[str, Any]) -> dict[str, Any]:
+    return {**setup, "notes": dict(setup["notes"])}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

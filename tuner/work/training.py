@@ -1,0 +1,220 @@
+"""One held trial: its messages, turned into records, until it ends one way or another."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from tuner.records import Dataset, Epoch, Figures, Labels, Predictions, Result, Setup
+from tuner.spec.study import Limits
+from tuner.store.leases import Lease, LeaseLostError
+from tuner.store.ledger import Ledger
+from tuner.work.child import GARBLED, Child
+from tuner.work.messages import Message
+from tuner.work.renewal import Renewal
+from tuner.work.stopping import StopRequest
+
+T = TypeVar("T")
+
+LOOK_SECONDS = 0.25
+GATHER_SECONDS = 0.25
+"""Epochs shorter than this are stored together: one transaction, not one each."""
+MEMORY_SECONDS = 2.0
+
+Ending = Literal["complete", "pruned", "again", "failed", "paused", "given back", "lost"]
+
+
+@dataclass
+class Watch:
+    """What a supervisor looks at while a trial runs."""
+
+    ledger: Ledger
+    renewal: Renewal
+    stop: StopRequest
+    limits: Limits
+    give_back_seconds: float
+    patiently: Callable[[Callable[[], T]], T]
+    """Runs a transaction again until the database lets it through."""
+
+
+class HeldTrial:
+    """Follows one trial on one child, from the first message to its ending."""
+
+    def __init__(self, watch: Watch, child: Child, lease: Lease, serial: int) -> None:
+        self._watch = watch
+        self._child = child
+        self._lease = lease
+        self._serial = serial
+        self._setup: Setup | None = None
+        self._result: tuple[Dataset, Result] | None = None
+        self._error: str | None = None
+        self._epochs: list[Epoch] = []
+        self._recorded = 0
+        self._stored = time.monotonic()
+        self._since: float | None = None
+        self._memory_looked = 0.0
+
+    def follow(self) -> Ending:
+        """Record what comes until the trial ends; a lost lease ends it at once."""
+        try:
+            while (ending := self._step()) is None:
+                self._watch.renewal.tick()
+        except LeaseLostError:
+            self._halt()
+            return "lost"
+        return ending
+
+    def _step(self) -> Ending | None:
+        if self._watch.renewal.lost(self._lease):
+            raise LeaseLostError("the lease has another holder")
+        self._take_messages()
+        if self._epochs and self._due:
+            ending = self._record()
+            if ending is not None:
+                return ending
+        if self._result is not None:
+            return self._complete(*self._result)
+        if self._error is not None:
+            return self._fail(self._error)
+        # Epochs that came just before the end are stored first: they are progress.
+        if self._child.gone and not self._epochs:
+            return self._fail(self._child.death())
+        return self._misbehaviour() or self._unwanted()
+
+    def _take_messages(self) -> None:
+        """Read all that has come; wait a moment if nothing has."""
+        message = self._child.next(LOOK_SECONDS)
+        while message is not None:
+            if message.body.get("serial") == self._serial:
+                self._take(message)
+            message = self._child.next(0) if not self._ready else None
+
+    @property
+    def _due(self) -> bool:
+        """Whether epochs are to be stored now: short ones are stored a few at a time."""
+        waited = time.monotonic() - self._stored
+        return self._ready or self._child.gone or waited >= GATHER_SECONDS
+
+    @property
+    def _ready(self) -> bool:
+        return self._result is not None or self._error is not None
+
+    def _take(self, message: Message) -> None:
+        try:
+            self._read(message)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            # A trainer runs other people's code: its word is not trusted to be whole.
+            self._child.kill()
+            self._error = GARBLED
+
+    def _read(self, message: Message) -> None:
+        body = message.body
+        if message.kind == "epoch":
+            self._known_setup()
+            self._epochs.append(Epoch(**body["epoch"]))
+        elif message.kind == "setup":
+            self._setup = Setup(**body["setup"])
+        elif message.kind == "result":
+            self._known_setup()
+            self._result = _dataset(message), _result(message)
+        elif message.kind == "error":
+            self._error = f"{body['error']}: {body['text']}".rstrip(": ")
+        elif message.kind == "stopped":
+            self._error = "the trainer left the trial unasked"
+
+    def _record(self) -> Ending | None:
+        epochs, self._epochs = self._epochs, []
+        self._stored = time.monotonic()
+        answer = self._watch.patiently(lambda: self._watch.ledger.record(self._lease, epochs))
+        self._recorded += len(epochs)
+        if answer.stop_epoch is None:
+            return None
+        self._halt()
+        return self._prune(answer.stop_epoch, diverged=answer.diverged)
+
+    def _prune(self, epoch: int, *, diverged: bool) -> Ending:
+        pruner = self._watch.ledger.study.spec.search.pruner
+        reason = f"diverged at epoch {epoch}" if diverged else f"{pruner} at epoch {epoch}"
+        setup = self._known_setup()
+        self._watch.patiently(lambda: self._watch.ledger.prune(self._lease, setup, reason))
+        return "pruned"
+
+    def _complete(self, data: Dataset, result: Result) -> Ending:
+        setup = self._known_setup()
+        self._watch.patiently(lambda: self._watch.ledger.complete(self._lease, setup, data, result))
+        return "complete"
+
+    def _fail(self, reason: str) -> Ending:
+        return self._watch.patiently(lambda: self._watch.ledger.fail(self._lease, reason))
+
+    def _misbehaviour(self) -> Ending | None:
+        silent = time.monotonic() - self._child.heard
+        if silent > self._watch.limits.silence_seconds:
+            self._child.kill()
+            limit = self._watch.limits.silence_seconds
+            return self._fail(f"the trainer showed no sign of life for {limit:g} s")
+        return self._too_large()
+
+    def _too_large(self) -> Ending | None:
+        allowed = self._watch.limits.memory_bytes
+        now = time.monotonic()
+        if allowed is None or now - self._memory_looked < MEMORY_SECONDS:
+            return None
+        self._memory_looked = now
+        if self._child.memory() <= allowed:
+            return None
+        self._child.kill()
+        return self._fail(f"the trainer used more memory than [limits] allows ({allowed:,} bytes)")
+
+    def _unwanted(self) -> Ending | None:
+        """Give the trial back if nobody wants it now: after an epoch, or when time is up."""
+        why = self._why_unwanted()
+        if why is None:
+            return None
+        if self._since is None:
+            self._since, self._recorded = time.monotonic(), 0
+        waited = time.monotonic() - self._since
+        epoch_ended = self._recorded > 0
+        if not (epoch_ended or self._watch.stop.now or waited > self._watch.give_back_seconds):
+            return None
+        self._halt()
+        self._watch.patiently(lambda: self._watch.ledger.give_back(self._lease, why))
+        return "given back"
+
+    def _why_unwanted(self) -> str | None:
+        if self._watch.stop.asked:
+            return "the worker was asked to stop"
+        if self._watch.renewal.study_state != "open":
+            return f"the study is {self._watch.renewal.study_state}"
+        if self._watch.renewal.hours_spent:
+            return "the budget of hours is spent"
+        return None
+
+    def _halt(self) -> None:
+        self._child.send(Message("stop", {"serial": self._serial}))
+
+    def _known_setup(self) -> Setup:
+        if self._setup is None:
+            raise ValueError("a trainer describes its setup before its first epoch")
+        return self._setup
+
+
+def _dataset(message: Message) -> Dataset:
+    described: Mapping[str, Any] = message.body["dataset"]
+    first = len(message.body["predictions"])
+    labels = tuple(
+        Labels(one["split"], tuple(one["ids"]), array)
+        for one, array in zip(described["labels"], message.arrays[first:], strict=True)
+    )
+    return Dataset(
+        described["fingerprint"], tuple(described["classes"]), described["sizes"], labels
+    )
+
+
+def _result(message: Message) -> Result:
+    kept = message.body["predictions"]
+    predictions = tuple(
+        Predictions(one["split"], one["at"], array)
+        for one, array in zip(kept, message.arrays, strict=False)
+    )
+    return Result(Figures(**message.body["best"]), Figures(**message.body["last"]), predictions)

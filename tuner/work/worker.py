@@ -1,0 +1,151 @@
+"""A worker from start to end: database, study, trainer, supervisor."""
+
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError
+
+from tuner.errors import DatabaseUnreachableError, TunerError, UnknownStudyError
+from tuner.settings import Settings, child_environment
+from tuner.store import schema, studies, workers
+from tuner.store.database import Database
+from tuner.store.leases import Ended
+from tuner.store.ledger import Ledger
+from tuner.store.optuna_storage import Binding
+from tuner.store.studies import Study
+from tuner.work.child import Child
+from tuner.work.renewal import Renewal
+from tuner.work.stopping import StopRequest
+from tuner.work.supervisor import Supervisor, Workshop
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TRAINER = (sys.executable, "-m", "tuner.work.trainer")
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker is to do: which study, on which device, and how long to wait for it."""
+
+    study: str
+    device: str = "cpu"
+    threads: int | None = None
+    """Instead of the study's; results differ with it."""
+    folders: tuple[Path, ...] = ()
+    """Where objectives are looked for before the shipped ones."""
+    patience_seconds: float = 60.0
+    trainer: tuple[str, ...] = TRAINER
+
+
+def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
+    """Train trials of a study until it ends or the worker is asked to stop."""
+    log = settings.home / "logs"
+    log.mkdir(parents=True, exist_ok=True)
+    with _opened(settings, orders, stop) as database:
+        study = _await_study(database, orders, stop)
+        if study is None:
+            return Ended("stopped", "The worker was asked to stop.")
+        workshop = _workshop(settings, orders, study, log / f"trainer-{os.getpid()}.log")
+        return _supervise(settings, database, study, workshop, stop)
+
+
+def _supervise(
+    settings: Settings,
+    database: Database,
+    study: Study,
+    workshop: Workshop,
+    stop: StopRequest,
+) -> Ended:
+    child: Child = workshop.open()
+    who = workers.Worker(socket.gethostname(), os.getpid(), workshop.device)
+    with database.transaction() as connection:
+        post = workers.join(connection, study.study_id, who)
+    ledger = Ledger(database, Binding(database), study, post.worker_id, settings.timing)
+    renewal = Renewal(database, post, settings.timing)
+    supervisor = Supervisor(ledger, renewal, stop, workshop, child)
+    renewal.start()
+    try:
+        return supervisor.run()
+    finally:
+        supervisor.close()
+        renewal.end()
+        _leave(database, post, renewal.active_seconds)
+
+
+def _leave(database: Database, post: workers.Post, active_seconds: float) -> None:
+    try:
+        with database.transaction() as connection:
+            workers.leave(connection, post, active_seconds)
+    except DBAPIError:
+        logger.warning("the database is away; this worker leaves without saying so")
+
+
+def _opened(settings: Settings, orders: Orders, stop: StopRequest) -> Database:
+    """Open the database, waiting for a server that does not answer yet."""
+
+    def attempt() -> Database:
+        database = Database.open(settings)
+        try:
+            database.check()
+            schema.ensure(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    return _wait_for(attempt, DatabaseUnreachableError, orders.patience_seconds, stop)
+
+
+def _await_study(database: Database, orders: Orders, stop: StopRequest) -> Study | None:
+    def attempt() -> Study:
+        with database.transaction() as connection:
+            return studies.find(connection, orders.study)
+
+    try:
+        return _wait_for(attempt, UnknownStudyError, orders.patience_seconds, stop)
+    except UnknownStudyError:
+        if stop.asked:
+            return None
+        raise
+
+
+def _wait_for(
+    attempt: Callable[[], T], expected: type[TunerError], seconds: float, stop: StopRequest
+) -> T:
+    """Try until it works, the time is up, or the worker is asked to stop."""
+    deadline = time.monotonic() + seconds
+    told = False
+    while True:
+        try:
+            return attempt()
+        except expected as error:
+            if stop.asked or time.monotonic() >= deadline:
+                raise
+            if not told:
+                logger.warning("%s\nWaiting up to %g s for it.", error, seconds)
+                told = True
+            stop.pause(0.5)
+
+
+def _workshop(settings: Settings, orders: Orders, study: Study, log: Path) -> Workshop:
+    threads = orders.threads or study.spec.limits.threads
+    environment = child_environment()
+    environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return Workshop(
+        command=orders.trainer,
+        environment=environment,
+        log=log,
+        device=orders.device,
+        threads=threads,
+        cache=settings.home / "cache",
+        folders=orders.folders,
+    )
