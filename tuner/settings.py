@@ -43,6 +43,8 @@ class Settings:
     """Holds the password of `database_url`, where that has none."""
     libpq: bool = False
     """Whether PGHOST, PGHOSTADDR or PGSERVICE name a server."""
+    checkpoints: str | None = None
+    """Where checkpoints go: a folder or an fsspec address; `off` for nowhere."""
     timing: Timing = Timing()
 
     @property
@@ -74,6 +76,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         home=Path(environ.get("TUNER_HOME") or ".tuner").expanduser().absolute(),
         database_url=environ.get("TUNER_DATABASE_URL") or None,
         password_file=_path(environ, "TUNER_DATABASE_PASSWORD_FILE"),
+        checkpoints=environ.get("TUNER_CHECKPOINTS") or None,
         libpq=any(environ.get(name) for name in LIBPQ_ADDRESS),
         timing=timing,
     )

@@ -7,7 +7,7 @@ defaults and the `--set` texts do not count, only what they led to.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tuner.records import Value
@@ -20,6 +20,10 @@ HARMLESS = (
     "limits.silence_seconds",
     "limits.attempts",
     "limits.memory_bytes",
+    "checkpoints.location",
+    "checkpoints.every",
+    "checkpoints.keep",
+    "checkpoints.limit_bytes",
 )
 """Keys that may change under a running study: no trial's figures depend on them."""
 
@@ -66,6 +70,7 @@ def canonical(spec: Spec) -> dict[str, Any]:
             "memory_bytes": spec.limits.memory_bytes,
             "threads": spec.limits.threads,
         },
+        "checkpoints": asdict(spec.checkpoints),
         "search": {
             "sampler": search.sampler,
             "pruner": search.pruner,
@@ -106,6 +111,7 @@ def extended(stored: Spec, given: Spec) -> Spec:
         question=given.question,
         budget=given.budget,
         limits=given.limits,
+        checkpoints=given.checkpoints,
         replicates=given.replicates,
         overrides=given.overrides,
     )

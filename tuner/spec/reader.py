@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tuner.spec.search import PRUNERS, SAMPLERS
 from tuner.spec.sections import (
     OBJECTIVE,
     BudgetSection,
+    CheckpointsSection,
     LimitsSection,
     ReplicatesSection,
     SearchSection,
@@ -26,7 +28,7 @@ from tuner.spec.sections import (
     StudySection,
 )
 from tuner.spec.space import Dimension, Space
-from tuner.spec.study import DATA, Budget, Limits, Replicates, Search, Spec
+from tuner.spec.study import DATA, Budget, Checkpoints, Limits, Replicates, Search, Spec
 from tuner.spec.values import ValueReader, defaults
 
 Declared = Callable[[str, Path], Declarations]
@@ -64,7 +66,7 @@ class Reader:
             dimensions,
             may_be_empty=bool(self._overrides),
         )
-        limits = self._limits()
+        limits, checkpoints = self._limits(), self._checkpoints()
         values = ValueReader(known, self._keys("space"), self.faults)
         fixed = values.read("fixed", self._table("fixed"))
         data = values.read("data", self._table("data"))
@@ -74,7 +76,9 @@ class Reader:
         assert study is not None
         assert known is not None
         assert limits is not None
-        return self._spec(study, known, plan, limits=limits, fixed=fixed, data=data)
+        assert checkpoints is not None
+        spec = self._spec(study, known, plan, limits=limits, fixed=fixed, data=data)
+        return replace(spec, checkpoints=checkpoints)
 
     def _spec(
         self,
@@ -152,6 +156,13 @@ class Reader:
             memory_bytes=None if section.memory is None else parse_bytes(section.memory),
             threads=section.threads,
         )
+
+    def _checkpoints(self) -> Checkpoints | None:
+        section = self._section("checkpoints", CheckpointsSection)
+        if section is None:
+            return None
+        limit = parse_bytes(section.limit)
+        return Checkpoints(section.location, section.every, section.keep, limit)
 
     def _replicates(self) -> Replicates | None:
         section = self._section("replicates", ReplicatesSection)

@@ -124,6 +124,36 @@ class LimitsSection(Section):
     ] = 1
 
 
+class CheckpointsSection(Section):
+    """Where training is saved, and how much of it is kept; no result depends on it."""
+
+    location: Annotated[
+        str | None,
+        Field(description="Folder or fsspec address (s3://...); else TUNER_CHECKPOINTS decides."),
+        Expects("a folder, or an address such as s3://bucket/folder"),
+    ] = None
+    every: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=100_000)],
+        Field(description='Epochs between two; "auto" is about every two seconds of training.'),
+        Expects('"auto" or a whole number of epochs'),
+    ] = "auto"
+    keep: Annotated[
+        Literal["auto", "last", "none"],
+        Field(
+            description='"auto": where other settings branch off, and ends; "last": ends only; '
+            '"none": nothing once a trial has ended.'
+        ),
+        Expects('"auto", "last" or "none"'),
+    ] = "auto"
+    limit: Annotated[
+        str,
+        AfterValidator(_size),
+        WithJsonSchema({"type": "string", "pattern": quantities.SIZE}),
+        Field(description="Space they may take; the least useful go first."),
+        Expects('a size above 0 such as "512MB" or "8GB"'),
+    ] = "10GB"
+
+
 class SearchSection(Section):
     """Which settings are tried, and which trials are stopped early."""
 
@@ -233,6 +263,7 @@ class StudyFile(Section):
     study: StudySection
     budget: BudgetSection
     limits: LimitsSection = LimitsSection()
+    checkpoints: CheckpointsSection = CheckpointsSection()
     search: SearchSection = Field(default_factory=lambda: SearchSection.model_validate({}))
     replicates: ReplicatesSection = ReplicatesSection()
     space: dict[str, list[Scalar] | ChoiceTable | RangeTable] = Field(
@@ -250,6 +281,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "study": StudySection,
     "budget": BudgetSection,
     "limits": LimitsSection,
+    "checkpoints": CheckpointsSection,
     "search": SearchSection,
     "replicates": ReplicatesSection,
 }

@@ -41,6 +41,16 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Checkpoints:
+    """Where training is saved, and how much of it is kept; no result depends on it."""
+
+    location: str | None = None
+    every: int | Literal["auto"] = "auto"
+    keep: Literal["auto", "last", "none"] = "auto"
+    limit_bytes: int = 10 * 10**9
+
+
+@dataclass(frozen=True)
 class Search:
     """How settings are chosen and trials stopped; the options are complete, defaults included."""
 
@@ -96,6 +106,7 @@ class Spec:
     data_defaults: Mapping[str, Value]
     overrides: tuple[str, ...] = ()
     """The `--set` texts that were applied, in order."""
+    checkpoints: Checkpoints = Checkpoints()
     folder: str = ""
     """Where the study file lay: relative data paths start here. Not part of the identity."""
 

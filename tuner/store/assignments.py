@@ -1,6 +1,6 @@
 """Which (configuration, seed) comes next: pure functions over what exists."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from tuner.spec.study import Spec
@@ -21,42 +21,62 @@ class Existing:
     configuration: int
     seed: int
     ended: bool
-    value: float | None
+    value: float | None = None
     """The study's metric, smaller is better; None unless the trial is complete."""
+    complete: bool = False
 
 
 PENDING = "pending"
 """The next trial depends on trials that still run."""
+WAITING = "waiting"
+"""Whatever is left begins with epochs that a peer is training now."""
+LOOK_AHEAD = 64
+"""So many waiting trials are passed over, at most, in search of one that need not wait."""
+
+Waits = Callable[[Assignment], bool]
 
 
-def next_assignment(spec: Spec, existing: Collection[Existing]) -> Assignment | str | None:
-    """Return what to train next, PENDING, or None when the budget is spent.
+def next_assignment(
+    spec: Spec, existing: Collection[Existing], waits: Waits = lambda _: False
+) -> Assignment | str | None:
+    """Return what to train next, PENDING, WAITING, or None when the budget is spent.
 
     All configurations come under seed 0 first, then under seed 1, and so on, so
-    that a study stopped half-way has seen everything once.
+    that a study stopped half-way has seen everything once. One that would train
+    what a peer is training already lets the others go first.
     """
     taken = {(trial.configuration, trial.seed) for trial in existing}
     if len(taken) >= spec.total_trials:
         return None
     explored = range(spec.configurations)
-    first = _missing(taken, explored, [0])
+    if spec.replicates.of == "all":
+        return _missing(taken, explored, range(spec.replicates.seeds), waits)
+    first = _missing(taken, explored, [0], waits)
     if first is not None:
         return first
-    if spec.replicates.of == "all":
-        return _missing(taken, explored, range(1, spec.replicates.seeds))
     if any(trial.seed == 0 and not trial.ended for trial in existing):
         return PENDING
-    return _missing(taken, _contenders(spec, existing), range(1, spec.replicates.seeds))
+    return _missing(taken, _contenders(spec, existing), range(1, spec.replicates.seeds), waits)
 
 
 def _missing(
-    taken: Collection[tuple[int, int]], configurations: Sequence[int], seeds: Sequence[int]
-) -> Assignment | None:
+    taken: Collection[tuple[int, int]],
+    configurations: Sequence[int],
+    seeds: Sequence[int],
+    waits: Waits,
+) -> Assignment | str | None:
+    waiting = 0
     for seed in seeds:
         for configuration in configurations:
-            if (configuration, seed) not in taken:
-                return Assignment(configuration, seed)
-    return None
+            if (configuration, seed) in taken:
+                continue
+            assignment = Assignment(configuration, seed)
+            if not waits(assignment):
+                return assignment
+            waiting += 1
+            if waiting >= LOOK_AHEAD:
+                return WAITING
+    return WAITING if waiting else None
 
 
 def _contenders(spec: Spec, existing: Collection[Existing]) -> list[int]:

@@ -1,6 +1,7 @@
 """Claiming a trial: adopt an orphan, create the next one, wait, or end."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 from tuner.records import METRICS, Value
 from tuner.spec.study import Spec
 from tuner.store import endings, sampling
-from tuner.store.assignments import PENDING, Assignment, Existing, next_assignment
+from tuner.store.assignments import PENDING, WAITING, Assignment, Existing, next_assignment
 from tuner.store.leases import (
     Answer,
     Claimed,
@@ -19,10 +20,17 @@ from tuner.store.leases import (
     Wait,
 )
 from tuner.store.optuna_storage import add_trial
+from tuner.store.reuse import Runner
 from tuner.store.studies import read_spec
 from tuner.store.tables import epoch, lease, outcome, study, trial
 from tuner.store.transactions import Transaction, in_seconds
 from tuner.store.workers import hours_left
+
+WAITS = {
+    None: "the last trials are running",
+    PENDING: "the contenders are known when the exploration has ended",
+    WAITING: "peers are training the epochs that are next",
+}
 
 
 def claim(transaction: Transaction, proposal: Proposal | None, *, adopt: bool) -> Answer:
@@ -117,13 +125,11 @@ def _hold(transaction: Transaction, trial_id: int, token: int, strikes: int) -> 
 
 def _next(transaction: Transaction, spec: Spec, proposal: Proposal | None) -> Answer:
     existing = _existing(transaction, spec)
-    assignment = next_assignment(spec, existing)
+    assignment = next_assignment(spec, existing, _waits(transaction, existing))
     if assignment is None and all(one.ended for one in existing):
         return _complete_study(transaction)
-    if assignment is None:
-        return Wait("the last trials are running")
-    if assignment is PENDING or isinstance(assignment, str):
-        return Wait("the contenders are known when the exploration has ended")
+    if not isinstance(assignment, Assignment):
+        return Wait(WAITS[assignment])
     if assignment.seed == 0 and spec.search.sampler in sampling.LEARNING:
         if proposal is None or proposal.configuration != assignment.configuration:
             return NeedsProposal(assignment.configuration)
@@ -132,7 +138,57 @@ def _next(transaction: Transaction, spec: Spec, proposal: Proposal | None) -> An
         chosen = sampling.choose(spec, assignment.configuration)
     else:
         chosen = _chosen_before(transaction, assignment.configuration)
-    return Claimed(_create(transaction, spec, assignment, chosen), adopted=False)
+    created = _create(transaction, spec, assignment, chosen)
+    expected = _expected(transaction, assignment, existing)
+    return Claimed(replace(created, expected_epochs=expected), adopted=False)
+
+
+def _waits(transaction: Transaction, existing: Sequence[Existing]) -> Callable[[Assignment], bool]:
+    """Return who should wait for epochs that a peer is training right now."""
+    sharing = transaction.sharing
+    running = [] if sharing is None else _running(transaction)
+    if sharing is None or not running:
+        return lambda _: False
+    speeds = [one.seconds_per_epoch for one in running if one.seconds_per_epoch is not None]
+    mean_seconds = sum(speeds) / len(speeds) if speeds else None
+
+    def waits(assignment: Assignment) -> bool:
+        peers = [one for one in running if one.seed == assignment.seed]
+        if not peers:
+            return False
+        stored = sharing.stored(assignment.configuration, _ended(existing, assignment.seed))
+        return sharing.waits(assignment.configuration, stored, peers, mean_seconds)
+
+    return waits
+
+
+def _expected(
+    transaction: Transaction, assignment: Assignment, existing: Sequence[Existing]
+) -> int:
+    if transaction.sharing is None:
+        return 0
+    ended = _ended(existing, assignment.seed)
+    return transaction.sharing.stored(assignment.configuration, ended)
+
+
+def _ended(existing: Sequence[Existing], seed: int) -> list[int]:
+    """Return the configurations whose curves are whole under a seed."""
+    return [one.configuration for one in existing if one.seed == seed and one.complete]
+
+
+def _running(transaction: Transaction) -> list[Runner]:
+    rows = transaction.connection.execute(
+        sa.select(
+            trial.c.configuration,
+            trial.c.seed,
+            sa.func.count(epoch.c.epoch).label("done"),
+            sa.func.avg(epoch.c.seconds).label("seconds"),
+        )
+        .select_from(trial.join(lease).outerjoin(epoch, epoch.c.trial_id == trial.c.trial_id))
+        .where(lease.c.study_id == transaction.study.study_id, lease.c.state != "ended")
+        .group_by(trial.c.configuration, trial.c.seed)
+    )
+    return [Runner(row.configuration, row.seed, row.done, row.seconds) for row in rows]
 
 
 def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
@@ -149,6 +205,7 @@ def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
             row.configuration,
             row.seed,
             ended=row.state is not None,
+            complete=row.state == "COMPLETE",
             value=sign * row.value if row.state == "COMPLETE" and row.value is not None else None,
         )
         for row in rows

@@ -107,7 +107,7 @@ class Database:
         if password:
             cause = cause.replace(password, "***")
         where = self.address.masked
-        if isinstance(getattr(error, "orig", None), psycopg2.OperationalError):
+        if is_outage(error):
             return DatabaseUnreachableError(
                 f"The database at {where} cannot be reached.\n  {cause}\n"
                 "Check that the server runs and the address is right (`tuner db status`)."

@@ -21,6 +21,8 @@ class Lease:
     token: int
     stored_epochs: int
     """How much of the curve is stored already, by earlier attempts."""
+    expected_epochs: int = 0
+    """First epochs that peers have trained, so that a checkpoint of them is to be expected."""
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from tuner.records import Dataset, Epoch, Result, Setup
 from tuner.settings import Timing
 from tuner.store import claims, endings, recording
 from tuner.store.database import Database
-from tuner.store.leases import Answer, Lease, Proposal, Recorded, Verdict
+from tuner.store.leases import Answer, Claimed, Lease, Proposal, Recorded, Verdict
 from tuner.store.optuna_storage import Binding
 from tuner.store.recording import Recorder
+from tuner.store.reuse import Shared, Sharing
 from tuner.store.studies import Study
 from tuner.store.transactions import Transaction
 
@@ -34,14 +35,23 @@ class Ledger:
     study: Study
     worker_id: int
     timing: Timing
+    shared: Shared | None = None
+    """How many first epochs two jobs have in common; None where no checkpoints are kept."""
 
     def __post_init__(self) -> None:
-        self._recorder = Recorder(self.study.spec, self.study.title)
+        spec = self.study.spec
+        self._recorder = Recorder(spec, self.study.title)
+        known = self.shared is not None and spec.search.sampler == "grid"
+        self.sharing = Sharing(spec, self.shared) if known and self.shared else None
 
     def claim(self, proposal: Proposal | None, *, adopt: bool) -> Answer:
         """Ask for a trial; `adopt` says whether expired leases may be taken over."""
         with self._transaction() as transaction:
-            return claims.claim(transaction, proposal, adopt=adopt)
+            answer = claims.claim(transaction, proposal, adopt=adopt)
+        if isinstance(answer, Claimed) and answer.adopted:
+            # Perhaps one that had failed, was seen as failed here, and was retried.
+            self.binding.forget()
+        return answer
 
     def record(self, lease: Lease, epochs: Sequence[Epoch]) -> Recorded:
         """Store epochs, ask the pruner about each in order, and say where to stop."""
@@ -68,6 +78,11 @@ class Ledger:
         with self._transaction() as transaction:
             endings.give_back(transaction, lease, why)
 
+    def tell(self, lease: Lease, kind: str, text: str) -> None:
+        """Add a line to the trial's history; nothing else rests on it."""
+        with self._transaction() as transaction:
+            transaction.tell(kind, text, lease.trial_id)
+
     def keep_output(self, lease: Lease, text: str) -> None:
         """Keep what an attempt printed; needs no lease, since nothing rests on it."""
         with self.database.transaction() as connection:
@@ -85,7 +100,9 @@ class Ledger:
                 self.database.transaction() as connection,
                 self.binding.within(connection) as storage,
             ):
-                yield Transaction(connection, storage, self.study, self.worker_id, self.timing)
+                yield Transaction(
+                    connection, storage, self.study, self.worker_id, self.timing, self.sharing
+                )
         except BaseException:
             # Rolled back, or committed with its answer lost: memory cannot tell.
             self._recorder.forget()

@@ -66,6 +66,10 @@ class Binding:
         """Optuna's storage, with finished trials kept in memory."""
         return self._cached
 
+    def forget(self) -> None:
+        """Keep no trial in memory: one that had ended was opened again."""
+        self._cached = get_storage(self._rdb)
+
     @contextmanager
     def within(self, connection: sa.Connection) -> Iterator[BaseStorage]:
         """Give the storage whose every write is part of the connection's transaction."""

@@ -16,8 +16,9 @@ from tuner.spec.study import Spec
 from tuner.store import optuna_storage
 from tuner.store.database import Database
 from tuner.store.leases import StudyState
+from tuner.store.locks import lock_study
 from tuner.store.optuna_storage import Binding
-from tuner.store.tables import event, study
+from tuner.store.tables import event, lease, study
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def launch(
         stored = find_or_none(connection, spec.name)
         if stored is None:
             return Launch(_create(connection, storage, spec, 1, provenance), "created")
+        stored = _locked(connection, stored)
         difference = identity.compare(stored.spec, spec)
         changes = tuple(str(change) for change in difference.changes)
         if difference.same:
@@ -132,6 +134,11 @@ def set_state(connection: sa.Connection, known: Study, state: StudyState, reason
 
 def delete(connection: sa.Connection, known: Study) -> None:
     """Delete a study with everything that hangs on it, in both schemas."""
+    # In the ledger's order of locks: who works on a trial commits first, and
+    # finds it gone afterwards; deleting from the top would meet them in a deadlock.
+    lock_study(connection, known.study_id)
+    held = sa.select(lease.c.trial_id).where(lease.c.study_id == known.study_id)
+    connection.execute(held.order_by(lease.c.trial_id).with_for_update())
     connection.execute(sa.delete(study).where(study.c.study_id == known.study_id))
     optuna_storage.delete_study(connection, known.study_id)
 
@@ -165,6 +172,13 @@ def _create(
     )
     _note(connection, study_id, "launched", f"{spec.total_trials} trials")
     return find(connection, f"{spec.name}@{version}")
+
+
+def _locked(connection: sa.Connection, stored: Study) -> Study:
+    # A claim may be ending the study at this moment, by the old budget: either it
+    # sees our extension, or we see its end and open the study again.
+    lock_study(connection, stored.study_id)
+    return find(connection, f"{stored.name}@{stored.version}")
 
 
 def _open(connection: sa.Connection, stored: Study) -> None:

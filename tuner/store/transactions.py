@@ -7,10 +7,10 @@ from optuna.storages import BaseStorage
 
 from tuner.settings import Timing
 from tuner.store.leases import Lease, LeaseLostError
+from tuner.store.locks import lock_study
+from tuner.store.reuse import Sharing
 from tuner.store.studies import Study
 from tuner.store.tables import event, lease
-
-STUDY_LOCKS = 0x7475  # the first key of a study's advisory lock; the second is its id
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Transaction:
     study: Study
     worker_id: int
     timing: Timing = field(default_factory=Timing)
+    sharing: Sharing | None = None
+    """Which epochs settings have in common, where that is known and checkpoints are kept."""
 
     def lock_study(self) -> None:
         """Let no other claim or brake of this study run until this transaction ends."""
@@ -56,11 +58,6 @@ class Transaction:
                 text=text,
             )
         )
-
-
-def lock_study(connection: sa.Connection, study_id: int) -> None:
-    """Take the study's advisory lock until the connection's transaction ends."""
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(STUDY_LOCKS, study_id)))
 
 
 def in_seconds(seconds: float) -> sa.ColumnElement[object]:

@@ -4,6 +4,7 @@ Between two epochs the whole of a run is its `TrainingState`; a run restored
 from one goes on as if it had never stopped.
 """
 
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -14,13 +15,14 @@ from torch import nn
 
 from tuner.errors import UserError
 from tuner.records import METRICS, Epoch, Figures, Job, Moment, Predictions, Result, Setup
+from tuner.train.checkpoints.fit import UnfitError, check_fit
 from tuner.train.data import Feed, Prepared, Resident
 from tuner.train.device import Device
 from tuner.train.losses import Loss
 from tuner.train.metrics import Scores, score
 from tuner.train.optimizers import build_optimizer, set_rate
 from tuner.train.passes import Alive, Bounds, TrainingPass, batch_bounds, predict
-from tuner.train.recipe import read_recipe
+from tuner.train.recipe import Recipe, read_recipe
 from tuner.train.schedules import Position, rate
 from tuner.train.seeds import permutation, seed_epoch
 from tuner.train.state import TrainingState, copy_optimizer, copy_weights, fingerprint
@@ -61,6 +63,11 @@ class Run:
             notes=dict(device.notes),
         )
 
+    @property
+    def curve(self) -> tuple[Epoch, ...]:
+        """All epochs so far, those included that were restored."""
+        return self._curve
+
     def epochs(self, alive: Alive) -> Iterator[Epoch]:
         """Train one epoch for each one asked for, until the last, patience or divergence.
 
@@ -94,10 +101,17 @@ class Run:
         )
 
     def restore(self, state: TrainingState) -> None:
-        """Go on from a state of the same job, as if this run had trained so far itself."""
+        """Go on from a state of the same job, as if this run had trained so far itself.
+
+        Raises UnfitError, and takes nothing, if this run would not have come to that state.
+        """
+        check_fit(state, self._model, self._optimizer)
+        self._check_course(state)
         self._model.load_state_dict(state.weights)
-        self._optimizer.load_state_dict(dict(state.optimizer))
-        self._best_weights = dict(state.best_weights)
+        # The optimizer keeps the tensors it is given and writes into them.
+        self._optimizer.load_state_dict(copy.deepcopy(dict(state.optimizer)))
+        # A file knows no order of names; fingerprints go by the model's.
+        self._best_weights = {name: state.best_weights[name] for name in self._model.state_dict()}
         self._best_epoch = state.best_epoch
         self._curve = state.curve
         self.diverged = bool(state.curve) and not is_finite(state.curve[-1])
@@ -109,9 +123,18 @@ class Run:
         return TrainingPass(self._model, self._optimizer, loss, split, feed, bounds)
 
     def _ended(self) -> bool:
-        done, patience = len(self._curve), self._recipe.patience
-        impatient = patience > 0 and done - self._best_epoch >= patience
-        return self.diverged or impatient or done >= self._recipe.epochs
+        last = self._curve[-1] if self._curve else None
+        return last is not None and _ends(last, self._best_epoch, self._recipe)
+
+    def _check_course(self, state: TrainingState) -> None:
+        """Refuse a state that lies beyond this run's end, or whose best epoch is not its best."""
+        best: Epoch | None = None
+        for epoch in state.curve:
+            best = _better(best, epoch, self._job.metric)
+            if epoch is not state.curve[-1] and _ends(epoch, best.epoch, self._recipe):
+                raise UnfitError("it lies beyond the end of this training", epoch.epoch)
+        if (best.epoch if best else 0) != state.best_epoch:
+            raise UnfitError("its best epoch is not the best of its curve")
 
     def _train_one(self, alive: Alive) -> Epoch:
         started = time.perf_counter()
@@ -144,16 +167,11 @@ class Run:
 
     def _take(self, epoch: Epoch) -> None:
         self.diverged = not is_finite(epoch)
-        # The first epoch is the best so far whatever it is, so that there always is one.
-        if not self._curve or (not self.diverged and self._is_better(epoch)):
+        best = self._curve[self._best_epoch - 1] if self._curve else None
+        if _better(best, epoch, self._job.metric) is epoch:
             self._best_epoch = epoch.epoch
             self._best_weights = copy_weights(self._model)
         self._curve = (*self._curve, epoch)
-
-    def _is_better(self, epoch: Epoch) -> bool:
-        metric = self._job.metric
-        new, old = epoch.figure(metric), self._curve[self._best_epoch - 1].figure(metric)
-        return new < old if METRICS[metric] == "minimize" else new > old
 
     def _best_predictions(self, alive: Alive) -> tuple[Predictions, ...]:
         last = copy_weights(self._model)
@@ -199,6 +217,22 @@ class Run:
 def is_finite(epoch: Epoch) -> bool:
     """Say whether an epoch's losses are numbers; an undefined AUC alone is no divergence."""
     return all(math.isfinite(x) for x in (epoch.train_loss, epoch.train_nll, epoch.val_loss))
+
+
+def _better(best: Epoch | None, epoch: Epoch, metric: str) -> Epoch:
+    """Return the better of the best epoch so far and the next one."""
+    # The first epoch is the best so far whatever it is, so that there always is one.
+    if best is None:
+        return epoch
+    new, old = epoch.figure(metric), best.figure(metric)
+    better = new < old if METRICS[metric] == "minimize" else new > old
+    return epoch if better and is_finite(epoch) else best
+
+
+def _ends(last: Epoch, best_epoch: int, recipe: Recipe) -> bool:
+    """Say whether a training ends after its last epoch: divergence, patience, or its length."""
+    impatient = 0 < recipe.patience <= last.epoch - best_epoch
+    return not is_finite(last) or impatient or last.epoch >= recipe.epochs
 
 
 def _training_bounds(count: int, size: int, model: nn.Module) -> Bounds:

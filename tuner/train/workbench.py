@@ -9,11 +9,14 @@ import torch
 from torch import nn
 
 from tuner.errors import DataError, ObjectiveError
-from tuner.records import Dataset, Job
+from tuner.records import Dataset, Epoch, Job
+from tuner.train.checkpoints import keys
+from tuner.train.checkpoints.keys import Base, shaping
+from tuner.train.checkpoints.numerics import numerics
 from tuner.train.data import Feed, Prepared, prepare
 from tuner.train.device import Device, open_device
 from tuner.train.losses import Loss, choose_loss
-from tuner.train.objective import Found, Progress, find
+from tuner.train.objective import Found, Progress, find, source_fingerprint
 from tuner.train.recipe import read_recipe
 from tuner.train.run import Run
 from tuner.train.seeds import seed_initialisation
@@ -33,23 +36,49 @@ class Workbench:
         self._folders = tuple(folders)
         self._progress = progress
         self._prepared: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
+        self._sources: dict[Path, str] = {}
 
     def begin(self, job: Job) -> Run:
         """Return a run of the job on a fresh model; its data are prepared if they are not yet."""
-        found = find(job.objective, self._folders)
+        found = self._find(job)
         data = self._data(found, job)
         loss = choose_loss(read_recipe(job.parameters).loss, len(data.classes))
         _check_metric(job, data)
         seed_initialisation(job.seed)
         # Built on the CPU whatever the device, so that equal seeds begin with equal weights.
-        model = found.build_model(job.parameters, data.inputs, loss.outputs)
+        # It is not shown what checkpoint keys hold as rates only: a model that could read
+        # its learning rate or its length would be shared where it must not be.
+        model = found.build_model(shaping(job.parameters), data.inputs, loss.outputs)
         model.to(self._device.torch)
         _check_outputs(found, model, data, loss)
         return Run(job, model, loss, data, self._device)
 
     def dataset(self, job: Job) -> Dataset:
         """Return what the store keeps of the data that the job trains on."""
-        return self._data(find(job.objective, self._folders), job).describe()
+        return self._data(self._find(job), job).describe()
+
+    def base(self, job: Job) -> Base:
+        """Return all that shapes the job's training on this device before its first epoch."""
+        found = self._find(job)
+        return Base(
+            source=self._sources[found.folder],
+            data=self._data(found, job).fingerprint,
+            numerics=numerics(self._device),
+            seed=job.seed,
+            metric=job.metric,
+            parameters=shaping(job.parameters),
+        )
+
+    def path(self, job: Job, curve: Sequence[Epoch] = ()) -> list[str]:
+        """Return the checkpoint keys after each of the job's epochs, as far as they are known."""
+        return keys.path(self.base(job), read_recipe(job.parameters), curve)
+
+    def _find(self, job: Job) -> Found:
+        found = find(job.objective, self._folders)
+        # Read before its code is loaded: a file that is edited later changes neither.
+        if found.folder not in self._sources:
+            self._sources[found.folder] = source_fingerprint(found)
+        return found
 
     def _data(self, found: Found, job: Job) -> Prepared:
         key = (str(found.folder), json.dumps(dict(job.data), sort_keys=True))

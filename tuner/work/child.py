@@ -4,6 +4,7 @@ The child runs in a session of its own, so that Ctrl-C in a terminal reaches
 the supervisor alone. What it prints goes to a file.
 """
 
+import contextlib
 import os
 import queue
 import signal
@@ -90,6 +91,11 @@ class Child:
             return sum(one.memory_info().rss for one in family)
         except psutil.Error:
             return 0
+
+    def wait(self, seconds: float) -> None:
+        """Wait for the child to end by itself, for so long at most."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=seconds)
 
     def kill(self) -> None:
         """End the child and all it started, at once."""

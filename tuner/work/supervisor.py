@@ -28,6 +28,7 @@ from tuner.store.leases import (
 )
 from tuner.store.ledger import Ledger
 from tuner.work.child import Child
+from tuner.work.housekeeping import labels
 from tuner.work.messages import Message
 from tuner.work.proposer import Proposer
 from tuner.work.renewal import Renewal
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+QUIT_SECONDS = 5.0
+"""How long a trainer may write its last checkpoint when its worker leaves."""
 LEAVE_SECONDS = 5.0
 """How long a worker that is to stop at once still tries to give its trial back."""
 
@@ -53,6 +56,8 @@ class Workshop:
     threads: int
     cache: Path
     folders: tuple[Path, ...]
+    checkpoints: str | None = None
+    """Where checkpoints go, if they are kept."""
 
     def open(self) -> Child:
         """Start a trainer; it begins to load torch at once."""
@@ -65,6 +70,7 @@ class Workshop:
                     "threads": self.threads,
                     "cache": str(self.cache),
                     "folders": [str(folder) for folder in self.folders],
+                    "checkpoints": self.checkpoints,
                 },
             )
         )
@@ -111,14 +117,15 @@ class Supervisor:
 
     def close(self) -> None:
         """End the trainer and whatever helps to propose."""
+        if not self._stop.now:
+            self._child.send(Message("quit"))
+            self._child.wait(QUIT_SECONDS)
         self._child.kill()
         self._proposer.close()
 
     def _claim(self, proposal: Proposal | None) -> Answer:
         # Asked anew at each try: after an outage nobody's silence means anything yet.
-        return self._patiently(
-            lambda: self._ledger.claim(proposal, adopt=self._renewal.settled)
-        )
+        return self._patiently(lambda: self._ledger.claim(proposal, adopt=self._renewal.settled))
 
     def _propose(self, configuration: int) -> Proposal:
         trials = self._patiently(self._ledger.trials)
@@ -135,12 +142,25 @@ class Supervisor:
         # A warm child may have been silent while nobody wanted anything of it.
         self._child.heard = time.monotonic()
         job = self._ledger.study.spec.job(lease.chosen, lease.seed)
-        self._child.send(Message("train", {"serial": self._serial, "job": _plain(job)}))
+        order = {"serial": self._serial, "job": _plain(job), "plan": self._plan(lease)}
+        self._child.send(Message("train", order))
         _tell(lease, "adopted" if adopted else "started", str(dict(lease.chosen)))
         ending: Ending = HeldTrial(self._watch(), self._child, lease, self._serial).follow()
         self._renewal.hold(None)
         _tell(lease, ending, "")
         self._keep_output(lease, start)
+
+    def _plan(self, lease: Lease) -> dict[str, object]:
+        """Say what is to be kept of a trial's checkpoints, and what it may start from."""
+        study, sharing = self._ledger.study, self._ledger.sharing
+        wanted = study.spec.checkpoints
+        return {
+            "labels": labels(study, lease.number),
+            "every": wanted.every,
+            "keep": wanted.keep,
+            "branches": sharing.branches(lease.configuration) if sharing else [],
+            "expected": lease.expected_epochs,
+        }
 
     def _keep_output(self, lease: Lease, start: int) -> None:
         printed = self._child.printed(start)

@@ -16,13 +16,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.records import Dataset, Epoch, Job, Result
+from tuner.errors import TunerError
+from tuner.records import Dataset, Job, Result
 from tuner.work.messages import GarbledError, Message, receive, send
 
 if TYPE_CHECKING:
+    from tuner.train.checkpoints.saver import Plan, Saver
+    from tuner.train.run import Run
     from tuner.train.workbench import Workbench
 
 ALIVE_SECONDS = 1.0
+SETTLE_SECONDS = 10.0
+"""How long a last checkpoint may take to be written."""
 
 
 class StoppedError(Exception):
@@ -36,6 +41,7 @@ class Link:
         self._channel = channel
         self._commands: queue.Queue[Message] = queue.Queue()
         self._stopped = 0
+        self._leaving = 0
         self._serial = 0
         self._alive_sent = 0.0
         threading.Thread(target=self._listen, daemon=True).start()
@@ -51,6 +57,11 @@ class Link:
     def report(self, kind: str, body: dict[str, Any], arrays: list[Any] | None = None) -> None:
         """Send something about the current trial."""
         send(self._channel, Message(kind, {"serial": self._serial, **body}, arrays or []))
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the trial is to be left at the end of an epoch."""
+        return self._leaving >= self._serial
 
     def alive(self) -> None:
         """Show a sign of life, at most once a second; leave the trial if it is to stop."""
@@ -73,6 +84,8 @@ class Link:
                 os._exit(0)
             if message.kind == "stop":
                 self._stopped = max(self._stopped, int(message.body["serial"]))
+            elif message.kind == "leave":
+                self._leaving = max(self._leaving, int(message.body["serial"]))
             else:
                 self._commands.put(message)
 
@@ -97,14 +110,19 @@ def main(arguments: list[str]) -> int:
         )
 
     bench: Workbench | None = None
+    saver = _open_saver(settings["checkpoints"])
     while True:
         command = link.next()
+        if command.kind == "quit":
+            if saver:
+                saver.close(SETTLE_SECONDS)
+            return 0
         link.begin(int(command.body["serial"]))
         try:
             # Opened with the first trial, so that a missing device is told as
             # that trial's error and not as a death without words.
             bench = bench or open_bench()
-            _train(link, bench, Job(**command.body["job"]))
+            _train(link, bench, saver, dict(command.body))
         except StoppedError:
             link.report("stopped", {})
         except BrokenPipeError:
@@ -113,15 +131,53 @@ def main(arguments: list[str]) -> int:
             _report_error(link, error)
 
 
-def _train(link: Link, bench: "Workbench", job: Job) -> None:
+def _train(link: Link, bench: "Workbench", saver: "Saver | None", body: dict[str, Any]) -> None:
+    job = Job(**body["job"])
     run = bench.begin(job)
-    link.report("setup", {"setup": _plain(asdict(run.setup))})
+    resumed = saver.begin(bench, run, job, _plan(body)) if saver else 0
+    link.report("setup", {"setup": _plain(asdict(run.setup)), "resumed": resumed})
+    for epoch in run.curve:
+        link.report("epoch", {"epoch": asdict(epoch)})
     for epoch in run.epochs(link.alive):
-        link.report("epoch", {"epoch": asdict(_checked(epoch))})
+        link.report("epoch", {"epoch": asdict(epoch)})
+        if saver:
+            saver.after(run)
+        if link.leaving:
+            _leave(link, run, saver)
+            return
     if run.diverged:
         link.report("stopped", {})
         return
-    _report_result(link, bench.dataset(job), run.result())
+    result = run.result(link.alive)
+    if saver:
+        saver.end(run)
+    _report_result(link, bench.dataset(job), result)
+
+
+def _leave(link: Link, run: "Run", saver: "Saver | None") -> None:
+    """Leave a trial between two epochs, so that whoever adopts it goes on from here."""
+    if saver:
+        saver.settle(run, SETTLE_SECONDS)
+    link.report("left", {})
+
+
+def _plan(body: dict[str, Any]) -> "Plan":
+    from tuner.train.checkpoints.saver import Plan
+
+    return Plan.read(body["plan"])
+
+
+def _open_saver(location: str | None) -> "Saver | None":
+    if location is None:
+        return None
+    from tuner.train.checkpoints.saver import Saver
+
+    try:
+        return Saver(location)
+    except TunerError as error:
+        # A place that cannot be used costs checkpoints, never a training.
+        print(f"No checkpoints: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        return None
 
 
 def _report_result(link: Link, data: Dataset, result: Result) -> None:
@@ -149,11 +205,6 @@ def _report_error(link: Link, error: BaseException) -> None:
     sys.stderr.flush()
     text = str(error).strip()
     link.report("error", {"error": type(error).__name__, "text": text})
-
-
-def _checked(epoch: Epoch) -> Epoch:
-    assert epoch.epoch >= 1, "epochs are counted from 1"
-    return epoch
 
 
 def _plain(setup: dict[str, Any]) -> dict[str, Any]:

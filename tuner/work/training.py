@@ -49,7 +49,7 @@ class HeldTrial:
         self._result: tuple[Dataset, Result] | None = None
         self._error: str | None = None
         self._epochs: list[Epoch] = []
-        self._recorded = 0
+        self._left = False
         self._stored = time.monotonic()
         self._since: float | None = None
         self._memory_looked = 0.0
@@ -93,7 +93,7 @@ class HeldTrial:
     def _due(self) -> bool:
         """Whether epochs are to be stored now: short ones are stored a few at a time."""
         waited = time.monotonic() - self._stored
-        return self._ready or self._child.gone or waited >= GATHER_SECONDS
+        return self._ready or self._left or self._child.gone or waited >= GATHER_SECONDS
 
     @property
     def _ready(self) -> bool:
@@ -114,6 +114,9 @@ class HeldTrial:
             self._epochs.append(Epoch(**body["epoch"]))
         elif message.kind == "setup":
             self._setup = Setup(**body["setup"])
+            self._tell_resumed(int(body.get("resumed", 0)))
+        elif message.kind == "left":
+            self._left = True
         elif message.kind == "result":
             self._known_setup()
             self._result = _dataset(message), _result(message)
@@ -122,11 +125,15 @@ class HeldTrial:
         elif message.kind == "stopped":
             self._error = "the trainer left the trial unasked"
 
+    def _tell_resumed(self, epochs: int) -> None:
+        if epochs:
+            text = f"at epoch {epochs}, from a checkpoint"
+            self._watch.patiently(lambda: self._watch.ledger.tell(self._lease, "resumed", text))
+
     def _record(self) -> Ending | None:
         epochs, self._epochs = self._epochs, []
         self._stored = time.monotonic()
         answer = self._watch.patiently(lambda: self._watch.ledger.record(self._lease, epochs))
-        self._recorded += len(epochs)
         if answer.stop_epoch is None:
             return None
         self._halt()
@@ -172,10 +179,10 @@ class HeldTrial:
         if why is None:
             return None
         if self._since is None:
-            self._since, self._recorded = time.monotonic(), 0
+            self._since = time.monotonic()
+            self._child.send(Message("leave", {"serial": self._serial}))
         waited = time.monotonic() - self._since
-        epoch_ended = self._recorded > 0
-        if not (epoch_ended or self._watch.stop.now or waited > self._watch.give_back_seconds):
+        if not (self._left or self._watch.stop.now or waited > self._watch.give_back_seconds):
             return None
         self._halt()
         self._watch.patiently(lambda: self._watch.ledger.give_back(self._lease, why))

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
-from tuner.errors import DatabaseUnreachableError, TunerError, UnknownStudyError
+from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.settings import Settings, child_environment
 from tuner.store import schema, studies, workers
 from tuner.store.database import Database
@@ -20,7 +20,9 @@ from tuner.store.leases import Ended
 from tuner.store.ledger import Ledger
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
+from tuner.train.checkpoints.keys import shared_epochs_of_jobs
 from tuner.work.child import Child
+from tuner.work.housekeeping import checkpoint_place
 from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
 from tuner.work.supervisor import Supervisor, Workshop
@@ -29,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+AWAITED = (DatabaseUnreachableError, UnknownStudyError)
+"""What a worker waits for when it starts."""
+JOIN_SECONDS = 60.0
 TRAINER = (sys.executable, "-m", "tuner.work.trainer")
 
 
@@ -50,12 +55,15 @@ def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
     """Train trials of a study until it ends or the worker is asked to stop."""
     log = settings.home / "logs"
     log.mkdir(parents=True, exist_ok=True)
-    with _opened(settings, orders, stop) as database:
-        study = _await_study(database, orders, stop)
-        if study is None:
+    try:
+        with _opened(settings, orders, stop) as database:
+            study = _await_study(database, orders, stop)
+            workshop = _workshop(settings, orders, study, log / f"trainer-{os.getpid()}.log")
+            return _supervise(settings, database, study, workshop, stop)
+    except AWAITED:
+        if stop.asked:
             return Ended("stopped", "The worker was asked to stop.")
-        workshop = _workshop(settings, orders, study, log / f"trainer-{os.getpid()}.log")
-        return _supervise(settings, database, study, workshop, stop)
+        raise
 
 
 def _supervise(
@@ -67,9 +75,15 @@ def _supervise(
 ) -> Ended:
     child: Child = workshop.open()
     who = workers.Worker(socket.gethostname(), os.getpid(), workshop.device)
-    with database.transaction() as connection:
-        post = workers.join(connection, study.study_id, who)
-    ledger = Ledger(database, Binding(database), study, post.worker_id, settings.timing)
+    post = _joined(database, study, who, stop)
+    ledger = Ledger(
+        database,
+        Binding(database),
+        study,
+        post.worker_id,
+        settings.timing,
+        shared_epochs_of_jobs if workshop.checkpoints else None,
+    )
     renewal = Renewal(database, post, settings.timing)
     supervisor = Supervisor(ledger, renewal, stop, workshop, child)
     renewal.start()
@@ -79,6 +93,16 @@ def _supervise(
         supervisor.close()
         renewal.end()
         _leave(database, post, renewal.active_seconds)
+
+
+def _joined(
+    database: Database, study: Study, who: workers.Worker, stop: StopRequest
+) -> workers.Post:
+    def join() -> workers.Post:
+        with database.transaction() as connection:
+            return workers.join(connection, study.study_id, who)
+
+    return _wait_for(_explained(database, join), JOIN_SECONDS, stop)
 
 
 def _leave(database: Database, post: workers.Post, active_seconds: float) -> None:
@@ -102,32 +126,37 @@ def _opened(settings: Settings, orders: Orders, stop: StopRequest) -> Database:
             raise
         return database
 
-    return _wait_for(attempt, DatabaseUnreachableError, orders.patience_seconds, stop)
+    return _wait_for(attempt, orders.patience_seconds, stop)
 
 
-def _await_study(database: Database, orders: Orders, stop: StopRequest) -> Study | None:
+def _await_study(database: Database, orders: Orders, stop: StopRequest) -> Study:
     def attempt() -> Study:
         with database.transaction() as connection:
             return studies.find(connection, orders.study)
 
-    try:
-        return _wait_for(attempt, UnknownStudyError, orders.patience_seconds, stop)
-    except UnknownStudyError:
-        if stop.asked:
-            return None
-        raise
+    return _wait_for(_explained(database, attempt), orders.patience_seconds, stop)
 
 
-def _wait_for(
-    attempt: Callable[[], T], expected: type[TunerError], seconds: float, stop: StopRequest
-) -> T:
+def _explained(database: Database, work: Callable[[], T]) -> Callable[[], T]:
+    """Make a lost connection an error that is waited out like a server not there yet."""
+
+    def attempt() -> T:
+        try:
+            return work()
+        except DBAPIError as error:
+            raise database.explain(error) from None
+
+    return attempt
+
+
+def _wait_for(attempt: Callable[[], T], seconds: float, stop: StopRequest) -> T:
     """Try until it works, the time is up, or the worker is asked to stop."""
     deadline = time.monotonic() + seconds
     told = False
     while True:
         try:
             return attempt()
-        except expected as error:
+        except AWAITED as error:
             if stop.asked or time.monotonic() >= deadline:
                 raise
             if not told:
@@ -148,4 +177,5 @@ def _workshop(settings: Settings, orders: Orders, study: Study, log: Path) -> Wo
         threads=threads,
         cache=settings.home / "cache",
         folders=orders.folders,
+        checkpoints=checkpoint_place(settings, study.spec),
     )

@@ -1,0 +1,106 @@
+"""A crew of processes: replaced after accidents, left alone when they gave up."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from tests.fleet.conftest import MakeFleet
+from tests.store.specs import Bench, claim_trial, finish, make_spec
+from tests.work.conftest import is_alive, until
+from tuner.fleet import local
+from tuner.fleet.local import LocalFleet
+from tuner.settings import Settings, worker_environment
+from tuner.store.database import Database
+
+
+def pids(fleet: LocalFleet) -> list[int]:
+    """Return the process ids of a crew's workers now."""
+    return [post.process.pid for post in fleet._posts if post.process is not None]
+
+
+def test_a_killed_worker_is_replaced(make_fleet: MakeFleet) -> None:
+    """kill -9 of one of two workers is an accident: another takes its place, its peer stays."""
+    fleet = make_fleet("nowhere", 2)
+    assert fleet.running() == 2
+    first, second = pids(fleet)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: fleet.running() == 2 and pids(fleet)[0] != first, "it was replaced")
+    assert pids(fleet)[1] == second
+    assert fleet.failures() == []
+
+
+def test_a_worker_that_gave_up_is_not_replaced(make_fleet: MakeFleet, settings: Settings) -> None:
+    """A worker that leaves with an error of its own is not started again; what it said is told."""
+    fleet = make_fleet("small", 2, replace(settings, database_url="mysql://somewhere/else"))
+    until(lambda: fleet.running() == 0, "both have left")
+    (said,) = fleet.failures()
+    assert said.startswith("Error: The database address cannot be read")
+
+
+def test_a_worker_that_is_done_is_not_replaced(make_fleet: MakeFleet, database: Database) -> None:
+    """When the study is complete the crew melts away without a failure."""
+    bench = Bench.launch(database, make_spec(dimensions=()))
+    worker = bench.worker()
+    finish(worker, claim_trial(worker))
+    fleet = make_fleet("small", 2)
+    until(lambda: fleet.running() == 0, "both have left")
+    assert fleet.failures() == []
+
+
+def test_a_post_whose_workers_keep_dying_is_given_up(
+    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accidents in a row, each soon after the start, are no accidents any more."""
+    monkeypatch.setattr(local, "HOPELESS", 3)
+    fleet, killed = make_fleet("nowhere"), set()
+    while fleet.running():
+        (pid,) = pids(fleet)
+        if pid not in killed:
+            killed.add(pid)
+            os.kill(pid, signal.SIGKILL)
+    assert len(killed) == 3
+    assert len(fleet.failures()) == 1
+
+
+def test_a_crew_that_was_asked_to_stop_is_not_replaced(make_fleet: MakeFleet) -> None:
+    """After ask_to_stop the workers leave, and stay away."""
+    fleet = make_fleet("nowhere", 2)
+    fleet.ask_to_stop()
+    until(lambda: fleet.running() == 0, "both have left")
+
+
+def test_closing_leaves_nobody(make_fleet: MakeFleet) -> None:
+    """After close no worker runs, however it felt about it."""
+    fleet = make_fleet("nowhere", 2)
+    workers = pids(fleet)
+    fleet.close()
+    assert not any(map(is_alive, workers))
+
+
+def test_a_crew_outlives_no_launcher(settings: Settings) -> None:
+    """kill -9 of the launcher ends its workers: they follow their standard input."""
+    code = (
+        "import os, time\nfrom tuner.fleet.contract import Crew\n"
+        "from tuner.fleet.local import LocalFleet\n"
+        "from tuner.settings import from_environment\n"
+        "fleet = LocalFleet(from_environment(os.environ), Crew('nowhere', ('cpu', 'cpu')))\n"
+        "fleet.start()\n"
+        "print(*(post.process.pid for post in fleet._posts), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=worker_environment(settings),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with launcher:
+        assert launcher.stdout is not None
+        workers = [int(pid) for pid in launcher.stdout.readline().split()]
+        assert all(map(is_alive, workers))
+        launcher.kill()
+    until(lambda: not any(map(is_alive, workers)), "its workers leave")

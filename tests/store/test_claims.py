@@ -1,0 +1,280 @@
+"""Claims: adoption, expiry, strikes, and what ends a study."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from tests.store.specs import (
+    DATASET,
+    SETUP,
+    Bench,
+    claim_trial,
+    finish,
+    limited,
+    make_curve,
+    make_epoch,
+    make_ranged,
+    make_result,
+    make_spec,
+)
+from tuner.records import Value
+from tuner.store import control, studies, workers
+from tuner.store.database import Database
+from tuner.store.leases import (
+    Claimed,
+    Ended,
+    Lease,
+    LeaseLostError,
+    NeedsProposal,
+    Proposal,
+    Wait,
+)
+from tuner.store.ledger import Ledger
+from tuner.store.tables import epoch, event, lease, outcome, trial, worker
+
+
+def stale_and_new(bench: Bench) -> tuple[Ledger, Lease, Ledger, Lease]:
+    """Let one worker lose its trial to another, with two epochs recorded."""
+    slow, quick = bench.worker(), bench.worker()
+    old = claim_trial(slow)
+    slow.record(old, make_curve(0.6, 0.5))
+    bench.expire(old)
+    new = claim_trial(quick)
+    assert new.trial_id == old.trial_id
+    return slow, old, quick, new
+
+
+def test_adoption_gives_the_next_token(bench: Bench) -> None:
+    """An adopter goes on with the same trial, number and parameters under a new token."""
+    _, old, _, new = stale_and_new(bench)
+    assert replace(new, token=old.token, stored_epochs=old.stored_epochs) == old
+    assert (old.token, new.token) == (1, 2)
+    assert new.stored_epochs == 2
+
+
+def test_expired_leases_are_adopted_only_when_allowed(bench: Bench) -> None:
+    """Without `adopt` a silent peer keeps its trial, and the next one is created."""
+    slow, quick = bench.worker(), bench.worker()
+    old = claim_trial(slow)
+    bench.expire(old)
+    assert claim_trial(quick, adopt=False).number == 1
+    assert claim_trial(bench.worker(), adopt=True).number == 0
+
+
+def test_a_lease_that_has_not_expired_is_not_adopted(bench: Bench) -> None:
+    """A holder within its time keeps its trial."""
+    claim_trial(bench.worker())
+    assert claim_trial(bench.worker(), adopt=True).number == 1
+
+
+def test_released_trials_are_adopted_at_once(bench: Bench) -> None:
+    """What was given back goes to the next claim, before anything new and without a strike."""
+    first, second = bench.worker(), bench.worker()
+    held = claim_trial(first)
+    first.give_back(held, "a test")
+    again = claim_trial(second, adopt=False)
+    assert (again.number, again.token) == (0, 2)
+    assert bench.lease_row(held).strikes == 0
+
+
+def test_an_expired_lease_nobody_adopted_is_renewed(bench: Bench) -> None:
+    """Only another token takes a trial away: its holder may come back late."""
+    late = bench.worker()
+    held = claim_trial(late)
+    bench.expire(held)
+    with bench.database.transaction() as connection:
+        post = workers.Post(bench.study.study_id, late.worker_id)
+        workers.renew(connection, post, held, late.timing, 0.0)
+    assert claim_trial(bench.worker(), adopt=True).number == 1
+    finish(late, held)
+
+
+@pytest.mark.parametrize("deed", ["record", "complete", "prune", "fail", "give_back"])
+def test_a_stale_holder_writes_nothing(bench: Bench, deed: str) -> None:
+    """Without the newest token nothing reaches our tables or Optuna's."""
+    slow, old, quick, _ = stale_and_new(bench)
+    before = bench.contents()
+    deeds: dict[str, Callable[[], object]] = {
+        "record": lambda: slow.record(old, [make_epoch(3)]),
+        "complete": lambda: slow.complete(old, SETUP, DATASET, make_result(make_curve(0.6, 0.5))),
+        "prune": lambda: slow.prune(old, SETUP, "median at epoch 2"),
+        "fail": lambda: slow.fail(old, "broken"),
+        "give_back": lambda: slow.give_back(old, "tired"),
+    }
+    with pytest.raises(LeaseLostError):
+        deeds[deed]()
+    assert bench.contents() == before
+    assert [one.state for one in quick.trials()] == [TrialState.RUNNING]
+
+
+@pytest.mark.parametrize("deed", ["record", "complete"])
+def test_the_holder_of_a_trial_failed_by_a_peer_writes_nothing(bench: Bench, deed: str) -> None:
+    """A trial that a peer ended for lost attempts stays ended when its holder wakes up."""
+    spec = limited(make_spec("fragile"), attempts=1)
+    fragile = Bench.launch(bench.database, spec)
+    slow, quick = fragile.worker(), fragile.worker()
+    old = claim_trial(slow)
+    slow.record(old, make_curve(0.6, 0.5))
+    fragile.expire(old)
+    assert claim_trial(quick).number == 1
+    before = fragile.contents()
+    deeds: dict[str, Callable[[], object]] = {
+        "record": lambda: slow.record(old, [make_epoch(3)]),
+        "complete": lambda: slow.complete(old, SETUP, DATASET, make_result(make_curve(0.6, 0.5))),
+    }
+    with pytest.raises(LeaseLostError):
+        deeds[deed]()
+    assert fragile.contents() == before
+
+
+def test_an_unchanged_clock_of_a_worker_does_not_matter(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases run by the server's clock: a worker whose clock is a day off adopts nothing."""
+    import time
+
+    claim_trial(bench.worker())
+    day = 86_400.0
+    monkeypatch.setattr(time, "time", lambda: day * 40_000)
+    assert claim_trial(bench.worker(), adopt=True).number == 1
+
+
+def lose(bench: Bench, times: int) -> Lease | None:
+    """Claim the first trial and fall silent, again and again; return the last lease of it."""
+    held = None
+    for _ in range(times):
+        answer = bench.worker().claim(None, adopt=True)
+        assert isinstance(answer, Claimed)
+        held = answer.lease
+        bench.expire(held)
+    return held
+
+
+def test_trials_lost_too_often_fail(database: Database) -> None:
+    """Three losses in a row without a new epoch end a trial as FAILED, in both schemas."""
+    bench = Bench.launch(database, make_spec(dimensions=()))
+    lose(bench, 3)
+    watcher = bench.worker()
+    assert isinstance(watcher.claim(None, adopt=True), Ended)
+    (row,) = bench.rows(outcome)
+    assert (row.state, row.reason) == ("FAILED", "lost 3 times in a row without a new epoch")
+    assert [one.state for one in watcher.trials()] == [TrialState.FAIL]
+    assert bench.state() == "complete"
+
+
+def test_a_new_epoch_wipes_out_the_strikes(database: Database) -> None:
+    """A trial that makes progress between its losses never fails, however often it is lost."""
+    bench = Bench.launch(database, make_spec(dimensions=(), epochs=9))
+    for number in range(1, 9):
+        holder = bench.worker()
+        held = claim_trial(holder)
+        assert held.stored_epochs == number - 1
+        holder.record(held, [make_epoch(number)])
+        bench.expire(held)
+    assert bench.lease_row(held).strikes == 0
+    assert bench.rows(outcome) == []
+
+
+def test_an_old_epoch_again_is_no_progress(database: Database) -> None:
+    """An attempt that only repeats stored epochs counts as one without progress."""
+    bench = Bench.launch(database, make_spec(dimensions=()))
+    first = bench.worker()
+    first.record(claim_trial(first), make_curve(0.6))
+    for _ in range(2):
+        bench.expire(bench_lease(bench))
+        holder = bench.worker()
+        holder.record(claim_trial(holder), make_curve(0.6))
+    assert bench.lease_row(bench_lease(bench)).strikes == 2
+
+
+def bench_lease(bench: Bench) -> Lease:
+    """Return the only lease there is, as far as finding its row needs it."""
+    (row,) = bench.rows(lease)
+    return Lease(row.trial_id, 0, 0, 0, {}, row.token, 0)
+
+
+def test_the_least_struck_orphan_goes_first(bench: Bench) -> None:
+    """A trial that keeps killing its workers does not keep others from being taken up."""
+    first, second = bench.worker(), bench.worker()
+    cursed, sound = claim_trial(first), claim_trial(second)
+    bench.expire(cursed)
+    cursed = claim_trial(bench.worker())
+    bench.expire(cursed)
+    second.give_back(sound, "a test")
+    assert claim_trial(bench.worker()).number == sound.number
+
+
+def test_the_budget_of_hours_stops_the_study(database: Database) -> None:
+    """Once the workers' active hours are spent no trial is given out, and the reason is kept."""
+    bench = Bench.launch(database, make_spec(hours=2.0))
+    with database.transaction() as connection:
+        connection.execute(
+            sa.insert(worker).values(
+                study_id=bench.study.study_id, host="h", pid=1, device="cpu", active_seconds=7199
+            )
+        )
+    claim_trial(bench.worker())
+    with database.transaction() as connection:
+        connection.execute(sa.update(worker).values(active_seconds=7201))
+    answer = bench.worker().claim(None, adopt=True)
+    assert answer == Ended("stopped", "The budget of 2 worker hours is spent.")
+    assert bench.state() == "stopped"
+    assert len(bench.rows(trial)) == 1
+
+
+def test_a_stopped_study_gives_out_nothing(bench: Bench) -> None:
+    """After `tuner stop` a claim ends the worker with the reason."""
+    control.stop(bench.database, bench.study)
+    answer = bench.worker().claim(None, adopt=True)
+    assert isinstance(answer, Ended)
+    assert answer.state == "stopped"
+    assert bench.rows(trial) == []
+
+
+def test_learning_samplers_ask_for_a_proposal_first(database: Database) -> None:
+    """TPE's parameters come from outside the lock; those of another configuration are not used."""
+    bench = Bench.launch(database, make_ranged(trials=4, sampler="tpe"))
+    holder = bench.worker()
+    assert holder.claim(None, adopt=True) == NeedsProposal(0)
+    chosen: dict[str, Value] = {"lr": 0.01, "width": 16, "optimizer": "adam"}
+    assert holder.claim(Proposal(3, chosen), adopt=True) == NeedsProposal(0)
+    answer = holder.claim(Proposal(0, chosen), adopt=True)
+    assert isinstance(answer, Claimed)
+    assert answer.lease.chosen == chosen
+    assert holder.trials()[0].params == chosen
+
+
+def test_replicates_repeat_the_stored_parameters(database: Database) -> None:
+    """A learning sampler is not asked about seeds 1, 2, …: they get what seed 0 got."""
+    bench = Bench.launch(database, make_ranged(trials=2, sampler="tpe"))
+    stored = bench.study.spec
+    spec = replace(stored, replicates=replace(stored.replicates, seeds=2))
+    bench = Bench.launch(database, replace(spec, name="twice"))
+    holder = bench.worker()
+    first = claim_trial(holder)
+    finish(holder, first)
+    second = claim_trial(holder)
+    assert (second.configuration, second.seed) == (0, 1)
+    assert second.chosen == first.chosen
+
+
+def test_an_extended_study_is_seen_by_workers_that_run(database: Database) -> None:
+    """A worker that joined before an extension goes on with the new trials."""
+    bench = Bench.launch(database, make_ranged(trials=1, sampler="random"))
+    holder = bench.worker()
+    finish(holder, claim_trial(holder))
+    more = make_ranged(trials=3, sampler="random")
+    studies.launch(database, bench.binding, more, {}, new_version=False)
+    assert [claim_trial(bench.worker() if n else holder).number for n in range(2)] == [1, 2]
+    assert isinstance(bench.worker().claim(None, adopt=True), Wait)
+
+
+def test_the_history_tells_of_losses_and_adoptions(bench: Bench) -> None:
+    """Who lost a trial and who adopted it can be read afterwards."""
+    stale_and_new(bench)
+    kinds = [row.kind for row in bench.rows(event)]
+    assert kinds == ["launched", "created", "lost", "adopted"]
+    assert [row.token for row in bench.rows(epoch)] == [1, 1]

@@ -1,0 +1,99 @@
+"""What a person does to a study: stop it, and open its failed trials again."""
+
+import pytest
+from optuna.trial import TrialState
+
+from tests.store.specs import Bench, claim_trial, finish, limited, make_spec
+from tuner.errors import UserError
+from tuner.store import control, histories
+from tuner.store.database import Database
+from tuner.store.leases import Ended
+from tuner.store.tables import outcome
+
+
+@pytest.fixture
+def fragile(database: Database) -> Bench:
+    """Store a study in which one failure is final, with trials 0 and 2 failed, 1 complete."""
+    bench = Bench.launch(database, limited(make_spec(), attempts=1))
+    worker = bench.worker()
+    worker.fail(claim_trial(worker), "one thing")
+    finish(worker, claim_trial(worker))
+    worker.fail(claim_trial(worker), "another")
+    assert isinstance(worker.claim(None, adopt=True), Ended)
+    return bench
+
+
+def test_retry_opens_all_failed_trials(fragile: Bench) -> None:
+    """Failed trials go on under their own numbers, and the study ends with all complete."""
+    assert control.retry(fragile.database, fragile.binding, fragile.study, []) == [0, 2]
+    assert fragile.state() == "open"
+    worker = fragile.worker()
+    for number in (0, 2):
+        held = claim_trial(worker)
+        assert (held.number, held.token) == (number, 2)
+        finish(worker, held)
+    assert isinstance(worker.claim(None, adopt=True), Ended)
+    assert [one.state for one in worker.trials()] == [TrialState.COMPLETE] * 3
+    assert [row.state for row in fragile.rows(outcome)] == ["COMPLETE"] * 3
+
+
+def test_retry_of_one_leaves_the_others(fragile: Bench) -> None:
+    """Only the trials named are opened."""
+    assert control.retry(fragile.database, fragile.binding, fragile.study, [2]) == [2]
+    assert claim_trial(fragile.worker()).number == 2
+    assert sorted(row.state for row in fragile.rows(outcome)) == ["COMPLETE", "FAILED"]
+
+
+def test_retry_of_what_did_not_fail_is_refused(fragile: Bench) -> None:
+    """Numbers that did not fail are named, with those that did; nothing is opened."""
+    before = fragile.contents()
+    with pytest.raises(UserError, match=r"1, 7\. Failed trials of small: 0, 2"):
+        control.retry(fragile.database, fragile.binding, fragile.study, [2, 1, 7])
+    assert fragile.contents() == before
+
+
+def test_retry_without_failures_keeps_a_complete_study_complete(bench: Bench) -> None:
+    """There is nothing to do, and nothing is done."""
+    worker = bench.worker()
+    for _ in range(3):
+        finish(worker, claim_trial(worker))
+    assert isinstance(worker.claim(None, adopt=True), Ended)
+    complete = Bench.launch(bench.database, make_spec())
+    assert control.retry(bench.database, bench.binding, complete.study, []) == []
+    assert bench.state() == "complete"
+
+
+def test_a_worker_that_saw_the_failure_sees_the_retry(fragile: Bench) -> None:
+    """A worker that keeps ended trials in memory is not misled when one is opened again."""
+    worker = fragile.worker()
+    assert worker.trials()[0].state == TrialState.FAIL
+    control.retry(fragile.database, fragile.binding, fragile.study, [0])
+    finish(worker, claim_trial(worker))
+    assert worker.trials()[0].state == TrialState.COMPLETE
+
+
+def test_stopping_is_told_in_the_history(bench: Bench) -> None:
+    """The state and the reason can be read afterwards."""
+    control.stop(bench.database, bench.study)
+    assert bench.state() == "stopped"
+    with bench.database.transaction() as connection:
+        told = histories.events(connection, bench.study, None)
+    assert [(one.kind, one.text) for one in told][-1] == ("stopped", "Stopped by `tuner stop`.")
+
+
+def test_outputs_and_events_are_read_by_trial(fragile: Bench) -> None:
+    """The history of one trial has its own lines only, with attempts numbered."""
+    control.retry(fragile.database, fragile.binding, fragile.study, [])
+    worker = fragile.worker()
+    held = claim_trial(worker)
+    worker.keep_output(held, "second try")
+    with fragile.database.transaction() as connection:
+        study = fragile.study
+        (output,) = histories.outputs(connection, study, 0)
+        assert (output.number, output.attempt, output.text) == (0, 2, "second try")
+        assert histories.outputs(connection, study, 1) == []
+        assert histories.outputs(connection, study, None) == [output]
+        kinds = [one.kind for one in histories.events(connection, study, 0)]
+        assert histories.has_trial(connection, study, 2)
+        assert not histories.has_trial(connection, study, 3)
+    assert kinds == ["created", "attempt failed", "failed", "reopened", "adopted"]

@@ -1,0 +1,124 @@
+"""A study at a glance: counts, workers, the best so far, and how long it will take."""
+
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from tests.store.specs import (
+    DATASET,
+    SETUP,
+    Bench,
+    claim_trial,
+    finish,
+    limited,
+    make_curve,
+    make_epoch,
+    make_result,
+    make_spec,
+)
+from tuner.store.database import Database
+from tuner.store.overview import Counts, Overview, overview
+from tuner.store.tables import worker
+
+
+def look(bench: Bench) -> Overview:
+    """Read the study at a glance."""
+    with bench.database.transaction() as connection:
+        return overview(connection, bench.study)
+
+
+def test_a_new_study_has_nothing_yet(bench: Bench) -> None:
+    """Before any worker there are a total, a question, and no guess."""
+    seen = look(bench)
+    assert (seen.title, seen.question, seen.state) == ("small", "Which?", "open")
+    assert seen.counts == Counts(total=3)
+    assert (seen.workers, seen.best, seen.eta_seconds) == ((), None, None)
+
+
+def test_trials_are_counted_by_what_became_of_them(database: Database) -> None:
+    """Complete, pruned, failed, running and waiting trials are told apart."""
+    bench = Bench.launch(database, limited(make_spec(seeds=2), attempts=1))
+    done, pruned, failed, running, waiting = (bench.worker() for _ in range(5))
+    finish(done, claim_trial(done))
+    held = claim_trial(pruned)
+    pruned.record(held, make_curve(0.9))
+    pruned.prune(held, SETUP, "median at epoch 1")
+    failed.fail(claim_trial(failed), "broken")
+    claim_trial(running)
+    waiting.give_back(claim_trial(waiting), "a test")
+    seen = look(bench)
+    assert seen.counts == Counts(6, complete=1, pruned=1, failed=1, running=1, waiting=1)
+    assert seen.counts.ended == 3
+
+
+def test_each_worker_shows_its_trial(bench: Bench) -> None:
+    """A line has the trial, its parameters, epoch of epochs, newest val loss and speed."""
+    busy, idle = bench.worker(), bench.worker()
+    held = claim_trial(busy)
+    busy.record(held, make_curve(0.6, 0.5))
+    first, second = look(bench).workers
+    assert (first.worker_id, first.number, first.seed, first.attempts) == (busy.worker_id, 0, 0, 1)
+    assert first.chosen == {"lr": 1e-4}
+    assert (first.epoch, first.epochs, first.val_loss) == (2, 3, 0.5)
+    assert first.epochs_per_second == pytest.approx(100.0)
+    assert first.lease_seconds is not None
+    assert 0 < first.lease_seconds <= 3.0
+    assert (second.worker_id, second.number, second.epoch) == (idle.worker_id, None, 0)
+
+
+def test_workers_that_left_or_fell_silent_are_not_shown(bench: Bench) -> None:
+    """Only workers seen within a minute, and not yet ended, are at work."""
+    left, silent, here = (bench.worker() for _ in range(3))
+    ago = sa.func.clock_timestamp() - sa.text("interval '2 minutes'")
+    with bench.database.transaction() as connection:
+        for who, values in ((left, {"ended": ago}), (silent, {"seen": ago})):
+            connection.execute(
+                sa.update(worker).where(worker.c.worker_id == who.worker_id).values(**values)
+            )
+    assert [line.worker_id for line in look(bench).workers] == [here.worker_id]
+
+
+@pytest.mark.parametrize(
+    ("metric", "at", "number", "value"),
+    [("val_loss", "best", 0, 0.1), ("val_loss", "last", 1, 0.3), ("val_acc", "best", 1, 0.9)],
+)
+def test_the_best_is_by_the_metric_of_the_study(
+    database: Database, metric: str, at: str, number: int, value: float
+) -> None:
+    """The best complete trial: smallest loss or largest accuracy, at its best epoch or its last."""
+    bench = Bench.launch(database, make_spec(metric=metric, at=at))
+    curves = [
+        [make_epoch(1, 0.1, val_acc=0.6), make_epoch(2, 0.5, val_acc=0.5)],
+        [make_epoch(1, 0.2, val_acc=0.9), make_epoch(2, 0.3, val_acc=0.4)],
+    ]
+    worker = bench.worker()
+    for curve in curves:
+        held = claim_trial(worker)
+        worker.record(held, curve)
+        worker.complete(held, SETUP, DATASET, make_result(curve))
+    best = look(bench).best
+    assert best is not None
+    assert (best.number, best.value) == (number, value)
+    assert best.test_acc == 0.75
+
+
+def test_reused_epochs_cost_no_time(bench: Bench) -> None:
+    """Epochs taken over from checkpoints are not counted as trained."""
+    worker = bench.worker()
+    held = claim_trial(worker)
+    worker.record(held, [replace(make_epoch(1), reused=True), make_epoch(2, seconds=2.0)])
+    seen = look(bench)
+    assert (seen.epochs_recorded, seen.seconds_trained) == (1, 2.0)
+
+
+def test_the_rest_is_estimated_from_what_was_done(bench: Bench) -> None:
+    """With one of three trials done in 3 s and one worker busy, two more take 6 s."""
+    worker = bench.worker()
+    held = claim_trial(worker)
+    curve = [make_epoch(number, seconds=1.0) for number in (1, 2, 3)]
+    worker.record(held, curve)
+    worker.complete(held, SETUP, DATASET, make_result(curve))
+    assert look(bench).eta_seconds is None
+    claim_trial(worker)
+    assert look(bench).eta_seconds == pytest.approx(6.0)

@@ -1,0 +1,172 @@
+"""The schema: made once, by whoever comes first, and never by two at a time."""
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.conftest import QUICK
+from tuner.errors import DatabaseNewerError
+from tuner.settings import Settings, worker_environment
+from tuner.store import schema
+from tuner.store.address import Address
+from tuner.store.database import Database
+from tuner.store.tables import REVISION, SCHEMA, metadata
+
+
+@pytest.fixture
+def empty(server: Address, tmp_path: Any) -> Iterator[Database]:
+    """Open a database with nothing in it."""
+    name = f"empty_{uuid.uuid4().hex[:12]}"
+    execute(server, f"CREATE DATABASE {name}")
+    with Database(Address({**server.parameters, "dbname": name})) as database:
+        yield database
+    execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def execute(address: Address, statement: str) -> None:
+    """Run one statement outside of any transaction."""
+    with Database(address) as database:
+        engine = database.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(sa.text(statement))
+
+
+def tables_of(database: Database) -> set[str]:
+    """Return the names of all tables of both schemas."""
+    inspector = sa.inspect(database.engine)
+    ours = {f"{SCHEMA}.{name}" for name in inspector.get_table_names(SCHEMA)}
+    return ours | set(inspector.get_table_names())
+
+
+def test_migrations_make_exactly_the_tables(database: Database) -> None:
+    """What the migrations built is what tables.py declares: nothing to add, drop or change."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    def ours(name: str | None, kind: str, _parents: Any) -> bool:
+        if kind == "schema":
+            return name == SCHEMA
+        return not (kind == "table" and name == schema.VERSION_TABLE)
+
+    with database.transaction() as connection:
+        # A server's user may be called tuner too; then PostgreSQL takes our
+        # schema for the default one, and Alembic would leave it out.
+        connection.dialect.default_schema_name = "public"
+        options = {
+            "include_schemas": True,
+            "include_name": ours,
+            "compare_type": True,
+            "compare_server_default": True,
+            "version_table": schema.VERSION_TABLE,
+            "version_table_schema": SCHEMA,
+        }
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, metadata) == []
+
+
+def test_the_revision_is_the_newest_migration() -> None:
+    """The program asks for the schema that its migrations end with."""
+    from alembic.script import ScriptDirectory
+
+    assert ScriptDirectory(str(schema.MIGRATIONS)).get_current_head() == REVISION
+
+
+def test_an_empty_database_gets_both_schemas(empty: Database) -> None:
+    """Optuna's tables and ours are made; a second call changes nothing."""
+    schema.ensure(empty)
+    tables = tables_of(empty)
+    assert {"studies", "trials", "tuner.study", "tuner.lease"} <= tables
+    before = oids(empty)
+    schema.ensure(empty)
+    assert oids(empty) == before
+
+
+def oids(database: Database) -> list[tuple[Any, ...]]:
+    """Return the identity of every table: made anew, it would have another."""
+    query = "SELECT oid, relfilenode FROM pg_class WHERE relkind = 'r' ORDER BY oid"
+    with database.transaction() as connection:
+        return [tuple(row) for row in connection.execute(sa.text(query))]
+
+
+def test_five_processes_at_once_succeed(empty: Database, tmp_path: Any) -> None:
+    """Five processes on an empty database: all succeed, and the schema is whole."""
+    url = empty.address.url(show_password=True)
+    settings = Settings(home=tmp_path / "home", database_url=url, timing=QUICK)
+    code = (
+        "import os, sys\nfrom tuner.settings import from_environment\n"
+        "from tuner.store import schema\nfrom tuner.store.database import Database\n"
+        "import tuner.store.optuna_storage\n"
+        "with Database.open(from_environment(os.environ)) as database:\n"
+        "    database.check(); print('ready', flush=True); sys.stdin.readline()\n"
+        "    schema.ensure(database)\n"
+    )
+    crew = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=worker_environment(settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(5)
+    ]
+    for process in crew:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    for process in crew:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    said = [process.communicate(timeout=60)[1].decode() for process in crew]
+    assert [process.returncode for process in crew] == [0] * 5, said
+    assert "tuner.event" in tables_of(empty)
+    with empty.transaction() as connection:
+        table = f"{SCHEMA}.{schema.VERSION_TABLE}"
+        rows = connection.execute(sa.text(f"SELECT version_num FROM {table}")).all()
+    assert [row[0] for row in rows] == [REVISION]
+
+
+def test_a_newer_database_is_refused(database: Database) -> None:
+    """A database at a schema this program does not know is left alone, with what to do."""
+    with database.transaction() as connection:
+        table = f"{SCHEMA}.{schema.VERSION_TABLE}"
+        connection.execute(sa.text(f"UPDATE {table} SET version_num = '9999'"))
+    with pytest.raises(DatabaseNewerError, match=r"9999(.|\n)*Upgrade"):
+        schema.ensure(database)
+
+
+def test_a_newer_optuna_is_refused(empty: Database) -> None:
+    """Optuna tables that this Optuna does not know are refused before ours are made."""
+    from tuner.store.optuna_storage import create_tables
+
+    create_tables(empty)
+    with empty.transaction() as connection:
+        connection.execute(sa.text("UPDATE version_info SET schema_version = 99"))
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = 'v99.0.0.a'"))
+    with pytest.raises(DatabaseNewerError, match="Optuna"):
+        schema.ensure(empty)
+    assert not any(name.startswith("tuner.") for name in tables_of(empty))
+
+
+def test_a_creation_that_breaks_leaves_no_half_schema(
+    empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure in the middle of our migrations rolls all of ours back; the next one succeeds."""
+    original = schema._migrate
+
+    def broken(connection: sa.Connection) -> None:
+        original(connection)
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(schema, "_migrate", broken)
+    with pytest.raises(RuntimeError):
+        schema.ensure(empty)
+    assert not any(name.startswith("tuner.") for name in tables_of(empty))
+    monkeypatch.undo()
+    schema.ensure(empty)
+    assert "tuner.lease" in tables_of(empty)

@@ -1,0 +1,280 @@
+"""Studies: launched once, extended, found, versioned, deleted whole."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from tests.store.specs import Bench, claim_trial, finish, limited, make_ranged, make_spec
+from tuner.errors import StudyConflictError, UnknownStudyError
+from tuner.spec.study import Spec
+from tuner.store import claims, control, optuna_storage, studies
+from tuner.store.database import Database
+from tuner.store.leases import Answer, Ended
+from tuner.store.optuna_storage import Binding
+from tuner.store.studies import Launch, Study
+from tuner.store.tables import event, study
+from tuner.store.transactions import Transaction
+
+SHARED = {"tuner.dataset", "tuner.label", "tuner.schema_version"}
+"""Tables whose rows belong to no study: the data seen, which several studies share."""
+
+
+def launch(database: Database, spec: Spec, *, new_version: bool = False) -> Launch:
+    """Launch as a process of its own would."""
+    return studies.launch(database, Binding(database), spec, {"by": "me"}, new_version=new_version)
+
+
+def test_a_new_study_is_created_in_both_schemas(database: Database) -> None:
+    """Ours has the file, Optuna's has name, direction and question."""
+    launched = launch(database, make_spec())
+    assert (launched.what, launched.changes) == ("created", ())
+    stored = launched.study
+    assert (stored.title, stored.version, stored.state) == ("small", 1, "open")
+    assert stored.spec == make_spec()
+    assert stored.provenance == {"by": "me"}
+    storage = Binding(database).storage
+    assert storage.get_study_id_from_name("small") == stored.study_id
+    assert storage.get_study_user_attrs(stored.study_id)["question"] == "Which?"
+    assert [one.name for one in storage.get_study_directions(stored.study_id)] == ["MINIMIZE"]
+
+
+def test_the_same_file_finds_its_study(database: Database) -> None:
+    """A second launch of the same file makes nothing new."""
+    first = launch(database, make_spec())
+    again = launch(database, make_spec())
+    assert again.what == "found"
+    assert again.study == first.study
+
+
+def test_more_trials_extend(database: Database) -> None:
+    """More trials of a random study, and a complete one is open again."""
+    launch(database, make_ranged(trials=4, sampler="random"))
+    with database.transaction() as connection:
+        connection.execute(sa.update(study).values(state="complete"))
+    extended = launch(database, make_ranged(trials=9, sampler="random"))
+    assert extended.what == "extended"
+    assert extended.study.spec.total_trials == 9
+    assert extended.study.state == "open"
+    assert extended.changes == ("budget.trials: stored 4, given 9",)
+
+
+def test_more_seeds_extend_a_grid(database: Database) -> None:
+    """A grid grows by seeds."""
+    launch(database, make_spec(seeds=2))
+    assert launch(database, make_spec(seeds=3)).study.spec.total_trials == 9
+
+
+@pytest.mark.parametrize(
+    "given",
+    [make_spec(epochs=9), make_spec(seeds=1, seed=7), make_spec(pruner="median"), make_spec()],
+    ids=["longer", "another seed", "a pruner", "fewer seeds"],
+)
+def test_other_changes_are_refused_with_what_differs(database: Database, given: Spec) -> None:
+    """A file that asks another question is refused, and the way out is named."""
+    launch(database, make_spec(seeds=2))
+    with pytest.raises(StudyConflictError, match=r"small exists(.|\n)*stored(.|\n)*--new-version"):
+        launch(database, given)
+
+
+def test_a_new_version_stands_beside_the_old(database: Database) -> None:
+    """The bare name means the newest; versions are found by number."""
+    first = launch(database, make_spec()).study
+    second = launch(database, make_spec(epochs=9), new_version=True)
+    assert (second.what, second.study.title) == ("created", "small@2")
+    with database.transaction() as connection:
+        assert studies.find(connection, "small") == second.study
+        assert studies.find(connection, "small@1") == first
+        assert [one.title for one in studies.listing(connection)] == ["small", "small@2"]
+    assert launch(database, make_spec(epochs=9)).what == "found"
+
+
+def test_an_unchanged_file_makes_no_new_version(database: Database) -> None:
+    """--new-version of the same question finds the study that asks it."""
+    launch(database, make_spec())
+    assert launch(database, make_spec(), new_version=True).what == "found"
+
+
+def test_launching_a_stopped_study_opens_it(database: Database) -> None:
+    """What was stopped goes on by launching it again; a complete one stays complete."""
+    first = launch(database, make_spec()).study
+    control.stop(database, first)
+    assert launch(database, make_spec()).study.state == "open"
+
+
+@pytest.mark.parametrize(("wanted", "hint"), [("smal", "small"), ("x", "tuner studies")])
+def test_an_unknown_study_is_told_with_a_near_name(
+    database: Database, wanted: str, hint: str
+) -> None:
+    """A name that is not there gets a hint; a version that is no number too."""
+    launch(database, make_spec())
+    with database.transaction() as connection:
+        with pytest.raises(UnknownStudyError, match=hint):
+            studies.find(connection, wanted)
+        with pytest.raises(UnknownStudyError, match="version"):
+            studies.find(connection, "small@two")
+        with pytest.raises(UnknownStudyError):
+            studies.find(connection, "small@7")
+
+
+def test_launches_at_once_make_one_study(database: Database) -> None:
+    """Six launches at the same moment: one creates, five find."""
+    whats, barrier = [], threading.Barrier(6)
+
+    def one() -> None:
+        with Database(database.address) as own:
+            barrier.wait()
+            whats.append(launch(own, make_spec()).what)
+
+    threads = [threading.Thread(target=one) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(whats) == ["created", *["found"] * 5]
+    with database.transaction() as connection:
+        assert len(studies.listing(connection)) == 1
+
+
+def test_a_study_that_optuna_has_of_others_is_refused(database: Database) -> None:
+    """A name taken by somebody's own Optuna study is refused; theirs is left alone."""
+    storage = Binding(database).storage
+    theirs = optuna_storage.create_study(storage, "small", "val_acc")
+    with pytest.raises(StudyConflictError, match="tuner did not make"):
+        launch(database, make_spec())
+    with database.transaction() as connection:
+        assert studies.listing(connection) == []
+    assert [one.name for one in storage.get_study_directions(theirs)] == ["MAXIMIZE"]
+
+
+def rows_by_table(database: Database) -> dict[str, int]:
+    """Count the rows of every table of both schemas."""
+    with database.transaction() as connection:
+        tables = connection.execute(
+            sa.text(
+                "SELECT table_schema, table_name FROM information_schema.tables "
+                "WHERE table_schema IN ('tuner', 'public') AND table_type = 'BASE TABLE'"
+            )
+        ).all()
+        return {
+            f"{schema}.{name}": connection.execute(
+                sa.text(f"SELECT count(*) FROM {schema}.{name}")
+            ).scalar_one()
+            for schema, name in tables
+        }
+
+
+def test_deleting_leaves_no_row(database: Database) -> None:
+    """Every row that hangs on a study goes, in both schemas; other studies keep theirs."""
+    empty = rows_by_table(database)
+    assert len(empty) > 20
+    spec = limited(make_spec(pruner="threshold", pruner_options={"upper": 9.0}), attempts=1)
+    bench = Bench.launch(database, spec)
+    worker = bench.worker()
+    finish(worker, claim_trial(worker))
+    held = claim_trial(worker)
+    worker.keep_output(held, "printed")
+    worker.fail(held, "broken")
+    claim_trial(worker)
+    full = rows_by_table(database)
+    for name in ("trial", "lease", "epoch", "decision", "outcome", "prediction", "output"):
+        assert full[f"tuner.{name}"] > 0
+    with database.transaction() as connection:
+        studies.delete(connection, bench.study)
+    left = rows_by_table(database)
+    assert {n: c for n, c in left.items() if n not in SHARED} == {
+        n: c for n, c in empty.items() if n not in SHARED
+    }
+
+
+def test_deleting_one_study_leaves_the_others(database: Database) -> None:
+    """Only the study named is deleted."""
+    keep = Bench.launch(database, make_spec("keep"))
+    worker = keep.worker()
+    finish(worker, claim_trial(worker))
+    before = keep.contents()
+    gone = Bench.launch(database, make_spec("gone"))
+    claim_trial(gone.worker())
+    with database.transaction() as connection:
+        studies.delete(connection, gone.study)
+    assert keep.contents() == before
+
+
+def extend_meanwhile(bench: Bench, given: Spec) -> threading.Thread:
+    """Extend the study from another connection, as another process would."""
+
+    def extend() -> None:
+        with Database(bench.database.address) as own:
+            launch(own, given)
+
+    thread = threading.Thread(target=extend)
+    thread.start()
+    return thread
+
+
+def test_an_extension_is_not_lost_to_a_claim_that_ends_the_study(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Extending while a claim finds the old budget spent leaves the study open for the rest."""
+    bench = Bench.launch(database, make_ranged("small", trials=1, sampler="random"))
+    worker = bench.worker()
+    finish(worker, claim_trial(worker))
+    original, threads = claims._complete_study, []
+
+    def complete(transaction: Transaction) -> Ended:
+        more = make_ranged("small", trials=3, sampler="random")
+        threads.append(extend_meanwhile(bench, more))
+        threads[0].join(1.0)
+        return original(transaction)
+
+    monkeypatch.setattr(claims, "_complete_study", complete)
+    answer: Answer = worker.claim(None, adopt=True)
+    assert isinstance(answer, Ended)
+    threads[0].join(60)
+    assert bench.state() == "open"
+    assert claim_trial(bench.worker()).number == 1
+
+
+def test_deleting_under_working_workers_disturbs_nobody(database: Database) -> None:
+    """Workers whose study is deleted in the middle of their work learn it in order."""
+    bench = Bench.launch(database, make_spec(seeds=30))
+    errors: list[BaseException] = []
+    started = threading.Barrier(4)
+
+    def train() -> None:
+        from tuner.store.leases import Claimed, LeaseLostError
+
+        with Database(database.address) as own:
+            worker = bench.worker(database=own)
+            started.wait()
+            try:
+                while isinstance(answer := worker.claim(None, adopt=False), Claimed):
+                    finish(worker, answer.lease)
+            except LeaseLostError:
+                answer = worker.claim(None, adopt=False)
+                assert isinstance(answer, Ended)
+            except BaseException as error:  # noqa: BLE001  # told by the main thread
+                errors.append(error)
+
+    threads = [threading.Thread(target=train) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    started.wait()
+    while len(bench.rows(event)) < 12:
+        pass
+    with Database(database.address) as other, other.transaction() as connection:
+        studies.delete(connection, bench.study)
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+
+
+def test_a_stored_study_needs_no_file(database: Database) -> None:
+    """What a worker reads from the database equals what was launched, folder and all."""
+    spec = replace(make_ranged(sampler="tpe"), folder="/studies", overrides=("lr=1",))
+    launched = launch(database, spec).study
+    with database.transaction() as connection:
+        found: Study = studies.find(connection, "ranged")
+    assert found == launched
+    assert found.spec == spec

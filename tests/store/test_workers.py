@@ -1,0 +1,113 @@
+"""Workers: joining, renewing, leaving, and the hours they spend."""
+
+import pytest
+import sqlalchemy as sa
+
+from tests.conftest import QUICK
+from tests.store.specs import Bench, claim_trial, finish, make_spec
+from tuner.store import studies, workers
+from tuner.store.database import Database
+from tuner.store.leases import Lease, LeaseLostError, Renewed
+from tuner.store.ledger import Ledger
+from tuner.store.tables import worker as worker_table
+
+
+def renew(bench: Bench, who: Ledger, held: Lease | None, active: float = 0.0) -> Renewed:
+    """Renew as the worker's thread does."""
+    post = workers.Post(bench.study.study_id, who.worker_id)
+    with bench.database.transaction() as connection:
+        return workers.renew(connection, post, held, QUICK, active)
+
+
+def test_renewing_moves_the_end_of_the_lease(bench: Bench) -> None:
+    """The lease runs from now on by the server's clock, and the worker was seen."""
+    worker = bench.worker()
+    held = claim_trial(worker)
+    bench.expire(held)
+    assert renew(bench, worker, held, 12.5) == Renewed("open", None)
+    row = bench.lease_row(held)
+    assert (row.expires - row.renewed).total_seconds() == pytest.approx(QUICK.lease, abs=0.1)
+    (me,) = bench.rows(worker_table)
+    assert me.active_seconds == 12.5
+    assert me.seen > me.started
+
+
+def test_a_lease_with_another_token_is_lost(bench: Bench) -> None:
+    """After adoption the old holder's renewal says so, and leaves the new lease alone."""
+    slow, quick = bench.worker(), bench.worker()
+    old = claim_trial(slow)
+    bench.expire(old)
+    claim_trial(quick)
+    before = bench.lease_row(old)
+    with pytest.raises(LeaseLostError):
+        renew(bench, slow, old)
+    assert bench.lease_row(old) == before
+
+
+def test_the_lease_of_a_deleted_trial_is_lost(bench: Bench) -> None:
+    """A trial that is gone cannot be held; without a lease the study counts as stopped."""
+    worker = bench.worker()
+    held = claim_trial(worker)
+    with bench.database.transaction() as connection:
+        studies.delete(connection, bench.study)
+    with pytest.raises(LeaseLostError):
+        renew(bench, worker, held)
+    assert renew(bench, worker, None) == Renewed("stopped", None)
+
+
+@pytest.mark.parametrize("deed", ["finish", "give back"])
+def test_a_renewal_that_comes_late_is_no_loss(bench: Bench, deed: str) -> None:
+    """Between the end of a trial and the thread's hearing of it nothing is lost, nothing kept."""
+    worker = bench.worker()
+    held = claim_trial(worker)
+    if deed == "finish":
+        finish(worker, held)
+    else:
+        worker.give_back(held, "a test")
+    before = bench.lease_row(held)
+    renew(bench, worker, held)
+    assert bench.lease_row(held) == before
+
+
+def test_the_study_s_hours_are_those_of_all_its_workers(database: Database) -> None:
+    """What is left is the budget less what every worker, left or not, was active."""
+    bench = Bench.launch(database, make_spec(hours=1.0))
+    first, second = bench.worker(), bench.worker()
+    assert renew(bench, first, None, 900.0).hours_left == pytest.approx(0.75)
+    assert renew(bench, second, None, 900.0).hours_left == pytest.approx(0.5)
+    with database.transaction() as connection:
+        workers.leave(connection, workers.Post(bench.study.study_id, first.worker_id), 1800.0)
+    assert renew(bench, second, None, 900.0).hours_left == pytest.approx(0.25)
+    assert renew(bench, second, None, 3600.0).hours_left == pytest.approx(-0.5)
+
+
+def test_hours_of_another_study_do_not_count(database: Database) -> None:
+    """Each study has its own budget."""
+    bench = Bench.launch(database, make_spec(hours=1.0))
+    other = Bench.launch(database, make_spec("other"))
+    renew(other, other.worker(), None, 99_999.0)
+    assert renew(bench, bench.worker(), None).hours_left == pytest.approx(1.0)
+
+
+def test_leaving_is_noted(bench: Bench) -> None:
+    """A worker that left has its end and its active time."""
+    worker = bench.worker()
+    post = workers.Post(bench.study.study_id, worker.worker_id)
+    with bench.database.transaction() as connection:
+        workers.leave(connection, post, 3.5)
+    (row,) = bench.rows(worker_table)
+    assert row.active_seconds == 3.5
+    assert row.ended >= row.started
+
+
+def test_renewing_waits_for_no_other_trial(bench: Bench) -> None:
+    """A peer in the middle of a transaction does not hold up the renewal of one's own lease."""
+    first, second = bench.worker(), bench.worker()
+    mine, theirs = claim_trial(first), claim_trial(second)
+    with Database(bench.database.address) as other, other.transaction() as connection:
+        connection.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
+        connection.execute(
+            sa.text("SELECT 1 FROM tuner.lease WHERE trial_id = :id FOR UPDATE"),
+            {"id": theirs.trial_id},
+        )
+        assert renew(bench, first, mine) == Renewed("open", None)

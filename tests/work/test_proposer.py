@@ -1,0 +1,76 @@
+"""Proposing: TPE here, GP in a helper, and no torch in a supervisor."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.store.specs import Bench, claim_trial, finish, make_ranged
+from tuner.errors import MachineError
+from tuner.spec.study import Spec
+from tuner.store import sampling
+from tuner.store.database import Database
+from tuner.work.proposer import Proposer
+
+GP = {"n_startup_trials": 2}
+
+
+def inside(spec: Spec, chosen: object) -> None:
+    """Check that parameters are in the space, with exactly what is active."""
+    assert isinstance(chosen, dict)
+    known = sampling.distributions(spec)
+    for name, value in chosen.items():
+        assert known[name]._contains(known[name].to_internal_repr(value))
+    assert ("momentum" in chosen) == (chosen["optimizer"] == "sgd")
+
+
+@pytest.mark.parametrize(("sampler", "options"), [("tpe", GP), ("gp", GP)])
+def test_proposals_lie_inside_the_space(
+    database: Database, sampler: str, options: dict[str, int]
+) -> None:
+    """With finished trials to learn from, a proposal has every active parameter and no other."""
+    spec = make_ranged(trials=8, sampler=sampler, sampler_options=options)
+    bench = Bench.launch(database, spec)
+    worker = bench.worker()
+    for loss in (0.5, 0.4, 0.3):
+        finish(worker, claim_trial(worker), loss)
+    proposer, ticks = Proposer(bench.study), []
+    try:
+        trials = worker.trials()
+        first = proposer.propose(trials, 3, lambda: ticks.append(1))
+        again = proposer.propose(trials, 3, lambda: ticks.append(1))
+        other = proposer.propose(trials, 4, lambda: ticks.append(1))
+    finally:
+        proposer.close()
+    inside(spec, first)
+    assert first == again
+    assert sampler == "gp" or other != first
+
+
+def test_a_helper_that_dies_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the helper cannot start, the error says so with what it printed; nothing hangs."""
+    bench = Bench.launch(database, make_ranged(sampler="gp", sampler_options=GP))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    proposer = Proposer(bench.study)
+    with pytest.raises(MachineError, match="helper died"):
+        proposer.propose([], 0, lambda: None)
+
+
+def test_asking_for_gp_loads_no_torch_here() -> None:
+    """A supervisor that uses the gp sampler's proposer stays without torch."""
+    code = (
+        "import sys; import tuner.work.proposer, tuner.work.supervisor, tuner.work.worker\n"
+        "import tuner.cli.worker, tuner.fleet.local\n"
+        "from tests.store.specs import make_ranged\n"
+        "from types import SimpleNamespace\n"
+        "spec = make_ranged(sampler='gp', sampler_options={'n_startup_trials': 1})\n"
+        "study = SimpleNamespace(spec=spec, title='s')\n"
+        "proposer = tuner.work.proposer.Proposer(study)\n"
+        "print(proposer.propose([], 0, lambda: None)); proposer.close()\n"
+        "assert not [name for name in sys.modules if name.split('.')[0].startswith('torch')]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "optimizer" in done.stdout

@@ -1,0 +1,128 @@
+"""The supervisor and trainers that misbehave: it costs an attempt, never the worker."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from tests.store.specs import limited, make_spec
+from tests.work.conftest import Station
+from tuner.store.tables import epoch, event, outcome, output, prediction, worker
+
+
+def attempts(bench: Any) -> list[str]:
+    """Return the reasons of all failed attempts, in order."""
+    return [row.text for row in bench.rows(event) if row.kind == "attempt failed"]
+
+
+def test_a_study_is_trained_to_its_end(station: Station) -> None:
+    """Every trial has its curve, figures, predictions; the worker leaves and says how long."""
+    bench = station.launch(make_spec(epochs=3))
+    ended = station.work("small", "quick")
+    assert (ended.state, ended.reason) == ("complete", "")
+    assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": 3}
+    assert len(bench.rows(epoch)) == 9
+    assert len(bench.rows(prediction)) == 6
+    (me,) = bench.rows(worker)
+    assert me.ended is not None
+    assert me.active_seconds > 0
+    assert len(station.trainer_pids()) == 1, "one warm trainer serves all trials"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ("exit:2", "the trainer exited with code 0"),
+        ("code3:2", "the trainer exited with code 3"),
+        ("segfault:2", "the trainer crashed (SIGSEGV)"),
+        ("killed:2", "the trainer was killed (SIGKILL)"),
+        ("garbage:2", "the trainer sent what is no message"),
+        ("raises:2", "ValueError: a shape does not fit"),
+        ("nonsense:2", ""),
+        ("setupless:2", ""),
+        ("leaves:2", ""),
+    ],
+)
+def test_misbehaviour_costs_attempts_and_is_told(
+    station: Station, behaviour: str, reason: str
+) -> None:
+    """Two bad attempts are recorded with their reason; the third, on a fresh trainer, succeeds."""
+    bench = station.launch(make_spec(epochs=2))
+    ended = station.work("small", behaviour)
+    assert ended.state == "complete"
+    told = attempts(bench)
+    assert len(told) == 2
+    assert all(text.startswith(reason) for text in told), told
+    assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": 3}
+    assert [row.token for row in bench.rows(outcome)] == [3, 1, 1]
+
+
+def test_attempts_run_out_but_the_worker_goes_on(station: Station) -> None:
+    """A trial whose trainer dies three times fails for good; the next ones are trained."""
+    spec = limited(make_spec(epochs=2), attempts=2)
+    bench = station.launch(spec)
+    assert station.work("small", "segfault:2").state == "complete"
+    states = [row.state for row in bench.rows(outcome)]
+    assert states == ["FAILED", "COMPLETE", "COMPLETE"]
+    seen = bench.worker().trials()
+    assert [one.state for one in seen] == [TrialState.FAIL, *[TrialState.COMPLETE] * 2]
+
+
+def test_a_silent_trainer_is_stopped(station: Station) -> None:
+    """A trainer without a sign of life for longer than [limits] allows is replaced."""
+    bench = station.launch(limited(make_spec(dimensions=(), epochs=2), silence_seconds=1.0))
+    assert station.work("small", "silent:1").state == "complete"
+    assert attempts(bench) == ["the trainer showed no sign of life for 1 s"]
+
+
+def test_a_greedy_trainer_is_stopped(station: Station) -> None:
+    """A trainer above the memory that [limits] allows is replaced."""
+    spec = limited(make_spec(dimensions=(), epochs=2), memory_bytes=200_000_000)
+    bench = station.launch(spec)
+    assert station.work("small", "greedy:1").state == "complete"
+    (told,) = attempts(bench)
+    assert told.startswith("the trainer used more memory than [limits] allows")
+
+
+def test_what_a_trainer_prints_is_kept(station: Station) -> None:
+    """Standard output and error of an attempt can be read afterwards, by trial and attempt."""
+    bench = station.launch(make_spec(dimensions=(), epochs=1))
+    station.work("small", "prints:1")
+    (row,) = bench.rows(output)
+    assert row.text.splitlines() == ["said on stdout", "said on stderr"]
+    assert row.token == 1
+
+
+def test_the_same_misbehaviour_everywhere_pauses_the_study(station: Station) -> None:
+    """A broken machine does not burn the study: the brake pauses it, nothing is FAILED."""
+    bench = station.launch(make_spec(seeds=3))
+    ended = station.work("small", "code3")
+    assert ended.state == "paused"
+    assert "exited with code 3" in ended.reason
+    assert bench.rows(outcome) == []
+    assert len(attempts(bench)) <= 7
+
+
+def test_a_diverged_trial_is_pruned_and_the_next_goes_on(station: Station) -> None:
+    """NaN ends a trial at its epoch; what the trainer sends after it is not stored."""
+    bench = station.launch(make_spec(epochs=4))
+    assert station.work("small", "diverges").state == "complete"
+    rows = bench.rows(outcome)
+    assert [(row.state, row.reason) for row in rows] == [("PRUNED", "diverged at epoch 2")] * 3
+    assert len(bench.rows(epoch)) == 6
+
+
+def test_the_trainer_gets_no_way_into_the_database(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing in a trainer's environment opens the database."""
+    monkeypatch.setenv("TUNER_DATABASE_URL", station.settings.database_url or "")
+    monkeypatch.setenv("PGPASSWORD", "secret")
+    station.launch(make_spec(dimensions=(), epochs=1))
+    station.work("small", "quick")
+    (noted,) = station.folder.glob("environ-*")
+    environment = json.loads(noted.read_text())
+    assert not {"TUNER_DATABASE_URL", "PGPASSWORD", "PGPASSFILE"} & set(environment)
+    assert environment["OMP_NUM_THREADS"] == "1"

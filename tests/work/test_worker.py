@@ -1,0 +1,148 @@
+"""A worker from start to end: waiting, outages, deletion, hours; the proposer's trials."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from tests.store.specs import claim_trial, finish, make_ranged, make_spec
+from tests.work.conftest import Station, until
+from tuner.errors import DatabaseUnreachableError, UnknownStudyError
+from tuner.store import studies, workers
+from tuner.store.tables import epoch, event, lease, outcome, trial, worker
+from tuner.work.stopping import StopRequest
+from tuner.work.worker import work
+
+
+def test_a_study_that_never_appears_is_told(station: Station) -> None:
+    """After its patience a worker says which study it waited for."""
+    orders = replace(station.orders("nowhere", "quick"), patience_seconds=0.1)
+    with pytest.raises(UnknownStudyError, match="nowhere"):
+        work(station.settings, orders, StopRequest())
+
+
+def test_a_database_that_never_answers_is_told(station: Station) -> None:
+    """After its patience a worker says which database it waited for."""
+    orders = replace(station.orders("small", "quick"), patience_seconds=0.1)
+    nowhere = replace(station.settings, database_url="postgresql://me@127.0.0.1:1/x")
+    with pytest.raises(DatabaseUnreachableError, match=r"127\.0\.0\.1"):
+        work(nowhere, orders, StopRequest())
+
+
+def test_a_connection_lost_at_the_start_is_waited_out(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that restarts just as a worker finds its study and joins costs it nothing."""
+    bench = station.launch(make_spec(dimensions=(), epochs=1))
+    lost = []
+
+    def flaky(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(connection: sa.Connection, *rest: Any) -> Any:
+            if name not in lost:
+                lost.append(name)
+                connection.connection.dbapi_connection.close()  # type: ignore[union-attr]
+            return original(connection, *rest)
+
+        return call
+
+    monkeypatch.setattr(studies, "find", flaky("find", studies.find))
+    monkeypatch.setattr(workers, "join", flaky("join", workers.join))
+    assert station.work("small", "quick").state == "complete"
+    assert lost == ["find", "join"]
+    assert len(bench.rows(worker)) == 1
+
+
+def test_a_study_deleted_while_it_is_trained_ends_the_worker(station: Station) -> None:
+    """A worker in the middle of a trial learns of the deletion and leaves without a fault."""
+    bench = station.launch(make_spec(epochs=500))
+    ended = []
+
+    def run() -> None:
+        ended.append(work(station.settings, station.orders("small", "chatty"), StopRequest()))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    until(lambda: bench.rows(epoch), "an epoch was recorded")
+    with station.database.transaction() as connection:
+        studies.delete(connection, bench.study)
+    thread.join(30)
+    assert [(one.state, one.reason) for one in ended] == [("stopped", "The study was deleted.")]
+
+
+def test_a_trial_that_is_taken_away_is_dropped(station: Station) -> None:
+    """A worker whose trial was adopted by a peer stops training it and takes another."""
+    bench = station.launch(make_spec(dimensions=(), seeds=2, epochs=4))
+    thread = station.in_thread("small", "held", StopRequest())
+    until(lambda: bench.rows(lease), "the trial was claimed")
+    with station.database.transaction() as connection:
+        connection.execute(sa.update(lease).values(token=2, worker_id=10**6))
+    until(lambda: len(bench.rows(trial)) == 2, "the worker has taken the next trial")
+    with station.database.transaction() as connection:
+        connection.execute(sa.update(lease).values(state="released").where(lease.c.token == 2))
+    (station.folder / "go").touch()
+    thread.join(30)
+    assert [row.token for row in sorted(bench.rows(outcome), key=lambda r: r.trial_id)] == [3, 1]
+    assert len(bench.rows(epoch)) == 8
+
+
+def test_when_the_hours_are_spent_trials_are_given_back(station: Station) -> None:
+    """Running trials finish their epoch, go back, and the study is stopped with the reason."""
+    bench = station.launch(make_spec(epochs=500, hours=1.0))
+    ended = []
+
+    def run() -> None:
+        ended.append(work(station.settings, station.orders("small", "slow"), StopRequest()))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    until(lambda: bench.rows(epoch), "an epoch was recorded")
+    with station.database.transaction() as connection:
+        connection.execute(
+            sa.insert(worker).values(
+                study_id=bench.study.study_id, host="h", pid=1, device="cpu", active_seconds=3600
+            )
+        )
+    thread.join(30)
+    (answer,) = ended
+    assert (answer.state, answer.reason) == ("stopped", "The budget of 1 worker hours is spent.")
+    assert [row.state for row in bench.rows(lease)] == ["released"]
+    told = [row.text for row in bench.rows(event) if row.kind == "given back"]
+    assert told == ["the budget of hours is spent"]
+
+
+def test_a_learning_study_is_trained_to_its_end(station: Station) -> None:
+    """TPE with replicates: every configuration under each seed, with its own parameters."""
+    spec = make_ranged("small", trials=6, sampler="tpe", sampler_options={"n_startup_trials": 2})
+    spec = replace(spec, replicates=replace(spec.replicates, seeds=2))
+    bench = station.launch(spec)
+    assert station.work("small", "quick").state == "complete"
+    rows = bench.rows(trial)
+    assert Counter(row.configuration for row in rows) == {0: 2, 1: 2, 2: 2}
+    chosen = {(row.configuration, str(row.chosen)) for row in rows}
+    assert len(chosen) == 3
+
+
+def test_a_silent_peer_s_trial_is_adopted_after_the_grace(station: Station) -> None:
+    """A worker alone with an expired lease waits out the grace, then finishes the trial."""
+    bench = station.launch(make_spec(dimensions=(), epochs=3))
+    dead = bench.worker()
+    held = claim_trial(dead)
+    bench.expire(held)
+    assert station.work("small", "quick").state == "complete"
+    (row,) = bench.rows(outcome)
+    assert (row.state, row.token) == ("COMPLETE", 2)
+    assert dead.trials()[0].state == TrialState.COMPLETE
+
+
+def test_a_complete_study_is_left_at_once(station: Station) -> None:
+    """A worker that comes after the end says so and trains nothing."""
+    bench = station.launch(make_spec(dimensions=()))
+    early = bench.worker()
+    finish(early, claim_trial(early))
+    assert station.work("small", "quick").state == "complete"
+    assert len(bench.rows(trial)) == 1

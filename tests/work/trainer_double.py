@@ -1,0 +1,165 @@
+"""A trainer that trains nothing: it speaks the real messages, and misbehaves on request.
+
+    trainer_double.py BEHAVIOUR FOLDER FD
+
+It notes itself and its environment in FOLDER. A behaviour may carry a number
+(`segfault:2`): so many attempts misbehave, counted in FOLDER, then all go well.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tuner.records import Epoch, Figures
+from tuner.work.trainer import Link, StoppedError
+
+CLASSES = 2
+
+
+class Double:
+    """One trainer process."""
+
+    def __init__(self, behaviour: str, folder: Path, channel: socket.socket) -> None:
+        name, _, times = behaviour.partition(":")
+        self._behaviour = name
+        self._times = int(times) if times else 10**9
+        self._folder = folder
+        self._channel = channel
+        (folder / f"environ-{os.getpid()}").write_text(json.dumps(dict(os.environ)))
+
+    def serve(self) -> None:
+        """Train what comes, until the supervisor goes."""
+        link = Link(self._channel)
+        assert link.next().kind == "settings"
+        while True:
+            command = link.next()
+            if command.kind == "quit":
+                return
+            link.begin(int(command.body["serial"]))
+            try:
+                self._train(link, command.body["job"])
+            except StoppedError:
+                link.report("stopped", {})
+
+    def _train(self, link: Link, job: dict[str, Any]) -> None:
+        if self._misbehaves():
+            getattr(self, f"_{self._behaviour}")(link)
+        setup = {"device": "double", "parameter_count": 1, "initial_weights": "w"}
+        link.report("setup", {"setup": {**setup, "data_fingerprint": "d", "notes": {}}})
+        last = None
+        for number in range(1, int(job["parameters"]["epochs"]) + 1):
+            self._work(link)
+            last = self._epoch(number, job)
+            link.report("epoch", {"epoch": asdict(last)})
+            if link.leaving:
+                link.report("left", {})
+                return
+        assert last is not None
+        self._report_result(link, last)
+
+    def _work(self, link: Link) -> None:
+        link.alive()
+        if self._behaviour == "chatty":
+            os.write(1, b"an epoch begins\n")
+        if self._behaviour in ("slow", "chatty"):
+            # An epoch lasts until the test lets it end, or a little while.
+            until = time.monotonic() + 0.1
+            while time.monotonic() < until:
+                time.sleep(0.01)
+                link.alive()
+        while self._behaviour == "held" and not (self._folder / "go").exists():
+            time.sleep(0.01)
+            link.alive()
+
+    def _epoch(self, number: int, job: dict[str, Any]) -> Epoch:
+        diverges = self._behaviour == "diverges" and number == 2
+        loss = float("nan") if diverges else 1.0 / number + job["seed"] / 100
+        return Epoch(number, loss, loss, 0.5, loss, 0.6, 0.7, 0.6, 1e-3, 0.001)
+
+    def _report_result(self, link: Link, last: Epoch) -> None:
+        figures = asdict(
+            Figures(last.epoch, last.train_loss, last.train_nll, 0.5, last.val_loss, 0.6, 0.7, 0.5)
+        )
+        labels = np.array([0, 1], dtype=np.int64)
+        scores = np.log(np.full((2, CLASSES), 0.5, dtype=np.float32))
+        dataset = {
+            "fingerprint": "d",
+            "classes": ["no", "yes"],
+            "sizes": {"val": 2},
+            "labels": [{"split": "val", "ids": ["a", "b"]}],
+        }
+        kept = [{"split": "val", "at": at} for at in ("best", "last")]
+        body = {"best": figures, "last": figures, "predictions": kept, "dataset": dataset}
+        link.report("result", body, [scores, scores, labels])
+
+    def _misbehaves(self) -> bool:
+        if self._behaviour in ("quick", "slow", "chatty", "held", "diverges"):
+            return False
+        attempt = len(list(self._folder.glob("attempt-*")))
+        (self._folder / f"attempt-{attempt}-{os.getpid()}").touch()
+        return attempt < self._times
+
+    def _exit(self, _link: Link) -> None:
+        os._exit(0)
+
+    def _code3(self, _link: Link) -> None:
+        os._exit(3)
+
+    def _segfault(self, _link: Link) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        time.sleep(60)
+
+    def _killed(self, _link: Link) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _garbage(self, _link: Link) -> None:
+        self._channel.sendall(b"\xff" * 64)
+        time.sleep(60)
+
+    def _nonsense(self, link: Link) -> None:
+        link.report("epoch", {"epoch": {"no": "figures"}})
+        time.sleep(60)
+
+    def _setupless(self, link: Link) -> None:
+        link.report("epoch", {"epoch": asdict(self._epoch(1, {"seed": 0}))})
+        link.report("result", {})
+        time.sleep(60)
+
+    def _leaves(self, _link: Link) -> None:
+        raise StoppedError
+
+    def _raises(self, link: Link) -> None:
+        os.write(2, b"Traceback: something of the objective\n")
+        link.report("error", {"error": "ValueError", "text": "a shape does not fit"})
+        raise StoppedError
+
+    def _prints(self, _link: Link) -> None:
+        os.write(1, b"said on stdout\n")
+        os.write(2, b"said on stderr\n")
+
+    def _silent(self, _link: Link) -> None:
+        time.sleep(3600)
+
+    def _greedy(self, link: Link) -> None:
+        hoard = np.ones(30_000_000)
+        while hoard.any():
+            time.sleep(0.05)
+            link.alive()
+
+
+def main(arguments: list[str]) -> None:
+    """Serve one supervisor."""
+    behaviour, folder, descriptor = arguments
+    Double(behaviour, Path(folder), socket.socket(fileno=int(descriptor))).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

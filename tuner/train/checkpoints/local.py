@@ -1,0 +1,97 @@
+"""Checkpoints in a folder on a disk.
+
+A file is written under a temporary name, synced and renamed, and the folder
+synced: one that is there is whole, also after a power failure.
+"""
+
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from tuner.train.checkpoints.place import TEMPORARY, File, below, told
+
+
+class LocalPlace:
+    """A folder on a disk, where all that was written survives a power failure."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = str(folder)
+        self._folder = folder
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write aside, sync, rename, and sync the folder."""
+        path = self._folder / name
+        with told(self.name, "written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+            try:
+                _write_synced(aside, content)
+                aside.replace(path)
+            except BaseException:
+                with suppress(OSError):
+                    aside.unlink(missing_ok=True)
+                raise
+            _sync_folder(path.parent)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content, or None if there is no such file."""
+        with told(self.name, "read"), suppress(FileNotFoundError):
+            return (self._folder / name).read_bytes()
+        return None
+
+    def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the content of those files that are there."""
+        contents = ((name, self.read(name)) for name in names)
+        return {name: content for name, content in contents if content is not None}
+
+    def files(self, folder: str = "") -> list[File]:
+        """List the files of one folder; there are none where there is no folder."""
+        found = []
+        with told(self.name, "listed"), suppress(FileNotFoundError):
+            for entry in os.scandir(self._folder / folder):
+                # A peer may remove a file between the listing and the look at it.
+                with suppress(FileNotFoundError):
+                    if entry.is_file(follow_symlinks=False):
+                        stat = entry.stat()
+                        found.append(File(below(folder, entry.name), stat.st_size, stat.st_mtime))
+        return found
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; one that is gone already is no error."""
+        with told(self.name, "cleaned"):
+            for name in names:
+                (self._folder / name).unlink(missing_ok=True)
+
+    def touch(self, name: str) -> None:
+        """Note that a file was used; a place that may only be read stays as it is."""
+        with suppress(OSError):
+            os.utime(self._folder / name)
+
+    def now(self) -> float:
+        """Return the time by the disk's clock, which for a network's disk is not ours."""
+        probe = f"{TEMPORARY}{uuid.uuid4().hex}"
+        with told(self.name, "cleaned"):
+            path = self._folder / probe
+            try:
+                path.touch()
+                return path.stat().st_mtime
+            finally:
+                path.unlink(missing_ok=True)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this a rename may be lost with the power, though the file's content is safe.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,210 @@
+"""The readable description beside a checkpoint's parts, checked before any of it is used.
+
+A manifest is written last and names its parts with sizes and hashes, so one
+that is there and sound stands for a whole checkpoint. Nothing here loads torch.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from tuner.records import Epoch
+from tuner.train.checkpoints.keys import FORMAT, Base
+
+KEY = re.compile(r"[0-9a-f]{64}")
+PART_FILE = re.compile(r"parts/[0-9a-f]{64}-[0-9a-f]{32}\.(weights|best_weights|optimizer)")
+PARTS = ("weights", "best_weights", "optimizer")
+LARGEST = 64 << 20
+"""Bytes; no manifest of ours comes near it, and a foreign file may be of any size."""
+
+
+class DamagedError(Exception):
+    """A stored checkpoint cannot be used; the text says why. Costs time, never leaves training."""
+
+
+class NewerError(DamagedError):
+    """A checkpoint of a later format: of no use here, but somebody else's to remove."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a checkpoint."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is written beside a state, so that a person can read what it is."""
+
+    base: Base
+    parent: str
+    labels: Mapping[str, str]
+    """Whose training it was: study and trial, or whatever the caller tells trials apart by."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One checkpoint's description."""
+
+    key: str
+    description: Description
+    best_epoch: int
+    curve: tuple[Epoch, ...]
+    parts: Mapping[str, Part]
+    """By the names in PARTS; two of them may be one file."""
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs were trained."""
+        return len(self.curve)
+
+    @property
+    def files(self) -> tuple[Part, ...]:
+        """The files of the checkpoint, each once."""
+        return tuple({part.file: part for part in self.parts.values()}.values())
+
+    def bytes(self) -> int:
+        """Return how much room the parts take."""
+        return sum(part.bytes for part in self.files)
+
+
+def file_name(key: str) -> str:
+    """Return the name under which a key's manifest is stored."""
+    return f"{key}.json"
+
+
+def key_of(name: str) -> str | None:
+    """Return the key whose manifest is stored under a name, or None if it is another file."""
+    key = name.removesuffix(".json")
+    return key if KEY.fullmatch(key) and name == file_name(key) else None
+
+
+def write(manifest: Manifest) -> bytes:
+    """Return a manifest as JSON that a person can read, with a hash of itself."""
+    description = manifest.description
+    body: dict[str, Any] = {
+        "format": FORMAT,
+        "key": manifest.key,
+        "parent": description.parent,
+        "epoch": manifest.epoch,
+        "best_epoch": manifest.best_epoch,
+        "labels": dict(description.labels),
+        "base": asdict(description.base),
+        "parts": {name: asdict(manifest.parts[name]) for name in PARTS},
+        "curve": [_plain_epoch(epoch) for epoch in manifest.curve],
+    }
+    return json.dumps({**body, "sha256": _digest(body)}, indent=1, allow_nan=False).encode()
+
+
+def read(name: str, content: bytes) -> Manifest:
+    """Read a manifest stored under a name; raise DamagedError unless all of it is as written."""
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError("its manifest is not whole JSON") from error
+    _expect(isinstance(body, dict), "its manifest is not a table")
+    _check_format(body.get("format"))
+    claimed = body.pop("sha256", None)
+    _expect(claimed == _digest(body), "its manifest was altered")
+    _expect(key_of(name) is not None and body.get("key") == key_of(name), "it has another's name")
+    try:
+        manifest = _manifest(body)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedError(f"its manifest lacks what it needs ({error})") from error
+    _check(manifest, body)
+    return manifest
+
+
+def _check_format(found: object) -> None:
+    if type(found) is int and found > FORMAT:
+        raise NewerError(f"a newer tuner wrote it (format {found}, known here: {FORMAT})")
+    _expect(found == FORMAT, f"its format is {found!r}, not {FORMAT}")
+
+
+def _manifest(body: Mapping[str, Any]) -> Manifest:
+    base = {field.name: body["base"][field.name] for field in fields(Base)}
+    labels = {str(name): str(value) for name, value in body["labels"].items()}
+    return Manifest(
+        key=body["key"],
+        description=Description(Base(**base), str(body["parent"]), labels),
+        best_epoch=body["best_epoch"],
+        curve=tuple(_read_epoch(plain) for plain in body["curve"]),
+        parts={name: Part(**body["parts"][name]) for name in PARTS},
+    )
+
+
+def _check(manifest: Manifest, body: Mapping[str, Any]) -> None:
+    numbers = [epoch.epoch for epoch in manifest.curve]
+    _expect(
+        bool(numbers) and numbers == list(range(1, len(numbers) + 1)) == _counted(body["epoch"]),
+        "its curve has gaps",
+    )
+    _expect(
+        type(manifest.best_epoch) is int and 1 <= manifest.best_epoch <= manifest.epoch,
+        "its best epoch is none of its own",
+    )
+    for part in manifest.parts.values():
+        # A name is used as a path: it must be one of ours, and of this very key.
+        _expect(
+            isinstance(part.file, str)
+            and PART_FILE.fullmatch(part.file) is not None
+            and part.file.startswith(f"parts/{manifest.key}-")
+            and type(part.bytes) is int
+            and part.bytes >= 0
+            and isinstance(part.sha256, str),
+            "it names parts that are not its own",
+        )
+
+
+def _counted(epochs: object) -> list[int]:
+    return list(range(1, epochs + 1)) if type(epochs) is int and epochs < LARGEST else []
+
+
+def _plain_epoch(epoch: Epoch) -> dict[str, object]:
+    return {name: _plain(value) for name, value in asdict(epoch).items()}
+
+
+def _plain(value: object) -> object:
+    # JSON has no word for them; Python's floats otherwise come back in every bit.
+    finite = not isinstance(value, float) or math.isfinite(value)
+    return value if finite else repr(value)
+
+
+def _read_epoch(plain: Mapping[str, object]) -> Epoch:
+    values: dict[str, object] = {}
+    for field in fields(Epoch):
+        value = plain[field.name]
+        wanted = {"epoch": int, "reused": bool}.get(field.name, float)
+        if wanted is float and value in ("nan", "inf", "-inf"):
+            value = float(value)
+        if type(value) is not wanted:
+            raise TypeError(f"{field.name} of an epoch is {value!r}")
+        values[field.name] = value
+    return Epoch(**values)  # type: ignore[arg-type]  # kinds were compared above
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _expect(sound: bool, why: str) -> None:
+    if not sound:
+        raise DamagedError(why)
+
+
+def sha256(content: bytes) -> str:
+    """Return the hash by which a part is known again."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def mark_reused(curve: Sequence[Epoch]) -> tuple[Epoch, ...]:
+    """Return a curve all of whose epochs were trained by another trial."""
+    return tuple(Epoch(**{**asdict(epoch), "reused": True}) for epoch in curve)

@@ -1,0 +1,49 @@
+"""What decides the last bits of a training beside its code, data and parameters."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from tuner.train.device import Device
+
+LIBRARIES = ("torch", "torchvision", "numpy", "scipy")
+"""Whose arithmetic weights and figures pass through."""
+
+
+def numerics(device: Device) -> dict[str, str]:
+    """Describe a device's arithmetic: equal descriptions promise equal bits."""
+    found = {
+        "device": device.torch.type,
+        "threads": str(torch.get_num_threads()),
+        "precision": "float32",
+        "memory format": "contiguous",
+        "matmul": torch.get_float32_matmul_precision(),
+        **{name: _version(name) for name in LIBRARIES},
+    }
+    if device.torch.type == "cuda":
+        return found | _cuda(device.torch)
+    return found | _cpu()
+
+
+def _cpu() -> dict[str, str]:
+    return {
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _cuda(device: torch.device) -> dict[str, str]:
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(torch.backends.cudnn.version()),  # type: ignore[no-untyped-call]
+        "gpu": f"{properties.name} sm_{properties.major}{properties.minor}",
+    }
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "missing"

@@ -1,0 +1,69 @@
+"""What a place for checkpoints must do: keep files by name, each seen whole or not at all."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from tuner.errors import MachineError
+
+TEMPORARY = ".tmp-"
+"""Begins the name of a file that is being written, or whose writer died."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One stored file: its name below the place, its size, and when it was last touched."""
+
+    name: str
+    size: int
+    modified: float
+    """Seconds since 1970 by the place's own clock."""
+
+
+class Place(Protocol):
+    """Files by name, in one folder and the folders in it."""
+
+    name: str
+    """For messages; shows no password."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Store a file so that it is seen whole or not at all."""
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content, or None if there is no such file."""
+
+    def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the content of those files that are there."""
+
+    def files(self, folder: str = "") -> list[File]:
+        """List the files of one folder, those in folders below it left out."""
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; one that is gone already is no error."""
+
+    def touch(self, name: str) -> None:
+        """Note that a file was used, where the place can."""
+
+    def now(self) -> float:
+        """Return the time by the clock that dates the files."""
+
+
+@contextmanager
+def told(place: str, done: str) -> Iterator[None]:
+    """Turn whatever a place raises into one error that names it."""
+    try:
+        yield
+    except MachineError:
+        raise
+    # fsspec's systems raise their own libraries' errors: nothing narrower covers them.
+    except Exception as error:
+        raise MachineError(
+            f"checkpoints at {place} could not be {done}: {type(error).__name__}: {error}. "
+            "See to its space, its permissions and the way to it, or choose another place."
+        ) from error
+
+
+def below(folder: str, name: str) -> str:
+    """Return a file's name below the place from its name in a folder."""
+    return f"{folder}/{name}" if folder else name

@@ -1,0 +1,130 @@
+"""Checkpoints in anything that fsspec opens, as s3://bucket/folder or memory://folder.
+
+An object store shows an object only when all of it arrived. Elsewhere a file
+cut short is known by its hash.
+"""
+
+import math
+import re
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from tuner.errors import UserError
+from tuner.train.checkpoints.place import TEMPORARY, File, below, told
+
+OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
+
+S3_PATIENCE = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3}}
+"""A store that does not answer must not hold a trainer up for minutes."""
+
+
+class RemotePlace:
+    """A folder in anything that fsspec opens, whose writes are whole by themselves."""
+
+    def __init__(self, location: str, options: Mapping[str, Any]) -> None:
+        self.name = re.sub(r"://[^/@]*@", "://", location)
+        self._system, self._root = _open_system(location, self.name, options)
+        # There a missing folder is a missing bucket, which is not ours to make.
+        self._has_folders = location.partition("://")[0] not in OBJECT_STORES
+
+    def write(self, name: str, content: bytes) -> None:
+        """Store a file by one call."""
+        with told(self.name, "written"):
+            path = self._path(name)
+            if self._has_folders:
+                self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._system.pipe_file(path, content)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content, or None if there is no such file."""
+        with told(self.name, "read"), suppress(FileNotFoundError):
+            content: bytes = self._system.cat_file(self._path(name))
+            return content
+        return None
+
+    def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the content of those files that are there, fetched side by side."""
+        if not names:
+            return {}
+        paths = {self._path(name): name for name in names}
+        with told(self.name, "read"):
+            found = self._system.cat(list(paths), on_error="return")
+            return {paths[path]: content for path, content in found.items() if _is_there(content)}
+
+    def files(self, folder: str = "") -> list[File]:
+        """List the files of one folder by one call, past any cached listing."""
+        found: list[File] = []
+        with told(self.name, "listed"), suppress(FileNotFoundError):
+            self._system.invalidate_cache()
+            path = self._path(folder) if folder else self._root
+            for info in self._system.ls(path, detail=True):
+                if info["type"] == "file":
+                    name = below(folder, str(info["name"]).rpartition("/")[2])
+                    found.append(File(name, int(info["size"] or 0), _modified(info)))
+        return found
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; one that is gone already is no error."""
+        with told(self.name, "cleaned"):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    self._system.rm_file(self._path(name))
+
+    def touch(self, name: str) -> None:
+        """Leave the file as it is: an object's date cannot be moved without writing it again."""
+
+    def now(self) -> float:
+        """Return the time that a file written now is dated with."""
+        probe = f"{TEMPORARY}{uuid.uuid4().hex}"
+        self.write(probe, b"")
+        try:
+            with told(self.name, "cleaned"):
+                self._system.invalidate_cache()
+                return _modified(self._system.info(self._path(probe)))
+        finally:
+            self.remove([probe])
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+
+def _open_system(location: str, shown: str, options: Mapping[str, Any]) -> tuple[Any, str]:
+    import fsspec
+
+    protocol = location.partition("://")[0]
+    chosen = dict(options)
+    if protocol in ("s3", "s3a"):
+        chosen["config_kwargs"] = S3_PATIENCE | dict(chosen.get("config_kwargs", {}))
+    try:
+        system, root = fsspec.core.url_to_fs(location, **chosen)
+    except ImportError as error:
+        raise UserError(
+            f"checkpoints cannot be kept at {shown}: {error}. "
+            "Install what it needs (for s3: pip install 'tuner[s3]'), or choose a path."
+        ) from error
+    except ValueError as error:
+        raise UserError(
+            f"{shown} is not a place for checkpoints: {error}; "
+            "expected a path, or a URL that fsspec opens, as s3://bucket/folder"
+        ) from error
+    return system, str(root).rstrip("/")
+
+
+def _is_there(content: bytes | Exception) -> bool:
+    if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+        raise content
+    return isinstance(content, bytes)
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    for field in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        value = info.get(field)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    # An undated file is newer than any, so that it is never swept by mistake.
+    return math.inf

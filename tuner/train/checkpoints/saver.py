@@ -1,0 +1,126 @@
+"""Which states of a training are stored: often enough for a crash, and where others branch off."""
+
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tuner.records import Job
+from tuner.train.checkpoints.manifest import Description
+from tuner.train.checkpoints.resume import resume
+from tuner.train.checkpoints.tree import Tree
+from tuner.train.checkpoints.writer import Offer, Writer, Written
+from tuner.train.run import Run
+from tuner.train.workbench import Workbench
+
+AUTO_SECONDS = 2.0
+"""Of training that a crash may cost, where the study leaves it to us."""
+EXPECTED_SECONDS = 5.0
+"""How long a checkpoint that a peer has just trained is waited for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the supervisor wants of one trial's checkpoints."""
+
+    labels: Mapping[str, str]
+    every: int | Literal["auto"] = "auto"
+    keep: Literal["auto", "last", "none"] = "auto"
+    branches: Collection[int] = field(default_factory=frozenset)
+    """Epochs at which other settings of the study branch off or end."""
+    expected: int = 0
+    """Epochs that a peer is known to have trained and to be storing."""
+
+    @classmethod
+    def read(cls, body: Mapping[str, Any]) -> "Plan":
+        """Read a plan from a message."""
+        return cls(
+            labels=dict(body["labels"]),
+            every=body["every"],
+            keep=body["keep"],
+            branches=frozenset(body["branches"]),
+            expected=int(body["expected"]),
+        )
+
+
+class Saver:
+    """Stores states of one trial after another in one tree."""
+
+    def __init__(self, location: str) -> None:
+        self._tree = Tree(location)
+        self._writer = Writer(self._tree, self._written)
+        self._lock = threading.Lock()
+        self._plan = Plan({})
+        self._stored: dict[str, int] = {}
+        """Keys of this trial that were stored and may be removed, with their epochs."""
+
+    def begin(self, bench: Workbench, run: Run, job: Job, plan: Plan) -> int:
+        """Restore the longest stored prefix of the trial's path; return how long it is."""
+        self._base, self._path = bench.base(job), bench.path(job)
+        with self._lock:
+            self._plan, self._stored = plan, {}
+        self._saved = time.monotonic()
+        self._last = 0
+        self._await(self._path[plan.expected - 1 :] if plan.expected else [])
+        return resume(run, self._tree, self._path, plan.labels)
+
+    def after(self, run: Run) -> None:
+        """Store the state after an epoch, if it is due."""
+        epoch = len(run.curve)
+        branch = self._plan.keep == "auto" and epoch in self._plan.branches
+        if not self._writer.paused and (branch or self._due(epoch)):
+            self._offer(run, keep=branch)
+
+    def settle(self, run: Run, timeout: float) -> None:
+        """Store the state as it is between two epochs, and wait until it is written."""
+        if len(run.curve) != self._last:
+            self._offer(run, keep=False)
+        self._writer.flush(timeout)
+
+    def end(self, run: Run) -> None:
+        """Keep the last state of a trial that has ended, or nothing of it, as the plan says."""
+        if self._plan.keep != "none":
+            if len(run.curve) != self._last:
+                self._offer(run, keep=True)
+        else:
+            self._writer.flush(AUTO_SECONDS)
+            with self._lock:
+                keys, self._stored = list(self._stored), {}
+            self._tree.remove(keys)
+
+    def close(self, timeout: float) -> None:
+        """Write what waits."""
+        self._writer.close(timeout)
+
+    def _await(self, keys: Sequence[str]) -> None:
+        """Wait a moment for a checkpoint that a peer stores off its own training path."""
+        deadline = time.monotonic() + EXPECTED_SECONDS
+        while keys and time.monotonic() < deadline and not self._tree.known(keys):
+            time.sleep(0.1)
+
+    def _due(self, epoch: int) -> bool:
+        if self._plan.every == "auto":
+            return time.monotonic() - self._saved >= AUTO_SECONDS
+        return epoch % self._plan.every == 0
+
+    def _offer(self, run: Run, *, keep: bool) -> None:
+        epoch = len(run.curve)
+        if not 0 < epoch <= len(self._path):
+            return
+        parent = self._path[epoch - 2] if epoch > 1 else ""
+        description = Description(self._base, parent, dict(self._plan.labels))
+        key = self._path[epoch - 1]
+        self._saved, self._last = time.monotonic(), epoch
+        with self._lock:
+            if not keep:
+                self._stored[key] = epoch
+        self._writer.offer(Offer(key, run.state(), description, keep=keep))
+
+    def _written(self, written: Written) -> None:
+        """Remove older states of the same trial that nobody else needs; on the writing thread."""
+        with self._lock:
+            passed = [key for key, epoch in self._stored.items() if epoch < written.epoch]
+            for key in passed:
+                del self._stored[key]
+        self._tree.remove(passed)

@@ -1,0 +1,89 @@
+"""Which checkpoints to give up for room: the least useful first. Pure, and without torch."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+DEFAULT_LIMIT = 10 * 10**9
+"""Bytes that checkpoints may take before the least useful are removed."""
+
+Owner = tuple[tuple[str, str], ...]
+"""A trial's labels, sorted: what tells one trial from another."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One stored checkpoint, as far as its room and its use are concerned."""
+
+    key: str
+    epoch: int
+    bytes: int
+    last_used: float
+    """Seconds since 1970 by the location's clock; on object stores, when it was written."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def owner(self) -> Owner:
+        """The trial it belongs to."""
+        return owner(self.labels)
+
+
+class Use(IntEnum):
+    """What a checkpoint is good for, the least first."""
+
+    PASSED = 0
+    """Its trial has a later one, and no other setting branches off here."""
+    FINISHED = 1
+    """The last of a trial that is not running: it pays if that trial is made longer."""
+    BRANCH = 2
+    """Another setting of a study branches off or ends here."""
+    RUNNING = 3
+    """The newest of a running trial: what a crash would cost."""
+
+
+def owner(labels: Mapping[str, str]) -> Owner:
+    """Return what tells the trial with these labels from another."""
+    return tuple(sorted(labels.items()))
+
+
+def uses(
+    entries: Iterable[Entry], running: Collection[Owner], branches: Collection[str]
+) -> dict[str, Use]:
+    """Say of every checkpoint what it is good for; `branches` are keys."""
+    held = list(entries)
+    newest: dict[Owner, int] = {}
+    for entry in held:
+        newest[entry.owner] = max(entry.epoch, newest.get(entry.owner, 0))
+
+    def use(entry: Entry) -> Use:
+        last = entry.epoch == newest[entry.owner]
+        if last and entry.owner in running:
+            return Use.RUNNING
+        if entry.key in branches:
+            return Use.BRANCH
+        return Use.FINISHED if last else Use.PASSED
+
+    return {entry.key: use(entry) for entry in held}
+
+
+def removals(
+    entries: Sequence[Entry],
+    limit: int,
+    running: Collection[Owner] = (),
+    branches: Collection[str] = (),
+) -> list[Entry]:
+    """Return the checkpoints to remove so that the rest take at most `limit` bytes.
+
+    Those that cannot pay any more go whatever the room; then the less useful
+    before the more useful, and among equals the longest unused first.
+    """
+    use = uses(entries, running, branches)
+    queue = sorted(entries, key=lambda e: (use[e.key], e.last_used, e.epoch, e.key))
+    taken = sum(entry.bytes for entry in entries)
+    removed = []
+    for entry in queue:
+        if use[entry.key] > Use.PASSED and taken <= limit:
+            break
+        removed.append(entry)
+        taken -= entry.bytes
+    return removed

@@ -1,0 +1,270 @@
+"""The stored checkpoints of all trainings: looked up by path, written whole, listed, removed.
+
+Any number of processes on any machines may use one tree at once. Every writer
+has parts of its own name, and the manifest, written last, names one writer's
+parts; whoever comes second replaces the first's manifest by an equal one. The
+parts that lose such a race, or whose writer died, are swept after an hour.
+"""
+
+import logging
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tuner.errors import MachineError
+from tuner.train.checkpoints import manifest as manifests
+from tuner.train.checkpoints.location import open_place
+from tuner.train.checkpoints.manifest import (
+    DamagedError,
+    Description,
+    Manifest,
+    NewerError,
+    Part,
+)
+from tuner.train.checkpoints.place import TEMPORARY, File
+from tuner.train.checkpoints.space import Entry, Owner, removals
+
+if TYPE_CHECKING:
+    from tuner.train.state import TrainingState
+
+PARTS_FOLDER = "parts"
+KEY_END = len(f"{PARTS_FOLDER}/") + 64
+ORPHAN_SECONDS = 3600.0
+"""A part that no manifest names may belong to a writer at work for so long."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A state found in the tree, and whose training it was."""
+
+    key: str
+    epoch: int
+    state: "TrainingState"
+    description: Description
+
+
+class Tree:
+    """All checkpoints at one location: a path, or a URL that fsspec opens."""
+
+    def __init__(self, location: str, options: Mapping[str, Any] | None = None) -> None:
+        self._place = open_place(location, options)
+        self._read: dict[str, tuple[float, Manifest]] = {}
+        self._warned: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """The location, for messages; shows no password."""
+        return self._place.name
+
+    def has(self, key: str) -> bool:
+        """Say whether a checkpoint is stored under a key; its parts are not looked at."""
+        return self._place.read(manifests.file_name(key)) is not None
+
+    def known(self, keys: Collection[str]) -> set[str]:
+        """Return those of the keys under which something is stored, by one listing."""
+        return self._keys().intersection(keys)
+
+    def longest(self, path: Sequence[str]) -> Stored | None:
+        """Return the longest sound stored prefix of a path of keys after epochs 1, 2, ….
+
+        A damaged one is named in a warning and passed over; so is a location
+        that cannot be read: both cost only time.
+        """
+        try:
+            known = self.known(path)
+        except MachineError as error:
+            self._warn(self.name, f"{error} Trainings begin anew meanwhile.")
+            return None
+        wanted = ((epoch, key) for epoch, key in enumerate(path, 1) if key in known)
+        for epoch, key in sorted(wanted, reverse=True):
+            stored = self._sound(key, epoch)
+            if stored is not None:
+                return stored
+        return None
+
+    def store(self, key: str, state: "TrainingState", description: Description) -> int:
+        """Write a state whole under its key and return its size in bytes."""
+        from tuner.train.checkpoints.parts import encode
+
+        contents = encode(state)
+        parts = _name_parts(key, contents)
+        written = Manifest(key, description, state.best_epoch, tuple(state.curve), parts)
+        try:
+            for name, content in contents.items():
+                self._place.write(parts[name].file, content)
+            self._place.write(manifests.file_name(key), manifests.write(written))
+        except MachineError:
+            # On a full disk, what was written of this one would be in the way.
+            with suppress(MachineError):
+                self._place.remove(part.file for part in written.files)
+            raise
+        return written.bytes()
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Remove checkpoints: the manifest first, so that none is ever seen without its parts."""
+        for key in keys:
+            name = manifests.file_name(key)
+            content = self._place.read(name)
+            self._place.remove([name])
+            with suppress(DamagedError):
+                if content is not None:
+                    self._place.remove(part.file for part in manifests.read(name, content).files)
+
+    def listing(self) -> list[Entry]:
+        """Return all checkpoints; a file that is none is named in a warning and left out."""
+        files = [file for file in self._place.files() if manifests.key_of(file.name)]
+        unread = [file.name for file in files if not self._is_read(file)]
+        contents = self._place.read_many(unread)
+        for file in files:
+            if file.name in contents:
+                self._take(file, contents[file.name])
+        self._forget_all_but({file.name for file in files})
+        return [_entry(file, self._read[file.name][1]) for file in files if file.name in self._read]
+
+    def trim(
+        self,
+        limit: int,
+        running: Collection[Owner] = (),
+        branches: Collection[str] = (),
+        dry: bool = False,
+    ) -> list[Entry]:
+        """Remove the least useful checkpoints until the rest take at most `limit` bytes.
+
+        Returns what it removed; `dry` only returns it.
+        """
+        chosen = removals(self.listing(), limit, running, branches)
+        if not dry:
+            self.remove(entry.key for entry in chosen)
+        return chosen
+
+    def sweep(self, dry: bool = False) -> list[File]:
+        """Remove what dead or beaten writers left behind, and return it; `dry` only returns it."""
+        # Parts before manifests: a manifest that is written between the two
+        # listings can only make a part of the first one owned, never an orphan.
+        parts = self._place.files(PARTS_FOLDER)
+        top = self._place.files()
+        owned = self._owned(top)
+        loose = [
+            f for f in (*parts, *top) if _is_ours(f) and not {f.name, f.name[:KEY_END]} & owned
+        ]
+        if not loose:
+            return []
+        limit = self._place.now() - ORPHAN_SECONDS
+        orphans = [file for file in loose if file.modified < limit]
+        if not dry:
+            self._place.remove(file.name for file in orphans)
+        return orphans
+
+    def _keys(self) -> set[str]:
+        keys = (manifests.key_of(file.name) for file in self._place.files())
+        return {key for key in keys if key is not None}
+
+    def _sound(self, key: str, epoch: int) -> Stored | None:
+        name = manifests.file_name(key)
+        try:
+            content = self._place.read(name)
+            if content is None:
+                return None
+            manifest = _of_epoch(epoch, manifests.read(name, content))
+            state = self._state(manifest)
+        except (DamagedError, MachineError) as fault:
+            # It may have been removed or replaced while it was read.
+            if not self._is_gone(name):
+                self.condemn(key, str(fault))
+            return None
+        self._place.touch(name)
+        return Stored(key, epoch, state, manifest.description)
+
+    def condemn(self, key: str, why: str) -> None:
+        """Warn, once, that a stored checkpoint cannot be used, and why."""
+        name = manifests.file_name(key)
+        self._warn(name, f"The checkpoint {name} at {self.name} is passed over: {why}.")
+
+    def _state(self, manifest: Manifest) -> "TrainingState":
+        from tuner.train.checkpoints.parts import decode
+
+        found = self._place.read_many([part.file for part in manifest.files])
+        for part in manifest.files:
+            _check_part(part, found.get(part.file))
+        return decode(manifest, {name: found[part.file] for name, part in manifest.parts.items()})
+
+    def _is_gone(self, name: str) -> bool:
+        try:
+            return self._place.read(name) is None
+        except MachineError:
+            return False
+
+    def _owned(self, files: Iterable[File]) -> set[str]:
+        """Return the parts that manifests name, or up to KEY_END where that cannot be read."""
+        names = [file.name for file in files if manifests.key_of(file.name)]
+        owned: set[str] = set()
+        for name, content in self._place.read_many(names).items():
+            try:
+                owned.update(part.file for part in manifests.read(name, content).files)
+            except NewerError:
+                owned.add(f"{PARTS_FOLDER}/{manifests.key_of(name)}")
+            except DamagedError:
+                continue
+        return owned
+
+    def _is_read(self, file: File) -> bool:
+        return file.name in self._read and self._read[file.name][0] == file.modified
+
+    def _take(self, file: File, content: bytes) -> None:
+        self._read.pop(file.name, None)
+        try:
+            self._read[file.name] = file.modified, manifests.read(file.name, content)
+        except DamagedError as fault:
+            self.condemn(file.name.removesuffix(".json"), str(fault))
+
+    def _forget_all_but(self, names: Collection[str]) -> None:
+        for name in set(self._read).difference(names):
+            del self._read[name]
+
+    def _warn(self, about: str, text: str) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            logger.warning(text)
+
+
+def _name_parts(key: str, contents: Mapping[str, bytes]) -> dict[str, Part]:
+    writer = uuid.uuid4().hex
+    parts = {
+        name: Part(f"{PARTS_FOLDER}/{key}-{writer}.{name}", len(content), manifests.sha256(content))
+        for name, content in contents.items()
+    }
+    return {"best_weights": parts["weights"], **parts}
+
+
+def _check_part(part: Part, content: bytes | None) -> None:
+    if content is None:
+        raise DamagedError(f"its part {part.file} is missing")
+    if len(content) != part.bytes:
+        raise DamagedError(f"its part {part.file} has {len(content)} of {part.bytes} bytes")
+    if manifests.sha256(content) != part.sha256:
+        raise DamagedError(f"its part {part.file} was altered")
+
+
+def _of_epoch(epoch: int, manifest: Manifest) -> Manifest:
+    if manifest.epoch != epoch:
+        raise DamagedError(f"it is of epoch {manifest.epoch}, where epoch {epoch} is expected")
+    return manifest
+
+
+def _entry(file: File, manifest: Manifest) -> Entry:
+    return Entry(
+        key=manifest.key,
+        epoch=manifest.epoch,
+        bytes=file.size + manifest.bytes(),
+        last_used=file.modified,
+        labels=dict(manifest.description.labels),
+    )
+
+
+def _is_ours(file: File) -> bool:
+    base = file.name.rpartition("/")[2]
+    return base.startswith(TEMPORARY) or manifests.PART_FILE.fullmatch(file.name) is not None
