@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -80,7 +81,7 @@ class Project:
     def write_study(self, name: str, text: str = STUDY) -> Path:
         """Write a study file."""
         path = self.folder / "studies" / f"{name}.toml"
-        path.write_text(text.replace('"small"', f'"{name}"'))
+        path.write_text(re.sub(r'^name = ".*"$', f'name = "{name}"', text, flags=re.MULTILINE))
         return path
 
 

@@ -74,6 +74,7 @@ class Station:
             "TUNER_RENEW_SECONDS": str(timing.renew),
             "TUNER_GRACE_SECONDS": str(timing.grace),
             "TUNER_POLL_SECONDS": str(timing.poll),
+            "TUNER_GIVE_BACK_SECONDS": str(timing.give_back),
         }
         command = [sys.executable, str(HERE / "worker_double.py")]
         command += [*double(behaviour, self.folder), "--"]

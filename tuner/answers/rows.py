@@ -51,6 +51,8 @@ class TrialRow:
 
     cells: Mapping[str, Any]
     value: float | None
+    seconds_alone: float = 0.0
+    """What training would have taken without reuse; `seconds` is what it took."""
 
     def __getitem__(self, column: str) -> Any:
         """Return one cell."""
@@ -103,6 +105,7 @@ def _trial_query(study: Study) -> sa.Select[Any]:
             sa.func.count().label("epochs_run"),
             sa.func.count().filter(epoch.c.reused).label("epochs_reused"),
             sa.func.sum(epoch.c.seconds).filter(~epoch.c.reused).label("seconds"),
+            sa.func.sum(epoch.c.seconds).label("seconds_alone"),
         )
         .select_from(epoch.join(trial))
         .where(trial.c.study_id == study.study_id)
@@ -157,7 +160,7 @@ def _trial_row(spec: Spec, row: Any) -> TrialRow:
         "started": row.tuner_trial_created,
         "ended": row.tuner_outcome_ended,
     }
-    return TrialRow(cells, row.value)
+    return TrialRow(cells, row.value, row.curves_seconds_alone or 0.0)
 
 
 def _figures(row: Any, stored: str, shown: str) -> dict[str, Any]:

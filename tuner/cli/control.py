@@ -1,10 +1,15 @@
 """`tuner stop`, `retry` and `delete`: what a person may do to a stored study."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from tuner.cli import options
 from tuner.errors import UserError
 from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from tuner.store.studies import Study
 
 
 @click.command(epilog="\b\nExample:\n  tuner stop lr_sched")
@@ -50,6 +55,20 @@ def retry(settings: Settings, study: str, trials: tuple[int, ...]) -> None:
     click.echo(f"Opened again: {listed}. Train with:  tuner launch --study {found.name}")
 
 
+def _forget_checkpoints(settings: Settings, study: "Study") -> None:
+    from tuner.errors import TunerError
+    from tuner.train.checkpoints.tree import Tree
+    from tuner.work.housekeeping import checkpoint_place, forget
+
+    place = checkpoint_place(settings, study.spec)
+    if place is None:
+        return
+    try:
+        forget(Tree(place), study)
+    except TunerError as error:
+        click.echo(f"Its checkpoints are left: {error}", err=True)
+
+
 @click.command(epilog="\b\nExample:\n  tuner delete lr_sched@2 --yes")
 @click.argument("study")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -79,4 +98,5 @@ def delete(settings: Settings, study: str, *, yes: bool) -> None:
             )
         with database.transaction() as connection:
             studies.delete(connection, found)
+        _forget_checkpoints(settings, found)
     click.echo(f"{found.title} is deleted.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli import options
+from tuner.cli.longer import lengthened
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM
 from tuner.settings import Settings
 
@@ -25,7 +26,8 @@ LOOK_SECONDS = 0.5
 
 @click.command(
     epilog="\b\nExample:\n  tuner launch --study lr_sched\n"
-    "  tuner launch --study studies/mine.toml --set epochs=50 --workers 2"
+    "  tuner launch --study studies/mine.toml --set epochs=50 --workers 2\n"
+    "  tuner launch --study lr_sched --epochs-to 60"
 )
 @click.option("--study", required=True, help="Study to launch: a name, or a path to its file.")
 @options.study_file_options
@@ -35,6 +37,12 @@ LOOK_SECONDS = 0.5
     "--new-version",
     is_flag=True,
     help="Launch a changed file as a version of its own (lr@2) beside the stored one.",
+)
+@click.option(
+    "--epochs-to",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Train the stored study longer, as a new version, from its stored epochs.",
 )
 @click.option(
     "--wait",
@@ -51,6 +59,7 @@ def launch(
     device: str,
     threads: int | None,
     objective_folders: tuple[Path, ...],
+    epochs_to: int | None,
     wait: float,
     *,
     new_version: bool,
@@ -65,7 +74,9 @@ def launch(
     spec = options.load_spec(study, overrides, objective_folders)
     folders = _objective_folders(study, objective_folders)
     with options.open_database(settings, wait_seconds=wait) as database:
-        launched = _store(database, spec, new_version=new_version)
+        if epochs_to is not None:
+            spec = lengthened(database, study, epochs_to, overrides, objective_folders)
+        launched = _store(database, spec, new_version=new_version or epochs_to is not None)
         _announce(launched)
         if launched.study.state != "complete":
             from tuner.fleet.contract import Crew

@@ -29,6 +29,7 @@ COMMANDS = {
     "retry": "control:retry",
     "delete": "control:delete",
     "validate": "validate:validate",
+    "clean": "clean:clean",
     "dashboard": "dashboard:dashboard",
     "db": "db:db",
 }

@@ -117,6 +117,8 @@ def show_tables(study: "Study", rows: "Sequence[TrialRow]", *, best: int) -> Non
     for factor in factors(rows, study.spec):
         console.print()
         console.print(_factor_table(factor))
+    if any(row["epochs_reused"] for row in rows):
+        console.print(_reuse(rows))
     if any(row["test_acc"] is None for row in leaders):
         console.print("There is no test set: its columns are empty.")
     missing = sum(row["state"] in ("PRUNED", "FAILED") for row in rows)
@@ -126,6 +128,17 @@ def show_tables(study: "Study", rows: "Sequence[TrialRow]", *, best: int) -> Non
             "that is not by chance, so look at how many are done before you trust a mean."
         )
     console.print()
+
+
+def _reuse(rows: "Sequence[TrialRow]") -> str:
+    spent = sum(row["seconds"] for row in rows)
+    alone = sum(row.seconds_alone for row in rows)
+    run = sum(row["epochs_run"] for row in rows)
+    reused = sum(row["epochs_reused"] for row in rows)
+    return (
+        f"{reused} of {run} epochs were reused from other trials: {spent:.1f} s of training "
+        f"in place of {alone:.1f} s."
+    )
 
 
 def _exported(
@@ -233,5 +246,11 @@ def _described(study: "Study", rows: "Sequence[TrialRow]", best: int) -> dict[st
         "metric": study.spec.search.metric,
         "at": study.spec.search.at,
         "best": [{name: json_cell(cell) for name, cell in row.cells.items()} for row in leaders],
+        "time": {
+            "epochs_run": sum(row["epochs_run"] for row in rows),
+            "epochs_reused": sum(row["epochs_reused"] for row in rows),
+            "seconds": sum(row["seconds"] for row in rows),
+            "seconds_without_reuse": sum(row.seconds_alone for row in rows),
+        },
         "factors": [asdict(factor) for factor in factors(rows, study.spec)],
     }

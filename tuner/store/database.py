@@ -32,6 +32,9 @@ CONNECTION: dict[str, Any] = {
     "application_name": "tuner",
 }
 SERVER_SIDE = {
+    # A user called `tuner` would find our schema before `public`, and Optuna's
+    # next migration would create its tables in it.
+    "search_path": "public",
     # A peer may wait this long for a lock before it gives up and tries again.
     "lock_timeout": "15s",
     # A worker frozen inside a transaction holds its locks no longer than this.

@@ -1,13 +1,52 @@
-"""Room for checkpoints: whose they are, and which of them may go."""
+"""Room for checkpoints: where they go, whose they are, and which of them may go."""
 
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import sqlalchemy as sa
 
 from tuner.settings import Settings
 from tuner.spec.study import Spec
+from tuner.store import studies
+from tuner.store.database import Database
+from tuner.store.reuse import Sharing
 from tuner.store.studies import Study
+from tuner.store.tables import lease, trial
+from tuner.train.checkpoints.keys import shared_epochs_of_jobs
+from tuner.train.checkpoints.space import Entry, Owner, owner, removals
+from tuner.train.checkpoints.tree import Tree
 
 NOWHERE = "off"
 """Said in place of a location, it switches checkpoints off."""
+TIDY_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What checkpoints take, and what may go of them."""
+
+    entries: Sequence[Entry]
+    removable: Sequence[Entry]
+    foreign: Sequence[Entry]
+    """Of studies that this database does not have: another's, or deleted ones."""
+    running: frozenset[Owner]
+    """Whose trials have not ended."""
+
+    @property
+    def taken(self) -> int:
+        """Bytes of all checkpoints."""
+        return sum(entry.bytes for entry in self.entries)
+
+    @property
+    def freed(self) -> int:
+        """Bytes that removing what may go would free."""
+        return sum(entry.bytes for entry in self.removable)
 
 
 def checkpoint_place(settings: Settings, spec: Spec) -> str | None:
@@ -27,3 +66,88 @@ def labels(study: Study, number: int) -> dict[str, str]:
         "created": study.created.isoformat(),
         "trial": str(number),
     }
+
+
+def survey(tree: Tree, database: Database, limit: int) -> Room:
+    """Look at all checkpoints of a place, and at who may still need them."""
+    with database.transaction() as connection:
+        known = studies.listing(connection)
+        trials = {study.study_id: _trials(connection, study) for study in known}
+    running: set[Owner] = set()
+    owners: dict[Owner, tuple[Study, int]] = {}
+    for study in known:
+        for number, (configuration, runs) in trials[study.study_id].items():
+            whose = owner(labels(study, number))
+            owners[whose] = (study, configuration)
+            if runs:
+                running.add(whose)
+    entries = tree.listing()
+    foreign = [entry for entry in entries if entry.owner not in owners]
+    kept = _branches(entries, owners) | {entry.key for entry in foreign}
+    return Room(entries, removals(entries, limit, running, kept), foreign, frozenset(running))
+
+
+def forget(tree: Tree, study: Study) -> int:
+    """Remove the checkpoints of a study that was deleted; return how many they were."""
+    whose = labels(study, 0)
+    gone = [
+        entry.key for entry in tree.listing() if {**entry.labels, "trial": whose["trial"]} == whose
+    ]
+    tree.remove(gone)
+    return len(gone)
+
+
+class Tidier:
+    """Keeps the place within its limit, now and then, beside a worker's own work."""
+
+    def __init__(self, place: str, database: Database, limit: int) -> None:
+        self._place = place
+        self._database = database
+        self._limit = limit
+        self._tidied = time.monotonic()
+        self._thread: threading.Thread | None = None
+
+    def after_trial(self) -> None:
+        """Tidy if it was not done for a while; returns at once."""
+        busy = self._thread is not None and self._thread.is_alive()
+        if busy or time.monotonic() - self._tidied < TIDY_SECONDS:
+            return
+        self._tidied = time.monotonic()
+        self._thread = threading.Thread(target=self._tidy, daemon=True)
+        self._thread.start()
+
+    def _tidy(self) -> None:
+        try:
+            tree = Tree(self._place)
+            room = survey(tree, self._database, self._limit)
+            tree.remove(entry.key for entry in room.removable)
+            tree.sweep()
+        # Tidying is a courtesy: no trial may fail because a disk or the database is away.
+        except Exception as error:  # noqa: BLE001
+            logger.warning("checkpoints were not tidied: %s", error)
+
+
+def _trials(connection: sa.Connection, study: Study) -> dict[int, tuple[int, bool]]:
+    """Return each trial's configuration, and whether it has not ended, by number."""
+    rows = connection.execute(
+        sa.select(trial.c.number, trial.c.configuration, lease.c.state)
+        .select_from(trial.join(lease))
+        .where(trial.c.study_id == study.study_id)
+    )
+    return {row.number: (row.configuration, row.state != "ended") for row in rows}
+
+
+def _branches(entries: Sequence[Entry], owners: dict[Owner, tuple[Study, int]]) -> set[str]:
+    """Return the keys at which another setting of the same study branches off or ends."""
+    sharings: dict[int, Sharing] = {}
+    found: set[str] = set()
+    for entry in entries:
+        if entry.owner not in owners:
+            continue
+        study, configuration = owners[entry.owner]
+        if study.spec.search.sampler != "grid" or study.spec.checkpoints.keep != "auto":
+            continue
+        sharing = sharings.setdefault(study.study_id, Sharing(study.spec, shared_epochs_of_jobs))
+        if entry.epoch in sharing.branches(configuration):
+            found.add(entry.key)
+    return found

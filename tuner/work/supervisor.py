@@ -28,7 +28,7 @@ from tuner.store.leases import (
 )
 from tuner.store.ledger import Ledger
 from tuner.work.child import Child
-from tuner.work.housekeeping import labels
+from tuner.work.housekeeping import Tidier, labels
 from tuner.work.messages import Message
 from tuner.work.proposer import Proposer
 from tuner.work.renewal import Renewal
@@ -95,6 +95,7 @@ class Supervisor:
         self._child = child
         self._serial = 0
         self._proposer = Proposer(ledger.study)
+        self._tidier = _tidier(workshop, ledger)
         self._timing: Timing = ledger.timing
 
     def run(self) -> Ended:
@@ -149,6 +150,8 @@ class Supervisor:
         self._renewal.hold(None)
         _tell(lease, ending, "")
         self._keep_output(lease, start)
+        if self._tidier is not None:
+            self._tidier.after_trial()
 
     def _plan(self, lease: Lease) -> dict[str, object]:
         """Say what is to be kept of a trial's checkpoints, and what it may start from."""
@@ -184,6 +187,13 @@ class Supervisor:
             logger.warning("the database is away; trying again (%s)", type(error).__name__)
 
         return patiently(work, stop=_Leaving(self._stop), before_sleep=told)
+
+
+def _tidier(workshop: Workshop, ledger: Ledger) -> Tidier | None:
+    if workshop.checkpoints is None:
+        return None
+    limit = ledger.study.spec.checkpoints.limit_bytes
+    return Tidier(workshop.checkpoints, ledger.database, limit)
 
 
 class _Leaving(stop_base):

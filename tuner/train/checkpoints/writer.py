@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 PAUSE_SECONDS = 60.0
 """After a failure nothing is tried for so long: a full disk is not asked again each epoch."""
 
-KEPT_WAITING = 4
-"""States to be kept that may wait at a time: memory is bounded whatever the disk does."""
+WAITING = 5
+"""States that may wait at a time, of all trials: memory is bounded whatever the disk does."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +78,7 @@ class Writer:
 
     @property
     def paused(self) -> bool:
-        """Whether a failure stopped checkpoints for the time being; states are then not worth
-        copying.
-        """
+        """Whether checkpoints are stopped for a while: a state is then not worth copying."""
         return self._paused_until is not None and self._clock() < self._paused_until
 
     def offer(self, offer: Offer) -> None:
@@ -91,9 +89,8 @@ class Writer:
             trial = owner(offer.description.labels)
             self._waiting.pop((trial, ""), None)
             self._waiting[trial, offer.key if offer.keep else ""] = offer
-            kept = [slot for slot in self._waiting if slot[1]]
-            for slot in kept[:-KEPT_WAITING]:
-                del self._waiting[slot]
+            while len(self._waiting) > WAITING:
+                self._waiting.popitem(last=False)
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:

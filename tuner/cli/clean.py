@@ -1,0 +1,106 @@
+"""`tuner clean`: free the room of checkpoints that cannot pay any more."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli import options
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from tuner.store.database import Database
+    from tuner.train.checkpoints.space import Entry
+    from tuner.train.checkpoints.tree import Tree
+
+
+@click.command(epilog="\b\nExample:\n  tuner clean --dry-run")
+@click.option("--dry-run", is_flag=True, help="Only say what would be freed.")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Remove all checkpoints of trials that have ended, not only the useless ones.",
+)
+@click.option(
+    "--foreign", is_flag=True, help="Remove those of studies that are not in this database, too."
+)
+@options.json_option
+@click.pass_obj
+def clean(
+    settings: Settings, *, dry_run: bool, everything: bool, foreign: bool, as_json: bool
+) -> None:
+    """Remove checkpoints that cannot pay any more, and what dead writers left.
+
+    Kept are the newest of every running trial, those at which other settings
+    of a study branch off, and the last of every ended trial, while all of them
+    stay within the limit. A missing checkpoint costs time, never a result.
+    """
+    from tuner.train.checkpoints.tree import Tree
+
+    with options.open_database(settings) as database:
+        told = []
+        for place, limit in _places(settings, database).items():
+            tree = Tree(place)
+            gone = _removable(tree, database, limit, everything=everything, foreign=foreign)
+            orphans = tree.sweep(dry=dry_run)
+            if not dry_run:
+                tree.remove(entry.key for entry in gone)
+            freed = sum(e.bytes for e in gone) + sum(file.size for file in orphans)
+            taken = sum(entry.bytes for entry in tree.listing())
+            told.append((tree.name, len(gone), len(orphans), freed, taken))
+    if as_json:
+        names = ("location", "checkpoints", "orphans", "freed_bytes", "taken_bytes")
+        click.echo(json.dumps([dict(zip(names, one, strict=True)) for one in told]))
+        return
+    verb = "would free" if dry_run else "freed"
+    for name, count, leftovers, freed, taken in told:
+        click.echo(
+            f"{name}: {verb} {_size(freed)} ({count} checkpoints, {leftovers} leftovers); "
+            f"{_size(taken)} {'are taken now' if dry_run else 'are left'}."
+        )
+
+
+def _places(settings: Settings, database: "Database") -> dict[str, int]:
+    """Return where the studies' checkpoints are, with the largest limit that any of them sets."""
+    from tuner.spec.study import Checkpoints
+    from tuner.store import studies
+    from tuner.work.housekeeping import NOWHERE, checkpoint_place
+
+    with database.transaction() as connection:
+        known = studies.listing(connection)
+    home = settings.checkpoints or str(settings.home / "checkpoints")
+    places = {} if home == NOWHERE else {home: Checkpoints().limit_bytes}
+    for study in known:
+        place = checkpoint_place(settings, study.spec)
+        if place is not None:
+            limit = study.spec.checkpoints.limit_bytes
+            places[place] = max(places.get(place, 0), limit)
+    return places
+
+
+def _removable(
+    tree: "Tree", database: "Database", limit: int, *, everything: bool, foreign: bool
+) -> "Sequence[Entry]":
+    from tuner.work.housekeeping import survey
+
+    room = survey(tree, database, limit)
+    gone = {entry.key: entry for entry in room.removable}
+    if everything:
+        # With no room at all, all go but those that survey protects as running.
+        running = set(room.running)
+        gone |= {e.key: e for e in room.entries if e.owner not in running}
+        gone = {key: e for key, e in gone.items() if foreign or e not in room.foreign}
+    if foreign:
+        gone |= {entry.key: entry for entry in room.foreign}
+    return list(gone.values())
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit in ("B", "kB") else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

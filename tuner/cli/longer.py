@@ -1,0 +1,80 @@
+"""`tuner launch --epochs-to N`: the same study, trained longer, from the stored prefixes."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli import options
+from tuner.errors import StudyConflictError, UserError
+
+if TYPE_CHECKING:
+    from tuner.spec.study import Spec
+    from tuner.store.database import Database
+
+
+def lengthened(
+    database: "Database",
+    study: str,
+    epochs: int,
+    overrides: tuple[str, ...],
+    folders: tuple[Path, ...],
+) -> "Spec":
+    """Return the stored study with more epochs, and say which settings go on where they were."""
+    from tuner.spec.identity import compare
+    from tuner.store import studies
+
+    written = options.load_spec(study, overrides, folders)
+    with database.transaction() as connection:
+        stored = studies.find(connection, written.name)
+    before = options.load_spec(study, (*stored.spec.overrides, *overrides), folders)
+    difference = compare(stored.spec, before)
+    if not (difference.same or difference.extends):
+        changes = "\n".join(f"  {change}" for change in difference.changes)
+        raise StudyConflictError(
+            f"The file of {stored.title} was changed since it was launched:\n{changes}\n"
+            "Only the epochs may differ for --epochs-to; undo the change, or launch it with "
+            "--new-version."
+        )
+    _check(before, stored.title, epochs)
+    longer = (*stored.spec.overrides, *overrides, f"epochs={epochs}")
+    after = options.load_spec(study, longer, folders)
+    _tell(before, after)
+    return after
+
+
+def _check(before: "Spec", title: str, epochs: int) -> None:
+    if "epochs" in before.varied:
+        raise UserError(
+            f"{title} varies its epochs, so --epochs-to has nothing to lengthen; "
+            "add the longer trainings to [space] epochs and launch with --new-version."
+        )
+    now = int(before.fixed.get("epochs", before.defaults.get("epochs", 0)))
+    if epochs <= now:
+        raise UserError(f"{title} trains {now} epochs already; --epochs-to wants more than that.")
+
+
+def _tell(before: "Spec", after: "Spec") -> None:
+    """Say how many settings start from stored epochs, and why the others do not."""
+    from tuner.store.sampling import LEARNING, choose
+    from tuner.train.checkpoints.keys import shared_epochs_of_jobs
+
+    if before.search.sampler in LEARNING:
+        click.echo(
+            f"The {before.search.sampler} sampler proposes anew for the longer study; a setting "
+            "that it proposes again goes on from its stored epochs where the schedule allows it."
+        )
+        return
+    click.echo("Going on from stored epochs:")
+    done = int(before.job({}, 0).parameters["epochs"])
+    counts: Counter[tuple[str, int]] = Counter()
+    for configuration in range(before.configurations):
+        chosen = choose(before, configuration)
+        old, new = before.job(chosen, 0), after.job(chosen, 0)
+        counts[str(new.parameters["scheduler"]), shared_epochs_of_jobs(old, new)] += 1
+    for (scheduler, shared), count in sorted(counts.items()):
+        settings = "1 setting" if count == 1 else f"{count} settings"
+        where = "from the beginning" if shared == 0 else f"from epoch {shared} of {done}"
+        why = "" if shared == done else "; the schedule depends on how long the training is"
+        click.echo(f"  {scheduler} schedule: {settings} {where}{why}")
