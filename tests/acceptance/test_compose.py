@@ -11,7 +11,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ class Composition:
 
 
 @pytest.fixture
-def composition(tcp_server: TcpServer, tmp_path: Path) -> Iterator[Composition]:
+def composition(tcp_server: TcpServer, tmp_path: Path) -> Composition:
     """Read the compose file and put its environment's names to what runs here."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     secret = tmp_path / "database_password"
@@ -71,7 +70,7 @@ def composition(tcp_server: TcpServer, tmp_path: Path) -> Iterator[Composition]:
     project = make_project(tmp_path / "project", {})
     # The services name the shipped study; here a quick one stands under its name.
     project.write_study("lr_sched", STUDY)
-    yield Composition(services, project, environment)
+    return Composition(services, project, environment)
 
 
 def test_file_is_valid_by_the_compose_schema() -> None:

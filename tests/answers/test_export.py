@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def test_file_appears_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "best.csv"
     write_whole(path, "a,ü\n")
     assert path.read_text(encoding="utf-8") == "a,ü\n"
-    assert os.listdir(path.parent) == ["best.csv"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
@@ -62,4 +61,4 @@ def test_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(MachineError, match="cannot be written"):
         write_whole(path, "a")
-    assert os.listdir(tmp_path) == ["out.csv"]
+    assert list(tmp_path.iterdir()) == [path]

@@ -31,7 +31,8 @@ def read(bench: Bench) -> list[TrialRow]:
 
 def test_columns_come_in_the_documented_order(bench: Bench) -> None:
     """Leading facts, varied then fixed parameters, figures at best and last, then the rest."""
-    figures = "train_loss train_nll train_acc val_loss val_acc test_loss test_acc gap".split()
+    losses = ("train_loss", "train_nll", "train_acc", "val_loss", "val_acc")
+    figures = (*losses, "test_loss", "test_acc", "gap")
     assert trial_columns(bench.study.spec) == (
         *("trial", "state", "reason", "seed", "attempts"),
         *("optimizer", "lr", "epochs", "best_epoch"),

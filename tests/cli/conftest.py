@@ -64,9 +64,9 @@ class Project:
             text=True,
         )
 
-    def run(self, *arguments: str, code: int = 0, **more: str) -> str:
+    def run(self, *arguments: str, code: int = 0, environ: Mapping[str, str] | None = None) -> str:
         """Run `tuner` to its end, check its exit code, and return what it printed."""
-        process = self.start(*arguments, **more)
+        process = self.start(*arguments, **(environ or {}))
         out, err = process.communicate(timeout=120)
         assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
         return out + err
@@ -86,9 +86,9 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path, settings: Settings) -> Iterator[Project]:
+def project(tmp_path: Path, settings: Settings) -> Project:
     """Make a project on the test's own database."""
-    yield make_project(tmp_path / "project", {"TUNER_DATABASE_URL": str(settings.database_url)})
+    return make_project(tmp_path / "project", {"TUNER_DATABASE_URL": str(settings.database_url)})
 
 
 def make_project(folder: Path, environment: Mapping[str, str]) -> Project:

@@ -62,7 +62,12 @@ def test_export_of_epochs(trained_once: Project) -> None:
     text = trained_once.run("export", "--study", "small", "--epochs", "--best", "1")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert list(rows[0]) == (
-        "trial epoch train_loss train_nll train_acc val_loss val_acc lr seconds reused".split()
+        [
+            *("trial", "epoch", "train_loss", "train_nll", "train_acc"),
+            *("val_loss", "val_acc", "lr"),
+            "seconds",
+            "reused",
+        ]
     )
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert {row["reused"] for row in rows} == {"false"}
@@ -113,7 +118,7 @@ def test_stop_and_retry_with_nothing_to_do(trained_once: Project) -> None:
 def test_validate_creates_nothing_and_needs_no_database(tmp_path: Path, project: Project) -> None:
     """validate prints the grid's size, by name, by path and as JSON, without a database."""
     nowhere = {"TUNER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
-    out = project.run("validate", "small", **nowhere)
+    out = project.run("validate", "small", environ=nowhere)
     assert "a grid of 2 combinations, 2 configurations × 2 seeds, 4 trials" in out
     described = project.json(
         "validate", "studies/small.toml", "--set", "replicates.seeds=3", "--json"
@@ -127,7 +132,7 @@ def test_run_trains_one_configuration_and_records_nothing(project: Project) -> N
     """run shows each epoch and the figures at best and last, without a database."""
     nowhere = {"TUNER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
     out = project.run(
-        "run", "small", "--set", "lr=1e-2", "--seed", "3", "--device", "cpu", **nowhere
+        "run", "small", "--set", "lr=1e-2", "--seed", "3", "--device", "cpu", environ=nowhere
     )
     assert "test acc" in out
     assert out.count("\n    ") >= 3
@@ -194,6 +199,6 @@ def test_password_is_read_from_a_file(project: Project, tmp_path: Path) -> None:
     secret = tmp_path / "password"
     secret.write_text(password + "\n")
     given = {"TUNER_DATABASE_URL": bare.url(), "TUNER_DATABASE_PASSWORD_FILE": str(secret)}
-    assert "no studies yet" in project.run("studies", **given)
+    assert "no studies yet" in project.run("studies", environ=given)
     given["TUNER_DATABASE_PASSWORD_FILE"] = str(tmp_path / "missing")
-    assert "cannot be read" in project.run("studies", code=2, **given)
+    assert "cannot be read" in project.run("studies", code=2, environ=given)

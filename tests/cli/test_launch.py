@@ -18,6 +18,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def slowly(epochs: int) -> str:
+    """Return the study with epochs of some 30 ms each, so that a test can meet it at work."""
+    return STUDY.replace("epochs = 3", f"epochs = {epochs}") + "[data]\ntrain_images = 4000\n"
+
+
 def wait_for_epochs(project: Project, process: subprocess.Popen[str], study: str) -> None:
     """Wait until a study has recorded epochs."""
     deadline = time.monotonic() + 60
@@ -108,8 +113,7 @@ def test_workers_join_before_and_after_a_launch(project: Project) -> None:
 
 def test_interrupted_launch_gives_back_and_goes_on(project: Project) -> None:
     """Ctrl-C ends with 130 and says how to go on; nothing is running; the next launch completes."""
-    long = STUDY.replace("epochs = 3", "epochs = 150")
-    project.write_study("long", long)
+    project.write_study("long", slowly(60))
     process = project.start("launch", "--study", "long", "--workers", "2")
     wait_for_epochs(project, process, "long")
     process.send_signal(signal.SIGINT)
@@ -120,12 +124,12 @@ def test_interrupted_launch_gives_back_and_goes_on(project: Project) -> None:
     assert (counts["running"], counts["failed"]) == (0, 0)
     project.run("launch", "--study", "long", "--workers", "2")
     rows = read_csv(project.folder / ".tuner" / "results" / "long.csv")
-    assert [row["epochs_run"] for row in rows] == ["150"] * 4
+    assert [row["epochs_run"] for row in rows] == ["60"] * 4
 
 
 def test_killed_launch_leaves_no_worker_behind(project: Project) -> None:
     """When the launcher is killed, its workers give their trials back and leave."""
-    project.write_study("long", STUDY.replace("epochs = 3", "epochs = 2000"))
+    project.write_study("long", slowly(2000))
     process = project.start("launch", "--study", "long", "--workers", "2")
     wait_for_epochs(project, process, "long")
     process.kill()
@@ -158,7 +162,7 @@ def test_study_that_only_fails_is_paused_and_retried(project: Project) -> None:
 
 def test_stop_ends_the_launch_elsewhere(project: Project) -> None:
     """`tuner stop` from another shell makes the workers leave; launch says so."""
-    project.write_study("long", STUDY.replace("epochs = 3", "epochs = 2000"))
+    project.write_study("long", slowly(2000))
     process = project.start("launch", "--study", "long", "--workers", "1")
     wait_for_epochs(project, process, "long")
     project.run("stop", "long")

@@ -1,7 +1,5 @@
 """The dashboard: what optuna-dashboard shows, and nothing that could be changed or stolen."""
 
-from collections.abc import Iterator
-
 import pytest
 import sqlalchemy as sa
 from webtest import TestApp
@@ -24,15 +22,16 @@ def bench(database: Database) -> Bench:
 
 
 @pytest.fixture
-def app(bench: Bench) -> Iterator[TestApp]:
+def app(bench: Bench) -> TestApp:
     """Serve the study without a socket."""
-    yield TestApp(build(bench.database), extra_environ=LOCAL)
+    return TestApp(build(bench.database), extra_environ=LOCAL)
 
 
 def test_studies_and_trials_are_shown(app: TestApp, bench: Bench) -> None:
     """The page, the list of studies, and a trial with our figures as its attributes."""
     assert "Optuna Dashboard" in app.get("/dashboard").text
-    assert [study["study_name"] for study in app.get("/api/studies").json["study_summaries"]] == ["small"]
+    listed = app.get("/api/studies").json["study_summaries"]
+    assert [study["study_name"] for study in listed] == ["small"]
     (trial,) = app.get(f"/api/studies/{bench.study.study_id}").json["trials"]
     attributes = {one["key"]: one["value"] for one in trial["user_attrs"]}
     assert trial["state"] == "Complete"

@@ -42,7 +42,7 @@ _STARTUP_TRIALS = _whole("n_startup_trials", 10, "random trials before the model
 _WARMUP = _whole("warmup", 0, "epochs of a trial in which it is never pruned")
 _INTERVAL = _whole("interval", 1, "epochs between two decisions", low=1)
 _STARTUP = _whole("startup", 5, "completed trials needed before any is pruned")
-_BOOTSTRAP = _whole("bootstrap_count", 0, "trials that must reach a rung before it prunes")
+_BOOTSTRAP = _whole("bootstrap_count", 0, "trials stopped at a rung before any may pass it")
 _MIN_RESOURCE = _whole("min_resource", 1, "epochs every trial gets", low=1)
 
 SAMPLERS: Mapping[str, Method] = _methods(
