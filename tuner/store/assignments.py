@@ -24,6 +24,8 @@ class Existing:
     value: float | None = None
     """The study's metric, smaller is better; None unless the trial is complete."""
     complete: bool = False
+    fresh: bool = False
+    """Whether it ended a moment ago, so that its last checkpoint may still be on its way."""
 
 
 PENDING = "pending"

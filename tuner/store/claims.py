@@ -26,6 +26,7 @@ from tuner.store.tables import epoch, lease, outcome, study, trial
 from tuner.store.transactions import Transaction, in_seconds
 from tuner.store.workers import hours_left
 
+FRESH_SECONDS = 15.0
 WAITS = {
     None: "the last trials are running",
     PENDING: "the contenders are known when the exploration has ended",
@@ -165,9 +166,10 @@ def _waits(transaction: Transaction, existing: Sequence[Existing]) -> Callable[[
 def _expected(
     transaction: Transaction, assignment: Assignment, existing: Sequence[Existing]
 ) -> int:
+    """Return how many epochs a peer has just trained and may still be storing."""
     if transaction.sharing is None:
         return 0
-    ended = _ended(existing, assignment.seed)
+    ended = _ended([one for one in existing if one.fresh], assignment.seed)
     return transaction.sharing.stored(assignment.configuration, ended)
 
 
@@ -194,8 +196,15 @@ def _running(transaction: Transaction) -> list[Runner]:
 def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
     sign = 1.0 if METRICS[spec.search.metric] == "minimize" else -1.0
     value = _metric_value(spec)
+    fresh = outcome.c.ended > in_seconds(-FRESH_SECONDS)
     rows = transaction.connection.execute(
-        sa.select(trial.c.configuration, trial.c.seed, outcome.c.state, value.label("value"))
+        sa.select(
+            trial.c.configuration,
+            trial.c.seed,
+            outcome.c.state,
+            fresh.label("fresh"),
+            value.label("value"),
+        )
         .select_from(trial.outerjoin(outcome))
         .where(trial.c.study_id == transaction.study.study_id)
         .order_by(trial.c.number)
@@ -206,6 +215,7 @@ def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
             row.seed,
             ended=row.state is not None,
             complete=row.state == "COMPLETE",
+            fresh=bool(row.fresh),
             value=sign * row.value if row.state == "COMPLETE" and row.value is not None else None,
         )
         for row in rows

@@ -79,9 +79,11 @@ class Ledger:
             endings.give_back(transaction, lease, why)
 
     def tell(self, lease: Lease, kind: str, text: str) -> None:
-        """Add a line to the trial's history; nothing else rests on it."""
+        """Add a line to the trial's history, once a lease; whoever lost it says nothing."""
         with self._transaction() as transaction:
-            transaction.tell(kind, text, lease.trial_id)
+            transaction.hold(lease)
+            if not transaction.told(kind, lease.trial_id):
+                transaction.tell(kind, text, lease.trial_id)
 
     def keep_output(self, lease: Lease, text: str) -> None:
         """Keep what an attempt printed; needs no lease, since nothing rests on it."""

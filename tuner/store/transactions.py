@@ -47,6 +47,18 @@ class Transaction:
             raise LeaseLostError(f"trial {held.number} was given back")
         return str(row.state)
 
+    def told(self, kind: str, trial_id: int) -> bool:
+        """Tell whether the history has a line of this kind since the trial was last claimed."""
+        claimed = sa.select(lease.c.claimed).where(lease.c.trial_id == trial_id)
+        found = self.connection.execute(
+            sa.select(event.c.event_id).where(
+                event.c.trial_id == trial_id,
+                event.c.kind == kind,
+                event.c.happened >= claimed.scalar_subquery(),
+            )
+        )
+        return found.first() is not None
+
     def tell(self, kind: str, text: str = "", trial_id: int | None = None) -> None:
         """Add a line to the study's history."""
         self.connection.execute(

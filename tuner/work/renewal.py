@@ -27,6 +27,7 @@ class Renewal:
         self._active = 0.0
         self._ticked = time.monotonic()
         self._reachable_since: float | None = time.monotonic()
+        self._answered = time.monotonic()
         self._lost: Lease | None = None
         self._state: StudyState = "open"
         self._hours_left: float | None = None
@@ -76,9 +77,20 @@ class Renewal:
 
         After an outage every lease has expired, and each holder renews its own
         within a renewal interval; whoever adopted at once would take them all.
+        The same after a sleep of our own: peers of this machine slept as well.
         """
+        # Before the other: a renewal that ends a gap moves that one first.
+        answered = self._answered
         since = self._reachable_since
-        return since is not None and time.monotonic() - since >= self._timing.grace
+        if since is None or time.monotonic() - answered > self._gap:
+            return False
+        return time.monotonic() - since >= self._timing.grace
+
+    @property
+    def _gap(self) -> float:
+        # No lease of a peer that slept as long as we did runs out in less than the
+        # first; the second keeps renewals that are merely late from being gaps.
+        return max(self._timing.lease - self._timing.renew, 2 * self._timing.renew)
 
     @property
     def active_seconds(self) -> float:
@@ -127,5 +139,7 @@ class Renewal:
             return
         else:
             self._state, self._hours_left = renewed.study_state, renewed.hours_left
-        if self._reachable_since is None:
-            self._reachable_since = time.monotonic()
+        now = time.monotonic()
+        if self._reachable_since is None or now - self._answered > self._gap:
+            self._reachable_since = now
+        self._answered = now

@@ -162,7 +162,7 @@ class Supervisor:
             "every": wanted.every,
             "keep": wanted.keep,
             "branches": sharing.branches(lease.configuration) if sharing else [],
-            "expected": lease.expected_epochs,
+            "expected": lease.expected_epochs if wanted.keep == "auto" else 0,
         }
 
     def _keep_output(self, lease: Lease, start: int) -> None:

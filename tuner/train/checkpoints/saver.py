@@ -1,11 +1,14 @@
 """Which states of a training are stored: often enough for a crash, and where others branch off."""
 
+import logging
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tuner.errors import MachineError
 from tuner.records import Job
 from tuner.train.checkpoints.manifest import Description
 from tuner.train.checkpoints.resume import resume
@@ -18,6 +21,8 @@ AUTO_SECONDS = 2.0
 """Of training that a crash may cost, where the study leaves it to us."""
 EXPECTED_SECONDS = 5.0
 """How long a checkpoint that a peer has just trained is waited for."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class Saver:
             self._writer.flush(AUTO_SECONDS)
             with self._lock:
                 keys, self._stored = list(self._stored), {}
-            self._tree.remove(keys)
+            self._remove(keys)
 
     def close(self, timeout: float) -> None:
         """Write what waits."""
@@ -96,8 +101,17 @@ class Saver:
     def _await(self, keys: Sequence[str]) -> None:
         """Wait a moment for a checkpoint that a peer stores off its own training path."""
         deadline = time.monotonic() + EXPECTED_SECONDS
-        while keys and time.monotonic() < deadline and not self._tree.known(keys):
-            time.sleep(0.1)
+        # A place that cannot be looked at is told by the lookup that follows.
+        with suppress(MachineError):
+            while keys and time.monotonic() < deadline and not self._tree.known(keys):
+                time.sleep(0.1)
+
+    def _remove(self, keys: Sequence[str]) -> None:
+        """Remove what is not kept; what stays behind costs room, never the trial's result."""
+        try:
+            self._tree.remove(keys)
+        except MachineError as error:
+            logger.warning("Checkpoints that are not kept stay where they are. %s", error)
 
     def _due(self, epoch: int) -> bool:
         if self._plan.every == "auto":
