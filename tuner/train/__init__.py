@@ -1,4 +1,5 @@
-"""Training: the objective contract, prepared data, losses, optimizers, schedules, runs.
+"""Training: one job as a function of (objective, data, parameters, seed), epoch by epoch.
 
-Only `tuner.train.objective` is imported by processes that must not load torch.
+What a supervisor may import loads no torch: `objective`, `recipe`, `schedules`
+and `checkpoints` but for its `parts`, `numerics`, `resume` and `saver`.
 """

@@ -1,0 +1,258 @@
+"""Keys: two trainings have a key in common exactly when they have the weights in common."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
+from itertools import islice, pairwise, takewhile
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.train.blobs import Blobs, blob_job, nothing
+from tuner.errors import ObjectiveError
+from tuner.records import Epoch, Value
+from tuner.spec.parameters import SHARED
+from tuner.train.checkpoints.keys import (
+    LENGTH_PARAMETERS,
+    RATE_PARAMETERS,
+    Base,
+    extend,
+    path,
+    rates_by_epoch,
+    root,
+    shaping,
+    shared_epochs,
+    shared_epochs_of_jobs,
+)
+from tuner.train.recipe import Recipe, read_recipe
+from tuner.train.schedules import SCHEDULES, Position, rate
+from tuner.train.state import fingerprint
+
+BASE = Base("source", "data", {"device": "cpu", "threads": "1"}, 0, "val_loss", {"width": 64})
+
+RECIPES = st.builds(
+    replace,
+    st.just(read_recipe({})),
+    scheduler=st.sampled_from(sorted(SCHEDULES)),
+    lr=st.sampled_from([1e-3, 1e-2]),
+    step_size=st.integers(1, 12),
+    decay=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    epochs=st.integers(1, 40),
+    patience=st.integers(0, 3),
+    momentum=st.sampled_from([0.9, 0.9, 0.5]),
+)
+
+
+def common(one: list[str], other: list[str]) -> int:
+    """Return how many first keys two paths have in common."""
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def path_of(recipe: Recipe, base: Base = BASE) -> list[str]:
+    """Return the path of a recipe all of whose parameters count."""
+    return path(replace(base, parameters=shaping(asdict(recipe))), recipe)
+
+
+@given(recipe=RECIPES, epochs=st.integers(1, 40))
+def test_other_lengths_share_all_epochs_unless_the_rates_know_the_length(
+    recipe: Recipe, epochs: int
+) -> None:
+    """Step, exponential and constant settings of other lengths are prefixes of each other."""
+    other = replace(recipe, epochs=epochs)
+    shared = common(path_of(recipe), path_of(other))
+    if recipe.scheduler == "cosine" and epochs != recipe.epochs:
+        assert shared == 1
+    else:
+        assert shared == min(epochs, recipe.epochs)
+
+
+@settings(max_examples=300)
+@given(one=RECIPES, other=RECIPES)
+def test_settings_share_the_epochs_whose_rates_are_equal(one: Recipe, other: Recipe) -> None:
+    """Whatever the schedules: the keys part at the first rate that differs, and stay apart."""
+    mine, theirs = path_of(one), path_of(other)
+    rates = zip(rates_by_epoch(one), rates_by_epoch(other), strict=False)
+    equal = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], rates))
+    expected = equal if one.momentum == other.momentum else 0
+    assert common(mine, theirs) == expected == shared_epochs(one, other)
+    assert set(mine[expected:]).isdisjoint(theirs[expected:])
+
+
+def test_no_key_comes_twice_in_a_path() -> None:
+    """Equal rates in every epoch give different keys: a key knows its epoch."""
+    keys = path_of(replace(read_recipe({}), epochs=500))
+    assert len(set(keys)) == 500
+    assert all(extend(parent, [1e-3]) == key for parent, key in pairwise(keys))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(BASE, seed=1),
+        replace(BASE, data="other data"),
+        replace(BASE, source="other code"),
+        replace(BASE, metric="val_acc"),
+        replace(BASE, numerics={"device": "cpu", "threads": "2"}),
+        replace(BASE, parameters={"width": 128}),
+        replace(BASE, parameters={"width": 64, "depth": 3}),
+    ],
+)
+def test_nothing_is_shared_when_anything_before_the_first_epoch_differs(other: Base) -> None:
+    """Seed, data, code, metric, numerics, parameters: each alone parts all keys."""
+    recipe = read_recipe({})
+    assert set(path(BASE, recipe)).isdisjoint(path(other, recipe))
+    assert root(BASE) != root(other)
+
+
+def test_every_field_of_the_base_was_tried() -> None:
+    """A field added to the base must be added to the test above too."""
+    tried = {"source", "data", "numerics", "seed", "metric", "parameters"}
+    assert {field.name for field in fields(Base)} == tried
+
+
+def test_a_rate_one_bit_away_is_another_key() -> None:
+    """Rates are hashed as they are, momenta apart from them."""
+    assert extend("k", [0.1]) != extend("k", [0.1 + 2**-56])
+    assert extend("k", [0.1, 0.2]) != extend("k", [0.1], [0.2])
+    assert extend("k", [0.1]) == extend("k", [0.1])
+
+
+class Watched:
+    """A recipe that notes what a schedule reads of it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.read: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        self.read.add(name)
+        return getattr(self.recipe, name)
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULES))
+def test_no_parameter_of_a_schedule_is_forgotten(scheduler: str) -> None:
+    """What a schedule reads is held as rates: otherwise nothing would ever be shared."""
+    watched = Watched(read_recipe({"scheduler": scheduler}))
+    schedule: Callable[[Any, Position], float] = rate
+    for epoch in range(1, 40):
+        schedule(watched, Position(epoch))
+    assert watched.read <= RATE_PARAMETERS | {"epochs"}
+
+
+def test_the_parameters_left_out_are_all_declared_and_read_by_some_schedule() -> None:
+    """Nothing but what the rates stand for is left out of a key."""
+    assert set(SHARED) >= RATE_PARAMETERS | LENGTH_PARAMETERS
+    read: set[str] = set()
+    for scheduler in SCHEDULES:
+        watched = Watched(read_recipe({"scheduler": scheduler}))
+        schedule: Callable[[Any, Position], float] = rate
+        schedule(watched, Position(2))
+        read |= watched.read
+    assert read >= RATE_PARAMETERS
+
+
+def test_equal_keys_mean_equal_weights(blobs: Blobs) -> None:
+    """Four settings that come to the same rates by different parameters are one training."""
+    workbench = blobs.workbench()
+    jobs = [
+        blob_job(scheduler="constant"),
+        blob_job(scheduler="step", step_size=7, decay=0.3, epochs=4),
+        blob_job(scheduler="exponential", decay=1.0, patience=3),
+        blob_job(scheduler="constant", step_size=3, decay=0.9),
+    ]
+    prints = set()
+    for job in jobs:
+        run = workbench.begin(job)
+        assert len(list(islice(run.epochs(nothing), 3))) == 3
+        prints.add(fingerprint(run.state().weights))
+    assert len({workbench.path(job)[2] for job in jobs}) == 1
+    assert len(prints) == 1
+
+
+@pytest.mark.parametrize("scheduler", sorted(SCHEDULES))
+def test_the_rates_hashed_are_the_rates_used(blobs: Blobs, scheduler: str) -> None:
+    """A path foretold without training is the path that the training takes."""
+    job = blob_job(scheduler=scheduler, step_size=2, epochs=5)
+    workbench = blobs.workbench()
+    run = workbench.begin(job)
+    key = root(workbench.base(job))
+    foretold = workbench.path(job)
+    for epoch, expected in zip(run.epochs(nothing), foretold, strict=True):
+        key = extend(key, [epoch.lr])
+        assert key == expected
+
+
+def test_a_default_left_out_is_the_default_written_down() -> None:
+    """Filling in defaults does not change a key; a whole-number rate is a rate."""
+    given_: dict[str, Value] = {"optimizer": "adam", "momentum": 0.9, "batch_size": 32}
+    assert shaping({}) == shaping(given_)
+    assert shaping({"weight_decay": 1}) == shaping({"weight_decay": 1.0})
+
+
+def test_a_schedule_that_reads_the_curve_is_followed_one_epoch_beyond_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rates that depend on figures not yet known end a path; known figures carry it on."""
+
+    def plateau(recipe: Recipe, position: Position) -> float:
+        worse = position.epoch > 1 and position.curve[-1].val_loss > 0.5
+        return recipe.lr * (0.5 if worse else 1.0)
+
+    def epoch(number: int, val_loss: float) -> Epoch:
+        return Epoch(number, 0, 0, 0, val_loss, 0, 0, 0, 0, 0)
+
+    monkeypatch.setitem(SCHEDULES, "plateau", plateau)
+    recipe = replace(read_recipe({}), scheduler="plateau", epochs=10)
+    assert len(path(BASE, recipe)) == 1
+    good, bad = [epoch(1, 0.1), epoch(2, 0.1)], [epoch(1, 0.1), epoch(2, 0.9)]
+    assert len(path(BASE, recipe, good)) == len(path(BASE, recipe, bad)) == 3
+    assert common(path(BASE, recipe, good), path(BASE, recipe, bad)) == 2
+
+
+def test_jobs_share_epochs_only_on_the_same_data_seed_and_objective() -> None:
+    """Two jobs are compared without torch, data or device at hand."""
+    short, long = blob_job(epochs=10), blob_job(epochs=20)
+    assert shared_epochs_of_jobs(short, long) == 10
+    for other in (
+        blob_job(epochs=20, seed=1),
+        blob_job(epochs=20, data={"contrast": 1.0}),
+        blob_job(epochs=20, hidden=9),
+        blob_job(epochs=20, metric="val_acc"),
+        replace(long, objective="else"),
+        blob_job(epochs=20, lr=0.5),
+    ):
+        assert shared_epochs_of_jobs(short, other) == 0
+
+
+def test_a_model_cannot_depend_on_what_its_key_leaves_out(blobs: Blobs) -> None:
+    """A builder that asks for the number of epochs is refused, not shared wrongly."""
+    models = blobs.folder / "blobs" / "models.py"
+    text = models.read_text()
+    models.write_text(text.replace('parameters["hidden"]', 'parameters["epochs"]'))
+    with pytest.raises(ObjectiveError, match="epochs"):
+        blobs.workbench().begin(blob_job())
+
+
+def test_code_that_is_edited_gets_other_keys(blobs: Blobs) -> None:
+    """A changed model source parts the paths; a running workbench keeps those of its code."""
+    before = blobs.workbench()
+    old = before.path(blob_job())
+    models = blobs.folder / "blobs" / "models.py"
+    models.write_text(models.read_text() + "\n# another word\n")
+    assert before.path(blob_job()) == old
+    assert set(blobs.workbench().path(blob_job())).isdisjoint(old)
+
+
+def test_keys_trees_and_writers_are_used_without_torch() -> None:
+    """A supervisor can look at paths and room without loading torch."""
+    script = (
+        "import sys; from tuner.train.checkpoints import keys, space, tree, writer;"
+        "from tuner.train import schedules, recipe;"
+        "t = tree.Tree(sys.argv[1]); assert t.listing() == [] and t.sweep() == [];"
+        "assert not t.has('0' * 64); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script, "nowhere"], check=True)

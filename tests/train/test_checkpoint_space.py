@@ -1,0 +1,81 @@
+"""Room: the least useful go first, and no more than must."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tuner.train.checkpoints.space import Entry, Use, owner, removals, uses
+
+TRIALS = [{"study": "s", "trial": str(number)} for number in range(4)]
+
+
+@st.composite
+def stores(draw: st.DrawFn) -> tuple[list[Entry], int, list[dict[str, str]], list[str]]:
+    """Draw entries, a limit, the running trials, and the branch points."""
+    count = draw(st.integers(0, 12))
+    entries = [
+        Entry(
+            key=f"k{number}",
+            epoch=draw(st.integers(1, 9)),
+            bytes=draw(st.integers(1, 50)),
+            last_used=draw(st.floats(0, 100)),
+            labels=draw(st.sampled_from(TRIALS)),
+        )
+        for number in range(count)
+    ]
+    running = draw(st.lists(st.sampled_from(TRIALS), max_size=2))
+    branches = [entry.key for entry in entries if draw(st.booleans())]
+    return entries, draw(st.integers(0, 400)), running, branches
+
+
+@given(store=stores())
+def test_the_rest_fits_and_nothing_goes_without_need(
+    store: tuple[list[Entry], int, list[dict[str, str]], list[str]],
+) -> None:
+    """What stays fits; of what can still pay, the last one removed was one too many."""
+    entries, limit, running, branches = store
+    owners = [owner(labels) for labels in running]
+    gone = removals(entries, limit, owners, branches)
+    use = uses(entries, owners, branches)
+    rest = sum(entry.bytes for entry in entries if entry not in gone)
+    assert rest <= limit
+    assert len({entry.key for entry in gone}) == len(gone)
+    if gone and use[gone[-1].key] > Use.PASSED:
+        assert rest + gone[-1].bytes > limit
+    assert {key for key in use if use[key] == Use.PASSED} <= {entry.key for entry in gone}
+
+
+@given(store=stores())
+def test_nothing_more_useful_goes_before_something_less_useful(
+    store: tuple[list[Entry], int, list[dict[str, str]], list[str]],
+) -> None:
+    """By use first, then the longest unused."""
+    entries, limit, running, branches = store
+    owners = [owner(labels) for labels in running]
+    gone = removals(entries, limit, owners, branches)
+    use = uses(entries, owners, branches)
+    for removed in gone:
+        for left in entries:
+            if left not in gone:
+                mine, its = use[removed.key], use[left.key]
+                assert (mine, removed.last_used) <= (its, left.last_used)
+
+
+def test_the_four_uses() -> None:
+    """The newest of a running trial over branch points over a finished trial's last."""
+    mine, done = TRIALS[0], TRIALS[1]
+    entries = [
+        Entry("early", 2, 1, 50.0, mine),
+        Entry("branch", 5, 1, 1.0, mine),
+        Entry("newest", 7, 1, 2.0, mine),
+        Entry("last", 9, 1, 99.0, done),
+    ]
+    found = uses(entries, [owner(mine)], ["branch"])
+    assert found == {
+        "early": Use.PASSED,
+        "branch": Use.BRANCH,
+        "newest": Use.RUNNING,
+        "last": Use.FINISHED,
+    }
+    order = [e.key for e in removals(entries, 0, [owner(mine)], ["branch"])]
+    assert order == ["early", "last", "branch", "newest"]
+    assert [e.key for e in removals(entries, 100, [owner(mine)], ["branch"])] == ["early"]
