@@ -3,6 +3,7 @@
 #   make launch STUDY=lr_sched    set up, then train a study and show what came of it
 #   make test                     set up with the test extra, then run all tests
 #   make check                    format, lint, types, import contracts
+#   make storm                    a study under kills, freezes and restarts (about 7 minutes)
 
 PYTHON ?= python3
 STUDY ?= lr_sched
@@ -10,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup setup-test launch test check format docs coverage clean
+.PHONY: setup setup-test launch test check format storm docs coverage clean
 
 setup: $(VENV)/.installed
 
@@ -52,6 +53,9 @@ check: setup-test
 format: setup-test
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+storm: setup-test
+	@$(BIN)/python -m benchmarks.storm
 
 docs: setup-test
 	@$(BIN)/python -m tuner.spec.schema > docs/study-file.schema.json

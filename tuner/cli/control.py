@@ -29,7 +29,7 @@ def stop(settings: Settings, study: str) -> None:
             click.echo(f"{found.title} is complete; there is nothing to stop.")
             return
         control.stop(database, found)
-    click.echo(f"{found.title} is stopped. Go on with:  tuner launch --study {found.name}")
+    click.echo(f"{found.title} is stopped. Go on with:  tuner launch --study {found.title}")
 
 
 @click.command(epilog="\b\nExample:\n  tuner retry lr_sched 3 17")
@@ -51,8 +51,9 @@ def retry(settings: Settings, study: str, trials: tuple[int, ...]) -> None:
     if not opened and found.state not in ("paused", "stopped"):
         click.echo(f"{found.title} has no failed trials.")
         return
-    listed = ", ".join(map(str, opened)) or "none had failed for good"
-    click.echo(f"Opened again: {listed}. Train with:  tuner launch --study {found.name}")
+    listed = ", ".join(map(str, opened))
+    what = f"Trials opened again: {listed}." if opened else f"{found.title} is open again."
+    click.echo(f"{what} Train with:  tuner launch --study {found.title}")
 
 
 def _forget_checkpoints(settings: Settings, study: "Study") -> None:

@@ -1,5 +1,6 @@
 """`tuner launch`: create or continue a study, train it here, show it, and end with its tables."""
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import click
 
 from tuner.cli import options
 from tuner.cli.longer import lengthened
-from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM
+from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM, UserError
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ LOOK_SECONDS = 0.5
     "  tuner launch --study studies/mine.toml --set epochs=50 --workers 2\n"
     "  tuner launch --study lr_sched --epochs-to 60"
 )
-@click.option("--study", required=True, help="Study to launch: a name, or a path to its file.")
+@click.option(
+    "--study",
+    required=True,
+    help="Study to launch: a name, a path to its file, or a stored version such as lr@2.",
+)
 @options.study_file_options
 @options.crew_options
 @options.objectives_option
@@ -71,19 +76,25 @@ def launch(
     or seeds extend it. Ctrl-C once lets every worker finish its epoch and gives
     the trials back; twice stops at once. Nothing recorded is lost either way.
     """
-    spec = options.load_spec(study, overrides, objective_folders)
-    folders = _objective_folders(study, objective_folders)
+    stored = "@" in study
+    if stored and (overrides or new_version or epochs_to):
+        raise UserError(f"{study} is a stored version: it goes on as it is. Change its file.")
+    spec = None if stored else options.load_spec(study, overrides, objective_folders)
+    folders = _objective_folders(None if stored else study, objective_folders)
     with options.open_database(settings, wait_seconds=wait) as database:
         if epochs_to is not None:
             spec = lengthened(database, study, epochs_to, overrides, objective_folders)
-        launched = _store(database, spec, new_version=new_version or epochs_to is not None)
+        if spec is None:
+            launched = _go_on(database, study)
+        else:
+            launched = _store(database, spec, new_version=new_version or epochs_to is not None)
         _announce(launched)
         if launched.study.state != "complete":
             from tuner.fleet.contract import Crew
             from tuner.fleet.devices import crew_devices
             from tuner.fleet.local import LocalFleet
 
-            devices = crew_devices(device, workers, threads or spec.limits.threads)
+            devices = crew_devices(device, workers, threads or launched.study.spec.limits.threads)
             crew = Crew(launched.study.title, devices, threads, folders)
             code = _train(database, launched.study, LocalFleet(settings, crew))
             if code is not None:
@@ -91,9 +102,11 @@ def launch(
         return _conclude(database, settings, launched.study.title)
 
 
-def _objective_folders(study: str, given: tuple[Path, ...]) -> tuple[Path, ...]:
+def _objective_folders(study: str | None, given: tuple[Path, ...]) -> tuple[Path, ...]:
     from tuner.spec.load import find
 
+    if study is None:
+        return options.objective_folders(None, given)
     return options.objective_folders(find(study, options.study_folders()), given)
 
 
@@ -103,6 +116,13 @@ def _store(database: "Database", spec: "Spec", *, new_version: bool) -> "Launch"
     from tuner.store.optuna_storage import Binding
 
     return studies.launch(database, Binding(database), spec, provenance(), new_version=new_version)
+
+
+def _go_on(database: "Database", title: str) -> "Launch":
+    from tuner.store import studies
+
+    with database.transaction() as connection:
+        return studies.go_on(connection, title)
 
 
 def _announce(launched: "Launch") -> None:
@@ -134,9 +154,9 @@ def _train(database: "Database", study: "Study", fleet: "LocalFleet") -> int | N
     if stop.asked:
         click.echo(
             f"Stopped. Trials in progress were given back; go on with:  "
-            f"tuner launch --study {study.name}"
+            f"tuner launch --study {study.title}"
         )
-        return EXIT_SIGINT if stop.signal == 2 else EXIT_SIGTERM
+        return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     return _unfinished(database, study, failures)
 
 
@@ -194,11 +214,14 @@ def _unfinished(database: "Database", study: "Study", failures: list[str]) -> in
             f"`tuner logs {study.title}` shows what they said.",
             err=True,
         )
+    elif now.state == "stopped":
+        click.echo(f"{study.title} is stopped: {now.reason}", err=True)
+        click.echo(f"Go on with:  tuner launch --study {study.title}", err=True)
     else:
         click.echo(f"{study.title} is {now.state}: {now.reason}", err=True)
         click.echo(
-            f"`tuner logs {study.title}` shows what the trials said. After the repair: "
-            f"tuner launch --study {study.name}",
+            f"`tuner events {study.title}` and `tuner logs {study.title}` say more. "
+            f"After the repair:  tuner launch --study {study.title}",
             err=True,
         )
     return EXIT_FAILURES

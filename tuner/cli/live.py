@@ -120,6 +120,12 @@ def counts_line(seen: Overview) -> str:
     return " · ".join(parts)
 
 
+def epochs_line(seen: Overview) -> str:
+    """Say how many epochs were trained, and how many did not need to be."""
+    reused = f", {seen.epochs_reused} reused" if seen.epochs_reused else ""
+    return f"{seen.epochs_recorded} epochs{reused}"
+
+
 def best_line(best: Best, metric: str) -> str:
     """Describe the best trial."""
     test = "" if best.test_acc is None else f"  test acc {best.test_acc:.3f}"
@@ -159,7 +165,7 @@ def _bar(seen: Overview) -> RenderableType:
     grid.add_row(
         ProgressBar(total=max(counts.total, 1), completed=counts.ended, width=40),
         Text(f"{counts.ended}/{counts.total} trials"),
-        Text(f"{seen.epochs_recorded} epochs", style="dim"),
+        Text(epochs_line(seen), style="dim"),
     )
     return grid
 

@@ -38,6 +38,8 @@ def lengthened(
             "--new-version."
         )
     _check(before, stored.title, epochs)
+    if int(before.job({}, 0).parameters["epochs"]) == epochs:
+        return before  # launched before, and perhaps interrupted: it goes on
     longer = (*stored.spec.overrides, *overrides, f"epochs={epochs}")
     after = options.load_spec(study, longer, folders)
     _tell(before, after)
@@ -51,7 +53,7 @@ def _check(before: "Spec", title: str, epochs: int) -> None:
             "add the longer trainings to [space] epochs and launch with --new-version."
         )
     now = int(before.fixed.get("epochs", before.defaults.get("epochs", 0)))
-    if epochs <= now:
+    if epochs < now:
         raise UserError(f"{title} trains {now} epochs already; --epochs-to wants more than that.")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tuner.errors import DatabaseUnreachableError
+from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -132,7 +132,20 @@ def open_database(settings: Settings, *, wait_seconds: float = 0.0) -> Iterator[
     with Database.open(settings) as database:
         _await(database, wait_seconds)
         schema.ensure(database)
-        yield database
+        try:
+            yield database
+        except UnknownStudyError as error:
+            raise UnknownStudyError(f"{error}\nThe database is {_where(settings)}.") from None
+
+
+def _where(settings: Settings) -> str:
+    if settings.embedded:
+        return f"the embedded one in {settings.home}"
+    if settings.database_url is None:
+        return "the one that libpq's variables name"
+    from tuner.store.address import parse
+
+    return parse(settings.database_url).masked
 
 
 def _await(database: "Database", seconds: float) -> None:

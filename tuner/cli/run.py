@@ -103,7 +103,10 @@ def _announce(
     from tuner.cli.live import chosen_line
 
     varied = chosen_line(chosen) or "nothing varies"
-    click.echo(f"{spec.name}: {varied} seed={seed}  ({parameters:,} parameters on {device})")
+    changed = "".join(f" {text}" for text in spec.overrides)
+    click.echo(
+        f"{spec.name}:{changed} {varied} seed={seed}  ({parameters:,} parameters on {device})"
+    )
     click.echo("epoch  train loss  train acc  val loss  val acc        lr   seconds")
 
 

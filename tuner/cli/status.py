@@ -106,7 +106,7 @@ def _print(seen: "Overview") -> None:
 
     console = open_console()
     console.print(draw(seen))
-    console.print(f"{seen.state} · {seen.epochs_recorded} epochs trained")
+    console.print(seen.state)
     for line in seen.workers:
         lease = (
             ""

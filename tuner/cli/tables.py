@@ -67,9 +67,7 @@ def table(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
     "--format",
     "form",
     type=click.Choice(["csv", "json"]),
-    default="csv",
-    show_default=True,
-    help="What to write.",
+    help="What to write; by default what the file's name says, or else CSV.",
 )
 @click.option(
     "-o",
@@ -81,7 +79,13 @@ def table(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
 )
 @click.pass_obj
 def export(
-    settings: Settings, study: str, best: int | None, form: str, output: str, *, epochs: bool
+    settings: Settings,
+    study: str,
+    best: int | None,
+    form: str | None,
+    output: str,
+    *,
+    epochs: bool,
 ) -> None:
     """Write a study's trials, or their epochs, as CSV or JSON.
 
@@ -90,13 +94,14 @@ def export(
     """
     from tuner.answers.export import as_csv, as_json, write_whole
 
+    if not output or Path(output).is_dir():
+        raise UserError(f"-o {output or repr(output)} names no file; a file's name is wanted.")
+    form = form or ("json" if output.endswith(".json") else "csv")
     columns, rows = _exported(settings, study, best, epochs=epochs)
     text = as_csv(columns, rows) if form == "csv" else as_json(columns, rows)
     if output == "-":
         click.echo(text, nl=False)
         return
-    if Path(output).is_dir():
-        raise UserError(f"{output} is a folder; name a file in it.")
     write_whole(Path(output), text)
     click.echo(f"{len(rows)} rows: {output}", err=True)
 
@@ -228,6 +233,8 @@ def _mean(name: str, mean: "Mean | None") -> str:
 def _figure(name: str, value: float | None) -> str:
     if value is None:
         return "–"
+    if abs(value) >= 1000:
+        return f"{value:.3g}"
     return f"{value:.4f}" if name.endswith("loss") else f"{value:.3f}"
 
 

@@ -38,10 +38,18 @@ def validate(
         }
         click.echo(json.dumps(described))
         return
-    size = f"a grid of {grid} combinations" if grid is not None else f"{spec.search.sampler} search"
+    size = (
+        f"a grid of {_count(grid, 'combination')}"
+        if grid is not None
+        else f"{spec.search.sampler} search"
+    )
     click.echo(
-        f"{spec.name} is valid: {size}, {spec.configurations} configurations × "
-        f"{spec.replicates.seeds} seeds, {spec.total_trials} trials."
+        f"{spec.name} is valid: {size}, {_count(spec.configurations, 'configuration')} × "
+        f"{_count(spec.replicates.seeds, 'seed')}, {_count(spec.total_trials, 'trial')}."
         if spec.replicates.of == "all"
         else f"{spec.name} is valid: {size}, at most {spec.total_trials} trials."
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

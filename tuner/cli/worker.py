@@ -1,6 +1,7 @@
 """`tuner worker`: join a study from any shell or machine."""
 
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def worker(
     ended = work(settings, orders, stop)
     click.echo(f"{study}: {ended.state}. {ended.reason}".strip())
     if stop.asked:
-        return EXIT_SIGINT if stop.signal == 2 else EXIT_SIGTERM
+        return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     return EXIT_FAILURES if ended.state == "paused" else EXIT_DONE
 
 
@@ -96,6 +97,10 @@ def _crew(settings: Settings, crew: Crew) -> int:
     stop.install()
     fleet = LocalFleet(settings, crew)
     fleet.start()
+    click.echo(
+        f"{len(crew.devices)} workers on {crew.study} ({', '.join(crew.devices)}); "
+        f"they write to {settings.home / 'logs'}; look with:  tuner status {crew.study} --watch"
+    )
     asked = 0
     while fleet.running():
         if stop.count > asked:
@@ -107,5 +112,7 @@ def _crew(settings: Settings, crew: Crew) -> int:
     for failure in failures:
         click.echo(failure, err=True)
     if stop.asked:
-        return EXIT_SIGINT
+        click.echo("Stopped; trials in progress were given back.")
+        return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
+    click.echo("All workers have ended.")
     return EXIT_FAILURES if failures else EXIT_DONE

@@ -16,6 +16,8 @@ from tuner.settings import Settings, worker_environment
 DELIBERATE = frozenset({EXIT_DONE, EXIT_FAILURES, EXIT_USER, EXIT_MACHINE})
 """Exit codes of workers that had their reasons; anything else is an accident."""
 YOUNG_SECONDS = 20.0
+LEAVING_SECONDS = 10.0
+"""Beyond the time in which a trial is given back."""
 HOPELESS = 5
 """So many workers in a row that die young are not replaced any more."""
 
@@ -66,13 +68,20 @@ class LocalFleet:
         self._signal(signal.SIGTERM)
 
     def close(self) -> None:
-        """End what is left of the crew; trials of workers killed here are adopted later."""
+        """End what is left of the crew: politely first, since they may hold trials."""
+        self._stopping = True
         for post in self._posts:
-            if post.process is not None and post.process.poll() is None:
+            if post.pipe is not None:
+                post.pipe.close()  # whoever follows it gives its trial back and leaves
+        deadline = time.monotonic() + self._settings.timing.give_back + LEAVING_SECONDS
+        for post in self._posts:
+            if post.process is None:
+                continue
+            try:
+                post.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
                 post.process.kill()
                 post.process.wait()
-            if post.pipe is not None:
-                post.pipe.close()
 
     def failures(self) -> list[str]:
         """Return what workers said that gave up with an error of their own."""

@@ -105,7 +105,7 @@ class Database:
 
     def explain(self, error: BaseException) -> DatabaseError:
         """Turn a driver's error into one for people; the password is not in it."""
-        cause = str(getattr(error, "orig", None) or error).strip()
+        cause = str(_driver_error(error)).strip()
         password = self.address.parameters.get("password")
         if password:
             cause = cause.replace(password, "***")
@@ -135,6 +135,16 @@ def _with_password(where: Address, file: Path | None) -> Address:
             f"TUNER_DATABASE_PASSWORD_FILE names {file}, which cannot be read: {error.strerror}."
         ) from None
     return Address({**where.parameters, "password": password})
+
+
+def _driver_error(error: BaseException) -> BaseException:
+    """Return what the driver said: Optuna's wrapping speaks of invalid data in every case."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, DBAPIError) and seen.orig is not None:
+            return seen.orig
+        seen = seen.__cause__ or seen.__context__
+    return error
 
 
 def is_outage(error: BaseException) -> bool:

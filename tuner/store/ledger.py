@@ -41,7 +41,9 @@ class Ledger:
     def __post_init__(self) -> None:
         spec = self.study.spec
         self._recorder = Recorder(spec, self.study.title)
-        known = self.shared is not None and spec.search.sampler == "grid"
+        # What no trial leaves behind, none can wait for.
+        kept = spec.checkpoints.keep == "auto"
+        known = self.shared is not None and spec.search.sampler == "grid" and kept
         self.sharing = Sharing(spec, self.shared) if known and self.shared else None
 
     def claim(self, proposal: Proposal | None, *, adopt: bool) -> Answer:

@@ -11,7 +11,7 @@ from tuner.records import METRICS, Value
 from tuner.store.studies import Study
 from tuner.store.tables import epoch, lease, outcome, study, trial, worker
 
-SILENT_SECONDS = 60.0
+SILENT_SECONDS = 20.0
 """A worker that was not seen for longer is not shown as working any more."""
 
 
@@ -80,6 +80,8 @@ class Overview:
     workers: tuple[WorkerLine, ...]
     best: Best | None
     epochs_recorded: int
+    """Epochs that were trained; reused ones are not among them."""
+    epochs_reused: int
     seconds_trained: float
     eta_seconds: float | None
 
@@ -91,7 +93,7 @@ def overview(connection: sa.Connection, known: Study) -> Overview:
     ).one()
     counts = count(connection, known)
     lines = _workers(connection, known)
-    recorded, seconds = _training(connection, known)
+    recorded, reused, seconds = _training(connection, known)
     return Overview(
         title=known.title,
         question=known.spec.question,
@@ -103,6 +105,7 @@ def overview(connection: sa.Connection, known: Study) -> Overview:
         workers=lines,
         best=_best(connection, known),
         epochs_recorded=recorded,
+        epochs_reused=reused,
         seconds_trained=seconds,
         eta_seconds=_eta(counts, lines, seconds),
     )
@@ -110,15 +113,17 @@ def overview(connection: sa.Connection, known: Study) -> Overview:
 
 def count(connection: sa.Connection, known: Study) -> Counts:
     """Count the trials of a study by state."""
+    # A lease that ran out, and that nobody adopted yet, is nobody's work.
+    held = (lease.c.state == "held") & (lease.c.expires > sa.func.clock_timestamp())
     rows = connection.execute(
-        sa.select(outcome.c.state, lease.c.state, sa.func.count())
+        sa.select(outcome.c.state, held, sa.func.count())
         .select_from(trial.join(lease).outerjoin(outcome, outcome.c.trial_id == trial.c.trial_id))
         .where(trial.c.study_id == known.study_id)
-        .group_by(outcome.c.state, lease.c.state)
+        .group_by(outcome.c.state, held)
     )
     found: dict[str, int] = {}
-    for ended, held, number in rows:
-        kind = ended.lower() if ended else ("running" if held == "held" else "waiting")
+    for ended, is_held, number in rows:
+        kind = ended.lower() if ended else ("running" if is_held else "waiting")
         found[kind] = found.get(kind, 0) + number
     return Counts(total=known.spec.total_trials, **found)
 
@@ -195,13 +200,18 @@ def _line(known: Study, row: sa.Row[Any]) -> WorkerLine:
     )
 
 
-def _training(connection: sa.Connection, known: Study) -> tuple[int, float]:
+def _training(connection: sa.Connection, known: Study) -> tuple[int, int, float]:
+    own = epoch.c.reused.is_(False)
     row = connection.execute(
-        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(epoch.c.seconds), 0.0))
+        sa.select(
+            sa.func.count().filter(own),
+            sa.func.count().filter(~own),
+            sa.func.coalesce(sa.func.sum(epoch.c.seconds).filter(own), 0.0),
+        )
         .select_from(epoch.join(trial))
-        .where(trial.c.study_id == known.study_id, epoch.c.reused.is_(False))
+        .where(trial.c.study_id == known.study_id)
     ).one()
-    return int(row[0]), float(row[1])
+    return int(row[0]), int(row[1]), float(row[2])
 
 
 def _best(connection: sa.Connection, known: Study) -> Best | None:
@@ -239,7 +249,6 @@ def _eta(counts: Counts, lines: tuple[WorkerLine, ...], seconds: float) -> float
     """Seconds until the end, if the rest takes as long a trial as what has ended."""
     begun = sum(line.epoch / line.epochs for line in lines if line.epochs)
     done = counts.ended + begun
-    busy = sum(line.number is not None for line in lines)
-    if done < 1 or not busy:
+    if done < 1 or not lines:
         return None
-    return seconds / done * (counts.total - done) / busy
+    return seconds / done * (counts.total - done) / len(lines)

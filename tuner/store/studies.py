@@ -36,6 +36,11 @@ class Study:
     provenance: Mapping[str, Any]
 
     @property
+    def full_name(self) -> str:
+        """The name that means this version only, the first included: `name@1`."""
+        return f"{self.name}@{self.version}"
+
+    @property
     def title(self) -> str:
         """The study's name in Optuna: bare for the first version, `name@2` for the second."""
         return title(self.name, self.version)
@@ -99,19 +104,27 @@ def launch(
         if stored is None:
             return Launch(_create(connection, storage, spec, 1, provenance), "created")
         stored = _locked(connection, stored)
+        if (equal := _launched_before(connection, spec)) is not None:
+            _open(connection, equal)
+            return Launch(find(connection, equal.full_name), "found")
         difference = identity.compare(stored.spec, spec)
         changes = tuple(str(change) for change in difference.changes)
-        if difference.same:
-            _open(connection, stored)
-            return Launch(find(connection, stored.title), "found")
         if new_version:
             version = stored.version + 1
             created = _create(connection, storage, spec, version, provenance)
             return Launch(created, "created", changes)
         if not difference.extends:
-            raise StudyConflictError(_conflict(stored, changes))
+            telling = [c for c in difference.changes if c.key not in identity.HARMLESS]
+            raise StudyConflictError(_conflict(stored, [str(change) for change in telling]))
         _extend(connection, stored, spec)
-        return Launch(find(connection, stored.title), "extended", changes)
+        return Launch(find(connection, stored.full_name), "extended", changes)
+
+
+def go_on(connection: sa.Connection, wanted: str) -> Launch:
+    """Open a stored study for work again, by its full name; its file is not needed."""
+    stored = _locked(connection, find(connection, wanted))
+    _open(connection, stored)
+    return Launch(find(connection, stored.full_name), "found")
 
 
 def read_spec(connection: sa.Connection, known: Study) -> Spec:
@@ -172,6 +185,14 @@ def _create(
     )
     _note(connection, study_id, "launched", f"{spec.total_trials} trials")
     return find(connection, f"{spec.name}@{version}")
+
+
+def _launched_before(connection: sa.Connection, spec: Spec) -> Study | None:
+    """Return the newest version that asks exactly this, if there is one."""
+    wanted = (study.c.name == spec.name) & (study.c.fingerprint == identity.fingerprint(spec))
+    query = sa.select(study).where(wanted).order_by(study.c.version.desc()).limit(1)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _locked(connection, _study(row))
 
 
 def _locked(connection: sa.Connection, stored: Study) -> Study:

@@ -62,6 +62,10 @@ class HeldTrial:
         except LeaseLostError:
             self._halt()
             return "lost"
+        except BaseException:
+            # The worker leaves: its trainer is to do so too, not to train on till it is killed.
+            self._halt()
+            raise
         return ending
 
     def _step(self) -> Ending | None:
@@ -127,7 +131,8 @@ class HeldTrial:
 
     def _tell_resumed(self, epochs: int) -> None:
         if epochs:
-            text = f"at epoch {epochs}, from a checkpoint"
+            whose = "" if self._lease.stored_epochs else " of another trial"
+            text = f"at epoch {epochs}, from a checkpoint{whose}"
             self._watch.patiently(lambda: self._watch.ledger.tell(self._lease, "resumed", text))
 
     def _record(self) -> Ending | None:

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.settings import Settings, child_environment
 from tuner.store import schema, studies, workers
-from tuner.store.database import Database
+from tuner.store.database import Database, is_outage
 from tuner.store.leases import Ended
 from tuner.store.ledger import Ledger
 from tuner.store.optuna_storage import Binding
@@ -60,10 +60,11 @@ def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
             study = _await_study(database, orders, stop)
             workshop = _workshop(settings, orders, study, log / f"trainer-{os.getpid()}.log")
             return _supervise(settings, database, study, workshop, stop)
-    except AWAITED:
-        if stop.asked:
-            return Ended("stopped", "The worker was asked to stop.")
-        raise
+    # Optuna's and the driver's errors have no common type; what is no outage is raised on.
+    except Exception as error:
+        if not stop.asked or not (isinstance(error, AWAITED) or is_outage(error)):
+            raise
+        return Ended("stopped", "The worker was asked to stop, and the database is away.")
 
 
 def _supervise(
@@ -76,9 +77,11 @@ def _supervise(
     child: Child = workshop.open()
     who = workers.Worker(socket.gethostname(), os.getpid(), workshop.device)
     post = _joined(database, study, who, stop)
+    # It asks the server for Optuna's version, and so may meet an outage of its own.
+    binding = _wait_for(_explained(database, lambda: Binding(database)), JOIN_SECONDS, stop)
     ledger = Ledger(
         database,
-        Binding(database),
+        binding,
         study,
         post.worker_id,
         settings.timing,
@@ -143,8 +146,11 @@ def _explained(database: Database, work: Callable[[], T]) -> Callable[[], T]:
     def attempt() -> T:
         try:
             return work()
-        except DBAPIError as error:
-            raise database.explain(error) from None
+        # Optuna wraps the driver's error in one of its own.
+        except Exception as error:
+            if isinstance(error, DBAPIError) or is_outage(error):
+                raise database.explain(error) from None
+            raise
 
     return attempt
 

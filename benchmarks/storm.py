@@ -1,0 +1,96 @@
+"""The big storms: nothing lost, nothing twice, under kills, freezes and restarts of PostgreSQL.
+
+    python -m benchmarks.storm [--seed 0] [--only grid|learning]
+
+Trains two studies on real workers while processes are killed at random, and
+prints what came of them; the first is compared, bit by bit, with the same study
+trained in peace. Ends with 1 if anything was not as promised. docs/faults.md
+keeps the figures.
+"""
+
+import argparse
+import platform
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import psutil
+import torch
+
+from tests.faults import storm, verdict
+from tests.faults.postgres import Server, running_server
+from tests.faults.weather import Report, Weather
+
+GRID = Weather("storm_grid", trials=120, workers=8, kills=60, restarts=3, freezes=5)
+LEARNING = Weather(
+    "storm_learning",
+    trials=40,
+    workers=4,
+    kills=20,
+    restarts=2,
+    freezes=2,
+    epochs=30,
+    learning=True,
+)
+
+
+def main() -> int:
+    """Run the storms that the command line asks for, and print their figures."""
+    options = _options()
+    print(_machine(), flush=True)
+    reports = []
+    with tempfile.TemporaryDirectory(prefix="tuner-storm-") as name:
+        data = Path(name, "server")
+        data.mkdir()
+        # As root the server runs as another user, who must be able to reach its folder.
+        Path(name).chmod(0o711)
+        with running_server(data) as server:
+            if options.only in (None, "grid"):
+                weather = replace(GRID, seed=options.seed)
+                reports.append(_grid(weather, server, Path(name)))
+            if options.only in (None, "learning"):
+                weather = replace(LEARNING, seed=options.seed)
+                reports.append(_learning(weather, server, Path(name)))
+    return 1 if any(report.faults for report in reports) else 0
+
+
+def _grid(weather: Weather, server: Server, folder: Path) -> Report:
+    report, bench = storm.run(weather, server, folder / "grid")
+    quiet, undisturbed = storm.run(storm.calm(weather), server, folder / "calm")
+    verdict.check_whole(report, bench)
+    verdict.check_equal(report, bench, undisturbed)
+    return _shown(report, quiet)
+
+
+def _learning(weather: Weather, server: Server, folder: Path) -> Report:
+    report, bench = storm.run(weather, server, folder / "learning")
+    verdict.check_whole(report, bench)
+    return _shown(report)
+
+
+def _shown(*reports: Report) -> Report:
+    for report in reports:
+        print("\n".join(report.lines()), flush=True)
+    return reports[0]
+
+
+def _machine() -> str:
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"{psutil.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, optuna "
+        f"{optuna.__version__}"
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seed", type=int, default=0, help="of the blows and the sampler")
+    parser.add_argument("--only", choices=("grid", "learning"), help="one storm instead of both")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
