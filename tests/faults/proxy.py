@@ -1,0 +1,165 @@
+"""A TCP proxy between a worker and PostgreSQL that the tests can cut, stall, slow or close.
+
+It knows as much of PostgreSQL's protocol as to see a COMMIT pass, so that a
+connection can be cut before the server hears of it, or before the worker hears
+that it was done.
+"""
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+COMMIT = b"COMMIT\x00"
+CHUNK = 2**16
+Cut = Literal["before", "after"]
+
+
+@dataclass
+class Pair:
+    """One connection through the proxy."""
+
+    client: socket.socket
+    server: socket.socket
+    committing: bool = False
+    """A COMMIT has passed whose answer is to be swallowed."""
+
+    def cut(self) -> None:
+        """End both sides at once, as a reset and not as a goodbye."""
+        for end in (self.client, self.server):
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # Wakes the other pump, which a close alone would leave in its recv.
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                end.close()
+
+
+@dataclass
+class Proxy:
+    """Passes bytes to a server on this machine until it is told otherwise."""
+
+    target: int
+    port: int = 0
+    delay: float = 0.0
+    """Seconds that each piece of data waits before it is passed on."""
+    commits: int = 0
+    """COMMITs seen so far."""
+    cut_at: dict[int, Cut] = field(default_factory=dict)
+    """Which COMMIT, counted from 1, meets a cut, and on which side of the server."""
+    cuts: int = 0
+    _pairs: list[Pair] = field(default_factory=list)
+    _flowing: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _listener: socket.socket | None = None
+
+    def open(self) -> "Proxy":
+        """Listen, on the same port as before if there was one."""
+        self._flowing.set()
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self.port))
+        listener.listen(64)
+        self.port, self._listener = listener.getsockname()[1], listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        return self
+
+    def refuse(self) -> None:
+        """Take no new connections and cut all there are: the server is unreachable."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Reset every connection there is; new ones are welcome."""
+        with self._lock:
+            pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            pair.cut()
+
+    def stall(self) -> None:
+        """Keep every connection, and pass nothing on."""
+        self._flowing.clear()
+
+    def flow(self) -> None:
+        """Pass on what waited, and all that comes."""
+        self._flowing.set()
+
+    def close(self) -> None:
+        """End the proxy."""
+        self.flow()
+        self.refuse()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._connect, args=(client,), daemon=True).start()
+
+    def _connect(self, client: socket.socket) -> None:
+        try:
+            server = socket.create_connection(("127.0.0.1", self.target))
+        except OSError:
+            client.close()
+            return
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pair = Pair(client, server)
+        with self._lock:
+            self._pairs.append(pair)
+        for pump in (self._upwards, self._downwards):
+            threading.Thread(target=pump, args=(pair,), daemon=True).start()
+
+    def _upwards(self, pair: Pair) -> None:
+        while data := self._received(pair.client):
+            if COMMIT in data:
+                with self._lock:
+                    self.commits += 1
+                    wanted = self.cut_at.get(self.commits)
+                if wanted == "before":
+                    break
+                pair.committing = wanted == "after"
+            if not self._sent(pair.server, data):
+                break
+        self._end(pair)
+
+    def _downwards(self, pair: Pair) -> None:
+        while data := self._received(pair.server):
+            # Whatever the server says now, it says after the commit.
+            if pair.committing or not self._sent(pair.client, data):
+                break
+        self._end(pair)
+
+    def _received(self, end: socket.socket) -> bytes:
+        try:
+            data = end.recv(CHUNK)
+        except OSError:
+            return b""
+        time.sleep(self.delay)
+        self._flowing.wait()
+        return data
+
+    def _sent(self, end: socket.socket, data: bytes) -> bool:
+        try:
+            end.sendall(data)
+        except OSError:
+            return False
+        return True
+
+    def _end(self, pair: Pair) -> None:
+        with self._lock:
+            first = pair in self._pairs
+            if first:
+                self._pairs.remove(pair)
+                self.cuts += 1
+        if first:
+            pair.cut()

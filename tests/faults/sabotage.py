@@ -1,0 +1,127 @@
+"""A worker that meets its fault at a named boundary of the ledger: nothing of it is in the product.
+
+    python sabotage.py FAULT-AS-JSON ARGUMENTS OF TUNER...
+
+The boundary is reached in the ledger's own transaction: `before` its commit,
+with all statements executed, or `after` it, before anybody knows of it.
+"""
+
+import functools
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tuner.store import claims, database, endings
+from tuner.store.leases import Answer, Claimed, Ended, Recorded
+from tuner.store.ledger import Ledger
+from tuner.store.recording import Recorder
+from tuner.store.transactions import Transaction
+
+NONE = ""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens to a worker, and where."""
+
+    point: str = NONE
+    """create | adopt | close | record | decide | complete | prune | strike | fail | give back"""
+    when: str = "before"
+    nth: int = 1
+    signal: int = signal.SIGKILL
+    idle: str = NONE
+    """The server's patience with a transaction that does nothing, if not the usual."""
+    trainer: tuple[str, ...] = ()
+    """A trainer in place of the real one."""
+
+    def command(self) -> tuple[str, ...]:
+        """Return how a worker with this fault is started, but for the arguments of tuner."""
+        return (sys.executable, __file__, json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, text: str) -> "Fault":
+        """Read what `command` wrote."""
+        told = json.loads(text)
+        return cls(**{**told, "trainer": tuple(told["trainer"])})
+
+
+class Saboteur:
+    """Watches the ledger of this process and strikes at one boundary."""
+
+    def __init__(self, fault: Fault) -> None:
+        self._fault = fault
+        self._point = NONE
+        self._met = 0
+
+    def arm(self) -> None:
+        """Wrap the ledger's transactions, and the functions that tell what they are for."""
+        self._note(claims, "claim", _of_claim)
+        self._note(Recorder, "record", _of_record)
+        self._note(endings, "complete", lambda _: "complete")
+        self._note(endings, "prune", lambda _: "prune")
+        self._note(endings, "fail_attempt", {"again": "strike", "failed": "fail"}.get)
+        self._note(endings, "give_back", lambda _: "give back")
+        original = Ledger._transaction
+
+        @contextmanager
+        def transaction(ledger: Ledger) -> Iterator[Transaction]:
+            self._point = NONE
+            with original(ledger) as opened:
+                yield opened
+                if self._point == self._fault.point:
+                    self._met += 1
+                    self._strike("before")
+            if self._point == self._fault.point:
+                self._strike("after")
+
+        Ledger._transaction = transaction  # type: ignore[method-assign,assignment]
+
+    def _note(self, place: Any, name: str, point: Callable[[Any], str | None]) -> None:
+        original = getattr(place, name)
+
+        @functools.wraps(original)
+        def noted(*arguments: Any, **named: Any) -> Any:
+            answer = original(*arguments, **named)
+            self._point = point(answer) or NONE
+            return answer
+
+        setattr(place, name, noted)
+
+    def _strike(self, when: str) -> None:
+        if self._fault.point and self._fault.when == when and self._met == self._fault.nth:
+            # Frozen or killed here and now: nothing after this line runs before the signal.
+            os.kill(os.getpid(), self._fault.signal)
+
+
+def _of_claim(answer: Answer) -> str:
+    if isinstance(answer, Claimed):
+        return "adopt" if answer.adopted else "create"
+    return "close" if isinstance(answer, Ended) and answer.state == "complete" else NONE
+
+
+def _of_record(answer: Recorded) -> str:
+    return "record" if answer.stop_epoch is None else "decide"
+
+
+def main(arguments: list[str]) -> int:
+    """Run tuner with a fault in it."""
+    from tuner.cli.main import run
+    from tuner.work import worker
+
+    fault = Fault.read(arguments[0])
+    Saboteur(fault).arm()
+    if fault.idle:
+        database.SERVER_SIDE["idle_in_transaction_session_timeout"] = fault.idle
+    if fault.trainer:
+        orders = functools.partial(worker.Orders, trainer=fault.trainer)
+        worker.Orders = orders  # type: ignore[misc,assignment]
+    return run(arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,221 @@
+"""Where faults are injected: a study on the blobs, and real worker processes on it."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import psutil
+import sqlalchemy as sa
+
+from tests.faults.sabotage import Fault
+from tests.store.specs import Bench
+from tests.train.blobs import Blobs, write_blobs
+from tests.work.conftest import double, is_alive, until
+from tuner.cli.options import load_spec
+from tuner.settings import Settings, worker_environment
+from tuner.spec.study import Spec
+from tuner.store.database import Database
+from tuner.store.leases import Ended
+from tuner.store.tables import epoch, lease, worker
+from tuner.work.stopping import StopRequest
+from tuner.work.worker import Orders, work
+
+UNHARMED = Fault()
+
+STUDY = """
+[study]
+name = "small"
+question = "Which rate?"
+objective = "blobs"
+
+[budget]
+trials = "grid"
+
+[checkpoints]
+every = {every}
+
+[replicates]
+seeds = {seeds}
+
+[space]
+lr = {rates}
+
+[fixed]
+epochs = {epochs}
+hidden = 4
+batch_size = {batch_size}
+
+[data]
+train_images = {images}
+"""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much there is to train: an epoch of the usual ones takes some 20 ms on one core."""
+
+    rates: Sequence[float] = (1e-3, 1e-2)
+    seeds: int = 1
+    epochs: int = 40
+    images: int = 600
+    batch_size: int = 8
+    every: int | str = 5
+
+    def text(self) -> str:
+        """Return the study file."""
+        every = f'"{self.every}"' if isinstance(self.every, str) else self.every
+        named = {**vars(self), "rates": list(self.rates), "every": every}
+        return STUDY.format(**named)
+
+
+@dataclass
+class Scene:
+    """Settings, a folder with the objective, and the workers that were started."""
+
+    settings: Settings
+    database: Database
+    folder: Path
+    crew: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True)
+        self.blobs: Blobs = write_blobs(self.folder)
+
+    def spec(self, sizes: Sizes) -> Spec:
+        """Read the study file of these sizes."""
+        path = self.folder / "studies" / "small.toml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(sizes.text())
+        return load_spec(str(path), (), (self.blobs.folder,))
+
+    def launch(self, sizes: Sizes) -> Bench:
+        """Store a study of these sizes; nobody trains it yet."""
+        return Bench.launch(self.database, self.spec(sizes))
+
+    def start(
+        self, fault: Fault = UNHARMED, *more: str, url: str | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a worker process with a fault in it, in a session of its own."""
+        command = [*fault.command(), "worker", "--study", "small", "--device", "cpu"]
+        command += ["--objectives", str(self.blobs.folder), *more]
+        used = self.settings if url is None else replace(self.settings, database_url=url)
+        with (self.folder / f"worker-{len(self.crew)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=environment(used),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.crew.append(process)
+        return process
+
+    def double(self, behaviour: str) -> tuple[str, ...]:
+        """Return the command of a trainer double."""
+        return double(behaviour, self.folder / "doubles")
+
+    def work(self, behaviour: str) -> Ended:
+        """Work in this process, with a trainer double, until the study ends."""
+        orders = Orders("small", trainer=self.double(behaviour), patience_seconds=20)
+        return work(self.settings, orders, StopRequest())
+
+    def said(self) -> str:
+        """Return what the workers printed."""
+        logs = sorted(self.folder.glob("worker-*.log"))
+        return "\n".join(f"{log.name}\n{log.read_text()}" for log in logs)
+
+    def close(self) -> None:
+        """End every worker that was started, frozen ones and their trainers included."""
+        for process in self.crew:
+            for pid in (*trainers_of(process), process.pid):
+                if process.poll() is None:
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of a process that is to have these settings."""
+    timing = settings.timing
+    return worker_environment(settings) | {
+        "TUNER_LEASE_SECONDS": str(timing.lease),
+        "TUNER_RENEW_SECONDS": str(timing.renew),
+        "TUNER_GRACE_SECONDS": str(timing.grace),
+        "TUNER_POLL_SECONDS": str(timing.poll),
+        "TUNER_GIVE_BACK_SECONDS": str(timing.give_back),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "COLUMNS": "200",
+    }
+
+
+def trainers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """Return the trainers that a supervisor has now; a frozen one's included."""
+    try:
+        children = psutil.Process(process.pid).children()
+        return [one.pid for one in children if "trainer" in " ".join(one.cmdline())]
+    except psutil.Error:
+        return []
+
+
+def kill(*pids: int) -> None:
+    """kill -9 processes, as close together as can be."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def freeze(*pids: int) -> None:
+    """Stop processes in their tracks, and wait until they stand still."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    until(lambda: all(is_frozen(pid) for pid in pids), "they stand still")
+
+
+def thaw(*pids: int) -> None:
+    """Let frozen processes go on."""
+    for pid in pids:
+        if is_alive(pid):
+            os.kill(pid, signal.SIGCONT)
+
+
+def is_frozen(pid: int) -> bool:
+    """Tell whether a process is stopped by a signal."""
+    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
+
+def worker_of(bench: Bench, process: subprocess.Popen[bytes]) -> int:
+    """Return a process's worker id, once it has joined the study."""
+    found: list[int] = []
+
+    def joined() -> bool:
+        found[:] = [row.worker_id for row in bench.rows(worker) if row.pid == process.pid]
+        return bool(found)
+
+    until(joined, "the worker has joined")
+    return found[0]
+
+
+def held_by(bench: Bench, worker_id: int) -> list[int]:
+    """Return the trials that a worker holds."""
+    rows = bench.rows(lease)
+    return [row.trial_id for row in rows if row.state == "held" and row.worker_id == worker_id]
+
+
+def epochs_of(bench: Bench, trial_id: int, token: int | None = None) -> list[int]:
+    """Return a trial's stored epochs in order; those of one attempt if a token is given."""
+    rows = [row for row in bench.rows(epoch) if row.trial_id == trial_id]
+    return sorted(row.epoch for row in rows if token in (None, row.token))
+
+
+def expired(bench: Bench) -> bool:
+    """Tell whether a held lease has run out by the server's clock."""
+    late = (lease.c.state == "held") & (lease.c.expires < sa.func.clock_timestamp())
+    with bench.database.transaction() as connection:
+        return bool(connection.execute(sa.select(lease).where(late)).all())

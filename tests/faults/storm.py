@@ -1,0 +1,222 @@
+"""The storm: a real study on real workers while its processes are killed, frozen and cut off.
+
+Every blow falls when the study has come so far, not at a time of the clock, so
+that blows are spread over all of a study on any machine. Workers are replaced
+when they die, as `tuner launch` does; nobody helps otherwise.
+"""
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from tests.faults.crew import Crew
+from tests.faults.postgres import Server
+from tests.faults.scenes import Scene
+from tests.faults.weather import Blow, Report, Weather
+from tests.store.specs import Bench
+from tuner.settings import Settings, Timing
+from tuner.store import schema
+from tuner.store.database import Database
+from tuner.store.tables import decision, epoch, event, lease, outcome, study, trial, worker
+
+TIMING = Timing(lease=6.0, renew=1.0, grace=2.5, poll=0.1, give_back=5.0)
+GAP_SECONDS = 0.5
+"""Between two blows, so that one does not hide behind the other."""
+LOOK_SECONDS = 0.2
+LAST_BLOW = 0.95
+"""How far the study has come when the last blow falls."""
+
+
+@dataclass
+class Storm:
+    """One study, its crew, and the blows that are still to fall."""
+
+    weather: Weather
+    server: Server
+    bench: Bench
+    crew: Crew
+    report: Report
+    chance: random.Random
+    frozen: list[tuple[float, list[int]]] = field(default_factory=list)
+    decisions: dict[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)
+
+    def rage(self) -> None:
+        """Let the blows fall until the study has ended."""
+        blows = self.weather.blows()
+        begun = struck = time.monotonic()
+        while self._state() != "complete":
+            now = time.monotonic()
+            self.report.seconds = now - begun
+            if self.report.seconds > self.weather.deadline_seconds:
+                self.report.faults.append(f"not complete after {self.report.seconds:.0f} s")
+                return
+            self.crew.attend()
+            self._thaw(now)
+            self._compare_decisions()
+            due = blows and now - struck > GAP_SECONDS and self._progress() >= self._next()
+            if due and self._strike(blows[0]):
+                self.report.blows[blows.pop(0)] += 1
+                struck = time.monotonic()
+            time.sleep(LOOK_SECONDS)
+        self._thaw(float("inf"))
+        self._await_leaving()
+        self._compare_decisions()
+
+    def _next(self) -> float:
+        """Return how far the study will have come when the next blow falls."""
+        fallen = sum(self.report.blows.values())
+        return LAST_BLOW * (fallen + 0.5) / len(self.weather.blows())
+
+    def _strike(self, blow: Blow) -> bool:
+        """Let a blow fall, if there is anybody whom it can hit."""
+        if blow == "restart":
+            self.server.restart()
+            return True
+        victims = self._victims()
+        if not victims:
+            return False
+        supervisor = self.chance.choice(victims)
+        trainers = _trainers(supervisor)
+        if blow == "kill supervisor":
+            _send(supervisor, signal.SIGKILL)
+        elif blow == "kill trainer":
+            for trainer in trainers:
+                _send(trainer, signal.SIGKILL)
+            return bool(trainers)
+        else:
+            self._freeze([supervisor, *(trainers if blow == "freeze worker" else [])])
+        return True
+
+    def _freeze(self, pids: list[int]) -> None:
+        for pid in pids:
+            _send(pid, signal.SIGSTOP)
+        self.frozen.append((time.monotonic() + 2 * TIMING.lease, pids))
+
+    def _victims(self) -> list[int]:
+        """Return the workers that may be struck.
+
+        Not those whose trial would have been struck three times without a new
+        epoch in between: that is what `attempts` is to end, and not a fault of ours.
+        """
+        frozen = {pid for _, pids in self.frozen for pid in pids}
+        rows = self._rows(
+            sa.select(worker.c.pid)
+            .select_from(lease.join(worker, worker.c.worker_id == lease.c.worker_id))
+            .where(lease.c.state == "held", lease.c.strikes >= 2)
+        )
+        spared = frozen | {row.pid for row in rows or ()}
+        if rows is None:
+            return []
+        return [one.pid for one in self.crew.running() if one.pid not in spared]
+
+    def _thaw(self, now: float) -> None:
+        for until, pids in [one for one in self.frozen if one[0] <= now]:
+            for pid in pids:
+                _send(pid, signal.SIGCONT)
+            self.frozen.remove((until, pids))
+
+    def _await_leaving(self) -> None:
+        deadline = time.monotonic() + 60
+        while self.crew.running() and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS)
+        for process in self.crew.running():
+            self.report.faults.append(f"worker {process.pid} did not leave when all was done")
+
+    def _state(self) -> str:
+        rows = self._rows(sa.select(study.c.state))
+        state = str(rows[0].state) if rows else "unknown"
+        if state in ("paused", "stopped"):
+            self.report.faults.append(f"the study was {state}")
+            raise AssertionError(f"the study was {state}\n{self.crew.said()}")
+        return state
+
+    def _progress(self) -> float:
+        rows = self._rows(
+            sa.select(outcome.c.state, sa.func.count(epoch.c.epoch).label("epochs"))
+            .select_from(
+                trial.outerjoin(outcome, outcome.c.trial_id == trial.c.trial_id).outerjoin(
+                    epoch, epoch.c.trial_id == trial.c.trial_id
+                )
+            )
+            .group_by(trial.c.trial_id, outcome.c.state)
+        )
+        done = [1.0 if one.state else one.epochs / self.weather.epochs for one in rows or ()]
+        return sum(done) / self.weather.trials
+
+    def _compare_decisions(self) -> None:
+        """Hold every stored decision against what it was when it was seen first."""
+        rows = self._rows(sa.select(decision))
+        if rows is None:
+            return
+        seen = {(row.trial_id, row.epoch): tuple(map(repr, row)) for row in rows}
+        for key, before in self.decisions.items():
+            if seen.get(key) != before:
+                self.report.faults.append(f"decision {key} was revised: {before}, {seen.get(key)}")
+        self.decisions = seen
+        self.report.looks += 1
+
+    def _rows(self, query: sa.Select[Any]) -> Sequence[Any] | None:
+        """Read, or return None while the database is away."""
+        with suppress(DBAPIError), self.bench.database.transaction() as connection:
+            return connection.execute(query).all()
+        return None
+
+
+def run(weather: Weather, server: Server, folder: Path) -> tuple[Report, Bench]:
+    """Run one study under its weather and say what came of it."""
+    url = server.create(weather.name)
+    settings = Settings(folder / "home", database_url=url, timing=TIMING)
+    folder.mkdir(parents=True)
+    database = Database.open(settings)
+    schema.ensure(database)
+    scene = Scene(settings, database, folder)
+    bench = scene.launch(weather.name, **weather.sections())
+    crew = Crew(scene, weather.name, weather.workers)
+    storm = Storm(weather, server, bench, crew, Report(weather), random.Random(weather.seed + 1))
+    try:
+        storm.rage()
+    finally:
+        storm._thaw(float("inf"))
+        crew.close()
+        storm.report.faults += [f"a worker gave up with code {code}" for code in crew.gave_up]
+    storm.report.workers_started = crew.started
+    storm.report.epochs_begun = scene.trained()
+    _count(storm.report, bench)
+    return storm.report, bench
+
+
+def calm(weather: Weather) -> Weather:
+    """Return the same study without blows, on as many workers as the machine has cores."""
+    workers = min(weather.workers, psutil.cpu_count() or 1)
+    name = f"{weather.name}_calm"
+    return replace(weather, name=name, workers=workers, kills=0, restarts=0, freezes=0)
+
+
+def _count(report: Report, bench: Bench) -> None:
+    report.states = Counter(row.state for row in bench.rows(outcome))
+    report.events = Counter(row.kind for row in bench.rows(event))
+    report.epochs_stored = len(bench.rows(epoch))
+    report.decisions = len(bench.rows(decision))
+
+
+def _trainers(supervisor: int) -> list[int]:
+    with suppress(psutil.Error):
+        children = psutil.Process(supervisor).children()
+        return [one.pid for one in children if "tuner.work.trainer" in one.cmdline()]
+    return []
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -1,0 +1,92 @@
+"""kill -9 at random moments: of supervisors, of trainers, of both, of everyone at once."""
+
+import random
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from tests.faults.proof import (
+    assert_as_undisturbed,
+    assert_whole,
+    events_of,
+    kinds,
+    resumptions,
+)
+from tests.faults.scenery import Scene, Sizes, kill, trainers_of
+from tests.store.specs import Bench
+from tests.work.conftest import is_alive, until
+from tuner.store.tables import epoch
+
+SIZES = Sizes(rates=(1e-4, 1e-3, 1e-2), seeds=2, epochs=40, images=400)
+WORKERS = 2
+VICTIMS = ("supervisor", "trainer", "both", "all")
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_killed_again_and_again_a_study_ends_as_if_nothing_had_happened(
+    scene: Scene, seed: int
+) -> None:
+    """Whoever is killed, whenever: exact, whole, each once, bit for bit, and nobody helps."""
+    bench = scene.launch(SIZES)
+    crew = [scene.start() for _ in range(WORKERS)]
+    seen: set[int] = set()
+    for moment, victims in plan(seed):
+        until(lambda at=moment: len(bench.rows(epoch)) >= at, f"{moment} epochs")  # type: ignore[misc]
+        seen |= {pid for process in crew for pid in trainers_of(process)}
+        crew = strike(scene, crew, victims, random.Random(moment))
+    assert [process.wait(120) for process in crew] == [0] * WORKERS, scene.said()
+    assert_whole(bench)
+    assert_as_undisturbed(bench, scene.blobs)
+    assert kinds(bench)["lost"] >= 1
+    assert_resumed(bench, every=5)
+    until(lambda: not any(map(is_alive, seen)), "no trainer outlives its supervisor")
+
+
+def plan(seed: int) -> list[tuple[int, str]]:
+    """Return at how many stored epochs who is killed: a moment of the study, not of the clock."""
+    chance = random.Random(seed)
+    victims = [*VICTIMS, *VICTIMS[:3]]
+    chance.shuffle(victims)
+    total = len(SIZES.rates) * SIZES.seeds * SIZES.epochs
+    moments = sorted(chance.sample(range(10, total - 60), len(victims)))
+    return list(zip(moments, victims, strict=True))
+
+
+def strike(
+    scene: Scene, crew: list[subprocess.Popen[bytes]], victims: str, chance: random.Random
+) -> list[subprocess.Popen[bytes]]:
+    """Kill, and start a worker in the place of each supervisor that died."""
+    unlucky = list(crew) if victims == "all" else [chance.choice(crew)]
+    for process in unlucky:
+        trainers = trainers_of(process) if victims != "supervisor" else []
+        supervisors = [process.pid] if victims != "trainer" else []
+        kill(*supervisors, *trainers)
+    if victims == "trainer":
+        return crew
+    for process in unlucky:
+        process.wait()
+    return [scene.start() if process in unlucky else process for process in crew]
+
+
+def assert_resumed(bench: Bench, *, every: int) -> None:
+    """Show that adopters went on from checkpoints wherever one must have been written."""
+    for stored, at in resumptions(bench):
+        # The newest may have been on its way to the disk when its writer died.
+        assert at >= min(1, stored // (2 * every)), (stored, at, events_of(bench))
+
+
+def test_a_trainer_alone_may_die_without_losing_the_lease(scene: Scene) -> None:
+    """A killed trainer costs an attempt; its worker goes on from the checkpoint by itself."""
+    bench = scene.launch(replace(SIZES, rates=(1e-3,), seeds=1))
+    process = scene.start()
+    until(lambda: len(bench.rows(epoch)) >= 12, "12 epochs")
+    kill(*trainers_of(process))
+    assert process.wait(60) == 0, scene.said()
+    assert_whole(bench)
+    assert_as_undisturbed(bench, scene.blobs)
+    assert kinds(bench)["attempt failed"] == 1
+    assert kinds(bench)["lost"] == 0
+    ((stored, at),) = resumptions(bench)
+    assert at >= 5, "a checkpoint was written every 5 epochs"
+    assert at <= stored + SIZES.epochs // 2

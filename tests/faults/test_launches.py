@@ -1,0 +1,58 @@
+"""Two launches of one study at the same moment: one study, exactly N trials, one table."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from tests.cli.conftest import Project, make_project
+from tests.work.conftest import until
+from tuner.settings import Settings
+from tuner.store.database import Database
+from tuner.store.tables import event, study, trial
+
+
+def table_of(project: Project) -> str:
+    """Return the rows that a launch has written, all of them."""
+    return (project.folder / ".tuner" / "results" / "small.csv").read_text()
+
+
+def printed_table(out: str) -> str:
+    """Return what a launch printed from its first table on, but for names of folders."""
+    start = out.index("By lr")
+    return "\n".join(line for line in out[start:].splitlines() if "small.csv" not in line)
+
+
+def test_two_launches_are_one_study(settings: Settings, database: Database, tmp_path: Path) -> None:
+    """From two folders, let loose at once: both train, end with 0 and show the same table."""
+    address = {"TUNER_DATABASE_URL": str(settings.database_url)}
+    projects = [make_project(tmp_path / name, address) for name in ("here", "there")]
+    with database.transaction() as connection:
+        # Both are held at the door, so that neither can have gone through it first.
+        key = sa.func.hashtext("tuner study small")
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+        launches = [one.start("launch", "--study", "small", "--workers", "1") for one in projects]
+        until(lambda: waiting(database) == 2, "both launches stand at the door")
+    outs = []
+    for launch in launches:
+        out, err = launch.communicate(timeout=120)
+        assert launch.returncode == 0, out + err
+        outs.append(out)
+    with database.transaction() as connection:
+        assert len(connection.execute(sa.select(study)).all()) == 1
+        trials = connection.execute(sa.select(trial)).all()
+        history = connection.execute(sa.select(event)).all()
+    assert sorted(row.number for row in trials) == [0, 1, 2, 3]
+    assert len({(row.configuration, row.seed) for row in trials}) == 4
+    assert [row.text for row in history if row.kind == "launched"] == ["4 trials"]
+    assert table_of(projects[0]) == table_of(projects[1])
+    assert printed_table(outs[0]) == printed_table(outs[1])
+
+
+def waiting(database: Database) -> int:
+    """Return how many sessions of this database wait for an advisory lock."""
+    query = sa.text(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    with database.transaction() as connection:
+        return int(connection.execute(query).scalar_one())

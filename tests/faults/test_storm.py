@@ -1,0 +1,75 @@
+"""The small storm: nothing lost, nothing twice, and every bit as on a quiet day."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.faults import storm, verdict
+from tests.faults.postgres import running_server
+from tests.faults.weather import Report, Weather
+from tests.store.specs import Bench
+from tuner.store.tables import epoch, outcome
+
+GRID = Weather("small_grid", trials=16, workers=3, kills=8, restarts=1, freezes=1, epochs=16)
+
+
+@dataclass(frozen=True)
+class Days:
+    """One study, twice: in the storm and in peace."""
+
+    report: Report
+    bench: Bench
+    quiet: Report
+    undisturbed: Bench
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Days]:
+    """Train the small study both ways, on a server that may be stopped."""
+    folder = tmp_path_factory.mktemp("storm")
+    with (
+        tempfile.TemporaryDirectory(prefix="tuner-storm-") as data,
+        running_server(Path(data)) as server,
+    ):
+        report, bench = storm.run(GRID, server, folder / "storm")
+        quiet, undisturbed = storm.run(storm.calm(GRID), server, folder / "calm")
+        yield Days(report, bench, quiet, undisturbed)
+        bench.database.close()
+        undisturbed.database.close()
+
+
+def test_a_storm_changes_nothing_but_time(days: Days) -> None:
+    """Kills, a freeze and a restart of PostgreSQL: all trials, whole curves, the same bits."""
+    verdict.check_whole(days.report, days.bench)
+    verdict.check_equal(days.report, days.bench, days.undisturbed)
+    assert days.report.faults == [], "\n".join(days.report.lines())
+    assert sum(days.report.blows.values()) == len(GRID.blows())
+    assert days.report.events["adopted"] > 0
+
+
+def test_a_quiet_day_trains_nothing_twice(days: Days) -> None:
+    """The measure of what was trained twice is right where nothing was."""
+    assert (days.quiet.twice, days.quiet.faults) == (0, [])
+    assert days.quiet.epochs_begun == GRID.trials * GRID.epochs
+
+
+def test_the_verdict_sees_a_single_bit(days: Days) -> None:
+    """A figure that is off by its last bit, a missing epoch and a failed trial are told."""
+    with days.bench.database.transaction() as connection:
+        first = connection.execute(sa.select(sa.func.min(epoch.c.trial_id))).scalar_one()
+        here = (epoch.c.trial_id == first) & (epoch.c.epoch == 2)
+        nearly = epoch.c.val_loss * (1 + 2.0**-52)
+        connection.execute(sa.update(epoch).where(here).values(val_loss=nearly))
+    told = Report(GRID)
+    verdict.check_equal(told, days.bench, days.undisturbed)
+    assert [fault.split(":")[0] for fault in told.faults] == ["2 rows of epoch differ"]
+    with days.bench.database.transaction() as connection:
+        connection.execute(sa.delete(epoch).where(here))
+        connection.execute(sa.update(outcome).where(outcome.c.trial_id == first).values(state="X"))
+    told = Report(GRID)
+    verdict.check_whole(told, days.bench)
+    assert any("has gaps" in fault for fault in told.faults)

@@ -1,0 +1,123 @@
+"""What a storm is to be, and what is told of it afterwards."""
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+RUN_AHEAD = 5
+"""Epochs that a trainer may be ahead of what is stored: those being written and recorded."""
+
+Blow = Literal["kill supervisor", "kill trainer", "restart", "freeze worker", "freeze supervisor"]
+
+
+@dataclass(frozen=True)
+class Weather:
+    """One storm: the study, the crew, and the blows."""
+
+    name: str
+    trials: int
+    workers: int
+    kills: int
+    restarts: int
+    freezes: int
+    seed: int = 0
+    epochs: int = 20
+    every: int = 5
+    """Epochs between two checkpoints."""
+    learning: bool = False
+    """Whether TPE proposes and the median pruner stops; else a grid, of which all is trained."""
+    deadline_seconds: float = 600.0
+
+    def sections(self) -> dict[str, Mapping[str, Any]]:
+        """Return the study file."""
+        common: dict[str, Mapping[str, Any]] = {
+            # One batch an epoch: the objective notes every epoch that is begun.
+            "fixed": {"epochs": self.epochs, "batch_size": 6000, "hidden": 512},
+            "data": {"train_images": 6000},
+            "checkpoints": {"every": self.every},
+        }
+        if not self.learning:
+            rates = [1e-4, 3e-4, 1e-3, 3e-3]
+            assert self.trials % len(rates) == 0
+            seeds = {"seeds": self.trials // len(rates)}
+            return common | {"space": {"lr": rates}, "replicates": seeds}
+        return common | {
+            "budget": {"trials": self.trials},
+            "space": {"lr": {"low": 1e-6, "high": 1e-1, "log": True}},
+            "search": {
+                "sampler": "tpe",
+                "pruner": "median",
+                "seed": self.seed,
+                "sampler_options": {"n_startup_trials": 5},
+                "pruner_options": {"warmup": 3, "startup": 3},
+            },
+        }
+
+    def blows(self) -> list[Blow]:
+        """Return the blows in their order; half the kills fall on supervisors."""
+        half = self.kills // 2
+        few = self.freezes // 2
+        counts: dict[Blow, int] = {
+            "kill supervisor": half,
+            "kill trainer": self.kills - half,
+            "restart": self.restarts,
+            "freeze worker": self.freezes - few,
+            "freeze supervisor": few,
+        }
+        listed = [blow for blow, count in counts.items() for _ in range(count)]
+        random.Random(self.seed).shuffle(listed)
+        return listed
+
+
+@dataclass
+class Report:
+    """What came of a storm: figures, and everything that was not as promised."""
+
+    weather: Weather
+    blows: Counter[str] = field(default_factory=Counter)
+    states: Counter[str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
+    epochs_stored: int = 0
+    epochs_begun: int = 0
+    decisions: int = 0
+    looks: int = 0
+    """How often all decisions were compared with what they had been."""
+    workers_started: int = 0
+    seconds: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+    @property
+    def twice(self) -> int:
+        """Epochs that were begun more than once."""
+        return self.epochs_begun - self.epochs_stored
+
+    @property
+    def bound(self) -> int:
+        """How many epochs may be trained twice at most."""
+        struck = sum(count for name, count in self.blows.items() if name != "restart")
+        return struck * (self.weather.every + RUN_AHEAD)
+
+    def lines(self) -> list[str]:
+        """Return the figures as text."""
+        told = self.events
+        weather = self.weather
+        return [
+            f"{weather.name}: {weather.trials} trials of {weather.epochs} epochs",
+            f"  workers            {weather.workers}, seed {weather.seed}",
+            f"  blows              {_listed(self.blows)}",
+            f"  trials             {_listed(self.states)}",
+            f"  workers started    {self.workers_started}",
+            f"  attempts lost      {told['lost']}, failed {told['attempt failed']}",
+            f"  trials adopted     {told['adopted']}, resumed from a checkpoint {told['resumed']}",
+            f"  epochs stored      {self.epochs_stored}",
+            f"  epochs begun       {self.epochs_begun} (twice: {self.twice}, at most {self.bound})",
+            f"  decisions          {self.decisions}, compared {self.looks} times",
+            f"  seconds            {self.seconds:.0f}",
+            *(f"  NOT AS PROMISED    {fault}" for fault in self.faults or ()),
+        ]
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
