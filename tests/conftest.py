@@ -11,9 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from tuner.settings import Settings, Timing
-from tuner.store import embedded, schema
+from tuner.store import schema
 from tuner.store.address import Address
 from tuner.store.database import Database
+from tuner.store.embedded import server as embedded
 
 QUICK = Timing(lease=3.0, renew=0.3, grace=0.8, poll=0.05, give_back=5.0)
 """Leases that tests can wait for."""

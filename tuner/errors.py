@@ -15,7 +15,7 @@
 
 A message names the thing, its state, and what to do next. Only `tuner.cli`
 turns these into exit codes and text on a terminal. A lost lease is not an
-error but an answer (`tuner.store.ledger`), so it is not in this tree.
+error but an answer (`tuner.store.ledger.ledger`), so it is not in this tree.
 """
 
 from collections.abc import Sequence

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.store import binaries, embedded_places
-from tuner.store.binaries import Binaries
+from tuner.store.embedded import binaries
+from tuner.store.embedded import places as embedded_places
+from tuner.store.embedded.binaries import Binaries
 
 PASSWORD = "p{w}%40:/@#? ü'\"\\é"
 """Every character that a URL, a shell, str.format or libpq could stumble over."""

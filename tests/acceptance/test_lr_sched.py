@@ -14,7 +14,7 @@ import pytest
 
 from tests.acceptance.servers import PASSWORD, TcpServer
 from tuner.answers.rows import FIGURES, LEADING, TRAILING
-from tuner.store import embedded
+from tuner.store.embedded import server as embedded
 
 QUICK = ["--set", "epochs=3", "--set", "replicates.seeds=2", "--set", "data.train_images=200"]
 """The shipped study, smaller: 18 trials of 3 epochs on 200 images."""

@@ -14,8 +14,8 @@ from tests.store.embedded_clients import Client, eventually, fresh_home, gone
 from tuner.cli.db import db
 from tuner.errors import DatabaseError, DatabaseUnreachableError, UserError
 from tuner.settings import Settings
-from tuner.store import embedded
 from tuner.store.address import Address, parse
+from tuner.store.embedded import server as embedded
 
 ODD_PASSWORD = "p{}%@:/#?& ü'\"\\w"
 

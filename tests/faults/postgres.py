@@ -13,7 +13,8 @@ from typing import Any
 
 import psycopg2
 
-from tuner.store import binaries, embedded_places
+from tuner.store.embedded import binaries
+from tuner.store.embedded import places as embedded_places
 
 ANSWER_SECONDS = 60.0
 

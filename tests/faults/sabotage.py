@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tuner.store import claims, database, endings
-from tuner.store.leases import Answer, Claimed, Ended, Recorded
-from tuner.store.ledger import Ledger
-from tuner.store.recording import Recorder
-from tuner.store.transactions import Transaction
+from tuner.store import database
+from tuner.store.ledger import claims, endings
+from tuner.store.ledger.leases import Answer, Claimed, Ended, Recorded
+from tuner.store.ledger.ledger import Ledger
+from tuner.store.ledger.recording import Recorder
+from tuner.store.ledger.transactions import Transaction
 
 NONE = ""
 

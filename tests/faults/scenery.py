@@ -19,7 +19,7 @@ from tuner.cli.options import load_spec
 from tuner.settings import Settings, worker_environment
 from tuner.spec.study import Spec
 from tuner.store.database import Database
-from tuner.store.leases import Ended
+from tuner.store.ledger.leases import Ended
 from tuner.store.tables import epoch, lease, worker
 from tuner.work.stopping import StopRequest
 from tuner.work.worker import Orders, work

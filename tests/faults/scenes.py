@@ -18,7 +18,7 @@ from tuner.settings import Settings
 from tuner.spec.load import check
 from tuner.spec.study import Spec
 from tuner.store.database import Database
-from tuner.store.leases import Ended
+from tuner.store.ledger.leases import Ended
 from tuner.store.tables import decision, epoch, event, lease, outcome, output, prediction, trial
 from tuner.train.objective import find
 from tuner.work.stopping import StopRequest

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.acceptance.servers import _free_port
-from tuner.store import binaries, embedded_places
-from tuner.store.binaries import Binaries
+from tuner.store.embedded import binaries
+from tuner.store.embedded import places as embedded_places
+from tuner.store.embedded.binaries import Binaries
 
 START_SECONDS = 60.0
 

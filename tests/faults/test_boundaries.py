@@ -16,7 +16,7 @@ from tests.work.conftest import until
 from tuner.settings import Timing
 from tuner.spec.study import Spec
 from tuner.store.database import Database
-from tuner.store.leases import LeaseLostError
+from tuner.store.ledger.leases import LeaseLostError
 from tuner.store.tables import decision, epoch, lease, outcome, trial
 
 TIMING = Timing(lease=6.0, renew=0.5, grace=0.3, poll=0.05, give_back=0.1)

@@ -11,8 +11,8 @@ from tuner.spec.space import Range
 from tuner.spec.study import Spec
 from tuner.store import sampling
 from tuner.store.database import Database
-from tuner.store.leases import Claimed, Lease, NeedsProposal, Proposal
-from tuner.store.ledger import Ledger
+from tuner.store.ledger.leases import Claimed, Lease, NeedsProposal, Proposal
+from tuner.store.ledger.ledger import Ledger
 from tuner.store.tables import trial
 
 PAIRS = 12

@@ -29,8 +29,8 @@ from tests.store.specs import Bench, claim_trial, make_spec
 from tests.train.blobs import Blobs, nothing
 from tests.work.conftest import until
 from tuner.settings import Timing
-from tuner.store.leases import Lease
-from tuner.store.ledger import Ledger
+from tuner.store.ledger.leases import Lease
+from tuner.store.ledger.ledger import Ledger
 from tuner.store.tables import epoch, event, outcome, trial
 
 TIMING = Timing(lease=2.0, renew=0.3, grace=0.5, poll=0.05)

@@ -14,8 +14,10 @@ from typing import Any
 
 import psutil
 
-from tuner.store import embedded, embedded_places, embedded_postmaster
-from tuner.store.embedded_status import keeper_pid
+from tuner.store.embedded import places as embedded_places
+from tuner.store.embedded import postmaster as embedded_postmaster
+from tuner.store.embedded import server as embedded
+from tuner.store.embedded.status import keeper_pid
 
 # In memory where there is such a folder: what is tested here is not the disk.
 _FOLDER = next(folder for folder in ("/dev/shm", "/tmp") if os.access(folder, os.W_OK))
@@ -23,7 +25,7 @@ CODE = Path(embedded.__file__).resolve().parents[2]
 _PROGRAM = """
 import sys
 from pathlib import Path
-from tuner.store import embedded
+from tuner.store.embedded import server as embedded
 with embedded.join(Path(sys.argv[1])):
     print("joined", flush=True)
     sys.stdin.read()

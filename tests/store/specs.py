@@ -13,10 +13,11 @@ from tuner.records import Dataset, Epoch, Figures, Labels, Predictions, Result, 
 from tuner.settings import Timing
 from tuner.spec.space import Choice, Dimension, Range, Space
 from tuner.spec.study import Budget, Limits, Replicates, Search, Spec
-from tuner.store import studies, workers
+from tuner.store import studies
 from tuner.store.database import Database
-from tuner.store.leases import Claimed, Lease, NeedsProposal, Proposal
-from tuner.store.ledger import Ledger
+from tuner.store.ledger import workers
+from tuner.store.ledger.leases import Claimed, Lease, NeedsProposal, Proposal
+from tuner.store.ledger.ledger import Ledger
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
 from tuner.store.tables import lease, metadata

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.store.specs import make_spec
 from tuner.spec.study import Replicates, Spec
-from tuner.store.assignments import PENDING, Assignment, Existing, next_assignment
+from tuner.store.ledger.assignments import PENDING, Assignment, Existing, next_assignment
 
 
 def make(configurations: int, replicates: Replicates) -> Spec:

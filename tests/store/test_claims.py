@@ -21,9 +21,10 @@ from tests.store.specs import (
     make_spec,
 )
 from tuner.records import Value
-from tuner.store import control, studies, workers
+from tuner.store import control, studies
 from tuner.store.database import Database
-from tuner.store.leases import (
+from tuner.store.ledger import workers
+from tuner.store.ledger.leases import (
     Claimed,
     Ended,
     Lease,
@@ -32,7 +33,7 @@ from tuner.store.leases import (
     Proposal,
     Wait,
 )
-from tuner.store.ledger import Ledger
+from tuner.store.ledger.ledger import Ledger
 from tuner.store.tables import epoch, event, lease, outcome, trial, worker
 
 

@@ -7,7 +7,7 @@ from tests.store.specs import Bench, claim_trial, finish, limited, make_spec
 from tuner.errors import UserError
 from tuner.store import control, histories
 from tuner.store.database import Database
-from tuner.store.leases import Ended
+from tuner.store.ledger.leases import Ended
 from tuner.store.tables import outcome
 
 

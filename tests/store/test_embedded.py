@@ -23,9 +23,10 @@ from tests.store.embedded_clients import (
     servers,
 )
 from tuner.errors import DatabaseError, UserError
-from tuner.store import embedded, embedded_places
 from tuner.store.address import Address
-from tuner.store.embedded_places import Places
+from tuner.store.embedded import places as embedded_places
+from tuner.store.embedded import server as embedded
+from tuner.store.embedded.places import Places
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_joining_while_the_server_shuts_down_gives_a_running_one(home: Path) -> 
 _STOP = """
 import sys
 from pathlib import Path
-from tuner.store import embedded
+from tuner.store.embedded import server as embedded
 embedded.stop(Path(sys.argv[1]), force=True)
 """
 
@@ -290,7 +291,7 @@ _JOIN = """
 import sys
 from pathlib import Path
 from tuner.errors import TunerError
-from tuner.store import embedded
+from tuner.store.embedded import server as embedded
 try:
     embedded.join(Path(sys.argv[1]))
 except TunerError as error:

@@ -13,8 +13,10 @@ import pytest
 
 from tests.store.embedded_clients import CODE, Client, clear, eventually, fresh_home, gone
 from tuner.errors import MachineError
-from tuner.store import binaries, embedded, embedded_places
-from tuner.store.embedded_places import SYSTEM_FOLDER, Account, Places, find
+from tuner.store.embedded import binaries
+from tuner.store.embedded import places as embedded_places
+from tuner.store.embedded import server as embedded
+from tuner.store.embedded.places import SYSTEM_FOLDER, Account, Places, find
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="what root does for others needs root")
@@ -91,8 +93,8 @@ def test_programs_out_of_the_accounts_reach_are_copied(tmp_path: Path) -> None:
     before, present = modes(site), set(SYSTEM_FOLDER.glob("*"))
     program = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
-        "from tuner.store.binaries import locate_for\n"
-        "from tuner.store.embedded_places import Account\n"
+        "from tuner.store.embedded.binaries import locate_for\n"
+        "from tuner.store.embedded.places import Account\n"
         f"print(locate_for(Account('nobody', {NOBODY}, {NOBODY})).folder)"
     )
     said = [
@@ -183,7 +185,7 @@ def nobodys_python() -> tuple[str, dict[str, str]]:
     for python in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
         try:
             done = subprocess.run(
-                [python, "-c", "import psutil, psycopg2, tuner.store.keeper"],
+                [python, "-c", "import psutil, psycopg2, tuner.store.embedded.keeper"],
                 user=NOBODY,
                 group=NOBODY,
                 extra_groups=[],

@@ -21,7 +21,7 @@ from tests.store.specs import (
 )
 from tuner.store import control
 from tuner.store.database import Database
-from tuner.store.leases import Claimed, Ended, LeaseLostError
+from tuner.store.ledger.leases import Claimed, Ended, LeaseLostError
 from tuner.store.tables import dataset, event, label, outcome, prediction, trial
 
 SAME = "FileNotFoundError: no such folder"

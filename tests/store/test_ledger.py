@@ -23,12 +23,13 @@ from tests.store.specs import (
     make_spec,
 )
 from tuner.spec.study import Spec
-from tuner.store import claims, endings, recording, studies
+from tuner.store import studies
 from tuner.store.database import Database, is_outage, patiently
-from tuner.store.leases import Claimed, Ended, Wait
-from tuner.store.ledger import Ledger
+from tuner.store.ledger import claims, endings, recording
+from tuner.store.ledger.leases import Claimed, Ended, Wait
+from tuner.store.ledger.ledger import Ledger
+from tuner.store.ledger.transactions import Transaction
 from tuner.store.tables import decision, epoch, event, outcome, prediction, trial
-from tuner.store.transactions import Transaction
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from tests.store.specs import (
     make_spec,
 )
 from tuner.store.database import Database
-from tuner.store.ledger import Ledger
+from tuner.store.ledger.ledger import Ledger
 
 
 def launch(database: Database, pruner: str, **options: Any) -> tuple[Bench, Ledger]:

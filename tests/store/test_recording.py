@@ -16,7 +16,7 @@ from tests.store.specs import (
 )
 from tuner.store import studies
 from tuner.store.database import Database
-from tuner.store.leases import Recorded
+from tuner.store.ledger.leases import Recorded
 from tuner.store.tables import decision, epoch, outcome, output
 
 

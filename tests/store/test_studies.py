@@ -9,13 +9,14 @@ import sqlalchemy as sa
 from tests.store.specs import Bench, claim_trial, finish, limited, make_ranged, make_spec
 from tuner.errors import StudyConflictError, UnknownStudyError
 from tuner.spec.study import Spec
-from tuner.store import claims, control, optuna_storage, studies
+from tuner.store import control, optuna_storage, studies
 from tuner.store.database import Database
-from tuner.store.leases import Answer, Ended
+from tuner.store.ledger import claims
+from tuner.store.ledger.leases import Answer, Ended
+from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Launch, Study
 from tuner.store.tables import event, study
-from tuner.store.transactions import Transaction
 
 SHARED = {"tuner.dataset", "tuner.label", "tuner.schema_version"}
 """Tables whose rows belong to no study: the data seen, which several studies share."""
@@ -243,7 +244,7 @@ def test_deleting_under_working_workers_disturbs_nobody(database: Database) -> N
     started = threading.Barrier(4)
 
     def train() -> None:
-        from tuner.store.leases import Claimed, LeaseLostError
+        from tuner.store.ledger.leases import Claimed, LeaseLostError
 
         with Database(database.address) as own:
             worker = bench.worker(database=own)

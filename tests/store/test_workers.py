@@ -5,10 +5,11 @@ import sqlalchemy as sa
 
 from tests.conftest import QUICK
 from tests.store.specs import Bench, claim_trial, finish, make_spec
-from tuner.store import studies, workers
+from tuner.store import studies
 from tuner.store.database import Database
-from tuner.store.leases import Lease, LeaseLostError, Renewed
-from tuner.store.ledger import Ledger
+from tuner.store.ledger import workers
+from tuner.store.ledger.leases import Lease, LeaseLostError, Renewed
+from tuner.store.ledger.ledger import Ledger
 from tuner.store.tables import worker as worker_table
 
 

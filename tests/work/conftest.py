@@ -15,7 +15,7 @@ from tests.store.specs import Bench
 from tuner.settings import Settings, worker_environment
 from tuner.spec.study import Spec
 from tuner.store.database import Database
-from tuner.store.leases import Ended
+from tuner.store.ledger.leases import Ended
 from tuner.work.stopping import StopRequest
 from tuner.work.worker import Orders, work
 

@@ -14,10 +14,10 @@ from tests.work.conftest import Station, until
 from tuner.settings import Timing
 from tuner.store import control
 from tuner.store.database import Database
-from tuner.store.leases import Answer, Claimed, Proposal
-from tuner.store.ledger import Ledger
+from tuner.store.ledger.leases import Answer, Claimed, Proposal
+from tuner.store.ledger.ledger import Ledger
+from tuner.store.ledger.workers import Post
 from tuner.store.tables import worker as worker_table
-from tuner.store.workers import Post
 from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
 

@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 from tests.store.specs import claim_trial, finish, make_ranged, make_spec
 from tests.work.conftest import Station, until
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
-from tuner.store import studies, workers
+from tuner.store import studies
+from tuner.store.ledger import workers
 from tuner.store.tables import epoch, event, lease, outcome, trial, worker
 from tuner.work.stopping import StopRequest
 from tuner.work.worker import work

@@ -40,7 +40,7 @@ def start(settings: Settings) -> None:
 
     Otherwise it starts with the first tuner process and stops with the last.
     """
-    from tuner.store import embedded
+    from tuner.store.embedded import server as embedded
 
     _embedded_only(settings, "started")
     with embedded.start(settings.home):
@@ -53,7 +53,7 @@ def start(settings: Settings) -> None:
 @click.pass_obj
 def stop(settings: Settings, force: bool) -> None:
     """Stop the embedded server, unless somebody uses it."""
-    from tuner.store import embedded
+    from tuner.store.embedded import server as embedded
 
     _embedded_only(settings, "stopped")
     stopped = embedded.stop(settings.home, force)
@@ -194,7 +194,8 @@ def _embedded_only(settings: Settings, done: str) -> None:
 @contextmanager
 def _reach(settings: Settings) -> Iterator["Address"]:
     """Give the address of the database in use; the embedded server runs meanwhile."""
-    from tuner.store import address, embedded
+    from tuner.store import address
+    from tuner.store.embedded import server as embedded
 
     with ExitStack() as stack:
         if settings.embedded:
@@ -224,7 +225,7 @@ def _connected(address: "Address") -> Iterator["psycopg2.extensions.connection"]
 
 
 def _embedded_facts(settings: Settings) -> dict[str, object]:
-    from tuner.store import embedded
+    from tuner.store.embedded import server as embedded
 
     found = asdict(embedded.status(settings.home))
     facts = {k: str(v) if isinstance(v, Path) else v for k, v in found.items()}
@@ -280,7 +281,7 @@ def _conninfo(address: "Address") -> str:
 
 def _program(name: str, words: list[str], address: "Address") -> int:
     """Run a program of PostgreSQL's with the password in its environment; return its status."""
-    from tuner.store.binaries import locate
+    from tuner.store.embedded.binaries import locate
 
     password = address.parameters.get("password")
     # The rest of the environment is handed on, not read: terminal, pager, libpq's variables.

@@ -14,8 +14,8 @@ HEADER = """# Commands
 Made from the help texts (`make docs`); a test says when it is not current.
 
 Exit codes: 0 done, 1 the study ended with failures, or was stopped or paused before its end, 2
-something in what you gave, 3 the database or the machine, 130 and 143 after SIGINT and SIGTERM. Every command takes `--database URL` and
-`--debug`. Variables that decide where things are:
+something in what you gave, 3 the database or the machine, 130 and 143 after SIGINT and SIGTERM.
+Every command takes `--database URL` and `--debug`. Variables that decide where things are:
 
 | variable | meaning |
 |---|---|
@@ -23,7 +23,7 @@ something in what you gave, 3 the database or the machine, 130 and 143 after SIG
 | `TUNER_DATABASE_URL` | PostgreSQL server to use instead of the embedded one |
 | `TUNER_DATABASE_PASSWORD_FILE` | file with the password, where the URL has none |
 | `PGHOST`, `PGSERVICE`, … | libpq's own variables and pass file, where no URL is given |
-| `TUNER_CHECKPOINTS` | folder or fsspec address for checkpoints, or `off` (default: in TUNER_HOME) |
+| `TUNER_CHECKPOINTS` | folder or fsspec address for checkpoints, or `off` (default: in the home) |
 | `TUNER_LEASE_SECONDS`, `TUNER_RENEW_SECONDS`, `TUNER_GRACE_SECONDS`, `TUNER_POLL_SECONDS` | \
 how leases are kept (30, 5, 12, 1) |
 | `TUNER_GIVE_BACK_SECONDS` | how long a trial may finish its epoch after Ctrl-C (30) |

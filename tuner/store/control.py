@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from tuner.errors import UserError
-from tuner.store import endings, studies
+from tuner.store import studies
 from tuner.store.database import Database
+from tuner.store.ledger import endings
+from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
 from tuner.store.tables import outcome, study, trial
-from tuner.store.transactions import Transaction
 
 NOBODY = 0
 """The worker id of what a person does from the command line."""

@@ -15,8 +15,9 @@ from tenacity.stop import stop_base
 
 from tuner.errors import DatabaseError, DatabaseUnreachableError, UserError
 from tuner.settings import Settings
-from tuner.store import address, embedded
+from tuner.store import address
 from tuner.store.address import Address
+from tuner.store.embedded import server as embedded
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.records import METRICS, Value
 from tuner.spec.study import Spec
-from tuner.store.leases import Lease
+from tuner.store.ledger.leases import Lease
 from tuner.store.optuna_storage import View
 
 OWN_CURVE = frozenset({"none", "threshold", "patient"})

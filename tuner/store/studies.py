@@ -15,8 +15,8 @@ from tuner.spec import identity
 from tuner.spec.study import Spec
 from tuner.store import optuna_storage
 from tuner.store.database import Database
-from tuner.store.leases import StudyState
-from tuner.store.locks import lock_study
+from tuner.store.ledger.leases import StudyState
+from tuner.store.ledger.locks import lock_study
 from tuner.store.optuna_storage import Binding
 from tuner.store.tables import event, lease, study
 

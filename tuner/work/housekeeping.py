@@ -13,7 +13,7 @@ from tuner.settings import Settings
 from tuner.spec.study import Spec
 from tuner.store import studies
 from tuner.store.database import Database
-from tuner.store.reuse import Sharing
+from tuner.store.ledger.reuse import Sharing
 from tuner.store.studies import Study
 from tuner.store.tables import lease, trial
 from tuner.train.checkpoints.keys import shared_epochs_of_jobs

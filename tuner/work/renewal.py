@@ -6,10 +6,10 @@ import time
 
 from tuner.errors import DatabaseError
 from tuner.settings import Timing
-from tuner.store import workers
 from tuner.store.database import Database, is_outage
-from tuner.store.leases import Lease, LeaseLostError, StudyState
-from tuner.store.workers import Post
+from tuner.store.ledger import workers
+from tuner.store.ledger.leases import Lease, LeaseLostError, StudyState
+from tuner.store.ledger.workers import Post
 
 logger = logging.getLogger(__name__)
 

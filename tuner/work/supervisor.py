@@ -17,7 +17,7 @@ from tenacity.stop import stop_base
 from tuner.records import Job
 from tuner.settings import Timing
 from tuner.store.database import patiently
-from tuner.store.leases import (
+from tuner.store.ledger.leases import (
     Answer,
     Claimed,
     Ended,
@@ -26,7 +26,7 @@ from tuner.store.leases import (
     Proposal,
     Wait,
 )
-from tuner.store.ledger import Ledger
+from tuner.store.ledger.ledger import Ledger
 from tuner.work.child import Child
 from tuner.work.housekeeping import Tidier, labels
 from tuner.work.messages import Message

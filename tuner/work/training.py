@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeVar
 
 from tuner.records import Dataset, Epoch, Figures, Labels, Predictions, Result, Setup
 from tuner.spec.study import Limits
-from tuner.store.leases import Lease, LeaseLostError
-from tuner.store.ledger import Ledger
+from tuner.store.ledger.leases import Lease, LeaseLostError
+from tuner.store.ledger.ledger import Ledger
 from tuner.work.child import GARBLED, Child
 from tuner.work.messages import Message
 from tuner.work.renewal import Renewal

@@ -14,10 +14,11 @@ from sqlalchemy.exc import DBAPIError
 
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.settings import Settings, child_environment
-from tuner.store import schema, studies, workers
+from tuner.store import schema, studies
 from tuner.store.database import Database, is_outage
-from tuner.store.leases import Ended
-from tuner.store.ledger import Ledger
+from tuner.store.ledger import workers
+from tuner.store.ledger.leases import Ended
+from tuner.store.ledger.ledger import Ledger
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
 from tuner.train.checkpoints.keys import shared_epochs_of_jobs

@@ -15,11 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from tuner.errors import DatabaseError, MachineError, TunerError
-from tuner.store import embedded_cluster, embedded_places, embedded_postmaster
-from tuner.store.binaries import Binaries, locate_for
-from tuner.store.embedded_locks import FileLock
-from tuner.store.embedded_places import Places
-from tuner.store.embedded_postmaster import Postmaster
+from tuner.store.embedded import cluster as embedded_cluster
+from tuner.store.embedded import places as embedded_places
+from tuner.store.embedded import postmaster as embedded_postmaster
+from tuner.store.embedded.binaries import Binaries, locate_for
+from tuner.store.embedded.filelocks import FileLock
+from tuner.store.embedded.places import Places
+from tuner.store.embedded.postmaster import Postmaster
 
 _POLL_SECONDS = 0.25
 _LOG_BYTES = 5_000_000

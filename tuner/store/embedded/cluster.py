@@ -8,8 +8,8 @@ import tempfile
 from pathlib import Path
 
 from tuner.errors import DatabaseError, MachineError
-from tuner.store.binaries import MAJOR, Binaries
-from tuner.store.embedded_places import Places, open_private
+from tuner.store.embedded.binaries import MAJOR, Binaries
+from tuner.store.embedded.places import Places, open_private
 
 USER = "tuner"
 DATABASE = "tuner"

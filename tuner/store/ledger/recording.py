@@ -9,11 +9,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from tuner.records import Epoch
 from tuner.spec.study import Spec
-from tuner.store.leases import Lease, LeaseLostError, Recorded
+from tuner.store.ledger.leases import Lease, LeaseLostError, Recorded
+from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import report
 from tuner.store.pruning import Decision, Pruner
 from tuner.store.tables import decision, epoch, lease, output, trial
-from tuner.store.transactions import Transaction
 
 OUTPUT_LIMIT = 256 * 1024
 

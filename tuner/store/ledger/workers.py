@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from tuner.settings import Timing
-from tuner.store.leases import Lease, LeaseLostError, Renewed
+from tuner.store.ledger.leases import Lease, LeaseLostError, Renewed
+from tuner.store.ledger.transactions import in_seconds
 from tuner.store.tables import lease, study, worker
-from tuner.store.transactions import in_seconds
 
 
 @dataclass(frozen=True)

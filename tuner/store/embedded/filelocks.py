@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from tuner.store.embedded_places import open_private
+from tuner.store.embedded.places import open_private
 
 _POLL_SECONDS = 0.02
 

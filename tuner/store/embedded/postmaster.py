@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.errors import MachineError
-from tuner.store.binaries import Binaries
-from tuner.store.embedded_cluster import ENVIRONMENT
-from tuner.store.embedded_locks import FileLock
-from tuner.store.embedded_places import PORT, Places, make_socket_folder
+from tuner.store.embedded.binaries import Binaries
+from tuner.store.embedded.cluster import ENVIRONMENT
+from tuner.store.embedded.filelocks import FileLock
+from tuner.store.embedded.places import PORT, Places, make_socket_folder
 
 _POLL_SECONDS = 0.02
 # A server whose keeper died ends its sessions by itself within moments.

@@ -10,7 +10,8 @@ from optuna.trial import TrialState
 from sqlalchemy.dialects.postgresql import insert
 
 from tuner.records import METRICS, Dataset, Epoch, Figures, Predictions, Result, Setup, Value
-from tuner.store.leases import Lease, Verdict
+from tuner.store.ledger.leases import Lease, Verdict
+from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import end_trial, reopen_trials
 from tuner.store.tables import (
     dataset,
@@ -23,7 +24,6 @@ from tuner.store.tables import (
     study,
     trial,
 )
-from tuner.store.transactions import Transaction
 
 BRAKE_TRIALS = 3
 """So many trials failing for one reason, before any succeeds, pause the study."""

@@ -6,9 +6,9 @@ import sqlalchemy as sa
 from optuna.storages import BaseStorage
 
 from tuner.settings import Timing
-from tuner.store.leases import Lease, LeaseLostError
-from tuner.store.locks import lock_study
-from tuner.store.reuse import Sharing
+from tuner.store.ledger.leases import Lease, LeaseLostError
+from tuner.store.ledger.locks import lock_study
+from tuner.store.ledger.reuse import Sharing
 from tuner.store.studies import Study
 from tuner.store.tables import event, lease
 

@@ -1,7 +1,7 @@
 """The PostgreSQL server that tuner brings along: joining it, and looking after it.
 
 Whoever uses the server holds the *clients' lock* shared; the kernel drops it when
-a process dies. A keeper (`tuner.store.keeper`) holds the *server's lock* and
+a process dies. A keeper (`tuner.store.embedded.keeper`) holds the *server's lock* and
 stops the server when the clients' lock is free. A client that finds the server's
 lock free takes it and hands it to a keeper that it starts: of any number of
 simultaneous first clients exactly one does.
@@ -20,13 +20,14 @@ from pathlib import Path
 from types import TracebackType
 
 from tuner.errors import DatabaseError, DatabaseUnreachableError, MachineError, UserError
-from tuner.store import embedded_places, embedded_postmaster
 from tuner.store.address import Address
-from tuner.store.embedded_cluster import DATABASE, USER
-from tuner.store.embedded_locks import FileLock
-from tuner.store.embedded_places import PORT, Places
-from tuner.store.embedded_postmaster import wait_until
-from tuner.store.embedded_status import ServerStatus, client_pids, keeper_pid, status
+from tuner.store.embedded import places as embedded_places
+from tuner.store.embedded import postmaster as embedded_postmaster
+from tuner.store.embedded.cluster import DATABASE, USER
+from tuner.store.embedded.filelocks import FileLock
+from tuner.store.embedded.places import PORT, Places
+from tuner.store.embedded.postmaster import wait_until
+from tuner.store.embedded.status import ServerStatus, client_pids, keeper_pid, status
 
 __all__ = ["Membership", "ServerStatus", "erase", "join", "start", "status", "stop"]
 
@@ -35,7 +36,7 @@ _PATIENCE_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _KEEPER_ATTEMPTS = 3
 # Where `tuner` is imported from: the keeper finds it there, installed or not.
-_CODE = Path(__file__).resolve().parents[2]
+_CODE = Path(__file__).resolve().parents[3]
 
 
 class Membership:
@@ -151,7 +152,14 @@ def _start_keeper(home: Path) -> int | None:
         try:
             # This returns as soon as the program has detached itself (a second fork).
             subprocess.run(
-                [sys.executable, "-m", "tuner.store.keeper", home, str(server.fd), str(its_end)],
+                [
+                    sys.executable,
+                    "-m",
+                    "tuner.store.embedded.keeper",
+                    home,
+                    str(server.fd),
+                    str(its_end),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log_fd,
                 stderr=log_fd,

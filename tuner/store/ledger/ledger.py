@@ -16,14 +16,14 @@ from optuna.trial import FrozenTrial
 
 from tuner.records import Dataset, Epoch, Result, Setup
 from tuner.settings import Timing
-from tuner.store import claims, endings, recording
 from tuner.store.database import Database
-from tuner.store.leases import Answer, Claimed, Lease, Proposal, Recorded, Verdict
+from tuner.store.ledger import claims, endings, recording
+from tuner.store.ledger.leases import Answer, Claimed, Lease, Proposal, Recorded, Verdict
+from tuner.store.ledger.recording import Recorder
+from tuner.store.ledger.reuse import Shared, Sharing
+from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import Binding
-from tuner.store.recording import Recorder
-from tuner.store.reuse import Shared, Sharing
 from tuner.store.studies import Study
-from tuner.store.transactions import Transaction
 
 
 @dataclass

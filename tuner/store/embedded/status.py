@@ -4,9 +4,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.store import embedded_places, embedded_postmaster
-from tuner.store.binaries import locate_for
-from tuner.store.embedded_places import Places
+from tuner.store.embedded import places as embedded_places
+from tuner.store.embedded import postmaster as embedded_postmaster
+from tuner.store.embedded.binaries import locate_for
+from tuner.store.embedded.places import Places
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def keeper_pid(places: Places) -> int | None:
         words = psutil.Process(pid).cmdline()
     except (OSError, ValueError, psutil.Error):
         return None
-    return pid if "tuner.store.keeper" in words and str(places.home) in words else None
+    return pid if "tuner.store.embedded.keeper" in words and str(places.home) in words else None
 
 
 def client_pids(places: Places) -> tuple[int, ...]:

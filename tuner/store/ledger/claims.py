@@ -8,9 +8,10 @@ import sqlalchemy as sa
 
 from tuner.records import METRICS, Value
 from tuner.spec.study import Spec
-from tuner.store import endings, sampling
-from tuner.store.assignments import PENDING, WAITING, Assignment, Existing, next_assignment
-from tuner.store.leases import (
+from tuner.store import sampling
+from tuner.store.ledger import endings
+from tuner.store.ledger.assignments import PENDING, WAITING, Assignment, Existing, next_assignment
+from tuner.store.ledger.leases import (
     Answer,
     Claimed,
     Ended,
@@ -19,12 +20,12 @@ from tuner.store.leases import (
     Proposal,
     Wait,
 )
+from tuner.store.ledger.reuse import Runner
+from tuner.store.ledger.transactions import Transaction, in_seconds
+from tuner.store.ledger.workers import hours_left
 from tuner.store.optuna_storage import add_trial
-from tuner.store.reuse import Runner
 from tuner.store.studies import read_spec
 from tuner.store.tables import epoch, lease, outcome, study, trial
-from tuner.store.transactions import Transaction, in_seconds
-from tuner.store.workers import hours_left
 
 FRESH_SECONDS = 15.0
 WAITS = {
