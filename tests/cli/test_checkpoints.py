@@ -62,7 +62,8 @@ def test_a_sweep_over_epochs_trains_each_epoch_once(project: Project, workers: s
     assert trained(rows) == 2 * 6
     assert "12 of 24 epochs were reused" in out
     spent = project.json("table", "sweep", "--json")["time"]
-    assert spent["seconds"] < spent["seconds_without_reuse"]
+    assert spent["seconds"] < spent["seconds_without"]
+    assert spent["excess"] == 0
     text = project.run("export", "--study", "sweep", "--epochs")
     reused = [row["reused"] for row in csv.DictReader(io.StringIO(text))]
     assert (reused.count("true"), reused.count("false")) == (12, 12)

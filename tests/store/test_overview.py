@@ -113,12 +113,13 @@ def test_reused_epochs_cost_no_time(bench: Bench) -> None:
 
 
 def test_the_rest_is_estimated_from_what_was_done(bench: Bench) -> None:
-    """With one of three trials done in 3 s and one worker busy, two more take 6 s."""
+    """With one of three trials done in 3 s by one worker, two more take 6 s."""
     worker = bench.worker()
+    assert look(bench).eta_seconds is None
     held = claim_trial(worker)
     curve = [make_epoch(number, seconds=1.0) for number in (1, 2, 3)]
     worker.record(held, curve)
     worker.complete(held, SETUP, DATASET, make_result(curve))
-    assert look(bench).eta_seconds is None
+    assert look(bench).eta_seconds == pytest.approx(6.0), "also while it is between two trials"
     claim_trial(worker)
     assert look(bench).eta_seconds == pytest.approx(6.0)

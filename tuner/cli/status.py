@@ -107,6 +107,12 @@ def _print(seen: "Overview") -> None:
     console = open_console()
     console.print(draw(seen))
     console.print(seen.state)
+    if seen.adopted:
+        listed = ", ".join(map(str, seen.adopted[:20])) + (" …" if len(seen.adopted) > 20 else "")
+        console.print(
+            f"{len(seen.adopted)} trials needed more than one attempt: {listed}  "
+            f"(tuner events {seen.title})"
+        )
     for line in seen.workers:
         lease = (
             ""

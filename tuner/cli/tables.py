@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from tuner.answers.factors import Factor
     from tuner.answers.intervals import Mean
+    from tuner.answers.reuse import Reuse
     from tuner.answers.rows import TrialRow
     from tuner.store.studies import Study
 
@@ -109,6 +110,7 @@ def export(
 def show_tables(study: "Study", rows: "Sequence[TrialRow]", *, best: int) -> None:
     """Print the leaderboard and the table of every factor."""
     from tuner.answers.factors import factors
+    from tuner.answers.reuse import reuse
     from tuner.answers.rows import ranked
     from tuner.cli.console import open_console
 
@@ -122,8 +124,9 @@ def show_tables(study: "Study", rows: "Sequence[TrialRow]", *, best: int) -> Non
     for factor in factors(rows, study.spec):
         console.print()
         console.print(_factor_table(factor))
-    if any(row["epochs_reused"] for row in rows):
-        console.print(_reuse(rows))
+    found = reuse(rows, study.spec)
+    if found.reused or found.excess:
+        console.print(_reuse_line(found))
     if any(row["test_acc"] is None for row in leaders):
         console.print("There is no test set: its columns are empty.")
     missing = sum(row["state"] in ("PRUNED", "FAILED") for row in rows)
@@ -135,14 +138,11 @@ def show_tables(study: "Study", rows: "Sequence[TrialRow]", *, best: int) -> Non
     console.print()
 
 
-def _reuse(rows: "Sequence[TrialRow]") -> str:
-    spent = sum(row["seconds"] for row in rows)
-    alone = sum(row.seconds_alone for row in rows)
-    run = sum(row["epochs_run"] for row in rows)
-    reused = sum(row["epochs_reused"] for row in rows)
+def _reuse_line(found: "Reuse") -> str:
+    twice = f" {found.excess} were trained though another trial has them." if found.excess else ""
     return (
-        f"{reused} of {run} epochs were reused from other trials: {spent:.1f} s of training "
-        f"in place of {alone:.1f} s."
+        f"{found.reused} of {found.epochs} epochs were reused from other trials: "
+        f"{found.seconds:.1f} s of training in place of {found.seconds_without:.1f} s.{twice}"
     )
 
 
@@ -243,6 +243,7 @@ def _described(study: "Study", rows: "Sequence[TrialRow]", best: int) -> dict[st
 
     from tuner.answers.export import json_cell
     from tuner.answers.factors import factors
+    from tuner.answers.reuse import reuse
     from tuner.answers.rows import ranked
 
     leaders = ranked(rows, study.spec)[:best]
@@ -253,11 +254,6 @@ def _described(study: "Study", rows: "Sequence[TrialRow]", best: int) -> dict[st
         "metric": study.spec.search.metric,
         "at": study.spec.search.at,
         "best": [{name: json_cell(cell) for name, cell in row.cells.items()} for row in leaders],
-        "time": {
-            "epochs_run": sum(row["epochs_run"] for row in rows),
-            "epochs_reused": sum(row["epochs_reused"] for row in rows),
-            "seconds": sum(row["seconds"] for row in rows),
-            "seconds_without_reuse": sum(row.seconds_alone for row in rows),
-        },
+        "time": asdict(reuse(rows, study.spec)),
         "factors": [asdict(factor) for factor in factors(rows, study.spec)],
     }

@@ -84,6 +84,8 @@ class Overview:
     epochs_reused: int
     seconds_trained: float
     eta_seconds: float | None
+    adopted: tuple[int, ...]
+    """Numbers of the trials that changed hands, or were begun again."""
 
 
 def overview(connection: sa.Connection, known: Study) -> Overview:
@@ -108,6 +110,7 @@ def overview(connection: sa.Connection, known: Study) -> Overview:
         epochs_reused=reused,
         seconds_trained=seconds,
         eta_seconds=_eta(counts, lines, seconds),
+        adopted=_adopted(connection, known),
     )
 
 
@@ -212,6 +215,16 @@ def _training(connection: sa.Connection, known: Study) -> tuple[int, int, float]
         .where(trial.c.study_id == known.study_id)
     ).one()
     return int(row[0]), int(row[1]), float(row[2])
+
+
+def _adopted(connection: sa.Connection, known: Study) -> tuple[int, ...]:
+    rows = connection.execute(
+        sa.select(trial.c.number)
+        .select_from(trial.join(lease))
+        .where(trial.c.study_id == known.study_id, lease.c.token > 1)
+        .order_by(trial.c.number)
+    )
+    return tuple(rows.scalars())
 
 
 def _best(connection: sa.Connection, known: Study) -> Best | None:

@@ -44,6 +44,7 @@ class Link:
         self._leaving = 0
         self._serial = 0
         self._alive_sent = 0.0
+        self._sending = threading.Lock()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def next(self) -> Message:
@@ -55,8 +56,9 @@ class Link:
         self._serial = serial
 
     def report(self, kind: str, body: dict[str, Any], arrays: list[Any] | None = None) -> None:
-        """Send something about the current trial."""
-        send(self._channel, Message(kind, {"serial": self._serial, **body}, arrays or []))
+        """Send something about the current trial; checkpoints are reported by another thread."""
+        with self._sending:
+            send(self._channel, Message(kind, {"serial": self._serial, **body}, arrays or []))
 
     @property
     def leaving(self) -> bool:
@@ -110,7 +112,7 @@ def main(arguments: list[str]) -> int:
         )
 
     bench: Workbench | None = None
-    saver = _open_saver(settings["checkpoints"])
+    saver = _open_saver(link, settings["checkpoints"])
     while True:
         command = link.next()
         if command.kind == "quit":
@@ -167,13 +169,13 @@ def _plan(body: dict[str, Any]) -> "Plan":
     return Plan.read(body["plan"])
 
 
-def _open_saver(location: str | None) -> "Saver | None":
+def _open_saver(link: Link, location: str | None) -> "Saver | None":
     if location is None:
         return None
     from tuner.train.checkpoints.saver import Saver
 
     try:
-        return Saver(location)
+        return Saver(location, lambda epoch: link.report("saved", {"epoch": epoch}))
     except TunerError as error:
         # A place that cannot be used costs checkpoints, never a training.
         print(f"No checkpoints: {error}", file=sys.stderr, flush=True)  # noqa: T201

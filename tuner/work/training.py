@@ -50,6 +50,7 @@ class HeldTrial:
         self._error: str | None = None
         self._epochs: list[Epoch] = []
         self._left = False
+        self._saved = 0
         self._stored = time.monotonic()
         self._since: float | None = None
         self._memory_looked = 0.0
@@ -119,6 +120,8 @@ class HeldTrial:
         elif message.kind == "setup":
             self._setup = Setup(**body["setup"])
             self._tell_resumed(int(body.get("resumed", 0)))
+        elif message.kind == "saved":
+            self._saved = int(body["epoch"])
         elif message.kind == "left":
             self._left = True
         elif message.kind == "result":
@@ -135,7 +138,14 @@ class HeldTrial:
             text = f"at epoch {epochs}, from a checkpoint{whose}"
             self._watch.patiently(lambda: self._watch.ledger.tell(self._lease, "resumed", text))
 
+    def _tell_saved(self) -> None:
+        """Note the newest checkpoint; of several since the last time, the others do not matter."""
+        if self._saved:
+            text, self._saved = f"at epoch {self._saved}", 0
+            self._watch.patiently(lambda: self._watch.ledger.tell(self._lease, "checkpoint", text))
+
     def _record(self) -> Ending | None:
+        self._tell_saved()
         epochs, self._epochs = self._epochs, []
         self._stored = time.monotonic()
         answer = self._watch.patiently(lambda: self._watch.ledger.record(self._lease, epochs))

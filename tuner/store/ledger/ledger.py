@@ -84,7 +84,7 @@ class Ledger:
         """Add a line to the trial's history, once a lease; whoever lost it says nothing."""
         with self._transaction() as transaction:
             transaction.hold(lease)
-            if not transaction.told(kind, lease.trial_id):
+            if not transaction.told(kind, text, lease.trial_id):
                 transaction.tell(kind, text, lease.trial_id)
 
     def keep_output(self, lease: Lease, text: str) -> None:

@@ -47,13 +47,14 @@ class Transaction:
             raise LeaseLostError(f"trial {held.number} was given back")
         return str(row.state)
 
-    def told(self, kind: str, trial_id: int) -> bool:
-        """Tell whether the history has a line of this kind since the trial was last claimed."""
+    def told(self, kind: str, text: str, trial_id: int) -> bool:
+        """Tell whether the history has this very line since the trial was last claimed."""
         claimed = sa.select(lease.c.claimed).where(lease.c.trial_id == trial_id)
         found = self.connection.execute(
             sa.select(event.c.event_id).where(
                 event.c.trial_id == trial_id,
                 event.c.kind == kind,
+                event.c.text == text,
                 event.c.happened >= claimed.scalar_subquery(),
             )
         )

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -52,19 +52,22 @@ class Plan:
 class Saver:
     """Stores states of one trial after another in one tree."""
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, saved: Callable[[int], None] = lambda _: None) -> None:
+        """`saved` is called with the epoch of each state that was stored, on another thread."""
+        self._saved_epoch = saved
         self._tree = Tree(location)
         self._writer = Writer(self._tree, self._written)
         self._lock = threading.Lock()
         self._plan = Plan({})
+        self._path: list[str] = []
         self._stored: dict[str, int] = {}
         """Keys of this trial that were stored and may be removed, with their epochs."""
 
     def begin(self, bench: Workbench, run: Run, job: Job, plan: Plan) -> int:
         """Restore the longest stored prefix of the trial's path; return how long it is."""
-        self._base, self._path = bench.base(job), bench.path(job)
+        self._base, path = bench.base(job), bench.path(job)
         with self._lock:
-            self._plan, self._stored = plan, {}
+            self._path, self._plan, self._stored = path, plan, {}
         self._saved = time.monotonic()
         self._last = 0
         self._await(self._path[plan.expected - 1 :] if plan.expected else [])
@@ -137,4 +140,7 @@ class Saver:
             passed = [key for key, epoch in self._stored.items() if epoch < written.epoch]
             for key in passed:
                 del self._stored[key]
+            current = written.key in self._path
+        if current:
+            self._saved_epoch(written.epoch)
         self._tree.remove(passed)

@@ -1,0 +1,41 @@
+"""What sharing first epochs saved, and what was trained twice all the same."""
+
+from dataclasses import replace
+
+from tests.store.specs import DATASET, SETUP, Bench, claim_trial, make_curve, make_result, make_spec
+from tuner.answers.reuse import reuse
+from tuner.answers.rows import trial_rows
+from tuner.spec.space import Choice
+from tuner.store.database import Database
+
+
+def launch(database: Database, reused: int) -> Bench:
+    """Train 2 and then 4 epochs of one setting, of which the second took over so many."""
+    bench = Bench.launch(database, make_spec(dimensions=(Choice("epochs", (2, 4)),)))
+    worker = bench.worker()
+    for epochs in (2, 4):
+        held = claim_trial(worker)
+        curve = make_curve(*(0.5 for _ in range(epochs)))
+        if epochs == 4:
+            curve = [replace(one, reused=one.epoch <= reused) for one in curve]
+        worker.record(held, curve)
+        worker.complete(held, SETUP, DATASET, make_result(curve))
+    return bench
+
+
+def test_reuse_is_summed_in_epochs_and_seconds(database: Database) -> None:
+    """Epochs taken over cost nothing, and are counted as they would have been."""
+    bench = launch(database, reused=2)
+    with bench.database.transaction() as connection:
+        found = reuse(trial_rows(connection, bench.study), bench.study.spec)
+    assert (found.epochs, found.reused, found.excess) == (6, 2, 0)
+    assert round(found.seconds, 9) == 0.04
+    assert round(found.seconds_without, 9) == 0.06
+
+
+def test_what_was_trained_twice_is_counted(database: Database) -> None:
+    """Epochs that an earlier trial has, and that were trained again, are the excess."""
+    bench = launch(database, reused=0)
+    with bench.database.transaction() as connection:
+        found = reuse(trial_rows(connection, bench.study), bench.study.spec)
+    assert (found.reused, found.excess) == (0, 2)
