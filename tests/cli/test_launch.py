@@ -62,6 +62,19 @@ def test_second_launch_trains_nothing(project: Project) -> None:
     assert "By lr" in out
 
 
+def test_a_path_may_hold_an_at_sign(project: Project) -> None:
+    """Only a name with a version is a stored study; a path is a file, whatever is in it."""
+    folder = project.folder / "me@home"
+    folder.mkdir()
+    (folder / "small.toml").write_text(project.write_study("small").read_text())
+    out = project.run("launch", "--study", "me@home/small.toml", "--workers", "1")
+    assert "All 4 trials" in out
+    again = project.run("launch", "--study", "small@1")
+    assert "small is complete: 4 trials" in again
+    refused = project.run("launch", "--study", "small@1", "--set", "epochs=9", code=2)
+    assert "stored version" in refused
+
+
 def test_launch_tells_all_faults_and_creates_nothing(project: Project) -> None:
     """A malformed file exits with 2, names each fault, and leaves no study."""
     project.write_study("bad", STUDY.replace("lr = [", "lrr = [").replace("epochs = 3", "epochs=0"))

@@ -76,7 +76,7 @@ def launch(
     or seeds extend it. Ctrl-C once lets every worker finish its epoch and gives
     the trials back; twice stops at once. Nothing recorded is lost either way.
     """
-    stored = "@" in study
+    stored = "@" in study and not study.endswith(".toml")
     if stored and (overrides or new_version or epochs_to):
         raise UserError(f"{study} is a stored version: it goes on as it is. Change its file.")
     spec = None if stored else options.load_spec(study, overrides, objective_folders)
