@@ -4,6 +4,7 @@
 Everything here is frozen and can be written as JSON, arrays apart.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -35,6 +36,8 @@ METRICS: Mapping[str, Literal["minimize", "maximize"]] = {
     "val_acc": "maximize",
     "val_auc": "maximize",
     "val_balanced_acc": "maximize",
+    "val_sensitivity": "maximize",
+    "val_specificity": "maximize",
 }
 """What a study may be judged by: validation figures only, with their direction."""
 
@@ -58,7 +61,15 @@ class Epoch:
     lr: float
     """The learning rate at the epoch's first step."""
     seconds: float
+    """Of the whole epoch: training and validation."""
     reused: bool = False
+    val_sensitivity: float = math.nan
+    """Share of class 1 that is found; with more than two classes the mean over all, one against
+    the rest. NaN where a class is missing."""
+    val_specificity: float = math.nan
+    """Share of class 0 that is left alone; with more than two classes the mean as above."""
+    val_seconds: float = math.nan
+    """The part of `seconds` that validation took."""
 
     def figure(self, metric: str) -> float:
         """Return the figure named by a key of METRICS."""
@@ -77,6 +88,14 @@ class Figures:
     val_acc: float
     test_loss: float | None = None
     test_acc: float | None = None
+    val_auc: float | None = None
+    val_balanced_acc: float | None = None
+    val_sensitivity: float | None = None
+    val_specificity: float | None = None
+    test_auc: float | None = None
+    test_balanced_acc: float | None = None
+    test_sensitivity: float | None = None
+    test_specificity: float | None = None
 
     @property
     def gap(self) -> float | None:

@@ -224,7 +224,7 @@ MALFORMED = {
     "tiny step": (space("lr = { low = 1, high = 2, step = 1e-300 }"), ["at most 100,000"]),
     "range of a choice": (
         space("loss = { low = 0, high = 1 }"),
-        ["space.loss: loss has no range, it is one of bce, ce; list the values"],
+        ["space.loss: loss has no range, it is one of bce, ce, focal; list the values"],
     ),
     "range of a bool": (space("batch_norm = { low = 0, high = 1 }"), ["has no range"]),
     "fraction of a block": (

@@ -87,6 +87,9 @@ def make_epoch(number: int, val_loss: float = 0.5, **figures: float) -> Epoch:
         "val_balanced_acc": 0.8,
         "lr": 1e-3,
         "seconds": 0.01,
+        "val_sensitivity": 0.7,
+        "val_specificity": 0.9,
+        "val_seconds": 0.002,
     }
     return Epoch(number, val_loss=val_loss, **{**plain, **figures})  # type: ignore[arg-type]
 

@@ -1,5 +1,6 @@
 """The schema: made once, by whoever comes first, and never by two at a time."""
 
+import math
 import subprocess
 import sys
 import uuid
@@ -15,7 +16,7 @@ from tuner.settings import Settings, worker_environment
 from tuner.store import schema
 from tuner.store.address import Address
 from tuner.store.database import Database
-from tuner.store.tables import REVISION, SCHEMA, metadata
+from tuner.store.tables import REVISION, SCHEMA, epoch, metadata, outcome
 
 
 @pytest.fixture
@@ -170,3 +171,58 @@ def test_a_creation_that_breaks_leaves_no_half_schema(
     monkeypatch.undo()
     schema.ensure(empty)
     assert "tuner.lease" in tables_of(empty)
+
+
+def test_an_older_database_is_migrated_with_its_rows(empty: Database) -> None:
+    """Trials stored under the first schema stay; what was not measured then reads as unknown."""
+    migrate_to(empty, "0001")
+    with empty.transaction() as connection:
+        for statement in FIRST_SCHEMA_ROWS:
+            connection.execute(sa.text(statement))
+    schema.ensure(empty)
+    with empty.transaction() as connection:
+        row = connection.execute(sa.select(epoch)).one()
+        assert (row.val_acc, math.isnan(row.val_seconds)) == (0.8, True)
+        ended = connection.execute(sa.select(outcome)).one()
+        assert (ended.best_val_acc, ended.best_test_auc) == (0.8, None)
+
+
+FIRST_SCHEMA_ROWS = (
+    (
+        "INSERT INTO tuner.study (study_id, name, version, spec, fingerprint, state, provenance) "
+        "VALUES (1, 's', 1, '{}', 'f', 'open', '{}')"
+    ),
+    (
+        "INSERT INTO tuner.trial (trial_id, study_id, number, configuration, seed, chosen) "
+        "VALUES (1, 1, 0, 0, 0, '{}')"
+    ),
+    (
+        "INSERT INTO tuner.epoch (trial_id, epoch, token, train_loss, train_nll, train_acc, val_loss, "
+        "val_acc, val_auc, val_balanced_acc, lr, seconds, reused) "
+        "VALUES (1, 1, 1, 1, 1, 0.7, 1, 0.8, 0.9, 0.8, 0.1, 1, false)"
+    ),
+    (
+        "INSERT INTO tuner.outcome (trial_id, state, token, best_epoch, best_val_acc) "
+        "VALUES (1, 'COMPLETE', 1, 1, 0.8)"
+    ),
+)
+
+
+def migrate_to(database: Database, revision: str) -> None:
+    """Bring an empty database to an older schema of ours."""
+    from alembic import command
+    from alembic.config import Config
+
+    from tuner.store.optuna_storage import create_tables
+
+    create_tables(database)
+    with database.transaction() as connection:
+        connection.execute(sa.text(f"CREATE SCHEMA {SCHEMA}"))
+        config = Config()
+        config.set_main_option("script_location", str(schema.MIGRATIONS))
+        config.attributes.update(
+            connection=connection,
+            version_table=schema.VERSION_TABLE,
+            version_table_schema=SCHEMA,
+        )
+        command.upgrade(config, revision)

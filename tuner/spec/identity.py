@@ -12,7 +12,7 @@ from typing import Any
 
 from tuner.records import Value
 from tuner.spec.space import Choice, Dimension, When
-from tuner.spec.study import Spec
+from tuner.spec.study import Replicates, Spec
 
 HARMLESS = (
     "study.question",
@@ -80,7 +80,7 @@ def canonical(spec: Spec) -> dict[str, Any]:
             "sampler_options": _values(search.sampler_options),
             "pruner_options": _values(search.pruner_options),
         },
-        "replicates": {"seeds": replicates.seeds, "of": replicates.of, "top": replicates.top},
+        "replicates": _replicates(replicates),
         "space": {dimension.name: _dimension(dimension) for dimension in spec.space.dimensions},
         "fixed": _values(spec.fixed),
         "data": _values(spec.data),
@@ -129,6 +129,12 @@ def _extends(stored: Spec, given: Spec, changes: tuple[Change, ...]) -> bool:
         and given.configurations >= stored.configurations
         and given.replicates.seeds >= stored.replicates.seeds
     )
+
+
+def _replicates(replicates: Replicates) -> dict[str, Any]:
+    form = {"seeds": replicates.seeds, "of": replicates.of, "top": replicates.top}
+    # Left out where it is 1, so that studies stored before there were splits stay themselves.
+    return form if replicates.splits == 1 else {**form, "splits": replicates.splits}
 
 
 def _dimension(dimension: Dimension) -> dict[str, Any]:

@@ -94,7 +94,31 @@ def by_name(parameters: Iterable[Parameter]) -> dict[str, Parameter]:
 
 SHARED: Mapping[str, Parameter] = by_name(
     [
-        Parameter("loss", "choice", "ce", "the loss that is trained on", choices=("bce", "ce")),
+        Parameter(
+            "loss",
+            "choice",
+            "ce",
+            "the loss that is trained on: bce (one output, two classes), ce, or focal",
+            choices=("bce", "ce", "focal"),
+        ),
+        Parameter(
+            "focal_gamma", "float", 2.0, "how much focal discounts sure images", low=0.0, high=20.0
+        ),
+        Parameter(
+            "label_smoothing",
+            "float",
+            0.0,
+            "share of each label that is spread evenly over all classes",
+            low=0.0,
+            high=0.99,
+        ),
+        Parameter(
+            "class_weights",
+            "choice",
+            "none",
+            "balanced weighs an image by one over its class's share of the training images",
+            choices=("none", "balanced"),
+        ),
         Parameter(
             "optimizer",
             "choice",
@@ -111,17 +135,31 @@ SHARED: Mapping[str, Parameter] = by_name(
             "choice",
             "constant",
             "how the learning rate moves over the epochs",
-            choices=("constant", "step", "cosine", "exponential"),
+            choices=("constant", "step", "cosine", "exponential", "onecycle", "plateau"),
         ),
         Parameter("step_size", "int", 10, "epochs between two drops of the step schedule", low=1),
         Parameter(
             "decay",
             "float",
             0.0,
-            "factor of each drop (step) or of each epoch (exponential); "
-            "0 means the usual one, 0.1 for step and 0.95 for exponential",
+            "factor of each drop (step, plateau) or of each epoch (exponential); "
+            "0 means the usual one, 0.1 for step and plateau and 0.95 for exponential",
             low=0.0,
             high=1.0,
+        ),
+        Parameter(
+            "warmup_epochs",
+            "int",
+            0,
+            "epochs over which the rate first climbs, step by step, to the schedule's",
+            low=0,
+        ),
+        Parameter(
+            "plateau_patience",
+            "int",
+            5,
+            "epochs without a lower validation loss before plateau drops the rate",
+            low=1,
         ),
         Parameter("batch_size", "int", 32, "images a step", low=1, high=65536),
         Parameter("epochs", "int", 30, "passes over the training images", low=1, high=100_000),
@@ -131,6 +169,21 @@ SHARED: Mapping[str, Parameter] = by_name(
             0,
             "stop after so many epochs without a better validation figure; 0 never stops early",
             low=0,
+        ),
+        Parameter(
+            "augment",
+            "float",
+            0.0,
+            "strength of random changes of the training images, from 0 (none) to 1",
+            low=0.0,
+            high=1.0,
+        ),
+        Parameter(
+            "precision",
+            "choice",
+            "auto",
+            "arithmetic of the network: fp32, bf16, or auto, what suits device and network",
+            choices=("auto", "fp32", "bf16"),
         ),
     ]
 )

@@ -25,6 +25,7 @@ def check_plan(plan: Plan, faults: Faults) -> None:
     """Note whatever does not fit together; parts that have faults of their own are left out."""
     if plan.replicates is not None:
         _check_top(plan.replicates, faults)
+        _check_splits(plan.replicates, faults)
     grid = _check_grid(plan, faults)
     if plan.budget is not None and plan.replicates is not None:
         _check_budget(plan.budget, plan.replicates, grid, faults)
@@ -39,6 +40,12 @@ def _check_top(replicates: Replicates, faults: Faults) -> None:
         faults.add(("replicates", "top"), 'missing; of = "top" needs how many to replicate')
     if replicates.seeds < 2:
         faults.add(("replicates", "seeds"), f'of = "top" needs 2 or more, got {replicates.seeds}')
+
+
+def _check_splits(replicates: Replicates, faults: Faults) -> None:
+    if replicates.splits > replicates.seeds:
+        words = f"{replicates.splits} divisions need as many seeds, got {replicates.seeds}"
+        faults.add(("replicates", "splits"), words)
 
 
 def _check_grid(plan: Plan, faults: Faults) -> int | None:

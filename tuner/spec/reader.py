@@ -28,7 +28,16 @@ from tuner.spec.sections import (
     StudySection,
 )
 from tuner.spec.space import Dimension, Space
-from tuner.spec.study import DATA, Budget, Checkpoints, Limits, Replicates, Search, Spec
+from tuner.spec.study import (
+    DATA,
+    SPLIT_SEED,
+    Budget,
+    Checkpoints,
+    Limits,
+    Replicates,
+    Search,
+    Spec,
+)
 from tuner.spec.values import ValueReader, defaults
 
 Declared = Callable[[str, Path], Declarations]
@@ -71,6 +80,7 @@ class Reader:
         fixed = values.read("fixed", self._table("fixed"))
         data = values.read("data", self._table("data"))
         check_plan(plan, self.faults)
+        self._check_splits(plan.replicates, known)
         if self.faults:
             return None
         assert study is not None
@@ -168,7 +178,17 @@ class Reader:
         section = self._section("replicates", ReplicatesSection)
         if section is None:
             return None
-        return Replicates(section.seeds, section.of, section.top)
+        return Replicates(section.seeds, section.of, section.top, section.splits)
+
+    def _check_splits(self, replicates: Replicates | None, known: Declarations | None) -> None:
+        """Refuse divisions that the objective cannot make, or that the space chooses as well."""
+        if replicates is None or known is None or replicates.splits == 1:
+            return
+        path = ("replicates", "splits")
+        if SPLIT_SEED not in known.data:
+            self.faults.add(path, f"the objective divides its data in one way: no {SPLIT_SEED}")
+        if DATA + SPLIT_SEED in self._keys("space"):
+            self.faults.add(path, f"{DATA}{SPLIT_SEED} varies in [space] already; leave one out")
 
     def _search(self) -> Search | None:
         section = self._section("search", SearchSection)

@@ -213,6 +213,15 @@ class ReplicatesSection(Section):
         Field(description='"all", or "top": explore first, then replicate the contenders.'),
         Expects('"all" or "top"'),
     ] = "all"
+    splits: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10_000,
+            description="Divisions into training and validation that the seeds go through.",
+        ),
+        Expects("a whole number from 1 to 10,000"),
+    ] = 1
     top: Annotated[
         Annotated[int, Field(ge=1, le=1_000_000)] | None,
         Field(description='How many contenders are replicated, with of = "top".'),

@@ -19,6 +19,12 @@ FORMAT = 1
 DATA = "data."
 """What a dimension is called that varies a key of [data]."""
 
+SPLIT_SEED = "split_seed"
+"""The key of [data] that chooses one division into training and validation."""
+
+WEIGHTS = "weights"
+"""The parameter that names a file, relative to the study file as the data's path is."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -70,6 +76,8 @@ class Replicates:
     seeds: int = 1
     of: Literal["all", "top"] = "all"
     top: int | None = None
+    splits: int = 1
+    """How many divisions into training and validation the seeds go through, one after another."""
 
     @property
     def extra(self) -> int:
@@ -150,8 +158,8 @@ class Spec:
         parameters = {name: value for name, value in chosen.items() if not _is_data(name)}
         return Job(
             objective=self.objective,
-            parameters={**self.defaults, **self.fixed, **parameters},
-            data=self._located({**self.data_defaults, **self.data, **varied_data}),
+            parameters=self._resolve({**self.defaults, **self.fixed, **parameters}, WEIGHTS),
+            data=self._located({**self.data_defaults, **self.data, **varied_data}, seed),
             seed=seed,
             metric=self.search.metric,
         )
@@ -177,11 +185,17 @@ class Spec:
                 f"other than tuner. Launch it again under another name. ({error})"
             ) from None
 
-    def _located(self, data: dict[str, Value]) -> dict[str, Value]:
-        path = data.get("path")
+    def _located(self, data: dict[str, Value], seed: int) -> dict[str, Value]:
+        if self.replicates.splits > 1:
+            data[SPLIT_SEED] = int(data[SPLIT_SEED]) + seed % self.replicates.splits
+        return self._resolve(data, "path")
+
+    def _resolve(self, values: dict[str, Value], name: str) -> dict[str, Value]:
+        """Make a path absolute that is written relative to the study file."""
+        path = values.get(name)
         if isinstance(path, str) and path and "://" not in path:
-            data["path"] = str(Path(self.folder, path))
-        return data
+            values[name] = str(Path(self.folder, path))
+        return values
 
 
 def _is_data(name: str) -> bool:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 SCHEMA = "tuner"
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration; the schema this program reads and writes."""
 metadata = MetaData(schema=SCHEMA)
 
@@ -118,6 +118,11 @@ epoch = Table(
     Column("seconds", Double, nullable=False),
     Column("reused", Boolean, nullable=False),
     _moment("recorded", required=True),
+    # Not measured before the second migration.
+    *(
+        Column(name, Double, nullable=False, server_default=text("'NaN'"))
+        for name in ("val_sensitivity", "val_specificity", "val_seconds")
+    ),
 )
 
 decision = Table(
@@ -159,6 +164,12 @@ outcome = Table(
     *_figures("last_"),
     Column("setup", JSONB),
     _moment("ended", required=True),
+    *(
+        Column(f"{moment}_{split}_{figure}", Double)
+        for moment in ("best", "last")
+        for split in ("val", "test")
+        for figure in ("auc", "balanced_acc", "sensitivity", "specificity")
+    ),
 )
 
 dataset = Table(
@@ -196,6 +207,16 @@ output = Table(
     Column("worker_id", BigInteger, nullable=False),
     Column("text", Text, nullable=False),
     _moment("stored", required=True),
+)
+
+check = Table(
+    "check",
+    metadata,
+    Column("check_id", BigInteger, Identity(), primary_key=True),
+    Column("study_id", ForeignKey(study.c.study_id, ondelete="CASCADE"), nullable=False),
+    Column("body", JSONB, nullable=False),
+    _moment("made", required=True),
+    Index("check_by_study", "study_id", "check_id"),
 )
 
 event = Table(

@@ -54,6 +54,8 @@ class Split:
     images: Images
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
+    patients: tuple[str, ...] = ()
+    """Whom each image is of, where the source knows; empty where it does not."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,9 @@ class Data:
     classes: tuple[str, ...]
     fingerprint: str
     """Hash of the content: equal data have equal fingerprints, wherever they lie."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the data were read, each a sentence: images left out,
+    a window that was applied, a split that was made, a test set that is missing."""
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,16 @@ def _storable(reason: str) -> str:
 
 def _of_epoch(one: Epoch) -> Figures:
     return Figures(
-        one.epoch, one.train_loss, one.train_nll, one.train_acc, one.val_loss, one.val_acc
+        epoch=one.epoch,
+        train_loss=one.train_loss,
+        train_nll=one.train_nll,
+        train_acc=one.train_acc,
+        val_loss=one.val_loss,
+        val_acc=one.val_acc,
+        val_auc=one.val_auc,
+        val_balanced_acc=one.val_balanced_acc,
+        val_sensitivity=one.val_sensitivity,
+        val_specificity=one.val_specificity,
     )
 
 
