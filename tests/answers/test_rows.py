@@ -1,9 +1,23 @@
 """Rows of trials and epochs, and the table by factor, from a real study."""
 
-import pytest
+import math
+from dataclasses import replace
 
-from tests.store.specs import SETUP, Bench, claim_trial, finish, make_epoch, make_spec
-from tuner.answers.factors import factors
+import pytest
+from scipy.stats import linregress
+
+from tests.store.specs import (
+    DATASET,
+    SETUP,
+    Bench,
+    claim_trial,
+    finish,
+    make_epoch,
+    make_result,
+    make_spec,
+)
+from tuner.answers.factors import VIEWS, factors
+from tuner.answers.further import COLUMNS
 from tuner.answers.rows import (
     EPOCH_COLUMNS,
     TrialRow,
@@ -23,10 +37,10 @@ def bench(database: Database) -> Bench:
     return Bench.launch(database, make_spec(dimensions=dimensions, seeds=2))
 
 
-def read(bench: Bench) -> list[TrialRow]:
+def read(bench: Bench, *, further: bool = False) -> list[TrialRow]:
     """Read the study's rows."""
     with bench.database.transaction() as connection:
-        return trial_rows(connection, bench.study)
+        return trial_rows(connection, bench.study, further=further)
 
 
 def test_columns_come_in_the_documented_order(bench: Bench) -> None:
@@ -121,3 +135,51 @@ def test_factor_levels_count_what_their_means_lack(bench: Bench) -> None:
     worker.prune(held, SETUP, "median at epoch 1")
     adam = factors(read(bench), bench.study.spec)[0].levels[0]
     assert (adam.trials, adam.complete, adam.pruned, adam.survivors_only) == (2, 1, 1, True)
+
+
+def test_further_cells_are_what_training_measured(bench: Bench) -> None:
+    """Class figures at both moments, the two parts of the time, unknown where unmeasured."""
+    worker = bench.worker()
+    held = claim_trial(worker)
+    curve = [make_epoch(1, 0.5), make_epoch(2, 0.4)]
+    worker.record(held, curve)
+    result = make_result(curve)
+    best = replace(result.best, test_auc=0.91, test_sensitivity=0.6, val_specificity=math.nan)
+    worker.complete(held, SETUP, DATASET, replace(result, best=best))
+    (row,) = read(bench, further=True)
+    assert (row["test_auc"], row["test_sensitivity"]) == (0.91, 0.6)
+    assert (row["val_specificity"], row["last_test_auc"]) == (None, None)
+    assert row["val_seconds"] == pytest.approx(2 * 0.002)
+    assert row["train_seconds"] == pytest.approx(2 * 0.008)
+    assert row["seconds_per_epoch"] == pytest.approx(0.01)
+    assert set(row.further) == set(COLUMNS)
+
+
+def test_late_slopes_are_lines_through_the_last_epochs(bench: Bench) -> None:
+    """Ordinary least squares over the last 40 %: of ten epochs, the last four."""
+    losses = [9.0, 8.0, 1.0, 5.0, 3.0, 2.0, 0.50, 0.40, 0.45, 0.20]
+    worker = bench.worker()
+    finish(worker, claim_trial(worker), *losses)
+    finish(worker, claim_trial(worker), 0.5, 0.4, 0.3, 0.2)
+    long, short = read(bench, further=True)
+    expected = linregress([7, 8, 9, 10], losses[6:]).slope
+    assert long["late_val_slope"] == pytest.approx(expected, abs=1e-12)
+    assert long["late_train_slope"] == 0.0
+    assert short["late_val_slope"] is None
+
+
+@pytest.mark.parametrize("at", ["best", "last"])
+def test_every_view_has_its_figures(database: Database, at: str) -> None:
+    """Each view by factor shows its columns, at the moment that the study is judged by."""
+    bench = Bench.launch(database, make_spec(seeds=2, at=at))
+    worker = bench.worker()
+    for _ in range(6):
+        finish(worker, claim_trial(worker), 0.5, 0.1, *[0.6] * 8)
+    rows = read(bench, further=True)
+    for view in VIEWS.values():
+        (rate,) = factors(rows, bench.study.spec, view)
+        assert set(rate.levels[0].means) == set(view)
+    slope = factors(rows, bench.study.spec, VIEWS["slope"])[0].levels[0].means
+    value = slope["val_loss"]
+    assert value is not None
+    assert value.value == pytest.approx(0.1 if at == "best" else 0.6)

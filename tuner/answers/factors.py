@@ -5,15 +5,28 @@ counts seeds, not trials: the cells of one seed share its split and its draws.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tuner.answers.further import COSTS, SLOPES
 from tuner.answers.intervals import Mean, mean_over_seeds
 from tuner.answers.rows import TrialRow
 from tuner.records import Value
 from tuner.spec.study import Spec
 
 SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
+
+VIEWS: Mapping[str, tuple[str, ...]] = {
+    "figures": SHOWN,
+    "classes": ("test_auc", "test_balanced_acc", "test_sensitivity", "test_specificity"),
+    "cost": ("parameter_count", *COSTS),
+    "slope": ("val_loss", *SLOPES),
+}
+"""Which figures a table by factor shows, by what a person wants to see."""
+
+
+WHOLE = frozenset({"parameter_count", *COSTS, *SLOPES})
+"""Figures of a whole trial, the same for its best and its last epoch."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +58,19 @@ class Factor:
 def factors(rows: Sequence[TrialRow], spec: Spec, figures: Sequence[str] = SHOWN) -> list[Factor]:
     """Return every varied parameter whose levels are few enough to be compared."""
     prefix = "" if spec.search.at == "best" else "last_"
+    columns = {name: name if name in WHOLE else prefix + name for name in figures}
     found = []
     for name in spec.varied:
         groups: dict[Value | None, list[TrialRow]] = defaultdict(list)
         for row in rows:
             groups[row[name]].append(row)
         if len(groups) <= max(12, len(rows) // 3):
-            levels = [_level(level, group, figures, prefix) for level, group in groups.items()]
+            levels = [_level(level, group, columns) for level, group in groups.items()]
             found.append(Factor(name, tuple(levels)))
     return found
 
 
-def _level(
-    level: Value | None, rows: Sequence[TrialRow], figures: Sequence[str], prefix: str
-) -> Level:
+def _level(level: Value | None, rows: Sequence[TrialRow], columns: Mapping[str, str]) -> Level:
     states = [row["state"] for row in rows]
     return Level(
         level=level,
@@ -66,7 +78,7 @@ def _level(
         complete=states.count("COMPLETE"),
         pruned=states.count("PRUNED"),
         failed=states.count("FAILED"),
-        means={name: _over_seeds(rows, prefix + name) for name in figures},
+        means={name: _over_seeds(rows, column) for name, column in columns.items()},
     )
 
 

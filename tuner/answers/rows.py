@@ -1,11 +1,12 @@
 """The rows that every table and export is made of: one a trial, one an epoch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
+from tuner.answers.further import further_cells
 from tuner.records import METRICS
 from tuner.spec.study import Spec
 from tuner.store.studies import Study
@@ -53,10 +54,12 @@ class TrialRow:
     value: float | None
     seconds_alone: float = 0.0
     """What training would have taken without reuse; `seconds` is what it took."""
+    further: Mapping[str, Any] = field(default_factory=dict)
+    """The cells of `answers.further`, where they were asked for."""
 
     def __getitem__(self, column: str) -> Any:
         """Return one cell."""
-        return self.cells[column]
+        return self.cells[column] if column in self.cells else self.further[column]
 
     @property
     def complete(self) -> bool:
@@ -71,9 +74,11 @@ def trial_columns(spec: Spec) -> tuple[str, ...]:
     return (*LEADING, *parameters, "best_epoch", *FIGURES, *last, *TRAILING)
 
 
-def trial_rows(connection: sa.Connection, study: Study) -> list[TrialRow]:
+def trial_rows(connection: sa.Connection, study: Study, *, further: bool = False) -> list[TrialRow]:
     """Return one row for every trial of the study, in the order of their numbers."""
-    return [_trial_row(study.spec, row) for row in connection.execute(_trial_query(study))]
+    more = further_cells(connection, study) if further else {}
+    rows = connection.execute(_trial_query(study))
+    return [_trial_row(study.spec, row, more.get(row.tuner_trial_number, {})) for row in rows]
 
 
 def ranked(rows: Sequence[TrialRow], spec: Spec) -> list[TrialRow]:
@@ -135,7 +140,7 @@ def _trial_query(study: Study) -> sa.Select[Any]:
     )
 
 
-def _trial_row(spec: Spec, row: Any) -> TrialRow:
+def _trial_row(spec: Spec, row: Any, further: Mapping[str, Any]) -> TrialRow:
     setup = row.tuner_outcome_setup or {}
     cells: dict[str, Any] = {
         "trial": row.tuner_trial_number,
@@ -160,7 +165,7 @@ def _trial_row(spec: Spec, row: Any) -> TrialRow:
         "started": row.tuner_trial_created,
         "ended": row.tuner_outcome_ended,
     }
-    return TrialRow(cells, row.value, row.curves_seconds_alone or 0.0)
+    return TrialRow(cells, row.value, row.curves_seconds_alone or 0.0, further)
 
 
 def _figures(row: Any, stored: str, shown: str) -> dict[str, Any]:

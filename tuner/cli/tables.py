@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from tuner.store.studies import Study
 
 SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
+SHOWS = ("figures", "classes", "cost", "slope")
 
 
-@click.command(epilog="\b\nExample:\n  tuner table lr_sched --best 5")
+@click.command(
+    epilog="\b\nExample:\n  tuner table lr_sched --best 5\n  tuner table ann_vs_cnn --show cost"
+)
 @click.argument("study")
 @click.option(
     "--best",
@@ -33,24 +36,33 @@ SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
     metavar="K",
     help="How many trials the leaderboard shows.",
 )
+@click.option(
+    "--show",
+    type=click.Choice(SHOWS),
+    default="figures",
+    show_default=True,
+    help="By factor: losses and accuracies; figures for unequal classes on the test set; "
+    "parameters and time; how the losses move over the last 40 % of the epochs.",
+)
 @options.json_option
 @click.pass_obj
-def table(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
+def table(settings: Settings, study: str, best: int, show: str, *, as_json: bool) -> None:
     """Show a study's leaderboard, and each factor's levels over seeds.
 
     Intervals are 95 % t intervals over seeds; n counts seeds. A level's value
-    under one seed is the mean over the other factors' settings.
+    under one seed is the mean over the other factors' settings. A late slope
+    is in nats per epoch: below 0 the loss still falls.
     """
     from tuner.answers.rows import trial_rows
     from tuner.store import studies
 
     with options.open_database(settings) as database, database.transaction() as connection:
         found = studies.find(connection, study)
-        rows = trial_rows(connection, found)
+        rows = trial_rows(connection, found, further=show != "figures")
     if as_json:
-        click.echo(json.dumps(_described(found, rows, best), ensure_ascii=False, indent=1))
+        click.echo(json.dumps(_described(found, rows, best, show), ensure_ascii=False, indent=1))
     else:
-        show_tables(found, rows, best=best)
+        show_tables(found, rows, best=best, show=show)
 
 
 @click.command(
@@ -64,6 +76,12 @@ def table(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
     help="Only the K best complete trials, by the study's metric.",
 )
 @click.option("--epochs", is_flag=True, help="One row an epoch instead of one a trial.")
+@click.option(
+    "--wide",
+    is_flag=True,
+    help="Trials with further columns: AUC, balanced accuracy, sensitivity, specificity, "
+    "time of training and of validation, late slopes.",
+)
 @click.option(
     "--format",
     "form",
@@ -87,6 +105,7 @@ def export(
     output: str,
     *,
     epochs: bool,
+    wide: bool,
 ) -> None:
     """Write a study's trials, or their epochs, as CSV or JSON.
 
@@ -98,7 +117,9 @@ def export(
     if not output or Path(output).is_dir():
         raise UserError(f"-o {output or repr(output)} names no file; a file's name is wanted.")
     form = form or ("json" if output.endswith(".json") else "csv")
-    columns, rows = _exported(settings, study, best, epochs=epochs)
+    if epochs and wide:
+        raise UserError("--wide adds columns to trials; leave it out with --epochs.")
+    columns, rows = _exported(settings, study, best, epochs=epochs, wide=wide)
     text = as_csv(columns, rows) if form == "csv" else as_json(columns, rows)
     if output == "-":
         click.echo(text, nl=False)
@@ -107,9 +128,11 @@ def export(
     click.echo(f"{len(rows)} rows: {output}", err=True)
 
 
-def show_tables(study: "Study", rows: "Sequence[TrialRow]", *, best: int) -> None:
+def show_tables(
+    study: "Study", rows: "Sequence[TrialRow]", *, best: int, show: str = "figures"
+) -> None:
     """Print the leaderboard and the table of every factor."""
-    from tuner.answers.factors import factors
+    from tuner.answers.factors import VIEWS, factors
     from tuner.answers.reuse import reuse
     from tuner.answers.rows import ranked
     from tuner.cli.console import open_console
@@ -121,9 +144,9 @@ def show_tables(study: "Study", rows: "Sequence[TrialRow]", *, best: int) -> Non
         console.print(f"{study.title}: no trial is complete yet.")
         return
     console.print(_leaderboard(study, leaders[:best], len(leaders)))
-    for factor in factors(rows, study.spec):
+    for factor in factors(rows, study.spec, VIEWS[show]):
         console.print()
-        console.print(_factor_table(factor))
+        console.print(_factor_table(factor, VIEWS[show]))
     found = reuse(rows, study.spec)
     if found.reused or found.excess:
         console.print(_reuse_line(found))
@@ -147,8 +170,9 @@ def _reuse_line(found: "Reuse") -> str:
 
 
 def _exported(
-    settings: Settings, study: str, best: int | None, *, epochs: bool
+    settings: Settings, study: str, best: int | None, *, epochs: bool, wide: bool
 ) -> tuple[Sequence[str], list[Sequence[Any]]]:
+    from tuner.answers import further
     from tuner.answers.rows import EPOCH_COLUMNS, epoch_rows, ranked, trial_columns, trial_rows
     from tuner.store import studies
 
@@ -156,13 +180,13 @@ def _exported(
         found = studies.find(connection, study)
         if epochs and best is None:
             return EPOCH_COLUMNS, list(epoch_rows(connection, found))
-        rows = trial_rows(connection, found)
+        rows = trial_rows(connection, found, further=wide)
         if best is not None:
             rows = ranked(rows, found.spec)[:best]
         if epochs:
             numbers = [row["trial"] for row in rows]
             return EPOCH_COLUMNS, list(epoch_rows(connection, found, numbers))
-    columns = trial_columns(found.spec)
+    columns = (*trial_columns(found.spec), *(further.COLUMNS if wide else ()))
     return columns, [[row[column] for column in columns] for row in rows]
 
 
@@ -196,7 +220,7 @@ def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -
     return table
 
 
-def _factor_table(factor: "Factor") -> "RichTable":
+def _factor_table(factor: "Factor", shown: Sequence[str]) -> "RichTable":
     from rich.table import Table
 
     from tuner.cli.live import show_value
@@ -208,14 +232,14 @@ def _factor_table(factor: "Factor") -> "RichTable":
         padding=(0, 1, 0, 0),
         header_style="bold",
     )
-    for name in (factor.name, *SHOWN, "n", "done"):
+    for name in (factor.name, *shown, "n", "done"):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for level in factor.levels:
-        means = [level.means[name] for name in SHOWN]
+        means = [level.means[name] for name in shown]
         n = max((mean.n for mean in means if mean is not None), default=0)
         table.add_row(
             show_value(level.level),
-            *(_mean(name, mean) for name, mean in zip(SHOWN, means, strict=True)),
+            *(_mean(name, mean) for name, mean in zip(shown, means, strict=True)),
             str(n),
             f"{level.complete}/{level.trials}",
         )
@@ -225,6 +249,8 @@ def _factor_table(factor: "Factor") -> "RichTable":
 def _mean(name: str, mean: "Mean | None") -> str:
     if mean is None:
         return "–"
+    if name == "parameter_count":
+        return f"{mean.value:,.0f}" + "         "
     half = mean.half_width
     spread = " ± ?    " if half is None else f" ± {_figure(name, half)}"
     return _figure(name, mean.value) + spread
@@ -235,14 +261,18 @@ def _figure(name: str, value: float | None) -> str:
         return "–"
     if abs(value) >= 1000:
         return f"{value:.3g}"
+    if name.endswith("slope"):
+        return f"{value:+.5f}"
+    if "seconds" in name:
+        return f"{value:.3g}"
     return f"{value:.4f}" if name.endswith("loss") else f"{value:.3f}"
 
 
-def _described(study: "Study", rows: "Sequence[TrialRow]", best: int) -> dict[str, Any]:
+def _described(study: "Study", rows: "Sequence[TrialRow]", best: int, show: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     from tuner.answers.export import json_cell
-    from tuner.answers.factors import factors
+    from tuner.answers.factors import VIEWS, factors
     from tuner.answers.reuse import reuse
     from tuner.answers.rows import ranked
 
@@ -255,5 +285,5 @@ def _described(study: "Study", rows: "Sequence[TrialRow]", best: int) -> dict[st
         "at": study.spec.search.at,
         "best": [{name: json_cell(cell) for name, cell in row.cells.items()} for row in leaders],
         "time": asdict(reuse(rows, study.spec)),
-        "factors": [asdict(factor) for factor in factors(rows, study.spec)],
+        "factors": [asdict(factor) for factor in factors(rows, study.spec, VIEWS[show])],
     }
