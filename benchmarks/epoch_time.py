@@ -1,6 +1,7 @@
 """Time of one training epoch: the shared trainer against the notebook loop it replaces.
 
     python benchmarks/epoch_time.py --image-size 64 --batch-size 32 --epochs 12
+    python benchmarks/epoch_time.py --model cnn --image-size 256 --device cuda:0
 
 Both train the same network with Adam on the same random images and validate
 after every epoch. Their epochs alternate in one process, so that whatever else
@@ -23,6 +24,7 @@ from tuner.train.data import prepare
 from tuner.train.device import open_device
 from tuner.train.losses import choose_loss
 from tuner.train.objective import Data, Found, Split, find
+from tuner.train.recipe import read_recipe
 from tuner.train.run import Run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -34,12 +36,13 @@ def main() -> None:
     options = _options()
     device = open_device(options.device, options.threads)
     found = find("chest_xray", [REPOSITORY / "objectives"])
-    parameters = _parameters(found, options.batch_size, options.epochs)
+    parameters = _parameters(found, options)
     data = _random_data(options.image_size, options.train_images, options.val_images)
     prepared = prepare(data, device.torch)
     job = Job("chest_xray", parameters, data={}, seed=0)
     model = found.build_model(parameters, prepared.inputs, 1).to(device.torch)
-    run = Run(job, model, choose_loss("bce", 2), prepared, device)
+    loss = choose_loss(read_recipe(parameters), 2, prepared.train.true, device.torch)
+    run = Run(job, model, loss, prepared, device)
     shared = (epoch.seconds for epoch in run.epochs(lambda: None))
     notebook = _notebook(
         found.build_model(parameters, prepared.inputs, 1), data, options.batch_size, device.torch
@@ -47,6 +50,7 @@ def main() -> None:
     pairs = [(next(shared), next(notebook)) for _ in range(options.epochs)][1:]
     ours, theirs = (1000 * statistics.median(column) for column in zip(*pairs, strict=True))
     print(f"{device.description}, threads {options.threads}, torch {torch.__version__}")
+    print(f"{options.model} at {options.image_size}: {run.setup.notes['precision']}")
     print(f"shared trainer {ours:8.1f} ms an epoch   (median of {len(pairs)})")
     print(f"notebook loop  {theirs:8.1f} ms an epoch   ratio {theirs / ours:.2f}")
 
@@ -107,15 +111,23 @@ def _random_data(size: int, train: int, val: int) -> Data:
     return Data(split(train), split(val), None, CLASSES, "random")
 
 
-def _parameters(found: Found, batch_size: int, epochs: int) -> dict[str, Value]:
+def _parameters(found: Found, options: argparse.Namespace) -> dict[str, Value]:
     declared = found.objective.declarations().parameters.values()
     defaults = {parameter.name: parameter.default for parameter in declared}
-    return defaults | {"loss": "bce", "batch_size": batch_size, "epochs": epochs}
+    return defaults | {
+        "loss": "bce",
+        "model": options.model,
+        "precision": options.precision,
+        "batch_size": options.batch_size,
+        "epochs": options.epochs,
+    }
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", default="ann")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=32)

@@ -37,7 +37,13 @@ def load_phantom(keys: Mapping[str, Value], cache: Path, progress: Progress) -> 
         splits[name] = Split(images=kept.images, labels=labels, ids=series.ids())
         digest.update(f"{name} {series.shape} {kept.digest}".encode())
         digest.update(labels.astype("<i8").tobytes())
-    return Data(**splits, classes=CLASSES, fingerprint=digest.hexdigest())
+    return Data(
+        splits["train"],
+        splits["val"],
+        splits["test"],
+        classes=CLASSES,
+        fingerprint=digest.hexdigest(),
+    )
 
 
 SOURCES: Mapping[str, Callable[[Mapping[str, Value], Path, Progress], Data]] = {

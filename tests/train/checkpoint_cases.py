@@ -4,7 +4,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,9 @@ def state_text(state: TrainingState) -> str:
 def outcome(run: Run) -> str:
     """Write all that a finished run leaves, but for durations and where epochs came from."""
     state = run.state()
-    curve = [[repr(value) for value in untimed(epoch)[:-1]] for epoch in state.curve]
+    curve = [
+        [repr(value) for value in untimed(replace(epoch, reused=False))] for epoch in state.curve
+    ]
     weights = [fingerprint(state.weights), fingerprint(state.best_weights), state.best_epoch]
     return json.dumps([curve, weights, run.diverged, _result_text(run.result())])
 

@@ -19,17 +19,21 @@ from tuner.train.checkpoints.keys import (
     LENGTH_PARAMETERS,
     RATE_PARAMETERS,
     Base,
+    courses,
     extend,
     path,
-    rates_by_epoch,
     root,
     shaping,
     shared_epochs,
     shared_epochs_of_jobs,
 )
+from tuner.train.passes import training_bounds
 from tuner.train.recipe import Recipe, read_recipe
-from tuner.train.schedules import SCHEDULES, Position, rate
+from tuner.train.schedules import SCHEDULES, Position, course, rate
 from tuner.train.state import fingerprint
+
+STEPS = 7
+"""Of an epoch."""
 
 BASE = Base("source", "data", {"device": "cpu", "threads": "1"}, 0, "val_loss", {"width": 64})
 
@@ -42,6 +46,8 @@ RECIPES = st.builds(
     decay=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
     epochs=st.integers(1, 40),
     patience=st.integers(0, 3),
+    warmup_epochs=st.sampled_from([0, 0, 2]),
+    plateau_patience=st.integers(1, 2),
     momentum=st.sampled_from([0.9, 0.9, 0.5]),
 )
 
@@ -54,7 +60,7 @@ def common(one: list[str], other: list[str]) -> int:
 
 def path_of(recipe: Recipe, base: Base = BASE) -> list[str]:
     """Return the path of a recipe all of whose parameters count."""
-    return path(replace(base, parameters=shaping(asdict(recipe))), recipe)
+    return path(replace(base, parameters=shaping(asdict(recipe))), recipe, STEPS)
 
 
 @given(recipe=RECIPES, epochs=st.integers(1, 40))
@@ -64,8 +70,11 @@ def test_other_lengths_share_all_epochs_unless_the_rates_know_the_length(
     """Step, exponential and constant settings of other lengths are prefixes of each other."""
     other = replace(recipe, epochs=epochs)
     shared = common(path_of(recipe), path_of(other))
-    if recipe.scheduler == "cosine" and epochs != recipe.epochs:
-        assert shared == 1
+    warm = recipe.warmup_epochs
+    if recipe.scheduler == "onecycle" and max(1, epochs - warm) != max(1, recipe.epochs - warm):
+        assert shared <= min(warm, epochs, recipe.epochs)
+    elif recipe.scheduler == "cosine" and max(1, epochs - warm) != max(1, recipe.epochs - warm):
+        assert shared == min(warm + 1, epochs, recipe.epochs)
     else:
         assert shared == min(epochs, recipe.epochs)
 
@@ -75,8 +84,8 @@ def test_other_lengths_share_all_epochs_unless_the_rates_know_the_length(
 def test_settings_share_the_epochs_whose_rates_are_equal(one: Recipe, other: Recipe) -> None:
     """Whatever the schedules: the keys part at the first rate that differs, and stay apart."""
     mine, theirs = path_of(one), path_of(other)
-    rates = zip(rates_by_epoch(one), rates_by_epoch(other), strict=False)
-    equal = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], rates))
+    decided = zip(courses(one, STEPS), courses(other, STEPS), strict=False)
+    equal = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], decided))
     expected = equal if one.momentum == other.momentum else 0
     assert common(mine, theirs) == expected == shared_epochs(one, other)
     assert set(mine[expected:]).isdisjoint(theirs[expected:])
@@ -104,7 +113,7 @@ def test_no_key_comes_twice_in_a_path() -> None:
 def test_nothing_is_shared_when_anything_before_the_first_epoch_differs(other: Base) -> None:
     """Seed, data, code, metric, numerics, parameters: each alone parts all keys."""
     recipe = read_recipe({})
-    assert set(path(BASE, recipe)).isdisjoint(path(other, recipe))
+    assert set(path(BASE, recipe, STEPS)).isdisjoint(path(other, recipe, STEPS))
     assert root(BASE) != root(other)
 
 
@@ -115,9 +124,10 @@ def test_every_field_of_the_base_was_tried() -> None:
 
 
 def test_a_rate_one_bit_away_is_another_key() -> None:
-    """Rates are hashed as they are, momenta apart from them."""
+    """Rates are hashed as they are and in their order, a rule apart from them."""
     assert extend("k", [0.1]) != extend("k", [0.1 + 2**-56])
-    assert extend("k", [0.1, 0.2]) != extend("k", [0.1], [0.2])
+    assert extend("k", [0.1, 0.2]) != extend("k", [0.2, 0.1])
+    assert extend("k", [0.1]) != extend("k", [0.1], "a rule")
     assert extend("k", [0.1]) == extend("k", [0.1])
 
 
@@ -139,7 +149,7 @@ def test_no_parameter_of_a_schedule_is_forgotten(scheduler: str) -> None:
     watched = Watched(read_recipe({"scheduler": scheduler}))
     schedule: Callable[[Any, Position], float] = rate
     for epoch in range(1, 40):
-        schedule(watched, Position(epoch))
+        schedule(watched, Position(epoch, 1, STEPS))
     assert watched.read <= RATE_PARAMETERS | {"epochs"}
 
 
@@ -150,7 +160,8 @@ def test_the_parameters_left_out_are_all_declared_and_read_by_some_schedule() ->
     for scheduler in SCHEDULES:
         watched = Watched(read_recipe({"scheduler": scheduler}))
         schedule: Callable[[Any, Position], float] = rate
-        schedule(watched, Position(2))
+        curve = tuple(Epoch(k, 0, 0, 0, 0.5, 0, 0, 0, 0, 0) for k in range(1, 9))
+        schedule(watched, Position(9, curve=curve))
         read |= watched.read
     assert read >= RATE_PARAMETERS
 
@@ -181,8 +192,11 @@ def test_the_rates_hashed_are_the_rates_used(blobs: Blobs, scheduler: str) -> No
     run = workbench.begin(job)
     key = root(workbench.base(job))
     foretold = workbench.path(job)
+    recipe, steps = read_recipe(job.parameters), len(training_bounds(97, 32))
     for epoch, expected in zip(run.epochs(nothing), foretold, strict=True):
-        key = extend(key, [epoch.lr])
+        decided, rule = course(recipe, epoch.epoch, steps)
+        assert rule or decided[0] == epoch.lr
+        key = extend(key, decided, rule)
         assert key == expected
 
 
@@ -193,24 +207,28 @@ def test_a_default_left_out_is_the_default_written_down() -> None:
     assert shaping({"weight_decay": 1}) == shaping({"weight_decay": 1.0})
 
 
-def test_a_schedule_that_reads_the_curve_is_followed_one_epoch_beyond_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Rates that depend on figures not yet known end a path; known figures carry it on."""
+def test_a_schedule_that_reads_the_curve_is_held_as_its_rule() -> None:
+    """Equal rules share all epochs, whatever the length; another rule or schedule shares none."""
+    one = replace(read_recipe({}), scheduler="plateau", epochs=10)
+    assert common(path_of(one), path_of(replace(one, epochs=25))) == 10
+    others = (
+        replace(one, plateau_patience=3),
+        replace(one, decay=0.5),
+        replace(one, lr=0.5),
+        replace(one, warmup_epochs=1),
+        replace(one, scheduler="constant"),
+    )
+    for other in others:
+        assert common(path_of(one), path_of(other)) == 0
+    assert path_of(one) == path_of(replace(one, decay=0.1))
 
-    def plateau(recipe: Recipe, position: Position) -> float:
-        worse = position.epoch > 1 and position.curve[-1].val_loss > 0.5
-        return recipe.lr * (0.5 if worse else 1.0)
 
-    def epoch(number: int, val_loss: float) -> Epoch:
-        return Epoch(number, 0, 0, 0, val_loss, 0, 0, 0, 0, 0)
-
-    monkeypatch.setitem(SCHEDULES, "plateau", plateau)
-    recipe = replace(read_recipe({}), scheduler="plateau", epochs=10)
-    assert len(path(BASE, recipe)) == 1
-    good, bad = [epoch(1, 0.1), epoch(2, 0.1)], [epoch(1, 0.1), epoch(2, 0.9)]
-    assert len(path(BASE, recipe, good)) == len(path(BASE, recipe, bad)) == 3
-    assert common(path(BASE, recipe, good), path(BASE, recipe, bad)) == 2
+def test_a_warm_up_is_shared_whatever_follows_it() -> None:
+    """Trainings that climb alike are one until their schedules part."""
+    short = replace(read_recipe({}), scheduler="cosine", warmup_epochs=3, epochs=10)
+    assert common(path_of(short), path_of(replace(short, epochs=20))) == 4
+    assert common(path_of(short), path_of(replace(short, scheduler="step"))) == 4
+    assert common(path_of(short), path_of(replace(short, warmup_epochs=4))) == 0
 
 
 def test_jobs_share_epochs_only_on_the_same_data_seed_and_objective() -> None:

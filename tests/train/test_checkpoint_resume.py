@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from tuner.train.checkpoints.manifest import Description
 from tuner.train.checkpoints.resume import resume
 from tuner.train.checkpoints.tree import Tree
 from tuner.train.objective import find
+from tuner.train.precision import supports_bf16
 from tuner.train.state import fingerprint
 from tuner.train.workbench import Workbench
 
@@ -55,6 +57,11 @@ def jobs(draw: st.DrawFn) -> Job:
         scheduler=draw(st.sampled_from(SHARED["scheduler"].choices)),
         step_size=draw(st.integers(1, 3)),
         decay=draw(st.sampled_from([0.0, 0.5])),
+        warmup_epochs=draw(st.sampled_from([0, 0, 2])),
+        plateau_patience=draw(st.integers(1, 2)),
+        label_smoothing=draw(st.sampled_from([0.0, 0.1])),
+        class_weights=draw(st.sampled_from(SHARED["class_weights"].choices)),
+        augment=draw(st.sampled_from([0.0, 0.0, 1.0])),
         momentum=draw(st.sampled_from([0.5, 0.9])),
         nesterov=draw(st.booleans()),
         weight_decay=draw(st.sampled_from([0.0, 0.01])),
@@ -106,12 +113,15 @@ def chest_models() -> tuple[str, ...]:
     return find("chest_xray", []).objective.declarations().parameters["model"].choices
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("model", chest_models())
-def test_every_model_resumes(shared: Blobs, resumer: Resumer, model: str) -> None:
-    """The shipped networks, batch norm and dropout included."""
+def test_every_model_resumes(shared: Blobs, resumer: Resumer, model: str, precision: str) -> None:
+    """The shipped networks, batch norm and dropout included, in both precisions."""
+    if precision == "bf16" and not supports_bf16(torch.device("cpu")):
+        pytest.skip("this CPU has no bfloat16 arithmetic")
     declared = find("chest_xray", []).objective.declarations()
     parameters = {name: one.default for name, one in declared.parameters.items()}
-    parameters |= {"model": model, "epochs": 2, "width": 8}
+    parameters |= {"model": model, "epochs": 2, "width": 8, "precision": precision}
     data = {name: one.default for name, one in declared.data.items()}
     data |= {"image_size": 32, "train_images": 12, "val_images": 8, "test_images": 8}
     check_every_stop(shared.workbench(), resumer, Job("chest_xray", parameters, data, seed=1))

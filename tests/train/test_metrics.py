@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import log_softmax
+from sklearn.metrics import recall_score
 
 from tuner.train.metrics import area_under_curve, is_right, score
 
@@ -84,3 +85,32 @@ def test_a_prediction_that_is_no_number_is_wrong() -> None:
     assert scores.accuracy == 0
     assert math.isnan(scores.nll)
     assert math.isnan(scores.auc)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=3, max_size=40))
+def test_sensitivity_and_specificity_are_recalls(cases: list[tuple[int, int]]) -> None:
+    """Of two classes the recalls of 1 and of 0; of three their one-vs-rest means."""
+    for classes in (2, 3):
+        labels = np.array([label % classes for label, _ in cases])
+        taken = np.array([taken % classes for _, taken in cases])
+        found = score(predictions((4.0 * np.eye(classes)[taken]).tolist()), labels)
+        if len(set(labels.tolist())) < classes:
+            assert math.isnan(found.sensitivity)
+            assert math.isnan(found.specificity)
+            continue
+        recalls = recall_score(labels, taken, average=None, zero_division=0.0)
+        others = [recall_score(labels != k, taken != k) for k in range(classes)]
+        if classes == 2:
+            assert (found.sensitivity, found.specificity) == (recalls[1], recalls[0])
+        else:
+            assert found.sensitivity == pytest.approx(np.mean(recalls))
+            assert found.specificity == pytest.approx(np.mean(others))
+
+
+def test_a_prediction_that_is_no_number_is_wrong_in_every_way() -> None:
+    """It neither finds its class nor leaves another alone."""
+    logits = predictions([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    logits[2] = np.nan
+    found = score(logits, np.array([1, 0, 0]))
+    assert (found.sensitivity, found.specificity) == (1.0, 0.5)

@@ -178,9 +178,9 @@ def test_an_undefined_area_is_no_divergence(blobs: Blobs) -> None:
 
 
 def test_alive_is_called_at_every_batch(blobs: Blobs) -> None:
-    """97 images in batches of 32 are four batches, with validation at least one more."""
+    """97 images in batches of 30 are four batches, with validation at least one more."""
     calls: list[int] = []
-    run = blobs.workbench().begin(blob_job(batch_size=32, batch_norm=False))
+    run = blobs.workbench().begin(blob_job(batch_size=30, batch_norm=False))
     next(run.epochs(lambda: calls.append(1)))
     assert len(calls) >= 5
     calls.clear()

@@ -8,14 +8,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR, ExponentialLR, LRScheduler, StepLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    ExponentialLR,
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    StepLR,
+)
 
+from tuner.records import Epoch
 from tuner.train.recipe import Recipe, read_recipe
-from tuner.train.schedules import SCHEDULES, Position, rate
+from tuner.train.schedules import SCHEDULES, Position, rate, rates
 
 RATES = st.floats(1e-6, 1.0)
 DECAYS = st.floats(0.01, 1.0)
 EPOCHS = st.integers(1, 60)
+FALLING = st.sampled_from(sorted({*SCHEDULES} - {"onecycle"}))
 
 
 def recipe(scheduler: str, lr: float, epochs: int, step_size: int = 10, decay: float = 0) -> Recipe:
@@ -74,9 +84,11 @@ def test_cosine_agrees_with_torch(lr: float, epochs: int) -> None:
 
 
 @settings(deadline=None)
-@given(name=st.sampled_from(sorted(SCHEDULES)), lr=RATES, epochs=EPOCHS, decay=DECAYS)
+@given(
+    name=st.sampled_from(sorted({*SCHEDULES} - {"onecycle"})), lr=RATES, epochs=EPOCHS, decay=DECAYS
+)
 def test_rates_begin_at_lr_and_never_rise(name: str, lr: float, epochs: int, decay: float) -> None:
-    """Every schedule starts at lr, never rises and never reaches below 0."""
+    """Every schedule but onecycle starts at lr, never rises and never reaches below 0."""
     rates = our_rates(recipe(name, lr, epochs, decay=decay))
     assert rates[0] == lr
     assert all(0 <= later <= earlier for earlier, later in pairwise(rates))
@@ -93,3 +105,93 @@ def test_more_epochs_share_a_step_schedule_s_prefix() -> None:
     """Step rates do not depend on how many epochs there are, cosine rates do."""
     assert our_rates(recipe("step", 0.1, 60))[:20] == our_rates(recipe("step", 0.1, 20))
     assert our_rates(recipe("cosine", 0.1, 60))[:20] != our_rates(recipe("cosine", 0.1, 20))
+
+
+@settings(deadline=None, max_examples=40)
+@given(lr=RATES, epochs=st.integers(1, 12), steps=st.integers(1, 9))
+def test_onecycle_agrees_with_torch(lr: float, epochs: int, steps: int) -> None:
+    """Stepped batch by batch, the rates are OneCycleLR's with its usual settings."""
+    if epochs * steps < 4:
+        return  # torch's own has no climb to speak of below that, or divides by zero
+    theirs = torch_rates(
+        OneCycleLR(optimizer(lr), lr, total_steps=epochs * steps, cycle_momentum=False),
+        epochs * steps - 1,
+    )
+    ours = by_step(recipe("onecycle", lr, epochs), steps)
+    assert len(ours) == epochs * steps
+    assert ours[:-1] == pytest.approx(theirs, rel=1e-9)
+    assert ours[-1] == pytest.approx(lr / 25 / 1e4, rel=1e-6)
+
+
+@given(lr=RATES, epochs=st.integers(1, 3), steps=st.integers(1, 3))
+def test_a_short_onecycle_stays_within_its_bounds(lr: float, epochs: int, steps: int) -> None:
+    """Trainings of a few steps have rates too, none above lr and none below 0."""
+    assert all(0 < one <= lr for one in by_step(recipe("onecycle", lr, epochs), steps))
+
+
+@settings(deadline=None, max_examples=40)
+@given(lr=RATES, warm=st.integers(1, 4), steps=st.integers(1, 9))
+def test_warm_up_agrees_with_torch(lr: float, warm: int, steps: int) -> None:
+    """The rate climbs in equal steps to the schedule's own, as LinearLR from one step up."""
+    total = warm * steps
+    climb = LinearLR(optimizer(lr), start_factor=1 / total, total_iters=total - 1)
+    theirs = torch_rates(climb, total) if total > 1 else [lr]
+    warmed = replace(recipe("constant", lr, warm + 3), warmup_epochs=warm)
+    assert by_step(warmed, steps)[:total] == pytest.approx(theirs, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_after_warm_up_the_schedule_runs_over_the_epochs_that_remain(name: str) -> None:
+    """Three epochs of warm-up and seven of a schedule are that schedule of seven, later."""
+    whole = replace(recipe(name, 0.1, 10, step_size=2), warmup_epochs=3)
+    alone = replace(whole, epochs=7, warmup_epochs=0)
+    for epoch in range(1, 8):
+        assert rates(whole, epoch + 3, 5) == rates(alone, epoch, 5)
+    climb = [one for epoch in (1, 2, 3) for one in rates(whole, epoch, 5)]
+    assert climb[-1] == rates(alone, 1, 5)[0]
+    assert all(0 < earlier < later for earlier, later in pairwise(climb))
+
+
+def test_warm_up_may_be_longer_than_the_training() -> None:
+    """Then the training ends on the way up."""
+    long = replace(recipe("cosine", 0.1, 2), warmup_epochs=5)
+    assert by_step(long, 2) == pytest.approx([0.01, 0.02, 0.03, 0.04])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    losses=st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4]), max_size=30),
+    patience=st.integers(1, 4),
+)
+def test_plateau_agrees_with_torch(losses: list[float], patience: int) -> None:
+    """Drops come where ReduceLROnPlateau's do, whose patience counts one epoch less."""
+    torch_optimizer = optimizer(1.0)
+    theirs = ReduceLROnPlateau(
+        torch_optimizer, factor=0.5, patience=patience - 1, threshold=0.0, eps=0.0
+    )
+    chosen = replace(recipe("plateau", 1.0, 50, decay=0.5), plateau_patience=patience)
+    for number in range(len(losses) + 1):
+        curve = tuple(
+            Epoch(k + 1, 0, 0, 0, loss, 0, 0, 0, 0, 0) for k, loss in enumerate(losses[:number])
+        )
+        expected = torch_optimizer.param_groups[0]["lr"]
+        assert rates(chosen, number + 1, 4, curve) == pytest.approx([expected])
+        if number < len(losses):
+            theirs.step(losses[number])
+
+
+def test_plateau_forgets_the_losses_of_its_warm_up() -> None:
+    """Epochs of climbing rates do not count as standing still."""
+    chosen = replace(recipe("plateau", 1.0, 50), plateau_patience=2, warmup_epochs=3)
+    curve = tuple(Epoch(k, 0, 0, 0, 0.5, 0, 0, 0, 0, 0) for k in range(1, 6))
+    assert rates(chosen, 6, 4, curve) == (1.0,)
+    assert rates(chosen, 7, 4, (*curve, replace(curve[-1], epoch=6))) == pytest.approx([0.1])
+
+
+def by_step(chosen: Recipe, steps: int) -> list[float]:
+    """Return the rate of every step of a training, epochs of one rate spread over theirs."""
+    found: list[float] = []
+    for epoch in range(1, chosen.epochs + 1):
+        given_ = rates(chosen, epoch, steps)
+        found += given_ if len(given_) > 1 else given_ * steps
+    return found

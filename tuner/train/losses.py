@@ -7,13 +7,19 @@ log-likelihood of the true class in nats, computed from these log-probabilities.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from tuner.errors import UserError
+from tuner.errors import DataError, UserError
+from tuner.train.recipe import Recipe
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+SMALLEST_DOUBT = 1e-12
+"""Below it, focal's factor is taken as constant: its slope has no bound where doubt ends."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +37,24 @@ class Loss:
         return labels.to(self.target_type)
 
 
-def choose_loss(name: str, classes: int) -> Loss:
-    """Return the loss of that name for so many classes, or say why it does not fit."""
-    if name == "ce":
-        return Loss("ce", classes, functional.cross_entropy, torch.int64)
-    assert name == "bce", f"unknown loss {name}"
-    if classes != 2:
+def choose_loss(
+    recipe: Recipe, classes: int, labels: NDArray[np.int64], device: torch.device
+) -> Loss:
+    """Return the recipe's loss for so many classes and these training labels."""
+    if recipe.loss == "bce" and classes != 2:
         raise UserError(
             f"loss = 'bce' has one output and separates two classes, but the data have {classes}; "
             "use loss = 'ce'"
         )
-    return Loss("bce", 1, _binary_cross_entropy, torch.float32)
+    outputs = 1 if recipe.loss == "bce" else classes
+    weighted = recipe.class_weights == "balanced"
+    if recipe.loss == "focal" or weighted or recipe.label_smoothing > 0:
+        weights = balanced_weights(labels, classes).to(device) if weighted else None
+        return Loss(recipe.loss, outputs, _shaped(recipe, weights), torch.int64)
+    # The plain losses in torch's fastest form, one kernel each.
+    if recipe.loss == "bce":
+        return Loss("bce", 1, _binary_cross_entropy, torch.float32)
+    return Loss("ce", classes, functional.cross_entropy, torch.int64)
 
 
 def log_probabilities(outputs: Tensor) -> Tensor:
@@ -50,6 +63,39 @@ def log_probabilities(outputs: Tensor) -> Tensor:
         both = torch.cat((-outputs, outputs), dim=1)
         return functional.logsigmoid(both)
     return functional.log_softmax(outputs, dim=1)
+
+
+def balanced_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
+    """Return one weight a class, inverse to its share; their mean over the images is 1."""
+    counts = np.bincount(labels, minlength=classes)
+    if not counts.all():
+        raise DataError(
+            f"class_weights = 'balanced' has no weight for {int((counts == 0).sum())} of "
+            f"{classes} classes: the training split has no image of them"
+        )
+    return torch.tensor(len(labels) / (classes * counts), dtype=torch.float32)
+
+
+def _shaped(recipe: Recipe, weights: Tensor | None) -> LossFunction:
+    """Return cross-entropy with smoothed labels, focal's discount and weights, as asked.
+
+    A batch's value is the plain mean of its images' weighted losses: dividing by
+    the batch's own weights would let an image count by the company it keeps.
+    """
+    smoothing = recipe.label_smoothing
+    gamma = recipe.focal_gamma if recipe.loss == "focal" else 0.0
+
+    def value(outputs: Tensor, labels: Tensor) -> Tensor:
+        logs = log_probabilities(outputs)
+        true = logs.gather(1, labels[:, None]).squeeze(1)
+        losses = -true if smoothing == 0 else -(1 - smoothing) * true - smoothing * logs.mean(1)
+        if gamma > 0:
+            losses = losses * (-torch.expm1(true)).clamp_min(SMALLEST_DOUBT) ** gamma
+        if weights is not None:
+            losses = losses * weights[labels]
+        return losses.mean()
+
+    return value
 
 
 def _binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:

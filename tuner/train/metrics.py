@@ -22,16 +22,23 @@ class Scores:
     auc: float
     """NaN where a class is missing or a prediction is not a number."""
     balanced_accuracy: float
+    sensitivity: float
+    """Share of class 1 that is found; of more than two classes the mean, one against the rest."""
+    specificity: float
+    """Share of class 0 that is left alone; of more than two classes the mean as above."""
 
 
 def score(predictions: LogProbabilities, labels: Classes) -> Scores:
     """Return all figures of a split."""
     right = is_right(predictions, labels)
+    sensitivity, specificity = found_and_left_alone(predictions, labels)
     return Scores(
         nll=mean_nll(predictions, labels),
         accuracy=float(right.mean()),
         auc=area_under_curve(predictions, labels),
         balanced_accuracy=balanced_accuracy(right, labels),
+        sensitivity=sensitivity,
+        specificity=specificity,
     )
 
 
@@ -40,14 +47,34 @@ def mean_nll(predictions: LogProbabilities, labels: Classes) -> float:
     return -float(predictions[np.arange(len(labels)), labels].mean(dtype=np.float64))
 
 
+def found_and_left_alone(predictions: LogProbabilities, labels: Classes) -> tuple[float, float]:
+    """Return sensitivity and specificity; NaN where a class has no image."""
+    classes = predictions.shape[1]
+    if len(np.unique(labels)) < classes:
+        return float("nan"), float("nan")
+    right, taken = is_right(predictions, labels), predicted(predictions)
+    valid = ~np.isnan(predictions).any(axis=1)
+    found = [right[labels == k].mean() for k in range(classes)]
+    alone = [((taken != k) & valid)[labels != k].mean() for k in range(classes)]
+    if classes == 2:
+        return float(found[1]), float(alone[1])
+    return float(np.mean(found)), float(np.mean(alone))
+
+
+def predicted(predictions: LogProbabilities) -> Classes:
+    """Return the most probable class of each image; ties go to the higher class."""
+    highest: Classes = predictions.shape[1] - 1 - predictions[:, ::-1].argmax(axis=1)
+    return highest
+
+
 def is_right(predictions: LogProbabilities, labels: Classes) -> NDArray[np.bool_]:
     """Say for each image whether its most probable class is the true one.
 
     Ties go to the higher class (for two classes: p >= 0.5 is class 1), and an
     image whose prediction is not a number is wrong.
     """
-    highest = predictions.shape[1] - 1 - predictions[:, ::-1].argmax(axis=1)
-    right: NDArray[np.bool_] = (highest == labels) & ~np.isnan(predictions).any(axis=1)
+    valid = ~np.isnan(predictions).any(axis=1)
+    right: NDArray[np.bool_] = (predicted(predictions) == labels) & valid
     return right
 
 

@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tuner.train.augment import Augmentation
 from tuner.train.data import Feed, Resident
 from tuner.train.losses import Loss, log_probabilities
 from tuner.train.metrics import is_right, mean_nll
+from tuner.train.optimizers import set_rate
+from tuner.train.precision import Arithmetic
 
 Alive = Callable[[], None]
 Bounds = tuple[tuple[int, int], ...]
@@ -30,16 +33,21 @@ class TrainFigures:
     accuracy: float
 
 
-def batch_bounds(count: int, size: int, fold_single: bool) -> Bounds:
-    """Cut an epoch into batches; the last may be short, or, folded, one image longer.
+def training_bounds(count: int, size: int) -> Bounds:
+    """Cut an epoch into batches; the last may be short, or one image longer.
 
-    Batch norm has no deviation over one image, so there a single last image
-    joins the batch before it.
+    A single last image joins the batch before it: batch norm has no deviation
+    over one image, and no network learns much from it alone.
     """
-    starts = list(range(0, count, size))
-    if fold_single and len(starts) > 1 and count - starts[-1] == 1:
-        del starts[-1]
-    return tuple(zip(starts, [*starts[1:], count], strict=True))
+    bounds = evaluation_bounds(count, size)
+    if len(bounds) > 1 and bounds[-1] == (count - 1, count):
+        return (*bounds[:-2], (bounds[-2][0], count))
+    return bounds
+
+
+def evaluation_bounds(count: int, size: int) -> Bounds:
+    """Cut a split into batches; the last may be short."""
+    return tuple((start, min(start + size, count)) for start in range(0, count, size))
 
 
 @dataclass(frozen=True)
@@ -52,16 +60,25 @@ class TrainingPass:
     split: Resident
     feed: Feed
     bounds: Bounds
+    arithmetic: Arithmetic
+    augmentation: Augmentation | None = None
 
-    def train(self, order: Tensor, alive: Alive) -> TrainFigures:
-        """Train on every image of the split once, in the given order."""
+    def train(self, order: Tensor, rates: Sequence[float], alive: Alive) -> TrainFigures:
+        """Train on every image of the split once, in the given order.
+
+        `rates` has one rate for every batch, or one for all of them.
+        """
         self.model.train()
-        there = order.to(self.split.labels.device)
-        targets = self.loss.targets(self.split.labels)[there]
+        labels, where = self.split.labels, self.feed.place
+        there = order.to(where)
+        targets = self.loss.targets(labels)[order.to(labels.device)]
+        set_rate(self.optimizer, rates[0])
         outputs: list[Tensor] = []
         losses: list[Tensor] = []
-        for start, stop in self.bounds:
-            output = self.model(self.feed.gather(there[start:stop]))
+        for place, (start, stop) in enumerate(self.bounds):
+            if len(rates) > 1:
+                set_rate(self.optimizer, rates[place])
+            output = self._outputs(self.feed.gather(there[start:stop]))
             value = self.loss.value(output, targets[start:stop])
             self.optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
@@ -71,16 +88,24 @@ class TrainingPass:
             alive()
         return _train_figures(outputs, losses, self.bounds, self.split.true[order.numpy()])
 
+    def _outputs(self, images: Tensor) -> Tensor:
+        if self.augmentation is not None:
+            images = self.augmentation.change(images)
+        with self.arithmetic.training(images.device):
+            output: Tensor = self.model(self.arithmetic.arranged(images))
+        # Losses are float32: bfloat16 has 8 bits, too few to tell 0.99 from 0.993.
+        return output.float()
+
 
 def predict(
-    model: nn.Module, split: Resident, feed: Feed, size: int, alive: Alive
+    model: nn.Module, feed: Feed, arithmetic: Arithmetic, alive: Alive
 ) -> NDArray[np.float32]:
     """Return the log-probabilities of every class for every image, in the split's order."""
     model.eval()
     pieces = []
     with torch.inference_mode():
-        for start, stop in batch_bounds(len(split), size, fold_single=False):
-            pieces.append(log_probabilities(model(feed.between(start, stop)).float()))
+        for start, stop in evaluation_bounds(feed.images, feed.size):
+            pieces.append(log_probabilities(model(arithmetic.arranged(feed.between(start, stop)))))
             alive()
         return torch.cat(pieces).cpu().numpy()
 

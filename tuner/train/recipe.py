@@ -12,6 +12,9 @@ class Recipe:
     """How one trial is trained; names and meanings are those of `spec.parameters.SHARED`."""
 
     loss: str
+    focal_gamma: float
+    label_smoothing: float
+    class_weights: str
     optimizer: str
     lr: float
     weight_decay: float
@@ -20,9 +23,13 @@ class Recipe:
     scheduler: str
     step_size: int
     decay: float
+    warmup_epochs: int
+    plateau_patience: int
     batch_size: int
     epochs: int
     patience: int
+    augment: float
+    precision: str
 
 
 def read_recipe(parameters: Mapping[str, Value]) -> Recipe:

@@ -15,15 +15,17 @@ from torch import nn
 
 from tuner.errors import UserError
 from tuner.records import METRICS, Epoch, Figures, Job, Moment, Predictions, Result, Setup
+from tuner.train.augment import Augmentation
 from tuner.train.checkpoints.fit import UnfitError, check_fit
 from tuner.train.data import Feed, Prepared, Resident
 from tuner.train.device import Device
 from tuner.train.losses import Loss
 from tuner.train.metrics import Scores, score
-from tuner.train.optimizers import build_optimizer, set_rate
-from tuner.train.passes import Alive, Bounds, TrainingPass, batch_bounds, predict
+from tuner.train.optimizers import build_optimizer
+from tuner.train.passes import Alive, Bounds, TrainingPass, predict, training_bounds
+from tuner.train.precision import choose_arithmetic, convolves, lay_out, lay_out_memory
 from tuner.train.recipe import Recipe, read_recipe
-from tuner.train.schedules import Position, rate
+from tuner.train.schedules import rates
 from tuner.train.seeds import permutation, seed_epoch
 from tuner.train.state import TrainingState, copy_optimizer, copy_weights, fingerprint
 
@@ -44,10 +46,14 @@ class Run:
     def __init__(self, job: Job, model: nn.Module, loss: Loss, data: Prepared, device: Device):
         self._job = job
         self._recipe = read_recipe(job.parameters)
+        self._arithmetic = choose_arithmetic(self._recipe.precision, device.torch, model)
+        lay_out(model, self._arithmetic)
         self._model = model
         self._data = data
         self._device = device
-        self._evaluation_size = device.evaluation_size(math.prod(data.inputs))
+        self._evaluation_size = device.evaluation_size(
+            math.prod(data.inputs), convolves=convolves(model)
+        )
         self._optimizer = build_optimizer(self._recipe, model.parameters(), device.torch)
         self._pass = self._training_pass(loss)
         self._val_feed = Feed(data, data.val, self._evaluation_size)
@@ -60,7 +66,7 @@ class Run:
             parameter_count=sum(weight.numel() for weight in model.parameters()),
             initial_weights=fingerprint(self._best_weights),
             data_fingerprint=data.fingerprint,
-            notes=dict(device.notes),
+            notes={**device.notes, "precision": self._arithmetic.note(), **data.notes},
         )
 
     @property
@@ -110,6 +116,7 @@ class Run:
         self._model.load_state_dict(state.weights)
         # The optimizer keeps the tensors it is given and writes into them.
         self._optimizer.load_state_dict(copy.deepcopy(dict(state.optimizer)))
+        lay_out_memory(self._optimizer)
         # A file knows no order of names; fingerprints go by the model's.
         self._best_weights = {name: state.best_weights[name] for name in self._model.state_dict()}
         self._best_epoch = state.best_epoch
@@ -118,9 +125,21 @@ class Run:
 
     def _training_pass(self, loss: Loss) -> TrainingPass:
         split = self._data.train
-        bounds = _training_bounds(len(split), self._recipe.batch_size, self._model)
+        bounds = _checked_bounds(len(split), self._recipe.batch_size, self._model)
         feed = Feed(self._data, split, max(stop - start for start, stop in bounds))
-        return TrainingPass(self._model, self._optimizer, loss, split, feed, bounds)
+        augmentation = None
+        if self._recipe.augment > 0:
+            augmentation = Augmentation(self._recipe.augment, self._device.torch)
+        return TrainingPass(
+            model=self._model,
+            optimizer=self._optimizer,
+            loss=loss,
+            split=split,
+            feed=feed,
+            bounds=bounds,
+            arithmetic=self._arithmetic,
+            augmentation=augmentation,
+        )
 
     def _ended(self) -> bool:
         last = self._curve[-1] if self._curve else None
@@ -139,12 +158,15 @@ class Run:
     def _train_one(self, alive: Alive) -> Epoch:
         started = time.perf_counter()
         number = len(self._curve) + 1
-        lr = rate(self._recipe, Position(number, curve=self._curve))
-        set_rate(self._optimizer, lr)
+        steps = rates(self._recipe, number, len(self._pass.bounds), self._curve)
         seed_epoch(self._job.seed, number)
+        if self._pass.augmentation is not None:
+            self._pass.augmentation.begin(self._job.seed, number)
         order = permutation(len(self._data.train), self._job.seed, number)
-        train = self._pass.train(order, alive)
+        train = self._pass.train(order, steps, alive)
+        trained = time.perf_counter()
         val = self._validate(alive)
+        ended = time.perf_counter()
         epoch = Epoch(
             epoch=number,
             train_loss=train.loss,
@@ -154,16 +176,20 @@ class Run:
             val_acc=val.accuracy,
             val_auc=val.auc,
             val_balanced_acc=val.balanced_accuracy,
-            lr=lr,
-            seconds=time.perf_counter() - started,
+            val_sensitivity=val.sensitivity,
+            val_specificity=val.specificity,
+            lr=steps[0],
+            seconds=ended - started,
+            val_seconds=ended - trained,
         )
         self._take(epoch)
         return epoch
 
     def _validate(self, alive: Alive) -> Scores:
-        split = self._data.val
-        predictions = predict(self._model, split, self._val_feed, self._evaluation_size, alive)
-        return score(predictions, split.true)
+        return score(self._predict(self._val_feed, alive), self._data.val.true)
+
+    def _predict(self, feed: Feed, alive: Alive) -> LogProbabilities:
+        return predict(self._model, feed, self._arithmetic, alive)
 
     def _take(self, epoch: Epoch) -> None:
         self.diverged = not is_finite(epoch)
@@ -188,12 +214,12 @@ class Run:
         return (val, Predictions("test", at, self._evaluate(self._data.test, alive)))
 
     def _evaluate(self, split: Resident, alive: Alive) -> LogProbabilities:
-        feed = Feed(self._data, split, self._evaluation_size)
-        return predict(self._model, split, feed, self._evaluation_size, alive)
+        return self._predict(Feed(self._data, split, self._evaluation_size), alive)
 
     def _figures(self, number: int, predictions: tuple[Predictions, ...]) -> Figures:
         epoch = self._curve[number - 1]
         test = self._test_scores(predictions)
+        tested = {} if test is None else _of_test(test)
         return Figures(
             epoch=number,
             train_loss=epoch.train_loss,
@@ -201,8 +227,11 @@ class Run:
             train_acc=epoch.train_acc,
             val_loss=epoch.val_loss,
             val_acc=epoch.val_acc,
-            test_loss=None if test is None else test.nll,
-            test_acc=None if test is None else test.accuracy,
+            val_auc=epoch.val_auc,
+            val_balanced_acc=epoch.val_balanced_acc,
+            val_sensitivity=epoch.val_sensitivity,
+            val_specificity=epoch.val_specificity,
+            **tested,
         )
 
     def _test_scores(self, predictions: tuple[Predictions, ...]) -> Scores | None:
@@ -212,6 +241,17 @@ class Run:
         return next(
             score(p.log_probabilities, split.true) for p in predictions if p.split == "test"
         )
+
+
+def _of_test(test: Scores) -> dict[str, float]:
+    return {
+        "test_loss": test.nll,
+        "test_acc": test.accuracy,
+        "test_auc": test.auc,
+        "test_balanced_acc": test.balanced_accuracy,
+        "test_sensitivity": test.sensitivity,
+        "test_specificity": test.specificity,
+    }
 
 
 def is_finite(epoch: Epoch) -> bool:
@@ -235,12 +275,10 @@ def _ends(last: Epoch, best_epoch: int, recipe: Recipe) -> bool:
     return not is_finite(last) or impatient or last.epoch >= recipe.epochs
 
 
-def _training_bounds(count: int, size: int, model: nn.Module) -> Bounds:
-    modules = list(model.modules())
-    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
-    if any(isinstance(module, nn.BatchNorm1d) for module in modules) and min(count, size) == 1:
+def _checked_bounds(count: int, size: int, model: nn.Module) -> Bounds:
+    if min(count, size) == 1 and any(isinstance(m, nn.BatchNorm1d) for m in model.modules()):
         raise UserError(
             "batch norm cannot be trained on batches of one image; "
             "set batch_size to 2 or more, or batch_norm = false"
         )
-    return batch_bounds(count, size, fold_single=normed)
+    return training_bounds(count, size)

@@ -1,18 +1,26 @@
 """Learning-rate schedules: pure functions of the epoch, the step and the curve so far.
 
-No schedule keeps anything between calls, so the rate of an epoch is the same
+No schedule keeps anything between calls, so the rate of a step is the same
 whether the training reached it in one go or was resumed on the way.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from tuner.records import Epoch
 from tuner.train.recipe import Recipe
 
 STEP_DECAY = 0.1
 EXPONENTIAL_DECAY = 0.95
+PLATEAU_DECAY = 0.1
+
+CLIMB = 0.3
+"""The share of all steps in which onecycle climbs."""
+START = 25.0
+"""onecycle starts at `lr` over this,"""
+END = 1e4
+"""and ends at its start over this, as in the paper and in torch."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +29,44 @@ class Position:
 
     epoch: int
     step: int = 0
+    steps: int = 1
+    """Of an epoch."""
     curve: tuple[Epoch, ...] = ()
 
 
 Schedule = Callable[[Recipe, Position], float]
 
 
+def rates(
+    recipe: Recipe, epoch: int, steps: int, curve: tuple[Epoch, ...] = ()
+) -> tuple[float, ...]:
+    """Return the rates of an epoch's steps; a rate that holds for all of them is given once."""
+    count = steps if moves_within(recipe, epoch) else 1
+    return tuple(rate(recipe, Position(epoch, step, steps, curve)) for step in range(count))
+
+
+def moves_within(recipe: Recipe, epoch: int) -> bool:
+    """Say whether the rate changes from step to step of an epoch."""
+    return recipe.scheduler == "onecycle" or epoch <= recipe.warmup_epochs
+
+
+def reads_curve(recipe: Recipe) -> bool:
+    """Say whether rates depend on how the training goes."""
+    return recipe.scheduler == "plateau"
+
+
 def rate(recipe: Recipe, position: Position) -> float:
-    """Return the learning rate of a step under the recipe's schedule."""
-    return SCHEDULES[recipe.scheduler](recipe, position)
+    """Return the learning rate of a step: the warm-up's climb, then the recipe's schedule."""
+    schedule, warm = SCHEDULES[recipe.scheduler], recipe.warmup_epochs
+    if not warm:
+        return schedule(recipe, position)
+    after = replace(recipe, epochs=max(1, recipe.epochs - warm))
+    if position.epoch > warm:
+        curve = position.curve[warm:] if reads_curve(recipe) else ()
+        return schedule(after, replace(position, epoch=position.epoch - warm, curve=curve))
+    done = (position.epoch - 1) * position.steps + position.step + 1
+    first = schedule(after, Position(1, steps=position.steps))
+    return first * done / (warm * position.steps)
 
 
 def constant(recipe: Recipe, _position: Position) -> float:
@@ -53,9 +90,57 @@ def cosine(recipe: Recipe, position: Position) -> float:
     return recipe.lr * (1 + math.cos(math.pi * (position.epoch - 1) / recipe.epochs)) / 2
 
 
+def onecycle(recipe: Recipe, position: Position) -> float:
+    """Return half a cosine's climb to `lr`, then half a cosine's fall to almost 0.
+
+    Only the rate moves: momentum stays as it is.
+    """
+    last = recipe.epochs * position.steps - 1
+    place = (position.epoch - 1) * position.steps + position.step
+    top = CLIMB * (last + 1) - 1
+    if top > 0 and place <= top:
+        return _between(recipe.lr / START, recipe.lr, place / top)
+    return _between(recipe.lr, recipe.lr / START / END, (place - top) / (last - top))
+
+
+def plateau(recipe: Recipe, position: Position) -> float:
+    """Return the rate after one drop by `decay` whenever the validation loss has stood still.
+
+    It stands still after `plateau_patience` epochs in a row without a lower one;
+    after a drop, the count begins anew.
+    """
+    lowest, still, drops = math.inf, 0, 0
+    for epoch in position.curve:
+        still = 0 if epoch.val_loss < lowest else still + 1
+        lowest = min(lowest, epoch.val_loss)
+        if still == recipe.plateau_patience:
+            drops, still = drops + 1, 0
+    return recipe.lr * float((recipe.decay or PLATEAU_DECAY) ** drops)
+
+
 SCHEDULES: dict[str, Schedule] = {
     "constant": constant,
     "step": step,
     "exponential": exponential,
     "cosine": cosine,
+    "onecycle": onecycle,
+    "plateau": plateau,
 }
+
+
+def course(recipe: Recipe, epoch: int, steps: int) -> tuple[Sequence[float], str]:
+    """Return what decides an epoch's rates before anything was trained: the rates, or a rule.
+
+    A training is a function of its settings, so where rates follow the curve,
+    the rule and all else being equal, the rates are.
+    """
+    if not reads_curve(recipe):
+        return rates(recipe, epoch, steps), ""
+    decay = recipe.decay or PLATEAU_DECAY
+    rule = f"plateau {decay.hex()} {recipe.plateau_patience} after {recipe.warmup_epochs}"
+    return (recipe.lr,), rule
+
+
+def _between(start: float, end: float, way: float) -> float:
+    """Return a value on half a cosine from start (way 0) to end (way 1)."""
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * way))

@@ -1,15 +1,17 @@
 """Keeps one device and the data of recent trials warm, and begins one run after another."""
 
+import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from tuner.errors import DataError, ObjectiveError
-from tuner.records import Dataset, Epoch, Job
+from tuner.records import Dataset, Job, Value
+from tuner.spec.study import WEIGHTS
 from tuner.train.checkpoints import keys
 from tuner.train.checkpoints.keys import Base, shaping
 from tuner.train.checkpoints.numerics import numerics
@@ -17,9 +19,13 @@ from tuner.train.data import Feed, Prepared, prepare
 from tuner.train.device import Device, open_device
 from tuner.train.losses import Loss, choose_loss
 from tuner.train.objective import Found, Progress, find, source_fingerprint
+from tuner.train.passes import training_bounds
 from tuner.train.recipe import read_recipe
 from tuner.train.run import Run
 from tuner.train.seeds import seed_initialisation
+
+NEED_EVERY_CLASS = frozenset({"val_auc", "val_sensitivity", "val_specificity"})
+"""Metrics that are not defined where validation lacks a class."""
 
 KEPT = 3
 """Data sets kept prepared at a time; a study that varies a data key moves between a few."""
@@ -42,7 +48,8 @@ class Workbench:
         """Return a run of the job on a fresh model; its data are prepared if they are not yet."""
         found = self._find(job)
         data = self._data(found, job)
-        loss = choose_loss(read_recipe(job.parameters).loss, len(data.classes))
+        recipe = read_recipe(job.parameters)
+        loss = choose_loss(recipe, len(data.classes), data.train.true, self._device.torch)
         _check_metric(job, data)
         seed_initialisation(job.seed)
         # Built on the CPU whatever the device, so that equal seeds begin with equal weights.
@@ -66,12 +73,15 @@ class Workbench:
             numerics=numerics(self._device),
             seed=job.seed,
             metric=job.metric,
-            parameters=shaping(job.parameters),
+            parameters=_by_content(shaping(job.parameters)),
         )
 
-    def path(self, job: Job, curve: Sequence[Epoch] = ()) -> list[str]:
-        """Return the checkpoint keys after each of the job's epochs, as far as they are known."""
-        return keys.path(self.base(job), read_recipe(job.parameters), curve)
+    def path(self, job: Job) -> list[str]:
+        """Return the checkpoint keys after each of the job's epochs."""
+        recipe = read_recipe(job.parameters)
+        images = len(self._data(self._find(job), job).train)
+        steps = len(training_bounds(images, recipe.batch_size))
+        return keys.path(self.base(job), recipe, steps)
 
     def _find(self, job: Job) -> Found:
         found = find(job.objective, self._folders)
@@ -91,13 +101,23 @@ class Workbench:
         return self._prepared[key]
 
 
+def _by_content(parameters: Mapping[str, Value]) -> dict[str, Value]:
+    """Name a file of weights by its content: another file under the same path is another start."""
+    path = parameters.get(WEIGHTS)
+    if not isinstance(path, str) or not path:
+        return dict(parameters)
+    with Path(path).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {**parameters, WEIGHTS: f"sha256:{digest}"}
+
+
 def _check_metric(job: Job, data: Prepared) -> None:
     missing = set(range(len(data.classes))) - set(data.val.true.tolist())
-    if job.metric == "val_auc" and missing:
+    if job.metric in NEED_EVERY_CLASS and missing:
         names = ", ".join(data.classes[label] for label in sorted(missing))
         raise DataError(
-            f"val_auc cannot be the metric: the validation split has no image of class {names}; "
-            "choose another metric or another split"
+            f"{job.metric} cannot be the metric: the validation split has no image of class "
+            f"{names}; choose another metric or another split"
         )
 
 

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from tuner.train.device import Device
+from tuner.train.precision import supports_bf16
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy")
 """Whose arithmetic weights and figures pass through."""
@@ -16,8 +17,8 @@ def numerics(device: Device) -> dict[str, str]:
     found = {
         "device": device.torch.type,
         "threads": str(torch.get_num_threads()),
-        "precision": "float32",
-        "memory format": "contiguous",
+        # With the parameters and the model this decides precision and memory format.
+        "bf16": "yes" if supports_bf16(device.torch) else "no",
         "matmul": torch.get_float32_matmul_precision(),
         **{name: _version(name) for name in LIBRARIES},
     }

@@ -1,0 +1,125 @@
+"""Precision and memory format: the choice, its reason, and what stays float32."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.train.blobs import nothing
+from tuner.errors import UserError
+from tuner.records import Job, Value
+from tuner.train import precision
+from tuner.train.objective import find
+from tuner.train.precision import choose_arithmetic, supports_bf16
+from tuner.train.workbench import Workbench
+
+CPU = torch.device("cpu")
+DENSE = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+CONVOLVING = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten())
+
+needs_bf16 = pytest.mark.skipif(
+    not supports_bf16(CPU), reason="this CPU has no bfloat16 arithmetic"
+)
+
+
+def capable(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
+    """Make every device have bfloat16, or none."""
+    monkeypatch.setattr(precision, "supports_bf16", lambda _device: able)
+
+
+@pytest.mark.parametrize(
+    ("asked", "able", "model", "chosen", "last", "words"),
+    [
+        ("auto", True, CONVOLVING, "bf16", True, "fraction of the time"),
+        ("auto", True, DENSE, "fp32", False, "gain nothing"),
+        ("auto", False, CONVOLVING, "fp32", True, "no bfloat16"),
+        ("fp32", True, CONVOLVING, "fp32", True, "as the study asks"),
+        ("bf16", True, DENSE, "bf16", False, "as the study asks"),
+    ],
+)
+def test_a_choice_comes_with_its_reason(
+    asked: str,
+    able: bool,
+    model: nn.Module,
+    chosen: str,
+    last: bool,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """auto takes bf16 where it is to be had and pays; the record says what was chosen and why."""
+    capable(monkeypatch, able)
+    found = choose_arithmetic(asked, CPU, model)
+    assert (found.precision, found.channels_last) == (chosen, last)
+    assert words in found.note()
+    assert found.note().startswith(chosen)
+
+
+def test_bf16_that_is_not_to_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study that asks for bf16 does not silently get something else."""
+    capable(monkeypatch, able=False)
+    with pytest.raises(UserError, match="no bfloat16 arithmetic; use precision = 'fp32'"):
+        choose_arithmetic("bf16", CPU, CONVOLVING)
+
+
+def job(**parameters: Value) -> Job:
+    """Return a short job of the chest X-ray objective's CNN."""
+    declared = find("chest_xray", []).objective.declarations()
+    chosen = {name: one.default for name, one in declared.parameters.items()}
+    chosen |= {"model": "cnn", "epochs": 2, **parameters}
+    data = {name: one.default for name, one in declared.data.items()}
+    data |= {"image_size": 32, "train_images": 24, "val_images": 8, "test_images": 8}
+    return Job("chest_xray", chosen, data, seed=0)
+
+
+def bench(cache: Path) -> Workbench:
+    """Return a workbench on the CPU."""
+    return Workbench("cpu", 1, cache, [], nothing_done)
+
+
+def nothing_done(*_: object) -> None:
+    """Stand in for progress."""
+
+
+@needs_bf16
+def test_weights_and_memory_stay_float32(tmp_path: Path) -> None:
+    """bf16 is for a step's products: weights, what Adam remembers and figures are float32."""
+    run = bench(tmp_path).begin(job(precision="bf16"))
+    list(run.epochs(nothing))
+    state = run.state()
+    kinds = {value.dtype for value in state.weights.values()}
+    kinds |= {held.dtype for one in state.optimizer["state"].values() for held in one.values()}
+    assert kinds == {torch.float32}
+    assert run.setup.notes["precision"].startswith("bf16, channels last")
+
+
+@needs_bf16
+def test_precisions_differ_and_do_not_share_checkpoints(tmp_path: Path) -> None:
+    """Their figures differ a little, so their paths part from the first epoch."""
+    workbench = bench(tmp_path)
+    jobs = [job(precision=name) for name in ("fp32", "bf16")]
+    losses = []
+    for one in jobs:
+        run = workbench.begin(one)
+        losses.append([epoch.train_loss for epoch in run.epochs(nothing)])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert set(workbench.path(jobs[0])).isdisjoint(workbench.path(jobs[1]))
+
+
+def test_restored_memory_lies_as_the_weights_lie(tmp_path: Path) -> None:
+    """Files keep no layout; after a resume what Adam remembers is channels last again."""
+    workbench = bench(tmp_path)
+    trained, resumed = workbench.begin(job()), workbench.begin(job())
+    next(trained.epochs(nothing))
+    state = trained.state()
+    plain = {
+        index: {name: value.contiguous().clone() for name, value in held.items()}
+        for index, held in state.optimizer["state"].items()
+    }
+    from dataclasses import replace
+
+    resumed.restore(replace(state, optimizer={**state.optimizer, "state": plain}))
+    ours = resumed.state().optimizer["state"][2]["exp_avg"]
+    assert ours.shape == (32, 32, 3, 3)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
