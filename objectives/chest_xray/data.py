@@ -9,10 +9,17 @@ from pathlib import Path
 from tuner.errors import DataError
 from tuner.records import Value
 from tuner.train.objective import Data, Progress, Split
+from tuner.train.sources.assemble import redivided
+from tuner.train.sources.declared import KINDS
+from tuner.train.sources.load import load as load_shared
 
 from . import OBJECTIVE
 from .phantom import CLASSES, Series, generate, worthwhile_threads
 from .phantom_cache import Kept, keep, name_of
+
+PHANTOM_SIZE = 64
+"""Pixels a side that the phantom is drawn at where nothing is said."""
+SMALLEST, LARGEST = 32, 256
 
 
 def load(data: Mapping[str, Value], cache: Path, progress: Progress) -> Data:
@@ -23,6 +30,12 @@ def load(data: Mapping[str, Value], cache: Path, progress: Progress) -> Data:
 
 def load_phantom(keys: Mapping[str, Value], cache: Path, progress: Progress) -> Data:
     """Return the synthetic radiographs; only the test images know of `shift`."""
+    size = int(keys["image_size"]) or PHANTOM_SIZE
+    if not SMALLEST <= size <= LARGEST:
+        raise DataError(
+            f"the phantom is drawn at {SMALLEST} to {LARGEST} pixels a side, not {size}; "
+            "correct data.image_size"
+        )
     digest = hashlib.sha256("/".join(CLASSES).encode())
     splits = {}
     for name in ("train", "val", "test"):
@@ -30,24 +43,20 @@ def load_phantom(keys: Mapping[str, Value], cache: Path, progress: Progress) -> 
             seed=int(keys["seed"]),
             split=name,
             count=int(keys[f"{name}_images"]),
-            size=int(keys["image_size"]),
+            size=size,
             shift=float(keys["shift"]) if name == "test" else 0.0,
         )
         kept, labels = _kept(series, cache, progress), series.labels()
         splits[name] = Split(images=kept.images, labels=labels, ids=series.ids())
         digest.update(f"{name} {series.shape} {kept.digest}".encode())
         digest.update(labels.astype("<i8").tobytes())
-    return Data(
-        splits["train"],
-        splits["val"],
-        splits["test"],
-        classes=CLASSES,
-        fingerprint=digest.hexdigest(),
-    )
+    drawn = Data(splits["train"], splits["val"], splits["test"], CLASSES, digest.hexdigest())
+    return redivided(drawn, keys)
 
 
 SOURCES: Mapping[str, Callable[[Mapping[str, Value], Path, Progress], Data]] = {
-    "phantom": load_phantom
+    "phantom": load_phantom,
+    **{kind: partial(load_shared, kind) for kind in KINDS},
 }
 """One loader a value of the key `source`; a new one needs a line here and in the declarations."""
 

@@ -6,13 +6,10 @@ shaped the images, the source of the generator included, so that a changed
 generator never meets what an older one left.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +17,9 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from tuner.errors import MachineError
+from tuner.train.sources.kept import alone, sweep, told
 
 DIGEST_BYTES = 32
-LOOK_SECONDS = 0.1
-"""How often a process that waits for another's images looks for them."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +41,15 @@ def keep(
     Of several processes that come at once, one makes the images and the others
     wait, calling `waiting` again and again.
     """
-    try:
+    with told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         found = _read(path, shape)
         if found is not None:
             return found
-        with _alone(path, waiting):
+        with alone(path, waiting):
+            sweep(path)
             found = _read(path, shape)
             return found if found is not None else _write(path, make())
-    except OSError as error:
-        raise MachineError(
-            f"the generated images cannot be kept at {path}: {error.strerror or error}; "
-            "make room there, or set TUNER_HOME to a folder that can be written"
-        ) from error
 
 
 def name_of(stem: str, shaped_by: Mapping[str, object], sources: Path) -> str:
@@ -102,24 +93,3 @@ def _write(path: Path, images: NDArray[np.uint8]) -> Kept:
 
 def _digest(images: NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(images).data).digest()
-
-
-@contextmanager
-def _alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    with path.with_name(f"{path.name}.lock").open("ab") as lock:
-        while not _locked(lock.fileno()):
-            waiting()
-            time.sleep(LOOK_SECONDS)
-        # Closing the file, or the death of the process, gives the lock back.
-        yield
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # Some network file systems know no locks: the images are then made twice.
-        return True
-    return True

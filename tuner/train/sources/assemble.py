@@ -1,0 +1,135 @@
+"""From a pool of images to the three splits that a trainer takes."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from tuner.records import Value
+from tuner.train.objective import Data, Split
+from tuner.train.sources.kept import new_array
+from tuner.train.sources.pool import Part, Pool
+from tuner.train.sources.splitting import Division, divide
+from tuner.train.sources.window import Window, find_window
+
+MEMORY_SHARE = 0.25
+"""Of the memory that is available: splits that take more are mapped from a file."""
+CHUNK = 256
+"""Images that are windowed at a time."""
+
+Places = NDArray[np.int64]
+TRAINED: tuple[Part, Part] = ("train", "val")
+
+
+def assemble(pool: Pool, keys: Mapping[str, Value], cache: Path) -> Data:
+    """Divide and window a pool; images that memory has no room for are mapped from the cache."""
+    division = Division.read(keys)
+    train, val, words = divided(pool, division)
+    test = pool.where("test")
+    window = find_window(pool.images, train)
+    free = psutil.virtual_memory().available
+    mapped = _bytes(pool) > MEMORY_SHARE * free
+    folder = cache / "splits" if mapped else None
+    splits = {
+        name: _split(pool, places, window, folder)
+        for name, places in (("train", train), ("val", val), ("test", test))
+    }
+    notes = [*pool.notes, *words]
+    notes += [window.words()] if window else []
+    notes += [_mapped_words(pool, free)] if mapped else []
+    notes += [] if len(test) else [NO_TEST]
+    return Data(
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"] if len(test) else None,
+        classes=pool.classes,
+        fingerprint=_fingerprint(pool, splits),
+        notes=tuple(notes),
+    )
+
+
+NO_TEST = "There is no test set: its columns stay empty, and no gap can be told."
+
+
+def redivided(data: Data, keys: Mapping[str, Value]) -> Data:
+    """Return data whose training and validation images were drawn apart, divided as asked."""
+    if Division.read(keys).as_found:
+        return data
+    both = (data.train, data.val)
+    pool = Pool(
+        images=np.concatenate([split.images for split in both]),
+        labels=np.concatenate([split.labels for split in both]),
+        ids=tuple(name for split in both for name in split.ids),
+        parts=tuple(name for name, split in zip(TRAINED, both, strict=True) for _ in split.ids),
+        classes=data.classes,
+    )
+    train, val, words = divided(pool, Division.read(keys))
+    splits = {"train": _split(pool, train, None, None), "val": _split(pool, val, None, None)}
+    digest = hashlib.sha256(f"{data.fingerprint} {_fingerprint(pool, splits)}".encode())
+    return replace(
+        data,
+        train=splits["train"],
+        val=splits["val"],
+        fingerprint=digest.hexdigest(),
+        notes=(*data.notes, *words),
+    )
+
+
+def divided(pool: Pool, division: Division) -> tuple[Places, Places, tuple[str, ...]]:
+    """Return the places of training and validation images, with words on how they were divided."""
+    given = pool.where("val")
+    if len(given) and division.as_found:
+        return pool.where("train"), given, ()
+    both = pool.where("train", "val")
+    if len(given):
+        # Divided anew, validation keeps the share that the source gave it.
+        division = Division(len(given) / len(both), division.folds, division.seed)
+    mask = divide(
+        [int(pool.labels[i]) for i in both],
+        [pool.ids[i] for i in both],
+        [pool.patients[i] for i in both] if pool.patients else (),
+        division,
+    )
+    by = "by patient and class" if pool.patients else "by class"
+    words = f"Validation is {division.words()}, divided {by}: {int(mask.sum())} of {len(both)}."
+    return both[~mask], both[mask], (words,)
+
+
+def _split(pool: Pool, places: Places, window: Window | None, folder: Path | None) -> Split:
+    shape = (len(places), *pool.images.shape[1:])
+    images: NDArray[np.uint8] = new_array(folder, shape)
+    for start in range(0, len(places), CHUNK):
+        taken = pool.images[places[start : start + CHUNK]]
+        images[start : start + CHUNK] = window.apply(taken) if window else taken
+    return Split(
+        images=images,
+        labels=pool.labels[places],
+        ids=tuple(pool.ids[i] for i in places),
+        patients=tuple(pool.patients[i] for i in places) if pool.patients else (),
+    )
+
+
+def _bytes(pool: Pool) -> int:
+    return int(np.prod(pool.images.shape))
+
+
+def _mapped_words(pool: Pool, free: int) -> str:
+    return (
+        f"{_bytes(pool) / 1e6:,.0f} MB of images are mapped from a file: "
+        f"{free / 1e6:,.0f} MB of memory are available."
+    )
+
+
+def _fingerprint(pool: Pool, splits: Mapping[str, Split]) -> str:
+    """Hash what is trained and judged on; where it lies and what files are called is not in it."""
+    digest = hashlib.sha256("\0".join(pool.classes).encode())
+    for name, split in splits.items():
+        digest.update(f"{name} {split.images.shape}".encode())
+        for start in range(0, len(split.images), CHUNK):
+            digest.update(np.ascontiguousarray(split.images[start : start + CHUNK]).data)
+        digest.update(split.labels.astype("<i8").tobytes())
+    return digest.hexdigest()

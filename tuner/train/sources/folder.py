@@ -1,0 +1,81 @@
+"""A folder of images: `train/CLASS/*`, and perhaps `val/CLASS/*` and `test/CLASS/*`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tuner.errors import DataError
+from tuner.records import Value
+from tuner.train.objective import Progress
+from tuner.train.sources.decoding import Decoded, File, decode
+from tuner.train.sources.files import SUFFIXES
+from tuner.train.sources.pool import PARTS, Part, Pool, number_classes
+
+
+def read_folder(path: Path, keys: Mapping[str, Value], cache: Path, progress: Progress) -> Pool:
+    """Return all images below a folder."""
+    if not path.is_dir():
+        raise DataError(f"there is no folder {path}; correct data.path")
+    if not (path / "train").is_dir():
+        raise DataError(
+            f"{path} has no folder `train`; expected {path}/train/CLASS/IMAGE.png, and if there "
+            "are any, val/CLASS/… and test/CLASS/…"
+        )
+    found, others = _files(path)
+    names = {part: {one.name for one in found if one.part == part} for part in PARTS}
+    classes = number_classes(names, path)
+    decoded = decode(found, keys, cache, progress)
+    notes = [f"{others} files that are no images were left alone."] if others else []
+    return pooled(found, decoded, classes, notes)
+
+
+def pooled(found: list[File], decoded: Decoded, classes: tuple[str, ...], notes: list[str]) -> Pool:
+    """Return a pool of the files that could be read."""
+    read = [found[place] for place in decoded.read]
+    lost = set(classes) - {one.name for one in read if one.part != "test"}
+    if lost:
+        raise DataError(f"no training image of class {min(lost)} can be read")
+    number = {name: label for label, name in enumerate(classes)}
+    known = any(one.patient for one in read)
+    return Pool(
+        images=decoded.images,
+        labels=np.array([number[one.name] for one in read], dtype=np.int64),
+        ids=tuple(one.id for one in read),
+        parts=tuple(one.part for one in read),
+        classes=classes,
+        # An image without a patient is of someone who has no other.
+        patients=tuple(one.patient or f"image {one.id}" for one in read) if known else (),
+        notes=(*notes, *decoded.notes),
+    )
+
+
+def _files(path: Path) -> tuple[list[File], int]:
+    found: list[File] = []
+    others = 0
+    for part in PARTS:
+        for folder in _class_folders(path / part):
+            images = []
+            for file in sorted(folder.rglob("*")):
+                relative = file.relative_to(path)
+                if file.is_dir() or any(piece.startswith(".") for piece in relative.parts):
+                    continue
+                if file.suffix.lower() not in SUFFIXES:
+                    others += 1
+                    continue
+                images.append(File(file, relative.as_posix(), folder.name, part))
+            _check_some(images, folder, part)
+            found += images
+    return sorted(found, key=lambda one: one.id), others
+
+
+def _class_folders(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return []
+    return sorted(one for one in path.iterdir() if one.is_dir() and not one.name.startswith("."))
+
+
+def _check_some(images: list[File], folder: Path, part: Part) -> None:
+    if not images and part == "train":
+        kinds = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)
+        raise DataError(f"the class folder {folder} has no image ({kinds}); fill or remove it")

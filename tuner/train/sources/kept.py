@@ -1,0 +1,145 @@
+"""Arrays kept in the cache: made by one process, mapped by all, whole or not there."""
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.errors import MachineError
+
+LOOK_SECONDS = 0.1
+"""How often a process that waits for another's images looks for them."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An array, mapped from its file, and what was noted of it when it was made."""
+
+    array: NDArray[Any]
+    facts: dict[str, Any]
+
+
+Make = Callable[[Path], tuple[NDArray[Any], dict[str, Any]]]
+"""Makes an array, in a new file at the path if it likes, with JSON facts about it."""
+
+
+def keep(path: Path, make: Make, waiting: Callable[[], None]) -> Kept:
+    """Return the array kept at a path, made now if it is not there or damaged.
+
+    Of several processes that come at once, one makes it and the others wait,
+    calling `waiting` again and again.
+    """
+    with told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = _read(path)
+        if found is not None:
+            return found
+        with alone(path, waiting):
+            found = _read(path)
+            return found if found is not None else _make(path, make)
+
+
+def new_array(folder: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return a fresh uint8 array, in memory, or mapped from a file that nobody else sees."""
+    if folder is None or not all(shape):
+        return np.empty(shape, dtype=np.uint8)
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        # Without a name the file goes when the last process that maps it does.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
+            return np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Tell a disk that is full or closed as what it is."""
+    try:
+        yield
+    except OSError as error:
+        raise MachineError(
+            f"images cannot be kept at {path}: {error.strerror or error}; "
+            "make room there, or set TUNER_HOME to a folder that can be written"
+        ) from error
+
+
+@contextmanager
+def alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of a path; the death of its holder gives it back."""
+    with path.with_name(f"{path.name}.lock").open("ab") as lock:
+        while not _locked(lock.fileno()):
+            waiting()
+            time.sleep(LOOK_SECONDS)
+        yield
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes that died left half-made of a path; its lock must be held."""
+    for stale in path.parent.glob(f"{path.name}.*.tmp"):
+        stale.unlink(missing_ok=True)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # Some network file systems know no locks: the images are then made twice.
+        return True
+    return True
+
+
+def _facts_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _read(path: Path) -> Kept | None:
+    try:
+        facts = json.loads(_facts_of(path).read_text(encoding="utf-8"))
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        sound = facts.pop("sha256") == _digest(array)
+    except (FileNotFoundError, ValueError, KeyError, AttributeError, EOFError):
+        return None
+    return Kept(array, facts) if sound else None
+
+
+def _make(path: Path, make: Make) -> Kept:
+    # Written aside and renamed, the facts last: a reader sees both whole or makes them anew,
+    # even where the file system knows no locks and two processes write at once.
+    sweep(path)
+    aside, facts_aside = (
+        path.with_name(f"{path.name}.{os.getpid()}.{kind}.tmp") for kind in ("array", "facts")
+    )
+    try:
+        array, facts = make(aside)
+        if not isinstance(array, np.memmap):
+            with aside.open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+        else:
+            array.flush()
+        written = {**facts, "sha256": _digest(array)}
+        facts_aside.write_text(json.dumps(written), encoding="utf-8")
+        aside.replace(path)
+        facts_aside.replace(_facts_of(path))
+    finally:
+        aside.unlink(missing_ok=True)
+        facts_aside.unlink(missing_ok=True)
+    return Kept(np.load(path, mmap_mode="r", allow_pickle=False), facts)
+
+
+def _digest(array: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    for start in range(0, len(array), 256):
+        digest.update(np.ascontiguousarray(array[start : start + 256]).data)
+    return digest.hexdigest()

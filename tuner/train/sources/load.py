@@ -1,0 +1,37 @@
+"""Loads an objective's images from wherever the keys of [data] say they are.
+
+Class names are sorted, and their places in that order are the labels: `normal`
+is 0 and `pneumonia` 1. Nothing here loads torch.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tuner.errors import DataError
+from tuner.records import Value
+from tuner.train.objective import Data, Progress
+from tuner.train.sources.arrays import read_npy, read_npz
+from tuner.train.sources.assemble import assemble
+from tuner.train.sources.folder import read_folder
+from tuner.train.sources.manifest import read_manifest
+from tuner.train.sources.pool import Pool
+
+
+def load(kind: str, keys: Mapping[str, Value], cache: Path, progress: Progress) -> Data:
+    """Return the splits of a source of a kind in `declared.KINDS`."""
+    return assemble(_read(kind, keys, cache, progress), keys, cache)
+
+
+def _read(kind: str, keys: Mapping[str, Value], cache: Path, progress: Progress) -> Pool:
+    written = str(keys["path"])
+    if not written:
+        raise DataError(f"source = {kind!r} needs data.path: where the images are")
+    path = Path(written)
+    if kind == "npy":
+        return read_npy(path, keys, progress)
+    if kind == "npz":
+        return read_npz(path, keys, progress)
+    if kind == "folder":
+        return read_folder(path, keys, cache, progress)
+    assert kind == "manifest", f"unknown source {kind}"
+    return read_manifest(path, keys, cache, progress)
