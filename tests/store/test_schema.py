@@ -197,8 +197,8 @@ FIRST_SCHEMA_ROWS = (
         "VALUES (1, 1, 0, 0, 0, '{}')"
     ),
     (
-        "INSERT INTO tuner.epoch (trial_id, epoch, token, train_loss, train_nll, train_acc, val_loss, "
-        "val_acc, val_auc, val_balanced_acc, lr, seconds, reused) "
+        "INSERT INTO tuner.epoch (trial_id, epoch, token, train_loss, train_nll, train_acc, "
+        "val_loss, val_acc, val_auc, val_balanced_acc, lr, seconds, reused) "
         "VALUES (1, 1, 1, 1, 1, 0.7, 1, 0.8, 0.9, 0.8, 0.1, 1, false)"
     ),
     (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli import options
+from tuner.cli.data import keep_look, look_at_data
 from tuner.cli.longer import lengthened
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM, UserError
 from tuner.settings import Settings
@@ -50,6 +51,11 @@ LOOK_SECONDS = 0.5
     help="Train the stored study longer, as a new version, from its stored epochs.",
 )
 @click.option(
+    "--no-check",
+    is_flag=True,
+    help="Do not look at the data first for duplicates, shared patients and shifts.",
+)
+@click.option(
     "--wait",
     default=60.0,
     show_default=True,
@@ -68,13 +74,15 @@ def launch(
     wait: float,
     *,
     new_version: bool,
+    no_check: bool,
 ) -> int:
     """Launch a study, or go on with it, and train it to its end.
 
-    The study file is checked first; every fault is told at once and nothing is
-    created. A study that exists is continued: finished trials stay, more trials
-    or seeds extend it. Ctrl-C once lets every worker finish its epoch and gives
-    the trials back; twice stops at once. Nothing recorded is lost either way.
+    The study file is checked first, and its data are looked at; every fault is
+    told at once and nothing is created. A study that exists is continued:
+    finished trials stay, more trials or seeds extend it. Ctrl-C once lets every
+    worker finish its epoch and gives the trials back; twice stops at once.
+    Nothing recorded is lost either way.
     """
     stored = "@" in study and not study.endswith(".toml")
     if stored and (overrides or new_version or epochs_to):
@@ -87,7 +95,9 @@ def launch(
         if spec is None:
             launched = _go_on(database, study)
         else:
+            found = () if no_check else look_at_data(database, settings, spec, folders)
             launched = _store(database, spec, new_version=new_version or epochs_to is not None)
+            keep_look(database, launched.study, found)
         _announce(launched)
         if launched.study.state != "complete":
             from tuner.fleet.contract import Crew

@@ -1,0 +1,98 @@
+"""The shift probe: it finds another machine, and is not fooled by chance or by classes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tests.train.sources.image_files import chest
+from tuner.check import probe as module
+from tuner.check.probe import features, probe
+from tuner.train.objective import Data, Split
+
+
+def drawn(tmp_path: Path, shift: float) -> Data:
+    """Draw a phantom whose test images come from another machine by so much."""
+    return chest(tmp_path, image_size=64, train_images=400, val_images=200, shift=shift)
+
+
+def part(data: Data, places: np.ndarray) -> Split:
+    """Return some of the training images as a split."""
+    train = data.train
+    return Split(train.images[places], train.labels[places], tuple(train.ids[i] for i in places))
+
+
+def test_another_machine_is_told(tmp_path: Path) -> None:
+    """At shift 1 training and test images are told apart; training and validation are not."""
+    data = drawn(tmp_path, 1.0)
+    assert data.test is not None
+    found = probe(("train", data.train), ("test", data.test))
+    same = probe(("train", data.train), ("val", data.val))
+    assert found is not None
+    assert same is not None
+    assert found.tells_apart
+    assert found.auc > 0.95
+    assert found.low <= found.auc <= found.high
+    assert same.low < 0.5 < same.high
+
+
+def test_the_interval_covers_chance_where_there_is_no_difference(tmp_path: Path) -> None:
+    """Over 60 random divisions of one distribution, nearly all intervals hold 0.5."""
+    data = drawn(tmp_path, 0.0)
+    order = np.random.default_rng(0)
+    missed = 0
+    for _ in range(60):
+        places = order.permutation(400)
+        found = probe(("a", part(data, places[:250])), ("b", part(data, places[250:])))
+        assert found is not None
+        missed += not found.low <= 0.5 <= found.high
+    # 5 % of 60 are 3; more than 9 come once in a thousand suites if the interval is honest.
+    assert missed <= 9
+
+
+def test_another_mix_of_classes_is_no_shift(tmp_path: Path) -> None:
+    """Splits of one distribution with very different shares of the classes are not told apart."""
+    data = drawn(tmp_path, 0.0)
+    by_class = [np.flatnonzero(data.train.labels == label) for label in (0, 1)]
+    first = np.concatenate([by_class[0][:150], by_class[1][:40]])
+    second = np.concatenate([by_class[0][150:190], by_class[1][40:190]])
+    found = probe(("a", part(data, first)), ("b", part(data, second)))
+    assert found is not None
+    assert found.low < 0.55
+
+
+def test_the_area_agrees_with_another_computation() -> None:
+    """Ties included, the area is scikit-learn's."""
+    random = np.random.default_rng(1)
+    ours, theirs = random.integers(0, 6, 40).astype(float), random.integers(1, 7, 30).astype(float)
+    cell = module._area(ours, theirs)
+    labels = np.repeat([0, 1], [40, 30])
+    assert cell.auc == pytest.approx(roc_auc_score(labels, np.concatenate([ours, theirs])))
+    assert 0 < cell.variance < 0.01
+
+
+def test_delong_s_variance_is_what_repetition_shows() -> None:
+    """Over 2,000 drawings, the mean variance is the variance of the areas."""
+    random = np.random.default_rng(2)
+    cells = [module._area(random.normal(0, 1, 40), random.normal(1, 1, 30)) for _ in range(2000)]
+    observed = np.var([cell.auc for cell in cells])
+    assert np.mean([cell.variance for cell in cells]) == pytest.approx(observed, rel=0.1)
+
+
+def test_too_few_images_say_nothing() -> None:
+    """With a handful of images there is no figure, rather than a wild one."""
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16), dtype=np.uint8)
+    split = Split(images, np.array([0, 1, 0, 1]), tuple("abcd"))
+    assert probe(("a", split), ("b", split)) is None
+
+
+def test_features_take_any_form_of_image() -> None:
+    """Colour, oblong and float images have features, all of them numbers."""
+    random = np.random.default_rng(0)
+    for images in (
+        random.integers(0, 256, (3, 3, 40, 28), dtype=np.uint8),
+        random.normal(0, 1, (3, 9, 9)).astype(np.float32),
+        np.zeros((3, 64, 64), dtype=np.uint8),
+    ):
+        assert np.isfinite(features(images)).all()

@@ -1,0 +1,108 @@
+"""`tuner check`, and the look that a launch takes at its data."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.check.test_examination import write_planted
+from tests.cli.conftest import Project
+
+STUDY = """
+[study]
+name = "planted"
+question = "Is the test set fair?"
+objective = "chest_xray"
+
+[budget]
+trials = "grid"
+
+[space]
+batch_size = [16, 64]
+
+[fixed]
+epochs = 2
+width = 8
+
+[data]
+source = "manifest"
+path = "../images/images.csv"
+"""
+
+
+@pytest.fixture
+def planted(project: Project) -> Project:
+    """Write a study on images with 7 duplicates across splits and 3 shared patients."""
+    write_planted(project.folder / "images")
+    project.write_study("planted", STUDY)
+    return project
+
+
+def test_a_check_tells_what_was_planted(planted: Project) -> None:
+    """Counts and names come as JSON, with cost and memory of both ends of the space."""
+    found = planted.json("check", "planted", "--json")
+    (data,) = found["data"]
+    assert data["duplicates"]["exact_across_splits"] == 7
+    assert len(data["duplicates"]["groups"]) == 7
+    assert [one["patient"] for one in data["patients"]] == ["shared-0", "shared-1", "shared-2"]
+    assert data["contents"]["train"]["classes"] == {"a": 32, "b": 30}
+    cost = found["cost"]
+    assert {one["chosen"]["batch_size"] for one in cost["measured"]} == {16, 64}
+    assert cost["epochs"] == 4
+    assert cost["memory_bytes"] > 50e6
+    assert cost["seconds"] > 0
+
+
+def test_a_check_is_read_by_people(planted: Project) -> None:
+    """Splits, probe, warnings, cost and noise are shown in sentences."""
+    shown = planted.run("check", "planted", "--noise", "2", "--workers", "2")
+    for words in (
+        "train     62 images: a 32, b 30",
+        "7 images have a copy in an earlier split",
+        "3 patients are in more than one split",
+        "probe    train and val: AUC",
+        "s an epoch",
+        "2 trials, 4 epochs: at most",
+        "on 2 workers",
+        "Noise of the default setting over 2 seeds",
+        "val_loss",
+    ):
+        assert words in shown
+
+
+def test_a_quick_check_trains_nothing(planted: Project) -> None:
+    """--quick looks at the data alone."""
+    found = planted.json("check", "planted", "--quick", "--json")
+    assert found["cost"] is None
+    assert found["data"][0]["quick"] is True
+
+
+def test_a_launch_warns_once(planted: Project) -> None:
+    """Before anything is trained the findings are told; the same data are not looked at again."""
+    first = planted.run("launch", "--study", "planted", "--workers", "1")
+    assert "Warning: 7 images have a copy in an earlier split" in first
+    assert "patients are in more than one split, as listed" in first
+    again = planted.run("launch", "--study", "planted", "--workers", "1")
+    assert "Warning" not in again
+
+
+def test_a_launch_can_be_told_not_to_look(planted: Project) -> None:
+    """--no-check goes straight to training."""
+    said = planted.run("launch", "--study", "planted", "--workers", "1", "--no-check")
+    assert "Warning" not in said
+
+
+def test_data_that_cannot_be_read_stop_a_launch_before_it_creates_anything(
+    planted: Project,
+) -> None:
+    """A missing file is the user's error; no study is left behind."""
+    (planted.folder / "images" / "images.csv").unlink()
+    said = planted.run("launch", "--study", "planted", code=2)
+    assert "there is no file" in said
+    assert "planted" not in planted.run("studies")
+
+
+def test_a_check_of_a_stored_study_is_kept(planted: Project, tmp_path: Path) -> None:
+    """A later launch on the same data does not look again."""
+    planted.run("launch", "--study", "planted", "--workers", "1", "--no-check")
+    planted.run("check", "planted", "--quick")
+    assert "Warning" not in planted.run("launch", "--study", "planted", "--workers", "1")

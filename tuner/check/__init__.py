@@ -1,0 +1,1 @@
+"""What a study's data and cost look like, before hours are spent on it."""

@@ -1,0 +1,107 @@
+"""The child processes of a check: data are examined and costs measured apart from the caller.
+
+A child is given its work as JSON on standard input and answers with lines of
+JSON: progress, and at the end a result or an error. Nothing is unpickled, and
+its environment has no database password.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tuner import errors
+from tuner.errors import MachineError, TunerError
+from tuner.records import Job
+from tuner.settings import child_environment
+
+Progress = Callable[[str, int, int], None]
+Body = Mapping[str, Any]
+
+
+def ask(module: str, work: Body, progress: Progress) -> dict[str, Any]:
+    """Run `python -m module` on a piece of work and return its result, or raise its error."""
+    with subprocess.Popen(
+        [sys.executable, "-m", module],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=child_environment(),
+        text=True,
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        try:
+            child.stdin.write(json.dumps(work))
+            child.stdin.close()
+            return _result(child.stdout, progress)
+        except BrokenPipeError:
+            raise _died(child.wait()) from None
+        except _NothingSaidError:
+            raise _died(child.wait()) from None
+        finally:
+            child.kill()
+
+
+def serve(work: Callable[[Body, Progress], Body]) -> int:
+    """Do the work that standard input describes; what it prints itself goes to standard error."""
+    answers = sys.stdout
+    sys.stdout = sys.stderr
+
+    def say(kind: str, body: Any) -> None:
+        answers.write(json.dumps({"kind": kind, "body": body}) + "\n")
+        answers.flush()
+
+    try:
+        given = json.loads(sys.stdin.read())
+        found = work(given, lambda what, done, total: say("progress", [what, done, total]))
+    except TunerError as error:
+        say("error", [type(error).__name__, str(error)])
+        return 1
+    say("result", found)
+    return 0
+
+
+def plain_job(job: Job) -> dict[str, Any]:
+    """Return a job as JSON."""
+    return {**asdict(job), "parameters": dict(job.parameters), "data": dict(job.data)}
+
+
+def paths(folders: Iterable[Path]) -> list[str]:
+    """Return folders as JSON."""
+    return [str(folder) for folder in folders]
+
+
+class _NothingSaidError(Exception):
+    """The child ended without an answer."""
+
+
+def _result(lines: Iterator[str], progress: Progress) -> dict[str, Any]:
+    for line in lines:
+        message = json.loads(line)
+        if message["kind"] == "progress":
+            progress(*message["body"])
+        elif message["kind"] == "error":
+            name, text = message["body"]
+            raise _error(name, text)
+        else:
+            result: dict[str, Any] = message["body"]
+            return result
+    raise _NothingSaidError
+
+
+def _error(name: str, text: str) -> TunerError:
+    """Return the child's error as its own kind; only kinds of our tree have names here."""
+    kind = getattr(errors, name, None)
+    known = isinstance(kind, type) and issubclass(kind, TunerError)
+    return kind(text) if known else MachineError(text)  # type: ignore[misc]
+
+
+def _died(code: int) -> MachineError:
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
+    return MachineError(
+        f"the process that looked at the data {how} without an answer; if memory ran out, "
+        "take a smaller data.image_size, or close other programs"
+    )

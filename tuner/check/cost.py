@@ -1,0 +1,285 @@
+"""What a study will cost: seconds an epoch at the ends of its space, hours, memory; and noise."""
+
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from tuner.check.child import Body, Progress, ask, paths, plain_job, serve
+from tuner.records import Job, Value
+from tuner.spec.space import Choice, Dimension
+from tuner.spec.study import Spec
+
+DRIVERS = ("model", "depth", "width", "pool_kernel", "batch_size", "augment", "precision")
+"""Parameters that decide what an epoch costs; of the data it is the images' size and number."""
+DATA_DRIVERS = ("data.image_size", "data.train_images", "data.source", "data.path")
+MOST = 6
+"""Settings whose epochs are measured."""
+MEASURED = 2
+"""Epochs that are measured after one that warms up."""
+FALLING = ("batch_size", "pool_kernel")
+"""Drivers whose larger values cost less."""
+HEAVIER = ("ann", "cnn_gap", "cnn", "efficientnet_b0", "resnet18", "densenet121")
+"""Networks in the order of what an epoch of them costs."""
+
+Chosen = Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What an epoch of one setting took."""
+
+    chosen: dict[str, Value]
+    """Only what decides the cost."""
+    seconds: float
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cheap and the dear end of a study, and an estimate of the whole of it."""
+
+    measured: tuple[Measured, ...]
+    """From the cheapest to the dearest."""
+    memory_bytes: int
+    """The most that the measuring process held at any time, or a GPU held for it."""
+    on: str
+    epochs: int
+    """Of all trials together, if none is pruned and none reused."""
+    seconds: float
+    """Of all trials, one after another."""
+    workers: int
+
+    @property
+    def hours(self) -> float:
+        """How long the study takes on its workers at most."""
+        return self.seconds / self.workers / 3600
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON."""
+        return {**asdict(self), "hours": self.hours}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One figure of the default setting over seeds."""
+
+    figure: str
+    values: tuple[float, ...]
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation over seeds."""
+        return statistics.stdev(self.values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return values, mean and deviation."""
+        return {
+            "figure": self.figure,
+            "values": self.values,
+            "mean": statistics.fmean(self.values),
+            "deviation": self.deviation,
+        }
+
+
+def candidates(spec: Spec) -> list[dict[str, Value]]:
+    """Return settings from the cheap to the dear end, those included."""
+    ordered = sorted(_combinations(spec), key=_weight)
+    if len(ordered) <= MOST:
+        return ordered
+    last = len(ordered) - 1
+    return [ordered[round(k * last / (MOST - 1))] for k in range(MOST)]
+
+
+def measure_cost(
+    spec: Spec,
+    *,
+    home: Path,
+    folders: Sequence[Path],
+    device: str,
+    workers: int,
+    progress: Progress,
+) -> Cost:
+    """Train a few epochs of a few settings in a process of its own, and estimate the study."""
+    settings = candidates(spec)
+    jobs = [_short(spec.job({**_first(spec), **chosen}, seed=0)) for chosen in settings]
+    found = ask("tuner.check.cost", _body(spec, jobs, home, folders, device), progress)
+    runs = found["runs"]
+    measured = tuple(
+        sorted(
+            (
+                Measured(chosen, statistics.fmean(_seconds(run)[1:]), run["parameters"])
+                for chosen, run in zip(settings, runs, strict=True)
+            ),
+            key=lambda one: one.seconds,
+        )
+    )
+    epochs, seconds = _estimate(spec, measured)
+    return Cost(measured, found["memory"], found["on"], epochs, seconds, workers)
+
+
+def measure_noise(
+    spec: Spec,
+    seeds: int,
+    *,
+    home: Path,
+    folders: Sequence[Path],
+    device: str,
+    progress: Progress,
+) -> tuple[Spread, ...]:
+    """Train the default setting to its end under several seeds and return how figures spread."""
+    jobs = [spec.job(_first(spec), seed) for seed in range(seeds)]
+    found = ask("tuner.check.cost", _body(spec, jobs, home, folders, device), progress)
+    best = [run["best"] for run in found["runs"]]
+    names = [name for name in ("val_loss", "val_acc", "test_acc") if best[0][name] is not None]
+    return tuple(Spread(name, tuple(one[name] for one in best)) for name in names)
+
+
+def _body(
+    spec: Spec, jobs: Sequence[Job], home: Path, folders: Sequence[Path], device: str
+) -> Body:
+    return {
+        "jobs": [plain_job(job) for job in jobs],
+        "device": device,
+        "threads": spec.limits.threads,
+        "cache": str(home / "cache"),
+        "folders": paths(folders),
+    }
+
+
+def _short(job: Job) -> Job:
+    parameters = {**job.parameters, "epochs": MEASURED + 1, "patience": 0}
+    return Job(job.objective, parameters, job.data, job.seed, job.metric)
+
+
+def _seconds(run: Mapping[str, Any]) -> list[float]:
+    seconds: list[float] = run["seconds"]
+    return seconds
+
+
+def _first(spec: Spec) -> dict[str, Value]:
+    """Return the first value of everything that varies, as `tuner run` takes them."""
+    chosen: dict[str, Value] = {}
+    for dimension in spec.space.ordered():
+        if spec.space.is_active(dimension, chosen):
+            chosen[dimension.name] = _ends(dimension)[0]
+    return chosen
+
+
+def _ends(dimension: Dimension) -> tuple[Value, ...]:
+    return dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+
+
+def _combinations(spec: Spec) -> list[dict[str, Value]]:
+    """Return the distinct settings of what decides the cost: of the grid, or of the ends."""
+    drivers = [name for name in (*DRIVERS, *DATA_DRIVERS) if name in spec.varied]
+    if spec.search.sampler == "grid":
+        parts = [{name: one[name] for name in drivers if name in one} for one in spec.grid]
+    else:
+        ends = [_ends(d) for d in spec.space.dimensions if d.name in drivers]
+        names = [d.name for d in spec.space.dimensions if d.name in drivers]
+        parts = [dict(zip(names, values, strict=True)) for values in product(*ends)]
+    distinct: list[dict[str, Value]] = []
+    for part in parts:
+        if part not in distinct:
+            distinct.append(part)
+    return distinct
+
+
+def _weight(chosen: Chosen) -> tuple[float, float]:
+    """Order settings by what they are likely to cost; measuring tells what they do."""
+    model = str(chosen.get("model", ""))
+    heavy = float(HEAVIER.index(model)) if model in HEAVIER else 0.0
+    weight = 1.0
+    for name, value in chosen.items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            power = 2.0 if name == "data.image_size" else 1.0
+            weight *= float(value) ** (-power if name in FALLING else power)
+    return heavy, weight
+
+
+def _estimate(spec: Spec, measured: Sequence[Measured]) -> tuple[int, float]:
+    """Return epochs and seconds of all trials, by the setting that each is most like."""
+    if spec.search.sampler == "grid":
+        trials = [spec.job(one, 0).parameters for one in spec.grid]
+        share = spec.total_trials / len(trials)
+        epochs = [int(one["epochs"]) for one in trials]
+        seconds = [
+            int(one["epochs"]) * _likest(spec.job(chosen, 0).parameters, measured).seconds
+            for one, chosen in zip(trials, spec.grid, strict=True)
+        ]
+        return round(sum(epochs) * share), sum(seconds) * share
+    mean = statistics.fmean(one.seconds for one in measured)
+    longest = _mean_epochs(spec)
+    return round(longest * spec.total_trials), longest * spec.total_trials * mean
+
+
+def _mean_epochs(spec: Spec) -> float:
+    for dimension in spec.space.dimensions:
+        if dimension.name == "epochs":
+            return statistics.fmean(float(end) for end in _ends(dimension))
+    return float(spec.job(_first(spec), 0).parameters["epochs"])
+
+
+def _likest(parameters: Mapping[str, Value], measured: Sequence[Measured]) -> Measured:
+    def differences(one: Measured) -> int:
+        return sum(
+            parameters.get(name) != value
+            for name, value in one.chosen.items()
+            if not name.startswith("data.")
+        )
+
+    return min(measured, key=differences)
+
+
+def _work(body: Body, progress: Progress) -> Body:
+    from tuner.train.workbench import Workbench
+
+    bench = Workbench(
+        device=body["device"],
+        threads=body["threads"],
+        cache=Path(body["cache"]),
+        folders=[Path(folder) for folder in body["folders"]],
+        progress=progress,
+    )
+    jobs = [Job(**job) for job in body["jobs"]]
+    whole = sum(int(job.parameters["epochs"]) for job in jobs)
+    done = 0
+    runs = []
+    on = ""
+    for job in jobs:
+        run = bench.begin(job)
+        seconds = []
+        for epoch in run.epochs(lambda: None):
+            seconds.append(epoch.seconds)
+            done += 1
+            progress("training epochs", done, whole)
+        result = run.result()
+        on = run.setup.device
+        runs.append(
+            {
+                "seconds": seconds,
+                "parameters": run.setup.parameter_count,
+                "best": asdict(result.best),
+            }
+        )
+    return {"runs": runs, "memory": _memory(body["device"]), "on": on}
+
+
+def _memory(device: str) -> int:
+    """Return the most memory that was held: on the GPU, or by this process."""
+    import torch
+
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated(device))
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+if __name__ == "__main__":
+    raise SystemExit(serve(_work))

@@ -1,0 +1,126 @@
+"""What is to be known of a study's data before it is trained on, found without torch."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from tuner.check.duplicates import Duplicates, find_duplicates, named_splits
+from tuner.check.probe import Probe, probe
+from tuner.records import Value
+from tuner.train.objective import Data, Split
+
+CLIPPED = 0.5
+"""The share of an image's pixels that are the darkest or the brightest value, to be told."""
+QUICK_PROBE = 400
+"""Images of each split that a quick probe looks at."""
+PROBED = (("train", "val"), ("train", "test"))
+"""Which splits are held against each other: the first shows luck, the second another source."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is in one split."""
+
+    images: int
+    classes: Mapping[str, int]
+    constant: tuple[str, ...]
+    """Ids of images of one value."""
+    clipped: tuple[str, ...]
+    """Ids of images most of which is the darkest or the brightest value."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Everything that was found of one configuration of [data]."""
+
+    data: Mapping[str, Value]
+    """The keys of [data] that were examined."""
+    fingerprint: str
+    contents: Mapping[str, Contents]
+    duplicates: Duplicates
+    patients: tuple[tuple[str, tuple[str, ...]], ...]
+    """Each patient in more than one split, with the splits."""
+    patients_known: bool
+    probes: tuple[Probe, ...]
+    notes: tuple[str, ...]
+    """What the source told of how it read the data."""
+    quick: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON, duplicates counted."""
+        found = self.duplicates
+        return {
+            **asdict(self),
+            "patients": [{"patient": name, "splits": splits} for name, splits in self.patients],
+            "duplicates": {
+                "exact_across_splits": found.count(exact=True, across=True),
+                "near_across_splits": found.count(exact=False, across=True),
+                "exact_within_splits": found.count(exact=True, across=False),
+                "near_within_splits": found.count(exact=False, across=False),
+                "groups": [
+                    {
+                        "exact": group.exact,
+                        "images": [{"split": split, "id": one} for split, one in group.images],
+                    }
+                    for group in found.groups
+                ],
+            },
+        }
+
+
+def examine(data: Data, keys: Mapping[str, Value], *, quick: bool) -> Examination:
+    """Examine data that were loaded for these keys."""
+    splits = named_splits(data)
+    return Examination(
+        data=dict(keys),
+        fingerprint=data.fingerprint,
+        contents={name: _contents(split, data.classes) for name, split in splits.items()},
+        duplicates=find_duplicates(data),
+        patients=_torn_patients(splits),
+        patients_known=any(split.patients for split in splits.values()),
+        probes=_probes(splits, quick=quick),
+        notes=data.notes,
+        quick=quick,
+    )
+
+
+def _contents(split: Split, classes: tuple[str, ...]) -> Contents:
+    counts = np.bincount(split.labels, minlength=len(classes))
+    constant, clipped = [], []
+    for name, image in zip(split.ids, split.images, strict=True):
+        low, high = image.min(), image.max()
+        if low == high:
+            constant.append(name)
+        elif _clipped_share(image) > CLIPPED:
+            clipped.append(name)
+    return Contents(
+        images=len(split.labels),
+        classes={name: int(count) for name, count in zip(classes, counts, strict=True)},
+        constant=tuple(constant),
+        clipped=tuple(clipped),
+    )
+
+
+def _clipped_share(image: np.ndarray[Any, Any]) -> float:
+    lowest, highest = (0, 255) if image.dtype == np.uint8 else (image.min(), image.max())
+    return float(np.mean((image == lowest) | (image == highest)))
+
+
+def _torn_patients(splits: Mapping[str, Split]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    where: dict[str, list[str]] = {}
+    for name, split in splits.items():
+        for patient in sorted(set(split.patients)):
+            where.setdefault(patient, []).append(name)
+    return tuple((p, tuple(names)) for p, names in sorted(where.items()) if len(names) > 1)
+
+
+def _probes(splits: Mapping[str, Split], *, quick: bool) -> tuple[Probe, ...]:
+    most = {"most": QUICK_PROBE} if quick else {}
+    found = [
+        probe((one, splits[one]), (other, splits[other]), **most)
+        for one, other in PROBED
+        if one in splits and other in splits
+    ]
+    return tuple(one for one in found if one is not None)

@@ -1,0 +1,111 @@
+"""What an examination means, in sentences."""
+
+from collections.abc import Iterator
+
+from tuner.check.examination import Contents, Examination
+
+UNEVEN = 0.1
+"""By how much a class's share may differ between two splits before it is told."""
+RARE = 0.1
+"""The share of the training images below which a class is called rare."""
+SHOWN = 5
+
+
+def warnings(found: Examination) -> tuple[str, ...]:
+    """Return a sentence for everything that should be known before hours are spent."""
+    return (
+        *_duplicates(found),
+        *_patients(found),
+        *_balance(found),
+        *_odd_images(found),
+        *_shift(found),
+    )
+
+
+def _duplicates(found: Examination) -> Iterator[str]:
+    exact = found.duplicates.count(exact=True, across=True)
+    near = found.duplicates.count(exact=False, across=True)
+    if exact or near:
+        parts = [f"{exact} exact"] if exact else []
+        parts += [f"{near} near"] if near else []
+        names = [
+            " = ".join(f"{split}: {one}" for split, one in group.images)
+            for group in found.duplicates.groups
+            if group.across
+        ]
+        yield (
+            f"{exact + near} images have a copy in an earlier split ({' and '.join(parts)} "
+            f"{'duplicate' if exact + near == 1 else 'duplicates'}): what is tested was trained "
+            f"on. {_some(names)}"
+        )
+    exact = found.duplicates.count(exact=True, across=False)
+    near = found.duplicates.count(exact=False, across=False)
+    if exact or near:
+        yield (
+            f"{exact + near} images repeat another one of their own split ({exact} exact, "
+            f"{near} near): they count more than once."
+        )
+
+
+def _patients(found: Examination) -> Iterator[str]:
+    if found.patients:
+        count = len(found.patients)
+        names = [f"{patient} ({', '.join(splits)})" for patient, splits in found.patients]
+        subject = "1 patient is" if count == 1 else f"{count} patients are"
+        yield (f"{subject} in more than one split: a model may know them again. {_some(names)}")
+
+
+def _balance(found: Examination) -> Iterator[str]:
+    train = found.contents["train"]
+    for name, count in train.classes.items():
+        share = count / train.images
+        if share < RARE:
+            yield (
+                f"class {name} is rare: {count} of {train.images} training images. Look at "
+                "balanced accuracy and AUC, and try class_weights = 'balanced'."
+            )
+        for split, other in found.contents.items():
+            theirs = other.classes[name] / other.images
+            if abs(theirs - share) > UNEVEN:
+                yield (
+                    f"class {name} is {share:.0%} of the training images but {theirs:.0%} of "
+                    f"{split}: accuracies of the two are not comparable."
+                )
+
+
+def _odd_images(found: Examination) -> Iterator[str]:
+    for split, contents in found.contents.items():
+        yield from _odd(split, contents)
+
+
+def _odd(split: str, contents: Contents) -> Iterator[str]:
+    if contents.constant:
+        yield f"{len(contents.constant)} images of {split} are blank. {_some(contents.constant)}"
+    if contents.clipped:
+        yield (
+            f"{len(contents.clipped)} images of {split} are mostly clipped to black or white. "
+            f"{_some(contents.clipped)}"
+        )
+
+
+def _shift(found: Examination) -> Iterator[str]:
+    for one in found.probes:
+        if not one.tells_apart:
+            continue
+        figures = f"AUC {one.auc:.2f}, {one.low:.2f} to {one.high:.2f}; 0.5 is chance"
+        if one.second == "test":
+            yield (
+                f"training and test images can be told apart ({figures}): they come from "
+                "different distributions. Expect test accuracy below validation accuracy, "
+                "whatever is tuned."
+            )
+        else:
+            yield (
+                f"training and validation images can be told apart ({figures}): validation is "
+                "not a fair sample of what is trained on. Divide anew, by patient where known."
+            )
+
+
+def _some(names: "list[str] | tuple[str, ...]") -> str:
+    more = f"; and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return "; ".join(names[:SHOWN]) + more + "."

@@ -1,0 +1,75 @@
+"""Examines a study's data in a process of its own, which loads them as a trainer would."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuner.check.child import Body, Progress, ask, paths, serve
+from tuner.check.examination import examine
+from tuner.check.findings import warnings
+from tuner.records import Value
+from tuner.spec.study import Spec
+from tuner.train.objective import find
+
+MOST = 4
+"""Configurations of [data] that are examined at most."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One configuration of [data]: what was found, as JSON, and what to know of it."""
+
+    body: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the source told of how it read the data."""
+        return tuple(self.body["notes"])
+
+
+def configurations(spec: Spec) -> list[dict[str, Value]]:
+    """Return the distinct configurations of [data] that the study's first seed trains on."""
+    found: list[dict[str, Value]] = []
+    chosen = spec.grid if spec.search.sampler == "grid" else ({},)
+    for one in chosen:
+        data = dict(spec.job(one, seed=0).data)
+        if data not in found:
+            found.append(data)
+        if len(found) == MOST:
+            break
+    return found
+
+
+def examine_data(
+    spec: Spec,
+    data: Mapping[str, Value],
+    *,
+    home: Path,
+    folders: Sequence[Path],
+    progress: Progress,
+    quick: bool,
+) -> Examined:
+    """Load and examine one configuration of [data]; whatever is wrong with it is raised."""
+    work = {
+        "objective": spec.objective,
+        "data": dict(data),
+        "cache": str(home / "cache"),
+        "folders": paths(folders),
+        "quick": quick,
+    }
+    found = ask("tuner.check.quick", work, progress)
+    return Examined(found["examination"], tuple(found["warnings"]))
+
+
+def _work(body: Body, progress: Progress) -> Body:
+    found = find(body["objective"], [Path(folder) for folder in body["folders"]])
+    data = found.load_data(body["data"], Path(body["cache"]), progress)
+    progress("examining images", 0, 1)
+    examination = examine(data, body["data"], quick=body["quick"])
+    return {"examination": examination.to_json(), "warnings": warnings(examination)}
+
+
+if __name__ == "__main__":
+    raise SystemExit(serve(_work))

@@ -1,0 +1,207 @@
+"""`tuner check`: what to know of a study's data, time and memory before spending hours on it."""
+
+import json
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli import options
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from tuner.check.cost import Cost, Spread
+    from tuner.check.quick import Examined
+    from tuner.spec.study import Spec
+
+
+@click.command(
+    epilog="\b\nExample:\n  tuner check lr_sched\n"
+    "  tuner check studies/mine.toml --quick\n  tuner check lr_sched --noise 5 --json"
+)
+@click.argument("study")
+@options.study_file_options
+@click.option("--quick", is_flag=True, help="Look at the data only, and train nothing.")
+@click.option(
+    "--noise",
+    type=click.IntRange(2, 1000),
+    metavar="K",
+    help="Also train the default setting under K seeds and show how its figures spread.",
+)
+@options.crew_options
+@options.objectives_option
+@options.json_option
+@click.pass_obj
+def check(
+    settings: Settings,
+    study: str,
+    overrides: tuple[str, ...],
+    noise: int | None,
+    workers: int | None,
+    device: str,
+    threads: int | None,
+    objective_folders: tuple[Path, ...],
+    *,
+    quick: bool,
+    as_json: bool,
+) -> None:
+    """Look at a study's data and cost before spending hours on it.
+
+    Tells duplicates and patients shared between splits, how classes are
+    spread, blank and clipped images, whether a classifier can tell the splits
+    apart, and, unless --quick is given, what an epoch takes at the cheap and
+    the dear end of the space, the hours and the memory of the whole study.
+    What was found is kept with the study, if it is in the database.
+    """
+    from tuner.check.cost import measure_cost, measure_noise
+    from tuner.check.quick import configurations, examine_data
+    from tuner.fleet.devices import crew_devices
+    from tuner.spec.load import find
+
+    spec = options.load_spec(study, overrides, objective_folders)
+    folders = options.objective_folders(find(study, options.study_folders()), objective_folders)
+    place: Any = {"home": settings.home, "folders": folders, "progress": show_progress}
+    found = [examine_data(spec, data, **place, quick=quick) for data in configurations(spec)]
+    cost: Cost | None = None
+    spreads: Sequence[Spread] = ()
+    devices = crew_devices(device, workers, threads or spec.limits.threads)
+    if not quick:
+        cost = measure_cost(spec, **place, device=devices[0], workers=len(devices))
+    if noise is not None:
+        spreads = measure_noise(spec, noise, **place, device=devices[0])
+    clear_progress()
+    body = _described(spec, found, cost, spreads)
+    _keep(settings, spec, body)
+    if as_json:
+        click.echo(json.dumps(body, ensure_ascii=False, indent=1))
+    else:
+        _show(spec, found, cost, spreads)
+
+
+def show_progress(what: str, done: int, total: int) -> None:
+    """Show how far a long part is, on one line of a terminal."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{what}: {done}/{total}")
+        sys.stderr.flush()
+
+
+def clear_progress() -> None:
+    """Take the line of progress away."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+
+def _described(
+    spec: "Spec",
+    found: "Sequence[Examined]",
+    cost: "Cost | None",
+    spreads: "Sequence[Spread]",
+) -> dict[str, Any]:
+    return {
+        "study": spec.name,
+        "data": [{**one.body, "warnings": one.warnings} for one in found],
+        "cost": None if cost is None else cost.to_json(),
+        "noise": [one.to_json() for one in spreads],
+    }
+
+
+def _keep(settings: Settings, spec: "Spec", body: Mapping[str, Any]) -> None:
+    """Keep the check with the study, if there is a database and the study is in it."""
+    from tuner.errors import TunerError
+    from tuner.store import checks, studies
+
+    if settings.embedded and not settings.home.exists():
+        return
+    try:
+        with options.open_database(settings) as database, database.transaction() as connection:
+            checks.keep(connection, studies.find(connection, spec.name).study_id, body)
+    except TunerError:
+        return  # no such study, or no database at hand: the check is shown all the same
+
+
+def _show(
+    spec: "Spec",
+    found: "Sequence[Examined]",
+    cost: "Cost | None",
+    spreads: "Sequence[Spread]",
+) -> None:
+    click.echo(f"{spec.name}: {spec.question}")
+    for one in found:
+        _show_data(one, {*spec.data, *(n.removeprefix("data.") for n in spec.varied)})
+    if cost is not None:
+        _show_cost(spec, cost)
+    if spreads:
+        _show_noise(spec, spreads)
+    count = sum(len(one.warnings) for one in found)
+    click.echo()
+    click.echo("Nothing to warn of." if count == 0 else f"{count} warning{'s' * (count > 1)}.")
+
+
+def _show_data(one: "Examined", keys: Collection[str]) -> None:
+    body = one.body
+    shown = " ".join(f"{key}={value}" for key, value in body["data"].items() if key in keys)
+    click.echo(f"\nData: {shown}")
+    for split, contents in body["contents"].items():
+        classes = ", ".join(f"{name} {count}" for name, count in contents["classes"].items())
+        click.echo(f"  {split:5s} {contents['images']:6,d} images: {classes}")
+    for note in one.notes:
+        click.echo(f"  note     {note}")
+    for probe in body["probes"]:
+        click.echo(
+            f"  probe    {probe['first']} and {probe['second']}: AUC {probe['auc']:.2f} "
+            f"({probe['low']:.2f} to {probe['high']:.2f}); 0.5 is chance"
+        )
+    counts = body["duplicates"]
+    if not any(value for name, value in counts.items() if name != "groups"):
+        click.echo("  ok       no duplicates, within or across splits")
+    if body["patients_known"] and not body["patients"]:
+        click.echo("  ok       no patient is in two splits")
+    for warning in one.warnings:
+        click.secho(f"  warning  {warning}", fg="yellow")
+
+
+def _show_cost(spec: "Spec", cost: "Cost") -> None:
+    click.echo(f"\nCost on {cost.on}")
+    for name, one in (("cheapest", cost.measured[0]), ("dearest", cost.measured[-1])):
+        chosen = " ".join(f"{k}={v}" for k, v in one.chosen.items()) or "any setting"
+        click.echo(
+            f"  {name:8s} {one.seconds:8.3f} s an epoch  {one.parameters:,} parameters  {chosen}"
+        )
+    click.echo(f"  memory   {cost.memory_bytes / 1e9:8.2f} GB at most in one trainer")
+    click.echo(
+        f"  study    {spec.total_trials} trials, {cost.epochs:,} epochs: at most "
+        f"{_duration(cost.seconds / cost.workers)} on {cost.workers} "
+        f"worker{'s' * (cost.workers > 1)} (less with pruning and reused epochs)"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _show_noise(spec: "Spec", spreads: "Sequence[Spread]") -> None:
+    from math import sqrt
+    from statistics import fmean
+
+    from scipy.special import stdtrit
+
+    seeds = spec.replicates.seeds
+    count = len(spreads[0].values)
+    click.echo(f"\nNoise of the default setting over {count} seeds")
+    for one in spreads:
+        line = (
+            f"  {one.figure:9s} {fmean(one.values):.4f}, deviation {one.deviation:.4f}, "
+            f"{min(one.values):.4f} to {max(one.values):.4f}"
+        )
+        if seeds > 1:
+            # Half of the 95 % t interval of a difference of two means over n seeds each.
+            half = float(stdtrit(2 * seeds - 2, 0.975)) * one.deviation * sqrt(2 / seeds)
+            line += f"; with {seeds} seeds a difference must exceed about {half:.4f} to be seen"
+        click.echo(line)
