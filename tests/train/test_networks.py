@@ -10,11 +10,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from tests.train.blobs import untimed
 from tuner.errors import UserError
-from tuner.records import Value
+from tuner.records import Job, Value
 from tuner.train.networks.backbones import BACKBONES
 from tuner.train.networks.declared import KINDS, PARAMETERS
 from tuner.train.networks.models import NETWORKS, build
+from tuner.train.objective import find
+from tuner.train.state import fingerprint
+from tuner.train.workbench import Workbench
 
 GREY = (1, 32, 32)
 
@@ -74,6 +78,23 @@ def test_equal_seeds_build_equal_networks(kind: str) -> None:
         torch.manual_seed(7)
         states.append(build(chosen(model=kind), GREY, 2).state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_epoch_is_the_same_in_every_bit(kind: str, tmp_path: Path) -> None:
+    """Trained twice on a CPU from one seed, every network has the same weights and figures."""
+    declared = find("chest_xray", []).objective.declarations()
+    keys: dict[str, Value] = {name: each.default for name, each in declared.data.items()}
+    keys |= {"image_size": 32, "train_images": 16, "val_images": 8, "test_images": 8}
+    parameters = {name: each.default for name, each in declared.parameters.items()}
+    job = Job("chest_xray", {**parameters, "model": kind, "epochs": 1, "batch_size": 8}, keys, 3)
+    bench = Workbench("cpu", 1, tmp_path, [], lambda *_: None)
+    seen = []
+    for _ in range(2):
+        run = bench.begin(job)
+        (epoch,) = run.epochs(lambda: None)
+        seen.append((untimed(epoch), fingerprint(run.state().weights)))
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize(
