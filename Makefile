@@ -59,7 +59,7 @@ storm: setup-test
 
 docs: setup-test
 	@$(BIN)/python -m tuner.spec.schema > docs/study-file.schema.json
-	@$(BIN)/python -m tuner.spec.reference docs/study-file.md objectives.chest_xray
+	@$(BIN)/python -m tuner.spec.reference docs/study-file.md objectives.chest_xray objectives.digits
 	@$(BIN)/python -m tuner.cli.reference > docs/cli.md
 
 clean:

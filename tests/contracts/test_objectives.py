@@ -6,9 +6,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from tuner.errors import DataError
 from tuner.records import Job, Value
 from tuner.spec.parameters import SHARED, Parameter
 from tuner.train.objective import Data, Found, find, shipped_folder
@@ -54,7 +56,7 @@ def load(found: Found, cache: Path) -> Data:
 
 def test_objectives_are_shipped() -> None:
     """There is something to check."""
-    assert "chest_xray" in NAMES
+    assert {"chest_xray", "digits"} <= set(NAMES)
 
 
 def test_declarations_are_whole(found: Found) -> None:
@@ -135,3 +137,61 @@ def test_depth_width_and_normalisation_are_the_parameters() -> None:
     assert kinds == ["Flatten", *["Linear", "ReLU", "Dropout"] * 5, "Linear"]
     shapes = [tuple(weight.shape) for weight in model.parameters() if weight.ndim == 2]
     assert shapes == [(7, 64), (7, 7), (7, 7), (7, 7), (7, 7), (2, 7)]
+
+
+def test_digits_are_the_same_images_in_every_study(tmp_path: Path) -> None:
+    """1,797 images of ten classes; no key moves the test set, and every split has all classes."""
+    found = find("digits", [])
+    data = [
+        found.load_data({**small_data(found), **keys}, tmp_path, nothing)
+        for keys in ({}, {"split_seed": 1}, {"folds": 5, "split_seed": 2})
+    ]
+    assert data[0].test is not None
+    tested = data[0].test.ids
+    for one in data:
+        assert one.test is not None
+        splits = (one.train, one.val, one.test)
+        assert sum(len(split.ids) for split in splits) == 1797
+        assert one.test.ids == tested
+        for split in splits:
+            counts = np.bincount(split.labels, minlength=10)
+            assert counts.min() / counts.max() > 0.9
+    assert len({one.fingerprint for one in data}) == 3
+    assert len({one.val.ids for one in data}) == 3
+
+
+def test_digits_keep_their_grey_values(tmp_path: Path) -> None:
+    """What scikit-learn has from 0 to 16 is there from 0 to 255, under the image's own number."""
+    from sklearn.datasets import load_digits
+
+    found = find("digits", [])
+    data = load(found, tmp_path)
+    known = load_digits()
+    for split in (data.train, data.val, data.test):
+        assert split is not None
+        places = [int(name.removeprefix("digit-")) - 1 for name in split.ids]
+        assert np.abs(split.images / 255 * 16 - known.images[places]).max() < 0.04
+        assert np.array_equal(split.labels, known.target[places])
+
+
+def test_digits_without_scikit_learn_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing extra is an error of the data with the command that mends it."""
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(DataError, match=r"pip install 'tuner\[digits\]'"):
+        load(find("digits", []), tmp_path)
+
+
+def test_digits_are_learnt(tmp_path: Path) -> None:
+    """A few epochs of either network read nine of ten unseen digits right."""
+    found = find("digits", [])
+    declared = found.objective.declarations()
+    workbench = Workbench("cpu", 1, tmp_path, [], nothing)
+    for kind, epochs in (("ann", 8), ("small_cnn", 4)):
+        parameters = {**defaults(declared.parameters), "model": kind, "epochs": epochs, "lr": 3e-3}
+        run = workbench.begin(Job("digits", parameters, small_data(found), seed=0))
+        list(run.epochs(nothing))
+        best = run.result().best
+        assert best.test_acc is not None
+        assert best.test_acc > 0.9

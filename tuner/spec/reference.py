@@ -1,6 +1,6 @@
 """The tables of docs/study-file.md, made from the declarations they describe.
 
-    python -m tuner.spec.reference docs/study-file.md objectives.chest_xray
+    python -m tuner.spec.reference docs/study-file.md objectives.chest_xray objectives.digits
 
 A page holds `<!-- begin NAME -->` and `<!-- end NAME -->`; what is between is
 replaced by the table of that name. An objective's tables are named

@@ -1,0 +1,149 @@
+"""`tuner new`: starting files run as they are, and nothing that exists is touched."""
+
+import py_compile
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.cli.conftest import Project
+from tuner.cli import starters
+from tuner.cli.main import cli, run
+from tuner.cli.options import load_spec
+from tuner.errors import MachineError
+
+TEMPLATES = sorted(starters.TEMPLATES.rglob("*.*"))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+def new(*words: str, code: int = 0) -> str:
+    """Run `tuner new`, check its exit code, and return what it printed or why it refused."""
+    result: Result = CliRunner().invoke(cli, ["new", *words])
+    told = f"{result.output}{result.exception or ''}"
+    assert (result.exit_code == 0) == (code == 0), told
+    return told
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Return every file below a folder with its text."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in found}
+
+
+def test_a_new_objective_runs_as_it_is(project: Project) -> None:
+    """Two commands after `new objective`, a study of it is complete and has learnt something."""
+    out = project.run("new", "objective", "leaves")
+    commands = [line.split("#")[0].split()[1:] for line in out.splitlines() if "  tuner" in line]
+    assert commands == [["run", "leaves"], ["launch", "--study", "leaves"]]
+    assert "test acc" in project.run(*commands[0])
+    project.run(*commands[1], "--workers", "1")
+    best = project.json("table", "leaves", "--json")["best"]
+    assert len(best) == 9
+    assert best[0]["test_acc"] > 0.7
+
+
+def test_a_new_study_runs_as_it_is(project: Project) -> None:
+    """A study of an objective that is there is valid and trains."""
+    out = project.run("new", "study", "second-one", "--objective", "blobs")
+    assert "tuner launch --study second-one" in out
+    assert "9 trials" in project.run("validate", "second-one")
+    assert "test acc" in project.run("run", "second-one", "--device", "cpu")
+
+
+def test_a_study_file_lists_what_may_be_set(folder: Path) -> None:
+    """Each key that the objective declares stands there as a comment, which may be taken in."""
+    new("study", "mine", "--objective", "digits")
+    path = folder / "studies" / "mine.toml"
+    text = path.read_text("utf-8")
+    assert max(map(len, text.splitlines())) <= 100
+    taken = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# split_")]
+    assert len(taken) == 1
+    path.write_text(text + taken[0].replace("= 0", "= 4") + "\n", "utf-8")
+    assert load_spec("mine", ()).data["split_seed"] == 4
+    for name in ("depth", "dropout", "model", "val_fraction"):
+        assert f"# {name} = " in text
+
+
+def test_what_exists_is_never_overwritten(folder: Path) -> None:
+    """One file in the way, and none is written; all files in the way are named."""
+    (folder / "studies").mkdir()
+    (folder / "studies" / "leaves.toml").write_text("mine")
+    told = new("objective", "leaves", code=2)
+    assert "studies/leaves.toml exists already" in told
+    assert files(folder) == {"studies/leaves.toml": "mine"}
+    (folder / "studies" / "leaves.toml").unlink()
+    new("objective", "leaves")
+    before = files(folder)
+    told = new("objective", "leaves", code=2)
+    assert all(name in told for name in before)
+    assert "studies/leaves.toml" in new("study", "leaves", code=2)
+    assert files(folder) == before
+
+
+def test_all_files_are_written_or_none(folder: Path) -> None:
+    """Where the last file cannot be written, the first ones are taken back."""
+    (folder / "studies").write_text("a file where a folder should be")
+    with pytest.raises(MachineError, match="cannot be written"):
+        starters.write_new({Path("objectives/leaves/data.py"): "", Path("studies/leaves.toml"): ""})
+    assert files(folder) == {"studies": "a file where a folder should be"}
+    assert not (folder / "objectives" / "leaves").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("objective", "Leaves"), "a small letter, then small letters, digits and _"),
+        (("objective", "two-words"), "cannot be the name of an objective"),
+        (("objective", "../up"), "cannot be the name of an objective"),
+        (("objective", "a" * 64), "at most 63"),
+        (("study", "lr@2"), "cannot be the name of a study"),
+        (("study", "lr_sched"), "comes with tuner"),
+        (("objective", "digits"), "comes with tuner"),
+        (("study", "mine", "--objective", "chest_xry"), "Did you mean chest_xray"),
+        (("study", "mine", "--objective", "../up"), "cannot be the name of an objective"),
+    ],
+    ids=str,
+)
+def test_names_that_will_not_do_are_told(folder: Path, words: tuple[str, ...], told: str) -> None:
+    """A name that could not be used later is refused, with what is allowed; nothing is written."""
+    assert told in new(*words, code=2)
+    assert files(folder) == {}
+
+
+def test_a_refusal_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command line tells a bad name as the user's error, without a traceback."""
+    assert run(["new", "objective", "No"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_templates_are_whole_files(path: Path, tmp_path: Path) -> None:
+    """Each template is a file that compiles or parses as it stands."""
+    if path.suffix == ".py":
+        py_compile.compile(str(path), str(tmp_path / "compiled"), doraise=True)
+    else:
+        assert tomllib.loads(path.read_text("utf-8"))["study"]["name"] == starters.STUDY
+
+
+def test_templates_are_where_the_package_is() -> None:
+    """They lie inside the package, so that whoever installs it has them."""
+    names = {path.relative_to(starters.TEMPLATES).as_posix() for path in TEMPLATES}
+    assert names >= {"study.toml", *(f"objective/{name}" for name in starters.MODULES)}
+    assert starters.TEMPLATES.is_relative_to(Path(starters.__file__).parents[1])
+
+
+def test_no_name_of_a_template_is_left(folder: Path) -> None:
+    """What is written bears the name that was given."""
+    new("objective", "leaves")
+    text = "".join(files(folder).values())
+    assert starters.OBJECTIVE not in text
+    assert starters.STUDY not in text
+    assert "#:" not in text

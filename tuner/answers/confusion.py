@@ -1,0 +1,70 @@
+"""Which classes are taken for which: counts of true by predicted class."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tuner.answers.predictions import Predicted
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of one split's images by true and predicted class, in the order of the classes."""
+
+    classes: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    """A row a true class, a column a predicted one."""
+    undecided: tuple[int, ...]
+    """Images of each true class whose prediction is not a number: of no class, and wrong."""
+
+    @property
+    def images(self) -> tuple[int, ...]:
+        """How many images of each class there are."""
+        return tuple(sum(row) + lost for row, lost in zip(self.counts, self.undecided, strict=True))
+
+    @property
+    def right(self) -> int:
+        """How many images are taken for what they are."""
+        return sum(row[place] for place, row in enumerate(self.counts))
+
+    @property
+    def accuracy(self) -> float:
+        """The share of all images that is right."""
+        return self.right / sum(self.images)
+
+    @property
+    def recall(self) -> tuple[float | None, ...]:
+        """Of each class's images the share that is found; None where there is no image."""
+        diagonal = (row[place] for place, row in enumerate(self.counts))
+        return tuple(_share(hit, all_) for hit, all_ in zip(diagonal, self.images, strict=True))
+
+    @property
+    def precision(self) -> tuple[float | None, ...]:
+        """Of the images taken for each class the share that is of it; None where none is."""
+        taken = [sum(column) for column in zip(*self.counts, strict=True)]
+        diagonal = (row[place] for place, row in enumerate(self.counts))
+        return tuple(_share(hit, all_) for hit, all_ in zip(diagonal, taken, strict=True))
+
+
+def confusion(found: Predicted) -> Confusion:
+    """Count a trial's predictions by true and predicted class.
+
+    The most probable class is the predicted one, and of equal ones the highest,
+    so that the counts give the stored accuracy again.
+    """
+    size = len(found.classes)
+    logs = found.log_probabilities
+    valid = ~np.isnan(logs).any(axis=1)
+    taken = size - 1 - logs[:, ::-1].argmax(axis=1)
+    pairs = found.labels[valid] * size + taken[valid]
+    counts = np.bincount(pairs, minlength=size * size).reshape(size, size)
+    undecided = np.bincount(found.labels[~valid], minlength=size)
+    return Confusion(
+        classes=found.classes,
+        counts=tuple(tuple(int(count) for count in row) for row in counts),
+        undecided=tuple(int(count) for count in undecided),
+    )
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

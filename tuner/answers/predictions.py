@@ -1,0 +1,127 @@
+"""What one trial predicted for every image of a split, with the truth beside it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from tuner.answers.rows import ranked, trial_rows
+from tuner.errors import UnknownStudyError, UserError
+from tuner.records import Moment, SplitName
+from tuner.store.studies import Study
+from tuner.store.tables import dataset, label, outcome, prediction, trial
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """One trial's log-probabilities for a split at its best or last epoch."""
+
+    trial: int
+    split: SplitName
+    at: Moment
+    epoch: int
+    """The epoch whose weights predicted."""
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    log_probabilities: NDArray[np.float32]
+    """(images, classes), in the order of `ids`."""
+
+
+def best_trial(connection: sa.Connection, study: Study) -> int:
+    """Return the number of the study's best complete trial by its metric."""
+    leaders = ranked(trial_rows(connection, study), study.spec)
+    if not leaders:
+        raise UserError(
+            f"No trial of {study.title} is complete yet, and predictions are kept when a trial "
+            f"completes; `tuner status {study.title}` says how far it is."
+        )
+    return int(leaders[0]["trial"])
+
+
+def kept_splits(connection: sa.Connection, study: Study, number: int) -> tuple[str, ...]:
+    """Return the splits that predictions of a trial are kept for; none before it completes."""
+    rows = connection.execute(
+        sa.select(prediction.c.split)
+        .select_from(prediction.join(trial))
+        .where(trial.c.study_id == study.study_id, trial.c.number == number)
+        .distinct()
+        .order_by(prediction.c.split)
+    )
+    return tuple(rows.scalars())
+
+
+def predicted(
+    connection: sa.Connection, study: Study, number: int, split: SplitName, at: Moment
+) -> Predicted:
+    """Return a trial's stored predictions, or say why there are none."""
+    row = connection.execute(_query(study, number, split, at)).one_or_none()
+    if row is None:
+        raise _missing(connection, study, number, split)
+    labels = np.frombuffer(row.labels, dtype="<i8").astype(np.int64)
+    logs = np.frombuffer(row.log_probabilities, dtype="<f4").reshape(len(labels), row.columns)
+    return Predicted(
+        trial=number,
+        split=split,
+        at=at,
+        epoch=row.best_epoch if at == "best" else row.last_epoch,
+        classes=tuple(row.names),
+        ids=tuple(row.ids),
+        labels=labels,
+        log_probabilities=logs.astype(np.float32),
+    )
+
+
+def _query(study: Study, number: int, split: SplitName, at: Moment) -> sa.Select[Any]:
+    # Labels hang on the data that the trial saw: two trials of a study may differ in theirs.
+    fingerprint = outcome.c.setup["data_fingerprint"].astext
+    return (
+        sa.select(
+            prediction.c.log_probabilities,
+            prediction.c.classes.label("columns"),
+            label.c.labels,
+            label.c.ids,
+            dataset.c.classes.label("names"),
+            outcome.c.best_epoch,
+            outcome.c.last_epoch,
+        )
+        .select_from(
+            prediction.join(trial)
+            .join(outcome, outcome.c.trial_id == trial.c.trial_id)
+            .join(dataset, dataset.c.fingerprint == fingerprint)
+            .join(
+                label,
+                (label.c.fingerprint == dataset.c.fingerprint)
+                & (label.c.split == prediction.c.split),
+            )
+        )
+        .where(
+            trial.c.study_id == study.study_id,
+            trial.c.number == number,
+            prediction.c.split == split,
+            prediction.c.moment == at,
+        )
+    )
+
+
+def _missing(connection: sa.Connection, study: Study, number: int, split: str) -> UserError:
+    state = connection.execute(
+        sa.select(sa.func.coalesce(outcome.c.state, "RUNNING"))
+        .select_from(trial.outerjoin(outcome, outcome.c.trial_id == trial.c.trial_id))
+        .where(trial.c.study_id == study.study_id, trial.c.number == number)
+    ).scalar_one_or_none()
+    if state is None:
+        return UnknownStudyError(
+            f"{study.title} has no trial {number}; `tuner table {study.title}` lists its best."
+        )
+    if state != "COMPLETE":
+        return UserError(
+            f"Trial {number} of {study.title} is {state}, and predictions are kept of complete "
+            "trials only; choose another with --trial."
+        )
+    return UserError(
+        f"Trial {number} of {study.title} has no {split} predictions: its data have no "
+        f"{split} split; take --split val."
+    )

@@ -1,0 +1,147 @@
+"""`tuner confusion`: which classes a trial takes for which."""
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from tuner.cli import options
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+    from rich.table import Table as RichTable
+
+    from tuner.answers.confusion import Confusion
+    from tuner.answers.predictions import Predicted
+    from tuner.records import Moment, SplitName
+    from tuner.store.studies import Study
+
+ROOM = 50
+"""Characters of all class names together above which columns are headed by numbers instead."""
+
+
+@click.command(epilog="\b\nExample:\n  tuner confusion digits --trial 3 --split val")
+@click.argument("study")
+@click.option("--trial", type=int, metavar="N", help="Which trial; by default the best one.")
+@click.option(
+    "--split",
+    type=click.Choice(["val", "test"]),
+    help="Which images; by default test, or val where there is no test set.",
+)
+@click.option(
+    "--at",
+    type=click.Choice(["best", "last"]),
+    help="Weights of which epoch; by default those that the study is judged at.",
+)
+@options.json_option
+@click.pass_obj
+def confusion(
+    settings: Settings,
+    study: str,
+    trial: int | None,
+    split: str | None,
+    at: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Show which classes one trial takes for which.
+
+    Rows are true classes, columns what images are taken for. Recall is the
+    share of a class's images that is found, precision the share of the images
+    taken for a class that are of it.
+    """
+    from tuner.answers.confusion import confusion as count
+    from tuner.store import studies
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = studies.find(connection, study)
+        read = _read(connection, found, trial, split, at)
+    counted = count(read)
+    if as_json:
+        click.echo(json.dumps(_described(found, read, counted), ensure_ascii=False))
+    else:
+        _show(found, read, counted)
+
+
+def _read(
+    connection: "sa.Connection",
+    study: "Study",
+    trial: int | None,
+    split: str | None,
+    at: str | None,
+) -> "Predicted":
+    from tuner.answers.predictions import best_trial, kept_splits, predicted
+
+    number = best_trial(connection, study) if trial is None else trial
+    if split is None:
+        split = "val" if kept_splits(connection, study, number) == ("val",) else "test"
+    moment = cast("Moment", at or study.spec.search.at)
+    return predicted(connection, study, number, cast("SplitName", split), moment)
+
+
+def _show(study: "Study", read: "Predicted", counted: "Confusion") -> None:
+    from tuner.cli.console import open_console
+
+    console = open_console()
+    total = sum(counted.images)
+    console.print()
+    console.print(
+        f"{study.title}: trial {read.trial}, {read.split} images, {read.at} epoch {read.epoch}; "
+        "rows are true, columns predicted"
+    )
+    console.print(_table(counted))
+    console.print(f"{counted.right} of {total} images are right: accuracy {counted.accuracy:.4f}.")
+    if any(counted.undecided):
+        console.print(
+            f"{sum(counted.undecided)} images have no prediction that is a number; they are wrong."
+        )
+    console.print()
+
+
+def _table(counted: "Confusion") -> "RichTable":
+    from rich.table import Table
+    from rich.text import Text
+
+    numbered = sum(map(len, counted.classes)) > ROOM
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("")
+    for place, name in enumerate(counted.classes):
+        table.add_column(Text(str(place) if numbered else name), justify="right", no_wrap=True)
+    table.add_column("images", justify="right", no_wrap=True)
+    table.add_column("recall", justify="right", no_wrap=True)
+    rows = zip(counted.classes, counted.counts, counted.images, counted.recall, strict=True)
+    for place, (name, row, images, recall) in enumerate(rows):
+        cells = [_cell(count, diagonal=place == column) for column, count in enumerate(row)]
+        # A class may be called anything, also what rich would read as markup.
+        head = Text(f"{place} {name}" if numbered else name, style="bold", overflow="ellipsis")
+        table.add_row(head, *cells, str(images), _share(recall))
+    table.add_row("precision", *(_share(share, digits=2) for share in counted.precision))
+    return table
+
+
+def _cell(count: int, *, diagonal: bool) -> str:
+    if diagonal:
+        return f"[bold]{count}[/bold]"
+    return str(count) if count else "·"
+
+
+def _share(share: float | None, digits: int = 3) -> str:
+    return "–" if share is None else f"{share:.{digits}f}"
+
+
+def _described(study: "Study", read: "Predicted", counted: "Confusion") -> dict[str, Any]:
+    return {
+        "study": study.title,
+        "trial": read.trial,
+        "split": read.split,
+        "at": read.at,
+        "epoch": read.epoch,
+        "classes": counted.classes,
+        "counts": counted.counts,
+        "undecided": counted.undecided,
+        "images": counted.images,
+        "recall": counted.recall,
+        "precision": counted.precision,
+        "accuracy": counted.accuracy,
+    }

@@ -1,0 +1,103 @@
+"""`tuner new`: starting files of an objective or a study that run as they are."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from tuner.cli import options, starters
+from tuner.errors import UserError
+
+LONGEST = 63
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="\b\nExample:\n  tuner new objective leaves\n  tuner new study batch_size",
+)
+def new() -> None:
+    """Write commented starting files, which run as they are.
+
+    They are written into ./objectives and ./studies. Nothing that exists is
+    overwritten.
+    """
+
+
+@new.command(epilog="\b\nExample:\n  tuner new objective leaves")
+@click.argument("name")
+def objective(name: str) -> None:
+    """Write a new problem: its images, its networks, and a study of it.
+
+    NAME has small letters, digits and _. Until data.path in the study file
+    names your folder of images, the objective draws some of its own.
+    """
+    from tuner.train.objective import find, shipped_folder
+
+    _check_name(name, "an objective", r"[a-z][a-z0-9_]*", "small letters, digits and _")
+    _check_unshipped(name, shipped_folder() / name, Path("objectives", name), "An objective")
+    _check_study_unshipped(name)
+    # The template declares what its copy will: the copy is not there yet.
+    declared = find("objective", [starters.TEMPLATES]).objective.declarations()
+    files = starters.objective_files(name) | starters.study_file(name, name, declared)
+    starters.write_new(files)
+    _tell(files, name)
+    click.echo(f"Its images are drawn until data.path in studies/{name}.toml names your folder.")
+
+
+@new.command(epilog="\b\nExample:\n  tuner new study batch_size --objective chest_xray")
+@click.argument("name")
+@click.option(
+    "--objective",
+    default="chest_xray",
+    show_default=True,
+    help="What is trained: a package in ./objectives, or one that comes with tuner.",
+)
+@options.objectives_option
+def study(name: str, objective: str, objective_folders: tuple[Path, ...]) -> None:
+    """Write a new study file.
+
+    NAME has small letters, digits, _ and -. The file lists everything that the
+    objective lets a study set.
+    """
+    from tuner.train.objective import find
+
+    _check_name(name, "a study", r"[a-z][a-z0-9_-]*", "small letters, digits, _ and -")
+    _check_study_unshipped(name)
+    found = find(objective, options.objective_folders(None, objective_folders))
+    files = starters.study_file(name, objective, found.objective.declarations())
+    starters.write_new(files)
+    _tell(files, name)
+
+
+def _check_name(name: str, what: str, pattern: str, allowed: str) -> None:
+    if not re.fullmatch(pattern, name) or len(name) > LONGEST:
+        raise UserError(
+            f"{name!r} cannot be the name of {what}; expected a small letter, then {allowed} "
+            f"(at most {LONGEST} in all)."
+        )
+
+
+def _check_unshipped(name: str, shipped: Path, own: Path, what: str) -> None:
+    """Refuse a name that would hide what comes with tuner; one's own file is told elsewhere."""
+    if shipped.exists() and not own.exists():
+        raise UserError(
+            f"{what} {name!r} comes with tuner, and a file of yours would hide it; "
+            "choose another name."
+        )
+
+
+def _check_study_unshipped(name: str) -> None:
+    shipped = options.study_folders()[-1] / f"{name}.toml"
+    _check_unshipped(name, shipped, Path("studies", f"{name}.toml"), "A study")
+
+
+def _tell(files: Iterable[Path], study_name: str) -> None:
+    for path in files:
+        click.echo(f"wrote {path}")
+    width = len(f"tuner launch --study {study_name}")
+    click.echo("\nNext:")
+    click.echo(f"  {f'tuner run {study_name}':<{width}}  # train one setting here and now")
+    click.echo(
+        f"  tuner launch --study {study_name}  # train every setting, and show what came of it"
+    )

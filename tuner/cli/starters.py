@@ -1,0 +1,96 @@
+"""Starting files of an objective or a study: made from templates, written all or none."""
+
+import contextlib
+import json
+import textwrap
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuner.errors import MachineError, UserError
+
+if TYPE_CHECKING:
+    from tuner.spec.parameters import Declarations, Parameter
+
+TEMPLATES = Path(__file__).parent / "templates"
+OBJECTIVE, STUDY = "my_objective", "my_study"
+"""The names that the templates have, to be replaced."""
+LINE = 100
+"""Characters of a line of the study file."""
+MODULES = ("data.py", "models.py", "__init__.py")
+"""Of an objective; `__init__.py` is last, for with it the objective can be found."""
+
+
+def objective_files(name: str) -> dict[Path, str]:
+    """Return the files of an objective's package, by their path from the project's folder on."""
+    return {
+        Path("objectives", name, module): _template("objective", module).replace(OBJECTIVE, name)
+        for module in MODULES
+    }
+
+
+def study_file(name: str, objective: str, declared: "Declarations") -> dict[Path, str]:
+    """Return a study's file, in which what the objective lets one set is listed."""
+    from tuner.spec.parameters import SHARED
+
+    own = [each for each in declared.parameters.values() if each.name not in SHARED]
+    text = _template("study.toml").replace(STUDY, name).replace(OBJECTIVE, objective)
+    text = text.replace("#: parameters\n", _listed(own))
+    return {
+        Path("studies", f"{name}.toml"): text.replace("#: data\n", _listed(declared.data.values()))
+    }
+
+
+def write_new(files: Mapping[Path, str]) -> None:
+    """Write all files whole, or none: what exists is never overwritten, but named."""
+    from tuner.answers.export import write_whole
+
+    existing = [str(path) for path in files if path.exists() or path.is_symlink()]
+    if existing:
+        verb = "exists" if len(existing) == 1 else "exist"
+        raise UserError(
+            f"{', '.join(existing)} {verb} already, and nothing was written; choose another name, "
+            "or move what is there out of the way."
+        )
+    written: list[Path] = []
+    try:
+        for path, text in files.items():
+            written.append(path)
+            write_whole(path, text)
+    except (MachineError, KeyboardInterrupt):
+        _take_back(written)
+        raise
+
+
+def _take_back(written: Iterable[Path]) -> None:
+    for path in written:
+        # The one that could not be written is not there; a folder that is not empty is not ours.
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
+
+
+def _template(*parts: str) -> str:
+    return TEMPLATES.joinpath(*parts).read_text(encoding="utf-8")
+
+
+def _listed(parameters: "Iterable[Parameter]") -> str:
+    listed = [(f"# {each.name} = {_value(each)}", _meaning(each)) for each in parameters]
+    width = max((len(setting) for setting, _ in listed), default=0)
+    lines: list[str] = []
+    for setting, meaning in listed:
+        wrapped = textwrap.wrap(meaning, LINE - width - len("  # "))
+        lines.append(f"{setting:<{width}}  # {wrapped[0]}")
+        lines += [f"{'#':<{width}}  # {rest}" for rest in wrapped[1:]]
+    return "".join(f"{line}\n" for line in lines) or "# none\n"
+
+
+def _value(parameter: "Parameter") -> str:
+    # JSON's texts, numbers and truth values are TOML's too.
+    return json.dumps(parameter.default, ensure_ascii=False)
+
+
+def _meaning(parameter: "Parameter") -> str:
+    if parameter.kind != "choice":
+        return parameter.meaning
+    return f"{parameter.meaning}: {', '.join(parameter.choices)}"
