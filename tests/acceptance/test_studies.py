@@ -1,0 +1,79 @@
+"""Every shipped study, smaller: it is launched as a user would, and ends with its tables."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.test_lr_sched import tuner
+from tuner.cli.options import load_spec, study_folders
+from tuner.store.embedded import server as embedded
+
+STUDIES = study_folders()[-1]
+NAMES = sorted(path.stem for path in STUDIES.glob("*.toml"))
+
+SMALL = (
+    "data.image_size=32",
+    "data.train_images=48",
+    "data.val_images=24",
+    "data.test_images=24",
+)
+"""A phantom that is drawn and trained on in no time."""
+
+SMALLER: Mapping[str, tuple[str, ...]] = {
+    "everything": (*SMALL, "budget.trials=12", "replicates.top=2"),
+    "gap_pooling": (*SMALL, "data.image_size=64", "epochs=5"),
+    "lr_sched": (*SMALL, "epochs=5"),
+    "digits": (),
+}
+"""What else makes a study small; those that are not named take the small phantom."""
+
+REPORTS = (
+    *("ann_vs_cnn", "batch_size", "depth", "epochs", "everything", "gap_pooling"),
+    *("loss", "lr", "lr_sched", "shift", "weight_decay"),
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Make one home, with its database and its drawn images, for all studies."""
+    folder = tmp_path_factory.mktemp("studies")
+    yield folder
+    embedded.erase(folder / ".tuner")
+
+
+def test_every_report_has_its_study() -> None:
+    """The studies that the five lab reports ask for are there."""
+    assert set(REPORTS) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_study_says_what_it_asks_and_what_it_takes(name: str) -> None:
+    """A file is named after its study, replicates, and tells its measured duration."""
+    text = (STUDIES / f"{name}.toml").read_text(encoding="utf-8")
+    spec = load_spec(str(STUDIES / f"{name}.toml"), ())
+    assert spec.name == name
+    assert spec.question.endswith("?")
+    assert spec.replicates.seeds >= 3
+    assert f"tuner launch --study {name}" in text
+    assert re.search(r"^# Takes \d+ s on 2 CPU cores", text, re.MULTILINE), "no measured duration"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_study_ends_with_its_tables(name: str, home: Path) -> None:
+    """launch exits 0; every trial has a row, and each view of the tables can be shown."""
+    settings = [part for text in SMALLER.get(name, SMALL) for part in ("--set", text)]
+    done = tuner(home, "launch", "--study", name, *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    spec = load_spec(str(STUDIES / f"{name}.toml"), tuple(SMALLER.get(name, SMALL)))
+    with (home / ".tuner" / "results" / f"{name}.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == spec.total_trials
+    assert {row["state"] for row in rows} <= {"COMPLETE", "PRUNED"}
+    assert all(row["test_acc"] for row in rows if row["state"] == "COMPLETE")
+    for show in ("figures", "classes", "cost", "slope"):
+        table = json.loads(tuner(home, "table", name, "--show", show, "--json").stdout)
+        assert table["state"] == "complete"
