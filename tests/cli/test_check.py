@@ -6,6 +6,7 @@ import pytest
 
 from tests.check.test_examination import write_planted
 from tests.cli.conftest import Project
+from tests.train.sources.image_files import write_npy
 
 STUDY = """
 [study]
@@ -106,3 +107,18 @@ def test_a_check_of_a_stored_study_is_kept(planted: Project, tmp_path: Path) -> 
     planted.run("launch", "--study", "planted", "--workers", "1", "--no-check")
     planted.run("check", "planted", "--quick")
     assert "Warning" not in planted.run("launch", "--study", "planted", "--workers", "1")
+
+
+def test_a_missing_test_set_is_said_once(project: Project) -> None:
+    """Before training, in a sentence; not again under the tables. Its columns stay empty."""
+    folder = write_npy(project.folder / "arrays")
+    for path in folder.glob("test_*.npy"):
+        path.unlink()
+    text = STUDY.replace('"manifest"', '"npy"').replace("../images/images.csv", "../arrays")
+    project.write_study("untested", text.replace("planted", "untested"))
+    said = project.run("launch", "--study", "untested", "--workers", "1")
+    assert said.count("no test set") == 1
+    rows = project.run("export", "--study", "untested").splitlines()
+    cells = dict(zip(rows[0].split(","), rows[1].split(","), strict=True))
+    assert (cells["test_acc"], cells["gap"], cells["state"]) == ("", "", "COMPLETE")
+    assert "There is no test set: its columns are empty." in project.run("table", "untested")

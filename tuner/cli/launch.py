@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM, Us
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
+    from tuner.check.quick import Examined
     from tuner.cli.live import Screen
     from tuner.fleet.local import LocalFleet
     from tuner.spec.study import Spec
@@ -92,6 +94,7 @@ def launch(
     with options.open_database(settings, wait_seconds=wait) as database:
         if epochs_to is not None:
             spec = lengthened(database, study, epochs_to, overrides, objective_folders)
+        found: Sequence[Examined] = ()
         if spec is None:
             launched = _go_on(database, study)
         else:
@@ -109,7 +112,7 @@ def launch(
             code = _train(database, launched.study, LocalFleet(settings, crew))
             if code is not None:
                 return code
-        return _conclude(database, settings, launched.study.title)
+        return _conclude(database, settings, launched.study.title, told=bool(found))
 
 
 def _objective_folders(study: str | None, given: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -237,7 +240,7 @@ def _unfinished(database: "Database", study: "Study", failures: list[str]) -> in
     return EXIT_FAILURES
 
 
-def _conclude(database: "Database", settings: Settings, title: str) -> int:
+def _conclude(database: "Database", settings: Settings, title: str, *, told: bool) -> int:
     from tuner.answers.export import as_csv, write_whole
     from tuner.answers.rows import trial_columns, trial_rows
     from tuner.cli.tables import show_tables
@@ -246,7 +249,7 @@ def _conclude(database: "Database", settings: Settings, title: str) -> int:
     with database.transaction() as connection:
         study = studies.find(connection, title)
         rows = trial_rows(connection, study)
-    show_tables(study, rows, best=10)
+    show_tables(study, rows, best=10, told=told)
     columns = trial_columns(study.spec)
     path = settings.home / "results" / f"{study.title}.csv"
     write_whole(path, as_csv(columns, ([row[c] for c in columns] for row in rows)))

@@ -129,9 +129,17 @@ def export(
 
 
 def show_tables(
-    study: "Study", rows: "Sequence[TrialRow]", *, best: int, show: str = "figures"
+    study: "Study",
+    rows: "Sequence[TrialRow]",
+    *,
+    best: int,
+    show: str = "figures",
+    told: bool = False,
 ) -> None:
-    """Print the leaderboard and the table of every factor."""
+    """Print the leaderboard and the table of every factor.
+
+    `told` says that a missing test set was told already.
+    """
     from tuner.answers.factors import VIEWS, factors
     from tuner.answers.reuse import reuse
     from tuner.answers.rows import ranked
@@ -150,7 +158,7 @@ def show_tables(
     found = reuse(rows, study.spec)
     if found.reused or found.excess:
         console.print(_reuse_line(found))
-    if any(row["test_acc"] is None for row in leaders):
+    if not told and any(row["test_acc"] is None for row in leaders):
         console.print("There is no test set: its columns are empty.")
     missing = sum(row["state"] in ("PRUNED", "FAILED") for row in rows)
     if missing:
@@ -262,7 +270,7 @@ def _figure(name: str, value: float | None) -> str:
     if abs(value) >= 1000:
         return f"{value:.3g}"
     if name.endswith("slope"):
-        return f"{value:+.5f}"
+        return f"{value:.1e}"
     if "seconds" in name:
         return f"{value:.3g}"
     return f"{value:.4f}" if name.endswith("loss") else f"{value:.3f}"
