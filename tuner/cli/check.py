@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,12 +62,14 @@ def check(
     from tuner.spec.load import find
 
     spec = options.load_spec(study, overrides, objective_folders)
+    if threads is not None:
+        spec = replace(spec, limits=replace(spec.limits, threads=threads))
     folders = options.objective_folders(find(study, options.study_folders()), objective_folders)
     place: Any = {"home": settings.home, "folders": folders, "progress": show_progress}
     found = [examine_data(spec, data, **place, quick=quick) for data in configurations(spec)]
     cost: Cost | None = None
     spreads: Sequence[Spread] = ()
-    devices = crew_devices(device, workers, threads or spec.limits.threads)
+    devices = crew_devices(device, workers, spec.limits.threads)
     if not quick:
         cost = measure_cost(spec, **place, device=devices[0], workers=len(devices))
     if noise is not None:
