@@ -1,5 +1,6 @@
 """Each pruner in a scripted situation, through the ledger, as a worker asks it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from tests.store.specs import (
     make_epoch,
     make_spec,
 )
+from tuner.spec.study import Replicates
 from tuner.store.database import Database
 from tuner.store.ledger.ledger import Ledger
 
@@ -147,3 +149,18 @@ def test_a_metric_that_grows_is_pruned_downwards(database: Database) -> None:
     finish(worker, good, 0.5)
     bad = claim_trial(worker)
     assert worker.record(bad, [make_epoch(1, val_acc=0.7)]).stop_epoch == 1
+
+
+@pytest.mark.parametrize(("pruner", "spared"), [("median", True), ("threshold", False)])
+def test_further_seeds_of_contenders_are_not_held_against_others(
+    database: Database, pruner: str, spared: bool
+) -> None:
+    """A contender's unlucky seed runs to its end, unless its own curve alone is hopeless."""
+    options = {"median": {"startup": 1, "warmup": 0, "interval": 1}, "threshold": {"upper": 5.0}}
+    spec = make_spec(seeds=3, epochs=9, pruner=pruner, pruner_options=options[pruner])
+    spec = replace(spec, replicates=Replicates(3, "top", 1))
+    worker = Bench.launch(database, spec).worker()
+    for loss in (0.5, 0.1, 0.4):
+        explored = stops_at(worker, loss, loss)
+    assert explored == (1 if pruner == "median" else None), "explored ones are compared"
+    assert stops_at(worker, 9.0, 9.0) == (None if spared else 1)

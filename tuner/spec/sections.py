@@ -210,7 +210,10 @@ class ReplicatesSection(Section):
     ] = 1
     of: Annotated[
         Literal["all", "top"],
-        Field(description='"all", or "top": explore first, then replicate the contenders.'),
+        Field(
+            description='"all", or "top": explore first, then train the contenders under further '
+            "seeds, which no pruner holds against others."
+        ),
         Expects('"all" or "top"'),
     ] = "all"
     splits: Annotated[

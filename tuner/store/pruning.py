@@ -89,10 +89,15 @@ class Pruner:
         self._title = title
         self._direction = METRICS[spec.search.metric]
         self._warmup = int(spec.search.pruner_options.get("warmup", 0))
+        # Contenders' further seeds tell how much of a win was luck. A pruner that holds them
+        # against the lucky seeds they were chosen by would leave only lucky ones.
+        compares = self.kind not in OWN_CURVE
+        self._spares_replicates = compares and spec.replicates.of == "top"
 
-    def asks(self, epoch: int) -> bool:
-        """Tell whether the pruner has a say at this epoch at all."""
-        return self.kind != "none" and epoch > self._warmup
+    def asks(self, seed: int, epoch: int) -> bool:
+        """Tell whether the pruner has a say about a trial of this seed at this epoch at all."""
+        spared = self._spares_replicates and seed > 0
+        return self.kind != "none" and epoch > self._warmup and not spared
 
     def panel(self, storage: BaseStorage, study_id: int) -> "Panel":
         """Return the pruner with what it may look at during one transaction."""

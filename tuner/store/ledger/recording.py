@@ -56,7 +56,7 @@ class Recorder:
             if not _finite(one, progress.curve[one.epoch]):
                 answer = Recorded(one.epoch, diverged=True)
                 break
-            if one.epoch not in progress.decided and self._pruner.asks(one.epoch):
+            if one.epoch not in progress.decided and self._pruner.asks(held.seed, one.epoch):
                 made = panel.decide(held, progress.curve, one.epoch)
                 decisions.append(made)
                 progress.decided[one.epoch] = made.prune
