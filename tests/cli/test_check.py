@@ -122,3 +122,10 @@ def test_a_missing_test_set_is_said_once(project: Project) -> None:
     cells = dict(zip(rows[0].split(","), rows[1].split(","), strict=True))
     assert (cells["test_acc"], cells["gap"], cells["state"]) == ("", "", "COMPLETE")
     assert "There is no test set: its columns are empty." in project.run("table", "untested")
+
+
+def test_a_path_that_is_typed_starts_here(planted: Project) -> None:
+    """--set data.path is read from the folder one is in, wherever the study file lies."""
+    here = ["--set", "data.path=images/images.csv", "--quick", "--json"]
+    found = planted.json("check", "planted", *here)
+    assert found["data"][0]["data"]["path"] == str(planted.folder / "images" / "images.csv")

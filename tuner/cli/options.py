@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tuner.spec.study import Spec
     from tuner.store.database import Database
 
+PATHS = ("data.path", "weights", "fixed.weights")
+"""Keys that `--set` gives a path."""
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
@@ -120,7 +123,17 @@ def load_spec(name: str, overrides: tuple[str, ...], given: tuple[Path, ...] = (
     def declared(objective: str, _folder: Path) -> "Declarations":
         return find_objective(objective, objective_folders(path, given)).objective.declarations()
 
-    return load(path, overrides, declared)
+    return load(path, tuple(_from_here(text) for text in overrides), declared)
+
+
+def _from_here(text: str) -> str:
+    """Make a path that was typed start in this folder; in a file it starts where the file lies."""
+    key, equals, written = text.partition("=")
+    path = written.strip().strip("\"'")
+    listed = path.startswith(("[", "{"))
+    if key.strip() not in PATHS or not equals or not path or listed or "://" in path:
+        return text
+    return f"{key.strip()}={Path(path).expanduser().absolute()}"
 
 
 @contextmanager
