@@ -1,7 +1,7 @@
 """`tuner run`: one configuration in the foreground, recorded in no study."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from tuner.errors import EXIT_DONE, EXIT_FAILURES
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
-    from tuner.records import Epoch, Figures, Value
+    from tuner.records import Epoch, Figures, Job, Result, Setup, Value
     from tuner.spec.study import Spec
 
 
@@ -52,7 +52,7 @@ def run(
 
     spec = options.load_spec(study, overrides, objective_folders)
     folders = options.objective_folders(find(study, options.study_folders()), objective_folders)
-    chosen = _first(spec)
+    job = spec.job(_first(spec), seed)
     bench = Workbench(
         device=crew_devices(device, 1, 1)[0],
         threads=spec.limits.threads,
@@ -60,23 +60,13 @@ def run(
         folders=folders,
         progress=_progress,
     )
-    trained = bench.begin(spec.job(chosen, seed))
+    trained = bench.begin(job)
     if not as_json:
-        _announce(spec, chosen, seed, trained.setup.device, trained.setup.parameter_count)
+        _announce(spec, seed, trained.setup)
     epochs = [_tell(epoch, quiet=as_json) for epoch in trained.epochs(lambda: None)]
     result = None if trained.diverged else trained.result()
     if as_json:
-        figures = (
-            {} if result is None else {"best": _figures(result.best), "last": _figures(result.last)}
-        )
-        described: dict[str, Any] = {
-            "parameters": dict(spec.job(chosen, seed).parameters),
-            "seed": seed,
-            "setup": {**asdict(trained.setup), "notes": dict(trained.setup.notes)},
-            "epochs": [asdict(epoch) for epoch in epochs],
-            **figures,
-        }
-        click.echo(json.dumps(described))
+        click.echo(json.dumps(_described(job, trained.setup, epochs, result)))
     elif result is not None:
         _conclude(result.best, "best ")
         _conclude(result.last, "last ")
@@ -84,6 +74,19 @@ def run(
         click.echo("The training diverged: a loss is not finite.", err=True)
         return EXIT_FAILURES
     return EXIT_DONE
+
+
+def _described(
+    job: "Job", setup: "Setup", epochs: "Sequence[Epoch]", result: "Result | None"
+) -> dict[str, Any]:
+    moments = {} if result is None else {"best": result.best, "last": result.last}
+    return {
+        "parameters": dict(job.parameters),
+        "seed": job.seed,
+        "setup": {**asdict(setup), "notes": dict(setup.notes)},
+        "epochs": [_plain(asdict(epoch)) for epoch in epochs],
+        **{name: _figures(figures) for name, figures in moments.items()},
+    }
 
 
 def _first(spec: "Spec") -> "dict[str, Value]":
@@ -97,16 +100,18 @@ def _first(spec: "Spec") -> "dict[str, Value]":
     return {name: chosen[name] for name in spec.varied if name in chosen}
 
 
-def _announce(
-    spec: "Spec", chosen: "Mapping[str, Value]", seed: int, device: str, parameters: int
-) -> None:
+def _announce(spec: "Spec", seed: int, setup: "Setup") -> None:
     from tuner.cli.live import chosen_line
 
-    varied = chosen_line(chosen) or "nothing varies"
+    varied = chosen_line(_first(spec)) or "nothing varies"
     changed = "".join(f" {text}" for text in spec.overrides)
     click.echo(
-        f"{spec.name}:{changed} {varied} seed={seed}  ({parameters:,} parameters on {device})"
+        f"{spec.name}:{changed} {varied} seed={seed}  "
+        f"({setup.parameter_count:,} parameters on {setup.device})"
     )
+    for note in ("data", "precision"):
+        if note in setup.notes:
+            click.echo(f"{note}: {setup.notes[note]}")
     click.echo("epoch  train loss  train acc  val loss  val acc        lr   seconds")
 
 
@@ -132,7 +137,14 @@ def _conclude(figures: "Figures", name: str) -> None:
 
 
 def _figures(figures: "Figures") -> dict[str, Any]:
-    return {**asdict(figures), "gap": figures.gap}
+    return _plain({**asdict(figures), "gap": figures.gap})
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values as JSON has them: a figure that is not defined is null."""
+    from tuner.answers.export import json_cell
+
+    return {name: json_cell(value) for name, value in values.items()}
 
 
 def _progress(what: str, done: int, total: int) -> None:
