@@ -8,7 +8,7 @@ import numpy as np
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from tests.store.specs import Bench, optuna_tables, same_float
+from tests.store.specs import Bench, as_text, optuna_tables, same_float
 from tests.train.blobs import Blobs, nothing
 from tuner.records import Epoch
 from tuner.store.tables import decision, epoch, event, lease, metadata, outcome, prediction, trial
@@ -88,15 +88,14 @@ def kinds(bench: Bench) -> Counter[str]:
     return Counter(row.kind for row in bench.rows(event))
 
 
-def rows_of_trial(bench: Bench, trial_id: int) -> dict[str, list[Any]]:
+def rows_of_trial(bench: Bench, trial_id: int) -> dict[str, list[str]]:
     """Return every row that either schema has on a trial, its history included."""
     found = {}
     with bench.database.transaction() as connection:
         for table in (*metadata.sorted_tables, *optuna_tables()):
             if "trial_id" in table.c and table.name != "output":
                 query = sa.select(table).where(table.c.trial_id == trial_id)
-                rows = [tuple(row) for row in connection.execute(query)]
-                found[str(table)] = sorted(rows, key=repr)
+                found[str(table)] = sorted(map(as_text, connection.execute(query)))
     return found
 
 

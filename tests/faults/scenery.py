@@ -35,6 +35,9 @@ objective = "blobs"
 [budget]
 trials = "grid"
 
+[limits]
+attempts = {attempts}
+
 [checkpoints]
 every = {every}
 
@@ -64,6 +67,7 @@ class Sizes:
     images: int = 600
     batch_size: int = 8
     every: int | str = 5
+    attempts: int = 3
 
     def text(self) -> str:
         """Return the study file."""

@@ -279,6 +279,7 @@ UNLIKE = {
     "study_id",
     "token",
     "seconds",
+    "val_seconds",
     "reused",
     "recorded",
     "created",

@@ -172,15 +172,19 @@ class Bench:
         with self.database.transaction() as connection:
             return studies.find(connection, self.study.title).state
 
-    def contents(self) -> dict[str, list[tuple[Any, ...]]]:
+    def contents(self) -> dict[str, list[str]]:
         """Return every row of both schemas but the workers' signs of life, to compare later."""
         with self.database.transaction() as connection:
-            found = {
-                str(table): connection.execute(sa.select(table)).all()
+            return {
+                str(table): sorted(map(as_text, connection.execute(sa.select(table))))
                 for table in (*metadata.sorted_tables, *optuna_tables())
                 if table.name != "worker"
             }
-        return {name: sorted(map(tuple, rows), key=repr) for name, rows in found.items()}
+
+
+def as_text(row: sa.Row[Any]) -> str:
+    """Return a row so that two different bits look different, and NaN equals itself."""
+    return repr([bytes(value) if isinstance(value, memoryview) else value for value in row])
 
 
 def optuna_tables() -> list[sa.Table]:
