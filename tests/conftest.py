@@ -1,6 +1,7 @@
 """Fixtures for every test: real PostgreSQL, a database of its own for each test."""
 
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -20,6 +21,11 @@ QUICK = Timing(lease=3.0, renew=0.3, grace=0.8, poll=0.05, give_back=5.0)
 """Leases that tests can wait for."""
 
 TEMPLATE = "tuner_template"
+
+# A shell ignores Ctrl-C for what it starts in the background, and everything started from there
+# inherits that; the tests send it and want it heard.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "status:status",
     "studies": "status:studies",
     "table": "tables:table",
+    "compare": "compare:compare",
     "confusion": "confusion:confusion",
     "export": "tables:export",
     "logs": "logs:logs",

@@ -1,0 +1,218 @@
+"""The settings of a factor against each other: a table, the group tied with the best, a verdict."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from tuner.answers import wording
+from tuner.answers.designs import Design, Level, Standing, comparable, design
+from tuner.answers.measures import MEASURES, Measure
+from tuner.answers.rows import FIGURES, TrialRow, trial_rows
+from tuner.answers.samples import Sample, sample
+from tuner.answers.statistics.crossed import Panel
+from tuner.answers.statistics.levels import Against, Verdict, against, against_best
+from tuner.answers.statistics.planning import Plan, Seen, plan
+from tuner.answers.statistics.spread import Interval
+from tuner.answers.verdicts import Finding, sentences
+from tuner.errors import UserError
+from tuner.spec.study import Spec
+from tuner.store.studies import Study
+
+RESOLVED_POINTS = 0.01
+"""The difference of shares that a plan is for, where none was named: one point."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One level: what became of its trials, its mean, and how it stands against the reference."""
+
+    standing: Standing
+    n: int
+    """How many seeds its mean is over, or configurations where nothing is paired."""
+    mean: Interval | None
+    """None where nothing can be said; without limits (low = value = high) from one seed alone."""
+    against: Against | None
+    """None for the reference itself and for what is not compared."""
+    tied: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One factor of a study, judged by one figure."""
+
+    factor: str
+    measure: Measure
+    rows: tuple[Row, ...]
+    reference: Level
+    """The level that all others are held against: the best, or the one that was named."""
+    named: bool
+    """Whether the reference was named beforehand."""
+    paired: bool
+    seeds: int
+    images: int
+    """How many images the figure is a mean over; 0 where the interval is over seeds alone."""
+    places: int
+    """How many trials of each level a seed's value is the mean of."""
+    left_out: int
+    plan: Plan | None
+    sentences: tuple[str, ...]
+
+    @property
+    def verdict(self) -> str:
+        """All of it in plain words."""
+        return " ".join(self.sentences)
+
+    @property
+    def tied(self) -> tuple[Level, ...]:
+        """The levels that cannot be told from the best."""
+        return tuple(row.standing.level for row in self.rows if row.tied)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person wants besides the usual."""
+
+    reference: str | None = None
+    """The level that the others are held against, named beforehand; the best where none is."""
+    resolve: float | None = None
+    """The difference to plan more seeds for, in the unit it is shown in."""
+
+
+def default_metric(rows: Sequence[TrialRow]) -> str:
+    """Return what settings are compared by where nothing was named: accuracy, on test if it can."""
+    tested = any(row.complete and row["test_acc"] is not None for row in rows)
+    return "test_acc" if tested else "val_acc"
+
+
+def measure_named(name: str) -> Measure:
+    """Return a measure by its name."""
+    if name not in MEASURES:
+        raise UserError(f"There is no metric {name!r} to compare by; take {', '.join(MEASURES)}.")
+    return MEASURES[name]
+
+
+def compare(
+    connection: sa.Connection,
+    study: Study,
+    *,
+    by: Sequence[str] = (),
+    metric: str | None = None,
+    asked: Asked = Asked(),
+) -> list[Comparison]:
+    """Compare the levels of the named factors, or of all whose levels are few enough."""
+    rows = trial_rows(connection, study)
+    if not any(row.complete for row in rows):
+        raise UserError(
+            f"No trial of {study.title} is complete yet; `tuner status {study.title}` says how far "
+            "it is."
+        )
+    measure = measure_named(metric or default_metric(rows))
+    if measure.name not in FIGURES and not measure.name.startswith(("train", "seconds")):
+        rows = trial_rows(connection, study, further=True)
+    names = list(by) or comparable(rows, study.spec)
+    if not names:
+        raise UserError(_nothing_to_compare(study))
+    if asked.reference is not None and len(names) != 1:
+        raise UserError("--reference names a level of one factor; say which with --by.")
+    by_number = {row["trial"]: row for row in rows}
+    found = []
+    for name in names:
+        made = design(rows, study.spec, name)
+        taken = sample(connection, study, made, measure, by_number)
+        found.append(judge(study.spec, made, measure, taken, asked))
+    return found
+
+
+def judge(
+    spec: Spec,
+    made: Design,
+    measure: Measure,
+    taken: Sample | None,
+    asked: Asked = Asked(),
+) -> Comparison:
+    """Judge one factor from its design and its values."""
+    named = None if asked.reference is None else _level_named(made, asked.reference)
+    n = min((len(units) for units in made.units), default=0)
+    verdict = _verdict(taken, measure, named, n)
+    planned = _plan(taken, measure, verdict, asked.resolve) if n > 1 else None
+    finding = Finding(spec, made, measure, taken, verdict, planned)
+    return Comparison(
+        factor=made.factor,
+        measure=measure,
+        rows=tuple(_row(finding, standing) for standing in made.standings),
+        reference=made.levels[verdict.reference] if verdict is not None else None,
+        named=named is not None,
+        paired=made.paired,
+        seeds=n,
+        images=taken.panel.images if taken is not None else 0,
+        places=max((len(unit) for units in made.units for unit in units), default=0),
+        left_out=made.left_out,
+        plan=planned,
+        sentences=sentences(finding),
+    )
+
+
+def _verdict(taken: Sample | None, measure: Measure, named: int | None, n: int) -> Verdict | None:
+    if taken is None:
+        return None
+    panel = taken.panel
+    if named is None:
+        verdict = against_best(panel, larger=measure.larger)
+    else:
+        verdict = against(panel, named, larger=measure.larger)
+    if n > 1:
+        return verdict
+    # One seed tells a setting from its luck in no way, whatever its images say.
+    others = tuple(Against(one.level, one.difference, 1.0, False) for one in verdict.others)
+    return Verdict(verdict.reference, others)
+
+
+def _plan(
+    taken: Sample | None, measure: Measure, verdict: Verdict | None, resolve: float | None
+) -> Plan | None:
+    panel = taken.panel if taken is not None else None
+    if verdict is None or not isinstance(panel, Panel) or len(verdict.tied) < 2:
+        return None
+    levels = range(len(panel.means))
+    seen = Seen(panel.parts(list(levels)), panel.seeds, panel.images, len(panel.means), panel.grain)
+    return plan(seen, _wanted(panel, measure, resolve))
+
+
+def _wanted(panel: Panel, measure: Measure, resolve: float | None) -> float:
+    """Return the difference that a plan is for, in the figure's own unit."""
+    if resolve is not None:
+        return resolve / measure.scale
+    if measure.unit == "points":
+        return RESOLVED_POINTS
+    return wording.round_amount(0.1 * abs(float(panel.means.mean())))
+
+
+def _row(finding: Finding, standing: Standing) -> Row:
+    made, taken, verdict = finding.made, finding.taken, finding.verdict
+    if taken is None or verdict is None or standing.level not in made.levels:
+        return Row(standing, 0, None, None, tied=False)
+    place = made.levels.index(standing.level)
+    other = next((one for one in verdict.others if one.level == place), None)
+    mean, n = taken.panel.mean(place), len(made.units[place])
+    return Row(standing, n, mean, other, tied=place in verdict.tied)
+
+
+def _level_named(made: Design, name: str) -> int:
+    names = [wording.level_name(level) for level in made.levels]
+    plain = [str(level) for level in made.levels]
+    for known in (names, plain):
+        if name in known:
+            return known.index(name)
+    raise UserError(
+        f"{made.factor} has no level {name!r} that can be compared; it has {', '.join(names)}."
+    )
+
+
+def _nothing_to_compare(study: Study) -> str:
+    if not study.spec.varied:
+        return f"{study.title} varies nothing, so there are no settings to compare."
+    return (
+        f"{study.title} varies {wording.listed(study.spec.varied)}, none with a few levels to "
+        f"compare one by one; `tuner influence {study.title}` says how much each matters."
+    )

@@ -1,0 +1,178 @@
+"""Which trials of a study answer for which level of a factor, and which must be left out.
+
+A grid with seeds is a complete design: each level meets the same seeds in the same places, that
+is, under the same values of the other factors. Only places in which every compared level
+completed are used, and what is left out is counted. Where configurations were drawn, as by a
+random search, nothing is paired, and each configuration stands for itself.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from tuner.answers.rows import TrialRow
+from tuner.errors import UserError
+from tuner.records import Value
+from tuner.spec.study import Spec
+
+LEVELS_MOST = 12
+"""More levels than this are a range, not a choice between settings."""
+
+Level = Value | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What became of one level's trials."""
+
+    level: Level
+    """None where the parameter was not active."""
+    trials: int
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    fell: tuple[int, float] | None
+    """Where pruned trials fell: median epoch, and median validation loss at it."""
+
+    @property
+    def survivors_only(self) -> bool:
+        """Whether trials are missing from its mean, and not by chance."""
+        return bool(self.pruned or self.failed)
+
+
+@dataclass(frozen=True)
+class Design:
+    """How one factor is compared: the trials of each level, by seed or each for itself."""
+
+    factor: str
+    standings: tuple[Standing, ...]
+    """All levels that the study has, compared or not."""
+    levels: tuple[Level, ...]
+    """The levels that are compared."""
+    paired: bool
+    units: tuple[tuple[tuple[int, ...], ...], ...]
+    """By level and seed the numbers of the trials that are averaged; the n of every mean.
+
+    Paired, the units of all levels are the same seeds in the same order.
+    """
+    left_out: int
+    """Complete trials that no mean is over, because a peer of theirs did not complete."""
+
+    @property
+    def uncompared(self) -> tuple[Standing, ...]:
+        """The levels that nothing can be said of."""
+        return tuple(one for one in self.standings if one.level not in self.levels)
+
+
+def design(rows: Sequence[TrialRow], spec: Spec, factor: str) -> Design:
+    """Say which trials speak for which level; a factor with too many levels is refused."""
+    if factor not in spec.varied:
+        raise UserError(
+            f"{spec.name} does not vary {factor!r}; "
+            f"it varies {', '.join(spec.varied) or 'nothing'}."
+        )
+    by_level: dict[Level, list[TrialRow]] = defaultdict(list)
+    for row in rows:
+        by_level[row[factor]].append(row)
+    if len(by_level) > LEVELS_MOST:
+        raise UserError(
+            f"{factor} took {len(by_level)} values, too many to be compared one by one; "
+            f"`tuner influence {spec.name}` says how much it matters."
+        )
+    standings = tuple(_standing(level, of) for level, of in _sorted(by_level))
+    if spec.search.sampler == "grid":
+        return _paired(rows, spec, factor, standings)
+    return _unpaired(rows, spec, factor, standings)
+
+
+def comparable(rows: Sequence[TrialRow], spec: Spec) -> list[str]:
+    """Return the factors whose levels are few enough to be compared one by one."""
+    return [
+        name
+        for name in spec.varied
+        if 2 <= len({row[name] for row in rows}) <= min(LEVELS_MOST, max(2, len(rows) // 2))
+    ]
+
+
+def _paired(
+    rows: Sequence[TrialRow], spec: Spec, factor: str, standings: Sequence[Standing]
+) -> Design:
+    others = [name for name in spec.varied if name != factor]
+    places: dict[tuple[int, tuple[Level, ...]], dict[Level, int]] = defaultdict(dict)
+    for row in rows:
+        if row.complete:
+            place = (row["seed"], tuple(row[name] for name in others))
+            places[place][row[factor]] = row["trial"]
+    levels = _kept([one.level for one in standings if one.complete], list(places.values()))
+    shared = {at: of for at, of in places.items() if all(level in of for level in levels)}
+    seeds = sorted({seed for seed, _ in shared})
+    units = tuple(
+        tuple(
+            tuple(of[level] for (at, _), of in sorted(shared.items(), key=repr) if at == seed)
+            for seed in seeds
+        )
+        for level in levels
+    )
+    used = sum(len(numbers) for unit in units for numbers in unit)
+    complete = sum(one.complete for one in standings if one.level in levels)
+    return Design(factor, tuple(standings), levels, True, units, complete - used)
+
+
+def _kept(levels: Sequence[Level], places: Sequence[Mapping[Level, int]]) -> tuple[Level, ...]:
+    """Return the levels that completed in enough of the same places.
+
+    A level that pruning or failing left in few places would drag all others
+    down to those; it is set aside while it halves what the rest can be compared on.
+    """
+    kept = list(levels)
+    while len(kept) > 1:
+        shared = sum(all(level in of for level in kept) for of in places)
+        counts = {level: sum(level in of for of in places) for level in kept}
+        rarest = min(kept, key=counts.__getitem__)
+        rest = [level for level in kept if level != rarest]
+        without = sum(all(level in of for level in rest) for of in places)
+        if 2 * shared >= without:
+            break
+        kept = rest
+    return tuple(kept)
+
+
+def _unpaired(
+    rows: Sequence[TrialRow], spec: Spec, factor: str, standings: Sequence[Standing]
+) -> Design:
+    groups: dict[Level, dict[tuple[Level, ...], list[int]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.complete:
+            configuration = tuple(row[name] for name in spec.varied)
+            groups[row[factor]][configuration].append(row["trial"])
+    levels = tuple(one.level for one in standings if one.complete)
+    units = tuple(tuple(tuple(numbers) for numbers in groups[level].values()) for level in levels)
+    return Design(factor, tuple(standings), levels, False, units, 0)
+
+
+def _standing(level: Level, rows: Sequence[TrialRow]) -> Standing:
+    states = [row["state"] for row in rows]
+    fallen = [row for row in rows if row["state"] == "PRUNED"]
+    losses = [row["last_val_loss"] for row in fallen if row["last_val_loss"] is not None]
+    fell = (int(median(row["epochs_run"] for row in fallen)), median(losses)) if losses else None
+    return Standing(
+        level=level,
+        trials=len(rows),
+        complete=states.count("COMPLETE"),
+        pruned=states.count("PRUNED"),
+        failed=states.count("FAILED"),
+        running=states.count("RUNNING"),
+        fell=fell,
+    )
+
+
+def _sorted(groups: Mapping[Level, list[TrialRow]]) -> list[tuple[Level, list[TrialRow]]]:
+    """Return the levels in the order of their values, names in the order of the study's file."""
+    numeric = all(
+        isinstance(level, int | float) and not isinstance(level, bool) for level in groups
+    )
+    if numeric:
+        return sorted(groups.items(), key=lambda item: float(item[0] or 0))
+    return list(groups.items())

@@ -1,0 +1,153 @@
+"""What settings are compared by: figures that are means over images, and how to read each image."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.answers.statistics.ranking import shares_of_area
+from tuner.records import SplitName
+
+Logs = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Array = NDArray[np.float64]
+PerImage = Callable[[Logs, Labels], Array | None]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a trial: the sum, over blocks, of means over a split's images."""
+
+    name: str
+    larger: bool
+    """Whether more of it is better."""
+    unit: Literal["points", "nats", "s", ""]
+    blocks: tuple[tuple[SplitName, float], ...] = ()
+    """The splits with their signs; none for a figure that is of the whole trial."""
+    per_image: PerImage | None = None
+    """One value for each image, whose mean is the figure; None where a class is missing."""
+    counts_images: bool = False
+    """Whether the figure is a share of images."""
+
+    @property
+    def scale(self) -> float:
+        """What a difference is multiplied by to be shown in its unit."""
+        return 100.0 if self.unit == "points" else 1.0
+
+    @property
+    def digits(self) -> int:
+        """How many decimals a difference is shown with."""
+        return 1 if self.unit in ("points", "s") else 4
+
+
+def right(logs: Logs, labels: Labels) -> Array:
+    """Return 1 for each image that is taken for what it is; ties go to the higher class."""
+    return _is_right(logs, labels).astype(np.float64)
+
+
+def nll(logs: Logs, labels: Labels) -> Array:
+    """Return the negative log-likelihood of each image's true class, in nats."""
+    return -logs[np.arange(len(labels)), labels].astype(np.float64)
+
+
+def balanced(logs: Logs, labels: Labels) -> Array:
+    """Return each image's part in the mean, over the classes that occur, of what is right."""
+    counts = np.bincount(labels, minlength=logs.shape[1])
+    weight = len(labels) / (np.count_nonzero(counts) * counts[labels])
+    return np.asarray(right(logs, labels) * weight)
+
+
+def found(logs: Logs, labels: Labels) -> Array | None:
+    """Return each image's part in sensitivity: of class 1, or over all classes."""
+    counts = np.bincount(labels, minlength=logs.shape[1])
+    if not counts.all():
+        return None
+    if logs.shape[1] == 2:
+        return np.asarray(right(logs, labels) * (labels == 1) * len(labels) / counts[1])
+    return balanced(logs, labels)
+
+
+def left_alone(logs: Logs, labels: Labels) -> Array | None:
+    """Return each image's part in specificity: of class 0, or over all classes."""
+    classes = logs.shape[1]
+    counts = np.bincount(labels, minlength=classes)
+    if not counts.all():
+        return None
+    images = len(labels)
+    taken, valid = _taken(logs), ~np.isnan(logs).any(axis=1)
+    parts = np.zeros(images)
+    asked = [1] if classes == 2 else range(classes)
+    for one in asked:
+        others = labels != one
+        parts += ((taken != one) & valid & others) * images / (len(asked) * others.sum())
+    return parts
+
+
+def ranked(logs: Logs, labels: Labels) -> Array | None:
+    """Return each image's part in the area under the ROC curve."""
+    if np.isnan(logs).any():
+        return None
+    classes = logs.shape[1]
+    if classes == 2:
+        odds = logs[:, 1].astype(np.float64) - logs[:, 0]
+        return shares_of_area(odds, labels == 1)
+    parts = [shares_of_area(logs[:, k].astype(np.float64), labels == k) for k in range(classes)]
+    known = [part for part in parts if part is not None]
+    return np.mean(known, axis=0) if len(known) == classes else None
+
+
+def _taken(logs: Logs) -> Labels:
+    highest: Labels = logs.shape[1] - 1 - logs[:, ::-1].argmax(axis=1)
+    return highest
+
+
+def _is_right(logs: Logs, labels: Labels) -> NDArray[np.bool_]:
+    valid = ~np.isnan(logs).any(axis=1)
+    taken: NDArray[np.bool_] = (_taken(logs) == labels) & valid
+    return taken
+
+
+_OF_A_SPLIT: Mapping[str, tuple[PerImage, bool]] = {
+    "loss": (nll, False),
+    "acc": (right, True),
+    "auc": (ranked, False),
+    "balanced_acc": (balanced, False),
+    "sensitivity": (found, False),
+    "specificity": (left_alone, False),
+}
+_SPLITS: tuple[SplitName, ...] = ("val", "test")
+
+
+def _measures() -> dict[str, Measure]:
+    made = [
+        Measure(
+            f"{split}_{name}",
+            larger=name != "loss",
+            unit="nats" if name == "loss" else "points",
+            blocks=((split, 1.0),),
+            per_image=per_image,
+            counts_images=counts,
+        )
+        for split in _SPLITS
+        for name, (per_image, counts) in _OF_A_SPLIT.items()
+    ]
+    gap = Measure(
+        "gap",
+        larger=False,
+        unit="points",
+        blocks=(("val", 1.0), ("test", -1.0)),
+        per_image=right,
+        counts_images=True,
+    )
+    whole = [
+        Measure("train_acc", larger=True, unit="points"),
+        Measure("train_nll", larger=False, unit="nats"),
+        Measure("seconds", larger=False, unit="s"),
+    ]
+    return {one.name: one for one in (*made, gap, *whole)}
+
+
+MEASURES: Mapping[str, Measure] = _measures()
+"""Every figure that settings can be compared by, by its name in tables and exports."""

@@ -1,0 +1,138 @@
+"""Two trials by what they predicted for the same images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from tuner.answers.measures import nll, right
+from tuner.answers.predictions import Predicted, predicted
+from tuner.answers.statistics.bootstrap import mean_difference
+from tuner.answers.statistics.proportions import Discordance, mcnemar, wilson
+from tuner.answers.statistics.ranking import delong, delong_difference
+from tuner.answers.statistics.reliability import reliability
+from tuner.answers.statistics.spread import Interval
+from tuner.errors import UserError
+from tuner.records import Moment, SplitName
+from tuner.store.studies import Study
+
+
+@dataclass(frozen=True)
+class Described:
+    """One trial's figures on a split, with their intervals over its images."""
+
+    trial: int
+    epoch: int
+    accuracy: Interval
+    nll: float
+    auc: Interval | None
+    """Of two classes only."""
+    calibration_error: float
+    brier: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two trials on the images that both have predicted."""
+
+    split: SplitName
+    at: Moment
+    images: int
+    one: Described
+    other: Described
+    discordance: Discordance
+    nll: Interval
+    auc: tuple[Interval, float] | None
+
+    @property
+    def differs(self) -> bool:
+        """Whether the two can be told apart on these images."""
+        return self.discordance.chance < 0.05
+
+    @property
+    def verdict(self) -> str:
+        """What is to be said of the two, and what of nothing else."""
+        ahead, behind = self.one.trial, self.other.trial
+        if self.discordance.difference.value < 0:
+            ahead, behind = behind, ahead
+        found = self.discordance
+        ends = sorted(abs(end) * 100 for end in (found.difference.low, found.difference.high))
+        if self.differs:
+            said = (
+                f"Trial {ahead} is right more often than trial {behind} by "
+                f"{abs(found.difference.value) * 100:.1f} points ({ends[0]:.1f} to {ends[1]:.1f})"
+            )
+        else:
+            said = (
+                f"Trials {self.one.trial} and {self.other.trial} are not distinguishable: "
+                f"{found.difference.value * 100:+.1f} points, 95 % interval "
+                f"{found.difference.low * 100:+.1f} to {found.difference.high * 100:+.1f}"
+            ).replace("-", "−")
+        counts = (
+            f"{found.only_one} images only {self.one.trial} has right, {found.only_other} only "
+        )
+        return (
+            f"{said}; {counts}{self.other.trial} (McNemar, exact: p = {found.chance:.2g}). "
+            "This is about these two trained networks on images like these, not about their "
+            "settings: another seed gives another network."
+        )
+
+
+def pair(
+    connection: sa.Connection, study: Study, trials: tuple[int, int], split: SplitName, at: Moment
+) -> Pair:
+    """Compare two trials on the images of a split that both have predicted."""
+    one, other = trials
+    if one == other:
+        raise UserError(f"Trial {one} is compared with itself; name two trials.")
+    first, second = (predicted(connection, study, number, split, at) for number in (one, other))
+    mine, theirs = _shared(first, second)
+    logs, others = first.log_probabilities[mine], second.log_probabilities[theirs]
+    labels = first.labels[mine]
+    if not np.array_equal(labels, second.labels[theirs]):
+        raise UserError(
+            f"Trials {one} and {other} were measured against different truths for the same images; "
+            "they cannot be compared."
+        )
+    binary = logs.shape[1] == 2
+    return Pair(
+        split=split,
+        at=at,
+        images=len(labels),
+        one=_described(first, logs, labels),
+        other=_described(second, others, labels),
+        discordance=mcnemar(right(logs, labels) > 0, right(others, labels) > 0),
+        nll=mean_difference(nll(logs, labels), nll(others, labels)),
+        auc=delong_difference(_odds(logs), _odds(others), labels == 1) if binary else None,
+    )
+
+
+def _shared(one: Predicted, other: Predicted) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    places = {name: place for place, name in enumerate(other.ids)}
+    both = [(place, places[name]) for place, name in enumerate(one.ids) if name in places]
+    if not both:
+        raise UserError(
+            f"Trials {one.trial} and {other.trial} have no image of {one.split} in common."
+        )
+    pairs = np.array(both, dtype=np.int64)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def _described(read: Predicted, logs: NDArray[np.float32], labels: NDArray[np.int64]) -> Described:
+    probabilities = np.exp(logs.astype(np.float64))
+    hits = right(logs, labels)
+    calibrated = reliability(probabilities, labels)
+    return Described(
+        trial=read.trial,
+        epoch=read.epoch,
+        accuracy=wilson(float(hits.sum()), len(labels)),
+        nll=float(nll(logs, labels).mean()),
+        auc=delong(_odds(logs), labels == 1) if logs.shape[1] == 2 else None,
+        calibration_error=calibrated.error,
+        brier=calibrated.brier,
+    )
+
+
+def _odds(logs: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray(logs[:, 1].astype(np.float64) - logs[:, 0])

@@ -1,0 +1,211 @@
+"""Stored predictions as panels: one pass over the study fills every design that is asked for."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from tuner.answers.designs import Design
+from tuner.answers.measures import Measure
+from tuner.answers.rows import TrialRow
+from tuner.answers.statistics.crossed import Panel
+from tuner.answers.statistics.groups import Group, Groups
+from tuner.records import Moment, SplitName
+from tuner.store.studies import Study
+from tuner.store.tables import label, outcome, prediction, trial
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A design with its values, ready to be judged."""
+
+    panel: Panel | Groups
+    images_shared: bool
+    """Whether all trials were measured on the same images, so that these are in the interval."""
+
+
+@dataclass
+class _Sums:
+    """What one pass keeps of a unit of a design: never all trials' predictions at once."""
+
+    totals: dict[SplitName, Array] = field(default_factory=dict)
+    squares: dict[SplitName, float] = field(default_factory=lambda: defaultdict(float))
+    means: dict[SplitName, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+
+
+class Source:
+    """The per-image values of one measure, for any trials of a study."""
+
+    def __init__(self, connection: sa.Connection, study: Study, measure: Measure, at: Moment):
+        self._connection, self._study, self.measure, self.at = connection, study, measure, at
+
+    def values(self, numbers: Sequence[int]) -> Iterator[tuple[int, SplitName, Array]]:
+        """Yield each trial's values, split by split; a trial without a number is left out."""
+        assert self.measure.per_image is not None
+        for row in self._connection.execute(self._query(numbers)):
+            labels = self._labels(row.fingerprint, row.split)
+            logs = np.frombuffer(row.log_probabilities, "<f4").reshape(len(labels), row.classes)
+            values = self.measure.per_image(logs, labels)
+            if values is not None and np.isfinite(values).all():
+                yield row.number, row.split, values
+
+    def same_images(self) -> bool:
+        """Say whether every data set of the study has the same images in the measure's splits."""
+        splits = [split for split, _ in self.measure.blocks]
+        kept = sa.func.count(sa.distinct(label.c.ids))
+        mine = (
+            sa.select(outcome.c.setup["data_fingerprint"].astext)
+            .select_from(outcome.join(trial, trial.c.trial_id == outcome.c.trial_id))
+            .where(trial.c.study_id == self._study.study_id)
+        )
+        query = (
+            sa.select(kept)
+            .where(label.c.fingerprint.in_(mine), label.c.split.in_(splits))
+            .group_by(label.c.split)
+        )
+        return all(count == 1 for count in self._connection.execute(query).scalars())
+
+    def _query(self, numbers: Sequence[int]) -> sa.Select[Any]:
+        return (
+            sa.select(
+                trial.c.number,
+                prediction.c.split,
+                prediction.c.classes,
+                prediction.c.log_probabilities,
+                outcome.c.setup["data_fingerprint"].astext.label("fingerprint"),
+            )
+            .select_from(
+                prediction.join(trial).join(outcome, outcome.c.trial_id == trial.c.trial_id)
+            )
+            .where(
+                trial.c.study_id == self._study.study_id,
+                trial.c.number == sa.any_(sa.cast(list(numbers), sa.ARRAY(sa.Integer))),
+                prediction.c.split.in_([split for split, _ in self.measure.blocks]),
+                prediction.c.moment == self.at,
+            )
+            .execution_options(yield_per=200)
+        )
+
+    def _labels(self, fingerprint: str, split: SplitName) -> NDArray[np.int64]:
+        if not hasattr(self, "_known"):
+            self._known: dict[tuple[str, str], NDArray[np.int64]] = {}
+        if (fingerprint, split) not in self._known:
+            query = sa.select(label.c.labels).where(
+                label.c.fingerprint == fingerprint, label.c.split == split
+            )
+            stored = self._connection.execute(query).scalar_one()
+            self._known[fingerprint, split] = np.frombuffer(stored, "<i8").astype(np.int64)
+        return self._known[fingerprint, split]
+
+
+def sample(
+    connection: sa.Connection,
+    study: Study,
+    made: Design,
+    measure: Measure,
+    rows: Mapping[int, TrialRow],
+) -> Sample | None:
+    """Return the values of a design; None where no unit of it has any."""
+    if not made.units or not any(made.units):
+        return None
+    at = study.spec.search.at
+    if measure.blocks:
+        source = Source(connection, study, measure, at)
+        if source.same_images():
+            return _by_image(source, made)
+    return _by_trial(made, measure, rows, "" if at == "best" else "last_")
+
+
+def _by_image(source: Source, made: Design) -> Sample | None:
+    place = {
+        number: (level, unit)
+        for level, units in enumerate(made.units)
+        for unit, numbers in enumerate(units)
+        for number in numbers
+    }
+    kept: dict[tuple[int, int], _Sums] = defaultdict(_Sums)
+    for number, split, values in source.values(sorted(place)):
+        # Unpaired, a group's images are averaged over its trials; paired, a seed's over its places.
+        level, unit = place[number]
+        sums = kept[level, unit if made.paired else 0]
+        sums.totals[split] = sums.totals.get(split, 0.0) + values
+        sums.squares[split] += float((values**2).sum())
+        sums.means[split][number] = float(values.mean())
+    blocks = source.measure.blocks
+    if not kept or any(split not in sums.totals for sums in kept.values() for split, _ in blocks):
+        return None
+    build = _panel if made.paired else _groups
+    return Sample(build(kept, made, source.measure), images_shared=True)
+
+
+def _panel(kept: Mapping[tuple[int, int], _Sums], made: Design, measure: Measure) -> Panel:
+    def block(split: SplitName, sign: float) -> Array:
+        return np.array(
+            [
+                [
+                    sign * kept[level, unit].totals[split] / len(kept[level, unit].means[split])
+                    for unit in range(len(units))
+                ]
+                for level, units in enumerate(made.units)
+            ]
+        )
+
+    return Panel(tuple(block(*one) for one in measure.blocks), measure.counts_images)
+
+
+def _groups(kept: Mapping[tuple[int, int], _Sums], made: Design, measure: Measure) -> Groups:
+    return Groups(
+        tuple(_group(kept[level, 0], units, measure) for level, units in enumerate(made.units)),
+        measure.counts_images,
+    )
+
+
+def _group(sums: _Sums, units: Sequence[Sequence[int]], measure: Measure) -> Group:
+    means = tuple(
+        np.array([sign * _mean([sums.means[split][n] for n in unit]) for unit in units])
+        for split, sign in measure.blocks
+    )
+    return Group(
+        trials=np.asarray(sum(means)),
+        by_image=tuple(
+            sign * sums.totals[split] / len(sums.means[split]) for split, sign in measure.blocks
+        ),
+        squares=tuple(sums.squares[split] for split, _ in measure.blocks),
+        block_means=tuple(
+            np.array([sign * mean for mean in sums.means[split].values()])
+            for split, sign in measure.blocks
+        ),
+    )
+
+
+def _by_trial(
+    made: Design, measure: Measure, rows: Mapping[int, TrialRow], prefix: str
+) -> Sample | None:
+    """Use the figures themselves: for what has no images, or where every seed has its own."""
+    column = measure.name if measure.name == "seconds" else prefix + measure.name
+    values = [
+        [[_figure(rows[number], column) for number in unit] for unit in units]
+        for units in made.units
+    ]
+    if any(figure is None for level in values for unit in level for figure in unit):
+        return None
+    means = [np.array([_mean(unit) for unit in level]) for level in values]
+    if made.paired:
+        return Sample(Panel((np.array(means)[:, :, None],), False), images_shared=False)
+    groups = tuple(Group(one, (), (), ()) for one in means)
+    return Sample(Groups(groups, counts_images=False), images_shared=False)
+
+
+def _figure(row: TrialRow, column: str) -> float | None:
+    value = row[column]
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    return float(np.mean([value for value in values if value is not None]))

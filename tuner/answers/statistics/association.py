@@ -1,0 +1,32 @@
+"""Whether two figures go together over trials."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from scipy.stats import spearmanr
+
+from tuner.answers.statistics.spread import CONFIDENCE, Interval
+
+Array = NDArray[np.float64]
+FEWEST = 4
+"""Fewer pairs say nothing of a rank correlation."""
+
+
+def rank_correlation(one: Array, other: Array, confidence: float = CONFIDENCE) -> Interval | None:
+    """Return Spearman's correlation (Fisher's z with the variance of Bonett and Wright).
+
+    None with fewer than 4 pairs, or where one of the figures is the same everywhere.
+    """
+    if len(one) < FEWEST or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    value = float(spearmanr(one, other).statistic)
+    if abs(value) >= 1 - 1e-12:
+        value = math.copysign(1.0, value)
+        bounded = math.copysign(1 - 1e-12, value)
+    else:
+        bounded = value
+    half = float(ndtri(0.5 + confidence / 2)) * math.sqrt((1 + value**2 / 2) / (len(one) - 3))
+    low, high = (math.tanh(math.atanh(bounded) + side * half) for side in (-1, 1))
+    return Interval(value, min(low, value), max(high, value))

@@ -1,0 +1,42 @@
+"""What resampling images says of a mean whose distribution is far from normal, as losses' is."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.answers.statistics.spread import CONFIDENCE, Interval
+
+Array = NDArray[np.float64]
+DRAWS = 4000
+SEED = 20_011
+
+
+def mean_difference(one: Array, other: Array, confidence: float = CONFIDENCE) -> Interval:
+    """Return the mean difference of paired values with the interval of a studentised bootstrap.
+
+    Studentised, since a percentile bootstrap of so skewed values covers too
+    little. The draws are the same every time, and so is the interval.
+    """
+    differences = one - other
+    count = len(differences)
+    value = float(differences.mean())
+    error = float(differences.std(ddof=1)) / count**0.5 if count > 1 else 0.0
+    if error == 0:
+        return Interval(value, value, value)
+    ratios = _ratios(differences, value)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(ratios, (1 - tail, tail))
+    return Interval(value, value - float(low) * error, value - float(high) * error)
+
+
+def _ratios(differences: Array, value: float) -> Array:
+    """Return the studentised means of resamples, a block at a time to spare memory."""
+    chance = np.random.default_rng(SEED)
+    count = len(differences)
+    block = max(1, 2_000_000 // count)
+    found = []
+    for start in range(0, DRAWS, block):
+        drawn = differences[chance.integers(0, count, (min(block, DRAWS - start), count))]
+        errors = drawn.std(axis=1, ddof=1) / count**0.5
+        known = errors > 0
+        found.append((drawn.mean(axis=1)[known] - value) / errors[known])
+    return np.concatenate(found)

@@ -1,0 +1,169 @@
+"""Settings measured with several seeds on the same images: what varies with what.
+
+A panel has a value for each level, seed and image. What a mean over it is worth depends on how
+the levels answer to seeds and to images; both are taken from the panel's own two-way tables, so
+that a verdict is about settings in general: over seeds and over images like these.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.answers.statistics.spread import CONFIDENCE, Interval, Spread, around, fraction
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Values by level, seed and image; a level's mean is the sum of its blocks' means.
+
+    A figure of one split has one block. A gap has two: validation's values, and
+    test's with their sign turned. A figure without images has a block of width 1.
+    """
+
+    blocks: tuple[Array, ...]
+    counts_images: bool = True
+    """Whether a value is a share of images, so that no variance is below one image's."""
+
+    @cached_property
+    def by_seed(self) -> Array:
+        """The means by level and seed."""
+        return np.asarray(sum(block.mean(axis=2) for block in self.blocks))
+
+    @property
+    def means(self) -> Array:
+        """The mean of each level."""
+        return np.asarray(self.by_seed.mean(axis=1))
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds every level has."""
+        return int(self.blocks[0].shape[1])
+
+    @property
+    def images(self) -> int:
+        """How many images the means are over; 0 where the figure has none."""
+        return sum(block.shape[2] for block in self.blocks if block.shape[2] > 1)
+
+    def take(self, levels: Sequence[int]) -> "Panel":
+        """Return the panel of some levels."""
+        return Panel(tuple(block[list(levels)] for block in self.blocks), self.counts_images)
+
+    @property
+    def grain(self) -> float:
+        """The variance below which nothing is known: that of one image more or less."""
+        if not self.counts_images:
+            return 0.0
+        widths = [float(block.shape[2]) for block in self.blocks if block.shape[2] > 1]
+        return float(sum(width**-2.0 for width in widths))
+
+    def difference(self, one: int, other: int) -> "Difference":
+        """Return how far two levels lie apart, and how far off that may be.
+
+        The spread is the wider of what all levels show together and what these
+        two show: levels that scatter alike lend each other certainty, and one
+        that scatters more than the rest is not taken for one of them.
+        """
+        own = replace(self.parts((one, other)), freedom=self._pooled.freedom)
+        spread = self._pooled.spread().or_wider(own.spread())
+        value = float(self.means[one] - self.means[other])
+        return Difference(value, spread.plus(self.grain), self.seeds)
+
+    def mean(self, level: int) -> Interval:
+        """Return a level's mean with the interval over its seeds and its images."""
+        spread = _parts([block[[level]] for block in self.blocks]).spread()
+        value = float(self.means[level])
+        if self.counts_images and len(self.blocks) == 1:
+            return fraction(value, spread, self.images)
+        return around(value, spread.plus(self.grain))
+
+    @cached_property
+    def _pooled(self) -> "Parts":
+        return self.parts(range(len(self.means)))
+
+    def parts(self, levels: Sequence[int]) -> "Parts":
+        """Return what makes a difference of two levels uncertain, as these levels show it."""
+        chosen = [block[list(levels)] for block in self.blocks]
+        among = len(chosen[0])
+        deviations = [block - block.mean(axis=0) for block in chosen]
+        # The deviations of K levels from their mean have K - 1 of K degrees of freedom, and a
+        # difference has twice the variance of a level.
+        return _parts(deviations, share=(among - 1) / among).times(2.0)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two means lie apart."""
+
+    value: float
+    spread: Spread
+    seeds: int
+
+    def chance(self, levels: int = 2) -> float:
+        """Return how often equal levels would seem this far apart."""
+        return self.spread.chance(self.value, levels)
+
+    def interval(self, levels: int = 2, confidence: float = CONFIDENCE) -> Interval:
+        """Return the interval in which this difference, or all of so many levels', lie."""
+        return around(self.value, self.spread, levels, confidence)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The variance of a mean: what falls with more seeds, with more images, and with either."""
+
+    by_seed: float
+    """Variance of the mean from its seeds, with what is left over."""
+    freedom: int
+    by_image: float
+    """Variance from the images alone; may be negative, being a difference."""
+    rest: float
+    """What is left over: neither the seeds nor the images, but their meeting."""
+
+    def times(self, factor: float) -> "Parts":
+        """Return the parts with every variance so many times as large."""
+        return Parts(
+            self.by_seed * factor, self.freedom, self.by_image * factor, self.rest * factor
+        )
+
+    def spread(self) -> Spread:
+        """Return the spread that they make together."""
+        return Spread.of(self.by_seed, self.freedom, self.by_image, self.rest)
+
+
+def _parts(blocks: Sequence[Array], share: float = 1.0) -> Parts:
+    """Split the variance of one level's mean; `share` of the levels' deviations are free."""
+    levels, seeds, _ = blocks[0].shape
+    free = levels * share
+    by_seed = np.asarray(sum(block.mean(axis=2) for block in blocks))
+    by_image = rest = 0.0
+    for block in blocks:
+        image, left = _image_parts(block, free)
+        by_image += image
+        rest += left
+    if seeds == 1:
+        # One seed tells nothing of seeds: what is known is about the images only.
+        return Parts(0.0, 0, by_image, 0.0)
+    deviations = by_seed - by_seed.mean(axis=1, keepdims=True)
+    freedom = max(1, round(free * (seeds - 1)))
+    return Parts(float((deviations**2).sum()) / freedom / seeds, freedom, by_image - rest, rest)
+
+
+def _image_parts(block: Array, free: float) -> tuple[float, float]:
+    """Return the variance of the mean by images, and what of it is left over by seed and image."""
+    _, seeds, images = block.shape
+    if images == 1:
+        return 0.0, 0.0
+    mean = block.mean(axis=(1, 2), keepdims=True)
+    image = block.mean(axis=1, keepdims=True)
+    by_image = float(((image - mean) ** 2).sum()) / (free * (images - 1)) / images
+    if seeds == 1:
+        return by_image, 0.0
+    seed = block.mean(axis=2, keepdims=True)
+    left = block - seed - image + mean
+    free_left = free * (seeds - 1) * (images - 1)
+    return by_image, float((left**2).sum()) / free_left / (seeds * images)

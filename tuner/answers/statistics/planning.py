@@ -1,0 +1,118 @@
+"""How many more seeds, or images, it takes to see a difference."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from scipy.special import ndtr
+from scipy.stats import chi2
+
+from tuner.answers.statistics.crossed import Parts
+
+POWER = 0.8
+"""A planned study finds the difference 8 times in 10."""
+SEEDS_MOST = 1000
+"""More seeds than this are nobody's plan."""
+SEEDS_WITH_IMAGES = (20, 100, 1000)
+"""How many seeds are thought of where it takes more images."""
+DRAWS = tuple((place + 0.5) / 12 for place in range(12))
+"""How large the seeds' variance may turn out to be, as shares of its distribution."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What it takes to tell a difference apart at the spread that was seen."""
+
+    difference: float
+    seeds: int | None
+    """All the seeds that are needed; None where no number of them would do."""
+    images: int | None
+    """Where seeds alone would not do: all the images that are needed with these seeds."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The spread of a difference of two levels, as a study showed it."""
+
+    parts: Parts
+    seeds: int
+    images: int
+    levels: int
+    grain: float = 0.0
+
+    def with_more(self, seeds: int, images: float = 1.0) -> "Seen":
+        """Return what so many seeds, and so many times the images, would show.
+
+        The images' part does not fall with seeds; what is left over falls with both.
+        """
+        # Where the images' part came out negative, chance took it from the seeds' part.
+        shrinking = max(self.parts.by_seed + min(0.0, self.parts.by_image), self.parts.rest)
+        of_seeds = shrinking - self.parts.rest + self.parts.rest / images
+        scale = self.seeds / seeds
+        freedom = max(1, round(self.parts.freedom * (seeds - 1) / max(1, self.seeds - 1)))
+        parts = Parts(
+            of_seeds * scale,
+            freedom,
+            max(0.0, self.parts.by_image) / images,
+            self.parts.rest * scale / images,
+        )
+        count = round(self.images * images)
+        return Seen(parts, seeds, count, self.levels, self.grain / images**2)
+
+
+def power(seen: Seen, difference: float) -> float:
+    """Return how often a study of this spread tells a difference of this size apart."""
+    parts = seen.parts
+    error = (parts.by_seed + parts.by_image + seen.grain) ** 0.5
+    if error == 0:
+        return 1.0
+    found = 0.0
+    for share in DRAWS:
+        # The study to come estimates its own spread, now smaller and now larger.
+        estimate = parts.by_seed * _drawn(share, parts.freedom)
+        told = Parts(estimate, parts.freedom, parts.by_image, min(parts.rest, estimate))
+        limit = told.spread().plus(seen.grain).half_width(seen.levels)
+        found += float(ndtr((abs(difference) - limit) / error))
+        found += float(ndtr((-abs(difference) - limit) / error))
+    return found / len(DRAWS)
+
+
+def plan(seen: Seen, difference: float) -> Plan:
+    """Return how many seeds find a difference 8 times in 10, or how many images it would take."""
+    if _enough(seen.with_more(SEEDS_MOST), difference):
+        low, high = 1, SEEDS_MOST
+        while high - low > 1:
+            middle = (low + high) // 2
+            if _enough(seen.with_more(middle), difference):
+                high = middle
+            else:
+                low = middle
+        return Plan(difference, high, None)
+    if seen.images == 0:
+        return Plan(difference, None, None)
+    for seeds in SEEDS_WITH_IMAGES:
+        times = _times_images(seen, seeds, difference)
+        if times is not None:
+            return Plan(difference, seeds, round(seen.images * times))
+    return Plan(difference, None, None)
+
+
+def _times_images(seen: Seen, seeds: int, difference: float) -> float | None:
+    low, high = 0.0, 10.0
+    if not _enough(seen.with_more(seeds, 2**high), difference):
+        return None
+    while high - low > 0.03:
+        middle = (low + high) / 2
+        if _enough(seen.with_more(seeds, 2**middle), difference):
+            high = middle
+        else:
+            low = middle
+    return float(2**high)
+
+
+def _enough(seen: Seen, difference: float) -> bool:
+    return power(seen, difference) >= POWER
+
+
+@lru_cache(maxsize=4096)
+def _drawn(share: float, freedom: int) -> float:
+    return float(chi2.ppf(share, freedom) / freedom)

@@ -1,0 +1,184 @@
+"""A comparison in plain words: what was found, what it is about, and what is missing from it."""
+
+from dataclasses import dataclass
+
+from tuner.answers import wording
+from tuner.answers.designs import Design, Standing
+from tuner.answers.measures import Measure
+from tuner.answers.samples import Sample
+from tuner.answers.statistics.levels import Verdict
+from tuner.answers.statistics.planning import Plan
+from tuner.spec.study import Spec
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One factor's design with its values and what they say."""
+
+    spec: Spec
+    made: Design
+    measure: Measure
+    taken: Sample | None
+    """None where no trial has the figure."""
+    verdict: Verdict | None
+    plan: Plan | None
+
+    @property
+    def n(self) -> int:
+        """How many seeds, or configurations, each compared level has at least."""
+        return min((len(units) for units in self.made.units), default=0)
+
+    @property
+    def names(self) -> list[str]:
+        """The compared levels, as people write them."""
+        return [wording.level_name(level) for level in self.made.levels]
+
+
+def sentences(finding: Finding) -> tuple[str, ...]:
+    """Say what was found, what it is about, and what is missing from it."""
+    said = []
+    if finding.verdict is None or finding.taken is None:
+        said.append(_silence(finding))
+    elif len(finding.made.levels) == 1:
+        said.append(f"Only {finding.names[0]} can be measured, so there is nothing to compare.")
+    elif finding.n < 2:
+        said += _one_seed(finding, finding.verdict, finding.taken)
+    else:
+        said += _judged(finding, finding.verdict)
+        said.append(_about(finding, finding.taken))
+        said += _promised(finding)
+    said += [_set_aside(standing) for standing in finding.made.uncompared]
+    said += _missing(finding)
+    return tuple(said)
+
+
+def _silence(finding: Finding) -> str:
+    factor = finding.made.factor
+    if not finding.made.levels:
+        return f"No trial is complete, so nothing can be said of {factor}."
+    if not any(finding.made.units):
+        return (
+            f"No two levels of {factor} completed in the same places, so they cannot be compared."
+        )
+    return f"There is no {finding.measure.name} to compare {factor} by."
+
+
+def _one_seed(finding: Finding, verdict: Verdict, taken: Sample) -> list[str]:
+    unit = "seed" if finding.made.paired else "configuration"
+    best = finding.names[verdict.reference]
+    images = (
+        f" The intervals are over {taken.panel.images:,} images alone."
+        if taken.images_shared and taken.panel.images
+        else ""
+    )
+    said = (
+        f"One {unit} cannot tell a setting from its luck: {best} is ahead here, which says nothing "
+        f"about {finding.made.factor} in general.{images} Two or more seeds give a verdict."
+    )
+    return [said]
+
+
+def _judged(finding: Finding, verdict: Verdict) -> list[str]:
+    names, measure = finding.names, finding.measure
+    best = names[verdict.reference]
+    said = [
+        f"{names[one.level]} and {best} are not distinguishable: "
+        f"{wording.difference(measure, one.difference)}."
+        for one in verdict.others
+        if not one.differs
+    ]
+    for one in verdict.others:
+        if one.differs:
+            ahead = (one.difference.value > 0) == measure.larger
+            said.append(
+                f"{names[one.level]} is {'better' if ahead else 'worse'} than {best} by "
+                f"{wording.amount(measure, one.difference)}."
+            )
+    return said
+
+
+def _about(finding: Finding, taken: Sample) -> str:
+    """Say what the intervals are about: seeds, and images where these are in them."""
+    unit = "seed" if finding.made.paired else "configuration"
+    many = wording.count(finding.n, unit)
+    if taken.images_shared and taken.panel.images:
+        return f"({many}, {taken.panel.images:,} images: over {unit}s and over images like these.)"
+    if taken.images_shared:
+        return f"({many}: over {unit}s.)"
+    return f"({many}, each with images of its own: over {unit}s only.)"
+
+
+def _promised(finding: Finding) -> list[str]:
+    plan, measure = finding.plan, finding.measure
+    if plan is None:
+        return []
+    amount = plan.difference * measure.scale
+    unit = "point" if measure.unit == "points" and amount == 1 else measure.unit
+    wanted = f"{amount:g} {unit}".strip()
+    if plan.images is not None:
+        images = f"about {_rounded(plan.images):,} images with {plan.seeds} seeds would"
+        return [f"No number of seeds would tell {wanted} apart on these images; {images}."]
+    if plan.seeds is None:
+        return [f"Not even 1,000 seeds would tell {wanted} apart."]
+    if plan.seeds <= finding.n:
+        return [f"These seeds tell {wanted} apart 8 times in 10."]
+    more = wording.count(plan.seeds - finding.n, "more seed")
+    return [f"{more} would tell {wanted} apart."]
+
+
+def _rounded(number: int) -> int:
+    """Return a planned number with the two digits that it deserves."""
+    size = int(10 ** max(0, len(str(number)) - 2))
+    return -(-number // size) * size
+
+
+def _set_aside(standing: Standing) -> str:
+    name = wording.level_name(standing.level)
+    if standing.pruned and not standing.complete:
+        where = ""
+        if standing.fell is not None:
+            epoch, loss = standing.fell
+            where = f", at epoch {epoch} with a validation loss of {loss:.3f} (medians)"
+        return f"{name} was pruned throughout ({standing.pruned} of {standing.trials}){where}."
+    if standing.complete:
+        return (
+            f"{name} is not compared: only {standing.complete} of its {standing.trials} trials are "
+            "complete, in too few places that others have too."
+        )
+    return f"{name} has no complete trial ({_ends(standing)})."
+
+
+def _ends(standing: Standing) -> str:
+    parts = [
+        f"{number} {word}"
+        for number, word in (
+            (standing.pruned, "pruned"),
+            (standing.failed, "failed"),
+            (standing.running, "running"),
+        )
+        if number
+    ]
+    return ", ".join(parts)
+
+
+def _missing(finding: Finding) -> list[str]:
+    made, sampler = finding.made, finding.spec.search.sampler
+    said = []
+    if made.left_out:
+        said.append(
+            f"{wording.count(made.left_out, 'complete trial')} left out, because a peer in the "
+            "same place is missing: pruned trials are not missing by chance."
+        )
+    compared = [one for one in made.standings if one.level in made.levels]
+    lost = sum(one.pruned + one.failed for one in compared)
+    if lost and not made.paired:
+        said.append(
+            f"{wording.count(lost, 'trial')} of these levels were pruned or failed and are in no "
+            "mean: the means are over survivors."
+        )
+    if not made.paired and sampler in ("tpe", "gp"):
+        said.append(
+            f"{sampler} looked most where results were good, so a level's mean is over "
+            "the neighbours that it was given, not over all."
+        )
+    return said

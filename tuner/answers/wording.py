@@ -1,0 +1,90 @@
+"""Numbers and lists in plain words, the same in tables, verdicts and reports."""
+
+import math
+from collections.abc import Sequence
+
+from tuner.answers.measures import Measure
+from tuner.answers.statistics.spread import Interval
+from tuner.records import Value
+
+
+def level_name(level: Value | None) -> str:
+    """Return a level as people write it; – stands for a parameter that was not active."""
+    if level is None:
+        return "–"
+    if isinstance(level, bool):
+        return "true" if level else "false"
+    return f"{level:g}" if isinstance(level, float) else str(level)
+
+
+def signed(value: float, digits: int) -> str:
+    """Return a number with its sign; what rounds to zero has none."""
+    text = f"{abs(value):.{digits}f}"
+    if not float(text):
+        return text
+    return f"{'−' if value < 0 else '+'}{text}"
+
+
+def difference(measure: Measure, found: Interval) -> str:
+    """Return a difference with its interval: "−0.3 points, 95 % interval −1.6 to +1.0"."""
+    shown = found.scaled(measure.scale)
+    digits = _digits(measure, shown)
+    unit = f" {measure.unit}" if measure.unit else ""
+    return (
+        f"{signed(shown.value, digits)}{unit}, 95 % interval "
+        f"{signed(shown.low, digits)} to {signed(shown.high, digits)}"
+    )
+
+
+def amount(measure: Measure, found: Interval) -> str:
+    """Return a difference without its direction: "2.1 points (0.9 to 3.3)"."""
+    shown = found.scaled(measure.scale)
+    digits = _digits(measure, shown)
+    low, high = sorted((abs(shown.low), abs(shown.high)))
+    unit = f" {measure.unit}" if measure.unit else ""
+    return f"{abs(shown.value):.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def figure(measure: Measure, value: float) -> str:
+    """Return a mean as the tables show it."""
+    if measure.name == "gap":
+        return signed(value * 100, 1)
+    return f"{value * 100:.1f} %" if measure.unit == "points" else f"{value:.4g}"
+
+
+def interval(measure: Measure, found: Interval) -> str:
+    """Return the limits of a mean: "94.1 to 96.0"."""
+    if measure.name == "gap":
+        return f"{signed(found.low * 100, 1)} to {signed(found.high * 100, 1)}"
+    if measure.unit == "points":
+        return f"{found.low * 100:.1f} to {found.high * 100:.1f}"
+    return f"{found.low:.4g} to {found.high:.4g}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def count(number: int, one: str, several: str | None = None) -> str:
+    """Return a number with its noun."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def round_amount(value: float) -> float:
+    """Return the nearest amount that people name: 1, 2 or 5 of some power of ten."""
+    if value <= 0 or not math.isfinite(value):
+        return 0.0
+    power = 10.0 ** math.floor(math.log10(value))
+    nearest = min((1, 2, 5, 10), key=lambda step: abs(math.log(value / (step * power))))
+    return nearest * power
+
+
+def _digits(measure: Measure, shown: Interval) -> int:
+    """Return enough decimals for the interval's width to be seen."""
+    width = shown.high - shown.low
+    if width <= 0:
+        return measure.digits
+    return max(measure.digits, min(4, 1 - math.floor(math.log10(width))))

@@ -1,0 +1,313 @@
+"""`tuner compare`: is the difference between settings, or between two trials, real?"""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from tuner.cli import options
+from tuner.errors import UserError
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from tuner.answers.compare import Comparison, Row
+    from tuner.answers.pair import Described, Pair
+    from tuner.answers.statistics.spread import Interval
+    from tuner.records import Moment, SplitName
+    from tuner.store.studies import Study
+
+
+@click.command(
+    epilog="\b\nExample:\n  tuner compare lr_sched --by scheduler\n"
+    "  tuner compare lr_sched --by lr --metric val_loss --reference 0.001\n"
+    "  tuner compare lr_sched --trials 12 31"
+)
+@click.argument("study")
+@click.option(
+    "--by",
+    multiple=True,
+    metavar="FACTOR",
+    help="Factor to compare by, as often as wanted; all that have a few levels by default.",
+)
+@click.option(
+    "--metric",
+    metavar="NAME",
+    help="test_acc (the default where there is a test set), val_acc, gap, val_loss, test_auc …",
+)
+@click.option(
+    "--reference",
+    metavar="LEVEL",
+    help="Level to hold the others against, named beforehand; the best by default.",
+)
+@click.option(
+    "--resolve",
+    type=click.FloatRange(0, min_open=True),
+    metavar="D",
+    help="Difference to plan more seeds for, in points or in nats; 1 point by default.",
+)
+@click.option(
+    "--trials",
+    nargs=2,
+    type=click.IntRange(0),
+    metavar="A B",
+    help="Compare two trials by what they predicted.",
+)
+@click.option(
+    "--split", type=click.Choice(["val", "test"]), help="With --trials: whose images; test."
+)
+@options.json_option
+@click.pass_obj
+def compare(
+    settings: Settings,
+    study: str,
+    by: tuple[str, ...],
+    metric: str | None,
+    reference: str | None,
+    resolve: float | None,
+    trials: tuple[int, int] | None,
+    split: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Say which settings differ, which are tied with the best, and how sure that is.
+
+    Intervals and verdicts are about settings in general: over seeds and over
+    images like these. They are corrected for having looked at several levels
+    and for having picked the best; docs/statistics.md says how, and how often
+    they are wrong.
+    """
+    from tuner.answers.compare import Asked
+    from tuner.answers.compare import compare as compare_settings
+    from tuner.store import studies
+
+    if trials is not None and (by or metric or reference or resolve):
+        raise UserError("--trials compares two trials by their predictions; leave the rest out.")
+    if split is not None and trials is None:
+        raise UserError("--split goes with --trials; settings are compared by --metric test_acc.")
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = studies.find(connection, study)
+        if trials is not None:
+            _tell_pair(_read_pair(connection, found, trials, split), found, as_json=as_json)
+            return
+        asked = Asked(reference, resolve)
+        compared = compare_settings(connection, found, by=by, metric=metric, asked=asked)
+    if as_json:
+        body = {"study": found.title, "comparisons": [described(one) for one in compared]}
+        click.echo(json.dumps(body, ensure_ascii=False, indent=1, allow_nan=False))
+    else:
+        _show(compared)
+
+
+def described(one: "Comparison") -> dict[str, Any]:
+    """Return a comparison for programs; fractions stay fractions."""
+    plan = one.plan
+    return {
+        "factor": one.factor,
+        "metric": one.measure.name,
+        "larger_is_better": one.measure.larger,
+        "reference": one.reference,
+        "reference_named": one.named,
+        "paired": one.paired,
+        "n": one.seeds,
+        "images": one.images,
+        "trials_per_seed": one.places,
+        "left_out": one.left_out,
+        "tied": list(one.tied),
+        "levels": [_level(row) for row in one.rows],
+        "plan": None
+        if plan is None
+        else {"difference": plan.difference, "seeds": plan.seeds, "images": plan.images},
+        "verdict": one.verdict,
+    }
+
+
+def _level(row: "Row") -> dict[str, Any]:
+    standing, against = row.standing, row.against
+    fell = standing.fell
+    return {
+        "level": standing.level,
+        "trials": standing.trials,
+        "complete": standing.complete,
+        "pruned": standing.pruned,
+        "failed": standing.failed,
+        "running": standing.running,
+        "fell": None if fell is None else {"epoch": fell[0], "val_loss": fell[1]},
+        "n": row.n,
+        "mean": _interval(row.mean),
+        "difference": None if against is None else _interval(against.difference),
+        "p": None if against is None else against.chance,
+        "differs": None if against is None else against.differs,
+        "tied": row.tied,
+    }
+
+
+def _interval(found: "Interval | None") -> dict[str, float] | None:
+    return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _show(compared: "Sequence[Comparison]") -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from tuner.cli.console import open_console
+
+    console = open_console()
+    for one in compared:
+        console.print()
+        console.print(_table(one))
+        for sentence in one.sentences:
+            console.print(Padding(Text(sentence), (0, 0, 0, 2), expand=False))
+    console.print()
+    if len(compared) > 1:
+        console.print("Each factor is a question of its own; `--by FACTOR` asks one.")
+
+
+def _table(one: "Comparison") -> "RichTable":
+    from rich.table import Table
+
+    from tuner.answers import wording
+
+    against = "best" if not one.named else wording.level_name(one.reference)
+    table = Table(
+        title=f"By {one.factor}: {one.measure.name}, 95 % intervals",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
+    names = (one.factor, one.measure.name, "interval", f"against {against}", "interval", "p")
+    for name in (*names, "n", "done"):
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in one.rows:
+        table.add_row(*_cells(one, row))
+    return table
+
+
+def _cells(one: "Comparison", row: "Row") -> list[str]:
+    from tuner.answers import wording
+
+    standing, measure, against = row.standing, one.measure, row.against
+    done = f"{standing.complete}/{standing.trials}"
+    name = wording.level_name(standing.level)
+    if row.mean is None:
+        return [name, "–", "", "", "", "", "", done, "not compared"]
+    mean = [wording.figure(measure, row.mean.value), wording.interval(measure, row.mean)]
+    if against is None:
+        held = ["", "", ""]
+        mark = "named" if one.named else "best"
+    else:
+        shown = against.difference.scaled(measure.scale)
+        digits = measure.digits
+        ends = f"{wording.signed(shown.low, digits)} to {wording.signed(shown.high, digits)}"
+        chance = "" if one.seeds < 2 else _chance(against.chance)
+        held = [wording.signed(shown.value, digits), ends, chance]
+        mark = "different" if against.differs else "tied" if one.seeds > 1 else "one seed"
+    return [name, *mean, *held, str(row.n), done, mark]
+
+
+def _chance(chance: float) -> str:
+    return "<0.001" if chance < 0.001 else f"{chance:.3f}"
+
+
+def _read_pair(
+    connection: Any, study: "Study", trials: tuple[int, int], split: str | None
+) -> "Pair":
+    from tuner.answers.pair import pair
+    from tuner.answers.predictions import kept_splits
+
+    if split is None:
+        split = "val" if kept_splits(connection, study, trials[0]) == ("val",) else "test"
+    at: Moment = study.spec.search.at
+    return pair(connection, study, trials, cast("SplitName", split), at)
+
+
+def _tell_pair(found: "Pair", study: "Study", *, as_json: bool) -> None:
+    from tuner.cli.console import open_console
+
+    if as_json:
+        click.echo(json.dumps(_pair_described(found, study), ensure_ascii=False, indent=1))
+        return
+    console = open_console()
+    console.print()
+    _print_pair(console, found, study)
+    console.print()
+
+
+def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title=f"{study.title}: two trials on {found.images:,} {found.split} images "
+        f"({found.at} epoch), 95 % intervals over images",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
+    for name in ("trial", "accuracy", "nll", "AUC", "ECE", "Brier"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in (found.one, found.other):
+        table.add_row(
+            str(one.trial),
+            _with_ends(one.accuracy),
+            f"{one.nll:.4f}",
+            "–" if one.auc is None else _with_ends(one.auc),
+            f"{one.calibration_error:.3f}",
+            f"{one.brier:.3f}",
+        )
+    differences = [
+        _with_ends(found.discordance.difference, sign=True),
+        _with_ends(found.nll, sign=True),
+    ]
+    table.add_row(
+        "difference",
+        differences[0],
+        differences[1],
+        "–" if found.auc is None else _with_ends(found.auc[0], sign=True),
+        "",
+        "",
+    )
+    console.print(table)
+    console.print(Text(found.verdict))
+
+
+def _with_ends(found: "Interval", *, sign: bool = False) -> str:
+    form = "+.3f" if sign else ".3f"
+    return f"{found.value:{form}} ({found.low:{form}} to {found.high:{form}})".replace("-", "−")
+
+
+def _pair_described(found: "Pair", study: "Study") -> dict[str, Any]:
+    def one(trial: "Described") -> dict[str, Any]:
+        return {
+            "trial": trial.trial,
+            "epoch": trial.epoch,
+            "accuracy": _interval(trial.accuracy),
+            "nll": trial.nll,
+            "auc": _interval(trial.auc),
+            "calibration_error": trial.calibration_error,
+            "brier": trial.brier,
+        }
+
+    discordance = found.discordance
+    return {
+        "study": study.title,
+        "split": found.split,
+        "at": found.at,
+        "images": found.images,
+        "trials": [one(found.one), one(found.other)],
+        "only_first_right": discordance.only_one,
+        "only_second_right": discordance.only_other,
+        "difference": _interval(discordance.difference),
+        "p": discordance.chance,
+        "nll_difference": _interval(found.nll),
+        "auc_difference": None if found.auc is None else _interval(found.auc[0]),
+        "auc_p": None if found.auc is None else found.auc[1],
+        "differs": found.differs,
+        "verdict": found.verdict,
+    }
