@@ -3,6 +3,7 @@
 #   make launch STUDY=lr_sched    set up, then train a study and show what came of it
 #   make test                     set up with the test extra, then run all tests
 #   make check                    format, lint, types, import contracts
+#   make calibration              how often verdicts are wrong, by simulation (about 20 minutes)
 #   make storm                    a study under kills, freezes and restarts (about 7 minutes)
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup setup-test launch test check format storm docs coverage clean
+.PHONY: setup setup-test launch test check format storm calibration docs coverage clean
 
 setup: $(VENV)/.installed
 
@@ -56,6 +57,9 @@ format: setup-test
 
 storm: setup-test
 	@$(BIN)/python -m benchmarks.storm
+
+calibration: setup-test
+	@$(BIN)/python -m benchmarks.calibration
 
 docs: setup-test
 	@$(BIN)/python -m tuner.spec.schema > docs/study-file.schema.json
