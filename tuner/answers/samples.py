@@ -71,6 +71,19 @@ class Source:
         )
         return all(count == 1 for count in self._connection.execute(query).scalars())
 
+    def images(self) -> int:
+        """Return how many images the measure's first split has, at most."""
+        split = self.measure.blocks[0][0]
+        mine = (
+            sa.select(outcome.c.setup["data_fingerprint"].astext)
+            .select_from(outcome.join(trial, trial.c.trial_id == outcome.c.trial_id))
+            .where(trial.c.study_id == self._study.study_id)
+        )
+        query = sa.select(sa.func.max(sa.func.length(label.c.labels))).where(
+            label.c.fingerprint.in_(mine), label.c.split == split
+        )
+        return int(self._connection.execute(query).scalar() or 0) // 8
+
     def _query(self, numbers: Sequence[int]) -> sa.Select[Any]:
         return (
             sa.select(

@@ -23,6 +23,7 @@ COMMANDS = {
     "studies": "status:studies",
     "table": "tables:table",
     "compare": "compare:compare",
+    "gap": "gap:gap",
     "confusion": "confusion:confusion",
     "export": "tables:export",
     "logs": "logs:logs",

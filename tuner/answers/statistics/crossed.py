@@ -75,11 +75,14 @@ class Panel:
 
     def mean(self, level: int) -> Interval:
         """Return a level's mean with the interval over its seeds and its images."""
-        spread = _parts([block[[level]] for block in self.blocks]).spread()
-        value = float(self.means[level])
+        value, spread = float(self.means[level]), self.spread(level)
         if self.counts_images and len(self.blocks) == 1:
             return fraction(value, spread, self.images)
         return around(value, spread.plus(self.grain))
+
+    def spread(self, level: int) -> Spread:
+        """Return how far a level's mean may be off, over its seeds and its images."""
+        return _parts([block[[level]] for block in self.blocks]).spread()
 
     @cached_property
     def _pooled(self) -> "Parts":

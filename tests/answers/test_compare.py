@@ -1,0 +1,270 @@
+"""Comparisons of settings as they are read from a study: what is said, of what, and what is not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.answers.fabricate import Images, Told, fabricate, hits, images
+from tests.store.specs import Bench, make_spec
+from tuner.answers.compare import Asked, Comparison, compare
+from tuner.errors import UserError
+from tuner.records import Value
+from tuner.spec.space import Choice
+from tuner.spec.study import Replicates, Spec
+from tuner.store.database import Database
+
+KINDS = ("cosine", "exponential", "step")
+TRUTH = images()
+Accuracy = Callable[[dict[str, Value], int], float]
+
+
+def schedules(seeds: int = 5, *more: Choice, **search: Any) -> Spec:
+    """Return a study of three schedules."""
+    return make_spec("sched", dimensions=(Choice("scheduler", KINDS), *more), seeds=seeds, **search)
+
+
+def told(accuracy: float, chance: np.random.Generator, data: Images = TRUTH) -> Told:
+    """Return a complete trial with this accuracy in expectation on every split."""
+    return Told(
+        logs={
+            split: hits(chance.random(len(labels)) < accuracy, labels)
+            for split, labels in data.labels.items()
+        }
+    )
+
+
+def by_accuracy(database: Database, spec: Spec, accuracy: Accuracy, seed: int = 1) -> Bench:
+    """Store a study whose trials are right as often as is said, image by image by chance."""
+    chance = np.random.default_rng(seed)
+    return fabricate(database, spec, lambda chosen, at: told(accuracy(chosen, at), chance))
+
+
+def judged(bench: Bench, *asked: str | None, **more: Any) -> Comparison:
+    """Compare by the scheduler and return what is found."""
+    with bench.database.transaction() as connection:
+        (found,) = compare(connection, bench.study, by=("scheduler",), **more)
+    return found
+
+
+def one_is_worse(chosen: dict[str, Value], _seed: int) -> float:
+    """Return the accuracy of three schedules of which step is worse."""
+    return 0.75 if chosen["scheduler"] == "step" else 0.95
+
+
+def test_a_real_difference_is_told_and_equals_are_tied(database: Database) -> None:
+    """Step is 20 points worse; the other two are tied, with an interval about 0."""
+    found = judged(by_accuracy(database, schedules(), one_is_worse))
+    assert found.measure.name == "test_acc"
+    assert set(found.tied) == {"cosine", "exponential"}
+    worse = next(row for row in found.rows if row.standing.level == "step")
+    assert worse.against is not None
+    assert worse.against.differs
+    assert -0.3 < worse.against.difference.low < -0.2 < worse.against.difference.high < -0.1
+    assert "step is worse than" in found.verdict
+    assert "are not distinguishable" in found.verdict
+    assert "5 seeds, 200 images" in found.verdict
+    assert all(row.n == 5 for row in found.rows)
+
+
+def test_means_are_those_of_the_stored_figures(database: Database) -> None:
+    """What is computed from predictions is what the trials' rows say."""
+    bench = by_accuracy(database, schedules(3), one_is_worse)
+    from tuner.answers.rows import trial_rows
+
+    with bench.database.transaction() as connection:
+        rows = trial_rows(connection, bench.study)
+    for metric in ("test_acc", "val_acc", "val_loss", "test_loss", "gap"):
+        found = judged(bench, metric=metric)
+        for row in found.rows:
+            stored = [one[metric] for one in rows if one["scheduler"] == row.standing.level]
+            assert row.mean is not None
+            assert row.mean.value == pytest.approx(np.mean(stored), abs=1e-7), metric
+
+
+def test_smaller_is_better_where_it_is(database: Database) -> None:
+    """By loss and by gap the smallest is the best."""
+    bench = by_accuracy(database, schedules(), one_is_worse)
+    found = judged(bench, metric="val_loss")
+    assert "step" not in found.tied
+    assert "step is worse than" in found.verdict
+    assert "nats" in found.verdict
+
+
+def test_named_reference_is_held_against_all(database: Database) -> None:
+    """With --reference everything is told against that level; an unknown one is refused."""
+    bench = by_accuracy(database, schedules(), one_is_worse)
+    found = judged(bench, asked=Asked(reference="step"))
+    assert found.reference == "step"
+    assert "cosine is better than step" in found.verdict
+    with pytest.raises(UserError, match="no level 'linear'"):
+        judged(bench, asked=Asked(reference="linear"))
+
+
+def test_one_seed_gives_no_verdict(database: Database) -> None:
+    """However large the difference, one seed is one draw; nothing is called different."""
+    found = judged(by_accuracy(database, schedules(1), one_is_worse))
+    assert "One seed cannot tell a setting from its luck" in found.verdict
+    assert not any(row.against and row.against.differs for row in found.rows)
+    assert found.plan is None
+
+
+def test_all_equal_is_no_difference_and_no_crash(database: Database) -> None:
+    """Identical predictions everywhere: 0 with an interval that is not 0 wide."""
+    logs = {split: hits(np.ones(200, bool), of) for split, of in TRUTH.labels.items()}
+    bench = fabricate(database, schedules(), lambda *_: Told(logs=logs))
+    found = judged(bench)
+    assert set(found.tied) == set(KINDS)
+    for row in found.rows:
+        if row.against is not None:
+            assert row.against.difference.low < 0 < row.against.difference.high
+
+
+def test_pruned_levels_and_places_are_told_and_not_averaged(database: Database) -> None:
+    """What was pruned throughout is set aside with where it fell; half a pair is no pair."""
+    chance = np.random.default_rng(3)
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told:
+        if chosen["scheduler"] == "step":
+            return Told("PRUNED", epochs=4, val_loss=0.69)
+        if chosen["scheduler"] == "cosine" and seed == 0:
+            return Told("PRUNED", epochs=2, val_loss=0.6)
+        return told(0.9, chance)
+
+    found = judged(fabricate(database, schedules(), tell))
+    assert {row.standing.level for row in found.rows if row.mean is not None} == {
+        "cosine",
+        "exponential",
+    }
+    assert found.seeds == 4, "the seed under which cosine fell is in neither mean"
+    assert found.left_out == 1
+    assert "step was pruned throughout (5 of 5), at epoch 4 with a validation loss of 0.690" in (
+        found.verdict
+    )
+    assert "1 complete trial left out" in found.verdict
+
+
+def test_a_level_that_hardly_completed_does_not_drag_the_others_down(database: Database) -> None:
+    """Step completed under one seed of five: the other two are compared over all five."""
+    chance = np.random.default_rng(3)
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told:
+        if chosen["scheduler"] == "step" and seed:
+            return Told("PRUNED", epochs=4, val_loss=0.69)
+        return told(0.9, chance)
+
+    found = judged(fabricate(database, schedules(), tell))
+    assert found.seeds == 5
+    assert "step is not compared: only 1 of its 5 trials" in found.verdict
+
+
+def test_all_pruned_or_nothing_complete_is_said(database: Database) -> None:
+    """Without a complete trial there is one clear sentence."""
+    bench = fabricate(database, schedules(), lambda *_: Told("PRUNED", val_loss=0.7))
+    with pytest.raises(UserError, match="No trial of sched is complete"):
+        judged(bench)
+
+
+def test_without_a_test_set_validation_is_compared(database: Database) -> None:
+    """The default figure is validation accuracy then; asking for test says that there is none."""
+    chance, data = np.random.default_rng(4), images(test=0)
+    bench = fabricate(
+        database, schedules(), lambda *_: told(0.9, chance, data), data={"data-0": data}
+    )
+    assert judged(bench).measure.name == "val_acc"
+    assert "There is no test_acc" in judged(bench, metric="test_acc").verdict
+
+
+def test_other_factors_are_averaged_in_their_places(database: Database) -> None:
+    """With a second factor each seed's value is over its levels, and a pair needs both."""
+    spec = schedules(3, Choice("lr", (1e-3, 1e-2)))
+    found = judged(by_accuracy(database, spec, one_is_worse))
+    assert (found.seeds, found.places) == (3, 2)
+    assert "step" not in found.tied
+
+
+def test_seeds_with_images_of_their_own_are_compared_over_seeds(database: Database) -> None:
+    """Where validation is divided anew for each seed, the interval is over seeds and says so."""
+    chance = np.random.default_rng(5)
+    data = {
+        f"data-{seed}": Images(
+            images().labels,
+            {"val": tuple(f"{seed}-{n}" for n in range(200))},
+        )
+        for seed in range(4)
+    }
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told:
+        return replace(told(one_is_worse(chosen, seed), chance), fingerprint=f"data-{seed}")
+
+    bench = fabricate(database, schedules(4), tell, data=data)
+    found = judged(bench, metric="val_acc")
+    assert "4 seeds, each with images of its own: over seeds only" in found.verdict
+    assert "step" not in found.tied
+    assert "4 seeds, 200 images" in judged(bench, metric="test_acc").verdict
+
+
+def test_random_search_compares_configurations(database: Database) -> None:
+    """Nothing is paired: n counts configurations, and the survivors are called that."""
+    chance = np.random.default_rng(6)
+    spec = make_spec(
+        "drawn",
+        trials=30,
+        dimensions=(Choice("scheduler", KINDS), Choice("lr", tuple(10.0**-k for k in range(10)))),
+        sampler="random",
+    )
+    settings: list[dict[str, Value]] = [
+        {"scheduler": KINDS[n % 3], "lr": 10.0 ** -(n % 10)} for n in range(30)
+    ]
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told:
+        if chosen["scheduler"] == "cosine" and chosen["lr"] == 1.0:
+            return Told("PRUNED", val_loss=0.9)
+        return told(one_is_worse(chosen, seed), chance)
+
+    bench = fabricate(database, spec, tell, configurations=settings)
+    found = judged(bench)
+    assert not found.paired
+    assert [row.n for row in found.rows] == [9, 10, 10]
+    assert "step is worse than" in found.verdict
+    assert "over survivors" in found.verdict
+    assert "configurations" in found.verdict
+
+
+@pytest.mark.parametrize(
+    "metric", ["test_auc", "test_balanced_acc", "test_sensitivity", "test_specificity"]
+)
+def test_figures_for_unequal_classes_are_compared_too(database: Database, metric: str) -> None:
+    """By their images, and with the value that the trials' rows have."""
+    from tuner.train.metrics import score
+
+    chance = np.random.default_rng(7)
+    spec = replace(schedules(), replicates=Replicates(2))
+    kept: list[tuple[str, Told]] = []
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told:
+        kept.append((str(chosen["scheduler"]), told(one_is_worse(chosen, seed), chance)))
+        return kept[-1][1]
+
+    found = judged(fabricate(database, spec, tell), metric=metric)
+    field = metric.removeprefix("test_").replace("_acc", "_accuracy")
+    for row in found.rows:
+        mine = [
+            getattr(score(one.logs["test"], TRUTH.labels["test"]), field)
+            for name, one in kept
+            if name == row.standing.level
+        ]
+        assert row.mean is not None
+        assert row.mean.value == pytest.approx(np.mean(mine), abs=1e-9)
+
+
+def test_what_is_not_varied_or_too_fine_is_refused(database: Database) -> None:
+    """The message names what the study varies, or the way to ask about a range."""
+    bench = by_accuracy(database, schedules(2), one_is_worse)
+    with bench.database.transaction() as connection:
+        with pytest.raises(UserError, match="does not vary 'depth'; it varies scheduler"):
+            compare(connection, bench.study, by=("depth",))
+        with pytest.raises(UserError, match="no metric 'accuracy'"):
+            compare(connection, bench.study, metric="accuracy")

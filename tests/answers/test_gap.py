@@ -1,0 +1,199 @@
+"""The gap as it is read from a study: its size, whether choosing helps, luck, and the cause."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.answers.fabricate import Images, Told, fabricate, hits, images
+from tests.store.specs import Bench, make_spec
+from tuner.answers.causes import Cause, Probed, cause
+from tuner.answers.gap import Gap, gap
+from tuner.answers.gap_words import sentences
+from tuner.answers.statistics.optimism import optimism
+from tuner.answers.statistics.proportions import newcombe
+from tuner.answers.statistics.spread import Interval
+from tuner.errors import UserError
+from tuner.records import Value
+from tuner.spec.space import Choice
+from tuner.store import checks
+from tuner.store.database import Database
+
+RATES = tuple(10.0**-k for k in range(6))
+TRUTH = images(300, 200)
+
+
+def study(
+    database: Database,
+    val: Any,
+    test: Any,
+    *,
+    seeds: int = 3,
+    train: float = 0.97,
+    data: Images = TRUTH,
+) -> Bench:
+    """Store a study whose trials are right with these chances on both splits."""
+    chance = np.random.default_rng(1)
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told:
+        expected = {"val": val(chosen, seed), "test": test(chosen, seed)}
+        logs = {
+            split: hits(chance.random(len(labels)) < expected[split], labels)
+            for split, labels in data.labels.items()
+        }
+        return Told(logs=logs, train_acc=train)
+
+    spec = make_spec("gaps", dimensions=(Choice("lr", RATES),), seeds=seeds)
+    return fabricate(database, spec, tell, data={"data-0": data})
+
+
+def measured(bench: Bench) -> Gap:
+    """Measure a study's gap."""
+    with bench.database.transaction() as connection:
+        return gap(connection, bench.study)
+
+
+def steady(accuracy: float) -> Any:
+    """Return an accuracy that nothing changes."""
+    return lambda *_: accuracy
+
+
+def test_a_gap_is_measured_over_seeds_and_images(database: Database) -> None:
+    """95 % against 75 %: 20 points, with an interval, a table of all settings and of all trials."""
+    found = measured(study(database, steady(0.95), steady(0.75)))
+    assert found.gap.low < 0.2 < found.gap.high
+    assert found.gap.low > 0.1
+    assert (found.seeds, found.val_images, found.test_images) == (3, 300, 200)
+    assert len(found.settings) == 6
+    assert all(len(one.trials) == 3 for one in found.settings)
+    assert len(found.trials) == 18
+    first = found.trials[0]
+    wanted = newcombe(first.val_acc * 300, 300, first.test_acc * 200, 200)
+    assert (first.gap.low, first.gap.high) == (wanted.low, wanted.high)
+    assert sentences(found)[0].startswith("Test falls behind validation: 9")
+
+
+def test_no_gap_is_called_sampling_error(database: Database) -> None:
+    """The same accuracy on both: not distinguishable, and that is the cause."""
+    found = measured(study(database, steady(0.9), steady(0.9), train=0.9))
+    assert found.gap.low < 0 < found.gap.high
+    assert found.cause == "neither: within sampling error"
+    assert "not distinguishable" in sentences(found)[0]
+
+
+def test_choosing_on_validation_is_judged(database: Database) -> None:
+    """Where test follows validation it is said to help; where it turns round, to harm."""
+    rising = lambda chosen, _seed: 0.6 + 0.06 * RATES.index(chosen["lr"])  # noqa: E731
+    falling = lambda chosen, _seed: 0.9 - 0.06 * RATES.index(chosen["lr"])  # noqa: E731
+    helps = measured(study(database, rising, rising))
+    assert helps.correlation is not None
+    assert helps.correlation.low > 0
+    assert "Better on validation means better on test" in " ".join(sentences(helps))
+    with database.transaction() as connection:
+        assert connection
+    harms = measured(study_named(database, rising, falling))
+    assert "Better on validation means worse on test" in " ".join(sentences(harms))
+
+
+def study_named(database: Database, val: Any, test: Any) -> Bench:
+    """Store another study on data of its own."""
+    chance = np.random.default_rng(2)
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told:
+        expected = {"val": val(chosen, seed), "test": test(chosen, seed)}
+        logs = {
+            split: hits(chance.random(len(of)) < expected[split], of)
+            for split, of in TRUTH.labels.items()
+        }
+        return Told(logs=logs, fingerprint="data-1")
+
+    spec = make_spec("other", dimensions=(Choice("lr", RATES),), seeds=3)
+    return fabricate(database, spec, tell, data={"data-1": TRUTH})
+
+
+def test_stored_probes_decide_the_cause(database: Database) -> None:
+    """What `tuner check` or a launch has kept of the images is used, the newest of it."""
+    bench = study(database, steady(0.95), steady(0.75), train=0.95)
+    assert measured(bench).cause == "not examined"
+    with database.transaction() as connection:
+        checks.keep(connection, bench.study.study_id, {"data": [{"probes": probed(0.9)}]})
+    found = measured(bench)
+    assert found.cause == "different distribution"
+    assert "AUC 0.90" in " ".join(sentences(found))
+    with database.transaction() as connection:
+        checks.keep(connection, bench.study.study_id, {"data": [{"probes": probed(0.51)}]})
+    assert measured(bench).cause == "unexplained"
+
+
+def probed(test: float) -> list[dict[str, Any]]:
+    """Return two probes as they are kept."""
+    return [
+        {"first": "train", "second": name, "auc": auc, "low": auc - 0.04, "high": auc + 0.04}
+        for name, auc in (("val", 0.5), ("test", test))
+    ]
+
+
+APART = Interval(0.2, 0.15, 0.25)
+NONE = Interval(0.0, -0.02, 0.02)
+SHIFTED = {"val": Probed(NONE.scaled(1)), "test": Probed(Interval(0.9, 0.85, 0.95))}
+
+
+@pytest.mark.parametrize(
+    ("gap_seen", "fitted", "shift", "wanted"),
+    [
+        (APART, APART, True, "both"),
+        (APART, NONE, True, "different distribution"),
+        (NONE, APART, False, "overfitting"),
+        (NONE, APART, True, "overfitting"),
+        (NONE, NONE, False, "neither: within sampling error"),
+        (APART, NONE, False, "unexplained"),
+        (APART, None, None, "not examined"),
+    ],
+)
+def test_cause_follows_from_what_is_seen(
+    gap_seen: Interval, fitted: Interval | None, shift: bool | None, wanted: Cause
+) -> None:
+    """Every combination of a gap, overfitting and a shift has its name."""
+    val, far = Probed(Interval(0.5, 0.46, 0.54)), Probed(Interval(0.9, 0.85, 0.95))
+    images_seen = {} if shift is None else {"val": val, "test": far if shift else val}
+    assert cause(gap_seen, fitted, images_seen) == wanted
+
+
+def test_one_seed_is_over_images_alone(database: Database) -> None:
+    """It is said, and there is no figure for training that would need seeds."""
+    found = measured(study(database, steady(0.95), steady(0.75), seeds=1))
+    assert found.fitted is None
+    assert "one seed" in sentences(found)[0]
+    assert "seeds' luck not counted" in " ".join(sentences(found))
+
+
+def test_without_a_test_set_the_way_out_is_told(database: Database) -> None:
+    """A gap needs a test set; the message says where to read of it."""
+    data = images(100, 0)
+    chance = np.random.default_rng(3)
+    spec = make_spec("untested", seeds=2)
+
+    def tell(*_: object) -> Told:
+        return Told(logs={"val": hits(chance.random(100) < 0.9, data.labels["val"])})
+
+    bench = fabricate(database, spec, tell, data={"data-0": data})
+    with pytest.raises(UserError, match="has no test set"):
+        measured(bench)
+    nothing = fabricate(database, make_spec("empty"), lambda *_: None, data={})
+    with pytest.raises(UserError, match="No trial of empty is complete"):
+        measured(nothing)
+
+
+def test_luck_of_the_winner_is_what_it_is() -> None:
+    """Of 36 equal trials the best looks better than it is by about as much as is said."""
+    chance = np.random.default_rng(4)
+    said, true = [], []
+    for _ in range(40):
+        quality = 0.9 + 0.02 * chance.standard_normal(36)
+        values = (chance.random((36, 400)) < quality[:, None]).astype(float)
+        found = optimism(values, [n // 3 for n in range(36)], larger=True)
+        assert found is not None
+        assert found.over_seeds
+        said.append(found.value)
+        true.append(values.mean(axis=1).max() - 0.9)
+    assert np.mean(said) == pytest.approx(np.mean(true), rel=0.2)

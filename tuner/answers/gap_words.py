@@ -1,0 +1,119 @@
+"""A study's gap in plain words."""
+
+from tuner.answers import wording
+from tuner.answers.causes import WORDS
+from tuner.answers.gap import Gap
+from tuner.answers.measures import MEASURES
+from tuner.answers.statistics.spread import Interval
+
+
+def sentences(found: Gap) -> tuple[str, ...]:
+    """Say how large the gap is, whether choosing on validation helps, what is luck, and why."""
+    return tuple(
+        one
+        for one in (
+            _size(found),
+            _choosing(found),
+            _luck(found),
+            _why(found),
+            _left_out(found),
+        )
+        if one
+    )
+
+
+def _size(found: Gap) -> str:
+    gap = found.gap.scaled(100)
+    about = (
+        f"over {wording.count(found.seeds, 'seed')}, {found.val_images:,} validation and "
+        f"{found.test_images:,} test images"
+        if found.seeds > 1
+        else f"one seed: over {found.val_images:,} validation and {found.test_images:,} test images"
+    )
+    ends = f"{wording.signed(gap.low, 1)} to {wording.signed(gap.high, 1)}"
+    size = f"{wording.signed(gap.value, 1)} points, 95 % interval {ends}"
+    accuracies = f"{found.val_acc.value:.1%} on validation and {found.test_acc.value:.1%} on test"
+    if found.gap.low > 0:
+        return f"Test falls behind validation: {accuracies}, a gap of {size} ({about})."
+    if found.gap.high < 0:
+        return f"Test is ahead of validation: {accuracies}, a gap of {size} ({about})."
+    return f"Validation and test are not distinguishable: {accuracies}, {size} ({about})."
+
+
+def _choosing(found: Gap) -> str:
+    together = found.correlation
+    if together is None:
+        few = len(found.settings)
+        return (
+            f"Whether choosing on validation helps on test cannot be said from "
+            f"{wording.count(few, 'configuration')}."
+            if few < 4
+            else "Validation or test accuracy is the same for all configurations, so neither "
+            "chooses between them."
+        )
+    figures = (
+        f"rank correlation {wording.signed(together.value, 2)}, "
+        f"{wording.signed(together.low, 2)} to {wording.signed(together.high, 2)}, over "
+        f"{len(found.settings)} configurations"
+    )
+    if together.low > 0:
+        return f"Better on validation means better on test here ({figures})."
+    if together.high < 0:
+        return f"Better on validation means worse on test here ({figures})."
+    return f"It is not seen that choosing on validation helps on test ({figures})."
+
+
+def _luck(found: Gap) -> str:
+    if found.optimism is None:
+        return ""
+    measure = MEASURES[found.metric]
+    luck = found.optimism.value * measure.scale
+    amount = f"{luck:.1f} points" if measure.unit == "points" else f"{luck:.3f} nats"
+    missing = "" if found.optimism.over_seeds else ", seeds' luck not counted for want of seeds"
+    return (
+        f"About {amount} of the best trial's {found.metric} (trial {found.winner}) are luck of "
+        f"having been picked among {found.optimism.trials}{missing}."
+    )
+
+
+def _why(found: Gap) -> str:
+    parts = []
+    if found.fitted is not None:
+        parts.append(f"training minus validation accuracy {_points(found.fitted)}")
+    for name, words in (("val", "validation"), ("test", "test")):
+        if name in found.probes:
+            auc = found.probes[name].auc
+            parts.append(
+                f"training can be told from {words} images with AUC {auc.value:.2f} "
+                f"({auc.low:.2f} to {auc.high:.2f}; 0.5 is chance)"
+            )
+    seen = f" Seen: {'; '.join(parts)}." if parts else ""
+    return f"Cause: {found.cause}. {WORDS[found.cause]}{_shares(found)}{seen}"
+
+
+def _shares(found: Gap) -> str:
+    """Say where accuracy is lost on the way from training to test, where it is in two places."""
+    if found.cause != "both" or found.fitted is None:
+        return ""
+    fitted, gap = found.fitted.value * 100, found.gap.value * 100
+    return (
+        f" Of the {fitted + gap:.1f} points from training to test accuracy {fitted:.1f} are lost "
+        f"between training and validation, {gap:.1f} between validation and test."
+    )
+
+
+def _points(found: Interval) -> str:
+    shown = found.scaled(100)
+    return (
+        f"{wording.signed(shown.value, 1)} points ({wording.signed(shown.low, 1)} to "
+        f"{wording.signed(shown.high, 1)})"
+    )
+
+
+def _left_out(found: Gap) -> str:
+    if not found.left_out:
+        return ""
+    return (
+        f"{wording.count(found.left_out, 'trial')} pruned or failed, and in none of this: these "
+        "figures are over trials that were good enough to be finished."
+    )

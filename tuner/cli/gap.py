@@ -1,0 +1,147 @@
+"""`tuner gap`: how far test falls behind validation, how sure that is, and why."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli import options
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table as RichTable
+
+    from tuner.answers.gap import Gap
+    from tuner.answers.statistics.spread import Interval
+    from tuner.store.studies import Study
+
+
+@click.command(epilog="\b\nExample:\n  tuner gap lr_sched\n  tuner gap lr_sched --json")
+@click.argument("study")
+@click.option(
+    "--best",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    metavar="K",
+    help="How many configurations the table shows, the best on validation first.",
+)
+@options.json_option
+@click.pass_obj
+def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
+    """Say how large the gap between validation and test accuracy is, and why there is one.
+
+    The gap is validation minus test accuracy, over seeds and over the images of
+    both splits. Beside it: whether a better validation result means a better
+    test result here at all, how much of the winner's figure is luck, and
+    whether the images themselves tell training from test.
+    """
+    from tuner.answers.gap import gap as measure_gap
+    from tuner.answers.gap_words import sentences
+    from tuner.store import studies
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = studies.find(connection, study)
+        measured = measure_gap(connection, found)
+    if as_json:
+        click.echo(json.dumps(described(measured, found), ensure_ascii=False, indent=1))
+        return
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from tuner.cli.console import open_console
+
+    console = open_console()
+    console.print()
+    console.print(_table(measured, found, best))
+    for sentence in sentences(measured):
+        console.print(Padding(Text(sentence), (0, 0, 0, 2), expand=False))
+    console.print()
+
+
+def described(found: "Gap", study: "Study") -> dict[str, Any]:
+    """Return a study's gap for programs; fractions stay fractions."""
+    from tuner.answers.gap_words import sentences
+
+    luck = found.optimism
+    return {
+        "study": study.title,
+        "n": found.seeds,
+        "val_images": found.val_images,
+        "test_images": found.test_images,
+        "val_acc": _interval(found.val_acc),
+        "test_acc": _interval(found.test_acc),
+        "gap": _interval(found.gap),
+        "train_minus_val": _interval(found.fitted),
+        "rank_correlation": _interval(found.correlation),
+        "configurations": len(found.settings),
+        "winner": found.winner,
+        "metric": found.metric,
+        "optimism": None
+        if luck is None
+        else {"value": luck.value, "over_seeds": luck.over_seeds, "trials": luck.trials},
+        "probes": {name: _interval(one.auc) for name, one in found.probes.items()},
+        "cause": found.cause,
+        "left_out": found.left_out,
+        "settings": [
+            {
+                **one.values,
+                "trials": one.trials,
+                "val_acc": one.val_acc,
+                "test_acc": one.test_acc,
+                "gap": _interval(one.gap),
+            }
+            for one in found.settings
+        ],
+        "trials": [
+            {
+                "trial": one.trial,
+                "val_acc": one.val_acc,
+                "test_acc": one.test_acc,
+                "gap": _interval(one.gap),
+            }
+            for one in found.trials
+        ],
+        "verdict": " ".join(sentences(found)),
+    }
+
+
+def _interval(found: "Interval | None") -> dict[str, float] | None:
+    return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _table(found: "Gap", study: "Study", best: int) -> "RichTable":
+    from rich.table import Table
+
+    shown = found.settings[:best]
+    of = f"{len(shown)} of {len(found.settings)}" if len(shown) < len(found.settings) else "all"
+    table = Table(
+        title=f"{study.title}: validation minus test accuracy, {of} configurations, the best on "
+        "validation first",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
+    for name in (*study.spec.varied, "val acc", "test acc", "gap", "95 % interval", "n"):
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    for row in _rows(found, best):
+        table.add_row(*row)
+    return table
+
+
+def _rows(found: "Gap", best: int) -> "Iterator[list[str]]":
+    from tuner.answers.wording import level_name, signed
+
+    for one in found.settings[:best]:
+        ends = f"{signed(one.gap.low * 100, 1)} to {signed(one.gap.high * 100, 1)}"
+        yield [
+            *(level_name(value) for value in one.values.values()),
+            f"{one.val_acc:.3f}",
+            f"{one.test_acc:.3f}",
+            signed(one.gap.value * 100, 1),
+            ends,
+            str(len(one.trials)),
+        ]
