@@ -1,0 +1,76 @@
+"""`tuner compare` and `tuner gap`, as a person and a program call them, on a trained study."""
+
+from tests.cli.conftest import Project
+
+
+def test_settings_are_compared_in_words(trained_once: Project) -> None:
+    """A table with intervals and n, and a sentence that says what is and what is not seen."""
+    shown = trained_once.run("compare", "small")
+    assert "By lr: test_acc, 95 % intervals" in shown
+    assert "best" in shown
+    assert "2 seeds" in shown
+    assert "distinguishable" in shown or "is worse than" in shown
+
+
+def test_programs_get_everything(trained_once: Project) -> None:
+    """Fractions, limits, counts and the verdict; the differences are those of the means."""
+    (one,) = trained_once.json("compare", "small", "--json")["comparisons"]
+    assert (one["factor"], one["metric"], one["n"]) == ("lr", "test_acc", 2)
+    means = {level["level"]: level["mean"]["value"] for level in one["levels"]}
+    for level in one["levels"]:
+        if level["difference"] is not None:
+            apart = means[level["level"]] - means[one["reference"]]
+            assert abs(level["difference"]["value"] - apart) < 1e-12
+            assert level["difference"]["low"] <= apart <= level["difference"]["high"]
+    rows = trained_once.json("export", "--study", "small", "--format", "json")
+    for rate, mean in means.items():
+        stored = [row["test_acc"] for row in rows if row["lr"] == rate]
+        assert abs(sum(stored) / len(stored) - mean) < 1e-9
+
+
+def test_two_trials_are_compared_by_their_predictions(trained_once: Project) -> None:
+    """Accuracies are the stored ones; what only one has right makes the difference."""
+    found = trained_once.json("compare", "small", "--trials", "0", "1", "--json")
+    rows = {
+        row["trial"]: row
+        for row in trained_once.json("export", "--study", "small", "--format", "json")
+    }
+    for one in found["trials"]:
+        assert abs(one["accuracy"]["value"] - rows[one["trial"]]["test_acc"]) < 1e-9
+        assert abs(one["nll"] - rows[one["trial"]]["test_loss"]) < 1e-6
+    apart = (found["only_first_right"] - found["only_second_right"]) / found["images"]
+    assert abs(found["difference"]["value"] - apart) < 1e-12
+    shown = trained_once.run("compare", "small", "--trials", "0", "1")
+    assert "McNemar, exact" in shown
+    assert "not about their settings" in " ".join(shown.split())
+
+
+def test_what_cannot_be_compared_is_told(trained_once: Project) -> None:
+    """Unknown trials, metrics, levels and options that do not go together: one line each."""
+    for arguments, words in (
+        (("small", "--trials", "0", "99"), "has no trial 99"),
+        (("small", "--trials", "1", "1"), "compared with itself"),
+        (("small", "--by", "depth"), "does not vary 'depth'"),
+        (("small", "--metric", "accuracy"), "no metric 'accuracy'"),
+        (("small", "--by", "lr", "--reference", "7"), "no level '7'"),
+        (("small", "--trials", "0", "1", "--by", "lr"), "leave the rest out"),
+        (("small", "--split", "val"), "goes with --trials"),
+        (("nowhere",), "nowhere"),
+    ):
+        said = trained_once.run("compare", *arguments, code=2)
+        assert words in said
+        assert "Traceback" not in said
+
+
+def test_gap_is_told_with_its_cause(trained_once: Project) -> None:
+    """Size, whether choosing helps, luck and cause, in words and for programs."""
+    shown = " ".join(trained_once.run("gap", "small").split())
+    assert "validation minus test accuracy" in shown
+    assert "Cause: " in shown
+    assert "luck" in shown
+    found = trained_once.json("gap", "small", "--json")
+    rows = trained_once.json("export", "--study", "small", "--format", "json")
+    assert abs(found["gap"]["value"] - sum(row["gap"] for row in rows) / len(rows)) < 1e-9
+    assert found["cause"] in found["verdict"]
+    assert len(found["trials"]) == len(rows)
+    assert found["optimism"]["trials"] == len(rows)
