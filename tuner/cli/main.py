@@ -24,6 +24,7 @@ COMMANDS = {
     "table": "tables:table",
     "compare": "compare:compare",
     "gap": "gap:gap",
+    "influence": "influence:influence",
     "confusion": "confusion:confusion",
     "export": "tables:export",
     "logs": "logs:logs",

@@ -1,0 +1,145 @@
+"""What matters: planted effects are found, noise is called noise, and order is said when seen."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.answers.fabricate import Told, fabricate, hits, images
+from tests.store.specs import Bench, make_spec
+from tuner.answers.influence import Influence, influence
+from tuner.answers.statistics.decomposition import decompose
+from tuner.errors import UserError
+from tuner.records import Value
+from tuner.spec.space import Choice, Range
+from tuner.store.database import Database
+
+TRUTH = images(300, 300)
+GRID = (
+    Choice("scheduler", ("cosine", "step", "constant")),
+    Choice("depth", (3, 4)),
+    Choice("lr", (1e-3, 1e-2)),
+)
+
+
+def study(database: Database, accuracy: Any, **more: Any) -> Bench:
+    """Store a whole grid whose trials are right with these chances."""
+    chance = np.random.default_rng(1)
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told | None:
+        expected = accuracy(chosen, seed)
+        if expected is None:
+            return Told("PRUNED", val_loss=0.7)
+        return Told(
+            logs={
+                split: hits(chance.random(len(labels)) < expected, labels)
+                for split, labels in TRUTH.labels.items()
+            }
+        )
+
+    settings = more.pop("configurations", None)
+    spec = make_spec("matters", **{"dimensions": GRID, "seeds": 4, **more})
+    return fabricate(database, spec, tell, data={"data-0": TRUTH}, configurations=settings)
+
+
+def measured(bench: Bench, *metrics: str) -> list[Influence]:
+    """Ask what matters."""
+    with bench.database.transaction() as connection:
+        return influence(connection, bench.study, metrics)
+
+
+def by_schedule(chosen: dict[str, Value], _seed: int) -> float:
+    """Return an accuracy that the schedule decides, and the depth a little."""
+    level = {"cosine": 0.95, "step": 0.75, "constant": 0.6}[str(chosen["scheduler"])]
+    return level - 0.02 * (chosen["depth"] == 3)
+
+
+def test_what_matters_is_found_and_said(database: Database) -> None:
+    """The schedule makes nearly all of the spread, and is said to matter more than the others."""
+    for one in measured(study(database, by_schedule)):
+        shares = {part.names: part.share for part in one.parts}
+        if one.metric == "gap":
+            continue
+        assert shares["scheduler",].value > 0.9
+        assert ("scheduler", "depth") in one.ahead
+        assert ("scheduler", "lr") in one.ahead
+        assert "scheduler matters more than depth" in one.verdict
+        assert (one.settings, one.seeds, one.how) == (12, 4, "decomposition")
+
+
+def test_nothing_is_said_where_nothing_matters(database: Database) -> None:
+    """Equal settings: no parameter is put before another."""
+    for one in measured(study(database, lambda *_: 0.9)):
+        assert one.ahead == ()
+        assert "not seen" in one.verdict or "No parameter" in one.verdict
+
+
+def test_shares_are_those_of_the_analysis_of_variance() -> None:
+    """Without noise, main effects and what two make together have the textbook's variances."""
+    levels = np.array([[i, j] for i in range(3) for j in range(2)])
+    one, other = np.array([-2.0, 0.0, 2.0]), np.array([-1.0, 1.0])
+    together = np.array([[1.0, -1.0], [0.0, 0.0], [-1.0, 1.0]])
+    values = np.array([one[i] + other[j] + together[i, j] for i, j in levels])[:, None]
+    found = decompose(values, levels)
+    variances = np.array([(one**2).mean(), (other**2).mean(), (together**2).mean(), 0.0])
+    assert found.terms == ((0,), (1,), (0, 1), ())
+    assert [share.value for share in found.shares] == pytest.approx(variances / variances.sum())
+
+
+def test_noise_is_taken_off() -> None:
+    """With seeds' noise the shares are right on average, not larger where levels are many."""
+    levels = np.array([[i, j] for i in range(6) for j in range(2)])
+    chance = np.random.default_rng(2)
+    effect = np.where(levels[:, 1] == 0, -1.0, 1.0)
+    seen = [
+        decompose(effect[:, None] + 2.0 * chance.standard_normal((12, 3)), levels).shares[0].value
+        for _ in range(60)
+    ]
+    assert np.median(seen) < 0.12, "uncorrected it would be 0.35"
+
+
+def test_an_incomplete_grid_is_not_decomposed(database: Database) -> None:
+    """With a setting pruned away it is estimated from what completed, and that is said."""
+
+    def tell(chosen: dict[str, Value], seed: int) -> float | None:
+        return None if chosen["depth"] == 4 and chosen["lr"] == 1e-2 else by_schedule(chosen, seed)
+
+    one = measured(study(database, tell), "val_loss")[0]
+    assert one.how == "ped-anova"
+    assert one.left_out == 12
+
+
+def test_drawn_configurations_are_estimated(database: Database) -> None:
+    """Over ranges the parameter that decides stands out, with an interval."""
+    chance = np.random.default_rng(3)
+    space = (Range("lr", 1e-5, 1e-1, log=True), Range("momentum", 0.0, 0.9))
+    settings: list[dict[str, Value]] = [
+        {"lr": float(10 ** chance.uniform(-5, -1)), "momentum": float(chance.uniform(0, 0.9))}
+        for _ in range(80)
+    ]
+
+    def accuracy(chosen: dict[str, Value], _seed: int) -> float:
+        return 0.95 - 0.1 * abs(float(np.log10(chosen["lr"])) + 3)
+
+    bench = study(
+        database,
+        accuracy,
+        dimensions=space,
+        trials=80,
+        sampler="random",
+        seeds=1,
+        configurations=settings,
+    )
+    one = measured(bench, "val_acc")[0]
+    shares = {part.names[0]: part.share for part in one.parts}
+    assert shares["lr"].value > 0.8
+    assert one.ahead == (("lr", "momentum"),)
+
+
+def test_what_cannot_be_asked_is_told(database: Database) -> None:
+    """Nothing complete, and a figure that there is not."""
+    bench = study(database, lambda *_: None)
+    with pytest.raises(UserError, match="has 0 complete trials"):
+        measured(bench)
+    with pytest.raises(UserError, match="no metric 'speed'"):
+        measured(bench, "speed")

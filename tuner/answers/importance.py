@@ -1,0 +1,84 @@
+"""Which parameters the best of drawn configurations have in common (PED-ANOVA, by Optuna)."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, create_trial
+
+from tuner.answers.statistics.spread import CONFIDENCE, Interval
+from tuner.records import Value
+from tuner.spec.study import Spec
+from tuner.store.sampling import distributions
+
+DRAWS = 60
+SEED = 20_014
+MOST = 1000
+"""Trials that a draw has at most; more change an estimate by less than its interval is wide."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Shares of importance by parameter, with intervals from resampled trials."""
+
+    shares: Mapping[str, Interval]
+    """Parameters that every trial has; the others cannot be judged this way."""
+    ahead: tuple[tuple[str, str], ...]
+    """Parameters of which the first matters more, beyond chance."""
+
+
+def importance(
+    spec: Spec, chosen: Sequence[Mapping[str, Value | None]], figures: Sequence[float], larger: bool
+) -> Importance:
+    """Ask by which parameters the best tenth of the trials stands out from all."""
+    known = distributions(spec)
+    trials = [
+        create_trial(
+            params={name: value for name, value in one.items() if value is not None},
+            distributions={name: known[name] for name, value in one.items() if value is not None},
+            value=figure,
+        )
+        for one, figure in zip(chosen, figures, strict=True)
+    ]
+    seen = _shares(trials, larger=larger)
+    chance = np.random.default_rng(SEED)
+    drawn = [
+        _shares([trials[at] for at in _places(chance, len(trials))], larger=larger)
+        for _ in range(DRAWS)
+    ]
+    names = [name for name in spec.varied if name in seen]
+    table = np.array([[one.get(name, 0.0) for name in names] for one in drawn])
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(table, (tail, 1 - tail), axis=0)
+    shares = {
+        name: Interval(seen[name], min(seen[name], float(a)), max(seen[name], float(b)))
+        for name, a, b in zip(names, low, high, strict=True)
+    }
+    ahead = tuple(
+        (one, other)
+        for i, one in enumerate(names)
+        for j, other in enumerate(names)
+        if i != j and np.quantile(table[:, i] - table[:, j], tail) > 0
+    )
+    return Importance(shares, ahead)
+
+
+def _places(chance: np.random.Generator, trials: int) -> list[int]:
+    return [int(at) for at in chance.integers(0, trials, min(trials, MOST))]
+
+
+def _shares(trials: Sequence[FrozenTrial], *, larger: bool) -> dict[str, float]:
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.ERROR)
+    try:
+        study = optuna.create_study(
+            direction="maximize" if larger else "minimize",
+            storage=optuna.storages.InMemoryStorage(),
+        )
+        study.add_trials(list(trials))
+        return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
+    finally:
+        optuna.logging.set_verbosity(level)

@@ -1,0 +1,218 @@
+"""How much each parameter matters for validation loss, test accuracy and the gap."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from tuner.answers import wording
+from tuner.answers.designs import Level
+from tuner.answers.importance import importance
+from tuner.answers.measures import MEASURES, Measure
+from tuner.answers.rows import TrialRow, trial_rows
+from tuner.answers.samples import Source
+from tuner.answers.statistics.decomposition import DRAWS, decompose
+from tuner.answers.statistics.spread import Interval
+from tuner.errors import UserError
+from tuner.store.studies import Study
+
+Array = NDArray[np.float64]
+METRICS = ("val_loss", "test_acc", "gap")
+FEWEST = 8
+"""Fewer drawn trials say nothing of what matters."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One parameter, two together, or all the rest, with its share."""
+
+    names: tuple[str, ...]
+    """None for what is left over."""
+    share: Interval
+    """Without limits (low = value = high) where nothing tells how sure it is."""
+
+
+@dataclass(frozen=True)
+class Influence:
+    """What the spread of one figure over a study's settings is made of."""
+
+    metric: str
+    how: Literal["decomposition", "ped-anova"]
+    """Exact for whole grids; PED-ANOVA, by which parameter the best tenth stands out, else."""
+    parts: tuple[Part, ...]
+    ahead: tuple[tuple[str, str], ...]
+    """Parameters of which the first matters more, beyond chance."""
+    settings: int
+    seeds: int
+    trials: int
+    images: int
+    spread: float | None
+    """Standard deviation over settings, noise taken out, in the figure's unit."""
+    left_out: int
+
+    @property
+    def verdict(self) -> str:
+        """Which matters more than which, as far as that is seen."""
+        alone = [part for part in self.parts if len(part.names) == 1]
+        if self.spread == 0:
+            return f"No parameter is seen to matter for {self.metric}: settings differ by noise."
+        said = [f"{one} matters more than {other}" for one, other in self.ahead]
+        pairs = len(alone) * (len(alone) - 1) // 2
+        unseen = pairs - len(self.ahead)
+        if not said:
+            return f"Which parameter matters more for {self.metric} is not seen."
+        rest = f"; of {wording.count(unseen, 'other pair')} it is not seen" if unseen else ""
+        return f"For {self.metric} {wording.listed(said)}{rest}."
+
+
+def influence(
+    connection: sa.Connection, study: Study, metrics: Sequence[str] = ()
+) -> list[Influence]:
+    """Decompose each figure over the study's settings."""
+    if not study.spec.varied:
+        raise UserError(f"{study.title} varies nothing, so nothing can matter in it.")
+    for name in metrics:
+        if name not in MEASURES or not MEASURES[name].blocks:
+            known = ", ".join(name for name, one in MEASURES.items() if one.blocks)
+            raise UserError(f"There is no metric {name!r} to look at; take {known}.")
+    rows = trial_rows(connection, study)
+    complete = [row for row in rows if row.complete]
+    if len(complete) < 2:
+        raise UserError(
+            f"{study.title} has {wording.count(len(complete), 'complete trial')}; influence needs "
+            f"some to compare. `tuner status {study.title}` says how far it is."
+        )
+    tested = any(row["test_acc"] is not None for row in complete)
+    wanted = metrics or [name for name in METRICS if tested or name == "val_loss"]
+    lost = sum(row["state"] in ("PRUNED", "FAILED") for row in rows)
+    return [_of(connection, study, complete, MEASURES[name], lost) for name in wanted]
+
+
+def _of(
+    connection: sa.Connection,
+    study: Study,
+    rows: Sequence[TrialRow],
+    measure: Measure,
+    lost: int,
+) -> Influence:
+    grid = _grid(study, rows) if study.spec.search.sampler == "grid" else None
+    if grid is not None:
+        return _decomposed(connection, study, grid, measure, lost)
+    return _estimated(study, rows, measure, lost)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """A whole grid: every setting complete under the same seeds."""
+
+    numbers: tuple[tuple[int, ...], ...]
+    """Trials by setting and seed."""
+    levels: NDArray[np.int64]
+    rows: dict[int, TrialRow]
+
+
+def _grid(study: Study, rows: Sequence[TrialRow]) -> _Grid | None:
+    """Return the grid, over the seeds under which all of it is complete; None without any."""
+    varied = study.spec.varied
+    cells: dict[tuple[Level, ...], dict[int, int]] = defaultdict(dict)
+    for row in rows:
+        cells[tuple(row[name] for name in varied)][row["seed"]] = row["trial"]
+    names: list[dict[Level, int]] = [{} for _ in varied]
+    for cell in cells:
+        for known, level in zip(names, cell, strict=True):
+            known.setdefault(level, len(known))
+    if len(cells) != study.spec.grid_size or len(cells) != np.prod([len(one) for one in names]):
+        return None
+    seeds = sorted(set.intersection(*(set(of) for of in cells.values())))
+    if not seeds:
+        return None
+    levels = np.array([[k[level] for k, level in zip(names, cell, strict=True)] for cell in cells])
+    numbers = tuple(tuple(of[seed] for seed in seeds) for of in cells.values())
+    return _Grid(numbers, levels, {row["trial"]: row for row in rows})
+
+
+def _decomposed(
+    connection: sa.Connection, study: Study, grid: _Grid, measure: Measure, lost: int
+) -> Influence:
+    values, draws, images = _values(connection, study, grid, measure)
+    found = decompose(values, grid.levels, draws)
+    varied = study.spec.varied
+    return Influence(
+        metric=measure.name,
+        how="decomposition",
+        parts=tuple(
+            Part(tuple(varied[one] for one in term), share)
+            for term, share in zip(found.terms, found.shares, strict=True)
+            if len(term) == 1 or share.high > 0
+        ),
+        ahead=tuple((varied[one], varied[other]) for one, other in found.ahead),
+        settings=len(grid.numbers),
+        seeds=values.shape[1],
+        trials=values.size,
+        images=images,
+        spread=found.spread,
+        left_out=lost,
+    )
+
+
+def _values(
+    connection: sa.Connection, study: Study, grid: _Grid, measure: Measure
+) -> tuple[Array, Array | None, int]:
+    """Return the figure by setting and seed, and the same on resampled images."""
+    prefix = "" if study.spec.search.at == "best" else "last_"
+    stored = {
+        number: grid.rows[number][prefix + measure.name]
+        for numbers in grid.numbers
+        for number in numbers
+    }
+    source = Source(connection, study, measure, study.spec.search.at)
+    if not source.same_images():
+        return np.array([[stored[n] for n in of] for of in grid.numbers], float), None, 0
+    chance = np.random.default_rng(7)
+    weights: dict[str, Array] = {}
+    signs = dict(measure.blocks)
+    figures: dict[int, float] = defaultdict(float)
+    moved: dict[int, Array] = defaultdict(lambda: np.zeros(DRAWS))
+    for number, split, one in source.values(sorted(stored)):
+        if split not in weights:
+            weights[split] = chance.multinomial(len(one), [1 / len(one)] * len(one), DRAWS) / len(
+                one
+            )
+        figures[number] += signs[split] * float(one.mean())
+        moved[number] += signs[split] * (weights[split] @ one)
+    values = np.array([[figures[n] for n in of] for of in grid.numbers])
+    drawn = np.array([[moved[n] for n in of] for of in grid.numbers])
+    images = sum(one.shape[1] for one in weights.values())
+    return values, np.moveaxis(drawn, 2, 0), images
+
+
+def _estimated(study: Study, rows: Sequence[TrialRow], measure: Measure, lost: int) -> Influence:
+    prefix = "" if study.spec.search.at == "best" else "last_"
+    known = [row for row in rows if row[prefix + measure.name] is not None]
+    if len(known) < FEWEST:
+        raise UserError(
+            f"{study.title} has {wording.count(len(known), 'complete trial')} with {measure.name}; "
+            f"what matters is not seen in fewer than {FEWEST}."
+        )
+    found = importance(
+        study.spec,
+        [{name: row[name] for name in study.spec.varied} for row in known],
+        [float(row[prefix + measure.name]) for row in known],
+        larger=measure.larger,
+    )
+    return Influence(
+        metric=measure.name,
+        how="ped-anova",
+        parts=tuple(Part((name,), share) for name, share in found.shares.items()),
+        ahead=found.ahead,
+        settings=len({tuple(row[name] for name in study.spec.varied) for row in known}),
+        seeds=len({row["seed"] for row in known}),
+        trials=len(known),
+        images=0,
+        spread=None,
+        left_out=lost,
+    )

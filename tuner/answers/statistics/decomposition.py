@@ -1,0 +1,111 @@
+"""What of a grid's spread each parameter makes: an exact decomposition, corrected for noise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.answers.statistics.spread import CONFIDENCE, Interval
+
+Array = NDArray[np.float64]
+Places = NDArray[np.int64]
+DRAWS = 400
+SEED = 20_013
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Shares of the variance over settings, in the order of `terms`; they add up to 1."""
+
+    terms: tuple[tuple[int, ...], ...]
+    """The parameters alone, then each two of them together, then () for all the rest."""
+    shares: tuple[Interval, ...]
+    ahead: tuple[tuple[int, int], ...]
+    """Pairs of parameters of which the first makes more of the spread, beyond chance."""
+    spread: float
+    """The standard deviation of settings, noise taken out; 0 where it is no more than noise."""
+
+
+def decompose(values: Array, levels: Places, draws: Array | None = None) -> Shares:
+    """Return the shares of a full grid: `values` by setting and seed, `levels` by setting.
+
+    Studies are drawn anew from this one: seeds' noise from the residuals, and,
+    where `draws` has each trial's figure on resampled images (draw, setting,
+    seed), the images too. What a draw adds to a variance by noise, the study's
+    own noise has added as well, so it is taken off.
+    """
+    terms = _terms(levels.shape[1])
+    seen = _variances(values.mean(axis=1), levels, terms)
+    again = np.array([_variances(one, levels, terms) for one in _drawn(values, draws)])
+    if not len(again):
+        again = seen[None, :]
+    corrected = 2 * seen - again
+    total = np.maximum(corrected.mean(axis=0), 0).sum()
+    spread = float(np.sqrt(max(total, 0.0)))
+    if total <= 0:
+        whole = tuple(Interval(0.0, 0.0, 1.0) for _ in terms)
+        return Shares(terms, whole, (), 0.0)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(corrected, (tail, 1 - tail), axis=0)
+    value = np.maximum(corrected.mean(axis=0), 0)
+    shares = tuple(
+        Interval(float(v / total), float(max(0, a) / total), float(min(1, max(0, b) / total)))
+        for v, a, b in zip(value, low, high, strict=True)
+    )
+    return Shares(terms, shares, _ahead(corrected, levels.shape[1], tail), spread)
+
+
+def _terms(parameters: int) -> tuple[tuple[int, ...], ...]:
+    alone = [(one,) for one in range(parameters)]
+    return (*alone, *combinations(range(parameters), 2), ())
+
+
+def _variances(means: Array, levels: Places, terms: Sequence[tuple[int, ...]]) -> Array:
+    """Return the variance that each term makes over all settings of the grid."""
+    centred = means - means.mean()
+    effects: dict[tuple[int, ...], Array] = {}
+    for term in terms:
+        if not term:
+            continue
+        effect = _marginal(centred, levels[:, list(term)])
+        for part in term if len(term) > 1 else ():
+            effect = effect - effects[part,]
+        effects[term] = effect
+    rest = centred - sum(effects.values())
+    return np.array([float((effects[term] ** 2).mean()) if term else float((rest**2).mean())
+                     for term in terms])  # fmt: skip
+
+
+def _marginal(values: Array, levels: Places) -> Array:
+    """Return for each setting the mean over all settings with the same levels."""
+    _, of = np.unique(levels, axis=0, return_inverse=True)
+    of = of.reshape(-1)
+    return np.asarray((np.bincount(of, weights=values) / np.bincount(of))[of])
+
+
+def _drawn(values: Array, draws: Array | None) -> list[Array]:
+    """Return the settings' means in studies like this one."""
+    chance = np.random.default_rng(SEED)
+    settings, seeds = values.shape
+    means = values.mean(axis=1)
+    if seeds < 2 and draws is None:
+        return []
+    moved = np.zeros((DRAWS, settings))
+    if draws is not None:
+        moved += draws.mean(axis=2) - means
+    if seeds > 1:
+        # A seed that is lucky everywhere moves no setting against another.
+        left = values - means[:, None] - values.mean(axis=0) + means.mean()
+        left = left * np.sqrt(seeds / (seeds - 1) * settings / max(1, settings - 1))
+        moved += chance.choice(left.ravel(), (DRAWS, settings, seeds)).mean(axis=2)
+    return [means + one for one in moved]
+
+
+def _ahead(corrected: Array, parameters: int, tail: float) -> tuple[tuple[int, int], ...]:
+    def surely(one: int, other: int) -> bool:
+        return bool(np.quantile(corrected[:, one] - corrected[:, other], tail) > 0)
+
+    pairs = permutations(range(parameters), 2)
+    return tuple(pair for pair in pairs if surely(*pair))

@@ -1,0 +1,142 @@
+"""`tuner influence`: which parameter matters, for what, and whether that is seen."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli import options
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+    from tuner.answers.influence import Influence, Part
+
+BAR = 24
+
+
+@click.command(
+    epilog="\b\nExample:\n  tuner influence everything\n  tuner influence depth --metric test_auc"
+)
+@click.argument("study")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="Figure to look at, as often as wanted; val_loss, test_acc and gap by default.",
+)
+@options.json_option
+@click.pass_obj
+def influence(settings: Settings, study: str, metrics: tuple[str, ...], *, as_json: bool) -> None:
+    """Say how much each parameter matters for validation loss, test accuracy and the gap.
+
+    For a whole grid the spread over settings is divided exactly: what each
+    parameter makes alone, what two make together, and the rest; noise of seeds
+    and images is taken off, and both are in the intervals. Otherwise it is
+    PED-ANOVA: by which parameters the best tenth stands out. That one parameter
+    matters more than another is said only where it is seen beyond chance.
+    """
+    from tuner.answers.influence import influence as measure
+    from tuner.store import studies
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = studies.find(connection, study)
+        measured = measure(connection, found, metrics)
+    if as_json:
+        body = {"study": found.title, "influences": [described(one) for one in measured]}
+        click.echo(json.dumps(body, ensure_ascii=False, indent=1))
+        return
+    _show(measured)
+
+
+def described(one: "Influence") -> dict[str, Any]:
+    """Return an influence for programs."""
+    return {
+        "metric": one.metric,
+        "how": one.how,
+        "settings": one.settings,
+        "seeds": one.seeds,
+        "trials": one.trials,
+        "images": one.images,
+        "spread": one.spread,
+        "left_out": one.left_out,
+        "parts": [
+            {
+                "parameters": part.names,
+                "share": part.share.value,
+                "low": part.share.low,
+                "high": part.share.high,
+            }
+            for part in one.parts
+        ],
+        "ahead": one.ahead,
+        "verdict": one.verdict,
+    }
+
+
+def _show(measured: "list[Influence]") -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from tuner.cli.console import open_console
+
+    console = open_console()
+    for one in measured:
+        console.print()
+        console.print(_table(one))
+        for sentence in (one.verdict, _about(one)):
+            console.print(Padding(Text(sentence), (0, 0, 0, 2), expand=False))
+    console.print()
+
+
+def _table(one: "Influence") -> "RichTable":
+    from rich.table import Table
+
+    what = "spread over settings" if one.how == "decomposition" else "what the best have in common"
+    table = Table(
+        title=f"{one.metric}: shares of the {what}, 95 % intervals",
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
+    table.add_column("parameter", no_wrap=True)
+    for name in ("share", "interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for part in sorted(one.parts, key=lambda part: -part.share.value):
+        table.add_row(*_cells(part))
+    return table
+
+
+def _cells(part: "Part") -> list[str]:
+    share = part.share
+    name = " × ".join(part.names) if part.names else "the rest"
+    bar = "█" * round(BAR * share.value)
+    return [name, f"{share.value:.0%}", f"{share.low:.0%} to {share.high:.0%}", bar]
+
+
+def _about(one: "Influence") -> str:
+    from tuner.answers import wording
+    from tuner.answers.measures import MEASURES
+
+    lost = ""
+    if one.left_out:
+        lost = (
+            f" {wording.count(one.left_out, 'trial')} pruned or failed and not in this, "
+            "which is not by chance."
+        )
+    if one.how == "ped-anova":
+        return (
+            f"(PED-ANOVA over {wording.count(one.trials, 'complete trial')}, resampled; only "
+            f"parameters that every trial has.){lost}"
+        )
+    measure = MEASURES[one.metric]
+    images = f", {one.images:,} images" if one.images else ""
+    spread = (one.spread or 0.0) * measure.scale
+    return (
+        f"({wording.count(one.settings, 'setting')}, {wording.count(one.seeds, 'seed')}{images}; "
+        f"settings spread by {spread:.{measure.digits}f} {measure.unit}.){lost}"
+    )
