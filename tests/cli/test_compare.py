@@ -1,5 +1,7 @@
 """`tuner compare` and `tuner gap`, as a person and a program call them, on a trained study."""
 
+import json
+
 from tests.cli.conftest import Project
 
 
@@ -74,3 +76,31 @@ def test_gap_is_told_with_its_cause(trained_once: Project) -> None:
     assert found["cause"] in found["verdict"]
     assert len(found["trials"]) == len(rows)
     assert found["optimism"]["trials"] == len(rows)
+
+
+def test_sheets_are_exported(trained_once: Project) -> None:
+    """Comparisons and predictions come as files; the probabilities give the accuracy again."""
+    target = trained_once.folder / "out.json"
+    trained_once.run("export", "--study", "small", "--comparisons", "-o", str(target))
+    levels = trained_once.json("compare", "small", "--json")["comparisons"][0]["levels"]
+    rows = json.loads(target.read_text())
+    assert [row["mean"] for row in rows] == [level["mean"]["value"] for level in levels]
+    rows = trained_once.json(
+        "export", "--study", "small", "--predictions", "--best", "1", "--format", "json"
+    )
+    best = trained_once.json("export", "--study", "small", "--best", "1", "--format", "json")[0]
+    test = [row["right"] for row in rows if (row["split"], row["at"]) == ("test", "best")]
+    assert sum(test) / len(test) == best["test_acc"]
+    shares = [value for name, value in rows[0].items() if name.startswith("p_")]
+    assert abs(sum(shares) - 1) < 1e-6
+    trained_once.run("export", "--study", "small", "-o", str(trained_once.folder / "all.xlsx"))
+    said = trained_once.run("export", "--study", "small", "--epochs", "--predictions", code=2)
+    assert "two sheets" in said
+
+
+def test_influence_is_told(trained_once: Project) -> None:
+    """Each figure with its shares and what is seen of their order."""
+    shown = trained_once.run("influence", "small")
+    assert "val_loss: shares of the spread over settings" in shown
+    found = trained_once.json("influence", "small", "--json")["influences"]
+    assert [one["metric"] for one in found] == ["val_loss", "test_acc", "gap"]

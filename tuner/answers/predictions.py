@@ -1,5 +1,6 @@
 """What one trial predicted for every image of a split, with the truth beside it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,3 +126,21 @@ def _missing(connection: sa.Connection, study: Study, number: int, split: str) -
         f"Trial {number} of {study.title} has no {split} predictions: its data have no "
         f"{split} split; take --split val."
     )
+
+
+def kept_predictions(
+    connection: sa.Connection, study: Study, numbers: Sequence[int]
+) -> list[tuple[int, SplitName, Moment]]:
+    """Return which predictions are kept of these trials, trial by trial in the order given."""
+    query = (
+        sa.select(trial.c.number, prediction.c.split, prediction.c.moment)
+        .select_from(prediction.join(trial))
+        .where(
+            trial.c.study_id == study.study_id,
+            trial.c.number == sa.any_(sa.cast(list(numbers), sa.ARRAY(sa.Integer))),
+        )
+        .order_by(prediction.c.split.desc(), prediction.c.moment)
+    )
+    place = {number: at for at, number in enumerate(numbers)}
+    found = [(row.number, row.split, row.moment) for row in connection.execute(query)]
+    return sorted(found, key=lambda one: place[one[0]])

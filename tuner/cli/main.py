@@ -26,7 +26,7 @@ COMMANDS = {
     "gap": "gap:gap",
     "influence": "influence:influence",
     "confusion": "confusion:confusion",
-    "export": "tables:export",
+    "export": "export:export",
     "logs": "logs:logs",
     "events": "logs:events",
     "stop": "control:stop",

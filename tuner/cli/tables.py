@@ -1,14 +1,12 @@
-"""`tuner table` and `tuner export`: what a study found, for people and for programs."""
+"""`tuner table`: what a study found, at a glance."""
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuner.cli import options
-from tuner.errors import UserError
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,69 +63,6 @@ def table(settings: Settings, study: str, best: int, show: str, *, as_json: bool
         show_tables(found, rows, best=best, show=show)
 
 
-@click.command(
-    epilog="\b\nExample:\n  tuner export --study lr_sched --best 10 --format csv -o best.csv"
-)
-@click.option("--study", required=True, help="Study to export.")
-@click.option(
-    "--best",
-    type=click.IntRange(1),
-    metavar="K",
-    help="Only the K best complete trials, by the study's metric.",
-)
-@click.option("--epochs", is_flag=True, help="One row an epoch instead of one a trial.")
-@click.option(
-    "--wide",
-    is_flag=True,
-    help="Trials with further columns: AUC, balanced accuracy, sensitivity, specificity, "
-    "time of training and of validation, late slopes.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["csv", "json"]),
-    help="What to write; by default what the file's name says, or else CSV.",
-)
-@click.option(
-    "-o",
-    "--output",
-    default="-",
-    show_default=True,
-    metavar="FILE",
-    help="Where to write; - is standard output.",
-)
-@click.pass_obj
-def export(
-    settings: Settings,
-    study: str,
-    best: int | None,
-    form: str | None,
-    output: str,
-    *,
-    epochs: bool,
-    wide: bool,
-) -> None:
-    """Write a study's trials, or their epochs, as CSV or JSON.
-
-    Accuracies are fractions, losses are in nats, times are in UTC; empty cells
-    are unknown. The file appears whole or not at all.
-    """
-    from tuner.answers.export import as_csv, as_json, write_whole
-
-    if not output or Path(output).is_dir():
-        raise UserError(f"-o {output or repr(output)} names no file; a file's name is wanted.")
-    form = form or ("json" if output.endswith(".json") else "csv")
-    if epochs and wide:
-        raise UserError("--wide adds columns to trials; leave it out with --epochs.")
-    columns, rows = _exported(settings, study, best, epochs=epochs, wide=wide)
-    text = as_csv(columns, rows) if form == "csv" else as_json(columns, rows)
-    if output == "-":
-        click.echo(text, nl=False)
-        return
-    write_whole(Path(output), text)
-    click.echo(f"{len(rows)} rows: {output}", err=True)
-
-
 def show_tables(
     study: "Study",
     rows: "Sequence[TrialRow]",
@@ -175,27 +110,6 @@ def _reuse_line(found: "Reuse") -> str:
         f"{found.reused} of {found.epochs} epochs were reused from other trials: "
         f"{found.seconds:.1f} s of training in place of {found.seconds_without:.1f} s.{twice}"
     )
-
-
-def _exported(
-    settings: Settings, study: str, best: int | None, *, epochs: bool, wide: bool
-) -> tuple[Sequence[str], list[Sequence[Any]]]:
-    from tuner.answers import further
-    from tuner.answers.rows import EPOCH_COLUMNS, epoch_rows, ranked, trial_columns, trial_rows
-    from tuner.store import studies
-
-    with options.open_database(settings) as database, database.transaction() as connection:
-        found = studies.find(connection, study)
-        if epochs and best is None:
-            return EPOCH_COLUMNS, list(epoch_rows(connection, found))
-        rows = trial_rows(connection, found, further=wide)
-        if best is not None:
-            rows = ranked(rows, found.spec)[:best]
-        if epochs:
-            numbers = [row["trial"] for row in rows]
-            return EPOCH_COLUMNS, list(epoch_rows(connection, found, numbers))
-    columns = (*trial_columns(found.spec), *(further.COLUMNS if wide else ()))
-    return columns, [[row[column] for column in columns] for row in rows]
 
 
 def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -> "RichTable":

@@ -1,0 +1,99 @@
+"""Sheets in every format: read back by the format's own reader, they are what was written."""
+
+import io
+import json
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+import pytest
+from openpyxl import load_workbook
+
+from tuner.answers.columns import page
+from tuner.answers.formats import BINARY, ENDINGS, FORMATS, format_of, write
+from tuner.answers.sheets import Sheet
+
+WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+SHEET = Sheet(
+    ("trial", "level", "value", "right", "reason", "ended"),
+    [
+        [0, "adam", 0.1 + 0.2, True, "", WHEN],
+        [1, None, None, False, "=1+1 | 50 % & _x_", WHEN],
+        [2, 0.5, -1.5e-9, None, "a\x07b\nc", None],
+    ],
+)
+
+
+def test_parquet_keeps_every_bit_and_kind() -> None:
+    """Numbers, truth values and times are what they were; a column of several kinds is text."""
+    frame = pd.read_parquet(io.BytesIO(write(SHEET, "parquet")))
+    assert list(frame.columns) == list(SHEET.columns)
+    assert frame.value[0] == 0.1 + 0.2
+    assert math.isnan(frame.value[1])
+    assert frame.trial.dtype == "int64"
+    assert frame.ended[0] == WHEN
+    assert list(frame.level.dropna()) == ["adam", "0.5"]
+    assert frame.reason[1] == "=1+1 | 50 % & _x_"
+
+
+def test_excel_holds_texts_and_no_formula() -> None:
+    """A text that begins with = stays a text; what no sheet can hold is left out."""
+    page_ = load_workbook(io.BytesIO(write(SHEET, "excel"))).active
+    assert page_ is not None
+    rows = list(page_.iter_rows(values_only=True))
+    assert rows[0] == SHEET.columns
+    assert rows[1][2] == pytest.approx(0.1 + 0.2, rel=1e-15)
+    assert rows[2][4] == "=1+1 | 50 % & _x_"
+    assert page_["E3"].data_type == "s"
+    assert rows[3][4] == "ab\nc"
+
+
+def test_markdown_keeps_its_columns() -> None:
+    """A bar in a text does not open a column, and numbers stand to the right."""
+    lines = write(SHEET, "markdown").decode().splitlines()
+    assert lines[0] == "| trial | level | value | right | reason | ended |"
+    assert lines[1].startswith("| ---: | --- | ---: |")
+    assert r"=1+1 \| 50 % & _x_" in lines[3]
+    assert len(lines) == 5
+
+
+def test_latex_is_a_booktabs_table_with_nothing_to_run() -> None:
+    """Every letter that LaTeX would act on is written out."""
+    text = write(SHEET, "latex").decode()
+    for word in (r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"):
+        assert word in text
+    assert r"=1+1 | 50 \% \& \_x\_" in text
+    evil = write(Sheet(("a",), [[r"\input{/etc/passwd}"]]), "latex").decode()
+    assert r"\input" not in evil
+
+
+@pytest.mark.parametrize("form", list(FORMATS))
+def test_no_rows_are_a_sheet_too(form: str) -> None:
+    """A study without trials gives the columns alone."""
+    assert write(Sheet(("a", "b"), []), form) or form == "json"
+
+
+def test_names_say_the_format() -> None:
+    """best.xlsx is Excel, table.tex LaTeX; an unknown ending says nothing."""
+    for form, endings in ENDINGS.items():
+        for ending in endings:
+            assert format_of(f"some/where.v2/best.{ending.upper()}") == form
+    assert format_of("best") is None
+    assert format_of("best.txt") is None
+    assert set(BINARY) < set(FORMATS)
+
+
+def test_json_and_csv_are_read_back() -> None:
+    """The two that were there before hold the same rows."""
+    rows: Any = json.loads(write(SHEET, "json"))
+    assert [row["trial"] for row in rows] == [0, 1, 2]
+    frame = pd.read_csv(io.BytesIO(write(SHEET, "csv")))
+    assert frame.value[0] == 0.1 + 0.2
+
+
+def test_page_of_columns_is_current() -> None:
+    """docs/columns.md is what `make docs` would write, and leaves no column out."""
+    from pathlib import Path
+
+    assert (Path(__file__).parents[2] / "docs" / "columns.md").read_text() == page()

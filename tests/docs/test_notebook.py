@@ -1,0 +1,33 @@
+"""docs/notebook.md is right: its code runs, in its order, on a study that was trained."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cli.conftest import STUDY, make_project
+from tuner.settings import Settings
+
+PAGE = Path(__file__).parents[2] / "docs" / "notebook.md"
+
+
+def test_the_page_runs_as_it_stands(tmp_path: Path, settings: Settings) -> None:
+    """Every block of the page runs in one session, and the verdicts are printed."""
+    project = make_project(tmp_path, {"TUNER_DATABASE_URL": str(settings.database_url)})
+    text = STUDY.replace("lr = [1e-3, 1e-2]", 'scheduler = ["cosine", "step"]')
+    project.write_study("lr_sched", text)
+    project.run("launch", "--study", "lr_sched", "--workers", "1")
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 6
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        cwd=project.folder,
+        env=dict(project.environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "scheduler: " in done.stdout
+    assert "Cause: " in done.stdout
+    assert "cosine" in done.stdout

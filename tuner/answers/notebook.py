@@ -1,0 +1,147 @@
+"""A study in a notebook: its sheets as pandas frames, and what is said of it."""
+
+import weakref
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from tuner.answers import sheets
+from tuner.answers.compare import Asked, Comparison, compare
+from tuner.answers.gap import Gap, gap
+from tuner.answers.gap_words import sentences
+from tuner.answers.influence import Influence, influence
+from tuner.answers.sheets import Sheet
+from tuner.settings import Settings
+from tuner.store import schema, studies
+from tuner.store.database import Database
+from tuner.store.studies import Study
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Settings against each other: a frame, and the verdicts in plain words."""
+
+    frame: "DataFrame"
+    """One row a level, with the columns of `tuner export --comparisons`."""
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def verdict(self) -> str:
+        """What is seen, factor by factor."""
+        return "\n".join(f"{one.factor}: {one.verdict}" for one in self.comparisons)
+
+    def __str__(self) -> str:
+        return self.verdict
+
+
+@dataclass(frozen=True)
+class Gapped:
+    """The gap between validation and test accuracy, with what is to be said of it."""
+
+    found: Gap
+
+    @property
+    def verdict(self) -> str:
+        """Size, whether choosing helps, luck, and cause."""
+        return " ".join(sentences(self.found))
+
+    def __str__(self) -> str:
+        return self.verdict
+
+
+class OpenStudy:
+    """A stored study, read anew at each question, so that a running one is seen as it grows.
+
+    Use it in a `with`, or let it go; the database is left either way.
+    """
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        stack = ExitStack()
+        self._database = stack.enter_context(Database.open(settings))
+        self._leave = weakref.finalize(self, stack.close)
+        try:
+            schema.ensure(self._database)
+            with self._database.transaction() as connection:
+                self._name = studies.find(connection, name).title
+        except BaseException:
+            self._leave()
+            raise
+
+    def __enter__(self) -> "OpenStudy":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<tuner study {self._name}>"
+
+    def close(self) -> None:
+        """Leave the database."""
+        self._leave()
+
+    @property
+    def trials(self) -> "DataFrame":
+        """One row a trial, with all columns of `tuner export --wide`."""
+        return self._frame(lambda at, study: sheets.trials(at, study, wide=True))
+
+    @property
+    def epochs(self) -> "DataFrame":
+        """One row an epoch."""
+        return self._frame(sheets.epochs)
+
+    @property
+    def predictions(self) -> "DataFrame":
+        """One row an image that a complete trial predicted; all trials, so this may be long."""
+        return self._frame(sheets.predictions)
+
+    def compare(
+        self,
+        by: str | Sequence[str] = (),
+        *,
+        metric: str | None = None,
+        reference: str | None = None,
+        resolve: float | None = None,
+    ) -> Compared:
+        """Hold the levels of the named factors, or of all, against each other."""
+        names = (by,) if isinstance(by, str) else tuple(by)
+        asked = Asked(reference, resolve)
+        with self._database.transaction() as connection:
+            study = self._study(connection)
+            found = compare(connection, study, by=names, metric=metric, asked=asked)
+        return Compared(_as_frame(sheets.comparisons(found)), tuple(found))
+
+    def gap(self) -> Gapped:
+        """Measure the gap between validation and test accuracy."""
+        with self._database.transaction() as connection:
+            return Gapped(gap(connection, self._study(connection)))
+
+    def influence(self, *metrics: str) -> list[Influence]:
+        """Say how much each parameter matters."""
+        with self._database.transaction() as connection:
+            return influence(connection, self._study(connection), metrics)
+
+    def _study(self, connection: sa.Connection) -> Study:
+        return studies.find(connection, self._name)
+
+    def _frame(self, read: "_Reader") -> "DataFrame":
+        with self._database.transaction() as connection:
+            return _as_frame(read(connection, self._study(connection)))
+
+
+def _as_frame(sheet: Sheet) -> "DataFrame":
+    from pandas import DataFrame
+
+    return DataFrame(list(sheet.rows), columns=list(sheet.columns))
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Reader = Callable[[sa.Connection, Study], Sheet]

@@ -1,0 +1,137 @@
+"""The four sheets that can be exported: trials, epochs, predictions, comparisons."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from tuner.answers import further
+from tuner.answers.compare import Comparison, Row
+from tuner.answers.predictions import kept_predictions, predicted
+from tuner.answers.rows import EPOCH_COLUMNS, epoch_rows, ranked, trial_columns, trial_rows
+from tuner.errors import UserError
+from tuner.store.studies import Study
+
+PREDICTION_COLUMNS = ("trial", "split", "at", "epoch", "id", "label", "predicted", "right")
+COMPARISON_COLUMNS = (
+    "factor",
+    "metric",
+    "level",
+    "trials",
+    "complete",
+    "pruned",
+    "failed",
+    "n",
+    "images",
+    "mean",
+    "mean_low",
+    "mean_high",
+    "reference",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p",
+    "verdict",
+)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Rows under columns; the rows may be walked once."""
+
+    columns: tuple[str, ...]
+    rows: Iterable[Sequence[Any]]
+
+
+def trials(
+    connection: sa.Connection, study: Study, *, best: int | None = None, wide: bool = False
+) -> Sheet:
+    """Return one row a trial, all of them or the best."""
+    rows = trial_rows(connection, study, further=wide)
+    if best is not None:
+        rows = ranked(rows, study.spec)[:best]
+    columns = (*trial_columns(study.spec), *(further.COLUMNS if wide else ()))
+    return Sheet(columns, [[row[column] for column in columns] for row in rows])
+
+
+def epochs(connection: sa.Connection, study: Study, *, best: int | None = None) -> Sheet:
+    """Return one row an epoch, of all trials or of the best."""
+    numbers = None if best is None else best_numbers(connection, study, best)
+    return Sheet(EPOCH_COLUMNS, epoch_rows(connection, study, numbers))
+
+
+def best_numbers(connection: sa.Connection, study: Study, best: int | None) -> list[int]:
+    """Return the numbers of the best complete trials, or of all that are complete."""
+    return [row["trial"] for row in ranked(trial_rows(connection, study), study.spec)[:best]]
+
+
+def predictions(connection: sa.Connection, study: Study, *, best: int | None = None) -> Sheet:
+    """Return one row for each image that a trial predicted, with every class's probability."""
+    numbers = best_numbers(connection, study, best)
+    if not numbers:
+        raise UserError(
+            f"No trial of {study.title} is complete yet, and predictions are kept when a trial "
+            f"completes; `tuner status {study.title}` says how far it is."
+        )
+    kept = kept_predictions(connection, study, numbers)
+    classes = predicted(connection, study, *kept[0]).classes
+    columns = (*PREDICTION_COLUMNS, *(f"p_{name}" for name in classes))
+    return Sheet(columns, _predicted(connection, study, kept, classes))
+
+
+def _predicted(
+    connection: sa.Connection,
+    study: Study,
+    kept: Sequence[tuple[int, Any, Any]],
+    classes: tuple[str, ...],
+) -> Iterator[list[Any]]:
+    for number, split, at in kept:
+        found = predicted(connection, study, number, split, at)
+        if found.classes != classes:
+            raise UserError(
+                f"Trial {number} of {study.title} has other classes ({', '.join(found.classes)}) "
+                f"than the first ({', '.join(classes)}); their predictions fit in no one table."
+            )
+        logs = found.log_probabilities
+        taken = len(classes) - 1 - logs[:, ::-1].argmax(axis=1)
+        shares = np.exp(logs.astype(np.float64))
+        for name, label, top, row in zip(found.ids, found.labels, taken, shares, strict=True):
+            truth, guess = classes[label], classes[top]
+            known = not np.isnan(row).any()
+            yield [
+                *(number, split, at, found.epoch, name, truth),
+                *(guess if known else None, known and bool(truth == guess)),
+                *(float(share) for share in row),
+            ]
+
+
+def comparisons(compared: Sequence[Comparison]) -> Sheet:
+    """Return one row a level of every factor that was compared."""
+    return Sheet(COMPARISON_COLUMNS, [_compared(one, row) for one in compared for row in one.rows])
+
+
+def _compared(one: Comparison, row: Row) -> list[Any]:
+    standing, mean, against = row.standing, row.mean, row.against
+    apart = against.difference if against is not None else None
+    return [
+        *(one.factor, one.measure.name, standing.level),
+        *(standing.trials, standing.complete, standing.pruned, standing.failed),
+        *(row.n, one.images),
+        *((mean.value, mean.low, mean.high) if mean is not None else (None,) * 3),
+        one.reference,
+        *((apart.value, apart.low, apart.high) if apart is not None else (None,) * 3),
+        against.chance if against is not None and one.seeds > 1 else None,
+        _verdict(one, row),
+    ]
+
+
+def _verdict(one: Comparison, row: Row) -> str:
+    if row.mean is None:
+        return "not compared"
+    if row.against is None:
+        return "reference" if one.named else "best"
+    if one.seeds < 2:
+        return "one seed"
+    return "different" if row.against.differs else "tied"

@@ -1,0 +1,141 @@
+"""`tuner export`: what a study found, as files for programs and for papers."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli import options
+from tuner.errors import UserError
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from tuner.answers.sheets import Sheet
+    from tuner.store.studies import Study
+
+FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
+
+
+@click.command(
+    epilog="\b\nExample:\n  tuner export --study lr_sched --best 10 --format csv -o best.csv\n"
+    "  tuner export --study lr_sched --comparisons -o table.tex\n"
+    "  tuner export --study lr_sched --predictions --best 1 -o predictions.parquet"
+)
+@click.option("--study", required=True, help="Study to export.")
+@click.option(
+    "--best",
+    type=click.IntRange(1),
+    metavar="K",
+    help="Only the K best complete trials, by the study's metric.",
+)
+@click.option("--epochs", is_flag=True, help="One row an epoch instead of one a trial.")
+@click.option("--predictions", is_flag=True, help="One row an image that a trial predicted.")
+@click.option(
+    "--comparisons", is_flag=True, help="One row a level, as `tuner compare` judges them."
+)
+@click.option("--metric", metavar="NAME", help="With --comparisons: the figure to compare by.")
+@click.option(
+    "--wide",
+    is_flag=True,
+    help="Trials with further columns: AUC, balanced accuracy, sensitivity, specificity, "
+    "time of training and of validation, late slopes.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    help="What to write; by default what the file's name says, or else CSV.",
+)
+@click.option(
+    "-o",
+    "--output",
+    default="-",
+    show_default=True,
+    metavar="FILE",
+    help="Where to write; - is standard output.",
+)
+@click.pass_obj
+def export(
+    settings: Settings,
+    study: str,
+    best: int | None,
+    metric: str | None,
+    form: str | None,
+    output: str,
+    *,
+    epochs: bool,
+    predictions: bool,
+    comparisons: bool,
+    wide: bool,
+) -> None:
+    """Write a study's trials, epochs, predictions or comparisons, in one of six formats.
+
+    The columns are the same in every format; docs/columns.md explains each.
+    Accuracies are fractions, losses are in nats, times are in UTC; empty cells
+    are unknown. CSV, JSON and Parquet keep every digit, Excel 15; Markdown and
+    LaTeX, for people, show six. The file appears whole or not at all.
+    """
+    from tuner.answers import formats
+    from tuner.answers.export import write_whole
+    from tuner.store import studies
+
+    asked = [name for name, on in _sheets(epochs, predictions, comparisons) if on]
+    _check(asked, output, best=best, wide=wide, metric=metric)
+    form = form or formats.format_of(output) or "csv"
+    if output == "-" and form in formats.BINARY and sys.stdout.isatty():
+        raise UserError(f"{form} is not for a terminal; name a file with -o.")
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = studies.find(connection, study)
+        sheet = _sheet(connection, found, "".join(asked), best=best, wide=wide, metric=metric)
+        content = formats.write(sheet, form)
+    if output == "-":
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+        return
+    write_whole(Path(output), content)
+    rows = f"{len(sheet.rows)} rows" if isinstance(sheet.rows, list) else "written"
+    click.echo(f"{rows}: {output}", err=True)
+
+
+def _sheets(epochs: bool, predictions: bool, comparisons: bool) -> list[tuple[str, bool]]:
+    return [("epochs", epochs), ("predictions", predictions), ("comparisons", comparisons)]
+
+
+def _check(
+    asked: list[str], output: str, *, best: int | None, wide: bool, metric: str | None
+) -> None:
+    if not output or Path(output).is_dir():
+        raise UserError(f"-o {output or repr(output)} names no file; a file's name is wanted.")
+    if len(asked) > 1:
+        raise UserError(f"--{asked[0]} and --{asked[1]} are two sheets; ask for one at a time.")
+    if asked and wide:
+        raise UserError(f"--wide adds columns to trials; leave it out with --{asked[0]}.")
+    if asked == ["comparisons"] and best is not None:
+        raise UserError("--best picks trials; comparisons are over all of them.")
+    if metric is not None and asked != ["comparisons"]:
+        raise UserError("--metric goes with --comparisons.")
+
+
+def _sheet(
+    connection: "sa.Connection",
+    study: "Study",
+    asked: str,
+    *,
+    best: int | None,
+    wide: bool,
+    metric: str | None,
+) -> "Sheet":
+    from tuner.answers import sheets
+
+    if asked == "epochs":
+        return sheets.epochs(connection, study, best=best)
+    if asked == "predictions":
+        return sheets.predictions(connection, study, best=best)
+    if asked == "comparisons":
+        from tuner.answers.compare import compare
+
+        return sheets.comparisons(compare(connection, study, metric=metric))
+    return sheets.trials(connection, study, best=best, wide=wide)
