@@ -14,7 +14,7 @@ from tuner.answers.statistics.crossed import Panel
 from tuner.answers.statistics.levels import Against, Verdict, against, against_best
 from tuner.answers.statistics.planning import Plan, Seen, plan
 from tuner.answers.statistics.spread import Interval
-from tuner.answers.verdicts import Finding, sentences
+from tuner.answers.verdicts import Finding, sentences, summary
 from tuner.errors import UserError
 from tuner.spec.study import Spec
 from tuner.store.studies import Study
@@ -57,6 +57,8 @@ class Comparison:
     left_out: int
     plan: Plan | None
     sentences: tuple[str, ...]
+    summary: str | None
+    """All of it in one line; None where nothing can be judged."""
 
     @property
     def verdict(self) -> str:
@@ -150,6 +152,7 @@ def judge(
         left_out=made.left_out,
         plan=planned,
         sentences=sentences(finding),
+        summary=summary(finding),
     )
 
 

@@ -52,6 +52,27 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     return tuple(said)
 
 
+def summary(finding: Finding) -> str | None:
+    """Say in one line what is seen of a factor, and what more seeds would buy.
+
+    None where nothing can be judged: of one seed, or of one level.
+    """
+    verdict, names = finding.verdict, finding.names
+    if verdict is None or finding.n < 2 or len(names) < 2:
+        return None
+    apart = [names[one.level] for one in verdict.others if one.differs]
+    tied = [names[level] for level in verdict.tied]
+    metric = finding.measure.name
+    if not apart:
+        said = f"no difference is seen in {metric} between {wording.listed(tied)}"
+    elif len(tied) == 1:
+        said = f"{tied[0]} is best in {metric}; {wording.listed(apart)} differ from it"
+    else:
+        said = f"{wording.listed(tied)} are tied for the best {metric}; {wording.listed(apart)} not"
+    promised = "".join(f" {one}" for one in _promised(finding))
+    return f"{finding.made.factor}: {said}.{promised}"
+
+
 def _silence(finding: Finding) -> str:
     factor = finding.made.factor
     if not finding.made.levels:

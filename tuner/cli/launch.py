@@ -250,6 +250,7 @@ def _conclude(database: "Database", settings: Settings, title: str, *, told: boo
         study = studies.find(connection, title)
         rows = trial_rows(connection, study)
     show_tables(study, rows, best=10, told=told)
+    _tell_verdicts(database, study)
     columns = trial_columns(study.spec)
     path = settings.home / "results" / f"{study.title}.csv"
     write_whole(path, as_csv(columns, ([row[c] for c in columns] for row in rows)))
@@ -262,6 +263,22 @@ def _conclude(database: "Database", settings: Settings, title: str, *, told: boo
             err=True,
         )
     return EXIT_FAILURES if failed else EXIT_DONE
+
+
+def _tell_verdicts(database: "Database", study: "Study") -> None:
+    """Say, factor by factor, whether a difference is seen and what more seeds would buy."""
+    from tuner.answers.compare import compare
+
+    try:
+        with database.transaction() as connection:
+            found = [one.summary for one in compare(connection, study) if one.summary]
+    except UserError:
+        return  # nothing that could be compared, which the tables show already
+    for one in found:
+        click.echo(one)
+    if found:
+        more = f"`tuner compare {study.title}` and `tuner gap {study.title}`"
+        click.echo(f"{more} say how sure that is.\n")
 
 
 def _short(path: Path) -> Path:

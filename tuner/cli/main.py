@@ -22,6 +22,7 @@ COMMANDS = {
     "status": "status:status",
     "studies": "status:studies",
     "table": "tables:table",
+    "show": "show:show",
     "compare": "compare:compare",
     "gap": "gap:gap",
     "influence": "influence:influence",

@@ -1,0 +1,139 @@
+"""Everything that is known of one trial."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from tuner.answers.measures import right
+from tuner.answers.predictions import kept_splits, predicted
+from tuner.answers.rows import (
+    EPOCH_COLUMNS,
+    TrialRow,
+    epoch_rows,
+    ranked,
+    trial_columns,
+    trial_rows,
+)
+from tuner.answers.statistics.proportions import newcombe, wilson
+from tuner.answers.statistics.ranking import delong
+from tuner.answers.statistics.reliability import reliability
+from tuner.answers.statistics.spread import Interval
+from tuner.errors import UnknownStudyError
+from tuner.records import SplitName
+from tuner.store import histories
+from tuner.store.histories import Event
+from tuner.store.studies import Study
+from tuner.store.tables import outcome, trial
+
+
+@dataclass(frozen=True)
+class OnSplit:
+    """What the trial's judged weights do on one split, with intervals over its images."""
+
+    split: SplitName
+    images: int
+    accuracy: Interval
+    auc: Interval | None
+    """Of two classes only."""
+    calibration_error: float
+    brier: float
+
+
+@dataclass(frozen=True)
+class OneTrial:
+    """A trial: its row, where it stands, its curves, what it found, and what happened to it."""
+
+    row: TrialRow
+    columns: tuple[str, ...]
+    rank: int | None
+    """Its place among the complete trials by the study's metric, from 1."""
+    complete: int
+    peers: tuple[int, ...]
+    """The same configuration under other seeds."""
+    epochs: tuple[Mapping[str, Any], ...]
+    splits: tuple[OnSplit, ...]
+    gap: Interval | None
+    setup: Mapping[str, Any]
+    events: tuple[Event, ...]
+
+
+def one_trial(connection: sa.Connection, study: Study, number: int) -> OneTrial:
+    """Read everything about a trial, by its number."""
+    rows = trial_rows(connection, study, further=True)
+    row = next((one for one in rows if one["trial"] == number), None)
+    if row is None:
+        raise UnknownStudyError(
+            f"{study.title} has no trial {number}; `tuner table {study.title}` lists its best."
+        )
+    order = [one["trial"] for one in ranked(rows, study.spec)]
+    mine = tuple(row[name] for name in study.spec.varied)
+    splits = _splits(connection, study, number) if row.complete else ()
+    return OneTrial(
+        row=row,
+        columns=trial_columns(study.spec),
+        rank=order.index(number) + 1 if number in order else None,
+        complete=len(order),
+        peers=tuple(
+            one["trial"]
+            for one in rows
+            if one is not row and tuple(one[name] for name in study.spec.varied) == mine
+        ),
+        epochs=tuple(
+            dict(zip(EPOCH_COLUMNS, one, strict=True))
+            for one in epoch_rows(connection, study, [number])
+        ),
+        splits=splits,
+        gap=_gap(splits),
+        setup=_setup(connection, study, number),
+        events=tuple(histories.events(connection, study, number)),
+    )
+
+
+def _splits(connection: sa.Connection, study: Study, number: int) -> tuple[OnSplit, ...]:
+    at = study.spec.search.at
+    kept: Sequence[SplitName] = [
+        split for split in ("val", "test") if split in kept_splits(connection, study, number)
+    ]
+    found = []
+    for split in kept:
+        read = predicted(connection, study, number, split, at)
+        logs, labels = read.log_probabilities, read.labels
+        hits = int(right(logs, labels).sum())
+        calibrated = reliability(np.exp(logs.astype(np.float64)), labels)
+        odds = logs[:, 1].astype(np.float64) - logs[:, 0] if logs.shape[1] == 2 else None
+        found.append(
+            OnSplit(
+                split=split,
+                images=len(labels),
+                accuracy=wilson(hits, len(labels)),
+                auc=delong(odds, labels == 1) if odds is not None else None,
+                calibration_error=calibrated.error,
+                brier=calibrated.brier,
+            )
+        )
+    return tuple(found)
+
+
+def _gap(splits: Sequence[OnSplit]) -> Interval | None:
+    by_name = {one.split: one for one in splits}
+    if set(by_name) != {"val", "test"}:
+        return None
+    val, test = by_name["val"], by_name["test"]
+    return newcombe(
+        val.accuracy.value * val.images,
+        val.images,
+        test.accuracy.value * test.images,
+        test.images,
+    )
+
+
+def _setup(connection: sa.Connection, study: Study, number: int) -> Mapping[str, Any]:
+    query = (
+        sa.select(outcome.c.setup)
+        .select_from(outcome.join(trial, trial.c.trial_id == outcome.c.trial_id))
+        .where(trial.c.study_id == study.study_id, trial.c.number == number)
+    )
+    return connection.execute(query).scalar() or {}

@@ -1,0 +1,199 @@
+"""`tuner show`: everything about one trial, its curves drawn in the terminal."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli import options
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from tuner.answers.one_trial import OneTrial
+    from tuner.answers.statistics.spread import Interval
+    from tuner.store.studies import Study
+
+EVENTS_SHOWN = 12
+
+
+@click.command(epilog="\b\nExample:\n  tuner show lr_sched 7\n  tuner show lr_sched 7 --json")
+@click.argument("study")
+@click.argument("trial", type=click.IntRange(0))
+@options.json_option
+@click.pass_obj
+def show(settings: Settings, study: str, trial: int, *, as_json: bool) -> None:
+    """Show one trial: parameters, figures with intervals, curves, setup and history.
+
+    Intervals are 95 % over the images that the trial was measured on: they are
+    about this trained network, not about its settings.
+    """
+    from tuner.answers.one_trial import one_trial
+    from tuner.store import studies
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = studies.find(connection, study)
+        read = one_trial(connection, found, trial)
+    if as_json:
+        click.echo(json.dumps(described(read, found), ensure_ascii=False, indent=1))
+        return
+    from tuner.cli.console import open_console
+
+    _print(open_console(), read, found)
+
+
+def described(read: "OneTrial", study: "Study") -> dict[str, Any]:
+    """Return a trial for programs."""
+    from tuner.answers.export import json_cell
+
+    cells = {**read.row.cells, **read.row.further}
+    return {
+        "study": study.title,
+        # Under a name of its own: a parameter may be called anything, epochs for one.
+        "row": {name: json_cell(cell) for name, cell in cells.items()},
+        "rank": read.rank,
+        "complete_trials": read.complete,
+        "other_seeds": read.peers,
+        "gap_interval": _ends(read.gap),
+        "splits": {
+            one.split: {
+                "images": one.images,
+                "accuracy": _ends(one.accuracy),
+                "auc": _ends(one.auc),
+                "calibration_error": one.calibration_error,
+                "brier": one.brier,
+            }
+            for one in read.splits
+        },
+        "setup": read.setup,
+        "epochs": [{name: json_cell(cell) for name, cell in one.items()} for one in read.epochs],
+        "events": [
+            {"at": one.at.isoformat(), "kind": one.kind, "text": one.text} for one in read.events
+        ],
+    }
+
+
+def _ends(found: "Interval | None") -> dict[str, float] | None:
+    return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _print(console: "Console", read: "OneTrial", study: "Study") -> None:
+    from rich.text import Text
+
+    from tuner.cli.drawing import chart
+
+    console.print()
+    console.print(Text(_head(read, study), style="bold"))
+    console.print(Text(_chosen(read, study)))
+    if read.row["reason"]:
+        console.print(Text(str(read.row["reason"])))
+    if read.splits:
+        console.print()
+        console.print(_figures(read))
+    curves = {name: [one[name] for one in read.epochs] for name in ("val_loss", "train_nll")}
+    shares = {name: [one[name] for one in read.epochs] for name in ("val_acc", "train_acc")}
+    if read.epochs:
+        console.print()
+        console.print(
+            chart(
+                "loss (nats)",
+                [
+                    ("training", "dim cyan", curves["train_nll"]),
+                    ("validation", "bold yellow", curves["val_loss"]),
+                ],
+            )
+        )
+        console.print(
+            chart(
+                "accuracy",
+                [
+                    ("training", "dim cyan", shares["train_acc"]),
+                    ("validation", "bold yellow", shares["val_acc"]),
+                ],
+                height=6,
+            )
+        )
+    console.print()
+    for line in _facts(read):
+        console.print(Text(line))
+    _print_events(console, read)
+    console.print()
+
+
+def _head(read: "OneTrial", study: "Study") -> str:
+    row = read.row
+    where = ""
+    if read.rank is not None:
+        where = f", {_ordinal(read.rank)} of {read.complete} by {study.spec.search.metric}"
+    return f"{study.title}: trial {row['trial']}, {row['state']}{where}"
+
+
+def _ordinal(number: int) -> str:
+    if 10 <= number % 100 <= 20:
+        return f"{number}th"
+    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th') }"
+
+
+def _chosen(read: "OneTrial", study: "Study") -> str:
+    from tuner.answers.wording import level_name
+
+    varied = [f"{name}={level_name(read.row[name])}" for name in study.spec.varied]
+    fixed = [f"{name}={level_name(read.row[name])}" for name in study.spec.fixed_names]
+    seeds = f"; other seeds: trials {', '.join(map(str, read.peers))}" if read.peers else ""
+    text = " ".join([*varied, f"seed={read.row['seed']}"]) + seeds
+    return f"{text}\nfixed: {' '.join(fixed)}" if fixed else text
+
+
+def _figures(read: "OneTrial") -> "RichTable":
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("split")
+    for name in ("images", "loss", "accuracy", "AUC", "ECE", "Brier"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in read.splits:
+        loss = read.row[f"{one.split}_loss"]
+        table.add_row(
+            one.split,
+            f"{one.images:,}",
+            "–" if loss is None else f"{loss:.4f}",
+            _with_ends(one.accuracy),
+            "–" if one.auc is None else _with_ends(one.auc),
+            f"{one.calibration_error:.3f}",
+            f"{one.brier:.3f}",
+        )
+    if read.gap is not None:
+        table.add_row("gap", "", "", _with_ends(read.gap, sign=True), "", "", "")
+    return table
+
+
+def _with_ends(found: "Interval", *, sign: bool = False) -> str:
+    form = "+.3f" if sign else ".3f"
+    return f"{found.value:{form}} ({found.low:{form}} to {found.high:{form}})".replace("-", "−")
+
+
+def _facts(read: "OneTrial") -> list[str]:
+    row, setup = read.row, read.setup
+    best = f", best at epoch {row['best_epoch']}" if row["best_epoch"] else ""
+    reused = f", {row['epochs_reused']} of them reused" if row["epochs_reused"] else ""
+    lines = [f"{row['epochs_run']} epochs{reused}{best}; {row['seconds']:.1f} s of training"]
+    if setup:
+        count = setup.get("parameter_count")
+        weights = f"{count:,} weights" if isinstance(count, int) else ""
+        lines.append(", ".join(part for part in (str(setup.get("device", "")), weights) if part))
+        print_ = setup.get("data_fingerprint")
+        lines += [f"data {str(print_)[:12]}"] if print_ else []
+    return lines
+
+
+def _print_events(console: "Console", read: "OneTrial") -> None:
+    from rich.text import Text
+
+    shown = read.events[-EVENTS_SHOWN:]
+    if len(read.events) > len(shown):
+        console.print(Text(f"… {len(read.events) - len(shown)} earlier events"))
+    for one in shown:
+        when = one.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        console.print(Text(f"{when}  {one.kind}{': ' + one.text if one.text else ''}", style="dim"))
