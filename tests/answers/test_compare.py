@@ -268,3 +268,28 @@ def test_what_is_not_varied_or_too_fine_is_refused(database: Database) -> None:
             compare(connection, bench.study, by=("depth",))
         with pytest.raises(UserError, match="no metric 'accuracy'"):
             compare(connection, bench.study, metric="accuracy")
+
+
+CONDITIONAL = (
+    Choice("optimizer", ("adam", "sgd")),
+    Choice("momentum", (0.8, 0.9), when={"optimizer": ("sgd",)}),
+)
+
+
+def by_optimizer(chosen: dict[str, Value], _seed: int) -> float:
+    """Return an accuracy that only the optimizer decides."""
+    return 0.95 if chosen["optimizer"] == "adam" else 0.7
+
+
+def test_what_is_chosen_under_a_level_belongs_to_it(database: Database) -> None:
+    """Optimizers are compared though only one has a momentum; its trials are averaged."""
+    spec = make_spec("branches", dimensions=CONDITIONAL, seeds=4)
+    bench = by_accuracy(database, spec, by_optimizer)
+    with database.transaction() as connection:
+        by = compare(connection, bench.study, by=("optimizer",))[0]
+        momentum = compare(connection, bench.study, by=("momentum",))[0]
+    assert by.seeds == 4
+    assert by.left_out == 0
+    assert "sgd is worse than adam" in by.verdict
+    assert {row.standing.level for row in momentum.rows if row.mean is not None} == {0.8, 0.9}
+    assert "4 trials in which it was not active (–) are not compared" in momentum.verdict

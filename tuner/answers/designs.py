@@ -99,18 +99,30 @@ def comparable(rows: Sequence[TrialRow], spec: Spec) -> list[str]:
 def _paired(
     rows: Sequence[TrialRow], spec: Spec, factor: str, standings: Sequence[Standing]
 ) -> Design:
-    others = [name for name in spec.varied if name != factor]
-    places: dict[tuple[int, tuple[Level, ...]], dict[Level, int]] = defaultdict(dict)
+    # What is only chosen under some of the factor's levels belongs to the level, not to the place.
+    others = [name for name in spec.varied if name not in _below(spec, factor)]
+    places: dict[_Place, dict[Level, list[int]]] = defaultdict(lambda: defaultdict(list))
+    expected: dict[_Place, dict[Level, int]] = defaultdict(lambda: defaultdict(int))
     for row in rows:
+        place = (row["seed"], tuple(row[name] for name in others))
+        expected[place][row[factor]] += 1
         if row.complete:
-            place = (row["seed"], tuple(row[name] for name in others))
-            places[place][row[factor]] = row["trial"]
-    levels = _kept([one.level for one in standings if one.complete], list(places.values()))
-    shared = {at: of for at, of in places.items() if all(level in of for level in levels)}
+            places[place][row[factor]].append(row["trial"])
+    whole = {
+        place: {level: of for level, of in found.items() if len(of) == expected[place][level]}
+        for place, found in places.items()
+    }
+    levels = _kept([one.level for one in standings if one.complete], list(whole.values()))
+    shared = {at: of for at, of in whole.items() if all(level in of for level in levels)}
     seeds = sorted({seed for seed, _ in shared})
     units = tuple(
         tuple(
-            tuple(of[level] for (at, _), of in sorted(shared.items(), key=repr) if at == seed)
+            tuple(
+                number
+                for (at, _), of in sorted(shared.items(), key=repr)
+                if at == seed
+                for number in of[level]
+            )
             for seed in seeds
         )
         for level in levels
@@ -120,7 +132,22 @@ def _paired(
     return Design(factor, tuple(standings), levels, True, units, complete - used)
 
 
-def _kept(levels: Sequence[Level], places: Sequence[Mapping[Level, int]]) -> tuple[Level, ...]:
+_Place = tuple[int, tuple[Level, ...]]
+"""A seed, and the values of the other factors."""
+
+
+def _below(spec: Spec, factor: str) -> set[str]:
+    """Return the factor with all that is active only under some of its levels."""
+    below = {factor}
+    for dimension in spec.space.ordered():
+        if below & set(dimension.when):
+            below.add(dimension.name)
+    return below
+
+
+def _kept(
+    levels: Sequence[Level], places: Sequence[Mapping[Level, Sequence[int]]]
+) -> tuple[Level, ...]:
     """Return the levels that completed in enough of the same places.
 
     A level that pruning or failing left in few places would drag all others
@@ -128,15 +155,17 @@ def _kept(levels: Sequence[Level], places: Sequence[Mapping[Level, int]]) -> tup
     """
     kept = list(levels)
     while len(kept) > 1:
-        shared = sum(all(level in of for level in kept) for of in places)
-        counts = {level: sum(level in of for of in places) for level in kept}
-        rarest = min(kept, key=counts.__getitem__)
-        rest = [level for level in kept if level != rarest]
-        without = sum(all(level in of for level in rest) for of in places)
-        if 2 * shared >= without:
+        shared = _shared(kept, places)
+        without = {level: _shared([one for one in kept if one != level], places) for level in kept}
+        rarest = max(kept, key=without.__getitem__)
+        if shared and 2 * shared >= without[rarest]:
             break
-        kept = rest
+        kept.remove(rarest)
     return tuple(kept)
+
+
+def _shared(levels: Sequence[Level], places: Sequence[Mapping[Level, Sequence[int]]]) -> int:
+    return sum(all(level in of for level in levels) for of in places)
 
 
 def _unpaired(

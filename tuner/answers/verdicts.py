@@ -155,6 +155,11 @@ def _rounded(number: int) -> int:
 
 def _set_aside(standing: Standing) -> str:
     name = wording.level_name(standing.level)
+    if standing.level is None:
+        return (
+            f"{wording.count(standing.trials, 'trial')} in which it was not active (–) are not "
+            "compared: none is in the same place as another level."
+        )
     if standing.pruned and not standing.complete:
         where = ""
         if standing.fell is not None:
