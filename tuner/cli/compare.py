@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from tuner.cli import options
+from tuner.cli.intervals import limits, with_ends
 from tuner.errors import UserError
 from tuner.settings import Settings
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from tuner.answers.compare import Comparison, Row
     from tuner.answers.pair import Described, Pair
-    from tuner.answers.statistics.spread import Interval
     from tuner.records import Moment, SplitName
     from tuner.store.studies import Study
 
@@ -137,48 +137,33 @@ def _level(row: "Row") -> dict[str, Any]:
         "running": standing.running,
         "fell": None if fell is None else {"epoch": fell[0], "val_loss": fell[1]},
         "n": row.n,
-        "mean": _interval(row.mean),
-        "difference": None if against is None else _interval(against.difference),
+        "mean": limits(row.mean),
+        "difference": None if against is None else limits(against.difference),
         "p": None if against is None else against.chance,
         "differs": None if against is None else against.differs,
         "tied": row.tied,
     }
 
 
-def _interval(found: "Interval | None") -> dict[str, float] | None:
-    return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
-
-
 def _show(compared: "Sequence[Comparison]") -> None:
-    from rich.padding import Padding
-    from rich.text import Text
-
-    from tuner.cli.console import open_console
+    from tuner.cli.console import open_console, print_sentences
 
     console = open_console()
     for one in compared:
         console.print()
         console.print(_table(one))
-        for sentence in one.sentences:
-            console.print(Padding(Text(sentence), (0, 0, 0, 2), expand=False))
+        print_sentences(console, one.sentences)
     console.print()
     if len(compared) > 1:
         console.print("Each factor is a question of its own; `--by FACTOR` asks one.")
 
 
 def _table(one: "Comparison") -> "RichTable":
-    from rich.table import Table
-
     from tuner.answers import wording
+    from tuner.cli.console import plain_table
 
     against = "best" if not one.named else wording.level_name(one.reference)
-    table = Table(
-        title=f"By {one.factor}: {one.measure.name}, 95 % intervals",
-        title_justify="left",
-        box=None,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-    )
+    table = plain_table(f"By {one.factor}: {one.measure.name}, 95 % intervals")
     names = (one.factor, one.measure.name, "interval", f"against {against}", "interval", "p")
     for name in (*names, "n", "done"):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
@@ -239,37 +224,34 @@ def _tell_pair(found: "Pair", study: "Study", *, as_json: bool) -> None:
 
 
 def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=f"{study.title}: two trials on {found.images:,} {found.split} images "
-        f"({found.at} epoch), 95 % intervals over images",
-        title_justify="left",
-        box=None,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
+    from tuner.cli.console import plain_table
+
+    table = plain_table(
+        f"{study.title}: two trials on {found.images:,} {found.split} images "
+        f"({found.at} epoch), 95 % intervals over images"
     )
     for name in ("trial", "accuracy", "nll", "AUC", "ECE", "Brier"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in (found.one, found.other):
         table.add_row(
             str(one.trial),
-            _with_ends(one.accuracy),
+            with_ends(one.accuracy),
             f"{one.nll:.4f}",
-            "–" if one.auc is None else _with_ends(one.auc),
+            "–" if one.auc is None else with_ends(one.auc),
             f"{one.calibration_error:.3f}",
             f"{one.brier:.3f}",
         )
     differences = [
-        _with_ends(found.discordance.difference, sign=True),
-        _with_ends(found.nll, sign=True),
+        with_ends(found.discordance.difference, sign=True),
+        with_ends(found.nll, sign=True),
     ]
     table.add_row(
         "difference",
         differences[0],
         differences[1],
-        "–" if found.auc is None else _with_ends(found.auc[0], sign=True),
+        "–" if found.auc is None else with_ends(found.auc[0], sign=True),
         "",
         "",
     )
@@ -277,19 +259,14 @@ def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
     console.print(Text(found.verdict))
 
 
-def _with_ends(found: "Interval", *, sign: bool = False) -> str:
-    form = "+.3f" if sign else ".3f"
-    return f"{found.value:{form}} ({found.low:{form}} to {found.high:{form}})".replace("-", "−")
-
-
 def _pair_described(found: "Pair", study: "Study") -> dict[str, Any]:
     def one(trial: "Described") -> dict[str, Any]:
         return {
             "trial": trial.trial,
             "epoch": trial.epoch,
-            "accuracy": _interval(trial.accuracy),
+            "accuracy": limits(trial.accuracy),
             "nll": trial.nll,
-            "auc": _interval(trial.auc),
+            "auc": limits(trial.auc),
             "calibration_error": trial.calibration_error,
             "brier": trial.brier,
         }
@@ -303,10 +280,10 @@ def _pair_described(found: "Pair", study: "Study") -> dict[str, Any]:
         "trials": [one(found.one), one(found.other)],
         "only_first_right": discordance.only_one,
         "only_second_right": discordance.only_other,
-        "difference": _interval(discordance.difference),
+        "difference": limits(discordance.difference),
         "p": discordance.chance,
-        "nll_difference": _interval(found.nll),
-        "auc_difference": None if found.auc is None else _interval(found.auc[0]),
+        "nll_difference": limits(found.nll),
+        "auc_difference": None if found.auc is None else limits(found.auc[0]),
         "auc_p": None if found.auc is None else found.auc[1],
         "differs": found.differs,
         "verdict": found.verdict,

@@ -1,6 +1,11 @@
-"""The console that tables are printed on."""
+"""The console that tables are printed on, and how they look."""
+
+from collections.abc import Iterable
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 WIDE = 200
 """Columns of what is not a terminal: a file or a pipe wraps nothing."""
@@ -10,3 +15,20 @@ def open_console() -> Console:
     """Return a console as wide as the terminal, or wide enough for any table elsewhere."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDE)
+
+
+def plain_table(title: str | None = None) -> Table:
+    """Return a table without lines, its title on the left."""
+    return Table(
+        title=title,
+        title_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+        header_style="bold",
+    )
+
+
+def print_sentences(console: Console, sentences: Iterable[str]) -> None:
+    """Print sentences below a table, moved in a little."""
+    for sentence in sentences:
+        console.print(Padding(Text(sentence), (0, 0, 0, 2), expand=False))

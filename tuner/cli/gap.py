@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli import options
+from tuner.cli.intervals import limits
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from tuner.answers.gap import Gap
-    from tuner.answers.statistics.spread import Interval
     from tuner.store.studies import Study
 
 
@@ -48,16 +48,12 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(described(measured, found), ensure_ascii=False, indent=1))
         return
-    from rich.padding import Padding
-    from rich.text import Text
-
-    from tuner.cli.console import open_console
+    from tuner.cli.console import open_console, print_sentences
 
     console = open_console()
     console.print()
     console.print(_table(measured, found, best))
-    for sentence in sentences(measured):
-        console.print(Padding(Text(sentence), (0, 0, 0, 2), expand=False))
+    print_sentences(console, sentences(measured))
     console.print()
 
 
@@ -71,18 +67,18 @@ def described(found: "Gap", study: "Study") -> dict[str, Any]:
         "n": found.seeds,
         "val_images": found.val_images,
         "test_images": found.test_images,
-        "val_acc": _interval(found.val_acc),
-        "test_acc": _interval(found.test_acc),
-        "gap": _interval(found.gap),
-        "train_minus_val": _interval(found.fitted),
-        "rank_correlation": _interval(found.correlation),
+        "val_acc": limits(found.val_acc),
+        "test_acc": limits(found.test_acc),
+        "gap": limits(found.gap),
+        "train_minus_val": limits(found.fitted),
+        "rank_correlation": limits(found.correlation),
         "configurations": len(found.settings),
         "winner": found.winner,
         "metric": found.metric,
         "optimism": None
         if luck is None
         else {"value": luck.value, "over_seeds": luck.over_seeds, "trials": luck.trials},
-        "probes": {name: _interval(one.auc) for name, one in found.probes.items()},
+        "probes": {name: limits(one.auc) for name, one in found.probes.items()},
         "cause": found.cause,
         "left_out": found.left_out,
         "settings": [
@@ -91,7 +87,7 @@ def described(found: "Gap", study: "Study") -> dict[str, Any]:
                 "trials": one.trials,
                 "val_acc": one.val_acc,
                 "test_acc": one.test_acc,
-                "gap": _interval(one.gap),
+                "gap": limits(one.gap),
             }
             for one in found.settings
         ],
@@ -100,7 +96,7 @@ def described(found: "Gap", study: "Study") -> dict[str, Any]:
                 "trial": one.trial,
                 "val_acc": one.val_acc,
                 "test_acc": one.test_acc,
-                "gap": _interval(one.gap),
+                "gap": limits(one.gap),
             }
             for one in found.trials
         ],
@@ -108,23 +104,12 @@ def described(found: "Gap", study: "Study") -> dict[str, Any]:
     }
 
 
-def _interval(found: "Interval | None") -> dict[str, float] | None:
-    return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
-
-
 def _table(found: "Gap", study: "Study", best: int) -> "RichTable":
-    from rich.table import Table
+    from tuner.cli.console import plain_table
 
     shown = found.settings[:best]
     of = f"{len(shown)} of {len(found.settings)}" if len(shown) < len(found.settings) else "all"
-    table = Table(
-        title=f"{study.title}: validation minus test accuracy, {of} configurations, the best on "
-        "validation first",
-        title_justify="left",
-        box=None,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-    )
+    table = plain_table(f"{study.title}: {of} configurations, best first")
     for name in (*study.spec.varied, "val acc", "test acc", "gap", "95 % interval", "n"):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for row in _rows(found, best):

@@ -77,33 +77,23 @@ def described(one: "Influence") -> dict[str, Any]:
 
 
 def _show(measured: "list[Influence]") -> None:
-    from rich.padding import Padding
-    from rich.text import Text
-
-    from tuner.cli.console import open_console
+    from tuner.cli.console import open_console, print_sentences
 
     console = open_console()
     for one in measured:
         console.print()
         console.print(_table(one))
-        for sentence in (one.verdict, _about(one)):
-            console.print(Padding(Text(sentence), (0, 0, 0, 2), expand=False))
+        print_sentences(console, (one.verdict, _about(one)))
     console.print()
 
 
 def _table(one: "Influence") -> "RichTable":
-    from rich.table import Table
+    from tuner.cli.console import plain_table
 
-    what = "spread over settings" if one.how == "decomposition" else "what the best have in common"
-    table = Table(
-        title=f"{one.metric}: shares of the {what}, 95 % intervals",
-        title_justify="left",
-        box=None,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-    )
+    what = "spread" if one.how == "decomposition" else "best tenth"
+    table = plain_table(f"{one.metric}: shares of the {what}")
     table.add_column("parameter", no_wrap=True)
-    for name in ("share", "interval"):
+    for name in ("share", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     for part in sorted(one.parts, key=lambda part: -part.share.value):

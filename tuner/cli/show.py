@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli import options
+from tuner.cli.intervals import limits, with_ends
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from tuner.answers.one_trial import OneTrial
-    from tuner.answers.statistics.spread import Interval
     from tuner.store.studies import Study
 
 EVENTS_SHOWN = 12
@@ -56,12 +56,12 @@ def described(read: "OneTrial", study: "Study") -> dict[str, Any]:
         "rank": read.rank,
         "complete_trials": read.complete,
         "other_seeds": read.peers,
-        "gap_interval": _ends(read.gap),
+        "gap_interval": limits(read.gap),
         "splits": {
             one.split: {
                 "images": one.images,
-                "accuracy": _ends(one.accuracy),
-                "auc": _ends(one.auc),
+                "accuracy": limits(one.accuracy),
+                "auc": limits(one.auc),
                 "calibration_error": one.calibration_error,
                 "brier": one.brier,
             }
@@ -73,10 +73,6 @@ def described(read: "OneTrial", study: "Study") -> dict[str, Any]:
             {"at": one.at.isoformat(), "kind": one.kind, "text": one.text} for one in read.events
         ],
     }
-
-
-def _ends(found: "Interval | None") -> dict[str, float] | None:
-    return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
 
 
 def _print(console: "Console", read: "OneTrial", study: "Study") -> None:
@@ -147,9 +143,9 @@ def _chosen(read: "OneTrial", study: "Study") -> str:
 
 
 def _figures(read: "OneTrial") -> "RichTable":
-    from rich.table import Table
+    from tuner.cli.console import plain_table
 
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table = plain_table()
     table.add_column("split")
     for name in ("images", "loss", "accuracy", "AUC", "ECE", "Brier"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -159,19 +155,14 @@ def _figures(read: "OneTrial") -> "RichTable":
             one.split,
             f"{one.images:,}",
             "–" if loss is None else f"{loss:.4f}",
-            _with_ends(one.accuracy),
-            "–" if one.auc is None else _with_ends(one.auc),
+            with_ends(one.accuracy),
+            "–" if one.auc is None else with_ends(one.auc),
             f"{one.calibration_error:.3f}",
             f"{one.brier:.3f}",
         )
     if read.gap is not None:
-        table.add_row("gap", "", "", _with_ends(read.gap, sign=True), "", "", "")
+        table.add_row("gap", "", "", with_ends(read.gap, sign=True), "", "", "")
     return table
-
-
-def _with_ends(found: "Interval", *, sign: bool = False) -> str:
-    form = "+.3f" if sign else ".3f"
-    return f"{found.value:{form}} ({found.low:{form}} to {found.high:{form}})".replace("-", "−")
 
 
 def _facts(read: "OneTrial") -> list[str]:

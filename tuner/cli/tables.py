@@ -113,20 +113,15 @@ def _reuse_line(found: "Reuse") -> str:
 
 
 def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -> "RichTable":
-    from rich.table import Table
-
+    from tuner.cli.console import plain_table
     from tuner.cli.live import show_value
 
     search = study.spec.search
     prefix = "" if search.at == "best" else "last_"
     names = [n for n in SHOWN if n != search.metric]
-    table = Table(
-        title=f"{study.title}: best {len(leaders)} of {complete} complete trials by "
-        f"{search.metric} ({search.at} epoch)",
-        title_justify="left",
-        box=None,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
+    table = plain_table(
+        f"{study.title}: best {len(leaders)} of {complete} complete trials by "
+        f"{search.metric} ({search.at} epoch)"
     )
     for name in ("trial", *study.spec.varied, "seed", search.metric, *names, "seconds"):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
@@ -143,17 +138,10 @@ def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -
 
 
 def _factor_table(factor: "Factor", shown: Sequence[str]) -> "RichTable":
-    from rich.table import Table
-
+    from tuner.cli.console import plain_table
     from tuner.cli.live import show_value
 
-    table = Table(
-        title=f"By {factor.name}: mean over seeds ± half of its 95 % interval",
-        title_justify="left",
-        box=None,
-        padding=(0, 1, 0, 0),
-        header_style="bold",
-    )
+    table = plain_table(f"By {factor.name}: mean over seeds ± half of its 95 % interval")
     for name in (factor.name, *shown, "n", "done"):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for level in factor.levels:
