@@ -157,7 +157,7 @@ def test_a_level_that_hardly_completed_does_not_drag_the_others_down(database: D
 
     found = judged(fabricate(database, schedules(), tell))
     assert found.seeds == 5
-    assert "step is not compared: only 1 of its 5 trials" in found.verdict
+    assert "step is not compared: 1 of its 5 trials" in found.verdict
 
 
 def test_all_pruned_or_nothing_complete_is_said(database: Database) -> None:
@@ -293,3 +293,70 @@ def test_what_is_chosen_under_a_level_belongs_to_it(database: Database) -> None:
     assert "sgd is worse than adam" in by.verdict
     assert {row.standing.level for row in momentum.rows if row.mean is not None} == {0.8, 0.9}
     assert "4 trials in which it was not active (–) are not compared" in momentum.verdict
+
+
+def test_a_level_without_the_figure_is_set_aside(database: Database) -> None:
+    """Where one level's data have no test set, the others are compared on theirs."""
+    chance, untested = np.random.default_rng(8), images(test=0)
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told:
+        if chosen["scheduler"] == "cosine":
+            return replace(told(0.9, chance, untested), fingerprint="data-1")
+        return told(one_is_worse(chosen, seed), chance)
+
+    data = {"data-0": TRUTH, "data-1": untested}
+    found = judged(fabricate(database, schedules(), tell, data=data))
+    assert {row.standing.level for row in found.rows if row.mean is not None} == set(KINDS[1:])
+    assert "cosine has none of this figure" in found.verdict
+    assert "step is worse than exponential" in found.verdict
+
+
+def test_levels_scattered_by_pruning_leave_the_whole_ones(database: Database) -> None:
+    """Two levels are whole, three completed in one place each, all different: the two stay."""
+    chance = np.random.default_rng(9)
+    kinds = ("a", "b", "c", "d", "e")
+    alone = {"c": 0, "d": 1, "e": 2}
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told:
+        kind = str(chosen["kind"])
+        if alone.get(kind, seed) != seed:
+            return Told("PRUNED", val_loss=0.7)
+        return told(0.9, chance)
+
+    spec = make_spec("scattered", dimensions=(Choice("kind", kinds),), seeds=5)
+    bench = fabricate(database, spec, tell)
+    with database.transaction() as connection:
+        (found,) = compare(connection, bench.study)
+    assert {row.standing.level for row in found.rows if row.mean is not None} == {"a", "b"}
+    assert found.seeds == 5
+
+
+def test_one_seed_names_who_is_ahead_not_who_was_named(database: Database) -> None:
+    """With a reference that is behind, the one that is ahead is still the one that is named."""
+    bench = by_accuracy(database, schedules(1), one_is_worse)
+    found = judged(bench, asked=Asked(reference="step"))
+    assert "step is ahead" not in found.verdict
+
+
+def test_one_configuration_does_not_silence_the_others(database: Database) -> None:
+    """Of drawn configurations a level with a single one is set aside, and the rest is judged."""
+    chance = np.random.default_rng(10)
+    spec = make_spec(
+        "lone",
+        trials=21,
+        dimensions=(Choice("scheduler", KINDS), Choice("lr", tuple(10.0**-k for k in range(10)))),
+        sampler="random",
+    )
+    settings: list[dict[str, Value]] = [
+        {"scheduler": kind, "lr": 10.0**-n} for kind in ("cosine", "step") for n in range(10)
+    ]
+    settings.append({"scheduler": "exponential", "lr": 1.0})
+    bench = fabricate(
+        database,
+        spec,
+        lambda chosen, seed: told(one_is_worse(chosen, seed), chance),
+        configurations=settings,
+    )
+    found = judged(bench)
+    assert "step is worse than cosine" in found.verdict
+    assert "exponential is not compared" in found.verdict

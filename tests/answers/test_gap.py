@@ -10,7 +10,7 @@ from tests.store.specs import Bench, make_spec
 from tuner.answers.causes import Cause, Probed, cause
 from tuner.answers.gap import Gap, gap
 from tuner.answers.gap_words import sentences
-from tuner.answers.statistics.optimism import optimism
+from tuner.answers.statistics.optimism import Tried, optimism
 from tuner.answers.statistics.proportions import newcombe
 from tuner.answers.statistics.spread import Interval
 from tuner.errors import UserError
@@ -191,9 +191,70 @@ def test_luck_of_the_winner_is_what_it_is() -> None:
     for _ in range(40):
         quality = 0.9 + 0.02 * chance.standard_normal(36)
         values = (chance.random((36, 400)) < quality[:, None]).astype(float)
-        found = optimism(values, [n // 3 for n in range(36)], larger=True)
+        everything = np.arange(36)
+        tried = Tried(values.mean(axis=1), everything // 3, everything, values)
+        found = optimism(tried, larger=True)
         assert found is not None
         assert found.over_seeds
         said.append(found.value)
         true.append(values.mean(axis=1).max() - 0.9)
     assert np.mean(said) == pytest.approx(np.mean(true), rel=0.2)
+
+
+def test_seeds_that_only_contenders_have_do_not_move_the_mean(database: Database) -> None:
+    """Two good settings of six have further seeds: the gap is over these two, and it is said."""
+    chance = np.random.default_rng(6)
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told | None:
+        good = chosen["lr"] in RATES[:2]
+        if seed and not good:
+            return None
+        expected = 0.95 if good else 0.6
+        logs = {
+            split: hits(chance.random(len(labels)) < expected, labels)
+            for split, labels in TRUTH.labels.items()
+        }
+        return Told(logs=logs)
+
+    spec = make_spec("contended", dimensions=(Choice("lr", RATES),), seeds=4)
+    found = measured(fabricate(database, spec, tell, data={"data-0": TRUTH}))
+    assert found.val_acc.low < 0.95 < found.val_acc.high
+    assert found.val_acc.high - found.val_acc.low < 0.06
+    assert found.without_peers == 4
+    assert "4 complete trials of configurations without all seeds" in " ".join(sentences(found))
+
+
+def test_images_of_their_own_under_one_seed_still_leave_an_interval(database: Database) -> None:
+    """Validation divided anew for each setting, one seed: the gap is over numbers of images."""
+    chance = np.random.default_rng(7)
+    data = {
+        f"own-{n}": Images(TRUTH.labels, {"val": tuple(f"{n}-{i}" for i in range(300))})
+        for n in range(len(RATES))
+    }
+
+    def tell(chosen: dict[str, Value], _seed: int) -> Told:
+        logs = {
+            split: hits(chance.random(len(labels)) < 0.9, labels)
+            for split, labels in TRUTH.labels.items()
+        }
+        return Told(logs=logs, fingerprint=f"own-{RATES.index(float(chosen['lr']))}")
+
+    spec = make_spec("redivided", dimensions=(Choice("lr", RATES),), seeds=1)
+    found = measured(fabricate(database, spec, tell, data=data))
+    assert not found.images_shared
+    assert found.gap.high - found.gap.low > 0.05
+
+
+def test_luck_is_told_among_all_though_images_of_the_best_are_read() -> None:
+    """With the images of 20 of 400 equal trials the estimate is that of all."""
+    chance = np.random.default_rng(8)
+    values = (chance.random((400, 300)) < 0.85).astype(float)
+    settings, means = np.arange(400) // 2, values.mean(axis=1)
+    order = np.argsort(-means)
+    few, every = order[:20], np.arange(400)
+    some = optimism(Tried(means, settings, few, values[few]), larger=True)
+    all_of = optimism(Tried(means, settings, every, values), larger=True)
+    assert some is not None
+    assert all_of is not None
+    assert some.trials == 400
+    assert some.value == pytest.approx(all_of.value, rel=0.35)

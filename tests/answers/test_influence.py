@@ -143,3 +143,34 @@ def test_what_cannot_be_asked_is_told(database: Database) -> None:
         measured(bench)
     with pytest.raises(UserError, match="no metric 'speed'"):
         measured(bench, "speed")
+
+
+@pytest.mark.parametrize("metric", ["test_auc", "test_balanced_acc"])
+def test_figures_beside_the_usual_are_decomposed(database: Database, metric: str) -> None:
+    """What the help's example asks for works, from the predictions."""
+    one = measured(study(database, by_schedule), metric)[0]
+    assert one.how == "decomposition"
+    assert {part.names: part.share.value for part in one.parts}["scheduler",] > 0.9
+
+
+def test_without_a_test_set_nothing_is_said_of_test(database: Database) -> None:
+    """A figure that no trial has is refused, not taken for 0."""
+    data = images(200, 0)
+    chance = np.random.default_rng(5)
+
+    def tell(*_: object) -> Told:
+        return Told(logs={"val": hits(chance.random(200) < 0.9, data.labels["val"])})
+
+    spec = make_spec("untested", dimensions=GRID, seeds=2)
+    bench = fabricate(database, spec, tell, data={"data-0": data})
+    assert [one.metric for one in measured(bench)] == ["val_loss"]
+    with pytest.raises(UserError, match="has 0 complete trials with test_acc"):
+        measured(bench, "test_acc")
+
+
+def test_without_any_second_measurement_no_order_is_claimed() -> None:
+    """One seed and no images to draw anew: shares, but nothing said of their order."""
+    levels = np.array([[i, j] for i in range(3) for j in range(2)])
+    found = decompose(np.arange(6.0)[:, None], levels)
+    assert found.ahead == ()
+    assert {(share.low, share.high) for share in found.shares} == {(0.0, 1.0)}

@@ -2,7 +2,7 @@
 
 import json
 
-from tests.cli.conftest import Project
+from tests.cli.conftest import STUDY, Project
 
 
 def test_settings_are_compared_in_words(trained_once: Project) -> None:
@@ -104,3 +104,17 @@ def test_influence_is_told(trained_once: Project) -> None:
     assert "val_loss: shares of the spread" in shown
     found = trained_once.json("influence", "small", "--json")["influences"]
     assert [one["metric"] for one in found] == ["val_loss", "test_acc", "gap"]
+
+
+def test_two_studies_are_held_against_each_other(trained_once: Project) -> None:
+    """What changed in the file, and whether the settings that both have differ."""
+    trained_once.write_study("wider", STUDY.replace("hidden = 4", "hidden = 8"))
+    trained_once.run("launch", "--study", "wider", "--workers", "1")
+    shown = " ".join(trained_once.run("diff", "small", "wider").split())
+    assert "fixed.hidden 4 8" in shown
+    assert "2 settings that both have" in shown
+    found = trained_once.json("diff", "small", "wider", "--json")
+    assert found["shared"]["settings"] == 2
+    assert found["shared"]["n"] == 2
+    assert found["changes"] == [{"key": "fixed.hidden", "stored": 4, "given": 8}]
+    assert "compared with itself" in trained_once.run("diff", "small", "small", code=2)

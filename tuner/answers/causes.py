@@ -24,8 +24,8 @@ WORDS: Mapping[Cause, str] = {
     "test images come from another distribution besides.",
     "neither: within sampling error": "Validation and test differ by no more than chance would "
     "have it.",
-    "unexplained": "There is a gap, and training images can be told from test images by nothing "
-    "that the probe looks at: a difference in the labels, or in what the probe does not see.",
+    "unexplained": "There is a gap, and test images differ from training images no more than "
+    "validation images do: a difference in the labels, or in what the probe does not see.",
     "not examined": "There is a gap, and the images were not examined; `tuner check` does it.",
 }
 

@@ -9,7 +9,7 @@ from tuner.answers import wording
 from tuner.answers.designs import Design, Level, Standing, comparable, design
 from tuner.answers.measures import MEASURES, Measure
 from tuner.answers.rows import FIGURES, TrialRow, trial_rows
-from tuner.answers.samples import Sample, sample
+from tuner.answers.samples import Sample, has_figure, sample
 from tuner.answers.statistics.crossed import Panel
 from tuner.answers.statistics.levels import Against, Verdict, against, against_best
 from tuner.answers.statistics.planning import Plan, Seen, plan
@@ -118,9 +118,13 @@ def compare(
     if asked.reference is not None and len(names) != 1:
         raise UserError("--reference names a level of one factor; say which with --by.")
     by_number = {row["trial"]: row for row in rows}
+
+    def measured(row: TrialRow) -> bool:
+        return has_figure(row, measure, study.spec.search.at)
+
     found = []
     for name in names:
-        made = design(rows, study.spec, name)
+        made = design(rows, study.spec, name, measured)
         taken = sample(connection, study, made, measure, by_number)
         found.append(judge(study.spec, made, measure, taken, asked))
     return found

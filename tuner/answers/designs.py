@@ -7,7 +7,7 @@ random search, nothing is paired, and each configuration stands for itself.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import median
 
@@ -30,6 +30,8 @@ class Standing:
     """None where the parameter was not active."""
     trials: int
     complete: int
+    measured: int
+    """Of the complete ones those that have the figure."""
     pruned: int
     failed: int
     running: int
@@ -66,7 +68,13 @@ class Design:
         return tuple(one for one in self.standings if one.level not in self.levels)
 
 
-def design(rows: Sequence[TrialRow], spec: Spec, factor: str) -> Design:
+Measured = Callable[[TrialRow], bool]
+"""Whether a complete trial has the figure that is compared."""
+
+
+def design(
+    rows: Sequence[TrialRow], spec: Spec, factor: str, measured: Measured = lambda _: True
+) -> Design:
     """Say which trials speak for which level; a factor with too many levels is refused."""
     if factor not in spec.varied:
         raise UserError(
@@ -81,23 +89,28 @@ def design(rows: Sequence[TrialRow], spec: Spec, factor: str) -> Design:
             f"{factor} took {len(by_level)} values, too many to be compared one by one; "
             f"`tuner influence {spec.name}` says how much it matters."
         )
-    standings = tuple(_standing(level, of) for level, of in _sorted(by_level))
+    usable = {row["trial"] for row in rows if row.complete and measured(row)}
+    standings = tuple(_standing(level, of, usable) for level, of in _sorted(by_level))
     if spec.search.sampler == "grid":
-        return _paired(rows, spec, factor, standings)
-    return _unpaired(rows, spec, factor, standings)
+        return _paired(rows, spec, factor, standings, usable)
+    return _unpaired(rows, spec, factor, standings, usable)
 
 
 def comparable(rows: Sequence[TrialRow], spec: Spec) -> list[str]:
     """Return the factors whose levels are few enough to be compared one by one."""
-    return [
-        name
-        for name in spec.varied
-        if 2 <= len({row[name] for row in rows}) <= min(LEVELS_MOST, max(2, len(rows) // 2))
-    ]
+    most = LEVELS_MOST
+    if spec.search.sampler != "grid":
+        # Values that were drawn from a range are hardly ever drawn twice.
+        most = min(most, max(2, len(rows) // 2))
+    return [name for name in spec.varied if 2 <= len({row[name] for row in rows}) <= most]
 
 
 def _paired(
-    rows: Sequence[TrialRow], spec: Spec, factor: str, standings: Sequence[Standing]
+    rows: Sequence[TrialRow],
+    spec: Spec,
+    factor: str,
+    standings: Sequence[Standing],
+    usable: Set[int],
 ) -> Design:
     # What is only chosen under some of the factor's levels belongs to the level, not to the place.
     others = [name for name in spec.varied if name not in _below(spec, factor)]
@@ -106,13 +119,13 @@ def _paired(
     for row in rows:
         place = (row["seed"], tuple(row[name] for name in others))
         expected[place][row[factor]] += 1
-        if row.complete:
+        if row["trial"] in usable:
             places[place][row[factor]].append(row["trial"])
     whole = {
         place: {level: of for level, of in found.items() if len(of) == expected[place][level]}
         for place, found in places.items()
     }
-    levels = _kept([one.level for one in standings if one.complete], list(whole.values()))
+    levels = _kept([one.level for one in standings if one.measured], list(whole.values()))
     shared = {at: of for at, of in whole.items() if all(level in of for level in levels)}
     seeds = sorted({seed for seed, _ in shared})
     units = tuple(
@@ -128,7 +141,7 @@ def _paired(
         for level in levels
     )
     used = sum(len(numbers) for unit in units for numbers in unit)
-    complete = sum(one.complete for one in standings if one.level in levels)
+    complete = sum(one.measured for one in standings if one.level in levels)
     return Design(factor, tuple(standings), levels, True, units, complete - used)
 
 
@@ -157,7 +170,8 @@ def _kept(
     while len(kept) > 1:
         shared = _shared(kept, places)
         without = {level: _shared([one for one in kept if one != level], places) for level in kept}
-        rarest = max(kept, key=without.__getitem__)
+        count = {level: sum(level in of for of in places) for level in kept}
+        rarest = max(kept, key=lambda level: (without[level], -count[level]))
         if shared and 2 * shared >= without[rarest]:
             break
         kept.remove(rarest)
@@ -169,19 +183,26 @@ def _shared(levels: Sequence[Level], places: Sequence[Mapping[Level, Sequence[in
 
 
 def _unpaired(
-    rows: Sequence[TrialRow], spec: Spec, factor: str, standings: Sequence[Standing]
+    rows: Sequence[TrialRow],
+    spec: Spec,
+    factor: str,
+    standings: Sequence[Standing],
+    usable: Set[int],
 ) -> Design:
     groups: dict[Level, dict[tuple[Level, ...], list[int]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row.complete:
+        if row["trial"] in usable:
             configuration = tuple(row[name] for name in spec.varied)
             groups[row[factor]][configuration].append(row["trial"])
-    levels = tuple(one.level for one in standings if one.complete)
+    levels = [one.level for one in standings if one.measured]
+    # One configuration says nothing of its level; it must not silence the others.
+    several = [level for level in levels if len(groups[level]) > 1]
+    levels = several if len(several) > 1 else levels
     units = tuple(tuple(tuple(numbers) for numbers in groups[level].values()) for level in levels)
-    return Design(factor, tuple(standings), levels, False, units, 0)
+    return Design(factor, tuple(standings), tuple(levels), False, units, 0)
 
 
-def _standing(level: Level, rows: Sequence[TrialRow]) -> Standing:
+def _standing(level: Level, rows: Sequence[TrialRow], usable: Set[int]) -> Standing:
     states = [row["state"] for row in rows]
     fallen = [row for row in rows if row["state"] == "PRUNED"]
     losses = [row["last_val_loss"] for row in fallen if row["last_val_loss"] is not None]
@@ -190,6 +211,7 @@ def _standing(level: Level, rows: Sequence[TrialRow]) -> Standing:
         level=level,
         trials=len(rows),
         complete=states.count("COMPLETE"),
+        measured=sum(row["trial"] in usable for row in rows),
         pruned=states.count("PRUNED"),
         failed=states.count("FAILED"),
         running=states.count("RUNNING"),

@@ -1,6 +1,6 @@
 """The gap between validation and test accuracy: how large, how sure, what is luck, and why."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from tuner.answers.rows import TrialRow, ranked, trial_rows
 from tuner.answers.samples import Source, sample
 from tuner.answers.statistics.association import rank_correlation
 from tuner.answers.statistics.crossed import Panel
-from tuner.answers.statistics.optimism import Optimism, optimism
+from tuner.answers.statistics.optimism import Optimism, Tried, optimism
 from tuner.answers.statistics.proportions import newcombe
 from tuner.answers.statistics.spread import Interval, around
 from tuner.errors import UserError
@@ -25,7 +25,8 @@ from tuner.store.studies import Study
 from tuner.store.tables import dataset, outcome, trial
 
 VALUES_MOST = 20_000_000
-"""Per-image values that resampling may hold; beyond it only the best trials' are read."""
+BEST_MOST = 1_000
+"""Per-image values, and trials, that are resampled to see the images' luck."""
 
 
 class Sizes(NamedTuple):
@@ -83,6 +84,10 @@ class Gap:
     cause: Cause
     left_out: int
     """Trials that were pruned or failed, and are in nothing of this."""
+    without_peers: int
+    """Complete trials in the table alone: their configuration lacks a seed that others have."""
+    images_shared: bool
+    """Whether all trials were measured on the same images, so that these are in the intervals."""
 
 
 def gap(connection: sa.Connection, study: Study) -> Gap:
@@ -94,7 +99,8 @@ def gap(connection: sa.Connection, study: Study) -> Gap:
         raise UserError(_nothing(study, rows))
     sizes = _sizes(connection, study, [row["trial"] for row in complete])
     by_number = {row["trial"]: row for row in rows}
-    whole = _design(study, complete)
+    spoken = _comparable(study, complete)
+    whole = _design(study, spoken)
 
     def panel(name: str) -> Panel:
         taken = sample(connection, study, whole, MEASURES[name], by_number)
@@ -102,7 +108,12 @@ def gap(connection: sa.Connection, study: Study) -> Gap:
         assert isinstance(taken.panel, Panel), "seeds are paired"
         return taken.panel
 
-    overall, validated = panel("gap").mean(0), panel("val_acc")
+    shared = Source(connection, study, MEASURES["gap"], study.spec.search.at).same_images()
+    validated, tested = panel("val_acc"), panel("test_acc")
+    overall = panel("gap").mean(0)
+    if not shared and len(whole.units[0]) == 1:
+        # Nothing is measured twice: what is left is each split's number of images.
+        overall = _over_images(validated.mean(0).value, tested.mean(0).value, sizes)
     trained_on = max(one.train for one in sizes.values())
     fitted = _fitted(validated, whole, by_number, prefix, trained_on)
     probed = probes(_examined(connection, study))
@@ -115,7 +126,7 @@ def gap(connection: sa.Connection, study: Study) -> Gap:
         val_images=max(one.val for one in sizes.values()),
         test_images=max(one.test for one in sizes.values()),
         val_acc=validated.mean(0),
-        test_acc=panel("test_acc").mean(0),
+        test_acc=tested.mean(0),
         gap=overall,
         fitted=fitted,
         correlation=rank_correlation(
@@ -128,7 +139,14 @@ def gap(connection: sa.Connection, study: Study) -> Gap:
         probes=probed,
         cause=cause(overall, fitted, probed),
         left_out=sum(row["state"] in ("PRUNED", "FAILED") for row in rows),
+        without_peers=len(complete) - len(spoken),
+        images_shared=shared,
     )
+
+
+def _over_images(val: float, test: float, sizes: Mapping[int, Sizes]) -> Interval:
+    images = min(one.val for one in sizes.values()), min(one.test for one in sizes.values())
+    return newcombe(val * images[0], images[0], test * images[1], images[1])
 
 
 def _nothing(study: Study, rows: Sequence[TrialRow]) -> str:
@@ -138,6 +156,31 @@ def _nothing(study: Study, rows: Sequence[TrialRow]) -> str:
             "split (docs/data.md): validation accuracy alone is the accuracy of what was chosen."
         )
     return f"No trial of {study.title} is complete yet; `tuner status {study.title}` says more."
+
+
+def _comparable(study: Study, rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """Return the trials of the configurations that completed under all seeds.
+
+    Under seeds that only some configurations have (contenders' further ones, a
+    study that is still running), a mean would change with who is in it. Where
+    no configuration has all seeds, those of the fullest seed speak alone.
+    """
+    seeds = Counter(row["seed"] for row in rows)
+    groups = _by_configuration(study, rows)
+    whole = [row for of in groups.values() if len(of) == len(seeds) for row in of]
+    if whole:
+        return whole
+    fullest = max(seeds, key=lambda seed: (seeds[seed], -seed))
+    return [row for row in rows if row["seed"] == fullest]
+
+
+def _by_configuration(
+    study: Study, rows: Sequence[TrialRow]
+) -> dict[tuple[Level, ...], list[TrialRow]]:
+    groups: dict[tuple[Level, ...], list[TrialRow]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[name] for name in study.spec.varied)].append(row)
+    return groups
 
 
 def _design(study: Study, rows: Sequence[TrialRow]) -> Design:
@@ -179,9 +222,7 @@ def _of_trial(row: TrialRow, prefix: str, sizes: Sizes) -> TrialGap:
 def _settings(
     study: Study, rows: Sequence[TrialRow], prefix: str, sizes: Mapping[int, Sizes]
 ) -> tuple[Setting, ...]:
-    groups: dict[tuple[Level, ...], list[TrialRow]] = defaultdict(list)
-    for row in rows:
-        groups[tuple(row[name] for name in study.spec.varied)].append(row)
+    groups = _by_configuration(study, rows)
     found = [_setting(study, group, prefix, sizes) for group in groups.values()]
     return tuple(sorted(found, key=lambda one: -one.val_acc))
 
@@ -244,16 +285,21 @@ def _optimism(
     source = Source(connection, study, measure, study.spec.search.at)
     if len(leaders) < 2 or not source.same_images():
         return None
-    images = source.images()
-    kept = leaders[: max(2, VALUES_MOST // max(1, images))]
-    values = {number: found for number, _, found in source.values([row["trial"] for row in kept])}
-    known = [row for row in kept if row["trial"] in values]
-    if len(known) < 2:
-        return None
     names: dict[tuple[Level, ...], int] = {}
     settings = [
         names.setdefault(tuple(row[name] for name in study.spec.varied), len(names))
-        for row in known
+        for row in leaders
     ]
-    table = np.array([values[row["trial"]] for row in known])
-    return optimism(table, settings, larger=measure.larger)
+    # The leaders come first; those far behind are never picked, and their images not needed.
+    kept = leaders[: max(2, min(BEST_MOST, VALUES_MOST // max(1, source.images())))]
+    values = {number: found for number, _, found in source.values([row["trial"] for row in kept])}
+    best = [at for at, row in enumerate(kept) if row["trial"] in values]
+    if len(best) < 2:
+        return None
+    tried = Tried(
+        means=np.array([float(row.value or 0.0) for row in leaders]),
+        settings=np.array(settings),
+        best=np.array(best),
+        values=np.array([values[kept[at]["trial"]] for at in best]),
+    )
+    return optimism(tried, larger=measure.larger)

@@ -24,12 +24,12 @@ def sentences(found: Gap) -> tuple[str, ...]:
 
 def _size(found: Gap) -> str:
     gap = found.gap.scaled(100)
-    about = (
-        f"over {wording.count(found.seeds, 'seed')}, {found.val_images:,} validation and "
-        f"{found.test_images:,} test images"
-        if found.seeds > 1
-        else f"one seed: over {found.val_images:,} validation and {found.test_images:,} test images"
-    )
+    images = f"{found.val_images:,} validation and {found.test_images:,} test images"
+    about = f"over {wording.count(found.seeds, 'seed')}, {images}"
+    if found.seeds == 1:
+        about = f"one seed: over {images}"
+    elif not found.images_shared:
+        about = f"over {wording.count(found.seeds, 'seed')} only, each with images of its own"
     ends = f"{wording.signed(gap.low, 1)} to {wording.signed(gap.high, 1)}"
     size = f"{wording.signed(gap.value, 1)} points, 95 % interval {ends}"
     accuracies = f"{found.val_acc.value:.1%} on validation and {found.test_acc.value:.1%} on test"
@@ -93,7 +93,7 @@ def _why(found: Gap) -> str:
 
 def _shares(found: Gap) -> str:
     """Say where accuracy is lost on the way from training to test, where it is in two places."""
-    if found.cause != "both" or found.fitted is None:
+    if found.cause != "both" or found.fitted is None or found.gap.value <= 0:
         return ""
     fitted, gap = found.fitted.value * 100, found.gap.value * 100
     return (
@@ -111,8 +111,18 @@ def _points(found: Interval) -> str:
 
 
 def _left_out(found: Gap) -> str:
-    if not found.left_out:
-        return ""
+    said = []
+    if found.without_peers:
+        said.append(
+            f"{wording.count(found.without_peers, 'complete trial')} of configurations without "
+            "all seeds are in the table alone."
+        )
+    if found.left_out:
+        said.append(_lost(found))
+    return " ".join(said)
+
+
+def _lost(found: Gap) -> str:
     return (
         f"{wording.count(found.left_out, 'trial')} pruned or failed, and in none of this: these "
         "figures are over trials that were good enough to be finished."

@@ -13,8 +13,8 @@ from tuner.answers import wording
 from tuner.answers.designs import Level
 from tuner.answers.importance import importance
 from tuner.answers.measures import MEASURES, Measure
-from tuner.answers.rows import TrialRow, trial_rows
-from tuner.answers.samples import Source
+from tuner.answers.rows import FIGURES, TrialRow, trial_rows
+from tuner.answers.samples import Source, column_of, has_figure
 from tuner.answers.statistics.decomposition import DRAWS, decompose
 from tuner.answers.statistics.spread import Interval
 from tuner.errors import UserError
@@ -79,7 +79,7 @@ def influence(
         if name not in MEASURES or not MEASURES[name].blocks:
             known = ", ".join(name for name, one in MEASURES.items() if one.blocks)
             raise UserError(f"There is no metric {name!r} to look at; take {known}.")
-    rows = trial_rows(connection, study)
+    rows = trial_rows(connection, study, further=not set(metrics) <= set(FIGURES))
     complete = [row for row in rows if row.complete]
     if len(complete) < 2:
         raise UserError(
@@ -99,6 +99,7 @@ def _of(
     measure: Measure,
     lost: int,
 ) -> Influence:
+    rows = [row for row in rows if has_figure(row, measure, study.spec.search.at)]
     grid = _grid(study, rows) if study.spec.search.sampler == "grid" else None
     if grid is not None:
         return _decomposed(connection, study, grid, measure, lost)
@@ -163,21 +164,18 @@ def _values(
     connection: sa.Connection, study: Study, grid: _Grid, measure: Measure
 ) -> tuple[Array, Array | None, int]:
     """Return the figure by setting and seed, and the same on resampled images."""
-    prefix = "" if study.spec.search.at == "best" else "last_"
-    stored = {
-        number: grid.rows[number][prefix + measure.name]
-        for numbers in grid.numbers
-        for number in numbers
-    }
+    column = column_of(measure, study.spec.search.at)
     source = Source(connection, study, measure, study.spec.search.at)
     if not source.same_images():
-        return np.array([[stored[n] for n in of] for of in grid.numbers], float), None, 0
+        stored = [[grid.rows[number][column] for number in of] for of in grid.numbers]
+        return np.array(stored, float), None, 0
+    wanted = sorted(number for of in grid.numbers for number in of)
     chance = np.random.default_rng(7)
     weights: dict[str, Array] = {}
     signs = dict(measure.blocks)
     figures: dict[int, float] = defaultdict(float)
     moved: dict[int, Array] = defaultdict(lambda: np.zeros(DRAWS))
-    for number, split, one in source.values(sorted(stored)):
+    for number, split, one in source.values(wanted):
         if split not in weights:
             weights[split] = chance.multinomial(len(one), [1 / len(one)] * len(one), DRAWS) / len(
                 one
@@ -191,8 +189,8 @@ def _values(
 
 
 def _estimated(study: Study, rows: Sequence[TrialRow], measure: Measure, lost: int) -> Influence:
-    prefix = "" if study.spec.search.at == "best" else "last_"
-    known = [row for row in rows if row[prefix + measure.name] is not None]
+    column = column_of(measure, study.spec.search.at)
+    known = [row for row in rows if row[column] is not None]
     if len(known) < FEWEST:
         raise UserError(
             f"{study.title} has {wording.count(len(known), 'complete trial')} with {measure.name}; "
@@ -201,7 +199,7 @@ def _estimated(study: Study, rows: Sequence[TrialRow], measure: Measure, lost: i
     found = importance(
         study.spec,
         [{name: row[name] for name in study.spec.varied} for row in known],
-        [float(row[prefix + measure.name]) for row in known],
+        [float(row[column]) for row in known],
         larger=measure.larger,
     )
     return Influence(

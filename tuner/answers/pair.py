@@ -111,9 +111,10 @@ def pair(
 def _shared(one: Predicted, other: Predicted) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     places = {name: place for place, name in enumerate(other.ids)}
     both = [(place, places[name]) for place, name in enumerate(one.ids) if name in places]
-    if not both:
+    if len(both) < 2:
         raise UserError(
-            f"Trials {one.trial} and {other.trial} have no image of {one.split} in common."
+            f"Trials {one.trial} and {other.trial} have {len(both)} images of {one.split} in "
+            "common; that is too few to compare by."
         )
     pairs = np.array(both, dtype=np.int64)
     return pairs[:, 0], pairs[:, 1]

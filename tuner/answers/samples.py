@@ -57,32 +57,29 @@ class Source:
 
     def same_images(self) -> bool:
         """Say whether every data set of the study has the same images in the measure's splits."""
-        splits = [split for split, _ in self.measure.blocks]
         kept = sa.func.count(sa.distinct(label.c.ids))
-        mine = (
-            sa.select(outcome.c.setup["data_fingerprint"].astext)
-            .select_from(outcome.join(trial, trial.c.trial_id == outcome.c.trial_id))
-            .where(trial.c.study_id == self._study.study_id)
-        )
-        query = (
-            sa.select(kept)
-            .where(label.c.fingerprint.in_(mine), label.c.split.in_(splits))
-            .group_by(label.c.split)
-        )
+        query = sa.select(kept).where(self._mine()).group_by(label.c.split)
         return all(count == 1 for count in self._connection.execute(query).scalars())
 
     def images(self) -> int:
-        """Return how many images the measure's first split has, at most."""
-        split = self.measure.blocks[0][0]
-        mine = (
+        """Return how many images the measure's largest split has."""
+        query = sa.select(sa.func.max(sa.func.length(label.c.labels))).where(self._mine())
+        return int(self._connection.execute(query).scalar() or 0) // 8
+
+    def ids(self) -> dict[str, list[str]]:
+        """Return the images of each split, where all data sets of the study have the same."""
+        query = sa.select(label.c.split, label.c.ids).where(self._mine())
+        return {row.split: list(row.ids) for row in self._connection.execute(query)}
+
+    def _mine(self) -> sa.ColumnElement[bool]:
+        """Select the labels of the measure's splits in the study's data sets."""
+        fingerprints = (
             sa.select(outcome.c.setup["data_fingerprint"].astext)
             .select_from(outcome.join(trial, trial.c.trial_id == outcome.c.trial_id))
             .where(trial.c.study_id == self._study.study_id)
         )
-        query = sa.select(sa.func.max(sa.func.length(label.c.labels))).where(
-            label.c.fingerprint.in_(mine), label.c.split == split
-        )
-        return int(self._connection.execute(query).scalar() or 0) // 8
+        splits = [split for split, _ in self.measure.blocks]
+        return label.c.fingerprint.in_(fingerprints) & label.c.split.in_(splits)
 
     def _query(self, numbers: Sequence[int]) -> sa.Select[Any]:
         return (
@@ -132,7 +129,19 @@ def sample(
         source = Source(connection, study, measure, at)
         if source.same_images():
             return _by_image(source, made)
-    return _by_trial(made, measure, rows, "" if at == "best" else "last_")
+    return _by_trial(made, measure, rows, at)
+
+
+def has_figure(row: TrialRow, measure: Measure, at: Moment) -> bool:
+    """Say whether a trial was measured on all that the figure is over."""
+    prefix = "" if at == "best" else "last_"
+    names = [f"{prefix}{split}_acc" for split, _ in measure.blocks] or [column_of(measure, at)]
+    return row.complete and all(row[name] is not None for name in names)
+
+
+def column_of(measure: Measure, at: Moment) -> str:
+    """Return the column of a trial's row that has the figure at the judged moment."""
+    return measure.name if at == "best" or measure.name == "seconds" else f"last_{measure.name}"
 
 
 def _by_image(source: Source, made: Design) -> Sample | None:
@@ -150,8 +159,12 @@ def _by_image(source: Source, made: Design) -> Sample | None:
         sums.totals[split] = sums.totals.get(split, 0.0) + values
         sums.squares[split] += float((values**2).sum())
         sums.means[split][number] = float(values.mean())
-    blocks = source.measure.blocks
-    if not kept or any(split not in sums.totals for sums in kept.values() for split, _ in blocks):
+    # A trial that lacks a split, or whose predictions are no numbers, gives no figure.
+    found = {
+        split: {number for sums in kept.values() for number in sums.means[split]}
+        for split, _ in source.measure.blocks
+    }
+    if not place or any(numbers != set(place) for numbers in found.values()):
         return None
     build = _panel if made.paired else _groups
     return Sample(build(kept, made, source.measure), images_shared=True)
@@ -198,10 +211,10 @@ def _group(sums: _Sums, units: Sequence[Sequence[int]], measure: Measure) -> Gro
 
 
 def _by_trial(
-    made: Design, measure: Measure, rows: Mapping[int, TrialRow], prefix: str
+    made: Design, measure: Measure, rows: Mapping[int, TrialRow], at: Moment
 ) -> Sample | None:
     """Use the figures themselves: for what has no images, or where every seed has its own."""
-    column = measure.name if measure.name == "seconds" else prefix + measure.name
+    column = column_of(measure, at)
     values = [
         [[_figure(rows[number], column) for number in unit] for unit in units]
         for units in made.units

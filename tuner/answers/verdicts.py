@@ -42,12 +42,14 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     elif len(finding.made.levels) == 1:
         said.append(f"Only {finding.names[0]} can be measured, so there is nothing to compare.")
     elif finding.n < 2:
-        said += _one_seed(finding, finding.verdict, finding.taken)
+        said += _one_seed(finding, finding.taken)
     else:
         said += _judged(finding, finding.verdict)
         said.append(_about(finding, finding.taken))
         said += _promised(finding)
-    said += [_set_aside(standing) for standing in finding.made.uncompared]
+    # Where no level has the figure, that was said in one sentence for all.
+    some = any(one.measured for one in finding.made.standings)
+    said += [_set_aside(one) for one in finding.made.uncompared if some or not one.complete]
     said += _missing(finding)
     return tuple(said)
 
@@ -75,6 +77,8 @@ def summary(finding: Finding) -> str | None:
 
 def _silence(finding: Finding) -> str:
     factor = finding.made.factor
+    if not finding.made.levels and any(one.complete for one in finding.made.standings):
+        return f"There is no {finding.measure.name} to compare {factor} by."
     if not finding.made.levels:
         return f"No trial is complete, so nothing can be said of {factor}."
     if not any(finding.made.units):
@@ -84,9 +88,11 @@ def _silence(finding: Finding) -> str:
     return f"There is no {finding.measure.name} to compare {factor} by."
 
 
-def _one_seed(finding: Finding, verdict: Verdict, taken: Sample) -> list[str]:
+def _one_seed(finding: Finding, taken: Sample) -> list[str]:
     unit = "seed" if finding.made.paired else "configuration"
-    best = finding.names[verdict.reference]
+    means = taken.panel.means
+    at = means.argmax() if finding.measure.larger else means.argmin()
+    best = finding.names[int(at)]
     images = (
         f" The intervals are over {taken.panel.images:,} images alone."
         if taken.images_shared and taken.panel.images
@@ -166,9 +172,11 @@ def _set_aside(standing: Standing) -> str:
             epoch, loss = standing.fell
             where = f", at epoch {epoch} with a validation loss of {loss:.3f} (medians)"
         return f"{name} was pruned throughout ({standing.pruned} of {standing.trials}){where}."
+    if standing.complete and not standing.measured:
+        return f"{name} has none of this figure: its complete trials were measured without it."
     if standing.complete:
         return (
-            f"{name} is not compared: only {standing.complete} of its {standing.trials} trials are "
+            f"{name} is not compared: {standing.complete} of its {standing.trials} trials are "
             "complete, in too few places that others have too."
         )
     return f"{name} has no complete trial ({_ends(standing)})."
@@ -191,9 +199,11 @@ def _missing(finding: Finding) -> list[str]:
     made, sampler = finding.made, finding.spec.search.sampler
     said = []
     if made.left_out:
+        gone = any(one.pruned or one.failed for one in made.standings)
+        why = ": pruned and failed trials are not missing by chance" if gone else " so far"
         said.append(
             f"{wording.count(made.left_out, 'complete trial')} left out, because a peer in the "
-            "same place is missing: pruned trials are not missing by chance."
+            f"same place is missing{why}."
         )
     compared = [one for one in made.standings if one.level in made.levels]
     lost = sum(one.pruned + one.failed for one in compared)

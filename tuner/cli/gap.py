@@ -81,6 +81,8 @@ def described(found: "Gap", study: "Study") -> dict[str, Any]:
         "probes": {name: limits(one.auc) for name, one in found.probes.items()},
         "cause": found.cause,
         "left_out": found.left_out,
+        "without_peers": found.without_peers,
+        "images_shared": found.images_shared,
         "settings": [
             {
                 **one.values,

@@ -125,6 +125,8 @@ def _about(one: "Influence") -> str:
         )
     measure = MEASURES[one.metric]
     images = f", {one.images:,} images" if one.images else ""
+    if one.seeds == 1:
+        lost = f" Seeds' luck is not in this: there is one seed.{lost}"
     spread = (one.spread or 0.0) * measure.scale
     return (
         f"({wording.count(one.settings, 'setting')}, {wording.count(one.seeds, 'seed')}{images}; "

@@ -26,6 +26,7 @@ COMMANDS = {
     "compare": "compare:compare",
     "gap": "gap:gap",
     "influence": "influence:influence",
+    "diff": "diff:diff",
     "confusion": "confusion:confusion",
     "export": "export:export",
     "logs": "logs:logs",

@@ -82,3 +82,13 @@ def test_paired_difference_turns_with_the_order() -> None:
     assert (there.value, there.low, there.high) == pytest.approx(
         (-back.value, -back.high, -back.low)
     )
+
+
+def test_interval_says_what_the_test_says() -> None:
+    """Where the exact test sees no difference, 0 is in the interval, and else it is not."""
+    for only_one in range(12):
+        for only_other in range(12):
+            found = mcnemar(*table(6, only_one, only_other, 3))
+            holds_zero = found.difference.low <= 0 <= found.difference.high
+            differs = found.chance < 0.05
+            assert holds_zero != differs or 0.0 in (found.difference.low, found.difference.high)

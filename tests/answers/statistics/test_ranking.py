@@ -88,3 +88,10 @@ def test_perfect_order_is_not_certainty() -> None:
     assert found is not None
     assert (found.value, found.high) == (1.0, 1.0)
     assert found.low < 0.8
+
+
+def test_one_image_of_a_class_is_no_certainty() -> None:
+    """How an area scatters is not known from a single positive."""
+    truth = np.arange(100) == 7
+    assert delong(SCORES[:100], truth) is None
+    assert delong_difference(SCORES[:100], OTHER[:100], truth) is None

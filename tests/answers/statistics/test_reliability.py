@@ -59,6 +59,10 @@ def test_rank_correlation_is_that_of_scipy() -> None:
     equal = rank_correlation(one[:9], one[:9])
     assert equal is not None
     assert (equal.value, equal.high) == (1.0, 1.0)
+    assert 0.8 < equal.low < 0.99
+    four = rank_correlation(one[:4], one[:4])
+    assert four is not None
+    assert four.low < 0, "four pairs are in one order by chance once in 24"
 
 
 def test_holm_is_that_of_statsmodels() -> None:

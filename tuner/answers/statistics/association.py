@@ -22,11 +22,10 @@ def rank_correlation(one: Array, other: Array, confidence: float = CONFIDENCE) -
     if len(one) < FEWEST or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
     value = float(spearmanr(one, other).statistic)
-    if abs(value) >= 1 - 1e-12:
-        value = math.copysign(1.0, value)
-        bounded = math.copysign(1 - 1e-12, value)
-    else:
-        bounded = value
+    count = len(one)
+    # Few pairs are in one order by chance: 1 is taken as halfway to the next lower value.
+    most = 1 - 6 / (count * (count**2 - 1))
+    bounded = math.copysign(min(abs(value), most), value)
     half = float(ndtri(0.5 + confidence / 2)) * math.sqrt((1 + value**2 / 2) / (len(one) - 3))
     low, high = (math.tanh(math.atanh(bounded) + side * half) for side in (-1, 1))
     return Interval(value, min(low, value), max(high, value))

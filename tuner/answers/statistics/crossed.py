@@ -76,7 +76,7 @@ class Panel:
     def mean(self, level: int) -> Interval:
         """Return a level's mean with the interval over its seeds and its images."""
         value, spread = float(self.means[level]), self.spread(level)
-        if self.counts_images and len(self.blocks) == 1:
+        if self.counts_images and len(self.blocks) == 1 and self.images:
             return fraction(value, spread, self.images)
         return around(value, spread.plus(self.grain))
 

@@ -40,7 +40,7 @@ def decompose(values: Array, levels: Places, draws: Array | None = None) -> Shar
     seen = _variances(values.mean(axis=1), levels, terms)
     again = np.array([_variances(one, levels, terms) for one in _drawn(values, draws)])
     if not len(again):
-        again = seen[None, :]
+        return _unsure(terms, seen)
     corrected = 2 * seen - again
     total = np.maximum(corrected.mean(axis=0), 0).sum()
     spread = float(np.sqrt(max(total, 0.0)))
@@ -55,6 +55,13 @@ def decompose(values: Array, levels: Places, draws: Array | None = None) -> Shar
         for v, a, b in zip(value, low, high, strict=True)
     )
     return Shares(terms, shares, _ahead(corrected, levels.shape[1], tail), spread)
+
+
+def _unsure(terms: tuple[tuple[int, ...], ...], seen: Array) -> Shares:
+    """Return the shares as they are, of which nothing says how far off they may be."""
+    total = float(seen.sum()) or 1.0
+    shares = tuple(Interval(float(one) / total, 0.0, 1.0) for one in seen)
+    return Shares(terms, shares, (), float(np.sqrt(seen.sum())))
 
 
 def _terms(parameters: int) -> tuple[tuple[int, ...], ...]:

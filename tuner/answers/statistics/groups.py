@@ -104,7 +104,7 @@ class Groups:
         )
         spread = Spread.of(_own(group), group.size - 1, images - group.rest, group.rest)
         value = float(self.means[level])
-        if self.counts_images and len(group.by_image) == 1:
+        if self.counts_images and len(group.by_image) == 1 and self.images > 1:
             return fraction(value, spread, self.images)
         return around(value, spread.plus(self.grain))
 

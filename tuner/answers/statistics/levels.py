@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tuner.answers.statistics.crossed import Difference
 from tuner.answers.statistics.multiplicity import holm
-from tuner.answers.statistics.spread import Interval
+from tuner.answers.statistics.spread import Interval, in_agreement
 
 ALPHA = 0.05
 
@@ -70,7 +70,7 @@ def against_best(panel: Measured, *, larger: bool) -> Verdict:
         # What is farther away is never less certain than what is nearer.
         chance = max(chance, apart.chance(remaining))
         stopped = stopped or chance >= ALPHA
-        together = _agreeing(apart.interval(len(order)), not stopped)
+        together = in_agreement(apart.interval(len(order)), differs=not stopped)
         others.append(Against(level, together, chance, not stopped))
     return Verdict(best, tuple(reversed(others)))
 
@@ -84,25 +84,13 @@ def against(panel: Measured, reference: int, *, larger: bool) -> Verdict:
     others = [
         Against(
             level,
-            _agreeing(one.interval(confidence=each), chance < ALPHA),
+            in_agreement(one.interval(confidence=each), differs=chance < ALPHA),
             chance,
             chance < ALPHA,
         )
         for level, one, chance in zip(levels, apart, chances, strict=True)
     ]
     return Verdict(reference, tuple(others))
-
-
-def _agreeing(together: Interval, differs: bool) -> Interval:
-    """Return the interval for all differences together, without the side that is ruled out.
-
-    A level that is told apart only once farther ones are out of the way has its
-    difference's sign settled, and no more than that.
-    """
-    if not differs or not together.low <= 0 <= together.high:
-        return together
-    ends = (together.low, 0.0) if together.value < 0 else (0.0, together.high)
-    return Interval(together.value, *ends)
 
 
 def _best_first(panel: Measured, *, larger: bool) -> Sequence[int]:

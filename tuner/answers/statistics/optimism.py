@@ -1,6 +1,5 @@
 """How much of the winner's figure is luck: of having been picked among many for that figure."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,32 +25,44 @@ class Optimism:
     """Among how many trials the winner was picked."""
 
 
-def optimism(values: Array, settings: Sequence[int], *, larger: bool) -> Optimism | None:
+@dataclass(frozen=True)
+class Tried:
+    """All trials that a winner was picked among, and the images of the best of them."""
+
+    means: Array
+    """One figure a trial."""
+    settings: Places
+    """Which trials are seeds of the same setting: a number from 0 for each trial."""
+    best: Places
+    """Trials whose images are known, the best among them."""
+    values: Array
+    """Their values, a row a trial and a column an image."""
+
+
+def optimism(tried: Tried, *, larger: bool) -> Optimism | None:
     """Pick winners in studies made up of this one's settings, seeds and images.
 
-    `values` has a row a trial and a column an image; `settings` says which
-    trials are seeds of the same setting. A made-up study has the settings'
-    means, drawn together by as much as chance has spread them; each trial has
-    the luck of some trial's seed, and the images are drawn anew. What the
-    picked trial then shows above its setting's mean is luck.
+    A made-up study has the settings' means, drawn together by as much as chance
+    has spread them; each trial has the luck of some trial's seed, and the
+    images are drawn anew. What the picked trial then shows above its setting's
+    mean is luck.
     """
-    count = len(values)
-    if count < 2:
+    if len(tried.means) < 2:
         return None
-    signed = values if larger else -values
-    of = np.unique(np.asarray(settings), return_inverse=True)[1]
-    by_image = _by_image(signed, of)
-    luck = _luck(signed.mean(axis=1), of)
-    truths = _shrunken(by_image, np.bincount(of), luck)
-    best = np.argsort(-signed.mean(axis=1), kind="stable")[:MOST]
+    sign = 1.0 if larger else -1.0
+    luck = _luck(sign * tried.means, tried.settings)
+    near, of = np.unique(tried.settings[tried.best], return_inverse=True)
+    by_image = _by_image(sign * tried.values, of)
+    truths = _shrunken(sign * tried.means, tried.settings, luck, _noise(by_image))[near]
+    order = np.argsort(-sign * tried.means[tried.best], kind="stable")[:MOST]
     chance = np.random.default_rng(SEED)
     # What seed and image make together is in the seeds' luck already.
-    shown = truths[of[best]] + _image_luck(by_image, chance)[:, of[best]]
+    shown = truths[of[order]] + _image_luck(by_image, chance)[:, of[order]]
     if luck is not None:
         shown = shown + chance.choice(luck, shown.shape)
     picked = shown.argmax(axis=1)
-    flattered = shown[np.arange(DRAWS), picked] - truths[of[best]][picked]
-    return Optimism(float(flattered.mean()), luck is not None, count)
+    flattered = shown[np.arange(DRAWS), picked] - truths[of[order]][picked]
+    return Optimism(float(flattered.mean()), luck is not None, len(tried.means))
 
 
 def _luck(means: Array, of: Places) -> Array | None:
@@ -73,24 +84,36 @@ def _by_image(values: Array, of: Places) -> Array:
     return np.asarray(sums / np.bincount(of)[:, None])
 
 
-def _shrunken(by_image: Array, sizes: Places, luck: Array | None) -> Array:
-    """Return the settings' means, as near to their common mean as their own noise suggests."""
-    means = by_image.mean(axis=1)
+def _noise(by_image: Array) -> float:
+    """Return the variance of a setting's mean from its liking for these images."""
     count, images = by_image.shape
-    if count < 2:
-        return np.asarray(means)
-    common = float(means.mean())
-    apart = by_image - by_image.mean(axis=0) - (means - means.mean())[:, None]
-    noise = float((apart**2).sum()) / ((count - 1) * max(images - 1, 1)) / images
+    if count < 2 or images < 2:
+        return 0.0
+    apart = by_image - by_image.mean(axis=0) - by_image.mean(axis=1, keepdims=True)
+    apart = apart + by_image.mean()
+    return float((apart**2).sum() / ((count - 1) * (images - 1)) / images)
+
+
+def _shrunken(means: Array, of: Places, luck: Array | None, noise: float) -> Array:
+    """Return the settings' means, as near to their common mean as their own noise suggests."""
+    sizes = np.bincount(of)
+    centres = np.bincount(of, weights=means) / sizes
+    if len(centres) < 2:
+        return np.asarray(centres)
     if luck is not None:
-        noise += float(luck.var()) * float((1 / sizes).mean())
-    seen = float(means.var(ddof=1))
+        noise = noise + float(luck.var()) * float((1 / sizes).mean())
+    seen = float(centres.var(ddof=1))
     kept = max(0.0, 1 - noise / seen) if seen > 0 else 0.0
-    return np.asarray(common + kept * (means - common))
+    return np.asarray(centres.mean() + kept * (centres - centres.mean()))
 
 
-def _image_luck(values: Array, chance: np.random.Generator) -> Array:
-    """Return how each trial's mean moves on each draw of the images."""
-    images = values.shape[1]
-    weights = chance.multinomial(images, np.full(images, 1 / images), size=DRAWS) / images
-    return np.asarray((weights - 1 / images) @ values.T)
+def _image_luck(by_image: Array, chance: np.random.Generator) -> Array:
+    """Return how each setting's mean moves on each draw of the images, a few draws at a time."""
+    settings, images = by_image.shape
+    moved = np.empty((DRAWS, settings))
+    step = max(1, 4_000_000 // images)
+    for start in range(0, DRAWS, step):
+        stop = min(DRAWS, start + step)
+        drawn = chance.multinomial(images, np.full(images, 1 / images), size=stop - start)
+        moved[start:stop] = (drawn - 1.0) @ by_image.T / images
+    return moved

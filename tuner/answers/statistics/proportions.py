@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import binom
 
-from tuner.answers.statistics.spread import CONFIDENCE, Interval
+from tuner.answers.statistics.spread import CONFIDENCE, Interval, in_agreement
 
 Right = NDArray[np.bool_]
 
@@ -61,9 +61,9 @@ def mcnemar(one: Right, other: Right) -> Discordance:
     only_other = int((other & ~one).sum())
     discordant = only_one + only_other
     tail = float(binom.cdf(min(only_one, only_other), discordant, 0.5)) if discordant else 1.0
-    return Discordance(
-        len(one), only_one, only_other, newcombe_paired(one, other), min(1.0, 2 * tail)
-    )
+    chance = min(1.0, 2 * tail)
+    difference = in_agreement(newcombe_paired(one, other), differs=chance < 1 - CONFIDENCE)
+    return Discordance(len(one), only_one, only_other, difference, chance)
 
 
 def newcombe_paired(one: Right, other: Right, confidence: float = CONFIDENCE) -> Interval:

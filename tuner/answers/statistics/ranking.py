@@ -13,6 +13,10 @@ Array = NDArray[np.float64]
 Truth = NDArray[np.bool_]
 
 
+FEWEST = 2
+"""Images of a class without which nothing is known of how an area scatters."""
+
+
 @dataclass(frozen=True)
 class Placements:
     """For each image the share of the other class that it is ranked right against."""
@@ -35,9 +39,12 @@ def placements(scores: Array, truth: Truth) -> Placements | None:
 
 
 def delong(scores: Array, truth: Truth, confidence: float = CONFIDENCE) -> Interval | None:
-    """Return the area with DeLong's interval, on the logit so that it stays within 0 and 1."""
+    """Return the area with DeLong's interval, on the logit so that it stays within 0 and 1.
+
+    None where a class has fewer than two images.
+    """
     placed = placements(scores, truth)
-    if placed is None:
+    if placed is None or min(len(placed.positives), len(placed.negatives)) < FEWEST:
         return None
     area, variance = placed.area, _variance(placed.positives, placed.negatives)
     if area in (0.0, 1.0) or variance == 0.0:
@@ -54,7 +61,7 @@ def delong_difference(
 ) -> tuple[Interval, float] | None:
     """Return the difference of two areas on the same images with its interval and p value."""
     one, two = placements(scores, truth), placements(other, truth)
-    if one is None or two is None:
+    if one is None or two is None or min(len(one.positives), len(one.negatives)) < FEWEST:
         return None
     value = one.area - two.area
     error = np.sqrt(

@@ -108,6 +108,22 @@ class Interval:
         return Interval(self.value * factor, *ends)
 
 
+def in_agreement(found: Interval, *, differs: bool) -> Interval:
+    """Return an interval that says of 0 what the verdict says.
+
+    Verdict and interval come from two procedures: a test made step by step, or
+    an exact one, may tell apart what the interval does not quite, or not tell
+    apart what it just does. Where they disagree, the interval is drawn to 0.
+    """
+    holds_zero = found.low <= 0 <= found.high
+    if differs == (not holds_zero):
+        return found
+    if differs:
+        ends = (found.low, 0.0) if found.value < 0 else (0.0, found.high)
+        return Interval(found.value, *ends)
+    return Interval(found.value, min(found.low, 0.0), max(found.high, 0.0))
+
+
 def around(
     value: float, spread: Spread, levels: int = 2, confidence: float = CONFIDENCE
 ) -> Interval:

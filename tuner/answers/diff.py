@@ -1,0 +1,224 @@
+"""Two studies: what differs in their files and surroundings, and in their results."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from tuner.answers import wording
+from tuner.answers.compare import default_metric, measure_named
+from tuner.answers.designs import Design, Level
+from tuner.answers.measures import Measure
+from tuner.answers.rows import FIGURES, TrialRow, ranked, trial_rows
+from tuner.answers.samples import Source, column_of, has_figure, sample
+from tuner.answers.statistics.crossed import Panel
+from tuner.answers.statistics.spread import Interval
+from tuner.errors import UserError
+from tuner.spec import identity
+from tuner.spec.identity import Change
+from tuner.store.studies import Study
+
+NAMES = ("study.name", "study.question")
+"""Keys that two studies differ in without being asked anything else."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two studies."""
+
+    study: str
+    trials: int
+    complete: int
+    mean: float | None
+    """Of the figure, over all complete trials."""
+    best: int | None
+    """The trial that is best by the study's own metric."""
+    best_figure: float | None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The settings that both studies have, each against its twin."""
+
+    settings: int
+    seeds: int
+    images: int
+    """0 where the two were not measured on the same images."""
+    difference: Interval
+    """The second study minus the first, over seeds and images."""
+    chance: float
+
+    @property
+    def differs(self) -> bool:
+        """Whether that is more than chance."""
+        return self.seeds > 1 and self.chance < 0.05
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What differs between two studies."""
+
+    sides: tuple[Side, Side]
+    changes: tuple[Change, ...]
+    """In their files: the first study's value, then the second's."""
+    surroundings: tuple[Change, ...]
+    """In the versions and the code that launched them."""
+    measure: Measure
+    matched_by: tuple[str, ...]
+    """The parameters that both vary, by which settings were matched."""
+    shared: Shared | None
+
+    @property
+    def verdict(self) -> str:
+        """What is seen in the settings that both have."""
+        one, other = (side.study for side in self.sides)
+        if self.shared is None:
+            return (
+                f"{one} and {other} have no setting with a common seed that is complete in both, "
+                "so their results cannot be held against each other."
+            )
+        found, measure = self.shared, self.measure
+        by = f"in {wording.count(found.settings, 'setting')} that both have"
+        about = wording.count(found.seeds, "seed")
+        about += f", {found.images:,} images" if found.images else ", not on the same images"
+        if found.seeds < 2:
+            ahead = other if (found.difference.value > 0) == measure.larger else one
+            return (
+                f"{ahead} is ahead in {measure.name} {by}, but one seed cannot tell a setting from "
+                f"its luck ({about})."
+            )
+        if not found.differs:
+            return (
+                f"{other} and {one} are not distinguishable in {measure.name} {by}: "
+                f"{wording.difference(measure, found.difference)} ({about})."
+            )
+        word = "better" if (found.difference.value > 0) == measure.larger else "worse"
+        return (
+            f"{other} is {word} than {one} in {measure.name} {by}, by "
+            f"{wording.amount(measure, found.difference)} ({about})."
+        )
+
+
+def diff(connection: sa.Connection, one: Study, other: Study, metric: str | None = None) -> Diff:
+    """Hold two studies against each other."""
+    if one.study_id == other.study_id:
+        raise UserError(f"{one.title} is compared with itself; name two studies.")
+    rows = [trial_rows(connection, study) for study in (one, other)]
+    measure = measure_named(metric or default_metric([row for of in rows for row in of]))
+    if measure.name not in FIGURES:
+        rows = [trial_rows(connection, study, further=True) for study in (one, other)]
+    names = tuple(name for name in one.spec.varied if name in other.spec.varied)
+    changes = identity.compare(one.spec, other.spec).changes
+    return Diff(
+        sides=(
+            _side(one, rows[0], measure),
+            _side(other, rows[1], measure),
+        ),
+        changes=tuple(change for change in changes if change.key not in NAMES),
+        surroundings=_surroundings(one, other),
+        measure=measure,
+        matched_by=names,
+        shared=_shared(connection, (one, other), rows, measure, names),
+    )
+
+
+def _side(study: Study, rows: Sequence[TrialRow], measure: Measure) -> Side:
+    known = [
+        value
+        for row in rows
+        if row.complete and (value := _figure(study, row, measure)) is not None
+    ]
+    leaders = ranked(rows, study.spec)
+    return Side(
+        study=study.title,
+        trials=len(rows),
+        complete=sum(row.complete for row in rows),
+        mean=float(np.mean(known)) if known else None,
+        best=leaders[0]["trial"] if leaders else None,
+        best_figure=_figure(study, leaders[0], measure) if leaders else None,
+    )
+
+
+def _figure(study: Study, row: TrialRow, measure: Measure) -> float | None:
+    value = row[column_of(measure, study.spec.search.at)]
+    return None if value is None else float(value)
+
+
+def _surroundings(one: Study, other: Study) -> tuple[Change, ...]:
+    before, after = _flat(one.provenance), _flat(other.provenance)
+    return tuple(
+        Change(key, before.get(key), after.get(key))
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key) != after.get(key)
+    )
+
+
+def _flat(provenance: Any, above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in dict(provenance).items():
+        name = f"{above}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
+
+
+def _shared(
+    connection: sa.Connection,
+    studies: tuple[Study, Study],
+    rows: Sequence[Sequence[TrialRow]],
+    measure: Measure,
+    names: Sequence[str],
+) -> Shared | None:
+    places = [
+        _places([row for row in of if has_figure(row, measure, study.spec.search.at)], names)
+        for study, of in zip(studies, rows, strict=True)
+    ]
+    both = [place for place in places[0] if place in places[1]]
+    if not both:
+        return None
+    seeds = sorted({seed for seed, _ in both})
+    taken = []
+    for study, of, mine in zip(studies, rows, places, strict=True):
+        units = tuple(
+            tuple(number for place in both if place[0] == seed for number in mine[place])
+            for seed in seeds
+        )
+        made = Design("study", (), (study.title,), True, (units,), 0)
+        found = sample(connection, study, made, measure, {row["trial"]: row for row in of})
+        if found is None or not isinstance(found.panel, Panel):
+            return None
+        taken.append(found.panel)
+    same = taken[0].images > 0 and _same_images(connection, studies, measure)
+    panel = _stacked(taken, measure, images=same)
+    apart = panel.difference(1, 0)
+    return Shared(
+        settings=len({values for _, values in both}),
+        seeds=len(seeds),
+        images=panel.images,
+        difference=apart.interval(),
+        chance=apart.chance(),
+    )
+
+
+def _stacked(panels: Sequence[Panel], measure: Measure, *, images: bool) -> Panel:
+    if images:
+        pairs = zip(panels[0].blocks, panels[1].blocks, strict=True)
+        return Panel(tuple(np.concatenate(pair) for pair in pairs), measure.counts_images)
+    means = np.concatenate([panel.by_seed for panel in panels])
+    return Panel((means[:, :, None],), counts_images=False)
+
+
+def _places(
+    rows: Sequence[TrialRow], names: Sequence[str]
+) -> dict[tuple[int, tuple[Level, ...]], list[int]]:
+    found: dict[tuple[int, tuple[Level, ...]], list[int]] = defaultdict(list)
+    for row in rows:
+        found[row["seed"], tuple(row[name] for name in names)].append(row["trial"])
+    return found
+
+
+def _same_images(connection: sa.Connection, studies: tuple[Study, Study], measure: Measure) -> bool:
+    ids = [Source(connection, study, measure, study.spec.search.at).ids() for study in studies]
+    return bool(ids[0]) and ids[0] == ids[1]

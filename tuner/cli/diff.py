@@ -1,0 +1,104 @@
+"""`tuner diff`: two studies, their files and their results."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli import options
+from tuner.cli.intervals import limits
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from tuner.answers.diff import Diff
+
+
+@click.command(epilog="\b\nExample:\n  tuner diff lr_sched lr_sched@2\n  tuner diff ann cnn --json")
+@click.argument("study")
+@click.argument("other")
+@click.option("--metric", metavar="NAME", help="Figure to compare by; test_acc where there is one.")
+@options.json_option
+@click.pass_obj
+def diff(settings: Settings, study: str, other: str, metric: str | None, *, as_json: bool) -> None:
+    """Say what differs between two studies: in the files, and in the results.
+
+    Results are compared in the settings that both have, matched by what both
+    vary and by seed; over seeds, and over images where these are the same.
+    """
+    from tuner.answers.diff import diff as between
+    from tuner.store import studies
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        one, two = (studies.find(connection, name) for name in (study, other))
+        found = between(connection, one, two, metric)
+    if as_json:
+        click.echo(json.dumps(described(found), ensure_ascii=False, indent=1, default=str))
+    else:
+        _show(found)
+
+
+def described(found: "Diff") -> dict[str, Any]:
+    """Return the differences for programs."""
+    from dataclasses import asdict
+
+    shared = found.shared
+    return {
+        "studies": [asdict(side) for side in found.sides],
+        "metric": found.measure.name,
+        "changes": [asdict(change) for change in found.changes],
+        "surroundings": [asdict(change) for change in found.surroundings],
+        "matched_by": found.matched_by,
+        "shared": None
+        if shared is None
+        else {
+            "settings": shared.settings,
+            "n": shared.seeds,
+            "images": shared.images,
+            "difference": limits(shared.difference),
+            "p": shared.chance,
+            "differs": shared.differs,
+        },
+        "verdict": found.verdict,
+    }
+
+
+def _show(found: "Diff") -> None:
+    from rich.text import Text
+
+    from tuner.answers.wording import figure
+    from tuner.cli.console import open_console, plain_table, print_sentences
+
+    console = open_console()
+    names = [side.study for side in found.sides]
+    for title, changes in (("file", found.changes), ("surroundings", found.surroundings)):
+        if not changes:
+            console.print(f"\nNothing differs in the {title}.")
+            continue
+        console.print()
+        table = plain_table(f"In the {title}")
+        for name in ("", *names):
+            table.add_column(name, overflow="fold")
+        for change in changes:
+            table.add_row(*(Text(_word(one)) for one in (change.key, change.stored, change.given)))
+        console.print(table)
+    console.print()
+    table = plain_table("In the results")
+    for name in ("study", "complete", f"mean {found.measure.name}", "best trial", "its figure"):
+        table.add_column(name.replace("_", " "), justify="right" if name != "study" else "left")
+    for side in found.sides:
+        table.add_row(
+            Text(side.study),
+            f"{side.complete}/{side.trials}",
+            "–" if side.mean is None else figure(found.measure, side.mean),
+            "–" if side.best is None else str(side.best),
+            "–" if side.best_figure is None else figure(found.measure, side.best_figure),
+        )
+    console.print(table)
+    print_sentences(console, [found.verdict])
+    console.print()
+
+
+def _word(value: object) -> str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
