@@ -1,6 +1,8 @@
 """`tuner compare` and `tuner gap`, as a person and a program call them, on a trained study."""
 
 import json
+import subprocess
+import sys
 
 from tests.cli.conftest import STUDY, Project
 
@@ -67,7 +69,7 @@ def test_what_cannot_be_compared_is_told(trained_once: Project) -> None:
 def test_gap_is_told_with_its_cause(trained_once: Project) -> None:
     """Size, whether choosing helps, luck and cause, in words and for programs."""
     shown = " ".join(trained_once.run("gap", "small").split())
-    assert "configurations, best first" in shown
+    assert "configurations, by validation accuracy" in shown
     assert "Cause: " in shown
     assert "luck" in shown
     found = trained_once.json("gap", "small", "--json")
@@ -94,6 +96,8 @@ def test_sheets_are_exported(trained_once: Project) -> None:
     shares = [value for name, value in rows[0].items() if name.startswith("p_")]
     assert abs(sum(shares) - 1) < 1e-6
     trained_once.run("export", "--study", "small", "-o", str(trained_once.folder / "all.xlsx"))
+    said = trained_once.run("export", "--study", "small", "-o", "all.pdf", code=2)
+    assert "no format ends in .pdf" in said
     said = trained_once.run("export", "--study", "small", "--epochs", "--predictions", code=2)
     assert "two sheets" in said
 
@@ -118,3 +122,30 @@ def test_two_studies_are_held_against_each_other(trained_once: Project) -> None:
     assert found["shared"]["n"] == 2
     assert found["changes"] == [{"key": "fixed.hidden", "stored": 4, "given": 8}]
     assert "compared with itself" in trained_once.run("diff", "small", "small", code=2)
+
+
+def test_a_version_means_itself(trained_once: Project) -> None:
+    """With a second version stored, launching the first again shows the first alone."""
+    text = STUDY.replace("[1e-3, 1e-2]", "[1e-3]")
+    trained_once.write_study("twice", text)
+    trained_once.run("launch", "--study", "twice", "--workers", "1")
+    second = text.replace("hidden = 4", "hidden = 8").replace("seeds = 2", "seeds = 3")
+    trained_once.write_study("twice", second)
+    trained_once.run("launch", "--study", "twice", "--workers", "1", "--new-version")
+    trained_once.write_study("twice", text)
+    shown = trained_once.run("launch", "--study", "twice", "--workers", "1")
+    assert "twice is complete: 2 trials" in shown
+    assert "twice@2" not in shown
+    assert len(trained_once.json("export", "--study", "twice@1", "--format", "json")) == 2
+    script = (
+        "import tuner; print(len(tuner.open('twice@1').trials), len(tuner.open('twice').trials))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=trained_once.folder,
+        env=dict(trained_once.environment),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["2", "3"]

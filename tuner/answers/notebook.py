@@ -14,6 +14,7 @@ from tuner.answers.gap import Gap, gap
 from tuner.answers.gap_words import sentences
 from tuner.answers.influence import Influence, influence
 from tuner.answers.sheets import Sheet
+from tuner.errors import DatabaseUnreachableError
 from tuner.settings import Settings
 from tuner.store import schema, studies
 from tuner.store.database import Database
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Compared:
     """Settings against each other: a frame, and the verdicts in plain words."""
 
@@ -36,11 +37,11 @@ class Compared:
         """What is seen, factor by factor."""
         return "\n".join(f"{one.factor}: {one.verdict}" for one in self.comparisons)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.verdict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Gapped:
     """The gap between validation and test accuracy, with what is to be said of it."""
 
@@ -51,7 +52,7 @@ class Gapped:
         """Size, whether choosing helps, luck, and cause."""
         return " ".join(sentences(self.found))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.verdict
 
 
@@ -68,7 +69,11 @@ class OpenStudy:
         try:
             schema.ensure(self._database)
             with self._database.transaction() as connection:
-                self._name = studies.find(connection, name).title
+                self._name = studies.find(connection, name).full_name
+        except sa.exc.OperationalError as error:
+            self._leave()
+            said = str(error.orig).strip().splitlines()[0]
+            raise DatabaseUnreachableError(f"The database cannot be reached: {said}") from None
         except BaseException:
             self._leave()
             raise

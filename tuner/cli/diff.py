@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from tuner.answers.diff import Diff
 
 
-@click.command(epilog="\b\nExample:\n  tuner diff lr_sched lr_sched@2\n  tuner diff ann cnn --json")
+@click.command(
+    epilog="\b\nExample:\n  tuner diff lr_sched@1 lr_sched@2\n  tuner diff ann cnn --json"
+)
 @click.argument("study")
 @click.argument("other")
 @click.option("--metric", metavar="NAME", help="Figure to compare by; test_acc where there is one.")

@@ -84,7 +84,7 @@ def export(
 
     asked = [name for name, on in _sheets(epochs, predictions, comparisons) if on]
     _check(asked, output, best=best, wide=wide, metric=metric)
-    form = form or formats.format_of(output) or "csv"
+    form = form or _format_of(output)
     if output == "-" and form in formats.BINARY and sys.stdout.isatty():
         raise UserError(f"{form} is not for a terminal; name a file with -o.")
     with options.open_database(settings) as database, database.transaction() as connection:
@@ -98,6 +98,18 @@ def export(
     write_whole(Path(output), content)
     rows = f"{len(sheet.rows)} rows" if isinstance(sheet.rows, list) else "written"
     click.echo(f"{rows}: {output}", err=True)
+
+
+def _format_of(output: str) -> str:
+    """Return the format that a file's name asks for; without an ending that is CSV."""
+    from tuner.answers import formats
+
+    ending = Path(output).suffix
+    form = formats.format_of(output) if ending else "csv"
+    if form is None:
+        known = ", ".join(f".{name}" for names in formats.ENDINGS.values() for name in names)
+        raise UserError(f"-o {output}: no format ends in {ending}; take {known}, or --format.")
+    return form
 
 
 def _sheets(epochs: bool, predictions: bool, comparisons: bool) -> list[tuple[str, bool]]:

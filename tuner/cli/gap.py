@@ -111,7 +111,7 @@ def _table(found: "Gap", study: "Study", best: int) -> "RichTable":
 
     shown = found.settings[:best]
     of = f"{len(shown)} of {len(found.settings)}" if len(shown) < len(found.settings) else "all"
-    table = plain_table(f"{study.title}: {of} configurations, best first")
+    table = plain_table(f"{study.title}: {of} configurations, by validation accuracy")
     for name in (*study.spec.varied, "val acc", "test acc", "gap", "95 % interval", "n"):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for row in _rows(found, best):

@@ -108,11 +108,12 @@ def launch(
             from tuner.fleet.local import LocalFleet
 
             devices = crew_devices(device, workers, threads or launched.study.spec.limits.threads)
-            crew = Crew(launched.study.title, devices, threads, folders)
+            # The bare name would be the newest version's, whichever is launched.
+            crew = Crew(launched.study.full_name, devices, threads, folders)
             code = _train(database, launched.study, LocalFleet(settings, crew))
             if code is not None:
                 return code
-        return _conclude(database, settings, launched.study.title, told=bool(found))
+        return _conclude(database, settings, launched.study, told=bool(found))
 
 
 def _objective_folders(study: str | None, given: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -216,7 +217,7 @@ def _unfinished(database: "Database", study: "Study", failures: list[str]) -> in
     from tuner.store import studies
 
     with database.transaction() as connection:
-        now = studies.find(connection, study.title)
+        now = studies.find(connection, study.full_name)
     if now.state == "complete":
         return None
     for failure in failures:
@@ -240,14 +241,14 @@ def _unfinished(database: "Database", study: "Study", failures: list[str]) -> in
     return EXIT_FAILURES
 
 
-def _conclude(database: "Database", settings: Settings, title: str, *, told: bool) -> int:
+def _conclude(database: "Database", settings: Settings, launched: "Study", *, told: bool) -> int:
     from tuner.answers.export import as_csv, write_whole
     from tuner.answers.rows import trial_columns, trial_rows
     from tuner.cli.tables import show_tables
     from tuner.store import studies
 
     with database.transaction() as connection:
-        study = studies.find(connection, title)
+        study = studies.find(connection, launched.full_name)
         rows = trial_rows(connection, study)
     show_tables(study, rows, best=10, told=told)
     _tell_verdicts(database, study)
@@ -258,8 +259,8 @@ def _conclude(database: "Database", settings: Settings, title: str, *, told: boo
     failed = sum(row["state"] == "FAILED" for row in rows)
     if failed:
         click.echo(
-            f"{failed} trials failed for good; `tuner logs {title}` shows why, "
-            f"`tuner retry {title}` opens them again.",
+            f"{failed} trials failed for good; `tuner logs {study.title}` shows why, "
+            f"`tuner retry {study.title}` opens them again.",
             err=True,
         )
     return EXIT_FAILURES if failed else EXIT_DONE
