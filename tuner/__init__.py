@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tuner.answers.notebook import OpenStudy
+    from tuner.notebook import OpenStudy
 
 try:
     __version__ = version("tuner")
@@ -24,7 +24,7 @@ def open(study: str, *, database: str | None = None) -> "OpenStudy":  # noqa: A0
     """
     import os
 
-    from tuner.answers.notebook import OpenStudy
+    from tuner.notebook import OpenStudy
     from tuner.settings import from_environment
 
     return OpenStudy(from_environment(os.environ).with_database(database), study)

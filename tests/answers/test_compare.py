@@ -9,7 +9,7 @@ import pytest
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
-from tuner.answers.compare import Asked, Comparison, compare
+from tuner.answers.verdicts.compare import Asked, Comparison, compare
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.spec.space import Choice
@@ -72,7 +72,7 @@ def test_a_real_difference_is_told_and_equals_are_tied(database: Database) -> No
 def test_means_are_those_of_the_stored_figures(database: Database) -> None:
     """What is computed from predictions is what the trials' rows say."""
     bench = by_accuracy(database, schedules(3), one_is_worse)
-    from tuner.answers.rows import trial_rows
+    from tuner.answers.tables.rows import trial_rows
 
     with bench.database.transaction() as connection:
         rows = trial_rows(connection, bench.study)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.answers.export import as_csv, as_json, write_whole
+from tuner.answers.sheets.export import as_csv, as_json, write_whole
 from tuner.errors import MachineError
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from openpyxl import load_workbook
 
-from tuner.answers.columns import page
-from tuner.answers.formats import BINARY, ENDINGS, FORMATS, format_of, write
-from tuner.answers.sheets import Sheet
+from tuner.answers.sheets.columns import page
+from tuner.answers.sheets.contents import Sheet
+from tuner.answers.sheets.formats import BINARY, ENDINGS, FORMATS, format_of, write
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SHEET = Sheet(

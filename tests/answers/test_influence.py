@@ -7,8 +7,8 @@ import pytest
 
 from tests.answers.fabricate import Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
-from tuner.answers.influence import Influence, influence
 from tuner.answers.statistics.decomposition import decompose
+from tuner.answers.verdicts.influence import Influence, influence
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.spec.space import Choice, Range

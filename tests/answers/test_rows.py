@@ -16,9 +16,9 @@ from tests.store.specs import (
     make_result,
     make_spec,
 )
-from tuner.answers.factors import VIEWS, factors
-from tuner.answers.further import COLUMNS
-from tuner.answers.rows import (
+from tuner.answers.tables.factors import VIEWS, factors
+from tuner.answers.tables.further import COLUMNS
+from tuner.answers.tables.rows import (
     EPOCH_COLUMNS,
     TrialRow,
     epoch_rows,

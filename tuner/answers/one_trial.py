@@ -7,9 +7,13 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from tuner.answers.measures import right
-from tuner.answers.predictions import kept_splits, predicted
-from tuner.answers.rows import (
+from tuner.answers.evidence.measures import right
+from tuner.answers.statistics.proportions import newcombe, wilson
+from tuner.answers.statistics.ranking import delong
+from tuner.answers.statistics.reliability import reliability
+from tuner.answers.statistics.spread import Interval
+from tuner.answers.tables.predictions import kept_splits, predicted
+from tuner.answers.tables.rows import (
     EPOCH_COLUMNS,
     TrialRow,
     epoch_rows,
@@ -17,10 +21,6 @@ from tuner.answers.rows import (
     trial_columns,
     trial_rows,
 )
-from tuner.answers.statistics.proportions import newcombe, wilson
-from tuner.answers.statistics.ranking import delong
-from tuner.answers.statistics.reliability import reliability
-from tuner.answers.statistics.spread import Interval
 from tuner.errors import UnknownStudyError
 from tuner.records import SplitName
 from tuner.store import histories

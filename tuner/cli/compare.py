@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from tuner.answers.compare import Comparison, Row
-    from tuner.answers.pair import Described, Pair
+    from tuner.answers.verdicts.compare import Comparison, Row
+    from tuner.answers.verdicts.pair import Described, Pair
     from tuner.records import Moment, SplitName
     from tuner.store.studies import Study
 
@@ -80,8 +80,8 @@ def compare(
     and for having picked the best; docs/statistics.md says how, and how often
     they are wrong.
     """
-    from tuner.answers.compare import Asked
-    from tuner.answers.compare import compare as compare_settings
+    from tuner.answers.verdicts.compare import Asked
+    from tuner.answers.verdicts.compare import compare as compare_settings
     from tuner.store import studies
 
     if trials is not None and (by or metric or reference or resolve):
@@ -159,7 +159,7 @@ def _show(compared: "Sequence[Comparison]") -> None:
 
 
 def _table(one: "Comparison") -> "RichTable":
-    from tuner.answers import wording
+    from tuner.answers.verdicts import wording
     from tuner.cli.console import plain_table
 
     against = "best" if not one.named else wording.level_name(one.reference)
@@ -174,7 +174,7 @@ def _table(one: "Comparison") -> "RichTable":
 
 
 def _cells(one: "Comparison", row: "Row") -> list[str]:
-    from tuner.answers import wording
+    from tuner.answers.verdicts import wording
 
     standing, measure, against = row.standing, one.measure, row.against
     done = f"{standing.complete}/{standing.trials}"
@@ -202,8 +202,8 @@ def _chance(chance: float) -> str:
 def _read_pair(
     connection: Any, study: "Study", trials: tuple[int, int], split: str | None
 ) -> "Pair":
-    from tuner.answers.pair import pair
-    from tuner.answers.predictions import kept_splits
+    from tuner.answers.tables.predictions import kept_splits
+    from tuner.answers.verdicts.pair import pair
 
     if split is None:
         split = "val" if kept_splits(connection, study, trials[0]) == ("val",) else "test"

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from rich.table import Table as RichTable
 
-    from tuner.answers.confusion import Confusion
-    from tuner.answers.predictions import Predicted
+    from tuner.answers.tables.confusion import Confusion
+    from tuner.answers.tables.predictions import Predicted
     from tuner.records import Moment, SplitName
     from tuner.store.studies import Study
 
@@ -51,7 +51,7 @@ def confusion(
     share of a class's images that is found, precision the share of the images
     taken for a class that are of it.
     """
-    from tuner.answers.confusion import confusion as count
+    from tuner.answers.tables.confusion import confusion as count
     from tuner.store import studies
 
     with options.open_database(settings) as database, database.transaction() as connection:
@@ -71,7 +71,7 @@ def _read(
     split: str | None,
     at: str | None,
 ) -> "Predicted":
-    from tuner.answers.predictions import best_trial, kept_splits, predicted
+    from tuner.answers.tables.predictions import best_trial, kept_splits, predicted
 
     number = best_trial(connection, study) if trial is None else trial
     if split is None:

@@ -13,7 +13,7 @@ from tuner.settings import Settings
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from tuner.answers.sheets import Sheet
+    from tuner.answers.sheets.contents import Sheet
     from tuner.store.studies import Study
 
 FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
@@ -78,8 +78,8 @@ def export(
     are unknown. CSV, JSON and Parquet keep every digit, Excel 15; Markdown and
     LaTeX, for people, show six. The file appears whole or not at all.
     """
-    from tuner.answers import formats
-    from tuner.answers.export import write_whole
+    from tuner.answers.sheets import formats
+    from tuner.answers.sheets.export import write_whole
     from tuner.store import studies
 
     asked = [name for name, on in _sheets(epochs, predictions, comparisons) if on]
@@ -102,7 +102,7 @@ def export(
 
 def _format_of(output: str) -> str:
     """Return the format that a file's name asks for; without an ending that is CSV."""
-    from tuner.answers import formats
+    from tuner.answers.sheets import formats
 
     ending = Path(output).suffix
     form = formats.format_of(output) if ending else "csv"
@@ -140,14 +140,14 @@ def _sheet(
     wide: bool,
     metric: str | None,
 ) -> "Sheet":
-    from tuner.answers import sheets
+    from tuner.answers.sheets import contents
 
     if asked == "epochs":
-        return sheets.epochs(connection, study, best=best)
+        return contents.epochs(connection, study, best=best)
     if asked == "predictions":
-        return sheets.predictions(connection, study, best=best)
+        return contents.predictions(connection, study, best=best)
     if asked == "comparisons":
-        from tuner.answers.compare import compare
+        from tuner.answers.verdicts.compare import compare
 
-        return sheets.comparisons(compare(connection, study, metric=metric))
-    return sheets.trials(connection, study, best=best, wide=wide)
+        return contents.comparisons(compare(connection, study, metric=metric))
+    return contents.trials(connection, study, best=best, wide=wide)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table as RichTable
 
-    from tuner.answers.gap import Gap
+    from tuner.answers.verdicts.gap import Gap
     from tuner.store.studies import Study
 
 
@@ -38,8 +38,8 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
     test result here at all, how much of the winner's figure is luck, and
     whether the images themselves tell training from test.
     """
-    from tuner.answers.gap import gap as measure_gap
-    from tuner.answers.gap_words import sentences
+    from tuner.answers.verdicts.gap import gap as measure_gap
+    from tuner.answers.verdicts.gap_words import sentences
     from tuner.store import studies
 
     with options.open_database(settings) as database, database.transaction() as connection:
@@ -59,7 +59,7 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
 
 def described(found: "Gap", study: "Study") -> dict[str, Any]:
     """Return a study's gap for programs; fractions stay fractions."""
-    from tuner.answers.gap_words import sentences
+    from tuner.answers.verdicts.gap_words import sentences
 
     luck = found.optimism
     return {
@@ -120,7 +120,7 @@ def _table(found: "Gap", study: "Study", best: int) -> "RichTable":
 
 
 def _rows(found: "Gap", best: int) -> "Iterator[list[str]]":
-    from tuner.answers.wording import level_name, signed
+    from tuner.answers.verdicts.wording import level_name, signed
 
     for one in found.settings[:best]:
         ends = f"{signed(one.gap.low * 100, 1)} to {signed(one.gap.high * 100, 1)}"

@@ -11,7 +11,7 @@ from tuner.settings import Settings
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from tuner.answers.influence import Influence, Part
+    from tuner.answers.verdicts.influence import Influence, Part
 
 BAR = 24
 
@@ -38,7 +38,7 @@ def influence(settings: Settings, study: str, metrics: tuple[str, ...], *, as_js
     PED-ANOVA: by which parameters the best tenth stands out. That one parameter
     matters more than another is said only where it is seen beyond chance.
     """
-    from tuner.answers.influence import influence as measure
+    from tuner.answers.verdicts.influence import influence as measure
     from tuner.store import studies
 
     with options.open_database(settings) as database, database.transaction() as connection:
@@ -109,8 +109,8 @@ def _cells(part: "Part") -> list[str]:
 
 
 def _about(one: "Influence") -> str:
-    from tuner.answers import wording
-    from tuner.answers.measures import MEASURES
+    from tuner.answers.evidence.measures import MEASURES
+    from tuner.answers.verdicts import wording
 
     lost = ""
     if one.left_out:

@@ -242,8 +242,8 @@ def _unfinished(database: "Database", study: "Study", failures: list[str]) -> in
 
 
 def _conclude(database: "Database", settings: Settings, launched: "Study", *, told: bool) -> int:
-    from tuner.answers.export import as_csv, write_whole
-    from tuner.answers.rows import trial_columns, trial_rows
+    from tuner.answers.sheets.export import as_csv, write_whole
+    from tuner.answers.tables.rows import trial_columns, trial_rows
     from tuner.cli.tables import show_tables
     from tuner.store import studies
 
@@ -268,7 +268,7 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
 
 def _tell_verdicts(database: "Database", study: "Study") -> None:
     """Say, factor by factor, whether a difference is seen and what more seeds would buy."""
-    from tuner.answers.compare import compare
+    from tuner.answers.verdicts.compare import compare
 
     try:
         with database.transaction() as connection:

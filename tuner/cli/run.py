@@ -142,7 +142,7 @@ def _figures(figures: "Figures") -> dict[str, Any]:
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Return values as JSON has them: a figure that is not defined is null."""
-    from tuner.answers.export import json_cell
+    from tuner.answers.sheets.export import json_cell
 
     return {name: json_cell(value) for name, value in values.items()}
 

@@ -46,7 +46,7 @@ def show(settings: Settings, study: str, trial: int, *, as_json: bool) -> None:
 
 def described(read: "OneTrial", study: "Study") -> dict[str, Any]:
     """Return a trial for programs."""
-    from tuner.answers.export import json_cell
+    from tuner.answers.sheets.export import json_cell
 
     cells = {**read.row.cells, **read.row.further}
     return {
@@ -133,7 +133,7 @@ def _ordinal(number: int) -> str:
 
 
 def _chosen(read: "OneTrial", study: "Study") -> str:
-    from tuner.answers.wording import level_name
+    from tuner.answers.verdicts.wording import level_name
 
     varied = [f"{name}={level_name(read.row[name])}" for name in study.spec.varied]
     fixed = [f"{name}={level_name(read.row[name])}" for name in study.spec.fixed_names]

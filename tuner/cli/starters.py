@@ -43,7 +43,7 @@ def study_file(name: str, objective: str, declared: "Declarations") -> dict[Path
 
 def write_new(files: Mapping[Path, str]) -> None:
     """Write all files whole, or none: what exists is never overwritten, but named."""
-    from tuner.answers.export import write_whole
+    from tuner.answers.sheets.export import write_whole
 
     existing = [str(path) for path in files if path.exists() or path.is_symlink()]
     if existing:

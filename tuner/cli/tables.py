@@ -12,10 +12,10 @@ from tuner.settings import Settings
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from tuner.answers.factors import Factor
-    from tuner.answers.intervals import Mean
-    from tuner.answers.reuse import Reuse
-    from tuner.answers.rows import TrialRow
+    from tuner.answers.tables.factors import Factor
+    from tuner.answers.tables.intervals import Mean
+    from tuner.answers.tables.reuse import Reuse
+    from tuner.answers.tables.rows import TrialRow
     from tuner.store.studies import Study
 
 SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
@@ -51,7 +51,7 @@ def table(settings: Settings, study: str, best: int, show: str, *, as_json: bool
     under one seed is the mean over the other factors' settings. A late slope
     is in nats per epoch: below 0 the loss still falls.
     """
-    from tuner.answers.rows import trial_rows
+    from tuner.answers.tables.rows import trial_rows
     from tuner.store import studies
 
     with options.open_database(settings) as database, database.transaction() as connection:
@@ -75,9 +75,9 @@ def show_tables(
 
     `told` says that a missing test set was told already.
     """
-    from tuner.answers.factors import VIEWS, factors
-    from tuner.answers.reuse import reuse
-    from tuner.answers.rows import ranked
+    from tuner.answers.tables.factors import VIEWS, factors
+    from tuner.answers.tables.reuse import reuse
+    from tuner.answers.tables.rows import ranked
     from tuner.cli.console import open_console
 
     console = open_console()
@@ -181,10 +181,10 @@ def _figure(name: str, value: float | None) -> str:
 def _described(study: "Study", rows: "Sequence[TrialRow]", best: int, show: str) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from tuner.answers.export import json_cell
-    from tuner.answers.factors import VIEWS, factors
-    from tuner.answers.reuse import reuse
-    from tuner.answers.rows import ranked
+    from tuner.answers.sheets.export import json_cell
+    from tuner.answers.tables.factors import VIEWS, factors
+    from tuner.answers.tables.reuse import reuse
+    from tuner.answers.tables.rows import ranked
 
     leaders = ranked(rows, study.spec)[:best]
     return {

@@ -9,11 +9,11 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from tuner.answers.designs import Design
-from tuner.answers.measures import Measure
-from tuner.answers.rows import TrialRow
+from tuner.answers.evidence.designs import Design
+from tuner.answers.evidence.measures import Measure
 from tuner.answers.statistics.crossed import Panel
 from tuner.answers.statistics.groups import Group, Groups
+from tuner.answers.tables.rows import TrialRow
 from tuner.records import Moment, SplitName
 from tuner.store.studies import Study
 from tuner.store.tables import label, outcome, prediction, trial

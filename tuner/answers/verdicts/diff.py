@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from tuner.answers import wording
-from tuner.answers.compare import default_metric, measure_named
-from tuner.answers.designs import Design, Level
-from tuner.answers.measures import Measure
-from tuner.answers.rows import FIGURES, TrialRow, ranked, trial_rows
-from tuner.answers.samples import Source, column_of, has_figure, sample
+from tuner.answers.evidence.designs import Design, Level
+from tuner.answers.evidence.measures import Measure
+from tuner.answers.evidence.samples import Source, column_of, has_figure, sample
 from tuner.answers.statistics.crossed import Panel
 from tuner.answers.statistics.spread import Interval
+from tuner.answers.tables.rows import FIGURES, TrialRow, ranked, trial_rows
+from tuner.answers.verdicts import wording
+from tuner.answers.verdicts.compare import default_metric, measure_named
 from tuner.errors import UserError
 from tuner.spec import identity
 from tuner.spec.identity import Change

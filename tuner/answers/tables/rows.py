@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tuner.answers.further import further_cells
+from tuner.answers.tables.further import further_cells
 from tuner.records import METRICS
 from tuner.spec.study import Spec
 from tuner.store.studies import Study

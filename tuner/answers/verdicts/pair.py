@@ -6,13 +6,13 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from tuner.answers.measures import nll, right
-from tuner.answers.predictions import Predicted, predicted
+from tuner.answers.evidence.measures import nll, right
 from tuner.answers.statistics.bootstrap import mean_difference
 from tuner.answers.statistics.proportions import Discordance, mcnemar, wilson
 from tuner.answers.statistics.ranking import delong, delong_difference
 from tuner.answers.statistics.reliability import reliability
 from tuner.answers.statistics.spread import Interval
+from tuner.answers.tables.predictions import Predicted, predicted
 from tuner.errors import UserError
 from tuner.records import Moment, SplitName
 from tuner.store.studies import Study

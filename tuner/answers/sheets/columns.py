@@ -1,10 +1,10 @@
-"""What each exported column means: `python -m tuner.answers.columns` writes docs/columns.md."""
+"""What each exported column means: running this module writes docs/columns.md."""
 
 from collections.abc import Mapping, Sequence
 
-from tuner.answers import further
-from tuner.answers.rows import EPOCH_COLUMNS, FIGURES, LEADING, TRAILING
-from tuner.answers.sheets import COMPARISON_COLUMNS, PREDICTION_COLUMNS
+from tuner.answers.sheets.contents import COMPARISON_COLUMNS, PREDICTION_COLUMNS
+from tuner.answers.tables import further
+from tuner.answers.tables.rows import EPOCH_COLUMNS, FIGURES, LEADING, TRAILING
 
 ACCURACY = "fraction"
 LOSS = "nats"

@@ -8,17 +8,17 @@ from typing import NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
-from tuner.answers.causes import Cause, Probed, cause, probes
-from tuner.answers.designs import Design, Level
-from tuner.answers.intervals import mean_over_seeds
-from tuner.answers.measures import MEASURES, Measure
-from tuner.answers.rows import TrialRow, ranked, trial_rows
-from tuner.answers.samples import Source, sample
+from tuner.answers.evidence.designs import Design, Level
+from tuner.answers.evidence.measures import MEASURES, Measure
+from tuner.answers.evidence.samples import Source, sample
 from tuner.answers.statistics.association import rank_correlation
 from tuner.answers.statistics.crossed import Panel
 from tuner.answers.statistics.optimism import Optimism, Tried, optimism
 from tuner.answers.statistics.proportions import newcombe
 from tuner.answers.statistics.spread import Interval, around
+from tuner.answers.tables.intervals import mean_over_seeds
+from tuner.answers.tables.rows import TrialRow, ranked, trial_rows
+from tuner.answers.verdicts.causes import Cause, Probed, cause, probes
 from tuner.errors import UserError
 from tuner.store import checks
 from tuner.store.studies import Study

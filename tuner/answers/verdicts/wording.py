@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from tuner.answers.measures import Measure
+from tuner.answers.evidence.measures import Measure
 from tuner.answers.statistics.spread import Interval
 from tuner.records import Value
 

@@ -1,10 +1,10 @@
 """A study's gap in plain words."""
 
-from tuner.answers import wording
-from tuner.answers.causes import WORDS
-from tuner.answers.gap import Gap
-from tuner.answers.measures import MEASURES
+from tuner.answers.evidence.measures import MEASURES
 from tuner.answers.statistics.spread import Interval
+from tuner.answers.verdicts import wording
+from tuner.answers.verdicts.causes import WORDS
+from tuner.answers.verdicts.gap import Gap
 
 
 def sentences(found: Gap) -> tuple[str, ...]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from tuner.answers import sheets
-from tuner.answers.compare import Asked, Comparison, compare
-from tuner.answers.gap import Gap, gap
-from tuner.answers.gap_words import sentences
-from tuner.answers.influence import Influence, influence
-from tuner.answers.sheets import Sheet
+from tuner.answers.sheets import contents
+from tuner.answers.sheets.contents import Sheet
+from tuner.answers.verdicts.compare import Asked, Comparison, compare
+from tuner.answers.verdicts.gap import Gap, gap
+from tuner.answers.verdicts.gap_words import sentences
+from tuner.answers.verdicts.influence import Influence, influence
 from tuner.errors import DatabaseUnreachableError
 from tuner.settings import Settings
 from tuner.store import schema, studies
@@ -94,17 +94,17 @@ class OpenStudy:
     @property
     def trials(self) -> "DataFrame":
         """One row a trial, with all columns of `tuner export --wide`."""
-        return self._frame(lambda at, study: sheets.trials(at, study, wide=True))
+        return self._frame(lambda at, study: contents.trials(at, study, wide=True))
 
     @property
     def epochs(self) -> "DataFrame":
         """One row an epoch."""
-        return self._frame(sheets.epochs)
+        return self._frame(contents.epochs)
 
     @property
     def predictions(self) -> "DataFrame":
         """One row an image that a complete trial predicted; all trials, so this may be long."""
-        return self._frame(sheets.predictions)
+        return self._frame(contents.predictions)
 
     def compare(
         self,
@@ -120,7 +120,7 @@ class OpenStudy:
         with self._database.transaction() as connection:
             study = self._study(connection)
             found = compare(connection, study, by=names, metric=metric, asked=asked)
-        return Compared(_as_frame(sheets.comparisons(found)), tuple(found))
+        return Compared(_as_frame(contents.comparisons(found)), tuple(found))
 
     def gap(self) -> Gapped:
         """Measure the gap between validation and test accuracy."""

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from tuner.answers import further
-from tuner.answers.compare import Comparison, Row
-from tuner.answers.predictions import kept_predictions, predicted
-from tuner.answers.rows import EPOCH_COLUMNS, epoch_rows, ranked, trial_columns, trial_rows
+from tuner.answers.tables import further
+from tuner.answers.tables.predictions import kept_predictions, predicted
+from tuner.answers.tables.rows import EPOCH_COLUMNS, epoch_rows, ranked, trial_columns, trial_rows
+from tuner.answers.verdicts.compare import Comparison, Row
 from tuner.errors import UserError
 from tuner.store.studies import Study
 

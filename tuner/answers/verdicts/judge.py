@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from tuner.answers import wording
-from tuner.answers.designs import Design, Standing
-from tuner.answers.measures import Measure
-from tuner.answers.samples import Sample
+from tuner.answers.evidence.designs import Design, Standing
+from tuner.answers.evidence.measures import Measure
+from tuner.answers.evidence.samples import Sample
 from tuner.answers.statistics.levels import Verdict
 from tuner.answers.statistics.planning import Plan
+from tuner.answers.verdicts import wording
 from tuner.spec.study import Spec
 
 

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from tuner.answers import wording
-from tuner.answers.designs import Design, Level, Standing, comparable, design
-from tuner.answers.measures import MEASURES, Measure
-from tuner.answers.rows import FIGURES, TrialRow, trial_rows
-from tuner.answers.samples import Sample, has_figure, sample
+from tuner.answers.evidence.designs import Design, Level, Standing, comparable, design
+from tuner.answers.evidence.measures import MEASURES, Measure
+from tuner.answers.evidence.samples import Sample, has_figure, sample
 from tuner.answers.statistics.crossed import Panel
 from tuner.answers.statistics.levels import Against, Verdict, against, against_best
 from tuner.answers.statistics.planning import Plan, Seen, plan
 from tuner.answers.statistics.spread import Interval
-from tuner.answers.verdicts import Finding, sentences, summary
+from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
+from tuner.answers.verdicts import wording
+from tuner.answers.verdicts.judge import Finding, sentences, summary
 from tuner.errors import UserError
 from tuner.spec.study import Spec
 from tuner.store.studies import Study

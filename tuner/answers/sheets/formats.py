@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from tuner.answers.export import as_csv, as_json, json_cell
-from tuner.answers.sheets import Sheet
+from tuner.answers.sheets.contents import Sheet
+from tuner.answers.sheets.export import as_csv, as_json, json_cell
 from tuner.errors import UserError
 
 EXCEL_ROWS = 1_048_575

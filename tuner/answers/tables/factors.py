@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.answers.further import COSTS, SLOPES
-from tuner.answers.intervals import Mean, mean_over_seeds
-from tuner.answers.rows import TrialRow
+from tuner.answers.tables.further import COSTS, SLOPES
+from tuner.answers.tables.intervals import Mean, mean_over_seeds
+from tuner.answers.tables.rows import TrialRow
 from tuner.records import Value
 from tuner.spec.study import Spec
 

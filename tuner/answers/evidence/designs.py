@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import median
 
-from tuner.answers.rows import TrialRow
+from tuner.answers.tables.rows import TrialRow
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.spec.study import Spec

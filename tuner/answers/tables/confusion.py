@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.answers.predictions import Predicted
+from tuner.answers.tables.predictions import Predicted
 
 
 @dataclass(frozen=True)

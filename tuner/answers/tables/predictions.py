@@ -8,7 +8,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from tuner.answers.rows import ranked, trial_rows
+from tuner.answers.tables.rows import ranked, trial_rows
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Moment, SplitName
 from tuner.store.studies import Study

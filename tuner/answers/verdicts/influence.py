@@ -9,14 +9,14 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from tuner.answers import wording
-from tuner.answers.designs import Level
-from tuner.answers.importance import importance
-from tuner.answers.measures import MEASURES, Measure
-from tuner.answers.rows import FIGURES, TrialRow, trial_rows
-from tuner.answers.samples import Source, column_of, has_figure
+from tuner.answers.evidence.designs import Level
+from tuner.answers.evidence.measures import MEASURES, Measure
+from tuner.answers.evidence.samples import Source, column_of, has_figure
 from tuner.answers.statistics.decomposition import DRAWS, decompose
 from tuner.answers.statistics.spread import Interval
+from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
+from tuner.answers.verdicts import wording
+from tuner.answers.verdicts.importance import importance
 from tuner.errors import UserError
 from tuner.store.studies import Study
 

@@ -1,0 +1,1 @@
+"""What is exported, in which formats, and what each column means."""

@@ -1,0 +1,1 @@
+"""Pictures of a study: drawn by Matplotlib, titled with what is seen."""

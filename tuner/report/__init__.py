@@ -1,0 +1,1 @@
+"""A study as one document: question, answer, evidence, and how it came about."""
