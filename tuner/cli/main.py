@@ -29,6 +29,7 @@ COMMANDS = {
     "diff": "diff:diff",
     "confusion": "confusion:confusion",
     "export": "export:export",
+    "plot": "plot:plot",
     "logs": "logs:logs",
     "events": "logs:events",
     "stop": "control:stop",

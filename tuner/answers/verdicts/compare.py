@@ -14,7 +14,7 @@ from tuner.answers.statistics.planning import Plan, Seen, plan
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
 from tuner.answers.verdicts import wording
-from tuner.answers.verdicts.judge import Finding, sentences, summary
+from tuner.answers.verdicts.judge import Finding, headline, sentences, summary
 from tuner.errors import UserError
 from tuner.spec.study import Spec
 from tuner.store.studies import Study
@@ -57,8 +57,10 @@ class Comparison:
     left_out: int
     plan: Plan | None
     sentences: tuple[str, ...]
+    headline: str | None
+    """What is seen, in one line; None where nothing can be judged."""
     summary: str | None
-    """All of it in one line; None where nothing can be judged."""
+    """The same, with what more seeds would buy."""
 
     @property
     def verdict(self) -> str:
@@ -156,6 +158,7 @@ def judge(
         left_out=made.left_out,
         plan=planned,
         sentences=sentences(finding),
+        headline=headline(finding),
         summary=summary(finding),
     )
 

@@ -13,7 +13,7 @@ def sentences(found: Gap) -> tuple[str, ...]:
         one
         for one in (
             _size(found),
-            _choosing(found),
+            choosing(found),
             _luck(found),
             _why(found),
             _left_out(found),
@@ -40,7 +40,8 @@ def _size(found: Gap) -> str:
     return f"Validation and test are not distinguishable: {accuracies}, {size} ({about})."
 
 
-def _choosing(found: Gap) -> str:
+def choosing(found: Gap) -> str:
+    """Say whether choosing on validation helps on test."""
     together = found.correlation
     if together is None:
         few = len(found.settings)

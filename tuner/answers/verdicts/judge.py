@@ -54,11 +54,8 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     return tuple(said)
 
 
-def summary(finding: Finding) -> str | None:
-    """Say in one line what is seen of a factor, and what more seeds would buy.
-
-    None where nothing can be judged: of one seed, or of one level.
-    """
+def headline(finding: Finding) -> str | None:
+    """Say in one line what is seen of a factor; None of one seed, or of one level."""
     verdict, names = finding.verdict, finding.names
     if verdict is None or finding.n < 2 or len(names) < 2:
         return None
@@ -71,8 +68,13 @@ def summary(finding: Finding) -> str | None:
         said = f"{tied[0]} is best in {metric}; {wording.listed(apart)} differ from it"
     else:
         said = f"{wording.listed(tied)} are tied for the best {metric}; {wording.listed(apart)} not"
-    promised = "".join(f" {one}" for one in _promised(finding))
-    return f"{finding.made.factor}: {said}.{promised}"
+    return f"{finding.made.factor}: {said}."
+
+
+def summary(finding: Finding) -> str | None:
+    """Say in one line what is seen of a factor, and what more seeds would buy."""
+    said = headline(finding)
+    return None if said is None else " ".join([said, *_promised(finding)])
 
 
 def _silence(finding: Finding) -> str:
