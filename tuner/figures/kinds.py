@@ -12,7 +12,6 @@ from tuner.figures.search import draw_history, draw_parallel
 from tuner.figures.settings import draw_effects, draw_influence
 from tuner.figures.subject import Subject
 
-
 KINDS: Mapping[str, Callable[[Subject], Picture]] = {
     "curves": draw_curves,
     "schedules": draw_schedules,
