@@ -1,6 +1,7 @@
 """The console that tables are printed on, and how they look."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.padding import Padding
@@ -32,3 +33,14 @@ def print_sentences(console: Console, sentences: Iterable[str]) -> None:
     """Print sentences below a table, moved in a little."""
     for sentence in sentences:
         console.print(Padding(Text(sentence), (0, 0, 0, 2), expand=False))
+
+
+@contextmanager
+def waiting() -> Iterator[Callable[[str], None]]:
+    """Give a way to say what is being done; shown in place where somebody looks, else not."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("") as status:
+        yield lambda text: status.update(Text(text))

@@ -30,6 +30,7 @@ COMMANDS = {
     "confusion": "confusion:confusion",
     "export": "export:export",
     "plot": "plot:plot",
+    "report": "report:report",
     "logs": "logs:logs",
     "events": "logs:events",
     "stop": "control:stop",

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from tuner.answers.tables.curves import Curve, Rates, curves, in_order, rates
+from tuner.answers.evidence.designs import in_order
+from tuner.answers.tables.curves import Curve, Rates, curves, rates
 from tuner.answers.verdicts import wording
 from tuner.errors import UserError
 from tuner.figures import canvas
@@ -29,7 +30,7 @@ def draw_curves(subject: Subject) -> Picture:
     by = reading.factor(subject.by)
     if by is not None and len({row[by] for row in reading.rows}) > LEVELS_MOST:
         raise UserError(f"{by} has too many levels for one picture; name another with --by.")
-    found = in_order(curves(reading.connection, reading.study, by), reading.rows, by)
+    found = _curves(subject, by)
     if not any(one.epochs or one.strays for one in found):
         raise UserError(f"No trial of {subject.title} has ended yet, so there are no curves.")
     with canvas.sheet(2, 2, height=4.6) as sheet:
@@ -48,6 +49,15 @@ def draw_curves(subject: Subject) -> Picture:
         for place, one in enumerate(found):
             sheet.explain(_handle(place), _curve_label(one, by))
     return Picture(sheet, _curves_title(subject, by, found), _curves_note(found))
+
+
+def _curves(subject: Subject, by: str | None) -> list[Curve]:
+    """Return the curves in the order in which every table has their levels."""
+    reading = subject.reading
+    found = {one.level: one for one in curves(reading.connection, reading.study, by)}
+    if by is None:
+        return list(found.values())
+    return [found[level] for level in in_order(reading.study.spec, by, found)]
 
 
 def _draw_curve(axis: Axes, one: Curve, name: str, place: int) -> None:
@@ -135,7 +145,8 @@ def draw_schedules(subject: Subject) -> Picture:
     found = _longest(rates(reading.connection, reading.study))
     if not found:
         raise UserError(f"No trial of {subject.title} has trained an epoch yet.")
-    places = list(dict.fromkeys(by_number[one.first][by] if by else None for one in found))
+    taken = {by_number[one.first][by] if by else None for one in found}
+    places = [None] if by is None else in_order(spec, by, taken)
     with canvas.sheet(height=3.0) as sheet:
         (axis,) = sheet.axes
         for one in found:

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
+from tuner.answers.evidence.designs import Level, in_order
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.verdicts import wording
 from tuner.answers.verdicts.gap import Gap, Setting
@@ -26,7 +27,9 @@ def draw_val_test(subject: Subject) -> Picture:
     found = reading.gap
     by = reading.factor(subject.by)
     rows = {row["trial"]: row for row in reading.rows}
-    levels = list(dict.fromkeys(rows[one.trial][by] if by else None for one in found.trials))
+    levels: list[Level] = [None]
+    if by is not None:
+        levels = in_order(reading.study.spec, by, {rows[one.trial][by] for one in found.trials})
     if len(levels) > len(canvas.MARKERS):
         by, levels = None, [None]
     with canvas.sheet(height=4.4, width=5.6) as sheet:
@@ -120,7 +123,21 @@ def draw_gap(subject: Subject) -> Picture:
     ]
     if len(shown) < len(found.settings):
         parts.append(f"The first {len(shown)} of {len(found.settings)} settings")
-    return Picture(sheet, _short(found), sentence(parts))
+    return Picture(sheet, _how_many(found), sentence(parts))
+
+
+def _how_many(found: Gap) -> str:
+    """Say in how many settings test differs from validation, beyond chance."""
+    behind = sum(one.gap.low > 0 for one in found.settings)
+    ahead = sum(one.gap.high < 0 for one in found.settings)
+    many = len(found.settings)
+    all_ = f"{'all' if behind == many else behind} of {many} settings"
+    if behind:
+        said = f"Test falls behind validation beyond chance in {all_}"
+        return f"{said}, and is ahead in {ahead}" if ahead else said
+    if ahead:
+        return f"Test is ahead of validation beyond chance in {ahead} of {many} settings"
+    return f"In none of {many} settings test and validation can be told apart"
 
 
 def _draw_one(axis: Axes, found: Interval, at: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from tuner.answers.sheets import markup
 from tuner.answers.sheets.contents import Sheet
 from tuner.answers.sheets.export import as_csv, as_json, json_cell
 from tuner.errors import UserError
@@ -57,14 +58,8 @@ def _markdown(sheet: Sheet) -> bytes:
         "---:" if all(_is_number(row[at]) for row in rows) and rows else "---"
         for at in range(len(sheet.columns))
     ]
-    lines = [[_in_markdown(name) for name in sheet.columns], marks]
-    lines += [[_in_markdown(cell) for cell in row] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines).encode()
-
-
-def _in_markdown(text: str) -> str:
-    safe = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return " ".join(safe.split())
+    lines = [markup.row(line) for line in (sheet.columns, marks, *rows)]
+    return ("\n".join(lines) + "\n").encode()
 
 
 def _latex(sheet: Sheet) -> bytes:

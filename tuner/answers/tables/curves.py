@@ -10,7 +10,6 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from tuner.answers.tables.rows import TrialRow
 from tuner.records import Value
 from tuner.store.studies import Study
 from tuner.store.tables import epoch, outcome, trial
@@ -76,17 +75,6 @@ def curves(connection: sa.Connection, study: Study, by: str | None) -> list[Curv
             )
         )
     return found
-
-
-def in_order(found: Sequence[Curve], rows: Sequence[TrialRow], by: str | None) -> list[Curve]:
-    """Return curves in the order of their levels: numbers by size, names as the study has them."""
-    levels = [one.level for one in found]
-    if all(isinstance(one, int | float) and not isinstance(one, bool) for one in levels):
-        return sorted(found, key=lambda one: float(one.level or 0))
-    if by is None:
-        return list(found)
-    place = {level: at for at, level in enumerate(dict.fromkeys(row[by] for row in rows))}
-    return sorted(found, key=lambda one: place.get(one.level, len(place)))
 
 
 def _level(by: str | None) -> sa.ColumnElement[Any]:

@@ -12,7 +12,7 @@ def sentences(found: Gap) -> tuple[str, ...]:
     return tuple(
         one
         for one in (
-            _size(found),
+            size(found),
             choosing(found),
             _luck(found),
             _why(found),
@@ -22,7 +22,8 @@ def sentences(found: Gap) -> tuple[str, ...]:
     )
 
 
-def _size(found: Gap) -> str:
+def size(found: Gap) -> str:
+    """Say how large the gap is, and how sure that is."""
     gap = found.gap.scaled(100)
     images = f"{found.val_images:,} validation and {found.test_images:,} test images"
     about = f"over {wording.count(found.seeds, 'seed')}, {images}"
@@ -31,13 +32,13 @@ def _size(found: Gap) -> str:
     elif not found.images_shared:
         about = f"over {wording.count(found.seeds, 'seed')} only, each with images of its own"
     ends = f"{wording.signed(gap.low, 1)} to {wording.signed(gap.high, 1)}"
-    size = f"{wording.signed(gap.value, 1)} points, 95 % interval {ends}"
+    amount = f"{wording.signed(gap.value, 1)} points, 95 % interval {ends}"
     accuracies = f"{found.val_acc.value:.1%} on validation and {found.test_acc.value:.1%} on test"
     if found.gap.low > 0:
-        return f"Test falls behind validation: {accuracies}, a gap of {size} ({about})."
+        return f"Test falls behind validation: {accuracies}, a gap of {amount} ({about})."
     if found.gap.high < 0:
-        return f"Test is ahead of validation: {accuracies}, a gap of {size} ({about})."
-    return f"Validation and test are not distinguishable: {accuracies}, {size} ({about})."
+        return f"Test is ahead of validation: {accuracies}, a gap of {amount} ({about})."
+    return f"Validation and test are not distinguishable: {accuracies}, {amount} ({about})."
 
 
 def choosing(found: Gap) -> str:
