@@ -108,6 +108,26 @@ def test_unknown_names_are_told_with_the_nearest(
     assert "Traceback" not in out
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("compare", "small", "--metric", "test_ac"), "Did you mean test_acc"),
+        (("compare", "small", "--by", "lrr"), "Did you mean lr?"),
+        (("compare", "small", "--by", "lr", "--reference", "0.0011"), "Did you mean 0.001"),
+        (("influence", "small", "--metric", "val_los"), "Did you mean val_loss"),
+        (("table", "small", "--show", "clases"), "Did you mean classes?"),
+        (("export", "--study", "small", "-o", "x.parqet"), "Did you mean .parquet"),
+        (("table", "smal"), "Did you mean small?"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_a_misspelt_word_is_told_with_the_nearest(
+    trained_once: Project, words: tuple[str, ...], told: str
+) -> None:
+    """Where a message lists what is known, it also says which of it may have been meant."""
+    assert told in trained_once.run(*words, code=2)
+
+
 def test_stop_and_retry_with_nothing_to_do(trained_once: Project) -> None:
     """Stopping a complete study and retrying one without failures say so, and change nothing."""
     assert "nothing to stop" in trained_once.run("stop", "small")

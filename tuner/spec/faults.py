@@ -1,11 +1,11 @@
 """The faults of a study file, collected so that all of them are told at once."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tuner.errors import Fault
+from tuner.names import suggest
 
 KeyPath = tuple[str, ...]
 
@@ -44,15 +44,6 @@ class Faults:
     def _origin(self, path: KeyPath) -> str:
         known = _longest_prefix(path, self._origins)
         return "" if known is None else f" (from --set {self._origins[known]})"
-
-
-def suggest(name: str, valid: Iterable[str]) -> str:
-    """Return a hint that leads from a wrong name to the right one."""
-    names = list(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]}?"
-    return "valid: " + ", ".join(names) if names else "nothing can be set here"
 
 
 def dotted(path: KeyPath) -> str:

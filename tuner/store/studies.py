@@ -1,6 +1,5 @@
 """Studies: created in one place, found by name and version, extended, stopped, deleted."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +10,7 @@ from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
 
 from tuner.errors import StudyConflictError, UnknownStudyError
+from tuner.names import meant
 from tuner.spec import identity
 from tuner.spec.study import Spec
 from tuner.store import optuna_storage
@@ -245,8 +245,7 @@ def _conflict(stored: Study, changes: Sequence[str]) -> str:
 
 def _unknown(connection: sa.Connection, wanted: str) -> str:
     names = [title(row.name, row.version) for row in connection.execute(sa.select(study))]
-    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else " `tuner studies` lists them."
+    hint = meant(wanted, names) or " `tuner studies` lists them."
     return f"There is no study {wanted!r} in this database.{hint}"
 
 

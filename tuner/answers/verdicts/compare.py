@@ -16,6 +16,7 @@ from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
 from tuner.answers.verdicts import wording
 from tuner.answers.verdicts.judge import Finding, sentences, summary
 from tuner.errors import UserError
+from tuner.names import meant
 from tuner.spec.study import Spec
 from tuner.store.studies import Study
 
@@ -90,7 +91,10 @@ def default_metric(rows: Sequence[TrialRow]) -> str:
 def measure_named(name: str) -> Measure:
     """Return a measure by its name."""
     if name not in MEASURES:
-        raise UserError(f"There is no metric {name!r} to compare by; take {', '.join(MEASURES)}.")
+        raise UserError(
+            f"There is no metric {name!r} to compare by; take {', '.join(MEASURES)}."
+            f"{meant(name, MEASURES)}"
+        )
     return MEASURES[name]
 
 
@@ -213,6 +217,7 @@ def _level_named(made: Design, name: str) -> int:
             return known.index(name)
     raise UserError(
         f"{made.factor} has no level {name!r} that can be compared; it has {', '.join(names)}."
+        f"{meant(name, names)}"
     )
 
 

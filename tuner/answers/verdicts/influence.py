@@ -18,6 +18,7 @@ from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
 from tuner.answers.verdicts import wording
 from tuner.answers.verdicts.importance import importance
 from tuner.errors import UserError
+from tuner.names import meant
 from tuner.store.studies import Study
 
 Array = NDArray[np.float64]
@@ -77,8 +78,11 @@ def influence(
         raise UserError(f"{study.title} varies nothing, so nothing can matter in it.")
     for name in metrics:
         if name not in MEASURES or not MEASURES[name].blocks:
-            known = ", ".join(name for name, one in MEASURES.items() if one.blocks)
-            raise UserError(f"There is no metric {name!r} to look at; take {known}.")
+            known = [name for name, one in MEASURES.items() if one.blocks]
+            raise UserError(
+                f"There is no metric {name!r} to look at; take {', '.join(known)}."
+                f"{meant(name, known)}"
+            )
     rows = trial_rows(connection, study, further=not set(metrics) <= set(FIGURES))
     complete = [row for row in rows if row.complete]
     if len(complete) < 2:
