@@ -108,10 +108,23 @@ def test_unknown_names_are_told_with_the_nearest(
     assert "Traceback" not in out
 
 
+def test_a_files_path_means_the_study_that_it_asks(trained_once: Project) -> None:
+    """Where a stored study is expected its file will do; one that is not stored is explained."""
+    path = "studies/small.toml"
+    for words in (("table", path), ("compare", path), ("gap", path), ("status", path)):
+        assert trained_once.run(*words) == trained_once.run(words[0], "small")
+    rows = trained_once.run("export", "--study", str(trained_once.folder / path))
+    assert rows.splitlines()[1:] == trained_once.run("export", "--study", "small").splitlines()[1:]
+    trained_once.write_study("untrained")
+    said = trained_once.run("table", "studies/untrained.toml", code=2)
+    assert "no study 'untrained' is stored" in said
+    assert "tuner launch --study studies/untrained.toml" in said
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("compare", "small", "--metric", "test_ac"), "Did you mean test_acc"),
+        (("compare", "small", "--metric", "test_lss"), "Did you mean test_loss"),
         (("compare", "small", "--by", "lrr"), "Did you mean lr?"),
         (("compare", "small", "--by", "lr", "--reference", "0.0011"), "Did you mean 0.001"),
         (("influence", "small", "--metric", "val_los"), "Did you mean val_loss"),

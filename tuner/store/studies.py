@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from optuna.storages import BaseStorage
 from tuner.errors import StudyConflictError, UnknownStudyError
 from tuner.names import meant
 from tuner.spec import identity
+from tuner.spec.load import named_by
 from tuner.spec.study import Spec
 from tuner.store import optuna_storage
 from tuner.store.database import Database
@@ -61,11 +63,17 @@ def title(name: str, version: int) -> str:
 
 
 def find(connection: sa.Connection, wanted: str) -> Study:
-    """Return the study `name` (its newest version) or `name@2`."""
-    found = find_or_none(connection, wanted)
-    if found is None:
-        raise UnknownStudyError(_unknown(connection, wanted))
-    return found
+    """Return the study `name` (its newest version), `name@2`, or the one that a file asks."""
+    name = named_by(Path(wanted)) if wanted.endswith(".toml") else wanted
+    found = find_or_none(connection, name)
+    if found is not None:
+        return found
+    if name != wanted:
+        raise UnknownStudyError(
+            f"{wanted} is a study file, and no study {name!r} is stored in this database yet: "
+            f"`tuner launch --study {wanted}` trains it."
+        )
+    raise UnknownStudyError(_unknown(connection, wanted))
 
 
 def find_or_none(connection: sa.Connection, wanted: str) -> Study | None:
