@@ -94,6 +94,12 @@ def listing(connection: sa.Connection) -> list[Study]:
     return [_study(row) for row in rows]
 
 
+def versions(connection: sa.Connection, name: str) -> list[Study]:
+    """Return all versions of a study, the oldest first."""
+    query = sa.select(study).where(study.c.name == name).order_by(study.c.version)
+    return [_study(row) for row in connection.execute(query)]
+
+
 def launch(
     database: Database,
     binding: Binding,

@@ -64,6 +64,8 @@ class TrialGap:
 class Gap:
     """All that is known of a study's gap."""
 
+    study: str
+    """The study's full name, by which `tuner check` takes it."""
     trials: tuple[TrialGap, ...]
     settings: tuple[Setting, ...]
     seeds: int
@@ -120,6 +122,7 @@ def gap(connection: sa.Connection, study: Study) -> Gap:
     leaders = ranked(rows, study.spec)
     settings = _settings(study, complete, prefix, sizes)
     return Gap(
+        study=study.full_name,
         trials=tuple(_of_trial(row, prefix, sizes[row["trial"]]) for row in complete),
         settings=settings,
         seeds=len(whole.units[0]),

@@ -88,7 +88,8 @@ def _why(found: Gap) -> str:
                 f"({auc.low:.2f} to {auc.high:.2f}; 0.5 is chance)"
             )
     seen = f" Seen: {'; '.join(parts)}." if parts else ""
-    return f"Cause: {found.cause}. {WORDS[found.cause]}{_shares(found)}{seen}"
+    way = f" `tuner check {found.study}` does it." if found.cause == "not examined" else ""
+    return f"Cause: {found.cause}. {WORDS[found.cause]}{way}{_shares(found)}{seen}"
 
 
 def _shares(found: Gap) -> str:
