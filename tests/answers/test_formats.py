@@ -58,6 +58,15 @@ def test_markdown_keeps_its_columns() -> None:
     assert len(lines) == 5
 
 
+def test_people_read_a_minus_and_programs_a_hyphen() -> None:
+    """− in Markdown and LaTeX, for numbers alone; plain ASCII in CSV and JSON."""
+    sheet = Sheet(("gap", "id"), [[-0.25, "img-7"]])
+    assert "| −0.25 | img-7 |" in write(sheet, "markdown").decode()
+    assert "$-$0.25 & img-7" in write(sheet, "latex").decode()
+    assert "-0.25,img-7" in write(sheet, "csv").decode()
+    assert '"gap": -0.25' in write(sheet, "json").decode()
+
+
 def test_latex_is_a_booktabs_table_with_nothing_to_run() -> None:
     """Every letter that LaTeX would act on is written out."""
     text = write(SHEET, "latex").decode()

@@ -125,10 +125,12 @@ def _tell(epoch: "Epoch", *, quiet: bool) -> "Epoch":
 
 
 def _conclude(figures: "Figures", name: str) -> None:
+    from tuner.answers.verdicts.wording import signed
+
     test = (
         "no test set"
         if figures.test_acc is None
-        else f"test acc {figures.test_acc:.3f}, gap {figures.gap:+.3f}"
+        else f"test acc {figures.test_acc:.3f}, gap {signed(figures.gap, 3)}"
     )
     click.echo(
         f"{name} epoch {figures.epoch}: val loss {figures.val_loss:.4f}, "

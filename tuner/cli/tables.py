@@ -167,15 +167,15 @@ def _mean(name: str, mean: "Mean | None") -> str:
 
 
 def _figure(name: str, value: float | None) -> str:
+    from tuner.answers.verdicts.wording import fixed, minus
+
     if value is None:
         return "–"
-    if abs(value) >= 1000:
-        return f"{value:.3g}"
     if name.endswith("slope"):
-        return f"{value:.1e}"
-    if "seconds" in name:
-        return f"{value:.3g}"
-    return f"{value:.4f}" if name.endswith("loss") else f"{value:.3f}"
+        return minus(f"{value:.1e}")
+    if abs(value) >= 1000 or "seconds" in name:
+        return minus(f"{value:.3g}")
+    return fixed(value, 4 if name.endswith("loss") else 3)
 
 
 def _described(study: "Study", rows: "Sequence[TrialRow]", best: int, show: str) -> dict[str, Any]:

@@ -63,6 +63,8 @@ def _markdown(sheet: Sheet) -> bytes:
 
 
 def _in_markdown(text: str) -> str:
+    if _is_number(text):
+        return text.replace("-", "−")
     safe = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
     return " ".join(safe.split())
 
@@ -92,6 +94,8 @@ def _latex(sheet: Sheet) -> bytes:
 
 
 def _in_latex(text: str) -> str:
+    if _is_number(text):
+        return text.replace("-", "$-$")
     return "".join(LATEX.get(letter, letter) for letter in " ".join(text.split()))
 
 

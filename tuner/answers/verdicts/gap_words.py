@@ -32,12 +32,16 @@ def _size(found: Gap) -> str:
         about = f"over {wording.count(found.seeds, 'seed')} only, each with images of its own"
     ends = f"{wording.signed(gap.low, 1)} to {wording.signed(gap.high, 1)}"
     size = f"{wording.signed(gap.value, 1)} points, 95 % interval {ends}"
-    accuracies = f"{found.val_acc.value:.1%} on validation and {found.test_acc.value:.1%} on test"
+    accuracies = f"{_share(found.val_acc)} on validation and {_share(found.test_acc)} on test"
     if found.gap.low > 0:
         return f"Test falls behind validation: {accuracies}, a gap of {size} ({about})."
     if found.gap.high < 0:
         return f"Test is ahead of validation: {accuracies}, a gap of {size} ({about})."
     return f"Validation and test are not distinguishable: {accuracies}, {size} ({about})."
+
+
+def _share(found: Interval) -> str:
+    return f"{wording.fixed(found.value * 100, 1)} %"
 
 
 def _choosing(found: Gap) -> str:
@@ -68,7 +72,7 @@ def _luck(found: Gap) -> str:
         return ""
     measure = MEASURES[found.metric]
     luck = found.optimism.value * measure.scale
-    amount = f"{luck:.1f} points" if measure.unit == "points" else f"{luck:.3f} nats"
+    amount = f"{wording.fixed(luck, 1 if measure.unit == 'points' else 3)} {measure.unit}"
     missing = "" if found.optimism.over_seeds else ", seeds' luck not counted for want of seeds"
     return (
         f"About {amount} of the best trial's {found.metric} (trial {found.winner}) are luck of "
@@ -98,8 +102,9 @@ def _shares(found: Gap) -> str:
         return ""
     fitted, gap = found.fitted.value * 100, found.gap.value * 100
     return (
-        f" Of the {fitted + gap:.1f} points from training to test accuracy {fitted:.1f} are lost "
-        f"between training and validation, {gap:.1f} between validation and test."
+        f" Of the {wording.fixed(fitted + gap, 1)} points from training to test accuracy "
+        f"{wording.fixed(fitted, 1)} are lost between training and validation, "
+        f"{wording.fixed(gap, 1)} between validation and test."
     )
 
 

@@ -6,13 +6,14 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from tuner.answers.evidence.measures import nll, right
+from tuner.answers.evidence.measures import MEASURES, nll, right
 from tuner.answers.statistics.bootstrap import mean_difference
 from tuner.answers.statistics.proportions import Discordance, mcnemar, wilson
 from tuner.answers.statistics.ranking import delong, delong_difference
 from tuner.answers.statistics.reliability import reliability
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.predictions import Predicted, predicted
+from tuner.answers.verdicts import wording
 from tuner.errors import UserError
 from tuner.records import Moment, SplitName
 from tuner.store.studies import Study
@@ -57,18 +58,17 @@ class Pair:
         if self.discordance.difference.value < 0:
             ahead, behind = behind, ahead
         found = self.discordance
-        ends = sorted(abs(end) * 100 for end in (found.difference.low, found.difference.high))
+        measure = MEASURES[f"{self.split}_acc"]
         if self.differs:
             said = (
                 f"Trial {ahead} is right more often than trial {behind} by "
-                f"{abs(found.difference.value) * 100:.1f} points ({ends[0]:.1f} to {ends[1]:.1f})"
+                f"{wording.amount(measure, found.difference)}"
             )
         else:
             said = (
                 f"Trials {self.one.trial} and {self.other.trial} are not distinguishable: "
-                f"{found.difference.value * 100:+.1f} points, 95 % interval "
-                f"{found.difference.low * 100:+.1f} to {found.difference.high * 100:+.1f}"
-            ).replace("-", "−")
+                f"{wording.difference(measure, found.difference)}"
+            )
         counts = (
             f"{found.only_one} images only {self.one.trial} has right, {found.only_other} only "
         )
