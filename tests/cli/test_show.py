@@ -74,6 +74,16 @@ def test_curves_reach_from_corner_to_corner() -> None:
     assert lines[-1].endswith("epoch 3")
 
 
+def test_two_curves_are_told_apart_without_colour() -> None:
+    """The lower one is drawn in points, the upper in a line, and the legend says which is which."""
+    series = [("training", "cyan", [1.0] * 4), ("validation", "yellow", [0.0] * 4)]
+    lines = chart("loss", series, width=10, height=4).plain.split("\n")
+    assert lines[0] == "loss  · training  ⣀ validation"
+    body = [line.split("┤")[1] for line in lines[1:5]]
+    assert body[0] == "·" * 10
+    assert all(BLANK < ord(letter) < BLANK + 256 for letter in body[-1])
+
+
 def test_odd_curves_are_drawn_too() -> None:
     """One epoch, a constant, gaps and what is not a number: a drawing, or a word, never a crash."""
     for values in ([0.5], [0.5] * 4, [None, math.nan, 1.0], [0.0, math.inf, 1.0]):
