@@ -108,6 +108,21 @@ def test_unknown_names_are_told_with_the_nearest(
     assert "Traceback" not in out
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("table small", "compare small", "compare small --trials 0 1", "gap small"),
+        *("influence small", "show small 0", "confusion small", "studies", "status small"),
+    ],
+)
+def test_a_piped_line_ends_where_its_text_does(trained_once: Project, words: str) -> None:
+    """No line ends in spaces, and no title is broken at the width of its table."""
+    lines = trained_once.run(*words.split()).splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+    titles = [line for line in lines if line.startswith(("small: best", "small: all", "By lr"))]
+    assert all(line.endswith((")", "interval", "accuracy", "intervals")) for line in titles)
+
+
 def test_a_files_path_means_the_study_that_it_asks(trained_once: Project) -> None:
     """Where a stored study is expected its file will do; one that is not stored is explained."""
     path = "studies/small.toml"
