@@ -28,6 +28,7 @@ def test_programs_get_the_figures_of_the_export(trained_once: Project) -> None:
     found = trained_once.json("show", "small", "1", "--json")
     row = trained_once.json("export", "--study", "small", "--format", "json")[1]
     assert {name: found["row"][name] for name in row} == row
+    assert row["reason"] is None
     assert [one["epoch"] for one in found["epochs"]] == [1, 2, 3]
     val, test = (found["splits"][split] for split in ("val", "test"))
     for split, one in (("val", val), ("test", test)):
