@@ -32,6 +32,13 @@ class Faults:
         """Note a name that does not exist, with the nearest one that does."""
         self.add(path, f"unknown {noun} {show(path[-1])}; {suggest(path[-1], valid)}")
 
+    def extend(self, path: KeyPath, more: str) -> None:
+        """Say more of the faults of one key."""
+        self._found = {
+            (at, f"{message}. {more}" if at == path else message): None
+            for at, message in self._found
+        }
+
     def ordered(self) -> tuple[Fault, ...]:
         """Return the faults in the order of the file; sections that are missing come last."""
         found = sorted(self._found, key=lambda fault: self._position(fault[0]))
