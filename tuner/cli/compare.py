@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -118,9 +119,7 @@ def described(one: "Comparison") -> dict[str, Any]:
         "left_out": one.left_out,
         "tied": list(one.tied),
         "levels": [_level(row) for row in one.rows],
-        "plan": None
-        if plan is None
-        else {"difference": plan.difference, "seeds": plan.seeds, "images": plan.images},
+        "plan": None if plan is None else asdict(plan),
         "verdict": one.verdict,
     }
 
