@@ -68,8 +68,7 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            error.message += meant(args[0], COMMANDS)
-            raise
+            raise click.UsageError(f"{error.message}{meant(args[0], COMMANDS)}", ctx) from None
 
 
 @click.group(

@@ -129,7 +129,7 @@ def _conclude(figures: "Figures", name: str) -> None:
 
     test = (
         "no test set"
-        if figures.test_acc is None
+        if figures.test_acc is None or figures.gap is None
         else f"test acc {fixed(figures.test_acc, 3)}, gap {signed(figures.gap, 3)}"
     )
     click.echo(
