@@ -8,7 +8,8 @@ import pytest
 from tests.answers.fabricate import Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
 from tuner.answers.statistics.decomposition import decompose
-from tuner.answers.verdicts.influence import Influence, influence
+from tuner.answers.statistics.spread import Interval
+from tuner.answers.verdicts.influence import Influence, Part, influence
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.spec.space import Choice, Range
@@ -65,6 +66,21 @@ def test_what_matters_is_found_and_said(database: Database) -> None:
         assert ("scheduler", "lr") in one.ahead
         assert "scheduler matters more than depth" in one.verdict
         assert (one.settings, one.seeds, one.how) == (12, 4, "decomposition")
+
+
+def test_an_order_beside_overlapping_intervals_is_explained() -> None:
+    """In a few words where an order is said and the shares' intervals overlap; else nothing."""
+
+    def made(ahead: tuple[tuple[str, str], ...], low: float) -> Influence:
+        parts = (
+            Part(("lr",), Interval(0.6, low, 0.9)),
+            Part(("depth",), Interval(0.2, 0.1, 0.4)),
+        )
+        return Influence("val_loss", "decomposition", parts, ahead, 6, 3, 18, 0, 0.1, 0)
+
+    assert "interval of the difference" in made((("lr", "depth"),), 0.3).note
+    assert made((("lr", "depth"),), 0.5).note == ""
+    assert made((), 0.3).note == ""
 
 
 def test_nothing_is_said_where_nothing_matters(database: Database) -> None:

@@ -69,6 +69,17 @@ class Influence:
         rest = f"; of {wording.count(unseen, 'other pair')} it is not seen" if unseen else ""
         return f"For {self.metric} {wording.listed(said)}{rest}."
 
+    @property
+    def note(self) -> str:
+        """Why one parameter may matter more than another though their intervals overlap."""
+        shares = {part.names: part.share for part in self.parts}
+        if not any(shares[one,].low <= shares[other,].high for one, other in self.ahead):
+            return ""
+        return (
+            "Which matters more is judged by the interval of the difference: what moves both "
+            "shares alike drops out of it, so it can be seen though their own intervals overlap."
+        )
+
 
 def influence(
     connection: sa.Connection, study: Study, metrics: Sequence[str] = ()
