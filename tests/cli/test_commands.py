@@ -43,6 +43,12 @@ def test_looking_at_a_trained_study(trained_once: Project) -> None:
     assert kinds.count("complete") == 5  # four trials and the study
 
 
+def test_a_tables_intervals_say_what_they_are_over(trained_once: Project) -> None:
+    """Over seeds alone in `table`; over seeds and images in `compare`."""
+    assert "interval over seeds alone" in trained_once.run("table", "small")
+    assert "over seeds and over images like these" in trained_once.run("compare", "small")
+
+
 def test_export_of_the_best(trained_once: Project) -> None:
     """--best K writes the K best by the study's metric, to a file or to standard output."""
     text = trained_once.run("export", "--study", "small", "--best", "2", "--format", "csv")
@@ -120,7 +126,7 @@ def test_a_piped_line_ends_where_its_text_does(trained_once: Project, words: str
     lines = trained_once.run(*words.split()).splitlines()
     assert [line for line in lines if line != line.rstrip()] == []
     titles = [line for line in lines if line.startswith(("small: best", "small: all", "By lr"))]
-    assert all(line.endswith((")", "interval", "accuracy", "intervals")) for line in titles)
+    assert all(line.endswith((")", "alone", "accuracy", "intervals")) for line in titles)
 
 
 def test_a_files_path_means_the_study_that_it_asks(trained_once: Project) -> None:

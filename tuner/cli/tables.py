@@ -47,9 +47,10 @@ SHOWS = ("figures", "classes", "cost", "slope")
 def table(settings: Settings, study: str, best: int, show: str, *, as_json: bool) -> None:
     """Show a study's leaderboard, and each factor's levels over seeds.
 
-    Intervals are 95 % t intervals over seeds; n counts seeds. A level's value
-    under one seed is the mean over the other factors' settings. A late slope
-    is in nats per epoch: below 0 the loss still falls.
+    Intervals are 95 % t intervals over seeds alone, on these very images; n
+    counts seeds. `tuner compare` judges over seeds and over images like these.
+    A level's value under one seed is the mean over the other factors'
+    settings. A late slope is in nats per epoch: below 0 the loss still falls.
     """
     from tuner.answers.tables.rows import trial_rows
     from tuner.store import studies
@@ -141,7 +142,7 @@ def _factor_table(factor: "Factor", shown: Sequence[str]) -> "RichTable":
     from tuner.cli.console import plain_table
     from tuner.cli.live import show_value
 
-    table = plain_table(f"By {factor.name}: mean over seeds ± half of its 95 % interval")
+    table = plain_table(f"By {factor.name}: mean ± half of its 95 % interval over seeds alone")
     for name in (factor.name, *shown, "n", "done"):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for level in factor.levels:
