@@ -140,6 +140,7 @@ def test_a_files_path_means_the_study_that_it_asks(trained_once: Project) -> Non
     said = trained_once.run("table", "studies/untrained.toml", code=2)
     assert "no study 'untrained' is stored" in said
     assert "tuner launch --study studies/untrained.toml" in said
+    assert "Did you mean small?" in trained_once.run("table", "studies/smal.toml", code=2)
 
 
 @pytest.mark.parametrize(

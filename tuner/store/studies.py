@@ -68,12 +68,12 @@ def find(connection: sa.Connection, wanted: str) -> Study:
     found = find_or_none(connection, name)
     if found is not None:
         return found
-    if name != wanted:
+    if name != wanted and Path(wanted).is_file():
         raise UnknownStudyError(
             f"{wanted} is a study file, and no study {name!r} is stored in this database yet: "
             f"`tuner launch --study {wanted}` trains it."
         )
-    raise UnknownStudyError(_unknown(connection, wanted))
+    raise UnknownStudyError(_unknown(connection, name))
 
 
 def find_or_none(connection: sa.Connection, wanted: str) -> Study | None:
