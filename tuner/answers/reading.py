@@ -5,7 +5,7 @@ from functools import cached_property
 import sqlalchemy as sa
 
 from tuner.answers.evidence.designs import comparable
-from tuner.answers.tables.predictions import Predicted, best_trial, kept_splits, predicted
+from tuner.answers.tables.predictions import Predicted, kept_splits, predicted
 from tuner.answers.tables.rows import TrialRow, ranked, trial_rows
 from tuner.answers.verdicts.compare import Comparison, compare, default_metric
 from tuner.answers.verdicts.gap import Gap, gap
@@ -56,12 +56,12 @@ class Reading:
     @cached_property
     def gap(self) -> Gap:
         """The gap between validation and test accuracy."""
-        return gap(self.connection, self.study)
+        return gap(self.connection, self.study, self.rows)
 
     @cached_property
     def influence(self) -> list[Influence]:
         """How much each parameter matters."""
-        return influence(self.connection, self.study)
+        return influence(self.connection, self.study, rows=self.rows)
 
     @property
     def tested(self) -> bool:
@@ -72,7 +72,9 @@ class Reading:
         """Hold the levels of the named factors, or of all with few levels, against each other."""
         key = (metric or self.metric, *by)
         if key not in self._compared:
-            self._compared[key] = compare(self.connection, self.study, by=by, metric=key[0])
+            self._compared[key] = compare(
+                self.connection, self.study, by=by, metric=key[0], rows=self.rows
+            )
         return self._compared[key]
 
     def factor(self, by: str | None) -> str | None:
@@ -86,7 +88,9 @@ class Reading:
 
     def predicted(self, trial: int | None, split: SplitName | None) -> Predicted:
         """Return what a trial, or the best one, predicted for a split, test where there is one."""
-        number = best_trial(self.connection, self.study) if trial is None else trial
+        number = trial
+        if number is None:
+            number = self.complete[0]["trial"] if not self.leaders else self.leaders[0]["trial"]
         if split is None:
             kept = kept_splits(self.connection, self.study, number)
             split = "val" if kept == ("val",) else "test"

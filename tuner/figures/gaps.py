@@ -8,7 +8,8 @@ from matplotlib.patches import Ellipse
 from tuner.answers.evidence.designs import Level, in_order
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.verdicts import wording
-from tuner.answers.verdicts.gap import Gap, Setting
+from tuner.answers.verdicts.gap import Gap
+from tuner.answers.verdicts.gap_settings import Setting
 from tuner.answers.verdicts.gap_words import choosing
 from tuner.figures import canvas
 from tuner.figures.canvas import Picture

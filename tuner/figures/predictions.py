@@ -10,6 +10,7 @@ from tuner.answers.statistics.reliability import reliability
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.confusion import Confusion, confusion
 from tuner.answers.tables.predictions import Predicted
+from tuner.answers.verdicts import wording
 from tuner.errors import UserError
 from tuner.figures import canvas
 from tuner.figures.canvas import Picture
@@ -62,7 +63,7 @@ def _weakest(counted: Confusion) -> str:
     if len(known) < 2 or len({share for share, _ in known}) == 1:
         return ""
     share, name = min(known)
-    return f"; of {shortened(name)} it finds {share:.0%}, the least"
+    return f"; of {shortened(name)} it finds {wording.percent(share, 0)}, the least"
 
 
 def draw_roc(subject: Subject) -> Picture:
@@ -103,10 +104,8 @@ def draw_roc(subject: Subject) -> Picture:
         sheet.explain_labelled(axis)
     name, area = min(areas.items(), key=lambda item: item[1].value)
     ranks = "ranks" if len(areas) == 1 else "is weakest in ranking"
-    title = (
-        f"Trial {read.trial} {ranks} {name} above the rest {area.value:.0%} of the time "
-        f"(AUC {_area(area)})"
-    )
+    often = wording.percent(area.value, 0)
+    title = f"Trial {read.trial} {ranks} {name} above the rest {often} of the time"
     return Picture(sheet, title, sentence([f"{_who(subject, read)}; intervals by DeLong"]))
 
 
@@ -144,7 +143,7 @@ def _sureness(read: Predicted, mean: float, error: float) -> str:
     """Say whether a trial is too sure of itself, beyond the chance of its images."""
     hits = right(read.log_probabilities, read.labels)
     share = wilson(float(hits.sum()), len(hits))
-    said = f"it states {mean:.1%} on average and is right on {_with_ends(share)}"
+    said = f"it states {wording.percent(mean)} on average and is right on {_with_ends(share)}"
     if mean > share.high:
         verdict = "is too sure"
     elif mean < share.low:
@@ -176,7 +175,10 @@ def _split(read: Predicted) -> str:
 
 
 def _with_ends(found: Interval) -> str:
-    return f"{found.value:.1%} ({found.low:.1%} to {found.high:.1%})"
+    return (
+        f"{wording.percent(found.value)} ({wording.fixed(found.low * 100, 1)} to "
+        f"{wording.fixed(found.high * 100, 1)})"
+    )
 
 
 def _area(found: Interval) -> str:

@@ -38,8 +38,8 @@ def configurations(reading: Reading) -> Table:
     rows = tuple(
         (
             *(wording.level_name(one.values[name]) for name in varied),
-            f"{one.val_acc:.1%}",
-            f"{one.test_acc:.1%}",
+            wording.percent(one.val_acc),
+            wording.percent(one.test_acc),
             wording.signed(one.gap.value * 100, 1),
             f"{wording.signed(one.gap.low * 100, 1)} to {wording.signed(one.gap.high * 100, 1)}",
             str(len(one.trials)),
@@ -89,4 +89,4 @@ def _figure(row: TrialRow, prefix: str, name: str) -> str:
         return "–"
     if name == "gap":
         return wording.signed(value * 100, 1)
-    return f"{value:.4f}" if name.endswith("loss") else f"{value:.1%}"
+    return f"{value:.4f}" if name.endswith("loss") else wording.percent(value)

@@ -27,8 +27,8 @@ def glance(reading: Reading) -> tuple[tuple[str, str], ...]:
     if complete and reading.tested:
         gap = reading.gap
         found += [
-            ("validation accuracy", f"{gap.val_acc.value:.1%}"),
-            ("test accuracy", f"{gap.test_acc.value:.1%}"),
+            ("validation accuracy", wording.percent(gap.val_acc.value)),
+            ("test accuracy", wording.percent(gap.test_acc.value)),
             ("gap", f"{wording.signed(gap.gap.value * 100, 1)} points"),
         ]
     found.append(("training", span(sum(row["seconds"] for row in rows))))

@@ -13,6 +13,7 @@ from statistics import median
 
 from tuner.answers.tables.rows import TrialRow
 from tuner.errors import UserError
+from tuner.names import meant
 from tuner.records import Value
 from tuner.spec.space import Choice
 from tuner.spec.study import Spec
@@ -80,7 +81,7 @@ def design(
     if factor not in spec.varied:
         raise UserError(
             f"{spec.name} does not vary {factor!r}; "
-            f"it varies {', '.join(spec.varied) or 'nothing'}."
+            f"it varies {', '.join(spec.varied) or 'nothing'}.{meant(factor, spec.varied)}"
         )
     by_level: dict[Level, list[TrialRow]] = defaultdict(list)
     for row in rows:

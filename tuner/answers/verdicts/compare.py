@@ -16,6 +16,7 @@ from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
 from tuner.answers.verdicts import wording
 from tuner.answers.verdicts.judge import Finding, headline, sentences, summary
 from tuner.errors import UserError
+from tuner.names import meant
 from tuner.spec.study import Spec
 from tuner.store.studies import Study
 
@@ -92,7 +93,10 @@ def default_metric(rows: Sequence[TrialRow]) -> str:
 def measure_named(name: str) -> Measure:
     """Return a measure by its name."""
     if name not in MEASURES:
-        raise UserError(f"There is no metric {name!r} to compare by; take {', '.join(MEASURES)}.")
+        raise UserError(
+            f"There is no metric {name!r} to compare by; take {', '.join(MEASURES)}."
+            f"{meant(name, MEASURES)}"
+        )
     return MEASURES[name]
 
 
@@ -103,9 +107,13 @@ def compare(
     by: Sequence[str] = (),
     metric: str | None = None,
     asked: Asked = Asked(),
+    rows: Sequence[TrialRow] | None = None,
 ) -> list[Comparison]:
-    """Compare the levels of the named factors, or of all whose levels are few enough."""
-    rows = trial_rows(connection, study)
+    """Compare the levels of the named factors, or of all whose levels are few enough.
+
+    `rows` are the study's, where they have been read already.
+    """
+    rows = trial_rows(connection, study) if rows is None else rows
     if not any(row.complete for row in rows):
         raise UserError(
             f"No trial of {study.title} is complete yet; `tuner status {study.title}` says how far "
@@ -216,6 +224,7 @@ def _level_named(made: Design, name: str) -> int:
             return known.index(name)
     raise UserError(
         f"{made.factor} has no level {name!r} that can be compared; it has {', '.join(names)}."
+        f"{meant(name, names)}"
     )
 
 

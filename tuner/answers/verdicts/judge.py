@@ -145,14 +145,24 @@ def _promised(finding: Finding) -> list[str]:
     unit = "point" if measure.unit == "points" and amount == 1 else measure.unit
     wanted = f"{amount:g} {unit}".strip()
     if plan.images is not None:
-        images = f"about {_rounded(plan.images):,} images with {plan.seeds} seeds would"
-        return [f"No number of seeds would tell {wanted} apart on these images; {images}."]
+        images = (
+            f"about {_rounded(plan.images):,} images ({_between(plan)}) with {plan.seeds} seeds"
+        )
+        return [f"No number of seeds would tell {wanted} apart on these images; {images} would."]
     if plan.seeds is None:
         return [f"Not even 1,000 seeds would tell {wanted} apart."]
     if plan.seeds <= finding.n:
-        return [f"These seeds tell {wanted} apart 8 times in 10."]
-    more = wording.count(plan.seeds - finding.n, "more seed")
-    return [f"{more} would tell {wanted} apart."]
+        longer = plan.high is None or plan.high > finding.n
+        perhaps = f"; it may take more ({_between(plan, finding.n)})" if longer else ""
+        return [f"These seeds tell {wanted} apart about 8 times in 10{perhaps}."]
+    more = wording.count(_rounded(plan.seeds - finding.n), "more seed")
+    return [f"About {more} ({_between(plan, finding.n)}) would tell {wanted} apart."]
+
+
+def _between(plan: Plan, there: int = 0) -> str:
+    """Say how far off a planned number may be, for the spread behind it is an estimate."""
+    low = f"{_rounded(max(0, (plan.low or 0) - there)):,}"
+    return f"{low} or more" if plan.high is None else f"{low} to {_rounded(plan.high - there):,}"
 
 
 def _rounded(number: int) -> int:
