@@ -1,5 +1,6 @@
 """Numbers in words: the same figure in a table and in a sentence, one sign for minus."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +36,7 @@ def test_table_and_sentence_have_the_same_digits(one: int, other: int) -> None:
         (float("-inf"), 2, "−inf"),
         (1e300, 1, f"{1e300:.1f}"),
         (12345.0, 0, "12345"),
+        (np.float64(0.125), 2, "0.13"),
     ],
 )
 def test_numbers_are_rounded_as_decimals(value: float, digits: int, words: str) -> None:

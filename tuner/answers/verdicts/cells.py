@@ -23,7 +23,7 @@ def cells(one: Comparison, row: Row) -> tuple[str, ...]:
         held, mark = ("", "", ""), "named" if one.named else "best"
     else:
         shown = against.difference.scaled(measure.scale)
-        digits = measure.digits
+        digits = wording.decimals(measure, shown)
         ends = f"{wording.signed(shown.low, digits)} to {wording.signed(shown.high, digits)}"
         chance = "" if one.seeds < 2 else _chance(against.chance)
         held = (wording.signed(shown.value, digits), ends, chance)
