@@ -28,6 +28,8 @@ COMMANDS = {
     "influence": "influence:influence",
     "diff": "diff:diff",
     "confusion": "confusion:confusion",
+    "best": "best:best",
+    "predict": "predict:predict",
     "export": "export:export",
     "logs": "logs:logs",
     "events": "logs:events",

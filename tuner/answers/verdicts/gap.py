@@ -134,7 +134,7 @@ def gap(connection: sa.Connection, study: Study) -> Gap:
             np.array([one.test_acc for one in settings]),
         ),
         metric=study.spec.search.metric,
-        optimism=_optimism(connection, study, leaders),
+        optimism=winners_luck(connection, study, leaders),
         winner=leaders[0]["trial"] if leaders else None,
         probes=probed,
         cause=cause(overall, fitted, probed),
@@ -278,9 +278,13 @@ def _sizes(connection: sa.Connection, study: Study, numbers: Sequence[int]) -> d
     }
 
 
-def _optimism(
+def winners_luck(
     connection: sa.Connection, study: Study, leaders: Sequence[TrialRow]
 ) -> Optimism | None:
+    """Say how much of the best trial's figure is luck; `leaders` are all complete, the best first.
+
+    None where it cannot be told: one trial, or trials measured on different images.
+    """
     measure: Measure = MEASURES[study.spec.search.metric]
     source = Source(connection, study, measure, study.spec.search.at)
     if len(leaders) < 2 or not source.same_images():
