@@ -55,6 +55,9 @@ def luck(found: Winner) -> str:
     measure = MEASURES[found.study.spec.search.metric]
     by = found.luck.value * measure.scale
     amount = f"{by:.1f} points" if measure.unit == "points" else f"{by:.3f} nats"
+    if float(amount.split(maxsplit=1)[0]) == 0:
+        among = wording.count(found.luck.trials, "trial")
+        return f"No luck of having been picked among {among} is seen in its {measure.name}."
     missing = "" if found.luck.over_seeds else " (seeds' luck not counted for want of seeds)"
     return (
         f"About {amount} of its {measure.name} are luck of having been picked among "
@@ -80,7 +83,22 @@ def cause(found: Winner) -> str:
     return f"Cause of the study's gap: {found.gap.cause}. {WORDS[found.gap.cause]}"
 
 
-LIMITS = ["Intervals of accuracy, sensitivity, specificity and AUC are 95 % and over images: they are about this network on further images like those of the split, from the same source.", "They say nothing of images from another hospital, machine, resolution or population; measure those first.", "Validation chose the trial and its epoch, so its figures flatter; test images chose nothing.", "A probability is what the network states, not how often it is right; the calibration error says how far the two are apart here.", "It is the result of an experiment, not a medical device: no diagnosis may rest on it."]
+LIMITS = (
+    (
+        "Intervals of accuracy, sensitivity, specificity and AUC are 95 % and over images: they "
+        "are about this network on further images like those of the split, from the same source."
+    ),
+    (
+        "They say nothing of images from another hospital, machine, resolution or population; "
+        "measure those first."
+    ),
+    "Validation chose the trial and its epoch, so its figures flatter; test images chose nothing.",
+    (
+        "A probability is what the network states, not how often it is right; the calibration "
+        "error says how far the two are apart here."
+    ),
+    "It is the result of an experiment, not a medical device: no diagnosis may rest on it.",
+)
 """What none of the figures promises, a sentence each."""
 
 

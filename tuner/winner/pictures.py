@@ -72,6 +72,13 @@ class Reader:
         self._model = model
         self._found = found
         reading = model.reading
+        # Asked before any thread reads: of two that load the objective's module at once, one
+        # would find it half made and without its `read`.
+        if reading.files == "own" and not found.reads_files:
+            raise ObjectiveError(
+                f"objective {found.name!r} in {found.folder} has no function read(path, data) any "
+                "more, by which this network's images were read"
+            )
         self._window = Window(*reading.window) if reading.window is not None else None
 
     def read(self, name: str) -> list[Picture]:

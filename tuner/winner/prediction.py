@@ -48,6 +48,7 @@ def open_saved(folder: Path, folders: Sequence[Path], device: str) -> Opened:
     held = kept.read(_sound(path, model.predictions_sha256), path, len(model.classes))
     found = find(model.objective, folders)
     _check_parameters(model, found, folder)
+    model = _with_defaults(model, found)
     predictor = Predictor(model, weights, found, open_device(device, model.arithmetic.threads))
     return Opened(model, held, found, predictor)
 
@@ -109,7 +110,7 @@ def _predicted(
     agreements: Mapping[str, list[Agreement]],
     progress: Progress,
 ) -> Logs:
-    """Predict known images where the study did, and the others anywhere."""
+    """Predict known images where the study did, and every other alone."""
     home = {
         number: next(place for place in places if place.split in JUDGED)
         for number, places in enumerate(seen)
@@ -122,7 +123,7 @@ def _predicted(
             [images[number] for number in home], list(home.values()), opened.held, progress
         )
     if others:
-        logs[others] = opened.predictor.anywhere([images[number] for number in others], progress)
+        logs[others] = opened.predictor.alone([images[number] for number in others], progress)
     for split, parts in agreements.items():
         mine = [number for number, place in home.items() if place.split == split]
         if mine:
@@ -179,6 +180,21 @@ def _check_parameters(model: Model, found: Found, folder: Path) -> None:
             f"{folder / document.NAME} does not fit objective {model.objective!r} as it is in "
             f"{found.folder}: {'; '.join(faults[:5])}. --objectives FOLDER names another place."
         )
+
+
+def _with_defaults(model: Model, found: Found) -> Model:
+    """Return the document with what the objective has learned to be told since it was written."""
+    declared = found.objective.declarations()
+    filled = {
+        "parameters": {name: one.default for name, one in declared.parameters.items()},
+        "data": {name: one.default for name, one in declared.data.items()},
+    }
+    return model.model_copy(
+        update={
+            "parameters": {**filled["parameters"], **model.parameters},
+            "data": {**filled["data"], **model.data},
+        }
+    )
 
 
 def _plain(found: Agreement) -> dict[str, Any]:

@@ -4,7 +4,7 @@ What a network gives for an image hangs, in its last bits, on how many images it
 is computed with and on which place among them, and not on what the others show
 (measured for every network that comes with tuner: docs/best.md). So an image
 that the study predicted is computed at the place that it had, in a batch of the
-size that it had; any other at a place that is the same wherever it was given.
+size that it had; any other is computed alone.
 """
 
 import math
@@ -32,10 +32,8 @@ Logs = NDArray[np.float32]
 Images = NDArray[np.uint8] | NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
-TOGETHER = 32
-"""Images that the study never saw are computed so many at a time at most."""
-PROBES = 4
-"""Made-up images by which it is seen whether a batch's places differ."""
+TOLD = 64
+"""Images between two words on progress."""
 
 
 class Predictor:
@@ -57,7 +55,6 @@ class Predictor:
         self._network.eval()
         self._mean = _by_channel(model.reading.mean, device)
         self._scale = _by_channel(model.reading.scale, device)
-        self._step: int | None = None
 
     def at_places(
         self, images: Sequence[Images], places: Sequence[Place], kept: Kept, progress: Progress
@@ -78,18 +75,18 @@ class Predictor:
             progress("predicting", done, len(images))
         return logs
 
-    def anywhere(self, images: Sequence[Images], progress: Progress) -> Logs:
-        """Return the log-probabilities of other images, in batches that all have one size."""
-        size = min(TOGETHER, self._model.arithmetic.evaluation_batch)
-        step = self._together(size)
+    def alone(self, images: Sequence[Images], progress: Progress) -> Logs:
+        """Return the log-probabilities of other images, each computed by itself.
+
+        Batches would be quicker, but for some networks the place in one shows in the last bits.
+        """
         logs = np.empty((len(images), len(self._model.classes)), np.float32)
-        for start in range(0, len(images), step):
-            some = images[start : start + step]
-            batch = self._blank(size)
-            for at, image in enumerate(some):
-                batch[at] = image
-            logs[start : start + len(some)] = self._compute(batch)[: len(some)]
-            progress("predicting", start + len(some), len(images))
+        for number, image in enumerate(images):
+            batch = self._blank(1)
+            batch[0] = image
+            logs[number] = self._compute(batch)[0]
+            if (number + 1) % TOLD == 0 or number + 1 == len(images):
+                progress("predicting", number + 1, len(images))
         return logs
 
     def _batches(
@@ -104,22 +101,6 @@ class Predictor:
             first = Place(place.split, start)
             found[length, first].append((place.number - start, number))
         return found
-
-    def _together(self, size: int) -> int:
-        """Return how many images a batch takes: one where its places do not give equal bits."""
-        if self._step is None:
-            self._step = size if self._places_are_equal(size) else 1
-        return self._step
-
-    def _places_are_equal(self, size: int) -> bool:
-        random = np.random.default_rng(0)
-        for _ in range(PROBES if size > 1 else 0):
-            batch = self._blank(size)
-            batch[:] = random.integers(0, 256, self._model.shape)
-            found = self._compute(batch)
-            if not np.array_equal(found, np.broadcast_to(found[0], found.shape), equal_nan=True):
-                return False
-        return True
 
     def _blank(self, size: int) -> Images:
         shape = (size, *self._model.shape)

@@ -62,7 +62,7 @@ def save(
     with written_whole(target, overwrite=overwrite) as folder:
         write_synced(folder / document.PREDICTIONS, stored.content())
         answer = ask(
-            "tuner.winner.training", _order(found, place, folder), progress, "trained the winner"
+            "tuner.winner.training", order_of(found, place, folder), progress, "trained the winner"
         )
         # Through text, as it will be read again: what is not finite has no place in JSON.
         model = Model.model_validate_json(Model.model_validate(answer).text())
@@ -73,7 +73,8 @@ def save(
     return model
 
 
-def _order(found: Winner, place: Place, folder: Path) -> dict[str, Any]:
+def order_of(found: Winner, place: Place, folder: Path) -> dict[str, Any]:
+    """Return what the process that gets the weights back is told, as JSON."""
     spec, row = found.study.spec, found.trial.row
     chosen = {name: row[name] for name in spec.varied if row[name] is not None}
     return {
