@@ -75,7 +75,7 @@ def prepare(kind: str, side: int, outputs: int, device: Device) -> Network:
 def differing(network: Network, images: Tensor) -> str:
     """Say in how many of the images bits change, and by how much at most."""
     size = network.size
-    whole = np.concatenate([network.predict(part) for part in images.split(size)])
+    whole = np.concatenate([network.predict(part) for part in torch.split(images, size)])
     company, place = 0, 0
     for number in range(len(images)):
         start = number // size * size
