@@ -83,6 +83,25 @@ def test_three_classes_have_no_sensitivity(database: Database) -> None:
     assert {len(row) for row in rows} == {len(head)}
 
 
+def test_limits_are_accuracies_that_can_be(database: Database) -> None:
+    """Two seeds far apart leave everything open, and nothing beyond 0 and 1."""
+    chance = iter([0.5, 0.99] * 2)
+    truth = images(100, 100)
+
+    def tell(_chosen: dict[str, Value], _seed: int) -> Told:
+        share = next(chance)
+        logs = {
+            name: hits(np.arange(len(labels)) < share * len(labels), labels)
+            for name, labels in truth.labels.items()
+        }
+        return Told(logs=logs)
+
+    spec = make_spec("apart", dimensions=(Choice("lr", (1e-3,)),), seeds=2)
+    found = read(fabricate(database, spec, tell, data={"data-0": truth}))
+    mean = found.over_seeds["test_acc"]
+    assert (mean.low, mean.high) == (0.0, 1.0)
+
+
 def test_one_trial_is_its_own_winner(database: Database) -> None:
     """With a single trial there is no luck of the draw, and no second seed to speak of."""
     found = read(study(database, images(), rates=(1e-3,), seeds=1))

@@ -1,7 +1,7 @@
 """The trial that a study ends with: how it was chosen, what it does, and how sure that is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -215,4 +215,16 @@ def _over_seeds(study: Study, rows: Sequence[TrialRow], trial: OneTrial) -> dict
         for name, values in columns.items()
     }
     means = {name: mean_over_seeds(values) for name, values in known.items()}
-    return {name: mean for name, mean in means.items() if mean is not None and name in MEASURES}
+    return {
+        name: _possible(name, mean)
+        for name, mean in means.items()
+        if mean is not None and name in MEASURES
+    }
+
+
+def _possible(name: str, mean: Mean) -> Mean:
+    """Return a mean whose limits are values that the figure can have: few seeds say little."""
+    if mean.low is None or mean.high is None or MEASURES[name].unit != "points":
+        return mean
+    least = -1.0 if name == "gap" else 0.0
+    return replace(mean, low=max(least, mean.low), high=min(1.0, mean.high))
