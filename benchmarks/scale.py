@@ -35,6 +35,9 @@ QUESTIONS = (
     ("compare by one factor", ("compare", "large", "--by", "scheduler"), 5),
     ("gap", ("gap", "large"), None),
     ("influence", ("influence", "large"), None),
+    ("report", ("report", "large", "-o", "report.html"), 20),
+    ("plot curves", ("plot", "large", "curves", "-o", "curves.svg"), None),
+    ("plot parallel", ("plot", "large", "parallel", "-o", "parallel.svg"), None),
     ("table", ("table", "large"), None),
     ("status", ("status", "large"), None),
 )

@@ -4,12 +4,16 @@ import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from tuner.answers.reading import Reading
 from tuner.answers.sheets import contents
 from tuner.answers.sheets.contents import Sheet
+from tuner.answers.sheets.export import write_whole
 from tuner.answers.verdicts.compare import Asked, Comparison, compare
 from tuner.answers.verdicts.gap import Gap, gap
 from tuner.answers.verdicts.gap_words import sentences
@@ -54,6 +58,31 @@ class Gapped:
 
     def __repr__(self) -> str:
         return self.verdict
+
+
+@dataclass(frozen=True, repr=False)
+class Reported:
+    """A report, shown in a notebook as the page that it is."""
+
+    title: str
+    html: str
+    markdown: str
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as a file, as Markdown where the name ends in .md; whole or not at all."""
+        file = Path(path)
+        write_whole(file, self.markdown if file.suffix == ".md" else self.html)
+        return file
+
+    def _repr_html_(self) -> str:
+        # A page of its own within the notebook's: neither's style reaches the other.
+        return (
+            f'<iframe srcdoc="{escape(self.html)}" sandbox="" title="{escape(self.title)}" '
+            'style="width: 100%; height: 42rem; border: 1px solid #dfe3e8"></iframe>'
+        )
+
+    def __repr__(self) -> str:
+        return f"<report of {self.title}: .save('report.html') or .save('report.md')>"
 
 
 class OpenStudy:
@@ -131,6 +160,16 @@ class OpenStudy:
         """Say how much each parameter matters."""
         with self._database.transaction() as connection:
             return influence(connection, self._study(connection), metrics)
+
+    def report(self) -> Reported:
+        """Tell the whole study as one page: question, answer, figures, provenance."""
+        from tuner.report.gather import gather
+        from tuner.report.html import as_html
+        from tuner.report.markdown import as_markdown
+
+        with self._database.transaction() as connection:
+            found = gather(Reading(connection, self._study(connection)))
+        return Reported(found.study, as_html(found), as_markdown(found))
 
     def _study(self, connection: sa.Connection) -> Study:
         return studies.find(connection, self._name)

@@ -1,5 +1,6 @@
 """Comparisons of settings as they are read from a study: what is said, of what, and what is not."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -67,6 +68,19 @@ def test_a_real_difference_is_told_and_equals_are_tied(database: Database) -> No
     assert "are not distinguishable" in found.verdict
     assert "5 seeds, 200 images" in found.verdict
     assert all(row.n == 5 for row in found.rows)
+
+
+def test_a_plan_is_told_with_how_rough_it_is(database: Database) -> None:
+    """In words with a range, and as JSON with both its ends."""
+    found = judged(by_accuracy(database, schedules(3), lambda *_: 0.9), asked=Asked(resolve=4.0))
+    made = found.plan
+    assert made is not None
+    assert made.seeds is not None
+    assert made.low is not None
+    (words,) = [one for one in found.sentences if "would tell" in one or "about 8 times" in one]
+    assert re.search(r"(About \d+ more seeds? \(\d+ (to [\d,]+|or more)\) would tell 4 points apart"
+                     r"|about 8 times in 10)", words)  # fmt: skip
+    assert made.low <= made.seeds <= (made.high or 1000)
 
 
 def test_means_are_those_of_the_stored_figures(database: Database) -> None:

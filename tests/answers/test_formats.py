@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from openpyxl import load_workbook
+from pyarrow import parquet
 
 from tuner.answers.sheets.columns import page
 from tuner.answers.sheets.contents import Sheet
@@ -56,6 +57,25 @@ def test_markdown_keeps_its_columns() -> None:
     assert lines[1].startswith("| ---: | --- | ---: |")
     assert r"=1+1 \| 50 % & _x_" in lines[3]
     assert len(lines) == 5
+
+
+def test_a_reason_that_is_not_there_is_null_everywhere() -> None:
+    """Null in JSON and Parquet, where the column stays one of texts; an empty cell in CSV."""
+    sheet = Sheet(("trial", "reason"), [[0, None], [1, None]])
+    assert [row["reason"] for row in json.loads(write(sheet, "json"))] == [None, None]
+    table = parquet.read_table(io.BytesIO(write(sheet, "parquet")))
+    assert table.column("reason").to_pylist() == [None, None]
+    assert str(table.schema.field("reason").type) == "string"
+    assert write(sheet, "csv").decode().splitlines()[1] == "0,"
+
+
+def test_people_read_a_minus_and_programs_a_hyphen() -> None:
+    """− in Markdown and LaTeX, for numbers alone; plain ASCII in CSV and JSON."""
+    sheet = Sheet(("gap", "id"), [[-0.25, "img-7"]])
+    assert "| −0.25 | img-7 |" in write(sheet, "markdown").decode()
+    assert "$-$0.25 & img-7" in write(sheet, "latex").decode()
+    assert "-0.25,img-7" in write(sheet, "csv").decode()
+    assert '"gap": -0.25' in write(sheet, "json").decode()
 
 
 def test_latex_is_a_booktabs_table_with_nothing_to_run() -> None:

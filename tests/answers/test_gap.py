@@ -114,7 +114,9 @@ def study_named(database: Database, val: Any, test: Any) -> Bench:
 def test_stored_probes_decide_the_cause(database: Database) -> None:
     """What `tuner check` or a launch has kept of the images is used, the newest of it."""
     bench = study(database, steady(0.95), steady(0.75), train=0.95)
-    assert measured(bench).cause == "not examined"
+    unseen = measured(bench)
+    assert unseen.cause == "not examined"
+    assert "`tuner check gaps@1` does it" in " ".join(sentences(unseen))
     with database.transaction() as connection:
         checks.keep(connection, bench.study.study_id, {"data": [{"probes": probed(0.9)}]})
     found = measured(bench)

@@ -1,18 +1,23 @@
 """What matters: planted effects are found, noise is called noise, and order is said when seen."""
 
+import math
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 from tests.answers.fabricate import Told, fabricate, hits, images
-from tests.store.specs import Bench, make_spec
+from tests.store.specs import Bench, make_ranged, make_spec
 from tuner.answers.statistics.decomposition import decompose
-from tuner.answers.verdicts.influence import Influence, influence
+from tuner.answers.statistics.spread import Interval
+from tuner.answers.verdicts.importance import importance
+from tuner.answers.verdicts.influence import Influence, Part, influence
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.spec.space import Choice, Range
 from tuner.store.database import Database
+from tuner.store.sampling import distributions
 
 TRUTH = images(300, 300)
 GRID = (
@@ -65,6 +70,21 @@ def test_what_matters_is_found_and_said(database: Database) -> None:
         assert ("scheduler", "lr") in one.ahead
         assert "scheduler matters more than depth" in one.verdict
         assert (one.settings, one.seeds, one.how) == (12, 4, "decomposition")
+
+
+def test_an_order_beside_overlapping_intervals_is_explained() -> None:
+    """In a few words where an order is said and the shares' intervals overlap; else nothing."""
+
+    def made(ahead: tuple[tuple[str, str], ...], low: float) -> Influence:
+        parts = (
+            Part(("lr",), Interval(0.6, low, 0.9)),
+            Part(("depth",), Interval(0.2, 0.1, 0.4)),
+        )
+        return Influence("val_loss", "decomposition", parts, ahead, 6, 3, 18, 0, 0.1, 0)
+
+    assert "interval of the difference" in made((("lr", "depth"),), 0.3).note
+    assert made((("lr", "depth"),), 0.5).note == ""
+    assert made((), 0.3).note == ""
 
 
 def test_nothing_is_said_where_nothing_matters(database: Database) -> None:
@@ -174,3 +194,28 @@ def test_without_any_second_measurement_no_order_is_claimed() -> None:
     found = decompose(np.arange(6.0)[:, None], levels)
     assert found.ahead == ()
     assert {(share.low, share.high) for share in found.shares} == {(0.0, 1.0)}
+
+
+def test_drawn_settings_have_optunas_own_importances() -> None:
+    """The trials are handed over without a copy, and Optuna says of them what it always says."""
+    spec = make_ranged(trials=80)
+    chance = np.random.default_rng(5)
+    chosen: list[dict[str, Any]] = []
+    for _ in range(80):
+        one = {
+            "lr": float(10 ** chance.uniform(-5, -1)),
+            "width": int(8 * chance.integers(1, 9)),
+            "optimizer": str(chance.choice(["adam", "sgd"])),
+        }
+        momentum = {"momentum": float(chance.uniform(0, 0.9))} if one["optimizer"] == "sgd" else {}
+        chosen.append(one | momentum)
+    figures = [abs(math.log10(one["lr"]) + 3) + 0.2 * chance.random() for one in chosen]
+    known = distributions(spec)
+    plain = optuna.create_study(direction="minimize")
+    for one, figure in zip(chosen, figures, strict=True):
+        taken = {name: known[name] for name in one}
+        plain.add_trial(optuna.create_trial(params=one, distributions=taken, value=figure))
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+    wanted = optuna.importance.get_param_importances(plain, evaluator=evaluator)
+    found = importance(spec, chosen, figures, larger=False)
+    assert {name: share.value for name, share in found.shares.items()} == wanted

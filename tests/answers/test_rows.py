@@ -81,6 +81,7 @@ def test_unfinished_trials_are_rows_too(bench: Bench) -> None:
     peer.prune(held, SETUP, "median at epoch 2")
     running, pruned = read(bench)
     assert (running["state"], running["epochs_run"], running["val_loss"]) == ("RUNNING", 1, None)
+    assert running["reason"] is None
     assert (pruned["state"], pruned["reason"]) == ("PRUNED", "median at epoch 2")
     assert (pruned["val_loss"], pruned["last_val_loss"], pruned["test_acc"]) == (0.5, 0.9, None)
     assert pruned["gap"] is None

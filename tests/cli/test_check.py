@@ -7,6 +7,7 @@ import pytest
 from tests.check.test_examination import write_planted
 from tests.cli.conftest import Project
 from tests.train.sources.image_files import write_npy
+from tuner.cli.check import roughly
 
 STUDY = """
 [study]
@@ -62,12 +63,21 @@ def test_a_check_is_read_by_people(planted: Project) -> None:
         "3 patients are in more than one split",
         "probe    train and val: AUC",
         "s an epoch",
-        "2 trials, 4 epochs: at most",
-        "on 2 workers",
+        "2 trials, 4 epochs: about",
+        "on 2 workers, an estimate from 4 measured epochs",
         "Noise of the default setting over 2 seeds",
         "val_loss",
     ):
         assert words in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.3, "1 s"), (7.4, "7 s"), (38.6, "40 s"), (93, "90 s"), (1000, "15 min"), (29_700, "8 h")],
+)
+def test_an_estimate_is_told_as_roughly_as_it_is_known(seconds: float, words: str) -> None:
+    """One digit, or two where the first is 1 or the second a 5."""
+    assert roughly(seconds) == words
 
 
 def test_a_quick_check_trains_nothing(planted: Project) -> None:
@@ -107,6 +117,24 @@ def test_a_check_of_a_stored_study_is_kept(planted: Project, tmp_path: Path) -> 
     planted.run("launch", "--study", "planted", "--workers", "1", "--no-check")
     planted.run("check", "planted", "--quick")
     assert "Warning" not in planted.run("launch", "--study", "planted", "--workers", "1")
+
+
+def test_a_new_version_knows_what_was_found_of_its_data(planted: Project) -> None:
+    """Carried over without another look; a version launched unseen is examined by its name."""
+    planted.run("launch", "--study", "planted", "--workers", "1", "--no-check")
+    unseen = ("--new-version", "--no-check", "--workers", "1")
+    planted.run("launch", "--study", "planted", "--set", "epochs=1", *unseen)
+    assert "Kept with planted, planted@2." in planted.run("check", "planted@2", "--quick")
+    for title in ("planted@1", "planted@2"):
+        assert set(planted.json("gap", title, "--json")["probes"]) == {"val", "test"}
+    said = planted.run(
+        "launch", "--study", "planted", "--set", "epochs=3", "--new-version", "--workers", "1"
+    )
+    assert "Warning" not in said
+    carried, first = (planted.json("gap", f"planted@{n}", "--json") for n in (3, 1))
+    assert carried["probes"] == first["probes"]
+    assert "without --set" in planted.run("check", "planted@2", "--set", "epochs=1", code=2)
+    assert "no study 'planted@9'" in planted.run("check", "planted@9", code=2)
 
 
 def test_a_missing_test_set_is_said_once(project: Project) -> None:

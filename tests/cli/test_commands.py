@@ -43,6 +43,12 @@ def test_looking_at_a_trained_study(trained_once: Project) -> None:
     assert kinds.count("complete") == 5  # four trials and the study
 
 
+def test_a_tables_intervals_say_what_they_are_over(trained_once: Project) -> None:
+    """Over seeds alone in `table`; over seeds and images in `compare`."""
+    assert "interval over seeds alone" in trained_once.run("table", "small")
+    assert "over seeds and over images like these" in trained_once.run("compare", "small")
+
+
 def test_export_of_the_best(trained_once: Project) -> None:
     """--best K writes the K best by the study's metric, to a file or to standard output."""
     text = trained_once.run("export", "--study", "small", "--best", "2", "--format", "csv")
@@ -106,6 +112,55 @@ def test_unknown_names_are_told_with_the_nearest(
     out = trained_once.run(*words, code=2)
     assert "small" in out
     assert "Traceback" not in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("table small", "compare small", "compare small --trials 0 1", "gap small"),
+        *("influence small", "show small 0", "confusion small", "studies", "status small"),
+    ],
+)
+def test_a_piped_line_ends_where_its_text_does(trained_once: Project, words: str) -> None:
+    """No line ends in spaces, and no title is broken at the width of its table."""
+    lines = trained_once.run(*words.split()).splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+    titles = [line for line in lines if line.startswith(("small: best", "small: all", "By lr"))]
+    assert all(line.endswith((")", "alone", "accuracy", "intervals")) for line in titles)
+
+
+def test_a_files_path_means_the_study_that_it_asks(trained_once: Project) -> None:
+    """Where a stored study is expected its file will do; one that is not stored is explained."""
+    path = "studies/small.toml"
+    for words in (("table", path), ("compare", path), ("gap", path), ("status", path)):
+        assert trained_once.run(*words) == trained_once.run(words[0], "small")
+    rows = trained_once.run("export", "--study", str(trained_once.folder / path))
+    assert rows.splitlines()[1:] == trained_once.run("export", "--study", "small").splitlines()[1:]
+    trained_once.write_study("untrained")
+    said = trained_once.run("table", "studies/untrained.toml", code=2)
+    assert "no study 'untrained' is stored" in said
+    assert "tuner launch --study studies/untrained.toml" in said
+    assert "Did you mean small?" in trained_once.run("table", "studies/smal.toml", code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("compare", "small", "--metric", "test_lss"), "Did you mean test_loss"),
+        (("compare", "small", "--by", "lrr"), "Did you mean lr?"),
+        (("compare", "small", "--by", "lr", "--reference", "0.0011"), "Did you mean 0.001"),
+        (("influence", "small", "--metric", "val_los"), "Did you mean val_loss"),
+        (("table", "small", "--show", "clases"), "Did you mean classes?"),
+        (("export", "--study", "small", "-o", "x.parqet"), "Did you mean .parquet"),
+        (("table", "smal"), "Did you mean small?"),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
+)
+def test_a_misspelt_word_is_told_with_the_nearest(
+    trained_once: Project, words: tuple[str, ...], told: str
+) -> None:
+    """Where a message lists what is known, it also says which of it may have been meant."""
+    assert told in trained_once.run(*words, code=2)
 
 
 def test_stop_and_retry_with_nothing_to_do(trained_once: Project) -> None:

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.cli.conftest import STUDY, Project
 
 
@@ -44,7 +46,21 @@ def test_two_trials_are_compared_by_their_predictions(trained_once: Project) -> 
         assert abs(one["nll"] - rows[one["trial"]]["test_loss"]) < 1e-6
     apart = (found["only_first_right"] - found["only_second_right"]) / found["images"]
     assert abs(found["difference"]["value"] - apart) < 1e-12
+    confused = [
+        trained_once.json("confusion", "small", "--trial", str(number), "--json")
+        for number in (0, 1)
+    ]
+    for place, one in ((1, found["classes"][0]), (0, found["classes"][1])):
+        shares = [share["value"] for share in one["trials"]]
+        assert shares == pytest.approx([each["recall"][place] for each in confused])
+        assert one["difference"]["value"] == pytest.approx(shares[0] - shares[1])
+        assert one["difference"]["low"] <= one["difference"]["value"] <= one["difference"]["high"]
+        assert one["class"] == confused[0]["classes"][place]
+    assert sum(one["images"] for one in found["classes"]) == found["images"]
+    for side in ("only_first_right", "only_second_right"):
+        assert sum(one[side] for one in found["classes"]) == found[side]
     shown = trained_once.run("compare", "small", "--trials", "0", "1")
+    assert "sensitivity (" in shown
     assert "McNemar, exact" in shown
     assert "not about their settings" in " ".join(shown.split())
 

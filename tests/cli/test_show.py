@@ -28,6 +28,7 @@ def test_programs_get_the_figures_of_the_export(trained_once: Project) -> None:
     found = trained_once.json("show", "small", "1", "--json")
     row = trained_once.json("export", "--study", "small", "--format", "json")[1]
     assert {name: found["row"][name] for name in row} == row
+    assert row["reason"] is None
     assert [one["epoch"] for one in found["epochs"]] == [1, 2, 3]
     val, test = (found["splits"][split] for split in ("val", "test"))
     for split, one in (("val", val), ("test", test)):
@@ -72,6 +73,16 @@ def test_curves_reach_from_corner_to_corner() -> None:
     assert body[0][-1] == " "
     assert lines[1].strip().startswith("3")
     assert lines[-1].endswith("epoch 3")
+
+
+def test_two_curves_are_told_apart_without_colour() -> None:
+    """The lower one is drawn in points, the upper in a line, and the legend says which is which."""
+    series = [("training", "cyan", [1.0] * 4), ("validation", "yellow", [0.0] * 4)]
+    lines = chart("loss", series, width=10, height=4).plain.split("\n")
+    assert lines[0] == "loss  · training  ⣀ validation"
+    body = [line.split("┤")[1] for line in lines[1:5]]
+    assert body[0] == "·" * 10
+    assert all(BLANK < ord(letter) < BLANK + 256 for letter in body[-1])
 
 
 def test_odd_curves_are_drawn_too() -> None:

@@ -406,6 +406,20 @@ def test_an_unknown_objective_does_not_hide_other_faults(read: Read) -> None:
     assert [fault.key for fault in raised.value.faults] == keys
 
 
+def test_shared_parameters_are_checked_without_an_objective(read: Read) -> None:
+    """What all objectives have is checked; what only this one can know of is named as unchecked."""
+    for objective in ('"digits"', '"../x"', "7"):
+        head = STUDY.replace('"chest_xray"', objective) + GRID
+        text = space('scheduler = ["steep"]\ndepth = [0, 1]', head)
+        with pytest.raises(StudyFileError) as raised:
+            read(text + '[fixed]\nepochs = 0\nlss = "bce"\n[data]\nsource = "x"\n')
+        faults = {fault.key: fault.message for fault in raised.value.faults}
+        assert list(faults) == ["study.objective", "space.scheduler", "fixed.epochs"]
+        assert faults["study.objective"].endswith(
+            "these were not checked: space.depth, fixed.lss, data.source"
+        )
+
+
 def test_the_count_and_the_file_are_named(read: Read, tmp_path: Path) -> None:
     """The first line says which file, how many faults, and that nothing happened."""
     with pytest.raises(StudyFileError, match=r"small\.toml has 1 fault; nothing was created"):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import UserError
-from tuner.spec.load import find
+from tuner.spec.load import find, named_by
 
 
 def test_a_name_is_looked_for_in_the_folders_in_order(tmp_path: Path) -> None:
@@ -42,6 +42,17 @@ def test_a_name_like_no_other_gets_the_list(tmp_path: Path) -> None:
     (tmp_path / "lr_sched.toml").touch()
     with pytest.raises(UserError, match="there are lr_sched"):
         find("zzz", [tmp_path])
+
+
+def test_a_file_names_its_study(tmp_path: Path) -> None:
+    """By [study] name where it can be read, else by its own name, whatever else is wrong."""
+    path = tmp_path / "mine.toml"
+    assert named_by(path) == "mine"
+    path.write_text('[study]\nname = "yours"\n[space]\nlr = 7\n')
+    assert named_by(path) == "yours"
+    for broken in ("[study", "study = 1", "[study]\nname = 3"):
+        path.write_text(broken)
+        assert named_by(path) == "mine"
 
 
 def test_a_name_leads_out_of_no_folder(tmp_path: Path) -> None:

@@ -132,10 +132,10 @@ class Bench:
     study: Study
 
     @classmethod
-    def launch(cls, database: Database, spec: Spec) -> "Bench":
+    def launch(cls, database: Database, spec: Spec, *, new_version: bool = False) -> "Bench":
         """Store a study and open it."""
         binding = Binding(database)
-        launched = studies.launch(database, binding, spec, {}, new_version=False)
+        launched = studies.launch(database, binding, spec, {}, new_version=new_version)
         return cls(database, binding, launched.study)
 
     def worker(self, timing: Timing = QUICK, *, database: Database | None = None) -> Ledger:

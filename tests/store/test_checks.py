@@ -17,3 +17,20 @@ def test_the_newest_examination_is_found(database: Database) -> None:
     assert found is not None
     assert found.body == {"auc": 0.9, "words": ["naïve"]}
     assert found.made.tzinfo is not None
+
+
+def test_data_are_known_from_any_version(database: Database) -> None:
+    """By the same data and objective; the newest examination counts, other studies' do not."""
+    bench = Bench.launch(database, make_spec("small"))
+    again = Bench.launch(database, make_spec("small", epochs=5), new_version=True)
+    other = Bench.launch(database, make_spec("other"))
+    here, there = {"image_size": 32}, {"image_size": 64}
+    with database.transaction() as connection:
+        for study, auc in ((bench, 0.5), (again, 0.9), (other, 0.1)):
+            body = {"data": [{"data": here, "auc": auc}]}
+            checks.keep(connection, study.study.study_id, body)
+    with database.transaction() as connection:
+        found = checks.of_data(connection, "small", "chest_xray", here)
+        assert checks.of_data(connection, "small", "chest_xray", there) is None
+        assert checks.of_data(connection, "small", "digits", here) is None
+    assert found == {"data": here, "auc": 0.9}

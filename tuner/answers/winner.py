@@ -16,8 +16,9 @@ from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.intervals import Mean, mean_over_seeds
 from tuner.answers.tables.predictions import best_trial, predicted
 from tuner.answers.tables.rows import TrialRow, ranked, trial_rows
-from tuner.answers.verdicts.gap import Gap, winners_luck
+from tuner.answers.verdicts.gap import Gap
 from tuner.answers.verdicts.gap import gap as measure_gap
+from tuner.answers.verdicts.luck import luck_of_winner
 from tuner.errors import UserError
 from tuner.records import SplitName
 from tuner.store.studies import Study
@@ -96,7 +97,7 @@ def winner(connection: sa.Connection, study: Study, number: int | None = None) -
     measured = _gap(connection, study, rows)
     leaders = ranked(rows, study.spec)
     classes, sizes = _data(connection, trial)
-    luck = measured.optimism if measured else winners_luck(connection, study, leaders)
+    luck = measured.optimism if measured else luck_of_winner(connection, study, leaders)
     return Winner(
         study=study,
         trial=trial,
@@ -170,7 +171,7 @@ def _limits(found: Interval | None) -> dict[str, float] | None:
 
 def _gap(connection: sa.Connection, study: Study, rows: Sequence[TrialRow]) -> Gap | None:
     tested = any(row.complete and row[figure(study, "test_acc")] is not None for row in rows)
-    return measure_gap(connection, study) if tested else None
+    return measure_gap(connection, study, rows) if tested else None
 
 
 def _setting_gap(measured: Gap | None, number: int) -> Interval | None:

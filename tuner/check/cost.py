@@ -54,13 +54,22 @@ class Cost:
     workers: int
 
     @property
+    def measured_epochs(self) -> int:
+        """How many epochs the estimate was made from."""
+        return MEASURED * len(self.measured)
+
+    @property
     def hours(self) -> float:
-        """How long the study takes on its workers at most."""
+        """How long the study takes on its workers, as far as so few epochs tell."""
         return self.seconds / self.workers / 3600
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON."""
-        return {**asdict(self), "hours": self.hours}
+        return {
+            **asdict(self),
+            "hours": self.hours,
+            "measured_epochs": self.measured_epochs,
+        }
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from math import log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuner.cli import options
+from tuner.errors import TunerError, UserError
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner check lr_sched\n"
+    epilog="\b\nExample:\n  tuner check lr_sched\n  tuner check lr_sched@2\n"
     "  tuner check studies/mine.toml --quick\n  tuner check lr_sched --noise 5 --json"
 )
 @click.argument("study")
@@ -54,17 +56,16 @@ def check(
     spread, blank and clipped images, whether a classifier can tell the splits
     apart, and, unless --quick is given, what an epoch takes at the cheap and
     the dear end of the space, the hours and the memory of the whole study.
-    What was found is kept with the study, if it is in the database.
+    STUDY is a file, by name or path, or a stored version such as lr_sched@2.
+    What was found is kept with every stored version that has the same data.
     """
     from tuner.check.cost import measure_cost, measure_noise
     from tuner.check.quick import configurations, examine_data
     from tuner.fleet.devices import crew_devices
-    from tuner.spec.load import find
 
-    spec = options.load_spec(study, overrides, objective_folders)
+    spec, folders = _asked(settings, study, overrides, objective_folders)
     if threads is not None:
         spec = replace(spec, limits=replace(spec.limits, threads=threads))
-    folders = options.objective_folders(find(study, options.study_folders()), objective_folders)
     place: Any = {"home": settings.home, "folders": folders, "progress": show_progress}
     found = [examine_data(spec, data, **place, quick=quick) for data in configurations(spec)]
     cost: Cost | None = None
@@ -76,11 +77,29 @@ def check(
         spreads = measure_noise(spec, noise, **place, device=devices[0])
     clear_progress()
     body = _described(spec, found, cost, spreads)
-    _keep(settings, spec, body)
+    kept = _keep(settings, spec, body)
     if as_json:
         click.echo(json.dumps(body, ensure_ascii=False, indent=1))
-    else:
-        _show(spec, found, cost, spreads)
+        return
+    _show(spec, found, cost, spreads)
+    if kept:
+        click.echo(f"Kept with {', '.join(kept)}.")
+
+
+def _asked(
+    settings: Settings, study: str, overrides: tuple[str, ...], given: tuple[Path, ...]
+) -> "tuple[Spec, tuple[Path, ...]]":
+    """Return the study that a file or a stored version asks, and where its objective may be."""
+    from tuner.spec.load import find
+    from tuner.store import studies
+
+    if "@" not in study or study.endswith(".toml"):
+        spec = options.load_spec(study, overrides, given)
+        return spec, options.objective_folders(find(study, options.study_folders()), given)
+    if overrides:
+        raise UserError(f"{study} is a stored version: it is checked as it is, without --set.")
+    with options.open_database(settings) as database, database.transaction() as connection:
+        return studies.find(connection, study).spec, options.objective_folders(None, given)
 
 
 def show_progress(what: str, done: int, total: int) -> None:
@@ -111,18 +130,26 @@ def _described(
     }
 
 
-def _keep(settings: Settings, spec: "Spec", body: Mapping[str, Any]) -> None:
-    """Keep the check with the study, if there is a database and the study is in it."""
-    from tuner.errors import TunerError
+def _keep(settings: Settings, spec: "Spec", body: Mapping[str, Any]) -> list[str]:
+    """Keep the check with every stored version of the study that is about the same data."""
+    from tuner.check.quick import configurations
     from tuner.store import checks, studies
 
     if settings.embedded and not settings.home.exists():
-        return
+        return []
+    looked = (spec.objective, configurations(spec))
     try:
         with options.open_database(settings) as database, database.transaction() as connection:
-            checks.keep(connection, studies.find(connection, spec.name).study_id, body)
+            same = [
+                one
+                for one in studies.versions(connection, spec.name)
+                if (one.spec.objective, configurations(one.spec)) == looked
+            ]
+            for one in same:
+                checks.keep(connection, one.study_id, body)
     except TunerError:
-        return  # no such study, or no database at hand: the check is shown all the same
+        return []  # no database at hand: the check is shown all the same
+    return [one.title for one in same]
 
 
 def _show(
@@ -175,18 +202,28 @@ def _show_cost(spec: "Spec", cost: "Cost") -> None:
         )
     click.echo(f"  memory   {cost.memory_bytes / 1e9:8.2f} GB at most in one trainer")
     click.echo(
-        f"  study    {spec.total_trials} trials, {cost.epochs:,} epochs: at most "
-        f"{_duration(cost.seconds / cost.workers)} on {cost.workers} "
-        f"worker{'s' * (cost.workers > 1)} (less with pruning and reused epochs)"
+        f"  study    {spec.total_trials} trials, {cost.epochs:,} epochs: about "
+        f"{roughly(cost.seconds / cost.workers)} on {cost.workers} "
+        f"worker{'s' * (cost.workers > 1)}, an estimate from {cost.measured_epochs} measured "
+        "epochs (less with pruning and reused epochs; starting up comes on top)"
     )
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+def roughly(seconds: float) -> str:
+    """Return a time as roughly as an estimate knows it: 40 s, 15 min, 8 h."""
+    for unit, name, most in ((1, "s", 100), (60, "min", 100), (3600, "h", None)):
+        if most is None or seconds < most * unit:
+            return f"{_rounded(max(1.0, seconds / unit))} {name}"
+    raise AssertionError("hours have no end")
+
+
+def _rounded(number: float) -> int:
+    """Return a number in whole steps, of 5 from 10 on, of 10 from 20 on, and so on."""
+    step = 10 ** int(log10(number))
+    if number < 10:
+        return round(number)
+    step = step // 2 if number < 2 * step else step
+    return int(round(number / step) * step)
 
 
 def _show_noise(spec: "Spec", spreads: "Sequence[Spread]") -> None:

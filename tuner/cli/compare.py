@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from tuner.answers.verdicts.compare import Comparison, Row
-    from tuner.answers.verdicts.pair import Described, Pair
+    from tuner.answers.verdicts.pair import Described, OfClass, Pair
     from tuner.records import Moment, SplitName
     from tuner.store.studies import Study
 
@@ -118,9 +119,7 @@ def described(one: "Comparison") -> dict[str, Any]:
         "left_out": one.left_out,
         "tied": list(one.tied),
         "levels": [_level(row) for row in one.rows],
-        "plan": None
-        if plan is None
-        else {"difference": plan.difference, "seeds": plan.seeds, "images": plan.images},
+        "plan": None if plan is None else asdict(plan),
         "verdict": one.verdict,
     }
 
@@ -187,7 +186,7 @@ def _cells(one: "Comparison", row: "Row") -> list[str]:
         mark = "named" if one.named else "best"
     else:
         shown = against.difference.scaled(measure.scale)
-        digits = measure.digits
+        digits = wording.decimals(measure, shown)
         ends = f"{wording.signed(shown.low, digits)} to {wording.signed(shown.high, digits)}"
         chance = "" if one.seeds < 2 else _chance(against.chance)
         held = [wording.signed(shown.value, digits), ends, chance]
@@ -256,7 +255,29 @@ def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
         "",
     )
     console.print(table)
+    if found.of_classes:
+        console.print()
+        console.print(_class_table(found))
     console.print(Text(found.verdict))
+
+
+def _class_table(found: "Pair") -> "RichTable":
+    from rich.text import Text
+
+    from tuner.cli.console import plain_table
+
+    table = plain_table("By class")
+    table.add_column("trial", justify="right", no_wrap=True)
+    for one in found.of_classes:
+        # A class may be called anything, also what rich would read as markup.
+        name = Text(f"{one.name} ({one.images:,} {one.of})")
+        table.add_column(name, justify="right", no_wrap=True)
+    apart = [one.discordance for one in found.of_classes]
+    table.add_row(str(found.one.trial), *(with_ends(one.one) for one in found.of_classes))
+    table.add_row(str(found.other.trial), *(with_ends(one.other) for one in found.of_classes))
+    table.add_row("difference", *(with_ends(one.difference, sign=True) for one in apart))
+    table.add_row("p", *(_chance(one.chance) for one in apart))
+    return table
 
 
 def _pair_described(found: "Pair", study: "Study") -> dict[str, Any]:
@@ -285,6 +306,20 @@ def _pair_described(found: "Pair", study: "Study") -> dict[str, Any]:
         "nll_difference": limits(found.nll),
         "auc_difference": None if found.auc is None else limits(found.auc[0]),
         "auc_p": None if found.auc is None else found.auc[1],
+        "classes": [_class_described(one) for one in found.of_classes],
         "differs": found.differs,
         "verdict": found.verdict,
+    }
+
+
+def _class_described(one: "OfClass") -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "class": one.of,
+        "images": one.images,
+        "trials": [limits(one.one), limits(one.other)],
+        "only_first_right": one.discordance.only_one,
+        "only_second_right": one.discordance.only_other,
+        "difference": limits(one.discordance.difference),
+        "p": one.discordance.chance,
     }

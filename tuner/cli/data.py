@@ -1,8 +1,8 @@
 """A launch's look at the data: before anything is created, and once for the same data."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,8 @@ from tuner.cli.check import clear_progress, show_progress
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
+
     from tuner.check.quick import Examined
     from tuner.spec.study import Spec
     from tuner.store.database import Database
@@ -26,12 +28,12 @@ def look_at_data(
     """
     from tuner.check.quick import configurations, examine_data
 
-    data = configurations(spec)[0]
-    if _known(database, spec, data):
-        return ()
+    with database.transaction() as connection:
+        if _known(connection, spec) is not None:
+            return ()
     found = examine_data(
         spec,
-        data,
+        configurations(spec)[0],
         home=settings.home,
         folders=folders,
         progress=show_progress,
@@ -46,29 +48,21 @@ def look_at_data(
 
 
 def keep_look(database: "Database", study: "Study", found: "Sequence[Examined]") -> None:
-    """Keep what was found with the study."""
+    """Keep what was found with the study, or what another version of it had found before."""
     from tuner.store import checks
 
-    if not found:
-        return
-    body = {
-        "study": study.spec.name,
-        "data": [{**one.body, "warnings": one.warnings} for one in found],
-        "cost": None,
-        "noise": [],
-    }
     with database.transaction() as connection:
-        checks.keep(connection, study.study_id, body)
+        seen = [{**one.body, "warnings": one.warnings} for one in found]
+        if not seen and checks.latest(connection, study.study_id) is None:
+            known = _known(connection, study.spec)
+            seen = [] if known is None else [dict(known)]
+        if seen:
+            body = {"study": study.spec.name, "data": seen, "cost": None, "noise": []}
+            checks.keep(connection, study.study_id, body)
 
 
-def _known(database: "Database", spec: "Spec", data: object) -> bool:
-    from tuner.errors import UnknownStudyError
-    from tuner.store import checks, studies
+def _known(connection: "sa.Connection", spec: "Spec") -> "Mapping[str, Any] | None":
+    from tuner.check.quick import configurations
+    from tuner.store import checks
 
-    with database.transaction() as connection:
-        try:
-            study = studies.find(connection, spec.name)
-        except UnknownStudyError:
-            return False
-        stored = checks.latest(connection, study.study_id)
-    return stored is not None and any(one["data"] == data for one in stored.body["data"])
+    return checks.of_data(connection, spec.name, spec.objective, configurations(spec)[0])

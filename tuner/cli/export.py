@@ -8,6 +8,7 @@ import click
 
 from tuner.cli import options
 from tuner.errors import UserError
+from tuner.names import meant
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -107,8 +108,11 @@ def _format_of(output: str) -> str:
     ending = Path(output).suffix
     form = formats.format_of(output) if ending else "csv"
     if form is None:
-        known = ", ".join(f".{name}" for names in formats.ENDINGS.values() for name in names)
-        raise UserError(f"-o {output}: no format ends in {ending}; take {known}, or --format.")
+        known = [f".{name}" for names in formats.ENDINGS.values() for name in names]
+        raise UserError(
+            f"-o {output}: no format ends in {ending}; take {', '.join(known)}, or --format."
+            f"{meant(ending, known)}"
+        )
     return form
 
 

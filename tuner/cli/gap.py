@@ -120,14 +120,14 @@ def _table(found: "Gap", study: "Study", best: int) -> "RichTable":
 
 
 def _rows(found: "Gap", best: int) -> "Iterator[list[str]]":
-    from tuner.answers.verdicts.wording import level_name, signed
+    from tuner.answers.verdicts.wording import fixed, level_name, signed
 
     for one in found.settings[:best]:
         ends = f"{signed(one.gap.low * 100, 1)} to {signed(one.gap.high * 100, 1)}"
         yield [
             *(level_name(value) for value in one.values.values()),
-            f"{one.val_acc:.3f}",
-            f"{one.test_acc:.3f}",
+            fixed(one.val_acc, 3),
+            fixed(one.test_acc, 3),
             signed(one.gap.value * 100, 1),
             ends,
             str(len(one.trials)),

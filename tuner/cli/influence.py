@@ -36,7 +36,9 @@ def influence(settings: Settings, study: str, metrics: tuple[str, ...], *, as_js
     parameter makes alone, what two make together, and the rest; noise of seeds
     and images is taken off, and both are in the intervals. Otherwise it is
     PED-ANOVA: by which parameters the best tenth stands out. That one parameter
-    matters more than another is said only where it is seen beyond chance.
+    matters more than another is said only where it is seen beyond chance, by
+    the interval of their difference: that can leave out 0 although the
+    intervals of the two shares overlap.
     """
     from tuner.answers.verdicts.influence import influence as measure
     from tuner.store import studies
@@ -73,6 +75,7 @@ def described(one: "Influence") -> dict[str, Any]:
         ],
         "ahead": one.ahead,
         "verdict": one.verdict,
+        "note": one.note or None,
     }
 
 
@@ -83,7 +86,7 @@ def _show(measured: "list[Influence]") -> None:
     for one in measured:
         console.print()
         console.print(_table(one))
-        print_sentences(console, (one.verdict, _about(one)))
+        print_sentences(console, filter(None, (one.verdict, one.note, _about(one))))
     console.print()
 
 

@@ -13,5 +13,7 @@ def limits(found: "Interval | None") -> dict[str, float] | None:
 
 def with_ends(found: "Interval", *, sign: bool = False) -> str:
     """Return a fraction with its limits: "0.960 (0.936 to 0.975)"."""
-    form = "+.3f" if sign else ".3f"
-    return f"{found.value:{form}} ({found.low:{form}} to {found.high:{form}})".replace("-", "−")
+    from tuner.answers.verdicts.wording import fixed, signed
+
+    write = signed if sign else fixed
+    return f"{write(found.value, 3)} ({write(found.low, 3)} to {write(found.high, 3)})"

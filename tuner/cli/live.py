@@ -128,9 +128,11 @@ def epochs_line(seen: Overview) -> str:
 
 def best_line(best: Best, metric: str) -> str:
     """Describe the best trial."""
-    test = "" if best.test_acc is None else f"  test acc {best.test_acc:.3f}"
+    from tuner.answers.verdicts.wording import fixed
+
+    test = "" if best.test_acc is None else f"  test acc {fixed(best.test_acc, 3)}"
     return (
-        f"trial {best.number}  {metric} {best.value:.4f}  val acc {best.val_acc:.3f}{test}  "
+        f"trial {best.number}  {metric} {best.value:.4f}  val acc {fixed(best.val_acc, 3)}{test}  "
         f"{chosen_line(best.chosen)} seed={best.seed}"
     )
 

@@ -13,6 +13,7 @@ import click
 from tuner import __version__
 from tuner.cli.options import add_common
 from tuner.errors import EXIT_MACHINE, EXIT_SIGINT, EXIT_USER, TunerError
+from tuner.names import meant
 from tuner.settings import from_environment
 
 COMMANDS = {
@@ -31,6 +32,8 @@ COMMANDS = {
     "best": "best:best",
     "predict": "predict:predict",
     "export": "export:export",
+    "plot": "plot:plot",
+    "report": "report:report",
     "logs": "logs:logs",
     "events": "logs:events",
     "stop": "control:stop",
@@ -61,6 +64,15 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f"tuner.cli.{module}"), name)
         add_common(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was typed; a misspelt one is told with the nearest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise click.UsageError(f"{error.message}{meant(args[0], COMMANDS)}", ctx) from None
 
 
 @click.group(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
+from tuner.names import meant
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ def add_common(command: click.Command) -> None:
         for below in command.commands.values():
             add_common(below)
         return
+    for parameter in command.params:
+        if type(parameter.type) is click.Choice:
+            parameter.type = NearChoice(parameter.type.choices)
     if any(parameter.name == "database" for parameter in command.params):
         return
     command.params += [
@@ -42,6 +46,15 @@ def add_common(command: click.Command) -> None:
             ["--debug"], is_flag=True, expose_value=False, help="Show tracebacks and debug output."
         ),
     ]
+
+
+class NearChoice(click.Choice[Any]):
+    """One of several words; a misspelt one is told with the nearest."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Return what is wrong with a value, and what may have been meant."""
+        known = [str(choice) for choice in self.choices]
+        return super().get_invalid_choice_message(value, ctx) + meant(str(value), known)
 
 
 def _use_database(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:

@@ -125,14 +125,16 @@ def _tell(epoch: "Epoch", *, quiet: bool) -> "Epoch":
 
 
 def _conclude(figures: "Figures", name: str) -> None:
+    from tuner.answers.verdicts.wording import fixed, signed
+
     test = (
         "no test set"
-        if figures.test_acc is None
-        else f"test acc {figures.test_acc:.3f}, gap {figures.gap:+.3f}"
+        if figures.test_acc is None or figures.gap is None
+        else f"test acc {fixed(figures.test_acc, 3)}, gap {signed(figures.gap, 3)}"
     )
     click.echo(
         f"{name} epoch {figures.epoch}: val loss {figures.val_loss:.4f}, "
-        f"val acc {figures.val_acc:.3f}, {test}"
+        f"val acc {fixed(figures.val_acc, 3)}, {test}"
     )
 
 

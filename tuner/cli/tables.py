@@ -47,9 +47,10 @@ SHOWS = ("figures", "classes", "cost", "slope")
 def table(settings: Settings, study: str, best: int, show: str, *, as_json: bool) -> None:
     """Show a study's leaderboard, and each factor's levels over seeds.
 
-    Intervals are 95 % t intervals over seeds; n counts seeds. A level's value
-    under one seed is the mean over the other factors' settings. A late slope
-    is in nats per epoch: below 0 the loss still falls.
+    Intervals are 95 % t intervals over seeds alone, on these very images; n
+    counts seeds. `tuner compare` judges over seeds and over images like these.
+    A level's value under one seed is the mean over the other factors'
+    settings. A late slope is in nats per epoch: below 0 the loss still falls.
     """
     from tuner.answers.tables.rows import trial_rows
     from tuner.store import studies
@@ -141,7 +142,7 @@ def _factor_table(factor: "Factor", shown: Sequence[str]) -> "RichTable":
     from tuner.cli.console import plain_table
     from tuner.cli.live import show_value
 
-    table = plain_table(f"By {factor.name}: mean over seeds ± half of its 95 % interval")
+    table = plain_table(f"By {factor.name}: mean ± half of its 95 % interval over seeds alone")
     for name in (factor.name, *shown, "n", "done"):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
     for level in factor.levels:
@@ -167,15 +168,15 @@ def _mean(name: str, mean: "Mean | None") -> str:
 
 
 def _figure(name: str, value: float | None) -> str:
+    from tuner.answers.verdicts.wording import fixed, minus
+
     if value is None:
         return "–"
-    if abs(value) >= 1000:
-        return f"{value:.3g}"
     if name.endswith("slope"):
-        return f"{value:.1e}"
-    if "seconds" in name:
-        return f"{value:.3g}"
-    return f"{value:.4f}" if name.endswith("loss") else f"{value:.3f}"
+        return minus(f"{value:.1e}")
+    if abs(value) >= 1000 or "seconds" in name:
+        return minus(f"{value:.3g}")
+    return fixed(value, 4 if name.endswith("loss") else 3)
 
 
 def _described(study: "Study", rows: "Sequence[TrialRow]", best: int, show: str) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import itertools
 from collections.abc import Collection, Mapping
 
-from tuner.spec.faults import Faults, KeyPath, show, suggest
+from tuner.names import suggest
+from tuner.spec.faults import Faults, KeyPath, show
 from tuner.spec.space import LARGEST_GRID, Choice, Dimension, Space
 
 

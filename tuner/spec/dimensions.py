@@ -44,7 +44,7 @@ def find_parameter(
 class SpaceReader:
     """Reads the dimensions of one file; what is wrong with one does not hide the others."""
 
-    def __init__(self, declared: Declarations | None, faults: Faults) -> None:
+    def __init__(self, declared: Declarations, faults: Faults) -> None:
         self._declared = declared
         self._faults = faults
 
@@ -59,11 +59,12 @@ class SpaceReader:
             example = next(iter(written), "KEY")
             self._faults.add(path, f'to vary a data key, write "{DATA}{example}" in quotes')
             return None
-        parameter = None
-        if self._declared is not None:
+        if self._declared.whole:
             parameter = find_parameter(path, name, self._declared, self._faults)
             if parameter is None:
                 return None
+        else:
+            parameter = self._declared.parameters.get(name)
         if isinstance(written, list):
             return self._choice(name, written, {}, parameter)
         return self._table(path, written, parameter)
@@ -123,9 +124,8 @@ class SpaceReader:
         )
 
     def _when(self, written: Mapping[str, Any]) -> dict[str, tuple[Value, ...]]:
-        known = {} if self._declared is None else dict(self._declared.parameters)
-        if self._declared is not None:
-            known |= {f"{DATA}{key}": found for key, found in self._declared.data.items()}
+        known = dict(self._declared.parameters)
+        known |= {f"{DATA}{key}": found for key, found in self._declared.data.items()}
         return {
             parent: tuple(
                 normalised(known.get(parent), value)

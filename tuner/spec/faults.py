@@ -1,11 +1,11 @@
 """The faults of a study file, collected so that all of them are told at once."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tuner.errors import Fault
+from tuner.names import suggest
 
 KeyPath = tuple[str, ...]
 
@@ -32,6 +32,13 @@ class Faults:
         """Note a name that does not exist, with the nearest one that does."""
         self.add(path, f"unknown {noun} {show(path[-1])}; {suggest(path[-1], valid)}")
 
+    def extend(self, path: KeyPath, more: str) -> None:
+        """Say more of the faults of one key."""
+        self._found = {
+            (at, f"{message}. {more}" if at == path else message): None
+            for at, message in self._found
+        }
+
     def ordered(self) -> tuple[Fault, ...]:
         """Return the faults in the order of the file; sections that are missing come last."""
         found = sorted(self._found, key=lambda fault: self._position(fault[0]))
@@ -44,15 +51,6 @@ class Faults:
     def _origin(self, path: KeyPath) -> str:
         known = _longest_prefix(path, self._origins)
         return "" if known is None else f" (from --set {self._origins[known]})"
-
-
-def suggest(name: str, valid: Iterable[str]) -> str:
-    """Return a hint that leads from a wrong name to the right one."""
-    names = list(valid)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]}?"
-    return "valid: " + ", ".join(names) if names else "nothing can be set here"
 
 
 def dotted(path: KeyPath) -> str:

@@ -5,8 +5,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from tuner.names import suggest
 from tuner.records import METRICS
-from tuner.spec.faults import Faults, KeyPath, show, suggest
+from tuner.spec.faults import Faults, KeyPath, show
 from tuner.spec.search import PRUNERS, SAMPLERS
 from tuner.spec.sections import Expects, Section
 

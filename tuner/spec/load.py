@@ -1,11 +1,11 @@
 """Reads a study file into a `Spec`, or tells everything that is wrong with it at once."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuner.errors import StudyFileError, UserError
+from tuner.names import nearest
 from tuner.spec.document import cleaned, read
 from tuner.spec.overrides import Overrides
 from tuner.spec.reader import Declared, Reader
@@ -38,13 +38,26 @@ def find(name_or_path: str, folders: Sequence[Path]) -> Path:
     known = {file.stem: file for folder in reversed(folders) for file in folder.glob("*.toml")}
     if name_or_path in known:
         return known[name_or_path]
-    near = difflib.get_close_matches(name_or_path, known, n=3, cutoff=0.5)
+    near = nearest(name_or_path, known)
     names = "did you mean " + " or ".join(near) + "?" if near else _listing(known)
     places = ", ".join(str(folder) for folder in folders) or "no folder"
     raise UserError(
         f"There is no study {name_or_path!r}; {names} Looked for {name_or_path}.toml in {places}; "
         "a path that ends in .toml is taken as it is."
     )
+
+
+def named_by(path: Path) -> str:
+    """Return the name of the study that a file asks: the file's own, where nothing is to be read.
+
+    The file may have faults, or lie on another machine: only its study's name is wanted.
+    """
+    try:
+        study = read(path).get("study")
+    except StudyFileError:
+        return path.stem
+    name = study.get("name") if isinstance(study, dict) else None
+    return name if isinstance(name, str) else path.stem
 
 
 def _listing(known: Mapping[str, Path]) -> str:

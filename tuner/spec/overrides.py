@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuner.errors import Fault
+from tuner.names import suggest
 from tuner.spec.document import cleaned
-from tuner.spec.faults import KeyPath, suggest
+from tuner.spec.faults import KeyPath
 from tuner.spec.sections import SECTIONS
 from tuner.spec.study import DATA
 

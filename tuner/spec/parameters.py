@@ -81,6 +81,8 @@ class Declarations:
 
     parameters: Mapping[str, Parameter]
     data: Mapping[str, Parameter]
+    whole: bool = True
+    """Whether that is all; where the objective is not found, what all objectives share is known."""
 
 
 def by_name(parameters: Iterable[Parameter]) -> dict[str, Parameter]:
@@ -188,3 +190,6 @@ SHARED: Mapping[str, Parameter] = by_name(
     ]
 )
 """The shared trainer's own parameters; models are an objective's business."""
+
+UNFOUND = Declarations(SHARED, {}, whole=False)
+"""What may be set where nobody can ask the objective: at least what all of them share."""

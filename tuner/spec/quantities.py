@@ -34,6 +34,20 @@ def parse_bytes(text: str) -> int:
     return int(size)
 
 
+def write_seconds(seconds: float) -> str:
+    """Return a duration that is read as these seconds."""
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+
+
+def write_bytes(size: int) -> str:
+    """Return a size that is read as so many bytes, in the largest unit that needs no point."""
+    for unit, each in sorted(_BYTES.items(), key=lambda item: -item[1]):
+        if size % each == 0:
+            return f"{size // each}{unit}"
+    # Reading cuts off after the last byte; half a byte more keeps it from cutting one too many.
+    return f"{size // 10**6}.{size % 10**6:06d}5MB"
+
+
 def _split(text: str, pattern: str) -> tuple[float, str]:
     matched = re.fullmatch(pattern, text)
     if matched is None:

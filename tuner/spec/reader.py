@@ -13,7 +13,7 @@ from tuner.spec.dimensions import SpaceReader
 from tuner.spec.faults import Faults, KeyPath, show
 from tuner.spec.form import Model, read_section
 from tuner.spec.options import read_options
-from tuner.spec.parameters import Declarations
+from tuner.spec.parameters import UNFOUND, Declarations
 from tuner.spec.plan import Plan, check_plan
 from tuner.spec.quantities import parse_bytes, parse_seconds
 from tuner.spec.search import PRUNERS, SAMPLERS
@@ -81,10 +81,11 @@ class Reader:
         data = values.read("data", self._table("data"))
         check_plan(plan, self.faults)
         self._check_splits(plan.replicates, known)
+        if not known.whole:
+            self._tell_unchecked(known)
         if self.faults:
             return None
         assert study is not None
-        assert known is not None
         assert limits is not None
         assert checkpoints is not None
         spec = self._spec(study, known, plan, limits=limits, fixed=fixed, data=data)
@@ -140,17 +141,29 @@ class Reader:
         self.faults.add((name,), f"expected a table, got {show(table)}")
         return {}
 
-    def _declarations(self, declared: Declared) -> Declarations | None:
+    def _tell_unchecked(self, known: Declarations) -> None:
+        """Say which keys could not be checked, since nobody knows what the objective declares."""
+        names = [
+            f"{section}.{name}"
+            for section in ("space", "fixed", "data")
+            for name in self._keys(section)
+            if section == "data" or name not in known.parameters
+        ]
+        if names:
+            more = f"Without the objective these were not checked: {', '.join(names)}"
+            self.faults.extend(("study", "objective"), more)
+
+    def _declarations(self, declared: Declared) -> Declarations:
         """Ask the objective, even if other keys of [study] are wrong."""
         study = self._document.get("study")
         name = study.get("objective") if isinstance(study, dict) else None
         if not isinstance(name, str) or not re.fullmatch(OBJECTIVE, name):
-            return None
+            return UNFOUND
         try:
             return declared(name, self._folder)
         except ObjectiveError as error:
-            self.faults.add(("study", "objective"), str(error))
-            return None
+            self.faults.add(("study", "objective"), str(error).removesuffix("."))
+            return UNFOUND
 
     def _budget(self) -> Budget | None:
         section = self._section("budget", BudgetSection)
@@ -180,9 +193,9 @@ class Reader:
             return None
         return Replicates(section.seeds, section.of, section.top, section.splits)
 
-    def _check_splits(self, replicates: Replicates | None, known: Declarations | None) -> None:
+    def _check_splits(self, replicates: Replicates | None, known: Declarations) -> None:
         """Refuse divisions that the objective cannot make, or that the space chooses as well."""
-        if replicates is None or known is None or replicates.splits == 1:
+        if replicates is None or not known.whole or replicates.splits == 1:
             return
         path = ("replicates", "splits")
         if SPLIT_SEED not in known.data:

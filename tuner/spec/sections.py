@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import WithJsonSchema
 
+from tuner.names import suggest
 from tuner.records import METRICS
 from tuner.spec import quantities
-from tuner.spec.faults import suggest
 from tuner.spec.search import PRUNERS, SAMPLERS
 
 NAME = r"^[a-z][a-z0-9_-]{0,62}$"

@@ -14,9 +14,7 @@ from tuner.spec.study import DATA
 class ValueReader:
     """Reads the sections of single values of one file."""
 
-    def __init__(
-        self, declared: Declarations | None, varied: Collection[str], faults: Faults
-    ) -> None:
+    def __init__(self, declared: Declarations, varied: Collection[str], faults: Faults) -> None:
         self._declared = declared
         self._varied = varied
         self._faults = faults
@@ -30,17 +28,15 @@ class ValueReader:
             path = (section, name)
             if prefix + name in self._varied:
                 self._faults.add(path, f"{prefix}{name} is in [space] too; keep one of them")
-            if known is not None and name not in known:
+            if self._declared.whole and name not in known:
                 self._unknown(path, known)
             elif (fault := self._fault(path, value)) is not None:
                 self._faults.add(path, fault)
-            elif known is not None:
+            elif name in known:
                 values[name] = normalised(known[name], value)
         return values
 
-    def _known(self, section: str) -> Mapping[str, Parameter] | None:
-        if self._declared is None:
-            return None
+    def _known(self, section: str) -> Mapping[str, Parameter]:
         return self._declared.data if section == "data" else self._declared.parameters
 
     def _fault(self, path: KeyPath, value: Any) -> str | None:
@@ -48,9 +44,9 @@ class ValueReader:
         if isinstance(value, list | dict):
             vary = f'"{DATA}{name}"' if section == "data" else name
             return f"expected one value, got {show(value)}; to vary it, write {vary} in [space]"
-        known = self._known(section)
-        if known is not None:
-            return known[name].fault(value)
+        declared = self._known(section).get(name)
+        if declared is not None:
+            return declared.fault(value)
         return None if isinstance(value, str | int | float) else f"expected a value, got {value!r}"
 
     def _unknown(self, path: KeyPath, known: Collection[str]) -> None:
@@ -63,7 +59,6 @@ class ValueReader:
             self._faults.unknown(path, "parameter" if section == "fixed" else "data key", known)
 
     def _belongs(self, section: str, name: str) -> str | None:
-        assert self._declared is not None
         if section == "data":
             return f"fixed.{name}" if name in self._declared.parameters else None
         key = name.removeprefix(DATA)

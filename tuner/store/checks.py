@@ -7,7 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tuner.store.tables import check
+from tuner.records import Value
+from tuner.store.tables import check, study
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,20 @@ def latest(connection: sa.Connection, study_id: int) -> Check | None:
     )
     row = connection.execute(query).one_or_none()
     return None if row is None else Check(row.body, row.made)
+
+
+def of_data(
+    connection: sa.Connection, name: str, objective: str, data: Mapping[str, Value]
+) -> Mapping[str, Any] | None:
+    """Return what the newest examination of these data found, of whichever version it was made.
+
+    None if no version of the study had them examined.
+    """
+    query = (
+        sa.select(check.c.body)
+        .join(study, study.c.study_id == check.c.study_id)
+        .where(study.c.name == name, study.c.spec["objective"].astext == objective)
+        .order_by(check.c.check_id.desc())
+    )
+    found = (one for body in connection.execute(query).scalars() for one in body["data"])
+    return next((one for one in found if one["data"] == data), None)

@@ -1,9 +1,9 @@
 """Studies: created in one place, found by name and version, extended, stopped, deleted."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +11,9 @@ from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage
 
 from tuner.errors import StudyConflictError, UnknownStudyError
+from tuner.names import meant
 from tuner.spec import identity
+from tuner.spec.load import named_by
 from tuner.spec.study import Spec
 from tuner.store import optuna_storage
 from tuner.store.database import Database
@@ -61,11 +63,17 @@ def title(name: str, version: int) -> str:
 
 
 def find(connection: sa.Connection, wanted: str) -> Study:
-    """Return the study `name` (its newest version) or `name@2`."""
-    found = find_or_none(connection, wanted)
-    if found is None:
-        raise UnknownStudyError(_unknown(connection, wanted))
-    return found
+    """Return the study `name` (its newest version), `name@2`, or the one that a file asks."""
+    name = named_by(Path(wanted)) if wanted.endswith(".toml") else wanted
+    found = find_or_none(connection, name)
+    if found is not None:
+        return found
+    if name != wanted and Path(wanted).is_file():
+        raise UnknownStudyError(
+            f"{wanted} is a study file, and no study {name!r} is stored in this database yet: "
+            f"`tuner launch --study {wanted}` trains it."
+        )
+    raise UnknownStudyError(_unknown(connection, name))
 
 
 def find_or_none(connection: sa.Connection, wanted: str) -> Study | None:
@@ -84,6 +92,12 @@ def listing(connection: sa.Connection) -> list[Study]:
     """Return all studies, the oldest first."""
     rows = connection.execute(sa.select(study).order_by(study.c.created, study.c.study_id))
     return [_study(row) for row in rows]
+
+
+def versions(connection: sa.Connection, name: str) -> list[Study]:
+    """Return all versions of a study, the oldest first."""
+    query = sa.select(study).where(study.c.name == name).order_by(study.c.version)
+    return [_study(row) for row in connection.execute(query)]
 
 
 def launch(
@@ -245,8 +259,7 @@ def _conflict(stored: Study, changes: Sequence[str]) -> str:
 
 def _unknown(connection: sa.Connection, wanted: str) -> str:
     names = [title(row.name, row.version) for row in connection.execute(sa.select(study))]
-    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else " `tuner studies` lists them."
+    hint = meant(wanted, names) or " `tuner studies` lists them."
     return f"There is no study {wanted!r} in this database.{hint}"
 
 

@@ -21,7 +21,6 @@ private module name, so that two objectives of one name never meet; inside it,
 modules import each other relatively (`from . import phantom`).
 """
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -36,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import ObjectiveError, TunerError
+from tuner.names import meant
 from tuner.records import Value
 from tuner.spec.parameters import SHARED, Declarations, Parameter, by_name
 
@@ -272,7 +272,6 @@ def _names_in(places: Sequence[Path]) -> Iterator[str]:
 
 def _unknown(name: str, places: Sequence[Path], installed: Mapping[str, str]) -> ObjectiveError:
     names = sorted({*_names_in(places), *installed})
-    near = difflib.get_close_matches(name, names, n=3)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names) or 'none'}."
+    hint = meant(name, names) or f" Known: {', '.join(names) or 'none'}."
     searched = ", ".join(str(place) for place in places)
-    return ObjectiveError(f"There is no objective {name!r}. {hint} Searched: {searched}")
+    return ObjectiveError(f"There is no objective {name!r}.{hint} Searched: {searched}")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import studentized_range, t, ttest_ind, ttest_rel
 
 from benchmarks.calibration import SIZES, WORLDS, Shape, draw
-from tuner.answers.statistics.crossed import Panel
+from tuner.answers.statistics.crossed import Panel, Parts
 from tuner.answers.statistics.groups import Group, Groups
 from tuner.answers.statistics.levels import against, against_best
 from tuner.answers.statistics.planning import Seen, plan, power
@@ -165,6 +165,26 @@ def test_plan_keeps_its_promise() -> None:
     told = [against_best(study(made.seeds), larger=True) for _ in range(300)]
     found = np.mean([one.tied == (0,) for one in told])
     assert 0.7 < found < 0.9
+
+
+def test_plan_says_how_rough_it_is() -> None:
+    """From 3 seeds nearly anything may be, from 300 nearly nothing; the truth is in between."""
+    chance = np.random.default_rng(14)
+    truth = plan(Seen(Parts(2 * 0.02**2 / 300, 299, 0.0, 0.0), 300, 0, 2), 0.02).seeds
+    assert truth is not None
+    held, widths = 0, {}
+    for seeds in (3, 300):
+        for _ in range(40):
+            pilot = whole(0.02 * chance.standard_normal((2, seeds)))
+            made = plan(Seen(pilot.parts(range(2)), seeds, 0, 2), 0.02)
+            assert made.low is not None
+            high = 1000 if made.high is None else made.high
+            assert made.low <= (made.seeds or 1000) <= high
+            held += made.low <= truth <= high
+            widths[seeds] = high / made.low
+    assert held >= 72
+    assert widths[3] > 5
+    assert widths[300] < 2
 
 
 def test_plan_asks_for_images_where_seeds_would_not_do() -> None:

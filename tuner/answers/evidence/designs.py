@@ -7,13 +7,15 @@ random search, nothing is paired, and each configuration stands for itself.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import median
 
 from tuner.answers.tables.rows import TrialRow
 from tuner.errors import UserError
+from tuner.names import meant
 from tuner.records import Value
+from tuner.spec.space import Choice
 from tuner.spec.study import Spec
 
 LEVELS_MOST = 12
@@ -79,7 +81,7 @@ def design(
     if factor not in spec.varied:
         raise UserError(
             f"{spec.name} does not vary {factor!r}; "
-            f"it varies {', '.join(spec.varied) or 'nothing'}."
+            f"it varies {', '.join(spec.varied) or 'nothing'}.{meant(factor, spec.varied)}"
         )
     by_level: dict[Level, list[TrialRow]] = defaultdict(list)
     for row in rows:
@@ -90,7 +92,9 @@ def design(
             f"`tuner influence {spec.name}` says how much it matters."
         )
     usable = {row["trial"] for row in rows if row.complete and measured(row)}
-    standings = tuple(_standing(level, of, usable) for level, of in _sorted(by_level))
+    standings = tuple(
+        _standing(level, by_level[level], usable) for level in in_order(spec, factor, by_level)
+    )
     if spec.search.sampler == "grid":
         return _paired(rows, spec, factor, standings, usable)
     return _unpaired(rows, spec, factor, standings, usable)
@@ -219,11 +223,12 @@ def _standing(level: Level, rows: Sequence[TrialRow], usable: Set[int]) -> Stand
     )
 
 
-def _sorted(groups: Mapping[Level, list[TrialRow]]) -> list[tuple[Level, list[TrialRow]]]:
-    """Return the levels in the order of their values, names in the order of the study's file."""
-    numeric = all(
-        isinstance(level, int | float) and not isinstance(level, bool) for level in groups
-    )
-    if numeric:
-        return sorted(groups.items(), key=lambda item: float(item[0] or 0))
-    return list(groups.items())
+def in_order(spec: Spec, factor: str, levels: Collection[Level]) -> list[Level]:
+    """Return levels in the order of their values, names in the order of the study's file."""
+    if all(isinstance(one, int | float) and not isinstance(one, bool) for one in levels):
+        return sorted(levels, key=lambda level: float(level or 0))
+    written = next(one for one in spec.space.dimensions if one.name == factor)
+    place: dict[Level, int] = {}
+    if isinstance(written, Choice):
+        place = {value: at for at, value in enumerate(written.values)}
+    return sorted(levels, key=lambda level: place.get(level, len(place)))

@@ -12,7 +12,7 @@ LOSS = "nats"
 TRIALS: Mapping[str, tuple[str, str]] = {
     "trial": ("", "The trial's number in its study, from 0."),
     "state": ("", "COMPLETE, PRUNED, FAILED or RUNNING."),
-    "reason": ("", "Why it failed, or where it was pruned."),
+    "reason": ("", "Why it failed, or where it was pruned; else empty."),
     "seed": ("", "The seed of initial weights, order of images, dropout and augmentation."),
     "attempts": ("", "How often it was begun or taken up again by another worker."),
     "best_epoch": ("epoch", "The epoch that is best by the study's metric, from 1."),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from tuner.answers.sheets import markup
 from tuner.answers.sheets.contents import Sheet
 from tuner.answers.sheets.export import as_csv, as_json, json_cell
 from tuner.errors import UserError
@@ -57,14 +58,13 @@ def _markdown(sheet: Sheet) -> bytes:
         "---:" if all(_is_number(row[at]) for row in rows) and rows else "---"
         for at in range(len(sheet.columns))
     ]
-    lines = [[_in_markdown(name) for name in sheet.columns], marks]
-    lines += [[_in_markdown(cell) for cell in row] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines).encode()
+    shown = [[_with_minus(cell) for cell in row] for row in rows]
+    lines = [markup.row(line) for line in (sheet.columns, marks, *shown)]
+    return ("\n".join(lines) + "\n").encode()
 
 
-def _in_markdown(text: str) -> str:
-    safe = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return " ".join(safe.split())
+def _with_minus(cell: str) -> str:
+    return cell.replace("-", "−") if _is_number(cell) else cell
 
 
 def _latex(sheet: Sheet) -> bytes:
@@ -92,6 +92,8 @@ def _latex(sheet: Sheet) -> bytes:
 
 
 def _in_latex(text: str) -> str:
+    if _is_number(text):
+        return text.replace("-", "$-$")
     return "".join(LATEX.get(letter, letter) for letter in " ".join(text.split()))
 
 
@@ -100,19 +102,19 @@ def _parquet(sheet: Sheet) -> bytes:
     from pyarrow import parquet
 
     columns = list(zip(*sheet.rows, strict=True)) or [()] * len(sheet.columns)
-    arrays = [_column(values) for values in columns]
+    arrays = [_column(*column) for column in zip(sheet.columns, columns, strict=True)]
     file = io.BytesIO()
     parquet.write_table(pa.table(arrays, names=list(sheet.columns)), file, compression="zstd")
     return file.getvalue()
 
 
-def _column(values: Sequence[Any]) -> Any:
+def _column(name: str, values: Sequence[Any]) -> Any:
     """Return one typed column; values of several kinds, as some parameters have, are texts."""
     import pyarrow as pa
 
     kinds = {type(value) for value in values if value is not None}
     if not kinds:
-        return pa.nulls(len(values), pa.float64())
+        return pa.nulls(len(values), pa.string() if name in TEXTS else pa.float64())
     if kinds <= {int, float} and float in kinds:
         return pa.array([None if one is None else float(one) for one in values], pa.float64())
     if len(kinds) > 1:
@@ -192,5 +194,7 @@ ENDINGS: Mapping[str, tuple[str, ...]] = {
     "latex": ("tex",),
     "excel": ("xlsx",),
 }
+TEXTS = ("reason", "device")
+"""Columns of texts, also where all of their cells are empty."""
 BINARY = ("parquet", "excel")
 """Formats that no terminal shows."""

@@ -1,6 +1,6 @@
 """What of a grid's spread each parameter makes: an exact decomposition, corrected for noise."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations, permutations
 
@@ -37,8 +37,10 @@ def decompose(values: Array, levels: Places, draws: Array | None = None) -> Shar
     own noise has added as well, so it is taken off.
     """
     terms = _terms(levels.shape[1])
-    seen = _variances(values.mean(axis=1), levels, terms)
-    again = np.array([_variances(one, levels, terms) for one in _drawn(values, draws)])
+    # Which settings share a term's levels is the same in every draw: sorted once, not in each.
+    groups = {term: _Groups.of(levels[:, list(term)]) for term in terms if term}
+    seen = _variances(values.mean(axis=1), groups)
+    again = np.array([_variances(one, groups) for one in _drawn(values, draws)])
     if not len(again):
         return _unsure(terms, seen)
     corrected = 2 * seen - again
@@ -69,27 +71,36 @@ def _terms(parameters: int) -> tuple[tuple[int, ...], ...]:
     return (*alone, *combinations(range(parameters), 2), ())
 
 
-def _variances(means: Array, levels: Places, terms: Sequence[tuple[int, ...]]) -> Array:
-    """Return the variance that each term makes over all settings of the grid."""
+@dataclass(frozen=True)
+class _Groups:
+    """Which settings have the same levels of some parameters."""
+
+    of_setting: Places
+    sizes: Places
+
+    @staticmethod
+    def of(levels: Places) -> "_Groups":
+        _, places = np.unique(levels, axis=0, return_inverse=True)
+        places = places.reshape(-1)
+        return _Groups(places, np.bincount(places))
+
+    def means(self, values: Array) -> Array:
+        """Return for each setting the mean over all settings with the same levels."""
+        sums = np.bincount(self.of_setting, weights=values)
+        return np.asarray((sums / self.sizes)[self.of_setting])
+
+
+def _variances(means: Array, groups: Mapping[tuple[int, ...], _Groups]) -> Array:
+    """Return the variance that each term makes over all settings of the grid, the rest last."""
     centred = means - means.mean()
     effects: dict[tuple[int, ...], Array] = {}
-    for term in terms:
-        if not term:
-            continue
-        effect = _marginal(centred, levels[:, list(term)])
+    for term, group in groups.items():
+        effect = group.means(centred)
         for part in term if len(term) > 1 else ():
             effect = effect - effects[part,]
         effects[term] = effect
     rest = centred - sum(effects.values())
-    return np.array([float((effects[term] ** 2).mean()) if term else float((rest**2).mean())
-                     for term in terms])  # fmt: skip
-
-
-def _marginal(values: Array, levels: Places) -> Array:
-    """Return for each setting the mean over all settings with the same levels."""
-    _, of = np.unique(levels, axis=0, return_inverse=True)
-    of = of.reshape(-1)
-    return np.asarray((np.bincount(of, weights=values) / np.bincount(of))[of])
+    return np.array([float((one**2).mean()) for one in (*effects.values(), rest)])
 
 
 def _drawn(values: Array, draws: Array | None) -> list[Array]:

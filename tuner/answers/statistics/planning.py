@@ -1,12 +1,13 @@
 """How many more seeds, or images, it takes to see a difference."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from scipy.special import ndtr
 from scipy.stats import chi2
 
 from tuner.answers.statistics.crossed import Parts
+from tuner.answers.statistics.spread import CONFIDENCE
 
 POWER = 0.8
 """A planned study finds the difference 8 times in 10."""
@@ -27,6 +28,10 @@ class Plan:
     """All the seeds that are needed; None where no number of them would do."""
     images: int | None
     """Where seeds alone would not do: all the images that are needed with these seeds."""
+    low: int | None = None
+    """How many seeds, or images, it would take were the spread at the lower end of its interval."""
+    high: int | None = None
+    """The same at the upper end; None where no number that is thought of would do."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,22 @@ class Seen:
     images: int
     levels: int
     grain: float = 0.0
+
+    def spread_by(self, factor: float) -> "Seen":
+        """Return the same with a seeds' variance so many times as large."""
+        by_seed = max(self.parts.by_seed * factor, self.parts.rest)
+        return replace(self, parts=replace(self.parts, by_seed=by_seed))
+
+    @property
+    def limits(self) -> tuple["Seen", "Seen"]:
+        """The same at both ends of the interval of the seeds' variance, which few seeds leave wide.
+
+        What the images add is known from as many as there are, and left as it is.
+        """
+        freedom = self.parts.freedom
+        tail = (1 - CONFIDENCE) / 2
+        low, high = (freedom / float(chi2.ppf(share, freedom)) for share in (1 - tail, tail))
+        return self.spread_by(low), self.spread_by(high)
 
     def with_more(self, seeds: int, images: float = 1.0) -> "Seen":
         """Return what so many seeds, and so many times the images, would show.
@@ -77,23 +98,38 @@ def power(seen: Seen, difference: float) -> float:
 
 
 def plan(seen: Seen, difference: float) -> Plan:
-    """Return how many seeds find a difference 8 times in 10, or how many images it would take."""
-    if _enough(seen.with_more(SEEDS_MOST), difference):
-        low, high = 1, SEEDS_MOST
-        while high - low > 1:
-            middle = (low + high) // 2
-            if _enough(seen.with_more(middle), difference):
-                high = middle
-            else:
-                low = middle
-        return Plan(difference, high, None)
-    if seen.images == 0:
-        return Plan(difference, None, None)
-    for seeds in SEEDS_WITH_IMAGES:
-        times = _times_images(seen, seeds, difference)
-        if times is not None:
-            return Plan(difference, seeds, round(seen.images * times))
+    """Return how many seeds find a difference 8 times in 10, or how many images it would take.
+
+    The spread is an estimate: at both ends of its own interval it is planned again.
+    """
+    seeds = _seeds(seen, difference)
+    if seeds is not None:
+        return Plan(difference, seeds, None, *(_seeds(end, difference) for end in seen.limits))
+    for several in SEEDS_WITH_IMAGES if seen.images else ():
+        images = _images(seen, several, difference)
+        if images is not None:
+            ends = (_images(end, several, difference) for end in seen.limits)
+            return Plan(difference, several, images, *ends)
     return Plan(difference, None, None)
+
+
+def _seeds(seen: Seen, difference: float) -> int | None:
+    """Return the least number of seeds that will do on these images."""
+    if not _enough(seen.with_more(SEEDS_MOST), difference):
+        return None
+    low, high = 1, SEEDS_MOST
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _enough(seen.with_more(middle), difference):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _images(seen: Seen, seeds: int, difference: float) -> int | None:
+    times = _times_images(seen, seeds, difference)
+    return None if times is None else round(seen.images * times)
 
 
 def _times_images(seen: Seen, seeds: int, difference: float) -> float | None:

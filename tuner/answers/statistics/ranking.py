@@ -56,6 +56,19 @@ def delong(scores: Array, truth: Truth, confidence: float = CONFIDENCE) -> Inter
     return Interval(area, float(low), float(high))
 
 
+def roc(scores: Array, truth: Truth) -> tuple[Array, Array]:
+    """Return false and true positive rates from the strictest threshold to the mildest."""
+    order = np.argsort(-scores, kind="stable")
+    # Equal scores cross a threshold together.
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    hits = np.cumsum(truth[order])[ends]
+    false = ends + 1 - hits
+    return (
+        np.concatenate([[0.0], false / max(1, int(false[-1]))]),
+        np.concatenate([[0.0], hits / max(1, int(hits[-1]))]),
+    )
+
+
 def delong_difference(
     scores: Array, other: Array, truth: Truth, confidence: float = CONFIDENCE
 ) -> tuple[Interval, float] | None:

@@ -145,7 +145,7 @@ def _trial_row(spec: Spec, row: Any, further: Mapping[str, Any]) -> TrialRow:
     cells: dict[str, Any] = {
         "trial": row.tuner_trial_number,
         "state": row.tuner_outcome_state or "RUNNING",
-        "reason": row.tuner_outcome_reason or "",
+        "reason": row.tuner_outcome_reason or None,
         "seed": row.tuner_trial_seed,
         "attempts": row.tuner_lease_token,
     }

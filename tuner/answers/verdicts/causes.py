@@ -26,7 +26,7 @@ WORDS: Mapping[Cause, str] = {
     "have it.",
     "unexplained": "There is a gap, and test images differ from training images no more than "
     "validation images do: a difference in the labels, or in what the probe does not see.",
-    "not examined": "There is a gap, and the images were not examined; `tuner check` does it.",
+    "not examined": "There is a gap, and the images were not examined.",
 }
 
 

@@ -14,8 +14,9 @@ from tuner.answers.statistics.planning import Plan, Seen, plan
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
 from tuner.answers.verdicts import wording
-from tuner.answers.verdicts.judge import Finding, sentences, summary
+from tuner.answers.verdicts.judge import Finding, headline, sentences, summary
 from tuner.errors import UserError
+from tuner.names import meant
 from tuner.spec.study import Spec
 from tuner.store.studies import Study
 
@@ -57,8 +58,10 @@ class Comparison:
     left_out: int
     plan: Plan | None
     sentences: tuple[str, ...]
+    headline: str | None
+    """What is seen, in one line; None where nothing can be judged."""
     summary: str | None
-    """All of it in one line; None where nothing can be judged."""
+    """The same, with what more seeds would buy."""
 
     @property
     def verdict(self) -> str:
@@ -90,7 +93,10 @@ def default_metric(rows: Sequence[TrialRow]) -> str:
 def measure_named(name: str) -> Measure:
     """Return a measure by its name."""
     if name not in MEASURES:
-        raise UserError(f"There is no metric {name!r} to compare by; take {', '.join(MEASURES)}.")
+        raise UserError(
+            f"There is no metric {name!r} to compare by; take {', '.join(MEASURES)}."
+            f"{meant(name, MEASURES)}"
+        )
     return MEASURES[name]
 
 
@@ -101,9 +107,13 @@ def compare(
     by: Sequence[str] = (),
     metric: str | None = None,
     asked: Asked = Asked(),
+    rows: Sequence[TrialRow] | None = None,
 ) -> list[Comparison]:
-    """Compare the levels of the named factors, or of all whose levels are few enough."""
-    rows = trial_rows(connection, study)
+    """Compare the levels of the named factors, or of all whose levels are few enough.
+
+    `rows` are the study's, where they have been read already.
+    """
+    rows = trial_rows(connection, study) if rows is None else rows
     if not any(row.complete for row in rows):
         raise UserError(
             f"No trial of {study.title} is complete yet; `tuner status {study.title}` says how far "
@@ -156,6 +166,7 @@ def judge(
         left_out=made.left_out,
         plan=planned,
         sentences=sentences(finding),
+        headline=headline(finding),
         summary=summary(finding),
     )
 
@@ -213,6 +224,7 @@ def _level_named(made: Design, name: str) -> int:
             return known.index(name)
     raise UserError(
         f"{made.factor} has no level {name!r} that can be compared; it has {', '.join(names)}."
+        f"{meant(name, names)}"
     )
 
 

@@ -12,8 +12,8 @@ def sentences(found: Gap) -> tuple[str, ...]:
     return tuple(
         one
         for one in (
-            _size(found),
-            _choosing(found),
+            size(found),
+            choosing(found),
             _luck(found),
             _why(found),
             _left_out(found),
@@ -22,7 +22,8 @@ def sentences(found: Gap) -> tuple[str, ...]:
     )
 
 
-def _size(found: Gap) -> str:
+def size(found: Gap) -> str:
+    """Say how large the gap is, and how sure that is."""
     gap = found.gap.scaled(100)
     images = f"{found.val_images:,} validation and {found.test_images:,} test images"
     about = f"over {wording.count(found.seeds, 'seed')}, {images}"
@@ -31,16 +32,18 @@ def _size(found: Gap) -> str:
     elif not found.images_shared:
         about = f"over {wording.count(found.seeds, 'seed')} only, each with images of its own"
     ends = f"{wording.signed(gap.low, 1)} to {wording.signed(gap.high, 1)}"
-    size = f"{wording.signed(gap.value, 1)} points, 95 % interval {ends}"
-    accuracies = f"{found.val_acc.value:.1%} on validation and {found.test_acc.value:.1%} on test"
+    amount = f"{wording.signed(gap.value, 1)} points, 95 % interval {ends}"
+    val, test = wording.percent(found.val_acc.value), wording.percent(found.test_acc.value)
+    accuracies = f"{val} on validation and {test} on test"
     if found.gap.low > 0:
-        return f"Test falls behind validation: {accuracies}, a gap of {size} ({about})."
+        return f"Test falls behind validation: {accuracies}, a gap of {amount} ({about})."
     if found.gap.high < 0:
-        return f"Test is ahead of validation: {accuracies}, a gap of {size} ({about})."
-    return f"Validation and test are not distinguishable: {accuracies}, {size} ({about})."
+        return f"Test is ahead of validation: {accuracies}, a gap of {amount} ({about})."
+    return f"Validation and test are not distinguishable: {accuracies}, {amount} ({about})."
 
 
-def _choosing(found: Gap) -> str:
+def choosing(found: Gap) -> str:
+    """Say whether choosing on validation helps on test."""
     together = found.correlation
     if together is None:
         few = len(found.settings)
@@ -68,7 +71,7 @@ def _luck(found: Gap) -> str:
         return ""
     measure = MEASURES[found.metric]
     luck = found.optimism.value * measure.scale
-    amount = f"{luck:.1f} points" if measure.unit == "points" else f"{luck:.3f} nats"
+    amount = f"{wording.fixed(luck, 1 if measure.unit == 'points' else 3)} {measure.unit}"
     missing = "" if found.optimism.over_seeds else ", seeds' luck not counted for want of seeds"
     return (
         f"About {amount} of the best trial's {found.metric} (trial {found.winner}) are luck of "
@@ -88,7 +91,8 @@ def _why(found: Gap) -> str:
                 f"({auc.low:.2f} to {auc.high:.2f}; 0.5 is chance)"
             )
     seen = f" Seen: {'; '.join(parts)}." if parts else ""
-    return f"Cause: {found.cause}. {WORDS[found.cause]}{_shares(found)}{seen}"
+    way = f" `tuner check {found.study}` does it." if found.cause == "not examined" else ""
+    return f"Cause: {found.cause}. {WORDS[found.cause]}{way}{_shares(found)}{seen}"
 
 
 def _shares(found: Gap) -> str:
@@ -97,8 +101,9 @@ def _shares(found: Gap) -> str:
         return ""
     fitted, gap = found.fitted.value * 100, found.gap.value * 100
     return (
-        f" Of the {fitted + gap:.1f} points from training to test accuracy {fitted:.1f} are lost "
-        f"between training and validation, {gap:.1f} between validation and test."
+        f" Of the {wording.fixed(fitted + gap, 1)} points from training to test accuracy "
+        f"{wording.fixed(fitted, 1)} are lost between training and validation, "
+        f"{wording.fixed(gap, 1)} between validation and test."
     )
 
 

@@ -1,13 +1,14 @@
 """Which parameters the best of drawn configurations have in common (PED-ANOVA, by Optuna)."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.answers.statistics.spread import CONFIDENCE, Interval
 from tuner.records import Value
@@ -66,6 +67,27 @@ def importance(
     return Importance(shares, ahead)
 
 
+class _Given(optuna.storages.InMemoryStorage):
+    """A study's trials as they are: to add them to a storage would copy each, most of the time."""
+
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        # A trial that was drawn twice is two trials, which the evaluator tells by their ids.
+        self._given = [copy(one) for one in trials]
+        for place, one in enumerate(self._given):
+            one.number = place
+            one._trial_id = place  # Optuna has no public way to name it
+
+    def get_all_trials(
+        self,
+        study_id: int,  # noqa: ARG002
+        deepcopy: bool = True,  # noqa: ARG002
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Return the trials; they are only read."""
+        return [one for one in self._given if states is None or one.state in states]
+
+
 def _places(chance: np.random.Generator, trials: int) -> list[int]:
     return [int(at) for at in chance.integers(0, trials, min(trials, MOST))]
 
@@ -76,9 +98,8 @@ def _shares(trials: Sequence[FrozenTrial], *, larger: bool) -> dict[str, float]:
     try:
         study = optuna.create_study(
             direction="maximize" if larger else "minimize",
-            storage=optuna.storages.InMemoryStorage(),
+            storage=_Given(trials),
         )
-        study.add_trials(list(trials))
         return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
     finally:
         optuna.logging.set_verbosity(level)

@@ -18,6 +18,7 @@ from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
 from tuner.answers.verdicts import wording
 from tuner.answers.verdicts.importance import importance
 from tuner.errors import UserError
+from tuner.names import meant
 from tuner.store.studies import Study
 
 Array = NDArray[np.float64]
@@ -68,18 +69,36 @@ class Influence:
         rest = f"; of {wording.count(unseen, 'other pair')} it is not seen" if unseen else ""
         return f"For {self.metric} {wording.listed(said)}{rest}."
 
+    @property
+    def note(self) -> str:
+        """Why one parameter may matter more than another though their intervals overlap."""
+        shares = {part.names: part.share for part in self.parts}
+        if not any(shares[one,].low <= shares[other,].high for one, other in self.ahead):
+            return ""
+        return (
+            "Which matters more is judged by the interval of the difference: what moves both "
+            "shares alike drops out of it, so it can be seen though their own intervals overlap."
+        )
+
 
 def influence(
-    connection: sa.Connection, study: Study, metrics: Sequence[str] = ()
+    connection: sa.Connection,
+    study: Study,
+    metrics: Sequence[str] = (),
+    rows: Sequence[TrialRow] | None = None,
 ) -> list[Influence]:
     """Decompose each figure over the study's settings."""
     if not study.spec.varied:
         raise UserError(f"{study.title} varies nothing, so nothing can matter in it.")
     for name in metrics:
         if name not in MEASURES or not MEASURES[name].blocks:
-            known = ", ".join(name for name, one in MEASURES.items() if one.blocks)
-            raise UserError(f"There is no metric {name!r} to look at; take {known}.")
-    rows = trial_rows(connection, study, further=not set(metrics) <= set(FIGURES))
+            known = [name for name, one in MEASURES.items() if one.blocks]
+            raise UserError(
+                f"There is no metric {name!r} to look at; take {', '.join(known)}."
+                f"{meant(name, known)}"
+            )
+    if rows is None:
+        rows = trial_rows(connection, study, further=not set(metrics) <= set(FIGURES))
     complete = [row for row in rows if row.complete]
     if len(complete) < 2:
         raise UserError(

@@ -54,11 +54,8 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     return tuple(said)
 
 
-def summary(finding: Finding) -> str | None:
-    """Say in one line what is seen of a factor, and what more seeds would buy.
-
-    None where nothing can be judged: of one seed, or of one level.
-    """
+def headline(finding: Finding) -> str | None:
+    """Say in one line what is seen of a factor; None of one seed, or of one level."""
     verdict, names = finding.verdict, finding.names
     if verdict is None or finding.n < 2 or len(names) < 2:
         return None
@@ -71,8 +68,13 @@ def summary(finding: Finding) -> str | None:
         said = f"{tied[0]} is best in {metric}; {wording.listed(apart)} differ from it"
     else:
         said = f"{wording.listed(tied)} are tied for the best {metric}; {wording.listed(apart)} not"
-    promised = "".join(f" {one}" for one in _promised(finding))
-    return f"{finding.made.factor}: {said}.{promised}"
+    return f"{finding.made.factor}: {said}."
+
+
+def summary(finding: Finding) -> str | None:
+    """Say in one line what is seen of a factor, and what more seeds would buy."""
+    said = headline(finding)
+    return None if said is None else " ".join([said, *_promised(finding)])
 
 
 def _silence(finding: Finding) -> str:
@@ -143,14 +145,24 @@ def _promised(finding: Finding) -> list[str]:
     unit = "point" if measure.unit == "points" and amount == 1 else measure.unit
     wanted = f"{amount:g} {unit}".strip()
     if plan.images is not None:
-        images = f"about {_rounded(plan.images):,} images with {plan.seeds} seeds would"
-        return [f"No number of seeds would tell {wanted} apart on these images; {images}."]
+        images = (
+            f"about {_rounded(plan.images):,} images ({_between(plan)}) with {plan.seeds} seeds"
+        )
+        return [f"No number of seeds would tell {wanted} apart on these images; {images} would."]
     if plan.seeds is None:
         return [f"Not even 1,000 seeds would tell {wanted} apart."]
     if plan.seeds <= finding.n:
-        return [f"These seeds tell {wanted} apart 8 times in 10."]
-    more = wording.count(plan.seeds - finding.n, "more seed")
-    return [f"{more} would tell {wanted} apart."]
+        longer = plan.high is None or plan.high > finding.n
+        perhaps = f"; it may take more ({_between(plan, finding.n)})" if longer else ""
+        return [f"These seeds tell {wanted} apart about 8 times in 10{perhaps}."]
+    more = wording.count(_rounded(plan.seeds - finding.n), "more seed")
+    return [f"About {more} ({_between(plan, finding.n)}) would tell {wanted} apart."]
+
+
+def _between(plan: Plan, there: int = 0) -> str:
+    """Say how far off a planned number may be, for the spread behind it is an estimate."""
+    low = f"{_rounded(max(0, (plan.low or 0) - there)):,}"
+    return f"{low} or more" if plan.high is None else f"{low} to {_rounded(plan.high - there):,}"
 
 
 def _rounded(number: int) -> int:

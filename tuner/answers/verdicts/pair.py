@@ -1,18 +1,20 @@
 """Two trials by what they predicted for the same images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from tuner.answers.evidence.measures import nll, right
+from tuner.answers.evidence.measures import MEASURES, nll, right
 from tuner.answers.statistics.bootstrap import mean_difference
-from tuner.answers.statistics.proportions import Discordance, mcnemar, wilson
+from tuner.answers.statistics.proportions import Discordance, Right, mcnemar, wilson
 from tuner.answers.statistics.ranking import delong, delong_difference
 from tuner.answers.statistics.reliability import reliability
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.predictions import Predicted, predicted
+from tuner.answers.verdicts import wording
 from tuner.errors import UserError
 from tuner.records import Moment, SplitName
 from tuner.store.studies import Study
@@ -33,6 +35,19 @@ class Described:
 
 
 @dataclass(frozen=True)
+class OfClass:
+    """How much of one class two trials have right: sensitivity for class 1, specificity for 0."""
+
+    name: str
+    of: str
+    """The class's name."""
+    images: int
+    one: Interval
+    other: Interval
+    discordance: Discordance
+
+
+@dataclass(frozen=True)
 class Pair:
     """Two trials on the images that both have predicted."""
 
@@ -44,6 +59,8 @@ class Pair:
     discordance: Discordance
     nll: Interval
     auc: tuple[Interval, float] | None
+    of_classes: tuple[OfClass, ...]
+    """Sensitivity and specificity, of two classes that both occur; else nothing."""
 
     @property
     def differs(self) -> bool:
@@ -57,18 +74,17 @@ class Pair:
         if self.discordance.difference.value < 0:
             ahead, behind = behind, ahead
         found = self.discordance
-        ends = sorted(abs(end) * 100 for end in (found.difference.low, found.difference.high))
+        measure = MEASURES[f"{self.split}_acc"]
         if self.differs:
             said = (
                 f"Trial {ahead} is right more often than trial {behind} by "
-                f"{abs(found.difference.value) * 100:.1f} points ({ends[0]:.1f} to {ends[1]:.1f})"
+                f"{wording.amount(measure, found.difference)}"
             )
         else:
             said = (
                 f"Trials {self.one.trial} and {self.other.trial} are not distinguishable: "
-                f"{found.difference.value * 100:+.1f} points, 95 % interval "
-                f"{found.difference.low * 100:+.1f} to {found.difference.high * 100:+.1f}"
-            ).replace("-", "−")
+                f"{wording.difference(measure, found.difference)}"
+            )
         counts = (
             f"{found.only_one} images only {self.one.trial} has right, {found.only_other} only "
         )
@@ -96,16 +112,34 @@ def pair(
             "they cannot be compared."
         )
     binary = logs.shape[1] == 2
+    hits = right(logs, labels) > 0, right(others, labels) > 0
     return Pair(
         split=split,
         at=at,
         images=len(labels),
         one=_described(first, logs, labels),
         other=_described(second, others, labels),
-        discordance=mcnemar(right(logs, labels) > 0, right(others, labels) > 0),
+        discordance=mcnemar(*hits),
         nll=mean_difference(nll(logs, labels), nll(others, labels)),
         auc=delong_difference(_odds(logs), _odds(others), labels == 1) if binary else None,
+        of_classes=_of_classes(hits, labels, first.classes) if binary else (),
     )
+
+
+def _of_classes(
+    hits: tuple[Right, Right], labels: NDArray[np.int64], classes: Sequence[str]
+) -> tuple[OfClass, ...]:
+    """Return both trials' shares of each class, and their difference on its images."""
+    found = []
+    for name, place in (("sensitivity", 1), ("specificity", 0)):
+        mine = labels == place
+        one, other = (of[mine] for of in hits)
+        images = int(mine.sum())
+        if images == 0:
+            return ()
+        share, others = (wilson(int(of.sum()), images) for of in (one, other))
+        found.append(OfClass(name, classes[place], images, share, others, mcnemar(one, other)))
+    return tuple(found)
 
 
 def _shared(one: Predicted, other: Predicted) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

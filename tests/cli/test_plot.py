@@ -1,0 +1,45 @@
+"""`tuner plot`: files, folders, and what is refused."""
+
+from tests.cli.conftest import Project
+from tuner.cli.plot import GO_WITH, SHOWN
+from tuner.figures.kinds import KINDS
+
+
+def test_a_picture_is_written_and_its_title_said(trained_once: Project) -> None:
+    """The file has the name asked for, or the study's and the kind's."""
+    said = trained_once.run("plot", "small", "curves", "--by", "lr", "-o", "out/one.pdf")
+    assert (trained_once.folder / "out/one.pdf").read_bytes().startswith(b"%PDF")
+    assert "lr" in said
+    assert "out/one.pdf" in said
+    trained_once.run("plot", "small", "roc", "--trial", "1", "--split", "val")
+    assert (trained_once.folder / "small-roc.svg").read_text().startswith("<?xml")
+
+
+def test_all_pictures_come_into_a_folder(trained_once: Project) -> None:
+    """Those that the study does not allow are named, and the others are there."""
+    said = trained_once.run("plot", "small", "all", "-o", "figures")
+    made = {file.stem for file in (trained_once.folder / "figures").iterdir()}
+    assert {"curves", "effects", "val-test", "gap", "history", "confusion", "roc"} <= made
+    missing = {kind for kind in ("influence", "parallel") if kind not in made}
+    assert all(f"{kind} is not drawn: " in said for kind in missing)
+
+
+def test_what_does_not_fit_is_refused_before_drawing(trained_once: Project) -> None:
+    """An unknown ending, a folder as a file, an option that the kind has no use for."""
+    for options, words in (
+        (("curves", "-o", "x.jpg"), "ends in .svg, .png, .pdf"),
+        (("curves", "-o", "."), "is a folder"),
+        (("all", "-o", "x.svg"), "name a folder"),
+        (("history", "--by", "lr"), "history is drawn without it"),
+        (("curves", "--by", "depth"), "does not vary 'depth'"),
+        (("curv",), "curv"),
+    ):
+        assert words in trained_once.run("plot", "small", *options, code=2)
+    assert not (trained_once.folder / "x.jpg").exists()
+    assert not (trained_once.folder / "x.svg").exists()
+
+
+def test_help_names_every_kind_that_can_be_drawn() -> None:
+    """The list that `--help` shows without Matplotlib is the list of what can be drawn."""
+    assert list(SHOWN) == list(KINDS)
+    assert {kind for kinds in GO_WITH.values() for kind in kinds} <= set(KINDS)

@@ -1,0 +1,22 @@
+"""`tuner report`: the file, and what is refused."""
+
+from tests.cli.conftest import Project
+
+
+def test_a_trained_study_is_reported_in_both_formats(trained_once: Project) -> None:
+    """The file has the name asked for, or the study's; the answer is said."""
+    said = trained_once.run("report", "small")
+    page = (trained_once.folder / "small-report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "By lr: " in said
+    assert "deterministic algorithms only" in page
+    trained_once.run("report", "small", "-o", "out/told.md")
+    assert (trained_once.folder / "out/told.md").read_text().startswith("# ")
+
+
+def test_what_is_not_a_report_is_refused(trained_once: Project) -> None:
+    """Another ending, a folder, a study that is not there; nothing is written."""
+    assert "ends in .html or .md" in trained_once.run("report", "small", "-o", "x.pdf", code=2)
+    assert "is a folder" in trained_once.run("report", "small", "-o", ".", code=2)
+    assert "no study 'smal'" in trained_once.run("report", "smal", "-o", "x.html", code=2)
+    assert not (trained_once.folder / "x.html").exists()

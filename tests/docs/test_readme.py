@@ -1,0 +1,48 @@
+"""The README can be followed from top to bottom: each command finds what it names."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tuner.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+AFTER = "## After that"
+NAMING = ("table", "compare", "show", "gap", "confusion", "influence", "diff", "run", "events")
+READING = ("validate", "check", "launch", "run")
+"""Commands that read a study's file; the others want a stored study."""
+
+
+def commands() -> Iterator[list[str]]:
+    """Yield the words of every command of the section, without its comment."""
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split(AFTER)[1].split("\n## ")[0]
+    for line in re.findall(r"^    tuner (.+)$", section, re.MULTILINE):
+        yield line.split("#")[0].split()
+
+
+def named(words: list[str]) -> list[str]:
+    """Return the studies that a command names."""
+    if "--study" in words:
+        return [words[words.index("--study") + 1]]
+    return words[1 : 3 if words[0] == "diff" else 2] if words[0] in (*NAMING, *READING) else []
+
+
+def test_each_command_finds_what_it_names() -> None:
+    """A file is shipped or was written by an earlier line; a stored study was launched before."""
+    files = {path.stem for path in (ROOT / "studies").glob("*.toml")}
+    stored = {"lr_sched"}
+    followed = 0
+    for words in commands():
+        assert words[0] in COMMANDS
+        if words[:2] == ["new", "study"]:
+            assert words[2] not in files
+            files.add(words[2])
+        if words[0] == "worker":
+            continue  # waits for its study
+        for name in named(words):
+            known = files if words[0] in READING else stored
+            assert Path(name).stem in known, " ".join(words)
+            followed += 1
+        if words[0] == "launch":
+            stored |= set(named(words))
+    assert followed > 15

@@ -1,0 +1,200 @@
+"""How training went, epoch by epoch, for each level of a factor: means over places, by seed."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from tuner.records import Value
+from tuner.store.studies import Study
+from tuner.store.tables import epoch, outcome, trial
+
+Array = NDArray[np.float64]
+Level = Value | None
+
+SERIES = ("train_nll", "train_acc", "val_loss", "val_acc")
+"""The figures of every epoch; losses are mean negative log-likelihoods, on both splits."""
+STRAYS_MOST = 40
+"""More trials that stopped early are counted, not drawn one by one."""
+
+
+@dataclass(frozen=True)
+class Stray:
+    """One trial that was stopped on its way."""
+
+    trial: int
+    values: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One level: its complete trials as one mean a seed, and those that were stopped."""
+
+    level: Level
+    by_seed: dict[str, Array]
+    """A row a seed, a column an epoch, up to the last epoch that all its trials reached."""
+    complete: int
+    stopped: int
+    strays: tuple[Stray, ...]
+    """None where too many were stopped to be drawn."""
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds the mean is over."""
+        return len(next(iter(self.by_seed.values())))
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs all its complete trials trained."""
+        return int(next(iter(self.by_seed.values())).shape[1])
+
+
+def curves(connection: sa.Connection, study: Study, by: str | None) -> list[Curve]:
+    """Return a curve for each level of a factor, or one for the study where none is named.
+
+    A mean ends where the first of its trials ended: beyond, it would run over survivors.
+    """
+    means = _means(connection, study, by)
+    stopped = _stopped(connection, study, by)
+    found = []
+    for level in dict.fromkeys((*means, *stopped)):
+        rows, stray = means.get(level, []), stopped.get(level, [])
+        drawn = stray if sum(map(len, stopped.values())) <= STRAYS_MOST else []
+        found.append(
+            Curve(
+                level=_read(level),
+                by_seed=_by_seed(rows),
+                complete=sum(row.trials for row in rows if row.epoch == 1),
+                stopped=len(stray),
+                strays=tuple(_strays(connection, study, drawn)),
+            )
+        )
+    return found
+
+
+def _level(by: str | None) -> sa.ColumnElement[Any]:
+    # As JSON text, so that 1, 1.0, "1" and true stay what they are.
+    return sa.cast(trial.c.chosen[by] if by is not None else sa.null(), sa.Text)
+
+
+def _means(connection: sa.Connection, study: Study, by: str | None) -> dict[str, list[Any]]:
+    level = _level(by).label("level")
+    query = (
+        sa.select(
+            level,
+            trial.c.seed,
+            epoch.c.epoch,
+            sa.func.count().label("trials"),
+            *(sa.func.avg(epoch.c[name]).label(name) for name in SERIES),
+        )
+        .select_from(epoch.join(trial).join(outcome, outcome.c.trial_id == trial.c.trial_id))
+        .where(trial.c.study_id == study.study_id, outcome.c.state == "COMPLETE")
+        .group_by(level, trial.c.seed, epoch.c.epoch)
+        .order_by(level, trial.c.seed, epoch.c.epoch)
+    )
+    found: dict[str, list[Any]] = defaultdict(list)
+    for row in connection.execute(query):
+        found[_key(row.level)].append(row)
+    return found
+
+
+def _by_seed(rows: Sequence[Any]) -> dict[str, Array]:
+    if not rows:
+        return {name: np.empty((0, 0)) for name in SERIES}
+    seeds: dict[int, list[Any]] = defaultdict(list)
+    for row in rows:
+        seeds[row.seed].append(row)
+    whole = min(sum(one.trials == of[0].trials for one in of) for of in seeds.values())
+    return {
+        name: np.array(
+            [[_number(getattr(one, name)) for one in of[:whole]] for of in seeds.values()]
+        )
+        for name in SERIES
+    }
+
+
+def _stopped(connection: sa.Connection, study: Study, by: str | None) -> dict[str, list[int]]:
+    query = (
+        sa.select(_level(by).label("level"), trial.c.number)
+        .select_from(trial.join(outcome, outcome.c.trial_id == trial.c.trial_id))
+        .where(trial.c.study_id == study.study_id, outcome.c.state != "COMPLETE")
+        .order_by(trial.c.number)
+    )
+    found: dict[str, list[int]] = defaultdict(list)
+    for row in connection.execute(query):
+        found[_key(row.level)].append(row.number)
+    return found
+
+
+def _strays(connection: sa.Connection, study: Study, numbers: Sequence[int]) -> list[Stray]:
+    query = (
+        sa.select(trial.c.number, *(epoch.c[name] for name in SERIES))
+        .select_from(epoch.join(trial))
+        .where(trial.c.study_id == study.study_id, trial.c.number.in_(numbers))
+        .order_by(trial.c.number, epoch.c.epoch)
+    )
+    rows: dict[int, list[Any]] = defaultdict(list)
+    if numbers:
+        for row in connection.execute(query):
+            rows[row.number].append(row)
+    return [
+        Stray(
+            number,
+            {name: np.array([_number(getattr(one, name)) for one in of]) for name in SERIES},
+        )
+        for number, of in rows.items()
+    ]
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _key(text: str | None) -> str:
+    return "null" if text is None else text
+
+
+def _read(text: str) -> Level:
+    level: Level = json.loads(text)
+    return level
+
+
+@dataclass(frozen=True)
+class Rates:
+    """One course of the learning rate, and the trials that took it."""
+
+    values: Array
+    first: int
+    """The lowest number of them."""
+    trials: int
+
+
+COURSES_MOST = 60
+
+
+def rates(connection: sa.Connection, study: Study) -> list[Rates]:
+    """Return the different courses that the learning rate took, each as long as its longest."""
+    course = (
+        sa.select(
+            trial.c.number,
+            sa.func.array_agg(
+                sa.dialects.postgresql.aggregate_order_by(epoch.c.lr, epoch.c.epoch)
+            ).label("course"),
+        )
+        .select_from(epoch.join(trial))
+        .where(trial.c.study_id == study.study_id)
+        .group_by(trial.c.number)
+        .subquery()
+    )
+    query = (
+        sa.select(course.c.course, sa.func.min(course.c.number), sa.func.count())
+        .group_by(course.c.course)
+        .order_by(sa.func.min(course.c.number))
+        .limit(COURSES_MOST)
+    )
+    return [Rates(np.array(row[0], float), row[1], row[2]) for row in connection.execute(query)]

@@ -1,0 +1,127 @@
+"""Where a study's results come from: data, devices, workers, and how its trials ended."""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from tuner.answers.tables.rows import TrialRow
+from tuner.store.studies import Study
+from tuner.store.tables import dataset, outcome, trial, worker
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set that trials of a study saw."""
+
+    fingerprint: str
+    classes: tuple[str, ...]
+    sizes: Mapping[str, int]
+    trials: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What trials were trained on and with, as their trainers told it."""
+
+    device: str
+    notes: Mapping[str, str]
+    trials: int
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the results of a study come from."""
+
+    data: tuple[DataSet, ...]
+    setups: tuple[Setup, ...]
+    workers: int
+    hosts: int
+    worker_hours: float
+
+
+def origin(connection: sa.Connection, study: Study) -> Origin:
+    """Read where a study's results come from."""
+    workers = connection.execute(
+        sa.select(
+            sa.func.count(),
+            sa.func.count(sa.distinct(worker.c.host)),
+            sa.func.coalesce(sa.func.sum(worker.c.active_seconds), 0.0),
+        ).where(worker.c.study_id == study.study_id)
+    ).one()
+    return Origin(
+        data=_data(connection, study),
+        setups=_setups(connection, study),
+        workers=workers[0],
+        hosts=workers[1],
+        worker_hours=workers[2] / 3600,
+    )
+
+
+def _data(connection: sa.Connection, study: Study) -> tuple[DataSet, ...]:
+    fingerprint = outcome.c.setup["data_fingerprint"].astext
+    query = (
+        sa.select(dataset, sa.func.count().label("trials"))
+        .select_from(outcome.join(trial, trial.c.trial_id == outcome.c.trial_id).join(
+            dataset, dataset.c.fingerprint == fingerprint
+        ))
+        .where(trial.c.study_id == study.study_id)
+        .group_by(dataset.c.fingerprint)
+        .order_by(sa.func.min(trial.c.number))
+    )  # fmt: skip
+    return tuple(
+        DataSet(row.fingerprint, tuple(row.classes), dict(row.sizes), row.trials)
+        for row in connection.execute(query)
+    )
+
+
+def _setups(connection: sa.Connection, study: Study) -> tuple[Setup, ...]:
+    device, notes = outcome.c.setup["device"].astext, outcome.c.setup["notes"]
+    query = (
+        sa.select(device.label("device"), notes.label("notes"), sa.func.count().label("trials"))
+        .select_from(outcome.join(trial, trial.c.trial_id == outcome.c.trial_id))
+        .where(trial.c.study_id == study.study_id, device.is_not(None))
+        .group_by(device, notes)
+        .order_by(sa.func.count().desc())
+    )
+    return tuple(
+        Setup(row.device, {key: str(value) for key, value in (row.notes or {}).items()}, row.trials)
+        for row in connection.execute(query)
+    )
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why some trials did not run to their end."""
+
+    state: str
+    reason: str
+    trials: tuple[int, ...]
+    epochs: tuple[int, int]
+    """The fewest and the most that they trained."""
+
+
+def endings(rows: Sequence[TrialRow]) -> list[Ending]:
+    """Return why trials were pruned or failed, the most frequent reason first."""
+    alike: dict[tuple[str, str], list[TrialRow]] = defaultdict(list)
+    for row in rows:
+        if row["state"] in ("PRUNED", "FAILED"):
+            alike[row["state"], _why(row["reason"])].append(row)
+    found = [
+        Ending(
+            state,
+            reason,
+            tuple(row["trial"] for row in of),
+            (min(row["epochs_run"] for row in of), max(row["epochs_run"] for row in of)),
+        )
+        for (state, reason), of in alike.items()
+    ]
+    return sorted(found, key=lambda one: -len(one.trials))
+
+
+def _why(reason: str | None) -> str:
+    """Return a reason's first line without the epoch, which differs from trial to trial."""
+    first = next(iter((reason or "").strip().splitlines()), "")
+    return re.sub(r" at epoch \d+$", "", first)

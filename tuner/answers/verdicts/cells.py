@@ -1,0 +1,35 @@
+"""A comparison as the cells of a table for people."""
+
+from tuner.answers.verdicts import wording
+from tuner.answers.verdicts.compare import Comparison, Row
+
+
+def head(one: Comparison) -> tuple[str, ...]:
+    """Return the names of the columns."""
+    against = wording.level_name(one.reference) if one.named else "best"
+    metric = one.measure.name.replace("_", " ")
+    return (one.factor, metric, "interval", f"against {against}", "interval", "p", "n", "done", "")
+
+
+def cells(one: Comparison, row: Row) -> tuple[str, ...]:
+    """Return one level's cells."""
+    standing, measure, against = row.standing, one.measure, row.against
+    done = f"{standing.complete}/{standing.trials}"
+    name = wording.level_name(standing.level)
+    if row.mean is None:
+        return (name, "–", "", "", "", "", "", done, "not compared")
+    mean = (wording.figure(measure, row.mean.value), wording.interval(measure, row.mean))
+    if against is None:
+        held, mark = ("", "", ""), "named" if one.named else "best"
+    else:
+        shown = against.difference.scaled(measure.scale)
+        digits = measure.digits
+        ends = f"{wording.signed(shown.low, digits)} to {wording.signed(shown.high, digits)}"
+        chance = "" if one.seeds < 2 else _chance(against.chance)
+        held = (wording.signed(shown.value, digits), ends, chance)
+        mark = "different" if against.differs else "tied" if one.seeds > 1 else "one seed"
+    return (name, *mean, *held, str(row.n), done, mark)
+
+
+def _chance(chance: float) -> str:
+    return "<0.001" if chance < 0.001 else f"{chance:.3f}"

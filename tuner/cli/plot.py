@@ -1,0 +1,138 @@
+"""`tuner plot`: a study as pictures, for people who would rather look than read."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from tuner.cli import options
+from tuner.errors import UserError
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from tuner.answers.reading import Reading
+    from tuner.figures.subject import Subject
+    from tuner.records import SplitName
+
+ALL = "all"
+SHOWN = {
+    "curves": "loss and accuracy by epoch, a band over seeds",
+    "schedules": "the learning rate by epoch",
+    "effects": "each level's mean with its interval",
+    "val-test": "test against validation accuracy",
+    "gap": "the gap of each setting",
+    "influence": "how much each parameter matters",
+    "parallel": "trials as lines through their parameters",
+    "history": "the metric trial by trial, with pruning",
+    "confusion": "true by predicted class, of a trial",
+    "roc": "the ROC curve of a trial",
+    "reliability": "stated against true probability, of a trial",
+}
+"""What can be drawn; here, so that `--help` does not wait for Matplotlib."""
+GO_WITH = {
+    "by": ("curves", "schedules", "effects", "val-test"),
+    "metric": ("effects", "influence", "parallel"),
+    "trial": ("confusion", "roc", "reliability"),
+    "split": ("confusion", "roc", "reliability"),
+}
+ENDINGS = (".svg", ".png", ".pdf")
+
+
+@click.command(
+    epilog="\b\nKinds:\n"
+    + "".join(f"  {name:12} {shows}\n" for name, shows in SHOWN.items())
+    + f"  {ALL:12} every one that the study allows, into a folder\n\n"
+    "\b\nExample:\n  tuner plot lr_sched curves --by scheduler -o curves.pdf\n"
+    "  tuner plot lr_sched roc --trial 12 -o roc.svg\n  tuner plot lr_sched all -o figures/"
+)
+@click.argument("study")
+@click.argument("kind", type=click.Choice([*SHOWN, ALL]), metavar="KIND")
+@click.option("--by", metavar="FACTOR", help="Factor that lines or points are told apart by.")
+@click.option("--metric", metavar="NAME", help="Figure to draw, e.g. test_acc, val_loss or gap.")
+@click.option("--trial", type=click.IntRange(0), help="Trial to draw; the best by default.")
+@click.option("--split", type=click.Choice(["val", "test"]), help="Whose images; test's.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What to write: .svg, .png or .pdf; by default STUDY-KIND.svg.",
+)
+@click.pass_obj
+def plot(
+    settings: Settings,
+    /,
+    study: str,
+    kind: str,
+    output: Path | None,
+    **wishes: str | int | None,
+) -> None:
+    """Draw a study as a picture whose title says what is seen.
+
+    Readable in print and for the colour-blind: levels differ in colour, marker
+    and line. The file appears whole or not at all.
+    """
+    for option, value in wishes.items():
+        if value is not None and kind not in (*GO_WITH[option], ALL):
+            drawn = ", ".join(GO_WITH[option])
+            raise UserError(f"--{option} goes with {drawn}; {kind} is drawn without it.")
+    target = _target(study, kind, output)
+    from tuner.answers.reading import Reading
+    from tuner.store import studies
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        reading = Reading(connection, studies.find(connection, study))
+        if kind == ALL:
+            _draw_all(reading, target, wishes)
+        else:
+            _draw_one(_subject(reading, wishes), kind, target)
+
+
+def _target(study: str, kind: str, output: Path | None) -> Path:
+    """Return the file to write, or for all pictures the folder; refuse what is not one."""
+    if kind == ALL:
+        folder = output or Path(f"{Path(study).name}-figures")
+        if folder.suffix in ENDINGS or folder.is_file():
+            raise UserError(f"-o {folder}: all pictures are several files; name a folder.")
+        return folder
+    file = output or Path(f"{Path(study).name}-{kind}.svg")
+    if file.is_dir():
+        raise UserError(f"-o {file} is a folder; name a file in it.")
+    if file.suffix.lower() not in ENDINGS:
+        raise UserError(f"-o {file}: a picture ends in {', '.join(ENDINGS)}.")
+    return file
+
+
+def _subject(reading: "Reading", wishes: dict[str, str | int | None]) -> "Subject":
+    from tuner.figures.subject import Subject
+
+    return Subject(
+        reading,
+        by=cast("str | None", wishes["by"]),
+        metric=cast("str | None", wishes["metric"]),
+        trial=cast("int | None", wishes["trial"]),
+        split=cast("SplitName | None", wishes["split"]),
+    )
+
+
+def _draw_one(subject: "Subject", kind: str, target: Path) -> None:
+    from tuner.answers.sheets.export import write_whole
+    from tuner.figures.kinds import draw
+
+    picture = draw(kind, subject)
+    write_whole(target, picture.render(target.suffix.lower().removeprefix(".")))
+    click.echo(f"{picture.title}.\n{target}", err=True)
+
+
+def _draw_all(reading: "Reading", folder: Path, wishes: dict[str, str | int | None]) -> None:
+    """Draw every kind; what a study does not allow is said, and does not stop the rest."""
+    drawn = 0
+    for kind in SHOWN:
+        fitting = {name: value if kind in GO_WITH[name] else None for name, value in wishes.items()}
+        try:
+            _draw_one(_subject(reading, fitting), kind, folder / f"{kind}.svg")
+            drawn += 1
+        except UserError as error:
+            click.echo(f"{kind} is not drawn: {error}", err=True)
+    if not drawn:
+        raise UserError(f"Nothing of {reading.study.title} can be drawn yet.")

@@ -1,0 +1,56 @@
+"""`tuner report`: a study as one page that can be handed in."""
+
+from pathlib import Path
+
+import click
+
+from tuner.cli import options
+from tuner.errors import UserError
+from tuner.settings import Settings
+
+ENDINGS = (".html", ".htm", ".md")
+
+
+@click.command(
+    epilog="\b\nExample:\n  tuner report lr_sched\n  tuner report lr_sched -o report.html\n"
+    "  tuner report lr_sched -o report.md"
+)
+@click.argument("study")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What to write: .html or .md; by default STUDY-report.html.",
+)
+@click.pass_obj
+def report(settings: Settings, study: str, output: Path | None) -> None:
+    """Write a study as one file: question, answer, tables, figures, provenance.
+
+    HTML needs no network and prints well. Markdown has the same words and
+    tables, and for each picture the command that draws it. A study that still
+    runs is reported as far as it is. The file appears whole or not at all.
+    """
+    file = output or Path(f"{Path(study).name}-report.html")
+    if file.is_dir():
+        raise UserError(f"-o {file} is a folder; name a file in it.")
+    if file.suffix.lower() not in ENDINGS:
+        raise UserError(f"-o {file}: a report ends in .html or .md.")
+    from tuner.answers.reading import Reading
+    from tuner.answers.sheets.export import write_whole
+    from tuner.cli.console import waiting
+    from tuner.report.gather import gather
+    from tuner.report.html import as_html
+    from tuner.report.markdown import as_markdown
+    from tuner.store import studies
+
+    with (
+        options.open_database(settings) as database,
+        database.transaction() as connection,
+        waiting() as tell,
+    ):
+        found = gather(Reading(connection, studies.find(connection, study)), tell)
+        tell("writing")
+        content = as_markdown(found) if file.suffix.lower() == ".md" else as_html(found)
+    write_whole(file, content)
+    click.echo(f"{found.answer[0]}\n{file}", err=True)

@@ -1,0 +1,187 @@
+"""Pictures of training: loss and accuracy by epoch, and the courses of the learning rate."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from tuner.answers.evidence.designs import in_order
+from tuner.answers.tables.curves import Curve, Rates, curves, rates
+from tuner.answers.verdicts import wording
+from tuner.errors import UserError
+from tuner.figures import canvas
+from tuner.figures.canvas import Picture
+from tuner.figures.subject import Subject, level_label, sentence, shortened
+
+LEVELS_MOST = 12
+PANELS = (
+    ("train_nll", "training", "loss (nats)"),
+    ("val_loss", "validation", "loss (nats)"),
+    ("train_acc", "training", "accuracy"),
+    ("val_acc", "validation", "accuracy"),
+)
+RATE_LABELS_MOST = 10
+
+
+def draw_curves(subject: Subject) -> Picture:
+    """Draw training and validation, loss and accuracy, with a band over seeds."""
+    reading = subject.reading
+    by = reading.factor(subject.by)
+    if by is not None and len({row[by] for row in reading.rows}) > LEVELS_MOST:
+        raise UserError(f"{by} has too many levels for one picture; name another with --by.")
+    found = _curves(subject, by)
+    if not any(one.epochs or one.strays for one in found):
+        raise UserError(f"No trial of {subject.title} has ended yet, so there are no curves.")
+    with canvas.sheet(2, 2, height=4.6) as sheet:
+        axes = sheet.axes
+        for at, (axis, (name, split, unit)) in enumerate(zip(axes, PANELS, strict=True)):
+            for place, one in enumerate(found):
+                _draw_curve(axis, one, name, place)
+            axis.set_title(f"{split} {unit.split(' ')[0]}", loc="left")
+            axis.set_xlabel("epoch" if at >= 2 else "")
+            axis.set_ylabel(unit if at % 2 == 0 else "")
+            canvas.whole_numbers(axis.xaxis)
+        for left, right in ((0, 1), (2, 3)):
+            _share_range(axes[left], axes[right])
+        for axis in axes[2:]:
+            canvas.percent(axis)
+        for place, one in enumerate(found):
+            sheet.explain(_handle(place), _curve_label(one, by))
+    return Picture(sheet, _curves_title(subject, by, found), _curves_note(found))
+
+
+def _curves(subject: Subject, by: str | None) -> list[Curve]:
+    """Return the curves in the order in which every table has their levels."""
+    reading = subject.reading
+    found = {one.level: one for one in curves(reading.connection, reading.study, by)}
+    if by is None:
+        return list(found.values())
+    return [found[level] for level in in_order(reading.study.spec, by, found)]
+
+
+def _draw_curve(axis: Axes, one: Curve, name: str, place: int) -> None:
+    shade = canvas.colour(place)
+    values = one.by_seed[name]
+    if values.size and not np.isnan(values).all():
+        at = np.arange(1, values.shape[1] + 1)
+        if one.seeds > 1:
+            axis.fill_between(
+                at, values.min(axis=0), values.max(axis=0), color=shade, alpha=0.16, linewidth=0
+            )
+        axis.plot(
+            at, values.mean(axis=0), color=shade, linestyle=canvas.dash(place),
+            marker=canvas.marker(place), markevery=_marked(len(at), place),
+        )  # fmt: skip
+    for stray in one.strays:
+        line = stray.values[name]
+        axis.plot(np.arange(1, len(line) + 1), line, color=shade, linewidth=0.7, alpha=0.6)
+        axis.plot(len(line), line[-1], marker="x", color=shade, markersize=5)
+
+
+def _marked(epochs: int, place: int) -> tuple[int, int]:
+    """Set markers apart from those of other levels, so that lines that touch are told apart."""
+    every = max(1, epochs // 6)
+    return place % every, every
+
+
+def _share_range(left: Axes, right: Axes) -> None:
+    low = min(left.get_ylim()[0], right.get_ylim()[0])
+    high = max(left.get_ylim()[1], right.get_ylim()[1])
+    for axis in (left, right):
+        axis.set_ylim(low, high)
+
+
+def _handle(place: int) -> Line2D:
+    return Line2D(
+        [], [], color=canvas.colour(place), marker=canvas.marker(place),
+        linestyle=canvas.dash(place),
+    )  # fmt: skip
+
+
+def _curve_label(one: Curve, by: str | None) -> str:
+    name = "all settings" if by is None else level_label(one.level)
+    if not one.stopped:
+        return name
+    return f"{name} ({one.stopped} of {one.stopped + one.complete} stopped)"
+
+
+def _curves_title(subject: Subject, by: str | None, found: Sequence[Curve]) -> str:
+    whole = [one for one in found if one.epochs]
+    if not whole:
+        return "No trial ran to its end: every one was pruned or failed"
+    if by is not None:
+        seen = subject.reading.compared("val_loss", by)[0].headline
+        if seen is not None:
+            return seen.removesuffix(".")
+    best = min(whole, key=lambda one: float(np.nanmin(one.by_seed["val_loss"].mean(axis=0))))
+    course = best.by_seed["val_loss"].mean(axis=0)
+    name = "Validation loss" if by is None else f"{by} = {level_label(best.level)}"
+    lowest = f"{np.nanmin(course):.3f} at epoch {int(np.nanargmin(course)) + 1} of {len(course)}"
+    return f"{name} is lowest at {lowest}; one seed, so no verdict"
+
+
+def _curves_note(found: Sequence[Curve]) -> str:
+    seeds = max((one.seeds for one in found), default=0)
+    parts = ["Losses are mean negative log-likelihoods of the true class, whatever was trained on"]
+    if seeds > 1:
+        parts.append(f"Lines are means over up to {seeds} seeds, bands reach from the lowest to "
+                     "the highest of them")  # fmt: skip
+    parts.append("A line ends where the first of its complete trials ended")
+    if any(one.strays for one in found):
+        parts.append("Thin lines that end in × are trials that were pruned or failed; they are in "
+                     "no mean")  # fmt: skip
+    elif any(one.stopped for one in found):
+        parts.append("Trials that were pruned or failed are in no mean, and too many to be drawn")
+    return sentence(parts)
+
+
+def draw_schedules(subject: Subject) -> Picture:
+    """Draw the learning rate by epoch, one line for each course that trials took."""
+    reading = subject.reading
+    spec = reading.study.spec
+    by = reading.factor(subject.by or ("scheduler" if "scheduler" in spec.varied else None))
+    by_number = {row["trial"]: row for row in reading.rows}
+    found = _longest(rates(reading.connection, reading.study))
+    if not found:
+        raise UserError(f"No trial of {subject.title} has trained an epoch yet.")
+    taken = {by_number[one.first][by] if by else None for one in found}
+    places = [None] if by is None else in_order(spec, by, taken)
+    with canvas.sheet(height=3.0) as sheet:
+        (axis,) = sheet.axes
+        for one in found:
+            place = places.index(by_number[one.first][by] if by else None)
+            axis.plot(
+                np.arange(1, len(one.values) + 1), one.values, color=canvas.colour(place),
+                linestyle=canvas.dash(place), marker=canvas.marker(place),
+                markevery=_marked(len(one.values), place), drawstyle="steps-post",
+            )  # fmt: skip
+        positive = np.concatenate([one.values[one.values > 0] for one in found])
+        if len(positive) and positive.max() > 20 * positive.min():
+            canvas.plain_log(axis)
+        axis.set_xlabel("epoch")
+        axis.set_ylabel("learning rate")
+        canvas.whole_numbers(axis.xaxis)
+        if by is not None:
+            for place, level in enumerate(places):
+                sheet.explain(_handle(place), f"{by} = {level_label(level)}")
+    values = np.concatenate([one.values for one in found])
+    title = (
+        f"{subject.title}: the learning rate took {wording.count(len(found), 'course')}, between "
+        f"{values.max():g} and {values.min():.3g}"
+    )
+    parts = ["The rate of each epoch's first step, as it was recorded"]
+    if by is not None and len(found) > len(places):
+        others = [shortened(name) for name in spec.varied if name != by]
+        parts.append(f"Lines of one colour differ in {wording.listed(others)}")
+    return Picture(sheet, title, sentence(parts))
+
+
+def _longest(found: Sequence[Rates]) -> list[Rates]:
+    """Leave out courses that are the beginning of another: a trial that was stopped early."""
+    kept: list[Rates] = []
+    for one in sorted(found, key=lambda one: -len(one.values)):
+        length = len(one.values)
+        if not any(np.array_equal(other.values[:length], one.values) for other in kept):
+            kept.append(one)
+    return sorted(kept, key=lambda one: one.first)

@@ -1,0 +1,36 @@
+"""The pictures that a study can be drawn as, by name."""
+
+import difflib
+from collections.abc import Callable, Mapping
+
+from tuner.errors import UserError
+from tuner.figures.canvas import Picture
+from tuner.figures.courses import draw_curves, draw_schedules
+from tuner.figures.gaps import draw_gap, draw_val_test
+from tuner.figures.predictions import draw_confusion, draw_reliability, draw_roc
+from tuner.figures.search import draw_history, draw_parallel
+from tuner.figures.settings import draw_effects, draw_influence
+from tuner.figures.subject import Subject
+
+KINDS: Mapping[str, Callable[[Subject], Picture]] = {
+    "curves": draw_curves,
+    "schedules": draw_schedules,
+    "effects": draw_effects,
+    "val-test": draw_val_test,
+    "gap": draw_gap,
+    "influence": draw_influence,
+    "parallel": draw_parallel,
+    "history": draw_history,
+    "confusion": draw_confusion,
+    "roc": draw_roc,
+    "reliability": draw_reliability,
+}
+
+
+def draw(name: str, subject: Subject) -> Picture:
+    """Draw one kind of picture."""
+    if name not in KINDS:
+        near = difflib.get_close_matches(name, KINDS, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"There is no picture {name!r}; take {', '.join(KINDS)}{meant}.")
+    return KINDS[name](subject)

@@ -1,0 +1,185 @@
+"""Pictures of one trial's predictions: confusion, ROC, reliability."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.answers.evidence.measures import right
+from tuner.answers.statistics.proportions import wilson
+from tuner.answers.statistics.ranking import delong, roc
+from tuner.answers.statistics.reliability import reliability
+from tuner.answers.statistics.spread import Interval
+from tuner.answers.tables.confusion import Confusion, confusion
+from tuner.answers.tables.predictions import Predicted
+from tuner.answers.verdicts import wording
+from tuner.errors import UserError
+from tuner.figures import canvas
+from tuner.figures.canvas import Picture
+from tuner.figures.subject import Subject, sentence, shortened
+
+Array = NDArray[np.float64]
+CLASSES_MOST = 12
+"""More classes than this have no room for their numbers, or for a line each."""
+
+
+def draw_confusion(subject: Subject) -> Picture:
+    """Draw the counts of true by predicted class, shaded by their share of the true class."""
+    read = subject.reading.predicted(subject.trial, subject.split)
+    counted = confusion(read)
+    size = len(counted.classes)
+    side = min(6.2, max(3.4, 1.7 + 0.62 * size))
+    with canvas.sheet(height=side * 0.9, width=side + 1.8) as sheet:
+        (axis,) = sheet.axes
+        counts = np.array(counted.counts, float)
+        shares = counts / np.maximum(1, np.array(counted.images))[:, None]
+        image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+        if size <= CLASSES_MOST:
+            for (row, column), share in np.ndenumerate(shares):
+                axis.text(
+                    column, row, f"{int(counts[row, column]):,}", ha="center", va="center",
+                    color="white" if share > 0.55 else "black", size=9 if size <= 6 else 7.5,
+                    weight="bold" if row == column else "normal",
+                )  # fmt: skip
+        names = [shortened(name) for name in counted.classes]
+        axis.set_xticks(range(size), names, rotation=35 if size > 3 else 0, ha="center")
+        axis.set_yticks(range(size), names)
+        axis.grid(visible=False)
+        axis.set_xlabel("predicted")
+        axis.set_ylabel("true")
+        sheet.figure.colorbar(
+            image, ax=axis, label="share of the true class", fraction=0.045, pad=0.03
+        )
+    found = wilson(counted.right, sum(counted.images))
+    said = f"Trial {read.trial} is right on {_with_ends(found)} of {sum(counted.images):,}"
+    title = f"{said} {_split(read)} images{_weakest(counted)}"
+    parts = [f"{_who(subject, read)}; interval over images (Wilson)"]
+    if any(counted.undecided):
+        parts.append(f"{sum(counted.undecided)} images have no prediction that is a number")
+    return Picture(sheet, title, sentence(parts))
+
+
+def _weakest(counted: Confusion) -> str:
+    known = [(share, name) for share, name in zip(counted.recall, counted.classes, strict=True)
+             if share is not None]  # fmt: skip
+    if len(known) < 2 or len({share for share, _ in known}) == 1:
+        return ""
+    share, name = min(known)
+    return f"; of {shortened(name)} it finds {wording.percent(share, 0)}, the least"
+
+
+def draw_roc(subject: Subject) -> Picture:
+    """Draw the ROC curve: of class 1 with two classes, of each class against the rest with more."""
+    read = subject.reading.predicted(subject.trial, subject.split)
+    logs = read.log_probabilities.astype(np.float64)
+    if np.isnan(logs).any():
+        raise UserError(f"Predictions of trial {read.trial} are not all numbers: no ROC curve.")
+    size = logs.shape[1]
+    if size > CLASSES_MOST:
+        raise UserError(f"{size} classes are too many ROC curves for one picture.")
+    asked = [1] if size == 2 else list(range(size))
+    areas: dict[str, Interval] = {}
+    with canvas.sheet(height=3.8, width=5.2) as sheet:
+        (axis,) = sheet.axes
+        axis.plot((0, 1), (0, 1), color=canvas.GREY, linestyle=(0, (4, 3)), linewidth=1)
+        for place, one in enumerate(asked):
+            scores = logs[:, 1] - logs[:, 0] if size == 2 else logs[:, one]
+            truth = read.labels == one
+            area = delong(scores, truth)
+            if area is None:
+                continue
+            name = shortened(read.classes[one])
+            areas[name] = area
+            false, true = roc(scores, truth)
+            axis.plot(false, true, color=canvas.colour(place), linestyle=canvas.dash(place),
+                      marker=canvas.marker(place), markevery=max(1, len(false) // 6),
+                      label=f"{name}: AUC {_area(area)}")  # fmt: skip
+        if not areas:
+            raise UserError(
+                f"The {_split(read)} images are of one class, so there is no ROC curve."
+            )
+        axis.set_xlabel("false positive rate (1 − specificity)")
+        axis.set_ylabel("true positive rate (sensitivity)")
+        axis.set_aspect("equal")
+        axis.set_xlim(-0.02, 1.02)
+        axis.set_ylim(-0.02, 1.02)
+        sheet.explain_labelled(axis)
+    name, area = min(areas.items(), key=lambda item: item[1].value)
+    ranks = "ranks" if len(areas) == 1 else "is weakest in ranking"
+    often = wording.percent(area.value, 0)
+    title = f"Trial {read.trial} {ranks} {name} above the rest {often} of the time"
+    return Picture(sheet, title, sentence([f"{_who(subject, read)}; intervals by DeLong"]))
+
+
+def draw_reliability(subject: Subject) -> Picture:
+    """Draw how often predictions of each confidence are right, with how many there are."""
+    read = subject.reading.predicted(subject.trial, subject.split)
+    logs = read.log_probabilities.astype(np.float64)
+    if np.isnan(logs).any():
+        raise UserError(f"Predictions of trial {read.trial} are not all numbers.")
+    found = reliability(np.exp(logs), read.labels)
+    with canvas.sheet(2, 1, height=4.2, width=5.2, heights=(3, 1)) as sheet:
+        axis, counts = sheet.axes
+        axis.plot((0, 1), (0, 1), color=canvas.GREY, linestyle=(0, (4, 3)), linewidth=1)
+        for one in found.bins:
+            ends = wilson(round(one.accuracy * one.images), one.images)
+            axis.plot((one.confidence,) * 2, (ends.low, ends.high), color=canvas.colour(0),
+                      linewidth=1.2)  # fmt: skip
+        sure = [one.confidence for one in found.bins]
+        axis.plot(sure, [one.accuracy for one in found.bins], marker="o", color=canvas.colour(0))
+        axis.set_ylabel("share right")
+        counts.bar(sure, [one.images for one in found.bins], width=0.06, color=canvas.colour(5))
+        counts.set_ylabel("images")
+        counts.set_xlabel("stated probability of the predicted class")
+        low = max(0.0, 1 / logs.shape[1] - 0.05)
+        for each in (axis, counts):
+            each.set_xlim(low, 1.01)
+            canvas.percent(each, "x")
+        axis.set_ylim(0, 1.02)
+        canvas.percent(axis)
+    mean = float(np.exp(logs).max(axis=1).mean())
+    return Picture(sheet, _sureness(read, mean, found.error), _reliability_note(subject, read))
+
+
+def _sureness(read: Predicted, mean: float, error: float) -> str:
+    """Say whether a trial is too sure of itself, beyond the chance of its images."""
+    hits = right(read.log_probabilities, read.labels)
+    share = wilson(float(hits.sum()), len(hits))
+    said = f"it states {wording.percent(mean)} on average and is right on {_with_ends(share)}"
+    if mean > share.high:
+        verdict = "is too sure"
+    elif mean < share.low:
+        verdict = "is not sure enough"
+    else:
+        verdict = "is about as sure as it should be"
+    return f"Trial {read.trial} {verdict}: {said} (calibration error {error:.3f})"
+
+
+def _reliability_note(subject: Subject, read: Predicted) -> str:
+    return sentence(
+        [
+            f"{_who(subject, read)}; bars are 95 % intervals over the images of ten equal ranges",
+            "Dashed: probabilities that come true",
+        ]
+    )
+
+
+def _who(subject: Subject, read: Predicted) -> str:
+    chosen = " (the best on validation)" if subject.trial is None else ""
+    return (
+        f"{subject.title}, trial {read.trial}{chosen}, {read.at} epoch {read.epoch}, "
+        f"{len(read.labels):,} {_split(read)} images"
+    )
+
+
+def _split(read: Predicted) -> str:
+    return "validation" if read.split == "val" else read.split
+
+
+def _with_ends(found: Interval) -> str:
+    return (
+        f"{wording.percent(found.value)} ({wording.fixed(found.low * 100, 1)} to "
+        f"{wording.fixed(found.high * 100, 1)})"
+    )
+
+
+def _area(found: Interval) -> str:
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"

@@ -1,0 +1,185 @@
+"""Pictures of settings: the effects of factors, and how much each parameter matters."""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from tuner.answers.statistics.spread import Interval
+from tuner.answers.verdicts import wording
+from tuner.answers.verdicts.compare import Comparison, Row
+from tuner.answers.verdicts.influence import Influence, Part
+from tuner.errors import UserError
+from tuner.figures import canvas
+from tuner.figures.canvas import Picture
+from tuner.figures.subject import Subject, level_label, named, sentence, shortened
+
+ROW = 0.27
+"""Inches that one level needs."""
+PARTS_MOST = 8
+
+
+def draw_effects(subject: Subject) -> Picture:
+    """Draw the mean of each level with its interval, and which are tied with the best."""
+    reading = subject.reading
+    by = () if subject.by is None else (subject.by,)
+    found = reading.compared(subject.metric, *by)
+    measure = found[0].measure
+    heights = [len(one.rows) + 1.6 for one in found]
+    with canvas.sheet(len(found), 1, height=0.5 + ROW * sum(heights), heights=heights) as sheet:
+        axes = sheet.axes
+        for axis, one in zip(axes, found, strict=True):
+            _draw_levels(axis, one)
+        _share_width(axes)
+        for axis in axes:
+            if measure.unit == "points":
+                canvas.percent(axis, "x")
+        unit = "" if measure.unit in ("points", "") else f" ({measure.unit})"
+        axes[-1].set_xlabel(named(measure.name) + unit)
+    return Picture(sheet, _effects_title(subject, found), _effects_note(found))
+
+
+def _draw_levels(axis: Axes, one: Comparison) -> None:
+    for at, row in enumerate(one.rows):
+        if row.mean is not None:
+            _draw_interval(axis, row.mean, at, filled=row.tied or row.against is None)
+            continue
+        axis.annotate(
+            _why_not(row), (0.01, at), xycoords=("axes fraction", "data"),
+            va="center", size=8, color=canvas.GREY,
+        )  # fmt: skip
+    axis.set_yticks(range(len(one.rows)), [_row_label(one, row) for row in one.rows])
+    axis.set_ylim(len(one.rows) - 0.4, -0.6)
+    axis.set_title(one.factor, loc="left")
+    axis.grid(visible=False, axis="y")
+
+
+def _draw_interval(axis: Axes, found: Interval, at: float, *, filled: bool, place: int = 0) -> None:
+    shade = canvas.colour(place)
+    axis.plot((found.low, found.high), (at, at), color=shade, linewidth=1.6)
+    axis.plot(
+        found.value, at, marker="o" if filled else "D", color=shade, markersize=5.5,
+        markerfacecolor=shade if filled else "white",
+    )  # fmt: skip
+
+
+def _row_label(one: Comparison, row: Row) -> str:
+    name = level_label(row.standing.level)
+    if row.mean is None:
+        return name
+    if row.against is None:
+        return f"{name} ({'named' if one.named else 'best'})"
+    return name
+
+
+def _why_not(row: Row) -> str:
+    standing = row.standing
+    if standing.pruned and not standing.complete:
+        return f"not compared: pruned throughout ({standing.pruned} of {standing.trials})"
+    return f"not compared: {standing.complete} of {standing.trials} trials complete"
+
+
+def _share_width(axes: Sequence[Axes]) -> None:
+    low = min(axis.get_xlim()[0] for axis in axes)
+    high = max(axis.get_xlim()[1] for axis in axes)
+    for axis in axes:
+        axis.set_xlim(low, high)
+
+
+def _effects_title(subject: Subject, found: Sequence[Comparison]) -> str:
+    said = [one.headline.removesuffix(".") for one in found if one.headline is not None]
+    if not said:
+        return f"{subject.title}: one seed a setting, so no difference can be told from luck"
+    return "; ".join(said)
+
+
+def _effects_note(found: Sequence[Comparison]) -> str:
+    one = found[0]
+    unit = "seed" if one.paired else "configuration"
+    over = [f"{wording.count(max(c.seeds for c in found), unit)}"]
+    if one.images:
+        over.append(f"{one.images:,} images")
+    parts = [
+        f"Means with 95 % intervals over {wording.listed(over)}",
+        "Filled: the best and what is tied with it; hollow: different",
+        "Settings share seeds and images, so differences are surer than these intervals show",
+    ]
+    survivors = any(row.standing.survivors_only and row.mean for c in found for row in c.rows)
+    if survivors:
+        parts.append("Pruned and failed trials are in no mean")
+    return sentence(parts)
+
+
+def draw_influence(subject: Subject) -> Picture:
+    """Draw the share of each parameter in the spread of results, with its interval."""
+    found = [one for one in subject.reading.influence if subject.metric in (None, one.metric)]
+    if not found:
+        known = ", ".join(one.metric for one in subject.reading.influence)
+        raise UserError(f"Influence is drawn for {known}; not for {subject.metric!r}.")
+    names = _order(found)
+    height = 0.75 + ROW * (len(names) + 0.4)
+    with canvas.sheet(1, len(found), height=max(1.9, height)) as sheet:
+        axes = sheet.axes
+        for axis, one in zip(axes, found, strict=True):
+            parts = {part.names: part for part in one.parts}
+            for at, name in enumerate(names):
+                if name in parts:
+                    _draw_share(axis, parts[name], at)
+            axis.set_ylim(len(names) - 0.4, -0.6)
+            axis.set_xlim(0, 1)
+            canvas.percent(axis, "x")
+            axis.set_title(named(one.metric), loc="left")
+            axis.set_xlabel("share")
+            axis.set_yticks(range(len(names)), [""] * len(names))
+            axis.grid(visible=False, axis="y")
+        axes[0].set_yticks(range(len(names)), [_part_label(name) for name in names])
+    return Picture(sheet, _influence_title(found), _influence_note(found))
+
+
+def _influence_title(found: Sequence[Influence]) -> str:
+    seen = [one.verdict.removesuffix(".") for one in found if one.ahead]
+    unseen = wording.listed([one.metric for one in found if not one.ahead])
+    if unseen:
+        seen.append(f"{'for' if seen else 'For'} {unseen} it is not seen what matters more")
+    return "; ".join(seen)
+
+
+def _order(found: Sequence[Influence]) -> list[tuple[str, ...]]:
+    """Return single parameters first, the largest first; then what several do together."""
+    largest: dict[tuple[str, ...], float] = {}
+    for one in found:
+        for part in one.parts:
+            largest[part.names] = max(largest.get(part.names, 0.0), part.share.value)
+    ordered = sorted(largest, key=lambda names: (len(names) != 1, not names, -largest[names]))
+    alone = [names for names in ordered if len(names) == 1]
+    return ordered[: max(PARTS_MOST, len(alone))]
+
+
+def _draw_share(axis: Axes, part: Part, at: int) -> None:
+    together = len(part.names) != 1
+    axis.barh(
+        at, part.share.value, height=0.62, color=canvas.FAINT if together else canvas.colour(5),
+        hatch="///" if together else None, edgecolor="white", linewidth=0,
+    )  # fmt: skip
+    if part.share.high > part.share.low:
+        axis.plot((part.share.low, part.share.high), (at, at), color="black", linewidth=1.2)
+    axis.plot(part.share.value, at, marker="|", color="black", markersize=7)
+
+
+def _part_label(names: tuple[str, ...]) -> str:
+    return " × ".join(shortened(name) for name in names) if names else "the rest, together"
+
+
+def _influence_note(found: Sequence[Influence]) -> str:
+    one = found[0]
+    how = (
+        "Shares of the variance over settings, noise taken out"
+        if one.how == "decomposition"
+        else "PED-ANOVA: by which parameter the best tenth of the trials stands out"
+    )
+    parts = [
+        f"{how}, with 95 % intervals by bootstrap",
+        f"{wording.count(one.settings, 'setting')}, {wording.count(one.seeds, 'seed')}",
+    ]
+    if any(len(part.names) > 1 for each in found for part in each.parts):
+        parts.append("Hatched: what parameters do only together")
+    return sentence(parts)

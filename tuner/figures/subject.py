@@ -1,0 +1,55 @@
+"""What a picture is asked for: the study, and which of its factors, figures and trials."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.answers.reading import Reading
+from tuner.answers.verdicts import wording
+from tuner.records import SplitName
+
+LONGEST = 28
+"""Characters of a name that a legend has room for."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A study with what a person wants to see of it."""
+
+    reading: Reading
+    by: str | None = None
+    metric: str | None = None
+    trial: int | None = None
+    split: SplitName | None = None
+
+    @property
+    def title(self) -> str:
+        """The study's name."""
+        return self.reading.study.title
+
+
+def level_label(level: object) -> str:
+    """Return a level's name, no longer than a legend has room for."""
+    return shortened(wording.level_name(level))  # type: ignore[arg-type]
+
+
+def shortened(name: str) -> str:
+    """Return a name with its middle left out where it is too long for a picture."""
+    if len(name) <= LONGEST:
+        return name
+    half = LONGEST // 2
+    return f"{name[: half - 1]}…{name[-half:]}"
+
+
+_WORDS = {
+    "val": "validation", "train": "training", "acc": "accuracy", "nll": "loss", "auc": "AUC",
+}  # fmt: skip
+
+
+def named(metric: str) -> str:
+    """Return a figure's name as people say it: validation loss, test accuracy."""
+    return " ".join(_WORDS.get(part, part) for part in metric.split("_"))
+
+
+def sentence(parts: Sequence[str]) -> str:
+    """Return parts as sentences, each with its stop."""
+    return " ".join(part if part.endswith(".") else f"{part}." for part in parts if part)

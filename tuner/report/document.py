@@ -1,0 +1,74 @@
+"""What a report is made of, whatever it is written as."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tuner.figures.canvas import Picture
+
+
+@dataclass(frozen=True)
+class Words:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under a head; the first column names, the others are figures."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture, and the command that draws it again."""
+
+    picture: Picture
+    command: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to be copied: a file or commands."""
+
+    text: str
+    language: str
+
+
+Block = Words | Table | Drawing | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report under a heading."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+    @property
+    def anchor(self) -> str:
+        """The name that a link to it uses."""
+        return self.title.lower().replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A study, told: the question, the answer, and what they stand on."""
+
+    study: str
+    question: str
+    answer: tuple[str, ...]
+    """The first sentence answers the question; the others say how sure that is."""
+    glance: tuple[tuple[str, str], ...]
+    """A few figures by name, to be seen first."""
+    sections: tuple[Section, ...]
+    made: str
+    """When, and by which version."""
+
+
+def words(texts: Sequence[str]) -> tuple[Words, ...]:
+    """Return texts as paragraphs, without the empty ones."""
+    return tuple(Words(text) for text in texts if text)

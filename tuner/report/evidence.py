@@ -1,0 +1,92 @@
+"""The tables that a report's answer stands on."""
+
+from tuner.answers.reading import Reading
+from tuner.answers.tables.rows import TrialRow
+from tuner.answers.verdicts import cells, wording
+from tuner.answers.verdicts.compare import Comparison
+from tuner.answers.verdicts.gap import Gap
+from tuner.answers.verdicts.gap_words import sentences
+from tuner.report.document import Table
+
+SHOWN = 10
+FIGURES = ("val_loss", "val_acc", "test_acc", "gap")
+
+
+def comparison(one: Comparison) -> Table:
+    """Return the levels of a factor with their means, intervals and standing."""
+    rows = tuple(cells.cells(one, row) for row in one.rows)
+    return Table(cells.head(one), rows, f"By {one.factor}: {one.measure.name}, 95 % intervals")
+
+
+def gap_sentences(found: Gap) -> tuple[str, ...]:
+    """Return all that is said of a study's gap."""
+    return sentences(found)
+
+
+def luck(reading: Reading) -> tuple[str, ...]:
+    """Say how much of the best trial's figure is luck."""
+    if not reading.tested:
+        return ()
+    return tuple(one for one in sentences(reading.gap) if one.startswith("About "))
+
+
+def configurations(reading: Reading) -> Table:
+    """Return the best configurations on validation with their gaps."""
+    found = reading.gap
+    shown = found.settings[:SHOWN]
+    varied = reading.study.spec.varied
+    rows = tuple(
+        (
+            *(wording.level_name(one.values[name]) for name in varied),
+            wording.percent(one.val_acc),
+            wording.percent(one.test_acc),
+            wording.signed(one.gap.value * 100, 1),
+            f"{wording.signed(one.gap.low * 100, 1)} to {wording.signed(one.gap.high * 100, 1)}",
+            str(len(one.trials)),
+        )
+        for one in shown
+    )
+    head = (*varied, "validation", "test", "gap (points)", "95 % interval", "n")
+    many = len(found.settings)
+    of = f"The best {len(shown)} of {many}" if len(shown) < many else f"All {many}"
+    return Table(head, rows, f"{of} configurations, by validation accuracy")
+
+
+def leaderboard(reading: Reading) -> Table:
+    """Return the best trials by the study's metric."""
+    leaders = reading.leaders
+    spec = reading.study.spec
+    search = spec.search
+    prefix = "" if search.at == "best" else "last_"
+    others = [name for name in FIGURES if name != search.metric]
+    if not reading.tested:
+        others = [name for name in others if name not in ("test_acc", "gap")]
+    rows = tuple(
+        (
+            str(row["trial"]),
+            *(wording.level_name(row[name]) for name in spec.varied),
+            str(row["seed"]),
+            f"{row.value:.4f}",
+            *(_figure(row, prefix, name) for name in others),
+            f"{row['epochs_run']}",
+        )
+        for row in leaders[:SHOWN]
+    )
+    named = (search.metric, *others)
+    names = ["gap (points)" if one == "gap" else one.replace("_", " ") for one in named]
+    head = ("trial", *spec.varied, "seed", *names, "epochs")
+    shown = min(SHOWN, len(leaders))
+    caption = (
+        f"The best {shown} of {wording.count(len(leaders), 'complete trial')} by {search.metric} "
+        f"({search.at} epoch)"
+    )
+    return Table(head, rows, caption)
+
+
+def _figure(row: TrialRow, prefix: str, name: str) -> str:
+    value = row[prefix + name]
+    if value is None:
+        return "–"
+    if name == "gap":
+        return wording.signed(value * 100, 1)
+    return f"{value:.4f}" if name.endswith("loss") else wording.percent(value)

@@ -1,0 +1,164 @@
+"""A study as a report: which parts it has, in which order."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from tuner.answers.reading import Reading
+from tuner.answers.verdicts import wording
+from tuner.answers.verdicts.gap_words import choosing, size
+from tuner.errors import UserError
+from tuner.figures.kinds import draw
+from tuner.figures.subject import Subject
+from tuner.report import evidence, record
+from tuner.report.document import Block, Drawing, Report, Section, Words, words
+
+Tell = Callable[[str], None]
+"""Hears which part is being made, for whoever waits."""
+
+FACTORS_MOST = 6
+"""More factors than this are told by their influence, not one by one."""
+
+
+def gather(reading: Reading, tell: Tell = lambda _: None) -> Report:
+    """Put a study's report together; a part that the study does not allow says why."""
+    study = reading.study
+    sections = []
+    for title, part in _PARTS.items():
+        tell(title)
+        blocks = tuple(_guarded(reading, part))
+        if blocks:
+            sections.append(Section(title, blocks))
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return Report(
+        study=study.title,
+        question=study.spec.question,
+        answer=_answer(reading),
+        glance=record.glance(reading),
+        sections=tuple(sections),
+        made=f"tuner {version('tuner')}, {now}",
+    )
+
+
+Part = Callable[[Reading], Iterator[Block]]
+
+
+def _guarded(reading: Reading, part: Part) -> Iterator[Block]:
+    try:
+        yield from part(reading)
+    except UserError as error:
+        yield Words(str(error))
+
+
+def _answer(reading: Reading) -> tuple[str, ...]:
+    """Answer the question as far as it is answered: settings first, then the gap."""
+    study = reading.study
+    if not any(row.complete for row in reading.rows):
+        return (f"Not answered yet: no trial of {study.title} is complete.",)
+    said = _settings(reading)
+    done = sum(row["state"] != "RUNNING" for row in reading.rows)
+    if study.state != "complete" and done < study.spec.total_trials:
+        so_far = f"So far, with {done} of {study.spec.total_trials} trials ended, "
+        said[0] = so_far + said[0][0].lower() + said[0][1:]
+    if reading.tested:
+        said.append(size(reading.gap))
+        said.append(choosing(reading.gap))
+    return tuple(said)
+
+
+def _settings(reading: Reading) -> list[str]:
+    found = []
+    if 0 < len(reading.factors) <= FACTORS_MOST:
+        found = [one.headline for one in reading.compared() if one.headline is not None]
+    if found:
+        return [f"By {one}" for one in found]
+    best = reading.leaders[0]
+    settings = wording.listed(
+        [f"{name} = {wording.level_name(best[name])}" for name in reading.study.spec.varied]
+    )
+    metric = reading.study.spec.search.metric
+    chosen = f"The best of {len(reading.leaders)} complete trials by {metric}"
+    return [
+        f"{chosen} is trial {best['trial']}{f' with {settings}' if settings else ''}: "
+        f"{metric} {best.value:.4g}; with one seed a setting no difference can be told from luck."
+        if reading.factors and len(reading.factors) <= FACTORS_MOST
+        else f"{chosen} is trial {best['trial']} with {settings}: {metric} {best.value:.4g}."
+    ]
+
+
+def _compared(reading: Reading) -> Iterator[Block]:
+    if not reading.factors:
+        yield Words(
+            f"{reading.study.title} varies nothing in a few levels, so no settings are compared "
+            "one by one."
+        )
+        return
+    for one in reading.compared():
+        yield evidence.comparison(one)
+        yield Words(one.verdict)
+    yield _drawing(reading, "effects")
+
+
+def _trained(reading: Reading) -> Iterator[Block]:
+    for kind in ("curves", "schedules"):
+        yield from _optional(reading, kind)
+
+
+def _gap(reading: Reading) -> Iterator[Block]:
+    if not reading.tested:
+        yield Words(
+            "There is no test set: the accuracy on validation is that of what was chosen by it, "
+            "and better than it would be on new images."
+        )
+        return
+    yield from words(evidence.gap_sentences(reading.gap))
+    yield _drawing(reading, "val-test")
+    yield evidence.configurations(reading)
+    yield _drawing(reading, "gap")
+
+
+def _matters(reading: Reading) -> Iterator[Block]:
+    yield from words([one.verdict for one in reading.influence])
+    yield _drawing(reading, "influence")
+    if len(reading.study.spec.varied) > 2:
+        yield _drawing(reading, "parallel")
+
+
+def _best(reading: Reading) -> Iterator[Block]:
+    yield evidence.leaderboard(reading)
+    yield from words(evidence.luck(reading))
+    for kind in ("confusion", "roc", "reliability"):
+        yield from _optional(reading, kind)
+
+
+def _lost(reading: Reading) -> Iterator[Block]:
+    yield from record.endings(reading)
+    yield from _optional(reading, "history")
+
+
+def _optional(reading: Reading, kind: str) -> Iterator[Block]:
+    """Yield a picture, or the sentence that says why there is none."""
+    try:
+        yield _drawing(reading, kind)
+    except UserError as error:
+        yield Words(str(error))
+
+
+def _drawing(reading: Reading, kind: str) -> Drawing:
+    picture = draw(kind, Subject(reading))
+    return Drawing(picture, f"tuner plot {reading.study.full_name} {kind}")
+
+
+_PARTS: dict[str, Part] = {
+    "Settings compared": _compared,
+    "Training": _trained,
+    "Validation and test": _gap,
+    "What matters": _matters,
+    "The best trials": _best,
+    "Pruned and failed": _lost,
+    "Cost": record.cost,
+    "Provenance": record.provenance,
+    "The study file": record.study_file,
+    "How to reproduce it": record.reproduce,
+    "How to read this": record.reading_aid,
+}

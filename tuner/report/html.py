@@ -1,0 +1,44 @@
+"""A report as one HTML file that needs no network and prints well."""
+
+import base64
+import re
+from importlib import resources
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from tuner.report.document import Block, Code, Drawing, Report, Table
+
+
+def as_html(report: Report) -> str:
+    """Return the page; every text from the study is escaped."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["picture"] = _picture
+    environment.filters["numeric"] = _numeric
+    environment.filters["commands"] = _commands
+    environment.tests |= {
+        "table": lambda block: isinstance(block, Table),
+        "drawing": lambda block: isinstance(block, Drawing),
+        "code": lambda block: isinstance(block, Code),
+    }
+    template = resources.files("tuner.report").joinpath("page.html.j2").read_text("utf-8")
+    return environment.from_string(template).render(report=report)
+
+
+def _picture(block: Block) -> str:
+    """Return a drawing's address: the drawing itself, which a browser opens without scripts."""
+    assert isinstance(block, Drawing)
+    drawn = block.picture.render("svg", bare=True)
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawn).decode()}"
+
+
+def _commands(text: str) -> Markup:
+    """Set what is written between backticks in the type of commands; all else is escaped."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
+
+
+def _numeric(cell: str) -> bool:
+    """Say whether a cell is a figure, which stands at the right."""
+    return cell[:1].isdigit() or cell[:1] in ("−", "+", "<", "–")

@@ -1,0 +1,188 @@
+"""What a report says of how a study came about: losses, cost, provenance, and how to repeat it."""
+
+from collections.abc import Iterator
+
+from tuner.answers.reading import Reading
+from tuner.answers.tables import origin
+from tuner.answers.tables.reuse import reuse
+from tuner.answers.verdicts import wording
+from tuner.report.document import Block, Code, Table, Words
+from tuner.spec import identity
+from tuner.spec.writing import as_toml
+
+ENDINGS_MOST = 15
+NUMBERS_MOST = 8
+CLASSES_MOST = 6
+
+
+def glance(reading: Reading) -> tuple[tuple[str, str], ...]:
+    """Return the few figures that are looked for first."""
+    rows = reading.rows
+    states = [row["state"] for row in rows]
+    complete = states.count("COMPLETE")
+    found = [("trials complete", f"{complete:,} of {reading.study.spec.total_trials:,}")]
+    lost = states.count("PRUNED"), states.count("FAILED")
+    if any(lost):
+        found.append(("pruned, failed", f"{lost[0]:,}, {lost[1]:,}"))
+    if complete and reading.tested:
+        gap = reading.gap
+        found += [
+            ("validation accuracy", wording.percent(gap.val_acc.value)),
+            ("test accuracy", wording.percent(gap.test_acc.value)),
+            ("gap", f"{wording.signed(gap.gap.value * 100, 1)} points"),
+        ]
+    found.append(("training", span(sum(row["seconds"] for row in rows))))
+    return tuple(found)
+
+
+def span(seconds: float) -> str:
+    """Return a length of time as people say it."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def endings(reading: Reading) -> Iterator[Block]:
+    """Say which trials did not run to their end, and why."""
+    found = origin.endings(reading.rows)
+    running = sum(row["state"] == "RUNNING" for row in reading.rows)
+    if running:
+        yield Words(f"{wording.count(running, 'trial')} running or waiting to be taken up again.")
+    if not found:
+        yield Words("No trial was pruned, and none failed.")
+        return
+    shown = found[:ENDINGS_MOST]
+    more = (
+        "" if len(shown) == len(found) else f"; {len(found) - len(shown)} rarer reasons not shown"
+    )
+    yield Table(
+        ("state", "why", "trials", "epochs trained", "which"),
+        tuple(
+            (
+                one.state.lower(),
+                one.reason or "–",
+                f"{len(one.trials):,}",
+                _range(*one.epochs),
+                _numbers(one.trials),
+            )
+            for one in shown
+        ),
+        f"Trials that did not run to their end{more}",
+    )
+    yield Words(
+        "Pruned and failed trials are not missing by chance: they are in no mean, and a pair with "
+        "such a member is left out and counted."
+    )
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _numbers(trials: tuple[int, ...]) -> str:
+    shown = ", ".join(str(one) for one in trials[:NUMBERS_MOST])
+    return f"{shown}, …" if len(trials) > NUMBERS_MOST else shown
+
+
+def cost(reading: Reading) -> Iterator[Block]:
+    """Say what the study cost, and what sharing first epochs saved."""
+    found = reuse(reading.rows, reading.study.spec)
+    source = origin.origin(reading.connection, reading.study)
+    trained = found.epochs - found.reused
+    rows = [
+        ("epochs trained", f"{trained:,}"),
+        ("epochs reused from other trials", f"{found.reused:,}"),
+        ("time training", span(found.seconds)),
+        ("time it would have taken without reuse", span(found.seconds_without)),
+        ("worker time", span(source.worker_hours * 3600)),
+        ("workers, machines", f"{source.workers:,}, {source.hosts:,}"),
+    ]
+    if found.excess:
+        rows.append(("epochs trained though another trial has them", f"{found.excess:,}"))
+    yield Table(("what", "how much"), tuple(rows))
+
+
+def provenance(reading: Reading) -> Iterator[Block]:
+    """Say where the results come from: code, versions, machine, data."""
+    study = reading.study
+    source = origin.origin(reading.connection, study)
+    kept = study.provenance
+    packages = ", ".join(f"{name} {one}" for name, one in dict(kept.get("packages") or {}).items())
+    rows = [
+        ("study", f"{study.full_name}, fingerprint {identity.fingerprint(study.spec)[:16]}"),
+        ("launched", f"{study.created:%Y-%m-%d %H:%M} UTC on {kept.get('host', '?')}"),
+        ("code", _code(kept)),
+        ("packages", f"python {kept.get('python', '?')}, {packages}"),
+        ("system", str(kept.get("platform", "?"))),
+    ]
+    rows += [
+        ("device", f"{one.device} ({wording.count(one.trials, 'trial')})") for one in source.setups
+    ]
+    rows += [("data", _data(one)) for one in source.data]
+    yield Table(("what", "which"), tuple(rows))
+    notes = source.setups[0].notes if source.setups else {}
+    if notes:
+        yield Table(("how it was computed", ""), tuple(sorted(notes.items())))
+
+
+def _data(one: origin.DataSet) -> str:
+    sizes = ", ".join(f"{count:,} {split}" for split, count in one.sizes.items())
+    many = len(one.classes)
+    classes = wording.listed(one.classes) if many <= CLASSES_MOST else f"{many} classes"
+    trials = wording.count(one.trials, "trial")
+    return f"{one.fingerprint[:16]}: {sizes} images of {classes} ({trials})"
+
+
+def _code(kept: object) -> str:
+    found = dict(kept) if isinstance(kept, dict) else {}
+    git = found.get("git")
+    version = f"tuner {found.get('tuner', '?')}"
+    if not git:
+        return f"{version}, not launched from a git checkout"
+    changed = ", with changes that were not committed" if git.get("dirty") else ""
+    return f"{version}, commit {git.get('commit')}{changed}"
+
+
+def study_file(reading: Reading) -> Iterator[Block]:
+    """Give the study as a file: with all that was set on the command line."""
+    spec = reading.study.spec
+    if spec.overrides:
+        said = " ".join(f"--set {text}" for text in spec.overrides)
+        yield Words(f"Launched with {said}; the file below has that in it.")
+    yield Code(as_toml(spec), "toml")
+
+
+def reproduce(reading: Reading) -> Iterator[Block]:
+    """Give the commands that make it again, and say what will be equal."""
+    study = reading.study
+    git = dict(study.provenance).get("git")
+    yield Words("Save the study file above, and its objective beside it, as they were; then:")
+    commands = [f"git checkout {git['commit']}"] if git else []
+    commands += [
+        f"tuner launch --study studies/{study.name}.toml",
+        f"tuner report {study.name} -o again.html",
+    ]
+    yield Code("\n".join(commands), "sh")
+    yield Words(
+        "The same versions on the same kind of processor with the same number of threads give the "
+        "same epochs to the last bit; on other machines figures differ by rounding, which training "
+        "enlarges, so that verdicts agree and single figures need not. The data's fingerprint is "
+        "of their content: where it differs, the data do."
+    )
+
+
+def reading_aid(_reading: Reading) -> Iterator[Block]:
+    """Say what intervals, verdicts and losses mean."""
+    yield Words(
+        "Intervals are 95 % intervals. For settings they are about settings in general: over other "
+        "seeds and over other images like these. Verdicts are corrected for how many levels were "
+        "looked at and for having picked the best; “not distinguishable” means that this study "
+        "cannot tell, not that there is no difference."
+    )
+    yield Words(
+        "Losses are mean negative log-likelihoods of the true class in nats, whatever the training "
+        "loss was. Accuracy on validation chose the epoch and the setting; test was measured once, "
+        "when a trial was complete, and chose nothing. The gap is validation minus test accuracy."
+    )
