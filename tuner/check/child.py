@@ -22,8 +22,13 @@ Progress = Callable[[str, int, int], None]
 Body = Mapping[str, Any]
 
 
-def ask(module: str, work: Body, progress: Progress) -> dict[str, Any]:
-    """Run `python -m module` on a piece of work and return its result, or raise its error."""
+def ask(
+    module: str, work: Body, progress: Progress, doing: str = "looked at the data"
+) -> dict[str, Any]:
+    """Run `python -m module` on a piece of work and return its result, or raise its error.
+
+    `doing` is what the process did, for when it dies without a word.
+    """
     with subprocess.Popen(
         [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
@@ -37,10 +42,8 @@ def ask(module: str, work: Body, progress: Progress) -> dict[str, Any]:
             child.stdin.write(json.dumps(work))
             child.stdin.close()
             return _result(child.stdout, progress)
-        except BrokenPipeError:
-            raise _died(child.wait()) from None
-        except _NothingSaidError:
-            raise _died(child.wait()) from None
+        except (BrokenPipeError, _NothingSaidError):
+            raise _died(child.wait(), doing) from None
         finally:
             child.kill()
 
@@ -99,9 +102,9 @@ def _error(name: str, text: str) -> TunerError:
     return kind(text) if known else MachineError(text)  # type: ignore[misc]
 
 
-def _died(code: int) -> MachineError:
+def _died(code: int, doing: str) -> MachineError:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
     return MachineError(
-        f"the process that looked at the data {how} without an answer; if memory ran out, "
+        f"the process that {doing} {how} without an answer; if memory ran out, "
         "take a smaller data.image_size, or close other programs"
     )

@@ -29,6 +29,8 @@ COMMANDS = {
     "influence": "influence:influence",
     "diff": "diff:diff",
     "confusion": "confusion:confusion",
+    "best": "best:best",
+    "predict": "predict:predict",
     "export": "export:export",
     "plot": "plot:plot",
     "report": "report:report",

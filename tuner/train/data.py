@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tuner.errors import DataError
 from tuner.records import Dataset, Labels, SplitName
-from tuner.train.objective import Data, Images, Split
+from tuner.train.objective import Data, Images, Reading, Split
 
 Wide = NDArray[np.float64]
 
@@ -59,6 +59,7 @@ class Prepared:
     """One over the deviation of all training pixels, by channel: (channels, 1, 1)."""
     notes: Mapping[str, str]
     """How the data were read and where they are kept, for the record."""
+    reading: Reading | None = None
 
     @property
     def inputs(self) -> tuple[int, int, int]:
@@ -135,6 +136,7 @@ def prepare(data: Data, device: torch.device) -> Prepared:
         mean=_by_channel(mean, device),
         scale=_by_channel(scale, device),
         notes={"residency": reason, **({"data": " ".join(data.notes)} if data.notes else {})},
+        reading=data.reading,
     )
 
 

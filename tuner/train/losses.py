@@ -46,7 +46,7 @@ def choose_loss(
             f"loss = 'bce' has one output and separates two classes, but the data have {classes}; "
             "use loss = 'ce'"
         )
-    outputs = 1 if recipe.loss == "bce" else classes
+    outputs = output_count(recipe, classes)
     weighted = recipe.class_weights == "balanced"
     if recipe.loss == "focal" or weighted or recipe.label_smoothing > 0:
         weights = balanced_weights(labels, classes).to(device) if weighted else None
@@ -55,6 +55,11 @@ def choose_loss(
     if recipe.loss == "bce":
         return Loss("bce", 1, _binary_cross_entropy, torch.float32)
     return Loss("ce", classes, functional.cross_entropy, torch.int64)
+
+
+def output_count(recipe: Recipe, classes: int) -> int:
+    """Return how many numbers a network gives for an image: one a class, or one for bce."""
+    return 1 if recipe.loss == "bce" else classes
 
 
 def log_probabilities(outputs: Tensor) -> Tensor:

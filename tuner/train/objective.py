@@ -11,6 +11,10 @@ loaded only when a trial is trained:
     data.load(data, cache, progress) -> Data
     models.build(parameters, inputs, outputs) -> torch.nn.Module
 
+and, where it reads files in a way of its own, so that new ones can be predicted,
+
+    data.read(path, data) -> pixels, (height, width) or (channels, height, width)
+
 Losses, optimizers, schedules, epochs, batches, metrics and predictions are the
 shared trainer's, never an objective's. A package is loaded by its path under a
 private module name, so that two objectives of one name never meet; inside it,
@@ -59,6 +63,18 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How the shared sources made images of what they found, so that a new file is read alike."""
+
+    depth: str
+    """uint8, uint16 or float32: the pixels' type before the window."""
+    kind: str = ""
+    """What the files were, in the words of `sources.files`; empty where there were none."""
+    window: tuple[float, float] | None = None
+    """What became 0 and what became 255; None where pixels stayed as they were."""
+
+
+@dataclass(frozen=True)
 class Data:
     """An objective's data: three splits (test may be missing), classes, and a fingerprint."""
 
@@ -71,6 +87,8 @@ class Data:
     notes: tuple[str, ...] = ()
     """What a person should know of how the data were read, each a sentence: images left out,
     a window that was applied, a split that was made, a test set that is missing."""
+    reading: Reading | None = None
+    """How a further file becomes such an image; None where only the objective knows."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +131,21 @@ class Found:
         model: nn.Module = self._call("models", "build", parameters, inputs, outputs)
         return model
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether the objective says itself how a file becomes an image."""
+        return hasattr(self._submodule("data"), "read")
+
+    def read_file(self, path: Path, data: Mapping[str, Value]) -> NDArray[Any]:
+        """Return a file's pixels as the objective's own `read` gives them."""
+        return np.asarray(self._call("data", "read", path, data))
+
+    def _submodule(self, name: str) -> ModuleType:
+        return _import(self.name, f"{self.module}.{name}", self.folder / f"{name}.py")
+
     def _call(self, submodule: str, function: str, *arguments: object) -> Any:
         source = self.folder / f"{submodule}.py"
-        module = _import(self.name, f"{self.module}.{submodule}", source)
+        module = self._submodule(submodule)
         if not hasattr(module, function):
             raise ObjectiveError(f"{source} has no {function}(); objective {self.name!r} needs it")
         try:

@@ -74,6 +74,11 @@ class Run:
         """All epochs so far, those included that were restored."""
         return self._curve
 
+    @property
+    def evaluation_size(self) -> int:
+        """How many images are evaluated at a time."""
+        return self._evaluation_size
+
     def epochs(self, alive: Alive) -> Iterator[Epoch]:
         """Train one epoch for each one asked for, until the last, patience or divergence.
 

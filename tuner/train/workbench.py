@@ -46,8 +46,8 @@ class Workbench:
 
     def begin(self, job: Job) -> Run:
         """Return a run of the job on a fresh model; its data are prepared if they are not yet."""
-        found = self._find(job)
-        data = self._data(found, job)
+        found = self.found(job)
+        data = self.prepared(job)
         recipe = read_recipe(job.parameters)
         loss = choose_loss(recipe, len(data.classes), data.train.true, self._device.torch)
         _check_metric(job, data)
@@ -62,14 +62,14 @@ class Workbench:
 
     def dataset(self, job: Job) -> Dataset:
         """Return what the store keeps of the data that the job trains on."""
-        return self._data(self._find(job), job).describe()
+        return self.prepared(job).describe()
 
     def base(self, job: Job) -> Base:
         """Return all that shapes the job's training on this device before its first epoch."""
-        found = self._find(job)
+        found = self.found(job)
         return Base(
             source=self._sources[found.folder],
-            data=self._data(found, job).fingerprint,
+            data=self.prepared(job).fingerprint,
             numerics=numerics(self._device),
             seed=job.seed,
             metric=job.metric,
@@ -79,18 +79,21 @@ class Workbench:
     def path(self, job: Job) -> list[str]:
         """Return the checkpoint keys after each of the job's epochs."""
         recipe = read_recipe(job.parameters)
-        images = len(self._data(self._find(job), job).train)
+        images = len(self.prepared(job).train)
         steps = len(training_bounds(images, recipe.batch_size))
         return keys.path(self.base(job), recipe, steps)
 
-    def _find(self, job: Job) -> Found:
+    def found(self, job: Job) -> Found:
+        """Return the job's objective; its source is fingerprinted before it is first used."""
         found = find(job.objective, self._folders)
         # Read before its code is loaded: a file that is edited later changes neither.
         if found.folder not in self._sources:
             self._sources[found.folder] = source_fingerprint(found)
         return found
 
-    def _data(self, found: Found, job: Job) -> Prepared:
+    def prepared(self, job: Job) -> Prepared:
+        """Return the job's data, ready on the device."""
+        found = self.found(job)
         key = (str(found.folder), json.dumps(dict(job.data), sort_keys=True))
         if key not in self._prepared:
             while len(self._prepared) >= KEPT:

@@ -27,13 +27,13 @@ class LocalPlace:
             path.parent.mkdir(parents=True, exist_ok=True)
             aside = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
-                _write_synced(aside, content)
+                write_synced(aside, content)
                 aside.replace(path)
             except BaseException:
                 with suppress(OSError):
                     aside.unlink(missing_ok=True)
                 raise
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, or None if there is no such file."""
@@ -81,14 +81,16 @@ class LocalPlace:
                 path.unlink(missing_ok=True)
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file that survives a power failure once its folder is synced."""
     with path.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make what was renamed in a folder survive a power failure."""
     # Without this a rename may be lost with the power, though the file's content is safe.
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -26,7 +26,7 @@ def read_npy(path: Path, keys: Mapping[str, Value], progress: Progress) -> Pool:
     found: dict[tuple[Part, str], Pixels] = {}
     for file in sorted(path.glob("*.npy")):
         part, name = _part_of(file.stem)
-        found[part, name] = _images(_load(file), file.name)
+        found[part, name] = images_of(load_array(file), file.name)
     names = {part: {name for held, name in found if held == part} for part in PARTS}
     classes = number_classes(names, path)
     number = {name: label for label, name in enumerate(classes)}
@@ -39,14 +39,14 @@ def read_npy(path: Path, keys: Mapping[str, Value], progress: Progress) -> Pool:
 
 def read_npz(path: Path, keys: Mapping[str, Value], progress: Progress) -> Pool:
     """Return an archive's arrays: `train_images`, `train_labels`, and those of val and test."""
-    held = _archive(path)
+    held = load_archive(path)
     arrays: list[tuple[str, Part, Pixels]] = []
     labels: list[NDArray[Any]] = []
     for part in PARTS:
         names = (f"{part}_images", f"{part}_labels")
         there = [name in held for name in names]
         if all(there):
-            arrays.append((part, part, _images(held[names[0]], f"{names[0]} in {path.name}")))
+            arrays.append((part, part, images_of(held[names[0]], f"{names[0]} in {path.name}")))
             labels.append(_labels(held[names[1]], len(arrays[-1][2]), f"{names[1]} in {path.name}"))
         elif any(there) or part == "train":
             missing = names[there.index(False)]
@@ -69,7 +69,8 @@ def _part_of(stem: str) -> tuple[Part, str]:
     return "train", stem
 
 
-def _load(path: Path) -> NDArray[Any]:
+def load_array(path: Path) -> NDArray[Any]:
+    """Return the array of an NPY file, mapped."""
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -77,7 +78,8 @@ def _load(path: Path) -> NDArray[Any]:
     return array
 
 
-def _archive(path: Path) -> dict[str, NDArray[Any]]:
+def load_archive(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an NPZ file by their names."""
     try:
         with np.load(path, allow_pickle=False) as held:
             if not isinstance(held, np.lib.npyio.NpzFile):
@@ -91,7 +93,7 @@ def _archive(path: Path) -> dict[str, NDArray[Any]]:
         raise DataError(f"{path} cannot be read as an NPZ archive of numbers: {error}") from None
 
 
-def _images(array: NDArray[Any], name: str) -> Pixels:
+def images_of(array: NDArray[Any], name: str) -> Pixels:
     """Return an array as (n, height, width) or (n, 3, height, width), or say what is wrong."""
     if array.ndim == 4 and array.shape[3] in CHANNELS:
         array = array[..., :3] if array.shape[3] == 4 else array
@@ -149,7 +151,7 @@ def _pool(
     height, width = (size, size) if size else commonest(sizes)
     others = sum(len(a) for _, _, a in arrays if a.shape[-2:] != (height, width))
     words = f"{others} images had another size; all were stretched to {height}×{width}."
-    images = [_sized(array, height, width, progress) for _, _, array in arrays]
+    images = [sized(array, height, width, progress) for _, _, array in arrays]
     return Pool(
         images=images[0] if len(images) == 1 else np.concatenate(images),
         labels=np.concatenate(labels).astype(np.int64),
@@ -160,7 +162,8 @@ def _pool(
     )
 
 
-def _sized(array: Pixels, height: int, width: int, progress: Progress) -> Pixels:
+def sized(array: Pixels, height: int, width: int, progress: Progress) -> Pixels:
+    """Return images stretched to a size."""
     if array.shape[-2:] == (height, width):
         return array
     found = np.empty((*array.shape[:-2], height, width), dtype=array.dtype)

@@ -10,7 +10,7 @@ import psutil
 from numpy.typing import NDArray
 
 from tuner.records import Value
-from tuner.train.objective import Data, Split
+from tuner.train.objective import Data, Reading, Split
 from tuner.train.sources.kept import new_array
 from tuner.train.sources.pool import Part, Pool
 from tuner.train.sources.splitting import Division, divide
@@ -49,6 +49,11 @@ def assemble(pool: Pool, keys: Mapping[str, Value], cache: Path) -> Data:
         classes=pool.classes,
         fingerprint=_fingerprint(pool, splits),
         notes=tuple(notes),
+        reading=Reading(
+            depth=str(pool.images.dtype),
+            kind=pool.kind,
+            window=(window.low, window.high) if window else None,
+        ),
     )
 
 

@@ -48,6 +48,8 @@ class Decoded:
     read: tuple[int, ...]
     """The places of those files in the list."""
     notes: tuple[str, ...]
+    kind: str
+    """Of the files, all of one; empty in what a tuner kept that did not note it."""
 
 
 def decode(
@@ -68,7 +70,7 @@ def decode(
         names = [f"{found[place].id} ({why})" for place, why in unread.items()]
         notes.append(f"{len(unread)} unreadable images were left out: {listed(names)}.")
     read = tuple(place for place in range(len(found)) if place not in unread)
-    return Decoded(kept.array, read, tuple(notes))
+    return Decoded(kept.array, read, tuple(notes), str(kept.facts.get("kind", "")))
 
 
 def wanted_size(keys: Mapping[str, Value]) -> int:
@@ -111,7 +113,8 @@ class _Decoder:
 
             self._all(pool, "decoding images", sorted(looks), put)
             self._check_unread()
-        return self._without_unread(array), {"unread": self._unread, "notes": notes}
+        facts = {"unread": self._unread, "notes": notes, "kind": kind}
+        return self._without_unread(array), facts
 
     def _without_unread(self, array: Any) -> Pixels:
         """Close the gaps that unreadable files left."""

@@ -47,6 +47,7 @@ def pooled(found: list[File], decoded: Decoded, classes: tuple[str, ...], notes:
         # An image without a patient is of someone who has no other.
         patients=tuple(one.patient or f"image {one.id}" for one in read) if known else (),
         notes=(*notes, *decoded.notes),
+        kind=decoded.kind,
     )
 
 

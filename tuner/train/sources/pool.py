@@ -30,6 +30,8 @@ class Pool:
     patients: tuple[str, ...] = ()
     """Whom each image is of; empty where the source does not know."""
     notes: tuple[str, ...] = ()
+    kind: str = ""
+    """What the files were, in the words of `files`; empty where the images were arrays."""
 
     def where(self, *parts: Part) -> NDArray[np.int64]:
         """Return the places of the images of these parts."""

@@ -1,0 +1,126 @@
+"""The winner of studies of every shape: without a test set, of three classes, with one trial."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.answers.fabricate import Images, Told, fabricate, hits, images
+from tests.store.specs import Bench, make_spec
+from tuner.answers.statistics.proportions import wilson
+from tuner.answers.winner import Winner, described, winner
+from tuner.answers.winner_words import figures, sentences
+from tuner.errors import UnknownStudyError, UserError
+from tuner.records import Value
+from tuner.spec.space import Choice
+from tuner.store.database import Database
+
+RATES = (1e-3, 1e-2, 1e-1)
+
+
+def study(database: Database, data: Images, *, pruned: float | None = None, **shape: Any) -> Bench:
+    """Store a study whose last rate is the best, by a share of images that are right."""
+    chance = np.random.default_rng(1)
+
+    def logs(labels: Any, expected: float) -> Any:
+        right = chance.random(len(labels)) < expected
+        if len(data.classes) == 2:
+            return hits(right, labels)
+        shares = np.full((len(labels), len(data.classes)), 0.1)
+        shares[np.arange(len(labels)), np.where(right, labels, (labels + 1) % 3)] = 0.8
+        return np.asarray(np.log(shares), np.float32)
+
+    def tell(chosen: dict[str, Value], _seed: int) -> Told:
+        if chosen["lr"] == pruned:
+            return Told(state="PRUNED", val_loss=9.0)
+        expected = 0.6 + 0.1 * RATES.index(float(chosen["lr"]))
+        return Told(logs={name: logs(one, expected) for name, one in data.labels.items()})
+
+    spec = make_spec("won", dimensions=(Choice("lr", shape.pop("rates", RATES)),), **shape)
+    return fabricate(database, spec, tell, data={"data-0": data})
+
+
+def read(bench: Bench, number: int | None = None) -> Winner:
+    """Read a study's winner."""
+    with bench.database.transaction() as connection:
+        return winner(connection, bench.study, number)
+
+
+def test_the_winner_has_its_figures(database: Database) -> None:
+    """The best rate, its seeds' means, its rates by class, the gap and the luck of the study."""
+    found = read(study(database, images(300, 200), seeds=3))
+    assert found.settings == {"lr": 0.1}
+    assert (found.trial.rank, found.over_seeds["val_acc"].n) == (1, 3)
+    rates = found.rates["test"]
+    assert (rates.positives, rates.negatives) == (100, 100)
+    share = round(rates.sensitivity.value * 100)
+    assert rates.sensitivity == wilson(share, 100)
+    assert found.luck is not None
+    assert found.setting_gap is not None
+    assert described(found)["splits"]["test"]["sensitivity"]["low"] == rates.sensitivity.low
+    head, rows = figures(found)
+    assert len(head) == len(rows[0]) == len(rows[1]) == 9
+
+
+def test_without_a_test_set_nothing_is_made_up(database: Database) -> None:
+    """No gap and no cause, but a winner, its luck, and the words that test is not known."""
+    found = read(study(database, images(300, 0), seeds=2))
+    assert found.gap is None
+    assert found.luck is not None
+    assert [one.split for one in found.splits] == ["val"]
+    assert any("There is no test set" in one for one in sentences(found))
+    assert not any("Cause" in one for one in sentences(found))
+    assert described(found)["study_gap"] is None
+
+
+def test_three_classes_have_no_sensitivity(database: Database) -> None:
+    """Sensitivity, specificity and AUC are of two classes; their columns are not there."""
+    labels = {"val": np.arange(90) % 3, "test": np.arange(60) % 3}
+    found = read(study(database, Images(labels, classes=("a", "b", "c")), seeds=2))
+    assert not found.rates
+    head, rows = figures(found)
+    assert "sensitivity" not in head
+    assert {len(row) for row in rows} == {len(head)}
+
+
+def test_limits_are_accuracies_that_can_be(database: Database) -> None:
+    """Two seeds far apart leave everything open, and nothing beyond 0 and 1."""
+    chance = iter([0.5, 0.99] * 2)
+    truth = images(100, 100)
+
+    def tell(_chosen: dict[str, Value], _seed: int) -> Told:
+        share = next(chance)
+        logs = {
+            name: hits(np.arange(len(labels)) < share * len(labels), labels)
+            for name, labels in truth.labels.items()
+        }
+        return Told(logs=logs)
+
+    spec = make_spec("apart", dimensions=(Choice("lr", (1e-3,)),), seeds=2)
+    found = read(fabricate(database, spec, tell, data={"data-0": truth}))
+    mean = found.over_seeds["test_acc"]
+    assert (mean.low, mean.high) == (0.0, 1.0)
+
+
+def test_one_trial_is_its_own_winner(database: Database) -> None:
+    """With a single trial there is no luck of the draw, and no second seed to speak of."""
+    found = read(study(database, images(), rates=(1e-3,), seeds=1))
+    assert found.luck is None
+    assert any("under this seed only" in one for one in sentences(found))
+
+
+def test_what_is_not_complete_is_no_winner(database: Database) -> None:
+    """A pruned trial and one that there is not are told; the best of the others wins."""
+    bench = study(database, images(), pruned=0.1, seeds=1)
+    assert read(bench).settings == {"lr": 0.01}
+    with pytest.raises(UserError, match="is PRUNED"):
+        read(bench, 2)
+    with pytest.raises(UnknownStudyError, match="no trial 7"):
+        read(bench, 7)
+
+
+def test_nothing_complete_is_told(database: Database) -> None:
+    """A study without a complete trial has no winner yet."""
+    bench = study(database, images(), rates=(0.1,), pruned=0.1, seeds=1)
+    with pytest.raises(UserError, match="is complete yet"):
+        read(bench)

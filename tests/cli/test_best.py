@@ -1,0 +1,69 @@
+"""`tuner best` on a trained study: the leader of the table, with what should be known of it."""
+
+import math
+
+from tests.cli.conftest import Project
+from tuner.answers.statistics.proportions import wilson
+
+
+def test_the_best_is_the_tables_first(trained_once: Project) -> None:
+    """Trial, settings and figures are the leader's, as `tuner table` and `tuner gap` have them."""
+    leader = trained_once.json("table", "small", "--best", "1", "--json")["best"][0]
+    gap = trained_once.json("gap", "small", "--json")
+    found = trained_once.json("best", "small", "--json")
+    assert found["trial"] == leader["trial"] == gap["winner"]
+    assert found["settings"] == {"lr": leader["lr"]}
+    assert (found["rank"], found["complete_trials"], found["metric"]) == (1, 4, "val_loss")
+    assert found["value"] == leader["val_loss"]
+    assert found["optimism"] == gap["optimism"]
+    assert found["cause"] == gap["cause"]
+    assert found["saved"] is None
+    for split, images in (("val", 40), ("test", 30)):
+        one = found["splits"][split]
+        assert one["images"] == images
+        assert one["loss"] == leader[f"{split}_loss"]
+        wanted = wilson(leader[f"{split}_acc"] * images, images)
+        assert math.isclose(one["accuracy"]["low"], wanted.low)
+    own = next(one for one in gap["settings"] if leader["trial"] in one["trials"])
+    assert found["gap_of_setting"] == own["gap"]
+    assert math.isclose(found["over_seeds"]["val_acc"]["mean"], own["val_acc"])
+    assert found["over_seeds"]["test_acc"]["n"] == 2
+
+
+def test_sensitivity_and_specificity_are_of_the_predictions(trained_once: Project) -> None:
+    """They are the confusion's shares, with Wilson's interval over the images of each class."""
+    found = trained_once.json("best", "small", "--json")
+    counts = trained_once.json("confusion", "small", "--split", "test", "--json")["counts"]
+    test = found["splits"]["test"]
+    for name, row in (("specificity", 0), ("sensitivity", 1)):
+        wanted = wilson(counts[row][row], sum(counts[row]))
+        assert math.isclose(test[name]["value"], wanted.value)
+        assert math.isclose(test[name]["high"], wanted.high)
+
+
+def test_it_is_told_in_words(trained_once: Project) -> None:
+    """How it was chosen, over which seeds, what is luck; another trial is named as what it is."""
+    shown = trained_once.run("best", "small")
+    for words in (
+        "Chosen on validation images alone: the best of 4 complete trials by val_loss",
+        "Its setting over 2 seeds: val acc",
+        "luck of having been picked among 4",
+        "Validation minus test accuracy",
+        "Cause of the study's gap",
+    ):
+        assert words in shown
+    leader = trained_once.json("best", "small", "--json")["trial"]
+    other = next(n for n in range(4) if n != leader)
+    named = trained_once.run("best", "small@1", "--trial", str(other))
+    assert "Named by its number: place" in named
+    assert "luck of having been picked" not in named
+
+
+def test_what_cannot_be_is_told(trained_once: Project) -> None:
+    """No such trial or study, options without --save, predictions without images."""
+    assert "small has no trial 44" in trained_once.run("best", "small", "--trial", "44", code=2)
+    assert "There is no study" in trained_once.run("best", "smal", code=2)
+    assert "go with --save" in trained_once.run("best", "small", "--overwrite", code=2)
+    assert "Name images" in trained_once.run("predict", "model", code=2)
+    said = trained_once.run("predict", "model", "--split", "test", code=2)
+    assert "holds no model.json" in said

@@ -1,0 +1,81 @@
+"""Stored predictions in a file: read back exactly, known by their pixels, checked."""
+
+import numpy as np
+import pytest
+
+from tuner.errors import UserError
+from tuner.winner.agreement import compare, joined, words
+from tuner.winner.kept import Kept, Place, Split, digest, digests, read
+
+
+def images(count: int) -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+    """Return so many different images."""
+    return list(np.random.default_rng(0).integers(0, 256, (count, 1, 4, 4), dtype=np.uint8))
+
+
+def split(name: str, count: int) -> Split:
+    """Return a split whose numbers use every bit."""
+    logs = -np.random.default_rng(1).random((count, 2)).astype(np.float32)
+    ids = tuple(f"{name}/{number}.png" for number in range(count))
+    return Split(ids, np.arange(count) % 2, logs)
+
+
+def kept() -> Kept:
+    """Return two splits and a training split; one test image is in there twice, and trained on."""
+    test = images(3)
+    test[2] = test[1]
+    pixels = {"test": digests(test), "val": digests(images(6)[4:]), "train": digests(test[:1])}
+    return Kept({"test": split("test", 3), "val": split("val", 2)}, pixels)  # type: ignore[arg-type]  # names of splits
+
+
+def test_it_is_read_back_to_the_bit() -> None:
+    """Ids, labels, log-probabilities and hashes are what was written."""
+    one = kept()
+    two = read(one.content(), "file", 2)
+    assert set(two.splits) == {"test", "val"}
+    for name, wanted in one.splits.items():
+        found = two.splits[name]
+        assert found.ids == wanted.ids
+        assert np.array_equal(found.labels, wanted.labels)
+        assert compare(found.log_probabilities, wanted.log_probabilities).exact
+    assert all(np.array_equal(two.pixels[name], one.pixels[name]) for name in one.pixels)
+
+
+def test_an_image_is_known_by_its_pixels() -> None:
+    """Wherever it was seen; of two places the one that bears the file's name comes first."""
+    known = kept().known()
+    first, twice, *_ = images(6)
+    assert set(known.of(digest(first), "x.png")) == {Place("test", 0), Place("train", 0)}
+    assert known.of(digest(twice), "/data/test/1.png")[0] == Place("test", 1)
+    assert known.of(digest(twice), "/data/test/2.png")[0] == Place("test", 2)
+    assert known.of(digest(first.astype(np.float32)), "x.png") == ()
+    assert known.of(digest(first.reshape(1, 2, 8)), "x.png") == ()
+
+
+@pytest.mark.parametrize("at", [0, 4, 40, 200])
+def test_damage_never_passes_for_predictions(at: int) -> None:
+    """A file that is cut short, or of other classes, or none at all, is an error of the user's."""
+    content = kept().content()
+    with pytest.raises(UserError, match="damaged"):
+        read(content[:at], "file", 2)
+    with pytest.raises(UserError, match="damaged"):
+        read(content, "file", 3)
+
+
+def test_agreement_is_by_the_bit() -> None:
+    """Equal bits agree, NaN with NaN too; one bit less is counted with its distance and class."""
+    stored = np.log(np.array([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]], np.float32))
+    stored[0] = np.nan
+    assert compare(stored.copy(), stored).exact
+    found = stored.copy()
+    found[1, 0] = np.nextafter(found[1, 0], np.float32(0))
+    found[2] = found[2, ::-1]
+    told = compare(found, stored)
+    assert (told.images, told.equal, told.changed_classes) == (3, 1, 1)
+    assert np.isclose(told.largest_difference, np.log(4))
+    assert "2 of 3 predictions of test images differ" in words(told, "test images")
+    assert "1 image is taken for another class" in words(told, "test images")
+    assert joined([told, told]).images == 6
+    found[1] = np.nan
+    assert not compare(found, stored).exact
+    assert compare(found, stored).largest_difference > 1e300

@@ -1,0 +1,231 @@
+"""The trial that a study ends with: how it was chosen, what it does, and how sure that is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from tuner.answers.evidence.measures import MEASURES, right
+from tuner.answers.one_trial import OneTrial, OnSplit, one_trial
+from tuner.answers.sheets.export import json_cell
+from tuner.answers.statistics.optimism import Optimism
+from tuner.answers.statistics.proportions import wilson
+from tuner.answers.statistics.spread import Interval
+from tuner.answers.tables.intervals import Mean, mean_over_seeds
+from tuner.answers.tables.predictions import best_trial, predicted
+from tuner.answers.tables.rows import TrialRow, ranked, trial_rows
+from tuner.answers.verdicts.gap import Gap
+from tuner.answers.verdicts.gap import gap as measure_gap
+from tuner.answers.verdicts.luck import luck_of_winner
+from tuner.errors import UserError
+from tuner.records import SplitName
+from tuner.store.studies import Study
+from tuner.store.tables import dataset
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What share of each of two classes is taken for what it is."""
+
+    sensitivity: Interval
+    """Of the images of class 1."""
+    specificity: Interval
+    """Of the images of class 0."""
+    positives: int
+    negatives: int
+
+
+@dataclass(frozen=True)
+class Winner:
+    """One complete trial, with everything that a person should know before using its network."""
+
+    study: Study
+    trial: OneTrial
+    classes: tuple[str, ...]
+    sizes: Mapping[str, int]
+    """Images by split."""
+    rates: Mapping[SplitName, Rates]
+    """Of two classes only."""
+    over_seeds: Mapping[str, Mean]
+    """Means of its configuration over the seeds that completed."""
+    setting_gap: Interval | None
+    """Of its configuration, over its seeds and the images."""
+    gap: Gap | None
+    """Of the whole study; None without a test set."""
+    luck: Optimism | None
+    """Of the best trial; None for any other, and where it cannot be told."""
+
+    @property
+    def number(self) -> int:
+        """The trial's number in its study."""
+        return int(self.trial.row["trial"])
+
+    @property
+    def epoch(self) -> int:
+        """The epoch whose weights are meant."""
+        row, at = self.trial.row, self.study.spec.search.at
+        return int(row["best_epoch"] if at == "best" else row["epochs_run"])
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What varied in the study, with this trial's values."""
+        return {name: self.trial.row[name] for name in self.study.spec.varied}
+
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        """What all trials of the study have in common."""
+        return {name: self.trial.row[name] for name in self.study.spec.fixed_names}
+
+    @property
+    def splits(self) -> tuple[OnSplit, ...]:
+        """What it does on validation, and on test where there is one."""
+        return self.trial.splits
+
+
+def winner(connection: sa.Connection, study: Study, number: int | None = None) -> Winner:
+    """Read the study's best complete trial by its metric, or the one of that number."""
+    chosen = best_trial(connection, study) if number is None else number
+    trial = one_trial(connection, study, chosen)
+    if not trial.row.complete:
+        raise UserError(
+            f"Trial {chosen} of {study.title} is {trial.row['state']}, and predictions are kept of "
+            "complete trials only; choose another with --trial."
+        )
+    rows = trial_rows(connection, study)
+    measured = _gap(connection, study, rows)
+    leaders = ranked(rows, study.spec)
+    classes, sizes = _data(connection, trial)
+    luck = measured.optimism if measured else luck_of_winner(connection, study, leaders)
+    return Winner(
+        study=study,
+        trial=trial,
+        classes=classes,
+        sizes=sizes,
+        rates=_rates(connection, study, trial) if len(classes) == 2 else {},
+        over_seeds=_over_seeds(study, rows, trial),
+        setting_gap=_setting_gap(measured, chosen),
+        gap=measured,
+        luck=luck if leaders and leaders[0]["trial"] == chosen else None,
+    )
+
+
+def described(found: Winner) -> dict[str, Any]:
+    """Return everything for programs; fractions stay fractions."""
+    row, spec, luck = found.trial.row, found.study.spec, found.luck
+    return {
+        "study": found.study.title,
+        "question": spec.question,
+        "trial": found.number,
+        "seed": row["seed"],
+        "metric": spec.search.metric,
+        "value": row.value,
+        "at": spec.search.at,
+        "epoch": found.epoch,
+        "rank": found.trial.rank,
+        "complete_trials": found.trial.complete,
+        "settings": dict(found.settings),
+        "fixed": dict(found.fixed),
+        "classes": list(found.classes),
+        "sizes": dict(found.sizes),
+        "splits": {one.split: _described_split(found, one) for one in found.splits},
+        "gap": _limits(found.trial.gap),
+        "gap_of_setting": _limits(found.setting_gap),
+        "over_seeds": {
+            name: {"mean": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
+            for name, mean in found.over_seeds.items()
+        },
+        "other_seeds": list(found.trial.peers),
+        "optimism": None
+        if luck is None
+        else {"value": luck.value, "over_seeds": luck.over_seeds, "trials": luck.trials},
+        "study_gap": _limits(found.gap.gap) if found.gap else None,
+        "cause": found.gap.cause if found.gap else None,
+        "row": {name: json_cell(cell) for name, cell in row.cells.items()},
+    }
+
+
+def _described_split(found: Winner, one: OnSplit) -> dict[str, Any]:
+    rates = found.rates.get(one.split)
+    return {
+        "images": one.images,
+        "loss": found.trial.row[figure(found.study, f"{one.split}_loss")],
+        "accuracy": _limits(one.accuracy),
+        "auc": _limits(one.auc),
+        "sensitivity": _limits(rates.sensitivity) if rates else None,
+        "specificity": _limits(rates.specificity) if rates else None,
+        "calibration_error": one.calibration_error,
+        "brier": one.brier,
+    }
+
+
+def figure(study: Study, name: str) -> str:
+    """Return the column that has a figure at the epoch that the study is judged at."""
+    return name if study.spec.search.at == "best" else f"last_{name}"
+
+
+def _limits(found: Interval | None) -> dict[str, float] | None:
+    return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _gap(connection: sa.Connection, study: Study, rows: Sequence[TrialRow]) -> Gap | None:
+    tested = any(row.complete and row[figure(study, "test_acc")] is not None for row in rows)
+    return measure_gap(connection, study, rows) if tested else None
+
+
+def _setting_gap(measured: Gap | None, number: int) -> Interval | None:
+    settings = measured.settings if measured else ()
+    return next((one.gap for one in settings if number in one.trials), None)
+
+
+def _data(connection: sa.Connection, trial: OneTrial) -> tuple[tuple[str, ...], Mapping[str, int]]:
+    query = sa.select(dataset.c.classes, dataset.c.sizes).where(
+        dataset.c.fingerprint == trial.setup["data_fingerprint"]
+    )
+    row = connection.execute(query).one()
+    return tuple(row.classes), {name: int(row.sizes[name]) for name in sorted(row.sizes)}
+
+
+def _rates(connection: sa.Connection, study: Study, trial: OneTrial) -> dict[SplitName, Rates]:
+    found: dict[SplitName, Rates] = {}
+    for one in trial.splits:
+        read = predicted(connection, study, trial.row["trial"], one.split, study.spec.search.at)
+        hits, sick = right(read.log_probabilities, read.labels), read.labels == 1
+        positives, negatives = int(sick.sum()), int((~sick).sum())
+        if positives and negatives:
+            found[one.split] = Rates(
+                sensitivity=wilson(int(hits[sick].sum()), positives),
+                specificity=wilson(int(hits[~sick].sum()), negatives),
+                positives=positives,
+                negatives=negatives,
+            )
+    return found
+
+
+def _over_seeds(study: Study, rows: Sequence[TrialRow], trial: OneTrial) -> dict[str, Mean]:
+    """Return the configuration's means over its complete seeds, of the metric and accuracies."""
+    numbers = {trial.row["trial"], *trial.peers}
+    group = [row for row in rows if row["trial"] in numbers and row.complete]
+    names = ("val_loss", "val_acc", "test_loss", "test_acc", "gap")
+    columns = {name: [row[figure(study, name)] for row in group] for name in names}
+    if study.spec.search.metric not in columns:
+        columns = {study.spec.search.metric: [row.value for row in group], **columns}
+    known = {
+        name: [np.float64(value).item() for value in values if value is not None]
+        for name, values in columns.items()
+    }
+    means = {name: mean_over_seeds(values) for name, values in known.items()}
+    return {
+        name: _possible(name, mean)
+        for name, mean in means.items()
+        if mean is not None and name in MEASURES
+    }
+
+
+def _possible(name: str, mean: Mean) -> Mean:
+    """Return a mean whose limits are values that the figure can have: few seeds say little."""
+    if mean.low is None or mean.high is None or MEASURES[name].unit != "points":
+        return mean
+    least = -1.0 if name == "gap" else 0.0
+    return replace(mean, low=max(least, mean.low), high=min(1.0, mean.high))

@@ -1,0 +1,143 @@
+"""The winner in plain words: how it was chosen, what its figures mean, and what they do not."""
+
+from tuner.answers.evidence.measures import MEASURES
+from tuner.answers.one_trial import OnSplit
+from tuner.answers.statistics.spread import Interval
+from tuner.answers.tables.intervals import Mean
+from tuner.answers.verdicts import wording
+from tuner.answers.verdicts.causes import WORDS
+from tuner.answers.winner import Winner, figure
+
+
+def sentences(found: Winner) -> tuple[str, ...]:
+    """Say how the trial was chosen, what its setting does over seeds, what is luck, and the gap."""
+    said = (choice(found), over_seeds(found), luck(found), gap(found), cause(found))
+    return tuple(one for one in said if one)
+
+
+def choice(found: Winner) -> str:
+    """Say by what the trial was chosen; test images never had a say."""
+    search = found.study.spec.search
+    value = f"{found.trial.row.value:.4f}" if found.trial.row.value is not None else "–"
+    moment = "best" if search.at == "best" else "last"
+    by = f"{search.metric} {value}, {moment} epoch {found.epoch}"
+    complete = wording.count(found.trial.complete, "complete trial")
+    if found.trial.rank == 1:
+        return (
+            f"Chosen on validation images alone: the best of {complete} by {search.metric} ({by})."
+        )
+    place = f"place {found.trial.rank}" if found.trial.rank else "without a place"
+    return f"Named by its number: {place} of {complete} by {search.metric} ({by})."
+
+
+def over_seeds(found: Winner) -> str:
+    """Say what the setting does under all its seeds: what a new training may be expected to do."""
+    seeds = len(found.trial.peers) + 1
+    parts = [
+        f"{name.replace('_', ' ')} {mean(one)}"
+        for name, one in found.over_seeds.items()
+        if name in ("val_acc", "test_acc")
+    ]
+    count = max((one.n for one in found.over_seeds.values()), default=0)
+    if count < 2:
+        return (
+            "Its setting was trained to the end under this seed only: how far another seed would "
+            "fall is not known."
+        )
+    left = f" ({seeds - count} of its {seeds} seeds did not complete)" if count < seeds else ""
+    return f"Its setting over {wording.count(count, 'seed')}{left}: {', '.join(parts)}."
+
+
+def luck(found: Winner) -> str:
+    """Say how much of the winner's figure is luck of having been picked."""
+    if found.luck is None:
+        return ""
+    measure = MEASURES[found.study.spec.search.metric]
+    by = found.luck.value * measure.scale
+    amount = f"{by:.1f} points" if measure.unit == "points" else f"{by:.3f} nats"
+    if float(amount.split(maxsplit=1)[0]) == 0:
+        among = wording.count(found.luck.trials, "trial")
+        return f"No luck of having been picked among {among} is seen in its {measure.name}."
+    missing = "" if found.luck.over_seeds else " (seeds' luck not counted for want of seeds)"
+    return (
+        f"About {amount} of its {measure.name} are luck of having been picked among "
+        f"{found.luck.trials}{missing}: expect so much less of its setting."
+    )
+
+
+def gap(found: Winner) -> str:
+    """Say how far this trial's test accuracy is from its validation accuracy."""
+    if found.trial.gap is None:
+        return "There is no test set: its accuracy on images that chose nothing is not known."
+    own = _points(found.trial.gap)
+    if found.setting_gap is None or not found.trial.peers:
+        return f"Validation minus test accuracy: {own}."
+    over = _points(found.setting_gap)
+    return f"Validation minus test accuracy: {own}; of its setting over seeds {over}."
+
+
+def cause(found: Winner) -> str:
+    """Say why validation and test differ in this study."""
+    if found.gap is None:
+        return ""
+    return f"Cause of the study's gap: {found.gap.cause}. {WORDS[found.gap.cause]}"
+
+
+LIMITS = (
+    (
+        "Intervals of accuracy, sensitivity, specificity and AUC are 95 % and over images: they "
+        "are about this network on further images like those of the split, from the same source."
+    ),
+    (
+        "They say nothing of images from another hospital, machine, resolution or population; "
+        "measure those first."
+    ),
+    "Validation chose the trial and its epoch, so its figures flatter; test images chose nothing.",
+    (
+        "A probability is what the network states, not how often it is right; the calibration "
+        "error says how far the two are apart here."
+    ),
+    "It is the result of an experiment, not a medical device: no diagnosis may rest on it.",
+)
+"""What none of the figures promises, a sentence each."""
+
+
+def figures(found: Winner) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the figures of each split as a table: its head and its rows."""
+    binary = ("sensitivity", "specificity", "AUC") if found.rates else ()
+    return ("split", "images", "loss", "accuracy", *binary, "ECE", "Brier"), [
+        _row(found, one) for one in found.splits
+    ]
+
+
+def _row(found: Winner, one: OnSplit) -> tuple[str, ...]:
+    loss = found.trial.row[figure(found.study, f"{one.split}_loss")]
+    rates = found.rates.get(one.split)
+    sides = (rates.sensitivity, rates.specificity) if rates else (None, None)
+    return (
+        one.split,
+        f"{one.images:,}",
+        "–" if loss is None else f"{loss:.4f}",
+        share(one.accuracy),
+        *((*map(share, sides), share(one.auc)) if found.rates else ()),
+        f"{one.calibration_error:.3f}",
+        f"{one.brier:.3f}",
+    )
+
+
+def mean(found: Mean) -> str:
+    """Return a mean of fractions with its interval: "0.951 (0.947 to 0.955)"."""
+    if found.low is None or found.high is None:
+        return f"{found.value:.3f}"
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def share(found: Interval | None) -> str:
+    """Return a fraction with its limits, or – for one that is not known."""
+    return "–" if found is None else f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def _points(found: Interval) -> str:
+    shown = found.scaled(100)
+    ends = f"{wording.signed(shown.low, 1)} to {wording.signed(shown.high, 1)}"
+    return f"{wording.signed(shown.value, 1)} points (95 % interval {ends})"

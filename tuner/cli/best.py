@@ -1,0 +1,188 @@
+"""`tuner best`: the trial that a study ends with, and its network as a folder of its own."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli import options
+from tuner.cli.check import clear_progress, show_progress
+from tuner.errors import UserError
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from tuner.answers.winner import Winner
+    from tuner.winner.document import Model
+    from tuner.winner.saving import Place
+
+
+@click.command(
+    epilog="\b\nExample:\n  tuner best lr_sched\n  tuner best lr_sched --save models/lr_sched\n"
+    "  tuner best lr_sched --trial 12 --json"
+)
+@click.argument("study")
+@click.option(
+    "--trial", type=click.IntRange(0), metavar="N", help="Another trial than the best one."
+)
+@click.option(
+    "--save",
+    "target",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write weights, document, stored predictions and a model card into a new folder.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace a model that was saved in DIR before.")
+@click.option(
+    "--allow-different",
+    is_flag=True,
+    help="Save weights that do not predict what the study stored, with the differences noted.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda:N",
+    help="What to check, or train again, on; auto takes what the trial was trained on.",
+)
+@options.objectives_option
+@options.json_option
+@click.pass_obj
+def best(
+    settings: Settings,
+    study: str,
+    trial: int | None,
+    target: Path | None,
+    device: str,
+    objective_folders: tuple[Path, ...],
+    *,
+    overwrite: bool,
+    allow_different: bool,
+    as_json: bool,
+) -> None:
+    """Show the trial that a study ends with, and save its network.
+
+    The best complete trial by the study's metric, the first of `tuner table`:
+    its settings, its figures with 95 % intervals, its setting over seeds, how
+    much of its figure is luck, and the gap. With --save its weights are taken
+    from its checkpoint, or trained again, and what they predict must be what
+    the study stored, to the last bit. docs/best.md says what is in the folder.
+    """
+    from tuner.answers.winner import described, winner
+    from tuner.store import studies
+
+    if target is None and (overwrite or allow_different):
+        raise UserError("--overwrite and --allow-different go with --save DIR.")
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = winner(connection, studies.find(connection, study), trial)
+        if target is not None:
+            from tuner.winner.saving import stored_predictions
+
+            stored = stored_predictions(connection, found)
+    saved = None
+    if target is not None:
+        from tuner.winner.saving import save
+
+        # Outside the transaction: training may take hours.
+        saved = save(
+            found,
+            stored,
+            target,
+            _place(settings, found, device, objective_folders),
+            show_progress,
+            overwrite=overwrite,
+            allow_different=allow_different,
+        )
+        clear_progress()
+    if as_json:
+        told = None if saved is None else {"folder": str(target), **_described(saved)}
+        click.echo(json.dumps({**described(found), "saved": told}, ensure_ascii=False, indent=1))
+        return
+    from tuner.cli.console import open_console
+
+    console = open_console()
+    _print(console, found)
+    if saved is not None:
+        _print_saved(console, saved, target)
+
+
+def _place(settings: Settings, found: "Winner", device: str, given: tuple[Path, ...]) -> "Place":
+    from tuner.winner.saving import Place
+    from tuner.work.housekeeping import checkpoint_place, labels
+
+    return Place(
+        cache=settings.home / "cache",
+        # As a worker finds them: a study's row in the database names no folder of code.
+        folders=options.objective_folders(None, given),
+        checkpoints=checkpoint_place(settings, found.study.spec),
+        labels=labels(found.study, found.number),
+        device=_device(found, device),
+    )
+
+
+def _device(found: "Winner", asked: str) -> str:
+    """Return what to compute on: without a wish, what the trial was trained on."""
+    if asked != "auto":
+        return asked
+    from tuner.fleet.devices import crew_devices
+
+    on = str(found.trial.setup.get("device", "cpu")).partition(" ")[0]
+    return crew_devices("auto", 1, 1)[0] if on.startswith("cuda") else on
+
+
+def _described(saved: "Model") -> dict[str, object]:
+    return {
+        "origin": saved.origin,
+        "weights_sha256": saved.weights_sha256,
+        "files": saved.reading.files,
+        "agreement": {
+            name: {**one.model_dump(), "exact": one.exact} for name, one in saved.agreement.items()
+        },
+    }
+
+
+def _print(console: "Console", found: "Winner") -> None:
+    from rich.text import Text
+
+    from tuner.answers.verdicts.wording import level_name
+    from tuner.answers.winner_words import sentences
+    from tuner.cli.console import print_sentences
+
+    settings = [f"{name}={level_name(value)}" for name, value in found.settings.items()]
+    fixed = " ".join(f"{name}={level_name(value)}" for name, value in found.fixed.items())
+    console.print()
+    console.print(Text(f"{found.study.title}: trial {found.number}", style="bold"))
+    console.print(Text(" ".join([*settings, f"seed={found.trial.row['seed']}"])))
+    if fixed:
+        console.print(Text(f"fixed: {fixed}"))
+    console.print()
+    console.print(_figures(found))
+    print_sentences(console, sentences(found))
+    console.print()
+
+
+def _figures(found: "Winner") -> "RichTable":
+    from tuner.answers.winner_words import figures
+    from tuner.cli.console import plain_table
+
+    head, rows = figures(found)
+    table = plain_table()
+    for name in head:
+        table.add_column(name, justify="left" if name == "split" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _print_saved(console: "Console", saved: "Model", target: Path | None) -> None:
+    from tuner.cli.console import print_sentences
+    from tuner.winner.agreement import words
+
+    said = [f"Saved in {target}. The weights come from: {saved.origin}."]
+    said += [words(one, f"{name} images") for name, one in saved.agreement.items()]
+    said.append(f"`tuner predict {target} IMAGES…` predicts; {target}/README.md is its card.")
+    print_sentences(console, said)
+    console.print()

@@ -1,0 +1,235 @@
+"""`tuner predict`: what a saved network makes of images, and of the study's own splits again."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli import options
+from tuner.cli.check import clear_progress, show_progress
+from tuner.errors import EXIT_DONE, EXIT_FAILURES, UserError
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from tuner.answers.sheets.contents import Sheet
+    from tuner.winner.document import Agreement, Model
+
+TOLD = 10
+"""Files that cannot be read are named up to so many; --json has them all."""
+
+
+@click.command(
+    epilog="\b\nExample:\n  tuner predict models/lr_sched scans/ one_more.png -o predictions.csv\n"
+    "  tuner predict models/lr_sched --split test"
+)
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("images", nargs=-1, metavar="IMAGES…")
+@click.option(
+    "--split",
+    type=click.Choice(["test", "val"]),
+    help="The study's own images instead, held against what it stored.",
+)
+@click.option(
+    "--data-path",
+    metavar="PATH",
+    help="With --split: where the study's data are now, if they were moved.",
+)
+@click.option(
+    "-o",
+    "--output",
+    default="-",
+    show_default=True,
+    metavar="FILE",
+    help="Where to write the CSV; - is standard output.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda:N",
+    help="What to compute on; auto takes the kind that the network was trained on.",
+)
+@options.objectives_option
+@options.json_option
+@click.pass_obj
+def predict(
+    settings: Settings,
+    folder: Path,
+    images: tuple[str, ...],
+    split: str | None,
+    data_path: str | None,
+    output: str,
+    device: str,
+    objective_folders: tuple[Path, ...],
+    *,
+    as_json: bool,
+) -> int:
+    """Predict images with a network that `tuner best --save` wrote.
+
+    Files, NPY and NPZ arrays, or folders with such below them, read as the
+    study's images were. An image that the study saw is known by its pixels, and
+    its prediction is the stored one, to the last bit. A file that cannot be
+    read is named, the others are predicted, and the exit code is 1. Neither
+    database nor study file is needed.
+    """
+    from tuner.check.child import ask, paths
+    from tuner.winner import document
+    from tuner.winner.pictures import image_files
+
+    _check(images, split, data_path, output)
+    model = document.read(folder)
+    work = {
+        "folder": str(folder.absolute()),
+        "files": [str(file) for file in image_files(images)],
+        "split": split,
+        "path": None if data_path is None else str(Path(data_path).expanduser().absolute()),
+        "cache": str(settings.home / "cache"),
+        "folders": paths(options.objective_folders(None, objective_folders)),
+        "device": _device(model, device),
+    }
+    # The objective's code runs there, and there is no database password in there.
+    body = ask("tuner.winner.prediction", work, show_progress, "predicted the images")
+    clear_progress()
+    _write(model, body, split, output, as_json=as_json)
+    _tell(model, body, output if not as_json else "-", split)
+    return EXIT_FAILURES if body.get("faults") or _differs(body) else EXIT_DONE
+
+
+def _check(images: Sequence[str], split: str | None, path: str | None, output: str) -> None:
+    if bool(images) == (split is not None):
+        raise UserError("Name images (files or folders), or one of the study's splits by --split.")
+    if path is not None and split is None:
+        raise UserError("--data-path says where the data of --split are.")
+    if not output or (output != "-" and Path(output).is_dir()):
+        raise UserError(f"-o {output or repr(output)} names no file; a file's name is wanted.")
+
+
+def _device(model: "Model", asked: str) -> str:
+    if asked != "auto":
+        return asked
+    from tuner.fleet.devices import crew_devices
+
+    return crew_devices("auto", 1, 1)[0] if model.arithmetic.device == "cuda" else "cpu"
+
+
+def _write(
+    model: "Model", body: Mapping[str, Any], split: str | None, output: str, *, as_json: bool
+) -> None:
+    from tuner.answers.sheets.export import as_csv, write_whole
+
+    sheet = _of_split(model, body, split) if split is not None else _of_files(model, body)
+    if as_json:
+        click.echo(json.dumps(_described(model, body, sheet), ensure_ascii=False, indent=1))
+    if output != "-":
+        write_whole(Path(output), as_csv(sheet.columns, sheet.rows))
+    elif not as_json:
+        sys.stdout.write(as_csv(sheet.columns, sheet.rows))
+
+
+def _of_split(model: "Model", body: Mapping[str, Any], split: str) -> "Sheet":
+    """Return the sheet that `tuner export --predictions` has, with the logarithms beside it."""
+    from tuner.answers.sheets.contents import PREDICTION_COLUMNS, Sheet
+
+    rows = [
+        [
+            *(model.trial, split, model.at, model.epoch, name, model.classes[label]),
+            *(guess, guess == model.classes[label], *shares, *logs),
+        ]
+        for name, label, (guess, _, shares, logs) in zip(
+            body["names"], body["labels"], _numbers(model, body), strict=True
+        )
+    ]
+    return Sheet((*PREDICTION_COLUMNS, *_of_classes(model)), rows)
+
+
+def _of_files(model: "Model", body: Mapping[str, Any]) -> "Sheet":
+    from tuner.answers.sheets.contents import Sheet
+
+    rows = [
+        [name, known, guess, top, *shares, *logs]
+        for name, known, (guess, top, shares, logs) in zip(
+            body["names"], body["known"], _numbers(model, body), strict=True
+        )
+    ]
+    return Sheet(("path", "known", "predicted", "probability", *_of_classes(model)), rows)
+
+
+def _of_classes(model: "Model") -> tuple[str, ...]:
+    shares, logs = ([f"{kind}_{name}" for name in model.classes] for kind in ("p", "log_p"))
+    return (*shares, *logs)
+
+
+def _numbers(
+    model: "Model", body: Mapping[str, Any]
+) -> Iterator[tuple[str | None, float, list[float], list[float]]]:
+    """Yield for each image its class, the probability of that, and those of all classes."""
+    import numpy as np
+
+    for logs, place in zip(body["logs"], body["taken"], strict=True):
+        shares = np.exp(np.array(logs, np.float64)).tolist()
+        known = not np.isnan(shares).any()
+        yield model.classes[place] if known else None, shares[place], shares, logs
+
+
+def _described(model: "Model", body: Mapping[str, Any], sheet: "Sheet") -> dict[str, Any]:
+    from tuner.answers.sheets.export import json_cell
+
+    return {
+        "study": model.study,
+        "trial": model.trial,
+        "classes": model.classes,
+        "images": [
+            {name: json_cell(cell) for name, cell in zip(sheet.columns, row, strict=True)}
+            for row in sheet.rows
+        ],
+        "unreadable": [{"path": name, "why": why} for name, why in body.get("faults", [])],
+        "stored": body["agreement"],
+        "source_changed": body["source_changed"],
+    }
+
+
+def _agreements(body: Mapping[str, Any]) -> dict[str, "Agreement"]:
+    from tuner.winner.document import Agreement
+
+    return {name: Agreement.model_validate(one) for name, one in body["agreement"].items()}
+
+
+def _differs(body: Mapping[str, Any]) -> bool:
+    return any(not one.exact for one in _agreements(body).values())
+
+
+def _tell(model: "Model", body: Mapping[str, Any], output: str, split: str | None) -> None:
+    """Say on standard error what the numbers alone do not."""
+    from tuner.winner.agreement import words
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    for name, why in body.get("faults", [])[:TOLD]:
+        say(f"{name} is left out: {why}.")
+    more = len(body.get("faults", [])) - TOLD
+    if more > 0:
+        say(f"{more} more are left out; --json names them all.")
+    for name, one in _agreements(body).items():
+        of = f"the study's {name} images" if split is None else f"{name} images"
+        say(words(one, of))
+    trained = sum("train" in known.split("+") for known in body.get("known", []))
+    if trained:
+        say(
+            f"{trained} image{'s were' if trained > 1 else ' was'} trained on: what the network "
+            "says of them is no test of it."
+        )
+    if split is None and model.reading.files == "unchecked" and len(body["names"]):
+        known = sum(bool(one) for one in body["known"])
+        if known < len(body["names"]):
+            say(
+                "The study's images did not come from files: that these are like them (view, "
+                "contrast, polarity) is for you to judge."
+            )
+    if body["source_changed"] and _differs(body):
+        say("The code of tuner or of the objective is another than when the model was saved.")
+    if output != "-":
+        say(f"{len(body['names'])} images: {output}")

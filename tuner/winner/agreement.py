@@ -1,0 +1,55 @@
+"""How far predictions agree with the stored ones: by the bit, and if not, by how much."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.winner.document import Agreement
+
+Logs = NDArray[np.float32]
+
+
+def compare(found: Logs, stored: Logs) -> Agreement:
+    """Hold log-probabilities of the same images against each other."""
+    same = (found.view(np.uint32) == stored.view(np.uint32)) | (np.isnan(found) & np.isnan(stored))
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(found.astype(np.float64) - stored.astype(np.float64))
+    # Two infinities that are equal differ by nothing; one that is alone by more than any number.
+    apart[same] = 0.0
+    largest = float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
+    return Agreement(
+        images=len(found),
+        equal=int(same.all(axis=1).sum()),
+        largest_difference=min(largest, float(np.finfo(np.float64).max)),
+        changed_classes=int((taken(found) != taken(stored)).sum()),
+    )
+
+
+def joined(parts: list[Agreement]) -> Agreement:
+    """Return the agreement over several groups of images."""
+    return Agreement(
+        images=sum(one.images for one in parts),
+        equal=sum(one.equal for one in parts),
+        largest_difference=max((one.largest_difference for one in parts), default=0.0),
+        changed_classes=sum(one.changed_classes for one in parts),
+    )
+
+
+def words(found: Agreement, what: str) -> str:
+    """Say how far predictions of some images agree with the stored ones."""
+    if found.exact:
+        count = "The prediction" if found.images == 1 else f"All {found.images:,} predictions"
+        return f"{count} of {what} {'is' if found.images == 1 else 'are'} the stored, bit for bit."
+    changed = "no class changes"
+    if found.changed_classes:
+        images = "image is" if found.changed_classes == 1 else "images are"
+        changed = f"{found.changed_classes:,} {images} taken for another class"
+    return (
+        f"{found.images - found.equal:,} of {found.images:,} predictions of {what} differ from the "
+        f"stored ones, by {found.largest_difference:.2g} nats at most; {changed}."
+    )
+
+
+def taken(logs: Logs) -> NDArray[np.int64]:
+    """Return the most probable class of each image; ties go to the higher class."""
+    highest: NDArray[np.int64] = logs.shape[1] - 1 - logs[:, ::-1].argmax(axis=1)
+    return highest

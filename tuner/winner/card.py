@@ -1,0 +1,162 @@
+"""The model card: `README.md` of a saved network."""
+
+from collections.abc import Iterator, Sequence
+
+from tuner.answers import winner_words as words
+from tuner.answers.verdicts.wording import count, level_name, listed
+from tuner.answers.winner import Winner
+from tuner.spec.study import DATA
+from tuner.winner.agreement import words as agreement_words
+from tuner.winner.document import FILES, Model
+
+OF_FILES = {
+    "alike": "Files are read by tuner's own decoder; the study's files, looked at when this was "
+    "saved, gave the very pixels that were trained on.",
+    "own": "Files are read by the objective's own function `read`.",
+    "unlike": "Files cannot be predicted: the objective made other pixels of the study's files "
+    "than tuner's decoder does, and has no function `read`. Splits and NPY arrays can.",
+    "unchecked": "The study's images were arrays or drawn, so whether tuner's decoder makes of a "
+    "file what they were is for you to judge.",
+}
+MEANING = {
+    "loss": "mean negative log-likelihood of the true class, in nats",
+    "accuracy": "share of images that are taken for what they are (Wilson's interval)",
+    "sensitivity": "share of class 1 that is found (Wilson's interval)",
+    "specificity": "share of class 0 that is left alone (Wilson's interval)",
+    "AUC": "chance that an image of class 1 is ranked above one of class 0 (DeLong's interval)",
+    "ECE": "mean distance between stated confidence and accuracy",
+    "Brier": "mean squared distance of the probabilities from the truth",
+}
+
+
+def card(found: Winner, model: Model, folder: str) -> str:
+    """Return the model card in Markdown."""
+    sections = (
+        _head(found, model),
+        _figures(found),
+        _chosen(found),
+        _trained(found, model),
+        _limits(),
+        _use(model, folder),
+        _proof(model),
+    )
+    return "\n\n".join("\n".join(section) for section in sections) + "\n"
+
+
+def _head(found: Winner, model: Model) -> Iterator[str]:
+    row = found.trial.row
+    yield f"# {_plain(found.study.title)}, trial {found.number}"
+    yield ""
+    network = f"`{row['model']}`, " if "model" in row.cells else ""
+    weights = row["parameter_count"]
+    yield (
+        f"A network for `{model.objective}` ({network}{weights:,} weights) that tells "
+        f"{_plain(listed(model.classes))} apart, from images of "
+        f"{model.inputs[1]}×{model.inputs[2]} pixels (height × width, "
+        f"{count(model.inputs[0], 'channel')})."
+    )
+    yield ""
+    yield f"It comes from a study that asked: *{_plain(model.question)}*"
+
+
+def _figures(found: Winner) -> Iterator[str]:
+    yield "## What it does"
+    yield ""
+    head, rows = words.figures(found)
+    yield from _table(head, rows)
+    yield ""
+    yield (
+        "In parentheses 95 % intervals over images. "
+        + "; ".join(f"{name}: {MEANING[name]}" for name in head[2:])
+        + "."
+    )
+    if found.rates:
+        yield (
+            f"Class 1 is {_plain(found.classes[1])}, class 0 {_plain(found.classes[0])}; an image "
+            "is taken for class 1 where its probability is at least 0.5."
+        )
+    yield ""
+    for sentence in (words.gap(found), words.cause(found)):
+        if sentence:
+            yield sentence
+
+
+def _chosen(found: Winner) -> Iterator[str]:
+    yield "## How it was chosen"
+    yield ""
+    for sentence in (words.choice(found), words.luck(found), words.over_seeds(found)):
+        if sentence:
+            yield sentence
+    yield ""
+    varied = [[name, level_name(value), "varied"] for name, value in found.settings.items()]
+    fixed = [[name, level_name(value), "fixed"] for name, value in found.fixed.items()]
+    seed = [["seed", str(found.trial.row["seed"]), ""]]
+    yield from _table(("setting", "value", ""), [*varied, *fixed, *seed])
+
+
+def _trained(found: Winner, model: Model) -> Iterator[str]:
+    yield "## What it was trained on"
+    yield ""
+    sizes = ", ".join(f"{number:,} {name}" for name, number in model.sizes.items())
+    yield f"Images: {sizes}. Fingerprint of the data: `{model.data_fingerprint[:16]}`."
+    said = {*found.study.spec.data, *(name.removeprefix(DATA) for name in found.settings)}
+    keys = [[name, level_name(value)] for name, value in model.data.items() if name in said]
+    if keys:
+        yield ""
+        yield from _table(("data", "value"), keys)
+    notes = found.trial.setup.get("notes", {})
+    yield ""
+    if notes.get("data"):
+        yield _plain(str(notes["data"]))
+    yield (
+        f"Trained for {count(found.trial.row['epochs_run'], 'epoch')} on "
+        f"{_plain(str(found.trial.setup.get('device', '')))}; the weights are those of epoch "
+        f"{model.epoch}, the {'best on validation' if model.at == 'best' else 'last'}."
+    )
+
+
+def _limits() -> Iterator[str]:
+    yield "## Limits"
+    yield ""
+    for sentence in words.LIMITS:
+        yield f"- {sentence}"
+
+
+def _use(model: Model, folder: str) -> Iterator[str]:
+    yield "## How to predict"
+    yield ""
+    yield f"    tuner predict {folder} IMAGES… -o predictions.csv"
+    yield f"    tuner predict {folder} --split {'test' if 'test' in model.sizes else 'val'}"
+    yield ""
+    yield (
+        "Neither the study's database nor its file is needed, only tuner and the objective "
+        f"`{model.objective}`. {OF_FILES[model.reading.files]}"
+    )
+    yield (
+        f"In this folder: {listed([f'`{name}`' for name in FILES])}. Nothing in them is executed "
+        "or unpickled. Which numbers are promised to the last bit: docs/best.md."
+    )
+
+
+def _proof(model: Model) -> Iterator[str]:
+    yield "## Whether these are the study's weights"
+    yield ""
+    yield f"The weights come from: {model.origin}."
+    for name, one in model.agreement.items():
+        yield f"- {agreement_words(one, f'{name} images')}"
+    versions = " ".join(f"{name}={value}" for name, value in model.arithmetic.versions.items())
+    yield ""
+    yield f"Arithmetic: {_plain(versions)}. Weights: sha256 `{model.weights_sha256}`."
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(_plain(cell) for cell in row)} |"
+
+
+def _plain(text: str) -> str:
+    """Return a text that Markdown shows as it is: a class may be called anything."""
+    safe = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return " ".join(safe.replace("*", "\\*").replace("`", "\\`").split())

@@ -1,0 +1,182 @@
+"""`model.json`: all that is needed beside the weights to predict as the study did, readable.
+
+The file may come from anybody, so it is data and nothing else: its form is
+checked here, its objective is looked for by name among those that this machine
+knows, and its sizes are bounded before anything is built from them.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tuner.errors import UserError
+from tuner.records import METRICS, Job, Moment
+from tuner.spec.sections import OBJECTIVE
+from tuner.train.sources.files import DEPTH
+
+NAME = "model.json"
+WEIGHTS = "model.safetensors"
+PREDICTIONS = "predictions.safetensors"
+CARD = "README.md"
+FILES = (NAME, WEIGHTS, PREDICTIONS, CARD)
+"""All that such a folder holds."""
+
+LARGEST = 16 << 20
+"""Bytes of a model.json; ours have a few thousand."""
+MOST_VALUES = 1 << 28
+"""Numbers in a batch of images: 1 GB as float32."""
+
+SHA256 = r"^[0-9a-f]{64}$"
+Scalar = str | bool | int | float
+Positive = Annotated[int, Field(ge=1, le=1 << 24)]
+Files = Literal["alike", "unlike", "unchecked", "own"]
+
+
+class Part(BaseModel):
+    """A table of the file: exactly the keys declared, exactly their types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Reading(Part):
+    """How a file becomes an image that the network takes."""
+
+    depth: Literal["uint8", "uint16", "float32"]
+    """The type of pixels before the window."""
+    kind: Literal["", "8-bit", "16-bit", "float", "windowed DICOM", "DICOM"]
+    """What the study's files were; empty where they were arrays, or drawn."""
+    window: Annotated[list[float], Field(min_length=2, max_length=2)] | None
+    """What becomes 0 and what 255; null where pixels stay as they are."""
+    pixels: Literal["uint8", "float32"]
+    """The type of pixels after the window."""
+    mean: list[float]
+    """Of the training pixels, by channel: subtracted."""
+    scale: list[float]
+    """One over the deviation of the training pixels, by channel: multiplied by."""
+    files: Files
+    """Whether files read by tuner's own decoder give the study's very pixels: `alike` and `unlike`
+    were looked at, `own` is the objective's own reading, `unchecked` has no files to look at."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Reading":
+        if self.kind and str(DEPTH[self.kind].__name__) != self.depth:
+            raise ValueError(f"files of kind {self.kind} do not have pixels of {self.depth}")
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise ValueError("the window's upper limit is not above its lower one")
+        return self
+
+
+class Arithmetic(Part):
+    """What decides the last bits of a prediction."""
+
+    device: Literal["cpu", "cuda", "mps"]
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    evaluation_batch: Positive
+    """How many images the study evaluated at a time."""
+    versions: Mapping[str, str]
+    """Of the libraries, and the device's arithmetic, as of the machine that saved this."""
+
+
+class Agreement(Part):
+    """How predictions of the saved weights compare with those that the study stored."""
+
+    images: int
+    equal: int
+    """Images whose every log-probability is the stored one, bit for bit."""
+    largest_difference: float
+    """Of two log-probabilities, in nats."""
+    changed_classes: int
+    """Images that are taken for another class."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether every number is the stored one."""
+        return self.equal == self.images
+
+
+class Model(Part):
+    """All of model.json."""
+
+    format: Literal[1]
+    tuner: str
+    """The version that wrote this."""
+    study: str
+    question: str
+    trial: int
+    seed: int
+    at: Moment
+    """Whether the weights are of the best epoch or of the last."""
+    epoch: int
+    metric: str
+    objective: Annotated[str, Field(pattern=OBJECTIVE, max_length=100)]
+    parameters: dict[str, Scalar]
+    data: dict[str, Scalar]
+    data_fingerprint: str
+    source_fingerprint: str
+    """Of the code of the trainer and the objective that saved this."""
+    classes: Annotated[list[str], Field(min_length=2, max_length=100_000)]
+    inputs: Annotated[list[Positive], Field(min_length=3, max_length=3)]
+    """Channels, height and width of an image."""
+    reading: Reading
+    arithmetic: Arithmetic
+    sizes: dict[str, int]
+    """How many images each split has."""
+    weights_sha256: Annotated[str, Field(pattern=SHA256)]
+    predictions_sha256: Annotated[str, Field(pattern=SHA256)]
+    origin: str
+    """Where the weights were taken from."""
+    agreement: dict[Literal["val", "test"], Agreement]
+    result: dict[str, Any] = {}
+    """The trial's figures as `tuner best --json` gives them."""
+    provenance: dict[str, Any] = {}
+    """What the study was launched with."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Model":
+        channels = self.inputs[0]
+        if len(self.reading.mean) != channels or len(self.reading.scale) != channels:
+            raise ValueError("mean and scale have not one value a channel")
+        if self.metric not in METRICS:
+            raise ValueError(f"metric is {self.metric!r}")
+        if math.prod(self.inputs) * self.arithmetic.evaluation_batch > MOST_VALUES:
+            raise ValueError("a batch of such images would take more than 1 GB")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        channels, height, width = self.inputs
+        return channels, height, width
+
+    def job(self) -> Job:
+        """Return the trial that was trained."""
+        return Job(self.objective, self.parameters, self.data, self.seed, self.metric)
+
+    def text(self) -> str:
+        """Return the file's content."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def read(folder: Path) -> Model:
+    """Read and check a folder's model.json."""
+    path = folder / NAME
+    try:
+        content = path.read_bytes() if path.stat().st_size <= LARGEST else b""
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{folder} holds no {NAME}; name a folder that `tuner best STUDY --save` wrote."
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    try:
+        return Model.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        told = f"{where}: {first['msg']}" if where else first["msg"]
+        raise UserError(
+            f"{path} is not what `tuner best --save` writes ({told}); save the model again."
+        ) from None

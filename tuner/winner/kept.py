@@ -1,0 +1,151 @@
+"""`predictions.safetensors`: what the study predicted, image by image, and by which pixels.
+
+With it a prediction can be held against the study's without its database, and an
+image is known again by its pixels, whatever its file is called.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from tuner.errors import UserError
+from tuner.records import SplitName
+
+DIGEST_BYTES = 16
+JUDGED: tuple[SplitName, ...] = ("test", "val")
+
+
+class Place(NamedTuple):
+    """Where the study predicted an image: its split, and its number in it."""
+
+    split: SplitName
+    number: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split as it was predicted."""
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    log_probabilities: NDArray[np.float32]
+    """(images, classes), in the order of `ids`."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The predicted splits, and all images by a hash of their pixels."""
+
+    splits: Mapping[SplitName, Split]
+    pixels: Mapping[SplitName, NDArray[np.uint8]] = field(default_factory=dict)
+    """(images, DIGEST_BYTES) of every split, training included."""
+
+    def known(self) -> "Known":
+        """Return the images by their pixels."""
+        places: dict[bytes, list[Place]] = defaultdict(list)
+        for split in (*JUDGED, "train"):
+            for number, row in enumerate(self.pixels.get(split, ())):
+                places[row.tobytes()].append(Place(split, number))
+        return Known(dict(places), self.splits)
+
+    def content(self) -> bytes:
+        """Return the file's content."""
+        arrays: dict[str, NDArray[Any]] = {f"{name}.pixels": a for name, a in self.pixels.items()}
+        for name, split in self.splits.items():
+            arrays[f"{name}.labels"] = split.labels
+            arrays[f"{name}.log_probabilities"] = split.log_probabilities
+        ids = {name: json.dumps(split.ids) for name, split in self.splits.items()}
+        return save(arrays, metadata={f"{name}.ids": text for name, text in ids.items()})
+
+
+@dataclass(frozen=True)
+class Known:
+    """Looks an image up among those that the study saw."""
+
+    places: Mapping[bytes, Sequence[Place]]
+    splits: Mapping[SplitName, Split]
+
+    def of(self, digest: bytes, name: str) -> tuple[Place, ...]:
+        """Return where an image was seen; of several places the one that bears its name first."""
+        found = self.places.get(digest, ())
+        return tuple(sorted(found, key=lambda place: not self._is_called(place, name)))
+
+    def _is_called(self, place: Place, name: str) -> bool:
+        if place.split not in self.splits:
+            return False
+        known = self.splits[place.split].ids[place.number]
+        return name == known or name.endswith(f"/{known}")
+
+
+def digests(images: Iterable[NDArray[Any]]) -> NDArray[np.uint8]:
+    """Return a hash of each image's pixels, shape and type."""
+    rows = [np.frombuffer(digest(image), np.uint8) for image in images]
+    return np.stack(rows) if rows else np.empty((0, DIGEST_BYTES), np.uint8)
+
+
+def digest(image: NDArray[Any]) -> bytes:
+    """Return a hash of an image (channels, height, width)."""
+    found = hashlib.sha256(f"{image.dtype.str} {image.shape}".encode())
+    found.update(np.ascontiguousarray(image).data)
+    return found.digest()[:DIGEST_BYTES]
+
+
+def read(content: bytes, where: object, classes: int, *, pixels: bool = True) -> Kept:
+    """Read a file's content, whoever wrote it; `pixels`: whether it has to have hashes."""
+    try:
+        arrays = load(content)
+        ids = _ids(content)
+        names: list[SplitName] = [name for name in JUDGED if f"{name}.labels" in arrays]
+        splits = {name: _split(arrays, ids, name, classes) for name in names}
+        every: list[SplitName] = [*names, "train"]
+        hashed = {name: _pixels(arrays, splits, name) for name in every} if pixels else {}
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{where} is damaged, or not what `tuner best --save` writes ({error}); "
+            "save the model again."
+        ) from None
+    return Kept(splits, hashed)
+
+
+def _ids(content: bytes) -> Mapping[str, Any]:
+    # Form of safetensors: eight bytes say how long the JSON is that follows them.
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    return {name: json.loads(text) for name, text in header["__metadata__"].items()}
+
+
+def _split(
+    arrays: Mapping[str, NDArray[Any]], ids: Mapping[str, Any], name: str, classes: int
+) -> Split:
+    names, labels = ids[f"{name}.ids"], arrays[f"{name}.labels"]
+    logs = arrays[f"{name}.log_probabilities"]
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+        raise ValueError(f"{name}.ids are no list of texts")
+    if labels.shape != (len(names),) or labels.dtype != np.int64:
+        raise ValueError(f"{name}.labels do not fit {len(names)} ids")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"{name}.labels name classes that there are not")
+    if logs.shape != (len(names), classes) or logs.dtype != np.float32:
+        raise ValueError(f"{name}.log_probabilities do not fit {len(names)} ids")
+    return Split(tuple(names), labels, logs)
+
+
+def _pixels(
+    arrays: Mapping[str, NDArray[Any]], splits: Mapping[SplitName, Split], name: SplitName
+) -> NDArray[np.uint8]:
+    found = arrays[f"{name}.pixels"]
+    wanted = len(splits[name]) if name in splits else len(found)
+    if found.shape != (wanted, DIGEST_BYTES) or found.dtype != np.uint8:
+        raise ValueError(f"{name}.pixels do not fit {wanted} images")
+    return found

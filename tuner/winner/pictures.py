@@ -1,0 +1,180 @@
+"""Images as a saved network takes them: from files and arrays, read as the study's were."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.errors import DataError, ObjectiveError, UserError
+from tuner.train.objective import Found
+from tuner.train.sources import files
+from tuner.train.sources.arrays import images_of, load_archive, load_array, sized
+from tuner.train.sources.files import DEPTH, SUFFIXES, UnreadableError
+from tuner.train.sources.window import Window
+from tuner.winner.document import Model
+
+ARRAYS = (".npy", ".npz")
+AHEAD = 64
+"""Files that are decoded side by side before they are passed on."""
+
+Pixels = NDArray[Any]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image in the network's shape, or why there is none."""
+
+    name: str
+    """The file, and its number in an array: `scans.npy#3`."""
+    pixels: Pixels | None
+    fault: str = ""
+
+
+def image_files(given: Sequence[str]) -> list[Path]:
+    """Return the files that were named, and all images below the folders that were."""
+    found: dict[Path, None] = {}
+    for name in given:
+        path = Path(name)
+        if not path.is_dir():
+            found[path] = None
+            continue
+        below = [file for file in sorted(path.rglob("*")) if _is_image(file, path)]
+        if not below:
+            kinds = ", ".join(suffix.removeprefix(".") for suffix in (*SUFFIXES, *ARRAYS))
+            raise UserError(f"The folder {path} has no image in it ({kinds}).")
+        found.update(dict.fromkeys(below))
+    return list(found)
+
+
+def pictures(
+    names: Sequence[str], model: Model, found: Found, progress: Progress
+) -> Iterator[Picture]:
+    """Read files in their order; one that cannot be read is told and passed over."""
+    reader = Reader(model, found)
+    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+        for start in range(0, len(names), AHEAD):
+            some = names[start : start + AHEAD]
+            for read in pool.map(reader.read, some):
+                yield from read
+            progress("reading images", start + len(some), len(names))
+
+
+class Reader:
+    """Reads a file as the images were read that a network was trained on."""
+
+    def __init__(self, model: Model, found: Found) -> None:
+        self._model = model
+        self._found = found
+        reading = model.reading
+        # Asked before any thread reads: of two that load the objective's module at once, one
+        # would find it half made and without its `read`.
+        if reading.files == "own" and not found.reads_files:
+            raise ObjectiveError(
+                f"objective {found.name!r} in {found.folder} has no function read(path, data) any "
+                "more, by which this network's images were read"
+            )
+        self._window = Window(*reading.window) if reading.window is not None else None
+
+    def read(self, name: str) -> list[Picture]:
+        """Return a file's image, or its images, or why it has none."""
+        path = Path(name)
+        try:
+            if path.suffix.lower() in ARRAYS:
+                return self._arrays(path)
+            return [Picture(name, self._file(path))]
+        except (UnreadableError, DataError, ObjectiveError, OSError, ValueError) as error:
+            return [Picture(name, None, str(error) or type(error).__name__)]
+
+    def _file(self, path: Path) -> Pixels:
+        if self._model.reading.files == "own":
+            if not path.is_file():
+                raise UnreadableError("there is no such file")
+            return self._fitted(self._found.read_file(path, self._model.data))
+        if self._model.reading.files == "unlike":
+            raise UnreadableError(
+                f"objective {self._model.objective!r} reads files in its own way; give its data.py "
+                "a function read(path, data) and save the model again"
+            )
+        self._check_kind(files.look(path).kind)
+        _, height, width = self._model.inputs
+        return self._fitted(files.resize(files.read(path), height, width))
+
+    def _check_kind(self, kind: files.Kind) -> None:
+        wanted = self._model.reading.kind
+        if kind != wanted and (wanted or DEPTH[kind].__name__ != self._model.reading.depth):
+            raise UnreadableError(
+                f"it is {kind}, and the study's images are {wanted or self._model.reading.depth}; "
+                "convert it as the study's images were"
+            )
+
+    def _arrays(self, path: Path) -> list[Picture]:
+        read = []
+        for name, array in _held(path).items():
+            _, height, width = self._model.inputs
+            stack = _stacked(array, in_colour=self._model.inputs[0] == 3)
+            images = sized(images_of(stack, name), height, width, lambda *_: None)
+            if str(images.dtype) != self._model.reading.depth:
+                raise UnreadableError(
+                    f"{name} holds {images.dtype}, and the study's images are "
+                    f"{self._model.reading.depth}; convert it as those were"
+                )
+            pixels = [self._fitted(image) for image in images]
+            read += [Picture(f"{name}#{n}", one) for n, one in enumerate(pixels)]
+        return read
+
+    def _fitted(self, pixels: Pixels) -> Pixels:
+        """Return pixels in the network's shape and type, or say what is wrong with them."""
+        image = pixels[None] if pixels.ndim == 2 else pixels
+        if image.shape != self._model.shape:
+            raise UnreadableError(
+                f"it has shape {image.shape} (channels, height, width), and the network takes "
+                f"{self._model.shape}"
+            )
+        if self._window is not None and image.dtype != np.uint8:
+            image = self._window.apply(image)
+        if str(image.dtype) != self._model.reading.pixels:
+            raise UnreadableError(
+                f"its pixels are {image.dtype}, and the network was trained on "
+                f"{self._model.reading.pixels}"
+            )
+        if image.dtype == np.float32 and not np.isfinite(image).all():
+            raise UnreadableError("some of its pixels are NaN or infinite")
+        return np.ascontiguousarray(image)
+
+
+def compare_files(reader: Reader, places: Mapping[Path, Pixels]) -> bool | None:
+    """Say whether files read by tuner's decoder are the study's images; None without any file."""
+    looked = [(path, pixels) for path, pixels in places.items() if path.is_file()]
+    if not looked:
+        return None
+    for path, pixels in looked:
+        [read] = reader.read(str(path))
+        if read.pixels is None or not np.array_equal(read.pixels, pixels):
+            return False
+    return True
+
+
+def _is_image(file: Path, below: Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(below).parts)
+    return not hidden and file.suffix.lower() in (*SUFFIXES, *ARRAYS) and file.is_file()
+
+
+def _held(path: Path) -> dict[str, Pixels]:
+    """Return a file's arrays of images by name; of an archive those called images, if any are."""
+    if path.suffix.lower() == ".npy":
+        return {str(path): load_array(path)}
+    held = load_archive(path)
+    called = {name: array for name, array in held.items() if name.endswith("images")} or held
+    return {f"{path}#{name}": array for name, array in called.items()}
+
+
+def _stacked(array: Pixels, *, in_colour: bool) -> Pixels:
+    """Return a single image as an array of one."""
+    single = array.ndim == 2 or (in_colour and array.ndim == 3 and array.shape[2] in (3, 4))
+    return array[None] if single else array

@@ -1,0 +1,217 @@
+"""Predicts with a saved network, in a process of its own that has no database password."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from tuner.check.child import Body, Progress, serve
+from tuner.errors import DataError, UserError
+from tuner.records import SplitName, Value
+from tuner.train.device import open_device
+from tuner.train.objective import Found, find, source_fingerprint
+from tuner.train.state import Weights
+from tuner.winner import document, kept
+from tuner.winner.agreement import compare, joined, taken
+from tuner.winner.document import Agreement, Model
+from tuner.winner.kept import JUDGED, Kept, Place, digest
+from tuner.winner.pictures import Picture, pictures
+from tuner.winner.predictor import Predictor, memory_of
+
+MEMORY = 512 << 20
+"""Bytes of images that are read before they are predicted."""
+
+Logs = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A saved folder, read and checked, with its network ready."""
+
+    model: Model
+    held: Kept
+    found: Found
+    predictor: Predictor
+
+
+def open_saved(folder: Path, folders: Sequence[Path], device: str) -> Opened:
+    """Open a folder that `tuner best --save` wrote; every file in it is checked."""
+    model = document.read(folder)
+    weights = _weights(folder, model)
+    path = folder / document.PREDICTIONS
+    held = kept.read(_sound(path, model.predictions_sha256), path, len(model.classes))
+    found = find(model.objective, folders)
+    _check_parameters(model, found, folder)
+    model = _with_defaults(model, found)
+    predictor = Predictor(model, weights, found, open_device(device, model.arithmetic.threads))
+    return Opened(model, held, found, predictor)
+
+
+def predict_split(
+    opened: Opened, split: SplitName, path: str | None, cache: Path, progress: Progress
+) -> dict[str, Any]:
+    """Predict a split of the study's own data, every image at the place that it had."""
+    model = opened.model
+    if split not in opened.held.splits:
+        raise UserError(
+            f"The study has no {split} images; --split {next(iter(opened.held.splits))} it has."
+        )
+    keys: dict[str, Value] = {**model.data, **({"path": path} if path is not None else {})}
+    data = opened.found.load_data(keys, cache, progress)
+    if data.fingerprint != model.data_fingerprint:
+        raise DataError(
+            "The data are not those of the study: images, labels or their division have changed "
+            f"(fingerprint {data.fingerprint[:12]}, then {model.data_fingerprint[:12]}). Put them "
+            "back as they were, or predict files: `tuner predict DIR IMAGES`."
+        )
+    part = data.test if split == "test" else data.val
+    assert part is not None, "equal data have equal splits"
+    stored = opened.held.splits[split]
+    images = [image if image.ndim == 3 else image[None] for image in part.images]
+    places = [Place(split, number) for number in range(len(images))]
+    logs = opened.predictor.at_places(images, places, opened.held, progress)
+    return {
+        "names": list(stored.ids),
+        "labels": stored.labels.tolist(),
+        "logs": logs.tolist(),
+        "taken": taken(logs).tolist(),
+        "agreement": {split: _plain(compare(logs, stored.log_probabilities))},
+    }
+
+
+def predict_files(opened: Opened, names: Sequence[str], progress: Progress) -> dict[str, Any]:
+    """Predict files in their order; images that the study predicted are told apart."""
+    body: dict[str, Any] = {"names": [], "known": [], "logs": [], "taken": [], "faults": []}
+    agreements: dict[str, list[Agreement]] = {name: [] for name in JUDGED}
+    known = opened.held.known()
+    for group in _groups(pictures(names, opened.model, opened.found, progress), opened.model):
+        read = [(one.name, one.pixels) for one in group if one.pixels is not None]
+        body["faults"] += [[one.name, one.fault] for one in group if one.pixels is None]
+        seen = [known.of(digest(pixels), name) for name, pixels in read]
+        logs = _predicted(opened, [pixels for _, pixels in read], seen, agreements, progress)
+        body["names"] += [name for name, _ in read]
+        body["known"] += ["+".join(sorted({place.split for place in one})) for one in seen]
+        body["logs"] += logs.tolist()
+        body["taken"] += taken(logs).tolist()
+    body["agreement"] = {name: _plain(joined(parts)) for name, parts in agreements.items() if parts}
+    return body
+
+
+def _predicted(
+    opened: Opened,
+    images: Sequence[Any],
+    seen: Sequence[Sequence[Place]],
+    agreements: Mapping[str, list[Agreement]],
+    progress: Progress,
+) -> Logs:
+    """Predict known images where the study did, and every other alone."""
+    home = {
+        number: next(place for place in places if place.split in JUDGED)
+        for number, places in enumerate(seen)
+        if any(place.split in JUDGED for place in places)
+    }
+    others = [number for number in range(len(images)) if number not in home]
+    logs = np.empty((len(images), len(opened.model.classes)), np.float32)
+    if home:
+        logs[list(home)] = opened.predictor.at_places(
+            [images[number] for number in home], list(home.values()), opened.held, progress
+        )
+    if others:
+        logs[others] = opened.predictor.alone([images[number] for number in others], progress)
+    for split, parts in agreements.items():
+        mine = [number for number, place in home.items() if place.split == split]
+        if mine:
+            stored = opened.held.splits[cast(SplitName, split)].log_probabilities
+            parts.append(compare(logs[mine], stored[[home[number].number for number in mine]]))
+    return logs
+
+
+def _groups(read: Iterator[Picture], model: Model) -> Iterator[list[Picture]]:
+    """Gather images until they take so much memory that they are better predicted first."""
+    most = max(1, MEMORY // memory_of(model))
+    group: list[Picture] = []
+    for one in read:
+        group.append(one)
+        if len(group) == most:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _weights(folder: Path, model: Model) -> Weights:
+    path = folder / document.WEIGHTS
+    try:
+        return dict(load(_sound(path, model.weights_sha256)))
+    except SafetensorError as error:
+        raise UserError(f"{path} is no file of weights ({error}); save the model again.") from None
+
+
+def _sound(path: Path, sha256: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise UserError(
+            f"{path} is not the file that {document.NAME} beside it was written with: it was "
+            "damaged or replaced. Save the model again, or copy its folder anew."
+        )
+    return content
+
+
+def _check_parameters(model: Model, found: Found, folder: Path) -> None:
+    """Refuse values that no study of this objective could have had."""
+    declared = found.objective.declarations()
+    tables = (("parameters", model.parameters, declared.parameters),)
+    faults = []
+    for table, given, known in (*tables, ("data", model.data, declared.data)):
+        for name, value in given.items():
+            fault = known[name].fault(value) if name in known else "the objective has none such"
+            faults += [f"{table}.{name}: {fault}"] if fault else []
+    if faults:
+        raise UserError(
+            f"{folder / document.NAME} does not fit objective {model.objective!r} as it is in "
+            f"{found.folder}: {'; '.join(faults[:5])}. --objectives FOLDER names another place."
+        )
+
+
+def _with_defaults(model: Model, found: Found) -> Model:
+    """Return the document with what the objective has learned to be told since it was written."""
+    declared = found.objective.declarations()
+    filled = {
+        "parameters": {name: one.default for name, one in declared.parameters.items()},
+        "data": {name: one.default for name, one in declared.data.items()},
+    }
+    return model.model_copy(
+        update={
+            "parameters": {**filled["parameters"], **model.parameters},
+            "data": {**filled["data"], **model.data},
+        }
+    )
+
+
+def _plain(found: Agreement) -> dict[str, Any]:
+    return found.model_dump()
+
+
+def _work(body: Body, progress: Progress) -> Body:
+    folders = [Path(one) for one in body["folders"]]
+    opened = open_saved(Path(body["folder"]), folders, body["device"])
+    if body["split"] is None:
+        found = predict_files(opened, body["files"], progress)
+    else:
+        split = cast(SplitName, body["split"])
+        found = predict_split(opened, split, body["path"], Path(body["cache"]), progress)
+    changed = source_fingerprint(opened.found) != opened.model.source_fingerprint
+    return {**found, "source_changed": changed}
+
+
+if __name__ == "__main__":
+    raise SystemExit(serve(_work))

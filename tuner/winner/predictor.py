@@ -1,0 +1,178 @@
+"""A saved network at work: the same numbers for the same image, whoever its companions are.
+
+What a network gives for an image hangs, in its last bits, on how many images it
+is computed with and on which place among them, and not on what the others show
+(measured for every network that comes with tuner: docs/best.md). So an image
+that the study predicted is computed at the place that it had, in a batch of the
+size that it had; any other is computed alone.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tuner.errors import ObjectiveError, UserError
+from tuner.spec.study import WEIGHTS
+from tuner.train.checkpoints.keys import shaping
+from tuner.train.device import Device
+from tuner.train.losses import log_probabilities, output_count
+from tuner.train.objective import Found
+from tuner.train.precision import Arithmetic, choose_arithmetic, lay_out, supports_bf16
+from tuner.train.recipe import read_recipe
+from tuner.train.state import Weights
+from tuner.winner.document import Model
+from tuner.winner.kept import Kept, Place
+
+Logs = NDArray[np.float32]
+Images = NDArray[np.uint8] | NDArray[np.float32]
+Progress = Callable[[str, int, int], None]
+
+TOLD = 64
+"""Images between two words on progress."""
+
+
+class Predictor:
+    """A network with its weights on a device."""
+
+    def __init__(self, model: Model, weights: Weights, found: Found, device: Device) -> None:
+        self._model = model
+        self._device = device
+        parameters = shaping(model.parameters)
+        if WEIGHTS in parameters:
+            # What it started from is not needed any more, and may be gone.
+            parameters[WEIGHTS] = ""
+        self._outputs = output_count(read_recipe(model.parameters), len(model.classes))
+        self._network = found.build_model(parameters, model.shape, self._outputs)
+        self._network.to(device.torch)
+        self._arithmetic = _arithmetic(model, device, self._network)
+        lay_out(self._network, self._arithmetic)
+        _load(self._network, weights, model)
+        self._network.eval()
+        self._mean = _by_channel(model.reading.mean, device)
+        self._scale = _by_channel(model.reading.scale, device)
+
+    def at_places(
+        self, images: Sequence[Images], places: Sequence[Place], kept: Kept, progress: Progress
+    ) -> Logs:
+        """Return the log-probabilities of images that the study predicted, each at its place."""
+        logs = np.empty((len(images), len(self._model.classes)), np.float32)
+        batches = self._batches(places, kept)
+        done = 0
+        for (size, _), members in batches.items():
+            for taken in _one_a_place(members):
+                batch = self._blank(size)
+                for at, number in taken.items():
+                    batch[at] = images[number]
+                found = self._compute(batch)
+                for at, number in taken.items():
+                    logs[number] = found[at]
+            done += len(members)
+            progress("predicting", done, len(images))
+        return logs
+
+    def alone(self, images: Sequence[Images], progress: Progress) -> Logs:
+        """Return the log-probabilities of other images, each computed by itself.
+
+        Batches would be quicker, but for some networks the place in one shows in the last bits.
+        """
+        logs = np.empty((len(images), len(self._model.classes)), np.float32)
+        for number, image in enumerate(images):
+            batch = self._blank(1)
+            batch[0] = image
+            logs[number] = self._compute(batch)[0]
+            if (number + 1) % TOLD == 0 or number + 1 == len(images):
+                progress("predicting", number + 1, len(images))
+        return logs
+
+    def _batches(
+        self, places: Sequence[Place], kept: Kept
+    ) -> Mapping[tuple[int, Place], list[tuple[int, int]]]:
+        """Return for each of the study's batches which images are wanted at which place of it."""
+        size = self._model.arithmetic.evaluation_batch
+        found: dict[tuple[int, Place], list[tuple[int, int]]] = defaultdict(list)
+        for number, place in enumerate(places):
+            start = place.number // size * size
+            length = min(size, len(kept.splits[place.split]) - start)
+            first = Place(place.split, start)
+            found[length, first].append((place.number - start, number))
+        return found
+
+    def _blank(self, size: int) -> Images:
+        shape = (size, *self._model.shape)
+        if self._model.reading.pixels == "uint8":
+            return np.zeros(shape, np.uint8)
+        return np.zeros(shape, np.float32)
+
+    def _compute(self, batch: Images) -> Logs:
+        raw = torch.from_numpy(batch).to(self._device.torch)
+        # As the trainer's feed does it, operation by operation.
+        images = raw.to(torch.float32).sub_(self._mean).mul_(self._scale)
+        with torch.inference_mode():
+            found = log_probabilities(self._output(images))
+        return np.asarray(found.cpu().numpy(), np.float32)
+
+    def _output(self, images: Tensor) -> Tensor:
+        name = self._model.objective
+        try:
+            output: Tensor = self._network(self._arithmetic.arranged(images))
+        # The model is the objective's own code: whatever it raises is a fault of the objective.
+        except Exception as error:
+            raise ObjectiveError(
+                f"the model of objective {name!r} fails on images of shape {self._model.shape}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if tuple(output.shape) != (len(images), self._outputs):
+            raise ObjectiveError(
+                f"the model of objective {name!r} gives outputs of shape {tuple(output.shape)} for "
+                f"{len(images)} images; ({len(images)}, {self._outputs}) is needed"
+            )
+        return output
+
+
+def _one_a_place(members: Sequence[tuple[int, int]]) -> list[dict[int, int]]:
+    """Divide images into batches so that no two want the same place."""
+    batches: list[dict[int, int]] = []
+    taken: dict[int, int] = defaultdict(int)
+    for at, number in members:
+        turn = taken[at]
+        taken[at] += 1
+        if turn == len(batches):
+            batches.append({})
+        batches[turn][at] = number
+    return batches
+
+
+def _arithmetic(model: Model, device: Device, network: nn.Module) -> Arithmetic:
+    """Return what the trial's precision means here; evaluation is float32 whatever it is."""
+    asked = read_recipe(model.parameters).precision
+    if asked == "bf16" and not supports_bf16(device.torch):
+        asked = "fp32"
+    return choose_arithmetic(asked, device.torch, network)
+
+
+def _load(network: nn.Module, weights: Weights, model: Model) -> None:
+    wanted = {name: (value.shape, value.dtype) for name, value in network.state_dict().items()}
+    given = {name: (value.shape, value.dtype) for name, value in weights.items()}
+    if wanted != given:
+        odd = sorted(name for name in {*wanted, *given} if wanted.get(name) != given.get(name))
+        raise UserError(
+            f"The weights are not of the network that objective {model.objective!r} builds here "
+            f"({len(odd)} differ, {odd[0]} for one): its code has changed since, or it is another "
+            "objective of that name; --objectives FOLDER says where to look."
+        )
+    network.load_state_dict(weights)
+
+
+def _by_channel(values: Sequence[float], device: Device) -> Tensor:
+    # They are float32 written with all their digits, so nothing is rounded here.
+    return torch.tensor(values, dtype=torch.float32, device=device.torch)[:, None, None]
+
+
+def memory_of(model: Model) -> int:
+    """Return how many bytes an image takes as it is read."""
+    return math.prod(model.inputs) * (1 if model.reading.pixels == "uint8" else 4)

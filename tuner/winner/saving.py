@@ -1,0 +1,119 @@
+"""Saves the network of a trial as a folder: weights, document, predictions and card."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.answers.tables.predictions import kept_splits, predicted
+from tuner.answers.winner import Winner, described
+from tuner.check.child import Progress, ask, paths, plain_job
+from tuner.errors import UserError
+from tuner.records import SplitName
+from tuner.train.checkpoints.local import write_synced
+from tuner.winner import document
+from tuner.winner.agreement import words
+from tuner.winner.card import card
+from tuner.winner.document import Model
+from tuner.winner.folder import written_whole
+from tuner.winner.kept import JUDGED, Kept, Split
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things are on this machine, and what to compute on."""
+
+    cache: Path
+    folders: tuple[Path, ...]
+    """Of objectives."""
+    checkpoints: str | None
+    labels: Mapping[str, str]
+    """What tells this trial's checkpoints from all others."""
+    device: str
+
+
+def stored_predictions(connection: sa.Connection, found: Winner) -> Kept:
+    """Read what the study stored of the trial's predictions at the epoch it is judged at."""
+    splits: dict[SplitName, Split] = {}
+    kept = kept_splits(connection, found.study, found.number)
+    for name in (one for one in JUDGED if one in kept):
+        read = predicted(connection, found.study, found.number, name, found.study.spec.search.at)
+        splits[name] = Split(read.ids, read.labels, read.log_probabilities)
+    return Kept(splits)
+
+
+def save(
+    found: Winner,
+    stored: Kept,
+    target: Path,
+    place: Place,
+    progress: Progress,
+    *,
+    overwrite: bool,
+    allow_different: bool,
+) -> Model:
+    """Write the folder, whole or not at all; weights that predict otherwise are refused.
+
+    The weights are got back in a process of its own, which has no password and
+    in which alone the objective's code runs.
+    """
+    with written_whole(target, overwrite=overwrite) as folder:
+        write_synced(folder / document.PREDICTIONS, stored.content())
+        answer = ask(
+            "tuner.winner.training", order_of(found, place, folder), progress, "trained the winner"
+        )
+        # Through text, as it will be read again: what is not finite has no place in JSON.
+        model = Model.model_validate_json(Model.model_validate(answer).text())
+        if not allow_different:
+            _refuse_different(found, model)
+        write_synced(folder / document.NAME, model.text().encode())
+        write_synced(folder / document.CARD, card(found, model, target.name).encode())
+    return model
+
+
+def order_of(found: Winner, place: Place, folder: Path) -> dict[str, Any]:
+    """Return what the process that gets the weights back is told, as JSON."""
+    spec, row = found.study.spec, found.trial.row
+    chosen = {name: row[name] for name in spec.varied if row[name] is not None}
+    return {
+        "job": plain_job(spec.job(chosen, row["seed"])),
+        "about": {
+            "study": found.study.full_name,
+            "question": spec.question,
+            "trial": found.number,
+            "at": spec.search.at,
+            "epoch": found.epoch,
+            "result": described(found),
+            # A saved folder is passed on; on which machine the study was launched is left out.
+            "provenance": {k: v for k, v in found.study.provenance.items() if k != "host"},
+        },
+        "last_epoch": row["epochs_run"],
+        "data_fingerprint": found.trial.setup["data_fingerprint"],
+        "checkpoints": place.checkpoints,
+        "labels": dict(place.labels),
+        "device": place.device,
+        "threads": threads_of(found),
+        "cache": str(place.cache),
+        "folders": paths(place.folders),
+        "folder": str(folder),
+    }
+
+
+def threads_of(found: Winner) -> int:
+    """Return with how many threads the trial was trained, as its trainer noted it."""
+    noted = str(found.trial.setup.get("notes", {}).get("threads", "")).partition(":")[0]
+    return int(noted) if noted.isdigit() and int(noted) > 0 else found.study.spec.limits.threads
+
+
+def _refuse_different(found: Winner, model: Model) -> None:
+    told = [words(one, f"{name} images") for name, one in model.agreement.items() if not one.exact]
+    if told:
+        raise UserError(
+            f"The weights at hand do not predict what trial {found.number} of "
+            f"{found.study.title} predicted when it was trained ({model.origin}). "
+            f"{' '.join(told)} Nothing was saved. This machine, its torch or the objective's code "
+            "is another than then; save where it was trained, or take --allow-different, which "
+            "keeps the differences in model.json and the card."
+        )

@@ -1,0 +1,269 @@
+"""Gets a trial's weights back, in a process of its own that has no database password.
+
+They are in its last checkpoint, if that is still there; else the trial is
+trained again, from the longest stored prefix of its own path, to the very bits
+on a machine with the same arithmetic. Whatever they come from, what they
+predict is held against what the study stored.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from tuner import __version__
+from tuner.check.child import Body, Progress, serve
+from tuner.errors import DataError, MachineError, UserError
+from tuner.records import Job
+from tuner.train.checkpoints.fit import UnfitError
+from tuner.train.checkpoints.resume import own_state, resume
+from tuner.train.checkpoints.tree import Tree
+from tuner.train.data import Prepared, Resident
+from tuner.train.device import open_device
+from tuner.train.run import Run
+from tuner.train.workbench import Workbench
+from tuner.winner import document, kept
+from tuner.winner.agreement import compare
+from tuner.winner.document import Agreement, Arithmetic, Files, Model, Reading
+from tuner.winner.kept import JUDGED, Kept, Place
+from tuner.winner.pictures import Reader, compare_files
+from tuner.winner.predictor import Predictor
+
+LOOKED_AT = 16
+"""Files that are decoded to see whether tuner's decoder gives the study's pixels."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is wanted: a trial's weights at a moment, in a folder that holds its predictions."""
+
+    job: Job
+    about: Mapping[str, Any]
+    """What the document says of study and trial."""
+    last_epoch: int
+    data_fingerprint: str
+    checkpoints: str | None
+    labels: Mapping[str, str]
+    device: str
+    threads: int
+    cache: Path
+    folders: tuple[Path, ...]
+    folder: Path
+
+    @classmethod
+    def read(cls, body: Body) -> "Order":
+        """Read an order from JSON."""
+        paths = {"cache": Path(body["cache"]), "folder": Path(body["folder"])}
+        folders = tuple(Path(one) for one in body["folders"])
+        return cls(**{**body, "job": Job(**body["job"]), **paths, "folders": folders})
+
+
+def fulfil(order: Order, progress: Progress) -> Model:
+    """Write weights and predictions into the folder, and return what is to be known of them."""
+    bench = Workbench(order.device, order.threads, order.cache, order.folders, progress)
+    run = bench.begin(order.job)
+    data = bench.prepared(order.job)
+    _check_data(order, data)
+    origin = _bring_to_end(order, bench, run, progress)
+    state = run.state()
+    weights = state.best_weights if order.about["at"] == "best" else state.weights
+    content = save({name: _plain(value) for name, value in weights.items()}, {"format": "pt"})
+    held = _with_pixels(order, data)
+    files = {document.WEIGHTS: content, document.PREDICTIONS: held.content()}
+    model = _model(order, bench, run, origin, files)
+    for name, written in files.items():
+        _write(order.folder / name, written)
+    # From the bytes that were written, by the way that `tuner predict` goes.
+    device = open_device(order.device, order.threads)
+    predictor = Predictor(model, load(content), bench.found(order.job), device)
+    agreement = _agreement(order, bench, predictor, held, progress)
+    return model.model_copy(update={"agreement": agreement})
+
+
+def _bring_to_end(order: Order, bench: Workbench, run: Run, progress: Progress) -> str:
+    """Bring a fresh run to its last epoch by the shortest way, and say where it came from."""
+    tree = Tree(order.checkpoints) if order.checkpoints is not None else None
+    known = resume(run, tree, bench.path(order.job), order.labels) if tree is not None else 0
+    if tree is not None and known < order.last_epoch and _takes_own_last(order, tree, run):
+        return "the trial's last checkpoint, made by other arithmetic than this machine's"
+    if known >= order.last_epoch:
+        return "the trial's last checkpoint"
+    for epoch in run.epochs(lambda: None):
+        progress("training again", epoch.epoch, order.last_epoch)
+    if run.diverged:
+        raise MachineError(
+            f"The trial diverges when it is trained again here (epoch {len(run.curve)}), and it "
+            "did not when the study was trained: this machine, its torch, or the code of the "
+            "objective is another. Save the model where the study was trained."
+        )
+    start = f"on from the checkpoint at epoch {known}" if known else "from its first epoch"
+    return f"trained again {start}: no whole checkpoint was at hand"
+
+
+def _takes_own_last(order: Order, tree: Tree, run: Run) -> bool:
+    """Take this very trial's last checkpoint, though another machine's arithmetic made it.
+
+    Its key does not lie on the path that this machine would take, so it is
+    found by the trial that it says it is of. That is a claim; the proof is what
+    its weights predict.
+    """
+    try:
+        entries = tree.listing()
+    except MachineError:
+        return False
+    mine = [entry for entry in entries if dict(entry.labels) == dict(order.labels)]
+    for entry in mine:
+        if entry.epoch != order.last_epoch:
+            continue
+        stored = tree.longest([*[""] * (entry.epoch - 1), entry.key])
+        base = stored.description.base if stored is not None else None
+        if stored is None or base is None or base.data != order.data_fingerprint:
+            continue
+        try:
+            run.restore(own_state(stored, order.labels))
+        except UnfitError:
+            continue
+        return True
+    return False
+
+
+def _check_data(order: Order, data: Prepared) -> None:
+    if data.fingerprint != order.data_fingerprint:
+        where = order.job.data.get("path")
+        raise DataError(
+            "The data are not those that the trial was trained on: images, labels or their "
+            f"division have changed since{f' in {where}' if where else ''} (fingerprint "
+            f"{data.fingerprint[:12]}, then {order.data_fingerprint[:12]}). Put them back as they "
+            "were, or launch the study on the new ones with --new-version."
+        )
+
+
+def _with_pixels(order: Order, data: Prepared) -> Kept:
+    """Return what the study predicted, with a hash of the pixels of every image."""
+    path = order.folder / document.PREDICTIONS
+    stored = kept.read(path.read_bytes(), path, len(data.classes), pixels=False)
+    splits = _residents(data)
+    for name, split in stored.splits.items():
+        mine = splits[name]
+        if split.ids != mine.ids or not np.array_equal(split.labels, mine.true):
+            raise DataError(
+                f"The {name} images have other names or labels than when the study was trained; "
+                "put the data back as they were."
+            )
+    pixels = {name: kept.digests(split.images.cpu().numpy()) for name, split in splits.items()}
+    return Kept(stored.splits, {name: pixels[name] for name in (*stored.splits, "train")})
+
+
+def _residents(data: Prepared) -> dict[Any, Resident]:
+    found = {"train": data.train, "val": data.val}
+    return found if data.test is None else {**found, "test": data.test}
+
+
+def _model(
+    order: Order, bench: Workbench, run: Run, origin: str, files: Mapping[str, bytes]
+) -> Model:
+    data, base = bench.prepared(order.job), bench.base(order.job)
+    model = Model(
+        format=1,
+        tuner=__version__,
+        **order.about,
+        objective=order.job.objective,
+        parameters=dict(order.job.parameters),
+        data=dict(order.job.data),
+        seed=order.job.seed,
+        metric=order.job.metric,
+        data_fingerprint=data.fingerprint,
+        source_fingerprint=base.source,
+        classes=list(data.classes),
+        inputs=list(data.inputs),
+        reading=_reading(data, "unchecked"),
+        arithmetic=Arithmetic(
+            device=cast(Literal["cpu", "cuda", "mps"], data.mean.device.type),
+            threads=order.threads,
+            evaluation_batch=run.evaluation_size,
+            versions=dict(base.numerics),
+        ),
+        sizes={name: len(split) for name, split in _residents(data).items()},
+        weights_sha256=hashlib.sha256(files[document.WEIGHTS]).hexdigest(),
+        predictions_sha256=hashlib.sha256(files[document.PREDICTIONS]).hexdigest(),
+        origin=origin,
+        agreement={},
+    )
+    how = _files(bench, order, model, data)
+    return model.model_copy(update={"reading": _reading(data, how)})
+
+
+def _reading(data: Prepared, how: Files) -> Reading:
+    pixels = str(data.train.images.dtype).removeprefix("torch.")
+    told = data.reading
+    return Reading.model_validate(
+        {
+            "depth": told.depth if told is not None else pixels,
+            "kind": told.kind if told is not None else "",
+            "window": list(told.window) if told is not None and told.window else None,
+            "pixels": pixels,
+            "mean": data.mean.flatten().tolist(),
+            "scale": data.scale.flatten().tolist(),
+            "files": how,
+        }
+    )
+
+
+def _files(bench: Workbench, order: Order, model: Model, data: Prepared) -> Files:
+    """Look whether tuner's decoder gives the pixels that the objective made of its files."""
+    found = bench.found(order.job)
+    if found.reads_files:
+        return "own"
+    written = order.job.data.get("path")
+    if not isinstance(written, str) or not written:
+        return "unchecked"
+    below = Path(written) if Path(written).is_dir() else Path(written).parent
+    split = data.val if data.test is None else data.test
+    some = range(0, len(split), max(1, len(split) // LOOKED_AT))
+    places = {below / split.ids[n]: split.images[n].cpu().numpy() for n in some}
+    alike = compare_files(Reader(model, found), places)
+    if alike is None:
+        return "unchecked"
+    return "alike" if alike else "unlike"
+
+
+def _agreement(
+    order: Order, bench: Workbench, predictor: Predictor, held: Kept, progress: Progress
+) -> dict[str, Agreement]:
+    residents = _residents(bench.prepared(order.job))
+    agreement: dict[str, Agreement] = {}
+    for name in JUDGED:
+        if name in held.splits:
+            images = [image.cpu().numpy() for image in residents[name].images]
+            places = [Place(name, number) for number in range(len(images))]
+            found = predictor.at_places(images, places, held, progress)
+            agreement[name] = compare(found, held.splits[name].log_probabilities)
+    if not agreement:
+        raise UserError("The study stored no predictions of this trial; there is nothing to check.")
+    return agreement
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.detach().to(torch.device("cpu")).contiguous()
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise MachineError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def _work(body: Body, progress: Progress) -> Body:
+    found: dict[str, Any] = fulfil(Order.read(body), progress).model_dump(mode="json")
+    return found
+
+
+if __name__ == "__main__":
+    raise SystemExit(serve(_work))
