@@ -123,8 +123,8 @@ def _about(one: "Influence") -> str:
         )
     if one.how == "ped-anova":
         return (
-            f"(PED-ANOVA over {wording.count(one.trials, 'complete trial')}, resampled; only "
-            f"parameters that every trial has.){lost}"
+            f"(PED-ANOVA over {wording.count(one.settings, 'setting')} of "
+            f"{wording.count(one.trials, 'complete trial')}, resampled.){lost}"
         )
     measure = MEASURES[one.metric]
     images = f", {one.images:,} images" if one.images else ""

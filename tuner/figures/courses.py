@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from tuner.answers.evidence.designs import in_order
-from tuner.answers.tables.curves import Curve, Rates, curves, rates
+from tuner.answers.tables.curves import COURSES_MOST, Curve, Rates, curves, rates
 from tuner.answers.verdicts import wording
 from tuner.errors import UserError
 from tuner.figures import canvas
@@ -21,7 +21,8 @@ PANELS = (
     ("train_acc", "training", "accuracy"),
     ("val_acc", "validation", "accuracy"),
 )
-RATE_LABELS_MOST = 10
+COURSES_MARKED = 16
+"""More lines than this are drawn thin, without markers."""
 
 
 def draw_curves(subject: Subject) -> Picture:
@@ -142,19 +143,22 @@ def draw_schedules(subject: Subject) -> Picture:
     spec = reading.study.spec
     by = reading.factor(subject.by or ("scheduler" if "scheduler" in spec.varied else None))
     by_number = {row["trial"]: row for row in reading.rows}
-    found = _longest(rates(reading.connection, reading.study))
+    all_ = rates(reading.connection, reading.study)
+    found = _longest(all_)
     if not found:
         raise UserError(f"No trial of {subject.title} has trained an epoch yet.")
     taken = {by_number[one.first][by] if by else None for one in found}
     places = [None] if by is None else in_order(spec, by, taken)
+    many = len(found) > COURSES_MARKED
     with canvas.sheet(height=3.0) as sheet:
         (axis,) = sheet.axes
         for one in found:
             place = places.index(by_number[one.first][by] if by else None)
             axis.plot(
                 np.arange(1, len(one.values) + 1), one.values, color=canvas.colour(place),
-                linestyle=canvas.dash(place), marker=canvas.marker(place),
+                linestyle=canvas.dash(place), marker="" if many else canvas.marker(place),
                 markevery=_marked(len(one.values), place), drawstyle="steps-post",
+                linewidth=0.8 if many else 1.5, alpha=0.7 if many else 1.0,
             )  # fmt: skip
         positive = np.concatenate([one.values[one.values > 0] for one in found])
         if len(positive) and positive.max() > 20 * positive.min():
@@ -166,9 +170,10 @@ def draw_schedules(subject: Subject) -> Picture:
             for place, level in enumerate(places):
                 sheet.explain(_handle(place), f"{by} = {level_label(level)}")
     values = np.concatenate([one.values for one in found])
+    least = "at least " if len(all_) >= COURSES_MOST else ""
     title = (
-        f"{subject.title}: the learning rate took {wording.count(len(found), 'course')}, between "
-        f"{values.max():g} and {values.min():.3g}"
+        f"{subject.title}: the learning rate took {least}{wording.count(len(found), 'course')}, "
+        f"between {values.max():g} and {values.min():.3g}"
     )
     parts = ["The rate of each epoch's first step, as it was recorded"]
     if by is not None and len(found) > len(places):

@@ -147,4 +147,6 @@ def _draw_one(axis: Axes, found: Interval, at: int) -> None:
 
 
 def _setting_label(one: Setting) -> str:
-    return ", ".join(level_label(level) for level in one.values.values()) or "the only setting"
+    levels = one.values.values()
+    short = [f"{at:.3g}" if isinstance(at, float) else level_label(at) for at in levels]
+    return ", ".join(short) or "the only setting"

@@ -25,6 +25,8 @@ Array = NDArray[np.float64]
 TICKS_MOST = 8
 DRAWN_PLAIN = 2_000
 """More lines than this are drawn as pixels, also in a file of vectors."""
+INACTIVE = -0.08
+"""Where a parameter that was not active is, below the axis."""
 LINES_FEW = 300
 """More lines than this are drawn faint."""
 
@@ -53,7 +55,7 @@ def draw_parallel(subject: Subject) -> Picture:
         ends = {0.0: f"{low:.4g}", 1.0: f"{high:.4g}"} if high > low else {0.5: f"{low:.4g}"}
         _draw_axis(axis, len(names), metric, ends)
         axis.set_xlim(-0.35, len(names) + 0.3)
-        axis.set_ylim(-0.05, 1.12)
+        axis.set_ylim(-0.09, 1.2)
         axis.axis("off")
         shades = ScalarMappable(Normalize(low, high), _map(larger=measure.larger))
         sheet.figure.colorbar(shades, ax=axis, label=named(metric), fraction=0.03, pad=0.02)
@@ -90,7 +92,7 @@ def _by_size(values: Sequence[Value | None]) -> _Scale:
     least, most = np.nanmin(shown), np.nanmax(shown)
     heights = (shown - least) / (most - least)
     # A parameter that was not active is below the axis, apart from the smallest value.
-    heights = np.where(np.isnan(heights), -0.05, heights)
+    heights = np.where(np.isnan(heights), INACTIVE, heights)
     distinct = np.unique(numbers[~np.isnan(numbers)])
     marks = np.linspace(least, most, 5)
     if len(distinct) <= TICKS_MOST:
@@ -99,6 +101,8 @@ def _by_size(values: Sequence[Value | None]) -> _Scale:
         float((mark - least) / (most - least)): f"{np.exp(mark) if wide else mark:.3g}"
         for mark in marks
     }
+    if np.isnan(numbers).any():
+        ticks[INACTIVE] = level_label(None)
     return _Scale(heights, ticks)
 
 
@@ -123,7 +127,11 @@ def _map(*, larger: bool) -> mpl.colors.Colormap:
 
 def _draw_axis(axis: Axes, at: int, name: str, ticks: Mapping[float, str]) -> None:
     axis.plot((at, at), (0, 1), color="black", linewidth=0.9)
-    axis.text(at, 1.06, shortened(name), ha="center", va="bottom", weight="bold", size=8.5)
+    # Every other name a little higher, so that long ones have room beside each other.
+    axis.text(
+        at, 1.06 + 0.07 * (at % 2), shortened(name), ha="center", va="bottom", weight="bold",
+        size=8.5,
+    )  # fmt: skip
     for height, label in ticks.items():
         axis.plot((at - 0.015, at), (height, height), color="black", linewidth=0.9)
         axis.text(
@@ -136,7 +144,7 @@ def _draw_axis(axis: Axes, at: int, name: str, ticks: Mapping[float, str]) -> No
 def _parallel_title(subject: Subject, metric: str) -> str:
     found = [one for one in _influences(subject) if one.metric == metric]
     if found:
-        return found[0].verdict.removesuffix(".")
+        return found[0].headline[0].upper() + found[0].headline[1:]
     return f"{subject.title}: from parameters to {named(metric)}"
 
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.verdicts import wording
-from tuner.answers.verdicts.compare import Comparison, Row
+from tuner.answers.verdicts.compare import Comparison, Row, headlines
 from tuner.answers.verdicts.influence import Influence, Part
 from tuner.errors import UserError
 from tuner.figures import canvas
@@ -86,7 +86,7 @@ def _share_width(axes: Sequence[Axes]) -> None:
 
 
 def _effects_title(subject: Subject, found: Sequence[Comparison]) -> str:
-    said = [one.headline.removesuffix(".") for one in found if one.headline is not None]
+    said = [one.removesuffix(".") for one in headlines(found)]
     if not said:
         return f"{subject.title}: one seed a setting, so no difference can be told from luck"
     return "; ".join(said)
@@ -136,11 +136,12 @@ def draw_influence(subject: Subject) -> Picture:
 
 
 def _influence_title(found: Sequence[Influence]) -> str:
-    seen = [one.verdict.removesuffix(".") for one in found if one.ahead]
+    seen = [one.headline for one in found if one.ahead]
     unseen = wording.listed([one.metric for one in found if not one.ahead])
     if unseen:
-        seen.append(f"{'for' if seen else 'For'} {unseen} it is not seen what matters more")
-    return "; ".join(seen)
+        seen.append(f"for {unseen} it is not seen what matters more")
+    title = "; ".join(seen)
+    return title[0].upper() + title[1:]
 
 
 def _order(found: Sequence[Influence]) -> list[tuple[str, ...]]:

@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 from tuner.answers.reading import Reading
 from tuner.answers.verdicts import wording
+from tuner.answers.verdicts.compare import headlines
 from tuner.answers.verdicts.gap_words import choosing, size
 from tuner.errors import UserError
 from tuner.figures.kinds import draw
@@ -69,7 +70,7 @@ def _answer(reading: Reading) -> tuple[str, ...]:
 def _settings(reading: Reading) -> list[str]:
     found = []
     if 0 < len(reading.factors) <= FACTORS_MOST:
-        found = [one.headline for one in reading.compared() if one.headline is not None]
+        found = headlines(reading.compared())
     if found:
         return [f"By {one}" for one in found]
     best = reading.leaders[0]

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.answers.statistics.precedence import precedence
 from tuner.answers.statistics.spread import CONFIDENCE, Interval
 
 Array = NDArray[np.float64]
@@ -56,7 +57,7 @@ def decompose(values: Array, levels: Places, draws: Array | None = None) -> Shar
         Interval(float(v / total), float(max(0, a) / total), float(min(1, max(0, b) / total)))
         for v, a, b in zip(value, low, high, strict=True)
     )
-    return Shares(terms, shares, _ahead(corrected, levels.shape[1], tail), spread)
+    return Shares(terms, shares, precedence(corrected[:, : levels.shape[1]]), spread)
 
 
 def _unsure(terms: tuple[tuple[int, ...], ...], seen: Array) -> Shares:
@@ -119,11 +120,3 @@ def _drawn(values: Array, draws: Array | None) -> list[Array]:
         left = left * np.sqrt(seeds / (seeds - 1) * settings / max(1, settings - 1))
         moved += chance.choice(left.ravel(), (DRAWS, settings, seeds)).mean(axis=2)
     return [means + one for one in moved]
-
-
-def _ahead(corrected: Array, parameters: int, tail: float) -> tuple[tuple[int, int], ...]:
-    def surely(one: int, other: int) -> bool:
-        return bool(np.quantile(corrected[:, one] - corrected[:, other], tail) > 0)
-
-    pairs = permutations(range(parameters), 2)
-    return tuple(pair for pair in pairs if surely(*pair))

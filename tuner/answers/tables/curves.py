@@ -174,7 +174,8 @@ class Rates:
     trials: int
 
 
-COURSES_MOST = 60
+COURSES_MOST = 200
+"""More courses than this are not read: nobody tells them apart in a picture."""
 
 
 def rates(connection: sa.Connection, study: Study) -> list[Rates]:

@@ -14,7 +14,7 @@ from tuner.answers.statistics.planning import Plan, Seen, plan
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
 from tuner.answers.verdicts import wording
-from tuner.answers.verdicts.judge import Finding, headline, sentences, summary
+from tuner.answers.verdicts.judge import Finding, headline, sentences, summary, told_together
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.spec.study import Spec
@@ -36,6 +36,11 @@ class Row:
     against: Against | None
     """None for the reference itself and for what is not compared."""
     tied: bool
+
+    @property
+    def differs(self) -> bool:
+        """Whether it is told apart from the reference."""
+        return self.against is not None and self.against.differs
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,17 @@ class Comparison:
     def tied(self) -> tuple[Level, ...]:
         """The levels that cannot be told from the best."""
         return tuple(row.standing.level for row in self.rows if row.tied)
+
+
+def headlines(found: Sequence[Comparison]) -> list[str]:
+    """Say in a few lines what is seen of several factors."""
+    return told_together(
+        [
+            (one.factor, one.measure.name, one.headline, any(row.differs for row in one.rows))
+            for one in found
+            if one.headline is not None
+        ]
+    )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Which parameters the best of drawn configurations have in common (PED-ANOVA, by Optuna)."""
 
 import logging
+import warnings
 from collections.abc import Container, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tuner.answers.statistics.precedence import precedence
 from tuner.answers.statistics.spread import CONFIDENCE, Interval
 from tuner.records import Value
 from tuner.spec.study import Spec
@@ -26,7 +28,7 @@ class Importance:
     """Shares of importance by parameter, with intervals from resampled trials."""
 
     shares: Mapping[str, Interval]
-    """Parameters that every trial has; the others cannot be judged this way."""
+    """Of a parameter that is active only in some trials: where it is active."""
     ahead: tuple[tuple[str, str], ...]
     """Parameters of which the first matters more, beyond chance."""
 
@@ -58,12 +60,7 @@ def importance(
         name: Interval(seen[name], min(seen[name], float(a)), max(seen[name], float(b)))
         for name, a, b in zip(names, low, high, strict=True)
     }
-    ahead = tuple(
-        (one, other)
-        for i, one in enumerate(names)
-        for j, other in enumerate(names)
-        if i != j and np.quantile(table[:, i] - table[:, j], tail) > 0
-    )
+    ahead = tuple((names[one], names[other]) for one, other in precedence(table))
     return Importance(shares, ahead)
 
 
@@ -96,10 +93,17 @@ def _shares(trials: Sequence[FrozenTrial], *, larger: bool) -> dict[str, float]:
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(logging.ERROR)
     try:
+        return _evaluated(trials, larger=larger)
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+def _evaluated(trials: Sequence[FrozenTrial], *, larger: bool) -> dict[str, float]:
+    with warnings.catch_warnings():
+        # Few trials with a conditional parameter: that is in the interval, and no news to a user.
+        warnings.simplefilter("ignore", UserWarning)
         study = optuna.create_study(
             direction="maximize" if larger else "minimize",
             storage=_Given(trials),
         )
         return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))
-    finally:
-        optuna.logging.set_verbosity(level)

@@ -61,13 +61,27 @@ class Influence:
         alone = [part for part in self.parts if len(part.names) == 1]
         if self.spread == 0:
             return f"No parameter is seen to matter for {self.metric}: settings differ by noise."
-        said = [f"{one} matters more than {other}" for one, other in self.ahead]
+        said = [
+            f"{one} matters more than {wording.listed([b for a, b in self.ahead if a == one])}"
+            for one in dict.fromkeys(one for one, _ in self.ahead)
+        ]
         pairs = len(alone) * (len(alone) - 1) // 2
         unseen = pairs - len(self.ahead)
         if not said:
             return f"Which parameter matters more for {self.metric} is not seen."
         rest = f"; of {wording.count(unseen, 'other pair')} it is not seen" if unseen else ""
-        return f"For {self.metric} {wording.listed(said)}{rest}."
+        return f"For {self.metric} {'; '.join(said)}{rest}."
+
+    @property
+    def headline(self) -> str:
+        """Which parameters are seen to matter most, in one line."""
+        behind = {other for _, other in self.ahead}
+        first = [one for one in dict.fromkeys(one for one, _ in self.ahead) if one not in behind]
+        if not first:
+            return f"for {self.metric} it is not seen what matters more"
+        verb = "matters" if len(first) == 1 else "matter"
+        least = [part.names[0] for part in self.parts if part.names and part.names[0] in behind]
+        return f"for {self.metric} {wording.listed(first)} {verb} more than {wording.listed(least)}"
 
     @property
     def note(self) -> str:
@@ -210,15 +224,19 @@ def _values(
 def _estimated(study: Study, rows: Sequence[TrialRow], measure: Measure, lost: int) -> Influence:
     column = column_of(measure, study.spec.search.at)
     known = [row for row in rows if row[column] is not None]
-    if len(known) < FEWEST:
+    # A setting that was trained under several seeds is one setting, not several that agree.
+    settings: dict[tuple[Level, ...], list[float]] = defaultdict(list)
+    for row in known:
+        settings[tuple(row[name] for name in study.spec.varied)].append(float(row[column]))
+    if len(settings) < FEWEST:
         raise UserError(
-            f"{study.title} has {wording.count(len(known), 'complete trial')} with {measure.name}; "
+            f"{study.title} has {wording.count(len(settings), 'setting')} with {measure.name}; "
             f"what matters is not seen in fewer than {FEWEST}."
         )
     found = importance(
         study.spec,
-        [{name: row[name] for name in study.spec.varied} for row in known],
-        [float(row[column]) for row in known],
+        [dict(zip(study.spec.varied, one, strict=True)) for one in settings],
+        [float(np.mean(figures)) for figures in settings.values()],
         larger=measure.larger,
     )
     return Influence(
@@ -226,7 +244,7 @@ def _estimated(study: Study, rows: Sequence[TrialRow], measure: Measure, lost: i
         how="ped-anova",
         parts=tuple(Part((name,), share) for name, share in found.shares.items()),
         ahead=found.ahead,
-        settings=len({tuple(row[name] for name in study.spec.varied) for row in known}),
+        settings=len(settings),
         seeds=len({row["seed"] for row in known}),
         trials=len(known),
         images=0,

@@ -1,5 +1,6 @@
 """A comparison in plain words: what was found, what it is about, and what is missing from it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.answers.evidence.designs import Design, Standing
@@ -9,6 +10,9 @@ from tuner.answers.statistics.levels import Verdict
 from tuner.answers.statistics.planning import Plan
 from tuner.answers.verdicts import wording
 from tuner.spec.study import Spec
+
+SEVERAL = 3
+"""So many factors without a difference are told together."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,19 @@ def headline(finding: Finding) -> str | None:
     else:
         said = f"{wording.listed(tied)} are tied for the best {metric}; {wording.listed(apart)} not"
     return f"{finding.made.factor}: {said}."
+
+
+def told_together(said: Sequence[tuple[str, str, str, bool]]) -> list[str]:
+    """Join the headlines of several factors: what differs one by one, all the rest together.
+
+    Each is a factor, its metric, its headline and whether any of its levels differ.
+    """
+    apart = [line for _, _, line, differs in said if differs]
+    alike = [(factor, metric, line) for factor, metric, line, differs in said if not differs]
+    if len(alike) < SEVERAL:
+        return apart + [line for *_, line in alike]
+    names = wording.listed([factor for factor, *_ in alike])
+    return [*apart, f"{names}: no difference is seen in {alike[0][1]} between the levels of any."]
 
 
 def summary(finding: Finding) -> str | None:
