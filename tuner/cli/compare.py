@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 @click.command(
     epilog="\b\nExample:\n  tuner compare lr_sched --by scheduler\n"
     "  tuner compare lr_sched --by lr --metric val_loss --reference 0.001\n"
-    "  tuner compare lr_sched --trials 12 31"
+    "  tuner compare lr_sched --trials 12 31\n"
+    "  tuner compare wide --contenders"
 )
 @click.argument("study")
 @click.option(
@@ -57,6 +58,11 @@ if TYPE_CHECKING:
     help="Compare two trials by what they predicted.",
 )
 @click.option(
+    "--contenders",
+    is_flag=True,
+    help='Compare the contenders of [replicates] of = "top", over the seeds from 1 on.',
+)
+@click.option(
     "--split", type=click.Choice(["val", "test"]), help="With --trials: whose images; test."
 )
 @options.json_option
@@ -71,6 +77,7 @@ def compare(
     trials: tuple[int, int] | None,
     split: str | None,
     *,
+    contenders: bool,
     as_json: bool,
 ) -> None:
     """Say which settings differ, which are tied with the best, and how sure that is.
@@ -82,10 +89,13 @@ def compare(
     """
     from tuner.answers.verdicts.compare import Asked
     from tuner.answers.verdicts.compare import compare as compare_settings
+    from tuner.answers.verdicts.contenders import compare_contenders
     from tuner.store import studies
 
     if trials is not None and (by or metric or reference or resolve):
         raise UserError("--trials compares two trials by their predictions; leave the rest out.")
+    if contenders and (by or trials is not None):
+        raise UserError("--contenders compares whole settings; leave --by and --trials out.")
     if split is not None and trials is None:
         raise UserError("--split goes with --trials; settings are compared by --metric test_acc.")
     with options.open_database(settings) as database, database.transaction() as connection:
@@ -94,7 +104,10 @@ def compare(
             _tell_pair(_read_pair(connection, found, trials, split), found, as_json=as_json)
             return
         asked = Asked(reference, resolve)
-        compared = compare_settings(connection, found, by=by, metric=metric, asked=asked)
+        if contenders:
+            compared = [compare_contenders(connection, found, metric=metric, asked=asked)]
+        else:
+            compared = compare_settings(connection, found, by=by, metric=metric, asked=asked)
     if as_json:
         body = {"study": found.title, "comparisons": [described(one) for one in compared]}
         click.echo(json.dumps(body, ensure_ascii=False, indent=1, allow_nan=False))

@@ -252,6 +252,7 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
         rows = trial_rows(connection, study)
     show_tables(study, rows, best=10, told=told)
     _tell_verdicts(database, study)
+    _tell_race(database, study)
     columns = trial_columns(study.spec)
     path = settings.home / "results" / f"{study.title}.csv"
     write_whole(path, as_csv(columns, ([row[c] for c in columns] for row in rows)))
@@ -280,6 +281,16 @@ def _tell_verdicts(database: "Database", study: "Study") -> None:
     if found:
         more = f"`tuner compare {study.title}` and `tuner gap {study.title}`"
         click.echo(f"{more} say how sure that is.\n")
+
+
+def _tell_race(database: "Database", study: "Study") -> None:
+    from tuner.cli.race import race_lines
+
+    lines = race_lines(database, study)
+    for line in lines:
+        click.echo(line)
+    if lines:
+        click.echo(f"`tuner compare {study.title} --contenders` holds them against each other.\n")
 
 
 def _short(path: Path) -> Path:

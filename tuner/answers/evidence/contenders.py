@@ -65,7 +65,7 @@ class Evidence:
         return tuple(tuple((self._numbers[one, seed],) for seed in seeds) for one in contenders)
 
 
-def standing(connection: sa.Connection, study: Study, rows: Sequence[TrialRow]) -> Race | None:
+def read_race(connection: sa.Connection, study: Study, rows: Sequence[TrialRow]) -> Race | None:
     """Return how the race of a study stands; None where there are no contenders yet."""
     spec = study.spec
     if spec.replicates.of != "top":
