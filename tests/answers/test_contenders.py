@@ -226,7 +226,8 @@ def test_the_story_says_who_left_on_what_evidence_and_what_was_saved(database: D
     assert (told.end, told.room, told.spent, told.saved) == ("one left", 21, 18, 3)
     text = " ".join(told.sentences)
     for one in told.runners:
-        left = f"{one.name} left the race after {one.dropped_after} seeds: worse than lr=0.01 by"
+        after = f"{one.dropped_after} further seeds"
+        left = f"{one.name} left the race after {after}: worse than lr=0.01 by"
         assert (left in text) == (one.name != "lr=0.01")
     assert last == max(one.dropped_after or 0 for one in told.runners)
     assert "lr=0.01 is left; 3 of 21 trials were saved." in text
@@ -280,7 +281,7 @@ def test_contenders_are_compared_over_the_further_seeds(database: Database) -> N
         "lr=0.001": 7,
         "lr=0.1": 0,
     }
-    assert "lr=0.1 left the race after 3 seeds" in found.verdict
+    assert "lr=0.1 left the race after 3 further seeds" in found.verdict
     assert "the intervals do not allow for that" in found.verdict
     assert found.left_out == 0
 

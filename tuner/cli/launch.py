@@ -141,12 +141,16 @@ def _go_on(database: "Database", title: str) -> "Launch":
 
 def _announce(launched: "Launch") -> None:
     study = launched.study
-    total = study.spec.total_trials
+    total = f"{study.spec.total_trials} trials"
+    raced = study.spec.replicates.of == "top"
     if launched.what == "found" and study.state == "complete":
-        click.echo(f"{study.title} is complete: {total} trials. Nothing to train.")
+        # A race may have ended before the budget did.
+        told = f"{study.title} is complete" if raced else f"{study.title} is complete: {total}"
+        click.echo(f"{told}. Nothing to train.")
         return
+    total = f"at most {total}" if raced else total
     verb = {"created": "New study", "extended": "Extended", "found": "Going on with"}
-    click.echo(f"{verb[launched.what]} {study.title}: {study.spec.question}  ({total} trials)")
+    click.echo(f"{verb[launched.what]} {study.title}: {study.spec.question}  ({total})")
     for change in launched.changes:
         click.echo(f"  {change}")
 

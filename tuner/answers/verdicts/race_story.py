@@ -91,9 +91,11 @@ def left_at(race: Race, called: Mapping[int, str], spec: Spec) -> dict[int, str]
 def _left(past: Decided, contender: int, called: Mapping[int, str], measure: Measure) -> str:
     best, apart = past.seen["best"], _difference(past, contender)
     assert apart is not None, "who was dropped was judged"
+    # One side at the look's level: as an interval it leaves that much on either side.
+    kind = f"{100 * (1 - 2 * past.look.level):.4g} % interval "
     return (
-        f"{called[contender]} left the race after {past.look.rounds} seeds: worse than "
-        f"{called[best]} by {wording.amount(measure, apart)}."
+        f"{called[contender]} left the race after {past.look.rounds} further seeds: worse than "
+        f"{called[best]} by {wording.amount(measure, apart, kind)}."
     )
 
 
@@ -141,10 +143,8 @@ def _end(race: Race, rows: Sequence[TrialRow]) -> End | None:
 
 def _sentences(story: Story, race: Race, called: Mapping[int, str], spec: Spec) -> tuple[str, ...]:
     many = wording.count(len(story.runners), "contender")
-    times = wording.count(story.looks, "time")
-    said = [
-        f"Race of {many} over further seeds, by {story.metric}; held against each other {times}."
-    ]
+    looks = wording.count(story.looks, "look") if story.looks else "no look yet"
+    said = [f"Race of {many} over further seeds, by {story.metric}: {looks}."]
     said += left_at(race, called, spec).values()
     said += [
         f"{one.name} has {wording.count(one.missing, 'trial')} that failed, diverged or were "

@@ -36,13 +36,16 @@ def difference(measure: Measure, found: Interval) -> str:
     )
 
 
-def amount(measure: Measure, found: Interval) -> str:
-    """Return a difference without its direction: "2.1 points (0.9 to 3.3)"."""
+def amount(measure: Measure, found: Interval, kind: str = "") -> str:
+    """Return a difference without its direction: "2.1 points (0.9 to 3.3)".
+
+    What kind of interval it is may be said before its limits.
+    """
     shown = found.scaled(measure.scale)
     digits = _digits(measure, shown)
     low, high = sorted((abs(shown.low), abs(shown.high)))
     unit = f" {measure.unit}" if measure.unit else ""
-    return f"{abs(shown.value):.{digits}f}{unit} ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{abs(shown.value):.{digits}f}{unit} ({kind}{low:.{digits}f} to {high:.{digits}f})"
 
 
 def figure(measure: Measure, value: float) -> str:
