@@ -13,6 +13,7 @@ from benchmarks.marking import Line, batch
 from benchmarks.racing import SIZES, marks
 from benchmarks.worlds import WORLDS, Shape
 from tuner.answers.statistics.crossed import Panel
+from tuner.answers.statistics.racing import hold
 from tuner.answers.verdicts.race import decide
 from tuner.store.ledger.race import Decided, Look
 
@@ -127,6 +128,28 @@ def test_names_and_order_of_contenders_do_not_matter(
         assert set(plain.dropped) == set(mixed.dropped)
     assert plain.seen["best"] not in plain.dropped
     assert set(plain.dropped) < set(range(contenders))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    accuracies=st.tuples(st.floats(0.4, 0.95), st.floats(0.4, 0.95)),
+    seeds=st.integers(2, 8),
+    level=st.floats(1e-4, 0.05),
+    seed=st.integers(0, 10**6),
+)
+def test_the_interval_says_what_was_decided(
+    accuracies: tuple[float, float], seeds: int, level: float, seed: int
+) -> None:
+    """Only the worse of two is separated, and just where its interval leaves 0 out."""
+    panel = Panel((hits(dict(enumerate(accuracies)), seeds, images=80, seed=seed),))
+    for one, other in ((0, 1), (1, 0)):
+        found = hold(panel, one, other, level, larger=True)
+        assert found.separated == (found.difference.high < 0)
+        assert not (found.separated and found.beyond_seeds)
+        mirrored = hold(panel, one, other, level, larger=False)
+        assert mirrored.separated == (mirrored.difference.low > 0)
+        if found.difference.value:
+            assert found.chance + mirrored.chance == pytest.approx(1)
 
 
 def test_a_lower_level_drops_no_more() -> None:

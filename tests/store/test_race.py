@@ -19,7 +19,7 @@ from tuner.store.ledger.assignments import (
     next_assignment,
     race,
 )
-from tuner.store.ledger.race import ERROR, Decided, Ends, Look, looks, schedule
+from tuner.store.ledger.race import ERROR, Decided, Ends, Look, Race, looks, schedule
 
 Judge = Callable[[Look], Decided]
 
@@ -100,6 +100,15 @@ def test_the_looks_are_known_beforehand() -> None:
     assert list(islice(schedule(), 9)) == [2, 3, 4, 6, 8, 11, 16, 23, 32]
     assert looks(5, 5 * 9) == [2, 3, 4, 6, 8, 11, 16]
     assert looks(5, 5 * 2) == [], "with three seeds there is nothing to give out after a look"
+
+
+def test_a_look_after_which_nothing_could_be_given_out_is_not_held() -> None:
+    """What is left must do for another round of two; else nothing could come of a look."""
+    seeds = {0: {1, 2}, 1: {1, 2}, 2: {1, 2}}
+    assert Race((0, 1, 2), seeds, room=7).look() is None
+    found = Race((0, 1, 2), seeds, room=8).look()
+    assert found is not None
+    assert found.rounds == 2
 
 
 def test_where_nobody_is_dropped_every_contender_gets_the_seeds_of_the_file() -> None:

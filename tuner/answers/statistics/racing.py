@@ -33,7 +33,7 @@ def hold(panel: Panel, contender: int, best: int, level: float, *, larger: bool)
     apart = panel.difference(contender, best)
     behind = apart.value < 0 if larger else apart.value > 0
     chance = apart.chance() / 2 if behind else 1 - apart.chance() / 2
-    separated = behind and chance < level
+    separated = chance < level
     limits = around(apart.value, apart.spread, confidence=1 - 2 * level)
     beyond = not separated and _beyond_seeds(panel, contender, best, level)
     return Held(limits, chance, separated, beyond)
