@@ -1,6 +1,7 @@
 """How often the statistics are wrong: studies drawn by chance, judged as `tuner compare` judges.
 
-    python -m benchmarks.calibration            # some minutes; `make calibration`
+    python -m benchmarks.calibration                  # half an hour; `make calibration`
+    python -m benchmarks.calibration --only races     # some minutes: benchmarks/racing.py
 
 Every study has 3 to 6 settings, 3 to 10 seeds and 200 to 1,000 test images. An image is right or
 wrong by a logit with crossed effects: images differ in difficulty, seeds in luck, settings answer
