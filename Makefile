@@ -3,7 +3,7 @@
 #   make launch STUDY=lr_sched    set up, then train a study and show what came of it
 #   make test                     set up with the test extra, then run all tests
 #   make check                    format, lint, types, import contracts
-#   make calibration              how often verdicts are wrong, by simulation (about 20 minutes)
+#   make calibration              how often verdicts are wrong, by simulation (about 30 minutes)
 #   make storm                    a study under kills, freezes and restarts (about 7 minutes)
 
 PYTHON ?= python3

@@ -31,7 +31,8 @@ class Fault:
     """What happens to a worker, and where."""
 
     point: str = NONE
-    """create | adopt | close | record | decide | complete | prune | strike | fail | give back"""
+    """create | adopt | close | look | record | decide | complete | prune | strike | fail |
+    give back"""
     when: str = "before"
     nth: int = 1
     signal: int = signal.SIGKILL
@@ -62,6 +63,7 @@ class Saboteur:
     def arm(self) -> None:
         """Wrap the ledger's transactions, and the functions that tell what they are for."""
         self._note(claims, "claim", _of_claim)
+        self._note(claims, "decide", lambda stored: "look" if stored else NONE)
         self._note(Recorder, "record", _of_record)
         self._note(endings, "complete", lambda _: "complete")
         self._note(endings, "prune", lambda _: "prune")

@@ -14,15 +14,17 @@ from tests.faults.scenery import Scene
 from tests.store.specs import Bench, claim_trial, limited, make_spec
 from tests.work.conftest import until
 from tuner.settings import Timing
-from tuner.spec.study import Spec
+from tuner.spec.study import Replicates, Spec
 from tuner.store.database import Database
 from tuner.store.ledger.leases import LeaseLostError
-from tuner.store.tables import decision, epoch, lease, outcome, trial
+from tuner.store.tables import decision, epoch, lease, look, outcome, trial
 
 TIMING = Timing(lease=6.0, renew=0.5, grace=0.3, poll=0.05, give_back=0.1)
 PRUNED = make_spec(
     epochs=6, pruner="threshold", pruner_options={"lower": 0.3, "upper": 1e9, "warmup": 0}
 )
+RACED = replace(make_spec(epochs=3), replicates=Replicates(4, "top", 2))
+"""Three configurations, of which two race over three further seeds, with a look after two."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Boundary:
 BOUNDARIES = [
     Boundary("create", lambda bench: len(bench.rows(trial)) == 2, nth=2),
     Boundary("adopt", lambda bench: any(row.token == 2 for row in bench.rows(lease))),
+    Boundary("look", lambda bench: len(bench.rows(look)) == 1, RACED, states={"COMPLETE": 9}),
     Boundary("record", lambda bench: bench.rows(epoch)),
     Boundary(
         "decide",

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.store.specs import make_spec
 from tuner.spec.study import Replicates, Spec
 from tuner.store.ledger.assignments import PENDING, Assignment, Existing, next_assignment
+from tuner.store.ledger.race import Decided, Look
 
 
 def make(configurations: int, replicates: Replicates) -> Spec:
@@ -18,9 +19,15 @@ def make(configurations: int, replicates: Replicates) -> Spec:
 
 
 def run(spec: Spec, existing: list[Existing] | None = None) -> list[Existing]:
-    """Train a study to its end, one trial after the other; the value is the configuration."""
-    done = list(existing or [])
-    while (found := next_assignment(spec, done)) is not None:
+    """Train a study to its end, one trial after the other; looks drop nobody.
+
+    A trial's value is its configuration.
+    """
+    done, decided = list(existing or []), list[Decided]()
+    while (found := next_assignment(spec, done, decided=decided)) is not None:
+        if isinstance(found, Look):
+            decided.append(Decided(found, ()))
+            continue
         assert isinstance(found, Assignment), "nothing runs, so nothing is pending"
         value = float(found.configuration)
         done.append(Existing(found.configuration, found.seed, ended=True, value=value))

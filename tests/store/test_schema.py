@@ -5,18 +5,24 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from tests.conftest import QUICK
+from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner.errors import DatabaseNewerError
 from tuner.settings import Settings, worker_environment
+from tuner.spec.study import Replicates
 from tuner.store import schema
 from tuner.store.address import Address
 from tuner.store.database import Database
-from tuner.store.tables import REVISION, SCHEMA, epoch, metadata, outcome
+from tuner.store.ledger import claims
+from tuner.store.ledger.leases import Claimed, Ended, NeedsLook
+from tuner.store.ledger.race import Decided
+from tuner.store.tables import REVISION, SCHEMA, epoch, metadata, outcome, trial
 
 
 @pytest.fixture
@@ -185,6 +191,30 @@ def test_an_older_database_is_migrated_with_its_rows(empty: Database) -> None:
         assert (row.val_acc, math.isnan(row.val_seconds)) == (0.8, True)
         ended = connection.execute(sa.select(outcome)).one()
         assert (ended.best_val_acc, ended.best_test_auc) == (0.8, None)
+
+
+def test_a_study_stored_before_races_goes_on_after_the_migration(
+    empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of its replicates are trained under the former schema: nobody counts as dropped."""
+    migrate_to(empty, "0002")
+    with monkeypatch.context() as former:
+        former.setattr(claims, "read_decisions", lambda *_: ())
+        spec = replace(make_spec(), replicates=Replicates(5, "top", 2))
+        bench = Bench.launch(empty, spec)
+        worker = bench.worker()
+        for _ in range(6):
+            finish(worker, claim_trial(worker))
+    schema.ensure(empty)
+    later = bench.worker()
+    while not isinstance(answer := later.claim(None, adopt=True), Ended):
+        if isinstance(answer, NeedsLook):
+            assert later.decide(Decided(answer.look, ()))
+        elif isinstance(answer, Claimed):
+            finish(later, answer.lease)
+    pairs = {(row.configuration, row.seed) for row in bench.rows(trial)}
+    assert pairs == {(c, 0) for c in range(3)} | {(c, s) for c in (0, 1) for s in range(1, 5)}
+    assert bench.state() == "complete"
 
 
 FIRST_SCHEMA_ROWS = (

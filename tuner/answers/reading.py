@@ -8,8 +8,10 @@ from tuner.answers.evidence.designs import comparable
 from tuner.answers.tables.predictions import Predicted, kept_splits, predicted
 from tuner.answers.tables.rows import TrialRow, ranked, trial_rows
 from tuner.answers.verdicts.compare import Comparison, compare, default_metric
+from tuner.answers.verdicts.contenders import compare_contenders
 from tuner.answers.verdicts.gap import Gap, gap
 from tuner.answers.verdicts.influence import Influence, influence
+from tuner.answers.verdicts.race_story import Story, tell_race
 from tuner.errors import UserError
 from tuner.records import SplitName
 from tuner.store.studies import Study
@@ -62,6 +64,18 @@ class Reading:
     def influence(self) -> list[Influence]:
         """How much each parameter matters."""
         return influence(self.connection, self.study, rows=self.rows)
+
+    @cached_property
+    def race(self) -> Story | None:
+        """How the race between contenders went; None where there is none."""
+        return tell_race(self.connection, self.study)
+
+    @cached_property
+    def contenders(self) -> Comparison | None:
+        """The contenders held against each other, where they have further seeds."""
+        if self.race is None or not self.race.spent:
+            return None
+        return compare_contenders(self.connection, self.study)
 
     @property
     def tested(self) -> bool:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 @click.command(
     epilog="\b\nExample:\n  tuner compare lr_sched --by scheduler\n"
     "  tuner compare lr_sched --by lr --metric val_loss --reference 0.001\n"
-    "  tuner compare lr_sched --trials 12 31"
+    "  tuner compare lr_sched --trials 12 31\n"
+    "  tuner compare wide --contenders"
 )
 @click.argument("study")
 @click.option(
@@ -58,6 +59,11 @@ if TYPE_CHECKING:
     help="Compare two trials by what they predicted.",
 )
 @click.option(
+    "--contenders",
+    is_flag=True,
+    help='Compare the contenders of [replicates] of = "top", over the seeds from 1 on.',
+)
+@click.option(
     "--split", type=click.Choice(["val", "test"]), help="With --trials: whose images; test."
 )
 @options.json_option
@@ -72,6 +78,7 @@ def compare(
     trials: tuple[int, int] | None,
     split: str | None,
     *,
+    contenders: bool,
     as_json: bool,
 ) -> None:
     """Say which settings differ, which are tied with the best, and how sure that is.
@@ -83,10 +90,13 @@ def compare(
     """
     from tuner.answers.verdicts.compare import Asked
     from tuner.answers.verdicts.compare import compare as compare_settings
+    from tuner.answers.verdicts.contenders import compare_contenders
     from tuner.store import studies
 
     if trials is not None and (by or metric or reference or resolve):
         raise UserError("--trials compares two trials by their predictions; leave the rest out.")
+    if contenders and (by or trials is not None):
+        raise UserError("--contenders compares whole settings; leave --by and --trials out.")
     if split is not None and trials is None:
         raise UserError("--split goes with --trials; settings are compared by --metric test_acc.")
     with options.open_database(settings) as database, database.transaction() as connection:
@@ -95,7 +105,10 @@ def compare(
             _tell_pair(_read_pair(connection, found, trials, split), found, as_json=as_json)
             return
         asked = Asked(reference, resolve)
-        compared = compare_settings(connection, found, by=by, metric=metric, asked=asked)
+        if contenders:
+            compared = [compare_contenders(connection, found, metric=metric, asked=asked)]
+        else:
+            compared = compare_settings(connection, found, by=by, metric=metric, asked=asked)
     if as_json:
         body = {"study": found.title, "comparisons": [described(one) for one in compared]}
         click.echo(json.dumps(body, ensure_ascii=False, indent=1, allow_nan=False))
@@ -158,44 +171,17 @@ def _show(compared: "Sequence[Comparison]") -> None:
 
 
 def _table(one: "Comparison") -> "RichTable":
-    from tuner.answers.verdicts import wording
+    from tuner.answers.verdicts.cells import cells, head
     from tuner.cli.console import plain_table
 
-    against = "best" if not one.named else wording.level_name(one.reference)
     table = plain_table(f"By {one.factor}: {one.measure.name}, 95 % intervals")
-    names = (one.factor, one.measure.name, "interval", f"against {against}", "interval", "p")
-    for name in (*names, "n", "done"):
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    *names, mark = head(one)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(mark, no_wrap=True)
     for row in one.rows:
-        table.add_row(*_cells(one, row))
+        table.add_row(*cells(one, row))
     return table
-
-
-def _cells(one: "Comparison", row: "Row") -> list[str]:
-    from tuner.answers.verdicts import wording
-
-    standing, measure, against = row.standing, one.measure, row.against
-    done = f"{standing.complete}/{standing.trials}"
-    name = wording.level_name(standing.level)
-    if row.mean is None:
-        return [name, "–", "", "", "", "", "", done, "not compared"]
-    mean = [wording.figure(measure, row.mean.value), wording.interval(measure, row.mean)]
-    if against is None:
-        held = ["", "", ""]
-        mark = "named" if one.named else "best"
-    else:
-        shown = against.difference.scaled(measure.scale)
-        digits = wording.decimals(measure, shown)
-        ends = f"{wording.signed(shown.low, digits)} to {wording.signed(shown.high, digits)}"
-        chance = "" if one.seeds < 2 else _chance(against.chance)
-        held = [wording.signed(shown.value, digits), ends, chance]
-        mark = "different" if against.differs else "tied" if one.seeds > 1 else "one seed"
-    return [name, *mean, *held, str(row.n), done, mark]
-
-
-def _chance(chance: float) -> str:
-    return "<0.001" if chance < 0.001 else f"{chance:.3f}"
 
 
 def _read_pair(
@@ -264,6 +250,7 @@ def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
 def _class_table(found: "Pair") -> "RichTable":
     from rich.text import Text
 
+    from tuner.answers.verdicts.cells import chance_cell
     from tuner.cli.console import plain_table
 
     table = plain_table("By class")
@@ -276,7 +263,7 @@ def _class_table(found: "Pair") -> "RichTable":
     table.add_row(str(found.one.trial), *(with_ends(one.one) for one in found.of_classes))
     table.add_row(str(found.other.trial), *(with_ends(one.other) for one in found.of_classes))
     table.add_row("difference", *(with_ends(one.difference, sign=True) for one in apart))
-    table.add_row("p", *(_chance(one.chance) for one in apart))
+    table.add_row("p", *(chance_cell(one.chance) for one in apart))
     return table
 
 

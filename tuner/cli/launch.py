@@ -141,12 +141,16 @@ def _go_on(database: "Database", title: str) -> "Launch":
 
 def _announce(launched: "Launch") -> None:
     study = launched.study
-    total = study.spec.total_trials
+    total = f"{study.spec.total_trials} trials"
+    raced = study.spec.replicates.of == "top"
     if launched.what == "found" and study.state == "complete":
-        click.echo(f"{study.title} is complete: {total} trials. Nothing to train.")
+        # A race may have ended before the budget did.
+        told = f"{study.title} is complete" if raced else f"{study.title} is complete: {total}"
+        click.echo(f"{told}. Nothing to train.")
         return
+    total = f"at most {total}" if raced else total
     verb = {"created": "New study", "extended": "Extended", "found": "Going on with"}
-    click.echo(f"{verb[launched.what]} {study.title}: {study.spec.question}  ({total} trials)")
+    click.echo(f"{verb[launched.what]} {study.title}: {study.spec.question}  ({total})")
     for change in launched.changes:
         click.echo(f"  {change}")
 
@@ -252,6 +256,7 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
         rows = trial_rows(connection, study)
     show_tables(study, rows, best=10, told=told)
     _tell_verdicts(database, study)
+    _tell_race(database, study)
     columns = trial_columns(study.spec)
     path = settings.home / "results" / f"{study.title}.csv"
     write_whole(path, as_csv(columns, ([row[c] for c in columns] for row in rows)))
@@ -280,6 +285,16 @@ def _tell_verdicts(database: "Database", study: "Study") -> None:
     if found:
         more = f"`tuner compare {study.title}` and `tuner gap {study.title}`"
         click.echo(f"{more} say how sure that is.\n")
+
+
+def _tell_race(database: "Database", study: "Study") -> None:
+    from tuner.cli.race import race_lines
+
+    lines = race_lines(database, study)
+    for line in lines:
+        click.echo(line)
+    if lines:
+        click.echo(f"`tuner compare {study.title} --contenders` holds them against each other.\n")
 
 
 def _short(path: Path) -> Path:

@@ -32,11 +32,13 @@ def status(settings: Settings, study: str | None, *, watch: bool, as_json: bool)
             click.echo("There are no studies yet; `tuner launch --study NAME` makes one.")
             return
         if as_json:
-            click.echo(json.dumps(_described(_look(database, title)), indent=1))
+            body = _described(_look(database, title)) | {"race": _race(database, title)}
+            click.echo(json.dumps(body, indent=1))
         elif watch:
             _watch(database, title)
         else:
             _print(_look(database, title))
+            _print_race(database, title)
 
 
 @click.command(epilog="\b\nExample:\n  tuner studies --json")
@@ -127,6 +129,27 @@ def _print(seen: "Overview") -> None:
             f"seen {line.seen_seconds:.0f} s ago{lease}",
             style="dim",
         )
+
+
+def _print_race(database: "Database", title: str) -> None:
+    from tuner.cli.console import open_console, print_sentences
+    from tuner.cli.race import race_lines
+    from tuner.store import studies as stored
+
+    with database.transaction() as connection:
+        study = stored.find(connection, title)
+    lines = race_lines(database, study)
+    if lines:
+        print_sentences(open_console(), lines)
+
+
+def _race(database: "Database", title: str) -> dict[str, Any] | None:
+    from tuner.answers.verdicts.race_story import tell_race
+    from tuner.cli.race import race_described
+    from tuner.store import studies as stored
+
+    with database.transaction() as connection:
+        return race_described(tell_race(connection, stored.find(connection, title)))
 
 
 def _watch(database: "Database", title: str) -> None:

@@ -71,6 +71,9 @@ def _settings(reading: Reading) -> list[str]:
     found = []
     if 0 < len(reading.factors) <= FACTORS_MOST:
         found = headlines(reading.compared())
+    if reading.contenders is not None and reading.contenders.headline is not None:
+        # What was searched for is a setting; its contenders were given the seeds to tell.
+        return [_capital(reading.contenders.headline), *found]
     if found:
         return [f"By {one}" for one in found]
     best = reading.leaders[0]
@@ -87,7 +90,12 @@ def _settings(reading: Reading) -> list[str]:
     ]
 
 
+def _capital(said: str) -> str:
+    return said[0].upper() + said[1:]
+
+
 def _compared(reading: Reading) -> Iterator[Block]:
+    yield from _raced(reading)
     if not reading.factors:
         yield Words(
             f"{reading.study.title} varies nothing in a few levels, so no settings are compared "
@@ -98,6 +106,14 @@ def _compared(reading: Reading) -> Iterator[Block]:
         yield evidence.comparison(one)
         yield Words(one.verdict)
     yield _drawing(reading, "effects")
+
+
+def _raced(reading: Reading) -> Iterator[Block]:
+    if reading.race is not None:
+        yield Words(" ".join(reading.race.sentences))
+    if reading.contenders is not None:
+        yield evidence.comparison(reading.contenders)
+        yield Words(reading.contenders.verdict)
 
 
 def _trained(reading: Reading) -> Iterator[Block]:

@@ -205,14 +205,19 @@ class ReplicatesSection(Section):
 
     seeds: Annotated[
         int,
-        Field(ge=1, le=10_000, description="Seeds of each replicated configuration."),
+        Field(
+            ge=1,
+            le=10_000,
+            description='Seeds of each replicated configuration; with of = "top" they make the '
+            "budget of the race.",
+        ),
         Expects("a whole number from 1 to 10,000"),
     ] = 1
     of: Annotated[
         Literal["all", "top"],
         Field(
-            description='"all", or "top": explore first, then train the contenders under further '
-            "seeds, which no pruner holds against others."
+            description='"all", or "top": explore first, then race the contenders over further '
+            "seeds, which no pruner holds against others, until they are separated."
         ),
         Expects('"all" or "top"'),
     ] = "all"
@@ -227,7 +232,7 @@ class ReplicatesSection(Section):
     ] = 1
     top: Annotated[
         Annotated[int, Field(ge=1, le=1_000_000)] | None,
-        Field(description='How many contenders are replicated, with of = "top".'),
+        Field(description='How many contenders race, with of = "top".'),
         Expects("a whole number of at least 1"),
     ] = None
 

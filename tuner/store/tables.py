@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 SCHEMA = "tuner"
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration; the schema this program reads and writes."""
 metadata = MetaData(schema=SCHEMA)
 
@@ -217,6 +217,24 @@ check = Table(
     Column("body", JSONB, nullable=False),
     _moment("made", required=True),
     Index("check_by_study", "study_id", "check_id"),
+)
+
+look = Table(
+    "look",
+    metadata,
+    # One row a look, so that it is decided whole or not at all, and only once.
+    Column("study_id", ForeignKey(study.c.study_id, ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("rounds", Integer, nullable=False),
+    Column("racing", JSONB, nullable=False),  # configurations, the best under seed 0 first
+    Column("field", Integer, nullable=False),
+    Column("looks", Integer, nullable=False),
+    Column("room", Integer, nullable=False),
+    Column("error", Double, nullable=False),
+    Column("dropped", JSONB, nullable=False),
+    Column("ends", Text, nullable=False, server_default=""),  # images, or nothing
+    Column("seen", JSONB, nullable=False),
+    _moment("made", required=True),
 )
 
 event = Table(

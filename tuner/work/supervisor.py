@@ -14,6 +14,7 @@ from typing import TypeVar
 from tenacity import RetryCallState
 from tenacity.stop import stop_base
 
+from tuner.answers.verdicts.race import judge
 from tuner.records import Job
 from tuner.settings import Timing
 from tuner.store.database import patiently
@@ -22,11 +23,13 @@ from tuner.store.ledger.leases import (
     Claimed,
     Ended,
     Lease,
+    NeedsLook,
     NeedsProposal,
     Proposal,
     Wait,
 )
 from tuner.store.ledger.ledger import Ledger
+from tuner.store.ledger.race import Decided, Look
 from tuner.work.child import Child
 from tuner.work.housekeeping import Tidier, labels
 from tuner.work.messages import Message
@@ -110,6 +113,8 @@ class Supervisor:
                     self._train(lease, adopted=adopted)
                 case NeedsProposal(configuration=configuration):
                     proposal = self._propose(configuration)
+                case NeedsLook(look=look):
+                    self._decide(look)
                 case Wait():
                     self._stop.pause(self._timing.poll)
                 case Ended():
@@ -132,6 +137,21 @@ class Supervisor:
         trials = self._patiently(self._ledger.trials)
         chosen = self._proposer.propose(trials, configuration, self._renewal.tick)
         return Proposal(configuration, chosen)
+
+    def _decide(self, look: Look) -> None:
+        """Hold the contenders of a race against each other, and store what came of it.
+
+        Peers may be at the same look; all see the same, and the first writes it.
+        """
+        decided = self._patiently(lambda: self._judged(look))
+        self._renewal.tick()
+        if self._patiently(lambda: self._ledger.decide(decided)):
+            told = ", ".join(map(str, decided.dropped)) or "nobody"
+            logger.info("after seed %d %s was dropped", look.rounds, told)
+
+    def _judged(self, look: Look) -> Decided:
+        with self._ledger.database.transaction() as connection:
+            return judge(connection, self._ledger.study, look)
 
     def _train(self, lease: Lease, *, adopted: bool) -> None:
         self._renewal.hold(lease)

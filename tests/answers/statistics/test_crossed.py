@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import studentized_range, t, ttest_ind, ttest_rel
 
-from benchmarks.calibration import SIZES, WORLDS, Shape, draw
+from benchmarks.calibration import SIZES
+from benchmarks.worlds import WORLDS, Shape, draw
 from tuner.answers.statistics.crossed import Panel, Parts
 from tuner.answers.statistics.groups import Group, Groups
 from tuner.answers.statistics.levels import against, against_best

@@ -8,8 +8,9 @@ random search, nothing is paired, and each configuration stands for itself.
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
+from typing import TypeVar
 
 from tuner.answers.tables.rows import TrialRow
 from tuner.errors import UserError
@@ -22,6 +23,7 @@ LEVELS_MOST = 12
 """More levels than this are a range, not a choice between settings."""
 
 Level = Value | None
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ class Design:
     """
     left_out: int
     """Complete trials that no mean is over, because a peer of theirs did not complete."""
+    asides: Mapping[Level, str] = field(default_factory=dict)
+    """Why levels are not compared, where that is known better than from their standing."""
+    notes: tuple[str, ...] = ()
+    """What else is to be known about these trials."""
 
     @property
     def uncompared(self) -> tuple[Standing, ...]:
@@ -93,7 +99,7 @@ def design(
         )
     usable = {row["trial"] for row in rows if row.complete and measured(row)}
     standings = tuple(
-        _standing(level, by_level[level], usable) for level in in_order(spec, factor, by_level)
+        standing(level, by_level[level], usable) for level in in_order(spec, factor, by_level)
     )
     if spec.search.sampler == "grid":
         return _paired(rows, spec, factor, standings, usable)
@@ -129,7 +135,7 @@ def _paired(
         place: {level: of for level, of in found.items() if len(of) == expected[place][level]}
         for place, found in places.items()
     }
-    levels = _kept([one.level for one in standings if one.measured], list(whole.values()))
+    levels = kept([one.level for one in standings if one.measured], list(whole.values()))
     shared = {at: of for at, of in whole.items() if all(level in of for level in levels)}
     seeds = sorted({seed for seed, _ in shared})
     units = tuple(
@@ -162,27 +168,29 @@ def _below(spec: Spec, factor: str) -> set[str]:
     return below
 
 
-def _kept(
-    levels: Sequence[Level], places: Sequence[Mapping[Level, Sequence[int]]]
-) -> tuple[Level, ...]:
-    """Return the levels that completed in enough of the same places.
+def kept(
+    levels: Sequence[Kept], places: Sequence[Mapping[Kept, Sequence[int]]]
+) -> tuple[Kept, ...]:
+    """Return the levels that completed in enough of the same places, seed by seed.
 
     A level that pruning or failing left in few places would drag all others
     down to those; it is set aside while it halves what the rest can be compared on.
     """
-    kept = list(levels)
-    while len(kept) > 1:
-        shared = _shared(kept, places)
-        without = {level: _shared([one for one in kept if one != level], places) for level in kept}
-        count = {level: sum(level in of for of in places) for level in kept}
-        rarest = max(kept, key=lambda level: (without[level], -count[level]))
+    found = list(levels)
+    while len(found) > 1:
+        shared = _shared(found, places)
+        without = {
+            level: _shared([one for one in found if one != level], places) for level in found
+        }
+        count = {level: sum(level in of for of in places) for level in found}
+        rarest = max(found, key=lambda level: (without[level], -count[level]))
         if shared and 2 * shared >= without[rarest]:
             break
-        kept.remove(rarest)
-    return tuple(kept)
+        found.remove(rarest)
+    return tuple(found)
 
 
-def _shared(levels: Sequence[Level], places: Sequence[Mapping[Level, Sequence[int]]]) -> int:
+def _shared(levels: Sequence[Kept], places: Sequence[Mapping[Kept, Sequence[int]]]) -> int:
     return sum(all(level in of for level in levels) for of in places)
 
 
@@ -206,7 +214,8 @@ def _unpaired(
     return Design(factor, tuple(standings), tuple(levels), False, units, 0)
 
 
-def _standing(level: Level, rows: Sequence[TrialRow], usable: Set[int]) -> Standing:
+def standing(level: Level, rows: Sequence[TrialRow], usable: Set[int]) -> Standing:
+    """Say what became of a level's trials; usable are those that have the figure."""
     states = [row["state"] for row in rows]
     fallen = [row for row in rows if row["state"] == "PRUNED"]
     losses = [row["last_val_loss"] for row in fallen if row["last_val_loss"] is not None]

@@ -129,7 +129,7 @@ def sample(
         source = Source(connection, study, measure, at)
         if source.same_images():
             return _by_image(source, made)
-    return _by_trial(made, measure, rows, at)
+    return by_trial(made, measure, rows, at)
 
 
 def has_figure(row: TrialRow, measure: Measure, at: Moment) -> bool:
@@ -210,10 +210,10 @@ def _group(sums: _Sums, units: Sequence[Sequence[int]], measure: Measure) -> Gro
     )
 
 
-def _by_trial(
+def by_trial(
     made: Design, measure: Measure, rows: Mapping[int, TrialRow], at: Moment
 ) -> Sample | None:
-    """Use the figures themselves: for what has no images, or where every seed has its own."""
+    """Return the figures themselves: for what has no images, or where every seed has its own."""
     column = column_of(measure, at)
     values = [
         [[_figure(rows[number], column) for number in unit] for unit in units]

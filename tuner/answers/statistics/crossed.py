@@ -68,8 +68,8 @@ class Panel:
         two show: levels that scatter alike lend each other certainty, and one
         that scatters more than the rest is not taken for one of them.
         """
-        own = replace(self.parts((one, other)), freedom=self._pooled.freedom)
-        spread = self._pooled.spread().or_wider(own.spread())
+        own = replace(self.parts((one, other)), freedom=self.pooled.freedom)
+        spread = self.pooled.spread().or_wider(own.spread())
         value = float(self.means[one] - self.means[other])
         return Difference(value, spread.plus(self.grain), self.seeds)
 
@@ -85,7 +85,8 @@ class Panel:
         return _parts([block[[level]] for block in self.blocks]).spread()
 
     @cached_property
-    def _pooled(self) -> "Parts":
+    def pooled(self) -> "Parts":
+        """What makes a difference of two levels uncertain, as all levels together show it."""
         return self.parts(range(len(self.means)))
 
     def parts(self, levels: Sequence[int]) -> "Parts":

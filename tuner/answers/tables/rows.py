@@ -56,6 +56,8 @@ class TrialRow:
     """What training would have taken without reuse; `seconds` is what it took."""
     further: Mapping[str, Any] = field(default_factory=dict)
     """The cells of `answers.further`, where they were asked for."""
+    configuration: int = 0
+    """Which configuration of the study it is; trials of one differ in their seed alone."""
 
     def __getitem__(self, column: str) -> Any:
         """Return one cell."""
@@ -165,7 +167,8 @@ def _trial_row(spec: Spec, row: Any, further: Mapping[str, Any]) -> TrialRow:
         "started": row.tuner_trial_created,
         "ended": row.tuner_outcome_ended,
     }
-    return TrialRow(cells, row.value, row.curves_seconds_alone or 0.0, further)
+    seconds_alone = row.curves_seconds_alone or 0.0
+    return TrialRow(cells, row.value, seconds_alone, further, row.tuner_trial_configuration)
 
 
 def _figures(row: Any, stored: str, shown: str) -> dict[str, Any]:

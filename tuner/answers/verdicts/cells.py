@@ -25,11 +25,12 @@ def cells(one: Comparison, row: Row) -> tuple[str, ...]:
         shown = against.difference.scaled(measure.scale)
         digits = wording.decimals(measure, shown)
         ends = f"{wording.signed(shown.low, digits)} to {wording.signed(shown.high, digits)}"
-        chance = "" if one.seeds < 2 else _chance(against.chance)
+        chance = "" if one.seeds < 2 else chance_cell(against.chance)
         held = (wording.signed(shown.value, digits), ends, chance)
         mark = "different" if against.differs else "tied" if one.seeds > 1 else "one seed"
     return (name, *mean, *held, str(row.n), done, mark)
 
 
-def _chance(chance: float) -> str:
+def chance_cell(chance: float) -> str:
+    """Return a p value as the tables show it."""
     return "<0.001" if chance < 0.001 else f"{chance:.3f}"

@@ -53,8 +53,13 @@ def sentences(finding: Finding) -> tuple[str, ...]:
         said += _promised(finding)
     # Where no level has the figure, that was said in one sentence for all.
     some = any(one.measured for one in finding.made.standings)
-    said += [_set_aside(one) for one in finding.made.uncompared if some or not one.complete]
+    said += [
+        finding.made.asides.get(one.level) or _set_aside(one)
+        for one in finding.made.uncompared
+        if some or not one.complete
+    ]
     said += _missing(finding)
+    said += finding.made.notes
     return tuple(said)
 
 

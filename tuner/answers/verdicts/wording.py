@@ -64,15 +64,17 @@ def difference(measure: Measure, found: Interval) -> str:
     )
 
 
-def amount(measure: Measure, found: Interval) -> str:
-    """Return a difference without its direction: "2.1 points (0.9 to 3.3)"."""
+def amount(measure: Measure, found: Interval, kind: str = "") -> str:
+    """Return a difference without its direction: "2.1 points (0.9 to 3.3)".
+
+    What kind of interval it is may be said before its limits.
+    """
     shown = found.scaled(measure.scale)
     digits = decimals(measure, shown)
     low, high = sorted((abs(shown.low), abs(shown.high)))
     unit = f" {measure.unit}" if measure.unit else ""
-    return (
-        f"{fixed(abs(shown.value), digits)}{unit} ({fixed(low, digits)} to {fixed(high, digits)})"
-    )
+    ends = f"{fixed(low, digits)} to {fixed(high, digits)}"
+    return f"{fixed(abs(shown.value), digits)}{unit} ({kind}{ends})"
 
 
 def figure(measure: Measure, value: float) -> str:

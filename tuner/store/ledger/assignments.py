@@ -1,9 +1,11 @@
 """Which (configuration, seed) comes next: pure functions over what exists."""
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from tuner.spec.study import Spec
+from tuner.store.ledger.race import Decided, Look, Race
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Existing:
 
 PENDING = "pending"
 """The next trial depends on trials that still run."""
+RACING = "racing"
+"""The contenders are held against each other when their trials so far have ended."""
 WAITING = "waiting"
 """Whatever is left begins with epochs that a peer is training now."""
 LOOK_AHEAD = 64
@@ -39,9 +43,12 @@ Waits = Callable[[Assignment], bool]
 
 
 def next_assignment(
-    spec: Spec, existing: Collection[Existing], waits: Waits = lambda _: False
-) -> Assignment | str | None:
-    """Return what to train next, PENDING, WAITING, or None when the budget is spent.
+    spec: Spec,
+    existing: Collection[Existing],
+    waits: Waits = lambda _: False,
+    decided: Sequence[Decided] = (),
+) -> Assignment | Look | str | None:
+    """Return what to train next, a look that is due, why to wait, or None when nothing is left.
 
     All configurations come under seed 0 first, then under seed 1, and so on, so
     that a study stopped half-way has seen everything once. One that would train
@@ -58,7 +65,45 @@ def next_assignment(
         return first
     if any(trial.seed == 0 and not trial.ended for trial in existing):
         return PENDING
-    return _missing(taken, _contenders(spec, existing), range(1, spec.replicates.seeds), waits)
+    return _next_of_race(race(spec, existing, decided), existing, waits)
+
+
+def race(spec: Spec, existing: Collection[Existing], decided: Sequence[Decided] = ()) -> Race:
+    """Return how the race of a study stands whose exploration has ended.
+
+    The contenders are the best under seed 0. One that has had further seeds
+    stays a contender when a longer exploration finds better ones.
+    """
+    seeds: dict[int, set[int]] = defaultdict(set)
+    for trial in existing:
+        if trial.seed > 0:
+            seeds[trial.configuration].add(trial.seed)
+    explored = [t for t in existing if t.seed == 0 and t.value is not None]
+    # Ties fall to the older configuration, so that every worker sees one order.
+    ranked = sorted(explored, key=lambda trial: (trial.value, trial.configuration))
+    best = {trial.configuration for trial in ranked[: spec.replicates.top]}
+    contenders = [t.configuration for t in ranked if t.configuration in best | seeds.keys()]
+    each = spec.replicates.seeds - 1
+    # Fewer than were asked for where fewer completed; never more than the study's total.
+    room = min(spec.total_trials - spec.configurations, len(contenders) * each)
+    return Race(tuple(contenders), dict(seeds), room, tuple(decided))
+
+
+def _next_of_race(
+    standing: Race, existing: Collection[Existing], waits: Waits
+) -> Assignment | Look | str | None:
+    if standing.over:
+        return None
+    look = standing.look()
+    # Between looks workers go ahead; no seed beyond the next look is given before it.
+    rounds = standing.affordable if look is None else look.rounds
+    taken = {(one, seed) for one, seeds in standing.seeds.items() for seed in seeds}
+    found = _missing(taken, standing.racing, range(1, rounds + 1), waits)
+    if found is not None or look is None:
+        return found
+    looked_at = {(one, seed) for one in look.racing for seed in range(1, look.rounds + 1)}
+    running = any(not t.ended and (t.configuration, t.seed) in looked_at for t in existing)
+    return RACING if running else look
 
 
 def _missing(
@@ -79,10 +124,3 @@ def _missing(
             if waiting >= LOOK_AHEAD:
                 return WAITING
     return WAITING if waiting else None
-
-
-def _contenders(spec: Spec, existing: Collection[Existing]) -> list[int]:
-    explored = [t for t in existing if t.seed == 0 and t.value is not None]
-    # Ties fall to the older configuration, so that every worker sees one order.
-    ranked = sorted(explored, key=lambda trial: (trial.value, trial.configuration))
-    return [trial.configuration for trial in ranked[: spec.replicates.top]]

@@ -10,20 +10,30 @@ from tuner.records import METRICS, Value
 from tuner.spec.study import Spec
 from tuner.store import sampling
 from tuner.store.ledger import endings
-from tuner.store.ledger.assignments import PENDING, WAITING, Assignment, Existing, next_assignment
+from tuner.store.ledger.assignments import (
+    PENDING,
+    RACING,
+    WAITING,
+    Assignment,
+    Existing,
+    next_assignment,
+)
 from tuner.store.ledger.leases import (
     Answer,
     Claimed,
     Ended,
     Lease,
+    NeedsLook,
     NeedsProposal,
     Proposal,
     Wait,
 )
+from tuner.store.ledger.race import Decided, Look
 from tuner.store.ledger.reuse import Runner
 from tuner.store.ledger.transactions import Transaction, in_seconds
 from tuner.store.ledger.workers import hours_left
 from tuner.store.optuna_storage import add_trial
+from tuner.store.races import insert_decision, read_decisions
 from tuner.store.studies import read_spec
 from tuner.store.tables import epoch, lease, outcome, study, trial
 
@@ -31,6 +41,7 @@ FRESH_SECONDS = 15.0
 WAITS = {
     None: "the last trials are running",
     PENDING: "the contenders are known when the exploration has ended",
+    RACING: "the contenders are compared when their trials so far have ended",
     WAITING: "peers are training the epochs that are next",
 }
 
@@ -52,6 +63,36 @@ def claim(transaction: Transaction, proposal: Proposal | None, *, adopt: bool) -
     if (adopted := _adopt(transaction, spec, expired=adopt)) is not None:
         return Claimed(adopted, adopted=True)
     return _next(transaction, spec, proposal)
+
+
+def decide(transaction: Transaction, decided: Decided) -> bool:
+    """Store what came of a look; say whether it was this call that did.
+
+    The first writer wins. Whoever comes later, or decided upon what is no
+    longer so (a trial was retried, the study extended meanwhile), stores nothing.
+    """
+    # The same lock as a claim's: no trial is created and none reopened in between.
+    transaction.lock_study()
+    if _study_state(transaction)[0] != "open":
+        return False
+    spec = read_spec(transaction.connection, transaction.study)
+    if _due(transaction, spec, _existing(transaction, spec)) != decided.look:
+        return False
+    insert_decision(transaction.connection, transaction.study.study_id, decided)
+    transaction.tell("looked", _told(decided))
+    return True
+
+
+def _told(decided: Decided) -> str:
+    left = len(decided.look.racing) - len(decided.dropped)
+    dropped = ", ".join(map(str, decided.dropped)) or "none"
+    return f"after seed {decided.look.rounds}: dropped {dropped}; {left} left in the race"
+
+
+def _due(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> Look | None:
+    decided = read_decisions(transaction.connection, transaction.study.study_id)
+    found = next_assignment(spec, existing, decided=decided)
+    return found if isinstance(found, Look) else None
 
 
 def _study_state(transaction: Transaction) -> tuple[str, str]:
@@ -127,7 +168,12 @@ def _hold(transaction: Transaction, trial_id: int, token: int, strikes: int) -> 
 
 def _next(transaction: Transaction, spec: Spec, proposal: Proposal | None) -> Answer:
     existing = _existing(transaction, spec)
-    assignment = next_assignment(spec, existing, _waits(transaction, existing))
+    raced = spec.replicates.of == "top"
+    study_id = transaction.study.study_id
+    decided = read_decisions(transaction.connection, study_id) if raced else ()
+    assignment = next_assignment(spec, existing, _waits(transaction, existing), decided)
+    if isinstance(assignment, Look):
+        return NeedsLook(assignment)
     if assignment is None and all(one.ended for one in existing):
         return _complete_study(transaction)
     if not isinstance(assignment, Assignment):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuner.records import Value
+from tuner.store.ledger.race import Look
 
 StudyState = Literal["open", "stopped", "paused", "complete"]
 
@@ -55,7 +56,14 @@ class NeedsProposal:
     configuration: int
 
 
-Answer = Claimed | Wait | Ended | NeedsProposal
+@dataclass(frozen=True)
+class NeedsLook:
+    """Contenders are to be held against each other: decide, store that, then claim again."""
+
+    look: Look
+
+
+Answer = Claimed | Wait | Ended | NeedsProposal | NeedsLook
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from tuner.settings import Timing
 from tuner.store.database import Database
 from tuner.store.ledger import claims, endings, recording
 from tuner.store.ledger.leases import Answer, Claimed, Lease, Proposal, Recorded, Verdict
+from tuner.store.ledger.race import Decided
 from tuner.store.ledger.recording import Recorder
 from tuner.store.ledger.reuse import Shared, Sharing
 from tuner.store.ledger.transactions import Transaction
@@ -54,6 +55,11 @@ class Ledger:
             # Perhaps one that had failed, was seen as failed here, and was retried.
             self.binding.forget()
         return answer
+
+    def decide(self, decided: Decided) -> bool:
+        """Store what came of a look, unless a peer did before or it is no longer due."""
+        with self._transaction() as transaction:
+            return claims.decide(transaction, decided)
 
     def record(self, lease: Lease, epochs: Sequence[Epoch]) -> Recorded:
         """Store epochs, ask the pruner about each in order, and say where to stop."""

@@ -1,0 +1,110 @@
+"""Worlds whose truth is known: studies drawn by chance, in which seeds and images are crossed.
+
+An image is right or wrong by a logit: images differ in difficulty, seeds in luck, and settings
+answer to seeds and to images in their own way.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from tuner.answers.statistics.crossed import Panel
+
+Array = NDArray[np.float64]
+EASE, DIFFICULTY, LUCK = 1.3, 1.5, 0.3
+"""An image's logit: what is common, how images differ, how seeds differ."""
+
+
+@dataclass(frozen=True)
+class World:
+    """How strongly settings answer to seeds and to images, on the logit."""
+
+    name: str
+    to_seeds: float
+    to_images: float
+    to_both: float
+    wild: float = 1.0
+    """How many times as strongly the first setting answers to seeds."""
+
+
+WORLDS = (
+    World("seeds matter most", 0.4, 0.0, 0.3),
+    World("settings prefer different images", 0.05, 1.0, 0.3),
+    World("both", 0.25, 0.7, 0.5),
+    World("neither: noise by image and seed", 0.0, 0.0, 1.0),
+)
+WILD = tuple(
+    World(f"one setting scatters {times} times as much", 0.15, 0.3, 0.3, times) for times in (2, 4)
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One study's size, and by how much its last setting is worse."""
+
+    world: World
+    settings: int
+    seeds: int
+    images: int
+    planted: float = 0.0
+    behind: int = 1
+    """How many settings, the last ones, are worse by so much."""
+    evened: bool = False
+    """Whether a setting that scatters more is made as accurate as the others."""
+
+
+def draw(shape: Shape, chance: np.random.Generator) -> Panel:
+    """Draw one study's hits and misses."""
+    world, settings = shape.world, shape.settings
+    seeds, images = shape.seeds, shape.images
+    logits = EASE + DIFFICULTY * chance.standard_normal((1, 1, images))
+    logits = logits + LUCK * chance.standard_normal((1, seeds, 1))
+    scale = np.full((settings, 1, 1), world.to_seeds)
+    scale[0] *= world.wild
+    logits = logits + scale * chance.standard_normal((settings, seeds, 1))
+    logits = logits + world.to_images * chance.standard_normal((settings, 1, images))
+    logits = logits + world.to_both * chance.standard_normal((settings, seeds, images))
+    if shape.evened and world.wild != 1:
+        logits[0] += _lift(spread(world, 0), spread(world))
+    if shape.planted:
+        logits[-shape.behind :] += _shift(spread(world), shape.planted)
+    hits = chance.random(logits.shape) < expit(logits)
+    return Panel((hits.astype(np.float64),))
+
+
+def spread(world: World, setting: int = 1) -> float:
+    """Return the standard deviation of a setting's logits over images and seeds."""
+    to_seeds = world.to_seeds * (world.wild if setting == 0 else 1.0)
+    return float(
+        np.sqrt(DIFFICULTY**2 + LUCK**2 + to_seeds**2 + world.to_images**2 + world.to_both**2)
+    )
+
+
+def accuracy(scatter: float, shift: float = 0.0) -> float:
+    """Return the true accuracy of logits of this spread (Gauss-Hermite)."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    return float((weights * expit(EASE + shift + scatter * nodes)).sum() / weights.sum())
+
+
+@cache
+def _shift(scatter: float, worse: float) -> float:
+    """Return the logit that makes a setting worse by so much."""
+    low, high = -8.0, 0.0
+    wanted = accuracy(scatter) - worse
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if accuracy(scatter, middle) < wanted else (low, middle)
+    return low
+
+
+@cache
+def _lift(scatter: float, usual: float) -> float:
+    """Return the logit that makes a setting of this spread as accurate as the usual one."""
+    low, high = -1.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if accuracy(scatter, middle) < accuracy(usual) else (low, middle)
+    return low

@@ -1,0 +1,329 @@
+"""Races as they are read from a study: the evidence of a look, the story, the comparison."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from tests.answers.fabricate import Images, Told, fabricate, hits, images
+from tests.store.specs import Bench, make_spec
+from tuner.answers.evidence.contenders import names, read_race
+from tuner.answers.tables.rows import trial_rows
+from tuner.answers.verdicts.compare import Comparison
+from tuner.answers.verdicts.contenders import compare_contenders
+from tuner.answers.verdicts.race import judge
+from tuner.answers.verdicts.race_story import Story, tell_race
+from tuner.errors import UserError
+from tuner.records import Value
+from tuner.spec.space import Choice
+from tuner.spec.study import Replicates, Spec
+from tuner.store.database import Database
+from tuner.store.ledger.race import Decided, Look, Race
+from tuner.store.races import insert_decision
+from tuner.store.tables import prediction, trial
+
+RATES = (0.1, 0.01, 0.001, 0.0001)
+TRUTH = images()
+ACCURACY = {0.1: 0.60, 0.01: 0.93, 0.001: 0.92, 0.0001: 0.55}
+"""By rate; the worst does not get into the race."""
+Begun = Callable[[int, int], bool]
+
+
+def raced(seeds: int = 8, top: int = 3, **search: Any) -> Spec:
+    """Return a study of four rates of which some race on validation accuracy."""
+    search = {"metric": "val_acc", **search}
+    spec = make_spec("wide", dimensions=(Choice("lr", RATES),), **search)
+    return replace(spec, replicates=Replicates(seeds, "top", top))
+
+
+def store(
+    database: Database,
+    spec: Spec,
+    rounds: int = 2,
+    *,
+    state: Callable[[float, int], str] = lambda _rate, _seed: "COMPLETE",
+    given: Callable[[float, int], bool] = lambda _rate, _seed: True,
+    accuracy: Mapping[float, float] = ACCURACY,
+) -> Bench:
+    """Store the exploration and so many rounds of the three best."""
+    chance = np.random.default_rng(3)
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told | None:
+        rate = float(chosen["lr"])
+        if seed and (rate == RATES[-1] or not given(rate, seed)):
+            return None
+        became = state(rate, seed)
+        if became != "COMPLETE":
+            return Told(became, val_loss=2.0)
+        return Told(
+            logs={
+                split: hits(chance.random(len(labels)) < accuracy[rate], labels)
+                for split, labels in TRUTH.labels.items()
+            }
+        )
+
+    return fabricate(database, spec, tell, data={"data-0": TRUTH}, seeds=rounds + 1)
+
+
+def race_of(bench: Bench) -> Race:
+    """Return how the race stands."""
+    with bench.database.transaction() as connection:
+        found = read_race(connection, bench.study, trial_rows(connection, bench.study))
+    assert found is not None
+    return found
+
+
+def due(bench: Bench) -> Look:
+    """Return the look that is due."""
+    found = race_of(bench).look()
+    assert found is not None
+    return found
+
+
+def look_at(bench: Bench, *, keep: bool = True) -> Decided:
+    """Decide the look that is due as a worker does, and store it."""
+    with bench.database.transaction() as connection:
+        decided = judge(connection, bench.study, due(bench))
+        if keep:
+            insert_decision(connection, bench.study.study_id, decided)
+    return decided
+
+
+def look_on(bench: Bench) -> list[Decided]:
+    """Decide one look after the other, as far as the trials that are there allow."""
+    found = []
+    while (at := race_of(bench).look()) is not None and at.rounds <= len(race_of(bench).seeds[1]):
+        found.append(look_at(bench))
+    return found
+
+
+def story_of(bench: Bench) -> Story:
+    """Tell the race."""
+    with bench.database.transaction() as connection:
+        found = tell_race(connection, bench.study)
+    assert found is not None
+    return found
+
+
+def compared(bench: Bench, **more: Any) -> Comparison:
+    """Compare the contenders."""
+    with bench.database.transaction() as connection:
+        return compare_contenders(connection, bench.study, **more)
+
+
+def test_a_look_drops_who_is_much_worse_on_the_stored_predictions(database: Database) -> None:
+    """Thirty points behind on 200 images: gone in three seeds; a point behind: in the race."""
+    bench = store(database, raced(), rounds=3)
+    assert race_of(bench).contenders[-1] == 0, "the third best under seed 0"
+    first, decided = look_on(bench)
+    assert (first.look.rounds, decided.look.rounds) == (2, 3)
+    assert first.dropped == (), "two seeds say little about seeds"
+    assert decided.dropped == (0,)
+    assert (decided.seen["metric"], decided.seen["at"], decided.seen["images"]) == (
+        "val_acc",
+        "best",
+        200,
+    )
+    held = {one["configuration"]: one for one in decided.seen["held"]}
+    assert held[0]["difference"]["high"] < -0.1
+    assert (held[0]["pairs"], held[0]["left_out"]) == (3, 0)
+    assert race_of(bench).racing == tuple(one for one in race_of(bench).contenders if one)
+
+
+def test_two_workers_see_the_same(database: Database) -> None:
+    """What a look says is a function of what is stored: asked twice, it is the same bit for bit."""
+    bench = store(database, raced())
+    assert look_at(bench, keep=False) == look_at(bench, keep=False)
+
+
+def test_seed_0_and_later_seeds_are_not_looked_at(database: Database) -> None:
+    """The seed that chose the contenders does not count, nor do rounds beyond the look's."""
+    bench = store(database, raced(), rounds=4)
+    assert due(bench).rounds == 2
+    before = look_at(bench, keep=False)
+    assert [held["pairs"] for held in before.seen["held"]] == [2, 2]
+    outside = trial.c.seed.notin_([1, 2])
+    with database.transaction() as connection:
+        of_these = sa.select(trial.c.trial_id).where(outside)
+        connection.execute(sa.delete(prediction).where(prediction.c.trial_id.in_(of_these)))
+    assert look_at(bench, keep=False) == before
+
+
+@pytest.mark.parametrize("state", ["FAILED", "PRUNED"])
+def test_a_failed_or_diverged_trial_costs_its_pair(database: Database, state: str) -> None:
+    """It is left out and counted; with one pair left a contender is not judged."""
+    bench = store(
+        database,
+        raced(),
+        state=lambda rate, seed: state if (rate, seed) == (0.1, 2) else "COMPLETE",
+    )
+    decided = look_at(bench)
+    held = {one["configuration"]: one for one in decided.seen["held"]}
+    assert (held[0]["pairs"], held[0]["left_out"], held[0]["difference"]) == (1, 1, None)
+    assert decided.dropped == ()
+    (told,) = [one for one in story_of(bench).runners if one.configuration == 0]
+    assert (told.seeds, told.missing, told.dropped_after) == (1, 1, None)
+
+
+def test_seeds_with_images_of_their_own_are_judged_by_their_figures(database: Database) -> None:
+    """Where each division has other validation images only seeds are in the interval."""
+    chance = np.random.default_rng(3)
+    data = {
+        f"data-{at}": Images(TRUTH.labels, {"val": tuple(f"{at}-{n}" for n in range(200))})
+        for at in range(3)
+    }
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told | None:
+        rate = float(chosen["lr"])
+        if seed and rate == RATES[-1]:
+            return None
+        logs = {
+            split: hits(chance.random(200) < ACCURACY[rate], labels)
+            for split, labels in TRUTH.labels.items()
+        }
+        return Told(logs=logs, fingerprint=f"data-{seed % 3}")
+
+    bench = fabricate(database, raced(), tell, data=data, seeds=5)
+    found = look_on(bench)
+    assert [one.seen["images"] for one in found] == [0, 0, 0]
+    assert [0 in one.dropped for one in found].count(True) == 1
+
+
+def test_a_loss_is_raced_downwards(database: Database) -> None:
+    """By validation loss the one with the larger loss is worse."""
+    bench = store(database, raced(metric="val_loss"), rounds=4)
+    assert [one for past in look_on(bench) for one in past.dropped] == [0]
+
+
+def test_a_study_without_contenders_has_no_race(database: Database) -> None:
+    """`of = "all"`, or an exploration that runs: nothing to tell, and compare says why."""
+    plain = fabricate(
+        database,
+        make_spec("plain", seeds=2),
+        lambda *_: Told(val_loss=1.0, fingerprint="none"),
+        data={"none": TRUTH},
+    )
+    exploring = store(
+        database, raced(), rounds=0, state=lambda rate, _: "RUNNING" if rate == 0.1 else "COMPLETE"
+    )
+    with database.transaction() as connection:
+        assert tell_race(connection, plain.study) is None
+        assert tell_race(connection, exploring.study) is None
+    with pytest.raises(UserError, match="of = "):
+        compared(plain)
+    with pytest.raises(UserError, match="no further seeds yet"):
+        compared(exploring)
+
+
+def test_the_story_says_who_left_on_what_evidence_and_what_was_saved(database: Database) -> None:
+    """One is left in the end: the sentences name seeds, differences and saved trials."""
+    bench = store(database, raced(), rounds=6, accuracy={**ACCURACY, 0.001: 0.6})
+    last = look_on(bench)[-1].look.rounds
+    told = story_of(bench)
+    assert (told.end, told.room, told.spent, told.saved) == ("one left", 21, 18, 3)
+    text = " ".join(told.sentences)
+    for one in told.runners:
+        after = f"{one.dropped_after} further seeds"
+        left = f"{one.name} left the race after {after}: worse than lr=0.01 by"
+        assert (left in text) == (one.name != "lr=0.01")
+    assert last == max(one.dropped_after or 0 for one in told.runners)
+    assert "lr=0.01 is left; 3 of 21 trials were saved." in text
+    worse = next(one for one in told.runners if one.name == "lr=0.001")
+    assert (worse.against, worse.seeds) == ("lr=0.01", 6)
+    assert worse.difference is not None
+    assert worse.difference.high < 0
+
+
+def test_a_race_that_runs_is_told_as_running(database: Database) -> None:
+    """Between looks nobody has won and nothing is saved."""
+    bench = store(database, raced(), rounds=4)
+    look_on(bench)
+    told = story_of(bench)
+    assert (told.end, told.saved) == (None, 0)
+    assert told.sentences[-1] == (
+        "lr=0.01 and lr=0.001 are in the race; 12 of 21 further trials are given out."
+    )
+
+
+def test_a_race_that_the_budget_ended_says_so(database: Database) -> None:
+    """Two that cannot be told apart use up the room; the rest is too little for a round."""
+    even = {0.1: 0.9, 0.01: 0.9, 0.001: 0.9, 0.0001: 0.5}
+    bench = store(database, raced(seeds=5), rounds=4, accuracy=even)
+    told = story_of(bench)
+    assert (told.end, told.saved) == ("budget", 0)
+    assert "not separated when the budget ended; 12 of 12 trials" in told.sentences[-1]
+
+
+def test_images_that_end_a_race_are_told(database: Database) -> None:
+    """More images, not more seeds: the sentence, and the trials that were saved."""
+    bench = store(database, raced())
+    at = due(bench)
+    seen = {"metric": "val_acc", "level": 0.01, "best": 1, "images": 200, "held": []}
+    with database.transaction() as connection:
+        insert_decision(connection, bench.study.study_id, Decided(at, (), "images", seen))
+    told = story_of(bench)
+    assert told.end == "images"
+    assert "more images, not more seeds, would tell them apart" in told.sentences[-1]
+    assert told.saved == 15
+
+
+def test_contenders_are_compared_over_the_further_seeds(database: Database) -> None:
+    """Those in the race are held against the best by their names; who left is told with why."""
+    bench = store(database, raced(), rounds=7, given=lambda rate, seed: rate != 0.1 or seed < 4)
+    assert [one.dropped for one in look_on(bench)[:2]] == [(), (0,)]
+    found = compared(bench)
+    assert (found.factor, found.measure.name, found.seeds) == ("contender", "test_acc", 7)
+    assert {row.standing.level: row.n for row in found.rows} == {
+        "lr=0.01": 7,
+        "lr=0.001": 7,
+        "lr=0.1": 0,
+    }
+    assert "lr=0.1 left the race after 3 further seeds" in found.verdict
+    assert "the intervals do not allow for that" in found.verdict
+    assert found.left_out == 0
+
+
+def test_with_one_left_the_field_of_the_last_look_is_compared(database: Database) -> None:
+    """A table of one setting would say nothing: who was in it until the end is shown beside."""
+    bench = store(database, raced(), rounds=6, accuracy={**ACCURACY, 0.001: 0.6})
+    last = look_on(bench)[-1]
+    assert len(race_of(bench).racing) == 1
+    shown = {row.standing.level for row in compared(bench, metric="val_acc").rows if row.n}
+    called = {0: "lr=0.1", 1: "lr=0.01", 2: "lr=0.001"}
+    assert shown == {called[one] for one in last.look.racing}
+
+
+def test_a_contender_that_failed_often_does_not_silence_the_others(database: Database) -> None:
+    """It is set aside, and the others are compared over all their seeds."""
+    bench = store(
+        database,
+        raced(),
+        rounds=5,
+        state=lambda rate, seed: "FAILED" if rate == 0.1 and seed > 1 else "COMPLETE",
+    )
+    found = compared(bench)
+    assert found.seeds == 5
+    assert {row.standing.level for row in found.rows if row.n} == {"lr=0.01", "lr=0.001"}
+
+
+def test_names_are_the_values_in_which_contenders_differ(database: Database) -> None:
+    """What all share is left out; equal settings are told apart by their configuration."""
+    spec = make_spec(
+        "named",
+        dimensions=(Choice("lr", (0.1, 0.01)), Choice("optimizer", ("adam",))),
+    )
+    spec = replace(spec, replicates=Replicates(4, "top", 2))
+    alike: list[dict[str, Value]] = [
+        {"lr": 0.1, "optimizer": "adam"},
+        {"lr": 0.01, "optimizer": "adam"},
+        {"lr": 0.01, "optimizer": "adam"},
+    ]
+    bench = fabricate(database, spec, lambda *_: Told(val_loss=1.0), configurations=alike, seeds=1)
+    with database.transaction() as connection:
+        rows = trial_rows(connection, bench.study)
+    assert names(rows, (0, 1), spec) == {0: "lr=0.1", 1: "lr=0.01"}
+    assert names(rows, (0, 1, 2), spec) == {0: "lr=0.1", 1: "lr=0.01 #1", 2: "lr=0.01 #2"}
+    assert names(rows, (1, 2), spec) == {1: "#1", 2: "#2"}

@@ -1,0 +1,98 @@
+"""The contenders of a race against each other, as the settings of a factor are compared."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+
+from tuner.answers.evidence import designs
+from tuner.answers.evidence.contenders import Evidence, names, read_race
+from tuner.answers.evidence.designs import Design, Level
+from tuner.answers.evidence.samples import has_figure, sample
+from tuner.answers.tables.rows import TrialRow, trial_rows
+from tuner.answers.verdicts.compare import (
+    Asked,
+    Comparison,
+    default_metric,
+    judge,
+    measure_named,
+)
+from tuner.answers.verdicts.race_story import left_at
+from tuner.errors import UserError
+from tuner.store.ledger.race import Race
+from tuner.store.studies import Study
+
+USUAL = Asked()
+STOPPED_BY_LOOKING = (
+    "The race looked at validation figures as they came and went by them; "
+    "the intervals do not allow for that."
+)
+
+
+def compare_contenders(
+    connection: sa.Connection, study: Study, *, metric: str | None = None, asked: Asked = USUAL
+) -> Comparison:
+    """Compare those who are left in the race, over the seeds from 1 on.
+
+    Where one is left, those who were in it at its last look are compared, over
+    the seeds until then.
+    """
+    rows = trial_rows(connection, study)
+    race = read_race(connection, study, rows)
+    if race is None or not race.spent:
+        raise UserError(_no_contenders(study))
+    measure = measure_named(metric or default_metric(rows))
+    evidence = Evidence(connection, study, measure)
+    made = _design(evidence, study, race, names(rows, race.contenders, study.spec))
+    by_number = {row["trial"]: row for row in evidence.rows}
+    taken = sample(connection, study, made, measure, by_number)
+    return judge(study.spec, made, measure, taken, asked)
+
+
+def _design(evidence: Evidence, study: Study, race: Race, called: Mapping[int, str]) -> Design:
+    at = study.spec.search.at
+    mine: dict[int, list[TrialRow]] = defaultdict(list)
+    for row in evidence.rows:
+        mine[row.configuration].append(row)
+    usable = {row["trial"] for row in evidence.rows if has_figure(row, evidence.measure, at)}
+    standings = tuple(designs.standing(called[one], mine[one], usable) for one in race.contenders)
+    done = evidence.done(max(row["seed"] for row in evidence.rows))
+    compared, seeds = _compared(race, done)
+    used = len(compared) * len(seeds)
+    asides: dict[Level, str] = {
+        called[one]: text for one, text in left_at(race, called, study.spec).items()
+    }
+    return Design(
+        factor="contender",
+        standings=standings,
+        levels=tuple(called[one] for one in compared),
+        paired=True,
+        units=evidence.units(compared, seeds),
+        left_out=sum(len(done[one]) for one in compared) - used,
+        asides=asides,
+        notes=(STOPPED_BY_LOOKING,) if race.decided else (),
+    )
+
+
+def _compared(race: Race, done: Mapping[int, frozenset[int]]) -> tuple[list[int], list[int]]:
+    """Return who is compared, and over which seeds."""
+    field: Sequence[int] = race.racing
+    if len(field) < 2 and race.decided:
+        field = race.decided[-1].look.racing
+    able = [one for one in field if done.get(one)]
+    every = sorted({seed for one in able for seed in done[one]})
+    places = [{one: [seed] for one in able if seed in done[one]} for seed in every]
+    kept = [one for one in able if one in designs.kept(able, places)]
+    return kept, [seed for seed in every if all(seed in done[one] for one in kept)]
+
+
+def _no_contenders(study: Study) -> str:
+    if study.spec.replicates.of != "top":
+        return (
+            f'{study.title} has no contenders: its [replicates] has no of = "top". '
+            f"`tuner compare {study.title}` compares by what varies."
+        )
+    return (
+        f"The contenders of {study.title} have no further seeds yet; "
+        f"`tuner status {study.title}` says how far it is."
+    )

@@ -1,0 +1,36 @@
+"""The race between contenders, at the end of a launch and in `tuner status`."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from tuner.cli.intervals import limits
+
+if TYPE_CHECKING:
+    from tuner.answers.verdicts.race_story import Story
+    from tuner.store.database import Database
+    from tuner.store.studies import Study
+
+
+def race_lines(database: "Database", study: "Study") -> list[str]:
+    """Say how a study's race went and what more seeds would buy; nothing where there is none."""
+    from tuner.answers.verdicts.contenders import compare_contenders
+    from tuner.answers.verdicts.race_story import tell_race
+
+    with database.transaction() as connection:
+        story = tell_race(connection, study)
+        if story is None:
+            return []
+        lines = list(story.sentences)
+        if story.end == "budget":
+            found = compare_contenders(connection, study, metric=story.metric)
+            lines += [] if found.summary is None else [found.summary]
+    return lines
+
+
+def race_described(story: "Story | None") -> dict[str, Any] | None:
+    """Return a race for programs; fractions stay fractions."""
+    if story is None:
+        return None
+    body = asdict(story)
+    runners = [{**asdict(one), "difference": limits(one.difference)} for one in story.runners]
+    return {**body, "saved": story.saved, "runners": runners}

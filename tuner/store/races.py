@@ -1,0 +1,49 @@
+"""The looks of a race as they are stored: written once, read by every claim."""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.store.ledger.race import Decided, Look
+from tuner.store.tables import look
+
+
+def read_decisions(connection: sa.Connection, study_id: int) -> tuple[Decided, ...]:
+    """Return what was decided at the looks of a study, the first look first."""
+    rows = connection.execute(
+        sa.select(look).where(look.c.study_id == study_id).order_by(look.c.number)
+    )
+    return tuple(_decided(row) for row in rows)
+
+
+def insert_decision(connection: sa.Connection, study_id: int, decided: Decided) -> None:
+    """Store what was decided at a look; its number may be there once only."""
+    at = decided.look
+    connection.execute(
+        sa.insert(look).values(
+            study_id=study_id,
+            number=at.number,
+            rounds=at.rounds,
+            racing=list(at.racing),
+            field=at.field,
+            looks=at.looks,
+            room=at.room,
+            error=at.error,
+            dropped=list(decided.dropped),
+            ends=decided.ends,
+            seen=dict(decided.seen),
+        )
+    )
+
+
+def _decided(row: sa.Row[Any]) -> Decided:
+    at = Look(
+        number=row.number,
+        rounds=row.rounds,
+        racing=tuple(row.racing),
+        field=row.field,
+        looks=row.looks,
+        room=row.room,
+        error=row.error,
+    )
+    return Decided(at, tuple(row.dropped), row.ends, row.seen)
