@@ -91,7 +91,7 @@ def _bring_to_end(order: Order, bench: Workbench, run: Run, progress: Progress) 
     tree = Tree(order.checkpoints) if order.checkpoints is not None else None
     known = resume(run, tree, bench.path(order.job), order.labels) if tree is not None else 0
     if tree is not None and known < order.last_epoch and _takes_own_last(order, tree, run):
-        return "the trial's last checkpoint, made by other arithmetic than this machine's"
+        return "the trial's last checkpoint, made on other numerics or by another version of tuner"
     if known >= order.last_epoch:
         return "the trial's last checkpoint"
     for epoch in run.epochs(lambda: None):
