@@ -18,7 +18,7 @@ from tuner.answers.verdicts.compare import Asked, Comparison, compare
 from tuner.answers.verdicts.gap import Gap, gap
 from tuner.answers.verdicts.gap_words import sentences
 from tuner.answers.verdicts.influence import Influence, influence
-from tuner.errors import DatabaseUnreachableError
+from tuner.errors import DatabaseUnreachableError, UserError
 from tuner.settings import Settings
 from tuner.store import schema, studies
 from tuner.store.database import Database
@@ -71,7 +71,9 @@ class Reported:
     def save(self, path: str | Path) -> Path:
         """Write it as a file, as Markdown where the name ends in .md; whole or not at all."""
         file = Path(path)
-        write_whole(file, self.markdown if file.suffix == ".md" else self.html)
+        if file.suffix.lower() not in (".html", ".htm", ".md"):
+            raise UserError(f"{file}: a report ends in .html or .md.")
+        write_whole(file, self.markdown if file.suffix.lower() == ".md" else self.html)
         return file
 
     def _repr_html_(self) -> str:
@@ -97,7 +99,7 @@ class OpenStudy:
         self._leave = weakref.finalize(self, stack.close)
         try:
             schema.ensure(self._database)
-            with self._database.transaction() as connection:
+            with self._database.snapshot() as connection:
                 self._name = studies.find(connection, name).full_name
         except sa.exc.OperationalError as error:
             self._leave()
@@ -146,19 +148,19 @@ class OpenStudy:
         """Hold the levels of the named factors, or of all, against each other."""
         names = (by,) if isinstance(by, str) else tuple(by)
         asked = Asked(reference, resolve)
-        with self._database.transaction() as connection:
+        with self._database.snapshot() as connection:
             study = self._study(connection)
             found = compare(connection, study, by=names, metric=metric, asked=asked)
         return Compared(_as_frame(contents.comparisons(found)), tuple(found))
 
     def gap(self) -> Gapped:
         """Measure the gap between validation and test accuracy."""
-        with self._database.transaction() as connection:
+        with self._database.snapshot() as connection:
             return Gapped(gap(connection, self._study(connection)))
 
     def influence(self, *metrics: str) -> list[Influence]:
         """Say how much each parameter matters."""
-        with self._database.transaction() as connection:
+        with self._database.snapshot() as connection:
             return influence(connection, self._study(connection), metrics)
 
     def report(self) -> Reported:
@@ -167,7 +169,7 @@ class OpenStudy:
         from tuner.report.html import as_html
         from tuner.report.markdown import as_markdown
 
-        with self._database.transaction() as connection:
+        with self._database.snapshot() as connection:
             found = gather(Reading(connection, self._study(connection)))
         return Reported(found.study, as_html(found), as_markdown(found))
 
@@ -175,7 +177,7 @@ class OpenStudy:
         return studies.find(connection, self._name)
 
     def _frame(self, read: "_Reader") -> "DataFrame":
-        with self._database.transaction() as connection:
+        with self._database.snapshot() as connection:
             return _as_frame(read(connection, self._study(connection)))
 
 

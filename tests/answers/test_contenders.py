@@ -12,7 +12,7 @@ from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
 from tuner.answers.evidence.contenders import names, read_race
 from tuner.answers.tables.rows import trial_rows
-from tuner.answers.verdicts.compare import Comparison
+from tuner.answers.verdicts.compare import Comparison, compare
 from tuner.answers.verdicts.contenders import compare_contenders
 from tuner.answers.verdicts.race import judge
 from tuner.answers.verdicts.race_story import Story, tell_race
@@ -327,3 +327,13 @@ def test_names_are_the_values_in_which_contenders_differ(database: Database) -> 
     assert names(rows, (0, 1), spec) == {0: "lr=0.1", 1: "lr=0.01"}
     assert names(rows, (0, 1, 2), spec) == {0: "lr=0.1", 1: "lr=0.01 #1", 2: "lr=0.01 #2"}
     assert names(rows, (1, 2), spec) == {1: "#1", 2: "#2"}
+
+
+def test_factors_are_compared_as_they_were_explored(database: Database) -> None:
+    """Further seeds are the contenders' alone: levels are held against each other under seed 0."""
+    bench = store(database, raced(), rounds=4)
+    with database.transaction() as connection:
+        (found,) = compare(connection, bench.study, by=["lr"])
+    assert [(row.standing.trials, row.n) for row in found.rows] == [(1, 1)] * 4
+    assert found.seeds == 1
+    assert "--contenders" in found.verdict

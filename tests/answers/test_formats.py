@@ -55,7 +55,7 @@ def test_markdown_keeps_its_columns() -> None:
     lines = write(SHEET, "markdown").decode().splitlines()
     assert lines[0] == "| trial | level | value | right | reason | ended |"
     assert lines[1].startswith("| ---: | --- | ---: |")
-    assert r"=1+1 \| 50 % & _x_" in lines[3]
+    assert r"=1+1 \| 50 % &amp; \_x\_" in lines[3]
     assert len(lines) == 5
 
 

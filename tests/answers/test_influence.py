@@ -219,3 +219,19 @@ def test_drawn_settings_have_optunas_own_importances() -> None:
     wanted = optuna.importance.get_param_importances(plain, evaluator=evaluator)
     found = importance(spec, chosen, figures, larger=False)
     assert {name: share.value for name, share in found.shares.items()} == wanted
+
+
+def test_one_parameter_alone_is_not_put_before_others() -> None:
+    """There is nothing that it could matter more than."""
+    parts = (Part(("lr",), Interval(1.0, 0.0, 1.0)),)
+    one = Influence("val_loss", "decomposition", parts, (), 5, 3, 15, 0, 0.1, 0)
+    assert one.verdict == "Only lr varies: all that val_loss spreads is its doing."
+
+
+def test_a_headline_names_parameters_and_not_what_two_do_together() -> None:
+    """The interaction of a parameter that is behind is not counted as it."""
+    shares = {("lr",): 0.7, ("scheduler",): 0.2, ("lr", "scheduler"): 0.1, ("scheduler", "lr"): 0.0}
+    parts = tuple(Part(names, Interval(one, one, one)) for names, one in shares.items())
+    ahead = (("lr", "scheduler"),)
+    one = Influence("val_loss", "decomposition", parts, ahead, 9, 3, 27, 0, 0.1, 0)
+    assert one.headline == "for val_loss lr matters more than scheduler"

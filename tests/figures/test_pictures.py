@@ -1,6 +1,7 @@
 """Pictures: what is drawn, what is left out, and what the title says."""
 
 import io
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_a_mean_does_not_run_over_survivors(database: Database) -> None:
         return whole
 
     picture = drawn(study(database, tell), "curves", by="scheduler")
-    lines = {label.split(" ")[0]: artist for artist, label in picture.sheet.key}
+    lines = {label.split(" ")[0].strip(","): artist for artist, label in picture.sheet.key}
     assert set(lines) == set(SCHEDULERS)
     validation = picture.sheet.axes[1]
     lengths: dict[object, list[int]] = {}
@@ -172,7 +173,7 @@ def test_a_study_without_test_set(database: Database) -> None:
 
 def test_wrong_names_are_answered(plain: Bench) -> None:
     """A misspelt kind or factor is told with what there is."""
-    assert "did you mean curves" in told(plain, "curve")
+    assert "Did you mean curves" in told(plain, "curve")
     assert "varies scheduler, lr" in told(plain, "curves", by="depth")
     assert "val_loss, test_acc, gap" in told(plain, "influence", metric="seconds")
     assert "has no trial 99" in told(plain, "roc", trial=99)
@@ -224,3 +225,34 @@ def test_one_setting_alone_can_be_drawn(database: Database) -> None:
     assert drawn(bench, "history").title
     assert "varies nothing" in told(bench, "parallel")
     assert len(drawn(bench, "gap").sheet.axes[0].get_yticklabels()) == 1
+
+
+def test_a_picture_is_the_same_when_rendered_again(plain: Bench) -> None:
+    """Title, note and key are added to each file once, in whatever order they are asked for."""
+    picture = drawn(plain, "curves")
+
+    def shape() -> tuple[bytes, int]:
+        content = picture.render("svg")
+        head = re.search(rb"<svg[^>]*>", content)
+        assert head is not None
+        return head[0], content.count(b'<g id="text_')
+
+    first = shape()
+    picture.render("pdf", bare=True)
+    assert shape() == first
+
+
+def test_every_level_has_its_schedule(plain: Bench) -> None:
+    """Levels whose rates are the same are all in the key, and the title says so."""
+    picture = drawn(plain, "schedules")
+    assert [label for _, label in picture.sheet.key] == [f"scheduler = {one}" for one in SCHEDULERS]
+    assert "was 0.001 throughout" in picture.title
+
+
+def test_several_seeds_are_not_called_one(database: Database) -> None:
+    """A study that varies nothing, under three seeds: no verdict is missed, and none is denied."""
+    spec = make_spec("alone", dimensions=(), seeds=3, epochs=6)
+    bench = fabricate(
+        database, spec, accurate(lambda _: 0.9), data={"data-0": TRUTH}, configurations=[{}]
+    )
+    assert "one seed" not in drawn(bench, "curves").title

@@ -272,3 +272,13 @@ def test_the_exploration_comes_first() -> None:
     spec = make(3, 5, 2)
     done = [Existing(0, 0, True, 0.1), Existing(1, 0, True, 0.2), Existing(2, 0, False)]
     assert next_assignment(spec, done) == PENDING
+
+
+def test_a_race_that_images_ended_goes_on_for_who_was_never_looked_at() -> None:
+    """A longer exploration, or a retried trial, brings a contender that no look has seen."""
+    seen = Look(1, 2, (0, 1), 2, 3, room=12, error=0.01)
+    ended = Decided(seen, (), "images")
+    seeds = {0: {1, 2}, 1: {1, 2}}
+    assert Race((0, 1), seeds, 12, (ended,)).stuck
+    assert not Race((0, 1), seeds, 14, (ended,)).stuck, "there is more room"
+    assert not Race((7, 0, 1), seeds, 12, (ended,)).stuck, "configuration 7 is new"

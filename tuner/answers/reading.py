@@ -18,7 +18,7 @@ from tuner.store.studies import Study
 
 
 class Reading:
-    """One study, read in one transaction, so that all that is said of it fits together."""
+    """One study, read from one snapshot, so that all that is said of it fits together."""
 
     def __init__(self, connection: sa.Connection, study: Study) -> None:
         self.connection, self.study = connection, study

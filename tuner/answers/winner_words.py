@@ -45,7 +45,11 @@ def over_seeds(found: Winner) -> str:
             "fall is not known."
         )
     left = f" ({seeds - count} of its {seeds} seeds did not complete)" if count < seeds else ""
-    return f"Its setting over {wording.count(count, 'seed')}{left}: {', '.join(parts)}."
+    said = f"Its setting over {wording.count(count, 'seed')}{left}: {', '.join(parts)}."
+    test = found.over_seeds.get("test_acc")
+    if test is None:
+        return said
+    return f"{said} On images like the test set expect {mean(test)}, not what validation shows."
 
 
 def luck(found: Winner) -> str:
@@ -128,13 +132,17 @@ def _row(found: Winner, one: OnSplit) -> tuple[str, ...]:
 def mean(found: Mean) -> str:
     """Return a mean of fractions with its interval: "0.951 (0.947 to 0.955)"."""
     if found.low is None or found.high is None:
-        return f"{found.value:.3f}"
-    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+        return wording.fixed(found.value, 3)
+    return _with_ends(found.value, found.low, found.high)
 
 
 def share(found: Interval | None) -> str:
     """Return a fraction with its limits, or – for one that is not known."""
-    return "–" if found is None else f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+    return "–" if found is None else _with_ends(found.value, found.low, found.high)
+
+
+def _with_ends(value: float, low: float, high: float) -> str:
+    return f"{wording.fixed(value, 3)} ({wording.fixed(low, 3)} to {wording.fixed(high, 3)})"
 
 
 def _points(found: Interval) -> str:

@@ -76,7 +76,7 @@ def best(
 
     if target is None and (overwrite or allow_different):
         raise UserError("--overwrite and --allow-different go with --save DIR.")
-    with options.open_database(settings) as database, database.transaction() as connection:
+    with options.open_database(settings) as database, database.snapshot() as connection:
         found = winner(connection, studies.find(connection, study), trial)
         if target is not None:
             from tuner.winner.saving import stored_predictions

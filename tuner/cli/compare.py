@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     epilog="\b\nExample:\n  tuner compare lr_sched --by scheduler\n"
     "  tuner compare lr_sched --by lr --metric val_loss --reference 0.001\n"
     "  tuner compare lr_sched --trials 12 31\n"
-    "  tuner compare wide --contenders"
+    "  tuner compare everything --contenders"
 )
 @click.argument("study")
 @click.option(
@@ -99,7 +99,7 @@ def compare(
         raise UserError("--contenders compares whole settings; leave --by and --trials out.")
     if split is not None and trials is None:
         raise UserError("--split goes with --trials; settings are compared by --metric test_acc.")
-    with options.open_database(settings) as database, database.transaction() as connection:
+    with options.open_database(settings) as database, database.snapshot() as connection:
         found = studies.find(connection, study)
         if trials is not None:
             _tell_pair(_read_pair(connection, found, trials, split), found, as_json=as_json)

@@ -54,7 +54,7 @@ def confusion(
     from tuner.answers.tables.confusion import confusion as count
     from tuner.store import studies
 
-    with options.open_database(settings) as database, database.transaction() as connection:
+    with options.open_database(settings) as database, database.snapshot() as connection:
         found = studies.find(connection, study)
         read = _read(connection, found, trial, split, at)
     counted = count(read)

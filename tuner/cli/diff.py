@@ -30,7 +30,7 @@ def diff(settings: Settings, study: str, other: str, metric: str | None, *, as_j
     from tuner.answers.verdicts.diff import diff as between
     from tuner.store import studies
 
-    with options.open_database(settings) as database, database.transaction() as connection:
+    with options.open_database(settings) as database, database.snapshot() as connection:
         one, two = (studies.find(connection, name) for name in (study, other))
         found = between(connection, one, two, metric)
     if as_json:

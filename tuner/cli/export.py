@@ -88,7 +88,7 @@ def export(
     form = form or _format_of(output)
     if output == "-" and form in formats.BINARY and sys.stdout.isatty():
         raise UserError(f"{form} is not for a terminal; name a file with -o.")
-    with options.open_database(settings) as database, database.transaction() as connection:
+    with options.open_database(settings) as database, database.snapshot() as connection:
         found = studies.find(connection, study)
         sheet = _sheet(connection, found, "".join(asked), best=best, wide=wide, metric=metric)
         content = formats.write(sheet, form)

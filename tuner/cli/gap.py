@@ -42,7 +42,7 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
     from tuner.answers.verdicts.gap_words import sentences
     from tuner.store import studies
 
-    with options.open_database(settings) as database, database.transaction() as connection:
+    with options.open_database(settings) as database, database.snapshot() as connection:
         found = studies.find(connection, study)
         measured = measure_gap(connection, found)
     if as_json:

@@ -43,7 +43,7 @@ def influence(settings: Settings, study: str, metrics: tuple[str, ...], *, as_js
     from tuner.answers.verdicts.influence import influence as measure
     from tuner.store import studies
 
-    with options.open_database(settings) as database, database.transaction() as connection:
+    with options.open_database(settings) as database, database.snapshot() as connection:
         found = studies.find(connection, study)
         measured = measure(connection, found, metrics)
     if as_json:

@@ -172,7 +172,8 @@ def _train(database: "Database", study: "Study", fleet: "LocalFleet") -> int | N
     if stop.asked:
         click.echo(
             f"Stopped. Trials in progress were given back; go on with:  "
-            f"tuner launch --study {study.title}"
+            # With what was set on the command line the file is another study than the stored one.
+            f"tuner launch --study {study.full_name if study.spec.overrides else study.title}"
         )
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     return _unfinished(database, study, failures)

@@ -58,6 +58,7 @@ ENDINGS = (".svg", ".png", ".pdf")
     metavar="FILE",
     help="What to write: .svg, .png or .pdf; by default STUDY-KIND.svg.",
 )
+@click.option("--bare", is_flag=True, help="Without title and note, for a page that has its own.")
 @click.pass_obj
 def plot(
     settings: Settings,
@@ -65,6 +66,7 @@ def plot(
     study: str,
     kind: str,
     output: Path | None,
+    bare: bool,
     **wishes: str | int | None,
 ) -> None:
     """Draw a study as a picture whose title says what is seen.
@@ -80,19 +82,19 @@ def plot(
     from tuner.answers.reading import Reading
     from tuner.store import studies
 
-    with options.open_database(settings) as database, database.transaction() as connection:
+    with options.open_database(settings) as database, database.snapshot() as connection:
         reading = Reading(connection, studies.find(connection, study))
         if kind == ALL:
-            _draw_all(reading, target, wishes)
+            _draw_all(reading, target, wishes, bare=bare)
         else:
-            _draw_one(_subject(reading, wishes), kind, target)
+            _draw_one(_subject(reading, wishes), kind, target, bare=bare)
 
 
 def _target(study: str, kind: str, output: Path | None) -> Path:
     """Return the file to write, or for all pictures the folder; refuse what is not one."""
     if kind == ALL:
         folder = output or Path(f"{Path(study).name}-figures")
-        if folder.suffix in ENDINGS or folder.is_file():
+        if folder.suffix.lower() in ENDINGS or folder.is_file():
             raise UserError(f"-o {folder}: all pictures are several files; name a folder.")
         return folder
     file = output or Path(f"{Path(study).name}-{kind}.svg")
@@ -115,22 +117,24 @@ def _subject(reading: "Reading", wishes: dict[str, str | int | None]) -> "Subjec
     )
 
 
-def _draw_one(subject: "Subject", kind: str, target: Path) -> None:
+def _draw_one(subject: "Subject", kind: str, target: Path, *, bare: bool) -> None:
     from tuner.answers.sheets.export import write_whole
     from tuner.figures.kinds import draw
 
     picture = draw(kind, subject)
-    write_whole(target, picture.render(target.suffix.lower().removeprefix(".")))
+    write_whole(target, picture.render(target.suffix.lower().removeprefix("."), bare=bare))
     click.echo(f"{picture.title}.\n{target}", err=True)
 
 
-def _draw_all(reading: "Reading", folder: Path, wishes: dict[str, str | int | None]) -> None:
+def _draw_all(
+    reading: "Reading", folder: Path, wishes: dict[str, str | int | None], *, bare: bool
+) -> None:
     """Draw every kind; what a study does not allow is said, and does not stop the rest."""
     drawn = 0
     for kind in SHOWN:
         fitting = {name: value if kind in GO_WITH[name] else None for name, value in wishes.items()}
         try:
-            _draw_one(_subject(reading, fitting), kind, folder / f"{kind}.svg")
+            _draw_one(_subject(reading, fitting), kind, folder / f"{kind}.svg", bare=bare)
             drawn += 1
         except UserError as error:
             click.echo(f"{kind} is not drawn: {error}", err=True)

@@ -105,6 +105,9 @@ def _check(images: Sequence[str], split: str | None, path: str | None, output: s
         raise UserError("--data-path says where the data of --split are.")
     if not output or (output != "-" and Path(output).is_dir()):
         raise UserError(f"-o {output or repr(output)} names no file; a file's name is wanted.")
+    ending = Path(output).suffix.lower()
+    if output != "-" and ending not in ("", ".csv", ".txt"):
+        raise UserError(f"-o {output}: predictions are written as CSV; name a file that ends so.")
 
 
 def _device(model: "Model", asked: str) -> str:

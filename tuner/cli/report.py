@@ -46,7 +46,7 @@ def report(settings: Settings, study: str, output: Path | None) -> None:
 
     with (
         options.open_database(settings) as database,
-        database.transaction() as connection,
+        database.snapshot() as connection,
         waiting() as tell,
     ):
         found = gather(Reading(connection, studies.find(connection, study)), tell)

@@ -33,7 +33,7 @@ def show(settings: Settings, study: str, trial: int, *, as_json: bool) -> None:
     from tuner.answers.one_trial import one_trial
     from tuner.store import studies
 
-    with options.open_database(settings) as database, database.transaction() as connection:
+    with options.open_database(settings) as database, database.snapshot() as connection:
         found = studies.find(connection, study)
         read = one_trial(connection, found, trial)
     if as_json:

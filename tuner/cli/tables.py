@@ -55,7 +55,7 @@ def table(settings: Settings, study: str, best: int, show: str, *, as_json: bool
     from tuner.answers.tables.rows import trial_rows
     from tuner.store import studies
 
-    with options.open_database(settings) as database, database.transaction() as connection:
+    with options.open_database(settings) as database, database.snapshot() as connection:
         found = studies.find(connection, study)
         rows = trial_rows(connection, found, further=show != "figures")
     if as_json:

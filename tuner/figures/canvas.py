@@ -94,9 +94,17 @@ class Picture:
 
     def render(self, form: str, *, bare: bool = False) -> bytes:
         """Return the file's content; bare without title and note, for a page that has its own."""
+        figure = self.sheet.figure
+        width, height = map(float, figure.get_size_inches())
         with _styled():
-            _lay_out(self.sheet, *(("", "") if bare else (self.title, self.note)))
-            return _saved(self.sheet.figure, form)
+            added = _lay_out(self.sheet, *(("", "") if bare else (self.title, self.note)))
+            try:
+                return _saved(figure, form)
+            finally:
+                # As it was, so that it can be rendered again in another format.
+                figure.set_size_inches(width, height)
+                for artist in added:
+                    artist.remove()
 
 
 @contextmanager
@@ -151,8 +159,8 @@ def plain_log(axes: Axes) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _lay_out(sheet: Sheet, title: str, note: str) -> None:
-    """Write the title above, the key and the note below, on paper that is added for them."""
+def _lay_out(sheet: Sheet, title: str, note: str) -> list[Artist]:
+    """Write title, key and note on paper that is added for them; return what was added."""
     figure = sheet.figure
     width, height = figure.get_size_inches()
     above = textwrap.wrap(title, int(width * 10.8))
@@ -167,16 +175,23 @@ def _lay_out(sheet: Sheet, title: str, note: str) -> None:
     assert isinstance(engine, ConstrainedLayoutEngine), "sheets are laid out by constraints"
     engine.set(rect=(0.004, bottom / whole, 0.986, height / whole))
     edge = 2 / _POINTS / whole
-    figure.text(
-        0.01, 1 - edge, "\n".join(above), va="top", size=_TITLE, weight="bold", linespacing=1.15
-    )
-    figure.text(0.01, edge, "\n".join(below), va="bottom", size=_NOTE, color=GREY, linespacing=1.15)
+    added: list[Artist] = [
+        figure.text(
+            0.01, 1 - edge, "\n".join(above), va="top", size=_TITLE, weight="bold", linespacing=1.15
+        ),
+        figure.text(
+            0.01, edge, "\n".join(below), va="bottom", size=_NOTE, color=GREY, linespacing=1.15
+        ),
+    ]
     if sheet.key:
         artists, labels = zip(*sheet.key, strict=True)
-        figure.legend(
+        legend = figure.legend(
             artists, labels, loc="lower center", ncols=columns, borderaxespad=0, borderpad=0.2,
             bbox_to_anchor=(0.5, foot / whole),
-        ).set_in_layout(False)  # fmt: skip
+        )  # fmt: skip
+        legend.set_in_layout(False)
+        added.append(legend)
+    return added
 
 
 def _key_shape(sheet: Sheet, width: float) -> tuple[int, int]:

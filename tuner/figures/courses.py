@@ -6,13 +6,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from tuner.answers.evidence.designs import in_order
+from tuner.answers.evidence.designs import Level, in_order
 from tuner.answers.tables.curves import COURSES_MOST, Curve, Rates, curves, rates
 from tuner.answers.verdicts import wording
 from tuner.errors import UserError
 from tuner.figures import canvas
 from tuner.figures.canvas import Picture
 from tuner.figures.subject import Subject, level_label, sentence, shortened
+from tuner.spec.study import Spec
 
 LEVELS_MOST = 12
 PANELS = (
@@ -47,8 +48,9 @@ def draw_curves(subject: Subject) -> Picture:
             _share_range(axes[left], axes[right])
         for axis in axes[2:]:
             canvas.percent(axis)
+        alike = len({one.seeds for one in found}) == 1
         for place, one in enumerate(found):
-            sheet.explain(_handle(place), _curve_label(one, by))
+            sheet.explain(_handle(place), _curve_label(one, by, alike=alike))
     return Picture(sheet, _curves_title(subject, by, found), _curves_note(found))
 
 
@@ -100,8 +102,10 @@ def _handle(place: int) -> Line2D:
     )  # fmt: skip
 
 
-def _curve_label(one: Curve, by: str | None) -> str:
+def _curve_label(one: Curve, by: str | None, *, alike: bool) -> str:
     name = "all settings" if by is None else level_label(one.level)
+    if not alike:
+        name += f", {wording.count(one.seeds, 'seed')}"
     if not one.stopped:
         return name
     return f"{name} ({one.stopped} of {one.stopped + one.complete} stopped)"
@@ -110,7 +114,7 @@ def _curve_label(one: Curve, by: str | None) -> str:
 def _curves_title(subject: Subject, by: str | None, found: Sequence[Curve]) -> str:
     whole = [one for one in found if one.epochs]
     if not whole:
-        return "No trial ran to its end: every one was pruned or failed"
+        return f"{subject.title}: no trial has run to its end yet"
     if by is not None:
         seen = subject.reading.compared("val_loss", by)[0].headline
         if seen is not None:
@@ -119,7 +123,8 @@ def _curves_title(subject: Subject, by: str | None, found: Sequence[Curve]) -> s
     course = best.by_seed["val_loss"].mean(axis=0)
     name = "Validation loss" if by is None else f"{by} = {level_label(best.level)}"
     lowest = f"{np.nanmin(course):.3f} at epoch {int(np.nanargmin(course)) + 1} of {len(course)}"
-    return f"{name} is lowest at {lowest}; one seed, so no verdict"
+    alone = max(one.seeds for one in whole) < 2
+    return f"{name} is lowest at {lowest}{'; one seed, so no verdict' if alone else ''}"
 
 
 def _curves_note(found: Sequence[Curve]) -> str:
@@ -142,51 +147,73 @@ def draw_schedules(subject: Subject) -> Picture:
     reading = subject.reading
     spec = reading.study.spec
     by = reading.factor(subject.by or ("scheduler" if "scheduler" in spec.varied else None))
-    by_number = {row["trial"]: row for row in reading.rows}
-    all_ = rates(reading.connection, reading.study)
-    found = _longest(all_)
-    if not found:
+    read = rates(reading.connection, reading.study, by)
+    if not read:
         raise UserError(f"No trial of {subject.title} has trained an epoch yet.")
-    taken = {by_number[one.first][by] if by else None for one in found}
-    places = [None] if by is None else in_order(spec, by, taken)
-    many = len(found) > COURSES_MARKED
+    found = _longest(read)
+    levels: list[Level] = [None]
+    if by is not None:
+        levels = in_order(spec, by, {one.level for one in found})
     with canvas.sheet(height=3.0) as sheet:
         (axis,) = sheet.axes
         for one in found:
-            place = places.index(by_number[one.first][by] if by else None)
-            axis.plot(
-                np.arange(1, len(one.values) + 1), one.values, color=canvas.colour(place),
-                linestyle=canvas.dash(place), marker="" if many else canvas.marker(place),
-                markevery=_marked(len(one.values), place), drawstyle="steps-post",
-                linewidth=0.8 if many else 1.5, alpha=0.7 if many else 1.0,
-            )  # fmt: skip
-        positive = np.concatenate([one.values[one.values > 0] for one in found])
-        if len(positive) and positive.max() > 20 * positive.min():
-            canvas.plain_log(axis)
-        axis.set_xlabel("epoch")
-        axis.set_ylabel("learning rate")
-        canvas.whole_numbers(axis.xaxis)
+            _draw_course(axis, one, levels.index(one.level), many=len(found) > COURSES_MARKED)
+        _scale_rates(axis, found)
         if by is not None:
-            for place, level in enumerate(places):
+            for place, level in enumerate(levels):
                 sheet.explain(_handle(place), f"{by} = {level_label(level)}")
+    title = _schedules_title(subject, found, whole=len(read) < COURSES_MOST)
+    return Picture(sheet, title, _schedules_note(spec, by, found, levels))
+
+
+def _draw_course(axis: Axes, one: Rates, place: int, *, many: bool) -> None:
+    axis.plot(
+        np.arange(1, len(one.values) + 1), one.values, color=canvas.colour(place),
+        linestyle=canvas.dash(place), marker="" if many else canvas.marker(place),
+        markevery=_marked(len(one.values), place), drawstyle="steps-post",
+        linewidth=0.8 if many else 1.5, alpha=0.7 if many else 1.0,
+    )  # fmt: skip
+
+
+def _scale_rates(axis: Axes, found: Sequence[Rates]) -> None:
+    positive = np.concatenate([one.values[one.values > 0] for one in found])
+    if len(positive) and positive.max() > 20 * positive.min():
+        canvas.plain_log(axis)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("learning rate")
+    canvas.whole_numbers(axis.xaxis)
+
+
+def _schedules_title(subject: Subject, found: Sequence[Rates], *, whole: bool) -> str:
+    courses = {tuple(one.values) for one in found}
     values = np.concatenate([one.values for one in found])
-    least = "at least " if len(all_) >= COURSES_MOST else ""
-    title = (
-        f"{subject.title}: the learning rate took {least}{wording.count(len(found), 'course')}, "
-        f"between {values.max():g} and {values.min():.3g}"
+    many = f"{'' if whole else 'at least '}{wording.count(len(courses), 'course')}"
+    if values.min() == values.max():
+        return f"{subject.title}: the learning rate was {values.max():g} throughout"
+    return (
+        f"{subject.title}: the learning rate took {many}, between {values.max():g} and "
+        f"{values.min():.3g}"
     )
+
+
+def _schedules_note(
+    spec: Spec, by: str | None, found: Sequence[Rates], levels: Sequence[Level]
+) -> str:
     parts = ["The rate of each epoch's first step, as it was recorded"]
-    if by is not None and len(found) > len(places):
-        others = [shortened(name) for name in spec.varied if name != by]
+    others = [shortened(name) for name in spec.varied if name != by]
+    if by is not None and len(found) > len(levels) and others:
         parts.append(f"Lines of one colour differ in {wording.listed(others)}")
-    return Picture(sheet, title, sentence(parts))
+    if len({tuple(one.values) for one in found}) < len(found):
+        parts.append("Where lines of several levels coincide, their markers alternate")
+    return sentence(parts)
 
 
 def _longest(found: Sequence[Rates]) -> list[Rates]:
-    """Leave out courses that are the beginning of another: a trial that was stopped early."""
+    """Leave out a level's courses that are the beginning of another: a trial stopped early."""
     kept: list[Rates] = []
     for one in sorted(found, key=lambda one: -len(one.values)):
         length = len(one.values)
-        if not any(np.array_equal(other.values[:length], one.values) for other in kept):
+        mine = [other for other in kept if other.level == one.level]
+        if not any(np.array_equal(other.values[:length], one.values) for other in mine):
             kept.append(one)
-    return sorted(kept, key=lambda one: one.first)
+    return kept

@@ -1,6 +1,5 @@
 """The pictures that a study can be drawn as, by name."""
 
-import difflib
 from collections.abc import Callable, Mapping
 
 from tuner.errors import UserError
@@ -11,6 +10,7 @@ from tuner.figures.predictions import draw_confusion, draw_reliability, draw_roc
 from tuner.figures.search import draw_history, draw_parallel
 from tuner.figures.settings import draw_effects, draw_influence
 from tuner.figures.subject import Subject
+from tuner.names import meant
 
 KINDS: Mapping[str, Callable[[Subject], Picture]] = {
     "curves": draw_curves,
@@ -30,7 +30,7 @@ KINDS: Mapping[str, Callable[[Subject], Picture]] = {
 def draw(name: str, subject: Subject) -> Picture:
     """Draw one kind of picture."""
     if name not in KINDS:
-        near = difflib.get_close_matches(name, KINDS, 1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"There is no picture {name!r}; take {', '.join(KINDS)}{meant}.")
+        raise UserError(
+            f"There is no picture {name!r}; take {', '.join(KINDS)}.{meant(name, KINDS)}"
+        )
     return KINDS[name](subject)

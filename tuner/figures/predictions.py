@@ -76,7 +76,7 @@ def draw_roc(subject: Subject) -> Picture:
     if size > CLASSES_MOST:
         raise UserError(f"{size} classes are too many ROC curves for one picture.")
     asked = [1] if size == 2 else list(range(size))
-    areas: dict[str, Interval] = {}
+    areas: dict[int, Interval] = {}
     with canvas.sheet(height=3.8, width=5.2) as sheet:
         (axis,) = sheet.axes
         axis.plot((0, 1), (0, 1), color=canvas.GREY, linestyle=(0, (4, 3)), linewidth=1)
@@ -87,11 +87,13 @@ def draw_roc(subject: Subject) -> Picture:
             if area is None:
                 continue
             name = shortened(read.classes[one])
-            areas[name] = area
+            areas[one] = area
             false, true = roc(scores, truth)
-            axis.plot(false, true, color=canvas.colour(place), linestyle=canvas.dash(place),
-                      marker=canvas.marker(place), markevery=max(1, len(false) // 6),
-                      label=f"{name}: AUC {_area(area)}")  # fmt: skip
+            (line,) = axis.plot(
+                false, true, color=canvas.colour(place), linestyle=canvas.dash(place),
+                marker=canvas.marker(place), markevery=max(1, len(false) // 6),
+            )  # fmt: skip
+            sheet.explain(line, f"{name}: AUC {_area(area)}")
         if not areas:
             raise UserError(
                 f"The {_split(read)} images are of one class, so there is no ROC curve."
@@ -101,8 +103,8 @@ def draw_roc(subject: Subject) -> Picture:
         axis.set_aspect("equal")
         axis.set_xlim(-0.02, 1.02)
         axis.set_ylim(-0.02, 1.02)
-        sheet.explain_labelled(axis)
-    name, area = min(areas.items(), key=lambda item: item[1].value)
+    weakest, area = min(areas.items(), key=lambda item: item[1].value)
+    name = shortened(read.classes[weakest])
     ranks = "ranks" if len(areas) == 1 else "is weakest in ranking"
     often = wording.percent(area.value, 0)
     title = f"Trial {read.trial} {ranks} {name} above the rest {often} of the time"

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from numpy.typing import NDArray
 
 from tuner.answers.tables.rows import TrialRow
@@ -122,7 +122,8 @@ def _draw_lines(axis: Axes, heights: Array, results: Array, *, larger: bool) -> 
 
 def _map(*, larger: bool) -> mpl.colors.Colormap:
     # Dark is good, and grey print keeps the order.
-    return mpl.colormaps["cividis_r" if larger else "cividis"]
+    shades = mpl.colormaps["cividis"](np.linspace(0.0, 0.88, 256))  # paler is lost on paper
+    return ListedColormap(shades[::-1] if larger else shades)
 
 
 def _draw_axis(axis: Axes, at: int, name: str, ticks: Mapping[float, str]) -> None:

@@ -87,8 +87,10 @@ def _share_width(axes: Sequence[Axes]) -> None:
 
 def _effects_title(subject: Subject, found: Sequence[Comparison]) -> str:
     said = [one.removesuffix(".") for one in headlines(found)]
-    if not said:
+    if not said and max(one.seeds for one in found) < 2:
         return f"{subject.title}: one seed a setting, so no difference can be told from luck"
+    if not said:
+        return found[0].sentences[0].removesuffix(".")
     return "; ".join(said)
 
 

@@ -21,6 +21,13 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
 
+    @property
+    def figures(self) -> tuple[bool, ...]:
+        """Which columns are of figures, which stand at the right."""
+        if not self.rows:
+            return (False,) * len(self.head)
+        return tuple(all(map(_is_figure, column)) for column in zip(*self.rows, strict=True))
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -67,6 +74,10 @@ class Report:
     sections: tuple[Section, ...]
     made: str
     """When, and by which version."""
+
+
+def _is_figure(cell: str) -> bool:
+    return not cell or cell[0].isdigit() or cell[0] in "−+<–"
 
 
 def words(texts: Sequence[str]) -> tuple[Words, ...]:

@@ -4,8 +4,6 @@ from tuner.answers.reading import Reading
 from tuner.answers.tables.rows import TrialRow
 from tuner.answers.verdicts import cells, wording
 from tuner.answers.verdicts.compare import Comparison
-from tuner.answers.verdicts.gap import Gap
-from tuner.answers.verdicts.gap_words import sentences
 from tuner.report.document import Table
 
 SHOWN = 10
@@ -16,18 +14,6 @@ def comparison(one: Comparison) -> Table:
     """Return the levels of a factor with their means, intervals and standing."""
     rows = tuple(cells.cells(one, row) for row in one.rows)
     return Table(cells.head(one), rows, f"By {one.factor}: {one.measure.name}, 95 % intervals")
-
-
-def gap_sentences(found: Gap) -> tuple[str, ...]:
-    """Return all that is said of a study's gap."""
-    return sentences(found)
-
-
-def luck(reading: Reading) -> tuple[str, ...]:
-    """Say how much of the best trial's figure is luck."""
-    if not reading.tested:
-        return ()
-    return tuple(one for one in sentences(reading.gap) if one.startswith("About "))
 
 
 def configurations(reading: Reading) -> Table:

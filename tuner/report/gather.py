@@ -7,7 +7,7 @@ from importlib.metadata import version
 from tuner.answers.reading import Reading
 from tuner.answers.verdicts import wording
 from tuner.answers.verdicts.compare import headlines
-from tuner.answers.verdicts.gap_words import choosing, size
+from tuner.answers.verdicts.gap_words import choosing, luck, sentences, size
 from tuner.errors import UserError
 from tuner.figures.kinds import draw
 from tuner.figures.subject import Subject
@@ -73,21 +73,30 @@ def _settings(reading: Reading) -> list[str]:
         found = headlines(reading.compared())
     if reading.contenders is not None and reading.contenders.headline is not None:
         # What was searched for is a setting; its contenders were given the seeds to tell.
-        return [_capital(reading.contenders.headline), *found]
+        return [*_decided(reading), _capital(reading.contenders.headline), *found]
     if found:
         return [f"By {one}" for one in found]
-    best = reading.leaders[0]
-    settings = wording.listed(
-        [f"{name} = {wording.level_name(best[name])}" for name in reading.study.spec.varied]
-    )
-    metric = reading.study.spec.search.metric
-    chosen = f"The best of {len(reading.leaders)} complete trials by {metric}"
-    return [
-        f"{chosen} is trial {best['trial']}{f' with {settings}' if settings else ''}: "
-        f"{metric} {best.value:.4g}; with one seed a setting no difference can be told from luck."
-        if reading.factors and len(reading.factors) <= FACTORS_MOST
-        else f"{chosen} is trial {best['trial']} with {settings}: {metric} {best.value:.4g}."
-    ]
+    return [_best_of_all(reading)]
+
+
+def _decided(reading: Reading) -> list[str]:
+    """Say who is left in the race between contenders, and by which figure."""
+    race = reading.race
+    return [] if race is None else [f"Race by {race.metric}: {race.sentences[-1]}"]
+
+
+def _best_of_all(reading: Reading) -> str:
+    """Name the best trial, where settings cannot be told apart or there is only one."""
+    best, spec = reading.leaders[0], reading.study.spec
+    chosen = [f"{name} = {wording.level_name(best[name])}" for name in spec.varied]
+    settings = f" with {wording.listed(chosen)}" if chosen else ""
+    metric = spec.search.metric
+    many = wording.count(len(reading.leaders), "complete trial")
+    said = f"The best of {many} by {metric} is trial {best['trial']}{settings}: "
+    few = 0 < len(reading.factors) <= FACTORS_MOST
+    alone = few and max(one.seeds for one in reading.compared()) < 2
+    luck = "; with one seed a setting no difference can be told from luck" if alone else ""
+    return f"{said}{metric} {best.value:.4g}{luck}."
 
 
 def _capital(said: str) -> str:
@@ -128,7 +137,7 @@ def _gap(reading: Reading) -> Iterator[Block]:
             "and better than it would be on new images."
         )
         return
-    yield from words(evidence.gap_sentences(reading.gap))
+    yield from words(sentences(reading.gap))
     yield _drawing(reading, "val-test")
     yield evidence.configurations(reading)
     yield _drawing(reading, "gap")
@@ -143,14 +152,14 @@ def _matters(reading: Reading) -> Iterator[Block]:
 
 def _best(reading: Reading) -> Iterator[Block]:
     yield evidence.leaderboard(reading)
-    yield from words(evidence.luck(reading))
-    for kind in ("confusion", "roc", "reliability"):
+    if reading.tested:
+        yield from words([luck(reading.gap)])
+    for kind in ("history", "confusion", "roc", "reliability"):
         yield from _optional(reading, kind)
 
 
 def _lost(reading: Reading) -> Iterator[Block]:
     yield from record.endings(reading)
-    yield from _optional(reading, "history")
 
 
 def _optional(reading: Reading, kind: str) -> Iterator[Block]:

@@ -16,7 +16,6 @@ def as_html(report: Report) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["picture"] = _picture
-    environment.filters["numeric"] = _numeric
     environment.filters["commands"] = _commands
     environment.tests |= {
         "table": lambda block: isinstance(block, Table),
@@ -37,8 +36,3 @@ def _picture(block: Block) -> str:
 def _commands(text: str) -> Markup:
     """Set what is written between backticks in the type of commands; all else is escaped."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
-
-
-def _numeric(cell: str) -> bool:
-    """Say whether a cell is a figure, which stands at the right."""
-    return cell[:1].isdigit() or cell[:1] in ("−", "+", "<", "–")

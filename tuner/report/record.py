@@ -27,9 +27,9 @@ def glance(reading: Reading) -> tuple[tuple[str, str], ...]:
     if complete and reading.tested:
         gap = reading.gap
         found += [
-            ("validation accuracy", wording.percent(gap.val_acc.value)),
-            ("test accuracy", wording.percent(gap.test_acc.value)),
-            ("gap", f"{wording.signed(gap.gap.value * 100, 1)} points"),
+            ("mean validation accuracy", wording.percent(gap.val_acc.value)),
+            ("mean test accuracy", wording.percent(gap.test_acc.value)),
+            ("mean gap", f"{wording.signed(gap.gap.value * 100, 1)} points"),
         ]
     found.append(("training", span(sum(row["seconds"] for row in rows))))
     return tuple(found)
@@ -173,8 +173,10 @@ def reproduce(reading: Reading) -> Iterator[Block]:
     )
 
 
-def reading_aid(_reading: Reading) -> Iterator[Block]:
+def reading_aid(reading: Reading) -> Iterator[Block]:
     """Say what intervals, verdicts and losses mean."""
+    search = reading.study.spec.search
+    epoch = " and the epoch" if search.at == "best" else "; each trial is judged at its last epoch"
     yield Words(
         "Intervals are 95 % intervals. For settings they are about settings in general: over other "
         "seeds and over other images like these. Verdicts are corrected for how many levels were "
@@ -183,6 +185,7 @@ def reading_aid(_reading: Reading) -> Iterator[Block]:
     )
     yield Words(
         "Losses are mean negative log-likelihoods of the true class in nats, whatever the training "
-        "loss was. Accuracy on validation chose the epoch and the setting; test was measured once, "
-        "when a trial was complete, and chose nothing. The gap is validation minus test accuracy."
+        f"loss was. {search.metric} chose the setting{epoch}, on validation images; test was "
+        "measured once, when a trial was complete, and chose nothing. The gap is validation minus "
+        "test accuracy."
     )

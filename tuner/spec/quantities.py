@@ -1,6 +1,7 @@
 """Durations and sizes as a study file writes them, and their units."""
 
 import re
+from decimal import Decimal
 
 DURATION = r"^[0-9]+(\.[0-9]+)?(s|m|h)$"
 SIZE = r"^[0-9]+(\.[0-9]+)?(MB|GB|TB|MiB|GiB|TiB)$"
@@ -36,7 +37,7 @@ def parse_bytes(text: str) -> int:
 
 def write_seconds(seconds: float) -> str:
     """Return a duration that is read as these seconds."""
-    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+    return f"{Decimal(repr(seconds)):f}s"
 
 
 def write_bytes(size: int) -> str:

@@ -96,6 +96,22 @@ class Database:
         with self.engine.begin() as connection:
             yield connection
 
+    @contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """Give a connection that only reads, and reads one and the same state throughout.
+
+        A study that is trained meanwhile would otherwise have trials in one answer
+        that it does not have in the next. It may be idle for as long as figures are
+        computed: no worker waits for a lock of it.
+        """
+        with self.engine.connect() as opened:
+            connection = opened.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+            with connection.begin():
+                connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+                yield connection
+
     def check(self) -> None:
         """Raise DatabaseUnreachableError or DatabaseError unless the database answers now."""
         try:

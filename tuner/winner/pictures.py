@@ -85,7 +85,8 @@ class Reader:
         """Return a file's image, or its images, or why it has none."""
         path = Path(name)
         try:
-            if path.suffix.lower() in ARRAYS:
+            # An objective that reads files in its own way does so with arrays as well.
+            if path.suffix.lower() in ARRAYS and self._model.reading.files != "own":
                 return self._arrays(path)
             return [Picture(name, self._file(path))]
         except (UnreadableError, DataError, ObjectiveError, OSError, ValueError) as error:
@@ -154,8 +155,8 @@ def compare_files(reader: Reader, places: Mapping[Path, Pixels]) -> bool | None:
     if not looked:
         return None
     for path, pixels in looked:
-        [read] = reader.read(str(path))
-        if read.pixels is None or not np.array_equal(read.pixels, pixels):
+        read = reader.read(str(path))
+        if len(read) != 1 or read[0].pixels is None or not np.array_equal(read[0].pixels, pixels):
             return False
     return True
 

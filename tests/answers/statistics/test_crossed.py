@@ -199,3 +199,23 @@ def test_plan_asks_for_images_where_seeds_would_not_do() -> None:
     assert made.images > 200
     assert power(seen.with_more(20, made.images / 200), 0.01) == pytest.approx(0.8, abs=0.03)
     assert power(seen.with_more(1000), 0.01) < 0.8
+
+
+def test_shares_of_own_images_are_never_without_spread() -> None:
+    """Two seeds that differ by exactly the same: steps of one image are not certainty."""
+    same = (np.array([[[0.90], [0.85]], [[0.85], [0.80]]]),)
+    assert Panel(same, False).difference(0, 1).chance() < 1e-6
+    assert Panel(same, False, own_images=20).difference(0, 1).chance() > 0.05
+    far = (np.array([[[0.90], [0.90]], [[0.30], [0.30]]]),)
+    assert Panel(far, False, own_images=200).difference(0, 1).chance() < 0.001
+    assert Panel(far, False, own_images=200).take([0, 1]).own_images == 200
+
+
+def test_equal_settings_with_own_images_are_seldom_told_apart() -> None:
+    """Of 400 pairs of equal settings on 20 images a seed, few are called different."""
+    chance = np.random.default_rng(4)
+    wrong = 0
+    for _ in range(400):
+        shares = chance.binomial(20, 0.8, (2, 2, 1)) / 20
+        wrong += Panel((shares,), False, own_images=20).difference(0, 1).chance() < 0.05
+    assert wrong <= 0.08 * 400

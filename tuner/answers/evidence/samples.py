@@ -1,7 +1,7 @@
 """Stored predictions as panels: one pass over the study fills every design that is asked for."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,10 +55,10 @@ class Source:
             if values is not None and np.isfinite(values).all():
                 yield row.number, row.split, values
 
-    def same_images(self) -> bool:
-        """Say whether every data set of the study has the same images in the measure's splits."""
+    def same_images(self, numbers: Collection[int]) -> bool:
+        """Say whether these trials were measured on the same images in the measure's splits."""
         kept = sa.func.count(sa.distinct(label.c.ids))
-        query = sa.select(kept).where(self._mine()).group_by(label.c.split)
+        query = sa.select(kept).where(self._mine(numbers)).group_by(label.c.split)
         return all(count == 1 for count in self._connection.execute(query).scalars())
 
     def images(self) -> int:
@@ -71,13 +71,16 @@ class Source:
         query = sa.select(label.c.split, label.c.ids).where(self._mine())
         return {row.split: list(row.ids) for row in self._connection.execute(query)}
 
-    def _mine(self) -> sa.ColumnElement[bool]:
-        """Select the labels of the measure's splits in the study's data sets."""
+    def _mine(self, numbers: Collection[int] | None = None) -> sa.ColumnElement[bool]:
+        """Select the labels of the measure's splits in the data of these trials, or of all."""
         fingerprints = (
             sa.select(outcome.c.setup["data_fingerprint"].astext)
             .select_from(outcome.join(trial, trial.c.trial_id == outcome.c.trial_id))
             .where(trial.c.study_id == self._study.study_id)
         )
+        if numbers is not None:
+            mine = sa.cast(list(numbers), sa.ARRAY(sa.Integer))
+            fingerprints = fingerprints.where(trial.c.number == sa.any_(mine))
         splits = [split for split, _ in self.measure.blocks]
         return label.c.fingerprint.in_(fingerprints) & label.c.split.in_(splits)
 
@@ -127,8 +130,9 @@ def sample(
     at = study.spec.search.at
     if measure.blocks:
         source = Source(connection, study, measure, at)
-        if source.same_images():
+        if source.same_images([one for units in made.units for unit in units for one in unit]):
             return _by_image(source, made)
+        return by_trial(made, measure, rows, at, images=source.images())
     return by_trial(made, measure, rows, at)
 
 
@@ -211,9 +215,12 @@ def _group(sums: _Sums, units: Sequence[Sequence[int]], measure: Measure) -> Gro
 
 
 def by_trial(
-    made: Design, measure: Measure, rows: Mapping[int, TrialRow], at: Moment
+    made: Design, measure: Measure, rows: Mapping[int, TrialRow], at: Moment, images: int = 0
 ) -> Sample | None:
-    """Return the figures themselves: for what has no images, or where every seed has its own."""
+    """Return the figures themselves: for what has no images, or where every seed has its own.
+
+    `images` is how many each seed has of its own, of a figure that is a share of them.
+    """
     column = column_of(measure, at)
     values = [
         [[_figure(rows[number], column) for number in unit] for unit in units]
@@ -223,7 +230,9 @@ def by_trial(
         return None
     means = [np.array([_mean(unit) for unit in level]) for level in values]
     if made.paired:
-        return Sample(Panel((np.array(means)[:, :, None],), False), images_shared=False)
+        own = images if measure.counts_images else 0
+        blocks = (np.array(means)[:, :, None],)
+        return Sample(Panel(blocks, counts_images=False, own_images=own), images_shared=False)
     groups = tuple(Group(one, (), (), ()) for one in means)
     return Sample(Groups(groups, counts_images=False), images_shared=False)
 

@@ -1,12 +1,15 @@
 """Text of a study in Markdown, where none of its signs must be taken for markup."""
 
+import re
 from collections.abc import Sequence
+
+_SIGNS = re.compile(r"([*\[\]#~]|(?<!\w)_|_(?!\w))")
+"""What Markdown takes for emphasis, links and pictures; not an underscore within a word."""
 
 
 def cell(text: str) -> str:
     """Return a text as a cell of a table."""
-    safe = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return " ".join(safe.split())
+    return _escaped(text).replace("|", "\\|").replace("`", "\\`")
 
 
 def row(cells: Sequence[str]) -> str:
@@ -16,10 +19,12 @@ def row(cells: Sequence[str]) -> str:
 
 def prose(text: str) -> str:
     """Return a text as part of a paragraph; commands in backticks stay what they are."""
-    safe = text.replace("\\", "\\\\").replace("<", "&lt;")
-    for sign in "*[]#":
-        safe = safe.replace(sign, f"\\{sign}")
-    return " ".join(safe.split())
+    return _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    safe = text.replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;")
+    return " ".join(_SIGNS.sub(r"\\\1", safe).split())
 
 
 def fenced(text: str, language: str) -> str:

@@ -28,6 +28,8 @@ class Panel:
     blocks: tuple[Array, ...]
     counts_images: bool = True
     """Whether a value is a share of images, so that no variance is below one image's."""
+    own_images: int = 0
+    """How many images of its own each seed has, where values are their shares already."""
 
     @cached_property
     def by_seed(self) -> Array:
@@ -51,7 +53,7 @@ class Panel:
 
     def take(self, levels: Sequence[int]) -> "Panel":
         """Return the panel of some levels."""
-        return Panel(tuple(block[list(levels)] for block in self.blocks), self.counts_images)
+        return replace(self, blocks=tuple(block[list(levels)] for block in self.blocks))
 
     @property
     def grain(self) -> float:
@@ -71,7 +73,19 @@ class Panel:
         own = replace(self.parts((one, other)), freedom=self.pooled.freedom)
         spread = self.pooled.spread().or_wider(own.spread())
         value = float(self.means[one] - self.means[other])
-        return Difference(value, spread.plus(self.grain), self.seeds)
+        return Difference(value, spread.plus(self.grain).at_least(self._least(value)), self.seeds)
+
+    def _least(self, difference: float) -> float:
+        """Return the variance below which no difference of shares of own images can be.
+
+        Shares are steps: a few seeds often differ by exactly the same, which looks
+        like no spread at all. Of paired images at least the share `difference` is
+        right under one level only, and such images alone make this variance.
+        """
+        if not self.own_images:
+            return 0.0
+        apart = min(1.0, abs(difference))
+        return (apart - apart**2) / (self.own_images * self.seeds)
 
     def mean(self, level: int) -> Interval:
         """Return a level's mean with the interval over its seeds and its images."""

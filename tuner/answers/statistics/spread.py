@@ -56,6 +56,10 @@ class Spread:
         """Return the spread with a known variance added."""
         return Spread(self.variances + variance)
 
+    def at_least(self, variance: float) -> "Spread":
+        """Return the spread with no value below a variance."""
+        return Spread(np.maximum(self.variances, variance))
+
     @property
     def standard_error(self) -> float:
         """The typical distance from the truth."""

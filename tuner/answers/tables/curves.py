@@ -168,9 +168,8 @@ def _read(text: str) -> Level:
 class Rates:
     """One course of the learning rate, and the trials that took it."""
 
+    level: Level
     values: Array
-    first: int
-    """The lowest number of them."""
     trials: int
 
 
@@ -178,24 +177,28 @@ COURSES_MOST = 200
 """More courses than this are not read: nobody tells them apart in a picture."""
 
 
-def rates(connection: sa.Connection, study: Study) -> list[Rates]:
-    """Return the different courses that the learning rate took, each as long as its longest."""
+def rates(connection: sa.Connection, study: Study, by: str | None) -> list[Rates]:
+    """Return the different courses that the learning rate took under each level of a factor."""
     course = (
         sa.select(
             trial.c.number,
+            _level(by).label("level"),
             sa.func.array_agg(
                 sa.dialects.postgresql.aggregate_order_by(epoch.c.lr, epoch.c.epoch)
             ).label("course"),
         )
         .select_from(epoch.join(trial))
         .where(trial.c.study_id == study.study_id)
-        .group_by(trial.c.number)
+        .group_by(trial.c.number, trial.c.chosen)
         .subquery()
     )
     query = (
-        sa.select(course.c.course, sa.func.min(course.c.number), sa.func.count())
-        .group_by(course.c.course)
+        sa.select(course.c.course, course.c.level, sa.func.count())
+        .group_by(course.c.course, course.c.level)
         .order_by(sa.func.min(course.c.number))
         .limit(COURSES_MOST)
     )
-    return [Rates(np.array(row[0], float), row[1], row[2]) for row in connection.execute(query)]
+    return [
+        Rates(_read(_key(level)), np.array(values, float), trials)
+        for values, level, trials in connection.execute(query)
+    ]

@@ -1,5 +1,6 @@
 """The rows that every table and export is made of: one a trial, one an epoch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +87,9 @@ def trial_rows(connection: sa.Connection, study: Study, *, further: bool = False
 def ranked(rows: Sequence[TrialRow], spec: Spec) -> list[TrialRow]:
     """Return the complete trials, the best by the study's metric first."""
     sign = 1.0 if METRICS[spec.search.metric] == "minimize" else -1.0
-    complete = [row for row in rows if row.complete and row.value is not None]
+    complete = [
+        row for row in rows if row.complete and row.value is not None and math.isfinite(row.value)
+    ]
     return sorted(complete, key=lambda row: (sign * (row.value or 0.0), row["trial"]))
 
 

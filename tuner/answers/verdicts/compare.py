@@ -1,7 +1,7 @@
 """The settings of a factor against each other: a table, the group tied with the best, a verdict."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
@@ -22,6 +22,12 @@ from tuner.store.studies import Study
 
 RESOLVED_POINTS = 0.01
 """The difference of shares that a plan is for, where none was named: one point."""
+
+
+AS_EXPLORED = (
+    "Settings are held against each other as they were explored, under seed 0; the contenders' "
+    "further seeds speak in `tuner compare STUDY --contenders`."
+)
 
 
 @dataclass(frozen=True)
@@ -149,8 +155,13 @@ def compare(
         return has_figure(row, measure, study.spec.search.at)
 
     found = []
+    raced = study.spec.replicates.of == "top" and study.spec.search.sampler == "grid"
+    # Further seeds are the contenders' alone: a mean over them would be over who was good.
+    explored = [row for row in rows if row["seed"] == 0] if raced else rows
     for name in names:
-        made = design(rows, study.spec, name, measured)
+        made = design(explored, study.spec, name, measured)
+        if raced:
+            made = replace(made, notes=(*made.notes, AS_EXPLORED))
         taken = sample(connection, study, made, measure, by_number)
         found.append(judge(study.spec, made, measure, taken, asked))
     return found

@@ -140,7 +140,8 @@ def _together(
         assert isinstance(taken.panel, Panel), "seeds are paired"
         return taken.panel
 
-    shared = Source(connection, study, MEASURES["gap"], study.spec.search.at).same_images()
+    source = Source(connection, study, MEASURES["gap"], study.spec.search.at)
+    shared = source.same_images([row["trial"] for row in spoken])
     return _Together(
         rows=by_number,
         prefix=_prefix(study),

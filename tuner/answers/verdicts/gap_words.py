@@ -14,7 +14,7 @@ def sentences(found: Gap) -> tuple[str, ...]:
         for one in (
             size(found),
             choosing(found),
-            _luck(found),
+            luck(found),
             _why(found),
             _left_out(found),
         )
@@ -66,12 +66,13 @@ def choosing(found: Gap) -> str:
     return f"It is not seen that choosing on validation helps on test ({figures})."
 
 
-def _luck(found: Gap) -> str:
+def luck(found: Gap) -> str:
+    """Say how much of the winner's figure is luck of having been picked."""
     if found.optimism is None:
         return ""
     measure = MEASURES[found.metric]
-    luck = found.optimism.value * measure.scale
-    amount = f"{wording.fixed(luck, 1 if measure.unit == 'points' else 3)} {measure.unit}"
+    much = found.optimism.value * measure.scale
+    amount = f"{wording.fixed(much, 1 if measure.unit == 'points' else 3)} {measure.unit}"
     missing = "" if found.optimism.over_seeds else ", seeds' luck not counted for want of seeds"
     return (
         f"About {amount} of the best trial's {found.metric} (trial {found.winner}) are luck of "

@@ -61,6 +61,8 @@ class Influence:
         alone = [part for part in self.parts if len(part.names) == 1]
         if self.spread == 0:
             return f"No parameter is seen to matter for {self.metric}: settings differ by noise."
+        if len(alone) == 1:
+            return f"Only {alone[0].names[0]} varies: all that {self.metric} spreads is its doing."
         said = [
             f"{one} matters more than {wording.listed([b for a, b in self.ahead if a == one])}"
             for one in dict.fromkeys(one for one, _ in self.ahead)
@@ -80,7 +82,9 @@ class Influence:
         if not first:
             return f"for {self.metric} it is not seen what matters more"
         verb = "matters" if len(first) == 1 else "matter"
-        least = [part.names[0] for part in self.parts if part.names and part.names[0] in behind]
+        least = [
+            one.names[0] for one in self.parts if len(one.names) == 1 and one.names[0] in behind
+        ]
         return f"for {self.metric} {wording.listed(first)} {verb} more than {wording.listed(least)}"
 
     @property
@@ -122,7 +126,16 @@ def influence(
     tested = any(row["test_acc"] is not None for row in complete)
     wanted = metrics or [name for name in METRICS if tested or name == "val_loss"]
     lost = sum(row["state"] in ("PRUNED", "FAILED") for row in rows)
-    return [_of(connection, study, complete, MEASURES[name], lost) for name in wanted]
+    found, refused = [], None
+    for name in wanted:
+        try:
+            found.append(_of(connection, study, complete, MEASURES[name], lost))
+        except UserError as error:
+            # One of the usual figures that a study does not allow must not silence the others.
+            refused = error
+    if refused is not None and (metrics or not found):
+        raise refused
+    return found
 
 
 def _of(
@@ -199,7 +212,7 @@ def _values(
     """Return the figure by setting and seed, and the same on resampled images."""
     column = column_of(measure, study.spec.search.at)
     source = Source(connection, study, measure, study.spec.search.at)
-    if not source.same_images():
+    if not source.same_images([number for of in grid.numbers for number in of]):
         stored = [[grid.rows[number][column] for number in of] for of in grid.numbers]
         return np.array(stored, float), None, 0
     wanted = sorted(number for of in grid.numbers for number in of)

@@ -213,7 +213,7 @@ def _set_aside(standing: Standing) -> str:
             f"{name} is not compared: {standing.complete} of its {standing.trials} trials are "
             "complete, in too few places that others have too."
         )
-    return f"{name} has no complete trial ({_ends(standing)})."
+    return f"{name} has no complete trial ({_ends(standing) or 'none was begun'})."
 
 
 def _ends(standing: Standing) -> str:

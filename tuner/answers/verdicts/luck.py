@@ -27,7 +27,7 @@ def luck_of_winner(
     """
     measure: Measure = MEASURES[study.spec.search.metric]
     source = Source(connection, study, measure, study.spec.search.at)
-    if len(leaders) < 2 or not source.same_images():
+    if len(leaders) < 2 or not source.same_images([row["trial"] for row in leaders]):
         return None
     # The leaders come first; those far behind are never picked, and their images not needed.
     kept = leaders[: max(2, min(BEST_MOST, VALUES_MOST // max(1, source.images())))]

@@ -85,8 +85,9 @@ def decide(transaction: Transaction, decided: Decided) -> bool:
 
 def _told(decided: Decided) -> str:
     left = len(decided.look.racing) - len(decided.dropped)
-    dropped = ", ".join(map(str, decided.dropped)) or "none"
-    return f"after seed {decided.look.rounds}: dropped {dropped}; {left} left in the race"
+    dropped = ", ".join(map(str, decided.dropped))
+    who = "nobody" if not decided.dropped else f"configuration {dropped}"
+    return f"after seed {decided.look.rounds}: dropped {who}; {left} left in the race"
 
 
 def _due(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> Look | None:

@@ -102,11 +102,16 @@ class Race:
 
     @property
     def stuck(self) -> bool:
-        """Whether a look ended the race, and nobody has given it more room since."""
+        """Whether a look ended the race, and nothing has given it more to tell since.
+
+        More room does, and so does a contender that no look has seen: a longer
+        exploration found it, or a retried trial.
+        """
         if not self.decided:
             return False
         last = self.decided[-1]
-        return bool(last.ends) and last.look.room >= self.room
+        known = set(self.racing) <= set(last.look.racing)
+        return bool(last.ends) and known and last.look.room >= self.room
 
     @cached_property
     def affordable(self) -> int:

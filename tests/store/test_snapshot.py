@@ -1,0 +1,42 @@
+"""A snapshot: one state throughout, read only, and allowed to be idle."""
+
+import pytest
+import sqlalchemy as sa
+
+from tests.store.specs import Bench, make_spec
+from tuner.answers.reading import Reading
+from tuner.store import studies
+from tuner.store.database import Database
+from tuner.store.tables import study
+
+
+def test_what_is_written_meanwhile_is_not_seen(database: Database) -> None:
+    """A study that is stored after the first statement is in no later one of the snapshot."""
+    first = Bench.launch(database, make_spec("first"))
+    count = sa.select(sa.func.count()).select_from(study)
+    with database.snapshot() as connection:
+        before = connection.execute(count).scalar_one()
+        Bench.launch(database, make_spec("second"))
+        assert connection.execute(count).scalar_one() == before == 1
+        assert Reading(connection, first.study).rows == []
+    with database.snapshot() as connection:
+        assert studies.find(connection, "second").name == "second"
+
+
+def test_nothing_can_be_written(database: Database) -> None:
+    """A statement that would write is refused, and the pool's next connection may write again."""
+    bench = Bench.launch(database, make_spec())
+    with pytest.raises(sa.exc.DBAPIError, match="read-only"), database.snapshot() as connection:
+        connection.execute(sa.update(study).values(reason="changed"))
+    with database.transaction() as connection:
+        connection.execute(sa.update(study).values(reason="changed"))
+        assert studies.find(connection, bench.study.name).reason == "changed"
+
+
+def test_it_may_be_idle_while_figures_are_computed(database: Database) -> None:
+    """The server does not end it for being idle, as it would end a worker's transaction."""
+    setting = sa.text("SHOW idle_in_transaction_session_timeout")
+    with database.snapshot() as connection:
+        assert connection.execute(setting).scalar_one() == "0"
+    with database.transaction() as connection:
+        assert connection.execute(setting).scalar_one() == "10s"
