@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from tests.answers.fabricate import Images, Told, fabricate, hits
+from tests.answers.test_contenders import raced
+from tests.answers.test_contenders import store as store_race
 from tests.figures.test_pictures import LETTERS, TRUTH, accurate
 from tests.store.specs import Bench, make_ranged, make_spec
 from tuner.answers.reading import Reading
@@ -215,3 +217,15 @@ def test_a_running_study_says_how_far_it_is(database: Database) -> None:
     spec = make_spec("half", dimensions=LETTERS, seeds=3, epochs=6)
     bench = fabricate(database, spec, accurate(lambda _: 0.9), data={"data-0": TRUTH}, seeds=2)
     assert reported(bench).answer[0].startswith("So far, with 12 of 18 trials ended, by scheduler")
+
+
+def test_a_race_is_answered_by_who_is_left(database: Database) -> None:
+    """Contenders that are not told apart are not listed in the answer; the first of them is."""
+    report = reported(store_race(database, raced(), rounds=2))
+    assert "no setting stands out: 3 of 3 contenders are not told" in report.answer[0]
+    assert "is ahead in test_acc" in report.answer[0]
+    first = report.sections[0].blocks
+    assert isinstance(first[0], Words)
+    assert first[0].text.startswith("Race of 3 contenders")
+    assert isinstance(first[1], Table)
+    assert first[1].head[0] == "contender"

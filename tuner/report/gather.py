@@ -6,8 +6,9 @@ from importlib.metadata import version
 
 from tuner.answers.reading import Reading
 from tuner.answers.verdicts import wording
-from tuner.answers.verdicts.compare import headlines
+from tuner.answers.verdicts.compare import Comparison, headlines
 from tuner.answers.verdicts.gap_words import choosing, luck, sentences, size
+from tuner.answers.verdicts.race_story import Story
 from tuner.errors import UserError
 from tuner.figures.kinds import draw
 from tuner.figures.subject import Subject
@@ -71,18 +72,25 @@ def _settings(reading: Reading) -> list[str]:
     found = []
     if 0 < len(reading.factors) <= FACTORS_MOST:
         found = headlines(reading.compared())
-    if reading.contenders is not None and reading.contenders.headline is not None:
+    if reading.race is not None and reading.contenders is not None:
         # What was searched for is a setting; its contenders were given the seeds to tell.
-        return [*_decided(reading), _capital(reading.contenders.headline), *found]
+        return [*_raced_for(reading.race, reading.contenders), *found]
     if found:
         return [f"By {one}" for one in found]
     return [_best_of_all(reading)]
 
 
-def _decided(reading: Reading) -> list[str]:
-    """Say who is left in the race between contenders, and by which figure."""
-    race = reading.race
-    return [] if race is None else [f"Race by {race.metric}: {race.sentences[-1]}"]
+def _raced_for(race: Story, compared: Comparison) -> list[str]:
+    """Say who is left in the race between contenders, and how they stand in what is compared."""
+    if race.end == "one left":
+        said = [] if compared.headline is None else [_capital(compared.headline)]
+        return [f"Race by {race.metric}: {race.sentences[-1]}", *said]
+    left = sum(one.dropped_after is None for one in race.runners)
+    many = wording.count(len(race.runners), "contender")
+    ahead = f"{wording.level_name(compared.reference)} is ahead in {compared.measure.name}"
+    return [
+        f"No setting stands out: {left} of {many} are not told apart by {race.metric}; {ahead}."
+    ]
 
 
 def _best_of_all(reading: Reading) -> str:
