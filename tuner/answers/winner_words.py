@@ -49,7 +49,7 @@ def over_seeds(found: Winner) -> str:
     test = found.over_seeds.get("test_acc")
     if test is None:
         return said
-    return f"{said} On images like the test set expect {mean(test)}, not what validation shows."
+    return f"{said} On images like the test set expect {mean(test)}."
 
 
 def luck(found: Winner) -> str:

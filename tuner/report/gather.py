@@ -95,7 +95,10 @@ def _raced_for(race: Story, compared: Comparison) -> list[str]:
 
 def _best_of_all(reading: Reading) -> str:
     """Name the best trial, where settings cannot be told apart or there is only one."""
-    best, spec = reading.leaders[0], reading.study.spec
+    spec = reading.study.spec
+    if not reading.leaders:
+        return f"No complete trial has a {spec.search.metric} that is a number."
+    best = reading.leaders[0]
     chosen = [f"{name} = {wording.level_name(best[name])}" for name in spec.varied]
     settings = f" with {wording.listed(chosen)}" if chosen else ""
     metric = spec.search.metric
