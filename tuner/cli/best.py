@@ -87,25 +87,23 @@ def best(
         from tuner.winner.saving import save
 
         # Outside the transaction: training may take hours.
-        saved = save(
-            found,
-            stored,
-            target,
-            _place(settings, found, device, objective_folders),
-            show_progress,
-            overwrite=overwrite,
-            allow_different=allow_different,
-        )
+        place = _place(settings, found, device, objective_folders)
+        allowed = {"overwrite": overwrite, "allow_different": allow_different}
+        saved = save(found, stored, target, place, show_progress, **allowed)
         clear_progress()
     if as_json:
         told = None if saved is None else {"folder": str(target), **_described(saved)}
         click.echo(json.dumps({**described(found), "saved": told}, ensure_ascii=False, indent=1))
-        return
+    else:
+        _show(found, saved, target)
+
+
+def _show(found: "Winner", saved: "Model | None", target: Path | None) -> None:
     from tuner.cli.console import open_console
 
     console = open_console()
     _print(console, found)
-    if saved is not None:
+    if saved is not None and target is not None:
         _print_saved(console, saved, target)
 
 
