@@ -1,6 +1,7 @@
 """The embedded server's life: who starts it, who keeps it, and when it stops."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -153,6 +154,55 @@ def test_a_keepers_death_is_mended_by_the_next_client(home: Path) -> None:
         assert embedded.status(home).keeper not in (None, keeper)
         client.leave()
     eventually(lambda: gone(home))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another account")
+@pytest.mark.skipif(shutil.which("capsh") is None, reason="capsh is missing (libcap2-bin)")
+def test_root_of_a_container_finds_a_server_whose_keeper_died(home: Path) -> None:
+    """Without CAP_SYS_PTRACE a running server counts as running, is adopted, and is stopped."""
+    limited = ["capsh", "--drop=cap_sys_ptrace", "--", "-c", 'exec "$@"', "capsh"]
+    done = subprocess.run(
+        [*limited, sys.executable, "-c", _KEEPER_KILLED, home],
+        cwd=CODE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert gone(home)
+
+
+_KEEPER_KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+import psutil
+from tuner.store.embedded import server as embedded
+
+home = Path(sys.argv[1])
+
+def kill_keeper():
+    before = embedded.status(home)
+    os.kill(before.keeper, signal.SIGKILL)
+    psutil.Process(before.keeper).wait(20)
+    return before.pid
+
+with embedded.join(home):
+    pid = kill_keeper()
+    assert pid, "the running server was not found"
+    try:
+        psutil.Process(pid).cwd()
+    except psutil.AccessDenied:
+        pass
+    else:
+        sys.exit("the capability was not dropped")
+    assert embedded.status(home).running
+    with embedded.join(home):
+        assert embedded.status(home).pid == pid
+        assert embedded.status(home).keeper
+    kill_keeper()
+assert embedded.stop(home)
+assert not embedded.status(home).running
+"""
 
 
 def test_a_server_without_a_keeper_can_be_stopped(home: Path) -> None:

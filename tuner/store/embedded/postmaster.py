@@ -10,12 +10,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuner.errors import MachineError
 from tuner.store.embedded.binaries import Binaries
 from tuner.store.embedded.cluster import ENVIRONMENT
 from tuner.store.embedded.filelocks import FileLock
 from tuner.store.embedded.places import PORT, Places, make_socket_folder
+
+if TYPE_CHECKING:
+    import psutil
 
 _POLL_SECONDS = 0.02
 # A server whose keeper died ends its sessions by itself within moments.
@@ -161,6 +165,21 @@ def _is_postmaster(pid: int, data: Path) -> bool:
 
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and data.samefile(process.cwd())
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        try:
+            return data.samefile(process.cwd())
+        except psutil.AccessDenied:
+            # Root without CAP_SYS_PTRACE (the default in containers) may not read the folder
+            # of another account's process. Its owner and command line are open to everyone.
+            # A reused pid does not pass: it would have to belong to the server's account and
+            # run with our data folder as an argument.
+            return process.uids().effective == data.stat().st_uid and _serves(process, data)
     except (psutil.Error, OSError):
         return False
+
+
+def _serves(process: "psutil.Process", data: Path) -> bool:
+    """Whether the process was started as the server of our data folder."""
+    words = process.cmdline()
+    return "-D" in words[:-1] and words[words.index("-D") + 1] == str(data)
