@@ -119,6 +119,8 @@ class Labels:
     split: SplitName
     ids: tuple[str, ...]
     labels: NDArray[np.int64]
+    patients: tuple[str, ...] = ()
+    """The patient of each example, where the data name patients; else empty."""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tests.store.specs import (
@@ -51,6 +53,42 @@ def test_data_seen_by_several_trials_is_kept_once(bench: Bench) -> None:
         finish(worker, claim_trial(worker))
     assert len(bench.rows(dataset)) == 1
     assert len(bench.rows(label)) == 1
+
+
+def test_patients_are_stored_with_the_labels(bench: Bench) -> None:
+    """Data that name no patients have an empty list; a later list for the same images is added."""
+    worker = bench.worker()
+    finish(worker, claim_trial(worker))
+    assert [row.patients for row in bench.rows(label)] == [[]]
+    for patients, stored in [
+        (("ann", "bob"), ["ann", "bob"]),
+        ((), ["ann", "bob"]),
+        (("ann", "ann"), ["ann", "ann"]),
+    ]:
+        _complete_with_patients(bench, patients)
+        assert [row.patients for row in bench.rows(label)] == [stored]
+
+
+def test_labels_stored_before_patients_were_kept_get_them(bench: Bench) -> None:
+    """NULL says that nothing is known; the next trial on the same data says what there is."""
+    worker = bench.worker()
+    finish(worker, claim_trial(worker))
+    for patients in ((), ("ann", "bob")):
+        with bench.database.transaction() as connection:
+            connection.execute(sa.update(label).values(patients=sa.null()))
+        _complete_with_patients(bench, patients)
+        assert [row.patients for row in bench.rows(label)] == [list(patients)]
+
+
+def _complete_with_patients(bench: Bench, patients: tuple[str, ...]) -> None:
+    """Complete a trial of a new study on the same data, with these patients."""
+    again = Bench.launch(bench.database, make_spec("again"), new_version=True)
+    worker, curve = again.worker(), make_curve(0.5)
+    held = claim_trial(worker)
+    worker.record(held, curve)
+    (labels,) = DATASET.labels
+    data = replace(DATASET, labels=(replace(labels, patients=patients),))
+    worker.complete(held, SETUP, data, make_result(curve))
 
 
 @pytest.mark.parametrize(("at", "value"), [("best", 0.4), ("last", 0.5)])

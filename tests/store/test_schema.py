@@ -19,10 +19,10 @@ from tuner.spec.study import Replicates
 from tuner.store import schema
 from tuner.store.address import Address
 from tuner.store.database import Database
-from tuner.store.ledger import claims
+from tuner.store.ledger import claims, endings
 from tuner.store.ledger.leases import Claimed, Ended, NeedsLook
 from tuner.store.ledger.race import Decided
-from tuner.store.tables import REVISION, SCHEMA, epoch, metadata, outcome, trial
+from tuner.store.tables import REVISION, SCHEMA, epoch, label, metadata, outcome, trial
 
 
 @pytest.fixture
@@ -200,6 +200,7 @@ def test_a_study_stored_before_races_goes_on_after_the_migration(
     migrate_to(empty, "0002")
     with monkeypatch.context() as former:
         former.setattr(claims, "read_decisions", lambda *_: ())
+        former.setattr(endings, "_keep_dataset", lambda *_: None)
         spec = replace(make_spec(), replicates=Replicates(5, "top", 2))
         bench = Bench.launch(empty, spec)
         worker = bench.worker()
@@ -215,6 +216,22 @@ def test_a_study_stored_before_races_goes_on_after_the_migration(
     pairs = {(row.configuration, row.seed) for row in bench.rows(trial)}
     assert pairs == {(c, 0) for c in range(3)} | {(c, s) for c in (0, 1) for s in range(1, 5)}
     assert bench.state() == "complete"
+
+
+def test_labels_stored_before_patients_keep_unknown_patients(empty: Database) -> None:
+    """NULL is not the empty list of data that name no patients."""
+    migrate_to(empty, "0003")
+    with empty.transaction() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO tuner.dataset (fingerprint, classes, sizes) VALUES ('d', '[]', '{}');"
+                "INSERT INTO tuner.label (fingerprint, split, ids, labels) "
+                "VALUES ('d', 'val', '[]', '')"
+            )
+        )
+    schema.ensure(empty)
+    with empty.transaction() as connection:
+        assert connection.execute(sa.select(label.c.patients)).scalars().all() == [None]
 
 
 FIRST_SCHEMA_ROWS = (

@@ -85,6 +85,15 @@ def test_the_store_is_told_the_true_classes_of_val_and_test() -> None:
     assert prepare(replace(given, test=None), CPU).describe().sizes == {"train": 150, "val": 20}
 
 
+def test_patients_are_described_by_image() -> None:
+    """Each judged split's patients go to the store; data that name none have none."""
+    given = data()
+    assert [one.patients for one in prepare(given, CPU).describe().labels] == [(), ()]
+    named = replace(given.val, patients=tuple(f"p{i // 2}" for i in range(20)))
+    described = prepare(replace(given, val=named), CPU).describe()
+    assert [one.patients for one in described.labels] == [named.patients, ()]
+
+
 GOOD = data().val
 FAULTS = [
     (replace(GOOD, images=GOOD.images[0]), r"expected images \(n, height"),
@@ -92,6 +101,7 @@ FAULTS = [
     (replace(GOOD, images=GOOD.images[:, :3]), "the training split's are"),
     (replace(GOOD, labels=GOOD.labels[:5]), "do not match"),
     (replace(GOOD, ids=GOOD.ids[:5]), "do not match"),
+    (replace(GOOD, patients=("p",) * 19), "20 images and 19 patients do not match"),
     (replace(GOOD, labels=GOOD.labels + 1), "labels must be 0 to 1, got 1 to 2"),
     (replace(GOOD, labels=GOOD.labels - 1), "labels must be 0 to 1, got -1 to 0"),
     (

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 SCHEMA = "tuner"
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration; the schema this program reads and writes."""
 metadata = MetaData(schema=SCHEMA)
 
@@ -187,6 +187,8 @@ label = Table(
     Column("split", Text, primary_key=True),
     Column("ids", JSONB, nullable=False),
     Column("labels", LargeBinary, nullable=False),  # little-endian int64
+    # By image; an empty list where the data name no patients, NULL before the fourth migration.
+    Column("patients", JSONB),
 )
 
 prediction = Table(

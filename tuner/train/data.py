@@ -39,6 +39,7 @@ class Resident:
     """On the device, wherever the images are."""
     true: NDArray[np.int64]
     ids: tuple[str, ...]
+    patients: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.true)
@@ -72,7 +73,9 @@ class Prepared:
         judged: dict[SplitName, Resident] = {"val": self.val}
         if self.test is not None:
             judged["test"] = self.test
-        labels = tuple(Labels(name, split.ids, split.true) for name, split in judged.items())
+        labels = tuple(
+            Labels(name, split.ids, split.true, split.patients) for name, split in judged.items()
+        )
         sizes: dict[str, int] = {"train": len(self.train)}
         sizes.update((name, len(split)) for name, split in judged.items())
         return Dataset(self.fingerprint, self.classes, sizes, labels)
@@ -196,7 +199,9 @@ def _resident(split: Split, home: torch.device, device: torch.device) -> Residen
         # Arrays mapped read-only from a cache are welcome: resident images are never written.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         held = torch.from_numpy(images).to(home), torch.from_numpy(labels).to(device)
-    return Resident(*held, true=labels, ids=tuple(split.ids))
+    return Resident(
+        *held, true=labels, ids=tuple(split.ids), patients=tuple(map(str, split.patients))
+    )
 
 
 def _check(data: Data) -> None:
@@ -219,6 +224,8 @@ def _fault(split: Split, classes: int, shape: tuple[int, ...]) -> str | None:
         return f"its images are {images.shape[1:]}, the training split's are {shape}"
     if labels.shape != (len(images),) or len(split.ids) != len(images):
         return f"{len(images)} images, {labels.shape} labels and {len(split.ids)} ids do not match"
+    if len(split.patients) not in (0, len(images)):
+        return f"{len(images)} images and {len(split.patients)} patients do not match"
     if labels.min() < 0 or labels.max() >= classes:
         return f"labels must be 0 to {classes - 1}, got {labels.min()} to {labels.max()}"
     return _pixel_fault(images)

@@ -59,7 +59,8 @@ class Split:
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
     patients: tuple[str, ...] = ()
-    """Whom each image is of, where the source knows; empty where it does not."""
+    """The patient of each image, where the source names patients; else empty. Images of one patient
+    are alike, so answers are judged by patient. "" is an image whose patient is not known."""
 
 
 @dataclass(frozen=True)

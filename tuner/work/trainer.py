@@ -184,7 +184,7 @@ def _open_saver(link: Link, location: str | None) -> "Saver | None":
 
 def _report_result(link: Link, data: Dataset, result: Result) -> None:
     predictions = [{"split": one.split, "at": one.at} for one in result.predictions]
-    labels = [{"split": one.split, "ids": one.ids} for one in data.labels]
+    labels = [{"split": one.split, "ids": one.ids, "patients": one.patients} for one in data.labels]
     link.report(
         "result",
         {

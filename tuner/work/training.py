@@ -225,7 +225,7 @@ def _dataset(message: Message) -> Dataset:
     described: Mapping[str, Any] = message.body["dataset"]
     first = len(message.body["predictions"])
     labels = tuple(
-        Labels(one["split"], tuple(one["ids"]), array)
+        Labels(one["split"], tuple(one["ids"]), array, tuple(one["patients"]))
         for one, array in zip(described["labels"], message.arrays[first:], strict=True)
     )
     return Dataset(

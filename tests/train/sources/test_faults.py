@@ -281,6 +281,28 @@ def test_a_division_never_parts_a_patient(tmp_path: Path) -> None:
         assert "by patient" in " ".join(data.notes)
 
 
+def test_drawn_splits_are_divided_anew_by_patient() -> None:
+    """An objective's own training and validation images keep their patients, and one side each."""
+    from tuner.train.objective import Data, Split
+    from tuner.train.sources.assemble import redivided
+
+    images = np.random.default_rng(0).integers(0, 255, (60, 4, 4)).astype(np.uint8)
+    labels = np.arange(60, dtype=np.int64) // 3 % 2
+    whole = Split(
+        images, labels, tuple(f"i{n}" for n in range(60)), tuple(f"p{n // 3}" for n in range(60))
+    )
+    parts = [
+        Split(images[mine], labels[mine], whole.ids[mine], whole.patients[mine])
+        for mine in (slice(0, 45), slice(45, 60))
+    ]
+    data = Data(parts[0], parts[1], None, ("a", "b"), "f")
+    again = redivided(data, {"val_fraction": 0.25, "folds": 0, "split_seed": 3})
+    for split in (again.train, again.val):
+        assert split.patients == tuple(f"p{int(name[1:]) // 3}" for name in split.ids)
+    assert set(again.val.patients) != set(parts[1].patients)
+    assert not set(again.train.patients) & set(again.val.patients)
+
+
 def test_patients_that_a_table_parts_are_told(tmp_path: Path) -> None:
     """What the table's own splits say is done, and whom they part is noted."""
     rows = []

@@ -280,16 +280,26 @@ def _keep_dataset(transaction: Transaction, data: Dataset) -> None:
         .values(fingerprint=data.fingerprint, classes=list(data.classes), sizes=dict(data.sizes))
         .on_conflict_do_nothing()
     )
-    for one in data.labels:
+    # Always in the same order: two trials that complete at once and update the same rows would
+    # otherwise wait for each other.
+    for one in sorted(data.labels, key=lambda labels: labels.split):
+        statement = insert(label).values(
+            fingerprint=data.fingerprint,
+            split=one.split,
+            ids=list(one.ids),
+            labels=np.ascontiguousarray(one.labels, dtype="<i8").tobytes(),
+            patients=list(one.patients),
+        )
+        # The fingerprint is of pixels and labels. Who the patients are may be added or corrected
+        # later, for the same images: the newest list holds, and data without one take none away.
+        newer = sa.func.jsonb_array_length(statement.excluded.patients) > 0
+        unknown = label.c.patients.is_(None)
         transaction.connection.execute(
-            insert(label)
-            .values(
-                fingerprint=data.fingerprint,
-                split=one.split,
-                ids=list(one.ids),
-                labels=np.ascontiguousarray(one.labels, dtype="<i8").tobytes(),
+            statement.on_conflict_do_update(
+                index_elements=[label.c.fingerprint, label.c.split],
+                set_={"patients": statement.excluded.patients},
+                where=unknown | (newer & (label.c.patients != statement.excluded.patients)),
             )
-            .on_conflict_do_nothing()
         )
 
 

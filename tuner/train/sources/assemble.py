@@ -1,7 +1,7 @@
 """From a pool of images to the three splits that a trainer takes."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +71,7 @@ def redivided(data: Data, keys: Mapping[str, Value]) -> Data:
         ids=tuple(name for split in both for name in split.ids),
         parts=tuple(name for name, split in zip(TRAINED, both, strict=True) for _ in split.ids),
         classes=data.classes,
+        patients=_patients_of(both),
     )
     train, val, words = divided(pool, Division.read(keys))
     splits = {"train": _split(pool, train, None, None), "val": _split(pool, val, None, None)}
@@ -81,6 +82,17 @@ def redivided(data: Data, keys: Mapping[str, Value]) -> Data:
         val=splits["val"],
         fingerprint=digest.hexdigest(),
         notes=(*data.notes, *words),
+    )
+
+
+def _patients_of(splits: Sequence[Split]) -> tuple[str, ...]:
+    """Return the patients of all images; an image without one is of someone who has no other."""
+    if not any(split.patients for split in splits):
+        return ()
+    return tuple(
+        patient
+        for split in splits
+        for patient in (split.patients or [f"image {one}" for one in split.ids])
     )
 
 
