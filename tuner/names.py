@@ -7,9 +7,9 @@ LIKE = 0.5
 """How alike two names are that may be mistaken for each other; 1 is the same."""
 
 
-def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+def nearest(name: str, known: Iterable[str], most: int = 3, cutoff: float = LIKE) -> list[str]:
     """Return the known names that a wrong one may have meant, the nearest first."""
-    return difflib.get_close_matches(name, list(known), n=most, cutoff=LIKE)
+    return difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
 
 
 def suggest(name: str, valid: Iterable[str]) -> str:

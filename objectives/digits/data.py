@@ -26,7 +26,7 @@ def load(data: Mapping[str, Value], cache: Path, progress: Progress) -> Data:
     progress("reading digits", 0, 1)
     images, labels = _read()
     ids = tuple(f"digit-{number:04d}" for number in range(1, len(labels) + 1))
-    tested = divide(labels.tolist(), ids, (), TEST)
+    tested = divide(labels.tolist(), ids, (), TEST, CLASSES)
     parts: tuple[Part, ...] = tuple("test" if test else "train" for test in tested)
     progress("reading digits", 1, 1)
     return assemble(Pool(images, labels, ids, parts, CLASSES), data, cache)

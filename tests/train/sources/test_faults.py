@@ -131,6 +131,47 @@ def no_columns(place: Path) -> tuple[str, Path]:
     return "manifest", write_table(place / "m.csv", [{"file": "a"}], ("file",))
 
 
+def table_of(*headers: str) -> Break:
+    """Return a maker of a table of eight images with these headers."""
+
+    def make(place: Path) -> tuple[str, Path]:
+        rows = []
+        for n in range(8):
+            save(place / f"{n}.png", draw("train", n % 2, n))
+            cells = (f"{n}.png", "ab"[n % 2], "test" if n > 5 else "", f"p{n}")
+            rows.append(dict(zip(headers, cells, strict=False)))
+        return "manifest", write_table(place / "m.csv", rows, headers)
+
+    return make
+
+
+def semicolons(place: Path) -> tuple[str, Path]:
+    """Write a table as a European spreadsheet does."""
+    (place / "m.csv").write_text("path;label\na.png;x\n")
+    return "manifest", place / "m.csv"
+
+
+def long_row(place: Path) -> tuple[str, Path]:
+    """Write a path with a comma and without quotes."""
+    (place / "m.csv").write_text("path,label\na,b.png,x\n")
+    return "manifest", place / "m.csv"
+
+
+def two_spellings(place: Path) -> tuple[str, Path]:
+    """Write a class in two ways."""
+    rows = []
+    for n in range(8):
+        save(place / f"{n}.png", draw("train", n % 2, n))
+        rows.append({"path": f"{n}.png", "label": ("Normal", "flu", "normal", "flu")[n % 4]})
+    return "manifest", write_table(place / "m.csv", rows)
+
+
+def blank_folder(place: Path) -> tuple[str, Path]:
+    """Put a blank behind the name of a class's folder."""
+    save(write_folder(place / "f") / "train" / "normal " / "a.png", draw("train", 0, 70))
+    return "folder", place / "f"
+
+
 def one_patient(place: Path) -> tuple[str, Path]:
     """Write a class all of whose images are of one patient."""
     rows = []
@@ -161,8 +202,20 @@ FAULTS: dict[str, tuple[Break, tuple[str, ...]]] = {
         ("5 faults", "line 3: there is no file", "line 4: a.png is listed in line 2",
          "line 5: label is empty", "line 6: path is empty", "line 7: split is 'exam'"),
     ),
+    "column split misspelt": (table_of("path", "label", "splt"), ("'splt'", "mean split?")),
+    "patient_id": (table_of("path", "label", "split", "patient_id"), ("mean patient?", "Rename")),
+    "PatientID": (table_of("path", "label", "split", "PatientID"), ("mean patient?",)),
+    "subset": (table_of("path", "label", "Subset"), ("'Subset'", "mean split?")),
+    "class": (table_of("path", "Class"), ("no column label", "'Class'", "mean label?")),
+    "column twice": (
+        table_of("path", "label", "split", "Split"), ("'split' and 'Split' are both split",),
+    ),
+    "semicolons": (semicolons, ("separated by ';'", "write commas")),
+    "long row": (long_row, ("line 2: it has 3 cells", "names 2")),
+    "two spellings": (two_spellings, ("'Normal' and 'normal'", "case or blanks")),
+    "blank in a folder": (blank_folder, ("'normal' and 'normal '", "case or blanks")),
     "no columns": (no_columns, ("no column path and no column label", "names file")),
-    "one patient": (one_patient, ("1 patient", "two are needed")),
+    "one patient": (one_patient, ("class b has 1 patient", "two are needed")),
     "no npz": (lambda place: ("npz", place / "no.npz"), ("there is no file",)),
     "no csv": (lambda place: ("manifest", place / "no.csv"), ("there is no file",)),
     "no arrays": (lambda place: ("npy", place / "no"), ("there is no folder",)),
@@ -315,6 +368,42 @@ def test_patients_that_a_table_parts_are_told(tmp_path: Path) -> None:
     data = chest(tmp_path / "cache", source="manifest", path=str(table))
     assert [len(split.ids) for split in (data.train, data.val, data.test) if split] == [8, 8, 8]
     assert any("1 patients are in more than one split, as listed: shared" in n for n in data.notes)
+
+
+def test_headers_are_read_without_regard_to_case(tmp_path: Path) -> None:
+    """`Split` and ` Patient ` are what they say: a test set is tested on, and both are noted."""
+    kind, path = table_of("Path", "label", "Split", " Patient ")(tmp_path)
+    data = chest(tmp_path / "cache", source=kind, path=str(path))
+    assert data.test is not None
+    assert data.test.ids == ("6.png", "7.png")
+    assert data.test.patients == ("p6", "p7")
+    (note,) = [note for note in data.notes if "case and blanks" in note]
+    assert "'Split' as split, ' Patient ' as patient" in note
+    assert "are not kept together" not in " ".join(data.notes)
+
+
+def test_other_columns_are_ignored_and_noted(tmp_path: Path) -> None:
+    """What has nothing to do with our columns is left alone, and named."""
+    kind, path = table_of("path", "label", "Patient Age", "date")(tmp_path)
+    data = chest(tmp_path / "cache", source=kind, path=str(path))
+    assert any("ignored: Patient Age, date." in note for note in data.notes)
+    assert sum("patients are not kept together" in note for note in data.notes) == 1
+
+
+def test_blanks_and_twins_in_cells_are_noted(tmp_path: Path) -> None:
+    """Blanks around cells are removed; patients of two spellings and of no name are told."""
+    rows = []
+    for n in range(12):
+        save(tmp_path / f"{n}.png", draw("train", n % 2, n))
+        patient = {0: "P1", 2: "p1 ", 4: ""}.get(n, f"q{n}")
+        rows.append({"path": f"{n}.png", "label": ("a ", "b")[n % 2], "patient": patient})
+    table = write_table(tmp_path / "m.csv", rows, ("path", "label", "patient"))
+    data = chest(tmp_path / "cache", source="manifest", path=str(table))
+    assert data.classes == ("a", "b")
+    told = " ".join(data.notes)
+    assert "Blanks around 7 cells" in told
+    assert "taken for different ones: P1 and p1." in told
+    assert "1 of 12 images have no patient" in told
 
 
 def test_colour_arrays_keep_their_channels(tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def divided(pool: Pool, division: Division) -> tuple[Places, Places, tuple[str, 
         [pool.ids[i] for i in both],
         [pool.patients[i] for i in both] if pool.patients else (),
         division,
+        pool.classes,
     )
     by = "by patient and class" if pool.patients else "by class"
     words = f"Validation is {division.words()}, divided {by}: {int(mask.sum())} of {len(both)}."

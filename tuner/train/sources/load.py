@@ -5,6 +5,7 @@ is 0 and `pneumonia` 1. Nothing here loads torch.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from tuner.errors import DataError
@@ -16,10 +17,22 @@ from tuner.train.sources.folder import read_folder
 from tuner.train.sources.manifest import read_manifest
 from tuner.train.sources.pool import Pool
 
+_APART = "patients are not kept together when images are divided"
+NO_PATIENTS: Mapping[str, str] = {
+    "npy": f"Arrays name no patients: {_APART}.",
+    "npz": f"Arrays name no patients: {_APART}.",
+    "folder": f"The folder names no patients: {_APART}.",
+    "manifest": f"The table has no column patient: {_APART}.",
+}
+"""What is noted where nobody can say which images are of one person."""
+
 
 def load(kind: str, keys: Mapping[str, Value], cache: Path, progress: Progress) -> Data:
     """Return the splits of a source of a kind in `declared.KINDS`."""
-    return assemble(_read(kind, keys, cache, progress), keys, cache)
+    pool = _read(kind, keys, cache, progress)
+    if not pool.patients:
+        pool = replace(pool, notes=(*pool.notes, NO_PATIENTS[kind]))
+    return assemble(pool, keys, cache)
 
 
 def _read(kind: str, keys: Mapping[str, Value], cache: Path, progress: Progress) -> Pool:

@@ -1,34 +1,69 @@
 """A table of images: a CSV with path and label, and perhaps split and patient."""
 
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tuner.errors import DataError
+from tuner.names import nearest
 from tuner.records import Value
 from tuner.train.objective import Progress
 from tuner.train.sources.decoding import File, decode
 from tuner.train.sources.folder import pooled
-from tuner.train.sources.pool import PARTS, Part, Pool, listed, number_classes
+from tuner.train.sources.pool import PARTS, Part, Pool, alike, listed, number_classes
 
 NEEDED = ("path", "label")
-KNOWN = (*NEEDED, "split", "patient")
+COLUMNS = (*NEEDED, "split", "patient")
+
+SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "path": ("path", "paths", "file", "files", "filename", "filepath", "image", "images"),
+    "label": ("label", "labels", "class", "target", "diagnosis", "finding"),
+    "split": ("split", "splits", "subset", "set", "partition"),
+    "patient": ("patient", "patients", "subject", "subjects", "person", "patientid", "pid", "mrn"),
+}
+"""What other tables call our columns."""
+FILLERS = {
+    "id", "ids", "no", "nr", "number", "name", "key", "code", "index", "uid", "hash", "data",
+    "train", "val", "valid", "test", "tvt", "new",
+}  # fmt: skip
+"""Words of a header that do not change what its column is: `patient_id`, `train_test_split`."""
+MISSPELT = 0.8
+"""How alike a header is to the column that was mistyped: `lable` is, `date` and `path` are not."""
+
+
+@dataclass
+class _Table:
+    """What a CSV says, and what is to be known of how it says it."""
+
+    files: list[File] = field(default_factory=list)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """The header of each of our columns that the table has."""
+    notes: list[str] = field(default_factory=list)
+    blank_cells: int = 0
+    """Cells of our columns with blanks around them."""
 
 
 def read_manifest(path: Path, keys: Mapping[str, Value], cache: Path, progress: Progress) -> Pool:
     """Return all images that a CSV lists; their paths start where it lies."""
-    found = sorted(_rows(path), key=lambda one: one.id)
+    table = _read_table(path)
+    found = sorted(table.files, key=lambda one: one.id)
     names = {part: {one.name for one in found if one.part == part} for part in PARTS}
     classes = number_classes(names, path)
-    return pooled(found, decode(found, keys, cache, progress), classes, _notes(found))
+    notes = [*table.notes, *_patient_notes(found, table)]
+    return pooled(found, decode(found, keys, cache, progress), classes, notes)
 
 
-def _rows(path: Path) -> list[File]:
+def _read_table(path: Path) -> _Table:
+    table = _Table()
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            _check_columns(path, table.fieldnames or ())
-            read = list(_read(table, path.parent))
+            rows = csv.reader(file)
+            headers = next(rows, [])
+            table.columns = _columns(path, headers, table.notes)
+            read = list(_rows(rows, headers, table, path.parent))
     except FileNotFoundError:
         raise DataError(f"there is no file {path}; correct data.path") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -40,33 +75,94 @@ def _rows(path: Path) -> list[File]:
         raise DataError(f"{path} has {len(faults)} faults: {listed(faults, most=10)}")
     if not files:
         raise DataError(f"{path} lists no image")
-    return [one for _, one in files]
+    if table.blank_cells:
+        table.notes.append(f"Blanks around {table.blank_cells} cells of the table were removed.")
+    table.files = [one for _, one in files]
+    return table
 
 
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
-    missing = [name for name in NEEDED if name not in columns]
-    if missing:
-        raise DataError(
-            f"{path} has no column {' and no column '.join(missing)}; its first line names "
-            f"{', '.join(columns) or 'nothing'}; known are {', '.join(KNOWN)}"
+def _columns(path: Path, headers: Sequence[str], notes: list[str]) -> dict[str, str]:
+    """Return the header of each of our columns, or say which header is wrong.
+
+    Case and blanks do not matter and are noted. A header that means one of our
+    columns by another name is a fault: without it a test set would be trained
+    on, or a patient's images divided, and nobody would know. Columns that have
+    nothing to do with ours are ignored, and noted.
+    """
+    columns: dict[str, str] = {}
+    faults = []
+    for header in headers:
+        name = header.strip().lower()
+        if name in COLUMNS and name in columns:
+            faults.append(f"the columns {columns[name]!r} and {header!r} are both {name}")
+        elif name in COLUMNS:
+            columns[name] = header
+    others = [header for header in headers if header.strip().lower() not in COLUMNS]
+    missing = [name for name in COLUMNS if name not in columns]
+    hints = {header: name for header in others for name in missing if _means(header, name)}
+    faults += [
+        f"the column {header!r} is unknown; did you mean {name}? Rename it, or remove it"
+        for header, name in hints.items()
+    ]
+    lost = [name for name in NEEDED if name not in columns]
+    if lost:
+        sign = next((s for s in ";\t|" if len(headers) == 1 and s in headers[0]), None)
+        separated = f" (is it separated by {sign!r}? write commas)" if sign else ""
+        faults.insert(
+            0,
+            f"has no column {' and no column '.join(lost)}; its first line names "
+            f"{', '.join(headers) or 'nothing'}{separated}; the columns are {', '.join(COLUMNS)}",
         )
+    if faults:
+        raise DataError(f"{path}: {'; '.join(faults)}")
+    changed = [f"{header!r} as {name}" for name, header in columns.items() if header != name]
+    if changed:
+        notes.append(f"Columns were read without regard to case and blanks: {listed(changed)}.")
+    if others:
+        notes.append(f"Columns of the table that were ignored: {listed(others, most=10)}.")
+    return columns
 
 
-def _read(table: "csv.DictReader[str]", folder: Path) -> Iterator[tuple[int, File | str]]:
-    for row in table:
-        cell = {name: (row.get(name) or "").strip() for name in KNOWN}
-        line = table.line_num
+def _means(header: str, name: str) -> bool:
+    """Say whether a header means one of our columns by another name, or misspells it."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", header)
+    words = re.sub(r"[^a-z]+", " ", spaced.lower()).split()
+    telling = [word for word in words if word not in FILLERS]
+    if len(telling) != 1:
+        return False
+    # `patientage` is as near to `patient` as `patinet` is, but longer.
+    (word,) = telling
+    near = abs(len(word) - len(name)) <= 1 and nearest(word, [name], cutoff=MISSPELT)
+    return bool(near) or word in SYNONYMS[name]
+
+
+def _rows(
+    rows: Any, headers: Sequence[str], table: _Table, folder: Path
+) -> Iterator[tuple[int, File | str]]:
+    """Yield each line's number with its file, or with what is wrong with it."""
+    places = {name: headers.index(header) for name, header in table.columns.items()}
+    line = rows.line_num
+    for row in rows:
+        # The line on which a row begins: a quoted cell may go on over several.
+        line, begun = rows.line_num, line + 1
+        if not row:
+            continue
+        written = {name: row[at] if at < len(row) else "" for name, at in places.items()}
+        cell = {name: written.get(name, "").strip() for name in COLUMNS}
+        table.blank_cells += sum(cell[name] != text for name, text in written.items())
         split = cell["split"].lower() or "train"
-        if not cell["path"] or not cell["label"]:
-            yield line, f"{'label' if cell['path'] else 'path'} is empty"
+        if len(row) > len(headers):
+            yield begun, f"it has {len(row)} cells, and the first line names {len(headers)}"
+        elif not cell["path"] or not cell["label"]:
+            yield begun, f"{'label' if cell['path'] else 'path'} is empty"
         elif split not in PARTS:
-            yield line, f"split is {cell['split']!r}; expected train, val or test"
+            yield begun, f"split is {cell['split']!r}; expected train, val or test"
         elif not (folder / cell["path"]).is_file():
-            yield line, f"there is no file {folder / cell['path']}"
+            yield begun, f"there is no file {folder / cell['path']}"
         else:
             part: Part = next(known for known in PARTS if known == split)
             place = folder / cell["path"]
-            yield line, File(place, cell["path"], cell["label"], part, cell["patient"])
+            yield begun, File(place, cell["path"], cell["label"], part, cell["patient"])
 
 
 def _twice(files: list[tuple[int, File]]) -> list[str]:
@@ -80,13 +176,28 @@ def _twice(files: list[tuple[int, File]]) -> list[str]:
     return faults
 
 
-def _notes(found: list[File]) -> list[str]:
-    """Tell patients whom the file itself puts on both sides; what it says is done."""
+def _patient_notes(found: Sequence[File], table: _Table) -> list[str]:
+    """Say who is not kept together: without a patient, of two spellings, in several splits."""
+    if "patient" not in table.columns:
+        return []
+    notes = []
+    unnamed = sum(not one.patient for one in found)
+    if unnamed:
+        notes.append(
+            f"{unnamed} of {len(found)} images have no patient in the table; each counts as one "
+            "patient's only image."
+        )
     parts: dict[str, set[Part]] = {}
     for one in found:
         if one.patient:
             parts.setdefault(one.patient, set()).add(one.part)
+    twins = [f"{one} and {other}" for one, other in alike(parts)]
+    if twins:
+        notes.append(
+            f"Patients whose names differ only in case or blanks are taken for different ones: "
+            f"{listed(twins)}."
+        )
     torn = sorted(name for name, held in parts.items() if len(held) > 1)
-    if not torn:
-        return []
-    return [f"{len(torn)} patients are in more than one split, as listed: {listed(torn)}."]
+    if torn:
+        notes.append(f"{len(torn)} patients are in more than one split, as listed: {listed(torn)}.")
+    return notes

@@ -1,6 +1,7 @@
 """Images as a source gives them, before they are divided and windowed."""
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import DataError
+from tuner.names import meant
 
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
@@ -41,6 +43,11 @@ class Pool:
 def number_classes(names: Mapping[Part, set[str]], place: object) -> tuple[str, ...]:
     """Return the training images' classes in their order, or say what does not fit."""
     classes = tuple(sorted(names["train"]))
+    for one, other in alike({name for part in names.values() for name in part}):
+        raise DataError(
+            f"{place} has the classes {one!r} and {other!r}, which differ only in case or blanks; "
+            "write one of them the same way everywhere"
+        )
     if len(classes) < 2:
         found = f"only {classes[0]!r}" if classes else "none"
         raise DataError(f"{place} has {found} for classes of the training images; two are needed")
@@ -49,9 +56,27 @@ def number_classes(names: Mapping[Part, set[str]], place: object) -> tuple[str, 
         if strange:
             raise DataError(
                 f"{place} has {part} images of class {', '.join(map(repr, strange[:5]))}, which no "
-                f"training image has; the training images' classes are {', '.join(classes)}"
+                f"training image has; the training images' classes are {', '.join(classes)}."
+                f"{meant(strange[0], classes)}"
             )
     return classes
+
+
+def alike(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return pairs of names that a person would take for one: only case or blanks differ."""
+    first: dict[str, str] = {}
+    pairs = []
+    for name in sorted(names):
+        known = first.setdefault(essence(name), name)
+        if known != name:
+            pairs.append((known, name))
+    return pairs
+
+
+def essence(name: str) -> str:
+    """Return a name without its case, its blanks and characters that cannot be seen."""
+    shown = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(c for c in shown if not c.isspace() and unicodedata.category(c) != "Cf")
 
 
 def listed(names: list[str], most: int = 5) -> str:

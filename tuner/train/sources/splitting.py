@@ -53,7 +53,11 @@ class Division:
 
 
 def divide(
-    labels: Sequence[int], ids: Sequence[str], patients: Sequence[str], division: Division
+    labels: Sequence[int],
+    ids: Sequence[str],
+    patients: Sequence[str],
+    division: Division,
+    classes: Sequence[str],
 ) -> Mask:
     """Return which images validate; a patient's images are never on both sides."""
     units = _units(labels, patients or ids)
@@ -64,12 +68,12 @@ def divide(
             (name for name, unit in units.items() if unit.label == label),
             key=lambda name: _place(division.shuffle, name),
         )
-        _check_enough(label, len(names), division, by_patient=bool(patients))
+        _check_enough(classes[label], len(names), division, by_patient=bool(patients))
         sizes = [units[name].size for name in names]
         chosen |= {names[i] for i in _validating(sizes, division, offset)}
         offset += len(names)
     mask = np.array([name in chosen for name in (patients or ids)], dtype=np.bool_)
-    _check_both_sides(np.asarray(labels), mask)
+    _check_both_sides(np.asarray(labels), mask, classes)
     return mask
 
 
@@ -113,25 +117,25 @@ def _place(shuffle: int, name: str) -> bytes:
     return hashlib.sha256(f"{shuffle}/{name}".encode()).digest()
 
 
-def _check_enough(label: int, count: int, division: Division, *, by_patient: bool) -> None:
+def _check_enough(name: str, count: int, division: Division, *, by_patient: bool) -> None:
     what = "patient" if by_patient else "image"
     if count < 2:
         raise DataError(
-            f"class number {label} has {count} {what} for training and validation together; "
+            f"class {name} has {count} {what} for training and validation together; "
             "two are needed to divide them"
         )
     if division.folds > count:
         raise DataError(
-            f"folds = {division.folds} is more than class number {label} has {what}s ({count}); "
+            f"folds = {division.folds} is more than class {name} has {what}s ({count}); "
             "use fewer folds"
         )
 
 
-def _check_both_sides(labels: NDArray[np.int64], mask: Mask) -> None:
+def _check_both_sides(labels: NDArray[np.int64], mask: Mask, classes: Sequence[str]) -> None:
     for side, what in ((mask, "validation"), (~mask, "training")):
         missing = set(labels.tolist()) - set(labels[side].tolist())
         if missing:
             raise DataError(
-                f"the division leaves no image of class number {min(missing)} for {what}; "
+                f"the division leaves no image of class {classes[min(missing)]} for {what}; "
                 "choose another split_seed or val_fraction"
             )
