@@ -20,8 +20,8 @@ import psutil
 import torch
 
 from tests.faults import storm, verdict
-from tests.faults.postgres import Server, running_server
 from tests.faults.weather import Report, Weather
+from tests.harness.postgres import Server, run_server
 
 GRID = Weather("storm_grid", trials=120, workers=8, kills=60, restarts=3, freezes=5)
 LEARNING = Weather(
@@ -41,18 +41,13 @@ def main() -> int:
     options = _options()
     print(_machine(), flush=True)
     reports = []
-    with tempfile.TemporaryDirectory(prefix="tuner-storm-") as name:
-        data = Path(name, "server")
-        data.mkdir()
-        # As root the server runs as another user, who must be able to reach its folder.
-        Path(name).chmod(0o711)
-        with running_server(data) as server:
-            if options.only in (None, "grid"):
-                weather = replace(GRID, seed=options.seed)
-                reports.append(_grid(weather, server, Path(name)))
-            if options.only in (None, "learning"):
-                weather = replace(LEARNING, seed=options.seed)
-                reports.append(_learning(weather, server, Path(name)))
+    with tempfile.TemporaryDirectory(prefix="tuner-storm-") as name, run_server() as server:
+        if options.only in (None, "grid"):
+            weather = replace(GRID, seed=options.seed)
+            reports.append(_grid(weather, server, Path(name)))
+        if options.only in (None, "learning"):
+            weather = replace(LEARNING, seed=options.seed)
+            reports.append(_learning(weather, server, Path(name)))
     return 1 if any(report.faults for report in reports) else 0
 
 

@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.servers import TcpServer, run_tcp_server
+from tests.harness.postgres import PASSWORD, Server, run_server
 
 
 @pytest.fixture
-def tcp_server() -> Iterator[TcpServer]:
+def tcp_server() -> Iterator[Server]:
     """Run a PostgreSQL on TCP that wants a password."""
-    with run_tcp_server() as server:
+    with run_server(PASSWORD) as server:
+        server.create("tuner")
         yield server

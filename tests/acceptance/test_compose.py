@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.acceptance.servers import PASSWORD, TcpServer
 from tests.cli.conftest import STUDY, Project, make_project
+from tests.harness.postgres import PASSWORD, Server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,7 +53,7 @@ class Composition:
 
 
 @pytest.fixture
-def composition(tcp_server: TcpServer, tmp_path: Path) -> Composition:
+def composition(tcp_server: Server, tmp_path: Path) -> Composition:
     """Read the compose file and put its environment's names to what runs here."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     secret = tmp_path / "database_password"
@@ -106,7 +106,7 @@ def test_password_is_nowhere_but_in_its_file() -> None:
             assert "PASSWORD" not in key or key.endswith("_FILE"), name
 
 
-def test_health_check_answers(composition: Composition, tcp_server: TcpServer) -> None:
+def test_health_check_answers(composition: Composition, tcp_server: Server) -> None:
     """The very command of the health check says yes to a running server."""
     words = composition.services["postgres"]["healthcheck"]["test"][1:]
     words = [tcp_server.programs.program(words[0]), *words[1:], "-p", str(tcp_server.port)]

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.acceptance.servers import PASSWORD, TcpServer
+from tests.harness.postgres import PASSWORD, Server
 from tuner.answers.tables.rows import FIGURES, LEADING, TRAILING
 from tuner.store.embedded import server as embedded
 
@@ -75,7 +75,7 @@ def test_study_from_an_empty_private_folder(private: Path) -> None:
     assert "complete: 18 trials. Nothing to train." in again.stdout
 
 
-def test_study_on_a_server_with_a_password(tcp_server: TcpServer, tmp_path: Path) -> None:
+def test_study_on_a_server_with_a_password(tcp_server: Server, tmp_path: Path) -> None:
     """The same on a server over TCP; the password is in no output and no file of ours."""
     secret = quote(PASSWORD, safe="")
     url = f"postgres://tuner:{secret}@127.0.0.1:{tcp_server.port}/tuner"

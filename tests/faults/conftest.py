@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.proxy import Proxy
 from tests.faults.scenery import Scene
-from tests.faults.server import Server, run_server
+from tests.harness.postgres import Server, run_server
 from tuner.settings import Settings, Timing
 from tuner.store import schema
 from tuner.store.database import Database
@@ -34,7 +34,7 @@ def own_server() -> Iterator[Server]:
 @pytest.fixture
 def mortal(own_server: Server, tmp_path: Path) -> Iterator[Scene]:
     """Give the test a scene on that server, empty as on the first day."""
-    settings = Settings(home=tmp_path / "home", database_url=own_server.url, timing=OUTAGE)
+    settings = Settings(home=tmp_path / "home", database_url=own_server.url(), timing=OUTAGE)
     with Database.open(settings) as database:
         empty(database)
         schema.ensure(database)

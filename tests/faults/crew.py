@@ -15,18 +15,17 @@ class Crew:
     study: str
     count: int
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
-    started: int = 0
     gave_up: list[int] = field(default_factory=list)
     """Exit codes of workers that ended by an error of their own."""
 
     def attend(self) -> None:
         """Start workers where there are none."""
         while len(self.processes) < self.count:
-            self.processes.append(self._start())
+            self.processes.append(self.scene.start_worker(self.study))
         for place, process in enumerate(self.processes):
             code = process.poll()
             if code is not None and code not in DELIBERATE:
-                self.processes[place] = self._start()
+                self.processes[place] = self.scene.start_worker(self.study)
 
     def running(self) -> list["subprocess.Popen[bytes]"]:
         """Return the workers that are alive."""
@@ -35,17 +34,4 @@ class Crew:
     def close(self) -> None:
         """End all workers, and note who had given up."""
         self.gave_up = [code for one in self.processes if (code := one.poll()) not in (None, 0)]
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-
-    def said(self) -> str:
-        """Return the end of what each worker said."""
-        logs = sorted(self.scene.folder.glob("worker-*.log"))
-        return "\n".join(f"{log.name}: {log.read_text()[-600:]}" for log in logs)
-
-    def _start(self) -> "subprocess.Popen[bytes]":
-        log = self.scene.folder / f"worker-{self.started}.log"
-        self.started += 1
-        return self.scene.start_worker(self.study, log)
+        self.scene.workers.close()

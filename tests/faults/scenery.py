@@ -1,22 +1,19 @@
 """Where faults are injected: a study on the blobs, and real worker processes on it."""
 
-import os
-import signal
 import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
 import sqlalchemy as sa
 
 from tests.faults.sabotage import Fault
+from tests.harness.processes import Workers, until
 from tests.store.specs import Bench
 from tests.train.blobs import Blobs, write_blobs
-from tests.work.conftest import double, is_alive, until
+from tests.work.conftest import double
 from tuner.cli.options import load_spec
-from tuner.settings import Settings, worker_environment
+from tuner.settings import Settings
 from tuner.spec.study import Spec
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Ended
@@ -83,11 +80,11 @@ class Scene:
     settings: Settings
     database: Database
     folder: Path
-    crew: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
         self.blobs: Blobs = write_blobs(self.folder)
+        self.workers = Workers(self.folder, self.blobs.folder)
 
     def spec(self, sizes: Sizes) -> Spec:
         """Read the study file of these sizes."""
@@ -102,23 +99,10 @@ class Scene:
 
     def start(
         self, fault: Fault = UNHARMED, *more: str, url: str | None = None
-    ) -> subprocess.Popen[bytes]:
+    ) -> "subprocess.Popen[bytes]":
         """Start a worker process with a fault in it, in a session of its own."""
-        command = [*fault.command(), "worker", "--study", "small", "--device", "cpu"]
-        command += ["--objectives", str(self.blobs.folder), *more]
-        used = self.settings if url is None else replace(self.settings, database_url=url)
-        with (self.folder / f"worker-{len(self.crew)}.log").open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=environment(used),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.crew.append(process)
-        return process
+        settings = self.settings if url is None else replace(self.settings, database_url=url)
+        return self.workers.start(settings, "small", *more, command=fault.command())
 
     def double(self, behaviour: str) -> tuple[str, ...]:
         """Return the command of a trainer double."""
@@ -131,67 +115,11 @@ class Scene:
 
     def said(self) -> str:
         """Return what the workers printed."""
-        logs = sorted(self.folder.glob("worker-*.log"))
-        return "\n".join(f"{log.name}\n{log.read_text()}" for log in logs)
+        return self.workers.said()
 
     def close(self) -> None:
-        """End every worker that was started, frozen ones and their trainers included."""
-        for process in self.crew:
-            for pid in (*trainers_of(process), process.pid):
-                if process.poll() is None:
-                    os.kill(pid, signal.SIGKILL)
-            process.wait()
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """Return the environment of a process that is to have these settings."""
-    timing = settings.timing
-    return worker_environment(settings) | {
-        "TUNER_LEASE_SECONDS": str(timing.lease),
-        "TUNER_RENEW_SECONDS": str(timing.renew),
-        "TUNER_GRACE_SECONDS": str(timing.grace),
-        "TUNER_POLL_SECONDS": str(timing.poll),
-        "TUNER_GIVE_BACK_SECONDS": str(timing.give_back),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "COLUMNS": "200",
-    }
-
-
-def trainers_of(process: subprocess.Popen[bytes]) -> list[int]:
-    """Return the trainers that a supervisor has now; a frozen one's included."""
-    try:
-        children = psutil.Process(process.pid).children()
-        return [one.pid for one in children if "trainer" in " ".join(one.cmdline())]
-    except psutil.Error:
-        return []
-
-
-def kill(*pids: int) -> None:
-    """kill -9 processes, as close together as can be."""
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def freeze(*pids: int) -> None:
-    """Stop processes in their tracks, and wait until they stand still."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    until(lambda: all(is_frozen(pid) for pid in pids), "they stand still")
-
-
-def thaw(*pids: int) -> None:
-    """Let frozen processes go on."""
-    for pid in pids:
-        if is_alive(pid):
-            os.kill(pid, signal.SIGCONT)
-
-
-def is_frozen(pid: int) -> bool:
-    """Tell whether a process is stopped by a signal."""
-    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+        """End every worker that was started."""
+        self.workers.close()
 
 
 def worker_of(bench: Bench, process: subprocess.Popen[bytes]) -> int:

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tests.harness.processes import Workers
 from tests.store.specs import Bench
 from tests.train.blobs import DATA, DECLARATIONS, MODELS, write_objective
 from tuner.settings import Settings
@@ -175,6 +175,7 @@ class Scene:
     def __post_init__(self) -> None:
         self.objectives = write_trouble(self.folder / "project")
         self.notes = self.folder / "project" / "notes"
+        self.workers = Workers(self.folder, self.objectives)
 
     def spec(self, name: str, **sections: Mapping[str, Any]) -> Spec:
         """Read a study of the objective `trouble`, as a user's file would say it."""
@@ -201,30 +202,9 @@ class Scene:
         orders = Orders(study=name, device=device, folders=(self.objectives,))
         return work(settings or self.settings, orders, StopRequest())
 
-    def start_worker(self, study: str, log: Path, **more: str) -> "subprocess.Popen[bytes]":
-        """Start a real `tuner worker` in a session of its own; what it says goes to a file."""
-        timing = self.settings.timing
-        # Nothing that the person at the terminal has set decides where this writes.
-        own = {k: v for k, v in os.environ.items() if not k.startswith(("TUNER_", "PG"))}
-        environment = own | {
-            "TUNER_HOME": str(self.settings.home),
-            "TUNER_DATABASE_URL": str(self.settings.database_url),
-            "TUNER_LEASE_SECONDS": str(timing.lease),
-            "TUNER_RENEW_SECONDS": str(timing.renew),
-            "TUNER_GRACE_SECONDS": str(timing.grace),
-            "TUNER_POLL_SECONDS": str(timing.poll),
-        }
-        command = [sys.executable, "-m", "tuner", "worker", "--study", study]
-        command += ["--device", "cpu", "--objectives", str(self.objectives)]
-        with log.open("wb") as said:
-            return subprocess.Popen(
-                command,
-                env=environment | more,
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                start_new_session=True,
-            )
+    def start_worker(self, study: str, **environ: str) -> "subprocess.Popen[bytes]":
+        """Start a real `tuner worker`."""
+        return self.workers.start(self.settings, study, **environ)
 
     def trained(self) -> int:
         """Return how many epochs were begun so far, whatever became of them."""

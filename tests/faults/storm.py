@@ -5,7 +5,6 @@ that blows are spread over all of a study on any machine. Workers are replaced
 when they die, as `tuner launch` does; nobody helps otherwise.
 """
 
-import os
 import random
 import signal
 import time
@@ -21,9 +20,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from tests.faults.crew import Crew
-from tests.faults.postgres import Server
 from tests.faults.scenes import Scene
 from tests.faults.weather import Blow, Report, Weather
+from tests.harness.postgres import Server
+from tests.harness.processes import send, trainers_of
 from tests.store.specs import Bench
 from tuner.settings import Settings, Timing
 from tuner.store import schema
@@ -87,12 +87,12 @@ class Storm:
         if not victims:
             return False
         supervisor = self.chance.choice(victims)
-        trainers = _trainers(supervisor)
+        trainers = trainers_of(supervisor)
         if blow == "kill supervisor":
-            _send(supervisor, signal.SIGKILL)
+            send(supervisor, signal.SIGKILL)
         elif blow == "kill trainer":
             for trainer in trainers:
-                _send(trainer, signal.SIGKILL)
+                send(trainer, signal.SIGKILL)
             return bool(trainers)
         else:
             self._freeze([supervisor, *(trainers if blow == "freeze worker" else [])])
@@ -100,7 +100,7 @@ class Storm:
 
     def _freeze(self, pids: list[int]) -> None:
         for pid in pids:
-            _send(pid, signal.SIGSTOP)
+            send(pid, signal.SIGSTOP)
         self.frozen.append((time.monotonic() + 2 * TIMING.lease, pids))
 
     def _victims(self) -> list[int]:
@@ -123,7 +123,7 @@ class Storm:
     def _thaw(self, now: float) -> None:
         for until, pids in [one for one in self.frozen if one[0] <= now]:
             for pid in pids:
-                _send(pid, signal.SIGCONT)
+                send(pid, signal.SIGCONT)
             self.frozen.remove((until, pids))
 
     def _await_leaving(self) -> None:
@@ -138,7 +138,7 @@ class Storm:
         state = str(rows[0].state) if rows else "unknown"
         if state in ("paused", "stopped"):
             self.report.faults.append(f"the study was {state}")
-            raise AssertionError(f"the study was {state}\n{self.crew.said()}")
+            raise AssertionError(f"the study was {state}\n{self.crew.scene.workers.said(600)}")
         return state
 
     def _progress(self) -> float:
@@ -190,7 +190,7 @@ def run(weather: Weather, server: Server, folder: Path) -> tuple[Report, Bench]:
         storm._thaw(float("inf"))
         crew.close()
         storm.report.faults += [f"a worker gave up with code {code}" for code in crew.gave_up]
-    storm.report.workers_started = crew.started
+    storm.report.workers_started = len(scene.workers.processes)
     storm.report.epochs_begun = scene.trained()
     _count(storm.report, bench)
     return storm.report, bench
@@ -208,15 +208,3 @@ def _count(report: Report, bench: Bench) -> None:
     report.events = Counter(row.kind for row in bench.rows(event))
     report.epochs_stored = len(bench.rows(epoch))
     report.decisions = len(bench.rows(decision))
-
-
-def _trainers(supervisor: int) -> list[int]:
-    with suppress(psutil.Error):
-        children = psutil.Process(supervisor).children()
-        return [one.pid for one in children if "tuner.work.trainer" in one.cmdline()]
-    return []
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)

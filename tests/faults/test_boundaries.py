@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from tests.faults.proof import assert_whole, kinds, rows_of_trial
 from tests.faults.sabotage import Fault
 from tests.faults.scenery import Scene
+from tests.harness.processes import until
 from tests.store.specs import Bench, claim_trial, limited, make_spec
-from tests.work.conftest import until
 from tuner.settings import Timing
 from tuner.spec.study import Replicates, Spec
 from tuner.store.database import Database

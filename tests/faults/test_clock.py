@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from tests.faults.scenes import Scene, held, states, told
+from tests.harness.processes import until
 from tests.store.specs import Bench
-from tests.work.conftest import until
 from tuner.settings import Settings
 from tuner.store.database import Database
 from tuner.store.tables import epoch, event, worker
@@ -61,22 +61,12 @@ class Wrong:
 
     scene: Scene
     folder: Path
-    processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     def start(self, study: str, off_seconds: float) -> "subprocess.Popen[bytes]":
         """Start a real worker whose clock is off."""
-        log = self.folder / f"worker-{len(self.processes)}.log"
-        clock = {"PYTHONPATH": str(self.folder), "CLOCK_OFF_SECONDS": str(off_seconds)}
-        process = self.scene.start_worker(study, log, **clock)
-        self.processes.append(process)
-        return process
-
-    def close(self) -> None:
-        """End what is left."""
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+        return self.scene.start_worker(
+            study, PYTHONPATH=str(self.folder), CLOCK_OFF_SECONDS=str(off_seconds)
+        )
 
 
 @pytest.fixture
@@ -87,7 +77,7 @@ def wrong(settings: Settings, database: Database, tmp_path: Path) -> Iterator[Wr
     (folder / "sitecustomize.py").write_text(WRONG_CLOCK)
     wrong = Wrong(Scene(settings, database, tmp_path), folder)
     yield wrong
-    wrong.close()
+    wrong.scene.workers.close()
 
 
 def events(bench: Bench) -> Sequence[Any]:

@@ -14,20 +14,10 @@ from tests.faults.proof import (
     rows_of_trial,
 )
 from tests.faults.sabotage import Fault
-from tests.faults.scenery import (
-    Scene,
-    Sizes,
-    expired,
-    freeze,
-    held_by,
-    is_frozen,
-    thaw,
-    trainers_of,
-    worker_of,
-)
+from tests.faults.scenery import Scene, Sizes, expired, held_by, worker_of
+from tests.harness.processes import freeze, is_frozen, thaw, trainers_of, until
 from tests.store.specs import Bench, claim_trial, make_spec
 from tests.train.blobs import Blobs, nothing
-from tests.work.conftest import until
 from tuner.settings import Timing
 from tuner.store.ledger.leases import Lease
 from tuner.store.ledger.ledger import Ledger
@@ -45,7 +35,7 @@ def test_frozen_in_training_past_its_lease(scene: Scene, frozen: str) -> None:
     me = worker_of(bench, sleeper)
     until(lambda: len(bench.rows(epoch)) >= 5, "5 epochs")
     (mine,) = held_by(bench, me)
-    asleep = [sleeper.pid, *(trainers_of(sleeper) if frozen == "both" else [])]
+    asleep = [sleeper.pid, *(trainers_of(sleeper.pid) if frozen == "both" else [])]
     freeze(*asleep)
     until(lambda: expired(bench), "the lease ran out")
     peer = bench.worker(Timing(lease=600.0))
@@ -112,7 +102,7 @@ def test_peers_that_slept_together_take_nothing_from_each_other(scene: Scene) ->
     idle = scene.start()
     worker_of(bench, idle)
     until(lambda: len(bench.rows(epoch)) >= 5, "5 epochs")
-    everyone = [busy.pid, *trainers_of(busy), idle.pid]
+    everyone = [busy.pid, *trainers_of(busy.pid), idle.pid]
     freeze(*everyone)
     until(lambda: expired(bench), "the lease ran out")
     thaw(idle.pid, busy.pid, *everyone)

@@ -13,9 +13,9 @@ from tests.faults.proof import (
     kinds,
     resumptions,
 )
-from tests.faults.scenery import Scene, Sizes, kill, trainers_of
+from tests.faults.scenery import Scene, Sizes
+from tests.harness.processes import is_alive, kill, trainers_of, until
 from tests.store.specs import Bench
-from tests.work.conftest import is_alive, until
 from tuner.store.tables import epoch
 
 # Chance may strike one trial three times before its next epoch, the more so on a busy machine;
@@ -35,7 +35,7 @@ def test_killed_again_and_again_a_study_ends_as_if_nothing_had_happened(
     seen: set[int] = set()
     for moment, victims in plan(seed):
         until(lambda at=moment: len(bench.rows(epoch)) >= at, f"{moment} epochs")  # type: ignore[misc]
-        seen |= {pid for process in crew for pid in trainers_of(process)}
+        seen |= {pid for process in crew for pid in trainers_of(process.pid)}
         crew = strike(scene, crew, victims, random.Random(moment))
     assert [process.wait(120) for process in crew] == [0] * WORKERS, scene.said()
     assert_whole(bench)
@@ -61,7 +61,7 @@ def strike(
     """Kill, and start a worker in the place of each supervisor that died."""
     unlucky = list(crew) if victims == "all" else [chance.choice(crew)]
     for process in unlucky:
-        trainers = trainers_of(process) if victims != "supervisor" else []
+        trainers = trainers_of(process.pid) if victims != "supervisor" else []
         supervisors = [process.pid] if victims != "trainer" else []
         kill(*supervisors, *trainers)
     if victims == "trainer":
@@ -83,7 +83,7 @@ def test_a_trainer_alone_may_die_without_losing_the_lease(scene: Scene) -> None:
     bench = scene.launch(replace(SIZES, rates=(1e-3,), seeds=1))
     process = scene.start()
     until(lambda: len(bench.rows(epoch)) >= 12, "12 epochs")
-    kill(*trainers_of(process))
+    kill(*trainers_of(process.pid))
     assert process.wait(60) == 0, scene.said()
     assert_whole(bench)
     assert_as_undisturbed(bench, scene.blobs)

@@ -5,7 +5,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from tests.cli.conftest import Project, make_project
-from tests.work.conftest import until
+from tests.harness.processes import until
 from tuner.settings import Settings
 from tuner.store.database import Database
 from tuner.store.tables import event, study, trial

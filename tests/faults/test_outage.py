@@ -21,20 +21,10 @@ from tests.faults.proof import (
 )
 from tests.faults.proxy import Cut, Proxy
 from tests.faults.sabotage import Fault
-from tests.faults.scenery import (
-    Scene,
-    Sizes,
-    environment,
-    epochs_of,
-    expired,
-    freeze,
-    held_by,
-    thaw,
-    worker_of,
-)
-from tests.faults.server import Server
+from tests.faults.scenery import Scene, Sizes, epochs_of, expired, held_by, worker_of
+from tests.harness.postgres import Server
+from tests.harness.processes import environment, freeze, thaw, until
 from tests.store.specs import Bench, claim_trial, finish, make_spec
-from tests.work.conftest import until
 from tuner.settings import Timing
 from tuner.store.tables import epoch, lease, outcome, worker
 
@@ -133,7 +123,7 @@ def test_connections_cut_at_commits(
     bench = Bench.launch(mortal.database, make_spec(seeds=2, epochs=3))
     proxy.cut_at.update(dict.fromkeys(range(3, 1000, 3), side))
     process = mortal.start(
-        Fault(trainer=mortal.double("quick")), url=own_server.url_through(proxy.port)
+        Fault(trainer=mortal.double("quick")), url=own_server.url(port=proxy.port)
     )
     assert process.wait(120) == 0, mortal.said()
     assert proxy.cuts >= 5
@@ -149,7 +139,7 @@ def test_a_slow_connection_only_takes_longer(
     bench = Bench.launch(mortal.database, make_spec(dimensions=(), epochs=3))
     proxy.delay = 0.005
     process = mortal.start(
-        Fault(trainer=mortal.double("quick")), url=own_server.url_through(proxy.port)
+        Fault(trainer=mortal.double("quick")), url=own_server.url(port=proxy.port)
     )
     assert process.wait(120) == 0, mortal.said()
     assert "trying again" not in mortal.said()
@@ -164,7 +154,7 @@ def test_a_worker_cut_off_alone_loses_its_trial_and_nothing_else(
     """Its peers adopt what it held; back again, it is fenced off and takes another trial."""
     bench = Bench.launch(mortal.database, make_spec(epochs=20))
     trainer = mortal.double("slow")
-    cut_off = mortal.start(Fault(trainer=trainer), url=own_server.url_through(proxy.port))
+    cut_off = mortal.start(Fault(trainer=trainer), url=own_server.url(port=proxy.port))
     until(lambda: len(bench.rows(epoch)) >= 3, "3 epochs")
     (mine,) = held_by(bench, worker_of(bench, cut_off))
     (proxy.refuse if how == "refused" else proxy.stall)()
@@ -189,7 +179,7 @@ def test_a_worker_may_be_asked_to_leave_during_an_outage(
     """It cannot give its trial back, says so, and leaves with the code of its signal."""
     bench = Bench.launch(mortal.database, make_spec(dimensions=(), epochs=2000))
     trainer = mortal.double("slow")
-    process = mortal.start(Fault(trainer=trainer), url=own_server.url_through(proxy.port))
+    process = mortal.start(Fault(trainer=trainer), url=own_server.url(port=proxy.port))
     until(lambda: len(bench.rows(epoch)) >= 3, "3 epochs")
     proxy.refuse()
     until(lambda: "database is away" in mortal.said(), "the worker has noticed")
@@ -221,7 +211,7 @@ def test_a_server_that_comes_late_is_in_time(
     if command == "worker":
         mortal.launch(Sizes(rates=(1e-3,), epochs=3))
     proxy.refuse()
-    url = own_server.url_through(proxy.port)
+    url = own_server.url(port=proxy.port)
     process = start_tuner(mortal, replace(mortal.settings, database_url=url), command)
     assert process.stderr is not None
     told = process.stderr.readline()

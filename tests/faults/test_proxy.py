@@ -6,8 +6,8 @@ import psycopg2
 import pytest
 
 from tests.faults.proxy import Cut, Proxy
-from tests.faults.server import Server
-from tests.work.conftest import until
+from tests.harness.postgres import Server
+from tests.harness.processes import until
 
 TABLE = "CREATE TABLE IF NOT EXISTS mark (id int)"
 
@@ -15,7 +15,7 @@ TABLE = "CREATE TABLE IF NOT EXISTS mark (id int)"
 def connect(server: Server, proxy: Proxy | None = None) -> "psycopg2.extensions.connection":
     """Open a connection, through the proxy if one is given."""
     port = server.port if proxy is None else proxy.port
-    return psycopg2.connect(server.url_through(port), connect_timeout=5)
+    return psycopg2.connect(server.url(port=port), connect_timeout=5)
 
 
 def marks(server: Server) -> int:

@@ -7,8 +7,8 @@ import pytest
 
 from tests.faults.proof import assert_as_undisturbed, assert_whole, events_of, kinds
 from tests.faults.scenery import Scene, Sizes, epochs_of, held_by, worker_of
+from tests.harness.processes import until
 from tests.store.specs import Bench
-from tests.work.conftest import until
 from tuner.settings import Timing
 from tuner.store.tables import epoch
 

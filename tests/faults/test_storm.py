@@ -1,16 +1,14 @@
 """The small storm: nothing lost, nothing twice, and every bit as on a quiet day."""
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from tests.faults import storm, verdict
-from tests.faults.postgres import running_server
 from tests.faults.weather import Report, Weather
+from tests.harness.postgres import run_server
 from tests.store.specs import Bench
 from tuner.store.tables import epoch, outcome
 
@@ -31,10 +29,7 @@ class Days:
 def days(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Days]:
     """Train the small study both ways, on a server that may be stopped."""
     folder = tmp_path_factory.mktemp("storm")
-    with (
-        tempfile.TemporaryDirectory(prefix="tuner-storm-") as data,
-        running_server(Path(data)) as server,
-    ):
+    with run_server() as server:
         report, bench = storm.run(GRID, server, folder / "storm")
         quiet, undisturbed = storm.run(storm.calm(GRID), server, folder / "calm")
         yield Days(report, bench, quiet, undisturbed)

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from tests.fleet.conftest import MakeFleet
+from tests.harness.processes import is_alive, until
 from tests.store.specs import Bench, claim_trial, finish, make_spec
-from tests.work.conftest import is_alive, until
 from tuner.fleet import local
 from tuner.fleet.local import LocalFleet
 from tuner.settings import Settings, worker_environment

@@ -1,18 +1,17 @@
 """Fixtures of the workers' tests: in-process supervisors, and worker processes."""
 
-import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.harness.processes import Workers
 from tests.store.specs import Bench
-from tuner.settings import Settings, worker_environment
+from tuner.settings import Settings
 from tuner.spec.study import Spec
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Ended
@@ -20,15 +19,6 @@ from tuner.work.stopping import StopRequest
 from tuner.work.worker import Orders, work
 
 HERE = Path(__file__).parent
-PATIENCE_SECONDS = 60.0
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition, up to a deadline."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.02)
 
 
 def double(behaviour: str, folder: Path) -> tuple[str, ...]:
@@ -44,7 +34,9 @@ class Station:
     settings: Settings
     database: Database
     folder: Path
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.workers = Workers(self.folder)
 
     def launch(self, spec: Spec) -> Bench:
         """Store a study."""
@@ -67,33 +59,14 @@ class Station:
         return Orders(study=study, trainer=trainer, patience_seconds=20)
 
     def start(self, study: str, behaviour: str, *more: str) -> subprocess.Popen[bytes]:
-        """Start a real worker process, in a session of its own."""
-        timing = self.settings.timing
-        environment = worker_environment(self.settings) | {
-            "TUNER_LEASE_SECONDS": str(timing.lease),
-            "TUNER_RENEW_SECONDS": str(timing.renew),
-            "TUNER_GRACE_SECONDS": str(timing.grace),
-            "TUNER_POLL_SECONDS": str(timing.poll),
-            "TUNER_GIVE_BACK_SECONDS": str(timing.give_back),
-        }
+        """Start a real worker process with a trainer double."""
         command = [sys.executable, str(HERE / "worker_double.py")]
         command += [*double(behaviour, self.folder), "--"]
-        command += ["worker", "--study", study, "--device", "cpu", *more]
-        with (self.folder / f"worker-{len(self.processes)}.log").open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.processes.append(process)
-        return process
+        return self.workers.start(self.settings, study, *more, command=command)
 
     def said(self) -> str:
         """Return what the worker processes printed."""
-        return "\n".join(log.read_text() for log in sorted(self.folder.glob("worker-*.log")))
+        return self.workers.said()
 
     def trainer_pids(self) -> list[int]:
         """Return the process ids of all trainer doubles there have been."""
@@ -101,12 +74,7 @@ class Station:
 
     def close(self) -> None:
         """End the worker processes this station started."""
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
+        self.workers.close()
 
 
 @pytest.fixture
@@ -116,13 +84,3 @@ def station(settings: Settings, database: Database, tmp_path: Path) -> Iterator[
     station.folder.mkdir()
     yield station
     station.close()
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; a zombie does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"

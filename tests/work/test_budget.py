@@ -5,8 +5,9 @@ from collections import Counter
 import pytest
 from optuna.trial import TrialState
 
+from tests.harness.processes import is_alive, until
 from tests.store.specs import Bench, make_ranged, make_spec
-from tests.work.conftest import Station, is_alive, until
+from tests.work.conftest import Station
 from tuner.spec.study import Spec
 from tuner.store.tables import epoch, lease, outcome, trial, worker
 

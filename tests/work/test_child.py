@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.work.conftest import is_alive, until
+from tests.harness.processes import is_alive, until
 from tuner.settings import child_environment
 from tuner.work.child import GARBLED, Child
 from tuner.work.messages import Message

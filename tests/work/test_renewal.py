@@ -9,8 +9,9 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tests.conftest import QUICK
+from tests.harness.processes import until
 from tests.store.specs import Bench, claim_trial, finish, make_curve, make_spec
-from tests.work.conftest import Station, until
+from tests.work.conftest import Station
 from tuner.settings import Timing
 from tuner.store import control
 from tuner.store.database import Database

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.processes import is_alive, until
 from tests.store.specs import Bench, claim_trial, make_spec
-from tests.work.conftest import Station, is_alive, until
+from tests.work.conftest import Station
 from tuner.store import control
 from tuner.store.tables import epoch, event, lease
 

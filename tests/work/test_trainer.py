@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.work.conftest import until
+from tests.harness.processes import until
 from tuner.settings import child_environment, without_secrets
 from tuner.work.messages import Message, receive, send
 from tuner.work.worker import TRAINER

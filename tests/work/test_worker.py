@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from tests.harness.processes import until
 from tests.store.specs import claim_trial, finish, make_ranged, make_spec
-from tests.work.conftest import Station, until
+from tests.work.conftest import Station
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.store import studies
 from tuner.store.ledger import workers

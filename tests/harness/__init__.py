@@ -1,0 +1,1 @@
+"""What tests share: throw-away PostgreSQL servers, and worker processes on them."""

@@ -1,0 +1,140 @@
+"""Real worker processes: started, watched, frozen, killed, and always ended with the test."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tuner.settings import Settings, worker_environment
+
+PATIENCE_SECONDS = 60.0
+TUNER = (sys.executable, "-m", "tuner")
+
+
+def until(
+    condition: Callable[[], object], what: str = "", seconds: float = PATIENCE_SECONDS
+) -> None:
+    """Wait for a condition, up to a deadline."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain: {what}"
+        time.sleep(0.02)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of a process that is to have these settings, and no others."""
+    timing = settings.timing
+    return worker_environment(settings) | {
+        "TUNER_LEASE_SECONDS": str(timing.lease),
+        "TUNER_RENEW_SECONDS": str(timing.renew),
+        "TUNER_GRACE_SECONDS": str(timing.grace),
+        "TUNER_POLL_SECONDS": str(timing.poll),
+        "TUNER_GIVE_BACK_SECONDS": str(timing.give_back),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "COLUMNS": "200",
+    }
+
+
+@dataclass
+class Workers:
+    """The worker processes of one test, each with a log of its own below a folder."""
+
+    folder: Path
+    objectives: Path | None = None
+    processes: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
+
+    def start(
+        self,
+        settings: Settings,
+        study: str,
+        *more: str,
+        command: Sequence[str] = TUNER,
+        **environ: str,
+    ) -> "subprocess.Popen[bytes]":
+        """Start `tuner worker` in a session of its own; its standard input stays open."""
+        words = [*command, "worker", "--study", study, "--device", "cpu"]
+        if self.objectives is not None:
+            words += ["--objectives", str(self.objectives)]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f"worker-{len(self.processes)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [*words, *more],
+                cwd=self.folder,
+                env=environment(settings) | environ,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def said(self, characters: int | None = None) -> str:
+        """Return what the workers printed; only the end of it, if so many characters are given."""
+        logs = sorted(self.folder.glob("worker-*.log"))
+        start = None if characters is None else -characters
+        return "\n".join(f"{log.name}\n{log.read_text()[start:]}" for log in logs)
+
+    def close(self) -> None:
+        """End every worker that is left, frozen ones and their trainers included."""
+        for process in self.processes:
+            if process.poll() is None:
+                kill(*trainers_of(process.pid), process.pid)
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+
+
+def trainers_of(supervisor: int) -> list[int]:
+    """Return the trainers that a supervisor has now; a frozen one's included."""
+    try:
+        children = psutil.Process(supervisor).children()
+        return [child.pid for child in children if "trainer" in " ".join(child.cmdline())]
+    except psutil.Error:
+        return []
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Send a signal to a process that may just have ended."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def kill(*pids: int) -> None:
+    """kill -9 processes, as close together as can be."""
+    for pid in pids:
+        send(pid, signal.SIGKILL)
+
+
+def freeze(*pids: int) -> None:
+    """Stop processes in their tracks, and wait until they stand still."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    until(lambda: all(is_frozen(pid) for pid in pids), "they stand still")
+
+
+def thaw(*pids: int) -> None:
+    """Let frozen processes go on."""
+    for pid in pids:
+        send(pid, signal.SIGCONT)
+
+
+def is_frozen(pid: int) -> bool:
+    """Tell whether a process is stopped by a signal."""
+    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; a zombie does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
