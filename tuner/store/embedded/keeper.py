@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tuner.errors import DatabaseError, MachineError, TunerError
 from tuner.store.embedded import cluster as embedded_cluster
+from tuner.store.embedded import occupancy as embedded_occupancy
 from tuner.store.embedded import places as embedded_places
 from tuner.store.embedded import postmaster as embedded_postmaster
 from tuner.store.embedded.binaries import Binaries, locate_for
@@ -45,6 +46,9 @@ class Keeper:
 
     def start(self) -> None:
         """Adopt the server that runs, or start one; return when it accepts sessions."""
+        # Before the pid file is believed: it may be another machine's, and its number someone
+        # else's here.
+        embedded_occupancy.occupy(self.places)
         self.started = time.monotonic()
         log_start = os.fstat(self.log_fd).st_size
         self.postmaster = embedded_postmaster.find(self.places.data)
@@ -124,12 +128,18 @@ def main(home: Path, lock_fd: int, report_fd: int) -> None:
     os.ftruncate(lock.fd, 0)
     os.pwrite(lock.fd, f"{os.getpid()}\n".encode(), 0)
     try:
-        keeper = _begin(home)
-    except (TunerError, OSError) as error:
-        _report(report_fd, _fault(error))
-        raise
-    _report(report_fd, {})
-    keeper.keep()
+        try:
+            keeper = _begin(home)
+        except (TunerError, OSError) as error:
+            _report(report_fd, _fault(error))
+            raise
+        _report(report_fd, {})
+        keeper.keep()
+    finally:
+        # Still under the server's lock, so no successor has begun. After a failed start too,
+        # or another machine would be refused for nothing.
+        if (places := embedded_places.find(home)) is not None:
+            embedded_occupancy.vacate(places)
 
 
 def _begin(home: Path) -> Keeper:

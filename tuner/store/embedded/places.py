@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import MachineError
+from tuner.store.embedded.machine import Machine, from_json, this_machine
 
 SYSTEM_FOLDER = Path("/var/lib/tuner")
 SHORT_FOLDER = Path("/tmp")  # noqa: S108 - a folder of our own in it, checked before use
@@ -52,6 +53,11 @@ class Places:
         return self.root / "data"
 
     @property
+    def occupied(self) -> Path:
+        """Names the machine whose server uses the data; see `occupancy`."""
+        return self.root / "in-use.json"
+
+    @property
     def log(self) -> Path:
         """What the server and its keeper have to say."""
         return self.home / "server.log"
@@ -85,11 +91,16 @@ class Places:
 def find(home: Path) -> Places | None:
     """Return the places of a server that was set up under `home`, or None; changes nothing."""
     home = home.resolve()
-    elsewhere = home / "elsewhere"
+    elsewhere, machine = home / "elsewhere", None
+    root = home / "postgres"
     try:
-        root = Path(elsewhere.read_text()) if elsewhere.exists() else home / "postgres"
+        if elsewhere.exists():
+            path, *facts = elsewhere.read_text().splitlines()
+            root, machine = Path(path), from_json(facts[0]) if facts else None
         owner = root.stat().st_uid
     except FileNotFoundError:
+        if machine is not None and not machine.shares_locks_with(this_machine()):
+            raise _left_on(machine, root, elsewhere) from None
         return None
     except PermissionError as error:
         raise _not_ours(home, error) from error
@@ -150,17 +161,31 @@ def name_of(uid: int) -> str:
 def open_private(path: Path, flags: int) -> int:
     """Open a file of `home`, made for its owner only; a symbolic link is refused.
 
-    Root may be working in another user's home: what it makes there is handed to
-    that user, and a link planted there leads it nowhere.
+    Root may be working in another user's home: what it makes there is handed to that user.
+    With O_EXCL a file that exists is a FileExistsError, as with `os.open`.
     """
-    try:
-        fd = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise _not_ours(path.parent, error) from error
-    if os.geteuid() == 0:
-        owner = path.parent.stat()
-        os.fchown(fd, owner.st_uid, owner.st_gid)
-    return fd
+    while True:
+        try:
+            # Created and opened are two calls, so that we know which it was: a file that was
+            # there before may be a hard link to anything, and giving that away would be a gift
+            # to whoever planted it.
+            fd = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+        except OSError as error:
+            raise _not_ours(path.parent, error) from error
+        else:
+            if os.geteuid() == 0:
+                owner = path.parent.stat()
+                os.fchown(fd, owner.st_uid, owner.st_gid)
+            return fd
+        try:
+            return os.open(path, flags | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue  # removed between the two calls
+        except OSError as error:
+            raise _not_ours(path.parent, error) from error
 
 
 def make_socket_folder(places: Places) -> None:
@@ -215,7 +240,9 @@ def _settle_elsewhere(home: Path, account: Account) -> Places:
     (root / "home").write_text(f"{home}\n")
     os.chown(root, account.uid, account.gid, follow_symlinks=False)
     note = home / "elsewhere.new"
-    note.write_text(str(root))
+    note.unlink(missing_ok=True)
+    with os.fdopen(open_private(note, os.O_WRONLY | os.O_EXCL), "w") as file:
+        file.write(f"{root}\n{this_machine().to_json()}\n")
     note.replace(home / "elsewhere")
     return Places(home, root, account)
 
@@ -248,6 +275,14 @@ def _reaches(account: Account, folder: Path) -> bool:
             "--database URL."
         ) from error
     return done.returncode == 0
+
+
+def _left_on(machine: Machine, root: Path, note: Path) -> MachineError:
+    return MachineError(
+        f"The database of {note.parent} is on another machine ({machine.name}), in {root}: it was "
+        f"made there by root, whose server could not reach {note.parent}. Use it there; or remove "
+        f"{note} to start a new database; or set TUNER_HOME to another folder."
+    )
 
 
 def _not_ours(folder: Path, error: OSError) -> MachineError:

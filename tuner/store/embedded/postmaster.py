@@ -101,7 +101,8 @@ def launch(places: Places, binaries: Binaries, log_fd: int) -> Postmaster:
     with FileLock(places.home / "postmaster.lock") as lock:
         # Every process of a server inherits this lock, so holding it alone means
         # that not even an orphaned session of an earlier server is left, and then
-        # whatever its pid file says, also of a pid that now is someone else's.
+        # whatever its pid file says, also of a pid that now is someone else's. That holds for
+        # this machine; the caller has made sure that no other one uses the data (`occupancy`).
         if not lock.wait_alone(_ORPHANS_SECONDS):
             raise MachineError(
                 f"Processes of an earlier PostgreSQL on {places.data} are still ending. "

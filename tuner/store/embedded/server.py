@@ -21,6 +21,7 @@ from types import TracebackType
 
 from tuner.errors import DatabaseError, DatabaseUnreachableError, MachineError, UserError
 from tuner.store.address import Address
+from tuner.store.embedded import occupancy as embedded_occupancy
 from tuner.store.embedded import places as embedded_places
 from tuner.store.embedded import postmaster as embedded_postmaster
 from tuner.store.embedded.cluster import DATABASE, USER
@@ -96,6 +97,7 @@ def stop(home: Path, force: bool = False) -> bool:
     places = embedded_places.find(home)
     if places is None:
         return False
+    embedded_occupancy.refuse_elsewhere(places)
     places.pin.unlink(missing_ok=True)
     with FileLock(places.home / "clients.lock") as clients:
         if not force:
@@ -128,12 +130,16 @@ def _ensure_running(home: Path) -> Places:
                 f"{home / 'server.log'} may say why."
             )
         places = embedded_places.find(home)
-        if places is not None and embedded_postmaster.is_ready(places):
-            return places
+        if places is not None:
+            # Where locks are shared between machines, the keeper may be on another one. Its
+            # socket is of no use here, and waiting for it would be in vain.
+            embedded_occupancy.refuse_elsewhere(places)
+            if embedded_postmaster.is_ready(places):
+                return places
         time.sleep(_POLL_SECONDS)
     raise DatabaseUnreachableError(
         f"The embedded database in {home} did not start within {_PATIENCE_SECONDS:.0f} seconds. "
-        f"See {home / 'server.log'}; it may still be recovering, or be kept by another machine."
+        f"See {home / 'server.log'}; it may still be recovering."
     )
 
 
@@ -241,9 +247,12 @@ def _stop(places: Places) -> bool:
             f"see {places.log}."
         )
     with FileLock(places.home / "server.lock") as server:
-        left = embedded_postmaster.find(places.data) if server.try_alone() else None
+        alone = server.try_alone()
+        left = embedded_postmaster.find(places.data) if alone else None
         if left is not None and not left.stop():
             raise DatabaseError(
                 f"The embedded PostgreSQL (process {left.pid}) does not stop; see {places.log}."
             )
+        if alone:
+            embedded_occupancy.vacate(places)
     return running

@@ -7,6 +7,7 @@ from pathlib import Path
 from tuner.store.embedded import places as embedded_places
 from tuner.store.embedded import postmaster as embedded_postmaster
 from tuner.store.embedded.binaries import locate_for
+from tuner.store.embedded.occupancy import occupant_elsewhere
 from tuner.store.embedded.places import Places
 
 
@@ -33,6 +34,8 @@ class ServerStatus:
     clients: tuple[int, ...]
     """Processes that hold the server, as far as this user may see them."""
     bytes_on_disk: int
+    used_on: str | None = None
+    """Another machine whose server uses the data, or did not shut down there."""
 
 
 def status(home: Path) -> ServerStatus:
@@ -41,7 +44,9 @@ def status(home: Path) -> ServerStatus:
     made = places is not None and places.data.exists()
     account = places.account if places else embedded_places.account_for(home)
     binaries = locate_for(account)
-    running = embedded_postmaster.find(places.data) if places else None
+    elsewhere = occupant_elsewhere(places) if places else None
+    # The pid file of another machine says nothing about the processes of this one.
+    running = embedded_postmaster.find(places.data) if places and not elsewhere else None
     return ServerStatus(
         running=running is not None,
         pid=running.pid if running else None,
@@ -56,6 +61,7 @@ def status(home: Path) -> ServerStatus:
         account=embedded_places.name_of(account.uid if account else os.geteuid()),
         clients=client_pids(places) if places else (),
         bytes_on_disk=_size(places.root) if places else 0,
+        used_on=elsewhere.host if elsewhere else None,
     )
 
 

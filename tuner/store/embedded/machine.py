@@ -1,0 +1,62 @@
+"""This machine, told from others that see the same files."""
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One start of one machine."""
+
+    host: str
+    machine_id: str
+    boot_id: str
+
+    @property
+    def name(self) -> str:
+        """The host's name for people."""
+        return self.host or "an unknown machine"
+
+    def shares_locks_with(self, other: "Machine") -> bool:
+        """Whether a flock of one would have been seen by the other.
+
+        One boot is one kernel, whatever its containers are called. The same machine after
+        another boot has lost all its processes, and its locks with them.
+        """
+        if self.boot_id and self.boot_id == other.boot_id:
+            return True
+        return (self.host, self.machine_id) == (other.host, other.machine_id)
+
+    def to_json(self) -> str:
+        """Write it for `from_json`."""
+        return json.dumps(asdict(self))
+
+
+UNKNOWN = Machine("", "", "")
+
+
+def this_machine() -> Machine:
+    """Return the machine that this process runs on."""
+    return Machine(
+        host=platform.node(),
+        machine_id=_line(Path("/etc/machine-id")),
+        boot_id=_line(Path("/proc/sys/kernel/random/boot_id")),
+    )
+
+
+def from_json(text: str) -> Machine:
+    """Read a machine; a text that names none is an unknown one, which shares no locks."""
+    try:
+        facts = json.loads(text)
+        return Machine(**{name: str(facts[name]) for name in ("host", "machine_id", "boot_id")})
+    except (ValueError, KeyError, TypeError):
+        return UNKNOWN
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
