@@ -14,7 +14,6 @@ from typing import TypeVar
 from tenacity import RetryCallState
 from tenacity.stop import stop_base
 
-from tuner.answers.verdicts.race import judge
 from tuner.records import Job
 from tuner.settings import Timing
 from tuner.store.database import patiently
@@ -150,6 +149,9 @@ class Supervisor:
             logger.info("after seed %d %s was dropped", look.rounds, told)
 
     def _judged(self, look: Look) -> Decided:
+        # Only races need statistics, and scipy.stats would double the time a worker takes to start.
+        from tuner.answers.verdicts.race import judge
+
         with self._ledger.database.transaction() as connection:
             return judge(connection, self._ledger.study, look)
 
