@@ -1,13 +1,12 @@
 """`tuner best`: the trial that a study ends with, and its network as a folder of its own."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli import options
-from tuner.cli.check import clear_progress, show_progress
+from tuner.cli.terminal import clear_progress, echo_json, show_progress
 from tuner.errors import UserError
 from tuner.settings import Settings
 
@@ -93,7 +92,7 @@ def best(
         clear_progress()
     if as_json:
         told = None if saved is None else {"folder": str(target), **_described(saved)}
-        click.echo(json.dumps({**described(found), "saved": told}, ensure_ascii=False, indent=1))
+        echo_json({**described(found), "saved": told})
     else:
         _show(found, saved, target)
 
@@ -143,8 +142,6 @@ def _described(saved: "Model") -> dict[str, object]:
 
 
 def _print(console: "Console", found: "Winner") -> None:
-    from rich.text import Text
-
     from tuner.answers.verdicts.wording import level_name
     from tuner.answers.winner_words import sentences
     from tuner.cli.console import print_sentences
@@ -152,10 +149,10 @@ def _print(console: "Console", found: "Winner") -> None:
     settings = [f"{name}={level_name(value)}" for name, value in found.settings.items()]
     fixed = " ".join(f"{name}={level_name(value)}" for name, value in found.fixed.items())
     console.print()
-    console.print(Text(f"{found.study.title}: trial {found.number}", style="bold"))
-    console.print(Text(" ".join([*settings, f"seed={found.trial.row['seed']}"])))
+    console.print(f"{found.study.title}: trial {found.number}", style="bold")
+    console.print(" ".join([*settings, f"seed={found.trial.row['seed']}"]))
     if fixed:
-        console.print(Text(f"fixed: {fixed}"))
+        console.print(f"fixed: {fixed}")
     console.print()
     console.print(_figures(found))
     print_sentences(console, sentences(found))

@@ -1,7 +1,5 @@
 """`tuner check`: what to know of a study's data, time and memory before spending hours on it."""
 
-import json
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import log10
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import clear_progress, echo, echo_json, show_progress
 from tuner.errors import TunerError, UserError
 from tuner.settings import Settings
 
@@ -79,11 +78,11 @@ def check(
     body = _described(spec, found, cost, spreads)
     kept = _keep(settings, spec, body)
     if as_json:
-        click.echo(json.dumps(body, ensure_ascii=False, indent=1))
+        echo_json(body)
         return
     _show(spec, found, cost, spreads)
     if kept:
-        click.echo(f"Kept with {', '.join(kept)}.")
+        echo(f"Kept with {', '.join(kept)}.")
 
 
 def _asked(
@@ -100,20 +99,6 @@ def _asked(
         raise UserError(f"{study} is a stored version: it is checked as it is, without --set.")
     with options.open_database(settings) as database, database.transaction() as connection:
         return studies.find(connection, study).spec, options.objective_folders(None, given)
-
-
-def show_progress(what: str, done: int, total: int) -> None:
-    """Show how far a long part is, on one line of a terminal."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{what}: {done}/{total}")
-        sys.stderr.flush()
-
-
-def clear_progress() -> None:
-    """Take the line of progress away."""
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
 
 
 def _described(
@@ -158,7 +143,7 @@ def _show(
     cost: "Cost | None",
     spreads: "Sequence[Spread]",
 ) -> None:
-    click.echo(f"{spec.name}: {spec.question}")
+    echo(f"{spec.name}: {spec.question}")
     for one in found:
         _show_data(one, {*spec.data, *(n.removeprefix("data.") for n in spec.varied)})
     if cost is not None:
@@ -166,42 +151,40 @@ def _show(
     if spreads:
         _show_noise(spec, spreads)
     count = sum(len(one.warnings) for one in found)
-    click.echo()
-    click.echo("Nothing to warn of." if count == 0 else f"{count} warning{'s' * (count > 1)}.")
+    echo()
+    echo("Nothing to warn of." if count == 0 else f"{count} warning{'s' * (count > 1)}.")
 
 
 def _show_data(one: "Examined", keys: Collection[str]) -> None:
     body = one.body
     shown = " ".join(f"{key}={value}" for key, value in body["data"].items() if key in keys)
-    click.echo(f"\nData: {shown}")
+    echo(f"\nData: {shown}")
     for split, contents in body["contents"].items():
         classes = ", ".join(f"{name} {count}" for name, count in contents["classes"].items())
-        click.echo(f"  {split:5s} {contents['images']:6,d} images: {classes}")
+        echo(f"  {split:5s} {contents['images']:6,d} images: {classes}")
     for note in one.notes:
-        click.echo(f"  note     {note}")
+        echo(f"  note     {note}")
     for probe in body["probes"]:
-        click.echo(
+        echo(
             f"  probe    {probe['first']} and {probe['second']}: AUC {probe['auc']:.2f} "
             f"({probe['low']:.2f} to {probe['high']:.2f}); 0.5 is chance"
         )
     counts = body["duplicates"]
     if not any(value for name, value in counts.items() if name != "groups"):
-        click.echo("  ok       no duplicates, within or across splits")
+        echo("  ok       no duplicates, within or across splits")
     if body["patients_known"] and not body["patients"]:
-        click.echo("  ok       no patient is in two splits")
+        echo("  ok       no patient is in two splits")
     for warning in one.warnings:
-        click.secho(f"  warning  {warning}", fg="yellow")
+        echo(f"  warning  {warning}", fg="yellow")
 
 
 def _show_cost(spec: "Spec", cost: "Cost") -> None:
-    click.echo(f"\nCost on {cost.on}")
+    echo(f"\nCost on {cost.on}")
     for name, one in (("cheapest", cost.measured[0]), ("dearest", cost.measured[-1])):
         chosen = " ".join(f"{k}={v}" for k, v in one.chosen.items()) or "any setting"
-        click.echo(
-            f"  {name:8s} {one.seconds:8.3f} s an epoch  {one.parameters:,} parameters  {chosen}"
-        )
-    click.echo(f"  memory   {cost.memory_bytes / 1e9:8.2f} GB at most in one trainer")
-    click.echo(
+        echo(f"  {name:8s} {one.seconds:8.3f} s an epoch  {one.parameters:,} parameters  {chosen}")
+    echo(f"  memory   {cost.memory_bytes / 1e9:8.2f} GB at most in one trainer")
+    echo(
         f"  study    {spec.total_trials} trials, {cost.epochs:,} epochs: about "
         f"{roughly(cost.seconds / cost.workers)} on {cost.workers} "
         f"worker{'s' * (cost.workers > 1)}, an estimate from {cost.measured_epochs} measured "
@@ -234,7 +217,7 @@ def _show_noise(spec: "Spec", spreads: "Sequence[Spread]") -> None:
 
     seeds = spec.replicates.seeds
     count = len(spreads[0].values)
-    click.echo(f"\nNoise of the default setting over {count} seeds")
+    echo(f"\nNoise of the default setting over {count} seeds")
     for one in spreads:
         line = (
             f"  {one.figure:9s} {fmean(one.values):.4f}, deviation {one.deviation:.4f}, "
@@ -244,4 +227,4 @@ def _show_noise(spec: "Spec", spreads: "Sequence[Spread]") -> None:
             # Half of the 95 % t interval of a difference of two means over n seeds each.
             half = float(stdtrit(2 * seeds - 2, 0.975)) * one.deviation * sqrt(2 / seeds)
             line += f"; with {seeds} seeds a difference must exceed about {half:.4f} to be seen"
-        click.echo(line)
+        echo(line)

@@ -1,12 +1,12 @@
 """`tuner clean`: free the room of checkpoints that cannot pay any more."""
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import echo, echo_json
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ def clean(
             told.append((tree.name, len(gone), len(orphans), freed, taken))
     if as_json:
         names = ("location", "checkpoints", "orphans", "freed_bytes", "taken_bytes")
-        click.echo(json.dumps([dict(zip(names, one, strict=True)) for one in told]))
+        echo_json([dict(zip(names, one, strict=True)) for one in told], indent=None)
         return
     verb = "would free" if dry_run else "freed"
     for name, count, leftovers, freed, taken in told:
-        click.echo(
+        echo(
             f"{name}: {verb} {_size(freed)} ({count} checkpoints, {leftovers} leftovers); "
             f"{_size(taken)} {'are taken now' if dry_run else 'are left'}."
         )

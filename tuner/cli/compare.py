@@ -1,6 +1,5 @@
 """`tuner compare`: is the difference between settings, or between two trials, real?"""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
@@ -9,6 +8,7 @@ import click
 
 from tuner.cli import options
 from tuner.cli.intervals import limits, with_ends
+from tuner.cli.terminal import echo_json
 from tuner.errors import UserError
 from tuner.settings import Settings
 
@@ -111,7 +111,7 @@ def compare(
             compared = compare_settings(connection, found, by=by, metric=metric, asked=asked)
     if as_json:
         body = {"study": found.title, "comparisons": [described(one) for one in compared]}
-        click.echo(json.dumps(body, ensure_ascii=False, indent=1, allow_nan=False))
+        echo_json(body, allow_nan=False)
     else:
         _show(compared)
 
@@ -200,7 +200,7 @@ def _tell_pair(found: "Pair", study: "Study", *, as_json: bool) -> None:
     from tuner.cli.console import open_console
 
     if as_json:
-        click.echo(json.dumps(_pair_described(found, study), ensure_ascii=False, indent=1))
+        echo_json(_pair_described(found, study))
         return
     console = open_console()
     console.print()
@@ -209,8 +209,6 @@ def _tell_pair(found: "Pair", study: "Study", *, as_json: bool) -> None:
 
 
 def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
-    from rich.text import Text
-
     from tuner.cli.console import plain_table
 
     table = plain_table(
@@ -244,21 +242,17 @@ def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
     if found.of_classes:
         console.print()
         console.print(_class_table(found))
-    console.print(Text(found.verdict))
+    console.print(found.verdict)
 
 
 def _class_table(found: "Pair") -> "RichTable":
-    from rich.text import Text
-
     from tuner.answers.verdicts.cells import chance_cell
     from tuner.cli.console import plain_table
 
     table = plain_table("By class")
     table.add_column("trial", justify="right", no_wrap=True)
     for one in found.of_classes:
-        # A class may be called anything, also what rich would read as markup.
-        name = Text(f"{one.name} ({one.images:,} {one.of})")
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(f"{one.name} ({one.images:,} {one.of})", justify="right", no_wrap=True)
     apart = [one.discordance for one in found.of_classes]
     table.add_row(str(found.one.trial), *(with_ends(one.one) for one in found.of_classes))
     table.add_row(str(found.other.trial), *(with_ends(one.other) for one in found.of_classes))

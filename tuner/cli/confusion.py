@@ -1,15 +1,16 @@
 """`tuner confusion`: which classes a trial takes for which."""
 
-import json
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import echo_json
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
+    from rich.console import RenderableType
     from rich.table import Table as RichTable
 
     from tuner.answers.tables.confusion import Confusion
@@ -59,7 +60,7 @@ def confusion(
         read = _read(connection, found, trial, split, at)
     counted = count(read)
     if as_json:
-        click.echo(json.dumps(_described(found, read, counted), ensure_ascii=False))
+        echo_json(_described(found, read, counted), indent=None)
     else:
         _show(found, read, counted)
 
@@ -101,28 +102,30 @@ def _show(study: "Study", read: "Predicted", counted: "Confusion") -> None:
 
 def _table(counted: "Confusion") -> "RichTable":
     from rich.table import Table
-    from rich.text import Text
+
+    from tuner.cli.console import styled
 
     numbered = sum(map(len, counted.classes)) > ROOM
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("")
     for place, name in enumerate(counted.classes):
-        table.add_column(Text(str(place) if numbered else name), justify="right", no_wrap=True)
+        table.add_column(str(place) if numbered else name, justify="right", no_wrap=True)
     table.add_column("images", justify="right", no_wrap=True)
     table.add_column("recall", justify="right", no_wrap=True)
     rows = zip(counted.classes, counted.counts, counted.images, counted.recall, strict=True)
     for place, (name, row, images, recall) in enumerate(rows):
         cells = [_cell(count, diagonal=place == column) for column, count in enumerate(row)]
-        # A class may be called anything, also what rich would read as markup.
-        head = Text(f"{place} {name}" if numbered else name, style="bold", overflow="ellipsis")
+        head = styled(f"{place} {name}" if numbered else name, "bold", overflow="ellipsis")
         table.add_row(head, *cells, str(images), _share(recall))
     table.add_row("precision", *(_share(share, digits=2) for share in counted.precision))
     return table
 
 
-def _cell(count: int, *, diagonal: bool) -> str:
+def _cell(count: int, *, diagonal: bool) -> "RenderableType":
     if diagonal:
-        return f"[bold]{count}[/bold]"
+        from tuner.cli.console import styled
+
+        return styled(str(count), "bold")
     return str(count) if count else "·"
 
 

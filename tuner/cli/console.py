@@ -3,12 +3,15 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from tuner.cli.terminal import readable
 
 WIDE = 200
 """Columns of what is not a terminal: a file or a pipe wraps nothing."""
@@ -16,11 +19,37 @@ PADDING = re.compile(r"[ \t]+$", re.MULTILINE)
 """What fills a line up to the width of its table."""
 
 
-class PlainConsole(Console):
+class DataConsole(Console):
+    """A console on which every text is data: without markup, and with control characters shown."""
+
+    def __init__(
+        self, file: IO[str] | None = None, *, stderr: bool = False, width: int | None = None
+    ) -> None:
+        super().__init__(
+            file=file, stderr=stderr, width=width, markup=False, emoji=False, highlight=False
+        )
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text as rich lays it out: measured as it will be shown."""
+        return super().render_str(readable(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """Yield what is shown; here also what came as a Text, which render_str does not see."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(readable(segment.text), segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """Leave a closed pipe to the command line, where it ends every command alike."""
+        raise BrokenPipeError
+
+
+class PlainConsole(DataConsole):
     """A console that is no terminal: nothing is wrapped, and no line ends in spaces."""
 
     def __init__(self) -> None:
-        super().__init__(highlight=False, width=WIDE)
+        super().__init__(width=WIDE)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as rich does, without the spaces that fill its tables up."""
@@ -31,7 +60,7 @@ class PlainConsole(Console):
 
 def open_console() -> Console:
     """Return a console as wide as the terminal, or wide enough for any table elsewhere."""
-    console = Console(highlight=False)
+    console = DataConsole()
     return console if console.is_terminal else PlainConsole()
 
 
@@ -39,7 +68,7 @@ def plain_table(title: str | None = None) -> Table:
     """Return a table without lines, its title on the left."""
     return Table(
         # A title is often wider than its table; it stays on one line all the same.
-        title=title and Text(title, style="italic", no_wrap=True, overflow="ignore"),
+        title=title and styled(title, "italic", no_wrap=True, overflow="ignore"),
         title_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
@@ -47,16 +76,21 @@ def plain_table(title: str | None = None) -> Table:
     )
 
 
+def styled(text: str, style: str = "", **options: Any) -> Text:
+    """Return data as a text with a style, measured as it will be shown."""
+    return Text(readable(text), style=style, **options)
+
+
 def print_sentences(console: Console, sentences: Iterable[str]) -> None:
     """Print sentences below a table, moved in a little."""
     for sentence in sentences:
-        console.print(Padding(Text(sentence), (0, 0, 0, 2), expand=False))
+        console.print(Padding(sentence, (0, 0, 0, 2), expand=False))
 
 
 @contextmanager
 def waiting() -> Iterator[Callable[[str], None]]:
     """Give a way to say what is being done; shown in place where somebody looks, else not."""
-    console = Console(stderr=True, highlight=False)
+    console = DataConsole(stderr=True)
     if not console.is_terminal:
         yield lambda _: None
         return

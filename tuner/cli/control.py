@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import confirm, echo
 from tuner.errors import UserError
 from tuner.settings import Settings
 
@@ -26,10 +27,10 @@ def stop(settings: Settings, study: str) -> None:
         with database.transaction() as connection:
             found = studies.find(connection, study)
         if found.state == "complete":
-            click.echo(f"{found.title} is complete; there is nothing to stop.")
+            echo(f"{found.title} is complete; there is nothing to stop.")
             return
         control.stop(database, found)
-    click.echo(f"{found.title} is stopped. Go on with:  tuner launch --study {found.title}")
+    echo(f"{found.title} is stopped. Go on with:  tuner launch --study {found.title}")
 
 
 @click.command(epilog="\b\nExample:\n  tuner retry lr_sched 3 17")
@@ -49,11 +50,11 @@ def retry(settings: Settings, study: str, trials: tuple[int, ...]) -> None:
             found = studies.find(connection, study)
         opened = control.retry(database, Binding(database), found, trials)
     if not opened and found.state not in ("paused", "stopped"):
-        click.echo(f"{found.title} has no failed trials.")
+        echo(f"{found.title} has no failed trials.")
         return
     listed = ", ".join(map(str, opened))
     what = f"Trials opened again: {listed}." if opened else f"{found.title} is open again."
-    click.echo(f"{what} Train with:  tuner launch --study {found.title}")
+    echo(f"{what} Train with:  tuner launch --study {found.title}")
 
 
 def _forget_checkpoints(settings: Settings, study: "Study") -> None:
@@ -67,7 +68,7 @@ def _forget_checkpoints(settings: Settings, study: "Study") -> None:
     try:
         forget(Tree(place), study)
     except TunerError as error:
-        click.echo(f"Its checkpoints are left: {error}", err=True)
+        echo(f"Its checkpoints are left: {error}", err=True)
 
 
 @click.command(epilog="\b\nExample:\n  tuner delete lr_sched@2 --yes")
@@ -92,12 +93,11 @@ def delete(settings: Settings, study: str, *, yes: bool) -> None:
                 f"Stop it first:  tuner stop {found.title}"
             )
         if not yes:
-            click.confirm(
+            confirm(
                 f"Delete {found.title} with {seen.counts.ended} ended trials and "
-                f"{seen.epochs_recorded} epochs, for good?",
-                abort=True,
+                f"{seen.epochs_recorded} epochs, for good?"
             )
         with database.transaction() as connection:
             studies.delete(connection, found)
         _forget_checkpoints(settings, found)
-    click.echo(f"{found.title} is deleted.")
+    echo(f"{found.title} is deleted.")

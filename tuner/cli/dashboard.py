@@ -3,6 +3,7 @@
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import echo
 from tuner.settings import Settings
 
 
@@ -41,5 +42,5 @@ def dashboard(settings: Settings, host: str, port: int, *, behind_container: boo
             host,
             port,
             anywhere=behind_container,
-            ready=lambda url: click.echo(f"{url}  (Ctrl-C ends it)"),
+            ready=lambda url: echo(f"{url}  (Ctrl-C ends it)"),
         )

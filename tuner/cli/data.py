@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from tuner.cli.check import clear_progress, show_progress
+from tuner.cli.terminal import clear_progress, echo, show_progress
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,9 +39,9 @@ def look_at_data(
     )
     clear_progress()
     for note in found.notes:
-        click.echo(f"Data: {note}", err=True)
+        echo(f"Data: {note}", err=True)
     for warning in found.warnings:
-        click.echo(f"Warning: {warning}", err=True)
+        echo(f"Warning: {warning}", err=True)
     return (found,)
 
 

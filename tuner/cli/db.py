@@ -1,6 +1,5 @@
 """`tuner db`: the database itself, the embedded one or a server's."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import echo, echo_json
 from tuner.errors import DatabaseError, DatabaseUnreachableError, UserError
 from tuner.settings import Settings
 
@@ -45,7 +45,7 @@ def start(settings: Settings) -> None:
     _embedded_only(settings, "started")
     with embedded.start(settings.home):
         found = embedded.status(settings.home)
-    click.echo(f"The database in {found.data} runs (process {found.pid}) until `tuner db stop`.")
+    echo(f"The database in {found.data} runs (process {found.pid}) until `tuner db stop`.")
 
 
 @db.command(epilog=_example("tuner db stop"))
@@ -57,7 +57,7 @@ def stop(settings: Settings, force: bool) -> None:
 
     _embedded_only(settings, "stopped")
     stopped = embedded.stop(settings.home, force)
-    click.echo("The database has stopped." if stopped else "The database was not running.")
+    echo("The database has stopped." if stopped else "The database was not running.")
 
 
 @db.command(epilog=_example("tuner db status --json"))
@@ -67,10 +67,10 @@ def status(settings: Settings, as_json: bool) -> None:
     """Show the state of the database and where its things are."""
     facts = _embedded_facts(settings) if settings.embedded else _server_facts(settings)
     if as_json:
-        click.echo(json.dumps(facts, indent=2))
+        echo_json(facts, indent=2)
         return
     for name, value in facts.items():
-        click.echo(f"{name.replace('_', ' ') + ':':<15}{_spoken(value)}")
+        echo(f"{name.replace('_', ' ') + ':':<15}{_spoken(value)}")
 
 
 @db.command(epilog=_example("tuner db url --show-password"))
@@ -82,9 +82,9 @@ def url(settings: Settings, show_password: bool) -> None:
     The password is written out only if asked for.
     """
     with _reach(settings) as address:
-        click.echo(address.url(show_password))
+        echo(address.url(show_password))
     if settings.embedded and not (settings.home / "pinned").exists():
-        click.echo(
+        echo(
             "The embedded server runs only while tuner does; `tuner db start` keeps it running.",
             err=True,
         )
@@ -99,7 +99,7 @@ def init(settings: Settings) -> None:
 
     with Database.open(settings) as database:
         schema.ensure(database)
-    click.echo("The database is ready.")
+    echo("The database is ready.")
 
 
 @db.command(
@@ -140,7 +140,7 @@ def dump(settings: Settings, output: Path | None) -> None:
             return
         with _appearing(target) as draft:
             _must("pg_dump", [*words, f"--file={draft}"], address, f"{target} was not written.")
-    click.echo(f"The database was saved in {target} ({target.stat().st_size:,} bytes).")
+    echo(f"The database was saved in {target} ({target.stat().st_size:,} bytes).")
 
 
 @db.command(epilog=_example("tuner db restore backup.dump"))
@@ -161,7 +161,7 @@ def restore(settings: Settings, file: Path, yes: bool) -> None:
                 "would replace. Save them with `tuner db dump`, and say --yes."
             )
         _replace(address, file)
-    click.echo(f"The database was restored from {file}.")
+    echo(f"The database was restored from {file}.")
 
 
 def _replace(address: "Address", file: Path) -> None:

@@ -7,6 +7,7 @@ import click
 
 from tuner.cli import options
 from tuner.cli.intervals import limits
+from tuner.cli.terminal import echo_json
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def diff(settings: Settings, study: str, other: str, metric: str | None, *, as_j
         one, two = (studies.find(connection, name) for name in (study, other))
         found = between(connection, one, two, metric)
     if as_json:
-        click.echo(json.dumps(described(found), ensure_ascii=False, indent=1, default=str))
+        echo_json(described(found), default=str)
     else:
         _show(found)
 
@@ -65,8 +66,6 @@ def described(found: "Diff") -> dict[str, Any]:
 
 
 def _show(found: "Diff") -> None:
-    from rich.text import Text
-
     from tuner.answers.verdicts.wording import figure
     from tuner.cli.console import open_console, plain_table, print_sentences
 
@@ -81,7 +80,7 @@ def _show(found: "Diff") -> None:
         for name in ("", *names):
             table.add_column(name, overflow="fold")
         for change in changes:
-            table.add_row(*(Text(_word(one)) for one in (change.key, change.stored, change.given)))
+            table.add_row(*(_word(one) for one in (change.key, change.stored, change.given)))
         console.print(table)
     console.print()
     table = plain_table("In the results")
@@ -89,7 +88,7 @@ def _show(found: "Diff") -> None:
         table.add_column(name.replace("_", " "), justify="right" if name != "study" else "left")
     for side in found.sides:
         table.add_row(
-            Text(side.study),
+            side.study,
             f"{side.complete}/{side.trials}",
             "–" if side.mean is None else figure(found.measure, side.mean),
             "–" if side.best is None else str(side.best),

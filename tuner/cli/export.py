@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import echo, write_bytes
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.settings import Settings
@@ -93,12 +94,11 @@ def export(
         sheet = _sheet(connection, found, "".join(asked), best=best, wide=wide, metric=metric)
         content = formats.write(sheet, form)
     if output == "-":
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        write_bytes(content)
         return
     write_whole(Path(output), content)
     rows = f"{len(sheet.rows)} rows" if isinstance(sheet.rows, list) else "written"
-    click.echo(f"{rows}: {output}", err=True)
+    echo(f"{rows}: {output}", err=True)
 
 
 def _format_of(output: str) -> str:

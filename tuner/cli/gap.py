@@ -1,12 +1,12 @@
 """`tuner gap`: how far test falls behind validation, how sure that is, and why."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuner.cli import options
 from tuner.cli.intervals import limits
+from tuner.cli.terminal import echo_json
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
         found = studies.find(connection, study)
         measured = measure_gap(connection, found)
     if as_json:
-        click.echo(json.dumps(described(measured, found), ensure_ascii=False, indent=1))
+        echo_json(described(measured, found))
         return
     from tuner.cli.console import open_console, print_sentences
 

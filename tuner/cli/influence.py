@@ -1,11 +1,11 @@
 """`tuner influence`: which parameter matters, for what, and whether that is seen."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import echo_json
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def influence(settings: Settings, study: str, metrics: tuple[str, ...], *, as_js
         measured = measure(connection, found, metrics)
     if as_json:
         body = {"study": found.title, "influences": [described(one) for one in measured]}
-        click.echo(json.dumps(body, ensure_ascii=False, indent=1))
+        echo_json(body)
         return
     _show(measured)
 

@@ -12,6 +12,7 @@ import click
 from tuner.cli import options
 from tuner.cli.data import keep_look, look_at_data
 from tuner.cli.longer import lengthened
+from tuner.cli.terminal import echo
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM, UserError
 from tuner.settings import Settings
 
@@ -146,13 +147,13 @@ def _announce(launched: "Launch") -> None:
     if launched.what == "found" and study.state == "complete":
         # A race may have ended before the budget did.
         told = f"{study.title} is complete" if raced else f"{study.title} is complete: {total}"
-        click.echo(f"{told}. Nothing to train.")
+        echo(f"{told}. Nothing to train.")
         return
     total = f"at most {total}" if raced else total
     verb = {"created": "New study", "extended": "Extended", "found": "Going on with"}
-    click.echo(f"{verb[launched.what]} {study.title}: {study.spec.question}  ({total})")
+    echo(f"{verb[launched.what]} {study.title}: {study.spec.question}  ({total})")
     for change in launched.changes:
-        click.echo(f"  {change}")
+        echo(f"  {change}")
 
 
 def _train(database: "Database", study: "Study", fleet: "LocalFleet") -> int | None:
@@ -170,7 +171,7 @@ def _train(database: "Database", study: "Study", fleet: "LocalFleet") -> int | N
     finally:
         fleet.close()
     if stop.asked:
-        click.echo(
+        echo(
             f"Stopped. Trials in progress were given back; go on with:  "
             # With what was set on the command line the file is another study than the stored one.
             f"tuner launch --study {study.full_name if study.spec.overrides else study.title}"
@@ -226,19 +227,19 @@ def _unfinished(database: "Database", study: "Study", failures: list[str]) -> in
     if now.state == "complete":
         return None
     for failure in failures:
-        click.echo(failure, err=True)
+        echo(failure, err=True)
     if now.state == "open":
-        click.echo(
+        echo(
             f"{study.title} has not ended, but no worker is left here. "
             f"`tuner logs {study.title}` shows what they said.",
             err=True,
         )
     elif now.state == "stopped":
-        click.echo(f"{study.title} is stopped: {now.reason}", err=True)
-        click.echo(f"Go on with:  tuner launch --study {study.title}", err=True)
+        echo(f"{study.title} is stopped: {now.reason}", err=True)
+        echo(f"Go on with:  tuner launch --study {study.title}", err=True)
     else:
-        click.echo(f"{study.title} is {now.state}: {now.reason}", err=True)
-        click.echo(
+        echo(f"{study.title} is {now.state}: {now.reason}", err=True)
+        echo(
             f"`tuner events {study.title}` and `tuner logs {study.title}` say more. "
             f"After the repair:  tuner launch --study {study.title}",
             err=True,
@@ -261,10 +262,10 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
     columns = trial_columns(study.spec)
     path = settings.home / "results" / f"{study.title}.csv"
     write_whole(path, as_csv(columns, ([row[c] for c in columns] for row in rows)))
-    click.echo(f"All {len(rows)} trials: {_short(path)}")
+    echo(f"All {len(rows)} trials: {_short(path)}")
     failed = sum(row["state"] == "FAILED" for row in rows)
     if failed:
-        click.echo(
+        echo(
             f"{failed} trials failed for good; `tuner logs {study.title}` shows why, "
             f"`tuner retry {study.title}` opens them again.",
             err=True,
@@ -282,10 +283,10 @@ def _tell_verdicts(database: "Database", study: "Study") -> None:
     except UserError:
         return  # nothing that could be compared, which the tables show already
     for one in found:
-        click.echo(one)
+        echo(one)
     if found:
         more = f"`tuner compare {study.title}` and `tuner gap {study.title}`"
-        click.echo(f"{more} say how sure that is.\n")
+        echo(f"{more} say how sure that is.\n")
 
 
 def _tell_race(database: "Database", study: "Study") -> None:
@@ -293,9 +294,9 @@ def _tell_race(database: "Database", study: "Study") -> None:
 
     lines = race_lines(database, study)
     for line in lines:
-        click.echo(line)
+        echo(line)
     if lines:
-        click.echo(f"`tuner compare {study.title} --contenders` holds them against each other.\n")
+        echo(f"`tuner compare {study.title} --contenders` holds them against each other.\n")
 
 
 def _short(path: Path) -> Path:

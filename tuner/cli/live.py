@@ -11,6 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tuner.cli.console import DataConsole, styled
+from tuner.cli.terminal import readable
 from tuner.records import Value
 from tuner.store.overview import Best, Overview, WorkerLine
 
@@ -31,7 +33,7 @@ class Screen(Protocol):
 @contextmanager
 def screen_for(stream: IO[str]) -> Iterator[Screen]:
     """Give a live screen on a terminal, and plain lines elsewhere."""
-    console = Console(file=stream, highlight=False)
+    console = DataConsole(stream)
     if not console.is_terminal:
         yield PlainScreen(console)
         return
@@ -50,7 +52,7 @@ class LiveScreen:
         """Redraw the picture."""
         picture = draw(seen)
         if self._said:
-            picture = Group(picture, Text(self._said, style="yellow"))
+            picture = Group(picture, styled(self._said, "yellow"))
         self._live.update(picture)
 
     def say(self, text: str) -> None:
@@ -82,16 +84,16 @@ class PlainScreen:
 def draw(seen: Overview) -> RenderableType:
     """Draw a study: its bar, a line a worker, and the best trial so far."""
     parts: list[RenderableType] = [
-        Text.assemble((seen.title, "bold"), "  ", (seen.question, "italic")),
+        Text.assemble((readable(seen.title), "bold"), "  ", (readable(seen.question), "italic")),
         _bar(seen),
         Text(counts_line(seen)),
     ]
     if seen.workers:
         parts.append(_workers(seen))
     if seen.best is not None:
-        parts.append(Text("best so far  " + best_line(seen.best, seen.metric), style="green"))
+        parts.append(styled("best so far  " + best_line(seen.best, seen.metric), "green"))
     if seen.reason:
-        parts.append(Text(f"{seen.state}: {seen.reason}", style="yellow"))
+        parts.append(styled(f"{seen.state}: {seen.reason}", "yellow"))
     return Group(*parts)
 
 

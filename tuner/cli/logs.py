@@ -1,10 +1,9 @@
 """`tuner logs` and `tuner events`: what trials printed, and what happened to them."""
 
-import json
-
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import echo, echo_json
 from tuner.errors import UnknownStudyError
 from tuner.settings import Settings
 
@@ -27,10 +26,11 @@ def logs(settings: Settings, study: str, trial: int | None) -> None:
             raise UnknownStudyError(f"{found.title} has no trial {trial}.")
         printed = histories.outputs(connection, found, trial)
     if not printed:
-        click.echo("Nothing was printed.", err=True)
+        echo("Nothing was printed.", err=True)
     for one in printed:
-        click.secho(f"── trial {one.number}, attempt {one.attempt} ──", bold=True)
-        click.echo(one.text.rstrip())
+        echo(f"── trial {one.number}, attempt {one.attempt} ──", bold=True)
+        # A progress bar returns to the start of its line; here each state gets a line.
+        echo(one.text.rstrip().replace("\r\n", "\n").replace("\r", "\n"))
 
 
 @click.command(epilog="\b\nExample:\n  tuner events lr_sched --trial 12")
@@ -47,19 +47,18 @@ def events(settings: Settings, study: str, trial: int | None, *, as_json: bool) 
         happened = histories.events(connection, found, trial)
     for one in happened:
         if as_json:
-            click.echo(
-                json.dumps(
-                    {
-                        "at": one.at.isoformat(),
-                        "trial": one.number,
-                        "worker": one.worker_id,
-                        "kind": one.kind,
-                        "text": one.text,
-                    }
-                )
+            echo_json(
+                {
+                    "at": one.at.isoformat(),
+                    "trial": one.number,
+                    "worker": one.worker_id,
+                    "kind": one.kind,
+                    "text": one.text,
+                },
+                indent=None,
             )
             continue
         when = one.at.astimezone().strftime("%H:%M:%S")
         who = "" if one.number is None else f"trial {one.number:<4d} "
         by = "" if one.worker_id is None else f"  (worker {one.worker_id})"
-        click.echo(f"{when}  {who}{one.kind}{': ' + one.text if one.text else ''}{by}")
+        echo(f"{when}  {who}{one.kind}{': ' + one.text if one.text else ''}{by}")

@@ -4,9 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from tuner.cli import options
+from tuner.cli.terminal import echo
 from tuner.errors import StudyConflictError, UserError
 
 if TYPE_CHECKING:
@@ -63,12 +62,12 @@ def _tell(before: "Spec", after: "Spec") -> None:
     from tuner.train.checkpoints.keys import shared_epochs_of_jobs
 
     if before.search.sampler in LEARNING:
-        click.echo(
+        echo(
             f"The {before.search.sampler} sampler proposes anew for the longer study; a setting "
             "that it proposes again goes on from its stored epochs where the schedule allows it."
         )
         return
-    click.echo("Going on from stored epochs:")
+    echo("Going on from stored epochs:")
     done = int(before.job({}, 0).parameters["epochs"])
     counts: Counter[tuple[str, int]] = Counter()
     for configuration in range(before.configurations):
@@ -79,4 +78,4 @@ def _tell(before: "Spec", after: "Spec") -> None:
         settings = "1 setting" if count == 1 else f"{count} settings"
         where = "from the beginning" if shared == 0 else f"from epoch {shared} of {done}"
         why = "" if shared == done else "; the schedule depends on how long the training is"
-        click.echo(f"  {scheduler} schedule: {settings} {where}{why}")
+        echo(f"  {scheduler} schedule: {settings} {where}{why}")

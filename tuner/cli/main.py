@@ -1,18 +1,21 @@
 """The command `tuner`: its family of commands, and what errors mean for the exit code."""
 
 import importlib
+import io
 import logging
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from tuner import __version__
 from tuner.cli.options import add_common
-from tuner.errors import EXIT_MACHINE, EXIT_SIGINT, EXIT_USER, TunerError
+from tuner.cli.terminal import ReadableFormatter, echo, replace_unencodable
+from tuner.errors import EXIT_DONE, EXIT_MACHINE, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USER, TunerError
 from tuner.names import meant
 from tuner.settings import from_environment
 
@@ -47,10 +50,35 @@ COMMANDS = {
     "db": "db:db",
 }
 """Where each command lives; in the order in which `tuner --help` lists them."""
+TRAINING = ("launch", "worker", "run")
+"""Commands that train, and are cut short when the pipe that they print to is closed."""
+
+
+class ReaderLeftError(Exception):
+    """The reader of standard output closed its pipe, as `head` does."""
+
+
+@contextmanager
+def _closed_pipe_told() -> Iterator[None]:
+    """Let a closed pipe pass by click, which would exit with 1 for it."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise ReaderLeftError from error
 
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are first needed."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Read the command line; --help prints already here."""
+        with _closed_pipe_told():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _closed_pipe_told():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the commands in the order in which they are used."""
@@ -97,27 +125,25 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; no traceback unless --debug was given."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING,
-        format="%(asctime)s %(message)s",
-        datefmt="%H:%M:%S",
-    )
+    replace_unencodable()
+    handler = logging.StreamHandler()
+    handler.setFormatter(ReadableFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     if not debug:
         logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         code = cli.main(args=given, prog_name="tuner", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Abort:
-        click.echo("Aborted.", err=True)
+        echo("Aborted.", err=True)
         return EXIT_SIGINT
     except click.ClickException as error:
-        error.show()
+        _show(error)
         return EXIT_USER
     except TunerError as error:
         return _tell(error, error.exit_code, debug=debug)
-    except BrokenPipeError:
-        # `tuner table | head`: the reader has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+    except (ReaderLeftError, BrokenPipeError):
+        return _reader_left(given)
     except KeyboardInterrupt:
         return EXIT_SIGINT
     # The last wall before the terminal: anything else is a fault of ours, or of
@@ -127,10 +153,27 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _reader_left(given: Sequence[str]) -> int:
+    """End a command whose output nobody reads any more, as in `tuner table | head`.
+
+    The reader has seen enough, so a command that only answers is done. Training
+    was cut short and says so by its exit code.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_SIGPIPE if given[:1] and given[0] in TRAINING else EXIT_DONE
+
+
+def _show(error: click.ClickException) -> None:
+    """Print an error of the command line, which may quote what was typed."""
+    text = io.StringIO()
+    error.show(file=text)
+    echo(text.getvalue().rstrip("\n"), err=True)
+
+
 def _tell(error: TunerError, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    click.echo(f"Error: {error}", err=True)
+    echo(f"Error: {error}", err=True)
     return code
 
 
@@ -141,8 +184,8 @@ def _tell_unexpected(error: Exception, *, debug: bool) -> int:
         traceback.print_exc()
     if isinstance(error, DBAPIError):
         first = str(error.orig).strip().splitlines()[:1]
-        click.echo(f"Error: the database refused: {''.join(first)}", err=True)
+        echo(f"Error: the database refused: {''.join(first)}", err=True)
     else:
-        click.echo(f"Error: {type(error).__name__}: {error}", err=True)
-    click.echo("This should not happen; --debug shows where it did.", err=True)
+        echo(f"Error: {type(error).__name__}: {error}", err=True)
+    echo("This should not happen; --debug shows where it did.", err=True)
     return EXIT_MACHINE

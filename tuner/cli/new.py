@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tuner.cli import options, starters
+from tuner.cli.terminal import echo
 from tuner.errors import UserError
 
 LONGEST = 63
@@ -42,7 +43,7 @@ def objective(name: str) -> None:
     files = starters.objective_files(name) | starters.study_file(name, name, declared)
     starters.write_new(files)
     _tell(files, name)
-    click.echo(f"Its images are drawn until data.path in studies/{name}.toml names your folder.")
+    echo(f"Its images are drawn until data.path in studies/{name}.toml names your folder.")
 
 
 @new.command(epilog="\b\nExample:\n  tuner new study batch_size --objective chest_xray")
@@ -94,10 +95,8 @@ def _check_study_unshipped(name: str) -> None:
 
 def _tell(files: Iterable[Path], study_name: str) -> None:
     for path in files:
-        click.echo(f"wrote {path}")
+        echo(f"wrote {path}")
     width = len(f"tuner launch --study {study_name}")
-    click.echo("\nNext:")
-    click.echo(f"  {f'tuner run {study_name}':<{width}}  # train one setting here and now")
-    click.echo(
-        f"  tuner launch --study {study_name}  # train every setting, and show what came of it"
-    )
+    echo("\nNext:")
+    echo(f"  {f'tuner run {study_name}':<{width}}  # train one setting here and now")
+    echo(f"  tuner launch --study {study_name}  # train every setting, and show what came of it")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tuner.cli.terminal import echo
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.names import meant
 from tuner.settings import Settings
@@ -184,6 +185,6 @@ def _await(database: "Database", seconds: float) -> None:
             if time.monotonic() >= deadline:
                 raise
             if not told:
-                click.echo(f"{error}\nWaiting up to {seconds:g} s for it.", err=True)
+                echo(f"{error}\nWaiting up to {seconds:g} s for it.", err=True)
                 told = True
             time.sleep(0.5)

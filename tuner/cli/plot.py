@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import echo
 from tuner.errors import UserError
 from tuner.settings import Settings
 
@@ -123,7 +124,7 @@ def _draw_one(subject: "Subject", kind: str, target: Path, *, bare: bool) -> Non
 
     picture = draw(kind, subject)
     write_whole(target, picture.render(target.suffix.lower().removeprefix("."), bare=bare))
-    click.echo(f"{picture.title}.\n{target}", err=True)
+    echo(f"{picture.title}.\n{target}", err=True)
 
 
 def _draw_all(
@@ -137,6 +138,6 @@ def _draw_all(
             _draw_one(_subject(reading, fitting), kind, folder / f"{kind}.svg", bare=bare)
             drawn += 1
         except UserError as error:
-            click.echo(f"{kind} is not drawn: {error}", err=True)
+            echo(f"{kind} is not drawn: {error}", err=True)
     if not drawn:
         raise UserError(f"Nothing of {reading.study.title} can be drawn yet.")

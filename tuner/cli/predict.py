@@ -1,7 +1,5 @@
 """`tuner predict`: what a saved network makes of images, and of the study's own splits again."""
 
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli import options
-from tuner.cli.check import clear_progress, show_progress
+from tuner.cli.terminal import clear_progress, echo, echo_json, show_progress, write_bytes
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, UserError
 from tuner.settings import Settings
 
@@ -125,11 +123,11 @@ def _write(
 
     sheet = _of_split(model, body, split) if split is not None else _of_files(model, body)
     if as_json:
-        click.echo(json.dumps(_described(model, body, sheet), ensure_ascii=False, indent=1))
+        echo_json(_described(model, body, sheet))
     if output != "-":
         write_whole(Path(output), as_csv(sheet.columns, sheet.rows))
     elif not as_json:
-        sys.stdout.write(as_csv(sheet.columns, sheet.rows))
+        write_bytes(as_csv(sheet.columns, sheet.rows).encode())
 
 
 def _of_split(model: "Model", body: Mapping[str, Any], split: str) -> "Sheet":
@@ -209,7 +207,7 @@ def _tell(model: "Model", body: Mapping[str, Any], output: str, split: str | Non
     from tuner.winner.agreement import words
 
     def say(text: str) -> None:
-        click.echo(text, err=True)
+        echo(text, err=True)
 
     for name, why in body.get("faults", [])[:TOLD]:
         say(f"{name} is left out: {why}.")

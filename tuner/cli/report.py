@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import echo
 from tuner.errors import UserError
 from tuner.settings import Settings
 
@@ -53,4 +54,4 @@ def report(settings: Settings, study: str, output: Path | None) -> None:
         tell("writing")
         content = as_markdown(found) if file.suffix.lower() == ".md" else as_html(found)
     write_whole(file, content)
-    click.echo(f"{found.answer[0]}\n{file}", err=True)
+    echo(f"{found.answer[0]}\n{file}", err=True)

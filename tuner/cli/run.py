@@ -1,6 +1,5 @@
 """`tuner run`: one configuration in the foreground, recorded in no study."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import echo, echo_json
 from tuner.errors import EXIT_DONE, EXIT_FAILURES
 from tuner.settings import Settings
 
@@ -66,12 +66,12 @@ def run(
     epochs = [_tell(epoch, quiet=as_json) for epoch in trained.epochs(lambda: None)]
     result = None if trained.diverged else trained.result()
     if as_json:
-        click.echo(json.dumps(_described(job, trained.setup, epochs, result)))
+        echo_json(_described(job, trained.setup, epochs, result), indent=None)
     elif result is not None:
         _conclude(result.best, "best ")
         _conclude(result.last, "last ")
     if result is None:
-        click.echo("The training diverged: a loss is not finite.", err=True)
+        echo("The training diverged: a loss is not finite.", err=True)
         return EXIT_FAILURES
     return EXIT_DONE
 
@@ -105,19 +105,19 @@ def _announce(spec: "Spec", seed: int, setup: "Setup") -> None:
 
     varied = chosen_line(_first(spec)) or "nothing varies"
     changed = "".join(f" {text}" for text in spec.overrides)
-    click.echo(
+    echo(
         f"{spec.name}:{changed} {varied} seed={seed}  "
         f"({setup.parameter_count:,} parameters on {setup.device})"
     )
     for note in ("data", "precision"):
         if note in setup.notes:
-            click.echo(f"{note}: {setup.notes[note]}")
-    click.echo("epoch  train loss  train acc  val loss  val acc        lr   seconds")
+            echo(f"{note}: {setup.notes[note]}")
+    echo("epoch  train loss  train acc  val loss  val acc        lr   seconds")
 
 
 def _tell(epoch: "Epoch", *, quiet: bool) -> "Epoch":
     if not quiet:
-        click.echo(
+        echo(
             f"{epoch.epoch:5d}  {epoch.train_loss:10.4f}  {epoch.train_acc:9.3f}  "
             f"{epoch.val_loss:8.4f}  {epoch.val_acc:7.3f}  {epoch.lr:8.2g}  {epoch.seconds:8.3f}"
         )
@@ -132,7 +132,7 @@ def _conclude(figures: "Figures", name: str) -> None:
         if figures.test_acc is None or figures.gap is None
         else f"test acc {fixed(figures.test_acc, 3)}, gap {signed(figures.gap, 3)}"
     )
-    click.echo(
+    echo(
         f"{name} epoch {figures.epoch}: val loss {figures.val_loss:.4f}, "
         f"val acc {fixed(figures.val_acc, 3)}, {test}"
     )
@@ -151,4 +151,4 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def _progress(what: str, done: int, total: int) -> None:
     if total and done in (0, total):
-        click.echo(f"{what}: {done}/{total}", err=True)
+        echo(f"{what}: {done}/{total}", err=True)

@@ -1,12 +1,12 @@
 """`tuner show`: everything about one trial, its curves drawn in the terminal."""
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuner.cli import options
 from tuner.cli.intervals import limits, with_ends
+from tuner.cli.terminal import echo_json
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def show(settings: Settings, study: str, trial: int, *, as_json: bool) -> None:
         found = studies.find(connection, study)
         read = one_trial(connection, found, trial)
     if as_json:
-        click.echo(json.dumps(described(read, found), ensure_ascii=False, indent=1))
+        echo_json(described(read, found))
         return
     from tuner.cli.console import open_console
 
@@ -76,15 +76,13 @@ def described(read: "OneTrial", study: "Study") -> dict[str, Any]:
 
 
 def _print(console: "Console", read: "OneTrial", study: "Study") -> None:
-    from rich.text import Text
-
     from tuner.cli.drawing import chart
 
     console.print()
-    console.print(Text(_head(read, study), style="bold"))
-    console.print(Text(_chosen(read, study)))
+    console.print(_head(read, study), style="bold")
+    console.print(_chosen(read, study))
     if read.row["reason"]:
-        console.print(Text(str(read.row["reason"])))
+        console.print(str(read.row["reason"]))
     if read.splits:
         console.print()
         console.print(_figures(read))
@@ -113,7 +111,7 @@ def _print(console: "Console", read: "OneTrial", study: "Study") -> None:
         )
     console.print()
     for line in _facts(read):
-        console.print(Text(line))
+        console.print(line)
     _print_events(console, read)
     console.print()
 
@@ -180,11 +178,9 @@ def _facts(read: "OneTrial") -> list[str]:
 
 
 def _print_events(console: "Console", read: "OneTrial") -> None:
-    from rich.text import Text
-
     shown = read.events[-EVENTS_SHOWN:]
     if len(read.events) > len(shown):
-        console.print(Text(f"… {len(read.events) - len(shown)} earlier events"))
+        console.print(f"… {len(read.events) - len(shown)} earlier events")
     for one in shown:
         when = one.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        console.print(Text(f"{when}  {one.kind}{': ' + one.text if one.text else ''}", style="dim"))
+        console.print(f"{when}  {one.kind}{': ' + one.text if one.text else ''}", style="dim")

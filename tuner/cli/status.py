@@ -1,6 +1,5 @@
 """`tuner status` and `tuner studies`: how studies stand."""
 
-import json
 import sys
 import time
 from dataclasses import asdict
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import echo, echo_json
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ def status(settings: Settings, study: str | None, *, watch: bool, as_json: bool)
     with options.open_database(settings) as database:
         title = study or _newest(database)
         if title is None:
-            click.echo("There are no studies yet; `tuner launch --study NAME` makes one.")
+            echo("There are no studies yet; `tuner launch --study NAME` makes one.")
             return
         if as_json:
             body = _described(_look(database, title)) | {"race": _race(database, title)}
-            click.echo(json.dumps(body, indent=1))
+            echo_json(body)
         elif watch:
             _watch(database, title)
         else:
@@ -65,10 +65,10 @@ def studies(settings: Settings, *, as_json: bool) -> None:
             }
             for study, counts in found
         ]
-        click.echo(json.dumps(listed, indent=1, ensure_ascii=False))
+        echo_json(listed)
         return
     if not found:
-        click.echo("There are no studies yet; `tuner launch --study NAME` makes one.")
+        echo("There are no studies yet; `tuner launch --study NAME` makes one.")
         return
     from rich.table import Table
 

@@ -1,12 +1,12 @@
 """`tuner table`: what a study found, at a glance."""
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import echo_json
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def table(settings: Settings, study: str, best: int, show: str, *, as_json: bool
         found = studies.find(connection, study)
         rows = trial_rows(connection, found, further=show != "figures")
     if as_json:
-        click.echo(json.dumps(_described(found, rows, best, show), ensure_ascii=False, indent=1))
+        echo_json(_described(found, rows, best, show))
     else:
         show_tables(found, rows, best=best, show=show)
 

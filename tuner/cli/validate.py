@@ -1,11 +1,11 @@
 """`tuner validate`: check a study file without creating anything."""
 
-import json
 from pathlib import Path
 
 import click
 
 from tuner.cli import options
+from tuner.cli.terminal import echo, echo_json
 
 
 @click.command(
@@ -36,14 +36,14 @@ def validate(
             "seeds": spec.replicates.seeds,
             "trials": spec.total_trials,
         }
-        click.echo(json.dumps(described))
+        echo_json(described, indent=None)
         return
     size = (
         f"a grid of {_count(grid, 'combination')}"
         if grid is not None
         else f"{spec.search.sampler} search"
     )
-    click.echo(
+    echo(
         f"{spec.name} is valid: {size}, {_count(spec.configurations, 'configuration')} × "
         f"{_count(spec.replicates.seeds, 'seed')}, {_count(spec.total_trials, 'trial')}."
         if spec.replicates.of == "all"

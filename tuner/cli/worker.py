@@ -9,6 +9,7 @@ import click
 
 from tuner.cli.options import objective_folders as folders_for
 from tuner.cli.options import objectives_option
+from tuner.cli.terminal import echo
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM
 from tuner.fleet.contract import Crew
 from tuner.settings import Settings
@@ -81,7 +82,7 @@ def worker(
         patience_seconds=wait,
     )
     ended = work(settings, orders, stop)
-    click.echo(f"{study}: {ended.state}. {ended.reason}".strip())
+    echo(f"{study}: {ended.state}. {ended.reason}".strip())
     if stop.asked:
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     return EXIT_FAILURES if ended.state == "paused" else EXIT_DONE
@@ -97,7 +98,7 @@ def _crew(settings: Settings, crew: Crew) -> int:
     stop.install()
     fleet = LocalFleet(settings, crew)
     fleet.start()
-    click.echo(
+    echo(
         f"{len(crew.devices)} workers on {crew.study} ({', '.join(crew.devices)}); "
         f"they write to {settings.home / 'logs'}; look with:  tuner status {crew.study} --watch"
     )
@@ -110,9 +111,9 @@ def _crew(settings: Settings, crew: Crew) -> int:
     failures = fleet.failures()
     fleet.close()
     for failure in failures:
-        click.echo(failure, err=True)
+        echo(failure, err=True)
     if stop.asked:
-        click.echo("Stopped; trials in progress were given back.")
+        echo("Stopped; trials in progress were given back.")
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
-    click.echo("All workers have ended.")
+    echo("All workers have ended.")
     return EXIT_FAILURES if failures else EXIT_DONE

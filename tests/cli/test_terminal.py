@@ -1,0 +1,306 @@
+"""What is printed: data are never markup, control characters are shown, pipes may close."""
+
+import ast
+import io
+import json
+import logging
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.cli.conftest import STUDY, Project, make_project
+from tests.conftest import own_database
+from tuner.cli import terminal
+from tuner.cli.console import DataConsole, PlainConsole, plain_table, print_sentences, styled
+from tuner.cli.live import LiveScreen, PlainScreen, draw, screen_for
+from tuner.store.address import Address
+from tuner.store.overview import Best, Counts, Overview, WorkerLine
+
+ODD = "[/] [/b] [bold]x[/bold] [a-z] :smile: \x1b[31m\x9b2J\r\x07 \u202ecod.exe \udcff\ud800"
+SHOWN = r"[/] [/b] [bold]x[/bold] [a-z] :smile: \x1b[31m\x9b2J\r\x07 \u202ecod.exe \xff\ud800"
+"""How ODD is shown."""
+COMMANDS = Path(terminal.__file__).parent
+MAKES_OUTPUT = {
+    *("click.echo", "click.secho", "click.confirm", "click.prompt", "print", "Console"),
+    *("sys.stdout.write", "sys.stdout.buffer.write", "sys.stderr.write", "Text.from_markup"),
+}
+
+
+def _direct_output(module: str) -> list[str]:
+    """Return where a module calls what writes to the terminal by itself."""
+    tree = ast.parse((COMMANDS / module).read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [f"{ast.unparse(c)}, line {c.lineno}" for c in calls if _name(c) in MAKES_OUTPUT]
+
+
+def _name(call: ast.Call) -> str:
+    return ast.unparse(call.func)
+
+
+@pytest.mark.parametrize(
+    "module",
+    sorted(path.name for path in COMMANDS.glob("*.py")),
+)
+def test_all_printing_goes_through_one_place(module: str) -> None:
+    """No command writes to the terminal but by tuner.cli.terminal and tuner.cli.console."""
+    owners = ("terminal.py", "reference.py")  # the latter writes docs/cli.md
+    found = _direct_output(module)
+    assert bool(found) is (module in owners), found
+
+
+@given(st.text())
+def test_no_character_is_left_that_a_terminal_obeys(text: str) -> None:
+    """Whatever the text, only printable characters, tabs and line feeds come out, in UTF-8."""
+    shown = terminal.readable(text)
+    left = {unicodedata.category(c) for c in shown if c not in "\t\n"}
+    assert not left & {"Cc", "Cs", "Zl", "Zp"}
+    assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+    shown.encode()
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"])))
+def test_ordinary_text_is_left_alone(text: str) -> None:
+    """Letters of any script, brackets and backslashes are printed as they are."""
+    assert terminal.readable(text) == text
+
+
+def test_a_line_shows_data_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """echo prints what looks like markup, and escapes what a terminal obeys."""
+    terminal.echo(ODD)
+    terminal.echo(ODD, err=True, bold=True, fg="red")
+    said = capsys.readouterr()
+    assert (said.out, said.err) == (SHOWN + "\n", SHOWN + "\n")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_json_reads_back_as_it_was(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON holds no character that a terminal obeys, and the very texts come back."""
+    body = {"name": ODD, "ü–": ["\x85", "\x7f"]}
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
+    monkeypatch.setattr(sys, "stdout", stream)
+    terminal.echo_json(body)
+    stream.flush()
+    text = stream.buffer.getvalue().decode(encoding)
+    assert json.loads(text) == body
+    assert terminal.readable(text) == text
+
+
+def test_tables_and_sentences_show_data_as_they_are() -> None:
+    """A cell, a heading, a title, a sentence and a styled text keep their brackets."""
+    stream = io.StringIO()
+    console = DataConsole(stream, width=1000)
+    table = plain_table(f"title {ODD}")
+    table.add_column(f"head {ODD}")
+    table.add_row(f"cell {ODD}")
+    table.add_row(styled(f"styled {ODD}", "bold"))
+    console.print(table)
+    print_sentences(console, [f"sentence {ODD}"])
+    console.print(f"line {ODD}", style="dim")
+    lines = [line.strip() for line in stream.getvalue().splitlines()]
+    kinds = ("title", "head", "cell", "styled", "sentence", "line")
+    assert lines == [f"{kind} {SHOWN}" for kind in kinds]
+
+
+def test_a_column_is_as_wide_as_what_is_shown() -> None:
+    """The column beside an escaped text begins at the same place in every row."""
+    stream = io.StringIO()
+    table = plain_table()
+    table.add_column("name")
+    table.add_column("mark")
+    for name in ("plain", "\x1b\x1b\x1b"):
+        table.add_row(name, "#")
+    DataConsole(stream, width=80).print(table)
+    _, plain, escaped = stream.getvalue().splitlines()
+    assert plain.index("#") == escaped.index("#") == len(r"\x1b\x1b\x1b") + 1
+
+
+def odd_overview() -> Overview:
+    """Return a study in which every text is odd."""
+    line = WorkerLine(
+        *(1, ODD, 7, f"device {ODD}", 0.5),
+        number=3,
+        seed=0,
+        attempts=1,
+        chosen={"kind": f"value {ODD}"},
+        epoch=1,
+        epochs=3,
+        val_loss=0.5,
+    )
+    return Overview(
+        title=f"title {ODD}",
+        question=f"question {ODD}",
+        state="paused",
+        reason=f"reason {ODD}",
+        metric="val_loss",
+        created=datetime.now(UTC),
+        counts=Counts(4, complete=1, running=1),
+        workers=(line,),
+        best=Best(0, 0, {"kind": f"best {ODD}"}, 0.5, 0.9, None),
+        epochs_recorded=1,
+        epochs_reused=0,
+        seconds_trained=1.0,
+        eta_seconds=None,
+        adopted=(),
+    )
+
+
+def test_the_live_screen_shows_data_as_they_are() -> None:
+    """Title, question, reason, device, parameters and the best trial keep their brackets."""
+    stream = io.StringIO()
+    DataConsole(stream, width=1000).print(draw(odd_overview()))
+    drawn = stream.getvalue()
+    parts = ("title", "question", "reason", "device", "value", "kind=best")
+    assert [part for part in parts if f"{part} {SHOWN}" not in drawn] == []
+    assert terminal.readable(drawn) == drawn
+
+
+def test_a_live_screen_on_a_terminal_obeys_no_data() -> None:
+    """Of all escapes on a terminal's live screen none comes from the study."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with screen_for(stream) as screen:
+        assert isinstance(screen, LiveScreen)
+        screen.show(odd_overview())
+        screen.say(f"said {ODD}")
+        screen.show(odd_overview())
+    drawn = stream.getvalue()
+    assert "\x1b[31m" not in drawn  # the study's; the screen's own red is never plain 31
+    assert not set(drawn) & set("\x9b\x07\u202e\udcff\ud800")
+    assert r"\x1b[31m" in drawn
+
+
+def test_plain_lines_show_data_as_they_are() -> None:
+    """Where nobody looks, what a launch says is printed as it is."""
+    stream = io.StringIO()
+    screen = PlainScreen(DataConsole(stream))
+    screen.say(ODD)
+    assert stream.getvalue() == SHOWN + "\n"
+
+
+def test_a_log_record_shows_data_as_they_are() -> None:
+    """A worker's log keeps its lines and obeys nothing."""
+    record = logging.LogRecord("tuner", logging.INFO, "x", 1, "lost %s\nagain", (ODD,), None)
+    assert terminal.ReadableFormatter("%(message)s").format(record) == f"lost {SHOWN}\nagain"
+
+
+def test_a_piped_table_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no terminal gets the same text, without spaces at the ends of lines."""
+    PlainConsole().print(f"{ODD}   ")
+    assert capsys.readouterr().out == SHOWN + "\n"
+
+
+ODD_CLASSES = '("[/red]", "b\\x1b[31m[bold]")'
+ODD_STUDY = (
+    STUDY.replace('question = "Which rate?"', r'question = "Which [/b] [rate]\u001b[31m?"')
+    .replace("[space]", '[space]\nflavour = ["[/]", "[a]"]')
+    .replace("lr = [1e-3, 1e-2]", "")
+)
+
+
+@pytest.fixture(scope="module")
+def odd(
+    server: Address, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Project]:
+    """Train a study whose question, classes and levels are full of brackets and escapes."""
+    with own_database(server, template) as address:
+        url = address.url(show_password=True)
+        folder = tmp_path_factory.mktemp("odd") / "project"
+        project = make_project(folder, {"TUNER_DATABASE_URL": url})
+        package = folder / "objectives" / "blobs"
+        declared = (package / "__init__.py").read_text()
+        package.joinpath("__init__.py").write_text(
+            declared.replace(
+                "    parameters=[",
+                '    parameters=[\n        Parameter("flavour", "choice", "[/]", "x", '
+                'choices=("[/]", "[a]")),',
+            )
+        )
+        data = (package / "data.py").read_text()
+        changed = data.replace('tuple(f"class{k}" for k in range(classes))', ODD_CLASSES)
+        assert changed != data
+        package.joinpath("data.py").write_text(changed)
+        project.write_study("small", ODD_STUDY)
+        project.run("launch", "--study", "small", "--workers", "1")
+        yield project
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("studies", r"Which [/b] [rate]\x1b[31m?"),
+        ("status small", r"Which [/b] [rate]\x1b[31m?"),
+        ("launch --study small", "[/]"),
+        ("table small", "[/]"),
+        ("compare small", "[/]"),
+        ("compare small --trials 0 1", r"b\x1b[31m[bold]"),
+        ("confusion small", r"b\x1b[31m[bold]"),
+        ("gap small", "[/]"),
+        ("show small 0", "flavour=[/]"),
+        ("best small", "flavour=["),
+        ("check small --quick", "[/red]"),
+        ("run small", "flavour=[/]"),
+        ("logs small", ""),
+    ],
+)
+def test_every_command_shows_data_as_they_are(odd: Project, words: str, shown: str) -> None:
+    """No command ends at a bracket, loses one, or sends an escape to the terminal."""
+    out = odd.run(*words.split())
+    assert shown in out
+    assert terminal.readable(out) == out
+
+
+def test_standard_output_that_only_knows_ascii_gets_replaced_characters(odd: Project) -> None:
+    """PYTHONIOENCODING=ascii replaces what it lacks, in tables, lines and JSON, and goes on."""
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    out = odd.run("table", "small", environ=ascii_only)
+    assert "By flavour: mean ? half" in out
+    assert out.isascii()
+    assert odd.run("check", "small", "--quick", environ=ascii_only).isascii()
+    body = odd.run("table", "small", "--json", environ=ascii_only)
+    assert json.loads(body) == odd.json("table", "small", "--json")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["table small", "export --study small --epochs", "studies --json", "--help"],
+)
+def test_a_reader_that_leaves_ends_a_command_cleanly(odd: Project, words: str) -> None:
+    """`tuner table | head -0` ends with 0 and says nothing, however little was read."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tuner", *words.split()],
+        cwd=odd.folder,
+        env=dict(odd.environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    said = process.stderr.read()
+    assert (process.wait(120), said) == (0, "")
+
+
+def test_training_whose_reader_leaves_says_that_it_was_cut_short(odd: Project) -> None:
+    """`tuner run | head` ends by the code of a closed pipe, not by 0: nothing was finished."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tuner", "run", "small"],
+        cwd=odd.folder,
+        env=dict(odd.environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(120) == 141

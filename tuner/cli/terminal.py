@@ -1,0 +1,106 @@
+"""What goes to standard output and standard error. All printing goes through here or `console`.
+
+Names, questions, reasons, classes, file names and logs come from study files,
+images, trainers and the database. They are data: no control character in them
+may reach a terminal, which would obey it, and no tag in them is markup.
+"""
+
+import io
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable
+from typing import IO, Any
+
+import click
+
+UNSAFE = re.compile(
+    "["
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, DEL, C1 (\x9b starts an escape, too)
+    "\u200e\u200f\u2028-\u202e\u2066-\u2069"  # separators and marks that reorder a line
+    "\ud800-\udfff"  # surrogates, which no encoding can write
+    "]"
+)
+"""Characters that a terminal obeys instead of showing them."""
+
+
+def readable(text: str) -> str:
+    r"""Return a text with every control character written out, e.g. ESC as \x1b."""
+    return UNSAFE.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    character = found[0]
+    if "\udc80" <= character <= "\udcff":
+        # A byte of a file name that is not UTF-8, as os.fsdecode keeps it.
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def echo(
+    text: object = "", *, err: bool = False, bold: bool = False, fg: str | None = None
+) -> None:
+    """Print a line; colours only where somebody looks."""
+    styled = click.style(readable(str(text)), bold=bold or None, fg=fg)
+    click.echo(styled, file=sys.stderr if err else sys.stdout)
+
+
+def echo_json(
+    body: Any,
+    *,
+    indent: int | None = 1,
+    allow_nan: bool = True,
+    default: Callable[[Any], Any] | None = None,
+) -> None:
+    """Print a value as JSON; what a terminal would obey is escaped, and reads back the same."""
+    encodes_all = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    text = json.dumps(
+        body, ensure_ascii=not encodes_all, indent=indent, allow_nan=allow_nan, default=default
+    )
+    click.echo(UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text), file=sys.stdout)
+
+
+def write_bytes(content: bytes) -> None:
+    """Write a file's content to standard output as it is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
+def confirm(question: str) -> None:
+    """Ask a question; abort the command unless it is answered with yes."""
+    click.confirm(readable(question), abort=True)
+
+
+def show_progress(what: str, done: int, total: int) -> None:
+    """Show how far a long part is, on one line of a terminal."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{readable(what)}: {done}/{total}")
+        sys.stderr.flush()
+
+
+def clear_progress() -> None:
+    """Take the line of progress away."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
+
+
+class ReadableFormatter(logging.Formatter):
+    """Formats log records with every control character written out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as text; tracebacks keep their lines."""
+        return readable(super().format(record))
+
+
+def replace_unencodable() -> None:
+    """Print `?` for what the terminal's encoding lacks (PYTHONIOENCODING=ascii), and go on."""
+    for stream in (sys.stdout, sys.stderr):
+        _replace_unencodable(stream)
+
+
+def _replace_unencodable(stream: IO[str]) -> None:
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+        stream.reconfigure(errors="replace")
