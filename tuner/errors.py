@@ -13,6 +13,9 @@
     │       └── DatabaseNewerError   written by a newer tuner
     └── StudyFailedError         1   the study ended, but with failures
 
+Any other exception is a fault of ours and has exit code 70 (EX_SOFTWARE of
+sysexits.h): a worker that leaves with it is replaced, as after a crash.
+
 A message names the thing, its state, and what to do next. Only `tuner.cli`
 turns these into exit codes and text on a terminal. A lost lease is not an
 error but an answer (`tuner.store.ledger.ledger`), so it is not in this tree.
@@ -25,6 +28,7 @@ EXIT_DONE = 0
 EXIT_FAILURES = 1
 EXIT_USER = 2
 EXIT_MACHINE = 3
+EXIT_UNEXPECTED = 70
 EXIT_SIGINT = 130
 EXIT_SIGPIPE = 141
 EXIT_SIGTERM = 143

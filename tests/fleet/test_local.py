@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from tests.fleet.conftest import MakeFleet
 from tests.harness.processes import is_alive, until
@@ -64,6 +65,24 @@ def test_a_post_whose_workers_keep_dying_is_given_up(
             os.kill(pid, signal.SIGKILL)
     assert len(killed) == 3
     assert len(fleet.failures()) == 1
+
+
+def test_an_unexpected_error_is_an_accident_but_not_for_ever(
+    make_fleet: MakeFleet, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that meets a fault of ours is replaced, a few times, however old it became."""
+    monkeypatch.setattr(local, "HOPELESS", 3)
+    monkeypatch.setattr(local, "YOUNG_SECONDS", 0.0)
+    Bench.launch(database, make_spec())
+    # A table is missing: neither the server's state nor a person's mistake.
+    with database.transaction() as connection:
+        connection.execute(sa.text("DROP TABLE tuner.worker CASCADE"))
+    fleet, seen = make_fleet("small"), set()
+    while fleet.running():
+        seen.update(pids(fleet))
+    assert len(seen) == 3
+    (said,) = fleet.failures()
+    assert "This should not happen" in said
 
 
 def test_a_crew_that_was_asked_to_stop_is_not_replaced(make_fleet: MakeFleet) -> None:

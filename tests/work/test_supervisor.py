@@ -9,7 +9,8 @@ from optuna.trial import TrialState
 
 from tests.store.specs import limited, make_spec
 from tests.work.conftest import Station
-from tuner.store.tables import epoch, event, outcome, output, prediction, worker
+from tuner.store.ledger import endings
+from tuner.store.tables import dataset, epoch, event, label, outcome, output, prediction, worker
 
 
 def attempts(bench: Any) -> list[str]:
@@ -57,6 +58,50 @@ def test_misbehaviour_costs_attempts_and_is_told(
     assert all(text.startswith(reason) for text in told), told
     assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": 3}
     assert [row.token for row in bench.rows(outcome)] == [3, 1, 1]
+
+
+def test_text_that_cannot_be_stored_is_escaped_where_it_arrives(station: Station) -> None:
+    """NUL and lone surrogates in classes, ids, notes and the device cost nothing; ids stay two."""
+    bench = station.launch(make_spec(dimensions=(), epochs=1))
+    assert station.work("small", "odd").state == "complete"
+    assert attempts(bench) == []
+    odd = r"\x00\xe9\ud800"
+    (row,) = bench.rows(outcome)
+    assert row.setup["device"] == f"double{odd}"
+    assert row.setup["notes"] == {f"note{odd}": f"text{odd}"}
+    (data,) = bench.rows(dataset)
+    assert (data.fingerprint, data.classes) == (f"d{odd}", [f"no{odd}", f"yes{odd}"])
+    (labels,) = bench.rows(label)
+    assert labels.ids == labels.patients == [r"\\udce9", r"\xe9"]
+
+
+def test_what_no_column_can_hold_costs_the_attempt(station: Station) -> None:
+    """The server's refusal is the attempt's reason, in its words; the worker goes on."""
+    bench = station.launch(make_spec(epochs=2))
+    assert station.work("small", "absurd:2").state == "complete"
+    refused = "what the trainer sent cannot be stored: integer out of range (SQLSTATE 22003)"
+    assert attempts(bench) == [refused] * 2
+    assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": 3}
+    assert len(bench.rows(worker)) == 1
+
+
+def test_an_error_of_ours_in_a_trials_transaction_costs_the_attempt(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An assertion that fails in the ledger fails the attempt with its words, not the worker."""
+    real, calls = endings.complete, []
+
+    def broken(*arguments: Any) -> None:
+        calls.append(1)
+        assert len(calls) > 2, "a curve must be whole to complete"
+        real(*arguments)
+
+    monkeypatch.setattr(endings, "complete", broken)
+    bench = station.launch(make_spec(epochs=2))
+    assert station.work("small", "quick").state == "complete"
+    words = "AssertionError: a curve must be whole to complete"
+    assert len(attempts(bench)) == 2
+    assert all(words in text for text in attempts(bench)), attempts(bench)
 
 
 def test_attempts_run_out_but_the_worker_goes_on(station: Station) -> None:

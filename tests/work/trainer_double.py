@@ -22,6 +22,8 @@ from tuner.records import Epoch, Figures
 from tuner.work.trainer import Link, StoppedError
 
 CLASSES = 2
+ODD = "\x00\udce9\ud800"
+"""Text that PostgreSQL cannot hold."""
 
 
 class Double:
@@ -52,8 +54,10 @@ class Double:
     def _train(self, link: Link, job: dict[str, Any]) -> None:
         if self._misbehaves():
             getattr(self, f"_{self._behaviour}")(link)
-        setup = {"device": "double", "parameter_count": 1, "initial_weights": "w"}
-        link.report("setup", {"setup": {**setup, "data_fingerprint": "d", "notes": {}}})
+        odd = ODD if self._behaviour == "odd" else ""
+        setup = {"device": f"double{odd}", "parameter_count": 1, "initial_weights": "w"}
+        notes = {f"note{odd}": f"text{odd}"}
+        link.report("setup", {"setup": {**setup, "data_fingerprint": f"d{odd}", "notes": notes}})
         last = None
         for number in range(1, int(job["parameters"]["epochs"]) + 1):
             self._work(link)
@@ -90,22 +94,37 @@ class Double:
         )
         labels = np.array([0, 1], dtype=np.int64)
         scores = np.log(np.full((2, CLASSES), 0.5, dtype=np.float32))
-        dataset = {
+        dataset: dict[str, Any] = {
             "fingerprint": "d",
             "classes": ["no", "yes"],
             "sizes": {"val": 2},
-            "labels": [{"split": "val", "ids": ["a", "b"]}],
+            "labels": [{"split": "val", "ids": ["a", "b"], "patients": []}],
         }
+        if self._behaviour == "odd":
+            dataset["fingerprint"] = f"d{ODD}"
+            dataset["classes"] = [f"no{ODD}", f"yes{ODD}"]
+            ids = [r"\udce9", "\udce9"]
+            dataset["labels"] = [{"split": "val", "ids": ids, "patients": ids}]
         kept = [{"split": "val", "at": at} for at in ("best", "last")]
         body = {"best": figures, "last": figures, "predictions": kept, "dataset": dataset}
         link.report("result", body, [scores, scores, labels])
 
     def _misbehaves(self) -> bool:
-        if self._behaviour in ("quick", "slow", "chatty", "held", "diverges"):
+        if self._behaviour in ("quick", "slow", "chatty", "held", "diverges", "odd"):
             return False
         attempt = len(list(self._folder.glob("attempt-*")))
         (self._folder / f"attempt-{attempt}-{os.getpid()}").touch()
         return attempt < self._times
+
+    def _absurd(self, link: Link) -> None:
+        """Send an epoch that no column can hold."""
+        setup = {"device": "double", "parameter_count": 1, "initial_weights": "w"}
+        link.report("setup", {"setup": {**setup, "data_fingerprint": "d", "notes": {}}})
+        epoch = asdict(self._epoch(1, {"seed": 0})) | {"epoch": 10**12}
+        link.report("epoch", {"epoch": epoch})
+        while True:
+            time.sleep(0.02)
+            link.alive()
 
     def _exit(self, _link: Link) -> None:
         os._exit(0)

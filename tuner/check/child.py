@@ -17,6 +17,7 @@ from tuner import errors
 from tuner.errors import MachineError, TunerError
 from tuner.records import Job
 from tuner.settings import child_environment
+from tuner.text import storable_json
 
 Progress = Callable[[str, int, int], None]
 Body = Mapping[str, Any]
@@ -83,7 +84,9 @@ class _NothingSaidError(Exception):
 
 def _result(lines: Iterator[str], progress: Progress) -> dict[str, Any]:
     for line in lines:
-        message = json.loads(line)
+        # The child runs other people's code and names their files: printed, or kept with the
+        # study, its words must be text that can be.
+        message = storable_json(json.loads(line))
         if message["kind"] == "progress":
             progress(*message["body"])
         elif message["kind"] == "error":

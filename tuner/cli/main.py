@@ -15,7 +15,15 @@ import click
 from tuner import __version__
 from tuner.cli.options import add_common
 from tuner.cli.terminal import ReadableFormatter, echo, replace_unencodable
-from tuner.errors import EXIT_DONE, EXIT_MACHINE, EXIT_SIGINT, EXIT_SIGPIPE, EXIT_USER, TunerError
+from tuner.errors import (
+    EXIT_DONE,
+    EXIT_MACHINE,
+    EXIT_SIGINT,
+    EXIT_SIGPIPE,
+    EXIT_UNEXPECTED,
+    EXIT_USER,
+    TunerError,
+)
 from tuner.names import meant
 from tuner.settings import from_environment
 
@@ -117,6 +125,10 @@ def cli(ctx: click.Context) -> None:
     devices there are, and `table` says what came of it. Without a server,
     studies live in an embedded PostgreSQL under .tuner (TUNER_HOME); with
     --database or TUNER_DATABASE_URL, any number of machines join one study.
+
+    Exit codes: 0 done; 1 the study ended with failures, or before its end; 2
+    something in what you gave; 3 the database or the machine; 70 an unexpected
+    error, please report it; 130 and 143 after SIGINT and SIGTERM.
     """
     ctx.obj = from_environment(os.environ)
 
@@ -146,8 +158,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _reader_left(given)
     except KeyboardInterrupt:
         return EXIT_SIGINT
-    # The last wall before the terminal: anything else is a fault of ours, or of
-    # the database, and is told as one line with the way to see more.
+    # The last wall before the terminal: the database's trouble, or a fault of ours,
+    # is told as one line with the way to see more.
     except Exception as error:  # noqa: BLE001
         return _tell_unexpected(error, debug=debug)
     return code if isinstance(code, int) else 0
@@ -180,12 +192,18 @@ def _tell(error: TunerError, code: int, *, debug: bool) -> int:
 def _tell_unexpected(error: Exception, *, debug: bool) -> int:
     from sqlalchemy.exc import DBAPIError
 
+    from tuner.store.database import is_servers_trouble, server_words
+
     if debug:
         traceback.print_exc()
-    if isinstance(error, DBAPIError):
-        first = str(error.orig).strip().splitlines()[:1]
-        echo(f"Error: the database refused: {''.join(first)}", err=True)
-    else:
-        echo(f"Error: {type(error).__name__}: {error}", err=True)
+    if is_servers_trouble(error):
+        echo(
+            f"Error: the database refused: {server_words(error)}. See `tuner db status` and the "
+            "server's log.",
+            err=True,
+        )
+        return EXIT_MACHINE
+    what = server_words(error) if isinstance(error, DBAPIError) else error
+    echo(f"Error: {type(error).__name__}: {what}", err=True)
     echo("This should not happen; --debug shows where it did.", err=True)
-    return EXIT_MACHINE
+    return EXIT_UNEXPECTED

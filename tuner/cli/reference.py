@@ -14,8 +14,9 @@ HEADER = """# Commands
 Made from the help texts (`make docs`); a test says when it is not current.
 
 Exit codes: 0 done, 1 the study ended with failures, or was stopped or paused before its end, 2
-something in what you gave, 3 the database or the machine, 130 and 143 after SIGINT and SIGTERM,
-141 when a launch, run or worker printed to a pipe that was closed.
+something in what you gave, 3 the database or the machine, 70 an unexpected error (please report it;
+a worker that leaves with it is replaced), 130 and 143 after SIGINT and SIGTERM, 141 when a launch,
+run or worker printed to a pipe that was closed.
 Every command takes `--database URL` and `--debug`. Variables that decide where things are:
 
 | variable | meaning |

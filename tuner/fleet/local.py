@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_MACHINE, EXIT_USER
+from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_MACHINE, EXIT_UNEXPECTED, EXIT_USER
 from tuner.fleet.contract import Crew
 from tuner.settings import Settings, worker_environment
 
@@ -19,7 +19,7 @@ YOUNG_SECONDS = 20.0
 LEAVING_SECONDS = 10.0
 """Beyond the time in which a trial is given back."""
 HOPELESS = 5
-"""So many workers in a row that die young are not replaced any more."""
+"""So many workers in a row that die young, or of an unexpected error, are not replaced any more."""
 
 
 @dataclass
@@ -30,7 +30,8 @@ class _Post:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
-    died_young: int = 0
+    accidents: int = 0
+    """In a row that count against the post."""
     pipe: IO[bytes] | None = field(default=None, repr=False)
 
 
@@ -88,7 +89,7 @@ class LocalFleet:
         told = []
         for post in self._posts:
             code = post.process.poll() if post.process else None
-            if code in (EXIT_USER, EXIT_MACHINE) or post.died_young >= HOPELESS:
+            if code in (EXIT_USER, EXIT_MACHINE) or post.accidents >= HOPELESS:
                 told.append(_last_lines(post.log))
         return list(dict.fromkeys(told))
 
@@ -123,8 +124,10 @@ class LocalFleet:
         if self._stopping or code in DELIBERATE:
             return False
         young = time.monotonic() - post.started < YOUNG_SECONDS
-        post.died_young = post.died_young + 1 if young else 0
-        if post.died_young >= HOPELESS:
+        # An error of ours may meet each successor too, however long that takes.
+        counts = young or code == EXIT_UNEXPECTED
+        post.accidents = post.accidents + 1 if counts else 0
+        if post.accidents >= HOPELESS:
             return False
         self._fill(post)
         return True

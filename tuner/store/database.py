@@ -43,6 +43,10 @@ SERVER_SIDE = {
     "statement_timeout": "60s",
 }
 
+SERVERS_CLASSES = frozenset({"08", "28", "3D", "53", "57", "58"})
+"""Classes of SQLSTATE that speak of the server: connections, logins, no such database,
+resources, operators, its system."""
+
 
 class Database:
     """A PostgreSQL database, embedded or on a server, opened once a process."""
@@ -154,6 +158,20 @@ def _with_password(where: Address, file: Path | None) -> Address:
     return Address({**where.parameters, "password": password})
 
 
+def server_words(error: BaseException) -> str | None:
+    """Return what the server said, with its SQLSTATE; None if the error is not the server's.
+
+    Without the detail, which names rows: equal causes have equal words. What the
+    driver says of a lost connection is kept whole; it has no password in it.
+    """
+    cause = _driver_error(error)
+    if not isinstance(cause, psycopg2.Error):
+        return None
+    if cause.pgcode is None:
+        return " ".join(str(cause).split()) or type(cause).__name__
+    return f"{cause.diag.message_primary} (SQLSTATE {cause.pgcode})"
+
+
 def _driver_error(error: BaseException) -> BaseException:
     """Return what the driver said: Optuna's wrapping speaks of invalid data in every case."""
     seen: BaseException | None = error
@@ -187,6 +205,15 @@ def _passes(error: DBAPIError) -> bool:
         return True
     # A rollback on a dead connection raises the bare class, without an SQLSTATE.
     return type(original) is psycopg2.DatabaseError or error.connection_invalidated
+
+
+def is_servers_trouble(error: BaseException) -> bool:
+    """Tell whether an error is the server's state or its rights, and not our statement."""
+    cause = _driver_error(error)
+    if not isinstance(cause, psycopg2.Error):
+        return False
+    state = cause.pgcode or ""
+    return is_outage(error) or state[:2] in SERVERS_CLASSES or state == "42501"
 
 
 def patiently(

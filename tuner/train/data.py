@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tuner.errors import DataError
 from tuner.records import Dataset, Labels, SplitName
+from tuner.text import storable, storable_names
 from tuner.train.objective import Data, Images, Reading, Split
 
 Wide = NDArray[np.float64]
@@ -134,11 +135,14 @@ def prepare(data: Data, device: torch.device) -> Prepared:
         train=_resident(data.train, home, device),
         val=_resident(data.val, home, device),
         test=None if data.test is None else _resident(data.test, home, device),
-        classes=tuple(data.classes),
-        fingerprint=data.fingerprint,
+        classes=storable_names([str(name) for name in data.classes]),
+        fingerprint=storable(str(data.fingerprint)),
         mean=_by_channel(mean, device),
         scale=_by_channel(scale, device),
-        notes={"residency": reason, **({"data": " ".join(data.notes)} if data.notes else {})},
+        notes={
+            "residency": reason,
+            **({"data": storable(" ".join(data.notes))} if data.notes else {}),
+        },
         reading=data.reading,
     )
 
@@ -199,9 +203,9 @@ def _resident(split: Split, home: torch.device, device: torch.device) -> Residen
         # Arrays mapped read-only from a cache are welcome: resident images are never written.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         held = torch.from_numpy(images).to(home), torch.from_numpy(labels).to(device)
-    return Resident(
-        *held, true=labels, ids=tuple(split.ids), patients=tuple(map(str, split.patients))
-    )
+    ids = storable_names([str(name) for name in split.ids])
+    patients = storable_names([str(name) for name in split.patients])
+    return Resident(*held, true=labels, ids=ids, patients=patients)
 
 
 def _check(data: Data) -> None:

@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 
 from tuner.errors import UserError
 from tuner.records import SplitName
+from tuner.text import storable_name
 
 DIGEST_BYTES = 16
 JUDGED: tuple[SplitName, ...] = ("test", "val")
@@ -85,7 +86,8 @@ class Known:
         if place.split not in self.splits:
             return False
         known = self.splits[place.split].ids[place.number]
-        return name == known or name.endswith(f"/{known}")
+        stored = storable_name(name)
+        return stored == known or stored.endswith(f"/{known}")
 
 
 def digests(images: Iterable[NDArray[Any]]) -> NDArray[np.uint8]:

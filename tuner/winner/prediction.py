@@ -14,6 +14,7 @@ from safetensors.torch import load
 from tuner.check.child import Body, Progress, serve
 from tuner.errors import DataError, UserError
 from tuner.records import SplitName, Value
+from tuner.text import storable_name
 from tuner.train.device import open_device
 from tuner.train.objective import Found, find, source_fingerprint
 from tuner.train.state import Weights
@@ -92,10 +93,12 @@ def predict_files(opened: Opened, names: Sequence[str], progress: Progress) -> d
     known = opened.held.known()
     for group in _groups(pictures(names, opened.model, opened.found, progress), opened.model):
         read = [(one.name, one.pixels) for one in group if one.pixels is not None]
-        body["faults"] += [[one.name, one.fault] for one in group if one.pixels is None]
+        body["faults"] += [
+            [storable_name(one.name), one.fault] for one in group if one.pixels is None
+        ]
         seen = [known.of(digest(pixels), name) for name, pixels in read]
         logs = _predicted(opened, [pixels for _, pixels in read], seen, agreements, progress)
-        body["names"] += [name for name, _ in read]
+        body["names"] += [storable_name(name) for name, _ in read]
         body["known"] += ["+".join(sorted({place.split for place in one})) for one in seen]
         body["logs"] += logs.tolist()
         body["taken"] += taken(logs).tolist()

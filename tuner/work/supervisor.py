@@ -16,7 +16,7 @@ from tenacity.stop import stop_base
 
 from tuner.records import Job
 from tuner.settings import Timing
-from tuner.store.database import patiently
+from tuner.store.database import is_outage, patiently
 from tuner.store.ledger.leases import (
     Answer,
     Claimed,
@@ -189,8 +189,15 @@ class Supervisor:
 
     def _keep_output(self, lease: Lease, start: int) -> None:
         printed = self._child.printed(start)
-        if printed.strip():
+        if not printed.strip():
+            return
+        try:
             self._patiently(lambda: self._ledger.keep_output(lease, printed))
+        # No result rests on what was printed, so losing it must not cost the worker.
+        except Exception as error:
+            if is_outage(error):
+                raise
+            logger.exception("trial %d: its output was not kept", lease.number)
 
     def _watch(self) -> Watch:
         return Watch(

@@ -1,5 +1,6 @@
 """One held trial: its messages, turned into records, until it ends one way or another."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,12 +8,16 @@ from typing import Any, Literal, TypeVar
 
 from tuner.records import Dataset, Epoch, Figures, Labels, Predictions, Result, Setup
 from tuner.spec.study import Limits
+from tuner.store.database import is_outage, server_words
 from tuner.store.ledger.leases import Lease, LeaseLostError
 from tuner.store.ledger.ledger import Ledger
+from tuner.text import storable, storable_json, storable_names
 from tuner.work.child import GARBLED, Child
 from tuner.work.messages import Message
 from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -35,6 +40,10 @@ class Watch:
     give_back_seconds: float
     patiently: Callable[[Callable[[], T]], T]
     """Runs a transaction again until the database lets it through."""
+
+
+class RefusedError(Exception):
+    """The database does not take what a trainer sent; the message has the server's words."""
 
 
 class HeldTrial:
@@ -63,6 +72,9 @@ class HeldTrial:
         except LeaseLostError:
             self._halt()
             return "lost"
+        except RefusedError as error:
+            self._halt()
+            return self._fail(str(error))
         except BaseException:
             # The worker leaves: its trainer is to do so too, not to train on till it is killed.
             self._halt()
@@ -113,7 +125,7 @@ class HeldTrial:
             self._error = GARBLED
 
     def _read(self, message: Message) -> None:
-        body = message.body
+        body = storable_json(message.body)
         if message.kind == "epoch":
             self._known_setup()
             self._epochs.append(Epoch(**body["epoch"]))
@@ -136,19 +148,19 @@ class HeldTrial:
         if epochs:
             whose = "" if self._lease.stored_epochs else " of another trial"
             text = f"at epoch {epochs}, from a checkpoint{whose}"
-            self._watch.patiently(lambda: self._watch.ledger.tell(self._lease, "resumed", text))
+            self._store(lambda: self._watch.ledger.tell(self._lease, "resumed", text))
 
     def _tell_saved(self) -> None:
         """Note the newest checkpoint; of several since the last time, the others do not matter."""
         if self._saved:
             text, self._saved = f"at epoch {self._saved}", 0
-            self._watch.patiently(lambda: self._watch.ledger.tell(self._lease, "checkpoint", text))
+            self._store(lambda: self._watch.ledger.tell(self._lease, "checkpoint", text))
 
     def _record(self) -> Ending | None:
         self._tell_saved()
         epochs, self._epochs = self._epochs, []
         self._stored = time.monotonic()
-        answer = self._watch.patiently(lambda: self._watch.ledger.record(self._lease, epochs))
+        answer = self._store(lambda: self._watch.ledger.record(self._lease, epochs))
         if answer.stop_epoch is None:
             return None
         self._halt()
@@ -158,13 +170,32 @@ class HeldTrial:
         pruner = self._watch.ledger.study.spec.search.pruner
         reason = f"diverged at epoch {epoch}" if diverged else f"{pruner} at epoch {epoch}"
         setup = self._known_setup()
-        self._watch.patiently(lambda: self._watch.ledger.prune(self._lease, setup, reason))
+        self._store(lambda: self._watch.ledger.prune(self._lease, setup, reason))
         return "pruned"
 
     def _complete(self, data: Dataset, result: Result) -> Ending:
         setup = self._known_setup()
-        self._watch.patiently(lambda: self._watch.ledger.complete(self._lease, setup, data, result))
+        self._store(lambda: self._watch.ledger.complete(self._lease, setup, data, result))
         return "complete"
+
+    def _store(self, transaction: Callable[[], T]) -> T:
+        """Run a transaction on what the trainer sent; a refusal costs the attempt, not the worker.
+
+        A trainer runs other people's code, and whatever it sends may be what no
+        column can hold. An outage is not the trainer's fault and is raised as it is.
+        """
+        try:
+            return self._watch.patiently(transaction)
+        except LeaseLostError:
+            raise
+        except Exception as error:
+            if is_outage(error):
+                raise
+            logger.exception("trial %d: its transaction failed", self._lease.number)
+            words = server_words(error)
+            if words is None:
+                words = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise RefusedError(f"what the trainer sent cannot be stored: {words}") from None
 
     def _fail(self, reason: str) -> Ending:
         return self._watch.patiently(lambda: self._watch.ledger.fail(self._lease, reason))
@@ -225,11 +256,14 @@ def _dataset(message: Message) -> Dataset:
     described: Mapping[str, Any] = message.body["dataset"]
     first = len(message.body["predictions"])
     labels = tuple(
-        Labels(one["split"], tuple(one["ids"]), array, tuple(one["patients"]))
+        Labels(one["split"], storable_names(one["ids"]), array, storable_names(one["patients"]))
         for one, array in zip(described["labels"], message.arrays[first:], strict=True)
     )
     return Dataset(
-        described["fingerprint"], tuple(described["classes"]), described["sizes"], labels
+        storable(described["fingerprint"]),
+        storable_names(described["classes"]),
+        storable_json(described["sizes"]),
+        labels,
     )
 
 

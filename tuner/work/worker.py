@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.settings import Settings, child_environment
 from tuner.store import schema, studies
-from tuner.store.database import Database, is_outage
+from tuner.store.database import Database, is_outage, is_servers_trouble
 from tuner.store.ledger import workers
 from tuner.store.ledger.leases import Ended
 from tuner.store.ledger.ledger import Ledger
@@ -149,7 +149,7 @@ def _explained(database: Database, work: Callable[[], T]) -> Callable[[], T]:
             return work()
         # Optuna wraps the driver's error in one of its own.
         except Exception as error:
-            if isinstance(error, DBAPIError) or is_outage(error):
+            if is_servers_trouble(error):
                 raise database.explain(error) from None
             raise
 

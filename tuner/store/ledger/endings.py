@@ -24,6 +24,7 @@ from tuner.store.tables import (
     study,
     trial,
 )
+from tuner.text import storable
 
 BRAKE_TRIALS = 3
 """So many trials failing for one reason, before any succeeds, pause the study."""
@@ -70,7 +71,7 @@ def fail_attempt(transaction: Transaction, held: Lease, reason: str) -> Verdict:
     transaction.lock_study()
     if transaction.hold(held) == "ended":
         return "failed"
-    reason = _storable(reason)
+    reason = storable(reason)[:REASON_LIMIT]
     transaction.tell("attempt failed", reason, held.trial_id)
     strikes = transaction.connection.execute(
         sa.update(lease)
@@ -251,12 +252,6 @@ def _figures(curve: Sequence[Epoch], metric: str) -> tuple[Figures | None, Figur
 
 def _is_finite(one: Epoch, value: float) -> bool:
     return all(math.isfinite(it) for it in (one.train_loss, one.train_nll, one.val_loss, value))
-
-
-def _storable(reason: str) -> str:
-    """Make a reason of what objectives raise: PostgreSQL's text holds no NUL, no half character."""
-    whole = reason.encode(errors="replace").decode().replace("\x00", "�")
-    return whole[:REASON_LIMIT]
 
 
 def _of_epoch(one: Epoch) -> Figures:

@@ -14,6 +14,7 @@ from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import report
 from tuner.store.pruning import Decision, Pruner
 from tuner.store.tables import decision, epoch, lease, output, trial
+from tuner.text import storable
 
 OUTPUT_LIMIT = 256 * 1024
 
@@ -90,8 +91,8 @@ class Recorder:
 
 def keep_output(connection: sa.Connection, held: Lease, worker_id: int, text: str) -> None:
     """Keep the end of what an attempt printed."""
-    # PostgreSQL's text cannot hold NUL, and a crashed program may print anything.
-    kept = text[-OUTPUT_LIMIT:].replace("\x00", "�")
+    # A crashed program may print anything.
+    kept = storable(text[-OUTPUT_LIMIT:])
     # The trial may be gone: `tuner delete` does not wait for its workers.
     there = (
         sa.select(trial.c.trial_id, sa.literal(held.token), sa.literal(worker_id), sa.literal(kept))

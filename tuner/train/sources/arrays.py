@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tuner.errors import DataError
 from tuner.records import Value
+from tuner.text import storable_name
 from tuner.train.objective import Progress
 from tuner.train.sources import files
 from tuner.train.sources.decoding import commonest, wanted_size
@@ -25,7 +26,7 @@ def read_npy(path: Path, keys: Mapping[str, Value], progress: Progress) -> Pool:
         raise DataError(f"there is no folder {path}; correct data.path")
     found: dict[tuple[Part, str], Pixels] = {}
     for file in sorted(path.glob("*.npy")):
-        part, name = _part_of(file.stem)
+        part, name = _part_of(storable_name(file.stem))
         found[part, name] = images_of(load_array(file), file.name)
     names = {part: {name for held, name in found if held == part} for part in PARTS}
     classes = number_classes(names, path)

@@ -10,6 +10,7 @@ import psutil
 from numpy.typing import NDArray
 
 from tuner.records import Value
+from tuner.text import storable_names
 from tuner.train.objective import Data, Reading, Split
 from tuner.train.sources.kept import new_array
 from tuner.train.sources.pool import Part, Pool
@@ -68,10 +69,10 @@ def redivided(data: Data, keys: Mapping[str, Value]) -> Data:
     pool = Pool(
         images=np.concatenate([split.images for split in both]),
         labels=np.concatenate([split.labels for split in both]),
-        ids=tuple(name for split in both for name in split.ids),
+        ids=storable_names([str(name) for split in both for name in split.ids]),
         parts=tuple(name for name, split in zip(TRAINED, both, strict=True) for _ in split.ids),
         classes=data.classes,
-        patients=_patients_of(both),
+        patients=storable_names(_patients_of(both)),
     )
     train, val, words = divided(pool, Division.read(keys))
     splits = {"train": _split(pool, train, None, None), "val": _split(pool, val, None, None)}

@@ -7,6 +7,7 @@ import numpy as np
 
 from tuner.errors import DataError
 from tuner.records import Value
+from tuner.text import storable_name
 from tuner.train.objective import Progress
 from tuner.train.sources.decoding import Decoded, File, decode
 from tuner.train.sources.files import SUFFIXES
@@ -64,7 +65,8 @@ def _files(path: Path) -> tuple[list[File], int]:
                 if file.suffix.lower() not in SUFFIXES:
                     others += 1
                     continue
-                images.append(File(file, relative.as_posix(), folder.name, part))
+                name = storable_name(relative.as_posix())
+                images.append(File(file, name, storable_name(folder.name), part))
             _check_some(images, folder, part)
             found += images
     return sorted(found, key=lambda one: one.id), others

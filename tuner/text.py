@@ -1,0 +1,70 @@
+r"""Text that UTF-8 and PostgreSQL can hold, made of text that they cannot.
+
+Python keeps the bytes of a file name that is no UTF-8 as lone surrogates
+(U+DC80 to U+DCFF), and an objective may put a NUL into any text. Neither can be
+stored, encoded or printed. Such characters are written as an escape: `\xe9` for
+the byte E9 of a file name, `\x00` for NUL, `\ud800` for any other surrogate.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+# In a name, a backslash before any of these could be taken for the start of an escape.
+_AMBIGUOUS = re.compile(r"\\(?=[xu\\]|[\x00\ud800-\udfff])")
+_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|(\\))")
+
+
+def storable(text: str) -> str:
+    """Write what cannot be stored as an escape; any other text stays as it is."""
+    return UNSTORABLE.sub(lambda match: _escape(ord(match[0])), text)
+
+
+def storable_name(name: str) -> str:
+    """Return a file name or an id as text that can be stored; different names stay different.
+
+    `file_name` gets the name back. Only names with a backslash or an unstorable
+    character change.
+    """
+    return storable(_AMBIGUOUS.sub(r"\\\\", name))
+
+
+def file_name(name: str) -> str:
+    """Return the name that `storable_name` was given."""
+    return _ESCAPE.sub(_unescape, name)
+
+
+def storable_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return names that can be stored as they are, or all of them as `storable_name` writes them.
+
+    All and not only those that need it, so that no two become one.
+    """
+    if any(UNSTORABLE.search(name) for name in names):
+        return tuple(storable_name(name) for name in names)
+    return tuple(names)
+
+
+def storable_json(value: Any) -> Any:
+    """Return a JSON value with every text in it storable, keys included."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, dict):
+        return {storable_json(key): storable_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable_json(one) for one in value]
+    return value
+
+
+def _escape(code: int) -> str:
+    # A surrogate that stands for a byte of a file name is shown as that byte.
+    is_byte = 0xDC80 <= code <= 0xDCFF
+    return f"\\x{code % 0xDC00:02x}" if is_byte or code == 0 else f"\\u{code:04x}"
+
+
+def _unescape(match: re.Match[str]) -> str:
+    byte, code, backslash = match.groups()
+    if backslash:
+        return "\\"
+    return os.fsdecode(bytes.fromhex(byte)) if byte else chr(int(code, 16))
