@@ -71,11 +71,11 @@ class Project:
         assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
         return out + err
 
-    def json(self, *arguments: str) -> Any:
+    def json(self, *arguments: str, code: int = 0) -> Any:
         """Run a command that prints JSON, and read it."""
         process = self.start(*arguments)
         out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
+        assert process.returncode == code, err
         return json.loads(out)
 
     def write_study(self, name: str, text: str = STUDY) -> Path:

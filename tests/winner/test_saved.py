@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from tests.train.sources.damaged import damaged, whole_files
 from tests.train.sources.image_files import deepen, draw, save
 from tests.winner.conftest import Saved
 from tuner.answers.winner import winner
@@ -211,6 +212,29 @@ def test_arrays_are_predicted_as_files_are(saved: Saved, opened: Opened, tmp_pat
     [[path, why]] = body["faults"]
     assert path == names[3]
     assert "uint8" in why
+
+
+def test_damaged_files_are_named_and_the_others_predicted(saved: Saved, tmp_path: Path) -> None:
+    """Of a folder with damaged files the whole ones are predicted as alone; the exit code is 1."""
+    whole = sorted((saved.images / "test").rglob("*.tif"))[:6]
+    for number, path in enumerate(whole):
+        shutil.copy(path, tmp_path / f"whole{number}.tif")
+    names = []
+    for number, (name, content) in enumerate(damaged(whole_files(tmp_path / "scratch"), 4, 80)):
+        names.append(f"damaged{number:02d}{Path(name).suffix}")
+        (tmp_path / names[-1]).write_bytes(content)
+    shutil.rmtree(tmp_path / "scratch")
+    (tmp_path / "empty.png").touch()
+    found = saved.project.json("predict", "model", str(tmp_path), "--json", code=1)
+    told = {Path(one["path"]).name: one["why"] for one in found["unreadable"]}
+    read = {Path(one["path"]).name: one for one in found["images"]}
+    assert {*told, *read} == {*names, "empty.png", *(f"whole{n}.tif" for n in range(6))}
+    assert told["empty.png"] == "the file is empty"
+    assert len(told) > 60
+    assert "Traceback" not in " ".join(told.values())
+    alone = saved.project.json("predict", "model", *map(str, whole), "--json")["images"]
+    for number, one in enumerate(alone):
+        assert read[f"whole{number}.tif"]["log_p_normal"] == one["log_p_normal"]
 
 
 def test_damage_is_told(copy: Path) -> None:

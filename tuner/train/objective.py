@@ -70,7 +70,12 @@ class Reading:
     depth: str
     """uint8, uint16 or float32: the pixels' type before the window."""
     kind: str = ""
-    """What the files were, in the words of `sources.files`; empty where there were none."""
+    """What the files were, in the words of `sources.files`; empty where there were none, and
+    `mixed` where files of any kind are taken (`depths`)."""
+    fit: str = "stretch"
+    """How an image of other proportions came to the size: the key `fit` of [data]."""
+    depths: str = "same"
+    """How images of different depths were joined: the key `depths` of [data]."""
     window: tuple[float, float] | None = None
     """What became 0 and what became 255; None where pixels stayed as they were."""
 

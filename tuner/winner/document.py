@@ -46,8 +46,13 @@ class Reading(Part):
 
     depth: Literal["uint8", "uint16", "float32"]
     """The type of pixels before the window."""
-    kind: Literal["", "8-bit", "16-bit", "float", "windowed DICOM", "DICOM"]
-    """What the study's files were; empty where they were arrays, or drawn."""
+    kind: Literal["", "8-bit", "16-bit", "float", "windowed DICOM", "DICOM", "mixed"]
+    """What the study's files were; empty where they were arrays, or drawn, and `mixed` where
+    files of any kind were joined."""
+    fit: Literal["stretch", "pad", "crop"] = "stretch"
+    """How an image of other proportions comes to the network's size."""
+    depths: Literal["same", "range", "window"] = "same"
+    """How images of different depths are joined; with `same` only the study's own kind is read."""
     window: Annotated[list[float], Field(min_length=2, max_length=2)] | None
     """What becomes 0 and what 255; null where pixels stay as they are."""
     pixels: Literal["uint8", "float32"]
@@ -62,7 +67,10 @@ class Reading(Part):
 
     @model_validator(mode="after")
     def _agrees(self) -> "Reading":
-        if self.kind and str(DEPTH[self.kind].__name__) != self.depth:
+        if self.kind == "mixed":
+            if self.depths == "same":
+                raise ValueError("files of mixed kinds are joined by their ranges or one window")
+        elif self.kind and str(DEPTH[self.kind].__name__) != self.depth:
             raise ValueError(f"files of kind {self.kind} do not have pixels of {self.depth}")
         if self.window is not None and not self.window[0] < self.window[1]:
             raise ValueError("the window's upper limit is not above its lower one")

@@ -13,8 +13,15 @@ from numpy.typing import NDArray
 from tuner.errors import DataError, ObjectiveError, UserError
 from tuner.train.objective import Found
 from tuner.train.sources import files
-from tuner.train.sources.arrays import images_of, load_archive, load_array, sized
+from tuner.train.sources.arrays import (
+    array_deepened,
+    images_of,
+    load_archive,
+    load_array,
+    sized,
+)
 from tuner.train.sources.files import DEPTH, SUFFIXES, UnreadableError
+from tuner.train.sources.shaping import deepened, fitted
 from tuner.train.sources.window import Window
 from tuner.winner.document import Model
 
@@ -57,7 +64,7 @@ def pictures(
 ) -> Iterator[Picture]:
     """Read files in their order; one that cannot be read is told and passed over."""
     reader = Reader(model, found)
-    with ThreadPoolExecutor(cpu_count() or 1) as pool:
+    with files.quiet(), ThreadPoolExecutor(cpu_count() or 1) as pool:
         for start in range(0, len(names), AHEAD):
             some = names[start : start + AHEAD]
             for read in pool.map(reader.read, some):
@@ -102,9 +109,13 @@ class Reader:
                 f"objective {self._model.objective!r} reads files in its own way; give its data.py "
                 "a function read(path, data) and save the model again"
             )
-        self._check_kind(files.look(path).kind)
+        image = files.read_image(path)
+        reading = self._model.reading
+        if reading.depths == "same":
+            self._check_kind(image.kind)
         _, height, width = self._model.inputs
-        return self._fitted(files.resize(files.read(path), height, width))
+        pixels = deepened(image, reading.depth, reading.depths)
+        return self._fitted(fitted(pixels, height, width, reading.fit))
 
     def _check_kind(self, kind: files.Kind) -> None:
         wanted = self._model.reading.kind
@@ -119,7 +130,9 @@ class Reader:
         for name, array in _held(path).items():
             _, height, width = self._model.inputs
             stack = _stacked(array, in_colour=self._model.inputs[0] == 3)
-            images = sized(images_of(stack, name), height, width, lambda *_: None)
+            reading = self._model.reading
+            images = array_deepened(images_of(stack, name), reading.depth, reading.depths)
+            images = sized(images, height, width, lambda *_: None, reading.fit)
             if str(images.dtype) != self._model.reading.depth:
                 raise UnreadableError(
                     f"{name} holds {images.dtype}, and the study's images are "
@@ -170,9 +183,7 @@ def _held(path: Path) -> dict[str, Pixels]:
     """Return a file's arrays of images by name; of an archive those called images, if any are."""
     if path.suffix.lower() == ".npy":
         return {str(path): load_array(path)}
-    held = load_archive(path)
-    called = {name: array for name, array in held.items() if name.endswith("images")} or held
-    return {f"{path}#{name}": array for name, array in called.items()}
+    return {f"{path}#{name}": array for name, array in load_archive(path, "images").items()}
 
 
 def _stacked(array: Pixels, *, in_colour: bool) -> Pixels:

@@ -206,6 +206,8 @@ def _reading(data: Prepared, how: Files) -> Reading:
         {
             "depth": told.depth if told is not None else pixels,
             "kind": told.kind if told is not None else "",
+            "fit": told.fit if told is not None else "stretch",
+            "depths": told.depths if told is not None else "same",
             "window": list(told.window) if told is not None and told.window else None,
             "pixels": pixels,
             "mean": data.mean.flatten().tolist(),

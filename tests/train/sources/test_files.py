@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from tests.train.sources.image_files import deepen, draw, save, save_dicom
-from tuner.train.sources.files import UnreadableError, look, read, resize
+from tuner.train.sources.files import UnreadableError, look, read
+from tuner.train.sources.shaping import resize
 
 IMAGE = draw("train", 1, 0)
 
@@ -137,7 +138,7 @@ def test_what_is_no_single_grey_image_is_told(tmp_path: Path) -> None:
         film: "several frames",
         colour: "in colour",
         half: "truncated",
-        half_dicom: "cannot be decoded",
+        half_dicom: "cut short",
         tmp_path / "text.png": "not an image",
         tmp_path / "text.dcm": "not a whole DICOM",
         tmp_path / "none.png": "no such file",

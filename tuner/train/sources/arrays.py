@@ -1,20 +1,22 @@
 """Arrays of images: a folder with one NPY file a class, or an NPZ archive as MedMNIST's."""
 
+import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from tuner.errors import DataError
 from tuner.records import Value
 from tuner.text import storable_name
 from tuner.train.objective import Progress
-from tuner.train.sources import files
-from tuner.train.sources.decoding import commonest, wanted_size
+from tuner.train.sources.files import Fit
 from tuner.train.sources.pool import PARTS, Part, Pixels, Pool, number_classes
+from tuner.train.sources.shaping import Shape, fitted, ranged
 
 CHANNELS = (1, 3, 4)
 PREFIXES: Mapping[Part, str] = {"test": "test_", "val": "val_"}
@@ -35,7 +37,7 @@ def read_npy(path: Path, keys: Mapping[str, Value], progress: Progress) -> Pool:
         (f"{PREFIXES.get(part, '')}{name}", part, array) for (part, name), array in found.items()
     ]
     labels = [np.full(len(array), number[name]) for (_, name), array in found.items()]
-    return _pool(arrays, labels, classes, wanted_size(keys), progress)
+    return _pool(arrays, labels, classes, Shape.read(keys), progress)
 
 
 def read_npz(path: Path, keys: Mapping[str, Value], progress: Progress) -> Pool:
@@ -60,7 +62,7 @@ def read_npz(path: Path, keys: Mapping[str, Value], progress: Progress) -> Pool:
     number = {value: label for label, value in enumerate(order)}
     numbered = [np.array([number[value] for value in found.tolist()]) for found in labels]
     classes = tuple(str(value) for value in order)
-    return _pool(arrays, numbered, classes, wanted_size(keys), progress)
+    return _pool(arrays, numbered, classes, Shape.read(keys), progress)
 
 
 def _part_of(stem: str) -> tuple[Part, str]:
@@ -74,24 +76,71 @@ def load_array(path: Path) -> NDArray[Any]:
     """Return the array of an NPY file, mapped."""
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    # As in `files`: a file that was cut or made up raises whatever its bytes lead to.
+    except Exception as error:  # noqa: BLE001
         raise DataError(f"{path} cannot be read as an array of numbers: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} is an archive, not an array of numbers")
     return array
 
 
-def load_archive(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an NPZ file by their names."""
+def load_archive(path: Path, called: str = "") -> dict[str, NDArray[Any]]:
+    """Return the arrays of an NPZ file by their names: those that end so, if any does.
+
+    Each member says how large it is, twice: the archive how many bytes it inflates to, and its
+    own header of which type and shape it is. Both are looked at before anything is inflated.
+    """
     try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(path, archive)
         with np.load(path, allow_pickle=False) as held:
-            if not isinstance(held, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} is a single array, not an NPZ archive")
-            return {name: held[name] for name in held.files}
+            names = [name for name in held.files if name.endswith(called)] or held.files
+            arrays = {name: held[name] for name in names}
     except FileNotFoundError:
         raise DataError(f"there is no file {path}; correct data.path") from None
     except IsADirectoryError:
         raise DataError(f"{path} is a folder; data.path must name the NPZ file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    # As in `files`: an archive that was cut or made up raises whatever its bytes lead to.
+    except Exception as error:  # noqa: BLE001
+        if isinstance(error, zipfile.BadZipFile) and _is_single(path):
+            raise DataError(f"{path} is a single array, not an NPZ archive") from None
         raise DataError(f"{path} cannot be read as an NPZ archive of numbers: {error}") from None
+    if others := [name for name, held in arrays.items() if not isinstance(held, np.ndarray)]:
+        raise DataError(f"{others[0]} in {path} is no array; write the archive again")
+    return arrays
+
+
+def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse members that are more than memory, or other than their own headers say."""
+    free = psutil.virtual_memory().available
+    total = sum(member.file_size for member in archive.infolist())
+    if total > free:
+        raise DataError(
+            f"{path} inflates to {total / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB of memory are "
+            "available; write its images as files, or as NPY arrays, which are mapped"
+        )
+    for member in archive.infolist():
+        if not member.filename.endswith(".npy"):
+            continue
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+                version, np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read(file)
+        # Of objects the bytes are pickles, which NumPy refuses later.
+        if not dtype.hasobject and math.prod(shape) * dtype.itemsize > member.file_size:
+            raise DataError(
+                f"{member.filename} in {path} says that it has {shape} of {dtype}, which is more "
+                f"than its {member.file_size:,} bytes; write the archive again"
+            )
+
+
+def _is_single(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(6) == np.lib.format.MAGIC_PREFIX
 
 
 def images_of(array: NDArray[Any], name: str) -> Pixels:
@@ -139,41 +188,83 @@ def _pool(
     arrays: list[tuple[str, Part, Pixels]],
     labels: list[NDArray[Any]],
     classes: tuple[str, ...],
-    size: int,
+    shape: Shape,
     progress: Progress,
 ) -> Pool:
     """Join arrays in one size and one type."""
-    shapes = {array.shape[1:-2] for _, _, array in arrays}
+    notes = []
     types = {str(array.dtype) for _, _, array in arrays}
-    if len(shapes) > 1 or len(types) > 1:
-        told = "; ".join(f"{name}: {array.dtype} {array.shape}" for name, _, array in arrays)
-        raise DataError(f"arrays of different channels or types cannot be joined: {told}")
+    if len({array.shape[1:-2] for _, _, array in arrays}) > 1:
+        raise DataError(f"arrays of different channels cannot be joined: {_listed(arrays)}")
+    if len(types) > 1 and shape.depths == "same":
+        raise DataError(
+            f"arrays of different types cannot be joined: {_listed(arrays)}; set data.depths = "
+            "'range' to scale each by the range of its own type, or 'window' to take all values "
+            "as they are, or convert them to one type"
+        )
+    depth = common_array_depth(types, shape.depths)
+    if len(types) > 1:
+        notes.append(f"Arrays of different types were joined (depths = {shape.depths!r}).")
+    arrays = [(name, part, array_deepened(a, depth, shape.depths)) for name, part, a in arrays]
     sizes = [array.shape[-2:] for _, part, array in arrays for _ in array if part == "train"]
-    height, width = (size, size) if size else commonest(sizes)
-    others = sum(len(a) for _, _, a in arrays if a.shape[-2:] != (height, width))
-    words = f"{others} images had another size; all were stretched to {height}×{width}."
-    images = [sized(array, height, width, progress) for _, _, array in arrays]
+    height, width = shape.target(sizes)
+    every = [array.shape[-2:] for _, _, array in arrays for _ in array]
+    images = [sized(array, height, width, progress, shape.fit) for _, _, array in arrays]
     return Pool(
         images=images[0] if len(images) == 1 else np.concatenate(images),
         labels=np.concatenate(labels).astype(np.int64),
         ids=tuple(f"{name}/{i:06d}" for name, _, array in arrays for i in range(len(array))),
         parts=tuple(part for _, part, array in arrays for _ in range(len(array))),
         classes=classes,
-        notes=(words,) if others and not size else (),
+        notes=(*shape.words(every, height, width), *notes),
+        fit=shape.fit,
+        depths=shape.depths,
     )
 
 
-def sized(array: Pixels, height: int, width: int, progress: Progress) -> Pixels:
-    """Return images stretched to a size."""
+def _listed(arrays: list[tuple[str, Part, Pixels]]) -> str:
+    return "; ".join(f"{name}: {array.dtype} {array.shape}" for name, _, array in arrays)
+
+
+RANGES: Mapping[str, tuple[float, float]] = {"uint8": (0, 255), "uint16": (0, 65535)}
+"""The lowest and highest value of an array's type; floats have none."""
+
+
+def common_array_depth(types: set[str], depths: str) -> str:
+    """Return the type that arrays of these types are brought to."""
+    if depths == "window":
+        return "float32"
+    if depths == "range":
+        return "uint8" if types == {"uint8"} else "uint16"
+    (depth,) = types
+    return depth
+
+
+def array_deepened(array: Pixels, depth: str, depths: str) -> Pixels:
+    """Return an array in the type that all have, as `depths` says."""
+    if depths == "range":
+        if str(array.dtype) not in RANGES:
+            raise DataError(
+                f"an array of {array.dtype} has no range of its own; depths = 'window' takes all "
+                "values as they are"
+            )
+        return ranged(array, RANGES[str(array.dtype)], depth)
+    return array.astype(depth) if depths == "window" else array
+
+
+def sized(
+    array: Pixels, height: int, width: int, progress: Progress, fit: Fit = "stretch"
+) -> Pixels:
+    """Return images in a size, stretched, padded or cropped."""
     if array.shape[-2:] == (height, width):
         return array
     found = np.empty((*array.shape[:-2], height, width), dtype=array.dtype)
     for place, image in enumerate(array):
         if image.ndim == 2:
-            found[place] = files.resize(np.ascontiguousarray(image), height, width)
+            found[place] = fitted(np.ascontiguousarray(image), height, width, fit)
         else:
             for channel, plane in enumerate(image):
-                found[place, channel] = files.resize(np.ascontiguousarray(plane), height, width)
+                found[place, channel] = fitted(np.ascontiguousarray(plane), height, width, fit)
         if (place + 1) % 256 == 0 or place + 1 == len(array):
             progress("resizing images", place + 1, len(array))
     return found

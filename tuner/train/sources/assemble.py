@@ -53,6 +53,8 @@ def assemble(pool: Pool, keys: Mapping[str, Value], cache: Path) -> Data:
         reading=Reading(
             depth=str(pool.images.dtype),
             kind=pool.kind,
+            fit=pool.fit,
+            depths=pool.depths,
             window=(window.low, window.high) if window else None,
         ),
     )

@@ -31,9 +31,30 @@ SPLITTING = (
 )
 """Keys of every source whose training images are divided."""
 
+SHAPING = (
+    Parameter(
+        "fit",
+        "choice",
+        "stretch",
+        "how an image of other proportions comes to the common size: stretched, padded with "
+        "black, or cropped to its middle",
+        choices=("stretch", "pad", "crop"),
+    ),
+    Parameter(
+        "depths",
+        "choice",
+        "same",
+        "images of different depths: same refuses them, range scales each by the range of its own "
+        "type, window takes all values as they are and windows them alike",
+        choices=("same", "range", "window"),
+    ),
+)
+"""Keys of every source whose images may be of different sizes and depths."""
+
 KEYS = (
     Parameter("path", "text", "", "folder or file that holds the images"),
     *SPLITTING,
+    *SHAPING,
     Parameter(
         "skip_unreadable", "bool", False, "leave out images that cannot be read, and count them"
     ),

@@ -4,13 +4,12 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL
 from numpy.lib.format import open_memmap
 
@@ -18,12 +17,13 @@ from tuner.errors import DataError
 from tuner.records import Value
 from tuner.train.objective import Progress
 from tuner.train.sources import files
-from tuner.train.sources.files import DEPTH, Kind, Look, UnreadableError
+from tuner.train.sources.files import DONE, Kind, Look, UnreadableError
 from tuner.train.sources.kept import Kept, keep
 from tuner.train.sources.pool import Part, Pixels, listed
+from tuner.train.sources.shaping import MIXED, Shape, common_depth, deepened, fitted
 
-SMALLEST = 8
-"""Pixels a side that an image may be resized to."""
+READER = 2
+"""Raised when files are read in another way, or more is noted of them: they are decoded again."""
 AHEAD = 64
 """Files that are looked at or decoded before the next word on progress."""
 
@@ -49,50 +49,40 @@ class Decoded:
     """The places of those files in the list."""
     notes: tuple[str, ...]
     kind: str
-    """Of the files, all of one; empty in what a tuner kept that did not note it."""
+    """Of the files, all of one; `mixed` where `depths` takes files of any kind."""
+    shape: Shape
 
 
 def decode(
     found: Sequence[File], keys: Mapping[str, Value], cache: Path, progress: Progress
 ) -> Decoded:
     """Return the pixels of all files in one size; a second call reads what the first kept."""
-    size = wanted_size(keys)
+    shape = Shape.read(keys)
     skip = bool(keys["skip_unreadable"])
 
     def make(aside: Path) -> tuple[Pixels, dict[str, Any]]:
-        return _Decoder(found, size, progress, skip=skip).make(aside)
+        with files.quiet():
+            return _Decoder(found, shape, progress, skip=skip).make(aside)
 
     waiting = lambda: progress("waiting for images that another process decodes", 0, len(found))  # noqa: E731
-    kept: Kept = keep(cache / "images" / _name(found, size, skip=skip), make, waiting)
+    kept: Kept = keep(cache / "images" / _name(found, shape, skip=skip), make, waiting)
     unread = {int(place): str(why) for place, why in kept.facts["unread"].items()}
     notes = list(kept.facts["notes"])
     if unread:
         names = [f"{found[place].id} ({why})" for place, why in unread.items()]
         notes.append(f"{len(unread)} unreadable images were left out: {listed(names)}.")
     read = tuple(place for place in range(len(found)) if place not in unread)
-    return Decoded(kept.array, read, tuple(notes), str(kept.facts.get("kind", "")))
-
-
-def wanted_size(keys: Mapping[str, Value]) -> int:
-    """Return the side in pixels that images are to have; 0 as they are."""
-    size = int(keys["image_size"])
-    if 0 < size < SMALLEST:
-        raise DataError(f"image_size = {size} is too small; use at least {SMALLEST}, or 0")
-    return size
-
-
-def commonest(sizes: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """Return the height and width that most images have; of equally many, the larger."""
-    counts = Counter(sizes)
-    return max(counts, key=lambda size: (counts[size], size))
+    return Decoded(kept.array, read, tuple(notes), str(kept.facts["kind"]), shape)
 
 
 class _Decoder:
     """One decoding of a list of files."""
 
-    def __init__(self, found: Sequence[File], size: int, progress: Progress, *, skip: bool) -> None:
+    def __init__(
+        self, found: Sequence[File], shape: Shape, progress: Progress, *, skip: bool
+    ) -> None:
         self._found = found
-        self._size = size
+        self._shape = shape
         self._progress = progress
         self._skip = skip
         self._unread: dict[int, str] = {}
@@ -102,28 +92,60 @@ class _Decoder:
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             looks = self._all(pool, "looking at images", range(len(self._found)), self._look)
             self._check_unread()
-            kind = _one_kind({place: look.kind for place, look in looks.items()}, self._found)
-            height, width, notes = self._target(looks)
+            if not looks:
+                raise DataError("no image at all can be read; see that path and files are right")
+            kinds = {place: look.kind for place, look in looks.items()}
+            if self._shape.depths == "same":
+                _check_one_kind(kinds, self._found)
+            depth = common_depth(kinds.values(), self._shape.depths).__name__
+            sizes = {place: (look.height, look.width) for place, look in looks.items()}
+            training = [size for at, size in sizes.items() if self._found[at].part == "train"]
+            height, width = self._shape.target(training or list(sizes.values()))
             array = open_memmap(
-                aside, mode="w+", dtype=DEPTH[kind], shape=(len(self._found), height, width)
+                aside, mode="w+", dtype=depth, shape=(len(self._found), height, width)
             )
 
-            def put(place: int) -> None:
-                array[place] = files.resize(files.read(self._found[place].path), height, width)
+            def put(place: int) -> tuple[str, ...]:
+                image = files.read_image(self._found[place].path)
+                pixels = deepened(image, depth, self._shape.depths)
+                array[place] = fitted(pixels, height, width, self._shape.fit)
+                return image.done
 
-            self._all(pool, "decoding images", sorted(looks), put)
+            done = self._all(pool, "decoding images", sorted(looks), put)
             self._check_unread()
+        notes = self._shape.words([sizes[place] for place in done], height, width)
+        notes += [*_done_words(done, self._found), *self._depth_words(kinds, done)]
+        kind = next(iter(kinds.values())) if self._shape.depths == "same" else MIXED
         facts = {"unread": self._unread, "notes": notes, "kind": kind}
-        return self._without_unread(array), facts
+        return self._without_unread(aside, array), facts
 
-    def _without_unread(self, array: Any) -> Pixels:
-        """Close the gaps that unreadable files left."""
+    def _depth_words(self, kinds: Mapping[int, Kind], read: Mapping[int, Any]) -> list[str]:
+        """Say which depths were joined, and how."""
+        counts = Counter(kinds[place] for place in read)
+        if len(counts) < 2:
+            return []
+        how = {
+            "range": "each was scaled by the range of its own type",
+            "window": "all values were taken as they are, and windowed alike",
+        }[self._shape.depths]
+        told = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+        return [f"Images of different depths were joined ({told}): {how}."]
+
+    def _without_unread(self, aside: Path, array: Any) -> Pixels:
+        """Close the gaps that unreadable files left, one by one: memory may not hold them all."""
         if not self._unread:
             return array  # type: ignore[no-any-return]
         kept = [place for place in range(len(self._found)) if place not in self._unread]
         if not kept:
             raise DataError("no image at all can be read; see that path and files are right")
-        return np.asarray(array[kept])
+        # The old file has no name any more, and goes with the array that maps it.
+        aside.unlink()
+        closed = open_memmap(
+            aside, mode="w+", dtype=array.dtype, shape=(len(kept), *array.shape[1:])
+        )
+        for at, place in enumerate(kept):
+            closed[at] = array[place]
+        return closed
 
     def _all(
         self,
@@ -163,36 +185,36 @@ class _Decoder:
                 "data.skip_unreadable = true to go on without them"
             )
 
-    def _target(self, looks: Mapping[int, Look]) -> tuple[int, int, list[str]]:
-        sizes = {place: (look.height, look.width) for place, look in looks.items()}
-        if not sizes:
-            raise DataError("no image at all can be read; see that path and files are right")
-        training = [size for place, size in sizes.items() if self._found[place].part == "train"]
-        height, width = commonest(training or sizes.values())
-        if self._size:
-            return self._size, self._size, []
-        others = sum(size != (height, width) for size in sizes.values())
-        words = (
-            f"{others} of {len(sizes)} images have another size; all were stretched to "
-            f"{height}×{width}, the commonest of the training images (height × width)."
-        )
-        return height, width, [words] if others else []
+
+def _done_words(done: Mapping[int, Sequence[str]], found: Sequence[File]) -> list[str]:
+    """Say what was done to how many images, each with an example."""
+    of: dict[str, list[int]] = {}
+    for place, names in done.items():
+        for name in names:
+            of.setdefault(name, []).append(place)
+    return [
+        f"{len(of[name])} image{'s' if len(of[name]) > 1 else ''} {words} (such as "
+        f"{found[of[name][0]].id})."
+        for name, words in DONE.items()
+        if name in of
+    ]
 
 
-def _one_kind(kinds: Mapping[int, Kind], found: Sequence[File]) -> Kind:
+def _check_one_kind(kinds: Mapping[int, Kind], found: Sequence[File]) -> None:
     examples = {kind: found[place].id for place, kind in kinds.items()}
     if len(examples) > 1:
         counts = Counter(kinds.values())
         told = "; ".join(f"{counts[kind]} {kind} (such as {examples[kind]})" for kind in examples)
         raise DataError(
-            f"images of different depths cannot be compared: {told}; convert them to one"
+            f"images of different depths cannot be compared: {told}; set data.depths = 'range' to "
+            "scale each by the range of its own type, or 'window' to take all values as they are, "
+            "or convert them to one depth"
         )
-    return next(iter(examples))
 
 
-def _name(found: Sequence[File], size: int, *, skip: bool) -> str:
+def _name(found: Sequence[File], shape: Shape, *, skip: bool) -> str:
     """Return a file name that changes with any file, and with what is made of them."""
-    digest = hashlib.sha256(f"{size} {skip} pillow {PIL.__version__}".encode())
+    digest = hashlib.sha256(f"{shape} {skip} reader {READER} pillow {PIL.__version__}".encode())
     for one in found:
         try:
             state = one.path.stat()

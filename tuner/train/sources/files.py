@@ -1,24 +1,45 @@
-"""Reads one image file as grey pixels: PNG, JPEG, BMP, TIFF, PGM, and DICOM with its extra."""
+"""Reads one image file as grey pixels: PNG, JPEG, BMP, TIFF, PGM, and DICOM with its extra.
 
+A file is somebody's: cut short, of a kind that nobody expects, or made to harm. Everything
+that Pillow and pydicom do with one happens within `_guard`, which turns whatever they raise
+into an `UnreadableError` whose text a person understands.
+
+Memory is bounded: an image has at most MOST_PIXELS by its own header, and threads decode only
+so many at a time as `_room` has memory for.
+"""
+
+import errno
+import math
+import stat
+import struct
+import threading
 import warnings
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import psutil
+from PIL import Image, ImageChops, UnidentifiedImageError
 
-from tuner.errors import DataError
+from tuner.errors import DataError, MachineError, TunerError
 from tuner.train.sources.pool import Pixels
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 Kind = Literal["8-bit", "16-bit", "float", "windowed DICOM", "DICOM"]
+Fit = Literal["stretch", "pad", "crop"]
 
 DICOM = (".dcm", ".dicom")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", *DICOM)
+
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "PPM", "GIF", "WEBP", "JPEG2000", "AVIF")
+"""What a file may be, whatever its ending: others, such as EPS, Pillow hands to other programs."""
 
 DEPTH: Mapping[Kind, type[np.generic]] = {
     "8-bit": np.uint8,
@@ -30,9 +51,81 @@ DEPTH: Mapping[Kind, type[np.generic]] = {
 }
 """The type that images of a kind are kept in."""
 
+RANGES: Mapping[Kind, tuple[float, float]] = {
+    "8-bit": (0, 255),
+    "16-bit": (0, 65535),
+    "windowed DICOM": (0, 65535),
+}
+"""The lowest and highest value of a kind; a DICOM file says its own, and a float has none."""
+
+DONE = {
+    "colour": "in colour: turned grey by brightness",
+    "palette": "with a palette: looked up in it",
+    "transparent": "with transparent parts: laid on black",
+    "one bit": "of 1 bit: made black and white",
+    "halved": "in colour of 16 bits: read with 8 bits",
+    "clipped": "with values outside 0 to 65535: clipped",
+    "turned": "on their side or mirrored: put upright as their EXIF data say",
+    "inverted": "of MONOCHROME1, where high values are dark: inverted",
+}
+"""What is done to a file so that it is a grey image, after `12 images …`."""
+
+MOST_PIXELS = 178_956_970
+"""Of one image; Pillow's own limit beyond which a file is taken for a bomb."""
+PILLOW_BYTES, DICOM_BYTES = 16, 32
+"""Memory that a pixel takes at most while it is decoded: in four colours and copies of them, and
+as two floats of 8 bytes with their intermediate values."""
+MEMORY_SHARE = 0.25
+"""Of the memory that is available: what images that are being decoded may take together."""
+MOST_BYTES = 2 << 30
+"""Of a file; the largest image of 8 bytes a pixel is smaller."""
+MOST_INFLATED = 512 << 20
+"""Bytes that a deflated DICOM file may have when it is inflated."""
+
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its EXIF orientation."""
 TURNED = (5, 6, 7, 8)
-"""EXIF orientations that swap height and width."""
+"""Orientations that swap height and width."""
 ORIENTATION = 0x0112
+SUBFILE = 254
+"""The TIFF tag whose lowest bit says that a page is a smaller copy of another one."""
+
+
+class _Room:
+    """Memory for images that are being decoded: threads wait until there is enough.
+
+    An image that is larger than all of it is decoded alone. A thread takes room once at a
+    time: two that held some and waited for more would wait for each other.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._taken = 0
+
+    @contextmanager
+    def __call__(self, needed: int) -> Iterator[None]:
+        """Hold so many bytes."""
+        with self._changed:
+            most = int(psutil.virtual_memory().available * MEMORY_SHARE)
+            self._changed.wait_for(lambda: not self._taken or self._taken + needed <= most)
+            self._taken += needed
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= needed
+                self._changed.notify_all()
+
+
+_room = _Room()
 
 
 class UnreadableError(Exception):
@@ -48,60 +141,162 @@ class Look:
     kind: Kind
 
 
+@dataclass(frozen=True)
+class FileImage:
+    """A file's grey pixels, and what was done to get them."""
+
+    pixels: Pixels
+    """(height, width), in the type of their kind."""
+    kind: Kind
+    range: tuple[float, float] | None
+    """The lowest and the highest value that such a file can hold; None for floats."""
+    done: tuple[str, ...] = ()
+    """Keys of DONE."""
+
+
 def look(path: Path) -> Look:
     """Read a file's header."""
-    if path.suffix.lower() in DICOM:
-        header = _dicom(path, pixels=False)
-        kind: Kind = "windowed DICOM" if _window_of(header) else "DICOM"
-        return Look(int(header.Rows), int(header.Columns), kind)
-    with _opened(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(ORIENTATION) in TURNED
-        return Look(*((width, height) if turned else (height, width)), _kind(image))
+    with _guard(path):
+        if path.suffix.lower() in DICOM:
+            header = _dicom_header(path)
+            kind: Kind = "windowed DICOM" if _window_of(header) else "DICOM"
+            return Look(int(header.Rows), int(header.Columns), kind)
+        with _opened(path) as image, _room(image.width * image.height * PILLOW_BYTES):
+            width, height = image.size
+            turned = _orientation(image) in TURNED
+            return Look(*((width, height) if turned else (height, width)), _kind(image))
 
 
 def read(path: Path) -> Pixels:
     """Return a file's grey pixels, (height, width), in the type of its kind."""
-    if path.suffix.lower() in DICOM:
-        return _dicom_pixels(path)
-    with _opened(path) as image:
-        try:
-            upright = ImageOps.exif_transpose(image)
-            if _kind(image) == "8-bit":
-                return np.asarray(_on_black(upright).convert("L"), dtype=np.uint8)
-            deep: Pixels = np.asarray(upright)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UnreadableError(str(error)) from None
-        if _kind(image) == "float":
-            return _finite(deep.astype(np.float32))
-        clipped: Pixels = np.clip(deep, 0, 65535).astype(np.uint16)
-        return clipped
+    return read_image(path).pixels
 
 
-def resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Return an image stretched to a size, each new pixel the mean of what it covers."""
-    if pixels.shape == (height, width):
-        return pixels
-    deep = pixels.dtype != np.uint8
-    image = Image.fromarray(pixels.astype(np.float32) if deep else pixels)
-    found: Pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    if pixels.dtype == np.uint16:
-        found = np.rint(np.clip(found, 0, 65535))
-    return found.astype(pixels.dtype)
+def read_image(path: Path) -> FileImage:
+    """Return a file's grey image, and what was done to get it."""
+    with _guard(path):
+        if path.suffix.lower() in DICOM:
+            header = _dicom_header(path)
+            pixels = int(header.Rows) * int(header.Columns)
+            with _room(path.stat().st_size + pixels * DICOM_BYTES):
+                return _dicom_image(path)
+        with _opened(path) as image, _room(image.width * image.height * PILLOW_BYTES):
+            return _pillow_image(image)
 
 
-def _opened(path: Path) -> Image.Image:
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what Pillow and pydicom warn of while many files are read.
+
+    Around all threads and not in each: the filters of warnings are one list for the process,
+    and threads that save and restore it at once leave it changed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _guard(path: Path) -> Iterator[None]:
+    """Turn whatever is raised over a file into an UnreadableError with a reason for a person."""
     try:
-        with warnings.catch_warnings():
-            # A file of the user's own may be large; refusing it is not ours.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(path)
+        _check_file(path)
+        yield
+    except (UnreadableError, TunerError):
+        raise
     except FileNotFoundError:
         raise UnreadableError("there is no such file") from None
     except UnidentifiedImageError:
-        raise UnreadableError("not an image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableError(str(error)) from None
+        raise UnreadableError("not an image, or of a format that is not read") from None
+    except Image.DecompressionBombError:
+        raise UnreadableError(_too_large()) from None
+    except MemoryError:
+        raise UnreadableError("it takes more memory than there is") from None
+    # Decoders raise whatever a malformed byte leads them to: SyntaxError, KeyError, zlib.error,
+    # RecursionError and others were seen. None of them may end a worker or a command.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            # The process has no file left to open: the image is not at fault.
+            raise MachineError(f"{path} cannot be opened: {error.strerror}") from error
+        raise UnreadableError(_reason(error)) from None
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no file with something in it: reading a pipe would wait for ever."""
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise UnreadableError("it is not a regular file")
+    if state.st_size == 0:
+        raise UnreadableError("the file is empty")
+    if state.st_size > MOST_BYTES:
+        raise UnreadableError(
+            f"it has {state.st_size / 1e9:,.1f} GB, and at most {MOST_BYTES / 1e9:.1f} GB are read"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """Say what went wrong in words; the library's own follow, on one line and not too long."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    said = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    said = said[:120] + "…" if len(said) > 120 else said
+    detail = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    signs = ("truncated", "less than expected")
+    cut = isinstance(error, EOFError | struct.error) or any(sign in said.lower() for sign in signs)
+    return f"{'cut short' if cut else 'damaged, or of an unusual form'} ({detail})"
+
+
+def _too_large() -> str:
+    return f"it has too many pixels; at most {MOST_PIXELS:,} are read"
+
+
+@cache
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a file with Pillow and check its header; its pixels are not decoded yet."""
+    with Image.open(path, formats=_formats()) as image:
+        _check_sides(image.height, image.width)
+        _check_single(image)
+        yield image
+
+
+def _check_sides(height: int, width: int) -> None:
+    if height < 1 or width < 1:
+        raise UnreadableError("it has no pixels")
+    if height * width > MOST_PIXELS:
+        raise UnreadableError(f"{_too_large()}, and it says {width:,} × {height:,}")
+
+
+def _check_single(image: Image.Image) -> None:
+    """Refuse a film, and a TIFF of several pages; a smaller copy of its page is none."""
+    # A phone's JPEG has frames as well: previews, and what the camera measured.
+    if image.format in ("GIF", "WEBP", "PNG", "AVIF") and getattr(image, "is_animated", False):
+        raise UnreadableError("it is a film of several frames, not one image")
+    if image.format != "TIFF" or getattr(image, "n_frames", 1) == 1:
+        return
+    for page in range(1, image.n_frames):  # type: ignore[attr-defined]
+        image.seek(page)
+        if not int(image.tag_v2.get(SUBFILE, 0)) & 1:  # type: ignore[attr-defined]
+            raise UnreadableError("it has several pages, not one image")
+    image.seek(0)
+
+
+def _orientation(image: Image.Image) -> Any:
+    if image.format == "PNG":
+        # EXIF data may come after the pixels, which Pillow then decodes on the way to them.
+        image.load()
+    try:
+        return image.getexif().get(ORIENTATION)
+    except MemoryError:
+        raise
+    # As in `_guard`; this one says which part of the file it is.
+    except Exception as error:  # noqa: BLE001
+        raise UnreadableError(f"its EXIF data are {_reason(error)}") from None
 
 
 def _kind(image: Image.Image) -> Kind:
@@ -110,15 +305,51 @@ def _kind(image: Image.Image) -> Kind:
     return "16-bit" if image.mode.startswith("I") else "8-bit"
 
 
-def _on_black(image: Image.Image) -> Image.Image:
-    """Lay a partly transparent image on black; its hidden colours are not part of it."""
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return image
-    shown = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", shown.size, (0, 0, 0, 255)), shown)
+def _pillow_image(image: Image.Image) -> FileImage:
+    """Return an image upright and grey."""
+    kind = _kind(image)
+    done = []
+    # Of 16 bits in colour Pillow takes the upper 8; its raw mode says what the file has.
+    if kind == "8-bit" and any(str(tile[3]).endswith(";16B") for tile in image.tile if tile[3]):  # type: ignore[attr-defined]
+        done.append("halved")
+    turn = UPRIGHT.get(_orientation(image))
+    upright = image
+    if turn is not None:
+        upright = image.transpose(turn)
+        done.append("turned")
+    if kind == "8-bit":
+        pixels = np.asarray(_grey(upright, done), dtype=np.uint8)
+        return FileImage(pixels, kind, RANGES[kind], tuple(done))
+    deep: Pixels = np.asarray(upright)
+    if kind == "float":
+        return FileImage(_finite(deep.astype(np.float32)), kind, None, tuple(done))
+    if deep.min() < 0 or deep.max() > 65535:
+        done.append("clipped")
+    clipped: Pixels = np.clip(deep, 0, 65535).astype(np.uint16)
+    return FileImage(clipped, kind, RANGES[kind], tuple(done))
 
 
-def _dicom(path: Path, *, pixels: bool) -> "Dataset":
+def _grey(image: Image.Image, done: list[str]) -> Image.Image:
+    """Return an image in grey; what is lost on the way is noted."""
+    if image.mode == "1":
+        done.append("one bit")
+    if image.mode in ("P", "PA"):
+        done.append("palette")
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        # Hidden colours are no part of an image.
+        shown = image.convert("RGBA")
+        if shown.getchannel("A").getextrema() != (255, 255):
+            done.append("transparent")
+        image = Image.alpha_composite(Image.new("RGBA", shown.size, (0, 0, 0, 255)), shown)
+    if image.mode not in ("1", "L"):
+        red, green, blue = image.convert("RGB").split()
+        if any(ImageChops.difference(red, other).getbbox() for other in (green, blue)):
+            done.append("colour")
+    return image.convert("L")
+
+
+def _dicom_header(path: Path) -> "Dataset":
+    """Read a DICOM file without its pixels, and check that it is one grey image."""
     try:
         import pydicom
     except ImportError:
@@ -126,46 +357,112 @@ def _dicom(path: Path, *, pixels: bool) -> "Dataset":
             f"{path} is a DICOM file, which pydicom reads; install it: pip install 'tuner[dicom]'"
         ) from None
     try:
-        held = pydicom.dcmread(path, stop_before_pixels=not pixels)
-        if int(held.get("NumberOfFrames", 1) or 1) != 1:
-            raise UnreadableError("it holds several frames, not one image")
-        if int(held.get("SamplesPerPixel", 1)) != 1:
-            raise UnreadableError("it is in colour")
-        int(held.Rows), int(held.Columns)
-    except UnreadableError:
-        raise
-    except FileNotFoundError:
-        raise UnreadableError("there is no such file") from None
-    # pydicom raises whatever a malformed element leads it to.
-    except Exception as error:  # noqa: BLE001
-        raise UnreadableError(f"not a whole DICOM image: {error}") from None
+        with _room(_inflated(path)):
+            held = pydicom.dcmread(path, stop_before_pixels=True)
+    except pydicom.errors.InvalidDicomError:
+        raise UnreadableError("not a whole DICOM image: its header is missing") from None
+    if int(held.get("NumberOfFrames", 1) or 1) != 1:
+        raise UnreadableError("it holds several frames, not one image")
+    if int(held.get("SamplesPerPixel", 1)) != 1:
+        raise UnreadableError("it is in colour")
+    if "Rows" not in held or "Columns" not in held:
+        raise UnreadableError("not a whole DICOM image: it does not say how large it is")
+    _check_sides(int(held.Rows), int(held.Columns))
+    meaning = str(held.get("PhotometricInterpretation", "MONOCHROME2")).strip()
+    if meaning not in ("MONOCHROME1", "MONOCHROME2"):
+        raise UnreadableError(
+            f"its PhotometricInterpretation is {meaning[:20]!r}; MONOCHROME1 and MONOCHROME2 are "
+            "read"
+        )
     return held
 
 
-def _dicom_pixels(path: Path) -> Pixels:
+def _inflated(path: Path) -> int:
+    """Return how large a deflated DICOM file is inflated, which pydicom does at once; else 0."""
+    from pydicom.filereader import _read_file_meta_info, read_preamble
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    with path.open("rb") as file:
+        read_preamble(file, force=False)
+        if _read_file_meta_info(file).get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return 0
+        inflater, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while not inflater.eof and (piece := inflater.unconsumed_tail or file.read(1 << 20)):
+            total += len(inflater.decompress(piece, 1 << 20))
+            if total > MOST_INFLATED:
+                raise UnreadableError(f"it inflates to more than {MOST_INFLATED / 1e6:,.0f} MB")
+        return total
+
+
+def _dicom_image(path: Path) -> FileImage:
     """Return values after rescale, and after the window if there is one; MONOCHROME1 inverted."""
-    held = _dicom(path, pixels=True)
-    try:
-        stored: Any = held.pixel_array.astype(np.float64)
-        inverted = held.get("PhotometricInterpretation") == "MONOCHROME1"
-        window = _window_of(held)
-        if inverted and window is None:
-            stored = _top(held) - stored
-        values: Pixels = stored * float(held.get("RescaleSlope", 1) or 1)
-        values += float(held.get("RescaleIntercept", 0) or 0)
-    except Exception as error:  # noqa: BLE001  # as above, and decoders are plug-ins
-        raise UnreadableError(f"its pixels cannot be decoded: {error}") from None
+    import pydicom
+
+    held = pydicom.dcmread(path)
+    _check_decodable(held)
+    stored: Any = held.pixel_array.astype(np.float64)
+    if stored.ndim != 2:
+        raise UnreadableError("it holds several frames or colours, not one image")
+    inverted = held.get("PhotometricInterpretation") == "MONOCHROME1"
+    window = _window_of(held)
+    slope = float(held.get("RescaleSlope", 1) or 1)
+    intercept = float(held.get("RescaleIntercept", 0) or 0)
+    if inverted and window is None:
+        stored = sum(_stored_range(held)) - stored
+    values: Pixels = stored * slope
+    values += intercept
+    done = ("inverted",) if inverted else ()
     if window is None:
-        return _finite(values.astype(np.float32))
-    shown = _windowed(values, *window)
+        limits = _range_of(held, slope, intercept)
+        return FileImage(_finite(values.astype(np.float32)), "DICOM", limits, done)
+    shown = _windowed(_finite(values), *window)
     found: Pixels = np.rint((1 - shown if inverted else shown) * 65535).astype(np.uint16)
-    return found
+    return FileImage(found, "windowed DICOM", RANGES["windowed DICOM"], done)
 
 
-def _top(held: "Dataset") -> float:
-    """Return lowest plus highest value that can be stored: what an inversion turns about."""
-    signed = int(held.get("PixelRepresentation", 0)) == 1
-    return -1.0 if signed else float(2 ** int(held.BitsStored) - 1)
+def _check_decodable(held: "Dataset") -> None:
+    """Say before pydicom tries what it would stumble over in words of its own."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import RLELossless
+
+    if not any(name in held for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise UnreadableError("it has no pixels (no element PixelData)")
+    syntax = held.file_meta.get("TransferSyntaxUID")
+    if syntax is None:
+        raise UnreadableError("it does not say how its pixels are stored (TransferSyntaxUID)")
+    if syntax.is_compressed:
+        try:
+            available = get_decoder(syntax).is_available
+        except NotImplementedError:
+            available = False
+        if not available:
+            raise UnreadableError(
+                f"its pixels are compressed as {syntax.name}, for which pydicom has no decoder "
+                "here; pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or convert it"
+            )
+    if syntax == RLELossless:
+        # Two bytes of runs make up to 128 of pixels: more of them than pixels fill memory.
+        wanted = int(held.Rows) * int(held.Columns) * int(held.BitsAllocated) // 8
+        if len(held.PixelData) > 2 * wanted + 4096:
+            raise UnreadableError(
+                "damaged: it has more compressed pixels than an image of its size"
+            )
+
+
+def _stored_range(held: "Dataset") -> tuple[float, float]:
+    """Return the lowest and highest value that can be stored; an inversion turns about them."""
+    bits = int(held.BitsStored)
+    if int(held.get("PixelRepresentation", 0)) == 1:
+        return -float(2 ** (bits - 1)), float(2 ** (bits - 1) - 1)
+    return 0.0, float(2**bits - 1)
+
+
+def _range_of(held: "Dataset", slope: float, intercept: float) -> tuple[float, float] | None:
+    """Return the lowest and highest value that the file's pixels can have after rescale."""
+    if "PixelData" not in held:
+        return None
+    ends = sorted(value * slope + intercept for value in _stored_range(held))
+    return (ends[0], ends[1]) if ends[0] < ends[1] else None
 
 
 def _windowed(values: Pixels, center: float, width: float) -> Pixels:
@@ -186,6 +483,8 @@ def _window_of(held: "Dataset") -> tuple[float, float] | None:
             return None
         several = isinstance(value, list | tuple) or hasattr(value, "__iter__")
         found.append(float(next(iter(value)) if several and not isinstance(value, str) else value))
+    if not all(map(math.isfinite, found)):
+        raise UnreadableError("its window is not a number (WindowCenter, WindowWidth)")
     return (found[0], found[1]) if found[1] >= 1 else None
 
 

@@ -49,6 +49,8 @@ def pooled(found: list[File], decoded: Decoded, classes: tuple[str, ...], notes:
         patients=tuple(one.patient or f"image {one.id}" for one in read) if known else (),
         notes=(*notes, *decoded.notes),
         kind=decoded.kind,
+        fit=decoded.shape.fit,
+        depths=decoded.shape.depths,
     )
 
 

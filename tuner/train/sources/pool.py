@@ -34,6 +34,10 @@ class Pool:
     notes: tuple[str, ...] = ()
     kind: str = ""
     """What the files were, in the words of `files`; empty where the images were arrays."""
+    fit: str = "stretch"
+    """How images of other proportions came to the size."""
+    depths: str = "same"
+    """How images of different depths were joined."""
 
     def where(self, *parts: Part) -> NDArray[np.int64]:
         """Return the places of the images of these parts."""
