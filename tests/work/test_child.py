@@ -95,6 +95,40 @@ def test_kill_takes_the_whole_family(start: Start) -> None:
     until(lambda: not is_alive(told.body["pid"]), "the grandchild ends")
 
 
+@pytest.mark.parametrize("sends", ["", "send(channel, Message('last', {'n': 7}))\n"])
+def test_a_killed_child_is_noticed_whoever_holds_its_channel(start: Start, sends: str) -> None:
+    """A forked process keeps the channel open; the child's end is seen at once, with its reason."""
+    lines = (
+        "forked = os.fork()\n"
+        "if forked == 0:\n    time.sleep(600)\n"
+        "send(channel, Message('pid', {'pid': forked}))\n"
+        f"{sends}os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    child = start(lines)
+    told = child.next(30)
+    assert told is not None
+    heard: list[Message | None] = []
+
+    def gone() -> bool:
+        heard.append(child.next(0.05))
+        return child.gone
+
+    until(gone, "the child is gone")
+    assert is_alive(told.body["pid"]), "the forked process held the channel"
+    assert [one.body for one in heard if one] == ([{"n": 7}] if sends else [])
+    assert child.death().startswith("the trainer was killed (SIGKILL)")
+    until(lambda: not is_alive(told.body["pid"]), "what it left behind ends with it")
+
+
+def test_a_child_killed_while_it_sends_was_killed(start: Start) -> None:
+    """Half a message is no garbage when its sender died over it: the reason is the death."""
+    child = start(
+        "channel.sendall(b'\\x00\\x00\\x10\\x00half a head'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    until(lambda: child.next(0.05) is None and child.gone, "the child is gone")
+    assert child.death().startswith("the trainer was killed (SIGKILL)")
+
+
 def test_memory_counts_the_family(start: Start) -> None:
     """The memory of what a trainer starts counts as the trainer's."""
     hoard = "x = bytearray(150_000_000); input()"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from tuner.work.messages import GarbledError, Message, receive, send
+from tuner.work.messages import GarbledError, Message, TornError, receive, send
 
 PRINTED_LIMIT = 2**20
 """Bytes of output that are read at once; a trainer may print without end."""
@@ -33,6 +33,8 @@ class Child:
         """When the last message came, by the monotonic clock."""
         self.garbled = False
         self._killed = False
+        self._ended = threading.Event()
+        """Whether the process has ended, whoever else holds its end of the channel."""
         ours, theirs = socket.socketpair()
         with theirs, log.open("ab") as printed:
             self._process = subprocess.Popen(
@@ -49,6 +51,7 @@ class Child:
         # A thread empties the channel even while the supervisor waits for the
         # database: a trainer never waits for a full pipe.
         threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self._await_end, daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -94,17 +97,19 @@ class Child:
 
     def wait(self, seconds: float) -> None:
         """Wait for the child to end by itself, for so long at most."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=seconds)
+        self._ended.wait(seconds)
 
     def kill(self) -> None:
         """End the child and all it started, at once."""
         self._killed = True
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            self._process.kill()
-        self._process.wait()
+        # Once the child is reaped its number may be another process's. Until then, dead or
+        # alive, it is the number of its group, in which what it started may live on.
+        if self._process.returncode is None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                self._process.kill()
+            self._process.wait()
         self._channel.close()
 
     def death(self) -> str:
@@ -112,12 +117,9 @@ class Child:
         if self.garbled:
             self.kill()
             return GARBLED
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return "the trainer closed its channel"
-        return _death(code)
+        ended = self._ended.wait(timeout=5)
+        self.kill()  # and all that it has left behind
+        return _death(self._process.returncode) if ended else "the trainer closed its channel"
 
     def printed(self, start: int) -> str:
         """Return the end of what the child printed since a position in its log."""
@@ -133,6 +135,8 @@ class Child:
         while True:
             try:
                 message = receive(self._channel)
+            except TornError:
+                message = None
             except GarbledError:
                 self.garbled, message = True, None
             except OSError:
@@ -141,6 +145,30 @@ class Child:
             self._messages.put(message)
             if message is None:
                 return
+
+    def _await_end(self) -> None:
+        """End the channel when the process ends.
+
+        A process that the child forked (a loader of data, say) holds the channel
+        open after the child was killed, and its end would be noticed only with
+        that one's. What the child sent lies in our end of the channel already,
+        and is read before the end that this puts behind it.
+        """
+        _wait_unreaped(self._process.pid)
+        self._ended.set()
+        with contextlib.suppress(OSError):  # closed by kill()
+            self._channel.shutdown(socket.SHUT_RD)
+
+
+def _wait_unreaped(pid: int) -> None:
+    """Wait until a child of ours has ended, and leave its exit status to be read."""
+    if hasattr(os, "waitid"):
+        with contextlib.suppress(ChildProcessError):  # reaped meanwhile
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return
+    with contextlib.suppress(psutil.Error):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.1)
 
 
 def _death(code: int) -> str:

@@ -28,6 +28,10 @@ class GarbledError(Exception):
     """What arrived is no message: the other side is broken, or is not a trainer."""
 
 
+class TornError(GarbledError):
+    """The channel ended inside a message: the other side died while it was sending."""
+
+
 @dataclass(frozen=True)
 class Message:
     """One message: its kind, a body that JSON can hold, and arrays."""
@@ -49,7 +53,7 @@ def send(channel: socket.socket, message: Message) -> None:
     ).encode()
     channel.sendall(_LENGTH.pack(len(header)) + header)
     for array in arrays:
-        channel.sendall(array.tobytes())
+        channel.sendall(array.reshape(-1).view(np.uint8).data)
 
 
 def receive(channel: socket.socket) -> Message | None:
@@ -58,7 +62,7 @@ def receive(channel: socket.socket) -> Message | None:
     if not start:
         return None
     if len(start) < _LENGTH.size:
-        raise GarbledError("the channel broke inside a message")
+        raise TornError("the channel broke inside a message")
     (length,) = _LENGTH.unpack(start)
     if length > HEADER_LIMIT:
         raise GarbledError(f"a header of {length} bytes cannot be one of ours")
@@ -89,7 +93,7 @@ def _array(channel: socket.socket, described: Mapping[str, Any]) -> NDArray[Any]
     return np.frombuffer(_whole(channel, length), dtype=dtype).reshape(shape)
 
 
-def _decode(raw: bytes) -> dict[str, Any]:
+def _decode(raw: bytearray) -> dict[str, Any]:
     try:
         header = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -99,19 +103,19 @@ def _decode(raw: bytes) -> dict[str, Any]:
     return header
 
 
-def _whole(channel: socket.socket, length: int) -> bytes:
+def _whole(channel: socket.socket, length: int) -> bytearray:
     data = _read(channel, length)
     if len(data) < length:
-        raise GarbledError("the channel broke inside a message")
+        raise TornError("the channel broke inside a message")
     return data
 
 
-def _read(channel: socket.socket, length: int) -> bytes:
+def _read(channel: socket.socket, length: int) -> bytearray:
     buffer = bytearray(length)
     view, done = memoryview(buffer), 0
     while done < length:
         count = channel.recv_into(view[done:], min(length - done, 2**20))
         if count == 0:
-            return bytes(buffer[:done])
+            return buffer[:done]
         done += count
-    return bytes(buffer)
+    return buffer

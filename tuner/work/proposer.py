@@ -98,6 +98,7 @@ def main(arguments: list[str]) -> int:
     import socket
 
     channel = socket.socket(fileno=int(arguments[0]))
+    channel.set_inheritable(False)
     while (message := receive(channel)) is not None:
         asked = message.body
         spec = Spec.from_json(asked["spec"])

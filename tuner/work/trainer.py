@@ -94,7 +94,11 @@ class Link:
 
 def main(arguments: list[str]) -> int:
     """Serve one supervisor until it goes."""
-    link = Link(socket.socket(fileno=int(arguments[0])))
+    channel = socket.socket(fileno=int(arguments[0]))
+    # No program that an objective starts gets the channel, and no process that it forks keeps it.
+    channel.set_inheritable(False)
+    os.register_at_fork(after_in_child=channel.close)
+    link = Link(channel)
     from tuner.train.workbench import Workbench
 
     settings = link.next().body
