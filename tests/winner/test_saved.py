@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.train.sources.damaged import damaged, whole_files
 from tests.train.sources.image_files import deepen, draw, save
@@ -278,6 +280,46 @@ def test_a_strangers_document_is_checked(copy: Path, change: dict[str, Any], tol
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises((UserError, ObjectiveError), match=told):
         open_saved(copy, [], "cpu")
+
+
+class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the bytes of the largest tensor that was really made."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call on, and look at what comes back."""
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.device.type != "meta":
+            self.bytes = max(self.bytes, result.nbytes)
+        return result
+
+
+def test_a_network_larger_than_its_weights_is_never_built(copy: Path) -> None:
+    """A width of 4,096 in model.json, which is declared up to 65,536: refused, and not built."""
+    path = copy / document.NAME
+    text = json.loads(path.read_text())
+    text["parameters"] = {**text["parameters"], "model": "ann", "width": 4096, "depth": 50}
+    path.write_text(json.dumps(text))
+    with (
+        Largest() as largest,  # type: ignore[no-untyped-call]
+        pytest.raises(UserError, match="The weights are not of the network"),
+    ):
+        open_saved(copy, [], "cpu")
+    assert largest.bytes < 4096 * 4096
+
+
+def test_a_document_without_the_options_of_files_is_read_as_before(copy: Path) -> None:
+    """A model.json written before there was `fit` or `depths` stretches, and takes one kind."""
+    path = copy / document.NAME
+    text = json.loads(path.read_text())
+    for key in ("fit", "depths"):
+        del text["reading"][key]
+        del text["data"][key]
+    path.write_text(json.dumps(text))
+    opened = open_saved(copy, [], "cpu")
+    assert (opened.model.reading.fit, opened.model.reading.depths) == ("stretch", "same")
+    assert (opened.model.data["fit"], opened.model.data["depths"]) == ("stretch", "same")
 
 
 def test_what_is_no_document_is_told(copy: Path) -> None:

@@ -2,7 +2,7 @@
 
 The file may come from anybody, so it is data and nothing else: its form is
 checked here, its objective is looked for by name among those that this machine
-knows, and its sizes are bounded before anything is built from them.
+knows, its sizes are bounded, and no network is built from it that the weights beside it are not of.
 """
 
 import math

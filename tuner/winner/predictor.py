@@ -10,11 +10,14 @@ size that it had; any other is computed alone.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tuner.errors import ObjectiveError, UserError
 from tuner.spec.study import WEIGHTS
@@ -34,6 +37,8 @@ Progress = Callable[[str, int, int], None]
 
 TOLD = 64
 """Images between two words on progress."""
+SPARE_BYTES = 256 << 20
+"""What building a network may allocate beside its weights, and as much again for each of them."""
 
 
 class Predictor:
@@ -47,11 +52,17 @@ class Predictor:
             # What it started from is not needed any more, and may be gone.
             parameters[WEIGHTS] = ""
         self._outputs = output_count(read_recipe(model.parameters), len(model.classes))
-        self._network = found.build_model(parameters, model.shape, self._outputs)
+
+        def build() -> nn.Module:
+            return found.build_model(parameters, model.shape, self._outputs)
+
+        _check_before_building(build, weights, model)
+        self._network = build()
         self._network.to(device.torch)
         self._arithmetic = _arithmetic(model, device, self._network)
         lay_out(self._network, self._arithmetic)
-        _load(self._network, weights, model)
+        _check_weights(self._network, weights, model)
+        self._network.load_state_dict(weights)
         self._network.eval()
         self._mean = _by_channel(model.reading.mean, device)
         self._scale = _by_channel(model.reading.scale, device)
@@ -155,17 +166,74 @@ def _arithmetic(model: Model, device: Device, network: nn.Module) -> Arithmetic:
     return choose_arithmetic(asked, device.torch, network)
 
 
-def _load(network: nn.Module, weights: Weights, model: Model) -> None:
+def _check_before_building(build: Callable[[], nn.Module], weights: Weights, model: Model) -> None:
+    """Refuse a network that the weights are not of before it takes any memory.
+
+    model.json may come from anybody: a width of 65,536 fits its declaration and would take
+    17 GB a layer. On the meta device tensors have shapes and no memory, so the network's are
+    compared with the weights' first. Code that asks for real numbers while it builds (`.item()`)
+    fails there; it is built on the CPU in the same bounds, for the memory that it takes alone.
+    """
+    given = sum(value.nbytes for value in weights.values())
+    try:
+        with _Allocations(2 * given + SPARE_BYTES), torch.device("meta"):
+            planned = build()
+    except ObjectiveError as error:
+        if isinstance(error.__cause__, _TooLargeError):
+            raise _not_its_weights(model, "it takes far more memory than they do") from None
+    else:
+        _check_weights(planned, weights, model)
+        return
+    try:
+        with _Allocations(2 * given + SPARE_BYTES):
+            build()
+    except ObjectiveError as error:
+        if isinstance(error.__cause__, _TooLargeError):
+            raise _not_its_weights(model, "it takes far more memory than they do") from None
+        raise
+
+
+class _TooLargeError(Exception):
+    """Building a network allocates more than its weights can explain."""
+
+
+class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all tensors that come to be, and stops what makes too many of them.
+
+    A fresh tensor of gigabytes costs nothing yet: the kernel gives its pages when they are
+    written to, so stopping behind the call that made it is early enough.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._most = most
+        self._total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        # Results with alias information are views, or were written to in place.
+        if not any(returned.alias_info for returned in func._schema.returns):
+            found = [one for one in tree_leaves(result) if isinstance(one, Tensor)]
+            self._total += sum(one.nbytes for one in found if one.device.type != "meta")
+        if self._total > self._most:
+            raise _TooLargeError
+        return result
+
+
+def _check_weights(network: nn.Module, weights: Weights, model: Model) -> None:
     wanted = {name: (value.shape, value.dtype) for name, value in network.state_dict().items()}
     given = {name: (value.shape, value.dtype) for name, value in weights.items()}
     if wanted != given:
         odd = sorted(name for name in {*wanted, *given} if wanted.get(name) != given.get(name))
-        raise UserError(
-            f"The weights are not of the network that objective {model.objective!r} builds here "
-            f"({len(odd)} differ, {odd[0]} for one): its code has changed since, or it is another "
-            "objective of that name; --objectives FOLDER says where to look."
-        )
-    network.load_state_dict(weights)
+        raise _not_its_weights(model, f"{len(odd)} differ, {odd[0]} for one")
+
+
+def _not_its_weights(model: Model, how: str) -> UserError:
+    return UserError(
+        f"The weights are not of the network that objective {model.objective!r} builds here "
+        f"({how}): its code has changed since, or it is another objective of that name; "
+        "--objectives FOLDER says where to look."
+    )
 
 
 def _by_channel(values: Sequence[float], device: Device) -> Tensor:
