@@ -6,7 +6,7 @@ Everything here is frozen and can be written as JSON, arrays apart.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import numpy as np
@@ -74,6 +74,30 @@ class Epoch:
     def figure(self, metric: str) -> float:
         """Return the figure named by a key of METRICS."""
         return float(getattr(self, metric))
+
+    def is_finite(self, metric: str) -> bool:
+        """Say whether the losses and the study's metric are numbers; else the trial diverged.
+
+        Any other figure may be undefined: an AUC where validation lacks a class, for one.
+        """
+        judged = (self.train_loss, self.train_nll, self.val_loss, self.figure(metric))
+        return all(math.isfinite(value) for value in judged)
+
+    def has_figures_of(self, other: "Epoch") -> bool:
+        """Say whether two records of an epoch agree bit for bit, time and reuse apart.
+
+        A training is a function of its code, data and arithmetic. Trained again with
+        the same ones an epoch has the same figures; with others some last digit differs.
+        """
+        pairs = [(getattr(self, name), getattr(other, name)) for name in TRAINED_FIGURES]
+        return all(
+            mine == theirs or (math.isnan(mine) and math.isnan(theirs)) for mine, theirs in pairs
+        )
+
+
+EFFORT = frozenset({"seconds", "val_seconds", "reused"})
+"""Fields of an epoch that say what it took to get, and not what came out."""
+TRAINED_FIGURES = tuple(one.name for one in fields(Epoch) if one.name not in EFFORT)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Fault:
 
     point: str = NONE
     """create | adopt | close | look | record | decide | complete | prune | strike | fail |
-    give back"""
+    interrupt | give back"""
     when: str = "before"
     nth: int = 1
     signal: int = signal.SIGKILL
@@ -68,6 +68,7 @@ class Saboteur:
         self._note(endings, "complete", lambda _: "complete")
         self._note(endings, "prune", lambda _: "prune")
         self._note(endings, "fail_attempt", {"again": "strike", "failed": "fail"}.get)
+        self._note(endings, "interrupt", lambda _: "interrupt")
         self._note(endings, "give_back", lambda _: "give back")
         original = Ledger._transaction
 

@@ -28,7 +28,7 @@ from tests.store.specs import Bench
 from tuner.settings import Settings, Timing
 from tuner.store import schema
 from tuner.store.database import Database
-from tuner.store.tables import decision, epoch, event, lease, outcome, study, trial, worker
+from tuner.store.tables import decision, epoch, event, outcome, study, trial
 
 TIMING = Timing(lease=6.0, renew=1.0, grace=2.5, poll=0.1, give_back=5.0)
 GAP_SECONDS = 0.5
@@ -104,21 +104,9 @@ class Storm:
         self.frozen.append((time.monotonic() + 2 * TIMING.lease, pids))
 
     def _victims(self) -> list[int]:
-        """Return the workers that may be struck.
-
-        Not those whose trial would have been struck three times without a new
-        epoch in between: that is what `attempts` is to end, and not a fault of ours.
-        """
+        """Return the workers that may be struck: all but those that stand still already."""
         frozen = {pid for _, pids in self.frozen for pid in pids}
-        rows = self._rows(
-            sa.select(worker.c.pid)
-            .select_from(lease.join(worker, worker.c.worker_id == lease.c.worker_id))
-            .where(lease.c.state == "held", lease.c.strikes >= 2)
-        )
-        spared = frozen | {row.pid for row in rows or ()}
-        if rows is None:
-            return []
-        return [one.pid for one in self.crew.running() if one.pid not in spared]
+        return [one.pid for one in self.crew.running() if one.pid not in frozen]
 
     def _thaw(self, now: float) -> None:
         for until, pids in [one for one in self.frozen if one[0] <= now]:

@@ -64,6 +64,7 @@ BOUNDARIES = [
         behaviour="code3:1",
         states={"FAILED": 1, "COMPLETE": 2},
     ),
+    Boundary("interrupt", lambda bench: kinds(bench)["interrupted"], behaviour="killed:1"),
     Boundary(
         "give back",
         lambda bench: kinds(bench)["given back"],

@@ -17,6 +17,8 @@ def check_whole(report: Report, bench: Bench) -> None:
         faults.append(f"{len(bench.rows(trial))} trials, not {weather.trials}")
     if report.states["FAILED"]:
         faults.append(f"{report.states['FAILED']} trials FAILED")
+    if report.events["attempt failed"]:
+        faults.append(f"{report.events['attempt failed']} attempts were blamed on their trials")
     if any(row.state != "ended" for row in bench.rows(lease)):
         faults.append("a lease has not ended")
     curves: dict[int, list[int]] = {}

@@ -37,6 +37,8 @@ class Weather:
             "fixed": {"epochs": self.epochs, "batch_size": 6000, "hidden": 512},
             "data": {"train_images": 6000},
             "checkpoints": {"every": self.every},
+            # No trial does anything wrong here: none may be blamed for a single attempt.
+            "limits": {"attempts": 1},
         }
         if not self.learning:
             rates = [1e-4, 3e-4, 1e-3, 3e-3]
@@ -109,7 +111,10 @@ class Report:
             f"  blows              {_listed(self.blows)}",
             f"  trials             {_listed(self.states)}",
             f"  workers started    {self.workers_started}",
-            f"  attempts lost      {told['lost']}, failed {told['attempt failed']}",
+            (
+                f"  attempts lost      {told['lost']}, interrupted {told['interrupted']}, "
+                f"failed {told['attempt failed']}"
+            ),
             f"  trials adopted     {told['adopted']}, resumed from a checkpoint {told['resumed']}",
             f"  epochs stored      {self.epochs_stored}",
             f"  epochs begun       {self.epochs_begun} (twice: {self.twice}, at most {self.bound})",

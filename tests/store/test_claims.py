@@ -1,4 +1,4 @@
-"""Claims: adoption, expiry, strikes, and what ends a study."""
+"""Claims: adoption, expiry, interruptions, and what ends a study."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ from tests.store.specs import (
 from tuner.records import Value
 from tuner.store import control, studies
 from tuner.store.database import Database
-from tuner.store.ledger import workers
+from tuner.store.ledger import claims, endings, workers
 from tuner.store.ledger.leases import (
     Claimed,
     Ended,
@@ -112,10 +112,12 @@ def test_a_stale_holder_writes_nothing(bench: Bench, deed: str) -> None:
 
 
 @pytest.mark.parametrize("deed", ["record", "complete"])
-def test_the_holder_of_a_trial_failed_by_a_peer_writes_nothing(bench: Bench, deed: str) -> None:
-    """A trial that a peer ended for lost attempts stays ended when its holder wakes up."""
-    spec = limited(make_spec("fragile"), attempts=1)
-    fragile = Bench.launch(bench.database, spec)
+def test_the_holder_of_a_trial_failed_by_a_peer_writes_nothing(
+    bench: Bench, deed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that a peer ended for interruptions stays ended when its holder wakes up."""
+    monkeypatch.setattr(endings, "INTERRUPTIONS", 1)
+    fragile = Bench.launch(bench.database, make_spec("fragile"))
     slow, quick = fragile.worker(), fragile.worker()
     old = claim_trial(slow)
     slow.record(old, make_curve(0.6, 0.5))
@@ -143,30 +145,73 @@ def test_an_unchanged_clock_of_a_worker_does_not_matter(
     assert claim_trial(bench.worker(), adopt=True).number == 1
 
 
-def lose(bench: Bench, times: int) -> Lease | None:
-    """Claim the first trial and fall silent, again and again; return the last lease of it."""
-    held = None
-    for _ in range(times):
-        answer = bench.worker().claim(None, adopt=True)
-        assert isinstance(answer, Claimed)
-        held = answer.lease
-        bench.expire(held)
-    return held
+def lose(bench: Bench, times: int, hosts: int = 1) -> None:
+    """Claim the first trial and fall silent, again and again, on so many machines in turn."""
+    for attempt in range(times):
+        holder = bench.worker()
+        with bench.database.transaction() as connection:
+            connection.execute(
+                sa.update(worker)
+                .where(worker.c.worker_id == holder.worker_id)
+                .values(host=f"machine-{attempt % hosts}")
+            )
+        answer = holder.claim(None, adopt=True)
+        assert isinstance(answer, Claimed), answer
+        bench.expire(answer.lease)
 
 
-def test_trials_lost_too_often_fail(database: Database) -> None:
-    """Three losses in a row without a new epoch end a trial as FAILED, in both schemas."""
+def test_a_trial_whose_workers_die_is_not_failed(database: Database) -> None:
+    """Preemption is no fault of the trial: 40 losses in a row cost no attempt, and it completes."""
+    bench = Bench.launch(database, limited(make_spec(dimensions=()), attempts=1))
+    lose(bench, 40, hosts=4)
+    held = claim_trial(last := bench.worker())
+    row = bench.lease_row(held)
+    assert (row.strikes, row.interruptions, len(row.hosts)) == (0, 40, 4)
+    finish(last, held)
+    assert [one.state for one in bench.rows(outcome)] == ["COMPLETE"]
+
+
+@pytest.mark.parametrize(("limit", "hosts"), [("INTERRUPTIONS", 1), ("HOSTS", 99)])
+def test_a_trial_that_takes_its_workers_with_it_ends(
+    database: Database, monkeypatch: pytest.MonkeyPatch, limit: str, hosts: int
+) -> None:
+    """Beyond what preemption does it is FAILED in both schemas, and the reason says what to do."""
+    monkeypatch.setattr(endings, limit, 6)
     bench = Bench.launch(database, make_spec(dimensions=()))
-    lose(bench, 3)
+    lose(bench, 6, hosts)
     watcher = bench.worker()
-    assert isinstance(watcher.claim(None, adopt=True), Ended)
+    assert isinstance(watcher.claim(None, adopt=True), Wait | Ended)
     (row,) = bench.rows(outcome)
-    assert (row.state, row.reason) == ("FAILED", "lost 3 times in a row without a new epoch")
+    machines = "one machine" if hosts == 1 else "6 machines"
+    assert row.state == "FAILED"
+    assert row.reason.startswith(f"interrupted 6 times in a row on {machines}, without a new epoch")
     assert [one.state for one in watcher.trials()] == [TrialState.FAIL]
+    assert isinstance(watcher.claim(None, adopt=True), Ended)
     assert bench.state() == "complete"
 
 
-def test_a_new_epoch_wipes_out_the_strikes(database: Database) -> None:
+def test_a_trial_that_is_often_interrupted_lets_others_go_first(bench: Bench) -> None:
+    """It may be what kills the workers: new trials come first, and then it is taken up again."""
+    lose(bench, claims.YIELDS + 1)  # the last loss is counted when it is taken up
+    peers = [bench.worker() for _ in range(3)]
+    assert [claim_trial(peer).number for peer in peers] == [1, 2, 0]
+
+
+def test_a_trainer_killed_from_outside_costs_no_attempt(database: Database) -> None:
+    """Its trial is given back at once, and the interruption is told in the history."""
+    bench = Bench.launch(database, limited(make_spec(dimensions=()), attempts=1))
+    first = bench.worker()
+    held = claim_trial(first)
+    assert first.interrupt(held, "the trainer was killed from outside (SIGKILL)") == "again"
+    with pytest.raises(LeaseLostError):
+        first.interrupt(held, "the same again, its answer being lost")
+    again = claim_trial(bench.worker(), adopt=False)
+    row = bench.lease_row(again)
+    assert (again.token, row.strikes, row.interruptions, row.hosts) == (2, 0, 1, ["here"])
+    assert [row.kind for row in bench.rows(event)][-2:] == ["interrupted", "adopted"]
+
+
+def test_a_new_epoch_wipes_out_the_interruptions(database: Database) -> None:
     """A trial that makes progress between its losses never fails, however often it is lost."""
     bench = Bench.launch(database, make_spec(dimensions=(), epochs=9))
     for number in range(1, 9):
@@ -175,7 +220,8 @@ def test_a_new_epoch_wipes_out_the_strikes(database: Database) -> None:
         assert held.stored_epochs == number - 1
         holder.record(held, [make_epoch(number)])
         bench.expire(held)
-    assert bench.lease_row(held).strikes == 0
+    row = bench.lease_row(held)
+    assert (row.interruptions, row.hosts) == (0, [])
     assert bench.rows(outcome) == []
 
 
@@ -188,7 +234,7 @@ def test_an_old_epoch_again_is_no_progress(database: Database) -> None:
         bench.expire(bench_lease(bench))
         holder = bench.worker()
         holder.record(claim_trial(holder), make_curve(0.6))
-    assert bench.lease_row(bench_lease(bench)).strikes == 2
+    assert bench.lease_row(bench_lease(bench)).interruptions == 2
 
 
 def bench_lease(bench: Bench) -> Lease:
@@ -197,7 +243,7 @@ def bench_lease(bench: Bench) -> Lease:
     return Lease(row.trial_id, 0, 0, 0, {}, row.token, 0)
 
 
-def test_the_least_struck_orphan_goes_first(bench: Bench) -> None:
+def test_the_least_interrupted_orphan_goes_first(bench: Bench) -> None:
     """A trial that keeps killing its workers does not keep others from being taken up."""
     first, second = bench.worker(), bench.worker()
     cursed, sound = claim_trial(first), claim_trial(second)

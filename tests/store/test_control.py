@@ -3,11 +3,11 @@
 import pytest
 from optuna.trial import TrialState
 
-from tests.store.specs import Bench, claim_trial, finish, limited, make_spec
+from tests.store.specs import Bench, claim_trial, finish, limited, make_epoch, make_spec
 from tuner.errors import UserError
 from tuner.store import control, histories
 from tuner.store.database import Database
-from tuner.store.ledger.leases import Ended
+from tuner.store.ledger.leases import Ended, Recorded
 from tuner.store.tables import outcome
 
 
@@ -70,6 +70,28 @@ def test_a_worker_that_saw_the_failure_sees_the_retry(fragile: Bench) -> None:
     control.retry(fragile.database, fragile.binding, fragile.study, [0])
     finish(worker, claim_trial(worker))
     assert worker.trials()[0].state == TrialState.COMPLETE
+
+
+@pytest.mark.parametrize("seen", ["trials", "record"])
+def test_peers_that_saw_the_failure_see_the_retry(database: Database, seen: str) -> None:
+    """A worker that had the failed trial in memory counts it again once it is complete.
+
+    `trials` is what samplers are given, `record` asks the pruner.
+    """
+    options = {"startup": 1, "warmup": 0, "interval": 1}
+    spec = limited(make_spec(pruner="median", pruner_options=options), attempts=1)
+    bench = Bench.launch(database, spec)
+    peer, other = bench.worker(), bench.worker()
+    other.fail(claim_trial(other), "not today")
+    held = claim_trial(peer)
+    assert [one.state for one in peer.trials()] == [TrialState.FAIL, TrialState.RUNNING]
+    assert peer.record(held, [make_epoch(1, 0.9)]) == Recorded()
+    control.retry(bench.database, bench.binding, bench.study, [0])
+    finish(other, claim_trial(other), 0.1, 0.1, 0.1)
+    if seen == "trials":
+        assert peer.trials()[0].state == TrialState.COMPLETE
+    else:
+        assert peer.record(held, [make_epoch(2, 0.9)]) == Recorded(2)
 
 
 def test_stopping_is_told_in_the_history(bench: Bench) -> None:

@@ -58,10 +58,15 @@ class Station:
         trainer = double(behaviour, self.folder)
         return Orders(study=study, trainer=trainer, patience_seconds=20)
 
-    def start(self, study: str, behaviour: str, *more: str) -> subprocess.Popen[bytes]:
-        """Start a real worker process with a trainer double."""
+    def start(
+        self, study: str, behaviour: str, *more: str, group: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a real worker process with a trainer double; in a control group, if given."""
         command = [sys.executable, str(HERE / "worker_double.py")]
         command += [*double(behaviour, self.folder), "--"]
+        if group is not None:
+            enter = f'echo $$ > {group}/cgroup.procs && exec "$@"'
+            command = ["sh", "-c", enter, "sh", *command]
         return self.workers.start(self.settings, study, *more, command=command)
 
     def said(self) -> str:

@@ -38,7 +38,6 @@ def test_a_study_is_trained_to_its_end(station: Station) -> None:
         ("exit:2", "the trainer exited with code 0"),
         ("code3:2", "the trainer exited with code 3"),
         ("segfault:2", "the trainer crashed (SIGSEGV)"),
-        ("killed:2", "the trainer was killed (SIGKILL)"),
         ("garbage:2", "the trainer sent what is no message"),
         ("raises:2", "ValueError: a shape does not fit"),
         ("nonsense:2", ""),
@@ -102,6 +101,16 @@ def test_an_error_of_ours_in_a_trials_transaction_costs_the_attempt(
     words = "AssertionError: a curve must be whole to complete"
     assert len(attempts(bench)) == 2
     assert all(words in text for text in attempts(bench)), attempts(bench)
+
+
+def test_a_trainer_killed_from_outside_costs_no_attempt(station: Station) -> None:
+    """kill -9 five times in a row: no attempt is counted, and the trial completes."""
+    bench = station.launch(limited(make_spec(dimensions=(), epochs=2), attempts=1))
+    assert station.work("small", "killed:5").state == "complete"
+    assert attempts(bench) == []
+    told = [row.text for row in bench.rows(event) if row.kind == "interrupted"]
+    assert told == ["the trainer was killed from outside (SIGKILL)"] * 5
+    assert [(row.state, row.token) for row in bench.rows(outcome)] == [("COMPLETE", 6)]
 
 
 def test_attempts_run_out_but_the_worker_goes_on(station: Station) -> None:

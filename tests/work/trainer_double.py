@@ -167,6 +167,12 @@ class Double:
     def _silent(self, _link: Link) -> None:
         time.sleep(3600)
 
+    def _hoards(self, link: Link) -> None:
+        hoard = []
+        while True:
+            hoard.append(np.ones(5_000_000))
+            link.alive()
+
     def _greedy(self, link: Link) -> None:
         hoard = np.ones(30_000_000)
         while hoard.any():

@@ -28,6 +28,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 DRIVER = "postgresql+psycopg2://"
 METRIC_NAMES = "study:metric_names"
 """Optuna's own attribute for what its dashboard else calls Objective 0."""
+RUNG = "completed_rung_"
+"""How Optuna's pruners begin the names of their notes on a trial."""
 TRIALS: sa.Table = models.TrialModel.__table__
 REPORTS: sa.Table = models.TrialIntermediateValueModel.__table__
 
@@ -60,15 +62,23 @@ class Binding:
         self._rdb.engine = database.engine
         self._bind(database.engine)
         self._cached = get_storage(self._rdb)
+        self._reopenings: dict[int, int] = {}
 
     @property
     def storage(self) -> BaseStorage:
         """Optuna's storage, with finished trials kept in memory."""
         return self._cached
 
-    def forget(self) -> None:
-        """Keep no trial in memory: one that had ended was opened again."""
-        self._cached = get_storage(self._rdb)
+    def heed(self, study_id: int, reopenings: int) -> None:
+        """Drop what is in memory if trials of the study that had ended were opened again.
+
+        Optuna's cache never reads a finished trial again: one that failed and was retried
+        would stay failed here, for pruners and samplers, whatever became of it. Read the
+        number before trials are read: what is then read is at least as new.
+        """
+        if self._reopenings.setdefault(study_id, reopenings) != reopenings:
+            self._cached = get_storage(self._rdb)
+            self._reopenings[study_id] = reopenings
 
     @contextmanager
     def within(self, connection: sa.Connection) -> Iterator[BaseStorage]:
@@ -138,6 +148,23 @@ def report(connection: sa.Connection, trial_id: int, values: Mapping[int, float]
             }
         )
     connection.execute(insert(REPORTS).on_conflict_do_nothing(), rows)
+
+
+def remove_reports(connection: sa.Connection, trial_id: int, first: int, rungs: int | None) -> None:
+    """Remove a trial's reported values from epoch `first` on.
+
+    Of its completed rungs the first `rungs` stay; None keeps all. asha and hyperband keep a
+    rung's value as an attribute of the trial, and compare peers with it.
+    """
+    connection.execute(
+        sa.delete(REPORTS).where(REPORTS.c.trial_id == trial_id, REPORTS.c.step >= first)
+    )
+    if rungs is None:
+        return
+    notes: sa.Table = models.TrialSystemAttributeModel.__table__
+    mine = (notes.c.trial_id == trial_id) & notes.c.key.startswith(RUNG, autoescape=True)
+    kept = [f"{RUNG}{number}" for number in range(rungs)]
+    connection.execute(sa.delete(notes).where(mine, notes.c.key.not_in(kept)))
 
 
 def end_trial(

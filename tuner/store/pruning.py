@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tuner.records import METRICS, Value
 from tuner.spec.study import Spec
 from tuner.store.ledger.leases import Lease
-from tuner.store.optuna_storage import View
+from tuner.store.optuna_storage import RUNG, View
 
 OWN_CURVE = frozenset({"none", "threshold", "patient"})
 """Pruners that look at the trial's own curve only, and so need nothing from the database."""
@@ -131,8 +131,12 @@ class Panel:
         answer that it would have got then.
         """
         seen = {step: value for step, value in curve.items() if step <= epoch}
-        prune = self._pruner.prune(self._study, self._trial(held, seen))
+        trial = self._trial(held, seen)
+        prune = self._pruner.prune(self._study, trial)
         saw: dict[str, Value] = {"value": curve[epoch]}
+        if self._pruner.kind in RUNGS:
+            # How many rungs it had completed before: what stays of them if this epoch goes.
+            saw["rungs"] = sum(name.startswith(RUNG) for name in trial.system_attrs)
         if self._pruner.kind not in OWN_CURVE:
             saw["complete"] = len(self._complete)
         return Decision(epoch, prune, saw)

@@ -26,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 SCHEMA = "tuner"
-REVISION = "0004"
+REVISION = "0005"
 """The newest migration; the schema this program reads and writes."""
 metadata = MetaData(schema=SCHEMA)
 
@@ -53,6 +53,8 @@ study = Table(
     Column("provenance", JSONB, nullable=False),
     _moment("created", required=True),
     _moment("opened", required=True),
+    # How many times ended trials were opened again: what a worker has in memory is then old.
+    Column("reopenings", Integer, nullable=False, server_default="0"),
     UniqueConstraint("name", "version"),
 )
 
@@ -93,10 +95,16 @@ lease = Table(
     Column("state", Text, nullable=False),  # held | released | ended
     Column("worker_id", BigInteger, nullable=False),
     Column("token", Integer, nullable=False),
+    # In a row without a new epoch: attempts that failed by themselves, and attempts that
+    # ended because a process or machine died, with the machines on which that happened.
     Column("strikes", Integer, nullable=False, server_default="0"),
     _moment("claimed", required=True),
     _moment("renewed", required=True),
     _moment("expires", required=True),
+    Column("interruptions", Integer, nullable=False, server_default="0"),
+    Column("hosts", JSONB, nullable=False, server_default=text("'[]'")),
+    # The last epoch of a training that was removed because another took its place.
+    Column("removed_epochs", Integer, nullable=False, server_default="0"),
     # Claims look only for leases that have not ended: few, however long the study.
     Index("lease_open", "study_id", "expires", postgresql_where=text("state <> 'ended'")),
 )

@@ -126,7 +126,7 @@ class Run:
         self._best_weights = {name: state.best_weights[name] for name in self._model.state_dict()}
         self._best_epoch = state.best_epoch
         self._curve = state.curve
-        self.diverged = bool(state.curve) and not is_finite(state.curve[-1])
+        self.diverged = bool(state.curve) and not state.curve[-1].is_finite(self._job.metric)
 
     def _training_pass(self, loss: Loss) -> TrainingPass:
         split = self._data.train
@@ -148,14 +148,15 @@ class Run:
 
     def _ended(self) -> bool:
         last = self._curve[-1] if self._curve else None
-        return last is not None and _ends(last, self._best_epoch, self._recipe)
+        return last is not None and _ends(last, self._best_epoch, self._recipe, self._job.metric)
 
     def _check_course(self, state: TrainingState) -> None:
         """Refuse a state that lies beyond this run's end, or whose best epoch is not its best."""
         best: Epoch | None = None
         for epoch in state.curve:
             best = _better(best, epoch, self._job.metric)
-            if epoch is not state.curve[-1] and _ends(epoch, best.epoch, self._recipe):
+            ends = _ends(epoch, best.epoch, self._recipe, self._job.metric)
+            if epoch is not state.curve[-1] and ends:
                 raise UnfitError("it lies beyond the end of this training", epoch.epoch)
         if (best.epoch if best else 0) != state.best_epoch:
             raise UnfitError("its best epoch is not the best of its curve")
@@ -197,7 +198,7 @@ class Run:
         return predict(self._model, feed, self._arithmetic, alive)
 
     def _take(self, epoch: Epoch) -> None:
-        self.diverged = not is_finite(epoch)
+        self.diverged = not epoch.is_finite(self._job.metric)
         best = self._curve[self._best_epoch - 1] if self._curve else None
         if _better(best, epoch, self._job.metric) is epoch:
             self._best_epoch = epoch.epoch
@@ -259,11 +260,6 @@ def _of_test(test: Scores) -> dict[str, float]:
     }
 
 
-def is_finite(epoch: Epoch) -> bool:
-    """Say whether an epoch's losses are numbers; an undefined AUC alone is no divergence."""
-    return all(math.isfinite(x) for x in (epoch.train_loss, epoch.train_nll, epoch.val_loss))
-
-
 def _better(best: Epoch | None, epoch: Epoch, metric: str) -> Epoch:
     """Return the better of the best epoch so far and the next one."""
     # The first epoch is the best so far whatever it is, so that there always is one.
@@ -271,13 +267,13 @@ def _better(best: Epoch | None, epoch: Epoch, metric: str) -> Epoch:
         return epoch
     new, old = epoch.figure(metric), best.figure(metric)
     better = new < old if METRICS[metric] == "minimize" else new > old
-    return epoch if better and is_finite(epoch) else best
+    return epoch if better and epoch.is_finite(metric) else best
 
 
-def _ends(last: Epoch, best_epoch: int, recipe: Recipe) -> bool:
+def _ends(last: Epoch, best_epoch: int, recipe: Recipe, metric: str) -> bool:
     """Say whether a training ends after its last epoch: divergence, patience, or its length."""
     impatient = 0 < recipe.patience <= last.epoch - best_epoch
-    return not is_finite(last) or impatient or last.epoch >= recipe.epochs
+    return not last.is_finite(metric) or impatient or last.epoch >= recipe.epochs
 
 
 def _checked_bounds(count: int, size: int, model: nn.Module) -> Bounds:

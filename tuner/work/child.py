@@ -21,6 +21,18 @@ from tuner.work.messages import GarbledError, Message, TornError, receive, send
 
 PRINTED_LIMIT = 2**20
 """Bytes of output that are read at once; a trainer may print without end."""
+OUTSIDE = frozenset(
+    {
+        signal.SIGKILL,
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    }
+)
+"""Signals that people, schedulers and the kernel send; the others are a program's own faults."""
 GARBLED = "the trainer sent what is no message"
 
 
@@ -121,6 +133,14 @@ class Child:
         self.kill()  # and all that it has left behind
         return _death(self._process.returncode) if ended else "the trainer closed its channel"
 
+    @property
+    def killed_by(self) -> signal.Signals | None:
+        """The signal by which somebody else ended the child; None if it ended in another way."""
+        code = self._process.returncode
+        if self._killed or code is None or code >= 0 or -code not in OUTSIDE:
+            return None
+        return signal.Signals(-code)
+
     def printed(self, start: int) -> str:
         """Return the end of what the child printed since a position in its log."""
         with self.log.open("rb") as printed:
@@ -172,10 +192,9 @@ def _wait_unreaped(pid: int) -> None:
 
 
 def _death(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return "the trainer was killed (SIGKILL); if nobody did that, the machine ran out of memory"
     if code == -signal.SIGSEGV:
         return "the trainer crashed (SIGSEGV)"
     if code < 0:
-        return f"the trainer was ended by {signal.Signals(-code).name}"
+        how = "killed from outside" if -code in OUTSIDE else "ended"
+        return f"the trainer was {how} ({signal.Signals(-code).name})"
     return f"the trainer exited with code {code}"

@@ -1,6 +1,7 @@
 """One held trial: its messages, turned into records, until it ends one way or another."""
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from tuner.store.ledger.leases import Lease, LeaseLostError
 from tuner.store.ledger.ledger import Ledger
 from tuner.text import storable, storable_json, storable_names
 from tuner.work.child import GARBLED, Child
+from tuner.work.memory import memory_kills
 from tuner.work.messages import Message
 from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
@@ -63,6 +65,7 @@ class HeldTrial:
         self._stored = time.monotonic()
         self._since: float | None = None
         self._memory_looked = 0.0
+        self._memory_kills = memory_kills()
 
     def follow(self) -> Ending:
         """Record what comes until the trial ends; a lost lease ends it at once."""
@@ -95,7 +98,7 @@ class HeldTrial:
             return self._fail(self._error)
         # Epochs that came just before the end are stored first: they are progress.
         if self._child.gone and not self._epochs:
-            return self._fail(self._child.death())
+            return self._died()
         return self._misbehaviour() or self._unwanted()
 
     def _take_messages(self) -> None:
@@ -160,6 +163,7 @@ class HeldTrial:
         self._tell_saved()
         epochs, self._epochs = self._epochs, []
         self._stored = time.monotonic()
+        self._memory_kills = memory_kills()
         answer = self._store(lambda: self._watch.ledger.record(self._lease, epochs))
         if answer.stop_epoch is None:
             return None
@@ -199,6 +203,22 @@ class HeldTrial:
 
     def _fail(self, reason: str) -> Ending:
         return self._watch.patiently(lambda: self._watch.ledger.fail(self._lease, reason))
+
+    def _died(self) -> Ending:
+        """Tell a trainer that was killed from one that ended by itself.
+
+        SIGKILL alone does not say who sent it: a person, a scheduler that wants the machine
+        back, or the kernel that ran out of memory, which is the trial's own doing. The
+        kernel counts its kills. A count that rose since the last epoch may be another
+        process's fault; that costs one failed attempt, which the next epoch wipes out.
+        """
+        reason = self._child.death()
+        sent = self._child.killed_by
+        if sent is None:
+            return self._fail(reason)
+        if sent == signal.SIGKILL and memory_kills() > self._memory_kills:
+            return self._fail("the kernel killed the trainer: the machine ran out of memory")
+        return self._watch.patiently(lambda: self._watch.ledger.interrupt(self._lease, reason))
 
     def _misbehaviour(self) -> Ending | None:
         silent = time.monotonic() - self._child.heard

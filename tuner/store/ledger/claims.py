@@ -38,6 +38,8 @@ from tuner.store.studies import read_spec
 from tuner.store.tables import epoch, lease, outcome, study, trial
 
 FRESH_SECONDS = 15.0
+YIELDS = 3
+"""A trial interrupted so often in a row lets new trials go first: it may be what kills workers."""
 WAITS = {
     None: "the last trials are running",
     PENDING: "the contenders are known when the exploration has ended",
@@ -60,9 +62,14 @@ def claim(transaction: Transaction, proposal: Proposal | None, *, adopt: bool) -
     left = hours_left(transaction.connection, transaction.study.study_id, spec.budget.hours)
     if left is not None and left <= 0:
         return _stop_for_hours(transaction, spec)
-    if (adopted := _adopt(transaction, spec, expired=adopt)) is not None:
+    if (adopted := _adopt(transaction, expired=adopt, below=YIELDS)) is not None:
         return Claimed(adopted, adopted=True)
-    return _next(transaction, spec, proposal)
+    answer = _next(transaction, spec, proposal)
+    if isinstance(answer, Wait):
+        adopted = _adopt(transaction, expired=adopt, below=None)
+        if adopted is not None:
+            return Claimed(adopted, adopted=True)
+    return answer
 
 
 def decide(transaction: Transaction, decided: Decided) -> bool:
@@ -117,41 +124,48 @@ def _already_held(transaction: Transaction) -> Lease | None:
     return None if row is None else _lease(transaction, row.trial_id, row.token)
 
 
-def _adopt(transaction: Transaction, spec: Spec, *, expired: bool) -> Lease | None:
-    """Take over a released trial, or an expired one if `expired` allows; next token."""
-    while (row := _orphan(transaction, expired=expired)) is not None:
-        lost = row.state == "held"
-        strikes = row.strikes + (1 if lost else 0)
-        if lost:
-            transaction.tell("lost", f"worker {row.worker_id} fell silent", row.trial_id)
+def _adopt(transaction: Transaction, *, expired: bool, below: int | None) -> Lease | None:
+    """Take over a released trial, or an expired one if `expired` allows; next token.
+
+    Only one that was interrupted less than `below` times in a row, where that is given.
+    """
+    while (row := _orphan(transaction, expired=expired, below=below)) is not None:
         # The next token first, also for a trial that ends here: its silent holder
         # may only be slow, and must find itself fenced off.
-        _hold(transaction, row.trial_id, row.token + 1, strikes)
-        if strikes >= spec.limits.attempts:
-            why = f"lost {strikes} times in a row without a new epoch"
-            endings.fail_for_good(transaction, row.trial_id, row.token + 1, why)
-            continue
+        _hold(transaction, row.trial_id, row.token + 1)
+        if row.state == "held":
+            # Its worker or machine died, was cut off or slept: nothing that the trial did,
+            # as far as anybody can tell, so that it is no failed attempt.
+            transaction.tell("lost", f"worker {row.worker_id} fell silent", row.trial_id)
+            why = endings.count_interruption(transaction, row.trial_id, row.worker_id)
+            if why is not None:
+                endings.fail_for_good(transaction, row.trial_id, row.token + 1, why)
+                continue
         transaction.tell("adopted", f"from worker {row.worker_id}", row.trial_id)
         return _lease(transaction, row.trial_id, row.token + 1)
     return None
 
 
-def _orphan(transaction: Transaction, *, expired: bool) -> sa.Row[Any] | None:
+def _orphan(transaction: Transaction, *, expired: bool, below: int | None) -> sa.Row[Any] | None:
     free = lease.c.state == "released"
     if expired:
         # The server's clock only; a worker's may be an hour off.
         free |= (lease.c.state == "held") & (lease.c.expires < sa.func.clock_timestamp())
     return transaction.connection.execute(
         sa.select(lease)
-        .where(lease.c.study_id == transaction.study.study_id, free)
-        .order_by(lease.c.strikes, lease.c.trial_id)
+        .where(
+            lease.c.study_id == transaction.study.study_id,
+            free,
+            sa.true() if below is None else lease.c.interruptions < below,
+        )
+        .order_by(lease.c.strikes + lease.c.interruptions, lease.c.trial_id)
         .limit(1)
         # A holder that is renewing or recording right now is alive: leave it alone.
         .with_for_update(skip_locked=True)
     ).one_or_none()
 
 
-def _hold(transaction: Transaction, trial_id: int, token: int, strikes: int) -> None:
+def _hold(transaction: Transaction, trial_id: int, token: int) -> None:
     transaction.connection.execute(
         sa.update(lease)
         .where(lease.c.trial_id == trial_id)
@@ -159,7 +173,6 @@ def _hold(transaction: Transaction, trial_id: int, token: int, strikes: int) -> 
             state="held",
             worker_id=transaction.worker_id,
             token=token,
-            strikes=strikes,
             claimed=sa.func.clock_timestamp(),
             renewed=sa.func.clock_timestamp(),
             expires=in_seconds(transaction.timing.lease),

@@ -1,6 +1,5 @@
 """How trials end: complete, pruned, failed for good, or given back; and the brake."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -11,11 +10,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from tuner.records import METRICS, Dataset, Epoch, Figures, Predictions, Result, Setup, Value
 from tuner.store.ledger.leases import Lease, Verdict
+from tuner.store.ledger.recording import read_curve, remove_epochs
 from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import end_trial, reopen_trials
 from tuner.store.tables import (
     dataset,
-    epoch,
     event,
     label,
     lease,
@@ -23,9 +22,19 @@ from tuner.store.tables import (
     prediction,
     study,
     trial,
+    worker,
 )
 from tuner.text import storable
 
+INTERRUPTIONS = 100
+"""So many interruptions in a row, without a new epoch, end a trial.
+
+Far more than a preempted cluster comes to: where seven attempts in ten are killed before
+their first epoch, one trial in 10^15 is interrupted so often. A trial that brings down its
+own worker every time must still end.
+"""
+HOSTS = 25
+"""On so many machines in a row a trial is taken to bring down the machine."""
 BRAKE_TRIALS = 3
 """So many trials failing for one reason, before any succeeds, pause the study."""
 REASON_LIMIT = 2000
@@ -49,8 +58,12 @@ def complete(
     """End a trial that ran to its end."""
     if transaction.hold(held) == "ended":
         return  # the commit went through before, and only its answer was lost
-    curve = _curve(transaction, held.trial_id)
-    assert len(curve) == curve[-1].epoch == result.last.epoch, "a curve must be whole to complete"
+    curve = read_curve(transaction.connection, held.trial_id)
+    if curve and curve[-1].epoch > result.last.epoch:
+        # The stored rest is not of the training that ends here (recording has more on it).
+        remove_epochs(transaction, held.trial_id, result.last.epoch + 1)
+        curve = [one for one in curve if one.epoch <= result.last.epoch]
+    assert len(curve) == result.last.epoch, "a curve must be whole to complete"
     _keep_dataset(transaction, data)
     for one in result.predictions:
         _keep_prediction(transaction, held.trial_id, one)
@@ -61,7 +74,7 @@ def prune(transaction: Transaction, held: Lease, setup: Setup, reason: str) -> N
     """End a trial before its last epoch."""
     if transaction.hold(held) == "ended":
         return
-    curve = _curve(transaction, held.trial_id)
+    curve = read_curve(transaction.connection, held.trial_id)
     best, last = _figures(curve, transaction.study.spec.search.metric)
     _end(transaction, held, Ending("PRUNED", reason, setup, best, last), curve)
 
@@ -88,9 +101,47 @@ def fail_attempt(transaction: Transaction, held: Lease, reason: str) -> Verdict:
     return "paused" if _brake(transaction, reason) else verdict
 
 
+def interrupt(transaction: Transaction, held: Lease, reason: str) -> Verdict:
+    """Give back a trial whose trainer was killed from outside; no failed attempt is counted."""
+    if transaction.hold(held) == "ended":
+        return "failed"
+    transaction.tell("interrupted", reason, held.trial_id)
+    verdict = count_interruption(transaction, held.trial_id, transaction.worker_id)
+    if verdict is not None:
+        fail_for_good(transaction, held.trial_id, held.token, verdict)
+        return "failed"
+    _release(transaction, held.trial_id)
+    return "again"
+
+
+def count_interruption(transaction: Transaction, trial_id: int, worker_id: int) -> str | None:
+    """Count that a trial's worker or trainer died under it; return why to give up, if so."""
+    connection = transaction.connection
+    host = connection.execute(
+        sa.select(worker.c.host).where(worker.c.worker_id == worker_id)
+    ).scalar_one_or_none()
+    mine = lease.c.trial_id == trial_id
+    hosts = set(connection.execute(sa.select(lease.c.hosts).where(mine)).scalar_one())
+    hosts |= {host} if host is not None else set()
+    count = connection.execute(
+        sa.update(lease)
+        .where(mine)
+        .values(interruptions=lease.c.interruptions + 1, hosts=sorted(hosts))
+        .returning(lease.c.interruptions)
+    ).scalar_one()
+    if count < INTERRUPTIONS and len(hosts) < HOSTS:
+        return None
+    machines = f"{len(hosts)} machines" if len(hosts) > 1 else "one machine"
+    return (
+        f"interrupted {count} times in a row on {machines}, without a new epoch: its worker or "
+        "trainer was killed each time. If the trial itself does that (memory, a driver), change "
+        "it; else start it again with `tuner retry`"
+    )
+
+
 def fail_for_good(transaction: Transaction, trial_id: int, token: int, reason: str) -> None:
     """End a trial as FAILED; only `tuner retry` opens it again."""
-    curve = _curve(transaction, trial_id)
+    curve = read_curve(transaction.connection, trial_id)
     best, last = _figures(curve, transaction.study.spec.search.metric)
     _keep_outcome(transaction, trial_id, token, Ending("FAILED", reason, None, best, last))
     end_trial(transaction.storage, trial_id, TrialState.FAIL, None, {"reason": reason})
@@ -113,7 +164,15 @@ def reopen(transaction: Transaction, trial_ids: Sequence[int], why: str) -> None
     reopen_trials(transaction.connection, trial_ids)
     transaction.connection.execute(sa.delete(outcome).where(outcome.c.trial_id.in_(trial_ids)))
     transaction.connection.execute(
-        sa.update(lease).where(lease.c.trial_id.in_(trial_ids)).values(state="released", strikes=0)
+        sa.update(lease)
+        .where(lease.c.trial_id.in_(trial_ids))
+        .values(state="released", strikes=0, interruptions=0, hosts=[])
+    )
+    # Whoever has these trials in memory as ended sees by this number that they are not.
+    transaction.connection.execute(
+        sa.update(study)
+        .where(study.c.study_id == transaction.study.study_id)
+        .values(reopenings=study.c.reopenings + 1)
     )
     for trial_id in trial_ids:
         transaction.tell("reopened", why, trial_id)
@@ -229,29 +288,15 @@ def _plain(setup: Setup) -> dict[str, object]:
     return asdict(replace(setup, notes=dict(setup.notes)))
 
 
-def _curve(transaction: Transaction, trial_id: int) -> list[Epoch]:
-    names = list(Epoch.__dataclass_fields__)
-    rows = transaction.connection.execute(
-        sa.select(*(epoch.c[name] for name in names))
-        .where(epoch.c.trial_id == trial_id)
-        .order_by(epoch.c.epoch)
-    )
-    return [Epoch(*row) for row in rows]
-
-
 def _figures(curve: Sequence[Epoch], metric: str) -> tuple[Figures | None, Figures | None]:
     """Return what a trial without a final evaluation shows: its best and its last epoch."""
     if not curve:
         return None, None
     sign = 1.0 if METRICS[metric] == "minimize" else -1.0
     # A diverged epoch is never the best one, though its accuracy may be a number.
-    finite = [one for one in curve if _is_finite(one, one.figure(metric))]
+    finite = [one for one in curve if one.is_finite(metric)]
     best = min(finite, key=lambda one: sign * one.figure(metric), default=None)
     return (None if best is None else _of_epoch(best)), _of_epoch(curve[-1])
-
-
-def _is_finite(one: Epoch, value: float) -> bool:
-    return all(math.isfinite(it) for it in (one.train_loss, one.train_nll, one.val_loss, value))
 
 
 def _of_epoch(one: Epoch) -> Figures:

@@ -12,19 +12,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
 from tuner.records import Dataset, Epoch, Result, Setup
 from tuner.settings import Timing
 from tuner.store.database import Database
 from tuner.store.ledger import claims, endings, recording
-from tuner.store.ledger.leases import Answer, Claimed, Lease, Proposal, Recorded, Verdict
+from tuner.store.ledger.leases import Answer, Lease, Proposal, Recorded, Verdict
 from tuner.store.ledger.race import Decided
 from tuner.store.ledger.recording import Recorder
 from tuner.store.ledger.reuse import Shared, Sharing
 from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
+from tuner.store.tables import study
 
 
 @dataclass
@@ -50,11 +52,7 @@ class Ledger:
     def claim(self, proposal: Proposal | None, *, adopt: bool) -> Answer:
         """Ask for a trial; `adopt` says whether expired leases may be taken over."""
         with self._transaction() as transaction:
-            answer = claims.claim(transaction, proposal, adopt=adopt)
-        if isinstance(answer, Claimed) and answer.adopted:
-            # Perhaps one that had failed, was seen as failed here, and was retried.
-            self.binding.forget()
-        return answer
+            return claims.claim(transaction, proposal, adopt=adopt)
 
     def decide(self, decided: Decided) -> bool:
         """Store what came of a look, unless a peer did before or it is no longer due."""
@@ -81,6 +79,11 @@ class Ledger:
         with self._transaction() as transaction:
             return endings.fail_attempt(transaction, lease, reason)
 
+    def interrupt(self, lease: Lease, reason: str) -> Verdict:
+        """Give back a trial whose trainer was killed from outside."""
+        with self._transaction() as transaction:
+            return endings.interrupt(transaction, lease, reason)
+
     def give_back(self, lease: Lease, why: str) -> None:
         """Release a trial at once, so that a peer goes on with it."""
         with self._transaction() as transaction:
@@ -100,20 +103,26 @@ class Ledger:
 
     def trials(self) -> list[FrozenTrial]:
         """Return all trials as Optuna sees them, for a learning sampler."""
-        with self.database.transaction() as connection, self.binding.within(connection) as storage:
-            return storage.get_all_trials(self.study.study_id, deepcopy=False)
+        with self._transaction() as transaction:
+            return transaction.storage.get_all_trials(self.study.study_id, deepcopy=False)
 
     @contextmanager
     def _transaction(self) -> Iterator[Transaction]:
         try:
-            with (
-                self.database.transaction() as connection,
-                self.binding.within(connection) as storage,
-            ):
-                yield Transaction(
-                    connection, storage, self.study, self.worker_id, self.timing, self.sharing
-                )
+            with self.database.transaction() as connection:
+                self._heed_reopenings(connection)
+                with self.binding.within(connection) as storage:
+                    yield Transaction(
+                        connection, storage, self.study, self.worker_id, self.timing, self.sharing
+                    )
         except BaseException:
             # Rolled back, or committed with its answer lost: memory cannot tell.
             self._recorder.forget()
             raise
+
+    def _heed_reopenings(self, connection: sa.Connection) -> None:
+        row = connection.execute(
+            sa.select(study.c.reopenings).where(study.c.study_id == self.study.study_id)
+        ).scalar_one_or_none()
+        if row is not None:
+            self.binding.heed(self.study.study_id, row)

@@ -1,8 +1,7 @@
 """Recording epochs: our row, Optuna's value and the pruner's decision, together."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -11,7 +10,7 @@ from tuner.records import Epoch
 from tuner.spec.study import Spec
 from tuner.store.ledger.leases import Lease, LeaseLostError, Recorded
 from tuner.store.ledger.transactions import Transaction
-from tuner.store.optuna_storage import report
+from tuner.store.optuna_storage import remove_reports, report
 from tuner.store.pruning import Decision, Pruner
 from tuner.store.tables import decision, epoch, lease, output, trial
 from tuner.text import storable
@@ -23,9 +22,18 @@ OUTPUT_LIMIT = 256 * 1024
 class Progress:
     """What is stored of the held trial: read once, then kept while nobody else may write it."""
 
+    epochs: dict[int, Epoch]
     curve: dict[int, float]
     """The study's metric by epoch."""
     decided: dict[int, bool]
+
+    def before(self, first: int) -> "Progress":
+        """Return what is left without the epochs from `first` on."""
+        return Progress(
+            {number: one for number, one in self.epochs.items() if number < first},
+            {number: value for number, value in self.curve.items() if number < first},
+            {number: prune for number, prune in self.decided.items() if number < first},
+        )
 
 
 class Recorder:
@@ -35,7 +43,7 @@ class Recorder:
         self._metric = spec.search.metric
         self._pruner = Pruner(spec, title)
         self._held: tuple[int, int] | None = None
-        self._progress = Progress({}, {})
+        self._progress = Progress({}, {}, {})
 
     def forget(self) -> None:
         """Read anew what is stored: a transaction was rolled back, or its answer was lost."""
@@ -45,16 +53,18 @@ class Recorder:
         """Store epochs that are new, in order, up to the one at which the trial is to stop."""
         if transaction.hold(held) == "ended":
             raise LeaseLostError(f"trial {held.number} has ended")
-        progress = self._progress_of(transaction, held)
+        # Before the pruner is asked: it must not see notes of epochs that are gone.
+        progress = self._of_one_training(transaction, held, epochs)
         panel = self._pruner.panel(transaction.storage, transaction.study.study_id)
         new: list[Epoch] = []
         decisions: list[Decision] = []
         answer = Recorded()
         for one in epochs:
-            if one.epoch not in progress.curve:
+            if one.epoch not in progress.epochs:
                 new.append(one)
+                progress.epochs[one.epoch] = one
                 progress.curve[one.epoch] = one.figure(self._metric)
-            if not _finite(one, progress.curve[one.epoch]):
+            if not one.is_finite(self._metric):
                 answer = Recorded(one.epoch, diverged=True)
                 break
             if one.epoch not in progress.decided and self._pruner.asks(held.seed, one.epoch):
@@ -70,10 +80,35 @@ class Recorder:
     def _progress_of(self, transaction: Transaction, held: Lease) -> Progress:
         # While this token is the newest, no one but us writes these rows.
         if self._held != (held.trial_id, held.token):
-            self._progress = Progress(
-                _stored_curve(transaction, held, self._metric), _stored_decisions(transaction, held)
-            )
+            stored = {one.epoch: one for one in read_curve(transaction.connection, held.trial_id)}
+            curve = {number: one.figure(self._metric) for number, one in stored.items()}
+            self._progress = Progress(stored, curve, _stored_decisions(transaction, held))
             self._held = (held.trial_id, held.token)
+        return self._progress
+
+    def _of_one_training(
+        self, transaction: Transaction, held: Lease, epochs: Sequence[Epoch]
+    ) -> Progress:
+        """Remove stored epochs from the first one on that is now reported with other figures.
+
+        A trainer that found no checkpoint of the stored epochs trains them again. With the
+        same code, data and arithmetic they come out the same, and stay with their decisions.
+        On another GPU or processor, with other threads or versions, they do not: that is
+        another training, and the rest of the stored curve is not its past. Figures are
+        compared rather than descriptions of machines, since a description that leaves out
+        what matters (or a GPU that is not deterministic) would mix two trainings.
+
+        This is done in the transaction that stores the first new epoch, behind the fence: a
+        holder that dies before it has removed nothing, and one whose answer was lost finds
+        its own epoch stored when it tries again.
+        """
+        progress = self._progress_of(transaction, held)
+        for one in epochs:
+            stored = progress.epochs.get(one.epoch)
+            if stored is not None and not one.has_figures_of(stored):
+                remove_epochs(transaction, held.trial_id, one.epoch)
+                self._progress = progress.before(one.epoch)
+                break
         return self._progress
 
     def _insert(
@@ -108,18 +143,46 @@ def keep_output(connection: sa.Connection, held: Lease, worker_id: int, text: st
     )
 
 
-def _finite(one: Epoch, value: float) -> bool:
-    # As the trainer sees it (train/run.py, is_finite): it ends a trial that diverged.
-    return all(math.isfinite(it) for it in (one.train_loss, one.train_nll, one.val_loss, value))
-
-
-def _stored_curve(transaction: Transaction, held: Lease, metric: str) -> dict[int, float]:
-    rows = transaction.connection.execute(
-        sa.select(epoch.c.epoch, epoch.c[metric])
-        .where(epoch.c.trial_id == held.trial_id)
+def read_curve(connection: sa.Connection, trial_id: int) -> list[Epoch]:
+    """Return a trial's stored epochs in order."""
+    rows = connection.execute(
+        sa.select(*(epoch.c[one.name] for one in fields(Epoch)))
+        .where(epoch.c.trial_id == trial_id)
         .order_by(epoch.c.epoch)
     )
-    return {int(row[0]): float(row[1]) for row in rows}
+    return [Epoch(*row) for row in rows]
+
+
+def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> None:
+    """Remove a trial's epochs from `first` on, with what was decided and reported of them."""
+    connection = transaction.connection
+    removed = connection.execute(
+        sa.delete(epoch)
+        .where(epoch.c.trial_id == trial_id, epoch.c.epoch >= first)
+        .returning(epoch.c.epoch)
+    ).scalars()
+    last = max(removed)
+    decisions = connection.execute(
+        sa.delete(decision)
+        .where(decision.c.trial_id == trial_id, decision.c.epoch >= first)
+        .returning(decision.c.epoch, decision.c.saw)
+    ).all()
+    rungs = min(((row.epoch, row.saw.get("rungs", 0)) for row in decisions), default=None)
+    remove_reports(connection, trial_id, first, None if rungs is None else rungs[1])
+    # Only epochs beyond these are progress: two kinds of machines that undo each other's
+    # epochs would otherwise wipe out the trial's failed attempts for ever.
+    connection.execute(
+        sa.update(lease)
+        .where(lease.c.trial_id == trial_id)
+        .values(removed_epochs=sa.func.greatest(lease.c.removed_epochs, last))
+    )
+    which = f"epoch {first} was" if first == last else f"epochs {first} to {last} were"
+    transaction.tell(
+        "retrained",
+        f"{which} removed: trained again, epoch {first} has other figures "
+        "(another machine, number of threads or version)",
+        trial_id,
+    )
 
 
 def _stored_decisions(transaction: Transaction, held: Lease) -> dict[int, bool]:
@@ -134,11 +197,15 @@ def _insert_epochs(transaction: Transaction, held: Lease, kept: Sequence[Epoch])
         return
     rows = [{**asdict(one), "trial_id": held.trial_id, "token": held.token} for one in kept]
     transaction.connection.execute(sa.insert(epoch), rows)
-    # Progress: attempts count only when they follow one another without any.
+    # Progress: failures and interruptions count only when they follow one another without any.
     transaction.connection.execute(
         sa.update(lease)
-        .where(lease.c.trial_id == held.trial_id, lease.c.strikes > 0)
-        .values(strikes=0)
+        .where(
+            lease.c.trial_id == held.trial_id,
+            (lease.c.strikes > 0) | (lease.c.interruptions > 0),
+            lease.c.removed_epochs < max(one.epoch for one in kept),
+        )
+        .values(strikes=0, interruptions=0, hosts=[])
     )
 
 
