@@ -91,6 +91,10 @@ class Scene:
         path = self.folder / "studies" / "small.toml"
         path.parent.mkdir(exist_ok=True)
         path.write_text(sizes.text())
+        return self.read(path)
+
+    def read(self, path: Path) -> Spec:
+        """Read any study file on the blobs."""
         return load_spec(str(path), (), (self.blobs.folder,))
 
     def launch(self, sizes: Sizes) -> Bench:

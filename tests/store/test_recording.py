@@ -138,6 +138,27 @@ def test_a_loss_that_is_no_number_ends_the_trial(bench: Bench, figure: str, valu
     assert seen.user_attrs["reason"] == "diverged at epoch 2"
 
 
+@pytest.mark.parametrize("figure", ["val_auc", "val_sensitivity", "val_specificity"])
+def test_an_undefined_figure_ends_no_trial(bench: Bench, figure: str) -> None:
+    """Where validation lacks a class some figures are not numbers; the trial is no less sound."""
+    worker = bench.worker()
+    held = claim_trial(worker)
+    curve = [make_epoch(number, 0.5, **{figure: math.nan}) for number in (1, 2)]
+    assert worker.record(held, curve) == Recorded()
+    worker.prune(held, SETUP, "median at epoch 2")
+    (row,) = bench.rows(outcome)
+    assert (row.best_epoch, row.last_epoch) == (1, 2)
+
+
+def test_the_metric_not_being_a_number_is_divergence(database: Database) -> None:
+    """A study that is judged by a figure ends a trial at which that figure is undefined."""
+    bench = Bench.launch(database, make_spec(metric="val_auc"))
+    worker = bench.worker()
+    held = claim_trial(worker)
+    curve = [make_epoch(1), make_epoch(2, val_auc=math.nan)]
+    assert worker.record(held, curve) == Recorded(2, diverged=True)
+
+
 def test_divergence_told_again_is_the_same_answer(bench: Bench) -> None:
     """A resumed trial that diverged before is told so again."""
     first, second = bench.worker(), bench.worker()

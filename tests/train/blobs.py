@@ -46,7 +46,7 @@ def load(data, cache, progress):
     classes = data["classes"]
     splits = [
         _split(seed, count, data)
-        for seed, count in enumerate((data["train_images"], 40, 30))
+        for seed, count in enumerate((data["train_images"], data.get("val_images", 40), 30))
     ]
     splits[2].images[:, 0, 0] = SIGNATURE
     names = tuple(f"class{k}" for k in range(classes))

@@ -171,10 +171,13 @@ def test_a_run_ends_where_figures_stop_being_numbers(blobs: Blobs, metric: str) 
 
 
 def test_an_undefined_area_is_no_divergence(blobs: Blobs) -> None:
-    """Healthy epochs do not set the flag."""
-    run = blobs.workbench().begin(blob_job())
-    assert len(list(run.epochs(nothing))) == 3
+    """Validation without any image of a class has no area, and the training goes on to its end."""
+    run = blobs.workbench().begin(blob_job(data={"classes": 3, "val_images": 2}))
+    curve = list(run.epochs(nothing))
+    assert [math.isnan(epoch.val_auc) for epoch in curve] == [True] * 3
+    assert all(math.isfinite(epoch.val_loss) for epoch in curve)
     assert not run.diverged
+    assert run.result().best.epoch == min(curve, key=lambda epoch: epoch.val_loss).epoch
 
 
 def test_alive_is_called_at_every_batch(blobs: Blobs) -> None:
