@@ -116,7 +116,7 @@ def test_a_killed_child_is_noticed_whoever_holds_its_channel(start: Start, sends
     until(gone, "the child is gone")
     assert is_alive(told.body["pid"]), "the forked process held the channel"
     assert [one.body for one in heard if one] == ([{"n": 7}] if sends else [])
-    assert child.death().startswith("the trainer was killed (SIGKILL)")
+    assert child.death().startswith("the trainer was killed from outside (SIGKILL)")
     until(lambda: not is_alive(told.body["pid"]), "what it left behind ends with it")
 
 
@@ -126,7 +126,7 @@ def test_a_child_killed_while_it_sends_was_killed(start: Start) -> None:
         "channel.sendall(b'\\x00\\x00\\x10\\x00half a head'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     until(lambda: child.next(0.05) is None and child.gone, "the child is gone")
-    assert child.death().startswith("the trainer was killed (SIGKILL)")
+    assert child.death().startswith("the trainer was killed from outside (SIGKILL)")
 
 
 def test_memory_counts_the_family(start: Start) -> None:

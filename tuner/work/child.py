@@ -44,6 +44,8 @@ class Child:
         self.heard = time.monotonic()
         """When the last message came, by the monotonic clock."""
         self.garbled = False
+        self.killed_by: signal.Signals | None = None
+        """The signal by which somebody else ended the child, once `death` was asked."""
         self._killed = False
         self._ended = threading.Event()
         """Whether the process has ended, whoever else holds its end of the channel."""
@@ -129,17 +131,14 @@ class Child:
         if self.garbled:
             self.kill()
             return GARBLED
-        ended = self._ended.wait(timeout=5)
+        ended, killed_by_us = self._ended.wait(timeout=5), self._killed
         self.kill()  # and all that it has left behind
-        return _death(self._process.returncode) if ended else "the trainer closed its channel"
-
-    @property
-    def killed_by(self) -> signal.Signals | None:
-        """The signal by which somebody else ended the child; None if it ended in another way."""
+        if not ended:
+            return "the trainer closed its channel"
         code = self._process.returncode
-        if self._killed or code is None or code >= 0 or -code not in OUTSIDE:
-            return None
-        return signal.Signals(-code)
+        if not killed_by_us and -code in OUTSIDE:
+            self.killed_by = signal.Signals(-code)
+        return _death(code)
 
     def printed(self, start: int) -> str:
         """Return the end of what the child printed since a position in its log."""
