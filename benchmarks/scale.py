@@ -95,7 +95,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tuner-scale-") as name:
         home = Path(name)
         home.chmod(0o711)
-        with Database.open(Settings(home / ".tuner")) as database:
+        with Database.open(Settings(home / ".tuner"), create=True) as database:
             schema.ensure(database)
             begun = time.perf_counter()
             build(database, asked.trials)

@@ -4,6 +4,7 @@
     ├── UserError                2   what the person gave cannot be used as it is
     │   ├── StudyFileError           faults of a study file, all of them at once
     │   ├── UnknownStudyError        no study (or trial) of that name
+    │   │   └── NoDatabaseError          no study at all: there is no database here
     │   ├── StudyConflictError       the stored study and the given one differ
     │   └── ObjectiveError           the objective is missing or does not fit
     ├── DataError                2   images or labels cannot be used as they are
@@ -71,6 +72,10 @@ class StudyFileError(UserError):
 
 class UnknownStudyError(UserError):
     """There is no study or trial of that name; list them with `tuner studies`."""
+
+
+class NoDatabaseError(UnknownStudyError):
+    """There is no database here, and a command that only reads makes none."""
 
 
 class StudyConflictError(UserError):

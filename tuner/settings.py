@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tuner import home as home_folder
 from tuner.errors import UserError
 
 LIBPQ_ADDRESS = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
@@ -46,6 +47,8 @@ class Settings:
     checkpoints: str | None = None
     """Where checkpoints go: a folder or an fsspec address; `off` for nowhere."""
     timing: Timing = Timing()
+    home_notes: tuple[str, ...] = ()
+    """What a person should know of the choice of home."""
 
     @property
     def embedded(self) -> bool:
@@ -72,8 +75,10 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             f"TUNER_RENEW_SECONDS ({timing.renew:g}) must be at most half of "
             f"TUNER_LEASE_SECONDS ({timing.lease:g}), or healthy trials would be taken over."
         )
+    found = _home(environ)
     return Settings(
-        home=Path(environ.get("TUNER_HOME") or ".tuner").expanduser().absolute(),
+        home=found.home,
+        home_notes=found.notes,
         database_url=environ.get("TUNER_DATABASE_URL") or None,
         password_file=_path(environ, "TUNER_DATABASE_PASSWORD_FILE"),
         checkpoints=environ.get("TUNER_CHECKPOINTS") or None,
@@ -106,6 +111,21 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment a trainer gets: nothing in it opens the database."""
     return {key: value for key, value in environ.items() if key not in SECRET_VARIABLES}
+
+
+def _home(environ: Mapping[str, str]) -> home_folder.Found:
+    """Return TUNER_HOME, or else the home of the working folder or of one above it."""
+    given = environ.get("TUNER_HOME")
+    if given:
+        return home_folder.Found(Path(given).expanduser().absolute())
+    own = environ.get("HOME")
+    sudo = environ.get("SUDO_UID", "")
+    return home_folder.find(
+        Path.cwd(),
+        stop=Path(own).resolve() if own else None,
+        uid=os.geteuid(),
+        sudo_uid=int(sudo) if os.geteuid() == 0 and sudo.isdecimal() else None,
+    )
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:

@@ -17,6 +17,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
+from tuner.home import make_folder, open_private
 from tuner.train.sources.kept import alone, sweep, told
 
 DIGEST_BYTES = 32
@@ -42,7 +43,7 @@ def keep(
     wait, calling `waiting` again and again.
     """
     with told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         found = _read(path, shape)
         if found is not None:
             return found
@@ -82,7 +83,9 @@ def _write(path: Path, images: NDArray[np.uint8]) -> Kept:
     # the file system knows no locks and two processes write at once.
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with aside.open("wb") as file:
+        # A process with our number may have died and left one.
+        aside.unlink(missing_ok=True)
+        with os.fdopen(open_private(aside, os.O_WRONLY | os.O_EXCL), "wb") as file:
             images.tofile(file)
             file.write(digest)
         aside.replace(path)

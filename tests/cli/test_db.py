@@ -133,6 +133,7 @@ def test_url_hides_the_password_unless_asked(fresh: Settings) -> None:
 
 def test_url_says_when_the_server_will_stop(fresh: Settings) -> None:
     """An address that works for a moment only comes with a word about that."""
+    embedded.join(fresh.home).leave()
     result = tuner(fresh, "url")
     assert "tuner db start" in result.stderr
     assert "tuner db start" not in result.stdout

@@ -22,6 +22,7 @@ from tuner.store.embedded.status import keeper_pid
 # In memory where there is such a folder: what is tested here is not the disk.
 _FOLDER = next(folder for folder in ("/dev/shm", "/tmp") if os.access(folder, os.W_OK))
 CODE = Path(embedded.__file__).resolve().parents[3]
+NOBODY = 65534
 _PROGRAM = """
 import sys
 from pathlib import Path

@@ -24,6 +24,7 @@ from tests.store.embedded_clients import (
     servers,
 )
 from tuner.errors import DatabaseError, UserError
+from tuner.home import make as make_home
 from tuner.store.address import Address
 from tuner.store.embedded import places as embedded_places
 from tuner.store.embedded import server as embedded
@@ -320,7 +321,7 @@ def test_a_failed_start_shows_the_end_of_the_log(home: Path) -> None:
 
 def test_a_failed_first_start_leaves_nothing_half_made(home: Path) -> None:
     """When initdb fails there is no data folder, and the next start is a first start."""
-    embedded_places.make_home(home)
+    make_home(home)
     places = embedded_places.settle(home)
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20,) * 2)"
     done = subprocess.run(

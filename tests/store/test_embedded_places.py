@@ -11,14 +11,22 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.store.embedded_clients import CODE, Client, clear, eventually, fresh_home, gone
+from tests.store.embedded_clients import (
+    CODE,
+    NOBODY,
+    Client,
+    clear,
+    eventually,
+    fresh_home,
+    gone,
+)
 from tuner.errors import MachineError
+from tuner.home import make as make_home
 from tuner.store.embedded import binaries
 from tuner.store.embedded import places as embedded_places
 from tuner.store.embedded import server as embedded
 from tuner.store.embedded.places import SYSTEM_FOLDER, Account, Places, find
 
-NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="what root does for others needs root")
 
 
@@ -149,7 +157,7 @@ def test_odd_names_of_folders_work(home: Path, name: str) -> None:
 def test_a_socket_folder_that_somebody_else_made_is_refused(home: Path) -> None:
     """A folder in /tmp that is open to others, or a link, is not trusted with the socket."""
     deep = home.parent / ("a" * 60) / ("b" * 60) / ".tuner"
-    embedded_places.make_home(deep)
+    make_home(deep)
     places = embedded_places.settle(deep)
     places.socket.mkdir()
     if places.account:
@@ -172,33 +180,6 @@ def test_a_home_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match="TUNER_HOME"):
         embedded.join(tmp_path / "file" / ".tuner")
-
-
-@pytest.fixture(scope="module")
-def nobodys_python() -> tuple[str, dict[str, str]]:
-    """A python that the user nobody can run our code with."""
-    if os.geteuid() != 0:
-        pytest.skip("running as another user needs root")
-    paths = [str(CODE), *(path for path in sys.path if path.endswith("-packages"))]
-    environ = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for python in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
-        try:
-            done = subprocess.run(
-                [python, "-c", "import psutil, psycopg2, tuner.store.embedded.keeper"],
-                user=NOBODY,
-                group=NOBODY,
-                extra_groups=[],
-                env=environ,
-                cwd="/",
-                capture_output=True,
-                check=False,
-            )
-        except OSError:
-            continue
-        if done.returncode == 0:
-            return python, environ
-    pytest.skip(f"no {version} that the user nobody could run {CODE} with")
 
 
 def nobodys_client(home: Path, python: tuple[str, dict[str, str]]) -> Client:

@@ -11,6 +11,7 @@ import click
 from tuner.cli import options
 from tuner.cli.terminal import clear_progress, echo, echo_json, show_progress
 from tuner.errors import TunerError, UserError
+from tuner.home import make_cache
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def check(
     spec, folders = _asked(settings, study, overrides, objective_folders)
     if threads is not None:
         spec = replace(spec, limits=replace(spec.limits, threads=threads))
+    options.tell_home(settings, makes=True)
+    make_cache(settings.home)
     place: Any = {"home": settings.home, "folders": folders, "progress": show_progress}
     found = [examine_data(spec, data, **place, quick=quick) for data in configurations(spec)]
     cost: Cost | None = None
@@ -120,8 +123,6 @@ def _keep(settings: Settings, spec: "Spec", body: Mapping[str, Any]) -> list[str
     from tuner.check.quick import configurations
     from tuner.store import checks, studies
 
-    if settings.embedded and not settings.home.exists():
-        return []
     looked = (spec.objective, configurations(spec))
     try:
         with options.open_database(settings) as database, database.transaction() as connection:

@@ -97,7 +97,7 @@ def init(settings: Settings) -> None:
     from tuner.store import schema
     from tuner.store.database import Database
 
-    with Database.open(settings) as database:
+    with Database.open(settings, create=True) as database:
         schema.ensure(database)
     echo("The database is ready.")
 
@@ -153,7 +153,7 @@ def restore(settings: Settings, file: Path, yes: bool) -> None:
     A database that holds studies is refused, unless --yes says to replace them.
     It happens in one transaction: all of it or nothing.
     """
-    with _reach(settings) as address:
+    with _reach(settings, create=True) as address:
         studies = _count_studies(address)
         if studies and not yes:
             raise UserError(
@@ -192,13 +192,16 @@ def _embedded_only(settings: Settings, done: str) -> None:
 
 
 @contextmanager
-def _reach(settings: Settings) -> Iterator["Address"]:
+def _reach(settings: Settings, *, create: bool = False) -> Iterator["Address"]:
     """Give the address of the database in use; the embedded server runs meanwhile."""
     from tuner.store import address
+    from tuner.store.database import require
     from tuner.store.embedded import server as embedded
 
     with ExitStack() as stack:
         if settings.embedded:
+            if not create:
+                require(settings)
             yield stack.enter_context(embedded.join(settings.home)).address
         elif settings.database_url is not None:
             yield address.parse(settings.database_url)

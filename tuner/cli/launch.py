@@ -14,6 +14,7 @@ from tuner.cli.data import keep_look, look_at_data
 from tuner.cli.longer import lengthened
 from tuner.cli.terminal import echo
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM, UserError
+from tuner.home import make_cache, write_private
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -92,7 +93,11 @@ def launch(
         raise UserError(f"{study} is a stored version: it goes on as it is. Change its file.")
     spec = None if stored else options.load_spec(study, overrides, objective_folders)
     folders = _objective_folders(None if stored else study, objective_folders)
-    with options.open_database(settings, wait_seconds=wait) as database:
+    # To go on with a stored study, or to train it longer, there must be one.
+    makes = not stored and epochs_to is None
+    options.tell_home(settings, makes=makes)
+    with options.open_database(settings, wait_seconds=wait, create=makes) as database:
+        make_cache(settings.home)
         if epochs_to is not None:
             spec = lengthened(database, study, epochs_to, overrides, objective_folders)
         found: Sequence[Examined] = ()
@@ -248,7 +253,7 @@ def _unfinished(database: "Database", study: "Study", failures: list[str]) -> in
 
 
 def _conclude(database: "Database", settings: Settings, launched: "Study", *, told: bool) -> int:
-    from tuner.answers.sheets.export import as_csv, write_whole
+    from tuner.answers.sheets.export import as_csv
     from tuner.answers.tables.rows import trial_columns, trial_rows
     from tuner.cli.tables import show_tables
     from tuner.store import studies
@@ -261,7 +266,7 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
     _tell_race(database, study)
     columns = trial_columns(study.spec)
     path = settings.home / "results" / f"{study.title}.csv"
-    write_whole(path, as_csv(columns, ([row[c] for c in columns] for row in rows)))
+    write_private(path, as_csv(columns, ([row[c] for c in columns] for row in rows)))
     echo(f"All {len(rows)} trials: {_short(path)}")
     failed = sum(row["state"] == "FAILED" for row in rows)
     if failed:

@@ -123,14 +123,18 @@ def cli(ctx: click.Context) -> None:
 
     A study file asks a question; `launch` trains every setting on all the
     devices there are, and `table` says what came of it. Without a server,
-    studies live in an embedded PostgreSQL under .tuner (TUNER_HOME); with
-    --database or TUNER_DATABASE_URL, any number of machines join one study.
+    studies live in an embedded PostgreSQL in the nearest folder .tuner, here
+    or above (TUNER_HOME names another); with --database or TUNER_DATABASE_URL,
+    any number of machines join one study.
 
     Exit codes: 0 done; 1 the study ended with failures, or before its end; 2
     something in what you gave; 3 the database or the machine; 70 an unexpected
     error, please report it; 130 and 143 after SIGINT and SIGTERM.
     """
-    ctx.obj = from_environment(os.environ)
+    settings = from_environment(os.environ)
+    for note in settings.home_notes:
+        echo(f"Note: {note}", err=True)
+    ctx.obj = settings
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

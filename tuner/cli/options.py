@@ -151,18 +151,38 @@ def _from_here(text: str) -> str:
 
 
 @contextmanager
-def open_database(settings: Settings, *, wait_seconds: float = 0.0) -> Iterator["Database"]:
-    """Open the database and make sure that it can be used; wait for a server that is away."""
+def open_database(
+    settings: Settings, *, wait_seconds: float = 0.0, create: bool = False
+) -> Iterator["Database"]:
+    """Open the database and make sure that it can be used; wait for a server that is away.
+
+    An embedded database that does not exist is made only where `create` says so.
+    """
     from tuner.store import schema
     from tuner.store.database import Database
 
-    with Database.open(settings) as database:
+    with Database.open(settings, create=create) as database:
         _await(database, wait_seconds)
         schema.ensure(database)
         try:
             yield database
         except UnknownStudyError as error:
             raise UnknownStudyError(f"{error}\nThe database is {_where(settings)}.") from None
+
+
+def tell_home(settings: Settings, *, makes: bool = False) -> None:
+    """Say where things are kept, where that is not what one sees; `makes` if it is made now."""
+    from tuner.home import exposure
+
+    home = settings.home
+    if not home.is_dir():
+        if makes:
+            echo(f"Making a new home for studies, logs and results: {home}", err=True)
+    elif home.parent != Path.cwd():
+        echo(f"Studies, logs and results are in {home}.", err=True)
+    warning = exposure(home)
+    if warning:
+        echo(f"Warning: {warning}", err=True)
 
 
 def _where(settings: Settings) -> str:

@@ -21,7 +21,7 @@ Every command takes `--database URL` and `--debug`. Variables that decide where 
 
 | variable | meaning |
 |---|---|
-| `TUNER_HOME` | folder for everything tuner keeps (default `.tuner`) |
+| `TUNER_HOME` | folder for everything tuner keeps (default: the nearest `.tuner`, here or above) |
 | `TUNER_DATABASE_URL` | PostgreSQL server to use instead of the embedded one |
 | `TUNER_DATABASE_PASSWORD_FILE` | file with the password, where the URL has none |
 | `PGHOST`, `PGSERVICE`, … | libpq's own variables and pass file, where no URL is given |

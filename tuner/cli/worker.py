@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tuner.cli import options
 from tuner.cli.options import objective_folders as folders_for
 from tuner.cli.options import objectives_option
 from tuner.cli.terminal import echo
@@ -92,8 +93,11 @@ def _crew(settings: Settings, crew: Crew) -> int:
     import time
 
     from tuner.fleet.local import LocalFleet
+    from tuner.store.database import require
     from tuner.work.stopping import StopRequest
 
+    require(settings)
+    options.tell_home(settings)
     stop = StopRequest()
     stop.install()
     fleet = LocalFleet(settings, crew)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from tuner import home as home_folder
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_MACHINE, EXIT_UNEXPECTED, EXIT_USER
 from tuner.fleet.contract import Crew
 from tuner.settings import Settings, worker_environment
@@ -43,7 +44,8 @@ class LocalFleet:
         self._crew = crew
         self._stopping = False
         logs = settings.home / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
+        home_folder.make(settings.home)
+        home_folder.make_folder(logs)
         self._posts = [
             _Post(device, logs / f"worker-{os.getpid()}-{place}.log")
             for place, device in enumerate(crew.devices)
@@ -100,7 +102,7 @@ class LocalFleet:
             command += ["--threads", str(self._crew.threads)]
         for folder in self._crew.folders:
             command += ["--objectives", str(folder)]
-        with post.log.open("ab") as log:
+        with os.fdopen(home_folder.open_private(post.log, os.O_WRONLY | os.O_APPEND), "ab") as log:
             post.process = subprocess.Popen(
                 command,
                 # Its end tells the worker that the launcher is gone, kill -9 included.

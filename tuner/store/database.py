@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from tenacity.stop import stop_base
 
-from tuner.errors import DatabaseError, DatabaseUnreachableError, UserError
+from tuner.errors import DatabaseError, DatabaseUnreachableError, NoDatabaseError, UserError
 from tuner.settings import Settings
 from tuner.store import address
 from tuner.store.address import Address
@@ -66,9 +66,14 @@ class Database:
         )
 
     @classmethod
-    def open(cls, settings: Settings) -> Self:
-        """Open the database that the settings name; the embedded server is started if needed."""
+    def open(cls, settings: Settings, *, create: bool = False) -> Self:
+        """Open the database that the settings name; the embedded server is started if needed.
+
+        An embedded database that does not exist is made only where `create` says so.
+        """
         if settings.embedded:
+            if not create:
+                require(settings)
             membership = embedded.join(settings.home)
             return cls(membership.address, membership)
         if settings.database_url is None:
@@ -144,6 +149,16 @@ class Database:
         arguments = {**CONNECTION, **self.address.parameters}
         arguments["options"] = f"{arguments.get('options', '')} {options}".strip()
         return psycopg2.connect("", **arguments)
+
+
+def require(settings: Settings) -> None:
+    """Raise NoDatabaseError if an embedded database is meant and none was made."""
+    if settings.embedded and not embedded.exists(settings.home):
+        raise NoDatabaseError(
+            f"There is no database in {settings.home}, and this command makes none. Go to the "
+            "folder from which the study was launched, or to one below it; or name its home with "
+            "TUNER_HOME, or a server with --database URL. `tuner launch` makes a new database."
+        )
 
 
 def _with_password(where: Address, file: Path | None) -> Address:

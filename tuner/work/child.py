@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from tuner.home import open_private
 from tuner.work.messages import GarbledError, Message, TornError, receive, send
 
 PRINTED_LIMIT = 2**20
@@ -50,7 +51,7 @@ class Child:
         self._ended = threading.Event()
         """Whether the process has ended, whoever else holds its end of the channel."""
         ours, theirs = socket.socketpair()
-        with theirs, log.open("ab") as printed:
+        with theirs, os.fdopen(open_private(log, os.O_WRONLY | os.O_APPEND), "ab") as printed:
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
+from tuner import home as home_folder
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.settings import Settings, child_environment
 from tuner.store import schema, studies
@@ -54,11 +55,12 @@ class Orders:
 
 def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
     """Train trials of a study until it ends or the worker is asked to stop."""
-    log = settings.home / "logs"
-    log.mkdir(parents=True, exist_ok=True)
     try:
         with _opened(settings, orders, stop) as database:
             study = _await_study(database, orders, stop)
+            log = settings.home / "logs"
+            home_folder.make_cache(settings.home)
+            home_folder.make_folder(log)
             workshop = _workshop(settings, orders, study, log / f"trainer-{os.getpid()}.log")
             return _supervise(settings, database, study, workshop, stop)
     # Optuna's and the driver's errors have no common type; what is no outage is raised on.

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuner import home as home_folder
 from tuner.errors import MachineError
+from tuner.home import name_of
 from tuner.store.embedded.machine import Machine, from_json, this_machine
 
 SYSTEM_FOLDER = Path("/var/lib/tuner")
@@ -112,23 +114,11 @@ def settle(home: Path) -> Places:
 
     The caller holds the server's lock, so that nobody settles at the same time.
     """
-    make_home(home)
-    return find(home) or _settle_anew(home.resolve())
-
-
-def make_home(home: Path) -> None:
-    """Create the home folder, invisible to git, if it is missing."""
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        ignore = home / ".gitignore"
-        if not ignore.exists():
-            with os.fdopen(open_private(ignore, os.O_WRONLY), "w") as file:
-                file.write("*\n")
-    except OSError as error:
-        raise MachineError(
-            f"The folder {home} cannot be used: {error.strerror}. Set TUNER_HOME to a folder that "
-            "you can write to, or give a server with --database URL."
-        ) from error
+    home_folder.make(home)
+    places = find(home) or _settle_anew(home.resolve())
+    if places.account is not None and places.root.parent == places.home:
+        _let_through(places.account, places.home)
+    return places
 
 
 def account_for(home: Path) -> Account | None:
@@ -150,42 +140,14 @@ def account_for(home: Path) -> Account | None:
     )
 
 
-def name_of(uid: int) -> str:
-    """Return the user's name, or the number where it has none."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
 def open_private(path: Path, flags: int) -> int:
-    """Open a file of `home`, made for its owner only; a symbolic link is refused.
-
-    Root may be working in another user's home: what it makes there is handed to that user.
-    With O_EXCL a file that exists is a FileExistsError, as with `os.open`.
-    """
-    while True:
-        try:
-            # Created and opened are two calls, so that we know which it was: a file that was
-            # there before may be a hard link to anything, and giving that away would be a gift
-            # to whoever planted it.
-            fd = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        except FileExistsError:
-            if flags & os.O_EXCL:
-                raise
-        except OSError as error:
-            raise _not_ours(path.parent, error) from error
-        else:
-            if os.geteuid() == 0:
-                owner = path.parent.stat()
-                os.fchown(fd, owner.st_uid, owner.st_gid)
-            return fd
-        try:
-            return os.open(path, flags | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            continue  # removed between the two calls
-        except OSError as error:
-            raise _not_ours(path.parent, error) from error
+    """Open a file of the embedded server's, made for its owner only."""
+    try:
+        return home_folder.open_private(path, flags)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise _not_ours(path.parent, error) from error
 
 
 def make_socket_folder(places: Places) -> None:
@@ -218,8 +180,19 @@ def make_system_folder() -> None:
         ) from error
 
 
+def _let_through(account: Account, home: Path) -> None:
+    """Let the server's account pass through root's private home, and nobody else."""
+    found = home.stat()
+    if found.st_uid == 0 and not found.st_mode & 0o077:
+        # The group first: never is the old group let in.
+        os.chown(home, 0, account.gid)
+        home.chmod(0o710)
+
+
 def _settle_anew(home: Path) -> Places:
     account = account_for(home)
+    if account is not None:
+        _let_through(account, home)
     if account is not None and not _reaches(account, home):
         return _settle_elsewhere(home, account)
     root = home / "postgres"

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from tuner import home as home_folder
 from tuner.errors import DatabaseError, DatabaseUnreachableError, MachineError, UserError
 from tuner.store.address import Address
 from tuner.store.embedded import occupancy as embedded_occupancy
@@ -63,9 +64,15 @@ class Membership:
         self.leave()
 
 
+def exists(home: Path) -> bool:
+    """Whether a database was made in the home."""
+    places = embedded_places.find(home)
+    return places is not None and places.data.exists()
+
+
 def join(home: Path) -> Membership:
     """Make sure that the server of `home` runs, and keep it running until left."""
-    embedded_places.make_home(home)
+    home_folder.make(home)
     home = home.resolve()
     clients = FileLock(home / "clients.lock")
     try:
@@ -84,7 +91,7 @@ def join(home: Path) -> Membership:
 
 def start(home: Path) -> Membership:
     """Make the server run without clients until `stop`; the share is the caller's to leave."""
-    embedded_places.make_home(home)
+    home_folder.make(home)
     os.close(embedded_places.open_private(home.resolve() / "pinned", os.O_WRONLY))
     return join(home)
 

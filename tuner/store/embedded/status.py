@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.home import name_of
 from tuner.store.embedded import places as embedded_places
 from tuner.store.embedded import postmaster as embedded_postmaster
 from tuner.store.embedded.binaries import locate_for
@@ -58,7 +59,7 @@ def status(home: Path) -> ServerStatus:
         binaries=binaries.folder,
         socket=places.socket if places else None,
         log=home.resolve() / "server.log",
-        account=embedded_places.name_of(account.uid if account else os.geteuid()),
+        account=name_of(account.uid if account else os.geteuid()),
         clients=client_pids(places) if places else (),
         bytes_on_disk=_size(places.root) if places else 0,
         used_on=elsewhere.host if elsewhere else None,

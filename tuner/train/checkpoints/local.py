@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tuner.home import hand_over, make_folder
 from tuner.train.checkpoints.place import TEMPORARY, File, below, told
 
 
@@ -24,7 +25,7 @@ class LocalPlace:
         """Write aside, sync, rename, and sync the folder."""
         path = self._folder / name
         with told(self.name, "written"):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent, 0o777)  # a shared place is as open as its umask
             aside = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
                 write_synced(aside, content)
@@ -84,6 +85,7 @@ class LocalPlace:
 def write_synced(path: Path, content: bytes) -> None:
     """Write a new file that survives a power failure once its folder is synced."""
     with path.open("xb") as file:
+        hand_over(file.fileno(), path.parent)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

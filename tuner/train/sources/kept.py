@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import MachineError
+from tuner.home import make_folder, open_private
 
 LOOK_SECONDS = 0.1
 """How often a process that waits for another's images looks for them."""
@@ -40,7 +41,7 @@ def keep(path: Path, make: Make, waiting: Callable[[], None]) -> Kept:
     calling `waiting` again and again.
     """
     with told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         found = _read(path)
         if found is not None:
             return found
@@ -54,7 +55,7 @@ def new_array(folder: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     if folder is None or not all(shape):
         return np.empty(shape, dtype=np.uint8)
     with told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # Without a name the file goes when the last process that maps it does.
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
@@ -76,8 +77,9 @@ def told(path: Path) -> Iterator[None]:
 @contextmanager
 def alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock of a path; the death of its holder gives it back."""
-    with path.with_name(f"{path.name}.lock").open("ab") as lock:
-        while not _locked(lock.fileno()):
+    lock = open_private(path.with_name(f"{path.name}.lock"), os.O_WRONLY | os.O_APPEND)
+    with os.fdopen(lock, "ab"):
+        while not _locked(lock):
             waiting()
             time.sleep(LOOK_SECONDS)
         yield
@@ -122,6 +124,10 @@ def _make(path: Path, make: Make) -> Kept:
         path.with_name(f"{path.name}.{os.getpid()}.{kind}.tmp") for kind in ("array", "facts")
     )
     try:
+        for draft in (aside, facts_aside):
+            # Removed first: a process with our number may have died and left one.
+            draft.unlink(missing_ok=True)
+            os.close(open_private(draft, os.O_WRONLY | os.O_EXCL))
         array, facts = make(aside)
         if not isinstance(array, np.memmap):
             with aside.open("wb") as file:
