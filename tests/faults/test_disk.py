@@ -16,7 +16,7 @@ from tuner.settings import Settings
 from tuner.store.address import Address
 from tuner.store.database import Database
 from tuner.store.tables import epoch
-from tuner.train.checkpoints.keys import shared_epochs_of_jobs
+from tuner.train.checkpoints.keys import marks
 
 WARNED = "No checkpoints are written until this is mended"
 EPOCHS = (3, 6)
@@ -131,5 +131,5 @@ def test_with_a_sound_place_the_first_epochs_are_reused(scene: Scene, without: R
 def test_nothing_is_waited_for_where_nothing_is_kept(scene: Scene, keep: str, waits: bool) -> None:
     """Where ended trials leave no checkpoint, no trial expects one or waits for a peer's."""
     bench = scene.launch("kept", space={"epochs": list(EPOCHS)}, checkpoints={"keep": keep})
-    one = replace(bench.worker(), shared=shared_epochs_of_jobs)
+    one = replace(bench.worker(), marks=marks)
     assert (one.sharing is not None) is waits

@@ -42,7 +42,8 @@ def rates(
 ) -> tuple[float, ...]:
     """Return the rates of an epoch's steps; a rate that holds for all of them is given once."""
     count = steps if moves_within(recipe, epoch) else 1
-    return tuple(rate(recipe, Position(epoch, step, steps, curve)) for step in range(count))
+    after = after_warm_up(recipe)
+    return tuple(_rate(recipe, after, Position(epoch, step, steps, curve)) for step in range(count))
 
 
 def moves_within(recipe: Recipe, epoch: int) -> bool:
@@ -57,13 +58,24 @@ def reads_curve(recipe: Recipe) -> bool:
 
 def rate(recipe: Recipe, position: Position) -> float:
     """Return the learning rate of a step: the warm-up's climb, then the recipe's schedule."""
+    return _rate(recipe, after_warm_up(recipe), position)
+
+
+def after_warm_up(recipe: Recipe) -> Recipe:
+    """Return the recipe that the schedule follows once the warm-up is over."""
+    if not recipe.warmup_epochs:
+        return recipe
+    return replace(recipe, epochs=max(1, recipe.epochs - recipe.warmup_epochs))
+
+
+def _rate(recipe: Recipe, after: Recipe, position: Position) -> float:
     schedule, warm = SCHEDULES[recipe.scheduler], recipe.warmup_epochs
     if not warm:
         return schedule(recipe, position)
-    after = replace(recipe, epochs=max(1, recipe.epochs - warm))
     if position.epoch > warm:
         curve = position.curve[warm:] if reads_curve(recipe) else ()
-        return schedule(after, replace(position, epoch=position.epoch - warm, curve=curve))
+        moved = Position(position.epoch - warm, position.step, position.steps, curve)
+        return schedule(after, moved)
     done = (position.epoch - 1) * position.steps + position.step + 1
     first = schedule(after, Position(1, steps=position.steps))
     return first * done / (warm * position.steps)

@@ -16,7 +16,7 @@ from tuner.store.database import Database
 from tuner.store.ledger.reuse import Sharing
 from tuner.store.studies import Study
 from tuner.store.tables import lease, trial
-from tuner.train.checkpoints.keys import shared_epochs_of_jobs
+from tuner.train.checkpoints.keys import marks
 from tuner.train.checkpoints.space import Entry, Owner, owner, removals
 from tuner.train.checkpoints.tree import Tree
 
@@ -147,7 +147,7 @@ def _branches(entries: Sequence[Entry], owners: dict[Owner, tuple[Study, int]]) 
         study, configuration = owners[entry.owner]
         if study.spec.search.sampler != "grid" or study.spec.checkpoints.keep != "auto":
             continue
-        sharing = sharings.setdefault(study.study_id, Sharing(study.spec, shared_epochs_of_jobs))
+        sharing = sharings.setdefault(study.study_id, Sharing(study.spec, marks))
         if entry.epoch in sharing.branches(configuration):
             found.add(entry.key)
     return found

@@ -22,7 +22,7 @@ from tuner.store.ledger.leases import Ended
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
-from tuner.train.checkpoints.keys import shared_epochs_of_jobs
+from tuner.train.checkpoints.keys import marks
 from tuner.work.child import Child
 from tuner.work.housekeeping import checkpoint_place
 from tuner.work.renewal import Renewal
@@ -88,7 +88,7 @@ def _supervise(
         study,
         post.worker_id,
         settings.timing,
-        shared_epochs_of_jobs if workshop.checkpoints else None,
+        marks if workshop.checkpoints else None,
     )
     renewal = Renewal(database, post, settings.timing)
     supervisor = Supervisor(ledger, renewal, stop, workshop, child)

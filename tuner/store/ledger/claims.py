@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from tuner.spec.study import Spec
 from tuner.store import sampling
 from tuner.store.ledger import endings
 from tuner.store.ledger.assignments import (
+    LOOK_AHEAD,
     PENDING,
     RACING,
     WAITING,
@@ -34,7 +36,7 @@ from tuner.store.ledger.transactions import Transaction, in_seconds
 from tuner.store.ledger.workers import hours_left
 from tuner.store.optuna_storage import add_trial
 from tuner.store.races import insert_decision, read_decisions
-from tuner.store.studies import read_spec
+from tuner.store.studies import Study, read_spec
 from tuner.store.tables import epoch, lease, outcome, study, trial
 
 FRESH_SECONDS = 15.0
@@ -70,6 +72,17 @@ def claim(transaction: Transaction, proposal: Proposal | None, *, adopt: bool) -
         if adopted is not None:
             return Claimed(adopted, adopted=True)
     return answer
+
+
+def configurations_ahead(connection: sa.Connection, stored: Study) -> list[int]:
+    """Return the configurations that a claim will look at: those begun, and the next ones."""
+    rows = connection.execute(
+        sa.select(trial.c.configuration).where(trial.c.study_id == stored.study_id).distinct()
+    )
+    begun = set(rows.scalars())
+    spec = read_spec(connection, stored)
+    new = (one for one in range(spec.configurations) if one not in begun)
+    return [*begun, *islice(new, LOOK_AHEAD)]
 
 
 def decide(transaction: Transaction, decided: Decided) -> bool:
@@ -211,6 +224,7 @@ def _waits(transaction: Transaction, existing: Sequence[Existing]) -> Callable[[
     running = [] if sharing is None else _running(transaction)
     if sharing is None or not running:
         return lambda _: False
+    reached: dict[int, set[str]] = {}
     speeds = [one.seconds_per_epoch for one in running if one.seconds_per_epoch is not None]
     mean_seconds = sum(speeds) / len(speeds) if speeds else None
 
@@ -218,7 +232,9 @@ def _waits(transaction: Transaction, existing: Sequence[Existing]) -> Callable[[
         peers = [one for one in running if one.seed == assignment.seed]
         if not peers:
             return False
-        stored = sharing.stored(assignment.configuration, _ended(existing, assignment.seed))
+        if assignment.seed not in reached:
+            reached[assignment.seed] = sharing.reached(_ended(existing, assignment.seed))
+        stored = sharing.stored(assignment.configuration, reached[assignment.seed])
         return sharing.waits(assignment.configuration, stored, peers, mean_seconds)
 
     return waits
@@ -228,10 +244,11 @@ def _expected(
     transaction: Transaction, assignment: Assignment, existing: Sequence[Existing]
 ) -> int:
     """Return how many epochs a peer has just trained and may still be storing."""
-    if transaction.sharing is None:
+    sharing = transaction.sharing
+    if sharing is None:
         return 0
     ended = _ended([one for one in existing if one.fresh], assignment.seed)
-    return transaction.sharing.stored(assignment.configuration, ended)
+    return sharing.stored(assignment.configuration, sharing.reached(ended))
 
 
 def _ended(existing: Sequence[Existing], seed: int) -> list[int]:

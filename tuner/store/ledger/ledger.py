@@ -22,7 +22,7 @@ from tuner.store.ledger import claims, endings, recording
 from tuner.store.ledger.leases import Answer, Lease, Proposal, Recorded, Verdict
 from tuner.store.ledger.race import Decided
 from tuner.store.ledger.recording import Recorder
-from tuner.store.ledger.reuse import Shared, Sharing
+from tuner.store.ledger.reuse import Marks, Sharing
 from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
@@ -38,19 +38,24 @@ class Ledger:
     study: Study
     worker_id: int
     timing: Timing
-    shared: Shared | None = None
-    """How many first epochs two jobs have in common; None where no checkpoints are kept."""
+    marks: Marks | None = None
+    """Says which first epochs jobs have in common; None where no checkpoints are kept."""
 
     def __post_init__(self) -> None:
         spec = self.study.spec
         self._recorder = Recorder(spec, self.study.title)
         # What no trial leaves behind, none can wait for.
         kept = spec.checkpoints.keep == "auto"
-        known = self.shared is not None and spec.search.sampler == "grid" and kept
-        self.sharing = Sharing(spec, self.shared) if known and self.shared else None
+        shares = spec.search.sampler == "grid" and kept
+        self.sharing = Sharing(spec, self.marks) if shares and self.marks else None
 
     def claim(self, proposal: Proposal | None, *, adopt: bool) -> Answer:
         """Ask for a trial; `adopt` says whether expired leases may be taken over."""
+        if self.sharing is not None:
+            # Peers wait for the study's lock: what can be computed before it, is.
+            with self.database.transaction() as connection:
+                ahead = claims.configurations_ahead(connection, self.study)
+            self.sharing.prepare(ahead)
         with self._transaction() as transaction:
             return claims.claim(transaction, proposal, adopt=adopt)
 
@@ -104,7 +109,10 @@ class Ledger:
     def trials(self) -> list[FrozenTrial]:
         """Return all trials as Optuna sees them, for a learning sampler."""
         with self._transaction() as transaction:
-            return transaction.storage.get_all_trials(self.study.study_id, deepcopy=False)
+            found: list[FrozenTrial] = transaction.storage.get_all_trials(
+                self.study.study_id, deepcopy=False
+            )
+            return found
 
     @contextmanager
     def _transaction(self) -> Iterator[Transaction]:

@@ -4,14 +4,18 @@ Whether two settings share their first epochs is for training to say; the
 ledger only asks, through the function that it is given.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from tuner.records import Job, Value
 from tuner.spec.study import Spec
 
-Shared = Callable[[Job, Job], int]
-"""How many first epochs two jobs have in common."""
+Marks = Callable[[Job], Sequence[str]]
+"""Returns a mark after each epoch of a job. Two jobs share the epochs up to the last equal mark:
+a mark stands for all that came before it, so that no two are equal behind a difference."""
 
 BRANCHING = 5_000
 """Settings of a grid that are looked through for branches; beyond, only ends are kept."""
@@ -31,27 +35,44 @@ class Runner:
 class Sharing:
     """Which epochs the settings of one grid have in common; nothing is shared across seeds."""
 
-    def __init__(self, spec: Spec, shared: Shared) -> None:
+    def __init__(self, spec: Spec, marks: Marks) -> None:
         self._spec = spec
-        self._shared = shared
-        self._known: dict[tuple[int, int], int] = {}
+        self._marks = marks
+        self._paths: dict[int, Sequence[str]] = {}
+
+    def prepare(self, configurations: Iterable[int]) -> None:
+        """Mark the epochs of configurations before a lock is held; later each costs nothing."""
+        for configuration in configurations:
+            self._path(configuration)
 
     def epochs(self, one: int, other: int) -> int:
         """Return how many first epochs two configurations of the grid share."""
-        pair = (min(one, other), max(one, other))
-        if pair not in self._known:
-            self._known[pair] = self._shared(self._job(pair[0]), self._job(pair[1]))
-        return self._known[pair]
+        mine, theirs = self._path(one), self._path(other)
+        both = range(min(len(mine), len(theirs)))
+        return bisect_left(both, True, key=lambda place: mine[place] != theirs[place])
 
     def branches(self, configuration: int) -> list[int]:
         """Return the epochs of a configuration at which others branch off or end."""
-        others = range(min(self._spec.configurations, BRANCHING))
-        found = {self.epochs(configuration, one) for one in others if one != configuration}
-        return sorted(found - {0})
+        path = self._path(configuration)
+        # So many settings go through each of its epochs; where there are fewer after one than
+        # before, somebody left. It goes through them itself, also if it was not counted.
+        passing = [self._passing[mark] for mark in path]
+        itself = 1 if configuration < BRANCHING else 0
+        after = [*passing[1:], itself]
+        return [
+            epoch
+            for epoch, (here, then) in enumerate(zip(passing, after, strict=True), 1)
+            if here > then
+        ]
 
-    def stored(self, configuration: int, ended: Sequence[int]) -> int:
-        """Return how many epochs of a configuration have been trained by others that ended."""
-        return max((self.epochs(configuration, one) for one in ended), default=0)
+    def reached(self, configurations: Iterable[int]) -> set[str]:
+        """Return the marks of all epochs that any of these configurations has trained."""
+        return {mark for one in configurations for mark in self._path(one)}
+
+    def stored(self, configuration: int, reached: Collection[str]) -> int:
+        """Return how many epochs of a configuration were trained by others, given their marks."""
+        path = self._path(configuration)
+        return bisect_left(range(len(path)), True, key=lambda place: path[place] not in reached)
 
     def waits(
         self, configuration: int, stored: int, running: Sequence[Runner], mean_seconds: float | None
@@ -71,6 +92,14 @@ class Sharing:
                 return True
         return False
 
-    def _job(self, configuration: int) -> Job:
-        chosen: Mapping[str, Value] = self._spec.grid[configuration]
-        return self._spec.job(chosen, 0)
+    @cached_property
+    def _passing(self) -> Counter[str]:
+        """How many settings of the grid go through each epoch."""
+        some = range(min(self._spec.configurations, BRANCHING))
+        return Counter(mark for one in some for mark in self._path(one))
+
+    def _path(self, configuration: int) -> Sequence[str]:
+        if configuration not in self._paths:
+            chosen: Mapping[str, Value] = self._spec.grid[configuration]
+            self._paths[configuration] = self._marks(self._spec.job(chosen, 0))
+        return self._paths[configuration]

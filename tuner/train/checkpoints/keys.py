@@ -10,7 +10,8 @@ Nothing here loads torch.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from itertools import takewhile
 
 from tuner.records import Job, Value
@@ -28,8 +29,12 @@ RATE_PARAMETERS = frozenset(
 A parameter forgotten here is hashed as itself: that costs reuse, never truth.
 """
 
-NOMINAL_STEPS = 32
+NOMINAL_STEPS = 8
 """Steps of an epoch at which two schedules are compared where no data are at hand."""
+
+MARK_LENGTH = 20
+"""Hexadecimal digits of each half of a mark: 80 bits, for some 10^5 marks of one grid."""
+PLAIN = read_recipe({})
 
 LENGTH_PARAMETERS = frozenset({"epochs", "patience"})
 """What says only when a training ends; where a schedule reads it, it is in the rates."""
@@ -101,6 +106,27 @@ def shared_epochs_of_jobs(one: Job, other: Job) -> int:
     if _fixed(one) != _fixed(other):
         return 0
     return shared_epochs(read_recipe(one.parameters), read_recipe(other.parameters))
+
+
+def marks(job: Job) -> list[str]:
+    """Return a mark after each epoch of a job; jobs share the epochs that are marked alike.
+
+    Linear where pairs of jobs would be compared: a mark stands for all epochs up to its own,
+    as a key does, but needs no data and no machine.
+    """
+    fixed = hashlib.sha256(json.dumps(_fixed(job)).encode()).hexdigest()[:MARK_LENGTH]
+    recipe = read_recipe(job.parameters)
+    rates = {name: getattr(recipe, name) for name in RATE_PARAMETERS}
+    return [fixed + mark for mark in _rate_marks(replace(PLAIN, **rates, epochs=recipe.epochs))]
+
+
+@lru_cache(maxsize=4096)
+def _rate_marks(recipe: Recipe) -> tuple[str, ...]:
+    """Return a mark of all rates up to each epoch; a grid has few courses for its many settings."""
+    found = [""]
+    for rates, rule in courses(recipe, NOMINAL_STEPS):
+        found.append(extend(found[-1], rates, rule)[:MARK_LENGTH])
+    return tuple(found[1:])
 
 
 def _fixed(job: Job) -> tuple[object, ...]:

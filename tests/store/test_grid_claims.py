@@ -1,0 +1,151 @@
+"""Claims of large grids: what is computed for them, and that nobody waits for it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from tests.store.specs import Bench, claim_trial, make_spec
+from tuner.records import Job
+from tuner.spec.space import Choice
+from tuner.store.database import Database
+from tuner.store.ledger.ledger import Ledger
+from tuner.store.ledger.locks import STUDY_LOCKS
+from tuner.store.ledger.reuse import Sharing
+from tuner.store.optuna_storage import TRIALS
+from tuner.store.tables import epoch, lease, outcome, trial
+from tuner.train.checkpoints.keys import marks, shared_epochs_of_jobs
+
+EPOCHS = 8
+
+
+def launch(database: Database, rates: int) -> Bench:
+    """Store a grid of learning rates, schedules and lengths."""
+    space = (
+        Choice("lr", tuple((place + 1) / 1e4 for place in range(rates))),
+        Choice("scheduler", ("constant", "step", "cosine", "onecycle")),
+        Choice("epochs", (EPOCHS, 2 * EPOCHS)),
+    )
+    return Bench.launch(database, make_spec(dimensions=space))
+
+
+def end(bench: Bench, count: int) -> None:
+    """Store the first trials of a grid as complete, as many claims would have done."""
+    spec, study_id = bench.study.spec, bench.study.study_id
+    with bench.database.transaction() as connection:
+        ids = connection.execute(
+            sa.insert(TRIALS).returning(TRIALS.c.trial_id, sort_by_parameter_order=True),
+            [
+                {"number": n, "study_id": study_id, "state": TrialState.COMPLETE}
+                for n in range(count)
+            ],
+        ).scalars()
+        places = [(n, trial_id) for n, trial_id in enumerate(ids)]
+        same = {"study_id": study_id, "token": 1}
+        trials = [
+            {"trial_id": at, "number": n, "configuration": n, "seed": 0, "chosen": spec.grid[n]}
+            for n, at in places
+        ]
+        connection.execute(sa.insert(trial), [{**one, "study_id": study_id} for one in trials])
+        now = sa.func.clock_timestamp()
+        connection.execute(
+            sa.insert(lease).values(expires=now, state="ended", worker_id=0),
+            [{**same, "trial_id": at} for _, at in places],
+        )
+        connection.execute(
+            sa.insert(outcome),
+            [{"trial_id": at, "state": "COMPLETE", "token": 1} for _, at in places],
+        )
+
+
+@dataclass
+class Watched:
+    """Marks of jobs, noting which were asked for, and whether a peer had to wait meanwhile."""
+
+    bench: Bench
+    asked: Counter[str] = field(default_factory=Counter)
+    under_lock: int = 0
+
+    def __call__(self, job: Job) -> Sequence[str]:
+        """Return the marks of a job."""
+        self.asked[repr(sorted(job.parameters.items()))] += 1
+        query = (
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' "
+            "AND classid = :first AND objid = :study AND database = "
+            "(SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        names = {"first": STUDY_LOCKS, "study": self.bench.study.study_id}
+        with self.bench.database.transaction() as connection:
+            self.under_lock += connection.execute(sa.text(query), names).scalar_one()
+        return marks(job)
+
+
+def sharing_worker(bench: Bench, watched: Watched) -> Ledger:
+    """Join a worker that shares checkpoints."""
+    return replace(bench.worker(), marks=watched)
+
+
+def test_no_claim_computes_while_peers_wait(database: Database) -> None:
+    """What settings share is computed before the study's lock is taken, and once each."""
+    bench = launch(database, rates=20)
+    end(bench, 100)
+    watched = Watched(bench)
+    # The second has a running peer to think of, with all that has ended: the costly case.
+    claims = [claim_trial(sharing_worker(bench, watched)) for _ in range(2)]
+    assert [one.number for one in claims] == [100, 101]
+    assert watched.under_lock == 0
+    assert len(watched.asked) == bench.study.spec.configurations
+    worker = sharing_worker(bench, again := Watched(bench))
+    for _ in range(3):
+        claim_trial(worker)
+        with database.transaction() as connection:
+            connection.execute(sa.update(lease).values(state="ended"))
+            open_trials = sa.select(trial.c.trial_id).where(
+                trial.c.trial_id.not_in(sa.select(outcome.c.trial_id))
+            )
+            connection.execute(
+                sa.insert(outcome).from_select(
+                    ["trial_id", "state", "token"],
+                    open_trials.add_columns(sa.literal("PRUNED"), sa.literal(1)),
+                )
+            )
+    assert again.under_lock == 0
+    assert set(again.asked.values()) == {1}
+
+
+@pytest.mark.parametrize("configuration", [0, 3, 17, 39])
+def test_marks_say_what_pairs_say(database: Database, configuration: int) -> None:
+    """Shared epochs, branches and stored prefixes are those of comparing each pair of jobs."""
+    spec = launch(database, rates=5).study.spec
+    sharing = Sharing(spec, marks)
+    jobs = [spec.job(chosen, 0) for chosen in spec.grid]
+    shared = [shared_epochs_of_jobs(jobs[configuration], job) for job in jobs]
+    assert [sharing.epochs(configuration, other) for other in range(len(jobs))] == shared
+    others = {count for other, count in enumerate(shared) if other != configuration}
+    assert sharing.branches(configuration) == sorted(others - {0})
+    for ended in ([], [1], [2, 5, 16], [38]):
+        wanted = max((shared[other] for other in ended), default=0)
+        assert sharing.stored(configuration, sharing.reached(ended)) == wanted
+
+
+def test_a_trial_waits_for_epochs_that_a_peer_trains(database: Database) -> None:
+    """With many ended trials the right peer is found still: the same rate, twice as long."""
+    bench = launch(database, rates=5)
+    end(bench, 16)
+    first, second = (sharing_worker(bench, Watched(bench)) for _ in range(2))
+    running = claim_trial(first)
+    assert (running.number, running.chosen["epochs"]) == (16, EPOCHS)
+    # Configuration 17 is 16 with more epochs; 18 has another schedule, and 16's first epochs too.
+    taken = claim_trial(second)
+    shared = [
+        shared_epochs_of_jobs(
+            *(bench.study.spec.job(bench.study.spec.grid[n], 0) for n in (16, other))
+        )
+        for other in range(17, taken.configuration + 1)
+    ]
+    assert all(shared[:-1]), "those passed over share epochs with the peer"
+    assert shared[-1] == 0
+    assert bench.rows(epoch) == []
