@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Value = str | int | float | bool
+DIVERGED = "diverged"
+"""How the reason begins of a trial that ended since a loss was not a number."""
 Moment = Literal["best", "last"]
 SplitName = Literal["train", "val", "test"]
 
@@ -134,6 +136,16 @@ class Predictions:
     split: SplitName
     at: Moment
     log_probabilities: NDArray[np.float32]
+
+
+def most_probable(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Return the class that a model takes each image for, given probabilities or their logarithms.
+
+    Ties go to the higher class: of two, p >= 0.5 is class 1. The only place where this is
+    decided, so that every table, answer and saved network agrees with the stored accuracy.
+    """
+    highest: NDArray[np.int64] = probabilities.shape[1] - 1 - probabilities[:, ::-1].argmax(axis=1)
+    return highest
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Rows of trials and epochs, and the table by factor, from a real study."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from scipy.stats import linregress
@@ -110,6 +110,22 @@ def test_epochs_have_their_columns_and_order(bench: Bench) -> None:
     assert [row[:2] for row in every] == [(t, e) for t in range(3) for e in (1, 2, 3)]
     assert [row[0] for row in some] == [2, 2, 2]
     assert all(len(row) == len(EPOCH_COLUMNS) for row in every)
+
+
+def test_every_figure_of_an_epoch_can_be_read(bench: Bench) -> None:
+    """Each field of the record is a column with its value; an undefined figure is empty."""
+    worker = bench.worker()
+    held = claim_trial(worker)
+    whole = make_epoch(1, 0.5, val_auc=0.91, val_sensitivity=0.72, val_seconds=0.25)
+    worker.record(held, [whole, make_epoch(2, 0.5, val_auc=math.nan, train_acc=math.nan)])
+    with bench.database.transaction() as connection:
+        first, second = (
+            dict(zip(EPOCH_COLUMNS, row, strict=True))
+            for row in epoch_rows(connection, bench.study)
+        )
+    assert first == {"trial": 0, **asdict(whole)}
+    assert second["val_auc"] is None
+    assert math.isnan(second["train_acc"])
 
 
 def test_factor_means_are_over_seeds_not_trials(bench: Bench) -> None:

@@ -1,5 +1,6 @@
 """A study at a glance: counts, workers, the best so far, and how long it will take."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -123,3 +124,26 @@ def test_the_rest_is_estimated_from_what_was_done(bench: Bench) -> None:
     assert look(bench).eta_seconds == pytest.approx(6.0), "also while it is between two trials"
     claim_trial(worker)
     assert look(bench).eta_seconds == pytest.approx(6.0)
+
+
+def test_divergence_is_no_decision_of_a_pruner(bench: Bench) -> None:
+    """A trial that diverged is counted as that, also where nothing is pruned."""
+    worker = bench.worker()
+    held = claim_trial(worker)
+    worker.record(held, [make_epoch(1, math.nan)])
+    worker.prune(held, SETUP, "diverged at epoch 1")
+    seen = look(bench).counts
+    assert (seen.pruned, seen.diverged, seen.ended) == (0, 1, 1)
+
+
+def test_interrupted_trials_are_told_from_failed_attempts(bench: Bench) -> None:
+    """Of the trials that were begun more than once, only one had an attempt that failed."""
+    first = bench.worker()
+    interrupted = claim_trial(first)
+    first.give_back(interrupted, "the worker was asked to stop")
+    claim_trial(bench.worker())
+    broken = claim_trial(first)
+    first.fail(broken, "a bad day")
+    claim_trial(bench.worker())
+    seen = look(bench)
+    assert (seen.adopted, seen.retried) == ((0, 1), (1,))

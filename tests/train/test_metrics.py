@@ -114,3 +114,16 @@ def test_a_prediction_that_is_no_number_is_wrong_in_every_way() -> None:
     logits[2] = np.nan
     found = score(logits, np.array([1, 0, 0]))
     assert (found.sensitivity, found.specificity) == (1.0, 0.5)
+
+
+def test_there_is_one_rule_for_the_class_of_a_prediction() -> None:
+    """Ties go to the higher class everywhere: figures, tables, calibration and a saved network."""
+    from tuner.answers.statistics.reliability import reliability
+    from tuner.records import most_probable
+
+    logs = np.log(np.array([[0.5, 0.5], [0.4, 0.6], [0.5, 0.5]], dtype=np.float32))
+    labels = np.array([1, 1, 0])
+    assert most_probable(logs).tolist() == [1, 1, 1]
+    assert is_right(logs, labels).tolist() == [True, True, False]
+    bins = reliability(np.exp(logs.astype(np.float64)), labels).bins
+    assert sum(one.images * one.accuracy for one in bins) == 2

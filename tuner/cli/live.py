@@ -112,6 +112,7 @@ def counts_line(seen: Overview) -> str:
     parts = [
         f"{counts.complete} complete",
         f"{counts.pruned} pruned",
+        *([f"{counts.diverged} diverged"] if counts.diverged else []),
         f"{counts.failed} failed",
         f"{counts.running} running",
     ]

@@ -109,12 +109,17 @@ def _print(seen: "Overview") -> None:
     console = open_console()
     console.print(draw(seen))
     console.print(seen.state)
-    if seen.adopted:
-        listed = ", ".join(map(str, seen.adopted[:20])) + (" …" if len(seen.adopted) > 20 else "")
-        console.print(
-            f"{len(seen.adopted)} trials needed more than one attempt: {listed}  "
-            f"(tuner events {seen.title})"
-        )
+    resumed = [number for number in seen.adopted if number not in set(seen.retried)]
+    told = (
+        (resumed, "interrupted or given back, and resumed by a worker"),
+        (seen.retried, "tried again after an attempt that failed"),
+    )
+    for numbers, what in told:
+        if numbers:
+            listed = ", ".join(map(str, numbers[:20])) + (" …" if len(numbers) > 20 else "")
+            trials = "trial was" if len(numbers) == 1 else "trials were"
+            text = f"{len(numbers)} {trials} {what}: {listed}  (tuner events {seen.title})"
+            console.print(text)
     for line in seen.workers:
         lease = (
             ""

@@ -7,9 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tuner.records import METRICS, Value
+from tuner.records import DIVERGED, METRICS, Value
 from tuner.store.studies import Study
-from tuner.store.tables import epoch, lease, outcome, study, trial, worker
+from tuner.store.tables import epoch, event, lease, outcome, study, trial, worker
 
 SILENT_SECONDS = 20.0
 """A worker that was not seen for longer is not shown as working any more."""
@@ -22,6 +22,8 @@ class Counts:
     total: int
     complete: int = 0
     pruned: int = 0
+    diverged: int = 0
+    """Trials that ended since a loss was not a number; Optuna's state for them is PRUNED too."""
     failed: int = 0
     running: int = 0
     waiting: int = 0
@@ -30,7 +32,7 @@ class Counts:
     @property
     def ended(self) -> int:
         """Trials that have ended for good."""
-        return self.complete + self.pruned + self.failed
+        return self.complete + self.pruned + self.diverged + self.failed
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Overview:
     eta_seconds: float | None
     adopted: tuple[int, ...]
     """Numbers of the trials that changed hands, or were begun again."""
+    retried: tuple[int, ...] = ()
+    """Those of them of which an attempt failed; the others were interrupted and resumed."""
 
 
 def overview(connection: sa.Connection, known: Study) -> Overview:
@@ -111,6 +115,7 @@ def overview(connection: sa.Connection, known: Study) -> Overview:
         seconds_trained=seconds,
         eta_seconds=_eta(counts, lines, seconds),
         adopted=_adopted(connection, known),
+        retried=_retried(connection, known),
     )
 
 
@@ -118,15 +123,18 @@ def count(connection: sa.Connection, known: Study) -> Counts:
     """Count the trials of a study by state."""
     # A lease that ran out, and that nobody adopted yet, is nobody's work.
     held = (lease.c.state == "held") & (lease.c.expires > sa.func.clock_timestamp())
+    # A trial that diverged was stopped by nobody, whatever the pruner is.
+    diverged = (outcome.c.state == "PRUNED") & outcome.c.reason.startswith(DIVERGED)
+    state = sa.case((diverged, "diverged"), else_=sa.func.lower(outcome.c.state))
     rows = connection.execute(
-        sa.select(outcome.c.state, held, sa.func.count())
+        sa.select(state, held, sa.func.count())
         .select_from(trial.join(lease).outerjoin(outcome, outcome.c.trial_id == trial.c.trial_id))
         .where(trial.c.study_id == known.study_id)
-        .group_by(outcome.c.state, held)
+        .group_by(state, held)
     )
     found: dict[str, int] = {}
     for ended, is_held, number in rows:
-        kind = ended.lower() if ended else ("running" if is_held else "waiting")
+        kind = ended or ("running" if is_held else "waiting")
         found[kind] = found.get(kind, 0) + number
     return Counts(total=known.spec.total_trials, **found)
 
@@ -222,6 +230,23 @@ def _adopted(connection: sa.Connection, known: Study) -> tuple[int, ...]:
         sa.select(trial.c.number)
         .select_from(trial.join(lease))
         .where(trial.c.study_id == known.study_id, lease.c.token > 1)
+        .order_by(trial.c.number)
+    )
+    return tuple(rows.scalars())
+
+
+def _retried(connection: sa.Connection, known: Study) -> tuple[int, ...]:
+    failures = sa.select(event.c.trial_id).where(
+        event.c.study_id == known.study_id, event.c.kind == "attempt failed"
+    )
+    rows = connection.execute(
+        sa.select(trial.c.number)
+        .select_from(trial.join(lease))
+        .where(
+            trial.c.study_id == known.study_id,
+            lease.c.token > 1,
+            trial.c.trial_id.in_(failures),
+        )
         .order_by(trial.c.number)
     )
     return tuple(rows.scalars())

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.records import most_probable
+
 LogProbabilities = NDArray[np.float32]
 Classes = NDArray[np.int64]
 
@@ -52,19 +54,13 @@ def found_and_left_alone(predictions: LogProbabilities, labels: Classes) -> tupl
     classes = predictions.shape[1]
     if len(np.unique(labels)) < classes:
         return float("nan"), float("nan")
-    right, taken = is_right(predictions, labels), predicted(predictions)
+    right, taken = is_right(predictions, labels), most_probable(predictions)
     valid = ~np.isnan(predictions).any(axis=1)
     found = [right[labels == k].mean() for k in range(classes)]
     alone = [((taken != k) & valid)[labels != k].mean() for k in range(classes)]
     if classes == 2:
         return float(found[1]), float(alone[1])
     return float(np.mean(found)), float(np.mean(alone))
-
-
-def predicted(predictions: LogProbabilities) -> Classes:
-    """Return the most probable class of each image; ties go to the higher class."""
-    highest: Classes = predictions.shape[1] - 1 - predictions[:, ::-1].argmax(axis=1)
-    return highest
 
 
 def is_right(predictions: LogProbabilities, labels: Classes) -> NDArray[np.bool_]:
@@ -74,7 +70,7 @@ def is_right(predictions: LogProbabilities, labels: Classes) -> NDArray[np.bool_
     image whose prediction is not a number is wrong.
     """
     valid = ~np.isnan(predictions).any(axis=1)
-    right: NDArray[np.bool_] = (predicted(predictions) == labels) & valid
+    right: NDArray[np.bool_] = (most_probable(predictions) == labels) & valid
     return right
 
 

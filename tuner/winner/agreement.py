@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.records import most_probable
 from tuner.winner.document import Agreement
 
 Logs = NDArray[np.float32]
@@ -20,7 +21,7 @@ def compare(found: Logs, stored: Logs) -> Agreement:
         images=len(found),
         equal=int(same.all(axis=1).sum()),
         largest_difference=min(largest, float(np.finfo(np.float64).max)),
-        changed_classes=int((taken(found) != taken(stored)).sum()),
+        changed_classes=int((most_probable(found) != most_probable(stored)).sum()),
     )
 
 
@@ -47,9 +48,3 @@ def words(found: Agreement, what: str) -> str:
         f"{found.images - found.equal:,} of {found.images:,} predictions of {what} differ from the "
         f"stored ones, by {found.largest_difference:.2g} nats at most; {changed}."
     )
-
-
-def taken(logs: Logs) -> NDArray[np.int64]:
-    """Return the most probable class of each image; ties go to the higher class."""
-    highest: NDArray[np.int64] = logs.shape[1] - 1 - logs[:, ::-1].argmax(axis=1)
-    return highest

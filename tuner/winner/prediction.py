@@ -13,13 +13,13 @@ from safetensors.torch import load
 
 from tuner.check.child import Body, Progress, serve
 from tuner.errors import DataError, UserError
-from tuner.records import SplitName, Value
+from tuner.records import SplitName, Value, most_probable
 from tuner.text import storable_name
 from tuner.train.device import open_device
 from tuner.train.objective import Found, find, source_fingerprint
 from tuner.train.state import Weights
 from tuner.winner import document, kept
-from tuner.winner.agreement import compare, joined, taken
+from tuner.winner.agreement import compare, joined
 from tuner.winner.document import Agreement, Model
 from tuner.winner.kept import JUDGED, Kept, Place, digest
 from tuner.winner.pictures import Picture, pictures
@@ -81,7 +81,7 @@ def predict_split(
         "names": list(stored.ids),
         "labels": stored.labels.tolist(),
         "logs": logs.tolist(),
-        "taken": taken(logs).tolist(),
+        "taken": most_probable(logs).tolist(),
         "agreement": {split: _plain(compare(logs, stored.log_probabilities))},
     }
 
@@ -101,7 +101,7 @@ def predict_files(opened: Opened, names: Sequence[str], progress: Progress) -> d
         body["names"] += [storable_name(name) for name, _ in read]
         body["known"] += ["+".join(sorted({place.split for place in one})) for one in seen]
         body["logs"] += logs.tolist()
-        body["taken"] += taken(logs).tolist()
+        body["taken"] += most_probable(logs).tolist()
     body["agreement"] = {name: _plain(joined(parts)) for name, parts in agreements.items() if parts}
     return body
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from tuner.records import Dataset, Epoch, Figures, Labels, Predictions, Result, Setup
+from tuner.records import DIVERGED, Dataset, Epoch, Figures, Labels, Predictions, Result, Setup
 from tuner.spec.study import Limits
 from tuner.store.database import is_outage, server_words
 from tuner.store.ledger.leases import Lease, LeaseLostError
@@ -172,7 +172,7 @@ class HeldTrial:
 
     def _prune(self, epoch: int, *, diverged: bool) -> Ending:
         pruner = self._watch.ledger.study.spec.search.pruner
-        reason = f"diverged at epoch {epoch}" if diverged else f"{pruner} at epoch {epoch}"
+        reason = f"{DIVERGED} at epoch {epoch}" if diverged else f"{pruner} at epoch {epoch}"
         setup = self._known_setup()
         self._store(lambda: self._watch.ledger.prune(self._lease, setup, reason))
         return "pruned"

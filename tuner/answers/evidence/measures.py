@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.answers.statistics.ranking import shares_of_area
-from tuner.records import SplitName
+from tuner.records import SplitName, most_probable
 
 Logs = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -76,7 +76,7 @@ def left_alone(logs: Logs, labels: Labels) -> Array | None:
     if not counts.all():
         return None
     images = len(labels)
-    taken, valid = _taken(logs), ~np.isnan(logs).any(axis=1)
+    taken, valid = most_probable(logs), ~np.isnan(logs).any(axis=1)
     parts = np.zeros(images)
     asked = [1] if classes == 2 else range(classes)
     for one in asked:
@@ -98,14 +98,9 @@ def ranked(logs: Logs, labels: Labels) -> Array | None:
     return np.mean(known, axis=0) if len(known) == classes else None
 
 
-def _taken(logs: Logs) -> Labels:
-    highest: Labels = logs.shape[1] - 1 - logs[:, ::-1].argmax(axis=1)
-    return highest
-
-
 def _is_right(logs: Logs, labels: Labels) -> NDArray[np.bool_]:
     valid = ~np.isnan(logs).any(axis=1)
-    taken: NDArray[np.bool_] = (_taken(logs) == labels) & valid
+    taken: NDArray[np.bool_] = (most_probable(logs) == labels) & valid
     return taken
 
 

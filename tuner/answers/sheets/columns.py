@@ -48,6 +48,7 @@ EPOCHS: Mapping[str, tuple[str, str]] = {
     "lr": ("", "The learning rate at the epoch's first step."),
     "seconds": ("s", "Of the whole epoch; of a reused one what it took when it was trained."),
     "reused": ("", "Whether it was taken over from another trial."),
+    "val_seconds": ("s", "The part of `seconds` that validation took."),
 }
 PREDICTIONS: Mapping[str, tuple[str, str]] = {
     "split": ("", "val or test."),
@@ -109,7 +110,7 @@ def page() -> str:
         "With `--wide`, also (the classes' figures for `val_` and `test_`, and with `last_`):\n",
         _table([name for name in further.COLUMNS if name in FURTHER], FURTHER),
         "## Epochs (`--epochs`)\n\nOne row an epoch.\n",
-        _table(EPOCH_COLUMNS, {**TRIALS, **EPOCHS}),
+        _table(EPOCH_COLUMNS, {**TRIALS, **FURTHER, **EPOCHS}),
         "## Predictions (`--predictions`)\n\nOne row an image that a complete trial predicted.\n",
         _table((*PREDICTION_COLUMNS, "p_CLASS"), {**TRIALS, **PREDICTIONS}),
         OF_COMPARISONS,

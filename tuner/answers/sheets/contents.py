@@ -12,6 +12,7 @@ from tuner.answers.tables.predictions import kept_predictions, predicted
 from tuner.answers.tables.rows import EPOCH_COLUMNS, epoch_rows, ranked, trial_columns, trial_rows
 from tuner.answers.verdicts.compare import Comparison, Row
 from tuner.errors import UserError
+from tuner.records import most_probable
 from tuner.store.studies import Study
 
 PREDICTION_COLUMNS = ("trial", "split", "at", "epoch", "id", "label", "predicted", "right")
@@ -95,7 +96,7 @@ def _predicted(
                 f"than the first ({', '.join(classes)}); their predictions fit in no one table."
             )
         logs = found.log_probabilities
-        taken = len(classes) - 1 - logs[:, ::-1].argmax(axis=1)
+        taken = most_probable(logs)
         shares = np.exp(logs.astype(np.float64))
         for name, label, top, row in zip(found.ids, found.labels, taken, shares, strict=True):
             truth, guess = classes[label], classes[top]

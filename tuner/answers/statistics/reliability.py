@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.records import most_probable
+
 Array = NDArray[np.float64]
 
 
@@ -31,7 +33,7 @@ class Reliability:
 def reliability(probabilities: Array, labels: NDArray[np.int64], bins: int = 10) -> Reliability:
     """Sort images by the confidence of their prediction into equal parts of [0, 1]."""
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    right = most_probable(probabilities) == labels
     # A confidence on a border belongs to the bin below it; only 0 itself has none below.
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     found = [

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.answers.tables.predictions import Predicted
+from tuner.records import most_probable
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def confusion(found: Predicted) -> Confusion:
     size = len(found.classes)
     logs = found.log_probabilities
     valid = ~np.isnan(logs).any(axis=1)
-    taken = size - 1 - logs[:, ::-1].argmax(axis=1)
+    taken = most_probable(logs)
     pairs = found.labels[valid] * size + taken[valid]
     counts = np.bincount(pairs, minlength=size * size).reshape(size, size)
     undecided = np.bincount(found.labels[~valid], minlength=size)

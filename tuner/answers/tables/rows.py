@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import sqlalchemy as sa
 
 from tuner.answers.tables.further import further_cells
-from tuner.records import METRICS
+from tuner.records import METRICS, Epoch
 from tuner.spec.study import Spec
 from tuner.store.studies import Study
 from tuner.store.tables import epoch, lease, outcome, trial
@@ -33,18 +33,10 @@ TRAILING = (
     "started",
     "ended",
 )
-EPOCH_COLUMNS = (
-    "trial",
-    "epoch",
-    "train_loss",
-    "train_nll",
-    "train_acc",
-    "val_loss",
-    "val_acc",
-    "lr",
-    "seconds",
-    "reused",
-)
+# Every field of the record, so that what is stored of an epoch can be exported.
+EPOCH_COLUMNS = ("trial", *(one.name for one in fields(Epoch)))
+UNDEFINED = frozenset(name for name in EPOCH_COLUMNS if name.startswith("val_")) - {"val_loss"}
+"""Columns in which NaN is no divergence: a class is missing, or it was not measured then."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +97,14 @@ def epoch_rows(
     )
     if numbers is not None:
         query = query.where(trial.c.number.in_(numbers))
-    return [tuple(row) for row in connection.execute(query)]
+    unknown = [name in UNDEFINED for name in EPOCH_COLUMNS]
+    return [
+        tuple(
+            None if maybe and cell is not None and math.isnan(cell) else cell
+            for cell, maybe in zip(row, unknown, strict=True)
+        )
+        for row in connection.execute(query)
+    ]
 
 
 def _trial_query(study: Study) -> sa.Select[Any]:

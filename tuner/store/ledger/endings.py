@@ -8,7 +8,17 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 from sqlalchemy.dialects.postgresql import insert
 
-from tuner.records import METRICS, Dataset, Epoch, Figures, Predictions, Result, Setup, Value
+from tuner.records import (
+    DIVERGED,
+    METRICS,
+    Dataset,
+    Epoch,
+    Figures,
+    Predictions,
+    Result,
+    Setup,
+    Value,
+)
 from tuner.store.ledger.leases import Lease, Verdict
 from tuner.store.ledger.recording import read_curve, remove_epochs
 from tuner.store.ledger.transactions import Transaction
@@ -249,7 +259,7 @@ def _attributes(
     attributes: dict[str, Value | None] = {
         "seconds": round(sum(one.seconds for one in curve), 3),
         "reason": ending.reason or None,
-        "diverged": True if ending.reason.startswith("diverged") else None,
+        "diverged": True if ending.reason.startswith(DIVERGED) else None,
     }
     if ending.setup is not None:
         attributes |= {
