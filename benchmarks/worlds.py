@@ -6,16 +6,24 @@ answer to seeds and to images in their own way.
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from tuner.answers.statistics.clusters import Clusters
 from tuner.answers.statistics.crossed import Panel
 
 Array = NDArray[np.float64]
 EASE, DIFFICULTY, LUCK = 1.3, 1.5, 0.3
 """An image's logit: what is common, how images differ, how seeds differ."""
+EACH = 5
+"""Images of a patient on average."""
+
+
+Sizes = Literal["none", "one", "equal", "unequal", "giant"]
+"""Patients: not named, with one image each, with 5 each, with 1 to many, and one with a third."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,10 @@ class World:
     to_both: float
     wild: float = 1.0
     """How many times as strongly the first setting answers to seeds."""
+    by_patient: float = 0.0
+    """The share of the images' variance, and of settings' answers to them, that is by patient."""
+    sizes: Sizes = "none"
+    """How many images each patient has."""
 
 
 WORLDS = (
@@ -39,6 +51,25 @@ WORLDS = (
 WILD = tuple(
     World(f"one setting scatters {times} times as much", 0.15, 0.3, 0.3, times) for times in (2, 4)
 )
+
+PATIENTS = tuple(
+    World(
+        f"{what} prefer{'' if who else ' neither'}{who}, {sizes} sizes",
+        to_seeds,
+        to_images,
+        0.3,
+        1.0,
+        share,
+        sizes,
+    )
+    for sizes in ("equal", "unequal")
+    for what, who, to_seeds, to_images, share in (
+        ("settings", " patients", 0.05, 1.0, 1.0),
+        ("settings", " images", 0.05, 1.0, 0.0),
+        ("settings", " both", 0.25, 0.7, 0.5),
+    )
+)
+GIANT = (World("settings prefer patients, one has a third", 0.05, 1.0, 0.3, 1.0, 1.0, "giant"),)
 
 
 @dataclass(frozen=True)
@@ -56,23 +87,53 @@ class Shape:
     """Whether a setting that scatters more is made as accurate as the others."""
 
 
-def draw(shape: Shape, chance: np.random.Generator) -> Panel:
-    """Draw one study's hits and misses."""
+def patients(sizes: Sizes, images: int, chance: np.random.Generator) -> Clusters | None:
+    """Draw which patient each image is of."""
+    if sizes == "none":
+        return None
+    if sizes == "one":
+        return Clusters(np.arange(images))
+    count = images // EACH
+    if sizes == "equal":
+        return Clusters(np.arange(images) % count)
+    weights = chance.lognormal(0.0, 1.0, count)
+    if sizes == "giant":
+        weights = np.ones(count)
+        weights[0] = (count - 1) / 2
+    more = chance.choice(count, images - count, p=weights / weights.sum())
+    return Clusters(np.concatenate([np.arange(count), more]))
+
+
+def draw(shape: Shape, chance: np.random.Generator, *, by_patient: bool = True) -> Panel:
+    """Draw one study's hits and misses, by patient where there are any and unless told not to."""
     world, settings = shape.world, shape.settings
     seeds, images = shape.seeds, shape.images
-    logits = EASE + DIFFICULTY * chance.standard_normal((1, 1, images))
+    of = patients(world.sizes, images, chance)
+
+    def by_image(levels: int) -> Array:
+        """Draw what images are like for so many levels, alike within a patient."""
+        own = chance.standard_normal((levels, 1, images))
+        if of is None or not world.by_patient:
+            return own
+        shared = chance.standard_normal((levels, 1, of.patients))[..., of.of_image]
+        return np.asarray(world.by_patient**0.5 * shared + (1 - world.by_patient) ** 0.5 * own)
+
+    logits = EASE + DIFFICULTY * by_image(1)
     logits = logits + LUCK * chance.standard_normal((1, seeds, 1))
     scale = np.full((settings, 1, 1), world.to_seeds)
     scale[0] *= world.wild
     logits = logits + scale * chance.standard_normal((settings, seeds, 1))
-    logits = logits + world.to_images * chance.standard_normal((settings, 1, images))
+    logits = logits + world.to_images * by_image(settings)
     logits = logits + world.to_both * chance.standard_normal((settings, seeds, images))
     if shape.evened and world.wild != 1:
         logits[0] += _lift(spread(world, 0), spread(world))
     if shape.planted:
         logits[-shape.behind :] += _shift(spread(world), shape.planted)
     hits = chance.random(logits.shape) < expit(logits)
-    return Panel((hits.astype(np.float64),))
+    values = hits.astype(np.float64)
+    if of is None or not by_patient:
+        return Panel((values,))
+    return Panel((of.linearise(values),), clusters=(of,))
 
 
 def spread(world: World, setting: int = 1) -> float:

@@ -42,14 +42,22 @@ class Images:
     labels: dict[str, NDArray[np.int64]]
     ids: dict[str, tuple[str, ...]] = field(default_factory=dict)
     classes: tuple[str, ...] = ("normal", "pneumonia")
+    patients: dict[str, tuple[str, ...]] | None = field(default_factory=dict)
+    """By split; None for labels that were stored before patients were."""
 
 
-def images(val: int = 200, test: int = 200) -> Images:
-    """Return so many images, every other one of class 1."""
+def images(val: int = 200, test: int = 200, *, each: int = 0) -> Images:
+    """Return so many images, every other one of class 1; `each` says how many a patient has."""
     labels = {"val": np.arange(val) % 2}
     if test:
         labels["test"] = np.arange(test) % 2
-    return Images(labels)
+    if not each:
+        return Images(labels)
+    patients = {
+        split: tuple(f"{split} {at // each}" for at in range(len(of)))
+        for split, of in labels.items()
+    }
+    return Images(labels, patients=patients)
 
 
 def hits(right: NDArray[np.bool_], labels: NDArray[np.int64], sure: float = 0.8) -> Logs:
@@ -190,5 +198,6 @@ def _store_data(connection: sa.Connection, fingerprint: str, data: Images) -> No
                 split=split,
                 ids=list(ids),
                 labels=np.ascontiguousarray(labels, "<i8").tobytes(),
+                patients=sa.null() if data.patients is None else list(data.patients.get(split, ())),
             )
         )

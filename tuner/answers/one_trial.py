@@ -8,7 +8,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from tuner.answers.evidence.measures import right
-from tuner.answers.statistics.proportions import newcombe, wilson
+from tuner.answers.statistics.proportions import apart, share_of
 from tuner.answers.statistics.ranking import delong
 from tuner.answers.statistics.reliability import reliability
 from tuner.answers.statistics.spread import Interval
@@ -35,6 +35,8 @@ class OnSplit:
 
     split: SplitName
     images: int
+    patients: int
+    """How many patients the images are of: the unit of the intervals. 0 where not named."""
     accuracy: Interval
     auc: Interval | None
     """Of two classes only."""
@@ -101,15 +103,16 @@ def _splits(connection: sa.Connection, study: Study, number: int) -> tuple[OnSpl
     for split in kept:
         read = predicted(connection, study, number, split, at)
         logs, labels = read.log_probabilities, read.labels
-        hits = int(right(logs, labels).sum())
+        hits, clusters = right(logs, labels) > 0, read.clusters
         calibrated = reliability(np.exp(logs.astype(np.float64)), labels)
         odds = logs[:, 1].astype(np.float64) - logs[:, 0] if logs.shape[1] == 2 else None
         found.append(
             OnSplit(
                 split=split,
                 images=len(labels),
-                accuracy=wilson(hits, len(labels)),
-                auc=delong(odds, labels == 1) if odds is not None else None,
+                patients=0 if clusters is None else clusters.patients,
+                accuracy=share_of(hits, clusters),
+                auc=delong(odds, labels == 1, clusters) if odds is not None else None,
                 calibration_error=calibrated.error,
                 brier=calibrated.brier,
             )
@@ -121,13 +124,7 @@ def _gap(splits: Sequence[OnSplit]) -> Interval | None:
     by_name = {one.split: one for one in splits}
     if set(by_name) != {"val", "test"}:
         return None
-    val, test = by_name["val"], by_name["test"]
-    return newcombe(
-        val.accuracy.value * val.images,
-        val.images,
-        test.accuracy.value * test.images,
-        test.images,
-    )
+    return apart(by_name["val"].accuracy, by_name["test"].accuracy)
 
 
 def _setup(connection: sa.Connection, study: Study, number: int) -> Mapping[str, Any]:

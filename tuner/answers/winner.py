@@ -11,10 +11,10 @@ from tuner.answers.evidence.measures import MEASURES, right
 from tuner.answers.one_trial import OneTrial, OnSplit, one_trial
 from tuner.answers.sheets.export import json_cell
 from tuner.answers.statistics.optimism import Optimism
-from tuner.answers.statistics.proportions import wilson
+from tuner.answers.statistics.proportions import Right, share_of
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.intervals import Mean, mean_over_seeds
-from tuner.answers.tables.predictions import best_trial, predicted
+from tuner.answers.tables.predictions import Predicted, best_trial, predicted
 from tuner.answers.tables.rows import TrialRow, ranked, trial_rows
 from tuner.answers.verdicts.gap import Gap
 from tuner.answers.verdicts.gap import gap as measure_gap
@@ -150,6 +150,7 @@ def _described_split(found: Winner, one: OnSplit) -> dict[str, Any]:
     rates = found.rates.get(one.split)
     return {
         "images": one.images,
+        "patients": one.patients,
         "loss": found.trial.row[figure(found.study, f"{one.split}_loss")],
         "accuracy": _limits(one.accuracy),
         "auc": _limits(one.auc),
@@ -191,16 +192,22 @@ def _rates(connection: sa.Connection, study: Study, trial: OneTrial) -> dict[Spl
     found: dict[SplitName, Rates] = {}
     for one in trial.splits:
         read = predicted(connection, study, trial.row["trial"], one.split, study.spec.search.at)
-        hits, sick = right(read.log_probabilities, read.labels), read.labels == 1
+        hits, sick = right(read.log_probabilities, read.labels) > 0, read.labels == 1
         positives, negatives = int(sick.sum()), int((~sick).sum())
         if positives and negatives:
             found[one.split] = Rates(
-                sensitivity=wilson(int(hits[sick].sum()), positives),
-                specificity=wilson(int(hits[~sick].sum()), negatives),
+                sensitivity=_share(read, hits, sick),
+                specificity=_share(read, hits, ~sick),
                 positives=positives,
                 negatives=negatives,
             )
     return found
+
+
+def _share(read: Predicted, hits: Right, mine: Right) -> Interval:
+    """Return the share of some images that is right."""
+    clusters = None if read.clusters is None else read.clusters.take(mine)
+    return share_of(hits[mine], clusters)
 
 
 def _over_seeds(study: Study, rows: Sequence[TrialRow], trial: OneTrial) -> dict[str, Mean]:

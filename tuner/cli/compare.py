@@ -128,6 +128,8 @@ def described(one: "Comparison") -> dict[str, Any]:
         "paired": one.paired,
         "n": one.seeds,
         "images": one.images,
+        "patients": one.patients,
+        "too_few_patients": one.too_few,
         "trials_per_seed": one.places,
         "left_out": one.left_out,
         "tied": list(one.tied),

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.answers.evidence.measures import right
-from tuner.answers.statistics.proportions import wilson
+from tuner.answers.statistics.proportions import share_of
 from tuner.answers.statistics.ranking import delong, roc
 from tuner.answers.statistics.reliability import reliability
 from tuner.answers.statistics.spread import Interval
@@ -48,10 +48,10 @@ def draw_confusion(subject: Subject) -> Picture:
         sheet.figure.colorbar(
             image, ax=axis, label="share of the true class", fraction=0.045, pad=0.03
         )
-    found = wilson(counted.right, sum(counted.images))
+    found = share_of(right(read.log_probabilities, read.labels) > 0, read.clusters)
     said = f"Trial {read.trial} is right on {_with_ends(found)} of {sum(counted.images):,}"
     title = f"{said} {_split(read)} images{_weakest(counted)}"
-    parts = [f"{_who(subject, read)}; interval over images (Wilson)"]
+    parts = [f"{_who(subject, read)}; interval over {_unit(read)} (Wilson)"]
     if any(counted.undecided):
         parts.append(f"{sum(counted.undecided)} images have no prediction that is a number")
     return Picture(sheet, title, sentence(parts))
@@ -83,7 +83,7 @@ def draw_roc(subject: Subject) -> Picture:
         for place, one in enumerate(asked):
             scores = logs[:, 1] - logs[:, 0] if size == 2 else logs[:, one]
             truth = read.labels == one
-            area = delong(scores, truth)
+            area = delong(scores, truth, read.clusters)
             if area is None:
                 continue
             name = shortened(read.classes[one])
@@ -108,7 +108,9 @@ def draw_roc(subject: Subject) -> Picture:
     ranks = "ranks" if len(areas) == 1 else "is weakest in ranking"
     often = wording.percent(area.value, 0)
     title = f"Trial {read.trial} {ranks} {name} above the rest {often} of the time"
-    return Picture(sheet, title, sentence([f"{_who(subject, read)}; intervals by DeLong"]))
+    return Picture(
+        sheet, title, sentence([f"{_who(subject, read)}; intervals by DeLong, over {_unit(read)}"])
+    )
 
 
 def draw_reliability(subject: Subject) -> Picture:
@@ -121,8 +123,11 @@ def draw_reliability(subject: Subject) -> Picture:
     with canvas.sheet(2, 1, height=4.2, width=5.2, heights=(3, 1)) as sheet:
         axis, counts = sheet.axes
         axis.plot((0, 1), (0, 1), color=canvas.GREY, linestyle=(0, (4, 3)), linewidth=1)
+        hits = right(read.log_probabilities, read.labels) > 0
         for one in found.bins:
-            ends = wilson(round(one.accuracy * one.images), one.images)
+            mine = one.members
+            clusters = None if read.clusters is None else read.clusters.take(mine)
+            ends = share_of(hits[mine], clusters)
             axis.plot((one.confidence,) * 2, (ends.low, ends.high), color=canvas.colour(0),
                       linewidth=1.2)  # fmt: skip
         sure = [one.confidence for one in found.bins]
@@ -143,8 +148,7 @@ def draw_reliability(subject: Subject) -> Picture:
 
 def _sureness(read: Predicted, mean: float, error: float) -> str:
     """Say whether a trial is too sure of itself, beyond the chance of its images."""
-    hits = right(read.log_probabilities, read.labels)
-    share = wilson(float(hits.sum()), len(hits))
+    share = share_of(right(read.log_probabilities, read.labels) > 0, read.clusters)
     said = f"it states {wording.percent(mean)} on average and is right on {_with_ends(share)}"
     if mean > share.high:
         verdict = "is too sure"
@@ -158,7 +162,7 @@ def _sureness(read: Predicted, mean: float, error: float) -> str:
 def _reliability_note(subject: Subject, read: Predicted) -> str:
     return sentence(
         [
-            f"{_who(subject, read)}; bars are 95 % intervals over the images of ten equal ranges",
+            f"{_who(subject, read)}; bars are 95 % intervals over {_unit(read)}, of ten equal ranges",
             "Dashed: probabilities that come true",
         ]
     )
@@ -168,8 +172,17 @@ def _who(subject: Subject, read: Predicted) -> str:
     chosen = " (the best on validation)" if subject.trial is None else ""
     return (
         f"{subject.title}, trial {read.trial}{chosen}, {read.at} epoch {read.epoch}, "
-        f"{len(read.labels):,} {_split(read)} images"
+        f"{len(read.labels):,} {_split(read)} images{_patients(read)}"
     )
+
+
+def _unit(read: Predicted) -> str:
+    return "images" if read.clusters is None else "patients"
+
+
+def _patients(read: Predicted) -> str:
+    known = read.clusters
+    return "" if known is None else f" of {wording.count(known.patients, 'patient')}"
 
 
 def _split(read: Predicted) -> str:

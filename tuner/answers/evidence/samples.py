@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from tuner.answers.evidence.designs import Design
 from tuner.answers.evidence.measures import Measure
+from tuner.answers.statistics.clusters import Clusters
 from tuner.answers.statistics.crossed import Panel
 from tuner.answers.statistics.groups import Group, Groups
 from tuner.answers.tables.rows import TrialRow
@@ -28,6 +30,8 @@ class Sample:
     panel: Panel | Groups
     images_shared: bool
     """Whether all trials were measured on the same images, so that these are in the interval."""
+    patients_unknown: bool = False
+    """Whether the labels were stored before patients were, so that it is judged by image."""
 
 
 @dataclass
@@ -39,21 +43,48 @@ class _Sums:
     means: dict[SplitName, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
 
 
+@dataclass(frozen=True)
+class Truth:
+    """One split of one data set: what its images are, and whose."""
+
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    patients: tuple[str, ...] | None
+    """By image; () where the data name none, None where it is not known if they do."""
+
+    @cached_property
+    def clusters(self) -> Clusters | None:
+        """The images of each patient; None where they are not named."""
+        return Clusters.of(self.patients) if self.patients else None
+
+
 class Source:
-    """The per-image values of one measure, for any trials of a study."""
+    """The values of one measure by patient, or by image, for any trials of a study."""
 
     def __init__(self, connection: sa.Connection, study: Study, measure: Measure, at: Moment):
         self._connection, self._study, self.measure, self.at = connection, study, measure, at
 
     def values(self, numbers: Sequence[int]) -> Iterator[tuple[int, SplitName, Array]]:
-        """Yield each trial's values, split by split; a trial without a number is left out."""
+        """Yield each trial's values, split by split, as `by_image` does.
+
+        Where the data name patients there is a value for each of them, else one for
+        each image; their mean is the figure either way (`Clusters.linearise`).
+        """
+        for number, split, values, clusters in self.by_image(numbers):
+            yield number, split, values if clusters is None else clusters.linearise(values)
+
+    def by_image(
+        self, numbers: Sequence[int]
+    ) -> Iterator[tuple[int, SplitName, Array, Clusters | None]]:
+        """Yield each trial's value of every image; a trial without a number is left out."""
         assert self.measure.per_image is not None
         for row in self._connection.execute(self._query(numbers)):
-            labels = self._labels(row.fingerprint, row.split)
+            truth = self.truths[row.fingerprint, row.split]
+            labels = truth.labels
             logs = np.frombuffer(row.log_probabilities, "<f4").reshape(len(labels), row.classes)
             values = self.measure.per_image(logs, labels)
             if values is not None and np.isfinite(values).all():
-                yield row.number, row.split, values
+                yield row.number, row.split, values, truth.clusters
 
     def same_images(self, numbers: Collection[int]) -> bool:
         """Say whether these trials were measured on the same images in the measure's splits."""
@@ -61,15 +92,58 @@ class Source:
         query = sa.select(kept).where(self._mine(numbers)).group_by(label.c.split)
         return all(count == 1 for count in self._connection.execute(query).scalars())
 
-    def images(self) -> int:
-        """Return how many images the measure's largest split has."""
-        query = sa.select(sa.func.max(sa.func.length(label.c.labels))).where(self._mine())
-        return int(self._connection.execute(query).scalar() or 0) // 8
+    @cached_property
+    def truths(self) -> dict[tuple[str, SplitName], Truth]:
+        """What is stored of the measure's splits, by the data's fingerprint and split.
+
+        The same images may be stored twice, and only once with patients: these are
+        then known for both.
+        """
+        query = sa.select(label).where(self._mine()).order_by(label.c.fingerprint)
+        found: dict[tuple[str, SplitName], Truth] = {}
+        named: dict[tuple[str, ...], tuple[str, ...]] = {}
+        for row in self._connection.execute(query):
+            labels = np.frombuffer(row.labels, "<i8").astype(np.int64)
+            patients = None if row.patients is None else tuple(row.patients)
+            truth = Truth(tuple(row.ids), labels, patients)
+            found[row.fingerprint, row.split] = truth
+            if patients:
+                named.setdefault(truth.ids, patients)
+        return {
+            key: replace(truth, patients=named.get(truth.ids, truth.patients))
+            for key, truth in found.items()
+        }
+
+    def clusters(self) -> tuple[Clusters, ...]:
+        """Return the patients of each of the measure's splits, of data with the same images.
+
+        None at all where no split has named patients. Where one has and another has
+        not, each image of the other is of someone who has no other.
+        """
+        by_split = {split: truth for (_, split), truth in self.truths.items()}
+        truths = [by_split[split] for split, _ in self.measure.blocks if split in by_split]
+        if not any(truth.patients for truth in truths):
+            return ()
+        return tuple(truth.clusters or Clusters(np.arange(len(truth.ids))) for truth in truths)
+
+    def units(self) -> int:
+        """Return how many patients, or else images, the measure's largest split has."""
+        return max(
+            (
+                len(one.ids) if one.clusters is None else one.clusters.patients
+                for one in self.truths.values()
+            ),
+            default=0,
+        )
+
+    @property
+    def patients_unknown(self) -> bool:
+        """Whether some labels were stored before patients were."""
+        return any(truth.patients is None for truth in self.truths.values())
 
     def ids(self) -> dict[str, list[str]]:
         """Return the images of each split, where all data sets of the study have the same."""
-        query = sa.select(label.c.split, label.c.ids).where(self._mine())
-        return {row.split: list(row.ids) for row in self._connection.execute(query)}
+        return {split: list(truth.ids) for (_, split), truth in self.truths.items()}
 
     def _mine(self, numbers: Collection[int] | None = None) -> sa.ColumnElement[bool]:
         """Select the labels of the measure's splits in the data of these trials, or of all."""
@@ -105,17 +179,6 @@ class Source:
             .execution_options(yield_per=200)
         )
 
-    def _labels(self, fingerprint: str, split: SplitName) -> NDArray[np.int64]:
-        if not hasattr(self, "_known"):
-            self._known: dict[tuple[str, str], NDArray[np.int64]] = {}
-        if (fingerprint, split) not in self._known:
-            query = sa.select(label.c.labels).where(
-                label.c.fingerprint == fingerprint, label.c.split == split
-            )
-            stored = self._connection.execute(query).scalar_one()
-            self._known[fingerprint, split] = np.frombuffer(stored, "<i8").astype(np.int64)
-        return self._known[fingerprint, split]
-
 
 def sample(
     connection: sa.Connection,
@@ -132,7 +195,9 @@ def sample(
         source = Source(connection, study, measure, at)
         if source.same_images([one for units in made.units for unit in units for one in unit]):
             return _by_image(source, made)
-        return by_trial(made, measure, rows, at, images=source.images())
+        taken = by_trial(made, measure, rows, at, units=source.units())
+        unknown = source.patients_unknown
+        return None if taken is None else replace(taken, patients_unknown=unknown)
     return by_trial(made, measure, rows, at)
 
 
@@ -171,7 +236,8 @@ def _by_image(source: Source, made: Design) -> Sample | None:
     if not place or any(numbers != set(place) for numbers in found.values()):
         return None
     build = _panel if made.paired else _groups
-    return Sample(build(kept, made, source.measure), images_shared=True)
+    panel = replace(build(kept, made, source.measure), clusters=source.clusters())
+    return Sample(panel, images_shared=True, patients_unknown=source.patients_unknown)
 
 
 def _panel(kept: Mapping[tuple[int, int], _Sums], made: Design, measure: Measure) -> Panel:
@@ -215,11 +281,12 @@ def _group(sums: _Sums, units: Sequence[Sequence[int]], measure: Measure) -> Gro
 
 
 def by_trial(
-    made: Design, measure: Measure, rows: Mapping[int, TrialRow], at: Moment, images: int = 0
+    made: Design, measure: Measure, rows: Mapping[int, TrialRow], at: Moment, units: int = 0
 ) -> Sample | None:
     """Return the figures themselves: for what has no images, or where every seed has its own.
 
-    `images` is how many each seed has of its own, of a figure that is a share of them.
+    `units` is how many images, or patients, each seed has of its own, of a figure that
+    is a share of images.
     """
     column = column_of(measure, at)
     values = [
@@ -230,7 +297,7 @@ def by_trial(
         return None
     means = [np.array([_mean(unit) for unit in level]) for level in values]
     if made.paired:
-        own = images if measure.counts_images else 0
+        own = units if measure.counts_images else 0
         blocks = (np.array(means)[:, :, None],)
         return Sample(Panel(blocks, counts_images=False, own_images=own), images_shared=False)
     groups = tuple(Group(one, (), (), ()) for one in means)

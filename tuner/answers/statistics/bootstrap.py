@@ -1,8 +1,9 @@
-"""What resampling images says of a mean whose distribution is far from normal, as losses' is."""
+"""What resampling says of a mean whose distribution is far from normal, as losses' is."""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.answers.statistics.clusters import Clusters
 from tuner.answers.statistics.spread import CONFIDENCE, Interval
 
 Array = NDArray[np.float64]
@@ -10,13 +11,20 @@ DRAWS = 4000
 SEED = 20_011
 
 
-def mean_difference(one: Array, other: Array, confidence: float = CONFIDENCE) -> Interval:
+def mean_difference(
+    one: Array,
+    other: Array,
+    clusters: Clusters | None = None,
+    confidence: float = CONFIDENCE,
+) -> Interval:
     """Return the mean difference of paired values with the interval of a studentised bootstrap.
+
+    Where images are of patients, patients are resampled, each with all its images.
 
     Studentised, since a percentile bootstrap of so skewed values covers too
     little. The draws are the same every time, and so is the interval.
     """
-    differences = one - other
+    differences = one - other if clusters is None else clusters.linearise(one - other)
     count = len(differences)
     value = float(differences.mean())
     error = float(differences.std(ddof=1)) / count**0.5 if count > 1 else 0.0

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.answers.statistics.clusters import Clusters
 from tuner.answers.statistics.spread import CONFIDENCE, Interval, Spread, around, fraction
 
 Array = NDArray[np.float64]
@@ -23,13 +24,17 @@ class Panel:
 
     A figure of one split has one block. A gap has two: validation's values, and
     test's with their sign turned. A figure without images has a block of width 1.
+    Where the data name patients, the values are by patient (`Clusters.linearise`).
     """
 
     blocks: tuple[Array, ...]
     counts_images: bool = True
     """Whether a value is a share of images, so that no variance is below one image's."""
     own_images: int = 0
-    """How many images of its own each seed has, where values are their shares already."""
+    """How many images of its own each seed has (patients, where they are named), where values are
+    their shares already."""
+    clusters: tuple[Clusters, ...] = ()
+    """Of each block the patients whose values it has; none where its values are images'."""
 
     @cached_property
     def by_seed(self) -> Array:
@@ -49,7 +54,19 @@ class Panel:
     @property
     def images(self) -> int:
         """How many images the means are over; 0 where the figure has none."""
+        if self.clusters:
+            return sum(one.images for one in self.clusters)
         return sum(block.shape[2] for block in self.blocks if block.shape[2] > 1)
+
+    @property
+    def patients(self) -> int:
+        """How many patients the images are of; 0 where the data name none."""
+        return sum(one.patients for one in self.clusters)
+
+    @property
+    def units(self) -> int:
+        """How many patients, or else images, the means are over."""
+        return self.patients or self.images
 
     def take(self, levels: Sequence[int]) -> "Panel":
         """Return the panel of some levels."""
@@ -58,8 +75,12 @@ class Panel:
     @property
     def grain(self) -> float:
         """The variance below which nothing is known: that of one image more or less."""
+        # Of one patient nothing is known at all.
+        alone = float(sum(one.patients == 1 < one.images for one in self.clusters))
         if not self.counts_images:
-            return 0.0
+            return alone
+        if self.clusters:
+            return alone + sum(1.0 / one.images**2 for one in self.clusters)
         widths = [float(block.shape[2]) for block in self.blocks if block.shape[2] > 1]
         return float(sum(width**-2.0 for width in widths))
 
@@ -70,7 +91,11 @@ class Panel:
         two show: levels that scatter alike lend each other certainty, and one
         that scatters more than the rest is not taken for one of them.
         """
-        own = replace(self.parts((one, other)), freedom=self.pooled.freedom)
+        own = replace(
+            self.parts((one, other)),
+            freedom=self.pooled.freedom,
+            image_freedom=self.pooled.image_freedom,
+        )
         spread = self.pooled.spread().or_wider(own.spread())
         value = float(self.means[one] - self.means[other])
         return Difference(value, spread.plus(self.grain).at_least(self._least(value)), self.seeds)
@@ -91,12 +116,18 @@ class Panel:
         """Return a level's mean with the interval over its seeds and its images."""
         value, spread = float(self.means[level]), self.spread(level)
         if self.counts_images and len(self.blocks) == 1 and self.images:
-            return fraction(value, spread, self.images)
+            images = self.clusters[0].effective if self.clusters else self.images
+            return fraction(value, spread, images)
         return around(value, spread.plus(self.grain))
 
     def spread(self, level: int) -> Spread:
         """Return how far a level's mean may be off, over its seeds and its images."""
-        return _parts([block[[level]] for block in self.blocks]).spread()
+        return _parts([block[[level]] for block in self.blocks], self._freedoms).spread()
+
+    @property
+    def _freedoms(self) -> list[float]:
+        """The degrees of freedom of each block's variance over patients; 0 where it is known."""
+        return [one.freedom for one in self.clusters] or [0.0] * len(self.blocks)
 
     @cached_property
     def pooled(self) -> "Parts":
@@ -110,7 +141,7 @@ class Panel:
         deviations = [block - block.mean(axis=0) for block in chosen]
         # The deviations of K levels from their mean have K - 1 of K degrees of freedom, and a
         # difference has twice the variance of a level.
-        return _parts(deviations, share=(among - 1) / among).times(2.0)
+        return _parts(deviations, self._freedoms, share=(among - 1) / among).times(2.0)
 
 
 @dataclass(frozen=True)
@@ -141,34 +172,43 @@ class Parts:
     """Variance from the images alone; may be negative, being a difference."""
     rest: float
     """What is left over: neither the seeds nor the images, but their meeting."""
+    image_freedom: float = 0.0
+    """Degrees of freedom of the images' part, where they are of patients; 0 where it is known."""
 
     def times(self, factor: float) -> "Parts":
         """Return the parts with every variance so many times as large."""
-        return Parts(
-            self.by_seed * factor, self.freedom, self.by_image * factor, self.rest * factor
+        return replace(
+            self,
+            by_seed=self.by_seed * factor,
+            by_image=self.by_image * factor,
+            rest=self.rest * factor,
         )
 
     def spread(self) -> Spread:
         """Return the spread that they make together."""
-        return Spread.of(self.by_seed, self.freedom, self.by_image, self.rest)
+        return Spread.of(self.by_seed, self.freedom, self.by_image, self.rest, self.image_freedom)
 
 
-def _parts(blocks: Sequence[Array], share: float = 1.0) -> Parts:
+def _parts(blocks: Sequence[Array], freedoms: Sequence[float], share: float = 1.0) -> Parts:
     """Split the variance of one level's mean; `share` of the levels' deviations are free."""
     levels, seeds, _ = blocks[0].shape
     free = levels * share
     by_seed = np.asarray(sum(block.mean(axis=2) for block in blocks))
-    by_image = rest = 0.0
-    for block in blocks:
+    by_image = rest = squares = 0.0
+    for block, of_patients in zip(blocks, freedoms, strict=True):
         image, left = _image_parts(block, free)
         by_image += image
         rest += left
+        squares += image**2 / of_patients if of_patients else 0.0
+    # Blocks lend each other certainty as Welch and Satterthwaite say; levels do, as with seeds.
+    image_freedom = max(1.0, max(1.0, free) * by_image**2 / squares) if squares else 0.0
     if seeds == 1:
         # One seed tells nothing of seeds: what is known is about the images only.
-        return Parts(0.0, 0, by_image, 0.0)
+        return Parts(0.0, 0, by_image, 0.0, image_freedom)
     deviations = by_seed - by_seed.mean(axis=1, keepdims=True)
     freedom = max(1, round(free * (seeds - 1)))
-    return Parts(float((deviations**2).sum()) / freedom / seeds, freedom, by_image - rest, rest)
+    by_seed_part = float((deviations**2).sum()) / freedom / seeds
+    return Parts(by_seed_part, freedom, by_image - rest, rest, image_freedom)
 
 
 def _image_parts(block: Array, free: float) -> tuple[float, float]:

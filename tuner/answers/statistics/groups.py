@@ -1,12 +1,13 @@
 """Settings that were tried once each, as a random search does: nothing is paired but the images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner.answers.statistics.clusters import Clusters
 from tuner.answers.statistics.crossed import Difference
 from tuner.answers.statistics.spread import Interval, Spread, around, fraction
 
@@ -57,6 +58,8 @@ class Groups:
 
     members: tuple[Group, ...]
     counts_images: bool = True
+    clusters: tuple[Clusters, ...] = ()
+    """Of each block the patients whose values it has; none where its values are images'."""
 
     @property
     def means(self) -> Array:
@@ -66,13 +69,29 @@ class Groups:
     @property
     def images(self) -> int:
         """How many images the means are over; 0 where the figure has none."""
+        if self.clusters:
+            return sum(one.images for one in self.clusters)
         return sum(len(image) for image in self.members[0].by_image)
+
+    @property
+    def patients(self) -> int:
+        """How many patients the images are of; 0 where the data name none."""
+        return sum(one.patients for one in self.clusters)
+
+    @property
+    def units(self) -> int:
+        """How many patients, or else images, the means are over."""
+        return self.patients or self.images
 
     @property
     def grain(self) -> float:
         """The variance below which nothing is known: that of one image more or less."""
+        # Of one patient nothing is known at all.
+        alone = float(sum(one.patients == 1 < one.images for one in self.clusters))
         if not self.counts_images:
-            return 0.0
+            return alone
+        if self.clusters:
+            return alone + sum(1.0 / one.images**2 for one in self.clusters)
         return sum(1.0 / len(image) ** 2 for image in self.members[0].by_image)
 
     @cached_property
@@ -92,7 +111,9 @@ class Groups:
         own = _own(first) + _own(second)
         images = _image_variance(first, second)
         rest = first.rest + second.rest
-        spread = Spread.of(max(variance * apart, own), free, images - rest, rest)
+        spread = Spread.of(
+            max(variance * apart, own), free, images - rest, rest, self._image_freedom
+        )
         value = float(self.means[one] - self.means[other])
         return Difference(value, spread.plus(self.grain), min(first.size, second.size))
 
@@ -102,15 +123,22 @@ class Groups:
         images = sum(
             float(image.var(ddof=1)) / len(image) for image in group.by_image if len(image) > 1
         )
-        spread = Spread.of(_own(group), group.size - 1, images - group.rest, group.rest)
+        rest = group.rest
+        spread = Spread.of(_own(group), group.size - 1, images - rest, rest, self._image_freedom)
         value = float(self.means[level])
         if self.counts_images and len(group.by_image) == 1 and self.images > 1:
-            return fraction(value, spread, self.images)
+            count = self.clusters[0].effective if self.clusters else self.images
+            return fraction(value, spread, count)
         return around(value, spread.plus(self.grain))
 
     def take(self, levels: Sequence[int]) -> "Groups":
         """Return some of the levels."""
-        return Groups(tuple(self.members[level] for level in levels), self.counts_images)
+        return replace(self, members=tuple(self.members[level] for level in levels))
+
+    @property
+    def _image_freedom(self) -> float:
+        """The degrees of freedom of the patients' part: the least of any block; 0 where known."""
+        return min((one.freedom for one in self.clusters if one.freedom), default=0.0)
 
 
 def _own(group: Group) -> float:

@@ -28,8 +28,10 @@ class Plan:
     """All the seeds that are needed; None where no number of them would do."""
     images: int | None
     """Where seeds alone would not do: all the images that are needed with these seeds."""
+    patients: int | None = None
+    """All the patients that these images are of, with as many images each as there are now."""
     low: int | None = None
-    """How many seeds, or images, it would take were the spread at the lower end of its interval."""
+    """How many seeds, or patients, or images, it would take were the spread at the lower end."""
     high: int | None = None
     """The same at the upper end; None where no number that is thought of would do."""
 
@@ -43,6 +45,8 @@ class Seen:
     images: int
     levels: int
     grain: float = 0.0
+    patients: int = 0
+    """How many patients the images are of; 0 where the data name none."""
 
     def spread_by(self, factor: float) -> "Seen":
         """Return the same with a seeds' variance so many times as large."""
@@ -75,9 +79,16 @@ class Seen:
             freedom,
             max(0.0, self.parts.by_image) / images,
             self.parts.rest * scale / images,
+            self.parts.image_freedom * images,
         )
-        count = round(self.images * images)
-        return Seen(parts, seeds, count, self.levels, self.grain / images**2)
+        return replace(
+            self,
+            parts=parts,
+            seeds=seeds,
+            images=round(self.images * images),
+            grain=self.grain / images**2,
+            patients=round(self.patients * images),
+        )
 
 
 def power(seen: Seen, difference: float) -> float:
@@ -90,7 +101,7 @@ def power(seen: Seen, difference: float) -> float:
     for share in DRAWS:
         # The study to come estimates its own spread, now smaller and now larger.
         estimate = parts.by_seed * _drawn(share, parts.freedom)
-        told = Parts(estimate, parts.freedom, parts.by_image, min(parts.rest, estimate))
+        told = replace(parts, by_seed=estimate, rest=min(parts.rest, estimate))
         limit = told.spread().plus(seen.grain).half_width(seen.levels)
         found += float(ndtr((abs(difference) - limit) / error))
         found += float(ndtr((-abs(difference) - limit) / error))
@@ -104,12 +115,21 @@ def plan(seen: Seen, difference: float) -> Plan:
     """
     seeds = _seeds(seen, difference)
     if seeds is not None:
-        return Plan(difference, seeds, None, *(_seeds(end, difference) for end in seen.limits))
+        return Plan(
+            difference, seeds, None, None, *(_seeds(end, difference) for end in seen.limits)
+        )
     for several in SEEDS_WITH_IMAGES if seen.images else ():
-        images = _images(seen, several, difference)
-        if images is not None:
-            ends = (_images(end, several, difference) for end in seen.limits)
-            return Plan(difference, several, images, *ends)
+        times = _times_images(seen, several, difference)
+        if times is not None:
+            ends = (_times_images(end, several, difference) for end in seen.limits)
+            units = seen.patients or seen.images
+            return Plan(
+                difference,
+                several,
+                round(seen.images * times),
+                round(seen.patients * times) if seen.patients else None,
+                *(None if end is None else round(units * end) for end in ends),
+            )
     return Plan(difference, None, None)
 
 
@@ -125,11 +145,6 @@ def _seeds(seen: Seen, difference: float) -> int | None:
         else:
             low = middle
     return high
-
-
-def _images(seen: Seen, seeds: int, difference: float) -> int | None:
-    times = _times_images(seen, seeds, difference)
-    return None if times is None else round(seen.images * times)
 
 
 def _times_images(seen: Seen, seeds: int, difference: float) -> float | None:

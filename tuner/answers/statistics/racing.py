@@ -50,9 +50,11 @@ def _beyond_seeds(panel: Panel, contender: int, best: int, level: float) -> bool
     all_of = panel.pooled
     own = panel.parts((contender, best))
     by_image = max(all_of.by_image, own.by_image, 0.0) + panel.grain
+    few = all_of.image_freedom
+    limit = -float(stdtrit(few, level) if few else ndtri(level))
     value = abs(float(panel.means[contender] - panel.means[best]))
     farthest = value + max(_moves(all_of, all_of.freedom), _moves(own, all_of.freedom))
-    return bool(farthest < -ndtri(level) * by_image**0.5)
+    return bool(farthest < limit * by_image**0.5)
 
 
 def _moves(parts: Parts, freedom: int) -> float:

@@ -1,12 +1,17 @@
-"""The area under the ROC curve, its interval by DeLong, and what each image adds to it."""
+"""The area under the ROC curve, its interval by DeLong, and what each image adds to it.
+
+Images of one patient are ranked alike: their placements are summed by patient, as Obuchowski
+(1997) does, who also counts how a patient's images of both classes go together.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtr, ndtri, stdtr, stdtrit
 from scipy.stats import rankdata
 
+from tuner.answers.statistics.clusters import Clusters
 from tuner.answers.statistics.spread import CONFIDENCE, Interval
 
 Array = NDArray[np.float64]
@@ -14,7 +19,7 @@ Truth = NDArray[np.bool_]
 
 
 FEWEST = 2
-"""Images of a class without which nothing is known of how an area scatters."""
+"""Images, or patients, of a class without which nothing is known of how an area scatters."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +43,25 @@ def placements(scores: Array, truth: Truth) -> Placements | None:
     return Placements(float(share_above.mean()), share_above, below / len(positive))
 
 
-def delong(scores: Array, truth: Truth, confidence: float = CONFIDENCE) -> Interval | None:
+def delong(
+    scores: Array,
+    truth: Truth,
+    clusters: Clusters | None = None,
+    confidence: float = CONFIDENCE,
+) -> Interval | None:
     """Return the area with DeLong's interval, on the logit so that it stays within 0 and 1.
 
-    None where a class has fewer than two images.
+    None where a class has fewer than two images, or is of fewer than two patients.
     """
     placed = placements(scores, truth)
-    if placed is None or min(len(placed.positives), len(placed.negatives)) < FEWEST:
+    if placed is None or _fewest(truth, clusters) < FEWEST:
         return None
-    area, variance = placed.area, _variance(placed.positives, placed.negatives)
+    area = placed.area
+    variance, freedom = _variance(placed.positives, placed.negatives, truth, clusters)
     if area in (0.0, 1.0) or variance == 0.0:
-        return _perfect(area, len(scores), confidence)
-    z = float(ndtri(0.5 + confidence / 2))
+        images = len(scores) if clusters is None else clusters.effective
+        return _perfect(area, images, confidence)
+    z = _quantile(freedom, confidence)
     logit = np.log(area / (1 - area))
     half = z * np.sqrt(variance) / (area * (1 - area))
     low, high = (1 / (1 + np.exp(-(logit + side * half))) for side in (-1, 1))
@@ -70,20 +82,27 @@ def roc(scores: Array, truth: Truth) -> tuple[Array, Array]:
 
 
 def delong_difference(
-    scores: Array, other: Array, truth: Truth, confidence: float = CONFIDENCE
+    scores: Array,
+    other: Array,
+    truth: Truth,
+    clusters: Clusters | None = None,
+    confidence: float = CONFIDENCE,
 ) -> tuple[Interval, float] | None:
     """Return the difference of two areas on the same images with its interval and p value."""
     one, two = placements(scores, truth), placements(other, truth)
-    if one is None or two is None or min(len(one.positives), len(one.negatives)) < FEWEST:
+    if one is None or two is None or _fewest(truth, clusters) < FEWEST:
         return None
     value = one.area - two.area
-    error = np.sqrt(
-        _variance(one.positives - two.positives, one.negatives - two.negatives),
+    variance, freedom = _variance(
+        one.positives - two.positives, one.negatives - two.negatives, truth, clusters
     )
+    error = np.sqrt(variance)
     if error == 0:
         return Interval(value, value, value), 1.0 if value == 0 else 0.0
-    half = float(ndtri(0.5 + confidence / 2) * error)
-    return Interval(value, value - half, value + half), float(2 * ndtr(-abs(value) / error))
+    half = float(_quantile(freedom, confidence) * error)
+    far = -abs(value) / error
+    chance = float(2 * (stdtr(freedom, far) if freedom else ndtr(far)))
+    return Interval(value, value - half, value + half), chance
 
 
 def shares_of_area(scores: Array, truth: Truth) -> Array | None:
@@ -103,14 +122,42 @@ def shares_of_area(scores: Array, truth: Truth) -> Array | None:
     return values
 
 
-def _variance(positives: Array, negatives: Array) -> float:
-    return sum(
-        float(part.var(ddof=1)) / len(part) if len(part) > 1 else 0.0
-        for part in (positives, negatives)
-    )
+def _fewest(truth: Truth, clusters: Clusters | None) -> int:
+    """Return how many images, or patients, the rarer class has."""
+    if clusters is None:
+        return int(min(truth.sum(), (~truth).sum()))
+    return min(clusters.take(truth).patients, clusters.take(~truth).patients)
 
 
-def _perfect(area: float, images: int, confidence: float) -> Interval:
+def _quantile(freedom: float, confidence: float) -> float:
+    tail = 0.5 + confidence / 2
+    return float(stdtrit(freedom, tail) if freedom else ndtri(tail))
+
+
+def _variance(
+    positives: Array, negatives: Array, truth: Truth, clusters: Clusters | None
+) -> tuple[float, float]:
+    """Return the variance of an area, and its degrees of freedom; 0 where it is known."""
+    sides = (truth, positives), (~truth, negatives)
+    if clusters is None or clusters.single:
+        parts = (float(v.var(ddof=1)) / len(v) if len(v) > 1 else 0.0 for _, v in sides)
+        return sum(parts), 0.0
+    moved = np.zeros((2, clusters.patients))
+    total = squares = 0.0
+    for row, (mine, values) in zip(moved, sides, strict=True):
+        of_class = clusters.take(mine)
+        by_patient = of_class.linearise(values)
+        row[np.unique(clusters.of_image[mine])] = (by_patient - values.mean()) / len(by_patient)
+        part = float(by_patient.var(ddof=1)) / len(by_patient)
+        total += part
+        squares += part**2 / of_class.freedom if of_class.freedom else 0.0
+    freedom = max(1.0, total**2 / squares) if squares else 0.0
+    count = clusters.patients
+    together = 2 * float((moved[0] * moved[1]).sum()) * count / (count - 1)
+    return max(0.0, total + together), freedom
+
+
+def _perfect(area: float, images: float, confidence: float) -> Interval:
     """Return the limits of an area of 0 or 1, on which no spread is seen (as for a share)."""
     z2 = float(ndtri(0.5 + confidence / 2)) ** 2
     off = z2 / (images + z2)

@@ -17,6 +17,8 @@ class Bin:
     images: int
     confidence: float
     accuracy: float
+    members: NDArray[np.bool_]
+    """Which images these are."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def reliability(probabilities: Array, labels: NDArray[np.int64], bins: int = 10)
     # A confidence on a border belongs to the bin below it; only 0 itself has none below.
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     found = [
-        Bin(int(mine.sum()), float(confidence[mine].mean()), float(right[mine].mean()))
+        Bin(int(mine.sum()), float(confidence[mine].mean()), float(right[mine].mean()), mine)
         for mine in (place == at for at in range(bins))
         if mine.any()
     ]

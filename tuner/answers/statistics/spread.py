@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 NODES = 200
 """How many equally likely values stand for the unknown variance."""
 CONFIDENCE = 0.95
+LATTICE = np.arange(NODES) * 123 % NODES
+"""Pairs the equally likely values of two unknown variances evenly (a rank-1 lattice)."""
 LEVELS_MAX = 40
 """More levels than this are compared as if they were this many; nobody reads such a table."""
 
@@ -34,13 +36,20 @@ class Spread:
     variances: Array
 
     @staticmethod
-    def of(by_seed: float, freedom: int, by_image: float, least: float) -> "Spread":
+    def of(
+        by_seed: float, freedom: float, by_image: float, least: float, image_freedom: float = 0.0
+    ) -> "Spread":
         """Return the spread of a mean from its parts, each as a variance of that mean.
 
         `by_seed` has so many degrees of freedom and includes what is left over;
         `by_image` may be negative, being a difference; the sum is never below `least`.
+        Images are so many that their part is known; patients' has `image_freedom`.
         """
         seeds = by_seed / _chi_square(freedom) if freedom else np.zeros(NODES)
+        if image_freedom:
+            # What was estimated is the variance over patients of means over seeds, `least` in it.
+            drawn = _chi_square(image_freedom)[LATTICE]
+            return Spread(np.maximum(seeds + (by_image + least) / drawn - least, least))
         return Spread(np.maximum(seeds + by_image, least))
 
     @staticmethod
@@ -136,11 +145,11 @@ def around(
     return Interval(value, value - half, value + half)
 
 
-def fraction(value: float, spread: Spread, images: int) -> Interval:
+def fraction(value: float, spread: Spread, images: float) -> Interval:
     """Return the interval about a fraction: as Wilson's, with the spread that was seen.
 
     Where every image is right, or every one wrong, no spread is seen, and the
-    images alone say how far off that may be.
+    images (of patients: their effective number) alone say how far off that may be.
     """
     seen = value * (1 - value)
     scale = spread.variances / seen if seen > 0 else np.zeros(NODES)
@@ -167,7 +176,7 @@ def _fraction_limit(value: float, scale: Array, end: float) -> float:
 
 
 @cache
-def _chi_square(freedom: int) -> Array:
+def _chi_square(freedom: float) -> Array:
     """Return equally likely values of chi square over its degrees of freedom."""
     shares = (np.arange(NODES) + 0.5) / NODES
     return np.asarray(chi2.ppf(shares, freedom) / freedom, dtype=np.float64)

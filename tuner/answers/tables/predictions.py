@@ -8,6 +8,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from tuner.answers.statistics.clusters import Clusters
 from tuner.answers.tables.rows import ranked, trial_rows
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Moment, SplitName
@@ -29,6 +30,13 @@ class Predicted:
     labels: NDArray[np.int64]
     log_probabilities: NDArray[np.float32]
     """(images, classes), in the order of `ids`."""
+    patients: tuple[str, ...] | None = ()
+    """By image; () where the data name none, None where that was not stored."""
+
+    @property
+    def clusters(self) -> Clusters | None:
+        """The images of each patient; None where they are not named."""
+        return Clusters.of(self.patients) if self.patients else None
 
 
 def best_trial(connection: sa.Connection, study: Study) -> int:
@@ -72,6 +80,7 @@ def predicted(
         ids=tuple(row.ids),
         labels=labels,
         log_probabilities=logs.astype(np.float32),
+        patients=None if row.patients is None else tuple(row.patients),
     )
 
 
@@ -84,6 +93,7 @@ def _query(study: Study, number: int, split: SplitName, at: Moment) -> sa.Select
             prediction.c.classes.label("columns"),
             label.c.labels,
             label.c.ids,
+            label.c.patients,
             dataset.c.classes.label("names"),
             outcome.c.best_epoch,
             outcome.c.last_epoch,

@@ -28,6 +28,7 @@ def cells(one: Comparison, row: Row) -> tuple[str, ...]:
         chance = "" if one.seeds < 2 else chance_cell(against.chance)
         held = (wording.signed(shown.value, digits), ends, chance)
         mark = "different" if against.differs else "tied" if one.seeds > 1 else "one seed"
+        mark = "too few patients" if one.too_few else mark
     return (name, *mean, *held, str(row.n), done, mark)
 
 

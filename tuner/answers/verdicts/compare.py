@@ -13,7 +13,7 @@ from tuner.answers.statistics.levels import Against, Verdict, against, against_b
 from tuner.answers.statistics.planning import Plan, Seen, plan
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
-from tuner.answers.verdicts import wording
+from tuner.answers.verdicts import units, wording
 from tuner.answers.verdicts.judge import Finding, headline, sentences, summary, told_together
 from tuner.errors import UserError
 from tuner.names import meant
@@ -64,6 +64,10 @@ class Comparison:
     seeds: int
     images: int
     """How many images the figure is a mean over; 0 where the interval is over seeds alone."""
+    patients: int
+    """How many patients these images are of: the unit of all intervals. 0 where not named."""
+    too_few: bool
+    """Whether there are too few patients to judge anything by."""
     places: int
     """How many trials of each level a seed's value is the mean of."""
     left_out: int
@@ -178,7 +182,8 @@ def judge(
     named = None if asked.reference is None else _level_named(made, asked.reference)
     n = min((len(units) for units in made.units), default=0)
     verdict = _verdict(taken, measure, named, n)
-    planned = _plan(taken, measure, verdict, asked.resolve) if n > 1 else None
+    few = taken is not None and units.too_few(taken.panel.clusters)
+    planned = _plan(taken, measure, verdict, asked.resolve) if n > 1 and not few else None
     finding = Finding(spec, made, measure, taken, verdict, planned)
     return Comparison(
         factor=made.factor,
@@ -189,6 +194,8 @@ def judge(
         paired=made.paired,
         seeds=n,
         images=taken.panel.images if taken is not None else 0,
+        patients=taken.panel.patients if taken is not None else 0,
+        too_few=few,
         places=max((len(unit) for units in made.units for unit in units), default=0),
         left_out=made.left_out,
         plan=planned,
@@ -206,9 +213,10 @@ def _verdict(taken: Sample | None, measure: Measure, named: int | None, n: int) 
         verdict = against_best(panel, larger=measure.larger)
     else:
         verdict = against(panel, named, larger=measure.larger)
-    if n > 1:
+    if n > 1 and not units.too_few(panel.clusters):
         return verdict
-    # One seed tells a setting from its luck in no way, whatever its images say.
+    # One seed tells a setting from its luck in no way, whatever its images say; few patients
+    # tell it from theirs no better.
     others = tuple(Against(one.level, one.difference, 1.0, False) for one in verdict.others)
     return Verdict(verdict.reference, others)
 
@@ -220,7 +228,14 @@ def _plan(
     if verdict is None or not isinstance(panel, Panel) or len(verdict.tied) < 2:
         return None
     levels = range(len(panel.means))
-    seen = Seen(panel.parts(list(levels)), panel.seeds, panel.images, len(panel.means), panel.grain)
+    seen = Seen(
+        panel.parts(list(levels)),
+        panel.seeds,
+        panel.images,
+        len(panel.means),
+        panel.grain,
+        panel.patients,
+    )
     return plan(seen, _wanted(panel, measure, resolve))
 
 

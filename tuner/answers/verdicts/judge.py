@@ -8,7 +8,7 @@ from tuner.answers.evidence.measures import Measure
 from tuner.answers.evidence.samples import Sample
 from tuner.answers.statistics.levels import Verdict
 from tuner.answers.statistics.planning import Plan
-from tuner.answers.verdicts import wording
+from tuner.answers.verdicts import units, wording
 from tuner.spec.study import Spec
 
 SEVERAL = 3
@@ -30,7 +30,12 @@ class Finding:
     @property
     def n(self) -> int:
         """How many seeds, or configurations, each compared level has at least."""
-        return min((len(units) for units in self.made.units), default=0)
+        return min((len(trials) for trials in self.made.units), default=0)
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there are too few patients to judge by."""
+        return self.taken is not None and units.too_few(self.taken.panel.clusters)
 
     @property
     def names(self) -> list[str]:
@@ -47,10 +52,15 @@ def sentences(finding: Finding) -> tuple[str, ...]:
         said.append(f"Only {finding.names[0]} can be measured, so there is nothing to compare.")
     elif finding.n < 2:
         said += _one_seed(finding, finding.taken)
+    elif finding.too_few:
+        said.append(_too_few(finding, finding.taken))
     else:
         said += _judged(finding, finding.verdict)
         said.append(_about(finding, finding.taken))
         said += _promised(finding)
+    if finding.taken is not None and len(finding.made.levels) > 1:
+        clusters, unknown = finding.taken.panel.clusters, finding.taken.patients_unknown
+        said += units.remarks(clusters, unknown=unknown)
     # Where no level has the figure, that was said in one sentence for all.
     some = any(one.measured for one in finding.made.standings)
     said += [
@@ -66,7 +76,7 @@ def sentences(finding: Finding) -> tuple[str, ...]:
 def headline(finding: Finding) -> str | None:
     """Say in one line what is seen of a factor; None of one seed, or of one level."""
     verdict, names = finding.verdict, finding.names
-    if verdict is None or finding.n < 2 or len(names) < 2:
+    if verdict is None or finding.n < 2 or len(names) < 2 or finding.too_few:
         return None
     apart = [names[one.level] for one in verdict.others if one.differs]
     tied = [names[level] for level in verdict.tied]
@@ -118,7 +128,7 @@ def _one_seed(finding: Finding, taken: Sample) -> list[str]:
     at = means.argmax() if finding.measure.larger else means.argmin()
     best = finding.names[int(at)]
     images = (
-        f" The intervals are over {taken.panel.images:,} images alone."
+        f" The intervals are over {units.sampled(taken.panel.images, taken.panel.patients)} alone."
         if taken.images_shared and taken.panel.images
         else ""
     )
@@ -127,6 +137,13 @@ def _one_seed(finding: Finding, taken: Sample) -> list[str]:
         f"about {finding.made.factor} in general.{images} Two or more seeds give a verdict."
     )
     return [said]
+
+
+def _too_few(finding: Finding, taken: Sample) -> str:
+    means = taken.panel.means
+    best = finding.names[int(means.argmax() if finding.measure.larger else means.argmin())]
+    what = units.sampled(taken.panel.images, taken.panel.patients)
+    return f"{best} is ahead here, on {what}, which says nothing about {finding.made.factor}."
 
 
 def _judged(finding: Finding, verdict: Verdict) -> list[str]:
@@ -153,7 +170,9 @@ def _about(finding: Finding, taken: Sample) -> str:
     unit = "seed" if finding.made.paired else "configuration"
     many = wording.count(finding.n, unit)
     if taken.images_shared and taken.panel.images:
-        return f"({many}, {taken.panel.images:,} images: over {unit}s and over images like these.)"
+        patients = taken.panel.patients
+        what, over = units.sampled(taken.panel.images, patients), units.unit(patients)
+        return f"({many}, {what}: over {unit}s and over {over} like these.)"
     if taken.images_shared:
         return f"({many}: over {unit}s.)"
     return f"({many}, each with images of its own: over {unit}s only.)"
@@ -167,10 +186,12 @@ def _promised(finding: Finding) -> list[str]:
     unit = "point" if measure.unit == "points" and amount == 1 else measure.unit
     wanted = f"{amount:g} {unit}".strip()
     if plan.images is not None:
-        images = (
-            f"about {_rounded(plan.images):,} images ({_between(plan)}) with {plan.seeds} seeds"
-        )
-        return [f"No number of seeds would tell {wanted} apart on these images; {images} would."]
+        needed, over = plan.patients or plan.images, units.unit(plan.patients or 0)
+        more = f"about {_rounded(needed):,} {over} ({_between(plan)}) with {plan.seeds} seeds"
+        if plan.patients:
+            there = finding.taken.panel.patients if finding.taken is not None else 0
+            more = f"{more}, {_rounded(max(0, needed - there)):,} more than there are,"
+        return [f"No number of seeds would tell {wanted} apart on these {over}; {more} would."]
     if plan.seeds is None:
         return [f"Not even 1,000 seeds would tell {wanted} apart."]
     if plan.seeds <= finding.n:

@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from tuner.answers.evidence.measures import MEASURES, nll, right
 from tuner.answers.statistics.bootstrap import mean_difference
-from tuner.answers.statistics.proportions import Discordance, Right, mcnemar, wilson
+from tuner.answers.statistics.clusters import Clusters
+from tuner.answers.statistics.proportions import Discordance, Right, mcnemar, share_of
 from tuner.answers.statistics.ranking import delong, delong_difference
 from tuner.answers.statistics.reliability import reliability
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.predictions import Predicted, predicted
-from tuner.answers.verdicts import wording
+from tuner.answers.verdicts import units, wording
 from tuner.errors import UserError
 from tuner.records import Moment, SplitName
 from tuner.store.studies import Study
@@ -54,6 +55,10 @@ class Pair:
     split: SplitName
     at: Moment
     images: int
+    clusters: Clusters | None
+    """The images of each patient; None where patients are not named."""
+    patients_unknown: bool
+    """Whether the labels were stored before patients were."""
     one: Described
     other: Described
     discordance: Discordance
@@ -65,7 +70,16 @@ class Pair:
     @property
     def differs(self) -> bool:
         """Whether the two can be told apart on these images."""
-        return self.discordance.chance < 0.05
+        return self.discordance.chance < 0.05 and not units.too_few(self._clusters)
+
+    @property
+    def patients(self) -> int:
+        """How many patients the images are of; 0 where they are not named."""
+        return self.discordance.patients
+
+    @property
+    def _clusters(self) -> tuple[Clusters, ...]:
+        return () if self.clusters is None else (self.clusters,)
 
     @property
     def verdict(self) -> str:
@@ -88,11 +102,15 @@ class Pair:
         counts = (
             f"{found.only_one} images only {self.one.trial} has right, {found.only_other} only "
         )
-        return (
-            f"{said}; {counts}{self.other.trial} (McNemar, exact: p = {found.chance:.2g}). "
-            "This is about these two trained networks on images like these, not about their "
+        single = self.clusters is None or self.clusters.single
+        test = "McNemar, exact" if single else "exact test over patients"
+        over = units.unit(self.patients)
+        said = (
+            f"{said}; {counts}{self.other.trial} ({test}: p = {found.chance:.2g}). "
+            f"This is about these two trained networks on {over} like these, not about their "
             "settings: another seed gives another network."
         )
+        return " ".join([said, *units.remarks(self._clusters, unknown=self.patients_unknown)])
 
 
 def pair(
@@ -113,21 +131,32 @@ def pair(
         )
     binary = logs.shape[1] == 2
     hits = right(logs, labels) > 0, right(others, labels) > 0
+    patients = [of[at] for at in mine] if (of := first.patients) else None
+    if patients is None and second.patients:
+        patients = [second.patients[at] for at in theirs]
+    clusters = Clusters.of(patients) if patients else None
     return Pair(
         split=split,
         at=at,
         images=len(labels),
-        one=_described(first, logs, labels),
-        other=_described(second, others, labels),
-        discordance=mcnemar(*hits),
-        nll=mean_difference(nll(logs, labels), nll(others, labels)),
-        auc=delong_difference(_odds(logs), _odds(others), labels == 1) if binary else None,
-        of_classes=_of_classes(hits, labels, first.classes) if binary else (),
+        clusters=clusters,
+        patients_unknown=clusters is None and None in (first.patients, second.patients),
+        one=_described(first, logs, labels, clusters),
+        other=_described(second, others, labels, clusters),
+        discordance=mcnemar(*hits, clusters),
+        nll=mean_difference(nll(logs, labels), nll(others, labels), clusters),
+        auc=delong_difference(_odds(logs), _odds(others), labels == 1, clusters)
+        if binary
+        else None,
+        of_classes=_of_classes(hits, labels, first.classes, clusters) if binary else (),
     )
 
 
 def _of_classes(
-    hits: tuple[Right, Right], labels: NDArray[np.int64], classes: Sequence[str]
+    hits: tuple[Right, Right],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    clusters: Clusters | None,
 ) -> tuple[OfClass, ...]:
     """Return both trials' shares of each class, and their difference on its images."""
     found = []
@@ -137,8 +166,10 @@ def _of_classes(
         images = int(mine.sum())
         if images == 0:
             return ()
-        share, others = (wilson(int(of.sum()), images) for of in (one, other))
-        found.append(OfClass(name, classes[place], images, share, others, mcnemar(one, other)))
+        whose = None if clusters is None else clusters.take(mine)
+        share, others = (share_of(of, whose) for of in (one, other))
+        apart = mcnemar(one, other, whose)
+        found.append(OfClass(name, classes[place], images, share, others, apart))
     return tuple(found)
 
 
@@ -154,16 +185,21 @@ def _shared(one: Predicted, other: Predicted) -> tuple[NDArray[np.int64], NDArra
     return pairs[:, 0], pairs[:, 1]
 
 
-def _described(read: Predicted, logs: NDArray[np.float32], labels: NDArray[np.int64]) -> Described:
+def _described(
+    read: Predicted,
+    logs: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    clusters: Clusters | None,
+) -> Described:
     probabilities = np.exp(logs.astype(np.float64))
     hits = right(logs, labels)
     calibrated = reliability(probabilities, labels)
     return Described(
         trial=read.trial,
         epoch=read.epoch,
-        accuracy=wilson(float(hits.sum()), len(labels)),
+        accuracy=share_of(hits > 0, clusters),
         nll=float(nll(logs, labels).mean()),
-        auc=delong(_odds(logs), labels == 1) if logs.shape[1] == 2 else None,
+        auc=delong(_odds(logs), labels == 1, clusters) if logs.shape[1] == 2 else None,
         calibration_error=calibrated.error,
         brier=calibrated.brier,
     )

@@ -1,0 +1,183 @@
+"""Answers of studies whose data name patients: the patient is the unit, and it is said."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from tests.answers.fabricate import Images, Told, fabricate, hits, images
+from tests.store.specs import Bench, make_spec
+from tuner.answers.verdicts.compare import Asked, Comparison, compare
+from tuner.answers.verdicts.pair import Pair, pair
+from tuner.records import Value
+from tuner.spec.space import Choice
+from tuner.store.database import Database
+from tuner.store.tables import label
+
+KINDS = ("cosine", "exponential", "step")
+USUAL = Asked()
+
+
+def by_patient(database: Database, data: Images, *, seeds: int = 5, prefer: float = 1.0) -> Bench:
+    """Store a study whose schedules prefer different patients, and are equally good."""
+    spec = make_spec("sched", dimensions=(Choice("scheduler", KINDS),), seeds=seeds)
+    chance = np.random.default_rng(3)
+    people = {
+        split: np.unique(data.patients[split], return_inverse=True)[1]
+        if data.patients
+        else np.arange(len(labels)) // 5
+        for split, labels in data.labels.items()
+    }
+    liked = {
+        kind: {split: chance.normal(1.5, prefer, 1000)[of] for split, of in people.items()}
+        for kind in KINDS
+    }
+
+    def tell(chosen: dict[str, Value], _seed: int) -> Told:
+        logits = liked[str(chosen["scheduler"])]
+        return Told(
+            logs={
+                split: hits(chance.random(len(labels)) < 1 / (1 + np.exp(-logits[split])), labels)
+                for split, labels in data.labels.items()
+            }
+        )
+
+    return fabricate(database, spec, tell, data={"data-0": data})
+
+
+def compared(bench: Bench, asked: Asked = USUAL) -> Comparison:
+    """Compare the schedules."""
+    with bench.database.transaction() as connection:
+        (found,) = compare(connection, bench.study, by=("scheduler",), asked=asked)
+    return found
+
+
+def two(bench: Bench, one: int = 0, other: int = 1) -> Pair:
+    """Compare two trials on test."""
+    with bench.database.transaction() as connection:
+        return pair(connection, bench.study, (one, other), "test", "best")
+
+
+def widths(found: Comparison) -> list[float]:
+    """Return how wide the differences' intervals are."""
+    return [row.against.difference.half_width for row in found.rows if row.against is not None]
+
+
+def test_settings_are_compared_by_patient(database: Database) -> None:
+    """400 images of 80 patients: wider than by image, and the verdict says what it is over."""
+    bench = by_patient(database, images(400, 400, each=5), prefer=1.5)
+    found = compared(bench)
+    assert (found.images, found.patients, found.too_few) == (400, 80, False)
+    assert "400 images of 80 patients: over seeds and over patients like these" in found.verdict
+    with bench.database.transaction() as connection:
+        connection.execute(sa.update(label).values(patients=[]))
+    by_image = compared(bench)
+    assert by_image.patients == 0
+    assert "400 images: over seeds and over images like these" in by_image.verdict
+    for wide, narrow in zip(widths(found), widths(by_image), strict=True):
+        assert wide > 1.2 * narrow
+
+
+def test_one_image_a_patient_is_the_answer_by_image(database: Database) -> None:
+    """To the last bit, but for the words."""
+    bench = by_patient(database, images(200, 200, each=1))
+    by_person = compared(bench), two(bench)
+    with bench.database.transaction() as connection:
+        connection.execute(sa.update(label).values(patients=[]))
+    by_image = compared(bench), two(bench)
+    assert [(row.mean, row.against) for row in by_person[0].rows] == [
+        (row.mean, row.against) for row in by_image[0].rows
+    ]
+    assert by_person[0].patients == 200
+    for name in ("one", "other", "nll", "auc"):
+        assert getattr(by_person[1], name) == getattr(by_image[1], name)
+    apart = replace(by_person[1].discordance, patients=0)
+    assert apart == by_image[1].discordance
+
+
+def test_labels_stored_before_patients_are_judged_by_image_and_it_is_said(
+    database: Database,
+) -> None:
+    """An older study keeps its answers; its reader learns what they do not allow for."""
+    bench = by_patient(database, Images(images().labels, patients=None))
+    found = compared(bench)
+    assert found.patients == 0
+    assert "stored before patients were kept" in found.verdict
+    assert "stored before patients were kept" in two(bench).verdict
+    with bench.database.transaction() as connection:
+        connection.execute(sa.update(label).values(patients=[]))
+    assert "stored before" not in compared(bench).verdict
+    assert "stored before" not in two(bench).verdict
+
+
+def test_few_patients_give_no_verdict(database: Database) -> None:
+    """200 images of 8 patients: nothing is called different, and why is said."""
+    data = images(200, 200, each=25)
+    spec = make_spec("sched", dimensions=(Choice("scheduler", KINDS),), seeds=5)
+    good = {"cosine": 0.95, "exponential": 0.9, "step": 0.2}
+    chance = np.random.default_rng(0)
+
+    def tell(chosen: dict[str, Value], _seed: int) -> Told:
+        share = good[str(chosen["scheduler"])]
+        return Told(
+            logs={
+                split: hits(chance.random(len(labels)) < share, labels)
+                for split, labels in data.labels.items()
+            }
+        )
+
+    bench = fabricate(database, spec, tell, data={"data-0": data})
+    found = compared(bench)
+    assert (found.patients, found.too_few) == (8, True)
+    assert not any(row.differs for row in found.rows)
+    assert found.headline is None
+    assert found.plan is None
+    assert "8 patients are too few to judge by" in found.verdict
+    apart = two(bench, 0, 2)
+    assert not apart.differs
+    assert "8 patients are too few to judge by" in apart.verdict
+
+
+def test_a_giant_patient_is_named(database: Database) -> None:
+    """Half of the images are of one of 101 patients: the intervals allow for it, and it is said."""
+    labels = images().labels
+    people = tuple("giant" if at < 100 else f"p{at}" for at in range(200))
+    bench = by_patient(database, Images(labels, patients={"val": people, "test": people}))
+    found = compared(bench)
+    assert found.patients == 101
+    assert not any(row.differs for row in found.rows)
+    assert "One patient has 50 % of the images" in found.verdict
+    assert "One patient has 50 % of the images" in two(bench).verdict
+
+
+def test_more_patients_are_planned_not_more_images(database: Database) -> None:
+    """Where seeds would never do, the plan counts patients."""
+    found = compared(by_patient(database, images(200, 200, each=5)), Asked(resolve=0.5))
+    assert found.plan is not None
+    assert found.plan.patients is not None
+    assert found.plan.images == pytest.approx(5 * found.plan.patients, abs=5)
+    assert "on these patients; about" in found.verdict
+    assert "more than there are" in found.verdict
+
+
+def test_two_trials_are_told_apart_by_patient(database: Database) -> None:
+    """The exact test is over patients, and wider intervals go with it."""
+    bench = by_patient(database, images(400, 400, each=5), prefer=2.0)
+    found = two(bench)
+    assert (found.images, found.patients) == (400, 80)
+    assert "exact test over patients" in found.verdict
+    assert "patients like these" in found.verdict
+    with bench.database.transaction() as connection:
+        connection.execute(sa.update(label).values(patients=[]))
+    by_image = two(bench)
+    assert "McNemar, exact" in by_image.verdict
+    pairs = (
+        (found.one.accuracy, by_image.one.accuracy),
+        (found.discordance.difference, by_image.discordance.difference),
+        (found.nll, by_image.nll),
+    )
+    for wide, narrow in pairs:
+        assert wide.value == pytest.approx(narrow.value)
+        assert wide.half_width > 1.1 * narrow.half_width
+    assert found.discordance.chance > by_image.discordance.chance

@@ -1,0 +1,140 @@
+"""Images of one patient are alike: the patient, and not the image, is the unit that was sampled.
+
+A mean over N images of P patients is the ratio of two sums over patients. Its influence function
+gives each patient one value,
+
+    y[p] = m + P/N · a[p] · (sum of the images of p − n[p] · m),   a[p] = (1 − 1/P) / (1 − n[p]/N),
+
+whose mean over patients is the mean m over images, and whose variance over P is the variance of m
+by the delete-one-patient jackknife (CV3). All that is written for images, crossed seeds and images
+among it, then holds for patients with y in place of the images' values. y is linear in the values,
+with the same weights under every setting and seed, so that differences and means of panels remain
+differences and means. With equally many images a patient a = 1, and with one image a patient y is
+the image's value itself.
+
+Few patients, or a few large ones, say little about their own variance. It has the degrees of
+freedom of Bell and McCaffrey (2002), for images that are wholly alike within a patient, the worst
+case: P − 1 for patients with equally many images, about 1 where one patient has most of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Places = NDArray[np.int64]
+
+FEWEST = 10
+"""Fewer patients than this are too few to judge anything by."""
+GIANT = 0.25
+"""The share of all images from which on a patient's is worth a remark."""
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Which images are of the same patient."""
+
+    of_image: Places
+    """The number of each image's patient, from 0."""
+
+    @staticmethod
+    def of(patients: Sequence[str]) -> "Clusters":
+        """Number patients by name; an image without a name is of someone who has no other."""
+        numbers: dict[object, int] = {}
+        named = (name or place for place, name in enumerate(patients))
+        return Clusters(np.array([numbers.setdefault(one, len(numbers)) for one in named], int))
+
+    @cached_property
+    def sizes(self) -> Places:
+        """How many images each patient has."""
+        return np.bincount(self.of_image)
+
+    @property
+    def images(self) -> int:
+        """How many images there are."""
+        return len(self.of_image)
+
+    @property
+    def patients(self) -> int:
+        """How many patients there are."""
+        return len(self.sizes)
+
+    @property
+    def single(self) -> bool:
+        """Whether every patient has one image, so that nothing is different from images."""
+        return self.patients == self.images
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there are too few patients to judge by."""
+        return self.patients < FEWEST
+
+    @property
+    def largest(self) -> float:
+        """The share of all images that are of the patient with the most."""
+        return float(self.sizes.max() / self.images)
+
+    @property
+    def effective(self) -> float:
+        """How many equally large patients would say as much, if images of one were wholly alike."""
+        return float(self.images**2 / (self.sizes.astype(float) ** 2).sum())
+
+    @cached_property
+    def freedom(self) -> float:
+        """The degrees of freedom of a variance over patients; 0, for known, of single images."""
+        if self.single:
+            return 0.0
+        if self.patients == 1:
+            return 1.0
+        share = self.sizes / self.images
+        # The estimate is S' B S for the patients' sums S with variances v, where
+        # B = (I − s1')' A² (I − s1') = D + U C U'; freedom = tr(BV)² / tr(BVBV), in rank-two form.
+        d = self._leverage**2
+        v = share**2
+        u = np.stack([d * share, np.ones_like(share)])
+        c = np.array([[0.0, -1.0], [-1.0, float((d * share**2).sum())]])
+        uvu = (u * v) @ u.T
+        trace = float((d * v).sum() + np.trace(c @ uvu))
+        both = c @ uvu
+        square = (d * v) ** 2
+        squares = float(
+            square.sum() + 2 * np.trace(c @ ((u * (v * d * v)) @ u.T)) + np.trace(both @ both)
+        )
+        return max(1.0, trace**2 / squares)
+
+    @cached_property
+    def _leverage(self) -> Array:
+        return np.asarray((1 - 1 / self.patients) / (1 - self.sizes / self.images))
+
+    @cached_property
+    def _order(self) -> tuple[Places, Places]:
+        order = np.argsort(self.of_image, kind="stable")
+        return order, np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
+
+    def linearise(self, values: Array) -> Array:
+        """Return one value a patient from one an image (the last axis), with the same mean."""
+        if self.single:
+            return values
+        mean = values.mean(axis=-1, keepdims=True)
+        if self.patients == 1:
+            return np.asarray(mean)
+        order, starts = self._order
+        sums = np.add.reduceat(values[..., order], starts, axis=-1)
+        moved = self._leverage * (sums - self.sizes * mean)
+        moved -= moved.mean(axis=-1, keepdims=True)
+        return np.asarray(mean + moved * (self.patients / self.images))
+
+    def variance(self, values: Array) -> float:
+        """Return the variance of the mean of one value an image."""
+        by_patient = self.linearise(values)
+        if len(by_patient) < 2:
+            return 0.0
+        return float(by_patient.var(ddof=1)) / len(by_patient)
+
+    def take(self, images: NDArray[np.bool_]) -> "Clusters":
+        """Return the patients of some of the images."""
+        _, numbers = np.unique(self.of_image[images], return_inverse=True)
+        return Clusters(numbers.astype(np.int64).reshape(-1))
