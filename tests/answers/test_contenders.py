@@ -23,7 +23,7 @@ from tuner.spec.study import Replicates, Spec
 from tuner.store.database import Database
 from tuner.store.ledger.race import Decided, Look, Race
 from tuner.store.races import insert_decision
-from tuner.store.tables import prediction, trial
+from tuner.store.tables import label, prediction, trial
 
 RATES = (0.1, 0.01, 0.001, 0.0001)
 TRUTH = images()
@@ -131,6 +131,34 @@ def test_a_look_drops_who_is_much_worse_on_the_stored_predictions(database: Data
     assert held[0]["difference"]["high"] < -0.1
     assert (held[0]["pairs"], held[0]["left_out"]) == (3, 0)
     assert race_of(bench).racing == tuple(one for one in race_of(bench).contenders if one)
+
+
+def of_patients(bench: Bench, count: int) -> None:
+    """Say whose images those of the study are: each patient has as many."""
+    with bench.database.transaction() as connection:
+        patients = [f"p{at % count}" for at in range(200)]
+        connection.execute(sa.update(label).values(patients=patients))
+
+
+def test_a_look_is_judged_by_patient(database: Database) -> None:
+    """What is stored of it says so; single images are looked at as before, bit for bit."""
+    bench = store(database, raced())
+    before = look_at(bench, keep=False).seen
+    of_patients(bench, 200)
+    single = look_at(bench, keep=False).seen
+    assert single == {**before, "patients": 200}
+    of_patients(bench, 40)
+    seen = look_at(bench, keep=False).seen
+    assert (seen["images"], seen["patients"]) == (200, 40)
+    assert seen["held"][0]["difference"] != before["held"][0]["difference"]
+
+
+def test_nobody_is_dropped_by_few_patients(database: Database) -> None:
+    """Thirty points behind on 200 images of 8 patients: it stays in the race, and why is said."""
+    bench = store(database, raced(), rounds=3)
+    of_patients(bench, 8)
+    assert [one.dropped for one in look_on(bench)] == [(), ()]
+    assert "8 patients of validation are too few to drop anybody by." in story_of(bench).sentences
 
 
 def test_two_workers_see_the_same(database: Database) -> None:

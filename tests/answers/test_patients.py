@@ -8,7 +8,14 @@ import sqlalchemy as sa
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
+from tuner.answers.one_trial import one_trial
+from tuner.answers.tables.rows import ranked, trial_rows
 from tuner.answers.verdicts.compare import Asked, Comparison, compare
+from tuner.answers.verdicts.diff import Diff, diff
+from tuner.answers.verdicts.gap import Gap, gap
+from tuner.answers.verdicts.gap_words import sentences
+from tuner.answers.verdicts.influence import Influence, influence
+from tuner.answers.verdicts.luck import luck_of_winner
 from tuner.answers.verdicts.pair import Pair, pair
 from tuner.records import Value
 from tuner.spec.space import Choice
@@ -19,9 +26,17 @@ KINDS = ("cosine", "exponential", "step")
 USUAL = Asked()
 
 
-def by_patient(database: Database, data: Images, *, seeds: int = 5, prefer: float = 1.0) -> Bench:
+def by_patient(
+    database: Database,
+    data: Images,
+    *,
+    seeds: int = 5,
+    prefer: float = 1.0,
+    name: str = "sched",
+    fingerprint: str = "data-0",
+) -> Bench:
     """Store a study whose schedules prefer different patients, and are equally good."""
-    spec = make_spec("sched", dimensions=(Choice("scheduler", KINDS),), seeds=seeds)
+    spec = make_spec(name, dimensions=(Choice("scheduler", KINDS),), seeds=seeds)
     chance = np.random.default_rng(3)
     people = {
         split: np.unique(data.patients[split], return_inverse=True)[1]
@@ -40,10 +55,39 @@ def by_patient(database: Database, data: Images, *, seeds: int = 5, prefer: floa
             logs={
                 split: hits(chance.random(len(labels)) < 1 / (1 + np.exp(-logits[split])), labels)
                 for split, labels in data.labels.items()
-            }
+            },
+            fingerprint=fingerprint,
         )
 
-    return fabricate(database, spec, tell, data={"data-0": data})
+    return fabricate(database, spec, tell, data={fingerprint: data})
+
+
+def forget(bench: Bench, fingerprint: str | None = None) -> None:
+    """Let the data name no patients."""
+    with bench.database.transaction() as connection:
+        query = sa.update(label).values(patients=[])
+        if fingerprint is not None:
+            query = query.where(label.c.fingerprint == fingerprint)
+        connection.execute(query)
+
+
+def gap_of(bench: Bench) -> Gap:
+    """Measure the gap."""
+    with bench.database.transaction() as connection:
+        return gap(connection, bench.study)
+
+
+def influence_of(bench: Bench) -> Influence:
+    """Ask what matters for test accuracy."""
+    with bench.database.transaction() as connection:
+        (found,) = influence(connection, bench.study, ["test_acc"])
+    return found
+
+
+def between(one: Bench, other: Bench) -> Diff:
+    """Hold two studies against each other."""
+    with one.database.transaction() as connection:
+        return diff(connection, one.study, other.study)
 
 
 def compared(bench: Bench, asked: Asked = USUAL) -> Comparison:
@@ -70,8 +114,7 @@ def test_settings_are_compared_by_patient(database: Database) -> None:
     found = compared(bench)
     assert (found.images, found.patients, found.too_few) == (400, 80, False)
     assert "400 images of 80 patients: over seeds and over patients like these" in found.verdict
-    with bench.database.transaction() as connection:
-        connection.execute(sa.update(label).values(patients=[]))
+    forget(bench)
     by_image = compared(bench)
     assert by_image.patients == 0
     assert "400 images: over seeds and over images like these" in by_image.verdict
@@ -83,8 +126,7 @@ def test_one_image_a_patient_is_the_answer_by_image(database: Database) -> None:
     """To the last bit, but for the words."""
     bench = by_patient(database, images(200, 200, each=1))
     by_person = compared(bench), two(bench)
-    with bench.database.transaction() as connection:
-        connection.execute(sa.update(label).values(patients=[]))
+    forget(bench)
     by_image = compared(bench), two(bench)
     assert [(row.mean, row.against) for row in by_person[0].rows] == [
         (row.mean, row.against) for row in by_image[0].rows
@@ -105,8 +147,7 @@ def test_labels_stored_before_patients_are_judged_by_image_and_it_is_said(
     assert found.patients == 0
     assert "stored before patients were kept" in found.verdict
     assert "stored before patients were kept" in two(bench).verdict
-    with bench.database.transaction() as connection:
-        connection.execute(sa.update(label).values(patients=[]))
+    forget(bench)
     assert "stored before" not in compared(bench).verdict
     assert "stored before" not in two(bench).verdict
 
@@ -168,8 +209,7 @@ def test_two_trials_are_told_apart_by_patient(database: Database) -> None:
     assert (found.images, found.patients) == (400, 80)
     assert "exact test over patients" in found.verdict
     assert "patients like these" in found.verdict
-    with bench.database.transaction() as connection:
-        connection.execute(sa.update(label).values(patients=[]))
+    forget(bench)
     by_image = two(bench)
     assert "McNemar, exact" in by_image.verdict
     pairs = (
@@ -181,3 +221,131 @@ def test_two_trials_are_told_apart_by_patient(database: Database) -> None:
         assert wide.value == pytest.approx(narrow.value)
         assert wide.half_width > 1.1 * narrow.half_width
     assert found.discordance.chance > by_image.discordance.chance
+
+
+def test_the_gap_is_measured_by_patient(database: Database) -> None:
+    """The study's, a setting's and a trial's gap, what training adds, and the words."""
+    bench = by_patient(database, images(300, 400, each=5), prefer=2.0)
+    found = gap_of(bench)
+    assert (found.val_patients, found.test_patients) == (60, 80)
+    said = " ".join(sentences(found))
+    assert "300 images of 60 patients on validation and 400 images of 80 patients on test" in said
+    forget(bench)
+    by_image = gap_of(bench)
+    assert "300 validation and 400 test images" in " ".join(sentences(by_image))
+    assert found.fitted is not None
+    assert by_image.fitted is not None
+    pairs = [
+        (found.gap, by_image.gap),
+        (found.fitted, by_image.fitted),
+        (found.val_acc, by_image.val_acc),
+        (found.trials[0].gap, by_image.trials[0].gap),
+        *((a.gap, b.gap) for a, b in zip(found.settings, by_image.settings, strict=True)),
+    ]
+    for wide, narrow in pairs:
+        assert wide.value == pytest.approx(narrow.value)
+        assert wide.half_width > 1.1 * narrow.half_width
+
+
+def test_a_gap_with_one_image_a_patient_is_the_gap_by_image(database: Database) -> None:
+    """All its figures, to the last bit."""
+    bench = by_patient(database, images(200, 200, each=1))
+    found = gap_of(bench)
+    forget(bench)
+    by_image = gap_of(bench)
+    for name in ("gap", "val_acc", "test_acc", "fitted", "settings", "trials", "optimism", "cause"):
+        assert getattr(found, name) == getattr(by_image, name), name
+
+
+def test_a_gap_over_few_patients_is_not_judged(database: Database) -> None:
+    """20 points over 8 test patients: no cause is named, and nothing falls behind."""
+    data = images(200, 200, each=5)
+    assert data.patients is not None
+    few = replace(data, patients={**data.patients, "test": tuple(f"p{n % 8}" for n in range(200))})
+    chance = np.random.default_rng(0)
+    spec = make_spec("sched", dimensions=(Choice("scheduler", KINDS),), seeds=3)
+
+    def tell(_chosen: dict[str, Value], _seed: int) -> Told:
+        return Told(
+            logs={
+                split: hits(chance.random(200) < share, data.labels[split])
+                for split, share in (("val", 0.95), ("test", 0.7))
+            }
+        )
+
+    found = gap_of(fabricate(database, spec, tell, data={"data-0": few}))
+    assert found.cause == "too few patients"
+    said = " ".join(sentences(found))
+    assert said.startswith("Too few patients to judge the gap")
+    assert "8 patients are too few to judge by" in said
+    assert "falls behind" not in said
+
+
+def test_influence_resamples_patients(database: Database) -> None:
+    """Liking other patients is noise: with patients known less of the spread is the schedule's."""
+    bench = by_patient(database, images(400, 400, each=20), prefer=2.0)
+    found = influence_of(bench)
+    assert (found.images, found.patients) == (400, 20)
+    forget(bench)
+    by_image = influence_of(bench)
+    assert (by_image.images, by_image.patients) == (400, 0)
+    assert found.spread is not None
+    assert by_image.spread is not None
+    assert found.spread < by_image.spread
+
+
+def test_luck_of_the_winner_is_over_patients(database: Database) -> None:
+    """Images of a patient are lucky together: the best of several trials has more of it."""
+    bench = by_patient(database, images(400, 400, each=20), prefer=2.0)
+
+    def luck() -> float:
+        with bench.database.transaction() as connection:
+            leaders = ranked(trial_rows(connection, bench.study), bench.study.spec)
+            found = luck_of_winner(connection, bench.study, leaders)
+        assert found is not None
+        return found.value
+
+    known = luck()
+    forget(bench)
+    assert known > 1.1 * luck()
+
+
+def test_two_studies_are_held_against_each_other_by_patient(database: Database) -> None:
+    """Also where only one of them has the patients of the images stored."""
+    data = images(400, 400, each=5)
+    one = by_patient(database, data, prefer=2.0, name="one", fingerprint="data-0")
+    other = by_patient(database, data, prefer=2.0, name="two", fingerprint="data-1")
+    found = between(one, other).shared
+    assert found is not None
+    assert (found.images, found.patients) == (400, 80)
+    assert "400 images of 80 patients" in between(one, other).verdict
+    forget(one, "data-0")
+    again = between(one, other).shared
+    assert again is not None
+    assert (again.patients, again.difference) == (80, found.difference)
+    assert between(other, one).shared is not None
+    assert between(other, one).shared.patients == 80  # type: ignore[union-attr]
+    forget(one)
+    by_image = between(one, other).shared
+    assert by_image is not None
+    assert by_image.patients == 0
+
+
+def test_a_trial_is_shown_by_patient(database: Database) -> None:
+    """Accuracy and area of each split have intervals over patients, and so has its gap."""
+    bench = by_patient(database, images(400, 400, each=5), prefer=2.0)
+
+    def shown() -> tuple[float, ...]:
+        with bench.database.transaction() as connection:
+            found = one_trial(connection, bench.study, 0)
+        assert found.gap is not None
+        area = found.splits[1].auc
+        assert area is not None
+        widths = (found.splits[1].accuracy.half_width, area.half_width, found.gap.half_width)
+        return (found.splits[1].patients, *widths)
+
+    known = shown()
+    forget(bench)
+    by_image = shown()
+    assert (known[0], by_image[0]) == (80, 0)
+    assert all(wide > 1.1 * narrow for wide, narrow in zip(known[1:], by_image[1:], strict=True))

@@ -23,6 +23,7 @@ OBJECTIVE = Objective(
         Parameter("classes", "int", 2, "how many kinds of blob"),
         Parameter("contrast", "float", 40.0, "brightness of a blob"),
         Parameter("floats", "bool", False, "float32 images in place of uint8"),
+        Parameter("each", "int", 0, "images of a patient; 0 where patients are not named"),
     ],
 )
 '''
@@ -60,7 +61,9 @@ def _split(seed, count, data):
     images[np.arange(count), :, 1 + labels] += data["contrast"]
     images[:, 0, 0] = 100
     images = images.clip(0, 240).astype(np.float32 if data["floats"] else np.uint8)
-    return Split(images, labels, tuple(f"{seed}-{i}" for i in range(count)))
+    each = data["each"]
+    patients = tuple(f"{seed}-{i // each}" for i in range(count)) if each else ()
+    return Split(images, labels, tuple(f"{seed}-{i}" for i in range(count)), patients)
 '''
 
 MODELS = '''

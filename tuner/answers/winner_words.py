@@ -4,7 +4,7 @@ from tuner.answers.evidence.measures import MEASURES
 from tuner.answers.one_trial import OnSplit
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.intervals import Mean
-from tuner.answers.verdicts import wording
+from tuner.answers.verdicts import units, wording
 from tuner.answers.verdicts.causes import WORDS
 from tuner.answers.winner import Winner, figure
 
@@ -89,8 +89,9 @@ def cause(found: Winner) -> str:
 
 LIMITS = (
     (
-        "Intervals of accuracy, sensitivity, specificity and AUC are 95 % and over images: they "
-        "are about this network on further images like those of the split, from the same source."
+        "Intervals of accuracy, sensitivity, specificity and AUC are 95 %, over patients where the "
+        "data name them and over images else: they are about this network on further ones like "
+        "those of the split, from the same source."
     ),
     (
         "They say nothing of images from another hospital, machine, resolution or population; "
@@ -120,7 +121,7 @@ def _row(found: Winner, one: OnSplit) -> tuple[str, ...]:
     sides = (rates.sensitivity, rates.specificity) if rates else (None, None)
     return (
         one.split,
-        f"{one.images:,}",
+        units.sampled(one.images, one.patients).removesuffix(" images"),
         "–" if loss is None else f"{loss:.4f}",
         share(one.accuracy),
         *((*map(share, sides), share(one.auc)) if found.rates else ()),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tuner.answers.statistics.clusters import Clusters
 from tuner.check.duplicates import Duplicates, find_duplicates, named_splits
 from tuner.check.probe import Probe, probe
 from tuner.records import Value
@@ -24,6 +25,8 @@ class Contents:
     """What is in one split."""
 
     images: int
+    patients: int
+    """How many patients the images are of; 0 where the source names none."""
     classes: Mapping[str, int]
     constant: tuple[str, ...]
     """Ids of images of one value."""
@@ -97,6 +100,7 @@ def _contents(split: Split, classes: tuple[str, ...]) -> Contents:
             clipped.append(name)
     return Contents(
         images=len(split.labels),
+        patients=Clusters.of(split.patients).patients if split.patients else 0,
         classes={name: int(count) for name, count in zip(classes, counts, strict=True)},
         constant=tuple(constant),
         clipped=tuple(clipped),

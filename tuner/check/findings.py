@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from tuner.answers.statistics.clusters import FEWEST
 from tuner.check.examination import Contents, Examination
 
 UNEVEN = 0.1
@@ -16,6 +17,7 @@ def warnings(found: Examination) -> tuple[str, ...]:
     return (
         *_duplicates(found),
         *_patients(found),
+        *_few_patients(found),
         *_balance(found),
         *_odd_images(found),
         *_shift(found),
@@ -53,6 +55,16 @@ def _patients(found: Examination) -> Iterator[str]:
         names = [f"{patient} ({', '.join(splits)})" for patient, splits in found.patients]
         subject = "1 patient is" if count == 1 else f"{count} patients are"
         yield (f"{subject} in more than one split: a model may know them again. {_some(names)}")
+
+
+def _few_patients(found: Examination) -> Iterator[str]:
+    for split, contents in found.contents.items():
+        if split != "train" and 0 < contents.patients < FEWEST:
+            count = "1 patient" if contents.patients == 1 else f"{contents.patients} patients"
+            yield (
+                f"{split} has images of {count}: too few to judge any setting by. Results are "
+                f"judged by patient; {FEWEST} or more are needed."
+            )
 
 
 def _balance(found: Examination) -> Iterator[str]:

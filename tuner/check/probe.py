@@ -6,17 +6,21 @@ about the other half. An area under the ROC curve of 0.5 means that it cannot.
 were fitted on: its intervals covered 0.5 in 85 % of random divisions, not 95 %.)
 Images are only compared with images of their own class, so that a split with
 another mix of classes is not taken for another distribution.
+Where patients are named, a patient is wholly in one half, and the interval is
+over patients: of images of one patient the probe would know the patient again.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import norm, rankdata
+from scipy.stats import norm, rankdata, t
 
+from tuner.answers.statistics.clusters import Clusters
 from tuner.check.duplicates import reduce
 from tuner.train.objective import Split
 
@@ -28,7 +32,7 @@ QUANTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
 PENALTY = 30.0
 """Of the squared weights; features have unit deviation, images weigh 1 on average."""
 FEWEST = 3
-"""Images of one class and split that must be asked about, or the class says nothing."""
+"""Images (or patients) of one class and split that must be asked about, or it says nothing."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Probe:
     low: float
     high: float
     images: tuple[int, int]
+    patients: tuple[int, int] | None = None
+    """How many patients these images are of, where they are named."""
 
     @property
     def tells_apart(self) -> bool:
@@ -61,18 +67,57 @@ def probe(first: tuple[str, Split], second: tuple[str, Split], *, most: int = 10
         [split.labels[places] for (_, split), places in zip((first, second), picked, strict=True)]
     )
     origin = np.repeat([0, 1], [len(places) for places in picked])
-    cells = _cells(images, labels, origin)
+    of = [
+        _patients(split, places) for (_, split), places in zip((first, second), picked, strict=True)
+    ]
+    named = any(split.patients for _, split in (first, second))
+    clusters = Clusters.of([*of[0], *of[1]])
+    cells = _cells(images, labels, origin, clusters)
     if not cells:
         return None
     weights = np.array([cell.weight for cell in cells])
     weights /= weights.sum()
     auc = float(sum(w * cell.auc for w, cell in zip(weights, cells, strict=True)))
-    error = math.sqrt(sum(w**2 * cell.variance for w, cell in zip(weights, cells, strict=True)))
-    half = float(norm.ppf(0.975)) * error
+    half = _half_width(weights, cells)
     return Probe(
-        first[0], second[0], auc, max(0.0, auc - half), min(1.0, auc + half),
-        (len(picked[0]), len(picked[1])),
-    )  # fmt: skip
+        first=first[0],
+        second=second[0],
+        auc=auc,
+        low=max(0.0, auc - half),
+        high=min(1.0, auc + half),
+        images=(len(picked[0]), len(picked[1])),
+        patients=(Clusters.of(of[0]).patients, Clusters.of(of[1]).patients) if named else None,
+    )
+
+
+def _patients(split: Split, places: NDArray[np.int64]) -> list[str]:
+    return [split.patients[at] for at in places] if split.patients else [""] * len(places)
+
+
+def _half_width(weights: Floats, cells: Sequence["_Cell"]) -> float:
+    """Return half of the interval of the weighted area."""
+    floor = sum(w**2 * cell.floor for w, cell in zip(weights, cells, strict=True))
+    parts = [
+        (w**2 * side.variance, side.freedom)
+        for w, cell in zip(weights, cells, strict=True)
+        for side in cell.sides
+    ]
+    if not any(freedom for _, freedom in parts):
+        error = math.sqrt(
+            sum(
+                w**2 * max(sum(side.variance for side in cell.sides), cell.floor)
+                for w, cell in zip(weights, cells, strict=True)
+            )
+        )
+        return float(norm.ppf(0.975)) * error
+    # A patient may have images of several classes and in both splits: all of them move together.
+    moved = sum(
+        w * side.by_patient for w, cell in zip(weights, cells, strict=True) for side in cell.sides
+    )
+    variance = max(float((np.asarray(moved) ** 2).sum()), floor)
+    squares = sum(part**2 / freedom for part, freedom in parts if freedom)
+    freedom = max(1.0, sum(part for part, _ in parts) ** 2 / squares) if squares else math.inf
+    return float(t.ppf(0.975, freedom)) * math.sqrt(variance)
 
 
 def features(images: NDArray[np.generic]) -> Floats:
@@ -86,11 +131,24 @@ def features(images: NDArray[np.generic]) -> Floats:
 
 
 @dataclass(frozen=True)
+class _Side:
+    """What one split's images of a class make an area uncertain by."""
+
+    variance: float
+    freedom: float
+    """Of the variance, over patients; 0 where images are independent."""
+    by_patient: Floats
+    """How each patient moves the area; their squares add up to the variance."""
+
+
+@dataclass(frozen=True)
 class _Cell:
-    """One class: an area, its variance, and how much it weighs."""
+    """One class: an area, what makes it uncertain, and how much it weighs."""
 
     auc: float
-    variance: float
+    sides: tuple[_Side, _Side]
+    floor: float
+    """The variance below which nothing is known."""
     weight: float
 
 
@@ -115,30 +173,39 @@ def _features(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate(values, axis=1).astype(np.float32)
 
 
-def _cells(images: Floats, labels: NDArray[np.int64], origin: NDArray[np.int64]) -> list[_Cell]:
-    asked = _half(labels, origin)
+def _cells(
+    images: Floats, labels: NDArray[np.int64], origin: NDArray[np.int64], clusters: Clusters
+) -> list[_Cell]:
+    asked = _half(labels, origin, clusters)
     if len(np.unique(origin[~asked])) < 2:
         return []
     scores = _scores(images[~asked], labels[~asked], origin[~asked], images[asked])
     cells = []
     for label in np.unique(labels):
         of_class = labels[asked] == label
-        ours = scores[of_class & (origin[asked] == 0)]
-        theirs = scores[of_class & (origin[asked] == 1)]
-        if min(len(ours), len(theirs)) >= FEWEST:
-            cells.append(_area(ours, theirs))
+        mine = [of_class & (origin[asked] == side) for side in (0, 1)]
+        of = clusters.of_image[asked]
+        if min(len(np.unique(of[side])) for side in mine) >= FEWEST:
+            cells.append(_area(scores, of, mine[0], mine[1]))
     return cells
 
 
-def _half(labels: NDArray[np.int64], origin: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Choose every second image of every class and split, in an order that means nothing."""
+def _half(
+    labels: NDArray[np.int64], origin: NDArray[np.int64], clusters: Clusters
+) -> NDArray[np.bool_]:
+    """Choose every second patient of every class and split, in an order that means nothing.
+
+    A patient counts where its first image is, and is chosen with all its images.
+    """
     order = np.random.default_rng(0).permutation(len(labels))
-    chosen = np.zeros(len(labels), dtype=np.bool_)
+    _, first = np.unique(clusters.of_image[order], return_index=True)
+    heads = order[np.sort(first)]
+    chosen = np.zeros(clusters.patients, dtype=np.bool_)
     for label in np.unique(labels):
         for side in (0, 1):
-            places = order[(labels[order] == label) & (origin[order] == side)]
-            chosen[places[::2]] = True
-    return chosen
+            places = heads[(labels[heads] == label) & (origin[heads] == side)]
+            chosen[clusters.of_image[places[::2]]] = True
+    return np.asarray(chosen[clusters.of_image])
 
 
 def _scores(
@@ -174,13 +241,28 @@ def _importance(labels: NDArray[np.int64], origin: NDArray[np.int64]) -> Floats:
     return np.asarray(weights / weights.mean())
 
 
-def _area(ours: Floats, theirs: Floats) -> _Cell:
-    """Return the area under the ROC curve of one class in a fold, with DeLong's variance."""
+def _area(
+    scores: Floats, of: NDArray[np.int64], mine: NDArray[np.bool_], other: NDArray[np.bool_]
+) -> _Cell:
+    """Return the area under the ROC curve of one class, with DeLong's variance by patient."""
+    ours, theirs = scores[mine], scores[other]
     m, n = len(theirs), len(ours)
     both = rankdata(np.concatenate([theirs, ours]))
     of_theirs = (both[:m] - rankdata(theirs)) / n
     of_ours = 1 - (both[m:] - rankdata(ours)) / m
-    variance = float(of_theirs.var(ddof=1) / m + of_ours.var(ddof=1) / n)
+    count = int(of.max()) + 1
+    sides = _side(of_theirs, of[other], count), _side(of_ours, of[mine], count)
     # Images that are told apart without a fault have not shown that none is possible.
     floor = 1 / (12 * m * n)
-    return _Cell(float(of_theirs.mean()), max(variance, floor), m * n / (m + n))
+    return _Cell(float(of_theirs.mean()), sides, floor, m * n / (m + n))
+
+
+def _side(placements: Floats, of: NDArray[np.int64], count: int) -> _Side:
+    """Return what the placements of one split's images say of how uncertain their mean is."""
+    known, numbers = np.unique(of, return_inverse=True)
+    clusters = Clusters(numbers.reshape(-1))
+    values = clusters.linearise(placements)
+    many = len(values)
+    moved = np.zeros(count)
+    moved[known] = (values - values.mean()) / math.sqrt(many * (many - 1))
+    return _Side(float(values.var(ddof=1)) / many, clusters.freedom, moved)

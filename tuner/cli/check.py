@@ -162,13 +162,15 @@ def _show_data(one: "Examined", keys: Collection[str]) -> None:
     echo(f"\nData: {shown}")
     for split, contents in body["contents"].items():
         classes = ", ".join(f"{name} {count}" for name, count in contents["classes"].items())
-        echo(f"  {split:5s} {contents['images']:6,d} images: {classes}")
+        of = f" of {contents['patients']:,} patients" if contents.get("patients") else ""
+        echo(f"  {split:5s} {contents['images']:6,d} images{of}: {classes}")
     for note in one.notes:
         echo(f"  note     {note}")
     for probe in body["probes"]:
+        by = "; by patient" if probe.get("patients") else ""
         echo(
             f"  probe    {probe['first']} and {probe['second']}: AUC {probe['auc']:.2f} "
-            f"({probe['low']:.2f} to {probe['high']:.2f}); 0.5 is chance"
+            f"({probe['low']:.2f} to {probe['high']:.2f}); 0.5 is chance{by}"
         )
     counts = body["duplicates"]
     if not any(value for name, value in counts.items() if name != "groups"):

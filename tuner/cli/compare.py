@@ -211,11 +211,12 @@ def _tell_pair(found: "Pair", study: "Study", *, as_json: bool) -> None:
 
 
 def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
+    from tuner.answers.verdicts import units
     from tuner.cli.console import plain_table
 
     table = plain_table(
-        f"{study.title}: two trials on {found.images:,} {found.split} images "
-        f"({found.at} epoch), 95 % intervals over images"
+        f"{study.title}: two trials on {units.sampled(found.images, found.patients)} of "
+        f"{found.split} ({found.at} epoch), 95 % intervals over {units.unit(found.patients)}"
     )
     for name in ("trial", "accuracy", "nll", "AUC", "ECE", "Brier"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -281,6 +282,7 @@ def _pair_described(found: "Pair", study: "Study") -> dict[str, Any]:
         "split": found.split,
         "at": found.at,
         "images": found.images,
+        "patients": found.patients,
         "trials": [one(found.one), one(found.other)],
         "only_first_right": discordance.only_one,
         "only_second_right": discordance.only_other,
@@ -300,6 +302,7 @@ def _class_described(one: "OfClass") -> dict[str, Any]:
         "name": one.name,
         "class": one.of,
         "images": one.images,
+        "patients": one.discordance.patients,
         "trials": [limits(one.one), limits(one.other)],
         "only_first_right": one.discordance.only_one,
         "only_second_right": one.discordance.only_other,

@@ -82,6 +82,7 @@ def _read(
 
 
 def _show(study: "Study", read: "Predicted", counted: "Confusion") -> None:
+    from tuner.answers.verdicts import units
     from tuner.cli.console import open_console
 
     console = open_console()
@@ -92,7 +93,9 @@ def _show(study: "Study", read: "Predicted", counted: "Confusion") -> None:
         "rows are true, columns predicted"
     )
     console.print(_table(counted))
-    console.print(f"{counted.right} of {total} images are right: accuracy {counted.accuracy:.4f}.")
+    clusters = read.clusters
+    what = units.sampled(total, 0 if clusters is None else clusters.patients)
+    console.print(f"{counted.right} of {what} are right: accuracy {counted.accuracy:.4f}.")
     if any(counted.undecided):
         console.print(
             f"{sum(counted.undecided)} images have no prediction that is a number; they are wrong."

@@ -57,6 +57,7 @@ def described(found: "Diff") -> dict[str, Any]:
             "settings": shared.settings,
             "n": shared.seeds,
             "images": shared.images,
+            "patients": shared.patients,
             "difference": limits(shared.difference),
             "p": shared.chance,
             "differs": shared.differs,

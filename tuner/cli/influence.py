@@ -62,6 +62,7 @@ def described(one: "Influence") -> dict[str, Any]:
         "seeds": one.seeds,
         "trials": one.trials,
         "images": one.images,
+        "patients": one.patients,
         "spread": one.spread,
         "left_out": one.left_out,
         "parts": [
@@ -113,7 +114,7 @@ def _cells(part: "Part") -> list[str]:
 
 def _about(one: "Influence") -> str:
     from tuner.answers.evidence.measures import MEASURES
-    from tuner.answers.verdicts import wording
+    from tuner.answers.verdicts import units, wording
 
     lost = ""
     if one.left_out:
@@ -127,11 +128,12 @@ def _about(one: "Influence") -> str:
             f"{wording.count(one.trials, 'complete trial')}, resampled.){lost}"
         )
     measure = MEASURES[one.metric]
-    images = f", {one.images:,} images" if one.images else ""
+    images = f", {units.sampled(one.images, one.patients)}" if one.images else ""
     if one.seeds == 1:
         lost = f" Seeds' luck is not in this: there is one seed.{lost}"
     spread = (one.spread or 0.0) * measure.scale
     return (
         f"({wording.count(one.settings, 'setting')}, {wording.count(one.seeds, 'seed')}{images}; "
         f"settings spread by {spread:.{measure.digits}f} {measure.unit}.){lost}"
+        f"{''.join(f' {remark}' for remark in one.remarks)}"
     )

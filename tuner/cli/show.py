@@ -60,6 +60,7 @@ def described(read: "OneTrial", study: "Study") -> dict[str, Any]:
         "splits": {
             one.split: {
                 "images": one.images,
+                "patients": one.patients,
                 "accuracy": limits(one.accuracy),
                 "auc": limits(one.auc),
                 "calibration_error": one.calibration_error,
@@ -141,6 +142,7 @@ def _chosen(read: "OneTrial", study: "Study") -> str:
 
 
 def _figures(read: "OneTrial") -> "RichTable":
+    from tuner.answers.verdicts.units import sampled
     from tuner.cli.console import plain_table
 
     table = plain_table()
@@ -151,7 +153,7 @@ def _figures(read: "OneTrial") -> "RichTable":
         loss = read.row[f"{one.split}_loss"]
         table.add_row(
             one.split,
-            f"{one.images:,}",
+            sampled(one.images, one.patients).removesuffix(" images"),
             "–" if loss is None else f"{loss:.4f}",
             with_ends(one.accuracy),
             "–" if one.auc is None else with_ends(one.auc),

@@ -10,7 +10,7 @@ from tuner.answers.statistics.spread import Interval
 from tuner.answers.verdicts import wording
 from tuner.answers.verdicts.gap import Gap
 from tuner.answers.verdicts.gap_settings import Setting
-from tuner.answers.verdicts.gap_words import choosing
+from tuner.answers.verdicts.gap_words import choosing, sampled
 from tuner.figures import canvas
 from tuner.figures.canvas import Picture
 from tuner.figures.subject import Subject, level_label, sentence
@@ -58,8 +58,8 @@ def draw_val_test(subject: Subject) -> Picture:
 
 def _draw_error(axis: Axes, found: Gap) -> None:
     val, test = found.val_acc.value, found.test_acc.value
-    wide = WITHIN * np.sqrt(max(val * (1 - val), 1e-6) / found.val_images)
-    high = WITHIN * np.sqrt(max(test * (1 - test), 1e-6) / found.test_images)
+    wide = WITHIN * np.sqrt(max(val * (1 - val), 1e-6) / found.val_worth)
+    high = WITHIN * np.sqrt(max(test * (1 - test), 1e-6) / found.test_worth)
     ellipse = Ellipse(
         (val, test), 2 * wide, 2 * high, fill=False, edgecolor="black", linewidth=1.1,
         zorder=2,
@@ -90,14 +90,15 @@ def _short(found: Gap) -> str:
         size = f"Test is {-gap.value:.1f} points ahead of validation ({ends})"
     else:
         size = f"Validation and test accuracy are not distinguishable ({ends} points)"
+    if found.too_few:
+        size = f"Too few patients to judge the gap ({ends} points)"
     return f"{size}; cause: {found.cause.removeprefix('neither: ')}"
 
 
 def _val_test_note(found: Gap) -> str:
     error = (
         "The ellipse holds 95 % of the points that one and the same model would give on other "
-        f"{found.val_images:,} validation and {found.test_images:,} test images: points apart by "
-        "less are not told apart by it"
+        f"{sampled(found)}: points apart by less are not told apart by it"
     )
     return sentence(["One point a complete trial", error, choosing(found)])
 
@@ -129,6 +130,8 @@ def draw_gap(subject: Subject) -> Picture:
 
 def _how_many(found: Gap) -> str:
     """Say in how many settings test differs from validation, beyond chance."""
+    if found.too_few:
+        return "There are too few patients to judge the gap of any setting"
     behind = sum(one.gap.low > 0 for one in found.settings)
     ahead = sum(one.gap.high < 0 for one in found.settings)
     many = len(found.settings)

@@ -160,12 +160,8 @@ def _sureness(read: Predicted, mean: float, error: float) -> str:
 
 
 def _reliability_note(subject: Subject, read: Predicted) -> str:
-    return sentence(
-        [
-            f"{_who(subject, read)}; bars are 95 % intervals over {_unit(read)}, of ten equal ranges",
-            "Dashed: probabilities that come true",
-        ]
-    )
+    bars = f"bars are 95 % intervals over the {_unit(read)} of ten equal ranges"
+    return sentence([f"{_who(subject, read)}; {bars}", "Dashed: probabilities that come true"])
 
 
 def _who(subject: Subject, read: Predicted) -> str:

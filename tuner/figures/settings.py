@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from tuner.answers.statistics.spread import Interval
-from tuner.answers.verdicts import wording
+from tuner.answers.verdicts import units, wording
 from tuner.answers.verdicts.compare import Comparison, Row, headlines
 from tuner.answers.verdicts.influence import Influence, Part
 from tuner.errors import UserError
@@ -99,11 +99,12 @@ def _effects_note(found: Sequence[Comparison]) -> str:
     unit = "seed" if one.paired else "configuration"
     over = [f"{wording.count(max(c.seeds for c in found), unit)}"]
     if one.images:
-        over.append(f"{one.images:,} images")
+        over.append(units.sampled(one.images, one.patients))
+    shared = f"seeds and {units.unit(one.patients)}"
     parts = [
         f"Means with 95 % intervals over {wording.listed(over)}",
         "Filled: the best and what is tied with it; hollow: different",
-        "Settings share seeds and images, so differences are surer than these intervals show",
+        f"Settings share {shared}, so differences are surer than these intervals show",
     ]
     survivors = any(row.standing.survivors_only and row.mean for c in found for row in c.rows)
     if survivors:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from tuner.answers import winner_words as words
+from tuner.answers.verdicts.units import unit
 from tuner.answers.verdicts.wording import count, level_name, listed
 from tuner.answers.winner import Winner
 from tuner.spec.study import DATA
@@ -66,7 +67,7 @@ def _figures(found: Winner) -> Iterator[str]:
     yield from _table(head, rows)
     yield ""
     yield (
-        "In parentheses 95 % intervals over images. "
+        f"In parentheses 95 % intervals over {unit(max(one.patients for one in found.splits))}. "
         + "; ".join(f"{name}: {MEANING[name]}" for name in head[2:])
         + "."
     )

@@ -126,6 +126,15 @@ class Source:
             return ()
         return tuple(truth.clusters or Clusters(np.arange(len(truth.ids))) for truth in truths)
 
+    def images(self) -> int:
+        """Return how many images the measure is over, of data with the same images."""
+        return sum(len(one) for one in self.ids().values())
+
+    def patients(self, split: SplitName) -> int:
+        """Return how many patients a split's images are of; 0 where they are not named."""
+        mine = [one.clusters for (_, name), one in self.truths.items() if name == split]
+        return max((one.patients for one in mine if one is not None), default=0)
+
     def units(self) -> int:
         """Return how many patients, or else images, the measure's largest split has."""
         return max(
@@ -186,13 +195,15 @@ def sample(
     made: Design,
     measure: Measure,
     rows: Mapping[int, TrialRow],
+    *,
+    source: Source | None = None,
 ) -> Sample | None:
     """Return the values of a design; None where no unit of it has any."""
     if not made.units or not any(made.units):
         return None
     at = study.spec.search.at
     if measure.blocks:
-        source = Source(connection, study, measure, at)
+        source = source or Source(connection, study, measure, at)
         if source.same_images([one for units in made.units for unit in units for one in unit]):
             return _by_image(source, made)
         taken = by_trial(made, measure, rows, at, units=source.units())

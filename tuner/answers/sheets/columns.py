@@ -55,6 +55,7 @@ PREDICTIONS: Mapping[str, tuple[str, str]] = {
     "at": ("", "Weights of the best epoch, or of the last."),
     "epoch": ("epoch", "The epoch whose weights predicted."),
     "id": ("", "The image."),
+    "patient": ("", "Whose image it is; empty where the data name no patients."),
     "label": ("", "Its true class."),
     "predicted": ("", "Its most probable class; of equal ones the higher."),
     "right": ("", "Whether that is the true one."),
@@ -70,6 +71,7 @@ COMPARISONS: Mapping[str, tuple[str, str]] = {
     "failed": ("", "Of these failed; in no mean."),
     "n": ("", "Seeds, or drawn configurations, that the mean is over."),
     "images": ("", "Images in the interval; 0 where it is over seeds alone."),
+    "patients": ("", "Patients that the images are of, the unit of all intervals; 0 if not named."),
     "mean": ("of the metric", "Mean over seeds, the other parameters' levels and images."),
     "mean_low": ("of the metric", "Lower end of its 95 % interval."),
     "mean_high": ("of the metric", "Upper end of its 95 % interval."),
@@ -78,7 +80,7 @@ COMPARISONS: Mapping[str, tuple[str, str]] = {
     "difference_low": ("of the metric", "Lower end; all levels' intervals hold together."),
     "difference_high": ("of the metric", "Upper end."),
     "p": ("", "How often chance alone does this, corrected for all levels and for the picking."),
-    "verdict": ("", "best, tied, different, one seed, or not compared."),
+    "verdict": ("", "best, tied, different, one seed, too few patients, or not compared."),
 }
 HEAD = """# Columns of the exports
 

@@ -15,7 +15,17 @@ from tuner.errors import UserError
 from tuner.records import most_probable
 from tuner.store.studies import Study
 
-PREDICTION_COLUMNS = ("trial", "split", "at", "epoch", "id", "label", "predicted", "right")
+PREDICTION_COLUMNS = (
+    "trial",
+    "split",
+    "at",
+    "epoch",
+    "id",
+    "patient",
+    "label",
+    "predicted",
+    "right",
+)
 COMPARISON_COLUMNS = (
     "factor",
     "metric",
@@ -26,6 +36,7 @@ COMPARISON_COLUMNS = (
     "failed",
     "n",
     "images",
+    "patients",
     "mean",
     "mean_low",
     "mean_high",
@@ -98,11 +109,13 @@ def _predicted(
         logs = found.log_probabilities
         taken = most_probable(logs)
         shares = np.exp(logs.astype(np.float64))
-        for name, label, top, row in zip(found.ids, found.labels, taken, shares, strict=True):
+        patients = found.patients or (None,) * len(found.ids)
+        of_image = zip(found.ids, patients, found.labels, taken, shares, strict=True)
+        for name, patient, label, top, row in of_image:
             truth, guess = classes[label], classes[top]
             known = not np.isnan(row).any()
             yield [
-                *(number, split, at, found.epoch, name, truth),
+                *(number, split, at, found.epoch, name, patient, truth),
                 *(guess if known else None, known and bool(truth == guess)),
                 *(float(share) for share in row),
             ]
@@ -119,11 +132,11 @@ def _compared(one: Comparison, row: Row) -> list[Any]:
     return [
         *(one.factor, one.measure.name, standing.level),
         *(standing.trials, standing.complete, standing.pruned, standing.failed),
-        *(row.n, one.images),
+        *(row.n, one.images, one.patients),
         *((mean.value, mean.low, mean.high) if mean is not None else (None,) * 3),
         one.reference,
         *((apart.value, apart.low, apart.high) if apart is not None else (None,) * 3),
-        against.chance if against is not None and one.seeds > 1 else None,
+        against.chance if against is not None and one.seeds > 1 and not one.too_few else None,
         _verdict(one, row),
     ]
 
@@ -135,4 +148,6 @@ def _verdict(one: Comparison, row: Row) -> str:
         return "reference" if one.named else "best"
     if one.seeds < 2:
         return "one seed"
+    if one.too_few:
+        return "too few patients"
     return "different" if row.against.differs else "tied"

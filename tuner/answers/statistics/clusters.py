@@ -33,7 +33,7 @@ GIANT = 0.25
 """The share of all images from which on a patient's is worth a remark."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clusters:
     """Which images are of the same patient."""
 

@@ -13,6 +13,7 @@ Cause = Literal[
     "neither: within sampling error",
     "unexplained",
     "not examined",
+    "too few patients",
 ]
 
 WORDS: Mapping[Cause, str] = {
@@ -27,6 +28,7 @@ WORDS: Mapping[Cause, str] = {
     "unexplained": "There is a gap, and test images differ from training images no more than "
     "validation images do: a difference in the labels, or in what the probe does not see.",
     "not examined": "There is a gap, and the images were not examined.",
+    "too few patients": "Validation or test has too few patients to say whether the two differ.",
 }
 
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ import sqlalchemy as sa
 from tuner.answers.evidence.designs import Design, Level
 from tuner.answers.evidence.measures import Measure
 from tuner.answers.evidence.samples import Source, column_of, has_figure, sample
+from tuner.answers.statistics.clusters import Clusters
 from tuner.answers.statistics.crossed import Panel
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.rows import FIGURES, TrialRow, ranked, trial_rows
-from tuner.answers.verdicts import wording
+from tuner.answers.verdicts import units, wording
 from tuner.answers.verdicts.compare import default_metric, measure_named
 from tuner.errors import UserError
 from tuner.spec import identity
@@ -47,6 +48,10 @@ class Shared:
     seeds: int
     images: int
     """0 where the two were not measured on the same images."""
+    clusters: tuple[Clusters, ...]
+    """The patients that the images are of, by split; none where they are not named."""
+    patients_unknown: bool
+    """Whether labels of one of the two were stored before patients were."""
     difference: Interval
     """The second study minus the first, over seeds and images."""
     chance: float
@@ -54,7 +59,12 @@ class Shared:
     @property
     def differs(self) -> bool:
         """Whether that is more than chance."""
-        return self.seeds > 1 and self.chance < 0.05
+        return self.seeds > 1 and self.chance < 0.05 and not units.too_few(self.clusters)
+
+    @property
+    def patients(self) -> int:
+        """How many patients the images are of; 0 where they are not named."""
+        return sum(one.patients for one in self.clusters)
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,13 @@ class Diff:
     @property
     def verdict(self) -> str:
         """What is seen in the settings that both have."""
+        if self.shared is None or not self.shared.images:
+            return self._seen
+        unknown = self.shared.patients_unknown
+        return " ".join([self._seen, *units.remarks(self.shared.clusters, unknown=unknown)])
+
+    @property
+    def _seen(self) -> str:
         one, other = (side.study for side in self.sides)
         if self.shared is None:
             return (
@@ -83,7 +100,11 @@ class Diff:
         found, measure = self.shared, self.measure
         by = f"in {wording.count(found.settings, 'setting')} that both have"
         about = wording.count(found.seeds, "seed")
-        about += f", {found.images:,} images" if found.images else ", not on the same images"
+        about += (
+            f", {units.sampled(found.images, found.patients)}"
+            if found.images
+            else ", not on the same images"
+        )
         if found.seeds < 2:
             ahead = other if (found.difference.value > 0) == measure.larger else one
             return (
@@ -180,32 +201,51 @@ def _shared(
         return None
     seeds = sorted({seed for seed, _ in both})
     taken = []
-    for study, of, mine in zip(studies, rows, places, strict=True):
+    sources = [Source(connection, one, measure, one.spec.search.at) for one in studies]
+    same_images = bool(sources[0].ids()) and sources[0].ids() == sources[1].ids()
+    if same_images:
+        _share_patients(*sources)
+    for study, of, mine, source in zip(studies, rows, places, sources, strict=True):
         units = tuple(
             tuple(number for place in both if place[0] == seed for number in mine[place])
             for seed in seeds
         )
         made = Design("study", (), (study.title,), True, (units,), 0)
-        found = sample(connection, study, made, measure, {row["trial"]: row for row in of})
+        by_number = {row["trial"]: row for row in of}
+        found = sample(connection, study, made, measure, by_number, source=source)
         if found is None or not isinstance(found.panel, Panel):
             return None
         taken.append(found.panel)
-    same = taken[0].images > 0 and _same_images(connection, studies, measure)
-    panel = _stacked(taken, measure, images=same)
+    same = taken[0].images > 0 and taken[1].images > 0 and same_images
+    panel = _stacked(taken, images=same)
     apart = panel.difference(1, 0)
     return Shared(
         settings=len({values for _, values in both}),
         seeds=len(seeds),
         images=panel.images,
+        clusters=panel.clusters,
+        patients_unknown=any(source.patients_unknown for source in sources),
         difference=apart.interval(),
         chance=apart.chance(),
     )
 
 
-def _stacked(panels: Sequence[Panel], measure: Measure, *, images: bool) -> Panel:
+def _share_patients(one: Source, other: Source) -> None:
+    """Let two studies of the same images, of which one has no patients stored, use the other's."""
+    for source, giver in ((one, other), (other, one)):
+        for key, truth in source.truths.items():
+            if not truth.patients:
+                named = (
+                    given.patients for given in giver.truths.values() if given.ids == truth.ids
+                )
+                source.truths[key] = replace(truth, patients=next(named, truth.patients))
+
+
+def _stacked(panels: Sequence[Panel], *, images: bool) -> Panel:
     if images:
         pairs = zip(panels[0].blocks, panels[1].blocks, strict=True)
-        return Panel(tuple(np.concatenate(pair) for pair in pairs), measure.counts_images)
+        blocks = tuple(np.concatenate(pair) for pair in pairs)
+        return replace(panels[0], blocks=blocks)
     means = np.concatenate([panel.by_seed for panel in panels])
     return Panel((means[:, :, None],), counts_images=False)
 
@@ -217,8 +257,3 @@ def _places(
     for row in rows:
         found[row["seed"], tuple(row[name] for name in names)].append(row["trial"])
     return found
-
-
-def _same_images(connection: sa.Connection, studies: tuple[Study, Study], measure: Measure) -> bool:
-    ids = [Source(connection, study, measure, study.spec.search.at).ids() for study in studies]
-    return bool(ids[0]) and ids[0] == ids[1]

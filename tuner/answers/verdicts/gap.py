@@ -11,9 +11,10 @@ from tuner.answers.evidence.designs import Design
 from tuner.answers.evidence.measures import MEASURES
 from tuner.answers.evidence.samples import Source, sample
 from tuner.answers.statistics.association import rank_correlation
+from tuner.answers.statistics.clusters import Clusters
 from tuner.answers.statistics.crossed import Panel
 from tuner.answers.statistics.optimism import Optimism
-from tuner.answers.statistics.proportions import newcombe
+from tuner.answers.statistics.proportions import apart, wilson_of
 from tuner.answers.statistics.spread import Interval, around
 from tuner.answers.tables.rows import TrialRow, ranked, trial_rows
 from tuner.answers.verdicts.causes import Cause, Probed, cause, probes
@@ -24,9 +25,11 @@ from tuner.answers.verdicts.gap_settings import (
     by_configuration,
     gap_of_trial,
     gaps_by_setting,
+    least_worth,
     split_sizes,
 )
 from tuner.answers.verdicts.luck import luck_of_winner
+from tuner.answers.verdicts.units import too_few
 from tuner.errors import UserError
 from tuner.store import checks
 from tuner.store.studies import Study
@@ -43,6 +46,16 @@ class Gap:
     seeds: int
     val_images: int
     test_images: int
+    val_patients: int
+    """How many patients the validation images are of; 0 where they are not named."""
+    test_patients: int
+    val_worth: float
+    """How many independent images the validation images are worth to one trial."""
+    test_worth: float
+    clusters: tuple[Clusters, ...]
+    """The patients of the splits that have named patients."""
+    patients_unknown: bool
+    """Whether labels were stored before patients were, so that images are counted."""
     val_acc: Interval
     test_acc: Interval
     gap: Interval
@@ -62,6 +75,11 @@ class Gap:
     """Complete trials in the table alone: their configuration lacks a seed that others have."""
     images_shared: bool
     """Whether all trials were measured on the same images, so that these are in the intervals."""
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there are too few patients to say if validation and test differ."""
+        return too_few(self.clusters)
 
 
 @dataclass(frozen=True)
@@ -94,13 +112,15 @@ def gap(connection: sa.Connection, study: Study, rows: Sequence[TrialRow] | None
     complete = [row for row in rows if row.complete and row[prefix + "test_acc"] is not None]
     if not complete:
         raise UserError(_nothing(study, rows))
-    sizes = split_sizes(connection, study, [row["trial"] for row in complete])
+    source = Source(connection, study, MEASURES["gap"], study.spec.search.at)
+    sizes = split_sizes(connection, study, [row["trial"] for row in complete], source)
     spoken = _comparable(study, complete)
-    together = _together(connection, study, rows, spoken, sizes)
+    together = _together(connection, study, rows, spoken, sizes=sizes, source=source)
     overall, fitted = together.overall(), _fitted(together)
     probed = probes(_examined(connection, study))
     leaders = ranked(rows, study.spec)
     settings = gaps_by_setting(study, complete, prefix, sizes)
+    clusters = tuple(one.clusters for one in source.truths.values() if one.clusters is not None)
     return Gap(
         study=study.full_name,
         trials=tuple(gap_of_trial(row, prefix, sizes[row["trial"]]) for row in complete),
@@ -108,6 +128,12 @@ def gap(connection: sa.Connection, study: Study, rows: Sequence[TrialRow] | None
         seeds=len(together.made.units[0]),
         val_images=max(one.val for one in sizes.values()),
         test_images=max(one.test for one in sizes.values()),
+        val_patients=source.patients("val"),
+        test_patients=source.patients("test"),
+        val_worth=least_worth([one.val_worth for one in sizes.values()]).images,
+        test_worth=least_worth([one.test_worth for one in sizes.values()]).images,
+        clusters=clusters,
+        patients_unknown=source.patients_unknown,
         val_acc=together.val.mean(0),
         test_acc=together.test.mean(0),
         gap=overall,
@@ -117,7 +143,7 @@ def gap(connection: sa.Connection, study: Study, rows: Sequence[TrialRow] | None
         optimism=luck_of_winner(connection, study, leaders),
         winner=leaders[0]["trial"] if leaders else None,
         probes=probed,
-        cause=cause(overall, fitted, probed),
+        cause="too few patients" if too_few(clusters) else cause(overall, fitted, probed),
         left_out=sum(row["state"] in ("PRUNED", "FAILED") for row in rows),
         without_peers=len(complete) - len(spoken),
         images_shared=together.images_shared,
@@ -129,7 +155,9 @@ def _together(
     study: Study,
     rows: Sequence[TrialRow],
     spoken: Sequence[TrialRow],
+    *,
     sizes: Mapping[int, Sizes],
+    source: Source,
 ) -> _Together:
     by_number = {row["trial"]: row for row in rows}
     whole = _design(study, spoken)
@@ -140,7 +168,6 @@ def _together(
         assert isinstance(taken.panel, Panel), "seeds are paired"
         return taken.panel
 
-    source = Source(connection, study, MEASURES["gap"], study.spec.search.at)
     shared = source.same_images([row["trial"] for row in spoken])
     return _Together(
         rows=by_number,
@@ -165,8 +192,11 @@ def _correlation(settings: Sequence[Setting]) -> Interval | None:
 
 
 def _over_images(val: float, test: float, sizes: Mapping[int, Sizes]) -> Interval:
-    images = min(one.val for one in sizes.values()), min(one.test for one in sizes.values())
-    return newcombe(val * images[0], images[0], test * images[1], images[1])
+    worths = list(sizes.values())
+    return apart(
+        wilson_of(val, least_worth([one.val_worth for one in worths])),
+        wilson_of(test, least_worth([one.test_worth for one in worths])),
+    )
 
 
 def _nothing(study: Study, rows: Sequence[TrialRow]) -> str:
@@ -210,11 +240,16 @@ def _fitted(of: _Together) -> Interval | None:
     if of.val.seeds < 2 or any(one is None for unit in trained for one in unit):
         return None
     share = np.array([[np.mean(unit) for unit in trained]])[:, :, None]
-    panel = Panel((share, -of.val.blocks[0]), of.val.counts_images)
+    clusters = of.val.clusters
+    # The share of training images has no patients' values: as if each stood for itself.
+    whose = (Clusters(np.zeros(1, int)), *clusters) if clusters else ()
+    panel = Panel((share, -of.val.blocks[0]), of.val.counts_images, clusters=whose)
     mean = float(share.mean())
-    # No prediction is kept of training images: theirs is the variance of a share of so many.
-    own = mean * (1 - mean) / max(1, *(one.train for one in of.sizes.values()))
-    return around(float(panel.means[0]), panel.spread(0).plus(panel.grain + own))
+    # No prediction is kept of training images: theirs is the variance of a share of so many, by
+    # patient as much larger as that of validation images is.
+    alike = max(one.val / one.val_worth.images for one in of.sizes.values())
+    own = alike * mean * (1 - mean) / max(1, *(one.train for one in of.sizes.values()))
+    return around(float(panel.means[0]), panel.spread(0).plus(of.val.grain + own))
 
 
 def _examined(connection: sa.Connection, study: Study) -> Mapping[str, object] | None:

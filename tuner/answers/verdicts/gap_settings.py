@@ -1,4 +1,4 @@
-"""The gap setting by setting and trial by trial, over as many images as each was measured on."""
+"""The gap setting by setting and trial by trial, over the images, or patients, of each."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from tuner.answers.evidence.designs import Level
-from tuner.answers.statistics.proportions import newcombe
+from tuner.answers.evidence.samples import Source
+from tuner.answers.statistics.proportions import Effective, apart, effective, wilson_of
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.intervals import mean_over_seeds
 from tuner.answers.tables.rows import TrialRow
@@ -23,6 +24,13 @@ class Sizes(NamedTuple):
     train: int
     val: int
     test: int
+    val_worth: Effective
+    """How many independent images the validation images are worth, where they are of patients."""
+    test_worth: Effective
+
+    def apart(self, val: float, test: float) -> Interval:
+        """Return the difference of two accuracies with Newcombe's interval."""
+        return apart(wilson_of(val, self.val_worth), wilson_of(test, self.test_worth))
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class TrialGap:
-    """One trial's gap, with Newcombe's interval over the images of both splits."""
+    """One trial's gap, with Newcombe's interval over the images, or patients, of both splits."""
 
     trial: int
     val_acc: float
@@ -49,9 +57,12 @@ class TrialGap:
 
 
 def split_sizes(
-    connection: sa.Connection, study: Study, numbers: Sequence[int]
+    connection: sa.Connection, study: Study, numbers: Sequence[int], source: Source
 ) -> dict[int, Sizes]:
-    """Return how many images each trial was trained and measured on."""
+    """Return how many images each trial was trained and measured on, and what they are worth.
+
+    Where images are of patients that hangs on how alike a trial has a patient's images right.
+    """
     query = (
         sa.select(trial.c.number, dataset.c.sizes)
         .select_from(
@@ -61,12 +72,25 @@ def split_sizes(
         )
         .where(trial.c.study_id == study.study_id)
     )
+    worth: dict[tuple[int, str], Effective] = {}
+    if any(one.clusters and not one.clusters.single for one in source.truths.values()):
+        worth = {
+            (number, split): effective(hits, clusters)
+            for number, split, hits, clusters in source.by_image(numbers)
+        }
     wanted = set(numbers)
-    return {
-        row.number: Sizes(*(int(row.sizes[split]) for split in ("train", "val", "test")))
-        for row in connection.execute(query)
-        if row.number in wanted
-    }
+    found = {}
+    for row in connection.execute(query):
+        if row.number in wanted:
+            train, val, test = (int(row.sizes[split]) for split in ("train", "val", "test"))
+            found[row.number] = Sizes(
+                train,
+                val,
+                test,
+                worth.get((row.number, "val"), Effective(val)),
+                worth.get((row.number, "test"), Effective(test)),
+            )
+    return found
 
 
 def by_configuration(
@@ -82,8 +106,7 @@ def by_configuration(
 def gap_of_trial(row: TrialRow, prefix: str, sizes: Sizes) -> TrialGap:
     """Return one trial's gap; `prefix` says which epoch's figures are meant."""
     val, test = row[prefix + "val_acc"], row[prefix + "test_acc"]
-    found = newcombe(val * sizes.val, sizes.val, test * sizes.test, sizes.test)
-    return TrialGap(row["trial"], val, test, found)
+    return TrialGap(row["trial"], val, test, sizes.apart(val, test))
 
 
 def gaps_by_setting(
@@ -100,13 +123,15 @@ def _setting(
 ) -> Setting:
     val = [row[prefix + "val_acc"] for row in rows]
     test = [row[prefix + "test_acc"] for row in rows]
-    images = sizes[rows[0]["trial"]]
     # Newcombe's interval of the mean accuracies, widened by what the seeds scatter.
-    over_images = newcombe(
-        float(np.mean(val)) * images.val,
-        images.val,
-        float(np.mean(test)) * images.test,
-        images.test,
+    of_trials = [sizes[row["trial"]] for row in rows]
+    over_images = (
+        of_trials[0]
+        ._replace(
+            val_worth=least_worth([one.val_worth for one in of_trials]),
+            test_worth=least_worth([one.test_worth for one in of_trials]),
+        )
+        .apart(float(np.mean(val)), float(np.mean(test)))
     )
     return Setting(
         values={name: rows[0][name] for name in study.spec.varied},
@@ -115,6 +140,11 @@ def _setting(
         test_acc=float(np.mean(test)),
         gap=_with_seeds(over_images, [a - b for a, b in zip(val, test, strict=True)]),
     )
+
+
+def least_worth(worths: Sequence[Effective]) -> Effective:
+    """Return the worth of the images to the trial to which they are worth least."""
+    return min(worths, key=lambda one: one.images)
 
 
 def _with_seeds(found: Interval, gaps: Sequence[float]) -> Interval:

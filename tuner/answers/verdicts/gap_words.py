@@ -2,7 +2,7 @@
 
 from tuner.answers.evidence.measures import MEASURES
 from tuner.answers.statistics.spread import Interval
-from tuner.answers.verdicts import wording
+from tuner.answers.verdicts import units, wording
 from tuner.answers.verdicts.causes import WORDS
 from tuner.answers.verdicts.gap import Gap
 
@@ -17,6 +17,7 @@ def sentences(found: Gap) -> tuple[str, ...]:
             luck(found),
             _why(found),
             _left_out(found),
+            *units.remarks(found.clusters, unknown=found.patients_unknown),
         )
         if one
     )
@@ -25,7 +26,7 @@ def sentences(found: Gap) -> tuple[str, ...]:
 def size(found: Gap) -> str:
     """Say how large the gap is, and how sure that is."""
     gap = found.gap.scaled(100)
-    images = f"{found.val_images:,} validation and {found.test_images:,} test images"
+    images = sampled(found)
     about = f"over {wording.count(found.seeds, 'seed')}, {images}"
     if found.seeds == 1:
         about = f"one seed: over {images}"
@@ -35,11 +36,23 @@ def size(found: Gap) -> str:
     amount = f"{wording.signed(gap.value, 1)} points, 95 % interval {ends}"
     val, test = wording.percent(found.val_acc.value), wording.percent(found.test_acc.value)
     accuracies = f"{val} on validation and {test} on test"
+    if found.too_few:
+        return f"Too few patients to judge the gap: {accuracies}, {amount} ({about})."
     if found.gap.low > 0:
         return f"Test falls behind validation: {accuracies}, a gap of {amount} ({about})."
     if found.gap.high < 0:
         return f"Test is ahead of validation: {accuracies}, a gap of {amount} ({about})."
     return f"Validation and test are not distinguishable: {accuracies}, {amount} ({about})."
+
+
+def sampled(found: Gap) -> str:
+    """Return what the gap is over: images of both splits, and of how many patients."""
+    patients = found.val_patients, found.test_patients
+    if not any(patients):
+        return f"{found.val_images:,} validation and {found.test_images:,} test images"
+    val = units.sampled(found.val_images, patients[0])
+    test = units.sampled(found.test_images, patients[1])
+    return f"{val} on validation and {test} on test"
 
 
 def choosing(found: Gap) -> str:

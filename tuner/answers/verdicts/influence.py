@@ -15,7 +15,7 @@ from tuner.answers.evidence.samples import Source, column_of, has_figure
 from tuner.answers.statistics.decomposition import DRAWS, decompose
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
-from tuner.answers.verdicts import wording
+from tuner.answers.verdicts import units, wording
 from tuner.answers.verdicts.importance import importance
 from tuner.errors import UserError
 from tuner.names import meant
@@ -51,6 +51,12 @@ class Influence:
     seeds: int
     trials: int
     images: int
+    patients: int
+    """How many patients the images are of, which are resampled whole; 0 where not named."""
+    remarks: tuple[str, ...]
+    """What limits it: too few patients, one with many images, or none known."""
+    too_few: bool
+    """Whether there are too few patients to say an order."""
     spread: float | None
     """Standard deviation over settings, noise taken out, in the figure's unit."""
     left_out: int
@@ -59,6 +65,8 @@ class Influence:
     def verdict(self) -> str:
         """Which matters more than which, as far as that is seen."""
         alone = [part for part in self.parts if len(part.names) == 1]
+        if self.too_few:
+            return f"Too few patients to say which parameter matters more for {self.metric}."
         if self.spread == 0:
             return f"No parameter is seen to matter for {self.metric}: settings differ by noise."
         if len(alone) == 1:
@@ -185,8 +193,10 @@ def _grid(study: Study, rows: Sequence[TrialRow]) -> _Grid | None:
 def _decomposed(
     connection: sa.Connection, study: Study, grid: _Grid, measure: Measure, lost: int
 ) -> Influence:
-    values, draws, images = _values(connection, study, grid, measure)
+    values, draws, source = _values(connection, study, grid, measure)
     found = decompose(values, grid.levels, draws)
+    clusters = source.clusters() if draws is not None else ()
+    too_few = units.too_few(clusters)
     varied = study.spec.varied
     return Influence(
         metric=measure.name,
@@ -196,11 +206,14 @@ def _decomposed(
             for term, share in zip(found.terms, found.shares, strict=True)
             if len(term) == 1 or share.high > 0
         ),
-        ahead=tuple((varied[one], varied[other]) for one, other in found.ahead),
+        ahead=() if too_few else tuple((varied[one], varied[other]) for one, other in found.ahead),
         settings=len(grid.numbers),
         seeds=values.shape[1],
         trials=values.size,
-        images=images,
+        images=source.images() if draws is not None else 0,
+        patients=sum(one.patients for one in clusters),
+        remarks=tuple(units.remarks(clusters, unknown=source.patients_unknown)),
+        too_few=too_few,
         spread=found.spread,
         left_out=lost,
     )
@@ -208,13 +221,13 @@ def _decomposed(
 
 def _values(
     connection: sa.Connection, study: Study, grid: _Grid, measure: Measure
-) -> tuple[Array, Array | None, int]:
-    """Return the figure by setting and seed, and the same on resampled images."""
+) -> tuple[Array, Array | None, Source]:
+    """Return the figure by setting and seed, and the same on resampled images or patients."""
     column = column_of(measure, study.spec.search.at)
     source = Source(connection, study, measure, study.spec.search.at)
     if not source.same_images([number for of in grid.numbers for number in of]):
         stored = [[grid.rows[number][column] for number in of] for of in grid.numbers]
-        return np.array(stored, float), None, 0
+        return np.array(stored, float), None, source
     wanted = sorted(number for of in grid.numbers for number in of)
     chance = np.random.default_rng(7)
     weights: dict[str, Array] = {}
@@ -230,8 +243,7 @@ def _values(
         moved[number] += signs[split] * (weights[split] @ one)
     values = np.array([[figures[n] for n in of] for of in grid.numbers])
     drawn = np.array([[moved[n] for n in of] for of in grid.numbers])
-    images = sum(one.shape[1] for one in weights.values())
-    return values, np.moveaxis(drawn, 2, 0), images
+    return values, np.moveaxis(drawn, 2, 0), source
 
 
 def _estimated(study: Study, rows: Sequence[TrialRow], measure: Measure, lost: int) -> Influence:
@@ -261,6 +273,9 @@ def _estimated(study: Study, rows: Sequence[TrialRow], measure: Measure, lost: i
         seeds=len({row["seed"] for row in known}),
         trials=len(known),
         images=0,
+        patients=0,
+        remarks=(),
+        too_few=False,
         spread=None,
         left_out=lost,
     )

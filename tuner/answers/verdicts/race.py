@@ -5,7 +5,7 @@ workers who come to the same look decide the same.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from tuner.answers.evidence.contenders import Evidence
 from tuner.answers.evidence.measures import MEASURES
 from tuner.answers.statistics.crossed import Panel
 from tuner.answers.statistics.racing import Held, hold
+from tuner.answers.verdicts.units import too_few
 from tuner.store.ledger.race import Decided, Ends, Look
 from tuner.store.studies import Study
 
@@ -51,6 +52,7 @@ def decide(look: Look, done: Done, panel_of: PanelOf, *, larger: bool) -> Decide
         "level": look.level,
         "best": best,
         "images": max((one.images for one in held), default=0),
+        "patients": max((one.patients for one in held), default=0),
         "held": [one.described() for one in held],
     }
     return Decided(look, dropped, ends, seen)
@@ -65,8 +67,10 @@ class _Judged:
     left_out: int
     """Seeds under which it or the best has no figure: failed, diverged, pruned."""
     images: int = 0
+    patients: int = 0
+    """How many patients the images are of; 0 where they are not named."""
     found: Held | None = None
-    """None where there are too few pairs to judge it."""
+    """None where there are too few pairs, or patients, to judge it."""
 
     def described(self) -> dict[str, Any]:
         """Return it as JSON, to be stored with what was decided."""
@@ -116,9 +120,12 @@ class _Field:
         panel = self.panel_of(levels, seeds)
         if panel is None:
             return judged
+        judged = replace(judged, images=panel.images, patients=panel.patients)
+        if too_few(panel.clusters):
+            return judged
         places = levels.index(contender), levels.index(best)
         found = hold(panel, *places, self.look.level, larger=self.larger)
-        return _Judged(contender, judged.pairs, judged.left_out, panel.images, found)
+        return replace(judged, found=found)
 
     def _able(self) -> list[int]:
         return [one for one in self.look.racing if len(self.done.get(one, ())) >= PAIRS_LEAST]

@@ -8,9 +8,10 @@ import sqlalchemy as sa
 
 from tuner.answers.evidence.contenders import names, read_race
 from tuner.answers.evidence.measures import MEASURES, Measure
+from tuner.answers.statistics.clusters import FEWEST
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.rows import TrialRow, trial_rows
-from tuner.answers.verdicts import wording
+from tuner.answers.verdicts import units, wording
 from tuner.spec.study import Spec
 from tuner.store.ledger.race import Decided, Race
 from tuner.store.studies import Study
@@ -152,17 +153,22 @@ def _sentences(story: Story, race: Race, called: Mapping[int, str], spec: Spec) 
         for one in story.runners
         if one.missing
     ]
-    return (*said, _ended(story, [called[one] for one in race.racing]))
+    patients = race.decided[-1].seen.get("patients", 0) if race.decided else 0
+    over = units.unit(patients)
+    if race.decided and 0 < patients < FEWEST:
+        few = f"{wording.count(patients, 'patient')} of validation are too few to drop anybody by."
+        said.append(few)
+    return (*said, _ended(story, [called[one] for one in race.racing], over))
 
 
-def _ended(story: Story, left: Sequence[str]) -> str:
+def _ended(story: Story, left: Sequence[str], over: str) -> str:
     saved = f"{story.saved} of {wording.count(story.room, 'trial')} were saved"
     listed = wording.listed(left)
     if story.end == "one left":
         return f"{listed} is left; {saved}."
     if story.end == "images":
         return (
-            f"{listed} are left: more images, not more seeds, would tell them apart, "
+            f"{listed} are left: more {over}, not more seeds, would tell them apart, "
             f"so the race ended; {saved}."
         )
     if story.end == "budget":
