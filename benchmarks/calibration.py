@@ -1,11 +1,13 @@
 """How often the statistics are wrong: studies drawn by chance, judged as `tuner compare` judges.
 
-    python -m benchmarks.calibration                  # half an hour; `make calibration`
+    python -m benchmarks.calibration                  # an hour; `make calibration`
     python -m benchmarks.calibration --only races     # some minutes: benchmarks/racing.py
+    python -m benchmarks.calibration --only null --line patients --studies 400
 
 Every study has 3 to 6 settings, 3 to 10 seeds and 200 to 1,000 test images. An image is right or
 wrong by a logit with crossed effects: images differ in difficulty, seeds in luck, settings answer
 to seeds and to images in their own way. The truth is known, so every verdict can be marked.
+Images may be of patients, 5 each on average; then settings answer to patients, to images, or both.
 """
 
 import argparse
@@ -17,14 +19,16 @@ import numpy as np
 from scipy.special import stdtr
 
 from benchmarks.marking import Line, Marks, gathered, percent
+from benchmarks.pairs import report_pairs
 from benchmarks.racing import report_races
-from benchmarks.worlds import WILD, WORLDS, Array, Shape, accuracy, draw, spread
+from benchmarks.worlds import GIANT, PATIENTS, WILD, WORLDS, Array, Shape, accuracy, draw, spread
 from tuner.answers.statistics.levels import against, against_best
 from tuner.answers.statistics.planning import Seen, power
 
 SIZES = ((3, 3), (3, 5), (3, 10), (4, 3), (4, 5), (5, 4), (6, 3), (6, 5), (6, 10))
 """Settings and seeds."""
 PLANTED = (0.02, 0.05, 0.10)
+PARTS = ("null", "planted", "pairs", "races")
 
 
 def mark_null(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, float]]:
@@ -71,6 +75,7 @@ def mark_planted(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[st
         shape.images,
         shape.settings,
         panel.grain,
+        panel.patients,
     )
     yield "promised", power(seen, shape.planted)
 
@@ -85,12 +90,14 @@ NULL = (
 )
 
 
-def report_null(studies: int, jobs: int) -> None:
+def report_null(studies: int, jobs: int, wanted: str = "") -> None:
     """Print how often verdicts are wrong where nothing differs, world by world and in all."""
     print(f"| {studies:,} studies a line, nothing differs; % | {' | '.join(NULL)} |")
     print("|---" * (len(NULL) + 1) + "|")
     together: Marks = defaultdict(list)
-    for place, world in enumerate((*WORLDS, *WILD)):
+    for place, world in enumerate((*WORLDS, *WILD, *PATIENTS, GIANT)):
+        if wanted not in world.name:
+            continue
         found = gathered(
             Line(mark_null, Shape(world, 3, 3, 200), SIZES), studies, 1000 * place, jobs
         )
@@ -99,19 +106,25 @@ def report_null(studies: int, jobs: int) -> None:
         if world in WORLDS:
             for name, values in found.items():
                 together[name] += values
-    print(f"| the first four together | {' | '.join(percent(together[n]) for n in NULL)} |\n")
+    if together:
+        cells = [percent(together[name]) for name in NULL]
+        print(f"| the first four together | {' | '.join(cells)} |")
+    print()
 
 
-def report_planted(studies: int, jobs: int) -> None:
+def report_planted(studies: int, jobs: int, wanted: str = "") -> None:
     """Print how often planted differences are found, and how often the planner says so."""
     print("| one setting is worse by | found | promised | something false said |")
     print("|---|---|---|---|")
     for place, worse in enumerate(PLANTED):
-        for at, world in enumerate(WORLDS):
+        for at, world in enumerate((*WORLDS, *PATIENTS)):
+            if wanted not in world.name:
+                continue
             base = Shape(world, 3, 3, 200, worse)
-            found = gathered(
-                Line(mark_planted, base, SIZES), studies, 50_000 + 1000 * (4 * place + at), jobs
-            )
+            # The first worlds keep the seeds that they have always had.
+            seed = 50_000 + 1000 * (4 * place + at)
+            seed += 200_000 if world in PATIENTS else 0
+            found = gathered(Line(mark_planted, base, SIZES), studies, seed, jobs)
             promised = float(np.mean(found["promised"])) * 100
             print(
                 f"| {worse * 100:g} points, {world.name} | {percent(found['found'])} | "
@@ -126,15 +139,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--studies", type=int, default=4000, help="studies a line of the tables")
     parser.add_argument("--races", type=int, default=2000, help="races a line of the tables")
-    parser.add_argument("--only", choices=["studies", "races"], help="one part alone")
+    parser.add_argument("--pairs", type=int, default=2000, help="pairs of trials a line")
+    parser.add_argument("--only", choices=[*PARTS, "studies"], help="one part alone")
+    parser.add_argument("--line", default="", help="only worlds with this in their name")
     parser.add_argument("--jobs", type=int, default=2)
     asked = parser.parse_args()
     begun = time.monotonic()
-    if asked.only != "races":
-        report_null(asked.studies, asked.jobs)
-        report_planted(asked.studies // 4, asked.jobs)
-    if asked.only != "studies":
-        report_races(asked.races, asked.jobs)
+    if asked.only in (None, "studies", "null"):
+        report_null(asked.studies, asked.jobs, asked.line)
+    if asked.only in (None, "studies", "planted"):
+        report_planted(asked.studies // 4, asked.jobs, asked.line)
+    if asked.only in (None, "pairs"):
+        report_pairs(asked.pairs, asked.jobs, asked.line)
+    if asked.only in (None, "races"):
+        report_races(asked.races, asked.jobs, asked.line)
     print(f"{time.monotonic() - begun:.0f} s")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.marking import Line, gathered, percent
-from benchmarks.worlds import WILD, WORLDS, Shape, draw
+from benchmarks.worlds import PATIENTS, WILD, WORLDS, Shape, draw
 from tuner.answers.statistics.crossed import Panel
 from tuner.answers.verdicts.race import decide
 from tuner.store.ledger.race import Decided, Look, Race
@@ -65,7 +65,7 @@ def judge(panel: Panel, look: Look) -> Decided:
 
     def panel_of(contenders: Sequence[int], seeds: Sequence[int]) -> Panel:
         rows, columns = list(contenders), [seed - 1 for seed in seeds]
-        return Panel((panel.blocks[0][np.ix_(rows, columns)],))
+        return replace(panel, blocks=(panel.blocks[0][np.ix_(rows, columns)],))
 
     everything = {one: range(1, look.rounds + 1) for one in look.racing}
     return decide(look, everything, panel_of, larger=True)
@@ -87,14 +87,20 @@ def marks(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, floa
     yield "trials saved", raced.saved if race.over else 0.0
 
 
-def report_races(races: int, jobs: int) -> None:
+def report_races(races: int, jobs: int, wanted: str = "") -> None:
     """Print how often the best is dropped, world by world, and what races find and save."""
     print(f"| {races:,} races a line; % | {' | '.join((*SHARES, *MEANS))} |")
     print("|---" * (1 + len(SHARES) + len(MEANS)) + "|")
     place = 0
     for worse in BEHIND:
         for world in (*WORLDS, *WILD) if not worse else WORLDS:
-            _print_line(world.name, Shape(world, 2, 2, 200, worse), races, place, jobs)
+            if wanted in world.name:
+                _print_line(world.name, Shape(world, 2, 2, 200, worse), races, place, jobs)
+            place += 1
+    for worse in (0.0, 0.05):
+        for world in PATIENTS:
+            if wanted in world.name:
+                _print_line(world.name, Shape(world, 2, 2, 200, worse), races, place, jobs)
             place += 1
     print()
 

@@ -53,23 +53,21 @@ WILD = tuple(
 )
 
 PATIENTS = tuple(
-    World(
-        f"{what} prefer{'' if who else ' neither'}{who}, {sizes} sizes",
-        to_seeds,
-        to_images,
-        0.3,
-        1.0,
-        share,
-        sizes,
-    )
+    World(f"{what}, {sizes} sizes", to_seeds, to_images, 0.3, by_patient=share, sizes=sizes)
     for sizes in ("equal", "unequal")
-    for what, who, to_seeds, to_images, share in (
-        ("settings", " patients", 0.05, 1.0, 1.0),
-        ("settings", " images", 0.05, 1.0, 0.0),
-        ("settings", " both", 0.25, 0.7, 0.5),
+    for what, to_seeds, to_images, share in (
+        ("settings prefer patients", 0.05, 1.0, 1.0),
+        ("settings prefer images", 0.05, 1.0, 0.0),
+        ("settings prefer both", 0.25, 0.7, 0.5),
     )
 )
-GIANT = (World("settings prefer patients, one has a third", 0.05, 1.0, 0.3, 1.0, 1.0, "giant"),)
+GIANT = World("one patient has a third", 0.05, 1.0, 0.3, by_patient=1.0, sizes="giant")
+PAIRS = tuple(
+    World(f"networks prefer {what}, {sizes} sizes", 0, 0, 0, by_patient=share, sizes=sizes)
+    for sizes in ("one", "equal", "unequal", "giant")
+    for what, share in (("patients", 1.0), ("images", 0.0), ("both", 0.5))
+    if sizes != "one" or what == "images"
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Shape:
     """Whether a setting that scatters more is made as accurate as the others."""
 
 
-def patients(sizes: Sizes, images: int, chance: np.random.Generator) -> Clusters | None:
+def people(sizes: Sizes, images: int, chance: np.random.Generator) -> Clusters | None:
     """Draw which patient each image is of."""
     if sizes == "none":
         return None
@@ -108,7 +106,7 @@ def draw(shape: Shape, chance: np.random.Generator, *, by_patient: bool = True) 
     """Draw one study's hits and misses, by patient where there are any and unless told not to."""
     world, settings = shape.world, shape.settings
     seeds, images = shape.seeds, shape.images
-    of = patients(world.sizes, images, chance)
+    of = people(world.sizes, images, chance)
 
     def by_image(levels: int) -> Array:
         """Draw what images are like for so many levels, alike within a patient."""

@@ -97,6 +97,20 @@ def test_uneven_classes_are_told(tmp_path: Path) -> None:
     assert "class pneumonia is 6% of the training images but 50% of test" in found
 
 
+def test_few_patients_are_told(tmp_path: Path) -> None:
+    """A validation split of 5 patients, however many images it has, judges nothing."""
+    data = clean(tmp_path)
+    count = len(data.val.ids)
+    few = replace(data.val, patients=tuple(f"p{at % 5}" for at in range(count)))
+    assert "val has images of 5 patients: too few to judge any setting by." in told(
+        replace(data, val=few)
+    )
+    found = examine(replace(data, val=few), {}, quick=True)
+    assert (found.contents["val"].patients, found.contents["train"].patients) == (5, 0)
+    many = replace(data.val, patients=data.val.ids)
+    assert ("too few to judge" in told(replace(data, val=many))) == (count < 10)
+
+
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_a_different_distribution_is_told(shift: float, tmp_path: Path) -> None:
     """Only test images of another machine are warned of, with what to expect."""

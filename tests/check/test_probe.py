@@ -51,6 +51,68 @@ def test_the_interval_covers_chance_where_there_is_no_difference(tmp_path: Path)
     assert missed <= 9
 
 
+def people(count: int, each: int, seed: int = 0) -> Split:
+    """Draw images of so many people, each with pictures that are nearly the same."""
+    random = np.random.default_rng(seed)
+    faces = random.integers(40, 200, (count, 16, 16))
+    images = np.repeat(faces, each, axis=0) + random.integers(0, 9, (count * each, 16, 16))
+    ids = tuple(str(at) for at in range(count * each))
+    labels = np.repeat(np.arange(count, dtype=np.int64) % 2, each)
+    return Split(
+        images.astype(np.uint8), labels, ids, tuple(f"p{at // each}" for at in range(len(ids)))
+    )
+
+
+def shared_out(whole: Split, chosen: np.ndarray, *, named: bool) -> tuple[Split, Split]:
+    """Divide people into two splits, with their names or without."""
+    parts = []
+    for mine in (chosen, ~chosen):
+        places = np.flatnonzero(mine[[int(name[1:]) for name in whole.patients]])
+        patients = tuple(whole.patients[at] for at in places) if named else ()
+        names = tuple(whole.ids[at] for at in places)
+        parts.append(Split(whole.images[places], whole.labels[places], names, patients))
+    return parts[0], parts[1]
+
+
+def test_people_who_are_known_again_are_no_shift() -> None:
+    """Chance shares 80 people out, 5 pictures each: by image always a shift, by patient hardly."""
+    random = np.random.default_rng(1)
+    told = {True: 0, False: 0}
+    for seed in range(20):
+        whole = people(80, 5, seed)
+        chosen = random.permutation(80) < 40
+        for named in told:
+            first, second = shared_out(whole, chosen, named=named)
+            found = probe(("a", first), ("b", second))
+            assert found is not None
+            assert found.patients == ((40, 40) if named else None)
+            told[named] += found.tells_apart
+    assert told[False] > 15
+    # One side of 95 % intervals: 1 in 40 is expected, and 4 in 20 would be once in a thousand.
+    assert told[True] <= 3
+
+
+def test_one_picture_a_person_is_probed_as_images_are() -> None:
+    """The same figure and interval, to rounding, whether people are named or not."""
+    whole = people(200, 1)
+    chosen = np.random.default_rng(2).permutation(200) < 100
+    by_person, by_image = (
+        probe(*zip("ab", shared_out(whole, chosen, named=named), strict=True))
+        for named in (True, False)
+    )
+    assert by_person is not None
+    assert by_image is not None
+    assert (by_person.auc, by_person.low, by_person.high) == (
+        *(by_image.auc, by_image.low, by_image.high),
+    )
+
+
+def test_few_people_are_not_probed() -> None:
+    """Many pictures of five people say nothing of two splits."""
+    first, second = shared_out(people(5, 40), np.arange(5) < 3, named=True)
+    assert probe(("a", first), ("b", second)) is None
+
+
 def test_another_mix_of_classes_is_no_shift(tmp_path: Path) -> None:
     """Splits of one distribution with very different shares of the classes are not told apart."""
     data = drawn(tmp_path, 0.0)

@@ -121,7 +121,7 @@ def _row(found: Winner, one: OnSplit) -> tuple[str, ...]:
     sides = (rates.sensitivity, rates.specificity) if rates else (None, None)
     return (
         one.split,
-        units.sampled(one.images, one.patients).removesuffix(" images"),
+        units.in_table(one.images, one.patients),
         "–" if loss is None else f"{loss:.4f}",
         share(one.accuracy),
         *((*map(share, sides), share(one.auc)) if found.rates else ()),

@@ -103,18 +103,14 @@ def _half_width(weights: Floats, cells: Sequence["_Cell"]) -> float:
         for side in cell.sides
     ]
     if not any(freedom for _, freedom in parts):
-        error = math.sqrt(
-            sum(
-                w**2 * max(sum(side.variance for side in cell.sides), cell.floor)
-                for w, cell in zip(weights, cells, strict=True)
-            )
-        )
+        error = math.sqrt(sum(w**2 * c.variance for w, c in zip(weights, cells, strict=True)))
         return float(norm.ppf(0.975)) * error
     # A patient may have images of several classes and in both splits: all of them move together.
-    moved = sum(
-        w * side.by_patient for w, cell in zip(weights, cells, strict=True) for side in cell.sides
-    )
-    variance = max(float((np.asarray(moved) ** 2).sum()), floor)
+    moved = np.zeros(max(len(side.by_patient) for cell in cells for side in cell.sides))
+    for w, cell in zip(weights, cells, strict=True):
+        for side in cell.sides:
+            moved[: len(side.by_patient)] += w * side.by_patient
+    variance = max(float((moved**2).sum()), floor)
     squares = sum(part**2 / freedom for part, freedom in parts if freedom)
     freedom = max(1.0, sum(part for part, _ in parts) ** 2 / squares) if squares else math.inf
     return float(t.ppf(0.975, freedom)) * math.sqrt(variance)
@@ -151,6 +147,11 @@ class _Cell:
     """The variance below which nothing is known."""
     weight: float
 
+    @property
+    def variance(self) -> float:
+        """The variance of the area, were no patient in both splits."""
+        return max(sum(side.variance for side in self.sides), self.floor)
+
 
 def _pick(split: Split, most: int) -> NDArray[np.int64]:
     """Return at most so many places, evenly spread over the split."""
@@ -186,7 +187,8 @@ def _cells(
         mine = [of_class & (origin[asked] == side) for side in (0, 1)]
         of = clusters.of_image[asked]
         if min(len(np.unique(of[side])) for side in mine) >= FEWEST:
-            cells.append(_area(scores, of, mine[0], mine[1]))
+            ours, theirs = (scores[side] for side in mine)
+            cells.append(_area(ours, theirs, (of[mine[0]], of[mine[1]])))
     return cells
 
 
@@ -242,16 +244,21 @@ def _importance(labels: NDArray[np.int64], origin: NDArray[np.int64]) -> Floats:
 
 
 def _area(
-    scores: Floats, of: NDArray[np.int64], mine: NDArray[np.bool_], other: NDArray[np.bool_]
+    ours: Floats,
+    theirs: Floats,
+    patients: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
 ) -> _Cell:
-    """Return the area under the ROC curve of one class, with DeLong's variance by patient."""
-    ours, theirs = scores[mine], scores[other]
+    """Return the area under the ROC curve of one class, with DeLong's variance, or by patient.
+
+    `patients` are numbers of whose images ours and theirs are; else each is somebody's own.
+    """
     m, n = len(theirs), len(ours)
     both = rankdata(np.concatenate([theirs, ours]))
     of_theirs = (both[:m] - rankdata(theirs)) / n
     of_ours = 1 - (both[m:] - rankdata(ours)) / m
-    count = int(of.max()) + 1
-    sides = _side(of_theirs, of[other], count), _side(of_ours, of[mine], count)
+    mine, other = patients or (np.arange(n), np.arange(n, n + m))
+    count = int(max(mine.max(), other.max())) + 1
+    sides = _side(of_theirs, other, count), _side(of_ours, mine, count)
     # Images that are told apart without a fault have not shown that none is possible.
     floor = 1 / (12 * m * n)
     return _Cell(float(of_theirs.mean()), sides, floor, m * n / (m + n))

@@ -142,7 +142,7 @@ def _chosen(read: "OneTrial", study: "Study") -> str:
 
 
 def _figures(read: "OneTrial") -> "RichTable":
-    from tuner.answers.verdicts.units import sampled
+    from tuner.answers.verdicts.units import in_table
     from tuner.cli.console import plain_table
 
     table = plain_table()
@@ -153,7 +153,7 @@ def _figures(read: "OneTrial") -> "RichTable":
         loss = read.row[f"{one.split}_loss"]
         table.add_row(
             one.split,
-            sampled(one.images, one.patients).removesuffix(" images"),
+            in_table(one.images, one.patients),
             "–" if loss is None else f"{loss:.4f}",
             with_ends(one.accuracy),
             "–" if one.auc is None else with_ends(one.auc),

@@ -2,6 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from tuner.answers.statistics.clusters import Clusters
 from tuner.answers.statistics.spread import CONFIDENCE, Interval
@@ -32,8 +33,13 @@ def mean_difference(
         return Interval(value, value, value)
     ratios = _ratios(differences, value)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(ratios, (1 - tail, tail))
-    return Interval(value, value - float(low) * error, value - float(high) * error)
+    low, high = (float(one) for one in np.quantile(ratios, (tail, 1 - tail)))
+    if clusters is not None and clusters.freedom:
+        # Resamples of few or of unequal patients do not show how little these say: no narrower
+        # than Student's t with their degrees of freedom.
+        limit = float(stdtrit(clusters.freedom, 1 - tail))
+        low, high = min(low, -limit), max(high, limit)
+    return Interval(value, value - high * error, value - low * error)
 
 
 def _ratios(differences: Array, value: float) -> Array:

@@ -51,15 +51,15 @@ class Influence:
     seeds: int
     trials: int
     images: int
-    patients: int
-    """How many patients the images are of, which are resampled whole; 0 where not named."""
-    remarks: tuple[str, ...]
-    """What limits it: too few patients, one with many images, or none known."""
-    too_few: bool
-    """Whether there are too few patients to say an order."""
     spread: float | None
     """Standard deviation over settings, noise taken out, in the figure's unit."""
     left_out: int
+    patients: int = 0
+    """How many patients the images are of, which are resampled whole; 0 where not named."""
+    remarks: tuple[str, ...] = ()
+    """What limits it: too few patients, one with many images, or none known."""
+    too_few: bool = False
+    """Whether there are too few patients to say an order."""
 
     @property
     def verdict(self) -> str:
@@ -273,9 +273,6 @@ def _estimated(study: Study, rows: Sequence[TrialRow], measure: Measure, lost: i
         seeds=len({row["seed"] for row in known}),
         trials=len(known),
         images=0,
-        patients=0,
-        remarks=(),
-        too_few=False,
         spread=None,
         left_out=lost,
     )

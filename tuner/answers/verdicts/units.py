@@ -23,6 +23,13 @@ def sampled(images: int, patients: int) -> str:
     return f"{wording.count(images, 'image')} of {wording.count(patients, 'patient')}"
 
 
+def in_table(images: int, patients: int) -> str:
+    """Return the same under a heading "images": "400", or "400 of 80 patients"."""
+    if not patients:
+        return f"{images:,}"
+    return f"{images:,} of {wording.count(patients, 'patient')}"
+
+
 def unit(patients: int) -> str:
     """Return the word for what was sampled, in the plural."""
     return "patients" if patients else "images"
