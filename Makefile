@@ -3,7 +3,8 @@
 #   make launch STUDY=lr_sched    set up, then train a study and show what came of it
 #   make test                     set up with the test extra, then run all tests
 #   make check                    format, lint, types, import contracts
-#   make calibration              how often verdicts are wrong, by simulation (about 30 minutes)
+#   make calibration              how often verdicts are wrong, by simulation (about an hour); some lines:
+#   make calibration ARGS="--only null --line patients --studies 400"
 #   make storm                    a study under kills, freezes and restarts (about 7 minutes)
 
 PYTHON ?= python3
@@ -59,7 +60,7 @@ storm: setup-test
 	@$(BIN)/python -m benchmarks.storm
 
 calibration: setup-test
-	@$(BIN)/python -m benchmarks.calibration
+	@$(BIN)/python -m benchmarks.calibration $(ARGS)
 
 docs: setup-test
 	@$(BIN)/python -m tuner.spec.schema > docs/study-file.schema.json
