@@ -170,6 +170,22 @@ def test_stop_and_retry_with_nothing_to_do(trained_once: Project) -> None:
     assert "Not failed, so not retried: 1" in trained_once.run("retry", "small", "1", code=2)
 
 
+def test_validate_looks_for_paths_and_imports_the_model(project: Project) -> None:
+    """A path that is not there, and code that cannot be imported, are faults; nothing is run."""
+    said = project.run(
+        *("validate", "small", "--set", 'objective="chest_xray"', "--set", "fixed.hidden=4"), code=2
+    )
+    assert "hidden" in said
+    models = project.folder / "objectives" / "blobs" / "models.py"
+    text = models.read_text()
+    models.write_text("import no_such_library\n" + text)
+    assert "No module named 'no_such_library'" in project.run("validate", "small", code=2)
+    models.write_text(text.replace("def build(", "def construct("))
+    assert "models.py has no build()" in project.run("validate", "small", code=2)
+    models.write_text(text)
+    assert "is valid" in project.run("validate", "small")
+
+
 def test_validate_creates_nothing_and_needs_no_database(tmp_path: Path, project: Project) -> None:
     """validate prints the grid's size, by name, by path and as JSON, without a database."""
     nowhere = {"TUNER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}

@@ -16,7 +16,7 @@ from tuner.store.ledger.leases import Answer, Ended
 from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Launch, Study
-from tuner.store.tables import event, study
+from tuner.store.tables import epoch, event, study
 
 SHARED = {"tuner.dataset", "tuner.label", "tuner.schema_version"}
 """Tables whose rows belong to no study: the data seen, which several studies share."""
@@ -279,3 +279,32 @@ def test_a_stored_study_needs_no_file(database: Database) -> None:
         found: Study = studies.find(connection, "ranged")
     assert found == launched
     assert found.spec == spec
+
+
+def test_a_study_that_failed_before_its_first_epoch_can_be_mended(database: Database) -> None:
+    """Its file may change in anything: no epoch is there to be mixed with another study's."""
+    bench = Bench.launch(database, limited(make_spec(), attempts=1))
+    worker = bench.worker()
+    worker.fail(claim_trial(worker), "loss = 'bce' separates two classes")
+    mended = launch(database, limited(make_spec(epochs=9), attempts=1))
+    assert mended.what == "replaced"
+    assert mended.changes == ("fixed.epochs: stored 3, given 9",)
+    assert (mended.study.full_name, mended.study.state) == ("small@1", "open")
+    again = Bench.launch(database, limited(make_spec(epochs=9), attempts=1))
+    worker = again.worker()
+    assert claim_trial(worker).number == 0
+
+
+def test_a_study_at_work_or_with_an_epoch_is_not_replaced(database: Database) -> None:
+    """A trial that somebody holds may be in its first epoch; a stored epoch is a result."""
+    bench = Bench.launch(database, limited(make_spec(), attempts=1))
+    worker = bench.worker()
+    worker.fail(claim_trial(worker), "one thing")
+    held = claim_trial(worker)
+    changed = limited(make_spec(epochs=9), attempts=1)
+    with pytest.raises(StudyConflictError, match=r"fixed\.epochs"):
+        launch(database, changed)
+    finish(worker, held)
+    assert bench.rows(epoch)
+    with pytest.raises(StudyConflictError, match=r"fixed\.epochs"):
+        launch(database, changed)

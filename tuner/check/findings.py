@@ -69,6 +69,17 @@ def _few_patients(found: Examination) -> Iterator[str]:
 
 def _balance(found: Examination) -> Iterator[str]:
     train = found.contents["train"]
+    alone = {
+        split: [n for n, k in one.classes.items() if k] for split, one in found.contents.items()
+    }
+    for split, names in alone.items():
+        if len(names) == 1:
+            yield (
+                f"all {found.contents[split].images} {split} images are of class {names[0]}: "
+                f"{split} accuracy only says how many of them are taken for it, and there is no "
+                f"AUC. Add {split} images of the other "
+                f"{'class' if len(train.classes) == 2 else 'classes'}."
+            )
     for name, count in train.classes.items():
         share = count / train.images
         if share < RARE:
@@ -77,6 +88,8 @@ def _balance(found: Examination) -> Iterator[str]:
                 "balanced accuracy and AUC, and try class_weights = 'balanced'."
             )
         for split, other in found.contents.items():
+            if len(alone[split]) == 1:
+                continue
             theirs = other.classes[name] / other.images
             if abs(theirs - share) > UNEVEN:
                 yield (

@@ -8,6 +8,7 @@ from typing import Any
 from tuner.check.child import Body, Progress, ask, paths, serve
 from tuner.check.examination import examine
 from tuner.check.findings import warnings
+from tuner.check.settings import check_data, remarks
 from tuner.records import Value
 from tuner.spec.study import Spec
 from tuner.train.objective import find
@@ -51,7 +52,10 @@ def examine_data(
     progress: Progress,
     quick: bool,
 ) -> Examined:
-    """Load and examine one configuration of [data]; whatever is wrong with it is raised."""
+    """Load and examine one configuration of [data]; whatever is wrong with it is raised.
+
+    So are settings of the study that cannot be trained on such data.
+    """
     work = {
         "objective": spec.objective,
         "data": dict(data),
@@ -60,7 +64,9 @@ def examine_data(
         "quick": quick,
     }
     found = ask("tuner.check.quick", work, progress)
-    return Examined(found["examination"], tuple(found["warnings"]))
+    contents = found["examination"]["contents"]
+    check_data(spec, contents)
+    return Examined(found["examination"], (*found["warnings"], *remarks(spec, contents)))
 
 
 def _work(body: Body, progress: Progress) -> Body:

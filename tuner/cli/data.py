@@ -25,10 +25,13 @@ def look_at_data(
     that were looked at for this study before are not looked at again.
     """
     from tuner.check.quick import configurations, examine_data
+    from tuner.check.settings import check_data
 
     with database.transaction() as connection:
-        if _known(connection, spec) is not None:
-            return ()
+        known = _known(connection, spec)
+    if known is not None:
+        check_data(spec, known["contents"])
+        return ()
     found = examine_data(
         spec,
         configurations(spec)[0],

@@ -155,7 +155,12 @@ def _announce(launched: "Launch") -> None:
         echo(f"{told}. Nothing to train.")
         return
     total = f"at most {total}" if raced else total
-    verb = {"created": "New study", "extended": "Extended", "found": "Going on with"}
+    verb = {
+        "created": "New study",
+        "extended": "Extended",
+        "found": "Going on with",
+        "replaced": "Replaced, since nothing of it had been trained:",
+    }
     echo(f"{verb[launched.what]} {study.title}: {study.spec.question}  ({total})")
     for change in launched.changes:
         echo(f"  {change}")

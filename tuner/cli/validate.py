@@ -21,11 +21,19 @@ def validate(
     """Check a study file, by NAME or PATH, and say how large the study is.
 
     Every fault is told at once: where, what was expected, the nearest valid
-    name. Nothing is created and no database is needed.
+    name. Then it is looked whether the data's path is there, and whether the
+    objective's code can be imported. Nothing is created and no database is
+    needed.
     """
+    from tuner.check.code import check_code
+    from tuner.check.settings import check_paths
     from tuner.spec.identity import fingerprint
+    from tuner.spec.load import find
 
     spec = options.load_spec(study, overrides, objective_folders)
+    path = find(study, options.study_folders())
+    check_paths(spec, str(path))
+    check_code(spec, options.objective_folders(path, objective_folders))
     grid = spec.grid_size if spec.search.sampler == "grid" else None
     if as_json:
         described = {

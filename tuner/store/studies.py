@@ -20,7 +20,7 @@ from tuner.store.database import Database
 from tuner.store.ledger.leases import StudyState
 from tuner.store.ledger.locks import lock_study
 from tuner.store.optuna_storage import Binding
-from tuner.store.tables import event, lease, study
+from tuner.store.tables import epoch, event, lease, outcome, study, trial
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Launch:
     """What launching did: the study, and whether it was created, extended or found."""
 
     study: Study
-    what: str  # created | extended | found
+    what: str  # created | extended | found | replaced
     changes: Sequence[str] = ()
 
 
@@ -127,6 +127,12 @@ def launch(
             version = stored.version + 1
             created = _create(connection, storage, spec, version, provenance)
             return Launch(created, "created", changes)
+        if not difference.extends and _failed_untrained(connection, stored):
+            # A fault that the stored file has (bce with three classes) can be mended in it:
+            # no epoch is mixed with another study's, since there is none.
+            delete(connection, stored)
+            created = _create(connection, storage, spec, stored.version, provenance)
+            return Launch(created, "replaced", changes)
         if not difference.extends:
             telling = [c for c in difference.changes if c.key not in identity.HARMLESS]
             raise StudyConflictError(_conflict(stored, [str(change) for change in telling]))
@@ -168,6 +174,24 @@ def delete(connection: sa.Connection, known: Study) -> None:
     connection.execute(held.order_by(lease.c.trial_id).with_for_update())
     connection.execute(sa.delete(study).where(study.c.study_id == known.study_id))
     optuna_storage.delete_study(connection, known.study_id)
+
+
+def _failed_untrained(connection: sa.Connection, known: Study) -> bool:
+    """Say whether a study failed before its first epoch, and nobody is at work on one.
+
+    The study is locked: no trial is claimed meanwhile. A worker that has one may be in its first
+    epoch, so a lease that has not run out keeps the study as it is.
+    """
+    trials = sa.select(trial.c.trial_id).where(trial.c.study_id == known.study_id)
+
+    def any_of(table: sa.Table, *where: sa.ColumnElement[bool]) -> bool:
+        query = sa.select(table.c.trial_id).where(table.c.trial_id.in_(trials), *where).limit(1)
+        return connection.execute(query).first() is not None
+
+    working = lease.c.state == "held", lease.c.expires > sa.func.clock_timestamp()
+    if any_of(epoch) or any_of(lease, *working):
+        return False
+    return known.state == "paused" or any_of(outcome, outcome.c.state == "FAILED")
 
 
 def _create(

@@ -137,6 +137,11 @@ class Found:
         model: nn.Module = self._call("models", "build", parameters, inputs, outputs)
         return model
 
+    def check_modules(self) -> None:
+        """Import the submodules and raise an ObjectiveError if one lacks what is called in it."""
+        for submodule, function in (("data", "load"), ("models", "build")):
+            self._function(submodule, function)
+
     @property
     def reads_files(self) -> bool:
         """Whether the objective says itself how a file becomes an image."""
@@ -149,13 +154,18 @@ class Found:
     def _submodule(self, name: str) -> ModuleType:
         return _import(self.name, f"{self.module}.{name}", self.folder / f"{name}.py")
 
+    def _function(self, submodule: str, function: str) -> Callable[..., Any]:
+        source = self.folder / f"{submodule}.py"
+        found: Any = getattr(self._submodule(submodule), function, None)
+        if not callable(found):
+            raise ObjectiveError(f"{source} has no {function}(); objective {self.name!r} needs it")
+        return found  # type: ignore[no-any-return]
+
     def _call(self, submodule: str, function: str, *arguments: object) -> Any:
         source = self.folder / f"{submodule}.py"
-        module = self._submodule(submodule)
-        if not hasattr(module, function):
-            raise ObjectiveError(f"{source} has no {function}(); objective {self.name!r} needs it")
+        called = self._function(submodule, function)
         try:
-            return getattr(module, function)(*arguments)
+            return called(*arguments)
         except (TunerError, MemoryError):
             raise
         except Exception as error:

@@ -1,0 +1,103 @@
+"""What a file sets is held against its data, before a study exists."""
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.check.test_examination import clean
+from tuner.check.examination import examine
+from tuner.check.findings import warnings
+from tuner.check.settings import check_data, check_paths, remarks
+from tuner.errors import StudyFileError
+from tuner.spec.load import check
+from tuner.spec.study import Spec
+from tuner.train.objective import find
+
+STUDY = """
+[study]
+name = "scans"
+question = "Which?"
+objective = "chest_xray"
+[budget]
+trials = "grid"
+"""
+
+
+def spec_of(text: str, folder: Path) -> Spec:
+    """Read a study of the shipped objective."""
+
+    def declared(objective: str, _folder: Path):  # type: ignore[no-untyped-def]
+        return find(objective, []).objective.declarations()
+
+    return check(tomllib.loads(STUDY + text), (), declared, folder / "scans.toml")
+
+
+def contents(images: int, *classes: str) -> dict[str, dict[str, object]]:
+    """Return what an examination tells of a training split."""
+    return {"train": {"images": images, "classes": dict.fromkeys(classes, 1)}}
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('[space]\nlr = [1e-3, 1e-2]\n[fixed]\nloss = "bce"', "fixed.loss"),
+        ('[space]\nloss = ["ce", "bce"]', "space.loss"),
+    ],
+)
+def test_bce_with_three_classes_is_a_fault_of_the_file(text: str, key: str, tmp_path: Path) -> None:
+    """Named with its key and the classes; with two classes it is none."""
+    spec = spec_of(text, tmp_path)
+    with pytest.raises(StudyFileError) as raised:
+        check_data(spec, contents(30, "covid", "normal", "pneumonia"))
+    assert f"{key}: 'bce' has one output" in str(raised.value)
+    assert "3 (covid, normal, pneumonia)" in str(raised.value)
+    check_data(spec, contents(30, "normal", "pneumonia"))
+
+
+def test_a_batch_larger_than_the_training_set_is_remarked(tmp_path: Path) -> None:
+    """The largest size that the file can choose counts, wherever it is set."""
+    for text in (
+        "[space]\nbatch_size = [16, 64]",
+        "[space]\nlr = [1e-3, 1e-2]\n[fixed]\nbatch_size = 64",
+    ):
+        spec = spec_of(text, tmp_path)
+        (said,) = remarks(spec, contents(40, "a", "b"))
+        assert said.startswith("batch_size = 64 is more than the 40 training images")
+        assert not list(remarks(spec, contents(64, "a", "b")))
+
+
+def test_paths_of_a_file_must_be_there(tmp_path: Path) -> None:
+    """Data and starting weights are looked for from the study file on; all faults at once."""
+    text = (
+        '[space]\n"data.path" = ["here", "gone"]\n'
+        '[fixed]\nmodel = "resnet18"\nweights = "w.safetensors"\n[data]\nsource = "folder"\n'
+    )
+    (tmp_path / "here").mkdir()
+    with pytest.raises(StudyFileError) as raised:
+        check_paths(spec_of(text, tmp_path), "scans.toml")
+    told = {fault.key: fault.message for fault in raised.value.faults}
+    assert told == {
+        "space.data.path": f"there is no file or folder {tmp_path / 'gone'}",
+        "fixed.weights": f"there is no file or folder {tmp_path / 'w.safetensors'}",
+    }
+    with pytest.raises(StudyFileError, match=r"data\.path: source = 'npz' needs it"):
+        check_paths(spec_of('[space]\nlr = [1, 2]\n[data]\nsource = "npz"', tmp_path), "s")
+    check_paths(spec_of("[space]\nlr = [1, 2]", tmp_path), "s")
+
+
+def test_a_test_set_of_one_class_is_told(tmp_path: Path) -> None:
+    """Its accuracy is a share of one class; uneven shares are not told beside it."""
+    data = clean(tmp_path)
+    assert data.test is not None
+    only = data.test.labels == 0
+    test = replace(
+        data.test,
+        images=data.test.images[only],
+        labels=data.test.labels[only],
+        ids=tuple(name for name, taken in zip(data.test.ids, only, strict=True) if taken),
+    )
+    found = " ".join(warnings(examine(replace(data, test=test), {}, quick=True)))
+    assert "all 8 test images are of class normal: test accuracy only says how many" in found
+    assert "of the training images but" not in found

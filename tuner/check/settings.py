@@ -1,0 +1,84 @@
+"""What a study file sets that its data, this machine or its objective do not allow."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import Fault, StudyFileError
+from tuner.records import Value
+from tuner.spec.space import Choice
+from tuner.spec.study import DATA, WEIGHTS, Spec
+from tuner.train.sources.declared import KINDS
+
+Contents = Mapping[str, Any]
+"""A split as `Examination.to_json` has it: its images, and how many each class has."""
+
+
+def check_paths(spec: Spec, source: str) -> None:
+    """Refuse a study whose data or starting weights are not where its file says."""
+    faults = [*_missing(spec, "path", spec.data, DATA), *_missing(spec, WEIGHTS, spec.fixed, "")]
+    kinds = [kind for _, kind in _values(spec, "source", spec.data, spec.data_defaults, DATA)]
+    paths = [path for _, path in _values(spec, "path", spec.data, spec.data_defaults, DATA)]
+    without = [str(kind) for kind in kinds if kind in KINDS]
+    if without and "" in paths:
+        faults.append(Fault("data.path", f"source = {without[0]!r} needs it: where the images are"))
+    if faults:
+        raise StudyFileError(source, faults)
+
+
+def check_data(spec: Spec, contents: Mapping[str, Contents]) -> None:
+    """Refuse settings that cannot be trained on such data."""
+    classes = list(contents["train"]["classes"])
+    faults = [
+        Fault(
+            key,
+            f"'bce' has one output and separates two classes, and the data have {len(classes)} "
+            f"({', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}); use 'ce' or 'focal'",
+        )
+        for key, value in _values(spec, "loss", spec.fixed, spec.defaults, "")
+        if value == "bce" and len(classes) != 2
+    ]
+    if faults:
+        raise StudyFileError(spec.name, faults)
+
+
+def remarks(spec: Spec, contents: Mapping[str, Contents]) -> Iterator[str]:
+    """Yield a sentence for every setting that means less than it says on such data."""
+    images = contents["train"]["images"]
+    sizes = [value for _, value in _values(spec, "batch_size", spec.fixed, spec.defaults, "")]
+    large = max((int(size) for size in sizes), default=0)
+    if large > images:
+        yield (
+            f"batch_size = {large} is more than the {images} training images: an epoch is a single "
+            "step on all of them, and every larger size means the same."
+        )
+
+
+def _missing(spec: Spec, name: str, written: Mapping[str, Value], prefix: str) -> Iterator[Fault]:
+    for key, value in _values(spec, name, written, {}, prefix):
+        if not isinstance(value, str) or not value or "://" in value:
+            continue
+        place = Path(spec.folder, value)
+        if not place.exists():
+            yield Fault(key, f"there is no file or folder {place}")
+
+
+def _values(
+    spec: Spec,
+    name: str,
+    written: Mapping[str, Value],
+    defaults: Mapping[str, Value],
+    prefix: str,
+) -> list[tuple[str, Value]]:
+    """Return every value that a key may have in a trial, with where the file says so."""
+    section = "data" if prefix else "fixed"
+    if name in written:
+        return [(f"{section}.{name}", written[name])]
+    found: list[tuple[str, Value]] = []
+    for dimension in spec.space.dimensions:
+        if dimension.name == f"{prefix}{name}":
+            choice = isinstance(dimension, Choice)
+            ends = dimension.values if choice else (dimension.low, dimension.high)
+            found += [(f"space.{dimension.name}", value) for value in ends]
+    # A dimension that some trials do not have leaves the default to those.
+    return found + ([(f"{section}.{name}", defaults[name])] if name in defaults else [])
