@@ -13,8 +13,10 @@ from tuner.records import Value
 from tuner.spec.study import Spec
 from tuner.store.database import Database
 from tuner.store.tables import dataset, epoch, label, lease, outcome, prediction, trial
+from tuner.train.metrics import balanced_accuracy, found_and_left_alone, is_right
 
 Logs = NDArray[np.float32]
+RATES = ("sensitivity", "specificity", "balanced_acc")
 
 
 @dataclass
@@ -155,6 +157,7 @@ def _figures(told: Told, data: Images) -> dict[str, float | None]:
         "val_acc": 0.5 if told.val_loss is not None else None,
         "test_loss": None,
         "test_acc": None,
+        **dict.fromkeys(f"{split}_{name}" for split in ("val", "test") for name in RATES),
     }
     for split, logs in told.logs.items():
         labels = data.labels[split]
@@ -162,6 +165,12 @@ def _figures(told: Told, data: Images) -> dict[str, float | None]:
         found[f"{split}_acc"] = float((taken == labels).mean())
         true = logs[np.arange(len(labels)), labels]
         found[f"{split}_loss"] = -float(true.mean(dtype=np.float64))
+        rates = found_and_left_alone(logs, labels)
+        balanced = balanced_accuracy(is_right(logs, labels), labels)
+        found |= {
+            f"{split}_{name}": None if np.isnan(rate) else rate
+            for name, rate in zip(RATES, (*rates, balanced), strict=True)
+        }
     return found
 
 

@@ -172,10 +172,12 @@ def test_stop_and_retry_with_nothing_to_do(trained_once: Project) -> None:
 
 def test_validate_looks_for_paths_and_imports_the_model(project: Project) -> None:
     """A path that is not there, and code that cannot be imported, are faults; nothing is run."""
-    said = project.run(
-        *("validate", "small", "--set", 'objective="chest_xray"', "--set", "fixed.hidden=4"), code=2
-    )
-    assert "hidden" in said
+    text = STUDY.replace('"blobs"', '"chest_xray"').replace("hidden = 4", "")
+    project.write_study("scans", f'{text}\n[data]\nsource = "folder"\npath = "../gone"\n')
+    said = project.run("validate", "scans", code=2)
+    assert "data.path: there is no file or folder" in said
+    (project.folder / "gone").mkdir()
+    assert "scans is valid" in project.run("validate", "scans")
     models = project.folder / "objectives" / "blobs" / "models.py"
     text = models.read_text()
     models.write_text("import no_such_library\n" + text)

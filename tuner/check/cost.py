@@ -52,6 +52,8 @@ class Cost:
     seconds: float
     """Of all trials, one after another."""
     workers: int
+    remarks: tuple[str, ...] = ()
+    """What the trainer noticed of the models' outputs."""
 
     @property
     def measured_epochs(self) -> int:
@@ -127,7 +129,8 @@ def measure_cost(
         )
     )
     epochs, seconds = _estimate(spec, measured)
-    return Cost(measured, found["memory"], found["on"], epochs, seconds, workers)
+    noticed = tuple(dict.fromkeys(run["noticed"] for run in runs if run["noticed"]))
+    return Cost(measured, found["memory"], found["on"], epochs, seconds, workers, noticed)
 
 
 def measure_noise(
@@ -273,6 +276,7 @@ def _work(body: Body, progress: Progress) -> Body:
                 "seconds": seconds,
                 "parameters": run.setup.parameter_count,
                 "best": asdict(result.best),
+                "noticed": run.setup.notes.get("output", ""),
             }
         )
     return {"runs": runs, "memory": _memory(body["device"]), "on": on}

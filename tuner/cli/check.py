@@ -152,6 +152,7 @@ def _show(
     if spreads:
         _show_noise(spec, spreads)
     count = sum(len(one.warnings) for one in found)
+    count += len(cost.remarks) if cost is not None else 0
     echo()
     echo("Nothing to warn of." if count == 0 else f"{count} warning{'s' * (count > 1)}.")
 
@@ -193,6 +194,8 @@ def _show_cost(spec: "Spec", cost: "Cost") -> None:
         f"worker{'s' * (cost.workers > 1)}, an estimate from {cost.measured_epochs} measured "
         "epochs (less with pruning and reused epochs; starting up comes on top)"
     )
+    for remark in cost.remarks:
+        echo(f"  warning  {remark}.", fg="yellow")
 
 
 def roughly(seconds: float) -> str:

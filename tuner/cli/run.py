@@ -109,7 +109,7 @@ def _announce(spec: "Spec", seed: int, setup: "Setup") -> None:
         f"{spec.name}:{changed} {varied} seed={seed}  "
         f"({setup.parameter_count:,} parameters on {setup.device})"
     )
-    for note in ("data", "precision"):
+    for note in ("data", "precision", "output"):
         if note in setup.notes:
             echo(f"{note}: {setup.notes[note]}")
     echo("epoch  train loss  train acc  val loss  val acc        lr   seconds")

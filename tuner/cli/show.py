@@ -77,6 +77,7 @@ def described(read: "OneTrial", study: "Study") -> dict[str, Any]:
 
 
 def _print(console: "Console", read: "OneTrial", study: "Study") -> None:
+    from tuner.answers.tables.remarks import remarks
     from tuner.cli.drawing import chart
 
     console.print()
@@ -87,6 +88,8 @@ def _print(console: "Console", read: "OneTrial", study: "Study") -> None:
     if read.splits:
         console.print()
         console.print(_figures(read))
+    for sentence in remarks([read.row], "" if study.spec.search.at == "best" else "last_"):
+        console.print(sentence)
     curves = {name: [one[name] for one in read.epochs] for name in ("val_loss", "train_nll")}
     shares = {name: [one[name] for one in read.epochs] for name in ("val_acc", "train_acc")}
     if read.epochs:

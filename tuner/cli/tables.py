@@ -77,6 +77,7 @@ def show_tables(
     `told` says that a missing test set was told already.
     """
     from tuner.answers.tables.factors import VIEWS, factors
+    from tuner.answers.tables.remarks import remarks
     from tuner.answers.tables.reuse import reuse
     from tuner.answers.tables.rows import ranked
     from tuner.cli.console import open_console
@@ -94,6 +95,8 @@ def show_tables(
     found = reuse(rows, study.spec)
     if found.reused or found.excess:
         console.print(_reuse_line(found))
+    for sentence in remarks(rows, "" if study.spec.search.at == "best" else "last_"):
+        console.print(sentence)
     if not told and any(row["test_acc"] is None for row in leaders):
         console.print("There is no test set: its columns are empty.")
     missing = sum(row["state"] in ("PRUNED", "FAILED") for row in rows)

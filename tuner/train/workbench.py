@@ -4,9 +4,9 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from tuner.errors import DataError, ObjectiveError
@@ -19,6 +19,7 @@ from tuner.train.data import Feed, Prepared, prepare
 from tuner.train.device import Device, open_device
 from tuner.train.losses import Loss, choose_loss
 from tuner.train.objective import Found, Progress, find, source_fingerprint
+from tuner.train.outputs import remark, squashed
 from tuner.train.passes import training_bounds
 from tuner.train.recipe import read_recipe
 from tuner.train.run import Run
@@ -57,8 +58,11 @@ class Workbench:
         # its learning rate or its length would be shared where it must not be.
         model = found.build_model(shaping(job.parameters), data.inputs, loss.outputs)
         model.to(self._device.torch)
-        _check_outputs(found, model, data, loss)
-        return Run(job, model, loss, data, self._device)
+        noticed = _check_outputs(found, model, data, loss)
+        run = Run(job, model, loss, data, self._device)
+        if noticed:
+            run.setup = replace(run.setup, notes={**run.setup.notes, "output": noticed})
+        return run
 
     def dataset(self, job: Job) -> Dataset:
         """Return what the store keeps of the data that the job trains on."""
@@ -124,13 +128,17 @@ def _check_metric(job: Job, data: Prepared) -> None:
         )
 
 
-def _check_outputs(found: Found, model: nn.Module, data: Prepared, loss: Loss) -> None:
-    """Fail before the first epoch if the model does not fit the images or the loss."""
+def _check_outputs(found: Found, model: nn.Module, data: Prepared, loss: Loss) -> str:
+    """Fail before the first epoch if the model does not fit the images or the loss.
+
+    Returns what is odd about its outputs, though they can be trained on.
+    """
     expected = (1, loss.outputs)
     model.eval()
     try:
-        with torch.inference_mode():
-            shape = tuple(model(Feed(data, data.val, 1).between(0, 1)).shape)
+        # With gradients, as in training: an output's history says what it comes out of.
+        outputs = model(Feed(data, data.val, 1).between(0, 1))
+        shape = tuple(outputs.shape)
     # The model is the objective's own code: whatever it raises is a fault of the objective.
     except Exception as error:
         raise ObjectiveError(
@@ -142,3 +150,5 @@ def _check_outputs(found: Found, model: nn.Module, data: Prepared, loss: Loss) -
             f"the model of objective {found.name!r} gives outputs of shape {shape} for one image; "
             f"loss {loss.name!r} needs {expected}"
         )
+    what = squashed(outputs)
+    return remark(what, loss.name) if what else ""

@@ -51,6 +51,10 @@ class TrialRow:
     """The cells of `answers.further`, where they were asked for."""
     configuration: int = 0
     """Which configuration of the study it is; trials of one differ in their seed alone."""
+    one_class: tuple[str, ...] = ()
+    """Splits of which every image is taken for one class, at the epoch that is judged."""
+    remark: str = ""
+    """What the trainer noticed of the model's outputs."""
 
     def __getitem__(self, column: str) -> Any:
         """Return one cell."""
@@ -170,7 +174,32 @@ def _trial_row(spec: Spec, row: Any, further: Mapping[str, Any]) -> TrialRow:
         "ended": row.tuner_outcome_ended,
     }
     seconds_alone = row.curves_seconds_alone or 0.0
-    return TrialRow(cells, row.value, seconds_alone, further, row.tuner_trial_configuration)
+    return TrialRow(
+        cells,
+        row.value,
+        seconds_alone,
+        further,
+        row.tuner_trial_configuration,
+        _one_class(row, spec.search.at),
+        str((setup.get("notes") or {}).get("output", "")),
+    )
+
+
+def _one_class(row: Any, at: str) -> tuple[str, ...]:
+    """Return the splits of which every image is taken for one class.
+
+    Of two classes that is so if, and only if, all images of one are found and none of the other.
+    Of more classes the stored means do not tell it from guessing.
+    """
+    found = []
+    for split in ("val", "test"):
+        rates = [
+            getattr(row, f"tuner_outcome_{at}_{split}_{name}")
+            for name in ("sensitivity", "specificity", "balanced_acc")
+        ]
+        if set(rates[:2]) == {0.0, 1.0} and rates[2] == 0.5:
+            found.append(split)
+    return tuple(found)
 
 
 def _figures(row: Any, stored: str, shown: str) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""Networks that take every image for one class, or squash their outputs, are remarked on."""
+
+import numpy as np
+import pytest
+
+from tests.answers.fabricate import Images, Told, fabricate, hits
+from tests.store.specs import make_spec
+from tuner.answers.tables.remarks import remarks
+from tuner.answers.tables.rows import trial_rows
+from tuner.records import Value
+from tuner.store.database import Database
+
+LABELS = (np.arange(200) >= 190).astype(np.int64)
+"""95 % of class 0."""
+
+
+@pytest.mark.parametrize(
+    ("right", "told"),
+    [
+        (LABELS == 0, True),
+        (LABELS == 1, True),
+        (np.arange(200) != 195, False),
+        ((LABELS == 0) & (np.arange(200) > 0), False),
+    ],
+    ids=["all of class 0", "all of class 1", "one wrong", "all of class 0 but one"],
+)
+def test_all_of_one_class_is_told(right: np.ndarray, told: bool, database: Database) -> None:
+    """At 95 to 5 an accuracy of 0.950 may be nothing; only where it is so is it said."""
+
+    def tell(chosen: dict[str, Value], _seed: int) -> Told:
+        test = hits(right if chosen["lr"] == 1e-3 else LABELS < 2, LABELS)
+        return Told(logs={"val": hits(LABELS < 2, LABELS), "test": test})
+
+    data = {"data-0": Images({"val": LABELS, "test": LABELS})}
+    bench = fabricate(database, make_spec(), tell, data=data)
+    with database.transaction() as connection:
+        rows = trial_rows(connection, bench.study)
+    said = list(remarks(rows))
+    assert bool(said) == told
+    if told:
+        share = f"{np.mean(right):.3f}"
+        assert said[0].startswith("In 1 of 3 complete trials (")
+        assert f"every test image is taken for one class: accuracy ({share})" in said[0]

@@ -1,0 +1,38 @@
+"""What a reader of a study's figures should know of its networks, in sentences."""
+
+from collections.abc import Iterator, Sequence
+
+from tuner.answers.tables.rows import TrialRow
+
+SPLITS = {"val": "validation", "test": "test"}
+
+
+def remarks(rows: Sequence[TrialRow], prefix: str = "") -> Iterator[str]:
+    """Yield a sentence for networks that do not tell classes apart, or end as none should.
+
+    `prefix` says which figures are shown: those of the best epoch, or `last_`.
+    """
+    complete = [row for row in rows if row.complete]
+    for split, name in SPLITS.items():
+        of = [row for row in complete if split in row.one_class]
+        if of:
+            shares = sorted({f"{row[f'{prefix}{split}_acc']:.3f}" for row in of})
+            share = " to ".join(dict.fromkeys((shares[0], shares[-1])))
+            yield (
+                f"{_trials(of, complete)} every {name} image is taken for one class: accuracy "
+                f"({share}) is no more than the share of that class. Look at balanced accuracy and "
+                "AUC (--show classes), and try class_weights = 'balanced' or another metric."
+            )
+    for remark in dict.fromkeys(row.remark for row in complete if row.remark):
+        of = [row for row in complete if row.remark == remark]
+        yield f"{_trials(of, complete)} {remark}."
+
+
+def _trials(some: Sequence[TrialRow], complete: Sequence[TrialRow]) -> str:
+    if len(complete) == 1:
+        return f"In trial {some[0]['trial']}"
+    if len(some) == len(complete):
+        return f"In all {len(complete)} complete trials"
+    if len(some) == 1:
+        return f"In 1 of {len(complete)} complete trials ({some[0]['trial']})"
+    return f"In {len(some)} of {len(complete)} complete trials"
