@@ -9,6 +9,7 @@ import pytest
 from tests.check.test_examination import clean
 from tuner.check.examination import examine
 from tuner.check.findings import warnings
+from tuner.check.quick import configurations, examine_data
 from tuner.check.settings import check_data, check_paths, remarks
 from tuner.errors import StudyFileError
 from tuner.spec.load import check
@@ -25,13 +26,14 @@ trials = "grid"
 """
 
 
-def spec_of(text: str, folder: Path) -> Spec:
-    """Read a study of the shipped objective."""
+def spec_of(text: str, folder: Path, objective: str = "chest_xray") -> Spec:
+    """Read a study of a shipped objective."""
 
     def declared(objective: str, _folder: Path):  # type: ignore[no-untyped-def]
         return find(objective, []).objective.declarations()
 
-    return check(tomllib.loads(STUDY + text), (), declared, folder / "scans.toml")
+    study = STUDY.replace("chest_xray", objective)
+    return check(tomllib.loads(study + text), (), declared, folder / "scans.toml")
 
 
 def contents(images: int, *classes: str) -> dict[str, dict[str, object]]:
@@ -101,3 +103,15 @@ def test_a_test_set_of_one_class_is_told(tmp_path: Path) -> None:
     found = " ".join(warnings(examine(replace(data, test=test), {}, quick=True)))
     assert "all 8 test images are of class normal: test accuracy only says how many" in found
     assert "of the training images but" not in found
+
+
+def test_a_look_at_real_data_finds_the_fault(tmp_path: Path) -> None:
+    """Ten digits and bce: the look that a launch takes before it stores anything raises it."""
+    text = '[space]\nlr = [1e-3, 1e-2]\n[fixed]\nloss = "bce"\nbatch_size = 4096'
+    spec = spec_of(text, tmp_path, "digits")
+    place = {"home": tmp_path, "folders": (), "progress": lambda *_: None, "quick": True}
+    with pytest.raises(StudyFileError, match=r"fixed\.loss: 'bce' .* the data have 10 \(0, 1, 2"):
+        examine_data(spec, configurations(spec)[0], **place)  # type: ignore[arg-type]
+    trained = spec_of(text.replace("bce", "ce"), tmp_path, "digits")
+    found = examine_data(trained, configurations(trained)[0], **place)  # type: ignore[arg-type]
+    assert any("batch_size = 4096 is more than the 1" in said for said in found.warnings)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.check.test_examination import write_planted
 from tests.cli.conftest import Project
-from tests.train.sources.image_files import write_npy
+from tests.train.sources.image_files import write_folder, write_npy
 from tuner.cli.check import roughly
 
 STUDY = """
@@ -157,3 +157,24 @@ def test_a_path_that_is_typed_starts_here(planted: Project) -> None:
     here = ["--set", "data.path=images/images.csv", "--quick", "--json"]
     found = planted.json("check", "planted", *here)
     assert found["data"][0]["data"]["path"] == str(planted.folder / "images" / "images.csv")
+
+
+def test_damaged_files_stop_a_check_or_are_left_out(project: Project) -> None:
+    """Named and counted; with skip_unreadable the rest is examined and launched all the same."""
+    folder = write_folder(project.folder / "scans")
+    for number, content in enumerate((b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(40))):
+        (folder / "train" / "normal" / f"odd{number}.png").write_bytes(content)
+    text = STUDY.replace('"manifest"', '"folder"').replace("../images/images.csv", "../scans")
+    project.write_study("scans", text)
+    said = project.run("check", "scans", "--quick", code=2)
+    assert "3 images cannot be read" in said
+    assert "odd0.png (the file is empty)" in said
+    assert "Traceback" not in said
+    skipping = ("--set", "data.skip_unreadable=true")
+    said = project.run("check", "scans", "--quick", *skipping)
+    assert "3 unreadable images were left out: train/normal/odd0.png (the file is empty)" in said
+    assert "patients are not kept together" in said
+    said = project.run("launch", "--study", "scans", *skipping, "--workers", "1")
+    assert "Data: 3 unreadable images were left out" in said
+    rows = project.json("export", "--study", "scans", "--format", "json")
+    assert {row["state"] for row in rows} == {"COMPLETE"}

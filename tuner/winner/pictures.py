@@ -167,11 +167,12 @@ def compare_files(reader: Reader, places: Mapping[Path, Pixels]) -> bool | None:
     looked = [(path, pixels) for path, pixels in places.items() if path.is_file()]
     if not looked:
         return None
-    for path, pixels in looked:
-        read = reader.read(str(path))
-        if len(read) != 1 or read[0].pixels is None or not np.array_equal(read[0].pixels, pixels):
-            return False
-    return True
+    with files.quiet():
+        read = [reader.read(str(path)) for path, _ in looked]
+    return all(
+        len(found) == 1 and found[0].pixels is not None and np.array_equal(found[0].pixels, pixels)
+        for found, (_, pixels) in zip(read, looked, strict=True)
+    )
 
 
 def _is_image(file: Path, below: Path) -> bool:
