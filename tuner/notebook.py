@@ -13,12 +13,13 @@ import sqlalchemy as sa
 from tuner.answers.reading import Reading
 from tuner.answers.sheets import contents
 from tuner.answers.sheets.contents import Sheet
-from tuner.answers.sheets.export import write_whole
 from tuner.answers.verdicts.compare import Asked, Comparison, compare
 from tuner.answers.verdicts.gap import Gap, gap
 from tuner.answers.verdicts.gap_words import sentences
 from tuner.answers.verdicts.influence import Influence, influence
 from tuner.errors import DatabaseUnreachableError, UserError
+from tuner.files import contains, write_output
+from tuner.report import MARK
 from tuner.settings import Settings
 from tuner.store import schema, studies
 from tuner.store.database import Database
@@ -68,12 +69,22 @@ class Reported:
     html: str
     markdown: str
 
-    def save(self, path: str | Path) -> Path:
-        """Write it as a file, as Markdown where the name ends in .md; whole or not at all."""
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write it as a file, as Markdown where the name ends in .md; whole or not at all.
+
+        An earlier HTML report is replaced, any other file only with `overwrite`.
+        """
         file = Path(path)
         if file.suffix.lower() not in (".html", ".htm", ".md"):
             raise UserError(f"{file}: a report ends in .html or .md.")
-        write_whole(file, self.markdown if file.suffix.lower() == ".md" else self.html)
+        as_markdown = file.suffix.lower() == ".md"
+        write_output(
+            file,
+            self.markdown if as_markdown else self.html,
+            overwrite=overwrite,
+            recognised=None if as_markdown else contains(MARK),
+            remedy="replace it with overwrite=True",
+        )
         return file
 
     def _repr_html_(self) -> str:

@@ -1,18 +1,16 @@
-"""Files as they are written: whole, exact, and harmless in a spreadsheet."""
+"""Rows as CSV and JSON: exact, and harmless in a spreadsheet."""
 
 import csv
 import io
 import json
 import math
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.answers.sheets.export import as_csv, as_json, write_whole
-from tuner.errors import MachineError
+from tuner.answers.sheets.export import as_csv, as_json
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
@@ -45,20 +43,3 @@ def test_json_has_null_where_a_figure_is_not_finite() -> None:
     """NaN and infinity, which JSON lacks, are null."""
     rows = json.loads(as_json(["x", "y"], [[math.nan, math.inf], [1.5, "ü"]]))
     assert rows == [{"x": None, "y": None}, {"x": 1.5, "y": "ü"}]
-
-
-def test_file_appears_whole(tmp_path: Path) -> None:
-    """The file holds the text, its folder is made, and nothing else is left there."""
-    path = tmp_path / "new" / "best.csv"
-    write_whole(path, "a,ü\n")
-    assert path.read_text(encoding="utf-8") == "a,ü\n"
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
-    """A failed write says why, and touches nothing."""
-    path = tmp_path / "out.csv"
-    path.mkdir()
-    with pytest.raises(MachineError, match="cannot be written"):
-        write_whole(path, "a")
-    assert list(tmp_path.iterdir()) == [path]

@@ -63,6 +63,19 @@ def test_export_of_the_best(trained_once: Project) -> None:
     assert [row["trial"] for row in every] == [0, 1, 2, 3]
 
 
+def test_export_replaces_no_work_of_somebodys(trained_once: Project) -> None:
+    """An earlier export is replaced, which is said; another file only with --overwrite."""
+    target = trained_once.folder / "kept.csv"
+    ask = ("export", "--study", "small", "-o", "kept.csv")
+    assert "replaced" not in trained_once.run(*ask)
+    assert "4 rows: kept.csv (replaced)" in trained_once.run(*ask, "--best", "4")
+    target.write_text("patient,finding\n")
+    assert "kept.csv exists already" in trained_once.run(*ask, code=2)
+    assert target.read_text() == "patient,finding\n"
+    assert "(replaced)" in trained_once.run(*ask, "--overwrite")
+    assert target.read_text().startswith("trial,")
+
+
 def test_export_of_epochs(trained_once: Project) -> None:
     """--epochs writes one row an epoch, counted from 1."""
     text = trained_once.run("export", "--study", "small", "--epochs", "--best", "1")

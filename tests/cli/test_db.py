@@ -1,7 +1,11 @@
 """`tuner db` against the embedded server, and against a server given by its address."""
 
 import json
+import os
+import stat
+import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from tests.store.embedded_clients import Client, eventually, fresh_home, gone
 from tuner.cli.db import db
-from tuner.errors import DatabaseError, DatabaseUnreachableError, UserError
+from tuner.errors import DatabaseError, DatabaseUnreachableError, MachineError, UserError
 from tuner.settings import Settings
 from tuner.store.address import Address, parse
 from tuner.store.embedded import server as embedded
@@ -180,6 +184,38 @@ def test_psql_runs_with_the_given_arguments(
     assert tuner(given, "psql", "-X", "-c", "SELECT nonsense").return_value == 1
 
 
+@pytest.fixture
+def by_file(server: Address, tmp_path: Path) -> Settings:
+    """Settings whose URL has no password, and a file that has it, as in the compose file."""
+    file = tmp_path / "password"
+    file.write_text(ODD_PASSWORD + "\n", encoding="utf-8")
+    without = {k: v for k, v in server.parameters.items() if k != "password"}
+    return Settings(home=tmp_path / "home", database_url=Address(without).url(), password_file=file)
+
+
+def test_every_command_takes_the_password_from_its_file(
+    by_file: Settings, server: Address, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """status, url, dump, restore and psql reach the server as the workers do; argv is clean."""
+    with pytest.raises(DatabaseUnreachableError, match="password"):
+        tuner(replace(by_file, password_file=None), "status")
+    assert json.loads(tuner(by_file, "status", "--json").output)["account"] == "lab"
+    assert ":***@" in tuner(by_file, "url").output
+    shown = parse(tuner(by_file, "url", "--show-password").output)
+    assert shown.parameters["password"] == ODD_PASSWORD
+    fill(server, 1)
+    tuner(by_file, "dump", "-o", str(tmp_path / "d"))
+    capfd.readouterr()
+    shell = r"\! tr '\0' ' ' < /proc/$PPID/cmdline"
+    assert tuner(by_file, "psql", "-X", "-q", "-c", shell).return_value == 0
+    arguments = capfd.readouterr().out
+    assert "--dbname=" in arguments
+    assert "p{" not in arguments
+    assert tuner(by_file, "psql", "-X", "-q", "-c", "DROP TABLE studies").return_value == 0
+    tuner(by_file, "restore", str(tmp_path / "d"), "--yes")
+    assert execute(server, "SELECT x FROM studies") == [(1,)]
+
+
 def test_libpqs_own_variables_are_used(
     server: Address, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,12 +280,40 @@ def test_a_failed_dump_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "backup.dump"
     file.write_text("precious")
     nowhere = Settings(home=tmp_path, database_url=f"postgresql:///lab?host={tmp_path}")
-    with pytest.raises(DatabaseError, match="was not written"):
+    with pytest.raises(UserError, match=r"exists already.*--overwrite"):
         tuner(nowhere, "dump", "-o", str(file))
+    with pytest.raises(DatabaseError, match="was not written"):
+        tuner(nowhere, "dump", "-o", str(file), "--overwrite")
     assert file.read_text() == "precious"
     assert list(tmp_path.iterdir()) == [file]
-    with pytest.raises(UserError, match="cannot be written"):
-        tuner(nowhere, "dump", "-o", str(tmp_path / "no" / "folder"))
+    with pytest.raises(MachineError, match="cannot be written"):
+        tuner(nowhere, "dump", "-o", str(file / "below"))
+
+
+def test_a_dump_replaces_an_earlier_one_only_when_told(given: Settings, tmp_path: Path) -> None:
+    """--overwrite replaces a dump, says so and keeps its permissions; a new one is private."""
+    file = tmp_path / "backup.dump"
+    tuner(given, "dump", "-o", str(file))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.write_text("older")
+    file.chmod(0o640)
+    said = tuner(given, "dump", "-o", str(file), "--overwrite").output
+    assert "The earlier file was replaced." in said
+    assert file.read_bytes().startswith(b"PGDMP")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_a_dump_goes_through_a_fifo(given: Settings, tmp_path: Path) -> None:
+    """`-o FIFO` hands the dump to whoever reads there, and the FIFO stays."""
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(fifo.read_bytes()))
+    reader.start()
+    tuner(given, "dump", "-o", str(fifo))
+    reader.join(60)
+    assert got[0].startswith(b"PGDMP")
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
 
 
 def test_a_file_that_is_no_dump_changes_nothing(

@@ -42,6 +42,14 @@ def test_every_command_takes_a_database(words: tuple[str, ...]) -> None:
     assert "Commands:" in result.output or "--database" in result.output
 
 
+@pytest.mark.parametrize("words", [w for w in everything() if w], ids=" ".join)
+def test_every_command_that_writes_a_file_takes_overwrite(words: tuple[str, ...]) -> None:
+    """Where a file can be named, one that exists can be replaced on purpose."""
+    usage = CliRunner().invoke(cli, [*words, "--help"]).output
+    writes = "--output" in usage or "--save" in usage
+    assert ("--overwrite" in usage) is writes
+
+
 def test_help_loads_neither_torch_nor_optuna() -> None:
     """`tuner --help` answers before anything large is imported."""
     code = (

@@ -1,5 +1,7 @@
 """`tuner plot`: files, folders, and what is refused."""
 
+import pytest
+
 from tests.cli.conftest import Project
 from tuner.cli.plot import GO_WITH, SHOWN
 from tuner.figures.kinds import KINDS
@@ -13,6 +15,19 @@ def test_a_picture_is_written_and_its_title_said(trained_once: Project) -> None:
     assert "out/one.pdf" in said
     trained_once.run("plot", "small", "roc", "--trial", "1", "--split", "val")
     assert (trained_once.folder / "small-roc.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize("ending", ["svg", "png", "pdf"])
+def test_a_picture_is_drawn_again_and_others_are_kept(trained_once: Project, ending: str) -> None:
+    """tuner's own picture is replaced, which is said; another only with --overwrite."""
+    file = trained_once.folder / f"again.{ending}"
+    ask = ("plot", "small", "history", "-o", file.name)
+    assert "replaced" not in trained_once.run(*ask)
+    assert f"{file.name} (replaced)" in trained_once.run(*ask)
+    file.write_text("a drawing of mine")
+    assert "exists already" in trained_once.run(*ask, code=2)
+    assert file.read_text() == "a drawing of mine"
+    assert "(replaced)" in trained_once.run(*ask, "--overwrite")
 
 
 def test_all_pictures_come_into_a_folder(trained_once: Project) -> None:

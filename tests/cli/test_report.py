@@ -10,8 +10,19 @@ def test_a_trained_study_is_reported_in_both_formats(trained_once: Project) -> N
     assert page.startswith("<!doctype html>")
     assert "By lr: " in said
     assert "deterministic algorithms only" in page
+    assert "small-report.html (replaced)" in trained_once.run("report", "small")
     trained_once.run("report", "small", "-o", "out/told.md")
     assert (trained_once.folder / "out/told.md").read_text().startswith("# ")
+
+
+def test_a_report_that_was_written_on_is_kept(trained_once: Project) -> None:
+    """Markdown may have become somebody's paper: it is replaced only with --overwrite."""
+    paper = trained_once.folder / "paper.md"
+    paper.write_text("# My conclusions\n")
+    ask = ("report", "small", "-o", "paper.md")
+    assert "paper.md exists already" in trained_once.run(*ask, code=2)
+    assert paper.read_text() == "# My conclusions\n"
+    assert "(replaced)" in trained_once.run(*ask, "--overwrite")
 
 
 def test_what_is_not_a_report_is_refused(trained_once: Project) -> None:

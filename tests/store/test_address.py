@@ -1,6 +1,7 @@
 """Database addresses: every accepted form, and secrets that stay secret."""
 
 import pickle
+from pathlib import Path
 from urllib.parse import quote
 
 import psycopg2.extensions
@@ -9,7 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tuner.errors import UserError
-from tuner.store.address import LIBPQ_OPTIONS, Address, libpq, parse
+from tuner.settings import Settings
+from tuner.store.address import LIBPQ_OPTIONS, Address, of_server, parse
 
 # Every character but NUL (libpq's strings end there) and lone surrogates (no UTF-8).
 characters = st.characters(codec="utf-8", exclude_characters="\0")
@@ -137,8 +139,28 @@ def test_secrets_among_the_options_are_masked_too() -> None:
 
 def test_no_parameters_leave_everything_to_libpq() -> None:
     """The address of libpq's variables holds nothing of its own."""
-    assert libpq().parameters == {}
-    assert libpq().masked == "postgresql://"
+    address = of_server(Settings(home=Path("home"), libpq=True))
+    assert address.parameters == {}
+    assert address.masked == "postgresql://"
+
+
+def test_a_password_file_fills_in_what_the_address_lacks(tmp_path: Path) -> None:
+    """Its password is added to a URL without one, and to libpq's variables; a URL's own wins."""
+    file = tmp_path / "password"
+    file.write_text("p@ss wörd\n")
+
+    def password(url: str | None) -> str:
+        settings = Settings(home=tmp_path, database_url=url, password_file=file)
+        return of_server(settings).parameters["password"]
+
+    assert password("postgresql://lab@db/t") == password(None) == "p@ss wörd"
+    assert password("postgresql://lab:own@db/t") == "own"
+    file.write_bytes(b"\xff")
+    with pytest.raises(UserError, match="not UTF-8"):
+        password(None)
+    file.unlink()
+    with pytest.raises(UserError, match="No such file"):
+        password(None)
 
 
 def test_addresses_can_be_compared_hashed_and_sent() -> None:

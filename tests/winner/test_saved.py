@@ -109,6 +109,17 @@ def test_the_test_split_is_predicted_as_stored(saved: Saved, stored: Stored) -> 
         assert (row["predicted"] == row["label"]) == (row["right"] == "true")
 
 
+def test_predictions_replace_no_work_of_somebodys(saved: Saved) -> None:
+    """Earlier predictions are replaced, which is said; a file of other columns is kept."""
+    file = saved.project.folder / "again.csv"
+    ask = ("predict", "model", "--split", "val", "-o", "again.csv")
+    assert "replaced" not in saved.project.run(*ask)
+    assert "again.csv (replaced)" in saved.project.run(*ask)
+    file.write_text("id,what I saw\n")
+    assert "again.csv exists already" in saved.project.run(*ask, code=2)
+    assert file.read_text() == "id,what I saw\n"
+
+
 def test_files_are_predicted_as_stored_in_any_company(
     saved: Saved, opened: Opened, stored: Stored
 ) -> None:

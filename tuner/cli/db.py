@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import psycopg2
 
     from tuner.store.address import Address
+
+
+PRIVATE = 0o600
+"""Permissions of a new dump: it holds everything that the database holds."""
 
 
 def _example(line: str) -> str:
@@ -125,22 +129,30 @@ def psql(context: click.Context, arguments: tuple[str, ...]) -> None:
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     help="The file to write; - is standard output. Default: tuner-DATE-TIME.dump.",
 )
+@options.overwrite_option
 @click.pass_obj
-def dump(settings: Settings, output: Path | None) -> None:
+def dump(settings: Settings, output: Path | None, *, overwrite: bool) -> None:
     """Save the whole database in a file.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all. One that exists is replaced only with
+    --overwrite.
     """
+    from tuner.files import check_output, open_special, whole_file
+
     target = output or Path(f"tuner-{datetime.now(UTC):%Y%m%d-%H%M%S}.dump")
-    with _reach(settings) as address:
+    if str(target) == "-":
+        target = Path("/dev/stdout")
+    replace = check_output(target, overwrite=overwrite)
+    with _reach(settings) as address, open_special(target) as special:
         form = ["--format=custom", "--no-owner", "--no-privileges"]
         words = [*form, f"--dbname={_conninfo(address)}"]
-        if str(target) == "-":
-            _must("pg_dump", words, address, "Nothing usable was written.")
+        if special is not None:
+            _must("pg_dump", words, address, "Nothing usable was written.", output=special)
             return
-        with _appearing(target) as draft:
+        with whole_file(target, replace=replace, mode=PRIVATE) as draft:
             _must("pg_dump", [*words, f"--file={draft}"], address, f"{target} was not written.")
-    echo(f"The database was saved in {target} ({target.stat().st_size:,} bytes).")
+    said = f"The database was saved in {target} ({target.stat().st_size:,} bytes)."
+    echo(f"{said} The earlier file was replaced." if replace else said)
 
 
 @db.command(epilog=_example("tuner db restore backup.dump"))
@@ -187,7 +199,7 @@ def _embedded_only(settings: Settings, done: str) -> None:
     if not settings.embedded:
         raise UserError(
             f"A server was given (--database, TUNER_DATABASE_URL or libpq's variables), and it is "
-            f"not {done} by tuner. Only the embedded database is; leave those away to mean it."
+            f"not {done} by tuner. Only the embedded database is; unset those to use it."
         )
 
 
@@ -203,10 +215,8 @@ def _reach(settings: Settings, *, create: bool = False) -> Iterator["Address"]:
             if not create:
                 require(settings)
             yield stack.enter_context(embedded.join(settings.home)).address
-        elif settings.database_url is not None:
-            yield address.parse(settings.database_url)
         else:
-            yield address.libpq()
+            yield address.of_server(settings)
 
 
 @contextmanager
@@ -219,7 +229,7 @@ def _connected(address: "Address") -> Iterator["psycopg2.extensions.connection"]
     except psycopg2.OperationalError as error:
         raise DatabaseUnreachableError(
             f"The database {address.masked} cannot be reached. Check the address, and that the "
-            f"server runs and lets this machine in. It was said: {str(error).strip()}"
+            f"server runs and lets this machine in. The server said: {str(error).strip()}"
         ) from error
     try:
         yield connection
@@ -282,7 +292,9 @@ def _conninfo(address: "Address") -> str:
     return make_dsn(**{"application_name": "tuner db", **open_ones})
 
 
-def _program(name: str, words: list[str], address: "Address") -> int:
+def _program(
+    name: str, words: list[str], address: "Address", output: BinaryIO | None = None
+) -> int:
     """Run a program of PostgreSQL's with the password in its environment; return its status."""
     from tuner.store.embedded.binaries import locate
 
@@ -290,32 +302,19 @@ def _program(name: str, words: list[str], address: "Address") -> int:
     # The rest of the environment is handed on, not read: terminal, pager, libpq's variables.
     environ = {**os.environ, **({"PGPASSWORD": password} if password else {})}
     command = [locate().program(name), *words]
-    return subprocess.run(command, env=environ, check=False).returncode
+    return subprocess.run(command, env=environ, stdout=output, check=False).returncode
 
 
-def _must(name: str, words: list[str], address: "Address", otherwise: str) -> None:
+def _must(
+    name: str,
+    words: list[str],
+    address: "Address",
+    otherwise: str,
+    output: BinaryIO | None = None,
+) -> None:
     """Run a program whose failure, explained on stderr by itself, is ours."""
-    if _program(name, words, address) != 0:
+    if _program(name, words, address, output) != 0:
         raise DatabaseError(f"{name} failed; what it said is above. {otherwise}")
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """Give a draft beside `target` that takes its name once it is whole and on disk."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
-    except OSError as error:
-        raise UserError(
-            f"{target} cannot be written: {error.strerror}. Name another file with -o."
-        ) from error
-    draft = Path(name)
-    try:
-        yield draft
-        os.fsync(handle)
-        draft.replace(target)
-    finally:
-        os.close(handle)
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli import options
-from tuner.cli.terminal import echo, write_bytes
+from tuner.cli.terminal import REPLACED, echo, write_bytes
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.settings import Settings
@@ -59,6 +59,7 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
     metavar="FILE",
     help="Where to write; - is standard output.",
 )
+@options.overwrite_option
 @click.pass_obj
 def export(
     settings: Settings,
@@ -72,16 +73,19 @@ def export(
     predictions: bool,
     comparisons: bool,
     wide: bool,
+    overwrite: bool,
 ) -> None:
     """Write a study's trials, epochs, predictions or comparisons, in one of six formats.
 
     The columns are the same in every format; docs/columns.md explains each.
     Accuracies are fractions, losses are in nats, times are in UTC; empty cells
     are unknown. CSV, JSON and Parquet keep every digit, Excel 15; Markdown and
-    LaTeX, for people, show six. The file appears whole or not at all.
+    LaTeX, for people, show six. The file appears whole or not at all. A CSV file
+    with the same columns is replaced; any other file only with --overwrite.
     """
     from tuner.answers.sheets import formats
-    from tuner.answers.sheets.export import write_whole
+    from tuner.answers.sheets.export import as_csv
+    from tuner.files import begins_with, write_output
     from tuner.store import studies
 
     asked = [name for name, on in _sheets(epochs, predictions, comparisons) if on]
@@ -96,9 +100,11 @@ def export(
     if output == "-":
         write_bytes(content)
         return
-    write_whole(Path(output), content)
+    # A CSV file with the same columns is an earlier answer to the same request.
+    earlier = begins_with(as_csv(sheet.columns, ())) if form == "csv" else None
+    replaced = write_output(Path(output), content, overwrite=overwrite, recognised=earlier)
     rows = f"{len(sheet.rows)} rows" if isinstance(sheet.rows, list) else "written"
-    echo(f"{rows}: {output}", err=True)
+    echo(f"{rows}: {output}{REPLACED * replaced}", err=True)
 
 
 def _format_of(output: str) -> str:

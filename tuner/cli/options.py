@@ -70,6 +70,15 @@ def json_option(function: Decorated) -> Decorated:
     )
 
 
+def overwrite_option(function: Decorated) -> Decorated:
+    """Add --overwrite."""
+    return click.option(
+        "--overwrite",
+        is_flag=True,
+        help="Replace a file that exists, also where it may be somebody's work.",
+    )(function)
+
+
 def study_file_options(function: Decorated) -> Decorated:
     """Add --set, as often as wanted."""
     return click.option(
@@ -167,7 +176,8 @@ def open_database(
         try:
             yield database
         except UnknownStudyError as error:
-            raise UnknownStudyError(f"{error}\nThe database is {_where(settings)}.") from None
+            where = _where(settings, database)
+            raise UnknownStudyError(f"{error}\nThe database is {where}.") from None
 
 
 def tell_home(settings: Settings, *, makes: bool = False) -> None:
@@ -185,14 +195,12 @@ def tell_home(settings: Settings, *, makes: bool = False) -> None:
         echo(f"Warning: {warning}", err=True)
 
 
-def _where(settings: Settings) -> str:
+def _where(settings: Settings, database: "Database") -> str:
     if settings.embedded:
         return f"the embedded one in {settings.home}"
     if settings.database_url is None:
         return "the one that libpq's variables name"
-    from tuner.store.address import parse
-
-    return parse(settings.database_url).masked
+    return database.address.masked
 
 
 def _await(database: "Database", seconds: float) -> None:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from tuner.cli import options
-from tuner.cli.terminal import echo
+from tuner.cli.terminal import REPLACED, echo
 from tuner.errors import UserError
+from tuner.figures import MARK
+from tuner.files import check_output, contains, write_output
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ ENDINGS = (".svg", ".png", ".pdf")
     help="What to write: .svg, .png or .pdf; by default STUDY-KIND.svg.",
 )
 @click.option("--bare", is_flag=True, help="Without title and note, for a page that has its own.")
+@options.overwrite_option
 @click.pass_obj
 def plot(
     settings: Settings,
@@ -68,27 +71,31 @@ def plot(
     kind: str,
     output: Path | None,
     bare: bool,
+    overwrite: bool,
     **wishes: str | int | None,
 ) -> None:
     """Draw a study as a picture whose title says what is seen.
 
     Readable in print and for the colour-blind: levels differ in colour, marker
-    and line. The file appears whole or not at all.
+    and line. The file appears whole or not at all. An earlier picture of tuner's
+    is replaced; any other file only with --overwrite.
     """
     for option, value in wishes.items():
         if value is not None and kind not in (*GO_WITH[option], ALL):
             drawn = ", ".join(GO_WITH[option])
             raise UserError(f"--{option} goes with {drawn}; {kind} is drawn without it.")
     target = _target(study, kind, output)
+    for file in [target / f"{name}.svg" for name in SHOWN] if kind == ALL else [target]:
+        check_output(file, overwrite=overwrite, recognised=contains(MARK))
     from tuner.answers.reading import Reading
     from tuner.store import studies
 
     with options.open_database(settings) as database, database.snapshot() as connection:
         reading = Reading(connection, studies.find(connection, study))
         if kind == ALL:
-            _draw_all(reading, target, wishes, bare=bare)
+            _draw_all(reading, target, wishes, bare=bare, overwrite=overwrite)
         else:
-            _draw_one(_subject(reading, wishes), kind, target, bare=bare)
+            _draw_one(_subject(reading, wishes), kind, target, bare=bare, overwrite=overwrite)
 
 
 def _target(study: str, kind: str, output: Path | None) -> Path:
@@ -118,24 +125,30 @@ def _subject(reading: "Reading", wishes: dict[str, str | int | None]) -> "Subjec
     )
 
 
-def _draw_one(subject: "Subject", kind: str, target: Path, *, bare: bool) -> None:
-    from tuner.answers.sheets.export import write_whole
+def _draw_one(subject: "Subject", kind: str, target: Path, *, bare: bool, overwrite: bool) -> None:
     from tuner.figures.kinds import draw
 
     picture = draw(kind, subject)
-    write_whole(target, picture.render(target.suffix.lower().removeprefix("."), bare=bare))
-    echo(f"{picture.title}.\n{target}", err=True)
+    content = picture.render(target.suffix.lower().removeprefix("."), bare=bare)
+    replaced = write_output(target, content, overwrite=overwrite, recognised=contains(MARK))
+    echo(f"{picture.title}.\n{target}{REPLACED * replaced}", err=True)
 
 
 def _draw_all(
-    reading: "Reading", folder: Path, wishes: dict[str, str | int | None], *, bare: bool
+    reading: "Reading",
+    folder: Path,
+    wishes: dict[str, str | int | None],
+    *,
+    bare: bool,
+    overwrite: bool,
 ) -> None:
     """Draw every kind; what a study does not allow is said, and does not stop the rest."""
     drawn = 0
     for kind in SHOWN:
         fitting = {name: value if kind in GO_WITH[name] else None for name, value in wishes.items()}
         try:
-            _draw_one(_subject(reading, fitting), kind, folder / f"{kind}.svg", bare=bare)
+            file = folder / f"{kind}.svg"
+            _draw_one(_subject(reading, fitting), kind, file, bare=bare, overwrite=overwrite)
             drawn += 1
         except UserError as error:
             echo(f"{kind} is not drawn: {error}", err=True)

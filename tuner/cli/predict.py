@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli import options
-from tuner.cli.terminal import clear_progress, echo, echo_json, show_progress, write_bytes
+from tuner.cli.terminal import REPLACED, clear_progress, echo, echo_json, show_progress, write_bytes
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, UserError
 from tuner.settings import Settings
 
@@ -50,6 +50,7 @@ TOLD = 10
     metavar="auto|cpu|cuda:N",
     help="What to compute on; auto takes the kind that the network was trained on.",
 )
+@options.overwrite_option
 @options.objectives_option
 @options.json_option
 @click.pass_obj
@@ -63,6 +64,7 @@ def predict(
     device: str,
     objective_folders: tuple[Path, ...],
     *,
+    overwrite: bool,
     as_json: bool,
 ) -> int:
     """Predict images with a network that `tuner best --save` wrote.
@@ -71,14 +73,21 @@ def predict(
     study's images were. An image that the study saw is known by its pixels, and
     its prediction is the stored one, to the last bit. A file that cannot be
     read is named, the others are predicted, and the exit code is 1. Neither
-    database nor study file is needed.
+    database nor study file is needed. An earlier file of predictions is replaced,
+    any other file only with --overwrite.
     """
+    from tuner.answers.sheets.export import as_csv
     from tuner.check.child import ask, paths
+    from tuner.files import begins_with, check_output, write_output
     from tuner.winner import document
     from tuner.winner.pictures import image_files
 
     _check(images, split, data_path, output)
     model = document.read(folder)
+    # Predicting may take hours, so a file that may not be replaced is told before.
+    earlier = begins_with(as_csv(_columns(model, split), ()))
+    if output != "-":
+        check_output(Path(output), overwrite=overwrite, recognised=earlier)
     work = {
         "folder": str(folder.absolute()),
         "files": [str(file) for file in image_files(images)],
@@ -91,8 +100,17 @@ def predict(
     # The objective's code runs there, and there is no database password in there.
     body = ask("tuner.winner.prediction", work, show_progress, "predicted the images")
     clear_progress()
-    _write(model, body, split, output, as_json=as_json)
-    _tell(model, body, output if not as_json else "-", split)
+    sheet = _of_split(model, body, split) if split is not None else _of_files(model, body)
+    content = as_csv(sheet.columns, sheet.rows)
+    replaced = False
+    if as_json:
+        echo_json(_described(model, body, sheet))
+    if output != "-":
+        file = Path(output)
+        replaced = write_output(file, content, overwrite=overwrite, recognised=earlier)
+    elif not as_json:
+        write_bytes(content.encode())
+    _tell(model, body, output + REPLACED * replaced if not as_json else "-", split)
     return EXIT_FAILURES if body.get("faults") or _differs(body) else EXIT_DONE
 
 
@@ -116,23 +134,9 @@ def _device(model: "Model", asked: str) -> str:
     return crew_devices("auto", 1, 1)[0] if model.arithmetic.device == "cuda" else "cpu"
 
 
-def _write(
-    model: "Model", body: Mapping[str, Any], split: str | None, output: str, *, as_json: bool
-) -> None:
-    from tuner.answers.sheets.export import as_csv, write_whole
-
-    sheet = _of_split(model, body, split) if split is not None else _of_files(model, body)
-    if as_json:
-        echo_json(_described(model, body, sheet))
-    if output != "-":
-        write_whole(Path(output), as_csv(sheet.columns, sheet.rows))
-    elif not as_json:
-        write_bytes(as_csv(sheet.columns, sheet.rows).encode())
-
-
 def _of_split(model: "Model", body: Mapping[str, Any], split: str) -> "Sheet":
     """Return the sheet that `tuner export --predictions` has, with the logarithms beside it."""
-    from tuner.answers.sheets.contents import PREDICTION_COLUMNS, Sheet
+    from tuner.answers.sheets.contents import Sheet
 
     rows = [
         [
@@ -143,7 +147,7 @@ def _of_split(model: "Model", body: Mapping[str, Any], split: str) -> "Sheet":
             body["names"], body["labels"], _numbers(model, body), strict=True
         )
     ]
-    return Sheet((*PREDICTION_COLUMNS, *_of_classes(model)), rows)
+    return Sheet(_columns(model, split), rows)
 
 
 def _of_files(model: "Model", body: Mapping[str, Any]) -> "Sheet":
@@ -155,12 +159,15 @@ def _of_files(model: "Model", body: Mapping[str, Any]) -> "Sheet":
             body["names"], body["known"], _numbers(model, body), strict=True
         )
     ]
-    return Sheet(("path", "known", "predicted", "probability", *_of_classes(model)), rows)
+    return Sheet(_columns(model, None), rows)
 
 
-def _of_classes(model: "Model") -> tuple[str, ...]:
+def _columns(model: "Model", split: str | None) -> tuple[str, ...]:
+    from tuner.answers.sheets.contents import PREDICTION_COLUMNS
+
     shares, logs = ([f"{kind}_{name}" for name in model.classes] for kind in ("p", "log_p"))
-    return (*shares, *logs)
+    of_image = ("path", "known", "predicted", "probability")
+    return (*(of_image if split is None else PREDICTION_COLUMNS), *shares, *logs)
 
 
 def _numbers(

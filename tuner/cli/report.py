@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from tuner.cli import options
-from tuner.cli.terminal import echo
+from tuner.cli.terminal import REPLACED, echo
 from tuner.errors import UserError
 from tuner.settings import Settings
 
@@ -24,21 +24,28 @@ ENDINGS = (".html", ".htm", ".md")
     metavar="FILE",
     help="What to write: .html or .md; by default STUDY-report.html.",
 )
+@options.overwrite_option
 @click.pass_obj
-def report(settings: Settings, study: str, output: Path | None) -> None:
+def report(settings: Settings, study: str, output: Path | None, *, overwrite: bool) -> None:
     """Write a study as one file: question, answer, tables, figures, provenance.
 
     HTML needs no network and prints well. Markdown has the same words and
     tables, and for each picture the command that draws it. A study that still
-    runs is reported as far as it is. The file appears whole or not at all.
+    runs is reported as far as it is. The file appears whole or not at all. An
+    earlier HTML report is replaced; any other file only with --overwrite.
     """
     file = output or Path(f"{Path(study).name}-report.html")
     if file.is_dir():
         raise UserError(f"-o {file} is a folder; name a file in it.")
     if file.suffix.lower() not in ENDINGS:
         raise UserError(f"-o {file}: a report ends in .html or .md.")
+    from tuner.files import check_output, contains, write_output
+    from tuner.report import MARK
+
+    # People write on in Markdown; nobody edits the page.
+    earlier = None if file.suffix.lower() == ".md" else contains(MARK)
+    check_output(file, overwrite=overwrite, recognised=earlier)
     from tuner.answers.reading import Reading
-    from tuner.answers.sheets.export import write_whole
     from tuner.cli.console import waiting
     from tuner.report.gather import gather
     from tuner.report.html import as_html
@@ -53,5 +60,5 @@ def report(settings: Settings, study: str, output: Path | None) -> None:
         found = gather(Reading(connection, studies.find(connection, study)), tell)
         tell("writing")
         content = as_markdown(found) if file.suffix.lower() == ".md" else as_html(found)
-    write_whole(file, content)
-    echo(f"{found.answer[0]}\n{file}", err=True)
+    replaced = write_output(file, content, overwrite=overwrite, recognised=earlier)
+    echo(f"{found.answer[0]}\n{file}{REPLACED * replaced}", err=True)

@@ -43,7 +43,7 @@ def study_file(name: str, objective: str, declared: "Declarations") -> dict[Path
 
 def write_new(files: Mapping[Path, str]) -> None:
     """Write all files whole, or none: what exists is never overwritten, but named."""
-    from tuner.answers.sheets.export import write_whole
+    from tuner.files import write_output
 
     existing = [str(path) for path in files if path.exists() or path.is_symlink()]
     if existing:
@@ -56,7 +56,11 @@ def write_new(files: Mapping[Path, str]) -> None:
     try:
         for path, text in files.items():
             written.append(path)
-            write_whole(path, text)
+            write_output(path, text)
+    except UserError:
+        # The last one was created by somebody else since we looked, and is theirs.
+        _take_back(written[:-1])
+        raise
     except (MachineError, KeyboardInterrupt):
         _take_back(written)
         raise

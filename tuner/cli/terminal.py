@@ -25,6 +25,10 @@ UNSAFE = re.compile(
 """Characters that a terminal obeys instead of showing them."""
 
 
+REPLACED = " (replaced)"
+"""Said after a file's name where an earlier file was there."""
+
+
 def readable(text: str) -> str:
     r"""Return a text with every control character written out, e.g. ESC as \x1b."""
     return UNSAFE.sub(_written_out, text)

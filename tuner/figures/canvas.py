@@ -16,6 +16,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from matplotlib.typing import RcKeyType
 
+from tuner.figures import MARK
+
 Dash = tuple[float, Sequence[float]]
 
 FORMATS = ("svg", "png", "pdf")
@@ -206,9 +208,13 @@ def _key_shape(sheet: Sheet, width: float) -> tuple[int, int]:
 def _saved(figure: Figure, form: str) -> bytes:
     assert form in FORMATS
     # No date: the same study drawn twice is the same file.
-    dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    metadata: dict[str, dict[str, str | None]] = {
+        "svg": {"Date": None, "Creator": MARK},
+        "pdf": {"CreationDate": None, "Creator": MARK},
+        "png": {"Software": MARK},
+    }
     target = io.BytesIO()
-    figure.savefig(target, format=form, dpi=200, metadata=dates[form], facecolor="white")
+    figure.savefig(target, format=form, dpi=200, metadata=metadata[form], facecolor="white")
     return target.getvalue()
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes
 
 from tuner.errors import UserError
+from tuner.settings import Settings
 
 SCHEMES = ("postgresql+psycopg2", "postgresql", "postgres")
 SECRET_OPTIONS = frozenset(
@@ -88,9 +89,25 @@ def parse(url: str) -> Address:
     )
 
 
-def libpq() -> Address:
-    """Return the address that PGHOST and its kin, the service and the pass file decide."""
-    return Address({})
+def of_server(settings: Settings) -> Address:
+    """Return the address of the server that the settings name, with its password.
+
+    Everything that reaches a server asks here, the `tuner db` commands too.
+    Without a URL the address is empty: libpq's own variables, its service and
+    pass files decide.
+    """
+    url, file = settings.database_url, settings.password_file
+    address = Address({}) if url is None else parse(url)
+    if file is None or "password" in address.parameters:
+        return address
+    try:
+        password = file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UserError(
+            f"TUNER_DATABASE_PASSWORD_FILE names {file}, which cannot be read: {reason}."
+        ) from None
+    return _checked({**address.parameters, "password": password})
 
 
 def _readings(rest: str) -> Iterator[tuple[str | None, str]]:
@@ -157,7 +174,7 @@ def _user(text: str | None) -> dict[str, str]:
 
 def _checked(parameters: dict[str, str]) -> Address:
     if any("\0" in value for value in parameters.values()):
-        raise UserError(f"The database address holds a NUL character (%00): {_EXPECTED}.")
+        raise UserError(f"The database address or password holds a NUL character: {_EXPECTED}.")
     return Address(parameters)
 
 

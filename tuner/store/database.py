@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -13,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 from tenacity.stop import stop_base
 
-from tuner.errors import DatabaseError, DatabaseUnreachableError, NoDatabaseError, UserError
+from tuner.errors import DatabaseError, DatabaseUnreachableError, NoDatabaseError
 from tuner.settings import Settings
 from tuner.store import address
 from tuner.store.address import Address
@@ -76,9 +75,7 @@ class Database:
                 require(settings)
             membership = embedded.join(settings.home)
             return cls(membership.address, membership)
-        if settings.database_url is None:
-            return cls(address.libpq())
-        return cls(_with_password(address.parse(settings.database_url), settings.password_file))
+        return cls(address.of_server(settings))
 
     def close(self) -> None:
         """Close all connections and leave the embedded server, if this is one."""
@@ -159,18 +156,6 @@ def require(settings: Settings) -> None:
             "folder from which the study was launched, or to one below it; or name its home with "
             "TUNER_HOME, or a server with --database URL. `tuner launch` makes a new database."
         )
-
-
-def _with_password(where: Address, file: Path | None) -> Address:
-    if file is None or "password" in where.parameters:
-        return where
-    try:
-        password = file.read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise UserError(
-            f"TUNER_DATABASE_PASSWORD_FILE names {file}, which cannot be read: {error.strerror}."
-        ) from None
-    return Address({**where.parameters, "password": password})
 
 
 def server_words(error: BaseException) -> str | None:

@@ -1,18 +1,12 @@
-"""Rows as files: CSV and JSON, whole or not at all."""
+"""Rows as CSV and JSON."""
 
-import contextlib
 import csv
 import io
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
-
-from tuner.errors import MachineError
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """How a text begins that a spreadsheet would run as a formula."""
@@ -34,29 +28,6 @@ def as_json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         {column: json_cell(cell) for column, cell in zip(columns, row, strict=True)} for row in rows
     ]
     return json.dumps(objects, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise MachineError(f"{path} cannot be written: {error.strerror}.") from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        raise MachineError(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 def json_cell(cell: Any) -> Any:
@@ -81,9 +52,3 @@ def _csv_cell(cell: Any) -> Any:
         # The csv module quotes a line feed but not a lone carriage return.
         return guarded.replace("\r\n", "\n").replace("\r", "\n")
     return cell
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
