@@ -124,7 +124,7 @@ def test_a_new_version_knows_what_was_found_of_its_data(planted: Project) -> Non
     planted.run("launch", "--study", "planted", "--workers", "1", "--no-check")
     unseen = ("--new-version", "--no-check", "--workers", "1")
     planted.run("launch", "--study", "planted", "--set", "epochs=1", *unseen)
-    assert "Kept with planted, planted@2." in planted.run("check", "planted@2", "--quick")
+    assert "Kept with planted@1, planted@2." in planted.run("check", "planted@2", "--quick")
     for title in ("planted@1", "planted@2"):
         assert set(planted.json("gap", title, "--json")["probes"]) == {"val", "test"}
     said = planted.run(

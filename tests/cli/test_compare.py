@@ -150,7 +150,7 @@ def test_a_version_means_itself(trained_once: Project) -> None:
     trained_once.run("launch", "--study", "twice", "--workers", "1", "--new-version")
     trained_once.write_study("twice", text)
     shown = trained_once.run("launch", "--study", "twice", "--workers", "1")
-    assert "twice is complete: 2 trials" in shown
+    assert "twice@1 is complete: 2 trials" in shown
     assert "twice@2" not in shown
     assert len(trained_once.json("export", "--study", "twice@1", "--format", "json")) == 2
     script = (
@@ -165,3 +165,29 @@ def test_a_version_means_itself(trained_once: Project) -> None:
         check=True,
     )
     assert done.stdout.split() == ["2", "3"]
+
+
+def test_with_two_versions_the_version_is_always_named(trained_once: Project) -> None:
+    """Lists, tables, exports and files say which version; what is ambiguous is refused."""
+    text = STUDY.replace("[1e-3, 1e-2]", "[1e-3]").replace("seeds = 2", "seeds = 1")
+    trained_once.write_study("pair", text)
+    trained_once.run("launch", "--study", "pair", "--workers", "1")
+    assert "pair: best 1 of 1" in trained_once.run("table", "pair")
+    trained_once.write_study("pair", text.replace("hidden = 4", "hidden = 8"))
+    trained_once.run("launch", "--study", "pair", "--workers", "1", "--new-version")
+    titles = {one["study"] for one in trained_once.json("studies", "--json")}
+    assert {"pair@1", "pair@2"} <= titles
+    assert "pair" not in titles
+    assert "pair@2: best 1 of 1" in trained_once.run("table", "pair")
+    assert "pair@1: best 1 of 1" in trained_once.run("table", "pair@1")
+    assert "pair is pair@2, the newest of 2 versions." in trained_once.run(
+        "export", "--study", "pair"
+    )
+    assert "1 rows of pair@2: p.csv" in trained_once.run("export", "--study", "pair", "-o", "p.csv")
+    trained_once.run("plot", "pair", "history")
+    assert (trained_once.folder / "pair@2-history.svg").is_file()
+    said = trained_once.run("diff", "pair", "pair@2", code=2)
+    assert "`tuner diff pair@1 pair@2`" in said
+    assert "tuner delete pair@1" in trained_once.run("delete", "pair", "--yes", code=2)
+    trained_once.run("delete", "pair@2", "--yes")
+    assert "pair: best 1 of 1" in trained_once.run("table", "pair")

@@ -93,7 +93,7 @@ def test_changed_file_is_refused_then_made_a_version(project: Project) -> None:
     assert "--new-version" in out
     project.run("launch", "--study", "small", "--set", "epochs=2", "--new-version")
     titles = [study["study"] for study in project.json("studies", "--json")]
-    assert titles == ["small", "small@2"]
+    assert titles == ["small@1", "small@2"]
     assert project.json("table", "small", "--json")["study"] == "small@2"
 
 

@@ -82,12 +82,14 @@ def test_other_changes_are_refused_with_what_differs(database: Database, given: 
 def test_a_new_version_stands_beside_the_old(database: Database) -> None:
     """The bare name means the newest; versions are found by number."""
     first = launch(database, make_spec()).study
+    assert first.title == "small"
     second = launch(database, make_spec(epochs=9), new_version=True)
     assert (second.what, second.study.title) == ("created", "small@2")
     with database.transaction() as connection:
         assert studies.find(connection, "small") == second.study
         assert studies.find(connection, "small@1") == first
-        assert [one.title for one in studies.listing(connection)] == ["small", "small@2"]
+        assert studies.find(connection, "small@1").title == "small@1"
+        assert [one.title for one in studies.listing(connection)] == ["small@1", "small@2"]
     assert launch(database, make_spec(epochs=9)).what == "found"
 
 

@@ -86,7 +86,13 @@ def delete(settings: Settings, study: str, *, yes: bool) -> None:
     with options.open_database(settings) as database:
         with database.transaction() as connection:
             found = studies.find(connection, study)
+            named = [one.full_name for one in studies.versions(connection, found.name)]
             seen = overview(connection, found)
+        if len(named) > 1 and ("@" not in study or study.endswith(".toml")):
+            raise UserError(
+                f"{found.name} has {len(named)} versions; say which one to delete:\n"
+                + "\n".join(f"  tuner delete {name}" for name in named)
+            )
         if seen.workers and found.state == "open":
             raise UserError(
                 f"{found.title} is being trained by {len(seen.workers)} workers. "

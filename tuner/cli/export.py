@@ -98,13 +98,16 @@ def export(
         sheet = _sheet(connection, found, "".join(asked), best=best, wide=wide, metric=metric)
         content = formats.write(sheet, form)
     if output == "-":
+        if found.versions > 1 and study != found.full_name:
+            echo(f"{study} is {found.title}, the newest of {found.versions} versions.", err=True)
         write_bytes(content)
         return
     # A CSV file with the same columns is an earlier answer to the same request.
     earlier = begins_with(as_csv(sheet.columns, ())) if form == "csv" else None
     replaced = write_output(Path(output), content, overwrite=overwrite, recognised=earlier)
     rows = f"{len(sheet.rows)} rows" if isinstance(sheet.rows, list) else "written"
-    echo(f"{rows}: {output}{REPLACED * replaced}", err=True)
+    of = f" of {found.title}" if found.versions > 1 else ""
+    echo(f"{rows}{of}: {output}{REPLACED * replaced}", err=True)
 
 
 def _format_of(output: str) -> str:

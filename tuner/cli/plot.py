@@ -84,33 +84,34 @@ def plot(
         if value is not None and kind not in (*GO_WITH[option], ALL):
             drawn = ", ".join(GO_WITH[option])
             raise UserError(f"--{option} goes with {drawn}; {kind} is drawn without it.")
-    target = _target(study, kind, output)
-    for file in [target / f"{name}.svg" for name in SHOWN] if kind == ALL else [target]:
-        check_output(file, overwrite=overwrite, recognised=contains(MARK))
+    if output is not None:
+        _check_target(kind, output)
     from tuner.answers.reading import Reading
     from tuner.store import studies
 
     with options.open_database(settings) as database, database.snapshot() as connection:
-        reading = Reading(connection, studies.find(connection, study))
+        found = studies.find(connection, study)
+        usual = f"{found.title}-figures" if kind == ALL else f"{found.title}-{kind}.svg"
+        target = output or Path(usual)
+        for file in [target / f"{name}.svg" for name in SHOWN] if kind == ALL else [target]:
+            check_output(file, overwrite=overwrite, recognised=contains(MARK))
+        reading = Reading(connection, found)
         if kind == ALL:
             _draw_all(reading, target, wishes, bare=bare, overwrite=overwrite)
         else:
             _draw_one(_subject(reading, wishes), kind, target, bare=bare, overwrite=overwrite)
 
 
-def _target(study: str, kind: str, output: Path | None) -> Path:
-    """Return the file to write, or for all pictures the folder; refuse what is not one."""
+def _check_target(kind: str, output: Path) -> None:
+    """Refuse what is neither a picture's file nor, for all pictures, a folder."""
     if kind == ALL:
-        folder = output or Path(f"{Path(study).name}-figures")
-        if folder.suffix.lower() in ENDINGS or folder.is_file():
-            raise UserError(f"-o {folder}: all pictures are several files; name a folder.")
-        return folder
-    file = output or Path(f"{Path(study).name}-{kind}.svg")
-    if file.is_dir():
-        raise UserError(f"-o {file} is a folder; name a file in it.")
-    if file.suffix.lower() not in ENDINGS:
-        raise UserError(f"-o {file}: a picture ends in {', '.join(ENDINGS)}.")
-    return file
+        if output.suffix.lower() in ENDINGS or output.is_file():
+            raise UserError(f"-o {output}: all pictures are several files; name a folder.")
+        return
+    if output.is_dir():
+        raise UserError(f"-o {output} is a folder; name a file in it.")
+    if output.suffix.lower() not in ENDINGS:
+        raise UserError(f"-o {output}: a picture ends in {', '.join(ENDINGS)}.")
 
 
 def _subject(reading: "Reading", wishes: dict[str, str | int | None]) -> "Subject":

@@ -34,31 +34,32 @@ def report(settings: Settings, study: str, output: Path | None, *, overwrite: bo
     runs is reported as far as it is. The file appears whole or not at all. An
     earlier HTML report is replaced; any other file only with --overwrite.
     """
-    file = output or Path(f"{Path(study).name}-report.html")
-    if file.is_dir():
-        raise UserError(f"-o {file} is a folder; name a file in it.")
-    if file.suffix.lower() not in ENDINGS:
-        raise UserError(f"-o {file}: a report ends in .html or .md.")
-    from tuner.files import check_output, contains, write_output
-    from tuner.report import MARK
-
-    # People write on in Markdown; nobody edits the page.
-    earlier = None if file.suffix.lower() == ".md" else contains(MARK)
-    check_output(file, overwrite=overwrite, recognised=earlier)
+    if output is not None and output.is_dir():
+        raise UserError(f"-o {output} is a folder; name a file in it.")
+    if output is not None and output.suffix.lower() not in ENDINGS:
+        raise UserError(f"-o {output}: a report ends in .html or .md.")
     from tuner.answers.reading import Reading
     from tuner.cli.console import waiting
+    from tuner.files import check_output, contains, write_output
+    from tuner.report import MARK
     from tuner.report.gather import gather
     from tuner.report.html import as_html
     from tuner.report.markdown import as_markdown
     from tuner.store import studies
 
+    page = output is None or output.suffix.lower() != ".md"
+    # People write on in Markdown; nobody edits the page.
+    earlier = contains(MARK) if page else None
     with (
         options.open_database(settings) as database,
         database.snapshot() as connection,
         waiting() as tell,
     ):
-        found = gather(Reading(connection, studies.find(connection, study)), tell)
+        stored = studies.find(connection, study)
+        file = output or Path(f"{stored.title}-report.html")
+        check_output(file, overwrite=overwrite, recognised=earlier)
+        found = gather(Reading(connection, stored), tell)
         tell("writing")
-        content = as_markdown(found) if file.suffix.lower() == ".md" else as_html(found)
+        content = as_html(found) if page else as_markdown(found)
     replaced = write_output(file, content, overwrite=overwrite, recognised=earlier)
     echo(f"{found.answer[0]}\n{file}{REPLACED * replaced}", err=True)

@@ -1,7 +1,7 @@
 """Studies: created in one place, found by name and version, extended, stopped, deleted."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class Study:
     reason: str
     created: datetime
     provenance: Mapping[str, Any]
+    versions: int = field(default=1, compare=False)
+    """How many versions of this name were stored when this one was read."""
 
     @property
     def full_name(self) -> str:
@@ -44,8 +46,16 @@ class Study:
 
     @property
     def title(self) -> str:
-        """The study's name in Optuna: bare for the first version, `name@2` for the second."""
-        return title(self.name, self.version)
+        """The name for people: bare while there is one version, `name@1` once there are two.
+
+        The bare name means the newest version, so an older one must not be shown under it.
+        """
+        return self.name if self.version == self.versions == 1 else self.full_name
+
+    @property
+    def optuna_name(self) -> str:
+        """The study's name in Optuna, which never changes: `name`, then `name@2`."""
+        return optuna_name(self.name, self.version)
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,8 @@ class Launch:
     changes: Sequence[str] = ()
 
 
-def title(name: str, version: int) -> str:
-    """Return a study's full name."""
+def optuna_name(name: str, version: int) -> str:
+    """Return the name of a study in Optuna's tables."""
     return name if version == 1 else f"{name}@{version}"
 
 
@@ -79,7 +89,7 @@ def find(connection: sa.Connection, wanted: str) -> Study:
 def find_or_none(connection: sa.Connection, wanted: str) -> Study | None:
     """Return the study `name` or `name@2`, or None if there is none."""
     name, _, version = wanted.partition("@")
-    query = sa.select(study).where(study.c.name == name).order_by(study.c.version.desc()).limit(1)
+    query = _studies().where(study.c.name == name).order_by(study.c.version.desc()).limit(1)
     if version:
         if not version.isdigit():
             raise UnknownStudyError(f"{wanted!r} is no study: a version is a number, as in lr@2.")
@@ -90,13 +100,13 @@ def find_or_none(connection: sa.Connection, wanted: str) -> Study | None:
 
 def listing(connection: sa.Connection) -> list[Study]:
     """Return all studies, the oldest first."""
-    rows = connection.execute(sa.select(study).order_by(study.c.created, study.c.study_id))
+    rows = connection.execute(_studies().order_by(study.c.created, study.c.study_id))
     return [_study(row) for row in rows]
 
 
 def versions(connection: sa.Connection, name: str) -> list[Study]:
     """Return all versions of a study, the oldest first."""
-    query = sa.select(study).where(study.c.name == name).order_by(study.c.version)
+    query = _studies().where(study.c.name == name).order_by(study.c.version)
     return [_study(row) for row in connection.execute(query)]
 
 
@@ -201,7 +211,7 @@ def _create(
     version: int,
     provenance: Mapping[str, Any],
 ) -> Study:
-    name = title(spec.name, version)
+    name = optuna_name(spec.name, version)
     try:
         study_id = optuna_storage.create_study(storage, name, spec.search.metric)
     except DuplicatedStudyError:
@@ -228,7 +238,7 @@ def _create(
 def _launched_before(connection: sa.Connection, spec: Spec) -> Study | None:
     """Return the newest version that asks exactly this, if there is one."""
     wanted = (study.c.name == spec.name) & (study.c.fingerprint == identity.fingerprint(spec))
-    query = sa.select(study).where(wanted).order_by(study.c.version.desc()).limit(1)
+    query = _studies().where(wanted).order_by(study.c.version.desc()).limit(1)
     row = connection.execute(query).one_or_none()
     return None if row is None else _locked(connection, _study(row))
 
@@ -282,9 +292,16 @@ def _conflict(stored: Study, changes: Sequence[str]) -> str:
 
 
 def _unknown(connection: sa.Connection, wanted: str) -> str:
-    names = [title(row.name, row.version) for row in connection.execute(sa.select(study))]
+    names = [one.title for one in listing(connection)]
     hint = meant(wanted, names) or " `tuner studies` lists them."
     return f"There is no study {wanted!r} in this database.{hint}"
+
+
+def _studies() -> sa.Select[Any]:
+    """Select studies, each with the number of versions that its name has."""
+    same = study.alias()
+    count = sa.select(sa.func.count()).where(same.c.name == study.c.name).scalar_subquery()
+    return sa.select(study, count.label("versions"))
 
 
 def _study(row: Any) -> Study:
@@ -298,4 +315,5 @@ def _study(row: Any) -> Study:
         reason=row.reason,
         created=row.created,
         provenance=row.provenance,
+        versions=row.versions,
     )

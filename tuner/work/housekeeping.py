@@ -62,7 +62,7 @@ def checkpoint_place(settings: Settings, spec: Spec) -> str | None:
 def labels(study: Study, number: int) -> dict[str, str]:
     """Return what tells one trial's checkpoints from every other trial's, in any database."""
     return {
-        "study": study.title,
+        "study": study.optuna_name,
         "created": study.created.isoformat(),
         "trial": str(number),
     }

@@ -37,10 +37,10 @@ class Proposer:
         """Return parameters for a configuration; `tick` is called while a helper thinks."""
         spec = self._study.spec
         if spec.search.sampler not in HELPED:
-            return sampling.propose(spec, self._study.title, trials, configuration)
+            return sampling.propose(spec, self._study.optuna_name, trials, configuration)
         asked = {
             "spec": spec.to_json(),
-            "title": self._study.title,
+            "title": self._study.optuna_name,
             "trials": [_told(trial) for trial in sampling.as_seen(spec, trials)],
             "configuration": configuration,
         }

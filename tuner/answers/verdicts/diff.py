@@ -126,7 +126,13 @@ class Diff:
 def diff(connection: sa.Connection, one: Study, other: Study, metric: str | None = None) -> Diff:
     """Hold two studies against each other."""
     if one.study_id == other.study_id:
-        raise UserError(f"{one.title} is compared with itself; name two studies.")
+        if one.versions == 1:
+            raise UserError(f"{one.title} is compared with itself; name two studies.")
+        raise UserError(
+            f"{one.title} is compared with itself: {one.name} means the newest of its "
+            f"{one.versions} versions. Name two of them, as in `tuner diff {one.name}@1 "
+            f"{one.name}@2`."
+        )
     rows = [trial_rows(connection, study) for study in (one, other)]
     measure = measure_named(metric or default_metric([row for of in rows for row in of]))
     if measure.name not in FIGURES:

@@ -43,7 +43,7 @@ class Ledger:
 
     def __post_init__(self) -> None:
         spec = self.study.spec
-        self._recorder = Recorder(spec, self.study.title)
+        self._recorder = Recorder(spec, self.study.optuna_name)
         # What no trial leaves behind, none can wait for.
         kept = spec.checkpoints.keep == "auto"
         shares = spec.search.sampler == "grid" and kept
