@@ -420,6 +420,20 @@ def test_shared_parameters_are_checked_without_an_objective(read: Read) -> None:
         )
 
 
+def test_a_slip_is_asked_about_without_an_objective(read: Read) -> None:
+    """A name like a shared one may be a slip, or the objective's own: it is asked, not judged."""
+    head = STUDY.replace('"chest_xray"', '"digits"') + GRID
+    text = space('schedular = ["step", "cosine"]\ndepth = [0, 1]', head)
+    with pytest.raises(StudyFileError) as raised:
+        read(text + "[fixed]\nepoch = 3\n")
+    (fault,) = raised.value.faults
+    assert (
+        "Did you mean scheduler for space.schedular, epochs for fixed.epoch, "
+        "unless your objective declares it?"
+    ) in fault.message
+    assert fault.message.endswith("not checked: space.schedular, space.depth, fixed.epoch")
+
+
 def test_the_count_and_the_file_are_named(read: Read, tmp_path: Path) -> None:
     """The first line says which file, how many faults, and that nothing happened."""
     with pytest.raises(StudyFileError, match=r"small\.toml has 1 fault; nothing was created"):
@@ -430,6 +444,27 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     """A missing file is the user's mistake, not a crash."""
     with pytest.raises(StudyFileError, match=r"cannot be read: No such file"):
         load(tmp_path / "none.toml", (), declared)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        ("9" * 5000, "line 1: trials: a number of 5,000 digits, beyond 64 bits"),
+        ("0x" + "f" * 5000, "budget.trials: .*a number beyond 64 bits"),
+        ("9" * 4000, "budget.trials: .*a number beyond 64 bits"),
+        ("1e" + "9" * 5000, "budget.trials: .*inf"),
+    ],
+    ids=["5,000 digits", "hexadecimal", "4,000 digits", "exponent"],
+)
+def test_a_number_of_any_length_is_a_fault(tmp_path: Path, number: str, told: str) -> None:
+    """No number is too long to be told as a fault, in the file and on the command line."""
+    path = tmp_path / "long.toml"
+    path.write_text(f"budget.trials = {number}\n" + STUDY + "[space]\nlr = [1e-3, 1e-2]\n")
+    with pytest.raises(StudyFileError, match=told.replace("trials: a", "budget.trials: a")):
+        load(path, (), declared)
+    path.write_text(STUDY + REST)
+    with pytest.raises(StudyFileError, match=r"budget\.trials"):
+        load(path, (f"budget.trials={number}",), declared)
 
 
 def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ says in a message what it was, so that the checks need not think of each.
 """
 
 import math
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from tuner.errors import Fault, StudyFileError
 
 _DEEPEST = 8
 """Tables in tables: a study needs four, and deeper ones would exhaust the stack."""
+_LONG_NUMBER = re.compile(r"[0-9_]{1000,}")
 _LARGEST = 2**63
 """The database and TOML itself end here."""
 
@@ -39,8 +41,22 @@ def read(path: Path) -> dict[str, Any]:
         raise _unreadable(path, f"is not UTF-8 text (byte {error.start})") from None
     except tomllib.TOMLDecodeError as error:
         raise _unreadable(path, f"is not valid TOML: {error}") from None
+    except ValueError:
+        # Python converts no decimal number of more than sys.get_int_max_str_digits().
+        raise _unreadable(path, _too_long(path)) from None
     except RecursionError:
         raise _unreadable(path, "is nested too deeply to be a study") from None
+
+
+def _too_long(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    for number, line in enumerate(lines, 1):
+        found = _LONG_NUMBER.search(line)
+        if found:
+            digits = sum(letter.isdigit() for letter in found[0])
+            key = line.partition("=")[0].strip()[:40]
+            return f"line {number}: {key}: a number of {digits:,} digits, beyond 64 bits"
+    return "holds a number that is too long to be read, beyond 64 bits"
 
 
 def cleaned(value: Any, depth: int = 0) -> Any:

@@ -87,7 +87,8 @@ def parse_value(text: str) -> Any:
     """Return the value that TOML reads, or else the bare text."""
     try:
         table = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
+        # Not TOML, or a number of thousands of digits: a text, which the checks refuse.
         return text.strip()
     # A line break in the text may have smuggled in further keys.
     return table["value"] if len(table) == 1 else text.strip()

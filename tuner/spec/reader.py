@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import ObjectiveError
+from tuner.names import nearest
 from tuner.records import Value
 from tuner.spec.conditions import check_conditions
 from tuner.spec.dimensions import SpaceReader
@@ -39,6 +40,9 @@ from tuner.spec.study import (
     Spec,
 )
 from tuner.spec.values import ValueReader, defaults
+
+SLIP = 0.75
+"""How like a shared parameter a name is that may be a slip; an objective's own are seldom."""
 
 Declared = Callable[[str, Path], Declarations]
 """Finds what an objective declares, given its name and the folder of the study file."""
@@ -142,7 +146,10 @@ class Reader:
         return {}
 
     def _tell_unchecked(self, known: Declarations) -> None:
-        """Say which keys could not be checked, since nobody knows what the objective declares."""
+        """Say which keys could not be checked, and which of them look like slips.
+
+        Nobody knows what the objective declares, so a slip is only asked about.
+        """
         names = [
             f"{section}.{name}"
             for section in ("space", "fixed", "data")
@@ -151,6 +158,16 @@ class Reader:
         ]
         if names:
             more = f"Without the objective these were not checked: {', '.join(names)}"
+            near = [
+                f"{meant[0]} for {section}.{written}"
+                for section in ("space", "fixed")
+                for written in self._keys(section)
+                if written not in known.parameters
+                and (meant := nearest(written, known.parameters, most=1, cutoff=SLIP))
+            ]
+            if near:
+                asked = f"Did you mean {', '.join(near)}, unless your objective declares it?"
+                more = f"{asked} {more}"
             self.faults.extend(("study", "objective"), more)
 
     def _declarations(self, declared: Declared) -> Declarations:
