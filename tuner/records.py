@@ -189,3 +189,12 @@ class Result:
     best: Figures
     last: Figures
     predictions: tuple[Predictions, ...] = ()
+
+
+def value_text(value: Value | None) -> str:
+    """Return a parameter's value as people read it, spelt as in a study file; – for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)

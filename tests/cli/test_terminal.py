@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 
 from tests.cli.conftest import STUDY, Project, make_project
 from tests.conftest import own_database
+from tuner.answers.verdicts import wording
 from tuner.cli import terminal
 from tuner.cli.console import DataConsole, PlainConsole, plain_table, print_sentences, styled
-from tuner.cli.live import LiveScreen, PlainScreen, draw, screen_for
+from tuner.cli.live import LiveScreen, PlainScreen, chosen_line, draw, screen_for
+from tuner.records import Value, value_text
 from tuner.store.address import Address
 from tuner.store.overview import Best, Counts, Overview, WorkerLine
 
@@ -188,6 +190,17 @@ def test_plain_lines_show_data_as_they_are() -> None:
     assert stream.getvalue() == SHOWN + "\n"
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(True, "true"), (False, "false"), (None, "–"), (1e-3, "0.001"), (8, "8"), ("[a]", "[a]")],
+)
+def test_a_value_is_spelt_as_in_the_study_file(value: Value | None, text: str) -> None:
+    """The live screen, tables and verdicts write true and false as the file does."""
+    assert value_text(value) == wording.level_name(value) == text
+    if value is not None:
+        assert chosen_line({"key": value}) == f"key={text}"
+
+
 def test_a_log_record_shows_data_as_they_are() -> None:
     """A worker's log keeps its lines and obeys nothing."""
     record = logging.LogRecord("tuner", logging.INFO, "x", 1, "lost %s\nagain", (ODD,), None)
@@ -203,7 +216,7 @@ def test_a_piped_table_goes_to_standard_output(capsys: pytest.CaptureFixture[str
 ODD_CLASSES = '("[/red]", "b\\x1b[31m[bold]")'
 ODD_STUDY = (
     STUDY.replace('question = "Which rate?"', r'question = "Which [/b] [rate]\u001b[31m?"')
-    .replace("[space]", '[space]\nflavour = ["[/]", "[a]"]')
+    .replace("[space]", '[space]\nflavour = ["[/]", "[a]"]\nbatch_norm = [true, false]')
     .replace("lr = [1e-3, 1e-2]", "")
 )
 
@@ -258,6 +271,13 @@ def test_every_command_shows_data_as_they_are(odd: Project, words: str, shown: s
     out = odd.run(*words.split())
     assert shown in out
     assert terminal.readable(out) == out
+
+
+def test_truth_values_are_spelt_as_in_the_file(odd: Project) -> None:
+    """Tables and verdicts say true and false; nothing says True or False."""
+    told = [odd.run(*words.split()) for words in ("table small", "compare small", "show small 0")]
+    assert all("true" in out for out in told)
+    assert not [out for out in told if "True" in out or "False" in out]
 
 
 def test_standard_output_that_only_knows_ascii_gets_replaced_characters(odd: Project) -> None:

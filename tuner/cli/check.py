@@ -158,8 +158,12 @@ def _show(
 
 
 def _show_data(one: "Examined", keys: Collection[str]) -> None:
+    from tuner.records import value_text
+
     body = one.body
-    shown = " ".join(f"{key}={value}" for key, value in body["data"].items() if key in keys)
+    shown = " ".join(
+        f"{key}={value_text(value)}" for key, value in body["data"].items() if key in keys
+    )
     echo(f"\nData: {shown}")
     for split, contents in body["contents"].items():
         classes = ", ".join(f"{name} {count}" for name, count in contents["classes"].items())
@@ -183,9 +187,11 @@ def _show_data(one: "Examined", keys: Collection[str]) -> None:
 
 
 def _show_cost(spec: "Spec", cost: "Cost") -> None:
+    from tuner.records import value_text
+
     echo(f"\nCost on {cost.on}")
     for name, one in (("cheapest", cost.measured[0]), ("dearest", cost.measured[-1])):
-        chosen = " ".join(f"{k}={v}" for k, v in one.chosen.items()) or "any setting"
+        chosen = " ".join(f"{k}={value_text(v)}" for k, v in one.chosen.items()) or "any setting"
         echo(f"  {name:8s} {one.seconds:8.3f} s an epoch  {one.parameters:,} parameters  {chosen}")
     echo(f"  memory   {cost.memory_bytes / 1e9:8.2f} GB at most in one trainer")
     echo(

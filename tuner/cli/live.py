@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tuner.cli.console import DataConsole, styled
 from tuner.cli.terminal import readable
-from tuner.records import Value
+from tuner.records import Value, value_text
 from tuner.store.overview import Best, Overview, WorkerLine
 
 LINE_SECONDS = 10.0
@@ -142,14 +142,7 @@ def best_line(best: Best, metric: str) -> str:
 
 def chosen_line(chosen: Mapping[str, Value]) -> str:
     """Write parameters as name=value."""
-    return " ".join(f"{name}={show_value(value)}" for name, value in chosen.items())
-
-
-def show_value(value: Value | None) -> str:
-    """Write one value as short as it can be."""
-    if value is None:
-        return "–"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return " ".join(f"{name}={value_text(value)}" for name, value in chosen.items())
 
 
 def duration(seconds: float) -> str:

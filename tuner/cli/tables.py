@@ -118,7 +118,7 @@ def _reuse_line(found: "Reuse") -> str:
 
 def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -> "RichTable":
     from tuner.cli.console import plain_table
-    from tuner.cli.live import show_value
+    from tuner.records import value_text
 
     search = study.spec.search
     prefix = "" if search.at == "best" else "last_"
@@ -132,7 +132,7 @@ def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -
     for row in leaders:
         table.add_row(
             str(row["trial"]),
-            *(show_value(row[name]) for name in study.spec.varied),
+            *(value_text(row[name]) for name in study.spec.varied),
             str(row["seed"]),
             f"{row.value:.4f}",
             *(_figure(name, row[prefix + name]) for name in names),
@@ -143,7 +143,7 @@ def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -
 
 def _factor_table(factor: "Factor", shown: Sequence[str]) -> "RichTable":
     from tuner.cli.console import plain_table
-    from tuner.cli.live import show_value
+    from tuner.records import value_text
 
     table = plain_table(f"By {factor.name}: mean ± half of its 95 % interval over seeds alone")
     for name in (factor.name, *shown, "n", "done"):
@@ -152,7 +152,7 @@ def _factor_table(factor: "Factor", shown: Sequence[str]) -> "RichTable":
         means = [level.means[name] for name in shown]
         n = max((mean.n for mean in means if mean is not None), default=0)
         table.add_row(
-            show_value(level.level),
+            value_text(level.level),
             *(_mean(name, mean) for name, mean in zip(shown, means, strict=True)),
             str(n),
             f"{level.complete}/{level.trials}",

@@ -6,7 +6,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from tuner.answers.evidence.measures import Measure
 from tuner.answers.statistics.spread import Interval
-from tuner.records import Value
+from tuner.records import Value, value_text
 
 NOISE = 12
 """Decimals beyond which a float is noise of its calculation."""
@@ -16,11 +16,7 @@ DECIMALS_TO = 1e9
 
 def level_name(level: Value | None) -> str:
     """Return a level as people write it; – stands for a parameter that was not active."""
-    if level is None:
-        return "–"
-    if isinstance(level, bool):
-        return "true" if level else "false"
-    return f"{level:g}" if isinstance(level, float) else str(level)
+    return value_text(level)
 
 
 def fixed(value: float, digits: int) -> str:
