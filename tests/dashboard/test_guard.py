@@ -1,5 +1,12 @@
 """The dashboard: what optuna-dashboard shows, and nothing that could be changed or stolen."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+
 import pytest
 import sqlalchemy as sa
 from webtest import TestApp
@@ -93,10 +100,62 @@ def test_only_this_machine_is_served(bench: Bench) -> None:
         serve(bench.database, "192.0.2.1", 0, anywhere=False, ready=lambda _: None)
 
 
+def reachable(address: str) -> bool:
+    """Tell whether this machine has an address."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        socket.create_server((address, 0), family=family).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [
+        ("localhost", ("127.0.0.1", "::1")),
+        ("127.0.0.1", ("127.0.0.1",)),
+        ("::1", ("::1",)),
+    ],
+)
+def test_every_local_name_is_served(bench: Bench, host: str, addresses: tuple[str, ...]) -> None:
+    """`localhost` is both addresses where the machine has both; the printed URL answers."""
+    have = [address for address in addresses if reachable(address)]
+    if not have:
+        pytest.skip(f"this machine has no {host}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tuner", "dashboard", "--host", host, "--port", "0"],
+        env={**os.environ, "TUNER_DATABASE_URL": bench.database.address.url(show_password=True)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[0]
+        name = f"[{host}]" if ":" in host else host
+        assert url.startswith(f"http://{name}:")
+        with urllib.request.urlopen(f"{url}api/studies", timeout=60) as answer:
+            assert b"small" in answer.read()
+        port = int(url.rstrip("/").rpartition(":")[2])
+        for address in have:
+            socket.create_connection((address, port), timeout=60).close()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+
+
+def test_a_port_that_one_of_two_addresses_lacks_is_told(bench: Bench) -> None:
+    """On `localhost` a program that has the port on ::1 only is in the way, too."""
+    if not (reachable("::1") and reachable("127.0.0.1")):
+        pytest.skip("this machine has one loopback address")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(MachineError, match=f"Port {port} of localhost cannot be used"):
+            serve(bench.database, "localhost", port, anywhere=False, ready=print)
+
+
 def test_port_in_use_is_told(bench: Bench) -> None:
     """A port that another program has is named, with what to do."""
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,6 +1,8 @@
 """Serving the dashboard on this machine."""
 
-from collections.abc import Callable
+import errno
+import socket
+from collections.abc import Callable, Sequence
 
 from optuna_dashboard import wsgi
 from waitress.server import create_server
@@ -10,8 +12,18 @@ from tuner.errors import MachineError, UserError
 from tuner.store.database import Database
 from tuner.store.optuna_storage import Binding
 
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+LOOPBACK = {
+    "127.0.0.1": ("127.0.0.1",),
+    "::1": ("::1",),
+    # Both, for a browser may try either first. The name is not looked up: a hosts
+    # file may say anything.
+    "localhost": ("127.0.0.1", "::1"),
+}
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # in a container, whose port is published on loopback only
+
+FREE_PORTS_TRIED = 20
+NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""What the kernel says of ::1 on a machine without IPv6."""
 
 
 def build(database: Database) -> App:
@@ -31,16 +43,40 @@ def serve(
             "Use 127.0.0.1, and an SSH tunnel from elsewhere: ssh -L 8080:127.0.0.1:8080 MACHINE"
         )
     try:
-        server = create_server(
-            build(database), host=EVERYWHERE if anywhere else host, port=port, threads=4
-        )
+        sockets = _listen((EVERYWHERE,) if anywhere else LOOPBACK[host], port)
     except OSError as error:
         raise MachineError(
             f"Port {port} of {host} cannot be used: {error.strerror}. Choose another with --port."
         ) from None
-    port = server.effective_port  # type: ignore[union-attr]  # one socket, so one port
-    ready(f"http://{host}:{port}/")
+    server = create_server(build(database), sockets=sockets, threads=4)
+    ready(f"http://{f'[{host}]' if ':' in host else host}:{sockets[0].getsockname()[1]}/")
     try:
         server.run()
     finally:
         server.close()
+
+
+def _listen(addresses: Sequence[str], port: int) -> list[socket.socket]:
+    """Listen on one port of all addresses that this machine has; 0 takes one free on all."""
+    for _ in range(FREE_PORTS_TRIED):
+        sockets: list[socket.socket] = []
+        try:
+            for address in addresses:
+                # The first socket chooses the port, and the others must get the same.
+                chosen = sockets[0].getsockname()[1] if sockets else port
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                try:
+                    sockets.append(socket.create_server((address, chosen), family=family))
+                except OSError as error:
+                    if error.errno not in NO_SUCH_ADDRESS or len(addresses) == 1:
+                        raise
+        except OSError as error:
+            for opened in sockets:
+                opened.close()
+            # Another program has the port that was free on the first address.
+            if port or error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            if sockets:
+                return sockets
+    raise OSError(errno.EADDRNOTAVAIL, "no port is free on all of its addresses")
