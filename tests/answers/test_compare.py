@@ -92,6 +92,7 @@ def test_means_are_those_of_the_stored_figures(database: Database) -> None:
         rows = trial_rows(connection, bench.study)
     for metric in ("test_acc", "val_acc", "val_loss", "test_loss", "gap"):
         found = judged(bench, metric=metric)
+        assert {row.standing.level for row in found.rows} == {one["scheduler"] for one in rows}
         for row in found.rows:
             stored = [one[metric] for one in rows if one["scheduler"] == row.standing.level]
             assert row.mean is not None
@@ -263,6 +264,7 @@ def test_figures_for_unequal_classes_are_compared_too(database: Database, metric
         return kept[-1][1]
 
     found = judged(fabricate(database, spec, tell), metric=metric)
+    assert {row.standing.level for row in found.rows} == {level for level, _ in kept}
     field = metric.removeprefix("test_").replace("_acc", "_accuracy")
     for row in found.rows:
         mine = [

@@ -61,7 +61,9 @@ def by_schedule(chosen: dict[str, Value], _seed: int) -> float:
 
 def test_what_matters_is_found_and_said(database: Database) -> None:
     """The schedule makes nearly all of the spread, and is said to matter more than the others."""
-    for one in measured(study(database, by_schedule)):
+    found = measured(study(database, by_schedule))
+    assert {one.metric for one in found} > {"gap"}
+    for one in found:
         shares = {part.names: part.share for part in one.parts}
         if one.metric == "gap":
             continue
@@ -89,7 +91,9 @@ def test_an_order_beside_overlapping_intervals_is_explained() -> None:
 
 def test_nothing_is_said_where_nothing_matters(database: Database) -> None:
     """Equal settings: no parameter is put before another."""
-    for one in measured(study(database, lambda *_: 0.9)):
+    found = measured(study(database, lambda *_: 0.9))
+    assert found
+    for one in found:
         assert one.ahead == ()
         assert "not seen" in one.verdict or "No parameter" in one.verdict
 

@@ -101,6 +101,7 @@ def test_models_give_the_outputs_asked_for(found: Found, outputs: int) -> None:
     """Every kind of model takes one or three channels, sides that differ, any number of outputs."""
     declared = found.objective.declarations().parameters
     kinds = declared["model"].choices if "model" in declared else ("",)
+    assert kinds
     for kind in kinds:
         for inputs in ((1, 32, 32), (3, 40, 36)):
             model = found.build_model({**defaults(declared), "model": kind}, inputs, outputs)

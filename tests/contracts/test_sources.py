@@ -90,7 +90,10 @@ def test_class_one_is_the_brighter_one(keys: Keys, tmp_path: Path) -> None:
     """Labels stay with their images, through reading, dividing and windowing."""
     if keys["source"] == "phantom":
         pytest.skip("the phantom's classes differ in more than brightness")
-    for split in splits(chest(tmp_path / "cache", **keys)):
+    found = splits(chest(tmp_path / "cache", **keys))
+    assert len(found) == 3
+    for split in found:
+        assert set(split.labels.tolist()) == {0, 1}
         right = split.images[:, :, 8:].mean(axis=(1, 2)) - split.images[:, :, :8].mean(axis=(1, 2))
         assert ((right > 30) == (split.labels == 1)).all()
 

@@ -129,7 +129,7 @@ def test_a_loss_that_is_no_number_ends_the_trial(bench: Bench, figure: str, valu
     worker.prune(held, SETUP, "diverged at epoch 2")
     rows = bench.rows(epoch)
     assert [row.epoch for row in rows] == [1, 2]
-    assert math.isfinite(value) or repr(getattr(rows[1], figure)) == repr(value)
+    assert repr(getattr(rows[1], figure)) == repr(value)
     (ended,) = bench.rows(outcome)
     assert (ended.state, ended.reason) == ("PRUNED", "diverged at epoch 2")
     seen = worker.trials()[0]

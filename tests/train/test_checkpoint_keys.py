@@ -193,6 +193,7 @@ def test_the_rates_hashed_are_the_rates_used(blobs: Blobs, scheduler: str) -> No
     key = root(workbench.base(job))
     foretold = workbench.path(job)
     recipe, steps = read_recipe(job.parameters), len(training_bounds(97, 32))
+    assert len(foretold) == 5
     for epoch, expected in zip(run.epochs(nothing), foretold, strict=True):
         decided, rule = course(recipe, epoch.epoch, steps)
         assert rule or decided[0] == epoch.lr

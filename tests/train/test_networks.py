@@ -77,6 +77,8 @@ def test_equal_seeds_build_equal_networks(kind: str) -> None:
     for _ in range(2):
         torch.manual_seed(7)
         states.append(build(chosen(model=kind), GREY, 2).state_dict())
+    assert len(states[0]) > 0
+    assert list(states[0]) == list(states[1])
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 

@@ -126,7 +126,9 @@ def test_onecycle_agrees_with_torch(lr: float, epochs: int, steps: int) -> None:
 @given(lr=RATES, epochs=st.integers(1, 3), steps=st.integers(1, 3))
 def test_a_short_onecycle_stays_within_its_bounds(lr: float, epochs: int, steps: int) -> None:
     """Trainings of a few steps have rates too, none above lr and none below 0."""
-    assert all(0 < one <= lr for one in by_step(recipe("onecycle", lr, epochs), steps))
+    ours = by_step(recipe("onecycle", lr, epochs), steps)
+    assert len(ours) == epochs * steps
+    assert all(0 < one <= lr for one in ours)
 
 
 @settings(deadline=None, max_examples=40)

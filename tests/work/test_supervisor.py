@@ -40,9 +40,9 @@ def test_a_study_is_trained_to_its_end(station: Station) -> None:
         ("segfault:2", "the trainer crashed (SIGSEGV)"),
         ("garbage:2", "the trainer sent what is no message"),
         ("raises:2", "ValueError: a shape does not fit"),
-        ("nonsense:2", ""),
-        ("setupless:2", ""),
-        ("leaves:2", ""),
+        ("nonsense:2", "the trainer sent what is no message"),
+        ("setupless:2", "the trainer sent what is no message"),
+        ("leaves:2", "the trainer left the trial unasked"),
     ],
 )
 def test_misbehaviour_costs_attempts_and_is_told(
