@@ -218,6 +218,7 @@ ODD_STUDY = (
     STUDY.replace('question = "Which rate?"', r'question = "Which [/b] [rate]\u001b[31m?"')
     .replace("[space]", '[space]\nflavour = ["[/]", "[a]"]\nbatch_norm = [true, false]')
     .replace("lr = [1e-3, 1e-2]", "")
+    .replace("seeds = 2", "seeds = 1")
 )
 
 
