@@ -173,6 +173,8 @@ def test_few_patients_give_no_verdict(database: Database) -> None:
     assert (found.patients, found.too_few) == (8, True)
     assert not any(row.differs for row in found.rows)
     assert found.headline is None
+    assert found.summary is not None
+    assert found.summary.startswith("scheduler: 8 patients are too few to judge by")
     assert found.plan is None
     assert "8 patients are too few to judge by" in found.verdict
     apart = two(bench, 0, 2)

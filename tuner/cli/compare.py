@@ -84,7 +84,8 @@ def compare(
     """Say which settings differ, which are tied with the best, and how sure that is.
 
     Intervals and verdicts are about settings in general: over seeds and over
-    images like these. They are corrected for having looked at several levels
+    images like these, or over patients where the data name them. They are
+    corrected for having looked at several levels
     and for having picked the best; docs/statistics.md says how, and how often
     they are wrong.
     """

@@ -179,9 +179,9 @@ def reading_aid(reading: Reading) -> Iterator[Block]:
     epoch = " and the epoch" if search.at == "best" else "; each trial is judged at its last epoch"
     yield Words(
         "Intervals are 95 % intervals. For settings they are about settings in general: over other "
-        "seeds and over other images like these. Verdicts are corrected for how many levels were "
-        "looked at and for having picked the best; “not distinguishable” means that this study "
-        "cannot tell, not that there is no difference."
+        "seeds and over other images like these, or patients where the data name them. Verdicts "
+        "are corrected for how many levels were looked at and for having picked the best; “not "
+        "distinguishable” means that this study cannot tell, not that there is no difference."
     )
     yield Words(
         "Losses are mean negative log-likelihoods of the true class in nats, whatever the training "

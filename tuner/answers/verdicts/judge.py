@@ -105,6 +105,8 @@ def told_together(said: Sequence[tuple[str, str, str, bool]]) -> list[str]:
 
 def summary(finding: Finding) -> str | None:
     """Say in one line what is seen of a factor, and what more seeds would buy."""
+    if finding.too_few and finding.n > 1 and finding.taken is not None:
+        return " ".join([f"{finding.made.factor}:", *units.remarks(finding.taken.panel.clusters)])
     said = headline(finding)
     return None if said is None else " ".join([said, *_promised(finding)])
 
