@@ -45,6 +45,8 @@ class Proxy:
 
     target: int
     port: int = 0
+    rate: float | None = None
+    """Bytes a second that go up to the server, over all connections: a line of so much."""
     delay: float = 0.0
     """Seconds that each piece of data waits before it is passed on."""
     commits: int = 0
@@ -55,6 +57,7 @@ class Proxy:
     _pairs: list[Pair] = field(default_factory=list)
     _flowing: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _line: threading.Lock = field(default_factory=threading.Lock)
     _listener: socket.socket | None = None
 
     def open(self) -> "Proxy":
@@ -121,6 +124,9 @@ class Proxy:
 
     def _upwards(self, pair: Pair) -> None:
         while data := self._received(pair.client):
+            if self.rate is not None:
+                with self._line:
+                    time.sleep(len(data) / self.rate)
             if COMMIT in data:
                 with self._lock:
                     self.commits += 1

@@ -9,6 +9,7 @@ from tenacity.stop import stop_after_attempt
 
 from tests.store.specs import Bench, claim_trial, make_curve
 from tuner.errors import DatabaseError, DatabaseUnreachableError
+from tuner.store import database as stored
 from tuner.store import optuna_storage
 from tuner.store.address import Address
 from tuner.store.database import Database, is_outage, patiently
@@ -57,6 +58,26 @@ def test_work_is_tried_again_until_it_passes() -> None:
 
     assert patiently(work, stop=stop_after_attempt(9), before_sleep=told.append) == "done"
     assert len(told) == 2
+
+
+@pytest.mark.parametrize("state", ["53100", "53200", "54000", "57014", "25P03"])
+def test_a_stubborn_refusal_is_tried_a_few_times_only(
+    database: Database, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """A full disk or a timeout may pass, but is no outage that is waited out for ever."""
+    monkeypatch.setattr(stored, "STUBBORN_TRIES", 3)
+    tries: list[BaseException] = []
+
+    def work() -> None:
+        with database.transaction() as connection:
+            raised = f"RAISE EXCEPTION 'no room for %', 7 USING ERRCODE = '{state}'"
+            connection.exec_driver_sql(f"DO $$ BEGIN {raised}; END $$".replace("%", "%%"))
+
+    with pytest.raises(DBAPIError) as caught:
+        patiently(work, stop=stop_after_attempt(50), before_sleep=tries.append)
+    assert len(tries) == 2
+    assert not is_outage(caught.value)
+    assert database.words(caught.value) == f"no room for 7 (SQLSTATE {state})"
 
 
 def test_faults_are_not_tried_again() -> None:

@@ -200,6 +200,9 @@ SINCE_0002 = (
         "DROP COLUMN removed_epochs"
     ),
     "ALTER TABLE tuner.study DROP COLUMN reopenings",
+    "DROP TABLE tuner.piece",
+    "DROP TABLE tuner.upload",
+    ("ALTER TABLE tuner.prediction DROP COLUMN token, ALTER COLUMN log_probabilities SET NOT NULL"),
     f"UPDATE tuner.{schema.VERSION_TABLE} SET version_num = '0002'",
 )
 """Takes today's schema back to the second migration; every later one adds a line."""

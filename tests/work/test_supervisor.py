@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 
 from tests.store.specs import limited, make_spec
 from tests.work.conftest import Station
+from tuner.store import database as stored
 from tuner.store.ledger import endings
 from tuner.store.tables import dataset, epoch, event, label, outcome, output, prediction, worker
 
@@ -82,6 +83,27 @@ def test_what_no_column_can_hold_costs_the_attempt(station: Station) -> None:
     assert attempts(bench) == [refused] * 2
     assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": 3}
     assert len(bench.rows(worker)) == 1
+
+
+def test_a_full_disk_of_the_server_is_no_outage(
+    station: Station, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A refusal that repeats fails the attempt, and the log has the server's words."""
+    monkeypatch.setattr(stored, "STUBBORN_TRIES", 2)
+    bench = station.launch(make_spec(epochs=2))
+    with station.database.transaction() as connection:
+        connection.exec_driver_sql(
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$; "
+            "CREATE TRIGGER full_disk BEFORE INSERT ON tuner.prediction "
+            "FOR EACH ROW EXECUTE FUNCTION full_disk()"
+        )
+    ended = station.work("small", "quick")
+    words = "could not extend file (SQLSTATE 53100)"
+    assert ended.state == "paused"
+    assert f"what the trainer sent cannot be stored: {words}" in ended.reason
+    assert f"the database refused; trying again ({words})" in caplog.text
+    assert bench.rows(outcome) == []
 
 
 def test_an_error_of_ours_in_a_trials_transaction_costs_the_attempt(

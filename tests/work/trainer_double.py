@@ -3,7 +3,8 @@
     trainer_double.py BEHAVIOUR FOLDER FD
 
 It notes itself and its environment in FOLDER. A behaviour may carry a number
-(`segfault:2`): so many attempts misbehave, counted in FOLDER, then all go well.
+(`segfault:2`): so many attempts misbehave, counted in FOLDER, then all go well. `large:2000`
+predicts so many images, a kilobyte each.
 """
 
 import json
@@ -17,13 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuner.records import Epoch, Figures
 from tuner.work.trainer import Link, StoppedError
 
 CLASSES = 2
+LARGE_CLASSES = 250
 ODD = "\x00\udce9\ud800"
 """Text that PostgreSQL cannot hold."""
+
+
+def large_scores(images: int) -> NDArray[np.float32]:
+    """Return what the behaviour `large` predicts: a kilobyte an image."""
+    scores = np.random.default_rng(0).random((images, LARGE_CLASSES), np.float32)
+    logs: NDArray[np.float32] = np.log(scores / scores.sum(axis=1, keepdims=True))
+    return logs
 
 
 class Double:
@@ -105,12 +115,17 @@ class Double:
             dataset["classes"] = [f"no{ODD}", f"yes{ODD}"]
             ids = [r"\udce9", "\udce9"]
             dataset["labels"] = [{"split": "val", "ids": ids, "patients": ids}]
+        if self._behaviour == "large":
+            labels = np.arange(self._times) % CLASSES
+            scores = large_scores(self._times)
+            ids = [f"image {number}" for number in range(self._times)]
+            dataset["labels"] = [{"split": "val", "ids": ids, "patients": []}]
         kept = [{"split": "val", "at": at} for at in ("best", "last")]
         body = {"best": figures, "last": figures, "predictions": kept, "dataset": dataset}
         link.report("result", body, [scores, scores, labels])
 
     def _misbehaves(self) -> bool:
-        if self._behaviour in ("quick", "slow", "chatty", "held", "diverges", "odd"):
+        if self._behaviour in ("quick", "slow", "chatty", "held", "diverges", "odd", "large"):
             return False
         attempt = len(list(self._folder.glob("attempt-*")))
         (self._folder / f"attempt-{attempt}-{os.getpid()}").touch()

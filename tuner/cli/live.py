@@ -103,6 +103,9 @@ def plain_line(seen: Overview) -> str:
     text = f"{counts.ended}/{counts.total} trials  {counts_line(seen)}"
     if seen.best is not None:
         text += f"  best {seen.metric} {seen.best.value:.4f} (trial {seen.best.number})"
+    for line in seen.workers:
+        if sending(line):
+            text += f"  trial {line.number}: {sending(line)}"
     return text
 
 
@@ -177,6 +180,13 @@ def _workers(seen: Overview) -> RenderableType:
     return table
 
 
+def sending(line: WorkerLine) -> str:
+    """Say how much of a large result is stored; nothing where none is under way."""
+    if line.bytes_sent is None or not line.bytes_to_send:
+        return ""
+    return f"storing {line.bytes_sent / 1e6:.0f} of {line.bytes_to_send / 1e6:.0f} MB"
+
+
 def _cells(line: WorkerLine) -> list[str]:
     if line.number is None or line.chosen is None:
         return [f"{line.worker_id} {line.device}", "–", "waiting", "", "", ""]
@@ -184,7 +194,7 @@ def _cells(line: WorkerLine) -> list[str]:
         f"{line.worker_id} {line.device}",
         str(line.number),
         f"{chosen_line(line.chosen)} seed={line.seed}",
-        f"{line.epoch}/{line.epochs}",
+        f"{line.epoch}/{line.epochs} {sending(line)}".rstrip(),
         "" if line.val_loss is None else f"{line.val_loss:.4f}",
         "" if line.epochs_per_second is None else f"{line.epochs_per_second:.1f}",
     ]

@@ -42,6 +42,8 @@ SERVER_SIDE = {
     "statement_timeout": "60s",
 }
 
+STUBBORN_TRIES = 10
+"""Within 10 to 20 seconds, by the pauses between them."""
 SERVERS_CLASSES = frozenset({"08", "28", "3D", "53", "57", "58"})
 """Classes of SQLSTATE that speak of the server: connections, logins, no such database,
 resources, operators, its system."""
@@ -103,6 +105,15 @@ class Database:
             yield connection
 
     @contextmanager
+    def autocommit(self) -> Iterator[sa.Connection]:
+        """Give a connection each of whose statements is a transaction of its own.
+
+        A value that takes long to arrive then holds no lock, and no transaction is idle meanwhile.
+        """
+        with self.engine.connect() as opened:
+            yield opened.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
     def snapshot(self) -> Iterator[sa.Connection]:
         """Give a connection that only reads, and reads one and the same state throughout.
 
@@ -139,6 +150,12 @@ class Database:
                 "Check that the server runs and the address is right (`tuner db status`)."
             )
         return DatabaseError(f"The database at {where} refused.\n  {cause}")
+
+    def words(self, error: BaseException) -> str:
+        """Return what the server or the driver said, for a log; the password is not in it."""
+        said = server_words(error) or type(error).__name__
+        password = self.address.parameters.get("password")
+        return said.replace(password, "***") if password else said
 
     def connect(self) -> Any:
         """Open one connection, with timeouts that keep a lost server from holding us."""
@@ -182,6 +199,22 @@ def _driver_error(error: BaseException) -> BaseException:
     return error
 
 
+def sqlstate(error: BaseException) -> str | None:
+    """Return the server's code for an error; None where it did not answer, or is not asked."""
+    cause = _driver_error(error)
+    return cause.pgcode if isinstance(cause, psycopg2.Error) else None
+
+
+def is_stubborn(error: BaseException) -> bool:
+    """Tell whether an error may pass, but will not if it comes again and again.
+
+    A full disk or exhausted memory (53), a limit of the server's (54), a
+    statement or an idle transaction that took too long (57014, 25P03).
+    """
+    state = sqlstate(error) or ""
+    return state[:2] in ("53", "54") or state in ("57014", "25P03")
+
+
 def is_outage(error: BaseException) -> bool:
     """Tell whether an error may pass when the same transaction is tried again.
 
@@ -189,6 +222,8 @@ def is_outage(error: BaseException) -> bool:
     types (FACTS: OperationalError, InterfaceError, PendingRollbackError and
     plain DatabaseError from a rollback), so the chain of causes is walked.
     """
+    if is_stubborn(error):
+        return False
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, PendingRollbackError):
@@ -221,17 +256,30 @@ def patiently(
 ) -> T:
     """Run a transaction until the database lets it through, or `stop` says enough.
 
+    A stubborn error ends it when it came STUBBORN_TRIES times in a row.
     The work must be safe to repeat when its commit went through but the answer
     was lost; every transaction of the ledger is.
     """
+
+    in_a_row: dict[str | None, int] = {}
 
     def tell(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         if error is not None:
             before_sleep(error)
 
+    def again(error: BaseException) -> bool:
+        if not is_stubborn(error):
+            in_a_row.clear()
+            return is_outage(error)
+        state = sqlstate(error)
+        count = in_a_row.get(state, 0) + 1
+        in_a_row.clear()
+        in_a_row[state] = count
+        return count < STUBBORN_TRIES
+
     retrying = Retrying(
-        retry=retry_if_exception(is_outage),
+        retry=retry_if_exception(again),
         wait=wait_random_exponential(multiplier=0.1, max=3.0),
         stop=stop,
         before_sleep=tell,

@@ -9,7 +9,17 @@ import sqlalchemy as sa
 
 from tuner.records import DIVERGED, METRICS, Value
 from tuner.store.studies import Study
-from tuner.store.tables import epoch, event, lease, outcome, study, trial, worker
+from tuner.store.tables import (
+    epoch,
+    event,
+    lease,
+    outcome,
+    piece,
+    study,
+    trial,
+    upload,
+    worker,
+)
 
 SILENT_SECONDS = 20.0
 """A worker that was not seen for longer is not shown as working any more."""
@@ -54,6 +64,9 @@ class WorkerLine:
     epochs_per_second: float | None = None
     lease_seconds: float | None = None
     """Until the lease expires."""
+    bytes_sent: int | None = None
+    """Of the predictions that the worker is storing, where they are large."""
+    bytes_to_send: int | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +169,18 @@ def _workers(connection: sa.Connection, known: Study) -> tuple[WorkerLine, ...]:
         .limit(1)
         .lateral()
     )
+    # Sizes of pieces are read without the pieces.
+    sent = (
+        sa.select(
+            upload.c.bytes.label("total"),
+            sa.select(sa.func.coalesce(sa.func.sum(sa.func.octet_length(piece.c.content)), 0))
+            .where(piece.c.trial_id == upload.c.trial_id, piece.c.token == upload.c.token)
+            .scalar_subquery()
+            .label("stored"),
+        )
+        .where(upload.c.trial_id == lease.c.trial_id, upload.c.token == lease.c.token)
+        .lateral()
+    )
     rows = connection.execute(
         sa.select(
             worker,
@@ -168,6 +193,8 @@ def _workers(connection: sa.Connection, known: Study) -> tuple[WorkerLine, ...]:
             recent.c.epoch,
             recent.c.seconds,
             newest.c.val_loss,
+            sent.c.stored,
+            sent.c.total,
         )
         .select_from(
             worker.outerjoin(
@@ -176,6 +203,7 @@ def _workers(connection: sa.Connection, known: Study) -> tuple[WorkerLine, ...]:
             .outerjoin(trial, trial.c.trial_id == lease.c.trial_id)
             .outerjoin(recent, sa.true())
             .outerjoin(newest, sa.true())
+            .outerjoin(sent, sa.true())
         )
         .where(
             worker.c.study_id == known.study_id,
@@ -208,6 +236,8 @@ def _line(known: Study, row: sa.Row[Any]) -> WorkerLine:
         val_loss=row.val_loss,
         epochs_per_second=row.epoch / row.seconds if row.epoch and row.seconds else None,
         lease_seconds=float(row.left),
+        bytes_sent=None if row.stored is None else int(row.stored),
+        bytes_to_send=row.total,
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -26,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 SCHEMA = "tuner"
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration; the schema this program reads and writes."""
 metadata = MetaData(schema=SCHEMA)
 
@@ -206,7 +207,32 @@ prediction = Table(
     Column("split", Text, primary_key=True),
     Column("moment", Text, primary_key=True),  # best | last
     Column("classes", Integer, nullable=False),
-    Column("log_probabilities", LargeBinary, nullable=False),  # little-endian float32, by image
+    Column("log_probabilities", LargeBinary),  # little-endian float32, by image
+    # Where they are too large for one value: the upload that has their pieces.
+    Column("token", Integer),
+)
+
+upload = Table(
+    "upload",
+    metadata,
+    Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), primary_key=True),
+    Column("token", Integer, primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+    _moment("begun", required=True),
+)
+
+piece = Table(
+    "piece",
+    metadata,
+    Column("trial_id", Integer, primary_key=True),
+    Column("token", Integer, primary_key=True),
+    Column("split", Text, primary_key=True),
+    Column("moment", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    ForeignKeyConstraint(
+        ["trial_id", "token"], [upload.c.trial_id, upload.c.token], ondelete="CASCADE"
+    ),
 )
 
 output = Table(

@@ -212,8 +212,12 @@ class Supervisor:
     def _patiently(self, work: Callable[[], T]) -> T:
         def told(error: BaseException) -> None:
             self._renewal.tick()
-            self._renewal.unreachable()
-            logger.warning("the database is away; trying again (%s)", type(error).__name__)
+            words = self._ledger.database.words(error)
+            if is_outage(error):
+                self._renewal.unreachable()
+                logger.warning("the database is away; trying again (%s)", words)
+            else:
+                logger.warning("the database refused; trying again (%s)", words)
 
         return patiently(work, stop=_Leaving(self._stop), before_sleep=told)
 

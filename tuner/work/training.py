@@ -27,6 +27,8 @@ LOOK_SECONDS = 0.25
 GATHER_SECONDS = 0.25
 """Epochs shorter than this are stored together: one transaction, not one each."""
 MEMORY_SECONDS = 2.0
+SENDING_SECONDS = 10.0
+"""How often it is said how much of a large result is stored."""
 
 Ending = Literal["complete", "pruned", "again", "failed", "paused", "given back", "lost"]
 
@@ -48,6 +50,10 @@ class RefusedError(Exception):
     """The database does not take what a trainer sent; the message has the server's words."""
 
 
+class UnwantedError(Exception):
+    """Nobody wants the trial now, in the middle of storing its result; the message says why."""
+
+
 class HeldTrial:
     """Follows one trial on one child, from the first message to its ending."""
 
@@ -66,6 +72,7 @@ class HeldTrial:
         self._since: float | None = None
         self._memory_looked = 0.0
         self._memory_kills = memory_kills()
+        self._said = time.monotonic()
 
     def follow(self) -> Ending:
         """Record what comes until the trial ends; a lost lease ends it at once."""
@@ -78,6 +85,8 @@ class HeldTrial:
         except RefusedError as error:
             self._halt()
             return self._fail(str(error))
+        except UnwantedError as error:
+            return self._give_back(str(error))
         except BaseException:
             # The worker leaves: its trainer is to do so too, not to train on till it is killed.
             self._halt()
@@ -179,8 +188,24 @@ class HeldTrial:
 
     def _complete(self, data: Dataset, result: Result) -> Ending:
         setup = self._known_setup()
-        self._store(lambda: self._watch.ledger.complete(self._lease, setup, data, result))
+        ledger, lease = self._watch.ledger, self._lease
+        self._store(lambda: ledger.complete(lease, setup, data, result, self._sending))
         return "complete"
+
+    def _sending(self, sent: int, total: int) -> None:
+        """Keep the trial while its predictions go up, which may take minutes, and say how far."""
+        self._watch.renewal.tick()
+        if self._watch.renewal.lost(self._lease):
+            raise LeaseLostError("the lease has another holder")
+        if sent < total and (why := self._why_unwanted()) is not None:
+            now = time.monotonic()
+            self._since = now if self._since is None else self._since
+            if self._watch.stop.now or now - self._since > self._watch.give_back_seconds:
+                raise UnwantedError(why)
+        if time.monotonic() - self._said >= SENDING_SECONDS or sent == total:
+            self._said = time.monotonic()
+            words = "trial %d: %.1f of %.1f MB of its predictions are stored"
+            logger.info(words, self._lease.number, sent / 1e6, total / 1e6)
 
     def _store(self, transaction: Callable[[], T]) -> T:
         """Run a transaction on what the trainer sent; a refusal costs the attempt, not the worker.
@@ -190,7 +215,7 @@ class HeldTrial:
         """
         try:
             return self._watch.patiently(transaction)
-        except LeaseLostError:
+        except (LeaseLostError, UnwantedError):
             raise
         except Exception as error:
             if is_outage(error):
@@ -250,6 +275,9 @@ class HeldTrial:
         waited = time.monotonic() - self._since
         if not (self._left or self._watch.stop.now or waited > self._watch.give_back_seconds):
             return None
+        return self._give_back(why)
+
+    def _give_back(self, why: str) -> Ending:
         self._halt()
         self._watch.patiently(lambda: self._watch.ledger.give_back(self._lease, why))
         return "given back"

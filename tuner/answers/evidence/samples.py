@@ -17,6 +17,7 @@ from tuner.answers.statistics.crossed import Panel
 from tuner.answers.statistics.groups import Group, Groups
 from tuner.answers.tables.rows import TrialRow
 from tuner.records import Moment, SplitName
+from tuner.store import uploads
 from tuner.store.studies import Study
 from tuner.store.tables import label, outcome, prediction, trial
 
@@ -81,7 +82,7 @@ class Source:
         for row in self._connection.execute(self._query(numbers)):
             truth = self.truths[row.fingerprint, row.split]
             labels = truth.labels
-            logs = np.frombuffer(row.log_probabilities, "<f4").reshape(len(labels), row.classes)
+            logs = uploads.array(self._connection, row, len(labels))
             values = self.measure.per_image(logs, labels)
             if values is not None and np.isfinite(values).all():
                 yield row.number, row.split, values, truth.clusters
@@ -171,9 +172,7 @@ class Source:
         return (
             sa.select(
                 trial.c.number,
-                prediction.c.split,
-                prediction.c.classes,
-                prediction.c.log_probabilities,
+                *prediction.c,
                 outcome.c.setup["data_fingerprint"].astext.label("fingerprint"),
             )
             .select_from(

@@ -12,6 +12,7 @@ from tuner.answers.statistics.clusters import Clusters
 from tuner.answers.tables.rows import ranked, trial_rows
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Moment, SplitName
+from tuner.store import uploads
 from tuner.store.studies import Study
 from tuner.store.tables import dataset, label, outcome, prediction, trial
 
@@ -70,7 +71,7 @@ def predicted(
     if row is None:
         raise _missing(connection, study, number, split)
     labels = np.frombuffer(row.labels, dtype="<i8").astype(np.int64)
-    logs = np.frombuffer(row.log_probabilities, dtype="<f4").reshape(len(labels), row.columns)
+    logs = uploads.array(connection, row, len(labels))
     return Predicted(
         trial=number,
         split=split,
@@ -79,7 +80,7 @@ def predicted(
         classes=tuple(row.names),
         ids=tuple(row.ids),
         labels=labels,
-        log_probabilities=logs.astype(np.float32),
+        log_probabilities=logs,
         patients=None if row.patients is None else tuple(row.patients),
     )
 
@@ -89,8 +90,7 @@ def _query(study: Study, number: int, split: SplitName, at: Moment) -> sa.Select
     fingerprint = outcome.c.setup["data_fingerprint"].astext
     return (
         sa.select(
-            prediction.c.log_probabilities,
-            prediction.c.classes.label("columns"),
+            *prediction.c,
             label.c.labels,
             label.c.ids,
             label.c.patients,

@@ -1,5 +1,7 @@
 """How trials end: complete, pruned, failed for good, or given back; and the brake."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -14,11 +16,13 @@ from tuner.records import (
     Dataset,
     Epoch,
     Figures,
+    Labels,
     Predictions,
     Result,
     Setup,
     Value,
 )
+from tuner.store import uploads
 from tuner.store.ledger.leases import Lease, Verdict
 from tuner.store.ledger.recording import read_curve, remove_epochs
 from tuner.store.ledger.transactions import Transaction
@@ -45,6 +49,8 @@ own worker every time must still end.
 """
 HOSTS = 25
 """On so many machines in a row a trial is taken to bring down the machine."""
+NO_TOKEN = 0
+"""Less than any token."""
 BRAKE_TRIALS = 3
 """So many trials failing for one reason, before any succeeds, pause the study."""
 REASON_LIMIT = 2000
@@ -74,9 +80,9 @@ def complete(
         remove_epochs(transaction, held.trial_id, result.last.epoch + 1)
         curve = [one for one in curve if one.epoch <= result.last.epoch]
     assert len(curve) == result.last.epoch, "a curve must be whole to complete"
-    _keep_dataset(transaction, data)
+    keep_dataset(transaction.connection, data)
     for one in result.predictions:
-        _keep_prediction(transaction, held.trial_id, one)
+        _keep_prediction(transaction.connection, held, one)
     _end(transaction, held, Ending("COMPLETE", "", setup, result.best, result.last), curve)
 
 
@@ -154,6 +160,7 @@ def fail_for_good(transaction: Transaction, trial_id: int, token: int, reason: s
     curve = read_curve(transaction.connection, trial_id)
     best, last = _figures(curve, transaction.study.spec.search.metric)
     _keep_outcome(transaction, trial_id, token, Ending("FAILED", reason, None, best, last))
+    uploads.drop(transaction.connection, trial_id, but=NO_TOKEN)
     end_trial(transaction.storage, trial_id, TrialState.FAIL, None, {"reason": reason})
     _close_lease(transaction, trial_id)
     transaction.tell("failed", reason, trial_id)
@@ -238,6 +245,7 @@ def _any_success(transaction: Transaction) -> bool:
 def _end(transaction: Transaction, held: Lease, ending: Ending, curve: Sequence[Epoch]) -> None:
     spec = transaction.study.spec
     _keep_outcome(transaction, held.trial_id, held.token, ending)
+    uploads.drop(transaction.connection, held.trial_id, but=held.token)
     judged = ending.best if spec.search.at == "best" else ending.last
     # Optuna's value of a pruned trial is its last report, by its own convention.
     at = ending.last if ending.state == "PRUNED" else judged
@@ -324,8 +332,9 @@ def _of_epoch(one: Epoch) -> Figures:
     )
 
 
-def _keep_dataset(transaction: Transaction, data: Dataset) -> None:
-    transaction.connection.execute(
+def keep_dataset(connection: sa.Connection, data: Dataset) -> None:
+    """Store labels, ids and patients, unless an earlier trial did; equal data are stored once."""
+    connection.execute(
         insert(dataset)
         .values(fingerprint=data.fingerprint, classes=list(data.classes), sizes=dict(data.sizes))
         .on_conflict_do_nothing()
@@ -333,6 +342,8 @@ def _keep_dataset(transaction: Transaction, data: Dataset) -> None:
     # Always in the same order: two trials that complete at once and update the same rows would
     # otherwise wait for each other.
     for one in sorted(data.labels, key=lambda labels: labels.split):
+        if _has_labels(connection, data.fingerprint, one):
+            continue  # megabytes of ids need not be sent by every trial
         statement = insert(label).values(
             fingerprint=data.fingerprint,
             split=one.split,
@@ -344,7 +355,7 @@ def _keep_dataset(transaction: Transaction, data: Dataset) -> None:
         # later, for the same images: the newest list holds, and data without one take none away.
         newer = sa.func.jsonb_array_length(statement.excluded.patients) > 0
         unknown = label.c.patients.is_(None)
-        transaction.connection.execute(
+        connection.execute(
             statement.on_conflict_do_update(
                 index_elements=[label.c.fingerprint, label.c.split],
                 set_={"patients": statement.excluded.patients},
@@ -353,17 +364,31 @@ def _keep_dataset(transaction: Transaction, data: Dataset) -> None:
         )
 
 
-def _keep_prediction(transaction: Transaction, trial_id: int, one: Predictions) -> None:
-    array = np.ascontiguousarray(one.log_probabilities, dtype="<f4")
-    transaction.connection.execute(
-        sa.insert(prediction).values(
-            trial_id=trial_id,
-            split=one.split,
-            moment=one.at,
-            classes=array.shape[1],
-            log_probabilities=array.tobytes(),
-        )
-    )
+def _has_labels(connection: sa.Connection, fingerprint: str, one: Labels) -> bool:
+    """Whether these labels are stored, with these patients or with any where none are given."""
+    stored = sa.func.md5(sa.cast(label.c.patients, sa.Text))
+    digest = connection.execute(
+        sa.select(stored).where(label.c.fingerprint == fingerprint, label.c.split == one.split)
+    ).scalar_one_or_none()
+    # The server's way to write JSON; where Python's differs they are sent again, that is all.
+    written = json.dumps(list(one.patients), ensure_ascii=False).encode()
+    mine = hashlib.md5(written, usedforsecurity=False).hexdigest()
+    return digest is not None and (digest == mine or not one.patients)
+
+
+def _keep_prediction(connection: sa.Connection, held: Lease, one: Predictions) -> None:
+    row = {
+        "trial_id": held.trial_id,
+        "split": one.split,
+        "moment": one.at,
+        "classes": one.log_probabilities.shape[1],
+    }
+    if uploads.is_large(one):
+        uploads.check_whole(connection, held, one)
+        connection.execute(sa.insert(prediction).values(**row, token=held.token))
+        return
+    content = np.ascontiguousarray(one.log_probabilities, dtype="<f4").tobytes()
+    connection.execute(sa.insert(prediction).values(**row, log_probabilities=content))
 
 
 def _release(transaction: Transaction, trial_id: int) -> None:

@@ -2,6 +2,7 @@
 
 Every method is one transaction in which the token is checked and our rows and
 Optuna's are written; it can be repeated when the answer to its commit is lost.
+Large predictions are stored before the transaction that links them (`uploads`).
 
 Order of locks, so that no two transactions wait for each other: the study's
 advisory lock, then the trial's lease row, then the study's row, then the
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
-from tuner.records import Dataset, Epoch, Result, Setup
+from tuner.records import Dataset, Epoch, Predictions, Result, Setup
 from tuner.settings import Timing
+from tuner.store import uploads
 from tuner.store.database import Database
 from tuner.store.ledger import claims, endings, recording
 from tuner.store.ledger.leases import Answer, Lease, Proposal, Recorded, Verdict
@@ -69,8 +71,26 @@ class Ledger:
         with self._transaction() as transaction:
             return self._recorder.record(transaction, lease, epochs)
 
-    def complete(self, lease: Lease, setup: Setup, dataset: Dataset, result: Result) -> None:
-        """End a trial that ran to its end: figures, predictions, Optuna's state."""
+    def complete(
+        self,
+        lease: Lease,
+        setup: Setup,
+        dataset: Dataset,
+        result: Result,
+        told: uploads.Told = lambda *_: None,
+    ) -> None:
+        """End a trial that ran to its end: figures, predictions, Optuna's state.
+
+        What is large is stored before, outside the transaction; `told` hears how
+        far that is, and may end it by raising.
+        """
+        if uploads.has_large_labels(dataset):
+            with self.database.autocommit() as connection:
+                endings.keep_dataset(connection, dataset)
+        large = [one for one in result.predictions if uploads.is_large(one)]
+        if large and self._begin_upload(lease, large):
+            with self.database.autocommit() as connection:
+                uploads.send(connection, lease, large, told)
         with self._transaction() as transaction:
             endings.complete(transaction, lease, setup, dataset, result)
 
@@ -103,7 +123,7 @@ class Ledger:
 
     def keep_output(self, lease: Lease, text: str) -> None:
         """Keep what an attempt printed; needs no lease, since nothing rests on it."""
-        with self.database.transaction() as connection:
+        with self.database.autocommit() as connection:
             recording.keep_output(connection, lease, self.worker_id, text)
 
     def trials(self) -> list[FrozenTrial]:
@@ -113,6 +133,10 @@ class Ledger:
                 self.study.study_id, deepcopy=False
             )
             return found
+
+    def _begin_upload(self, lease: Lease, large: Sequence[Predictions]) -> bool:
+        with self._transaction() as transaction:
+            return uploads.begin(transaction, lease, large)
 
     @contextmanager
     def _transaction(self) -> Iterator[Transaction]:

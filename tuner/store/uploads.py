@@ -1,0 +1,181 @@
+"""Predictions too large for one statement: sent in pieces, then linked by a short transaction.
+
+    upload      one attempt's pieces: trial, token, bytes in all
+      piece     a megabyte of one array, at most; COPY in binary, each a transaction of its own
+    prediction  its token says that its array lies in that upload's pieces
+
+A value of 200 MB needs minutes on a slow line. Inside a transaction that would
+hold the trial's lease row all the while, and the server ends a session whose
+transaction is idle, as ours is while the value is under way. So the pieces go
+first, and only the transaction that ends the trial is fenced: it links an upload
+by its own token. Pieces of a token that was replaced are never linked, and go
+with their upload when the next attempt begins its own or the trial ends.
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import psycopg2
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from psycopg2 import errors
+from sqlalchemy.dialects.postgresql import insert
+
+from tuner.records import Dataset, Predictions
+from tuner.store.ledger.leases import Lease, LeaseLostError
+from tuner.store.ledger.transactions import Transaction
+from tuner.store.tables import SCHEMA, piece, upload
+
+INLINE_BYTES = 2**16
+"""Larger arrays are sent in pieces. Ten seconds, the server's patience with a transaction
+that does nothing, are enough for this much at 100 kbit/s."""
+PIECE_BYTES = 2**20
+"""The server's limit of a minute a statement is enough for this much at 150 kbit/s."""
+COPY = (
+    f"COPY {SCHEMA}.piece (trial_id, token, split, moment, number, content) "
+    "FROM STDIN (FORMAT binary)"
+)
+
+Told = Callable[[int, int], None]
+"""Called after each piece with the bytes that are stored, and with those there are."""
+
+
+def is_large(one: Predictions) -> bool:
+    """Whether an array goes up in pieces."""
+    return one.log_probabilities.nbytes > INLINE_BYTES
+
+
+def has_large_labels(data: Dataset) -> bool:
+    """Whether the labels of a data set are too much for a transaction that holds a lease."""
+    return any(one.labels.nbytes + sum(map(len, one.ids)) > INLINE_BYTES for one in data.labels)
+
+
+def begin(transaction: Transaction, held: Lease, large: Sequence[Predictions]) -> bool:
+    """Make room for an attempt's pieces and drop those of earlier ones; False if it has ended."""
+    if transaction.hold(held) == "ended":
+        return False
+    drop(transaction.connection, held.trial_id, but=held.token)
+    total = sum(one.log_probabilities.nbytes for one in large)
+    row = insert(upload).values(trial_id=held.trial_id, token=held.token, bytes=total)
+    transaction.connection.execute(row.on_conflict_do_nothing())
+    return True
+
+
+def send(connection: sa.Connection, held: Lease, large: Sequence[Predictions], told: Told) -> None:
+    """Store the pieces that are not stored yet; the connection commits each by itself.
+
+    It may be repeated after any error: what arrived is not sent again.
+    """
+    stored = {
+        (row.split, row.moment, row.number)
+        for row in connection.execute(
+            sa.select(piece.c.split, piece.c.moment, piece.c.number).where(_of(held))
+        )
+    }
+    total = sum(one.log_probabilities.nbytes for one in large)
+    sent = 0
+    told(sent, total)
+    for one in large:
+        for number, content in enumerate(_pieces(one.log_probabilities)):
+            if (one.split, one.at, number) not in stored:
+                _copy(connection, held, (one.split, one.at, number), content)
+            sent += len(content)
+            told(sent, total)
+
+
+def check_whole(connection: sa.Connection, held: Lease, one: Predictions) -> None:
+    """Raise unless all pieces of an array are stored."""
+    size = sa.func.coalesce(sa.func.sum(sa.func.octet_length(piece.c.content)), 0)
+    mine = _of(held) & (piece.c.split == one.split) & (piece.c.moment == one.at)
+    stored = int(connection.execute(sa.select(size).where(mine)).scalar_one())
+    if stored != one.log_probabilities.nbytes:
+        raise RuntimeError(
+            f"{stored:,} of {one.log_probabilities.nbytes:,} bytes of the {one.split} "
+            "predictions are stored; they must be whole before the trial ends"
+        )
+
+
+def drop(connection: sa.Connection, trial_id: int, *, but: int) -> None:
+    """Remove the pieces that attempts with other tokens left."""
+    # A holder that was replaced may still be sending. Its next piece finds its upload
+    # gone, by the foreign key, and so it learns that it lost the lease.
+    connection.execute(
+        sa.delete(upload).where(upload.c.trial_id == trial_id, upload.c.token != but)
+    )
+
+
+def array(connection: sa.Connection, row: Any, images: int) -> NDArray[np.float32]:
+    """Return the array of a prediction, from its row or its pieces: (images, classes).
+
+    The row has trial_id, token, split, moment, classes and log_probabilities.
+    """
+    if row.log_probabilities is not None:
+        logs = np.frombuffer(row.log_probabilities, dtype="<f4")
+        return logs.reshape(images, row.classes).astype(np.float32, copy=False)
+    found = np.empty((images, row.classes), dtype="<f4")
+    room, filled = memoryview(found.reshape(-1).view(np.uint8)), 0
+    contents = connection.execute(
+        sa.select(piece.c.content)
+        .where(
+            piece.c.trial_id == row.trial_id,
+            piece.c.token == row.token,
+            piece.c.split == row.split,
+            piece.c.moment == row.moment,
+        )
+        .order_by(piece.c.number)
+        .execution_options(yield_per=8)
+    )
+    for content in contents.scalars():
+        room[filled : filled + len(content)] = content
+        filled += len(content)
+    if filled != len(room):
+        raise RuntimeError(f"{filled:,} of {len(room):,} bytes of a prediction are stored")
+    return found.astype(np.float32, copy=False)
+
+
+def _of(held: Lease) -> sa.ColumnElement[bool]:
+    return (piece.c.trial_id == held.trial_id) & (piece.c.token == held.token)
+
+
+def _pieces(logs: NDArray[np.float32]) -> Iterator[memoryview]:
+    plain = np.ascontiguousarray(logs, dtype="<f4")
+    content = memoryview(plain.reshape(-1).view(np.uint8))
+    for start in range(0, len(content), PIECE_BYTES):
+        yield content[start : start + PIECE_BYTES]
+
+
+def _copy(
+    connection: sa.Connection, held: Lease, key: tuple[str, str, int], content: memoryview
+) -> None:
+    split, moment, number = key
+    fields = (
+        struct.pack(">i", held.trial_id),
+        struct.pack(">i", held.token),
+        split.encode(),
+        moment.encode(),
+        struct.pack(">i", number),
+        content,
+    )
+    # PostgreSQL's binary COPY: signature, flags, no extension; a row; the end.
+    stream = BytesIO()
+    stream.write(b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0))
+    stream.write(struct.pack(">h", len(fields)))
+    for one in fields:
+        stream.write(struct.pack(">i", len(one)))
+        stream.write(one)
+    stream.write(struct.pack(">h", -1))
+    stream.seek(0)
+    driver: Any = connection.connection.dbapi_connection
+    try:
+        with driver.cursor() as cursor:
+            cursor.copy_expert(COPY, stream, size=2**16)
+    except errors.UniqueViolation:
+        return  # a connection that was cut had sent it, and the server went on alone
+    except errors.ForeignKeyViolation:
+        raise LeaseLostError(f"trial {held.number} has another holder") from None
+    except psycopg2.Error as error:
+        # As SQLAlchemy would have raised it, so that one rule judges all errors.
+        raise sa.exc.DBAPIError(COPY, None, error) from error
