@@ -1,15 +1,23 @@
 """tuner: hyperparameter studies that keep their budget, lose nothing and say what is real."""
 
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
-
+# Nothing is imported here: under `python -m tuner` the folder one stands in is still first on
+# the path of imports (see `__main__`), and a `typing.py` lying there would be taken for Python's.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tuner.notebook import OpenStudy
 
-try:
-    __version__ = version("tuner")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+    __version__: str
+
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("tuner")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0+unknown"
 
 
 def open(study: str, *, database: str | None = None) -> "OpenStudy":  # noqa: A001 - tuner.open

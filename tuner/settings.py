@@ -102,7 +102,7 @@ def visible_gpus() -> int | None:
 
 def worker_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of a worker process: what the launcher was told, never in argv."""
-    environment = {**os.environ, "TUNER_HOME": str(settings.home)}
+    environment = {**_without_here(os.environ), "TUNER_HOME": str(settings.home)}
     if settings.database_url is not None:
         environment["TUNER_DATABASE_URL"] = settings.database_url
     return environment
@@ -110,7 +110,19 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment a trainer gets: nothing in it opens the database."""
-    return {key: value for key, value in environ.items() if key not in SECRET_VARIABLES}
+    kept = {key: value for key, value in environ.items() if key not in SECRET_VARIABLES}
+    return _without_here(kept)
+
+
+def _without_here(environ: Mapping[str, str]) -> dict[str, str]:
+    """Drop empty entries of PYTHONPATH, which mean the folder one stands in.
+
+    `PYTHONPATH=$PYTHONPATH:/lib` leaves one where it was empty, and nobody means that folder.
+    """
+    path = environ.get("PYTHONPATH")
+    if path is None:
+        return dict(environ)
+    return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, path.split(os.pathsep)))}
 
 
 def _home(environ: Mapping[str, str]) -> home_folder.Found:

@@ -43,6 +43,22 @@ def test_two_objectives_of_one_name_do_not_meet(tmp_path: Path) -> None:
             found.load_data({}, tmp_path, lambda *_: None)
 
 
+def test_a_library_beside_the_objectives_is_imported_and_shadows_nothing(tmp_path: Path) -> None:
+    """What lies beside the folder `objectives` can be imported, but only after all else."""
+    lines = "import library_of_this_test as lab\nOBJECTIVE = lab.OBJECTIVE\n"
+    (tmp_path / "library_of_this_test.py").write_text(
+        "import graphlib\n"
+        + DECLARED.replace("from .naming import NAME", "NAME = 'mine'")
+        + "assert hasattr(graphlib, 'TopologicalSorter'), 'a file beside it was taken'\n"
+    )
+    (tmp_path / "graphlib.py").write_text("")
+    write_objective(tmp_path / "objectives" / "lab", lines)
+    found = find("lab", [tmp_path / "objectives"])
+    assert "mine" in found.objective.declarations().parameters
+    assert sys.path[-1] == str(tmp_path)
+    sys.path.remove(str(tmp_path))
+
+
 def test_a_folder_s_objective_comes_before_the_shipped_one(tmp_path: Path) -> None:
     """A user's own chest_xray is used in place of the shipped one."""
     own = place(tmp_path, "chest_xray", "mine")

@@ -8,6 +8,7 @@ its environment has no database password.
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from tuner import errors
 from tuner.errors import MachineError, TunerError
+from tuner.processes import kill_family, python, wait_unreaped
 from tuner.records import Job
 from tuner.settings import child_environment
 from tuner.text import storable_json
@@ -31,12 +33,16 @@ def ask(
     `doing` is what the process did, for when it dies without a word.
     """
     with subprocess.Popen(
-        [sys.executable, "-m", module],
+        python(module),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=child_environment(),
         text=True,
+        process_group=0,
     ) as child:
+        # A process that the child forked holds its standard output open after the child was
+        # killed, and we would read on for as long as that one lives.
+        threading.Thread(target=_end_family, args=(child,), daemon=True).start()
         assert child.stdin is not None
         assert child.stdout is not None
         try:
@@ -46,7 +52,12 @@ def ask(
         except (BrokenPipeError, _NothingSaidError):
             raise _died(child.wait(), doing) from None
         finally:
-            child.kill()
+            kill_family(child)
+
+
+def _end_family(child: "subprocess.Popen[str]") -> None:
+    wait_unreaped(child.pid)
+    kill_family(child)
 
 
 def serve(work: Callable[[Body, Progress], Body]) -> int:

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import IO
 from tuner import home as home_folder
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_MACHINE, EXIT_UNEXPECTED, EXIT_USER
 from tuner.fleet.contract import Crew
+from tuner.processes import python
 from tuner.settings import Settings, worker_environment
 
 DELIBERATE = frozenset({EXIT_DONE, EXIT_FAILURES, EXIT_USER, EXIT_MACHINE})
@@ -96,7 +96,7 @@ class LocalFleet:
         return list(dict.fromkeys(told))
 
     def _fill(self, post: _Post) -> None:
-        command = [sys.executable, "-m", "tuner", "worker", "--study", self._crew.study]
+        command = [*python("tuner"), "worker", "--study", self._crew.study]
         command += ["--device", post.device, "--follow-stdin"]
         if self._crew.threads is not None:
             command += ["--threads", str(self._crew.threads)]

@@ -18,7 +18,8 @@ and, where it reads files in a way of its own, so that new ones can be predicted
 Losses, optimizers, schedules, epochs, batches, metrics and predictions are the
 shared trainer's, never an objective's. A package is loaded by its path under a
 private module name, so that two objectives of one name never meet; inside it,
-modules import each other relatively (`from . import phantom`).
+modules import each other relatively (`from . import phantom`). A library of one's own is
+imported from an installed package, from PYTHONPATH, or from beside the folder `objectives`.
 """
 
 import hashlib
@@ -184,11 +185,22 @@ def find(name: str, folders: Sequence[Path]) -> Found:
     places = search_folders(folders)
     for place in places:
         if (place / name / "__init__.py").is_file():
+            if place != shipped_folder():
+                _add_library(place.parent)
             return _load(name, (place / name).resolve())
     installed = _installed()
     if name in installed:
         return _load(name, _installed_folder(name, installed[name]))
     raise _unknown(name, places, installed)
+
+
+def _add_library(folder: Path) -> None:
+    """Let an objective import what lies beside its folder of objectives: a laboratory's library.
+
+    Last on the path, so that nothing there stands in for a module of Python or of a package.
+    """
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def search_folders(folders: Sequence[Path]) -> tuple[Path, ...]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from tuner.home import open_private
+from tuner.processes import kill_family, wait_unreaped
 from tuner.work.messages import GarbledError, Message, TornError, receive, send
 
 PRINTED_LIMIT = 2**20
@@ -117,14 +118,8 @@ class Child:
     def kill(self) -> None:
         """End the child and all it started, at once."""
         self._killed = True
-        # Once the child is reaped its number may be another process's. Until then, dead or
-        # alive, it is the number of its group, in which what it started may live on.
-        if self._process.returncode is None:
-            try:
-                os.killpg(self._process.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                self._process.kill()
-            self._process.wait()
+        kill_family(self._process)
+        self._process.wait()
         self._channel.close()
 
     def death(self) -> str:
@@ -174,21 +169,10 @@ class Child:
         that one's. What the child sent lies in our end of the channel already,
         and is read before the end that this puts behind it.
         """
-        _wait_unreaped(self._process.pid)
+        wait_unreaped(self._process.pid)
         self._ended.set()
         with contextlib.suppress(OSError):  # closed by kill()
             self._channel.shutdown(socket.SHUT_RD)
-
-
-def _wait_unreaped(pid: int) -> None:
-    """Wait until a child of ours has ended, and leave its exit status to be read."""
-    if hasattr(os, "waitid"):
-        with contextlib.suppress(ChildProcessError):  # reaped meanwhile
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        return
-    with contextlib.suppress(psutil.Error):
-        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.1)
 
 
 def _death(code: int) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.errors import MachineError
+from tuner.processes import python
 from tuner.records import Value
 from tuner.settings import child_environment
 from tuner.spec.study import Spec
@@ -64,8 +65,7 @@ class Proposer:
     def _open(self) -> Child:
         if self._helper is None:
             log = Path(tempfile.mkdtemp(prefix="tuner-proposer-")) / "log"
-            command = (sys.executable, "-m", "tuner.work.proposer")
-            self._helper = Child(command, child_environment(), log)
+            self._helper = Child(python("tuner.work.proposer"), child_environment(), log)
         return self._helper
 
 

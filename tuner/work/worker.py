@@ -3,7 +3,6 @@
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tuner import home as home_folder
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
+from tuner.processes import python
 from tuner.settings import Settings, child_environment
 from tuner.store import schema, studies
 from tuner.store.database import Database, is_outage, is_servers_trouble
@@ -36,7 +36,7 @@ T = TypeVar("T")
 AWAITED = (DatabaseUnreachableError, UnknownStudyError)
 """What a worker waits for when it starts."""
 JOIN_SECONDS = 60.0
-TRAINER = (sys.executable, "-m", "tuner.work.trainer")
+TRAINER = python("tuner.work.trainer")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import selectors
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from types import TracebackType
 
 from tuner import home as home_folder
 from tuner.errors import DatabaseError, DatabaseUnreachableError, MachineError, UserError
+from tuner.processes import python
 from tuner.store.address import Address
 from tuner.store.embedded import occupancy as embedded_occupancy
 from tuner.store.embedded import places as embedded_places
@@ -37,8 +37,6 @@ __all__ = ["Membership", "ServerStatus", "erase", "join", "start", "status", "st
 _PATIENCE_SECONDS = 120.0
 _POLL_SECONDS = 0.02
 _KEEPER_ATTEMPTS = 3
-# Where `tuner` is imported from: the keeper finds it there, installed or not.
-_CODE = Path(__file__).resolve().parents[3]
 
 
 class Membership:
@@ -165,20 +163,13 @@ def _start_keeper(home: Path) -> int | None:
         try:
             # This returns as soon as the program has detached itself (a second fork).
             subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "tuner.store.embedded.keeper",
-                    home,
-                    str(server.fd),
-                    str(its_end),
-                ],
+                python("tuner.store.embedded.keeper", str(home), str(server.fd), str(its_end)),
                 stdin=subprocess.DEVNULL,
                 stdout=log_fd,
                 stderr=log_fd,
                 pass_fds=(server.fd, its_end),
                 start_new_session=True,
-                cwd=_CODE,
+                cwd="/",
                 check=False,
             )
         finally:
