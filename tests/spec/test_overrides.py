@@ -147,3 +147,9 @@ def test_faults_of_the_file_and_of_overrides_are_told_together(read: Read) -> No
     with pytest.raises(StudyFileError) as raised:
         read("fixed = 3\n" + STUDY + GRID + RATES, ["width=3", "a.b=1", "epochs=0"])
     assert [fault.key for fault in raised.value.faults] == ["--set a.b=1", "fixed"]
+
+
+def test_a_text_that_is_no_utf8_is_told(read: Read) -> None:
+    """A path of a Latin-1 archive cannot be stored with the study, so it is refused at once."""
+    with pytest.raises(StudyFileError, match="a text whose bytes are no UTF-8"):
+        read(BASE, ["data.shift=caf\udce9"])

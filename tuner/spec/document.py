@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import Fault, StudyFileError
+from tuner.text import UNSTORABLE
 
 _DEEPEST = 8
 """Tables in tables: a study needs four, and deeper ones would exhaust the stack."""
@@ -33,6 +34,8 @@ class Alien:
 
 def read(path: Path) -> dict[str, Any]:
     """Read a study file; what is not TOML is told with its line and column."""
+    if UNSTORABLE.search(str(path.absolute())):
+        raise _unreadable(path, "lies in a folder whose name is no UTF-8 text; rename that folder")
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
@@ -72,7 +75,9 @@ def cleaned(value: Any, depth: int = 0) -> Any:
 
 def _cleaned_value(value: Any) -> Any:
     if isinstance(value, str):
-        return Alien("a text with a NUL character") if "\0" in value else value
+        if "\0" in value:
+            return Alien("a text with a NUL character")
+        return Alien("a text whose bytes are no UTF-8") if UNSTORABLE.search(value) else value
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
