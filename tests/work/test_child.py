@@ -51,7 +51,7 @@ def test_messages_go_both_ways(start: Start) -> None:
         ("sys.exit(0)", "the trainer exited with code 0"),
         ("sys.exit(7)", "the trainer exited with code 7"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "the trainer crashed (SIGSEGV)"),
-        ("os.kill(os.getpid(), signal.SIGTERM)", "the trainer was ended by SIGTERM"),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "the trainer was killed from outside (SIGTERM)"),
         ("channel.sendall(b'garbage' * 9); time.sleep(60)", GARBLED),
     ],
 )
