@@ -61,7 +61,7 @@ def _split(seed, count, data):
     images[np.arange(count), :, 1 + labels] += data["contrast"]
     images[:, 0, 0] = 100
     images = images.clip(0, 240).astype(np.float32 if data["floats"] else np.uint8)
-    each = data["each"]
+    each = data.get("each", 0)
     patients = tuple(f"{seed}-{i // each}" for i in range(count)) if each else ()
     return Split(images, labels, tuple(f"{seed}-{i}" for i in range(count)), patients)
 '''
