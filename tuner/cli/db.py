@@ -162,8 +162,10 @@ def dump(settings: Settings, output: Path | None, *, overwrite: bool) -> None:
 def restore(settings: Settings, file: Path, yes: bool) -> None:
     """Fill the database from a FILE that `tuner db dump` wrote.
 
-    A database that holds studies is refused, unless --yes says to replace them.
-    It happens in one transaction: all of it or nothing.
+    A database that holds studies is refused, unless --yes says to replace them;
+    so is one that workers or other programs of tuner are connected to.
+    It happens in one transaction: all of it or nothing. Trials that were being
+    trained when the dump was made are taken up by the next workers.
     """
     with _reach(settings, create=True) as address:
         studies = _count_studies(address)
@@ -171,6 +173,14 @@ def restore(settings: Settings, file: Path, yes: bool) -> None:
             raise UserError(
                 f"The database {address.masked} holds studies ({studies}), which {file} "
                 "would replace. Save them with `tuner db dump`, and say --yes."
+            )
+        sessions = _count_sessions(address)
+        if studies and sessions:
+            raise UserError(
+                f"Programs of tuner are connected to the database {address.masked} ({sessions} "
+                "connections): workers, a dashboard or other commands. Their work would be lost "
+                "with the studies that they work on. End them (`tuner stop STUDY` ends workers), "
+                "and restore again."
             )
         _replace(address, file)
     echo(f"The database was restored from {file}.")
@@ -184,15 +194,41 @@ def _replace(address: "Address", file: Path) -> None:
     """
     kept = "The database is as it was."
     with tempfile.TemporaryDirectory(prefix="tuner-restore-") as folder:
-        script, first = Path(folder, "dump.sql"), Path(folder, "first.sql")
+        script, first, last = (Path(folder, f"{part}.sql") for part in ("dump", "first", "last"))
         first.write_text(
             "SET client_min_messages = warning;\nDROP SCHEMA IF EXISTS tuner CASCADE;\n"
         )
+        last.write_text(_DISMISS_WORKERS)
         form = ["--clean", "--if-exists", "--no-owner", "--no-privileges", f"--file={script}"]
         _must("pg_restore", [*form, str(file)], address, kept)
         once = ["-X", "-q", "--single-transaction", "-v", "ON_ERROR_STOP=1", "--output=/dev/null"]
-        files = [f"--file={first}", f"--file={script}", f"--dbname={_conninfo(address)}"]
-        _must("psql", [*once, *files], address, kept)
+        files = [f"--file={one}" for one in (first, script, last)]
+        _must("psql", [*once, *files, f"--dbname={_conninfo(address)}"], address, kept)
+
+
+_DISMISS_WORKERS = """
+-- Workers of before the restore may still live: cut off, frozen, or waiting for the database to
+-- come back. Sequences go back to where they were at the dump, so a worker, a trial or a lease that
+-- is made from now on could bear the number of one they have. Nothing they have may be valid:
+-- every lease is given back under a new token, every worker has left, and the numbers of new
+-- workers begin far from all that were given out, so that no lease of a new worker is one of an
+-- old worker's. (A write needs the trial, the token and the worker of its lease.)
+DO $$
+BEGIN
+  IF to_regclass('tuner.lease') IS NULL OR to_regclass('tuner.worker') IS NULL THEN
+    RETURN;  -- not a database of tuner's
+  END IF;
+  INSERT INTO tuner.event (study_id, trial_id, kind, text)
+    SELECT study_id, trial_id, 'given back', 'the database was restored from a dump'
+    FROM tuner.lease WHERE state = 'held';
+  UPDATE tuner.lease SET state = 'released', token = token + 1 WHERE state = 'held';
+  UPDATE tuner.worker SET ended = clock_timestamp() WHERE ended IS NULL;
+  PERFORM setval(
+    pg_get_serial_sequence('tuner.worker', 'worker_id'),
+    nextval(pg_get_serial_sequence('tuner.worker', 'worker_id')) + (random() * 1e9)::bigint
+  );
+END $$;
+"""
 
 
 def _embedded_only(settings: Settings, done: str) -> None:
@@ -279,6 +315,16 @@ def _count_studies(address: "Address") -> int:
         if (cursor.fetchone() or (None,))[0] is None:
             return 0
         cursor.execute("SELECT count(*) FROM studies")
+        return int((cursor.fetchone() or (0,))[0])
+
+
+def _count_sessions(address: "Address") -> int:
+    """Count the sessions of tuner's programs, as far as this user may see them."""
+    with _connected(address) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND pid <> pg_backend_pid() AND application_name LIKE 'tuner%%'"
+        )
         return int((cursor.fetchone() or (0,))[0])
 
 

@@ -37,7 +37,7 @@ from tuner.store.ledger.workers import hours_left
 from tuner.store.optuna_storage import add_trial
 from tuner.store.races import insert_decision, read_decisions
 from tuner.store.studies import Study, read_spec
-from tuner.store.tables import epoch, lease, outcome, study, trial
+from tuner.store.tables import epoch, lease, outcome, study, trial, worker
 
 FRESH_SECONDS = 15.0
 YIELDS = 3
@@ -117,12 +117,22 @@ def _due(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> 
 
 
 def _study_state(transaction: Transaction) -> tuple[str, str]:
+    present = (
+        sa.exists()
+        .where(worker.c.worker_id == transaction.worker_id, worker.c.ended.is_(None))
+        .where(worker.c.study_id == study.c.study_id)
+    )
     row = transaction.connection.execute(
-        sa.select(study.c.state, study.c.reason).where(
+        sa.select(study.c.state, study.c.reason, present.label("present")).where(
             study.c.study_id == transaction.study.study_id
         )
     ).one_or_none()
-    return ("stopped", "The study was deleted.") if row is None else (row.state, row.reason)
+    if row is None:
+        return "stopped", "The study was deleted."
+    if not row.present:
+        # After a restore even the study may be another one of the same number.
+        return "stopped", "The database was restored, and this worker is unknown: start it again."
+    return row.state, row.reason
 
 
 def _already_held(transaction: Transaction) -> Lease | None:

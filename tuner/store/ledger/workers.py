@@ -102,10 +102,10 @@ def _keep(connection: sa.Connection, worker_id: int, held: Lease, timing: Timing
     )
     if kept.rowcount:
         return
-    token = connection.execute(
-        sa.select(lease.c.token).where(lease.c.trial_id == held.trial_id)
-    ).scalar_one_or_none()
+    row = connection.execute(
+        sa.select(lease.c.token, lease.c.worker_id).where(lease.c.trial_id == held.trial_id)
+    ).one_or_none()
     # Our own token on a lease that is not held means that our main loop has
     # just ended or released it: nothing to keep, and nothing lost.
-    if token != held.token:
+    if row is None or row.token != held.token or row.worker_id != worker_id:
         raise LeaseLostError(f"trial {held.number} has another holder")
