@@ -92,6 +92,18 @@ def child_environment() -> dict[str, str]:
     return without_secrets(os.environ)
 
 
+def git_environment() -> dict[str, str]:
+    """Return the environment for asking git about the working folder, and nothing else.
+
+    GIT_DIR and its kin, set inside a hook or by a script, would point it to another checkout;
+    others name programs that it runs.
+    """
+    return {k: v for k, v in child_environment().items() if not k.startswith("GIT_")} | {
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+
+
 def visible_gpus() -> int | None:
     """Return how many GPUs CUDA_VISIBLE_DEVICES leaves visible, or None if it is not set."""
     text = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -1,8 +1,13 @@
 """`tuner best` on a trained study: the leader of the table, with what should be known of it."""
 
 import math
+import signal
+from pathlib import Path
+
+import pytest
 
 from tests.cli.conftest import Project
+from tests.harness.processes import until
 from tuner.answers.statistics.proportions import wilson
 
 
@@ -67,3 +72,17 @@ def test_what_cannot_be_is_told(trained_once: Project) -> None:
     assert "Name images" in trained_once.run("predict", "model", code=2)
     said = trained_once.run("predict", "model", "--split", "test", code=2)
     assert "holds no model.json" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
+def test_a_save_that_is_ended_by_a_signal_leaves_nothing(
+    trained_once: Project, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Neither the folder nor what was half-written beside it."""
+    target = tmp_path / "models" / "model"
+    process = trained_once.start("best", "small", "--save", str(target))
+    until(lambda: any(tmp_path.glob("models/.model.*")), "the folder is being written")
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode == 128 + number
+    assert list((tmp_path / "models").iterdir()) == []

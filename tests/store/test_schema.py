@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from optuna.storages import RDBStorage
 
 from tests.conftest import QUICK
 from tests.store.specs import Bench, claim_trial, finish, make_spec
-from tuner.errors import DatabaseNewerError
+from tuner.errors import DatabaseError, DatabaseNewerError
 from tuner.settings import Settings, worker_environment
 from tuner.spec.study import Replicates
 from tuner.store import schema
@@ -289,3 +290,43 @@ def migrate_to(database: Database, revision: str) -> None:
             version_table_schema=SCHEMA,
         )
         command.upgrade(config, revision)
+
+
+@pytest.mark.parametrize(
+    ("writer", "kind", "advice"),
+    [
+        ("4.6.0", DatabaseError, "optuna storage upgrade"),
+        ("99.0.1", DatabaseNewerError, "Upgrade Optuna here"),
+    ],
+)
+def test_tables_of_another_optuna_are_refused(
+    database: Database, writer: str, kind: type[DatabaseError], advice: str
+) -> None:
+    """Another major version is named with what to do, before anything is read or written."""
+    with database.transaction() as connection:
+        connection.execute(sa.text(f"UPDATE version_info SET library_version = '{writer}'"))
+    with pytest.raises(kind, match=advice) as caught:
+        schema.ensure(database)
+    assert type(caught.value) is kind
+    assert f"Optuna {writer} made the tables" in str(caught.value)
+
+
+def test_tables_of_a_later_revision_are_refused(database: Database) -> None:
+    """Within one major version the revision of the tables decides."""
+    with database.transaction() as connection:
+        connection.execute(sa.text("UPDATE version_info SET library_version = '5.99.0'"))
+    schema.ensure(database)
+    with database.transaction() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = 'v5.99.0.a'"))
+    with pytest.raises(DatabaseNewerError, match="do not fit Optuna"):
+        schema.ensure(database)
+
+
+def test_optunas_own_upgrade_lets_its_tables_in_again(database: Database) -> None:
+    """What the message advises works."""
+    with database.transaction() as connection:
+        connection.execute(sa.text("UPDATE version_info SET library_version = '4.6.0'"))
+    storage = RDBStorage(database.address.url(show_password=True).replace("://", "+psycopg2://", 1))
+    storage.upgrade()
+    storage.engine.dispose()
+    schema.ensure(database)

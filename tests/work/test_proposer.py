@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +28,7 @@ def inside(spec: Spec, chosen: object) -> None:
 
 @pytest.mark.parametrize(("sampler", "options"), [("tpe", GP), ("gp", GP)])
 def test_proposals_lie_inside_the_space(
-    database: Database, sampler: str, options: dict[str, int]
+    database: Database, sampler: str, options: dict[str, int], tmp_path: Path
 ) -> None:
     """With finished trials to learn from, a proposal has every active parameter and no other."""
     spec = make_ranged(trials=8, sampler=sampler, sampler_options=options)
@@ -34,7 +36,8 @@ def test_proposals_lie_inside_the_space(
     worker = bench.worker()
     for loss in (0.5, 0.4, 0.3):
         finish(worker, claim_trial(worker), loss)
-    proposer, ticks = Proposer(bench.study), []
+    before = set(Path(tempfile.gettempdir()).glob("tuner-proposer-*"))
+    proposer, ticks = Proposer(bench.study, tmp_path / "log"), []
     try:
         trials = worker.trials()
         first = proposer.propose(trials, 3, lambda: ticks.append(1))
@@ -42,35 +45,43 @@ def test_proposals_lie_inside_the_space(
         other = proposer.propose(trials, 4, lambda: ticks.append(1))
     finally:
         proposer.close()
+    assert set(Path(tempfile.gettempdir()).glob("tuner-proposer-*")) <= before
     inside(spec, first)
     assert first == again
     assert sampler == "gp" or other != first
 
 
-def test_a_helper_that_dies_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_helper_that_dies_is_told(
+    database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """If the helper cannot start, the error says so with what it printed; nothing hangs."""
     bench = Bench.launch(database, make_ranged(sampler="gp", sampler_options=GP))
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    proposer = Proposer(bench.study)
+    proposer = Proposer(bench.study, tmp_path / "log")
     with pytest.raises(MachineError, match="helper died"):
         proposer.propose([], 0, lambda: None)
 
 
-def test_asking_for_gp_loads_no_torch_here() -> None:
+def test_asking_for_gp_loads_no_torch_here(tmp_path: Path) -> None:
     """A supervisor that uses the gp sampler's proposer stays without torch."""
     code = (
-        "import sys; import tuner.work.proposer, tuner.work.supervisor, tuner.work.worker\n"
+        "import sys; from pathlib import Path\n"
+        "import tuner.work.proposer, tuner.work.supervisor, tuner.work.worker\n"
         "import tuner.cli.worker, tuner.fleet.local\n"
         "from tests.store.specs import make_ranged\n"
         "from types import SimpleNamespace\n"
         "spec = make_ranged(sampler='gp', sampler_options={'n_startup_trials': 1})\n"
         "study = SimpleNamespace(spec=spec, title='s')\n"
-        "proposer = tuner.work.proposer.Proposer(study)\n"
+        "proposer = tuner.work.proposer.Proposer(study, Path(sys.argv[1]))\n"
         "print(proposer.propose([], 0, lambda: None)); proposer.close()\n"
         "assert not [name for name in sys.modules if name.split('.')[0].startswith('torch')]\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code, str(tmp_path / "log")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "optimizer" in done.stdout

@@ -4,7 +4,9 @@ import importlib
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -147,6 +149,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     if not debug:
         logging.getLogger("alembic").setLevel(logging.WARNING)
+    _unwind_on_signals()
     try:
         code = cli.main(args=given, prog_name="tuner", standalone_mode=False)
         sys.stdout.flush()
@@ -167,6 +170,25 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001
         return _tell_unexpected(error, debug=debug)
     return code if isinstance(code, int) else 0
+
+
+def _unwind_on_signals() -> None:
+    """End by an exception on SIGTERM and SIGHUP, so that what is half-written is removed.
+
+    Commands that give trials back put handlers of their own in this one's place. A signal that
+    the caller ignores stays ignored (nohup).
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+
+    def unwind(number: int, _frame: object) -> None:
+        # A second one ends a cleaning up that hangs.
+        signal.signal(number, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, unwind)
 
 
 def _reader_left(given: Sequence[str]) -> int:

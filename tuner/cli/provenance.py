@@ -2,11 +2,13 @@
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tuner import __version__
+from tuner.settings import git_environment
 
 PACKAGES = ("torch", "torchvision", "optuna", "numpy", "sqlalchemy")
 
@@ -35,13 +37,42 @@ def _git() -> dict[str, Any] | None:
     commit = _output("rev-parse", "HEAD")
     if commit is None:
         return None
-    return {"commit": commit, "dirty": bool(_output("status", "--porcelain"))}
+    # Submodules have configurations of their own, so git does not look into them.
+    changes = _output("status", "--porcelain", "--ignore-submodules=dirty", more=_filters_off())
+    return {"commit": commit, "dirty": bool(changes)}
 
 
-def _output(*arguments: str) -> str | None:
+_QUIET = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-optional-locks")
+"""What a checkout's own configuration runs as programs, switched off: it may be anybody's."""
+
+
+def _filters_off() -> dict[str, str]:
+    """Return an environment in which no filter of the checkout's configuration is a program.
+
+    `git status` runs the clean filter of a file that may have changed. Without the filter such
+    a file counts as changed, which only marks the launch as dirty.
+    """
+    pattern = r"^filter\..*\.(clean|smudge|process|required)$"
+    names = _output("config", "--null", "--name-only", "--get-regexp", pattern) or ""
+    settings = {name: "" for name in names.split("\0") if name}
+    settings |= {name: "false" for name in settings if name.endswith(".required")}
+    environment = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for place, (name, value) in enumerate(settings.items()):
+        environment |= {f"GIT_CONFIG_KEY_{place}": name, f"GIT_CONFIG_VALUE_{place}": value}
+    return environment
+
+
+def _output(*arguments: str, more: Mapping[str, str] | None = None) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, timeout=5, check=False
+            ["git", *_QUIET, *arguments],
+            env={**git_environment(), **(more or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=5,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -5,11 +5,12 @@ five at once failed three times in three, so everything happens under one
 advisory lock.
 """
 
+from importlib.metadata import version
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from tuner.errors import DatabaseNewerError
+from tuner.errors import DatabaseError, DatabaseNewerError
 from tuner.store.database import Database
 from tuner.store.tables import REVISION, SCHEMA
 
@@ -21,8 +22,10 @@ CREATION_LOCK = 0x7475_6E65_72  # "tuner", as a number
 def ensure(database: Database) -> None:
     """Make the database ready: create or migrate it, or refuse one that is newer than we are."""
     with database.transaction() as connection:
+        if _made_by_another_optuna(connection):
+            _ensure_optuna(database)  # whose own look at its tables costs more
         if _current(connection) == REVISION:
-            return  # the common case costs two statements and loads no Alembic
+            return  # the common case costs four statements and loads no Alembic
     with database.transaction() as connection:
         # Held to the end of this transaction; whoever waited finds the work done.
         connection.execute(sa.text("SET LOCAL lock_timeout = '120s'"))
@@ -56,6 +59,32 @@ def _refuse_newer(current: str | None) -> None:
             f"The database is at schema {current}, which this tuner does not know: "
             "it was written by a newer one. Upgrade tuner here, or use another database."
         )
+
+
+def _made_by_another_optuna(connection: sa.Connection) -> bool:
+    """Tell whether another Optuna made its tables; another major version's are refused.
+
+    Major versions have shared one revision of the tables and written other things into them
+    (times, between 4 and 5), so that the revision alone lets both in.
+    """
+    if connection.execute(sa.select(sa.func.to_regclass("version_info"))).scalar() is None:
+        return False
+    writer = connection.execute(sa.text("SELECT library_version FROM version_info")).scalar()
+    here = version("optuna")
+    theirs, ours = (int(str(one).split(".", 1)[0]) for one in (writer or here, here))
+    if theirs > ours:
+        raise DatabaseNewerError(
+            f"Optuna {writer} made the tables of this database, and this is Optuna {here}. "
+            f"Upgrade Optuna here (and tuner with it), or use another database."
+        )
+    if theirs < ours:
+        raise DatabaseError(
+            f"Optuna {writer} made the tables of this database, and this is Optuna {here}, which "
+            "writes them differently. Save the database with `tuner db dump`, let all programs "
+            "that use it end, and run `optuna storage upgrade --storage URL` with this Optuna; or "
+            "use another database."
+        )
+    return bool(writer != here)
 
 
 def _ensure_optuna(database: Database) -> None:

@@ -4,7 +4,6 @@ The helper is given the trials as JSON over a pipe, and no database.
 """
 
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,10 @@ HELPED = frozenset({"gp"})
 class Proposer:
     """Proposes configurations for one study."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, log: Path) -> None:
         self._study = study
+        self._log = log
+        """Where a helper's output goes."""
         self._helper: Child | None = None
 
     def propose(
@@ -52,7 +53,7 @@ class Proposer:
             answer = helper.next(0.5)
             if answer is not None:
                 return sampling.in_file_order(spec, answer.body["chosen"])
-        printed = helper.printed(0)[-2000:]
+        printed = helper.printed(self._log_start)[-2000:]
         self.close()
         raise MachineError(f"The {spec.search.sampler} sampler's helper died.\n{printed}")
 
@@ -64,8 +65,8 @@ class Proposer:
 
     def _open(self) -> Child:
         if self._helper is None:
-            log = Path(tempfile.mkdtemp(prefix="tuner-proposer-")) / "log"
-            self._helper = Child(python("tuner.work.proposer"), child_environment(), log)
+            self._helper = Child(python("tuner.work.proposer"), child_environment(), self._log)
+            self._log_start = self._helper.position()
         return self._helper
 
 

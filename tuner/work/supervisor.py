@@ -5,6 +5,7 @@ torch. A child that dies costs its trial one attempt, not the worker.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -96,7 +97,9 @@ class Supervisor:
         self._workshop = workshop
         self._child = child
         self._serial = 0
-        self._proposer = Proposer(ledger.study)
+        self._proposer = Proposer(
+            ledger.study, workshop.log.with_name(f"proposer-{os.getpid()}.log")
+        )
         self._tidier = _tidier(workshop, ledger)
         self._timing: Timing = ledger.timing
 
