@@ -11,6 +11,7 @@ import pytest
 from tests.acceptance.test_lr_sched import tuner
 from tuner.cli.options import load_spec, study_folders
 from tuner.store.embedded import server as embedded
+from tuner.store.ledger.race import looks
 
 STUDIES = study_folders()[-1]
 NAMES = sorted(path.stem for path in STUDIES.glob("*.toml"))
@@ -63,6 +64,14 @@ def test_a_study_says_what_it_asks_and_what_it_takes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_race_has_room_for_a_look(name: str) -> None:
+    """A study whose contenders race can come to a look at them: else it would never decide."""
+    replicates = load_spec(str(STUDIES / f"{name}.toml"), ()).replicates
+    if replicates.top is not None:
+        assert looks(replicates.top, replicates.extra)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_study_ends_with_its_tables(name: str, home: Path) -> None:
     """launch exits 0; every trial has a row, and each view of the tables can be shown."""
     settings = [part for text in SMALLER.get(name, SMALL) for part in ("--set", text)]
@@ -77,3 +86,16 @@ def test_a_study_ends_with_its_tables(name: str, home: Path) -> None:
     for show in ("figures", "classes", "cost", "slope"):
         table = json.loads(tuner(home, "table", name, "--show", show, "--json").stdout)
         assert table["state"] == "complete"
+    if spec.replicates.of == "top":
+        _assert_raced(home, name)
+
+
+def _assert_raced(home: Path, name: str) -> None:
+    """Check that a look happened, and that what it decided is in the history and the status."""
+    race = json.loads(tuner(home, "status", name, "--json").stdout)["race"]
+    assert race["looks"] >= 1
+    told = [line for line in tuner(home, "events", name).stdout.splitlines() if "looked:" in line]
+    assert len(told) == race["looks"]
+    assert re.search(r"after seed 2: dropped (nobody|configuration [\d, ]+); \d left", told[0])
+    dropped = [one for one in race["runners"] if one["dropped_after"] is not None]
+    assert bool(dropped) == any("dropped configuration" in line for line in told)
