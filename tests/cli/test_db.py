@@ -21,13 +21,15 @@ from tuner.settings import Settings
 from tuner.store.address import Address, parse
 from tuner.store.embedded import server as embedded
 
+HELP: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+"""As `tuner` has it: a command remembers the names that it was first shown with."""
 ODD_PASSWORD = "p{}%@:/#?& ü'\"\\w"
 
 
 def tuner(settings: Settings, *words: str) -> Result:
     """Run `tuner db WORDS` with these settings; errors of tuner's own come out as they are."""
 
-    @click.group()
+    @click.group(context_settings=HELP)
     @click.pass_context
     def cli(context: click.Context) -> None:
         context.obj = settings
@@ -336,6 +338,6 @@ def commands() -> Sequence[str]:
 @pytest.mark.parametrize("command", commands())
 def test_every_help_text_ends_with_an_example(command: str) -> None:
     """The last lines of each help text are something to copy."""
-    lines = CliRunner().invoke(db, [command, "--help"]).output.strip().splitlines()
+    lines = CliRunner().invoke(db, [command, "--help"], **HELP).output.strip().splitlines()
     assert lines[-2].strip() == "Example:"
     assert lines[-1].strip().startswith(f"tuner db {command}")
