@@ -71,7 +71,7 @@ def test_asking_for_gp_loads_no_torch_here(tmp_path: Path) -> None:
         "from tests.store.specs import make_ranged\n"
         "from types import SimpleNamespace\n"
         "spec = make_ranged(sampler='gp', sampler_options={'n_startup_trials': 1})\n"
-        "study = SimpleNamespace(spec=spec, title='s')\n"
+        "study = SimpleNamespace(spec=spec, optuna_name='s')\n"
         "proposer = tuner.work.proposer.Proposer(study, Path(sys.argv[1]))\n"
         "print(proposer.propose([], 0, lambda: None)); proposer.close()\n"
         "assert not [name for name in sys.modules if name.split('.')[0].startswith('torch')]\n"
