@@ -58,7 +58,8 @@ def test_a_check_is_read_by_people(planted: Project) -> None:
     """Splits, probe, warnings, cost and noise are shown in sentences."""
     shown = planted.run("check", "planted", "--noise", "2", "--workers", "2")
     for words in (
-        "train     62 images: a 32, b 30",
+        "train     62 images of ",
+        " patients: a 32, b 30",
         "7 images have a copy in an earlier split",
         "3 patients are in more than one split",
         "probe    train and val: AUC",
