@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import STUDY, Project
+from tuner.store import control, studies
+from tuner.store.database import Database
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -25,7 +27,7 @@ def slowly(epochs: int) -> str:
 
 def wait_for_epochs(project: Project, process: subprocess.Popen[str], study: str) -> None:
     """Wait until a study has recorded epochs."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if project.json("status", study, "--json")["epochs_recorded"] > 0:
@@ -183,3 +185,32 @@ def test_stop_ends_the_launch_elsewhere(project: Project) -> None:
     assert process.returncode == 1, out + err
     assert "Stopped by `tuner stop`" in err
     assert project.json("status", "long", "--json")["counts"]["running"] == 0
+
+
+@pytest.mark.parametrize("deed", ["stop", "stop and delete", "delete"])
+def test_a_study_stopped_or_deleted_under_a_launch(
+    project: Project, database: Database, deed: str
+) -> None:
+    """The launch that watches it ends with what became of the study, and never with a crash."""
+    project.write_study("watched", slowly(2000))
+    with project.start("launch", "--study", "watched", "--workers", "1") as launch:
+        try:
+            wait_for_epochs(project, launch, "watched")
+            with database.transaction() as connection:
+                watched = studies.find(connection, "watched")
+            if deed != "delete":
+                control.stop(database, watched)
+            if deed != "stop":
+                # From one moment to the next, with a worker at a trial of it.
+                with database.transaction() as connection:
+                    studies.delete(connection, watched)
+            out, err = launch.communicate(timeout=240)
+        finally:
+            launch.kill()
+    assert launch.returncode == 1, f"{out}\n{err}"
+    assert "Traceback" not in out + err
+    if deed == "stop":
+        assert "watched is stopped: Stopped by `tuner stop`." in err
+    else:
+        assert "watched was deleted while it was being trained" in err
+        assert project.json("studies", "--json") == []

@@ -13,7 +13,14 @@ from tuner.cli import options
 from tuner.cli.data import keep_look, look_at_data
 from tuner.cli.longer import lengthened
 from tuner.cli.terminal import echo
-from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM, UserError
+from tuner.errors import (
+    EXIT_DONE,
+    EXIT_FAILURES,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    UnknownStudyError,
+    UserError,
+)
 from tuner.home import make_cache, write_private
 from tuner.settings import Settings
 
@@ -227,13 +234,24 @@ def _look(database: "Database", study: "Study") -> "Overview | None":
             return overview(connection, study)
     except DBAPIError:
         return None  # the workers wait for the database by themselves; so does the screen
+    except UnknownStudyError:
+        return None  # deleted meanwhile: the workers leave, and the end is told after them
 
 
 def _unfinished(database: "Database", study: "Study", failures: list[str]) -> int | None:
     from tuner.store import studies
 
-    with database.transaction() as connection:
-        now = studies.find(connection, study.full_name)
+    try:
+        with database.transaction() as connection:
+            now = studies.find(connection, study.full_name)
+    except UnknownStudyError:
+        now = None
+    if now is None or now.study_id != study.study_id:
+        echo(
+            f"{study.title} was deleted while it was being trained; none of its results are left.",
+            err=True,
+        )
+        return EXIT_FAILURES
     if now.state == "complete":
         return None
     for failure in failures:

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tuner.errors import UnknownStudyError
 from tuner.records import DIVERGED, METRICS, Value
 from tuner.store.studies import Study
 from tuner.store.tables import (
@@ -107,17 +108,20 @@ class Overview:
 
 def overview(connection: sa.Connection, known: Study) -> Overview:
     """Read a study at a glance."""
-    state, reason = connection.execute(
+    stored = connection.execute(
         sa.select(study.c.state, study.c.reason).where(study.c.study_id == known.study_id)
-    ).one()
+    ).one_or_none()
+    if stored is None:
+        # Somebody may delete a study while it is looked at again and again.
+        raise UnknownStudyError(f"The study {known.title} was deleted.")
     counts = count(connection, known)
     lines = _workers(connection, known)
     recorded, reused, seconds = _training(connection, known)
     return Overview(
         title=known.title,
         question=known.spec.question,
-        state=state,
-        reason=reason,
+        state=stored.state,
+        reason=stored.reason,
         metric=known.spec.search.metric,
         created=known.created,
         counts=counts,

@@ -80,7 +80,9 @@ def configurations_ahead(connection: sa.Connection, stored: Study) -> list[int]:
         sa.select(trial.c.configuration).where(trial.c.study_id == stored.study_id).distinct()
     )
     begun = set(rows.scalars())
-    spec = read_spec(connection, stored)
+    # As it was when the worker joined: one that was extended, or deleted, since then is met
+    # by the claim itself, which reads it again.
+    spec = stored.spec
     new = (one for one in range(spec.configurations) if one not in begun)
     return [*begun, *islice(new, LOOK_AHEAD)]
 
