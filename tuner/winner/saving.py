@@ -90,6 +90,7 @@ def order_of(found: Winner, place: Place, folder: Path) -> dict[str, Any]:
             "provenance": {k: v for k, v in found.study.provenance.items() if k != "host"},
         },
         "last_epoch": row["epochs_run"],
+        "last_val_loss": row["last_val_loss"],
         "data_fingerprint": found.trial.setup["data_fingerprint"],
         "checkpoints": place.checkpoints,
         "labels": dict(place.labels),

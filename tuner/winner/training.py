@@ -47,6 +47,8 @@ class Order:
     about: Mapping[str, Any]
     """What the document says of study and trial."""
     last_epoch: int
+    last_val_loss: float | None
+    """As stored: of the trial's checkpoints, that of the training which the study kept has it."""
     data_fingerprint: str
     checkpoints: str | None
     labels: Mapping[str, str]
@@ -124,6 +126,10 @@ def _takes_own_last(order: Order, tree: Tree, run: Run) -> bool:
         stored = tree.longest([*[""] * (entry.epoch - 1), entry.key])
         base = stored.description.base if stored is not None else None
         if stored is None or base is None or base.data != order.data_fingerprint:
+            continue
+        # A trial that was trained again on another machine may have left a checkpoint of the
+        # training whose epochs were removed, at the same epoch.
+        if stored.state.curve[-1].val_loss != order.last_val_loss:
             continue
         try:
             run.restore(own_state(stored, order.labels))
