@@ -22,10 +22,34 @@ QUICK = Timing(lease=3.0, renew=0.3, grace=0.8, poll=0.05, give_back=5.0)
 
 TEMPLATE = "tuner_template"
 
+PROCESSES = {
+    "project",
+    "trained_once",
+    "planted",
+    "saved",
+    "station",
+    "scene",
+    "mortal",
+    "days",
+    "wrong",
+    "make_fleet",
+    "own_server",
+    "tcp_server",
+    "private",
+}
+"""Fixtures of tests that start programs: whole commands, workers, trainers, servers."""
+
 # A shell ignores Ctrl-C for what it starts in the background, and everything started from there
 # inherits that; the tests send it and want it heard.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that start programs, so that `make test-fast` can leave them out."""
+    for item in items:
+        if PROCESSES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("processes")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -77,8 +77,11 @@ def _values(
     found: list[tuple[str, Value]] = []
     for dimension in spec.space.dimensions:
         if dimension.name == f"{prefix}{name}":
-            choice = isinstance(dimension, Choice)
-            ends = dimension.values if choice else (dimension.low, dimension.high)
-            found += [(f"space.{dimension.name}", value) for value in ends]
+            values = (
+                dimension.values
+                if isinstance(dimension, Choice)
+                else (dimension.low, dimension.high)
+            )
+            found += [(f"space.{dimension.name}", value) for value in values]
     # A dimension that some trials do not have leaves the default to those.
     return found + ([(f"{section}.{name}", defaults[name])] if name in defaults else [])

@@ -116,7 +116,7 @@ def array(connection: sa.Connection, row: Any, images: int) -> NDArray[np.float3
         logs = np.frombuffer(row.log_probabilities, dtype="<f4")
         return logs.reshape(images, row.classes).astype(np.float32, copy=False)
     found = np.empty((images, row.classes), dtype="<f4")
-    room, filled = memoryview(found.reshape(-1).view(np.uint8)), 0
+    room, filled = found.reshape(-1).view(np.uint8).data, 0
     contents = connection.execute(
         sa.select(piece.c.content)
         .where(
@@ -142,7 +142,7 @@ def _of(held: Lease) -> sa.ColumnElement[bool]:
 
 def _pieces(logs: NDArray[np.float32]) -> Iterator[memoryview]:
     plain = np.ascontiguousarray(logs, dtype="<f4")
-    content = memoryview(plain.reshape(-1).view(np.uint8))
+    content = plain.reshape(-1).view(np.uint8).data
     for start in range(0, len(content), PIECE_BYTES):
         yield content[start : start + PIECE_BYTES]
 
