@@ -21,7 +21,7 @@ SECRET_VARIABLES = (
 
 @dataclass(frozen=True)
 class Timing:
-    """How leases are kept, in seconds; every worker of a study should agree."""
+    """How leases are kept and what is waited for, in seconds; all workers should agree."""
 
     lease: float = 30.0
     renew: float = 5.0
@@ -31,6 +31,8 @@ class Timing:
     """How often an idle worker asks for a trial."""
     give_back: float = 30.0
     """How long a trial may go on after SIGINT or SIGTERM to finish its epoch."""
+    lookup: float = 60.0
+    """How long a training waits for the place of its checkpoints to answer."""
 
 
 @dataclass(frozen=True)

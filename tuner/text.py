@@ -11,10 +11,25 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+_USER_INFO = re.compile(r"(?<=://)(?:[^/\s:@\"']+:[^\s\"']*|[^/\s\"']*)@")
+_SECRET = re.compile(
+    r"(?i)([?&;][^=&;\s]*(?:secret|password|passwd|token|key|sig|signature|credential)[^=&;\s]*=)"
+    r"[^&;\s\"']+"
+)
+
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # In a name, a backslash before any of these could be taken for the start of an escape.
 _AMBIGUOUS = re.compile(r"\\(?=[xu\\]|[\x00\ud800-\udfff])")
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|(\\))")
+
+
+def masked(text: str) -> str:
+    """Return a text with the credentials in its addresses made `***`.
+
+    A password may itself have slashes and at-signs that were not escaped: what
+    begins as `user:` is hidden up to the last at-sign.
+    """
+    return _SECRET.sub(r"\1***", _USER_INFO.sub("***@", text))
 
 
 def storable(text: str) -> str:

@@ -1,6 +1,7 @@
 """Checkpoints without room, folder or permission: training completes, and the results are equal."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -37,7 +38,9 @@ def train(scene: Scene, place: str, fault: str = "none", **checkpoints: Any) -> 
         fixed={"scheduler": "constant", "fault": fault, "hidden": 64},
         checkpoints={"every": 1, **checkpoints},
     )
-    settings = replace(scene.settings, checkpoints=place)
+    # Only a place that never answers is waited for so long.
+    timing = replace(scene.settings.timing, lookup=1.0)
+    settings = replace(scene.settings, checkpoints=place, timing=timing)
     ended = scene.work("disk", settings=settings)
     assert ended.state == "complete", ended
     return bench
@@ -115,6 +118,47 @@ def test_a_folder_that_goes_away_in_the_middle_costs_no_result(
     bench = train(scene, str(place), fault="no_folder:1")
     assert place.read_text() == "in the way"
     assert WARNED in "".join(one.printed for one in told(bench).values())
+    assert_as_without(bench, without)
+
+
+def test_a_place_that_refuses_to_be_opened_costs_no_result(scene: Scene, without: Results) -> None:
+    """An FTP server that is not there is told once, without its password."""
+    with socket.socket() as closed:
+        # Bound and not listening: connections are refused, and nobody else takes the port.
+        closed.bind(("127.0.0.1", 0))
+        bench = train(scene, f"ftp://me:hunter2@127.0.0.1:{closed.getsockname()[1]}/kept")
+    printed = "".join(one.printed for one in told(bench).values())
+    assert printed.count("No checkpoints: checkpoints at ftp://***@127.0.0.1") == 1
+    assert "hunter2" not in printed
+    assert_as_without(bench, without)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("ftp://me:hunter2@127.0.0.1:{port}/kept", "cannot be opened: no answer within 1 s"),
+        ("s3://bucket/kept", "s3://bucket/kept are not used: no answer within 1 s"),
+    ],
+    ids=["opening", "looking up"],
+)
+def test_a_place_that_never_answers_costs_no_result(
+    scene: Scene, without: Results, place: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server takes connections and says nothing: FTP waits at opening, S3 at the look-up."""
+    if place.startswith("s3"):
+        pytest.importorskip("s3fs")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        for name, value in {
+            "FSSPEC_S3_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "FSSPEC_S3_KEY": "me",
+            "FSSPEC_S3_SECRET": "hunter2",
+        }.items():
+            monkeypatch.setenv(name, value)
+        bench = train(scene, place.format(port=port))
+    printed = "".join(one.printed for one in told(bench).values())
+    assert printed.count(words) == 1
+    assert "hunter2" not in printed
     assert_as_without(bench, without)
 
 

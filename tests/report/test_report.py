@@ -146,6 +146,21 @@ def test_the_study_file_in_it_is_the_study(database: Database) -> None:
     assert identity.fingerprint(again) == identity.fingerprint(bench.study.spec)
 
 
+def test_a_report_shows_no_password_of_checkpoints(database: Database) -> None:
+    """Neither the file nor what was set on the command line shows credentials in the address."""
+    address = "ftp://me:hunter2@host/kept"
+    spec = make_spec("young", dimensions=LETTERS, seeds=2)
+    spec = replace(
+        spec,
+        checkpoints=replace(spec.checkpoints, location=address),
+        overrides=(f"checkpoints.location={address}",),
+    )
+    report = reported(fabricate(database, spec, lambda *_: Told(state="RUNNING", epochs=2)))
+    for text in (as_html(report), as_markdown(report)):
+        assert "ftp://***@host/kept" in text
+        assert "hunter2" not in text
+
+
 def test_a_study_without_a_complete_trial_is_reported_as_such(database: Database) -> None:
     """The answer says so, the parts say why they are empty, provenance is there all the same."""
     spec = make_spec("young", dimensions=LETTERS, seeds=2)

@@ -446,5 +446,5 @@ def test_a_store_that_does_not_answer_costs_only_time(
 
 def test_a_password_in_a_url_is_not_shown() -> None:
     """Messages name the place without what opens it."""
-    assert RemotePlace("memory://me:secret@host/x", {}).name == "memory://host/x"
+    assert RemotePlace("memory://me:secret@host/x", {}).name == "memory://***@host/x"
     assert Tree("file:///somewhere").name == "/somewhere"

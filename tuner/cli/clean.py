@@ -46,7 +46,8 @@ def clean(
             gone = _removable(tree, database, limit, everything=everything, foreign=foreign)
             orphans = tree.sweep(dry=dry_run)
             if not dry_run:
-                tree.remove(entry.key for entry in gone)
+                for entry in gone:
+                    tree.remove([entry.key], entry.labels)
             freed = sum(e.bytes for e in gone) + sum(file.size for file in orphans)
             taken = sum(entry.bytes for entry in tree.listing())
             told.append((tree.name, len(gone), len(orphans), freed, taken))

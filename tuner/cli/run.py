@@ -11,6 +11,7 @@ from tuner.cli import options
 from tuner.cli.terminal import echo, echo_json
 from tuner.errors import EXIT_DONE, EXIT_FAILURES
 from tuner.settings import Settings
+from tuner.text import masked
 
 if TYPE_CHECKING:
     from tuner.records import Epoch, Figures, Job, Result, Setup, Value
@@ -104,7 +105,7 @@ def _announce(spec: "Spec", seed: int, setup: "Setup") -> None:
     from tuner.cli.live import chosen_line
 
     varied = chosen_line(_first(spec)) or "nothing varies"
-    changed = "".join(f" {text}" for text in spec.overrides)
+    changed = masked("".join(f" {text}" for text in spec.overrides))
     echo(
         f"{spec.name}:{changed} {varied} seed={seed}  "
         f"({setup.parameter_count:,} parameters on {setup.device})"

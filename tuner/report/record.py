@@ -9,6 +9,7 @@ from tuner.answers.verdicts import wording
 from tuner.report.document import Block, Code, Table, Words
 from tuner.spec import identity
 from tuner.spec.writing import as_toml
+from tuner.text import masked
 
 ENDINGS_MOST = 15
 NUMBERS_MOST = 8
@@ -150,8 +151,9 @@ def study_file(reading: Reading) -> Iterator[Block]:
     spec = reading.study.spec
     if spec.overrides:
         said = " ".join(f"--set {text}" for text in spec.overrides)
-        yield Words(f"Launched with {said}; the file below has that in it.")
-    yield Code(as_toml(spec), "toml")
+        yield Words(f"Launched with {masked(said)}; the file below has that in it.")
+    # An address of checkpoints may have credentials in it; who has them knows them.
+    yield Code(masked(as_toml(spec)), "toml")
 
 
 def reproduce(reading: Reading) -> Iterator[Block]:

@@ -13,6 +13,7 @@ from typing import Any
 from tuner.records import Value
 from tuner.spec.space import Choice, Dimension, When
 from tuner.spec.study import Replicates, Spec
+from tuner.text import masked
 
 HARMLESS = (
     "study.question",
@@ -41,7 +42,7 @@ class Change:
 
     def __str__(self) -> str:
         """Return the change as one line."""
-        return f"{self.key}: stored {_words(self.stored)}, given {_words(self.given)}"
+        return masked(f"{self.key}: stored {_words(self.stored)}, given {_words(self.given)}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ predict is held against what the study stored.
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,11 @@ from torch import Tensor
 
 from tuner import __version__
 from tuner.check.child import Body, Progress, serve
-from tuner.errors import DataError, MachineError, UserError
+from tuner.errors import DataError, MachineError, TunerError, UserError
 from tuner.records import Job
 from tuner.train.checkpoints.fit import UnfitError
 from tuner.train.checkpoints.resume import own_state, resume
+from tuner.train.checkpoints.timely import LOOKUP_SECONDS, Lookups, opened, timely
 from tuner.train.checkpoints.tree import Tree
 from tuner.train.data import Prepared, Resident
 from tuner.train.device import open_device
@@ -34,6 +36,8 @@ from tuner.winner.document import Agreement, Arithmetic, Files, Model, Reading
 from tuner.winner.kept import JUDGED, Kept, Place
 from tuner.winner.pictures import Reader, compare_files
 from tuner.winner.predictor import Predictor
+
+logger = logging.getLogger(__name__)
 
 LOOKED_AT = 16
 """Files that are decoded to see whether tuner's decoder gives the study's pixels."""
@@ -90,8 +94,9 @@ def fulfil(order: Order, progress: Progress) -> Model:
 
 def _bring_to_end(order: Order, bench: Workbench, run: Run, progress: Progress) -> str:
     """Bring a fresh run to its last epoch by the shortest way, and say where it came from."""
-    tree = Tree(order.checkpoints) if order.checkpoints is not None else None
-    known = resume(run, tree, bench.path(order.job), order.labels) if tree is not None else 0
+    tree = _opened(order.checkpoints)
+    lookups = None if tree is None else Lookups(tree)
+    known = resume(run, lookups, bench.path(order.job), order.labels) if lookups else 0
     if tree is not None and known < order.last_epoch and _takes_own_last(order, tree, run):
         return "the trial's last checkpoint, made on other numerics or by another version of tuner"
     if known >= order.last_epoch:
@@ -108,6 +113,17 @@ def _bring_to_end(order: Order, bench: Workbench, run: Run, progress: Progress) 
     return f"trained again {start}: no whole checkpoint was at hand"
 
 
+def _opened(location: str | None) -> Tree | None:
+    """Open the place of checkpoints; one that refuses costs time, not the model."""
+    if location is None:
+        return None
+    try:
+        return opened(location, LOOKUP_SECONDS)
+    except TunerError as error:
+        logger.warning("Checkpoints are not used: %s", error)
+        return None
+
+
 def _takes_own_last(order: Order, tree: Tree, run: Run) -> bool:
     """Take this very trial's last checkpoint, though another machine's arithmetic made it.
 
@@ -116,14 +132,14 @@ def _takes_own_last(order: Order, tree: Tree, run: Run) -> bool:
     its weights predict.
     """
     try:
-        entries = tree.listing()
+        entries = timely(tree.listing, LOOKUP_SECONDS, lambda: None)
     except MachineError:
         return False
     mine = [entry for entry in entries if dict(entry.labels) == dict(order.labels)]
     for entry in mine:
         if entry.epoch != order.last_epoch:
             continue
-        stored = tree.longest([*[""] * (entry.epoch - 1), entry.key])
+        stored = Lookups(tree).longest([*[""] * (entry.epoch - 1), entry.key])
         base = stored.description.base if stored is not None else None
         if stored is None or base is None or base.data != order.data_fingerprint:
             continue

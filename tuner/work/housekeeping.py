@@ -82,9 +82,12 @@ def survey(tree: Tree, database: Database, limit: int) -> Room:
             if runs:
                 running.add(whose)
     entries = tree.listing()
+    # Whether another database's trial still runs cannot be known here: its checkpoints are
+    # neither counted nor removed. `tuner clean --foreign` removes them when asked to.
     foreign = [entry for entry in entries if entry.owner not in owners]
-    kept = _branches(entries, owners) | {entry.key for entry in foreign}
-    return Room(entries, removals(entries, limit, running, kept), foreign, frozenset(running))
+    ours = [entry for entry in entries if entry.owner in owners]
+    gone = removals(ours, limit, running, _branches(ours, owners))
+    return Room(entries, gone, foreign, frozenset(running))
 
 
 def forget(tree: Tree, study: Study) -> int:
@@ -120,7 +123,9 @@ class Tidier:
         try:
             tree = Tree(self._place)
             room = survey(tree, self._database, self._limit)
-            tree.remove(entry.key for entry in room.removable)
+            for entry in room.removable:
+                # Since the survey another database's trial may have stored the same state.
+                tree.remove([entry.key], entry.labels)
             tree.sweep()
         # Tidying is a courtesy: no trial may fail because a disk or the database is away.
         except Exception as error:  # noqa: BLE001

@@ -61,6 +61,8 @@ class Workshop:
     folders: tuple[Path, ...]
     checkpoints: str | None = None
     """Where checkpoints go, if they are kept."""
+    lookup_seconds: float = Timing.lookup
+    """How long a training waits for that place."""
 
     def open(self) -> Child:
         """Start a trainer; it begins to load torch at once."""
@@ -74,6 +76,7 @@ class Workshop:
                     "cache": str(self.cache),
                     "folders": [str(folder) for folder in self.folders],
                     "checkpoints": self.checkpoints,
+                    "lookup_seconds": self.lookup_seconds,
                 },
             )
         )

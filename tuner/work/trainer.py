@@ -116,7 +116,8 @@ def main(arguments: list[str]) -> int:
         )
 
     bench: Workbench | None = None
-    saver = _open_saver(link, settings["checkpoints"])
+    saver: Saver | None = None
+    opening = settings["checkpoints"] is not None
     while True:
         command = link.next()
         if command.kind == "quit":
@@ -128,6 +129,11 @@ def main(arguments: list[str]) -> int:
             # Opened with the first trial, so that a missing device is told as
             # that trial's error and not as a death without words.
             bench = bench or open_bench()
+            # Likewise, so that an error is shown in the trial's output. A place that refuses is
+            # not tried again; one whose trial was stopped while it was opened is.
+            if opening:
+                saver = _open_saver(link, settings["checkpoints"], settings["lookup_seconds"])
+                opening = False
             _train(link, bench, saver, dict(command.body))
         except StoppedError:
             link.report("stopped", {})
@@ -140,7 +146,7 @@ def main(arguments: list[str]) -> int:
 def _train(link: Link, bench: "Workbench", saver: "Saver | None", body: dict[str, Any]) -> None:
     job = Job(**body["job"])
     run = bench.begin(job)
-    resumed = saver.begin(bench, run, job, _plan(body)) if saver else 0
+    resumed = saver.begin(bench, run, job, _plan(body), link.alive) if saver else 0
     link.report("setup", {"setup": _plain(asdict(run.setup)), "resumed": resumed})
     for epoch in run.curve:
         link.report("epoch", {"epoch": asdict(epoch)})
@@ -173,13 +179,13 @@ def _plan(body: dict[str, Any]) -> "Plan":
     return Plan.read(body["plan"])
 
 
-def _open_saver(link: Link, location: str | None) -> "Saver | None":
-    if location is None:
-        return None
+def _open_saver(link: Link, location: str, seconds: float) -> "Saver | None":
     from tuner.train.checkpoints.saver import Saver
 
     try:
-        return Saver(location, lambda epoch: link.report("saved", {"epoch": epoch}))
+        return Saver(
+            location, lambda epoch: link.report("saved", {"epoch": epoch}), link.alive, seconds
+        )
     except TunerError as error:
         # A place that cannot be used costs checkpoints, never a training.
         print(f"No checkpoints: {error}", file=sys.stderr, flush=True)  # noqa: T201

@@ -187,4 +187,5 @@ def _workshop(settings: Settings, orders: Orders, study: Study, log: Path) -> Wo
         cache=settings.home / "cache",
         folders=orders.folders,
         checkpoints=checkpoint_place(settings, study.spec),
+        lookup_seconds=settings.timing.lookup,
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tuner.errors import MachineError
+from tuner.text import masked
 
 TEMPORARY = ".tmp-"
 """Begins the name of a file that is being written, or whose writer died."""
@@ -57,11 +58,12 @@ def told(place: str, done: str) -> Iterator[None]:
     except MachineError:
         raise
     # fsspec's systems raise their own libraries' errors: nothing narrower covers them.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         raise MachineError(
-            f"checkpoints at {place} could not be {done}: {type(error).__name__}: {error}. "
-            "See to its space, its permissions and the way to it, or choose another place."
-        ) from error
+            f"checkpoints at {place} could not be {done}: {type(error).__name__}: "
+            f"{masked(str(error))}. Check free space, permissions and the network, or choose "
+            "another place."
+        ) from None  # Its own words may repeat a password.
 
 
 def below(folder: str, name: str) -> str:

@@ -5,14 +5,14 @@ cut short is known by its hash.
 """
 
 import math
-import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from tuner.errors import UserError
+from tuner.errors import MachineError, UserError
+from tuner.text import masked
 from tuner.train.checkpoints.place import TEMPORARY, File, below, told
 
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
@@ -25,7 +25,7 @@ class RemotePlace:
     """A folder in anything that fsspec opens, whose writes are whole by themselves."""
 
     def __init__(self, location: str, options: Mapping[str, Any]) -> None:
-        self.name = re.sub(r"://[^/@]*@", "://", location)
+        self.name = masked(location)
         self._system, self._root = _open_system(location, self.name, options)
         # There a missing folder is a missing bucket, which is not ours to make.
         self._has_folders = location.partition("://")[0] not in OBJECT_STORES
@@ -107,9 +107,15 @@ def _open_system(location: str, shown: str, options: Mapping[str, Any]) -> tuple
         ) from error
     except ValueError as error:
         raise UserError(
-            f"{shown} is not a place for checkpoints: {error}; "
+            f"{shown} is not a place for checkpoints: {masked(str(error))}; "
             "expected a path, or a URL that fsspec opens, as s3://bucket/folder"
-        ) from error
+        ) from None
+    # Some systems connect when they are opened, and raise their own libraries' errors.
+    except Exception as error:  # noqa: BLE001  # each system has errors of its own
+        raise MachineError(
+            f"checkpoints at {shown} cannot be opened: {type(error).__name__}: "
+            f"{masked(str(error))}. Check the address, credentials and network."
+        ) from None
     return system, str(root).rstrip("/")
 
 

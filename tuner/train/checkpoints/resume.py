@@ -5,12 +5,13 @@ from dataclasses import replace
 
 from tuner.train.checkpoints.fit import UnfitError
 from tuner.train.checkpoints.manifest import mark_reused
+from tuner.train.checkpoints.timely import Lookups
 from tuner.train.checkpoints.tree import Stored, Tree
 from tuner.train.run import Run
 from tuner.train.state import TrainingState
 
 
-def resume(run: Run, tree: Tree, path: Sequence[str], labels: Mapping[str, str]) -> int:
+def resume(run: Run, tree: Tree | Lookups, path: Sequence[str], labels: Mapping[str, str]) -> int:
     """Restore a fresh run from the tree and return how many epochs it then has; 0 if none.
 
     Epochs that a trial with other labels trained are marked as reused.

@@ -1,18 +1,15 @@
 """Which states of a training are stored: often enough for a crash, and where others branch off."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tuner.errors import MachineError
 from tuner.records import Job
 from tuner.train.checkpoints.manifest import Description
 from tuner.train.checkpoints.resume import resume
-from tuner.train.checkpoints.tree import Tree
+from tuner.train.checkpoints.timely import LOOKUP_SECONDS, Lookups, opened
 from tuner.train.checkpoints.writer import Offer, Writer, Written
 from tuner.train.run import Run
 from tuner.train.workbench import Workbench
@@ -21,8 +18,6 @@ AUTO_SECONDS = 2.0
 """Of training that a crash may cost, where the study leaves it to us."""
 EXPECTED_SECONDS = 5.0
 """How long a checkpoint that a peer has just trained is waited for."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,10 +47,20 @@ class Plan:
 class Saver:
     """Stores states of one trial after another in one tree."""
 
-    def __init__(self, location: str, saved: Callable[[int], None] = lambda _: None) -> None:
-        """`saved` is called with the epoch of each state that was stored, on another thread."""
+    def __init__(
+        self,
+        location: str,
+        saved: Callable[[int], None] = lambda _: None,
+        alive: Callable[[], None] = lambda: None,
+        lookup_seconds: float = LOOKUP_SECONDS,
+    ) -> None:
+        """Open the place, for which so many seconds are waited; `alive` is called meanwhile.
+
+        `saved` is called with the epoch of each state that was stored, on another thread.
+        """
         self._saved_epoch = saved
-        self._tree = Tree(location)
+        self._tree = opened(location, lookup_seconds, alive)
+        self._lookups = Lookups(self._tree, seconds=lookup_seconds)
         self._writer = Writer(self._tree, self._written)
         self._lock = threading.Lock()
         self._plan = Plan({})
@@ -63,15 +68,26 @@ class Saver:
         self._stored: dict[str, int] = {}
         """Keys of this trial that were stored and may be removed, with their epochs."""
 
-    def begin(self, bench: Workbench, run: Run, job: Job, plan: Plan) -> int:
-        """Restore the longest stored prefix of the trial's path; return how long it is."""
+    def begin(
+        self,
+        bench: Workbench,
+        run: Run,
+        job: Job,
+        plan: Plan,
+        alive: Callable[[], None] = lambda: None,
+    ) -> int:
+        """Restore the longest stored prefix of the trial's path; return how long it is.
+
+        A place that does not answer is given up after a while, in which `alive` is called.
+        """
+        self._lookups.heard_by(alive)
         self._base, path = bench.base(job), bench.path(job)
         with self._lock:
             self._path, self._plan, self._stored = path, plan, {}
         self._saved = time.monotonic()
         self._last = 0
         self._await(self._path[plan.expected - 1 :] if plan.expected else [])
-        return resume(run, self._tree, self._path, plan.labels)
+        return resume(run, self._lookups, self._path, plan.labels)
 
     def after(self, run: Run) -> None:
         """Store the state after an epoch, if it is due."""
@@ -95,7 +111,8 @@ class Saver:
             self._writer.flush(AUTO_SECONDS)
             with self._lock:
                 keys, self._stored = list(self._stored), {}
-            self._remove(keys)
+            # What stays behind costs room, never the trial's result.
+            self._lookups.remove(keys, dict(self._plan.labels))
 
     def close(self, timeout: float) -> None:
         """Write what waits."""
@@ -104,17 +121,10 @@ class Saver:
     def _await(self, keys: Sequence[str]) -> None:
         """Wait a moment for a checkpoint that a peer stores off its own training path."""
         deadline = time.monotonic() + EXPECTED_SECONDS
-        # A place that cannot be looked at is told by the lookup that follows.
-        with suppress(MachineError):
-            while keys and time.monotonic() < deadline and not self._tree.known(keys):
-                time.sleep(0.1)
-
-    def _remove(self, keys: Sequence[str]) -> None:
-        """Remove what is not kept; what stays behind costs room, never the trial's result."""
-        try:
-            self._tree.remove(keys)
-        except MachineError as error:
-            logger.warning("Checkpoints that are not kept stay where they are. %s", error)
+        while keys and (left := deadline - time.monotonic()) > 0:
+            if self._lookups.known(keys, left):
+                return
+            time.sleep(0.1)
 
     def _due(self, epoch: int) -> bool:
         if self._plan.every == "auto":
@@ -143,4 +153,4 @@ class Saver:
             current = written.key in self._path
         if current:
             self._saved_epoch(written.epoch)
-        self._tree.remove(passed)
+        self._tree.remove(passed, dict(self._plan.labels))

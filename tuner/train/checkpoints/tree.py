@@ -104,11 +104,18 @@ class Tree:
             raise
         return written.bytes()
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Remove checkpoints: the manifest first, so that none is ever seen without its parts."""
+    def remove(self, keys: Iterable[str], owner: Mapping[str, str] | None = None) -> None:
+        """Remove checkpoints: the manifest first, so that none is ever seen without its parts.
+
+        With `owner`, the labels of a trial, only what is that trial's: another
+        one, of this database or another, may have stored the same state since
+        and need it.
+        """
         for key in keys:
             name = manifests.file_name(key)
             content = self._place.read(name)
+            if owner is not None and not _is_of(name, content, owner):
+                continue
             self._place.remove([name])
             with suppress(DamagedError):
                 if content is not None:
@@ -263,6 +270,13 @@ def _entry(file: File, manifest: Manifest) -> Entry:
         last_used=file.modified,
         labels=dict(manifest.description.labels),
     )
+
+
+def _is_of(name: str, content: bytes | None, owner: Mapping[str, str]) -> bool:
+    try:
+        return content is None or manifests.read(name, content).description.labels == dict(owner)
+    except DamagedError:
+        return False
 
 
 def _is_ours(file: File) -> bool:

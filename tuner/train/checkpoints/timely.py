@@ -1,0 +1,125 @@
+"""Deadlines for everything that a training waits for at the place of its checkpoints.
+
+A place may refuse when it is opened, or never answer. Either costs checkpoints,
+never a training: each call runs on a thread of its own, and is given up after a while.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from tuner.errors import MachineError, TunerError
+from tuner.text import masked
+from tuner.train.checkpoints.tree import Stored, Tree
+
+LOOKUP_SECONDS = 60.0
+"""How long a training waits for its stored prefix, or for a place to be opened."""
+TICK_SECONDS = 0.2
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class SilentError(MachineError):
+    """A place did not answer in time."""
+
+
+def timely(work: Callable[[], T], seconds: float, alive: Callable[[], None]) -> T:
+    """Return what work returns, or raise SilentError if that takes longer than so many seconds.
+
+    `alive` is called while it lasts. Work that is given up continues on its thread, and its
+    result is dropped.
+    """
+    answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((work(), None))
+        # Whatever it raises is raised where it is waited for.
+        except BaseException as error:  # noqa: BLE001
+            answers.put((None, error))
+
+    threading.Thread(target=run, name="checkpoints-lookup", daemon=True).start()
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            answer, error = answers.get(timeout=TICK_SECONDS)
+        except queue.Empty:
+            alive()
+            if time.monotonic() >= deadline:
+                raise SilentError(f"no answer within {seconds:g} s") from None
+            continue
+        if error is not None:
+            raise error
+        return answer  # type: ignore[return-value]  # None only where T allows it
+
+
+def opened(location: str, seconds: float, alive: Callable[[], None] = lambda: None) -> Tree:
+    """Open a place, or raise a TunerError that names it."""
+    try:
+        return timely(lambda: Tree(location), seconds, alive)
+    except SilentError as error:
+        place = masked(location)
+        raise MachineError(
+            f"checkpoints at {place} cannot be opened: {error}. Check the address and the network."
+        ) from None
+
+
+class Lookups:
+    """A tree as a training may look into it: what does not answer is not asked again."""
+
+    def __init__(
+        self, tree: Tree, alive: Callable[[], None] = lambda: None, seconds: float = LOOKUP_SECONDS
+    ) -> None:
+        self._tree = tree
+        self._alive = alive
+        self._seconds = seconds
+        self._silent = threading.Event()
+
+    def heard_by(self, alive: Callable[[], None]) -> None:
+        """Call `alive` while a look-up lasts."""
+        self._alive = alive
+
+    def longest(self, path: Sequence[str]) -> Stored | None:
+        """Return the longest sound stored prefix of a path, or None if it does not come in time."""
+        if not path:
+            return None
+        return self._asked(lambda: self._tree.longest(path), self._seconds)
+
+    def known(self, keys: Sequence[str], seconds: float) -> set[str]:
+        """Return those of the keys under which something is stored, as far as that is told."""
+        return self._asked(lambda: self._tree.known(keys), seconds) or set()
+
+    def remove(self, keys: Sequence[str], owner: dict[str, str]) -> None:
+        """Remove checkpoints of a trial; those that stay behind cost room."""
+        self._asked(lambda: self._tree.remove(keys, owner), self._seconds)
+
+    def condemn(self, key: str, why: str) -> None:
+        """Warn, once, that a stored checkpoint cannot be used, and why."""
+        self._tree.condemn(key, why)
+
+    def _asked(self, work: Callable[[], T], seconds: float) -> T | None:
+        if self._silent.is_set():
+            return None
+        self._silent.set()
+
+        def answered() -> T:
+            try:
+                return work()
+            finally:
+                # Also when nobody waits any more: from now on the place is asked again.
+                self._silent.clear()
+
+        try:
+            return timely(answered, seconds, self._alive)
+        except TunerError as error:
+            logger.warning(
+                "Checkpoints at %s are not used: %s. Training continues without them.",
+                self._tree.name,
+                str(error).rstrip("."),
+            )
+            return None
