@@ -170,6 +170,37 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class DataIdentity:
+    """Which data a trial is trained on: equal for equal data, wherever they lie."""
+
+    keys: str
+    """The keys of [data], as JSON."""
+    fingerprint: str
+    """Hash of the content."""
+    counts: Mapping[str, Mapping[str, int]]
+    """How many images of each class each split has."""
+    images_keys: str = ""
+    """The keys without those that only divide and size images, as JSON."""
+    images: str = ""
+    """Hash of which images there are under those keys, however they are divided; "" if unknown."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which code and data a trial is trained by: equal in all trials of a study."""
+
+    files: Mapping[str, str]
+    """SHA-256 of each source file of the objective and of what it imports."""
+    packages: Mapping[str, str]
+    """Versions of the installed packages that these import."""
+    data: DataIdentity
+    tuner: str
+    """Version of tuner. Another one is told, and not refused."""
+    trainer: str
+    """Hash of tuner's own training code."""
+
+
+@dataclass(frozen=True)
 class Setup:
     """What a trainer found when it built a trial, before the first epoch."""
 

@@ -52,6 +52,30 @@ def test_planted_faults_are_told_exactly(tmp_path: Path) -> None:
     assert "train: train/0.png = test: test/copy-train-0.png" in told
 
 
+def test_a_picture_under_two_labels_is_a_finding(tmp_path: Path) -> None:
+    """Whether the two are in one split or in two; copies under one label are none."""
+    data = clean(tmp_path)
+    assert "more than one label" not in told(data)
+    images, labels = data.train.images.copy(), data.train.labels
+    one, other = (int(np.flatnonzero(labels == label)[0]) for label in (0, 1))
+    same = int(np.flatnonzero(labels == 0)[1])
+    images[other] = images[one]
+    doubled = replace(data, train=replace(data.train, images=images))
+    assert "1 picture has more than one label (1 exact, 0 near duplicates)" in told(doubled)
+    assert f"train: {data.train.ids[other]} ({data.classes[1]})" in told(doubled)
+    images = data.train.images.copy()
+    images[same] = images[one]
+    assert "more than one label" not in told(
+        replace(data, train=replace(data.train, images=images))
+    )
+    assert data.test is not None
+    pictures = data.test.images.copy()
+    place = int(np.flatnonzero(data.test.labels == 1)[0])
+    pictures[place] = data.train.images[one]
+    across = replace(data, test=replace(data.test, images=pictures))
+    assert f"= test: {data.test.ids[place]} ({data.classes[1]})" in told(across)
+
+
 def clean(tmp_path: Path) -> Data:
     """Load arrays with nothing wrong."""
     return chest(tmp_path / "c", source="npy", path=str(write_npy(tmp_path / "n")))

@@ -1,5 +1,6 @@
 """Keys: two trainings have a key in common exactly when they have the weights in common."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -257,13 +258,20 @@ def test_a_model_cannot_depend_on_what_its_key_leaves_out(blobs: Blobs) -> None:
 
 
 def test_code_that_is_edited_gets_other_keys(blobs: Blobs) -> None:
-    """A changed model source parts the paths; a running workbench keeps those of its code."""
-    before = blobs.workbench()
-    old = before.path(blob_job())
+    """A changed model source parts the paths; a process keeps those of the code that it runs."""
+    old = blobs.workbench().path(blob_job())
     models = blobs.folder / "blobs" / "models.py"
     models.write_text(models.read_text() + "\n# another word\n")
-    assert before.path(blob_job()) == old
-    assert set(blobs.workbench().path(blob_job())).isdisjoint(old)
+    assert blobs.workbench().path(blob_job()) == old
+    script = (
+        "import json, sys; from pathlib import Path; from tests.train.blobs import Blobs, blob_job;"
+        "bench = Blobs(Path(sys.argv[1]), Path(sys.argv[2])).workbench();"
+        "print(json.dumps(bench.path(blob_job())))"
+    )
+    command = [sys.executable, "-c", script, str(blobs.folder), str(blobs.cache)]
+    new = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert len(new) == len(old)
+    assert set(new).isdisjoint(old)
 
 
 def test_keys_trees_and_writers_are_used_without_torch() -> None:

@@ -202,3 +202,12 @@ def test_the_trainer_gets_no_way_into_the_database(
     environment = json.loads(noted.read_text())
     assert not {"TUNER_DATABASE_URL", "PGPASSWORD", "PGPASSFILE"} & set(environment)
     assert environment["OMP_NUM_THREADS"] == "1"
+
+
+def test_predictions_of_another_network_than_the_curve_fail_the_attempt(station: Station) -> None:
+    """Figures are computed again from predictions before a trial completes; no trial is mixed."""
+    bench = station.launch(make_spec(epochs=2))
+    ended = station.work("small", "mixed")
+    assert ended.state == "paused"
+    assert "val_loss of epoch 2 was 0.5, but the predictions" in ended.reason
+    assert not bench.rows(outcome)

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.records import Epoch, Figures
+from tuner.train.metrics import mean_nll
 from tuner.work.trainer import Link, StoppedError
 
 CLASSES = 2
@@ -96,6 +97,8 @@ class Double:
     def _epoch(self, number: int, job: dict[str, Any]) -> Epoch:
         diverges = self._behaviour == "diverges" and number == 2
         loss = float("nan") if diverges else 1.0 / number + job["seed"] / 100
+        if self._behaviour == "large":
+            loss = mean_nll(large_scores(self._times), np.arange(self._times) % CLASSES)
         return Epoch(number, loss, loss, 0.5, loss, 0.6, 0.7, 0.6, 1e-3, 0.001)
 
     def _report_result(self, link: Link, last: Epoch) -> None:
@@ -103,7 +106,10 @@ class Double:
             Figures(last.epoch, last.train_loss, last.train_nll, 0.5, last.val_loss, 0.6, 0.7, 0.5)
         )
         labels = np.array([0, 1], dtype=np.int64)
-        scores = np.log(np.full((2, CLASSES), 0.5, dtype=np.float32))
+        # Predictions whose loss is the epoch's, as a real trainer's are.
+        right = 0.0 if self._behaviour == "mixed" else last.val_loss
+        scores = np.full((2, CLASSES), -5.0, dtype=np.float32)
+        scores[[0, 1], labels] = -right
         dataset: dict[str, Any] = {
             "fingerprint": "d",
             "classes": ["no", "yes"],
@@ -125,7 +131,16 @@ class Double:
         link.report("result", body, [scores, scores, labels])
 
     def _misbehaves(self) -> bool:
-        if self._behaviour in ("quick", "slow", "chatty", "held", "diverges", "odd", "large"):
+        if self._behaviour in (
+            "quick",
+            "slow",
+            "chatty",
+            "held",
+            "diverges",
+            "odd",
+            "large",
+            "mixed",
+        ):
             return False
         attempt = len(list(self._folder.glob("attempt-*")))
         (self._folder / f"attempt-{attempt}-{os.getpid()}").touch()

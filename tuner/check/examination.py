@@ -35,6 +35,15 @@ class Contents:
 
 
 @dataclass(frozen=True)
+class Contradiction:
+    """One picture under more than one label: split, id and class of each image of it."""
+
+    images: tuple[tuple[str, str, str], ...]
+    exact: bool
+    """Whether all pixels of all of them are equal."""
+
+
+@dataclass(frozen=True)
 class Examination:
     """Everything that was found of one configuration of [data]."""
 
@@ -43,6 +52,7 @@ class Examination:
     fingerprint: str
     contents: Mapping[str, Contents]
     duplicates: Duplicates
+    contradictions: tuple[Contradiction, ...]
     patients: tuple[tuple[str, tuple[str, ...]], ...]
     """Each patient in more than one split, with the splits."""
     patients_known: bool
@@ -76,11 +86,13 @@ class Examination:
 def examine(data: Data, keys: Mapping[str, Value], *, quick: bool) -> Examination:
     """Examine data that were loaded for these keys."""
     splits = named_splits(data)
+    duplicates = find_duplicates(data)
     return Examination(
         data=dict(keys),
         fingerprint=data.fingerprint,
         contents={name: _contents(split, data.classes) for name, split in splits.items()},
-        duplicates=find_duplicates(data),
+        duplicates=duplicates,
+        contradictions=_contradictions(duplicates, splits, data.classes),
         patients=_torn_patients(splits),
         patients_known=any(split.patients for split in splits.values()),
         probes=_probes(splits, quick=quick),
@@ -104,6 +116,21 @@ def _contents(split: Split, classes: tuple[str, ...]) -> Contents:
         classes={name: int(count) for name, count in zip(classes, counts, strict=True)},
         constant=tuple(constant),
         clipped=tuple(clipped),
+    )
+
+
+def _contradictions(
+    duplicates: Duplicates, splits: Mapping[str, Split], classes: tuple[str, ...]
+) -> tuple[Contradiction, ...]:
+    label = {
+        (name, one): classes[number]
+        for name, split in splits.items()
+        for one, number in zip(split.ids, split.labels, strict=True)
+    }
+    return tuple(
+        Contradiction(tuple((*image, label[image]) for image in group.images), group.exact)
+        for group in duplicates.groups
+        if len({label[image] for image in group.images}) > 1
     )
 
 

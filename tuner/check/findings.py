@@ -15,12 +15,29 @@ SHOWN = 5
 def warnings(found: Examination) -> tuple[str, ...]:
     """Return a sentence for everything that should be known before hours are spent."""
     return (
+        *_contradictions(found),
         *_duplicates(found),
         *_patients(found),
         *_few_patients(found),
         *_balance(found),
         *_odd_images(found),
         *_shift(found),
+    )
+
+
+def _contradictions(found: Examination) -> Iterator[str]:
+    many = len(found.contradictions)
+    if not many:
+        return
+    exact = sum(one.exact for one in found.contradictions)
+    subject = "1 picture has" if many == 1 else f"{many} pictures have"
+    names = [
+        " = ".join(f"{split}: {name} ({label})" for split, name, label in one.images)
+        for one in found.contradictions
+    ]
+    yield (
+        f"{subject} more than one label ({exact} exact, {many - exact} near duplicates): at least "
+        f"one of them is wrong. {_some(names)}"
     )
 
 

@@ -92,7 +92,8 @@ def compare(
     from tuner.answers.verdicts.compare import Asked
     from tuner.answers.verdicts.compare import compare as compare_settings
     from tuner.answers.verdicts.contenders import compare_contenders
-    from tuner.store import studies
+    from tuner.cli.console import open_console, print_sentences
+    from tuner.store import identities, studies
 
     if trials is not None and (by or metric or reference or resolve):
         raise UserError("--trials compares two trials by their predictions; leave the rest out.")
@@ -102,8 +103,11 @@ def compare(
         raise UserError("--split goes with --trials; settings are compared by --metric test_acc.")
     with options.open_database(settings) as database, database.snapshot() as connection:
         found = studies.find(connection, study)
+        changes = [mark.sentence for mark in identities.marks(connection, found.study_id)]
         if trials is not None:
             _tell_pair(_read_pair(connection, found, trials, split), found, as_json=as_json)
+            if not as_json:
+                print_sentences(open_console(), changes)
             return
         asked = Asked(reference, resolve)
         if contenders:
@@ -111,10 +115,12 @@ def compare(
         else:
             compared = compare_settings(connection, found, by=by, metric=metric, asked=asked)
     if as_json:
-        body = {"study": found.title, "comparisons": [described(one) for one in compared]}
+        comparisons = [described(one) for one in compared]
+        body = {"study": found.title, "changes": changes, "comparisons": comparisons}
         echo_json(body, allow_nan=False)
     else:
         _show(compared)
+        print_sentences(open_console(), changes)
 
 
 def described(one: "Comparison") -> dict[str, Any]:

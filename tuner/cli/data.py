@@ -17,19 +17,25 @@ if TYPE_CHECKING:
 
 
 def look_at_data(
-    database: "Database", settings: Settings, spec: "Spec", folders: Sequence[Path]
+    database: "Database",
+    settings: Settings,
+    spec: "Spec",
+    folders: Sequence[Path],
+    *,
+    again: bool,
 ) -> "Sequence[Examined]":
     """Examine the first configuration of [data] and tell what to know of it.
 
     Whatever is wrong with the data is raised, before the study is stored. Data
-    that were looked at for this study before are not looked at again.
+    that were looked at for this study before are not looked at `again` unless
+    code or data changed.
     """
     from tuner.check.quick import configurations, examine_data
     from tuner.check.settings import check_data
 
     with database.transaction() as connection:
         known = _known(connection, spec)
-    if known is not None:
+    if known is not None and not again:
         check_data(spec, known["contents"])
         return ()
     found = examine_data(

@@ -11,6 +11,7 @@ import click
 
 from tuner.cli import options
 from tuner.cli.data import keep_look, look_at_data
+from tuner.cli.identity import accept, asks_the_same, changes_of, refuse, study_of
 from tuner.cli.longer import lengthened
 from tuner.cli.terminal import echo
 from tuner.errors import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tuner.check.quick import Examined
     from tuner.cli.live import Screen
     from tuner.fleet.local import LocalFleet
+    from tuner.records import Identity
     from tuner.spec.study import Spec
     from tuner.store.database import Database
     from tuner.store.overview import Overview
@@ -62,6 +64,11 @@ LOOK_SECONDS = 0.5
     help="Train the stored study longer, as a new version, from its stored epochs.",
 )
 @click.option(
+    "--accept-changes",
+    is_flag=True,
+    help="Go on with the study though its code or data changed since, and mark it so.",
+)
+@click.option(
     "--no-check",
     is_flag=True,
     help="Do not look at the data first for duplicates, shared patients and shifts.",
@@ -73,7 +80,7 @@ LOOK_SECONDS = 0.5
     help="Seconds to wait for a database server that does not answer.",
 )
 @click.pass_obj
-def launch(
+def launch(  # noqa: C901  # one story: what is stored, what changed since, train, conclude
     settings: Settings,
     study: str,
     overrides: tuple[str, ...],
@@ -85,17 +92,21 @@ def launch(
     wait: float,
     *,
     new_version: bool,
+    accept_changes: bool,
     no_check: bool,
 ) -> int:
     """Launch a study, or go on with it, and train it to its end.
 
     The study file is checked first, and its data are looked at; every fault is
     told at once and nothing is created. A study that exists is continued:
-    finished trials stay, more trials or seeds extend it. Ctrl-C once lets every
+    finished trials stay, more trials or seeds extend it. A study whose code or
+    data changed since is refused. Ctrl-C once lets every
     worker finish its epoch and gives the trials back; twice stops at once.
     Nothing recorded is lost either way.
     """
     stored = "@" in study and not study.endswith(".toml")
+    if new_version and accept_changes:
+        raise UserError("--new-version trains all of it again; --accept-changes goes on. Choose.")
     if stored and (overrides or new_version or epochs_to):
         raise UserError(f"{study} is a stored version: it goes on as it is. Change its file.")
     spec = None if stored else options.load_spec(study, overrides, objective_folders)
@@ -107,13 +118,32 @@ def launch(
         make_cache(settings.home)
         if epochs_to is not None:
             spec = lengthened(database, study, epochs_to, overrides, objective_folders)
+        versioned = new_version or epochs_to is not None
+        known = (
+            _known(database, study)
+            if spec is None
+            else study_of(database, spec, versioned=versioned)
+        )
+        changes: Sequence[str] = ()
+        now: Sequence[Identity] = ()
+        if known is not None:
+            # Loading torch to tell code apart takes seconds, and matters only where nothing but
+            # the code asks for a version.
+            whole = accept_changes or (versioned and asks_the_same(known, spec))
+            changes, now = changes_of(database, settings, known, folders, whole=whole)
+        if known is not None and changes and not (versioned or accept_changes):
+            refuse(known, changes)
         found: Sequence[Examined] = ()
         if spec is None:
             launched = _go_on(database, study)
         else:
-            found = () if no_check else look_at_data(database, settings, spec, folders)
-            launched = _store(database, spec, new_version=new_version or epochs_to is not None)
+            if not no_check:
+                found = look_at_data(database, settings, spec, folders, again=bool(changes))
+            launched = _store(database, spec, new_version=versioned, changed=bool(changes))
             keep_look(database, launched.study, found)
+        if accept_changes and not versioned:
+            for change in accept(database, launched.study, now):
+                echo(f"Accepted, and marked in the study: {change}")
         _announce(launched)
         if launched.study.state != "complete":
             from tuner.fleet.contract import Crew
@@ -137,12 +167,23 @@ def _objective_folders(study: str | None, given: tuple[Path, ...]) -> tuple[Path
     return options.objective_folders(find(study, options.study_folders()), given)
 
 
-def _store(database: "Database", spec: "Spec", *, new_version: bool) -> "Launch":
+def _known(database: "Database", title: str) -> "Study | None":
+    from tuner.store import studies
+
+    with database.transaction() as connection:
+        found = studies.find(connection, title)
+    return None if found.state == "complete" else found
+
+
+def _store(database: "Database", spec: "Spec", *, new_version: bool, changed: bool) -> "Launch":
     from tuner.cli.provenance import provenance
     from tuner.store import studies
     from tuner.store.optuna_storage import Binding
 
-    return studies.launch(database, Binding(database), spec, provenance(), new_version=new_version)
+    binding = Binding(database)
+    return studies.launch(
+        database, binding, spec, provenance(), new_version=new_version, changed=changed
+    )
 
 
 def _go_on(database: "Database", title: str) -> "Launch":
@@ -279,7 +320,7 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
     from tuner.answers.sheets.export import as_csv
     from tuner.answers.tables.rows import trial_columns, trial_rows
     from tuner.cli.tables import show_tables
-    from tuner.store import studies
+    from tuner.store import identities, studies
 
     with database.transaction() as connection:
         study = studies.find(connection, launched.full_name)
@@ -287,6 +328,9 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
     show_tables(study, rows, best=10, told=told)
     _tell_verdicts(database, study)
     _tell_race(database, study)
+    with database.transaction() as connection:
+        for mark in identities.marks(connection, study.study_id):
+            echo(f"{mark.sentence}\n")
     columns = trial_columns(study.spec)
     path = settings.home / "results" / f"{study.title}.csv"
     write_private(path, as_csv(columns, ([row[c] for c in columns] for row in rows)))

@@ -31,17 +31,19 @@ def show(settings: Settings, study: str, trial: int, *, as_json: bool) -> None:
     about this trained network, not about its settings.
     """
     from tuner.answers.one_trial import one_trial
-    from tuner.store import studies
+    from tuner.store import identities, studies
 
     with options.open_database(settings) as database, database.snapshot() as connection:
         found = studies.find(connection, study)
         read = one_trial(connection, found, trial)
+        changes = [mark.sentence for mark in identities.marks(connection, found.study_id)]
     if as_json:
-        echo_json(described(read, found))
+        echo_json({**described(read, found), "changes": changes})
         return
-    from tuner.cli.console import open_console
+    from tuner.cli.console import open_console, print_sentences
 
     _print(open_console(), read, found)
+    print_sentences(open_console(), changes)
 
 
 def described(read: "OneTrial", study: "Study") -> dict[str, Any]:
@@ -179,6 +181,8 @@ def _facts(read: "OneTrial") -> list[str]:
         lines.append(", ".join(part for part in (str(setup.get("device", "")), weights) if part))
         print_ = setup.get("data_fingerprint")
         lines += [f"data {str(print_)[:12]}"] if print_ else []
+        notes = dict(setup.get("notes") or {})
+        lines += [f"{name} {notes[name]}" for name in ("code", "reuse") if name in notes]
     return lines
 
 

@@ -14,6 +14,7 @@ from tuner.figures.kinds import draw
 from tuner.figures.subject import Subject
 from tuner.report import evidence, record
 from tuner.report.document import Block, Drawing, Report, Section, Words, words
+from tuner.store import identities
 
 Tell = Callable[[str], None]
 """Hears which part is being made, for whoever waits."""
@@ -65,7 +66,8 @@ def _answer(reading: Reading) -> tuple[str, ...]:
     if reading.tested:
         said.append(size(reading.gap))
         said.append(choosing(reading.gap))
-    return tuple(said)
+    changes = identities.marks(reading.connection, study.study_id)
+    return (*said, *(mark.sentence for mark in changes))
 
 
 def _settings(reading: Reading) -> list[str]:

@@ -117,8 +117,12 @@ def launch(
     provenance: Mapping[str, Any],
     *,
     new_version: bool,
+    changed: bool = False,
 ) -> Launch:
-    """Create the study, extend the stored one, or find it unchanged; then open it for work."""
+    """Create the study, extend the stored one, or find it unchanged; then open it for work.
+
+    `changed` says that code or data changed: then an unchanged file may be a new version too.
+    """
     with database.transaction() as connection, binding.within(connection) as storage:
         # Two launches of one name at the same moment: the second waits here and
         # then finds what the first created.
@@ -128,7 +132,8 @@ def launch(
         if stored is None:
             return Launch(_create(connection, storage, spec, 1, provenance), "created")
         stored = _locked(connection, stored)
-        if (equal := _launched_before(connection, spec)) is not None:
+        anew = new_version and changed
+        if not anew and (equal := _launched_before(connection, spec)) is not None:
             _open(connection, equal)
             return Launch(find(connection, equal.full_name), "found")
         difference = identity.compare(stored.spec, spec)
@@ -148,6 +153,11 @@ def launch(
             raise StudyConflictError(_conflict(stored, [str(change) for change in telling]))
         _extend(connection, stored, spec)
         return Launch(find(connection, stored.full_name), "extended", changes)
+
+
+def continued(connection: sa.Connection, spec: Spec) -> Study | None:
+    """Return the stored version that launching a file would go on with, if there is one."""
+    return _asked_before(connection, spec) or find_or_none(connection, spec.name)
 
 
 def go_on(connection: sa.Connection, wanted: str) -> Launch:
@@ -236,11 +246,16 @@ def _create(
 
 
 def _launched_before(connection: sa.Connection, spec: Spec) -> Study | None:
-    """Return the newest version that asks exactly this, if there is one."""
+    """Return the newest version that asks exactly this, if there is one, locked."""
+    found = _asked_before(connection, spec)
+    return None if found is None else _locked(connection, found)
+
+
+def _asked_before(connection: sa.Connection, spec: Spec) -> Study | None:
     wanted = (study.c.name == spec.name) & (study.c.fingerprint == identity.fingerprint(spec))
     query = _studies().where(wanted).order_by(study.c.version.desc()).limit(1)
     row = connection.execute(query).one_or_none()
-    return None if row is None else _locked(connection, _study(row))
+    return None if row is None else _study(row)
 
 
 def _locked(connection: sa.Connection, stored: Study) -> Study:

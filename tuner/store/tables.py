@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 SCHEMA = "tuner"
-REVISION = "0006"
+REVISION = "0007"
 """The newest migration; the schema this program reads and writes."""
 metadata = MetaData(schema=SCHEMA)
 
@@ -270,6 +270,18 @@ look = Table(
     Column("dropped", JSONB, nullable=False),
     Column("ends", Text, nullable=False, server_default=""),  # images, or nothing
     Column("seen", JSONB, nullable=False),
+    _moment("made", required=True),
+)
+
+identity = Table(
+    "identity",
+    metadata,
+    Column("study_id", ForeignKey(study.c.study_id, ondelete="CASCADE"), primary_key=True),
+    Column("kind", Text, primary_key=True),  # code | data | images | tuner
+    Column("key", Text, primary_key=True),  # the keys of [data], where they tell apart
+    Column("number", Integer, primary_key=True),  # above 1: a change that was accepted
+    Column("fingerprint", Text, nullable=False),
+    Column("body", JSONB, nullable=False),
     _moment("made", required=True),
 )
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from tuner.errors import DataError
 from tuner.records import Dataset, Labels, SplitName
 from tuner.text import storable, storable_names
+from tuner.train.identity import content
 from tuner.train.objective import Data, Images, Reading, Split
 
 Wide = NDArray[np.float64]
@@ -55,6 +56,8 @@ class Prepared:
     test: Resident | None
     classes: tuple[str, ...]
     fingerprint: str
+    content: str
+    """Hash of pixels and labels, whatever the objective says of them."""
     mean: Tensor
     """Of all training pixels, by channel: (channels, 1, 1); the same for every split."""
     scale: Tensor
@@ -137,6 +140,7 @@ def prepare(data: Data, device: torch.device) -> Prepared:
         test=None if data.test is None else _resident(data.test, home, device),
         classes=storable_names([str(name) for name in data.classes]),
         fingerprint=storable(str(data.fingerprint)),
+        content=content(data),
         mean=_by_channel(mean, device),
         scale=_by_channel(scale, device),
         notes={

@@ -20,6 +20,7 @@ shared trainer's, never an objective's. A package is loaded by its path under a
 private module name, so that two objectives of one name never meet; inside it,
 modules import each other relatively (`from . import phantom`). A library of one's own is
 imported from an installed package, from PYTHONPATH, or from beside the folder `objectives`.
+What it imports from elsewhere is part of what it is (`code`).
 """
 
 import hashlib
@@ -39,6 +40,8 @@ from tuner.errors import ObjectiveError, TunerError
 from tuner.names import meant
 from tuner.records import Value
 from tuner.spec.parameters import SHARED, Declarations, Parameter, by_name
+from tuner.train import code
+from tuner.train.code import Code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -152,6 +155,12 @@ class Found:
         """Return a file's pixels as the objective's own `read` gives them."""
         return np.asarray(self._call("data", "read", path, data))
 
+    def code(self) -> Code:
+        """Load all of the objective, and return which code it is."""
+        for name in ("data", "models"):
+            self._submodule(name)
+        return code.identify(self.name, self.folder)
+
     def _submodule(self, name: str) -> ModuleType:
         return _import(self.name, f"{self.module}.{name}", self.folder / f"{name}.py")
 
@@ -217,16 +226,13 @@ def shipped_folder() -> Path:
 
 def source_fingerprint(found: Found) -> str:
     """Hash the source that shapes a training: the shared trainer's and the objective's."""
-    digest = hashlib.sha256()
-    for label, folder in (("tuner.train", Path(__file__).parent), ("objective", found.folder)):
-        for source in sorted(folder.rglob("*.py")):
-            text = source.read_bytes()
-            where = f"{label}/{source.relative_to(folder).as_posix()}"
-            digest.update(f"{where}\0{len(text)}\0".encode() + text)
-    return digest.hexdigest()
+    both = f"{code.trainer_fingerprint()} {found.code().fingerprint}"
+    return hashlib.sha256(both.encode()).hexdigest()
 
 
 def _load(name: str, folder: Path) -> Found:
+    # From here on, what is loaded is noted as it was when it was loaded.
+    code.WITNESS.watch(folder)
     module_name = f"_tuner_objective_{name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}"
     source = folder / "__init__.py"
     objective = getattr(_import(name, module_name, source, package=True), "OBJECTIVE", None)

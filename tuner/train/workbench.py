@@ -10,13 +10,15 @@ from pathlib import Path
 from torch import nn
 
 from tuner.errors import DataError, ObjectiveError
-from tuner.records import Dataset, Job, Value
+from tuner.records import DataIdentity, Dataset, Identity, Job, Value
 from tuner.spec.study import WEIGHTS
 from tuner.train.checkpoints import keys
 from tuner.train.checkpoints.keys import Base, shaping
 from tuner.train.checkpoints.numerics import numerics
+from tuner.train.code import Code
 from tuner.train.data import Feed, Prepared, prepare
 from tuner.train.device import Device, open_device
+from tuner.train.identity import data_identity, identity
 from tuner.train.losses import Loss, choose_loss
 from tuner.train.objective import Found, Progress, find, source_fingerprint
 from tuner.train.outputs import remark, squashed
@@ -43,7 +45,7 @@ class Workbench:
         self._folders = tuple(folders)
         self._progress = progress
         self._prepared: OrderedDict[tuple[str, str], Prepared] = OrderedDict()
-        self._sources: dict[Path, str] = {}
+        self._identities: dict[tuple[str, str], DataIdentity] = {}
 
     def begin(self, job: Job) -> Run:
         """Return a run of the job on a fresh model; its data are prepared if they are not yet."""
@@ -60,8 +62,9 @@ class Workbench:
         model.to(self._device.torch)
         noticed = _check_outputs(found, model, data, loss)
         run = Run(job, model, loss, data, self._device)
-        if noticed:
-            run.setup = replace(run.setup, notes={**run.setup.notes, "output": noticed})
+        # Identified after a model was built and used: by then it has loaded what it needs.
+        notes = {**run.setup.notes, **_code_notes(found.code())}
+        run.setup = replace(run.setup, notes={**notes, **({"output": noticed} if noticed else {})})
         return run
 
     def dataset(self, job: Job) -> Dataset:
@@ -72,8 +75,8 @@ class Workbench:
         """Return all that shapes the job's training on this device before its first epoch."""
         found = self.found(job)
         return Base(
-            source=self._sources[found.folder],
-            data=self.prepared(job).fingerprint,
+            source=source_fingerprint(found),
+            data=self.prepared(job).content,
             numerics=numerics(self._device),
             seed=job.seed,
             metric=job.metric,
@@ -81,31 +84,54 @@ class Workbench:
         )
 
     def path(self, job: Job) -> list[str]:
-        """Return the checkpoint keys after each of the job's epochs."""
+        """Return the checkpoint keys after each of the job's epochs.
+
+        Empty where it is not known what code runs: what is stored nowhere is reused by nobody.
+        """
+        if self.code(job).doubts:
+            return []
         recipe = read_recipe(job.parameters)
         images = len(self.prepared(job).train)
         steps = len(training_bounds(images, recipe.batch_size))
         return keys.path(self.base(job), recipe, steps)
 
     def found(self, job: Job) -> Found:
-        """Return the job's objective; its source is fingerprinted before it is first used."""
-        found = find(job.objective, self._folders)
-        # Read before its code is loaded: a file that is edited later changes neither.
-        if found.folder not in self._sources:
-            self._sources[found.folder] = source_fingerprint(found)
-        return found
+        """Return the job's objective."""
+        return find(job.objective, self._folders)
+
+    def code(self, job: Job) -> Code:
+        """Return the code that trains the job, as this process runs it."""
+        return self.found(job).code()
+
+    def identity(self, job: Job) -> Identity:
+        """Return which code and data train the job, for the store to compare."""
+        self.prepared(job)
+        return identity(self.code(job), self._identities[self._data_key(job)])
 
     def prepared(self, job: Job) -> Prepared:
         """Return the job's data, ready on the device."""
-        found = self.found(job)
-        key = (str(found.folder), json.dumps(dict(job.data), sort_keys=True))
+        key = self._data_key(job)
         if key not in self._prepared:
             while len(self._prepared) >= KEPT:
                 self._prepared.popitem(last=False)
-            loaded = found.load_data(job.data, self._cache, self._progress)
-            self._prepared[key] = prepare(loaded, self._device.torch)
+            loaded = self.found(job).load_data(job.data, self._cache, self._progress)
+            prepared = prepare(loaded, self._device.torch)
+            self._identities[key] = data_identity(loaded, job.data, prepared.content)
+            self._prepared[key] = prepared
         self._prepared.move_to_end(key)
         return self._prepared[key]
+
+    def _data_key(self, job: Job) -> tuple[str, str]:
+        return str(self.found(job).folder), json.dumps(dict(job.data), sort_keys=True)
+
+
+def _code_notes(code: Code) -> dict[str, str]:
+    packages = "".join(f", {name} {one}" for name, one in sorted(code.packages.items()))
+    notes = {"code": f"{code.fingerprint[:12]}: {len(code.files)} files{packages}"}
+    if code.doubts:
+        why = "; ".join(code.doubts)
+        notes["reuse"] = f"off, and no checkpoints, as it is not known what code runs: {why}"
+    return notes
 
 
 def _by_content(parameters: Mapping[str, Value]) -> dict[str, Value]:

@@ -97,7 +97,7 @@ def _bring_to_end(order: Order, bench: Workbench, run: Run, progress: Progress) 
     tree = _opened(order.checkpoints)
     lookups = None if tree is None else Lookups(tree)
     known = resume(run, lookups, bench.path(order.job), order.labels) if lookups else 0
-    if tree is not None and known < order.last_epoch and _takes_own_last(order, tree, run):
+    if tree is not None and known < order.last_epoch and _takes_own_last(order, bench, tree, run):
         return "the trial's last checkpoint, made on other numerics or by another version of tuner"
     if known >= order.last_epoch:
         return "the trial's last checkpoint"
@@ -124,7 +124,7 @@ def _opened(location: str | None) -> Tree | None:
         return None
 
 
-def _takes_own_last(order: Order, tree: Tree, run: Run) -> bool:
+def _takes_own_last(order: Order, bench: Workbench, tree: Tree, run: Run) -> bool:
     """Take this very trial's last checkpoint, though another machine's arithmetic made it.
 
     Its key does not lie on the path that this machine would take, so it is
@@ -135,13 +135,14 @@ def _takes_own_last(order: Order, tree: Tree, run: Run) -> bool:
         entries = timely(tree.listing, LOOKUP_SECONDS, lambda: None)
     except MachineError:
         return False
+    content = bench.prepared(order.job).content
     mine = [entry for entry in entries if dict(entry.labels) == dict(order.labels)]
     for entry in mine:
         if entry.epoch != order.last_epoch:
             continue
         stored = Lookups(tree).longest([*[""] * (entry.epoch - 1), entry.key])
         base = stored.description.base if stored is not None else None
-        if stored is None or base is None or base.data != order.data_fingerprint:
+        if stored is None or base is None or base.data != content:
             continue
         # A trial that was trained again on another machine may have left a checkpoint of the
         # training whose epochs were removed, at the same epoch.

@@ -147,7 +147,8 @@ def _train(link: Link, bench: "Workbench", saver: "Saver | None", body: dict[str
     job = Job(**body["job"])
     run = bench.begin(job)
     resumed = saver.begin(bench, run, job, _plan(body), link.alive) if saver else 0
-    link.report("setup", {"setup": _plain(asdict(run.setup)), "resumed": resumed})
+    setup, identity = _plain(asdict(run.setup)), asdict(bench.identity(job))
+    link.report("setup", {"setup": setup, "resumed": resumed, "identity": identity})
     for epoch in run.curve:
         link.report("epoch", {"epoch": asdict(epoch)})
     for epoch in run.epochs(link.alive):

@@ -2,13 +2,27 @@
 
 import logging
 import signal
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from tuner.records import DIVERGED, Dataset, Epoch, Figures, Labels, Predictions, Result, Setup
+from tuner.errors import StudyConflictError
+from tuner.records import (
+    DIVERGED,
+    DataIdentity,
+    Dataset,
+    Epoch,
+    Figures,
+    Identity,
+    Labels,
+    Predictions,
+    Result,
+    Setup,
+)
 from tuner.spec.study import Limits
+from tuner.store import identities
 from tuner.store.database import is_outage, server_words
 from tuner.store.ledger.leases import Lease, LeaseLostError
 from tuner.store.ledger.ledger import Ledger
@@ -16,6 +30,7 @@ from tuner.text import storable, storable_json, storable_names
 from tuner.work.child import GARBLED, Child
 from tuner.work.memory import memory_kills
 from tuner.work.messages import Message
+from tuner.work.recomputed import disagreement
 from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
 
@@ -66,6 +81,8 @@ class HeldTrial:
         self._result: tuple[Dataset, Result] | None = None
         self._error: str | None = None
         self._epochs: list[Epoch] = []
+        self._curve: dict[int, Epoch] = {}
+        """All epochs of this attempt, those included that came from a checkpoint."""
         self._left = False
         self._saved = 0
         self._stored = time.monotonic()
@@ -140,9 +157,13 @@ class HeldTrial:
         body = storable_json(message.body)
         if message.kind == "epoch":
             self._known_setup()
-            self._epochs.append(Epoch(**body["epoch"]))
+            epoch = Epoch(**body["epoch"])
+            self._curve[epoch.epoch] = epoch
+            self._epochs.append(epoch)
         elif message.kind == "setup":
             self._setup = Setup(**body["setup"])
+            if "identity" in body:
+                self._check_identity(_identity(body["identity"]))
             self._tell_resumed(int(body.get("resumed", 0)))
         elif message.kind == "saved":
             self._saved = int(body["epoch"])
@@ -155,6 +176,18 @@ class HeldTrial:
             self._error = f"{body['error']}: {body['text']}".rstrip(": ")
         elif message.kind == "stopped":
             self._error = "the trainer left the trial unasked"
+
+    def _check_identity(self, found: Identity) -> None:
+        """Leave before anything is recorded if code or data are not the study's."""
+        ledger = self._watch.ledger
+        changes = self._watch.patiently(lambda: ledger.identify(self._lease, found))
+        if not changes:
+            return
+        self._halt()
+        why = f"its code or data differ from the study's here: {'; '.join(changes)}"
+        self._watch.patiently(lambda: ledger.give_back(self._lease, why))
+        where = f"Code or data on {socket.gethostname()}"
+        raise StudyConflictError(identities.refusal(ledger.study.title, changes, where))
 
     def _tell_resumed(self, epochs: int) -> None:
         if epochs:
@@ -188,6 +221,8 @@ class HeldTrial:
 
     def _complete(self, data: Dataset, result: Result) -> Ending:
         setup = self._known_setup()
+        if (why := disagreement(data, result, self._curve)) is not None:
+            return self._fail(why)
         ledger, lease = self._watch.ledger, self._lease
         self._store(lambda: ledger.complete(lease, setup, data, result, self._sending))
         return "complete"
@@ -298,6 +333,10 @@ class HeldTrial:
         if self._setup is None:
             raise ValueError("a trainer describes its setup before its first epoch")
         return self._setup
+
+
+def _identity(body: Mapping[str, Any]) -> Identity:
+    return Identity(**{**body, "data": DataIdentity(**body["data"])})
 
 
 def _dataset(message: Message) -> Dataset:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
-from tuner.records import Dataset, Epoch, Predictions, Result, Setup
+from tuner.records import Dataset, Epoch, Identity, Predictions, Result, Setup
 from tuner.settings import Timing
-from tuner.store import uploads
+from tuner.store import identities, uploads
 from tuner.store.database import Database
 from tuner.store.ledger import claims, endings, recording
 from tuner.store.ledger.leases import Answer, Lease, Proposal, Recorded, Verdict
@@ -65,6 +65,15 @@ class Ledger:
         """Store what came of a look, unless a peer did before or it is no longer due."""
         with self._transaction() as transaction:
             return claims.decide(transaction, decided)
+
+    def identify(self, lease: Lease, found: Identity) -> list[str]:
+        """Compare code and data that are about to train a trial with the study's.
+
+        Returns what differs, if anything does: then nothing of it may be recorded.
+        """
+        with self._transaction() as transaction:
+            transaction.hold(lease)
+            return identities.check(transaction.connection, self.study.study_id, found)
 
     def record(self, lease: Lease, epochs: Sequence[Epoch]) -> Recorded:
         """Store epochs, ask the pruner about each in order, and say where to stop."""

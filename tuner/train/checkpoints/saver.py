@@ -86,6 +86,9 @@ class Saver:
             self._path, self._plan, self._stored = path, plan, {}
         self._saved = time.monotonic()
         self._last = 0
+        self._bench, self._job, self._code = bench, job, bench.code(job)
+        if not path:
+            return 0
         self._await(self._path[plan.expected - 1 :] if plan.expected else [])
         return resume(run, self._lookups, self._path, plan.labels)
 
@@ -134,6 +137,10 @@ class Saver:
     def _offer(self, run: Run, *, keep: bool) -> None:
         epoch = len(run.curve)
         if not 0 < epoch <= len(self._path):
+            return
+        # Code that was loaded during training is not in the keys: they are not of what ran.
+        if self._bench.code(self._job) != self._code:
+            self._path = []
             return
         parent = self._path[epoch - 2] if epoch > 1 else ""
         description = Description(self._base, parent, dict(self._plan.labels))

@@ -1,0 +1,56 @@
+"""Says which code and data a study would be trained by now, in a process that loads them.
+
+Without torch it follows the objective's imports and loads its data only. With
+`whole` it loads the objective's models too, as a trainer does, so that imports
+count which depend on what these do.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tuner.check.child import Body, Progress, ask, paths, serve
+from tuner.records import DataIdentity, Identity, Value
+from tuner.train import code
+from tuner.train.identity import content, data_identity, identity
+from tuner.train.objective import find
+
+
+def identify(
+    objective: str,
+    data: Sequence[Mapping[str, Value]],
+    *,
+    home: Path,
+    folders: Sequence[Path],
+    progress: Progress,
+    whole: bool,
+) -> list[Identity]:
+    """Return the identity that trials of an objective would have now, for each keys of [data]."""
+    work = {
+        "objective": objective,
+        "data": [dict(keys) for keys in data],
+        "cache": str(home / "cache"),
+        "folders": paths(folders),
+        "whole": whole,
+    }
+    found = ask("tuner.check.identity", work, progress)
+    return [_read(one) for one in found["identities"]]
+
+
+def _read(body: Mapping[str, Any]) -> Identity:
+    return Identity(**{**body, "data": DataIdentity(**body["data"])})
+
+
+def _work(body: Body, progress: Progress) -> Body:
+    found = find(body["objective"], [Path(folder) for folder in body["folders"]])
+    loaded = []
+    for keys in body["data"]:
+        data = found.load_data(keys, Path(body["cache"]), progress)
+        loaded.append(data_identity(data, keys, content(data)))
+    runs = found.code() if body["whole"] else code.identify(found.name, found.folder)
+    return {"identities": [asdict(identity(runs, data)) for data in loaded]}
+
+
+if __name__ == "__main__":
+    raise SystemExit(serve(_work))

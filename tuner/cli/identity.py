@@ -1,0 +1,98 @@
+"""A launch's look at code and data: whether they are still what the study was trained by."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuner.cli.terminal import clear_progress, show_progress
+from tuner.errors import StudyConflictError
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from tuner.records import Identity
+    from tuner.spec.study import Spec
+    from tuner.store.database import Database
+    from tuner.store.studies import Study
+
+MOST = 4
+"""Configurations of [data] that are loaded to be compared, unless all have to be."""
+
+
+def study_of(database: "Database", spec: "Spec", *, versioned: bool) -> "Study | None":
+    """Return the stored study that launching this file goes on with, or makes a version of.
+
+    None also where it is complete as it is, so that nothing would be trained.
+    """
+    from tuner.store import studies
+
+    with database.transaction() as connection:
+        study = studies.continued(connection, spec)
+    if study is None:
+        return None
+    same = asks_the_same(study, spec)
+    return None if same and study.state == "complete" and not versioned else study
+
+
+def asks_the_same(study: "Study", spec: "Spec | None") -> bool:
+    """Say whether a study file asks what the stored study does."""
+    from tuner.spec import identity
+
+    return spec is None or study.fingerprint == identity.fingerprint(spec)
+
+
+def changes_of(
+    database: "Database",
+    settings: Settings,
+    study: "Study",
+    folders: Sequence[Path],
+    *,
+    whole: bool,
+) -> "tuple[list[str], list[Identity]]":
+    """Return how code and data differ from what the study was trained by, and what they are.
+
+    With `whole` the objective is loaded as a trainer loads it, and all data of
+    the study are; without, what is looked at is enough to tell most changes,
+    and the workers tell the rest before they record anything.
+    """
+    from tuner.check.identity import identify
+    from tuner.store import identities
+
+    with database.transaction() as connection:
+        stored = identities.current(connection, study.study_id)
+    keys = [json.loads(one.body["keys"]) for one in stored if one.kind == identities.DATA]
+    if not keys:
+        return [], []  # Nothing was trained yet, or by a tuner that did not note it.
+    if not whole:
+        # One of each place: the others divide or size the same images.
+        keys = list({str(one.get("path")): one for one in keys}.values())[:MOST]
+    found = identify(
+        study.spec.objective,
+        keys,
+        home=settings.home,
+        folders=folders,
+        progress=show_progress,
+        whole=whole,
+    )
+    clear_progress()
+    return identities.changes(stored, found, objective=study.spec.objective, whole=whole), found
+
+
+def refuse(study: "Study", changes: Sequence[str]) -> None:
+    """Refuse to go on with a study whose code or data changed."""
+    from tuner.store.identities import refusal
+
+    raise StudyConflictError(refusal(study.title, changes, "The code or the data"))
+
+
+def accept(database: "Database", study: "Study", found: "Sequence[Identity]") -> list[str]:
+    """Mark the study: from now on it is trained by what was found; return the changes."""
+    from tuner.store import identities
+    from tuner.store.ledger.locks import lock_study
+
+    with database.transaction() as connection:
+        lock_study(connection, study.study_id)
+        changes = [
+            line for one in found for line in identities.accept(connection, study.study_id, one)
+        ]
+    return list(dict.fromkeys(changes))

@@ -1,0 +1,288 @@
+"""Which code and data a study was trained by, and what became of changes to them.
+
+Of each kind and key the newest row holds. The first trial of a study writes the
+first one; a person who accepts a change writes the next, which stays as a mark
+of the study. Trials that differ from the newest row are not recorded.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from tuner.records import Identity
+from tuner.store.tables import event, identity, outcome, trial
+
+CODE, DATA, IMAGES, TUNER = "code", "data", "images", "tuner"
+SHOWN = 8
+"""Files that are named one by one."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of an identity: what it is of, its hash, and what tells differences in words."""
+
+    kind: str
+    key: str
+    fingerprint: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A change that a study went through: when, what, and how many trials had ended by then."""
+
+    made: datetime
+    kind: str
+    changes: tuple[str, ...]
+    ended: int
+
+    @property
+    def sentence(self) -> str:
+        """Say what the change means for whoever reads the study's answers."""
+        what = "; ".join(self.changes)
+        trials = "1 trial" if self.ended == 1 else f"{self.ended} trials"
+        if self.kind == TUNER:
+            return f"Trained by more than one version of tuner: {what} after {trials}."
+        return (
+            f"Code or data changed while this study ran, and the change was accepted on "
+            f"{self.made:%Y-%m-%d} after {trials}: {what}. Trials before and after are compared "
+            "as if they were alike."
+        )
+
+
+def check(connection: sa.Connection, study_id: int, found: Identity) -> list[str]:
+    """Return what differs from the study's identity; what the study has no word on is stored."""
+    changes: list[str] = []
+    for part in parts(found):
+        # The first writer wins: a peer's row that comes first is what we are compared with.
+        _insert(connection, study_id, part, 1)
+        stored = _newest(connection, study_id, part)
+        if part.kind == TUNER:
+            _note_tuner(connection, study_id, part, stored)
+        elif stored.fingerprint != part.fingerprint:
+            changes += differences(stored, part)
+    return list(dict.fromkeys(changes))
+
+
+def accept(connection: sa.Connection, study_id: int, found: Identity) -> list[str]:
+    """Make the found code and data the study's from now on, and mark it; return the changes."""
+    changes: list[str] = []
+    for part in parts(found):
+        if part.kind == TUNER:
+            continue
+        _insert(connection, study_id, part, 1)
+        stored = _newest(connection, study_id, part)
+        if stored.fingerprint != part.fingerprint:
+            changes += differences(stored, part)
+            _insert(connection, study_id, part, stored.number + 1)
+    changes = list(dict.fromkeys(changes))
+    if changes:
+        text = "; ".join(changes)
+        connection.execute(
+            sa.insert(event).values(study_id=study_id, kind="change accepted", text=text)
+        )
+    return changes
+
+
+def current(connection: sa.Connection, study_id: int) -> list[Part]:
+    """Return the newest row of each kind and key, the oldest key first."""
+    rows = connection.execute(
+        sa.select(identity)
+        .where(identity.c.study_id == study_id)
+        .order_by(identity.c.kind, identity.c.number, identity.c.made)
+    )
+    newest = {(row.kind, row.key): row for row in rows}
+    return [Part(row.kind, row.key, row.fingerprint, row.body) for row in newest.values()]
+
+
+def changes(
+    stored: Sequence[Part], found: Sequence[Identity], *, objective: str, whole: bool
+) -> list[str]:
+    """Return what differs between a study's parts and what was found.
+
+    Unless the code was found by loading it whole, what it did not show is not taken for gone.
+    """
+    known = {(part.kind, part.key): part for part in stored}
+    differing: list[str] = []
+    for one in found:
+        for part in parts(one):
+            before = known.get((part.kind, part.key))
+            if before is None or part.kind == TUNER or before.fingerprint == part.fingerprint:
+                continue
+            now = part if whole or part.kind != CODE else _completed(part, before, objective)
+            differing += differences(before, now)
+    return list(dict.fromkeys(differing))
+
+
+def _completed(found: Part, stored: Part, objective: str) -> Part:
+    """Fill in what was not found outside the objective's folder, as it was stored."""
+    own = {name: it for name, it in found.body["files"].items() if name.startswith(f"{objective}/")}
+    seen = {name: it for name, it in found.body["files"].items() if name in stored.body["files"]}
+    outside = {
+        name: it
+        for name, it in stored.body["files"].items()
+        if not name.startswith(f"{objective}/")
+    }
+    packages = {
+        name: found.body["packages"].get(name, version)
+        for name, version in stored.body["packages"].items()
+    }
+    return Part(CODE, "", "", {"files": {**outside, **seen, **own}, "packages": packages})
+
+
+def marks(connection: sa.Connection, study_id: int) -> list[Mark]:
+    """Return the changes that a study went through, the oldest first."""
+    rows = connection.execute(
+        sa.select(identity)
+        .where(identity.c.study_id == study_id)
+        .order_by(identity.c.made, identity.c.kind, identity.c.key)
+    ).all()
+    before: dict[tuple[str, str], Any] = {}
+    found: list[Mark] = []
+    for row in rows:
+        if row.number > 1:
+            changes = tuple(differences(before[row.kind, row.key], row))
+            mark = Mark(row.made, row.kind, changes, _ended(connection, study_id, row.made))
+            # What was accepted at once is one mark: its rows differ by fractions of a second.
+            if found and found[-1].kind != TUNER != mark.kind and found[-1].ended == mark.ended:
+                last = found.pop()
+                joined = tuple(dict.fromkeys((*last.changes, *changes)))
+                mark = Mark(last.made, last.kind, joined, last.ended)
+            found.append(mark)
+        before[row.kind, row.key] = row
+    return found
+
+
+def parts(found: Identity) -> list[Part]:
+    """Return what is compared one by one."""
+    data = found.data
+    code = {"files": dict(found.files), "packages": dict(found.packages)}
+    counts = {split: dict(of) for split, of in data.counts.items()}
+    of_data = {"keys": data.keys, "counts": counts}
+    found_parts = [
+        Part(CODE, "", _hash(code), code),
+        Part(DATA, _hash(data.keys), _hash([data.fingerprint, counts]), of_data),
+        Part(TUNER, "", found.trainer, {"tuner": found.tuner}),
+    ]
+    if data.images:
+        total = {"keys": data.images_keys, "counts": _total(counts)}
+        found_parts.insert(2, Part(IMAGES, _hash(data.images_keys), data.images, total))
+    return found_parts
+
+
+def _hash(of: object) -> str:
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()
+
+
+def differences(stored: Any, found: Any) -> list[str]:
+    """Say what differs between two parts of one kind and key."""
+    if found.kind == CODE:
+        return list(code_changes(stored.body, found.body))
+    if found.kind == TUNER:
+        versions = stored.body["tuner"], found.body["tuner"]
+        same = f"{versions[0]}, with other training code"
+        return [same if versions[0] == versions[1] else " and ".join(versions)]
+    return _data_changes(stored.body["counts"], found.body["counts"])
+
+
+def code_changes(stored: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
+    """Name the files and packages that differ."""
+    old, new = stored["files"], found["files"]
+    differing = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    for name in differing[:SHOWN]:
+        how = "is new" if name not in old else "is gone" if name not in new else "changed"
+        yield f"{name} {how}"
+    if len(differing) > SHOWN:
+        yield f"{len(differing) - SHOWN} more files differ"
+    old, new = stored["packages"], found["packages"]
+    for name in sorted(name for name in {*old, *new} if old.get(name) != new.get(name)):
+        yield f"package {name}: {old.get(name, 'not imported')} → {new.get(name, 'not imported')}"
+
+
+def _data_changes(stored: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    changes = [
+        f"images of class {name} in {split}: {before} → {after}"
+        for split in dict.fromkeys([*stored, *found])
+        for name in dict.fromkeys([*stored.get(split, {}), *found.get(split, {})])
+        if (before := stored.get(split, {}).get(name, 0))
+        != (after := found.get(split, {}).get(name, 0))
+    ]
+    return changes or ["as many images of each class, but other pixels, labels, names or division"]
+
+
+def _total(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    total: dict[str, int] = {}
+    for split in counts.values():
+        for name, count in split.items():
+            total[name] = total.get(name, 0) + count
+    return {"all splits": total}
+
+
+def _insert(connection: sa.Connection, study_id: int, part: Part, number: int) -> None:
+    connection.execute(
+        insert(identity)
+        .values(
+            study_id=study_id,
+            kind=part.kind,
+            key=part.key,
+            number=number,
+            fingerprint=part.fingerprint,
+            body=dict(part.body),
+        )
+        # Waits for a peer that is storing the same, and then leaves the peer's.
+        .on_conflict_do_nothing()
+    )
+
+
+def _newest(connection: sa.Connection, study_id: int, part: Part) -> Any:
+    return connection.execute(
+        sa.select(identity)
+        .where(
+            identity.c.study_id == study_id,
+            identity.c.kind == part.kind,
+            identity.c.key == part.key,
+        )
+        .order_by(identity.c.number.desc())
+        .limit(1)
+    ).one()
+
+
+def _note_tuner(connection: sa.Connection, study_id: int, part: Part, newest: Any) -> None:
+    """Keep each version of tuner that trained, once; workers of two may take turns."""
+    seen = connection.execute(
+        sa.select(identity.c.number).where(
+            identity.c.study_id == study_id,
+            identity.c.kind == TUNER,
+            identity.c.fingerprint == part.fingerprint,
+        )
+    ).first()
+    if seen is None:
+        _insert(connection, study_id, part, newest.number + 1)
+        text = f"tuner: {'; '.join(differences(newest, part))}"
+        connection.execute(sa.insert(event).values(study_id=study_id, kind="upgraded", text=text))
+
+
+def _ended(connection: sa.Connection, study_id: int, made: datetime) -> int:
+    query = (
+        sa.select(sa.func.count())
+        .select_from(outcome.join(trial))
+        .where(trial.c.study_id == study_id, outcome.c.ended < made)
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def refusal(title: str, changes: Sequence[str], where: str) -> str:
+    """Say that a study is not gone on with, why, and the three ways there are."""
+    lines = "\n".join(f"  {change}" for change in changes)
+    return (
+        f"{where} differ from what the study {title} has been trained by:\n{lines}\n"
+        "Its trials would not be comparable. Restore what the study was trained by; or train all "
+        f"of it again by the new, with `tuner launch --study {title} --new-version`; or go on all "
+        f"the same, with `tuner launch --study {title} --accept-changes`, which marks the study."
+    )
