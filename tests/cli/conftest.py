@@ -81,7 +81,7 @@ class Project:
         if not needs_a_process(arguments, environ):
             return answer(arguments, self.folder, {**self.environment, **environ})
         process = self.start(*arguments, **environ)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         return Done(process.returncode, out, err)
 
     def write_study(self, name: str, text: str = STUDY) -> Path:

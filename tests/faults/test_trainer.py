@@ -130,10 +130,10 @@ def test_a_trainer_that_hangs_is_replaced(scene: Scene) -> None:
         "hanging",
         space={"fault": ["none", "hangs:1"]},
         # Loading torch is silence too; on a busy machine it may cost an attempt of its own.
-        limits={"silence": "6s", "attempts": 50},
+        limits={"silence": "10s", "attempts": 50},
     )
     assert scene.work("hanging").state == "complete"
     assert states(bench) == ["COMPLETE", "COMPLETE"]
     seen = told(bench)[1]
     assert seen.curve == (1, 2, 3, 4)
-    assert set(seen.failures) == {"the trainer showed no sign of life for 6 s"}
+    assert set(seen.failures) == {"the trainer showed no sign of life for 10 s"}

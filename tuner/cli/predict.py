@@ -140,11 +140,11 @@ def _of_split(model: "Model", body: Mapping[str, Any], split: str) -> "Sheet":
 
     rows = [
         [
-            *(model.trial, split, model.at, model.epoch, name, model.classes[label]),
+            *(model.trial, split, model.at, model.epoch, name, patient, model.classes[label]),
             *(guess, guess == model.classes[label], *shares, *logs),
         ]
-        for name, label, (guess, _, shares, logs) in zip(
-            body["names"], body["labels"], _numbers(model, body), strict=True
+        for name, patient, label, (guess, _, shares, logs) in zip(
+            body["names"], body["patients"], body["labels"], _numbers(model, body), strict=True
         )
     ]
     return Sheet(_columns(model, split), rows)

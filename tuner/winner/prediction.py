@@ -79,6 +79,7 @@ def predict_split(
     logs = opened.predictor.at_places(images, places, opened.held, progress)
     return {
         "names": list(stored.ids),
+        "patients": list(part.patients) or [None] * len(stored.ids),
         "labels": stored.labels.tolist(),
         "logs": logs.tolist(),
         "taken": most_probable(logs).tolist(),
