@@ -2,6 +2,7 @@
 #
 #   make launch STUDY=lr_sched    set up, then train a study and show what came of it
 #   make test                     set up with the test extra, then run all tests
+#   make test-fast                the tests that start no program of ours: for every small change
 #   make check                    format, lint, types, import contracts
 #   make calibration              how often verdicts are wrong, by simulation (about an hour); some lines:
 #   make calibration ARGS="--only null --line patients --studies 400"
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup setup-test launch test check format storm calibration docs coverage clean
+.PHONY: setup setup-test launch test test-fast check format storm calibration docs coverage clean
 
 setup: $(VENV)/.installed
 
@@ -40,6 +41,9 @@ launch: setup
 
 test: setup-test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-fast: setup-test
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not processes"
 
 coverage: setup-test
 	@$(BIN)/python -m coverage erase

@@ -23,21 +23,30 @@ QUICK = Timing(lease=3.0, renew=0.3, grace=0.8, poll=0.05, give_back=5.0)
 TEMPLATE = "tuner_template"
 
 PROCESSES = {
-    "project",
-    "trained_once",
-    "planted",
-    "saved",
-    "station",
-    "scene",
-    "mortal",
+    "composition",
     "days",
-    "wrong",
+    "home",
     "make_fleet",
+    "membership",
+    "mortal",
+    "odd",
     "own_server",
-    "tcp_server",
+    "planted",
     "private",
+    "private_home",
+    "project",
+    "raced",
+    "reader",
+    "saved",
+    "scene",
+    "station",
+    "tcp_server",
+    "trained_once",
+    "troubled",
+    "wrong",
 }
-"""Fixtures of tests that start programs: whole commands, workers, trainers, servers."""
+"""Fixtures of tests that start programs: whole commands, workers, trainers, servers. A test that
+starts one by itself has the mark."""
 
 # A shell ignores Ctrl-C for what it starts in the background, and everything started from there
 # inherits that; the tests send it and want it heard.

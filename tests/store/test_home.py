@@ -18,6 +18,8 @@ from tuner.settings import Settings
 from tuner.store.embedded import places as embedded_places
 from tuner.store.embedded import server as embedded
 
+pytestmark = pytest.mark.processes
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="what root does for others needs root")
 OTHER = 12345
 LAUNCH = ("launch", "--study", "small", "--workers", "1")
