@@ -51,6 +51,8 @@ def small_group() -> Iterator[Path]:
     try:
         group.mkdir()
         (group / "memory.limit_in_bytes").write_text(str(LIMIT))
+        # Else the hoard would go to swap, and nobody would be killed.
+        (group / "memory.swappiness").write_text("0")
     except OSError as error:
         pytest.skip(f"no control group can be made here: {error}")
     yield group
