@@ -285,7 +285,7 @@ def results(connection: sa.Connection, study_id: int) -> dict[str, list[tuple[st
 def _plain(row: Mapping[str, Any]) -> Iterator[str]:
     for name, value in row.items():
         if name not in UNLIKE:
-            plain = bytes(value) if isinstance(value, memoryview) else value
+            plain: Any = bytes(value) if isinstance(value, memoryview) else value
             if name == "setup" and plain is not None:
                 # The objective has the path of its test in its code.
                 notes = {key: note for key, note in plain["notes"].items() if key != "code"}
