@@ -60,6 +60,8 @@ def changes_of(
 
     with database.transaction() as connection:
         stored = identities.current(connection, study.study_id)
+        if not identities.is_settled(connection, study.study_id):
+            return [], []  # No result yet that a change could be mixed with.
     keys = [json.loads(one.body["keys"]) for one in stored if one.kind == identities.DATA]
     if not keys:
         return [], []  # Nothing was trained yet, or by a tuner that did not note it.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from tuner.errors import UserError
-from tuner.store import studies
+from tuner.store import identities, studies
 from tuner.store.database import Database
 from tuner.store.ledger import endings
 from tuner.store.ledger.transactions import Transaction
@@ -32,6 +32,7 @@ def retry(database: Database, binding: Binding, known: Study, numbers: Sequence[
             )
         chosen = sorted(numbers or failed)
         endings.reopen(transaction, [failed[number] for number in chosen], "retried")
+        identities.reset(connection, known.study_id)
         if chosen or known.state != "complete":
             _open(transaction)
         return chosen

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from tuner.records import Identity
-from tuner.store.tables import event, identity, outcome, trial
+from tuner.store.tables import event, identity, lease, outcome, trial
 
 CODE, DATA, IMAGES, TUNER = "code", "data", "images", "tuner"
 SHOWN = 8
@@ -54,6 +54,32 @@ class Mark:
             f"{self.made:%Y-%m-%d} after {trials}: {what}. Trials before and after are compared "
             "as if they were alike."
         )
+
+
+def is_settled(connection: sa.Connection, study_id: int) -> bool:
+    """Say whether results of the study depend on its code and data, or may at this moment."""
+    trials = sa.select(trial.c.trial_id).where(trial.c.study_id == study_id)
+    results = outcome.c.state.in_(["COMPLETE", "PRUNED"])
+    # Also a lease that ran out: its worker may wake up and go on by the old code.
+    training = lease.c.state == "held"
+    return any(
+        connection.execute(
+            sa.select(table.c.trial_id).where(table.c.trial_id.in_(trials), where).limit(1)
+        ).first()
+        is not None
+        for table, where in ((outcome, results), (lease, training))
+    )
+
+
+def reset(connection: sa.Connection, study_id: int) -> None:
+    """Let the next trial say anew what the study is trained by, unless that is settled.
+
+    For a person who mends an objective after its first trials failed. The caller has the study's
+    lock, so no trial is claimed meanwhile, and every trial is compared again when it is built.
+    Epochs of the old code stay only where the new one trains them again with the same figures.
+    """
+    if not is_settled(connection, study_id):
+        connection.execute(sa.delete(identity).where(identity.c.study_id == study_id))
 
 
 def check(connection: sa.Connection, study_id: int, found: Identity) -> list[str]:

@@ -15,7 +15,7 @@ from tuner.names import meant
 from tuner.spec import identity
 from tuner.spec.load import named_by
 from tuner.spec.study import Spec
-from tuner.store import optuna_storage
+from tuner.store import identities, optuna_storage
 from tuner.store.database import Database
 from tuner.store.ledger.leases import StudyState
 from tuner.store.ledger.locks import lock_study
@@ -266,6 +266,7 @@ def _locked(connection: sa.Connection, stored: Study) -> Study:
 
 
 def _open(connection: sa.Connection, stored: Study) -> None:
+    identities.reset(connection, stored.study_id)
     if stored.state in ("open", "complete"):
         return
     connection.execute(
@@ -277,6 +278,7 @@ def _open(connection: sa.Connection, stored: Study) -> None:
 
 
 def _extend(connection: sa.Connection, stored: Study, given: Spec) -> None:
+    identities.reset(connection, stored.study_id)
     spec = identity.extended(stored.spec, given)
     connection.execute(
         sa.update(study)
