@@ -4,6 +4,7 @@ import csv
 import json
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -214,3 +215,33 @@ def test_a_study_stopped_or_deleted_under_a_launch(
     else:
         assert "watched was deleted while it was being trained" in err
         assert project.json("studies", "--json") == []
+
+
+SLOW_MACHINE = """
+import sys, time
+from tuner.store import database
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("scipy", "tuner.check.quick", "tuner.answers.statistics"):
+            time.sleep(3)
+
+sys.meta_path.insert(0, Slow())
+database.SERVER_SIDE["idle_in_transaction_session_timeout"] = "2s"
+from tuner.cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_a_busy_machine_does_not_end_a_launch(project: Project) -> None:
+    """Imports that outlast the server's patience with an idle transaction happen outside of one."""
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_MACHINE, "launch", "--study", "small", "--no-check"],
+        cwd=project.folder,
+        env=dict(project.environment),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -8,8 +8,6 @@ from tuner.cli.terminal import clear_progress, echo, show_progress
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
     from tuner.check.quick import Examined
     from tuner.spec.study import Spec
     from tuner.store.database import Database
@@ -33,8 +31,7 @@ def look_at_data(
     from tuner.check.quick import configurations, examine_data
     from tuner.check.settings import check_data
 
-    with database.transaction() as connection:
-        known = _known(connection, spec)
+    known = _known(database, spec)
     if known is not None and not again:
         check_data(spec, known["contents"])
         return ()
@@ -58,18 +55,23 @@ def keep_look(database: "Database", study: "Study", found: "Sequence[Examined]")
     """Keep what was found with the study, or what another version of it had found before."""
     from tuner.store import checks
 
+    seen = [{**one.body, "warnings": one.warnings} for one in found]
+    if not seen and (before := _known(database, study.spec)) is not None:
+        seen = [dict(before)]
+    if not seen:
+        return
     with database.transaction() as connection:
-        seen = [{**one.body, "warnings": one.warnings} for one in found]
-        if not seen and checks.latest(connection, study.study_id) is None:
-            known = _known(connection, study.spec)
-            seen = [] if known is None else [dict(known)]
-        if seen:
+        if found or checks.latest(connection, study.study_id) is None:
             body = {"study": study.spec.name, "data": seen, "cost": None, "noise": []}
             checks.keep(connection, study.study_id, body)
 
 
-def _known(connection: "sa.Connection", spec: "Spec") -> "Mapping[str, Any] | None":
+def _known(database: "Database", spec: "Spec") -> "Mapping[str, Any] | None":
+    # Imported before the transaction: on a busy machine that takes seconds, and the server ends
+    # transactions that are idle for long.
     from tuner.check.quick import configurations
     from tuner.store import checks
 
-    return checks.of_data(connection, spec.name, spec.objective, configurations(spec)[0])
+    data = configurations(spec)[0]
+    with database.transaction() as connection:
+        return checks.of_data(connection, spec.name, spec.objective, data)

@@ -322,7 +322,7 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
     from tuner.cli.tables import show_tables
     from tuner.store import identities, studies
 
-    with database.transaction() as connection:
+    with database.snapshot() as connection:
         study = studies.find(connection, launched.full_name)
         rows = trial_rows(connection, study)
     show_tables(study, rows, best=10, told=told)
@@ -350,7 +350,7 @@ def _tell_verdicts(database: "Database", study: "Study") -> None:
     from tuner.answers.verdicts.compare import compare
 
     try:
-        with database.transaction() as connection:
+        with database.snapshot() as connection:
             found = [one.summary for one in compare(connection, study) if one.summary]
     except UserError:
         return  # nothing that could be compared, which the tables show already

@@ -16,7 +16,7 @@ def race_lines(database: "Database", study: "Study") -> list[str]:
     from tuner.answers.verdicts.contenders import compare_contenders
     from tuner.answers.verdicts.race_story import tell_race
 
-    with database.transaction() as connection:
+    with database.snapshot() as connection:
         story = tell_race(connection, study)
         if story is None:
             return []

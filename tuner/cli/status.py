@@ -153,7 +153,7 @@ def _race(database: "Database", title: str) -> dict[str, Any] | None:
     from tuner.cli.race import race_described
     from tuner.store import studies as stored
 
-    with database.transaction() as connection:
+    with database.snapshot() as connection:
         return race_described(tell_race(connection, stored.find(connection, title)))
 
 

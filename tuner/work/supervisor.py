@@ -158,7 +158,7 @@ class Supervisor:
         # Only races need statistics, and scipy.stats would double the time a worker takes to start.
         from tuner.answers.verdicts.race import judge
 
-        with self._ledger.database.transaction() as connection:
+        with self._ledger.database.snapshot() as connection:
             return judge(connection, self._ledger.study, look)
 
     def _train(self, lease: Lease, *, adopted: bool) -> None:
