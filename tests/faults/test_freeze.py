@@ -95,7 +95,8 @@ def holds_the_study(bench: Bench) -> bool:
 
 def test_peers_that_slept_together_take_nothing_from_each_other(scene: Scene) -> None:
     """A machine that was suspended wakes: an idle peer does not take a busy one for dead."""
-    scene.settings = replace(scene.settings, timing=TIMING)
+    # Half of the lease is for a busy machine: so late may the last renewal before the sleep be.
+    scene.settings = replace(scene.settings, timing=replace(TIMING, lease=4.0))
     bench = scene.launch(Sizes(rates=(1e-3,), epochs=150))
     busy = scene.start()
     until(lambda: held_by(bench, worker_of(bench, busy)), "one has the trial")

@@ -88,9 +88,10 @@ class Renewal:
 
     @property
     def _gap(self) -> float:
-        # No lease of a peer that slept as long as we did runs out in less than the
-        # first; the second keeps renewals that are merely late from being gaps.
-        return max(self._timing.lease - self._timing.renew, 2 * self._timing.renew)
+        # No lease of a peer that slept as long as we did ran out in less than half a lease,
+        # unless the peer's last renewal was late by the other half; the second keeps our own
+        # renewals that are merely late from being gaps.
+        return max(self._timing.lease / 2, 2 * self._timing.renew)
 
     @property
     def active_seconds(self) -> float:
