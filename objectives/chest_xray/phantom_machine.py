@@ -8,7 +8,6 @@ film curve, a larger focal spot, more noise, a patient closer to the tube.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from .phantom_field import Field, Frame, frame_of
 
@@ -82,6 +81,9 @@ def draw_machine(rng: np.random.Generator, shift: float) -> Machine:
 
 def expose(attenuation: Field, machine: Machine, frame: Frame, rng: np.random.Generator) -> Field:
     """Take the picture: rays, scatter, blur, quantum noise, film curve, edge enhancement."""
+    # Needed to draw alone; whoever trains on drawn images does not wait for it.
+    from scipy import ndimage
+
     size = attenuation.shape[0]
     rays = np.exp(attenuation * (-2 * machine.penetration))
     # A larger focal spot blurs by a fixed share of the picture, whatever its size in pixels.

@@ -1,73 +1,119 @@
-"""Optimizers are torch's, with the recipe's settings."""
+"""Optimizers take the steps of torch's, with the recipe's settings."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tuner.errors import UserError
 from tuner.records import Value
-from tuner.train.optimizers import build_optimizer, set_rate
+from tuner.train.optimizers import Optimizer, build_optimizer
 from tuner.train.recipe import read_recipe
 
-CPU = torch.device("cpu")
+GIVEN = {"lr": 0.05, "weight_decay": 0.1}
+
+Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
-def steps(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> list[float]:
-    """Return a weight after each of five steps down a parabola."""
-    path = []
-    for _ in range(5):
-        optimizer.zero_grad()
-        (weight**2).sum().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        path.append(weight.item())
-    return path
+def kind(of: type[torch.optim.Optimizer], **more: Any) -> Make:
+    """Return what makes torch's optimizer of a kind with these settings."""
+    return lambda weights: of(weights, lr=0.05, weight_decay=0.1, fused=True, **more)  # type: ignore[call-arg]
 
 
-def weight() -> nn.Parameter:
-    """Return a fresh weight of 1."""
-    return nn.Parameter(torch.ones(1))
-
-
-REFERENCES: list[tuple[dict[str, Value], type[torch.optim.Optimizer], dict[str, Any]]] = [
-    ({"optimizer": "adam"}, torch.optim.Adam, {"weight_decay": 0.1}),
-    ({"optimizer": "adamw"}, torch.optim.AdamW, {"weight_decay": 0.1}),
-    (
-        {"optimizer": "sgd", "momentum": 0.8},
-        torch.optim.SGD,
-        {"momentum": 0.8, "weight_decay": 0.1},
-    ),
-    (
-        {"optimizer": "sgd", "nesterov": True},
-        torch.optim.SGD,
-        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
-    ),
+KINDS: list[tuple[dict[str, Value], Make]] = [
+    ({"optimizer": "adam"}, kind(torch.optim.Adam)),
+    ({"optimizer": "adamw"}, kind(torch.optim.AdamW)),
+    ({"optimizer": "sgd", "momentum": 0}, kind(torch.optim.SGD)),
+    ({"optimizer": "sgd", "momentum": 0.8}, kind(torch.optim.SGD, momentum=0.8)),
+    ({"optimizer": "sgd", "nesterov": True}, kind(torch.optim.SGD, momentum=0.9, nesterov=True)),
 ]
 
 
-@pytest.mark.parametrize(("chosen", "kind", "settings"), REFERENCES)
-def test_steps_agree_with_torch_s_plain_form(
-    chosen: dict[str, Value], kind: type[torch.optim.Optimizer], settings: dict[str, Any]
+def weights() -> dict[str, nn.Parameter]:
+    """Return weights of many shapes; one is trained in some steps only, one never."""
+    made = torch.Generator().manual_seed(7)
+    shapes = {"scalar": (), "row": (33,), "matrix": (17, 5), "kernel": (4, 3, 3, 3), "gate": (6,)}
+    found = {
+        name: nn.Parameter(torch.randn(shape, generator=made)) for name, shape in shapes.items()
+    }
+    found["kernel"].data = found["kernel"].data.contiguous(memory_format=torch.channels_last)
+    found["frozen"] = nn.Parameter(torch.ones(3), requires_grad=False)
+    return found
+
+
+def loss(held: dict[str, nn.Parameter], step: int) -> Tensor:
+    """Return a loss whose gradients change with every step; `gate` has one in every other."""
+    used = [one for name, one in held.items() if name != "gate" or step % 2 == 0]
+    return torch.stack([((one - step) ** 2).sum().cos() for one in used]).sum()
+
+
+def take(held: dict[str, nn.Parameter], optimizer: Any, steps: range) -> None:
+    """Take steps down the loss."""
+    for step in steps:
+        optimizer.zero_grad()
+        loss(held, step).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def ours(chosen: dict[str, Value], held: dict[str, nn.Parameter]) -> Optimizer:
+    """Return our optimizer over these weights."""
+    return build_optimizer(read_recipe({**GIVEN, **chosen}), held)
+
+
+def bits(held: dict[str, nn.Parameter]) -> dict[str, bytes]:
+    """Return every bit of the weights."""
+    return {name: one.detach().contiguous().numpy().tobytes() for name, one in held.items()}
+
+
+@pytest.mark.parametrize(("chosen", "make"), KINDS)
+def test_steps_are_torch_s_to_the_last_bit(chosen: dict[str, Value], make: Make) -> None:
+    """The same kernels with the same numbers: also for weights without a gradient in some steps."""
+    mine, theirs = weights(), weights()
+    take(mine, ours(chosen, mine), range(6))
+    take(theirs, make(list(theirs.values())), range(6))
+    assert bits(mine) == bits(theirs)
+
+
+@pytest.mark.parametrize(("chosen", "_make"), KINDS)
+def test_a_restored_optimizer_goes_on_to_the_last_bit(
+    chosen: dict[str, Value], _make: Make
 ) -> None:
-    """The fused optimizer takes the steps of torch's unfused one with the same settings."""
-    ours, theirs = weight(), weight()
-    recipe = read_recipe({"lr": 0.05, "weight_decay": 0.1, **chosen})
-    plain = kind([theirs], lr=0.05, foreach=False, **settings)  # type: ignore[call-arg]
-    ours_path = steps(build_optimizer(recipe, [ours], CPU), ours)
-    assert ours_path == pytest.approx(steps(plain, theirs), rel=1e-5)
+    """What is remembered, and nothing else, makes the steps to come."""
+    whole, first = weights(), weights()
+    take(whole, ours(chosen, whole), range(6))
+    before = ours(chosen, first)
+    take(first, before, range(3))
+    state = before.state()
+    again = ours(chosen, first)
+    again.restore(state)
+    take(first, again, range(3, 6))
+    assert bits(first) == bits(whole)
+
+
+def test_a_state_is_a_copy() -> None:
+    """Later steps do not write into it."""
+    held = weights()
+    optimizer = ours({"optimizer": "adam"}, held)
+    take(held, optimizer, range(1))
+    state = optimizer.state()
+    before = {name: one.clone() for name, one in state.items()}
+    take(held, optimizer, range(1, 3))
+    assert all(torch.equal(one, before[name]) for name, one in state.items())
 
 
 def test_the_rate_set_is_the_rate_used() -> None:
     """After set_rate(0) weights stand still."""
-    held = weight()
-    optimizer = build_optimizer(read_recipe({"optimizer": "sgd"}), [held], CPU)
-    set_rate(optimizer, 0.0)
-    assert steps(optimizer, held) == [1.0] * 5
+    held = weights()
+    optimizer = ours({"optimizer": "sgd"}, held)
+    optimizer.set_rate(0.0)
+    before = bits(held)
+    take(held, optimizer, range(5))
+    assert bits(held) == before
 
 
 def test_nesterov_without_momentum_is_refused() -> None:
     """The message says what to set."""
-    recipe = read_recipe({"optimizer": "sgd", "nesterov": True, "momentum": 0})
     with pytest.raises(UserError, match="set momentum above 0"):
-        build_optimizer(recipe, [weight()], CPU)
+        ours({"optimizer": "sgd", "nesterov": True, "momentum": 0}, weights())

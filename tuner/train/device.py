@@ -100,7 +100,8 @@ def _fix_determinism(device: torch.device) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
     if device.type != "cpu":
         return
-    torch.use_deterministic_algorithms(True)
+    # As `use_deterministic_algorithms(True)`, which also loads torch's compiler: 2 s in vain.
+    torch.set_deterministic_debug_mode("error")
     # By default the mode above fills every new tensor first: time for nothing here.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

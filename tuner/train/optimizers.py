@@ -1,41 +1,136 @@
-"""The optimizers a study can choose, in torch's fastest form for the device."""
+"""The optimizers a study can choose: torch's fused kernels, called without torch's classes.
 
-from collections.abc import Iterable
+One kernel updates all weights. The classes of torch.optim call the same kernels,
+but spend more time on bookkeeping than a small network's update takes, and load
+torch's compiler on the way: 2 s for every process that trains.
+"""
+
+from collections.abc import Callable, Mapping
 
 import torch
-from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch import Tensor, nn
 
 from tuner.errors import UserError
 from tuner.train.recipe import Recipe
 
-FUSED_DEVICES = ("cpu", "cuda")
-"""Where one kernel updates all weights; elsewhere torch's foreach form is used."""
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+"""torch's defaults for Adam, and the paper's."""
+
+Memory = dict[str, Tensor]
+"""What an optimizer carries from step to step: tensors named `what.weight`."""
 
 
-def build_optimizer(
-    recipe: Recipe, weights: Iterable[nn.Parameter], device: torch.device
-) -> Optimizer:
-    """Return a fresh optimizer of the recipe's kind over the weights."""
-    fused = True if device.type in FUSED_DEVICES else None
+class Optimizer:
+    """Updates weights by their gradients; `what` it remembers of each lies as the weight does."""
+
+    def __init__(self, weights: Mapping[str, nn.Parameter], lr: float, remembered: tuple[str, ...]):
+        self._weights = {name: one for name, one in weights.items() if one.requires_grad}
+        self._lr = lr
+        self._memory = {
+            f"{what}.{name}": torch.zeros_like(weight, requires_grad=False)
+            for what in remembered
+            for name, weight in self._weights.items()
+        }
+        # Of each weight its own: one without a gradient, which a step leaves out, takes no step.
+        self._memory |= {
+            f"step.{name}": torch.zeros((), device=weight.device)
+            for name, weight in self._weights.items()
+        }
+
+    def set_rate(self, lr: float) -> None:
+        """Set the learning rate of the steps to come."""
+        self._lr = lr
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for weight in self._weights.values():
+            weight.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every weight that has a gradient."""
+        names = [name for name, weight in self._weights.items() if weight.grad is not None]
+        if not names:
+            return
+        weights: list[Tensor] = [self._weights[name] for name in names]
+        grads = [weight.grad for weight in weights if weight.grad is not None]
+        self._update(names, weights, grads)
+
+    def state(self) -> Memory:
+        """Return a copy of what is remembered, which later steps do not touch."""
+        return {name: held.clone() for name, held in self._memory.items()}
+
+    def restore(self, state: Memory) -> None:
+        """Remember what another optimizer of this kind did; files keep no layout, memory does."""
+        for name, held in self._memory.items():
+            held.copy_(state[name])
+
+    def _of(self, what: str, names: list[str]) -> list[Tensor]:
+        return [self._memory[f"{what}.{name}"] for name in names]
+
+    def _update(self, names: list[str], weights: list[Tensor], grads: list[Tensor]) -> None:
+        raise NotImplementedError
+
+
+class Adam(Optimizer):
+    """Adam with decay added to gradients, or AdamW with decay of the weights themselves."""
+
+    def __init__(self, weights: Mapping[str, nn.Parameter], recipe: Recipe, *, decoupled: bool):
+        super().__init__(weights, recipe.lr, ("mean", "square"))
+        self._decay = recipe.weight_decay
+        self._kernel: Callable[..., None] = torch._fused_adamw_ if decoupled else torch._fused_adam_
+
+    def _update(self, names: list[str], weights: list[Tensor], grads: list[Tensor]) -> None:
+        steps = self._of("step", names)
+        torch._foreach_add_(steps, 1)
+        self._kernel(
+            weights,
+            grads,
+            self._of("mean", names),
+            self._of("square", names),
+            [],
+            steps,
+            lr=self._lr,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            weight_decay=self._decay,
+            eps=EPSILON,
+            amsgrad=False,
+            maximize=False,
+        )
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum, perhaps Nesterov's."""
+
+    def __init__(self, weights: Mapping[str, nn.Parameter], recipe: Recipe):
+        super().__init__(weights, recipe.lr, ("velocity",) if recipe.momentum else ())
+        self._recipe = recipe
+
+    def _update(self, names: list[str], weights: list[Tensor], grads: list[Tensor]) -> None:
+        torch._foreach_add_(self._of("step", names), 1)
+        # A velocity that starts at 0 becomes the first gradient: no step is a first one.
+        torch._fused_sgd_(
+            weights,
+            grads,
+            self._of("velocity", names) if self._recipe.momentum else [],
+            weight_decay=self._recipe.weight_decay,
+            momentum=self._recipe.momentum,
+            lr=self._lr,
+            dampening=0.0,
+            nesterov=self._recipe.nesterov,
+            maximize=False,
+            is_first_step=False,
+        )
+
+
+def build_optimizer(recipe: Recipe, weights: Mapping[str, nn.Parameter]) -> Optimizer:
+    """Return a fresh optimizer of the recipe's kind over named weights."""
     if recipe.optimizer == "sgd":
         _check_nesterov(recipe)
-        return SGD(
-            weights,
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-            fused=fused,
-        )
-    kind = AdamW if recipe.optimizer == "adamw" else Adam
-    return kind(weights, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
-
-
-def set_rate(optimizer: Optimizer, lr: float) -> None:
-    """Set the learning rate of the steps to come."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+        return SGD(weights, recipe)
+    return Adam(weights, recipe, decoupled=recipe.optimizer == "adamw")
 
 
 def _check_nesterov(recipe: Recipe) -> None:

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from tuner.train.augment import Augmentation
 from tuner.train.data import Feed, Resident
 from tuner.train.losses import Loss, log_probabilities
 from tuner.train.metrics import is_right, mean_nll
-from tuner.train.optimizers import set_rate
+from tuner.train.optimizers import Optimizer
 from tuner.train.precision import Arithmetic
 
 Alive = Callable[[], None]
@@ -72,15 +71,15 @@ class TrainingPass:
         labels, where = self.split.labels, self.feed.place
         there = order.to(where)
         targets = self.loss.targets(labels)[order.to(labels.device)]
-        set_rate(self.optimizer, rates[0])
+        self.optimizer.set_rate(rates[0])
         outputs: list[Tensor] = []
         losses: list[Tensor] = []
         for place, (start, stop) in enumerate(self.bounds):
             if len(rates) > 1:
-                set_rate(self.optimizer, rates[place])
+                self.optimizer.set_rate(rates[place])
             output = self._outputs(self.feed.gather(there[start:stop]))
             value = self.loss.value(output, targets[start:stop])
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             outputs.append(output.detach())

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from tuner.errors import UserError
 
@@ -84,21 +83,6 @@ def lay_out(model: nn.Module, arithmetic: Arithmetic) -> None:
     """Put a network's weights in memory as the arithmetic has them."""
     if arithmetic.channels_last:
         model.to(memory_format=torch.channels_last)
-
-
-def lay_out_memory(optimizer: Optimizer) -> None:
-    """Put what an optimizer remembers of each weight in memory as the weight lies.
-
-    Files keep no layout. Fused steps go through both side by side, and with two
-    layouts they would go through a copy.
-    """
-    for weight, held in optimizer.state.items():
-        last = (
-            weight.is_contiguous(memory_format=torch.channels_last) if weight.ndim == 4 else False
-        )
-        for name, value in held.items():
-            if last and isinstance(value, Tensor) and value.shape == weight.shape:
-                held[name] = value.contiguous(memory_format=torch.channels_last)
 
 
 def _automatic(model: nn.Module, *, supported: bool) -> tuple[str, str]:

@@ -4,7 +4,6 @@ Between two epochs the whole of a run is its `TrainingState`; a run restored
 from one goes on as if it had never stopped.
 """
 
-import copy
 import math
 import time
 from collections.abc import Iterator
@@ -23,11 +22,11 @@ from tuner.train.losses import Loss
 from tuner.train.metrics import Scores, score
 from tuner.train.optimizers import build_optimizer
 from tuner.train.passes import Alive, Bounds, TrainingPass, predict, training_bounds
-from tuner.train.precision import choose_arithmetic, convolves, lay_out, lay_out_memory
+from tuner.train.precision import choose_arithmetic, convolves, lay_out
 from tuner.train.recipe import Recipe, read_recipe
 from tuner.train.schedules import rates
 from tuner.train.seeds import permutation, seed_epoch
-from tuner.train.state import TrainingState, copy_optimizer, copy_weights, fingerprint
+from tuner.train.state import TrainingState, copy_weights, fingerprint
 
 LogProbabilities = NDArray[np.float32]
 
@@ -54,7 +53,7 @@ class Run:
         self._evaluation_size = device.evaluation_size(
             math.prod(data.inputs), convolves=convolves(model)
         )
-        self._optimizer = build_optimizer(self._recipe, model.parameters(), device.torch)
+        self._optimizer = build_optimizer(self._recipe, dict(model.named_parameters()))
         self._pass = self._training_pass(loss)
         self._val_feed = Feed(data, data.val, self._evaluation_size)
         self._curve: tuple[Epoch, ...] = ()
@@ -107,7 +106,7 @@ class Run:
             weights=copy_weights(self._model),
             best_weights=dict(self._best_weights),
             best_epoch=self._best_epoch,
-            optimizer=copy_optimizer(self._optimizer),
+            optimizer=self._optimizer.state(),
             curve=self._curve,
         )
 
@@ -119,9 +118,7 @@ class Run:
         check_fit(state, self._model, self._optimizer)
         self._check_course(state)
         self._model.load_state_dict(state.weights)
-        # The optimizer keeps the tensors it is given and writes into them.
-        self._optimizer.load_state_dict(copy.deepcopy(dict(state.optimizer)))
-        lay_out_memory(self._optimizer)
+        self._optimizer.restore(state.optimizer)
         # A file knows no order of names; fingerprints go by the model's.
         self._best_weights = {name: state.best_weights[name] for name in self._model.state_dict()}
         self._best_epoch = state.best_epoch

@@ -1,16 +1,13 @@
 """What a training carries from one epoch to the next, and nothing else."""
 
-import copy
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from tuner.records import Epoch
+from tuner.train.optimizers import Memory
 
 Weights = dict[str, Tensor]
 
@@ -23,18 +20,13 @@ class TrainingState:
     best_weights: Weights
     best_epoch: int
     """0 before the first epoch."""
-    optimizer: Mapping[str, Any]
+    optimizer: Memory
     curve: tuple[Epoch, ...]
 
 
 def copy_weights(model: nn.Module) -> Weights:
     """Return a copy of all weights and buffers."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def copy_optimizer(optimizer: Optimizer) -> dict[str, Any]:
-    """Return a copy of the optimizer's state that later steps do not touch."""
-    return copy.deepcopy(optimizer.state_dict())
 
 
 def fingerprint(weights: Weights) -> str:
