@@ -94,10 +94,19 @@ class Workers:
 def trainers_of(supervisor: int) -> list[int]:
     """Return the trainers that a supervisor has now; a frozen one's included."""
     try:
-        children = psutil.Process(supervisor).children()
-        return [child.pid for child in children if "trainer" in " ".join(child.cmdline())]
+        family = psutil.Process(supervisor).children(recursive=True)
     except psutil.Error:
         return []
+    return [one.pid for one in family if _is_trainer(one)]
+
+
+def _is_trainer(process: psutil.Process) -> bool:
+    """Tell a trainer, or a double of one, from the server that forks trainers."""
+    try:
+        words = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return "trainer" in words and "forkserver" not in words
 
 
 def send(pid: int, number: signal.Signals) -> None:

@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.harness.processes import is_alive, until
+from tuner.processes import Executed
 from tuner.settings import child_environment
 from tuner.work.child import GARBLED, Child
 from tuner.work.messages import Message
@@ -27,7 +29,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def run(lines: str) -> Child:
         command = (sys.executable, "-c", PREAMBLE + lines)
-        children.append(Child(command, child_environment(), tmp_path / "log"))
+        children.append(Child(partial(Executed, command, child_environment()), tmp_path / "log"))
         return children[-1]
 
     yield run

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.harness.processes import until
+from tuner.processes import python
 from tuner.settings import child_environment, without_secrets
 from tuner.work.messages import Message, receive, send
-from tuner.work.worker import TRAINER
 
 
 def start(ours: socket.socket, theirs: socket.socket) -> subprocess.Popen[bytes]:
     """Start the real trainer on one end of a channel."""
     with theirs:
         return subprocess.Popen(
-            [*TRAINER, str(theirs.fileno())],
+            [*python("tuner.work.trainer"), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             env=child_environment(),
             stdin=subprocess.DEVNULL,

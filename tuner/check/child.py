@@ -5,6 +5,7 @@ JSON: progress, and at the end a result or an error. Nothing is unpickled, and
 its environment has no database password.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tuner import errors
 from tuner.errors import MachineError, TunerError
@@ -25,34 +26,53 @@ Progress = Callable[[str, int, int], None]
 Body = Mapping[str, Any]
 
 
+class Question:
+    """A piece of work for `python -m module`, begun at once; leaving the context ends it.
+
+    `doing` is what the process does, for when it dies without a word.
+    """
+
+    def __init__(self, module: str, work: Body, doing: str = "looked at the data") -> None:
+        self._doing = doing
+        self._child = subprocess.Popen(
+            python(module),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=child_environment(),
+            text=True,
+            process_group=0,
+        )
+        # A process that the child forked holds its standard output open after the child was
+        # killed, and we would read on for as long as that one lives.
+        threading.Thread(target=_end_family, args=(self._child,), daemon=True).start()
+        assert self._child.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._child.stdin as given:
+            given.write(json.dumps(work))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        kill_family(self._child)
+        self._child.wait()
+        assert self._child.stdout is not None
+        self._child.stdout.close()
+
+    def answer(self, progress: Progress) -> dict[str, Any]:
+        """Wait for the result and return it, or raise the child's error."""
+        assert self._child.stdout is not None
+        try:
+            return _result(self._child.stdout, progress)
+        except _NothingSaidError:
+            raise _died(self._child.wait(), self._doing) from None
+
+
 def ask(
     module: str, work: Body, progress: Progress, doing: str = "looked at the data"
 ) -> dict[str, Any]:
-    """Run `python -m module` on a piece of work and return its result, or raise its error.
-
-    `doing` is what the process did, for when it dies without a word.
-    """
-    with subprocess.Popen(
-        python(module),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=child_environment(),
-        text=True,
-        process_group=0,
-    ) as child:
-        # A process that the child forked holds its standard output open after the child was
-        # killed, and we would read on for as long as that one lives.
-        threading.Thread(target=_end_family, args=(child,), daemon=True).start()
-        assert child.stdin is not None
-        assert child.stdout is not None
-        try:
-            child.stdin.write(json.dumps(work))
-            child.stdin.close()
-            return _result(child.stdout, progress)
-        except (BrokenPipeError, _NothingSaidError):
-            raise _died(child.wait(), doing) from None
-        finally:
-            kill_family(child)
+    """Have a piece of work done and return its result, or raise its error."""
+    with Question(module, work, doing) as asked:
+        return asked.answer(progress)
 
 
 def _end_family(child: "subprocess.Popen[str]") -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.check.child import Body, Progress, ask, paths, serve
+from tuner.check.child import Body, Progress, Question, paths, serve
 from tuner.check.examination import examine
 from tuner.check.findings import warnings
 from tuner.check.settings import check_data, remarks
@@ -56,6 +56,14 @@ def examine_data(
 
     So are settings of the study that cannot be trained on such data.
     """
+    with begin(spec, data, home=home, folders=folders, quick=quick) as question:
+        return examined(spec, question, progress)
+
+
+def begin(
+    spec: Spec, data: Mapping[str, Value], *, home: Path, folders: Sequence[Path], quick: bool
+) -> Question:
+    """Begin to load and examine one configuration of [data]."""
     work = {
         "objective": spec.objective,
         "data": dict(data),
@@ -63,7 +71,12 @@ def examine_data(
         "folders": paths(folders),
         "quick": quick,
     }
-    found = ask("tuner.check.quick", work, progress)
+    return Question("tuner.check.quick", work)
+
+
+def examined(spec: Spec, question: Question, progress: Progress) -> Examined:
+    """Return what was found, or raise what is wrong."""
+    found = question.answer(progress)
     contents = found["examination"]["contents"]
     check_data(spec, contents)
     return Examined(found["examination"], (*found["warnings"], *remarks(spec, contents)))

@@ -1,17 +1,38 @@
 """A launch's look at the data: before anything is created, and once for the same data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.cli.terminal import clear_progress, echo, show_progress
+from tuner.home import make_cache
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
+    from tuner.check.child import Question
     from tuner.check.quick import Examined
     from tuner.spec.study import Spec
     from tuner.store.database import Database
     from tuner.store.studies import Study
+
+
+@contextmanager
+def early_look(
+    settings: Settings, spec: "Spec | None", folders: Sequence[Path]
+) -> "Iterator[Question | None]":
+    """Begin to examine the data while the database is being made, where there is none yet.
+
+    In one that exists the data may be known already.
+    """
+    from tuner.store.embedded import server
+
+    if spec is None or not settings.embedded or server.exists(settings.home):
+        yield None
+        return
+    make_cache(settings.home)
+    with _begin(settings, spec, folders) as question:
+        yield question
 
 
 def look_at_data(
@@ -20,6 +41,7 @@ def look_at_data(
     spec: "Spec",
     folders: Sequence[Path],
     *,
+    begun: "Question | None",
     again: bool,
 ) -> "Sequence[Examined]":
     """Examine the first configuration of [data] and tell what to know of it.
@@ -28,27 +50,28 @@ def look_at_data(
     that were looked at for this study before are not looked at `again` unless
     code or data changed.
     """
-    from tuner.check.quick import configurations, examine_data
+    from tuner.check.quick import examined
     from tuner.check.settings import check_data
 
-    known = _known(database, spec)
+    known = None if begun else _known(database, spec)
     if known is not None and not again:
         check_data(spec, known["contents"])
         return ()
-    found = examine_data(
-        spec,
-        configurations(spec)[0],
-        home=settings.home,
-        folders=folders,
-        progress=show_progress,
-        quick=True,
-    )
+    with begun or _begin(settings, spec, folders) as question:
+        found = examined(spec, question, show_progress)
     clear_progress()
     for note in found.notes:
         echo(f"Data: {note}", err=True)
     for warning in found.warnings:
         echo(f"Warning: {warning}", err=True)
     return (found,)
+
+
+def _begin(settings: Settings, spec: "Spec", folders: Sequence[Path]) -> "Question":
+    from tuner.check.quick import begin, configurations
+
+    first = configurations(spec)[0]
+    return begin(spec, first, home=settings.home, folders=folders, quick=True)
 
 
 def keep_look(database: "Database", study: "Study", found: "Sequence[Examined]") -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tuner import forkserver
 from tuner.cli import options
-from tuner.cli.data import keep_look, look_at_data
+from tuner.cli.data import early_look, keep_look, look_at_data
 from tuner.cli.identity import accept, asks_the_same, changes_of, refuse, study_of
 from tuner.cli.longer import lengthened
 from tuner.cli.terminal import echo
@@ -22,8 +23,9 @@ from tuner.errors import (
     UnknownStudyError,
     UserError,
 )
+from tuner.forkserver import ForkServer
 from tuner.home import make_cache, write_private
-from tuner.settings import Settings
+from tuner.settings import Settings, child_environment
 
 if TYPE_CHECKING:
     from tuner.check.quick import Examined
@@ -109,12 +111,19 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
         raise UserError("--new-version trains all of it again; --accept-changes goes on. Choose.")
     if stored and (overrides or new_version or epochs_to):
         raise UserError(f"{study} is a stored version: it goes on as it is. Change its file.")
+    # Workers and trainers are forked from it. It loads what they need while this process finds out
+    # what there is to train.
+    modules = (*forkserver.WORKERS, *forkserver.TRAINERS)
+    forks = ForkServer.start(child_environment(), modules) if forkserver.AVAILABLE else None
     spec = None if stored else options.load_spec(study, overrides, objective_folders)
     folders = _objective_folders(None if stored else study, objective_folders)
     # To go on with a stored study, or to train it longer, there must be one.
     makes = not stored and epochs_to is None
     options.tell_home(settings, makes=makes)
-    with options.open_database(settings, wait_seconds=wait, create=makes) as database:
+    with (
+        early_look(settings, None if no_check else spec, folders) as begun,
+        options.open_database(settings, wait_seconds=wait, create=makes) as database,
+    ):
         make_cache(settings.home)
         if epochs_to is not None:
             spec = lengthened(database, study, epochs_to, overrides, objective_folders)
@@ -138,7 +147,8 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
             launched = _go_on(database, study)
         else:
             if not no_check:
-                found = look_at_data(database, settings, spec, folders, again=bool(changes))
+                again = bool(changes)
+                found = look_at_data(database, settings, spec, folders, begun=begun, again=again)
             launched = _store(database, spec, new_version=versioned, changed=bool(changes))
             keep_look(database, launched.study, found)
         if accept_changes and not versioned:
@@ -153,7 +163,7 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
             devices = crew_devices(device, workers, threads or launched.study.spec.limits.threads)
             # The bare name would be the newest version's, whichever is launched.
             crew = Crew(launched.study.full_name, devices, threads, folders)
-            code = _train(database, launched.study, LocalFleet(settings, crew))
+            code = _train(database, launched.study, LocalFleet(settings, crew, forks))
             if code is not None:
                 return code
         return _conclude(database, settings, launched.study, told=bool(found))

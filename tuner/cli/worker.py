@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -13,7 +14,8 @@ from tuner.cli.options import objectives_option
 from tuner.cli.terminal import echo
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM
 from tuner.fleet.contract import Crew
-from tuner.settings import Settings
+from tuner.forkserver import AVAILABLE, TRAINERS, ForkServer
+from tuner.settings import Settings, child_environment
 
 
 @click.command(epilog="\b\nExample:\n  tuner worker --study lr_sched --device cuda:1")
@@ -43,6 +45,7 @@ from tuner.settings import Settings
 )
 @objectives_option
 @click.option("--follow-stdin", is_flag=True, hidden=True, help="Stop when stdin is closed.")
+@click.option("--forks", type=int, hidden=True, help="Descriptor of a fork server's channel.")
 @click.pass_obj
 def worker(
     settings: Settings,
@@ -54,6 +57,7 @@ def worker(
     objective_folders: tuple[Path, ...],
     *,
     follow_stdin: bool,
+    forks: int | None,
 ) -> int:
     """Train trials of a study until it ends.
 
@@ -67,6 +71,7 @@ def worker(
     if workers is not None:
         devices = crew_devices(device, workers, threads or 1)
         return _crew(settings, Crew(study, devices, threads, folders))
+    server = _fork_server(forks)
     from tuner.work.stopping import StopRequest
     from tuner.work.worker import Orders, work
 
@@ -81,12 +86,28 @@ def worker(
         threads=threads,
         folders=folders,
         patience_seconds=wait,
+        forks=server,
     )
     ended = work(settings, orders, stop)
     echo(f"{study}: {ended.state}. {ended.reason}".strip())
     if stop.asked:
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     return EXIT_FAILURES if ended.state == "paused" else EXIT_DONE
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Be `tuner worker` in a process that was forked for it."""
+    from tuner.cli.main import run
+
+    return run(["worker", *arguments])
+
+
+def _fork_server(inherited: int | None) -> ForkServer | None:
+    """Return what trainers are forked from: the launcher's, or one of our own."""
+    if inherited is not None:
+        return ForkServer.inherited(inherited)
+    # Started at once: it loads torch while this process finds the database and the study.
+    return ForkServer.start(child_environment(), TRAINERS) if AVAILABLE else None
 
 
 def _crew(settings: Settings, crew: Crew) -> int:
@@ -121,3 +142,7 @@ def _crew(settings: Settings, crew: Crew) -> int:
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     echo("All workers have ended.")
     return EXIT_FAILURES if failures else EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

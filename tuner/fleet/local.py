@@ -11,7 +11,8 @@ from typing import IO
 from tuner import home as home_folder
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_MACHINE, EXIT_UNEXPECTED, EXIT_USER
 from tuner.fleet.contract import Crew
-from tuner.processes import python
+from tuner.forkserver import ForkServer, Program, starter
+from tuner.processes import Process, Streams
 from tuner.settings import Settings, worker_environment
 
 DELIBERATE = frozenset({EXIT_DONE, EXIT_FAILURES, EXIT_USER, EXIT_MACHINE})
@@ -29,7 +30,7 @@ class _Post:
 
     device: str
     log: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     started: float = 0.0
     accidents: int = 0
     """In a row that count against the post."""
@@ -39,8 +40,9 @@ class _Post:
 class LocalFleet:
     """A crew on this machine; a worker killed by accident is replaced."""
 
-    def __init__(self, settings: Settings, crew: Crew) -> None:
+    def __init__(self, settings: Settings, crew: Crew, forks: ForkServer | None = None) -> None:
         self._settings = settings
+        self._forks = forks
         self._crew = crew
         self._stopping = False
         logs = settings.home / "logs"
@@ -96,26 +98,25 @@ class LocalFleet:
         return list(dict.fromkeys(told))
 
     def _fill(self, post: _Post) -> None:
-        command = [*python("tuner"), "worker", "--study", self._crew.study]
-        command += ["--device", post.device, "--follow-stdin"]
+        arguments = ["--study", self._crew.study, "--device", post.device, "--follow-stdin"]
         if self._crew.threads is not None:
-            command += ["--threads", str(self._crew.threads)]
+            arguments += ["--threads", str(self._crew.threads)]
         for folder in self._crew.folders:
-            command += ["--objectives", str(folder)]
-        with os.fdopen(home_folder.open_private(post.log, os.O_WRONLY | os.O_APPEND), "ab") as log:
-            post.process = subprocess.Popen(
-                command,
-                # Its end tells the worker that the launcher is gone, kill -9 included.
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=worker_environment(self._settings),
-                # Ctrl-C in the terminal is for the launcher, which passes it on.
-                start_new_session=True,
-            )
+            arguments += ["--objectives", str(folder)]
+        worker = Program("tuner.cli.worker", "tuner worker", tuple(arguments), forks=True)
+        start = starter(self._forks, worker, worker_environment(self._settings))
         if post.pipe is not None:
             post.pipe.close()
-        post.pipe = post.process.stdin
+        # Its end tells the worker that the launcher is gone, kill -9 included.
+        theirs, ours = os.pipe()
+        post.pipe = os.fdopen(ours, "wb")
+        log = home_folder.open_private(post.log, os.O_WRONLY | os.O_APPEND)
+        try:
+            # Ctrl-C in the terminal is for the launcher, which passes it on: a session of its own.
+            post.process = start(Streams(theirs, log, log))
+        finally:
+            os.close(theirs)
+            os.close(log)
         post.started = time.monotonic()
 
     def _attend(self, post: _Post) -> bool:

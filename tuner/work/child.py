@@ -9,16 +9,15 @@ import os
 import queue
 import signal
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from tuner.home import open_private
-from tuner.processes import kill_family, wait_unreaped
+from tuner.processes import Process, Streams, kill_family
 from tuner.work.messages import GarbledError, Message, TornError, receive, send
 
 PRINTED_LIMIT = 2**20
@@ -39,9 +38,12 @@ GARBLED = "the trainer sent what is no message"
 
 
 class Child:
-    """A running child; its messages arrive on a thread, whether anyone waits for them or not."""
+    """A running child; its messages arrive on a thread, whether anyone waits for them or not.
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    `start` starts it, with these streams.
+    """
+
+    def __init__(self, start: Callable[[Streams], Process], log: Path) -> None:
         self.log = log
         self.heard = time.monotonic()
         """When the last message came, by the monotonic clock."""
@@ -52,16 +54,13 @@ class Child:
         self._ended = threading.Event()
         """Whether the process has ended, whoever else holds its end of the channel."""
         ours, theirs = socket.socketpair()
-        with theirs, os.fdopen(open_private(log, os.O_WRONLY | os.O_APPEND), "ab") as printed:
-            self._process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=printed,
-                stderr=printed,
-                start_new_session=True,
-            )
+        with (
+            theirs,
+            Path(os.devnull).open("rb") as nothing,
+            os.fdopen(open_private(log, os.O_WRONLY | os.O_APPEND), "ab") as printed,
+        ):
+            out = printed.fileno()
+            self._process = start(Streams(nothing.fileno(), out, out, theirs.fileno()))
         self._channel = ours
         self._messages: queue.Queue[Message | None] = queue.Queue()
         # A thread empties the channel even while the supervisor waits for the
@@ -131,7 +130,7 @@ class Child:
         self.kill()  # and all that it has left behind
         if not ended:
             return "the trainer closed its channel"
-        code = self._process.returncode
+        code = self._process.wait()
         if not killed_by_us and -code in OUTSIDE:
             self.killed_by = signal.Signals(-code)
         return _death(code)
@@ -169,7 +168,7 @@ class Child:
         that one's. What the child sent lies in our end of the channel already,
         and is read before the end that this puts behind it.
         """
-        wait_unreaped(self._process.pid)
+        self._process.wait_unreaped()
         self._ended.set()
         with contextlib.suppress(OSError):  # closed by kill()
             self._channel.shutdown(socket.SHUT_RD)

@@ -5,13 +5,14 @@ The helper is given the trials as JSON over a pipe, and no database.
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.errors import MachineError
-from tuner.processes import python
+from tuner.processes import Executed, python
 from tuner.records import Value
 from tuner.settings import child_environment
 from tuner.spec.study import Spec
@@ -65,7 +66,8 @@ class Proposer:
 
     def _open(self) -> Child:
         if self._helper is None:
-            self._helper = Child(python("tuner.work.proposer"), child_environment(), self._log)
+            start = partial(Executed, python("tuner.work.proposer"), child_environment())
+            self._helper = Child(start, self._log)
             self._log_start = self._helper.position()
         return self._helper
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 from tenacity import RetryCallState
 from tenacity.stop import stop_base
 
+from tuner.processes import Process, Streams
 from tuner.records import Job
 from tuner.settings import Timing
 from tuner.store.database import is_outage, patiently
@@ -50,10 +51,9 @@ LEAVE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Workshop:
-    """How to start a trainer: command, environment, folders and device."""
+    """How a trainer is started, and what it is told first."""
 
-    command: tuple[str, ...]
-    environment: dict[str, str]
+    start: Callable[[Streams], Process]
     log: Path
     device: str
     threads: int
@@ -65,8 +65,8 @@ class Workshop:
     """How long a training waits for that place."""
 
     def open(self) -> Child:
-        """Start a trainer; it begins to load torch at once."""
-        child = Child(self.command, self.environment, self.log)
+        """Start a trainer; one that is not forked begins to load torch at once."""
+        child = Child(self.start, self.log)
         child.send(
             Message(
                 "settings",

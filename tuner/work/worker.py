@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 
 from tuner import home as home_folder
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
-from tuner.processes import python
+from tuner.forkserver import ForkServer, Program, starter
+from tuner.processes import Executed, Process, Streams
 from tuner.settings import Settings, child_environment
 from tuner.store import schema, studies
 from tuner.store.database import Database, is_outage, is_servers_trouble
@@ -36,7 +38,7 @@ T = TypeVar("T")
 AWAITED = (DatabaseUnreachableError, UnknownStudyError)
 """What a worker waits for when it starts."""
 JOIN_SECONDS = 60.0
-TRAINER = python("tuner.work.trainer")
+TRAINER = Program("tuner.work.trainer", "tuner trainer")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,10 @@ class Orders:
     folders: tuple[Path, ...] = ()
     """Where objectives are looked for before the shipped ones."""
     patience_seconds: float = 60.0
-    trainer: tuple[str, ...] = TRAINER
+    forks: ForkServer | None = None
+    """What trainers are forked from, if anything."""
+    trainer: tuple[str, ...] | None = None
+    """A command to start instead of a trainer."""
 
 
 def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
@@ -178,9 +183,13 @@ def _workshop(settings: Settings, orders: Orders, study: Study, log: Path) -> Wo
     threads = orders.threads or study.spec.limits.threads
     environment = child_environment()
     environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    start: Callable[[Streams], Process]
+    if orders.trainer is None:
+        start = starter(orders.forks, TRAINER, environment)
+    else:
+        start = partial(Executed, orders.trainer, environment)
     return Workshop(
-        command=orders.trainer,
-        environment=environment,
+        start=start,
         log=log,
         device=orders.device,
         threads=threads,

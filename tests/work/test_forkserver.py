@@ -1,0 +1,242 @@
+"""A process that forks others: each like one started by itself, its end told, none left behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.harness.processes import is_alive, until
+from tuner.forkserver import (
+    AVAILABLE,
+    ForkedProcess,
+    ForkServer,
+    ForkServerLostError,
+    Program,
+    starter,
+)
+from tuner.processes import Executed, Streams, kill_family
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(not AVAILABLE, reason="processes are not forked on this system"),
+]
+
+MODULE = "tests.work.fork_programs"
+
+
+class Forks:
+    """A server, and the streams of what it forks."""
+
+    def __init__(self, folder: Path) -> None:
+        # The programs are the tests': the server finds them where this process did.
+        path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        self.environment = {**os.environ, "PYTHONPATH": path, "MINE": "server"}
+        self.server = ForkServer.start(self.environment, ["numpy", MODULE])
+        self.folder = folder
+        self.started: list[ForkedProcess] = []
+
+    @property
+    def pid(self) -> int:
+        """The server's own process."""
+        assert self.server.process is not None
+        return self.server.process.pid
+
+    def run(
+        self, *arguments: str, channel: int | None = None, forks: bool = False
+    ) -> ForkedProcess:
+        """Have a program forked that writes to files `out` and `err`."""
+        program = Program(MODULE, "tuner test", arguments, forks=forks)
+        with (
+            Path(os.devnull).open("rb") as nothing,
+            (self.folder / "out").open("wb") as out,
+            (self.folder / "err").open("wb") as err,
+        ):
+            streams = Streams(nothing.fileno(), out.fileno(), err.fileno(), channel)
+            environment = {**os.environ, "MINE": "fork", "SECRET": "s3cret"}
+            process = self.server.fork(program, environment, streams)
+        self.started.append(process)
+        return process
+
+    def out(self) -> str:
+        """Return what was printed."""
+        return (self.folder / "out").read_text()
+
+
+@pytest.fixture
+def forks(tmp_path: Path) -> Iterator[Forks]:
+    """Run a server, and end what it forked."""
+    forks = Forks(tmp_path)
+    yield forks
+    for process in forks.started:
+        process.kill()
+    forks.server.close()
+
+
+def test_a_fork_is_like_a_process_started_by_itself(forks: Forks) -> None:
+    """It has its own environment, session, streams, title and numbers, and no descriptor more."""
+    assert forks.run("tell").wait(30) == 0
+    told = json.loads(forks.out())
+    assert told["environment"]["MINE"] == "fork"
+    assert "OPENBLAS_NUM_THREADS" not in told["environment"]
+    assert told["session"]
+    assert told["argv"] == ["tuner test", "tell"]
+    assert told["cmdline"] == "tuner test tell"
+    assert told["descriptors"] == [0, 1, 2]
+    assert told["threads"] == 1
+    assert told["blocked"] == 0
+    assert (forks.folder / "err").read_text() == "to standard error\n"
+    again = forks.run("tell")
+    assert again.wait(30) == 0
+    other = json.loads(forks.out())
+    assert other["numpy"] != told["numpy"]
+    assert other["random"] != told["random"]
+
+
+def test_what_a_fork_is_given_is_in_no_list_of_processes(forks: Forks) -> None:
+    """A password goes over the channel; /proc has the environment that the server began with."""
+    process = forks.run("sleep")
+    proc = Path(f"/proc/{process.pid}")
+    until(lambda: b"tuner test" in (proc / "cmdline").read_bytes(), "it runs")
+    assert b"s3cret" not in (proc / "environ").read_bytes() + (proc / "cmdline").read_bytes()
+
+
+@pytest.mark.parametrize("code", [0, 1, 70, 143])
+def test_an_exit_status_arrives(forks: Forks, code: int) -> None:
+    """As from a child of our own."""
+    assert forks.run("leave", str(code)).wait(30) == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_a_signal_that_ended_it_arrives(forks: Forks, number: signal.Signals) -> None:
+    """As from a child of our own: negative."""
+    assert forks.run("die", str(int(number))).wait(30) == -number
+
+
+def test_poll_wait_and_signals(forks: Forks) -> None:
+    """A running one has no status; waiting can be given up; a signal reaches it, and ends it."""
+    process = forks.run("sleep")
+    assert process.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == -signal.SIGTERM
+    assert process.poll() == process.returncode == -signal.SIGTERM
+    process.send_signal(signal.SIGKILL)  # no error, and no other process is meant
+
+
+def test_the_process_id_is_kept_until_the_end_was_read(forks: Forks) -> None:
+    """A zombie holds it, so that a late signal never meets another process."""
+    process = forks.run("leave", "0")
+    process.wait_unreaped()
+    assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
+    assert process.wait() == 0
+    until(lambda: not psutil.pid_exists(process.pid), "the server reaps it")
+
+
+def test_a_family_is_killed(forks: Forks) -> None:
+    """What a fork has left behind goes with it, also after its own end."""
+    process = forks.run("family")
+    process.wait_unreaped()
+    left = [p.pid for p in psutil.process_iter() if _session(p.pid) == process.pid]
+    left.remove(process.pid)
+    assert len(left) == 1
+    kill_family(process)
+    until(lambda: not is_alive(left[0]), "its child is gone")
+
+
+def _session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return 0
+
+
+def test_a_channel_is_passed(forks: Forks) -> None:
+    """Its number is the last argument; when the fork ends, the other side sees the end."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            process = forks.run("talk", channel=theirs.fileno())
+        ours.sendall(b"hello")
+        assert ours.recv(100) == b"HELLO"
+        assert process.wait(30) == 0
+        assert ours.recv(100) == b""
+
+
+def test_no_fork_holds_what_is_another_s(forks: Forks) -> None:
+    """The end of one is noticed while a later one lives."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            first = forks.run("talk", channel=theirs.fileno())
+        forks.run("sleep")
+        ours.sendall(b"hello")
+        assert first.wait(30) == 0
+        assert ours.recv(100) == b"HELLO"
+        assert ours.recv(100) == b""
+
+
+def test_the_server_ends_with_its_last_client(forks: Forks) -> None:
+    """Nobody has to end it; while a process is held, its end can still be told."""
+    process = forks.run("sleep")
+    forks.server.close()
+    time.sleep(0.3)
+    assert is_alive(forks.pid), "a process is held"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == -signal.SIGTERM
+    until(lambda: not is_alive(forks.pid), "the server ends")
+
+
+def test_a_fork_can_have_forks_itself(forks: Forks) -> None:
+    """With `forks` it is given a channel to the server, which serves until both have left."""
+    process = forks.run("sleep", forks=True)
+    forks.server.close()
+    time.sleep(0.3)
+    assert is_alive(forks.pid), "one client is left"
+    process.kill()
+    assert process.wait(30) == -signal.SIGKILL
+    until(lambda: not is_alive(forks.pid), "the server ends")
+
+
+def test_what_a_lost_server_forked_is_ended(forks: Forks) -> None:
+    """Nobody could tell its end any more: two workers in one place are worse than none."""
+    process = forks.run("sleep")
+    psutil.Process(forks.pid).kill()
+    assert process.wait(30) == -signal.SIGKILL
+    until(lambda: not is_alive(process.pid), "it is gone")
+    with pytest.raises(ForkServerLostError):
+        forks.run("sleep")
+
+
+def test_without_a_server_a_program_is_executed(forks: Forks) -> None:
+    """A lost server costs time alone."""
+    psutil.Process(forks.pid).kill()
+    program = Program("tuner.work.trainer", "tuner trainer")
+    ours, theirs = socket.socketpair()
+    with ours, Path(os.devnull).open("r+b") as nothing:
+        number = nothing.fileno()
+        with theirs:
+            start = starter(forks.server, program, forks.environment)
+            process = start(Streams(number, number, number, theirs.fileno()))
+        assert isinstance(process, Executed)
+    assert process.wait(60) == 0, "it leaves when its supervisor has gone"
+
+
+def test_a_server_with_threads_refuses_to_fork(tmp_path: Path) -> None:
+    """A fork would have the locks of threads that it does not have; all is executed then."""
+    (tmp_path / "threaded.py").write_text(
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    server = ForkServer.start(environment, ["threaded"])
+    with pytest.raises(ForkServerLostError):
+        server.fork(Program(MODULE, "tuner test", ("leave", "0")), environment, Streams(0, 1, 2))
+    server.close()

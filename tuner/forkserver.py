@@ -1,0 +1,417 @@
+"""A process that has loaded torch once, and forks the workers and trainers of one machine.
+
+Python needs seconds to load torch, sqlalchemy and what goes with them, for
+every process again. A fork of a process that has loaded them starts within
+milliseconds and shares their memory.
+
+    launch ── channel ──► fork server ──fork──► worker ── channel ──► the same fork server
+                                      └─fork──► trainer
+
+Why a fork is safe here. The server is started as a program of its own, with -P
+and without secrets in its environment. It imports modules and does nothing
+else: no tensor, no connection to a database, no CUDA, and no objective, which is
+other people's code, ever is in it. It has one thread, OpenBLAS being told to make
+none; a library that makes one all the same ends the server before it forks. Only
+Linux forks: on macOS the system's frameworks may not be used after a fork without
+exec. Wherever there is no server, every process is started the long way.
+
+A forked process is a child of the server, not of whoever asked for it. It is
+held by a control socket: the server tells its end over it, and keeps its
+process id from being used again until the holder has closed the socket.
+
+The server ends when its last client has closed its channel and nobody holds a
+process any more.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+from setproctitle import setproctitle
+
+from tuner.errors import EXIT_MACHINE
+from tuner.processes import Executed, Process, Streams, python
+
+AVAILABLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
+"""Whether processes of this system may be forked from one that has loaded libraries."""
+TRAINERS = ("tuner.train.checkpoints.saver", "tuner.train.workbench", "tuner.work.trainer")
+"""What a server imports that is to fork trainers."""
+WORKERS = ("tuner.cli.worker", "tuner.work.worker")
+"""And what one imports that is to fork workers."""
+SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1"}
+"""A variable for the server alone, which OpenBLAS reads when numpy loads it."""
+
+_LENGTH = struct.Struct(">I")
+_STATUS = struct.Struct(">i")
+MOST_DESCRIPTORS = 8
+
+
+class ForkServerLostError(Exception):
+    """The fork server has ended, or never started."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A module of this package that runs as a process: executed, or by a fork its `main`.
+
+    With `forks` a forked one gets a channel to the server, to have processes
+    forked itself: `--forks` and the number of the descriptor are its last arguments.
+    """
+
+    module: str
+    title: str
+    arguments: tuple[str, ...] = ()
+    forks: bool = False
+
+
+class ForkServer:
+    """A client's end of the channel to a fork server."""
+
+    def __init__(
+        self, channel: socket.socket, process: "subprocess.Popen[bytes] | None" = None
+    ) -> None:
+        self._channel = channel
+        self.process = process
+        """The server, where this process started it."""
+        self._asking = threading.Lock()
+
+    @classmethod
+    def start(cls, environment: Mapping[str, str], modules: Sequence[str]) -> "ForkServer":
+        """Start a server; it begins to import the modules at once."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [*python("tuner.forkserver"), str(theirs.fileno()), *modules],
+                pass_fds=[theirs.fileno()],
+                env={**environment, **SINGLE_THREADED},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                # Each fork gets streams of its own; what goes wrong here costs time alone.
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        return cls(ours, process)
+
+    @classmethod
+    def inherited(cls, descriptor: int) -> "ForkServer":
+        """Use the channel that a forked process was given."""
+        channel = socket.socket(fileno=descriptor)
+        channel.set_inheritable(False)
+        return cls(channel)
+
+    def fork(
+        self, program: Program, environment: Mapping[str, str], streams: Streams
+    ) -> "ForkedProcess":
+        """Have a program run with these streams and this environment; raises when none is left."""
+        ours, theirs = socket.socketpair()
+        asked = {
+            "module": program.module,
+            "title": program.title,
+            "arguments": list(program.arguments),
+            "forks": program.forks,
+            "environment": dict(environment),
+        }
+        descriptors = [theirs.fileno(), streams.stdin, streams.stdout, streams.stderr]
+        if streams.channel is not None:
+            descriptors.append(streams.channel)
+        body = json.dumps(asked).encode()
+        try:
+            with theirs, self._asking:
+                socket.send_fds(self._channel, [_LENGTH.pack(len(body))], descriptors)
+                self._channel.sendall(body)
+            pid = _STATUS.unpack(_exactly(ours, _STATUS.size))[0]
+            return ForkedProcess(pid, ours)
+        except (OSError, EOFError):
+            ours.close()
+            raise ForkServerLostError from None
+
+    def close(self) -> None:
+        """Use the server no more."""
+        self._channel.close()
+
+
+def starter(
+    server: ForkServer | None, program: Program, environment: Mapping[str, str]
+) -> Callable[[Streams], Process]:
+    """Return what starts a program: a fork where there is a server, or else exec."""
+
+    def start(streams: Streams) -> Process:
+        if server is not None:
+            with contextlib.suppress(ForkServerLostError):
+                return server.fork(program, environment, streams)
+        return Executed((*python(program.module), *program.arguments), environment, streams)
+
+    return start
+
+
+class ForkedProcess:
+    """A process that the server forked for us; it is used like a `subprocess.Popen`."""
+
+    def __init__(self, pid: int, control: socket.socket) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._control = control
+        self._told = threading.Event()
+        self._status = -signal.SIGKILL
+        with contextlib.suppress(psutil.NoSuchProcess):  # ended already; its status is on its way
+            self._process = psutil.Process(pid)
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while the process runs."""
+        if self.returncode is None and self._told.is_set():
+            self._release()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end, and return the exit status."""
+        if not self._told.wait(timeout):
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+        self._release()
+        assert self.returncode is not None
+        return self.returncode
+
+    def wait_unreaped(self) -> None:
+        """Wait for the end, and leave the process id as it is."""
+        self._told.wait()
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the process has ended."""
+        # Until it is released the id is this process's, zombie or not.
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill the process alone."""
+        self.send_signal(signal.SIGKILL)
+
+    def _listen(self) -> None:
+        try:
+            (self._status,) = _STATUS.unpack(_exactly(self._control, _STATUS.size))
+        except (OSError, EOFError):
+            # The server is gone, so that nobody can tell how this process ends. An unobserved
+            # one must not train on beside its successor. psutil compares the time of the start,
+            # so that another process under the same id is left alone.
+            with contextlib.suppress(psutil.Error, AttributeError):
+                self._process.kill()
+                self._process.wait()
+        self._told.set()
+
+    def _release(self) -> None:
+        if self.returncode is None:
+            self.returncode = self._status
+            self._control.close()
+
+
+@dataclass
+class _Fork:
+    """A process that the server has forked, until its holder knows its end."""
+
+    pid: int
+    descriptor: int
+    """Becomes readable when the process ends."""
+    control: socket.socket
+    status: int | None = None
+    released: bool = False
+
+
+@dataclass(frozen=True)
+class _Request:
+    body: Mapping[str, Any]
+    descriptors: Sequence[int]
+
+
+@dataclass
+class _Server:
+    """The loop that reads requests, and tells what has ended."""
+
+    selector: selectors.DefaultSelector = field(default_factory=selectors.DefaultSelector)
+    clients: set[socket.socket] = field(default_factory=set)
+    forks: dict[int, _Fork] = field(default_factory=dict)
+
+    def add(self, client: socket.socket) -> None:
+        self.clients.add(client)
+        self.selector.register(client, selectors.EVENT_READ, ("request", client))
+
+    def serve(self) -> "_Request | None":
+        """Serve until nobody is left who could ask; in a fork, return at once what it is to run."""
+        while self.clients or any(not fork.released for fork in self.forks.values()):
+            for key, _events in self.selector.select():
+                what, subject = key.data
+                if what == "request" and subject in self.clients:
+                    if (request := self._request(subject)) is not None:
+                        return request
+                elif what == "ended" and subject.status is None:
+                    self._ended(subject)
+                elif what == "released":
+                    self._released(subject)
+        return None
+
+    def _request(self, client: socket.socket) -> "_Request | None":
+        descriptors: list[int] = []
+        try:
+            start, descriptors, _flags, _from = socket.recv_fds(
+                client, _LENGTH.size, MOST_DESCRIPTORS
+            )
+            if not start:
+                raise EOFError
+            if len(start) < _LENGTH.size:
+                start += _exactly(client, _LENGTH.size - len(start))
+            request = _Request(json.loads(_exactly(client, *_LENGTH.unpack(start))), descriptors)
+        except (OSError, EOFError):
+            _close(descriptors)
+            self.selector.unregister(client)
+            self.clients.discard(client)
+            client.close()
+            return None
+        return self._fork(request)
+
+    def _fork(self, request: _Request) -> "_Request | None":
+        control_number, *streams = request.descriptors
+        control = socket.socket(fileno=control_number)
+        ours: socket.socket | None = None
+        if request.body["forks"]:
+            ours, theirs = socket.socketpair()
+            streams.append(theirs.detach())
+        try:
+            pid = os.fork()
+        except OSError:  # no memory, or too many processes: whoever asked sees the control end
+            for each in (control, ours):
+                if each is not None:
+                    each.close()
+            _close(streams)
+            return None
+        if pid == 0:
+            self._forget()
+            control.close()
+            if ours is not None:
+                ours.close()
+            return _Request(request.body, streams)
+        _close(streams)
+        if ours is not None:
+            self.add(ours)
+        fork = _Fork(pid, os.pidfd_open(pid), control)
+        self.forks[pid] = fork
+        self.selector.register(fork.descriptor, selectors.EVENT_READ, ("ended", fork))
+        self.selector.register(control, selectors.EVENT_READ, ("released", fork))
+        with contextlib.suppress(OSError):  # whoever asked has gone; its end is read next
+            control.sendall(_STATUS.pack(pid))
+        return None
+
+    def _forget(self) -> None:
+        """In a fork: close what is the server's, or its end would not be noticed by its clients."""
+        self.selector.close()
+        for client in self.clients:
+            client.close()
+        for fork in self.forks.values():
+            fork.control.close()
+            if fork.status is None:
+                os.close(fork.descriptor)
+
+    def _ended(self, fork: _Fork) -> None:
+        # Not reaped yet: the holder may be about to send a signal to this process id.
+        found = os.waitid(os.P_PID, fork.pid, os.WEXITED | os.WNOWAIT)
+        assert found is not None
+        exited = found.si_code == os.CLD_EXITED
+        fork.status = found.si_status if exited else -found.si_status
+        self.selector.unregister(fork.descriptor)
+        os.close(fork.descriptor)
+        if fork.released:
+            self._reap(fork)
+        else:
+            with contextlib.suppress(OSError):
+                fork.control.sendall(_STATUS.pack(fork.status))
+
+    def _released(self, fork: _Fork) -> None:
+        """Its holder has closed the control socket: it knows the end, or has gone itself."""
+        self.selector.unregister(fork.control)
+        fork.released = True
+        if fork.status is not None:
+            self._reap(fork)
+
+    def _reap(self, fork: _Fork) -> None:
+        os.waitpid(fork.pid, 0)
+        fork.control.close()
+        del self.forks[fork.pid]
+
+
+def _run(request: _Request) -> int:
+    """Become what was asked for, in a fork."""
+    body, (stdin, stdout, stderr, *more) = request.body, request.descriptors
+    os.setsid()
+    for number, descriptor in enumerate((stdin, stdout, stderr)):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(body["environment"])
+    # Each program that is started by itself draws numbers of its own; so does each fork.
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+    for descriptor in more:
+        os.set_inheritable(descriptor, False)
+    channels = [str(descriptor) for descriptor in more]
+    if body["forks"]:
+        channels.insert(-1, "--forks")
+    arguments = [*body["arguments"], *channels]
+    sys.argv = [body["title"], *arguments]
+    setproctitle(" ".join([body["title"], *body["arguments"]]))
+    code: int = importlib.import_module(body["module"]).main(arguments)
+    return code
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _exactly(channel: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = channel.recv(count - len(data))
+        if not piece:
+            raise EOFError
+        data += piece
+    return data
+
+
+def main(arguments: list[str]) -> int:
+    """Import modules, then serve on a descriptor."""
+    channel = socket.socket(fileno=int(arguments[0]))
+    channel.set_inheritable(False)
+    # Here too: it finds the place of the title by the environment as it was at the start.
+    setproctitle("tuner fork server")
+    for name in arguments[1:]:
+        importlib.import_module(name)
+    if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
+        return EXIT_MACHINE  # A fork would have the locks of a thread that it does not have.
+    # What is loaded by now stays: no collection shall touch, and so copy, its pages in every fork.
+    gc.collect()
+    gc.freeze()
+    server = _Server()
+    server.add(channel)
+    # The loop has returned before a fork runs, so that nothing of it is left on the stack.
+    request = server.serve()
+    return 0 if request is None else _run(request)
+
+
+if __name__ == "__main__":
+    # Programs of forks import this module by its name, not as __main__.
+    from tuner.forkserver import main as serve
+
+    sys.exit(serve(sys.argv[1:]))
