@@ -35,7 +35,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,14 +122,13 @@ class ForkServer:
             "title": program.title,
             "arguments": list(program.arguments),
             "forks": program.forks,
-            "environment": dict(environment),
         }
-        descriptors = [theirs.fileno(), streams.stdin, streams.stdout, streams.stderr]
-        if streams.channel is not None:
-            descriptors.append(streams.channel)
         body = json.dumps(asked).encode()
         try:
-            with theirs, self._asking:
+            with theirs, _written(environment) as held, self._asking:
+                descriptors = [theirs.fileno(), held, streams.stdin, streams.stdout, streams.stderr]
+                if streams.channel is not None:
+                    descriptors.append(streams.channel)
                 socket.send_fds(self._channel, [_LENGTH.pack(len(body))], descriptors)
                 self._channel.sendall(body)
             pid = _STATUS.unpack(_exactly(ours, _STATUS.size))[0]
@@ -352,13 +351,14 @@ class _Server:
 
 def _run(request: _Request) -> int:
     """Become what was asked for, in a fork."""
-    body, (stdin, stdout, stderr, *more) = request.body, request.descriptors
+    body, (held, stdin, stdout, stderr, *more) = request.body, request.descriptors
     os.setsid()
     for number, descriptor in enumerate((stdin, stdout, stderr)):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    os.environ.clear()
-    os.environ.update(body["environment"])
+    with os.fdopen(held, "rb") as environment:
+        os.environ.clear()
+        os.environ.update(json.loads(environment.read()))
     # Each program that is started by itself draws numbers of its own; so does each fork.
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -373,6 +373,22 @@ def _run(request: _Request) -> int:
     setproctitle(" ".join([body["title"], *body["arguments"]]))
     code: int = importlib.import_module(body["module"]).main(arguments)
     return code
+
+
+@contextlib.contextmanager
+def _written(environment: Mapping[str, str]) -> Iterator[int]:
+    """Give a file in memory that holds an environment, to be read by the fork that is to have it.
+
+    The server only passes it on: a worker's opens the database, and what the
+    server has read every trainer that it forks later has in its memory.
+    """
+    descriptor = os.memfd_create("environment")
+    try:
+        os.write(descriptor, json.dumps(dict(environment)).encode())
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _close(descriptors: Iterable[int]) -> None:

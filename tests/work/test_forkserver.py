@@ -107,6 +107,31 @@ def test_what_a_fork_is_given_is_in_no_list_of_processes(forks: Forks) -> None:
     assert b"s3cret" not in (proc / "environ").read_bytes() + (proc / "cmdline").read_bytes()
 
 
+def test_the_server_never_has_what_a_fork_is_given(forks: Forks) -> None:
+    """Its memory is that of every later fork: a trainer must not find a worker's password in it."""
+    assert forks.run("leave", "0").wait(30) == 0
+    assert not _holds(forks.pid, b"s3cret")
+    process = forks.run("sleep")
+    until(lambda: _holds(process.pid, b"s3cret"), "the fork itself has it")
+
+
+def _holds(pid: int, word: bytes) -> bool:
+    """Tell whether a word is anywhere in a process's writable memory."""
+    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as memory:
+        for line in maps:
+            where, mode, *_ = line.split()
+            if "w" not in mode:
+                continue
+            start, end = (int(one, 16) for one in where.split("-"))
+            memory.seek(start)
+            try:
+                if word in memory.read(end - start):
+                    return True
+            except OSError:
+                continue
+    return False
+
+
 @pytest.mark.parametrize("code", [0, 1, 70, 143])
 def test_an_exit_status_arrives(forks: Forks, code: int) -> None:
     """As from a child of our own."""

@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tuner.check.child import Body, Progress, Question, paths, serve
-from tuner.check.examination import examine
-from tuner.check.findings import warnings
 from tuner.check.settings import check_data, remarks
 from tuner.records import Value
 from tuner.spec.study import Spec
-from tuner.train.objective import find
 
 MOST = 4
 """Configurations of [data] that are examined at most."""
@@ -83,6 +80,11 @@ def examined(spec: Spec, question: Question, progress: Progress) -> Examined:
 
 
 def _work(body: Body, progress: Progress) -> Body:
+    # In the child alone: whoever asks only reads what was found.
+    from tuner.check.examination import examine
+    from tuner.check.findings import warnings
+    from tuner.train.objective import find
+
     found = find(body["objective"], [Path(folder) for folder in body["folders"]])
     data = found.load_data(body["data"], Path(body["cache"]), progress)
     progress("examining images", 0, 1)
