@@ -27,7 +27,9 @@ def test_two_launches_are_one_study(settings: Settings, database: Database, tmp_
     address = {"TUNER_DATABASE_URL": str(settings.database_url)}
     projects = [make_project(tmp_path / name, address) for name in ("here", "there")]
     with database.transaction() as connection:
-        # Both are held at the door, so that neither can have gone through it first.
+        # Both are held at the door, so that neither can have gone through it first. On a busy
+        # machine they take longer to come there than a transaction may be idle.
+        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         key = sa.func.hashtext("tuner study small")
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
         launches = [one.start("launch", "--study", "small", "--workers", "1") for one in projects]
