@@ -12,6 +12,8 @@ PYTHON ?= python3
 STUDY ?= lr_sched
 VENV := .venv
 BIN := $(VENV)/bin
+# Three on two cores: tests that start programs wait for them half of the time.
+PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: setup setup-test launch test test-fast check format storm calibration docs coverage clean
@@ -40,14 +42,14 @@ launch: setup
 	@$(BIN)/tuner launch --study $(STUDY)
 
 test: setup-test
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: setup-test
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not processes"
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not processes"
 
 coverage: setup-test
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m pytest --cov --cov-report= --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --cov --cov-report= $(PARALLEL)
 	@$(BIN)/python -m coverage report --fail-under 90
 
 check: setup-test

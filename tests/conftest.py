@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,10 +56,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that start programs, so that `make test-fast` can leave them out."""
+    """Mark tests that start programs, and put them first.
+
+    `make test-fast` leaves them out. In `make test` files go to whichever process
+    is free, in this order: the long ones first, and the many short ones fill the end.
+    """
     for item in items:
         if PROCESSES & set(getattr(item, "fixturenames", ())):
             item.add_marker("processes")
+    long = Counter(item.path for item in items if item.get_closest_marker("processes"))
+    items.sort(key=lambda item: -long[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)
