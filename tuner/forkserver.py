@@ -37,7 +37,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import psutil
 from setproctitle import setproctitle
@@ -86,6 +86,7 @@ class ForkServer:
         self._channel = channel
         self.process = process
         """The server, where this process started it."""
+        self._used = False
         self._asking = threading.Lock()
 
     @classmethod
@@ -132,14 +133,26 @@ class ForkServer:
                 socket.send_fds(self._channel, [_LENGTH.pack(len(body))], descriptors)
                 self._channel.sendall(body)
             pid = _STATUS.unpack(_exactly(ours, _STATUS.size))[0]
+            self._used = True
             return ForkedProcess(pid, ours)
         except (OSError, EOFError):
             ours.close()
             raise ForkServerLostError from None
 
     def close(self) -> None:
-        """Use the server no more."""
+        """Use the server no more; one of our own that has forked nothing ends at once."""
         self._channel.close()
+        if self.process is not None and not self._used:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self) -> Self:
+        """Return the server itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Use the server no more."""
+        self.close()
 
 
 def starter(

@@ -15,6 +15,7 @@ import pytest
 from tests.harness.processes import is_alive, until
 from tuner.forkserver import (
     AVAILABLE,
+    TRAINERS,
     ForkedProcess,
     ForkServer,
     ForkServerLostError,
@@ -217,6 +218,14 @@ def test_the_server_ends_with_its_last_client(forks: Forks) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == -signal.SIGTERM
     until(lambda: not is_alive(forks.pid), "the server ends")
+
+
+def test_a_server_that_was_not_used_ends_at_once(tmp_path: Path) -> None:
+    """Whoever has nothing to train does not leave it loading torch."""
+    with ForkServer.start(dict(os.environ), TRAINERS) as server:
+        assert server.process is not None
+        assert server.process.poll() is None
+    assert server.process.returncode == -signal.SIGKILL
 
 
 def test_a_fork_can_have_forks_itself(forks: Forks) -> None:

@@ -4,6 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,16 +112,15 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
         raise UserError("--new-version trains all of it again; --accept-changes goes on. Choose.")
     if stored and (overrides or new_version or epochs_to):
         raise UserError(f"{study} is a stored version: it goes on as it is. Change its file.")
-    # Workers and trainers are forked from it. It loads what they need while this process finds out
-    # what there is to train.
-    modules = (*forkserver.WORKERS, *forkserver.TRAINERS)
-    forks = ForkServer.start(child_environment(), modules) if forkserver.AVAILABLE else None
     spec = None if stored else options.load_spec(study, overrides, objective_folders)
     folders = _objective_folders(None if stored else study, objective_folders)
     # To go on with a stored study, or to train it longer, there must be one.
     makes = not stored and epochs_to is None
     options.tell_home(settings, makes=makes)
     with (
+        # Workers and trainers are forked from it. It loads what they need while this process finds
+        # out what there is to train.
+        _fork_server() as forks,
         early_look(settings, None if no_check else spec, folders) as begun,
         options.open_database(settings, wait_seconds=wait, create=makes) as database,
     ):
@@ -167,6 +167,13 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
             if code is not None:
                 return code
         return _conclude(database, settings, launched.study, told=bool(found))
+
+
+def _fork_server() -> "AbstractContextManager[ForkServer | None]":
+    if not forkserver.AVAILABLE:
+        return nullcontext()
+    modules = (*forkserver.WORKERS, *forkserver.TRAINERS)
+    return ForkServer.start(child_environment(), modules)
 
 
 def _objective_folders(study: str | None, given: tuple[Path, ...]) -> tuple[Path, ...]:

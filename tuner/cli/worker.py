@@ -4,6 +4,7 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -88,7 +89,8 @@ def worker(
         patience_seconds=wait,
         forks=server,
     )
-    ended = work(settings, orders, stop)
+    with server or nullcontext():
+        ended = work(settings, orders, stop)
     echo(f"{study}: {ended.state}. {ended.reason}".strip())
     if stop.asked:
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
