@@ -65,6 +65,22 @@ def test_rank_correlation_is_that_of_scipy() -> None:
     assert four.low < 0, "four pairs are in one order by chance once in 24"
 
 
+def test_rank_correlation_is_scipys_with_ties_too() -> None:
+    """Few and many pairs, hardly any tied and nearly all; a figure that is unknown makes it so."""
+    for count in (4, 5, 12, 300):
+        for values in (2, 4, 1000):
+            one, other = CHANCE.integers(0, values, (2, count)).astype(float)
+            found = rank_correlation(one, other)
+            if np.ptp(one) == 0 or np.ptp(other) == 0:
+                assert found is None
+                continue
+            assert found is not None
+            assert found.value == pytest.approx(spearmanr(one, other).statistic, abs=1e-12)
+    unknown = rank_correlation(np.array([1.0, np.nan, 2.0, 3.0, 4.0]), np.arange(5.0))
+    assert unknown is not None
+    assert np.isnan(unknown.value)
+
+
 def test_holm_is_that_of_statsmodels() -> None:
     """In the order given, never above 1 and never falling."""
     from statsmodels.stats.multitest import multipletests

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import spearmanr
 
+from tuner.answers.statistics.ranks import average_ranks
 from tuner.answers.statistics.spread import CONFIDENCE, Interval
 
 Array = NDArray[np.float64]
@@ -21,7 +21,7 @@ def rank_correlation(one: Array, other: Array, confidence: float = CONFIDENCE) -
     """
     if len(one) < FEWEST or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
-    value = float(spearmanr(one, other).statistic)
+    value = float(np.corrcoef(average_ranks(one), average_ranks(other))[0, 1])
     count = len(one)
     # Few pairs are in one order by chance: 1 is taken as halfway to the next lower value.
     most = 1 - 6 / (count * (count**2 - 1))

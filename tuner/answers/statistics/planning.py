@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from scipy.special import ndtr
-from scipy.stats import chi2
 
 from tuner.answers.statistics.crossed import Parts
+from tuner.answers.statistics.distributions import chi_square
 from tuner.answers.statistics.spread import CONFIDENCE
 
 POWER = 0.8
@@ -61,7 +61,7 @@ class Seen:
         """
         freedom = self.parts.freedom
         tail = (1 - CONFIDENCE) / 2
-        low, high = (freedom / float(chi2.ppf(share, freedom)) for share in (1 - tail, tail))
+        low, high = (1 / float(chi_square(share, freedom)) for share in (1 - tail, tail))
         return self.spread_by(low), self.spread_by(high)
 
     def with_more(self, seeds: int, images: float = 1.0) -> "Seen":
@@ -166,4 +166,4 @@ def _enough(seen: Seen, difference: float) -> bool:
 
 @lru_cache(maxsize=4096)
 def _drawn(share: float, freedom: int) -> float:
-    return float(chi2.ppf(share, freedom) / freedom)
+    return float(chi_square(share, freedom))

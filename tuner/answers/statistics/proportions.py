@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
-from scipy.stats import binom
 
 from tuner.answers.statistics.clusters import Clusters
+from tuner.answers.statistics.distributions import heads, heads_at_most, students
 from tuner.answers.statistics.spread import CONFIDENCE, Interval, in_agreement
 
 Right = NDArray[np.bool_]
@@ -63,8 +62,7 @@ def wilson(
 ) -> Interval:
     """Return a share with Wilson's interval, which holds near 0 and 1 and for few images."""
     share = right / images
-    tail = 0.5 + confidence / 2
-    z2 = float(stdtrit(freedom, tail) if freedom else ndtri(tail)) ** 2
+    z2 = students(0.5 + confidence / 2, freedom) ** 2
     middle = (share + z2 / (2 * images)) / (1 + z2 / images)
     half = math.sqrt(z2 * share * (1 - share) / images + (z2 / images) ** 2 / 4) / (1 + z2 / images)
     # At 0 and 1 the limit is the value itself, but for rounding.
@@ -118,9 +116,7 @@ def mcnemar(one: Right, other: Right, clusters: Clusters | None = None) -> Disco
     """
     only_one = int((one & ~other).sum())
     only_other = int((other & ~one).sum())
-    discordant = only_one + only_other
-    tail = float(binom.cdf(min(only_one, only_other), discordant, 0.5)) if discordant else 1.0
-    chance = min(1.0, 2 * tail)
+    chance = min(1.0, 2 * heads_at_most(min(only_one, only_other), only_one + only_other))
     if clusters is not None and not clusters.single:
         balance = np.bincount(clusters.of_image, one.astype(float) - other.astype(float))
         chance = _signs_thrown(balance.astype(np.int64))
@@ -139,8 +135,8 @@ def _signs_thrown(balances: NDArray[np.int64]) -> float:
     sums[total] = 1.0
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         thrown = np.zeros_like(sums)
-        for plus, share in enumerate(binom.pmf(np.arange(count + 1), count, 0.5)):
-            thrown += float(share) * np.roll(sums, size * (2 * plus - count))
+        for plus, share in enumerate(heads(count).tolist()):
+            thrown += share * np.roll(sums, size * (2 * plus - count))
         sums = thrown
     far = abs(int(balances.sum()))
     outside = np.abs(np.arange(-total, total + 1)) >= far

@@ -6,9 +6,10 @@ own is that one side is asked about, at a level that a race has left for it.
 
 from dataclasses import dataclass
 
-from scipy.special import ndtri, stdtrit
+from scipy.special import stdtrit
 
 from tuner.answers.statistics.crossed import Panel, Parts
+from tuner.answers.statistics.distributions import students
 from tuner.answers.statistics.spread import Interval, around
 
 OPEN = 0.975
@@ -50,8 +51,7 @@ def _beyond_seeds(panel: Panel, contender: int, best: int, level: float) -> bool
     all_of = panel.pooled
     own = panel.parts((contender, best))
     by_image = max(all_of.by_image, own.by_image, 0.0) + panel.grain
-    few = all_of.image_freedom
-    limit = -float(stdtrit(few, level) if few else ndtri(level))
+    limit = -students(level, all_of.image_freedom)
     value = abs(float(panel.means[contender] - panel.means[best]))
     farthest = value + max(_moves(all_of, all_of.freedom), _moves(own, all_of.freedom))
     return bool(farthest < limit * by_image**0.5)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri, stdtr, stdtrit
-from scipy.stats import rankdata
+from scipy.special import ndtr, ndtri, stdtr
 
 from tuner.answers.statistics.clusters import Clusters
+from tuner.answers.statistics.distributions import students
+from tuner.answers.statistics.ranks import average_ranks
 from tuner.answers.statistics.spread import CONFIDENCE, Interval
 
 Array = NDArray[np.float64]
@@ -36,9 +37,9 @@ def placements(scores: Array, truth: Truth) -> Placements | None:
     positive, negative = scores[truth], scores[~truth]
     if not len(positive) or not len(negative):
         return None
-    among_all = rankdata(scores)
-    above = among_all[truth] - rankdata(positive)
-    below = len(positive) - (among_all[~truth] - rankdata(negative))
+    among_all = average_ranks(scores)
+    above = among_all[truth] - average_ranks(positive)
+    below = len(positive) - (among_all[~truth] - average_ranks(negative))
     share_above = above / len(negative)
     return Placements(float(share_above.mean()), share_above, below / len(positive))
 
@@ -61,7 +62,7 @@ def delong(
     if area in (0.0, 1.0) or variance == 0.0:
         images = len(scores) if clusters is None else clusters.effective
         return _perfect(area, images, confidence)
-    z = _quantile(freedom, confidence)
+    z = students(0.5 + confidence / 2, freedom)
     logit = np.log(area / (1 - area))
     half = z * np.sqrt(variance) / (area * (1 - area))
     low, high = (1 / (1 + np.exp(-(logit + side * half))) for side in (-1, 1))
@@ -99,7 +100,7 @@ def delong_difference(
     error = np.sqrt(variance)
     if error == 0:
         return Interval(value, value, value), 1.0 if value == 0 else 0.0
-    half = float(_quantile(freedom, confidence) * error)
+    half = float(students(0.5 + confidence / 2, freedom) * error)
     far = -abs(value) / error
     chance = float(2 * (stdtr(freedom, far) if freedom else ndtr(far)))
     return Interval(value, value - half, value + half), chance
@@ -127,11 +128,6 @@ def _fewest(truth: Truth, clusters: Clusters | None) -> int:
     if clusters is None:
         return int(min(truth.sum(), (~truth).sum()))
     return min(clusters.take(truth).patients, clusters.take(~truth).patients)
-
-
-def _quantile(freedom: float, confidence: float) -> float:
-    tail = 0.5 + confidence / 2
-    return float(stdtrit(freedom, tail) if freedom else ndtri(tail))
 
 
 def _variance(

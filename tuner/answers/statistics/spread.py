@@ -14,9 +14,10 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import ndtr
-from scipy.stats import chi2, studentized_range
+
+from tuner.answers.statistics.distributions import chi_square, range_tail
+from tuner.answers.statistics.roots import root
 
 Array = NDArray[np.float64]
 
@@ -97,9 +98,7 @@ class Spread:
         upper = error
         while self.chance(upper, levels) > wanted:
             upper *= 2
-        return float(
-            brentq(lambda at: self.chance(at, levels) - wanted, 0, upper, xtol=1e-9 * error)
-        )
+        return root(lambda at: self.chance(at, levels) - wanted, 0.0, upper, 1e-9 * error)
 
 
 @dataclass(frozen=True)
@@ -172,14 +171,14 @@ def _fraction_limit(value: float, scale: Array, end: float) -> float:
     if excess(far) > 0:
         return end
     near = value + (tiny if end > value else -tiny)
-    return float(brentq(excess, near, far, xtol=1e-9))
+    return root(excess, near, far, 1e-9)
 
 
 @cache
 def _chi_square(freedom: float) -> Array:
     """Return equally likely values of chi square over its degrees of freedom."""
     shares = (np.arange(NODES) + 0.5) / NODES
-    return np.asarray(chi2.ppf(shares, freedom) / freedom, dtype=np.float64)
+    return chi_square(shares, freedom)
 
 
 RANGES = np.linspace(0.0, 14.0, 1401)
@@ -192,5 +191,4 @@ def _range_tail(apart: Array, levels: int) -> Array:
 @cache
 def _range_tails(levels: int) -> Array:
     """Return how often so many normal values range farther than each of RANGES."""
-    tails = studentized_range.sf(np.maximum(RANGES, 1e-9), levels, np.inf)
-    return np.asarray(np.clip(tails, 0.0, 1.0), dtype=np.float64)
+    return range_tail(RANGES, levels)

@@ -1,0 +1,15 @@
+"""Ranks, in which equal values share the mean of their places."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def average_ranks(values: NDArray[np.generic]) -> Array:
+    """Return the place of each value from 1 on; among values that are no numbers there is none."""
+    if np.isnan(values).any():
+        return np.full(len(values), np.nan)
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    middles = np.cumsum(counts) - (counts - 1) / 2
+    return np.asarray(middles[place], dtype=np.float64)
