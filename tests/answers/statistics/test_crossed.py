@@ -9,6 +9,7 @@ from scipy.stats import studentized_range, t, ttest_ind, ttest_rel
 
 from benchmarks.calibration import SIZES
 from benchmarks.worlds import WORLDS, Shape, draw
+from tuner.answers.statistics.clusters import Clusters
 from tuner.answers.statistics.crossed import Panel, Parts
 from tuner.answers.statistics.groups import Group, Groups
 from tuner.answers.statistics.levels import against, against_best
@@ -77,6 +78,17 @@ def test_all_equal_is_not_certainty(right: float) -> None:
     verdict = against_best(panel, larger=True)
     assert not any(one.differs for one in verdict.others)
     assert all(one.difference.low < 0 < one.difference.high for one in verdict.others)
+
+
+@pytest.mark.parametrize("each", [3, 7, 13])
+def test_patients_who_are_all_alike_have_an_interval(each: int) -> None:
+    """The same share right of every patient under every seed: what scatters is rounding."""
+    clusters = Clusters.of([f"p{at // each}" for at in range(77 * each)])
+    right = np.tile((np.arange(each) < each - 1).astype(float), 77)
+    panel = Panel((clusters.linearise(np.tile(right, (1, 5, 1))),), clusters=(clusters,))
+    found = panel.mean(0)
+    assert found.value == pytest.approx(1 - 1 / each)
+    assert found.low <= found.value <= found.high
 
 
 def test_settings_that_like_different_images_are_not_settled_by_seeds() -> None:

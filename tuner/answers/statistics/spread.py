@@ -171,6 +171,9 @@ def _fraction_limit(value: float, scale: Array, end: float) -> float:
     if excess(far) > 0:
         return end
     near = value + (tiny if end > value else -tiny)
+    if excess(near) <= 0:
+        # Patients who all have the same share scatter by rounding only.
+        return value
     return root(excess, near, far, 1e-9)
 
 
