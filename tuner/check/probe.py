@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import expit
-from scipy.stats import norm, rankdata, t
 
 from tuner.answers.statistics.clusters import Clusters
+from tuner.answers.statistics.distributions import students
+from tuner.answers.statistics.ranks import average_ranks
 from tuner.check.duplicates import reduce
+from tuner.check.regression import fit
 from tuner.train.objective import Split
 
 Floats = NDArray[np.float64]
@@ -104,7 +104,7 @@ def _half_width(weights: Floats, cells: Sequence["_Cell"]) -> float:
     ]
     if not any(freedom for _, freedom in parts):
         error = math.sqrt(sum(w**2 * c.variance for w, c in zip(weights, cells, strict=True)))
-        return float(norm.ppf(0.975)) * error
+        return students(0.975, 0.0) * error
     # A patient may have images of several classes and in both splits: all of them move together.
     moved = np.zeros(max(len(side.by_patient) for cell in cells for side in cell.sides))
     for w, cell in zip(weights, cells, strict=True):
@@ -112,8 +112,8 @@ def _half_width(weights: Floats, cells: Sequence["_Cell"]) -> float:
             moved[: len(side.by_patient)] += w * side.by_patient
     variance = max(float((moved**2).sum()), floor)
     squares = sum(part**2 / freedom for part, freedom in parts if freedom)
-    freedom = max(1.0, sum(part for part, _ in parts) ** 2 / squares) if squares else math.inf
-    return float(t.ppf(0.975, freedom)) * math.sqrt(variance)
+    freedom = max(1.0, sum(part for part, _ in parts) ** 2 / squares) if squares else 0.0
+    return students(0.975, freedom) * math.sqrt(variance)
 
 
 def features(images: NDArray[np.generic]) -> Floats:
@@ -217,19 +217,8 @@ def _scores(
     centre, spread = images.mean(axis=0), images.std(axis=0)
     scale = np.where(spread > 1e-9, spread, 1)
     fitted, shown = (images - centre) / scale, (asked - centre) / scale
-    importance = _importance(labels, origin)
-    sign = 2.0 * origin - 1
-
-    def loss(weights: Floats) -> tuple[float, Floats]:
-        margin = sign * (fitted @ weights[1:] + weights[0])
-        value = float((importance * np.logaddexp(0, -margin)).sum())
-        slope = -importance * sign * expit(-margin)
-        gradient = np.concatenate(([slope.sum()], fitted.T @ slope + PENALTY * weights[1:]))
-        return value + PENALTY / 2 * float(weights[1:] @ weights[1:]), gradient
-
-    start = np.zeros(fitted.shape[1] + 1)
-    best = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
-    return np.asarray(shown @ best[1:] + best[0])
+    line = fit(fitted, 2.0 * origin - 1, _importance(labels, origin), PENALTY)
+    return line.scores(shown)
 
 
 def _importance(labels: NDArray[np.int64], origin: NDArray[np.int64]) -> Floats:
@@ -253,9 +242,9 @@ def _area(
     `patients` are numbers of whose images ours and theirs are; else each is somebody's own.
     """
     m, n = len(theirs), len(ours)
-    both = rankdata(np.concatenate([theirs, ours]))
-    of_theirs = (both[:m] - rankdata(theirs)) / n
-    of_ours = 1 - (both[m:] - rankdata(ours)) / m
+    both = average_ranks(np.concatenate([theirs, ours]))
+    of_theirs = (both[:m] - average_ranks(theirs)) / n
+    of_ours = 1 - (both[m:] - average_ranks(ours)) / m
     mine, other = patients or (np.arange(n), np.arange(n, n + m))
     count = int(max(mine.max(), other.max())) + 1
     sides = _side(of_theirs, other, count), _side(of_ours, mine, count)
