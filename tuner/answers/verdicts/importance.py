@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.answers.statistics.precedence import precedence
@@ -99,6 +98,9 @@ def _shares(trials: Sequence[FrozenTrial], *, larger: bool) -> dict[str, float]:
 
 
 def _evaluated(trials: Sequence[FrozenTrial], *, larger: bool) -> dict[str, float]:
+    # With it comes scikit-learn where that is installed: a second, for evaluators not asked here.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     with warnings.catch_warnings():
         # Few trials with a conditional parameter: that is in the interval, and no news to a user.
         warnings.simplefilter("ignore", UserWarning)
