@@ -155,7 +155,7 @@ class Supervisor:
             logger.info("after seed %d %s was dropped", look.rounds, told)
 
     def _judged(self, look: Look) -> Decided:
-        # Only races need statistics, and scipy.stats would double the time a worker takes to start.
+        # Only races need statistics, which would make every worker start more slowly.
         from tuner.answers.verdicts.race import judge
 
         with self._ledger.database.snapshot() as connection:
