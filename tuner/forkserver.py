@@ -47,7 +47,13 @@ from tuner.processes import Executed, Process, Streams, python
 
 AVAILABLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
 """Whether processes of this system may be forked from one that has loaded libraries."""
-TRAINERS = ("tuner.train.checkpoints.saver", "tuner.train.workbench", "tuner.work.trainer")
+TRAINERS = (
+    "tuner.train.checkpoints.saver",
+    "tuner.train.networks.models",
+    "tuner.train.sources.load",
+    "tuner.train.workbench",
+    "tuner.work.trainer",
+)
 """What a server imports that is to fork trainers."""
 WORKERS = ("tuner.cli.worker", "tuner.work.worker")
 """And what one imports that is to fork workers."""
