@@ -11,9 +11,10 @@ import pytest
 import sqlalchemy as sa
 from webtest import TestApp
 
-from tests.store.specs import Bench, claim_trial, finish, make_spec
+from tests.store.specs import Bench, claim_trial, finish, limited, make_spec
 from tuner.dashboard.server import build, serve
 from tuner.errors import MachineError, UserError
+from tuner.store import control
 from tuner.store.database import Database
 
 LOCAL = {"HTTP_HOST": "127.0.0.1:8080"}
@@ -92,6 +93,22 @@ def test_a_refresh_reads_finished_trials_once(app: TestApp, bench: Bench) -> Non
     app.get(path)
     assert statements
     assert not [one for one in statements if "FROM trial_params" in one]
+
+
+def test_a_retried_trial_is_shown_as_it_is_now(database: Database) -> None:
+    """A trial that was shown as failed is shown running after `tuner retry`."""
+    bench = Bench.launch(database, limited(make_spec(), attempts=1))
+    worker = bench.worker()
+    worker.fail(claim_trial(worker), "not today")
+    app = TestApp(build(database), extra_environ=LOCAL)
+
+    def shown() -> list[str]:
+        trials = app.get(f"/api/studies/{bench.study.study_id}").json["trials"]
+        return [trial["state"] for trial in trials]
+
+    assert shown() == ["Fail"]
+    control.retry(database, bench.binding, bench.study, [0])
+    assert shown() == ["Running"]
 
 
 def test_only_this_machine_is_served(bench: Bench) -> None:
