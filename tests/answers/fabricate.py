@@ -24,6 +24,7 @@ class Told:
     """What became of one trial; predictions give its figures where there are some."""
 
     state: str = "COMPLETE"
+    """DIVERGED is stored as a trainer stores it: PRUNED, with that reason."""
     logs: dict[str, Logs] = field(default_factory=dict)
     """Log-probabilities by split."""
     epochs: int = 3
@@ -132,8 +133,11 @@ def _add(
     }
     kept = {f"{moment}_{k}": v for moment in ("best", "last") for k, v in figures.items()}
     ends = {"best_epoch": told.epochs, "last_epoch": told.epochs}
+    ending = {"state": told.state, "reason": ""}
+    if told.state == "DIVERGED":
+        ending = {"state": "PRUNED", "reason": f"diverged at epoch {told.epochs}"}
     rows[outcome].append(
-        {"trial_id": trial_id, "state": told.state, "token": 1, "setup": setup, **kept, **ends}
+        {"trial_id": trial_id, "token": 1, "setup": setup, **ending, **kept, **ends}
     )
     for split, logs in told.logs.items():
         rows[prediction] += [

@@ -1,5 +1,6 @@
 """Comparisons of settings as they are read from a study: what is said, of what, and what is not."""
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,9 @@ import pytest
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
+from tuner.answers.sheets.contents import comparisons
 from tuner.answers.verdicts.compare import Asked, Comparison, compare
+from tuner.cli.compare import described
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.spec.space import Choice
@@ -159,6 +162,30 @@ def test_pruned_levels_and_places_are_told_and_not_averaged(database: Database) 
         found.verdict
     )
     assert "1 complete trial left out" in found.verdict
+
+
+def test_diverged_trials_are_not_called_pruned(database: Database) -> None:
+    """A level that diverged throughout is named so, and losses that are no number are no loss."""
+    chance = np.random.default_rng(3)
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told:
+        if chosen["scheduler"] == "step":
+            return Told("DIVERGED", epochs=2, val_loss=math.nan)
+        if chosen["scheduler"] == "cosine" and seed < 2:
+            return Told("PRUNED" if seed else "DIVERGED", epochs=2, val_loss=0.6)
+        return told(0.9, chance)
+
+    found = judged(fabricate(database, schedules(), tell))
+    standings = {row.standing.level: row.standing for row in found.rows}
+    assert (standings["step"].pruned, standings["step"].diverged) == (0, 5)
+    assert (standings["cosine"].pruned, standings["cosine"].diverged) == (1, 1)
+    assert standings["cosine"].survivors_only
+    assert "step diverged throughout (5 of 5)." in found.verdict
+    levels = {one["level"]: one for one in described(found)["levels"]}
+    assert (levels["step"]["diverged"], levels["step"]["fell"]) == (5, None)
+    columns, rows = comparisons([found]).columns, list(comparisons([found]).rows)
+    counts = [dict(zip(columns, row, strict=True)) for row in rows]
+    assert [one["diverged"] for one in counts if one["level"] == "step"] == [5]
 
 
 def test_a_level_that_hardly_completed_does_not_drag_the_others_down(database: Database) -> None:

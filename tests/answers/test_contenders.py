@@ -180,7 +180,7 @@ def test_seed_0_and_later_seeds_are_not_looked_at(database: Database) -> None:
     assert look_at(bench, keep=False) == before
 
 
-@pytest.mark.parametrize("state", ["FAILED", "PRUNED"])
+@pytest.mark.parametrize("state", ["FAILED", "PRUNED", "DIVERGED"])
 def test_a_failed_or_diverged_trial_costs_its_pair(database: Database, state: str) -> None:
     """It is left out and counted; with one pair left a contender is not judged."""
     bench = store(

@@ -18,6 +18,7 @@ from tests.store.specs import (
 )
 from tuner.answers.tables.factors import VIEWS, factors
 from tuner.answers.tables.further import COLUMNS
+from tuner.answers.tables.predictions import predicted
 from tuner.answers.tables.rows import (
     EPOCH_COLUMNS,
     TrialRow,
@@ -26,6 +27,7 @@ from tuner.answers.tables.rows import (
     trial_columns,
     trial_rows,
 )
+from tuner.errors import UserError
 from tuner.spec.space import Choice
 from tuner.store.database import Database
 
@@ -150,8 +152,23 @@ def test_factor_levels_count_what_their_means_lack(bench: Bench) -> None:
     held = claim_trial(worker)
     worker.record(held, [make_epoch(1)])
     worker.prune(held, SETUP, "median at epoch 1")
+    held = claim_trial(worker)
+    worker.record(held, [make_epoch(1, math.nan)])
+    worker.prune(held, SETUP, "diverged at epoch 1")
     adam = factors(read(bench), bench.study.spec)[0].levels[0]
     assert (adam.trials, adam.complete, adam.pruned, adam.survivors_only) == (2, 1, 1, True)
+
+
+def test_a_diverged_trial_is_not_called_pruned(bench: Bench) -> None:
+    """Its row says DIVERGED under any pruner, and so does what is said of its predictions."""
+    worker = bench.worker()
+    held = claim_trial(worker)
+    worker.record(held, [make_epoch(1), make_epoch(2, math.nan)])
+    worker.prune(held, SETUP, "diverged at epoch 2")
+    (row,) = read(bench)
+    assert (row["state"], row["reason"], row.lost) == ("DIVERGED", "diverged at epoch 2", True)
+    with bench.database.transaction() as connection, pytest.raises(UserError, match="is DIVERGED"):
+        predicted(connection, bench.study, 0, "val", "best")
 
 
 def test_further_cells_are_what_training_measured(bench: Bench) -> None:

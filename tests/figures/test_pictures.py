@@ -1,6 +1,7 @@
 """Pictures: what is drawn, what is left out, and what the title says."""
 
 import io
+import math
 import re
 from collections.abc import Callable
 
@@ -142,6 +143,24 @@ def test_a_level_that_was_pruned_throughout_is_named(database: Database) -> None
     axis = drawn(bench, "effects", by="scheduler").sheet.axes[0]
     assert any("pruned throughout (6 of 6)" in text.get_text() for text in axis.texts)
     assert "pruned" in drawn(bench, "history").sheet.key[2][1]
+
+
+def test_diverged_trials_are_drawn_apart_from_pruned_ones(database: Database) -> None:
+    """A level that diverged throughout is named so; a loss that is no number is at the foot."""
+    right = accurate(lambda _: 0.9)
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told:
+        if chosen["scheduler"] == "step":
+            return Told(state="DIVERGED", epochs=2, val_loss=math.nan)
+        return right(chosen, seed)
+
+    bench = study(database, tell)
+    axis = drawn(bench, "effects", by="scheduler").sheet.axes[0]
+    assert any("diverged throughout (6 of 6)" in text.get_text() for text in axis.texts)
+    history = drawn(bench, "history").sheet
+    assert history.key[2][1] == "diverged (6)"
+    (line,) = [one for one in history.axes[0].lines if one.get_label() == "diverged (6)"]
+    assert np.isfinite(np.array(line.get_ydata(), dtype=np.float64)).all()
 
 
 def test_one_seed_gives_no_verdict(database: Database) -> None:

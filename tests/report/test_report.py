@@ -1,5 +1,6 @@
 """The report: one page that answers, escapes, needs nothing else, and can be repeated."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -179,17 +180,23 @@ def test_pruned_and_failed_trials_are_counted_with_their_reasons(database: Datab
     def tell(chosen: dict[str, Value], seed: int) -> Told:
         if chosen["scheduler"] == "step":
             return Told(state="PRUNED", epochs=2 + seed, val_loss=0.9)
+        if chosen["lr"] == 1e-2 and chosen["scheduler"] == "cosine":
+            return Told(state="DIVERGED", epochs=1 + seed, val_loss=math.nan)
         if chosen["lr"] == 1e-2:
             return Told(state="FAILED", epochs=0)
         return right(chosen, seed)
 
     spec = make_spec("lossy", dimensions=LETTERS, seeds=2, epochs=6)
     report = reported(fabricate(database, spec, tell, data={"data-0": TRUTH}))
-    lost = next(section for section in report.sections if section.title == "Pruned and failed")
+    lost = next(
+        section for section in report.sections if section.title == "Pruned, diverged and failed"
+    )
     table = next(one for one in lost.blocks if isinstance(one, Table))
     assert ("pruned", "–", "4", "2 to 3", "0, 1, 6, 7") in table.rows
-    assert ("failed", "–", "4", "0", "3, 5, 9, 11") in table.rows
-    assert ("pruned, failed", "4, 4") in report.glance
+    assert ("failed", "–", "2", "0", "3, 9") in table.rows
+    why = "a loss or the metric was not finite"
+    assert ("diverged", why, "2", "1 to 2", "5, 11") in table.rows
+    assert ("pruned, diverged, failed", "4, 2, 2") in report.glance
 
 
 def test_a_study_without_test_set_says_what_that_means(database: Database) -> None:

@@ -1,9 +1,11 @@
 """What a person does to a study: stop it, and open its failed trials again."""
 
+import math
+
 import pytest
 from optuna.trial import TrialState
 
-from tests.store.specs import Bench, claim_trial, finish, limited, make_epoch, make_spec
+from tests.store.specs import SETUP, Bench, claim_trial, finish, limited, make_epoch, make_spec
 from tuner.errors import UserError
 from tuner.store import control, histories
 from tuner.store.database import Database
@@ -101,6 +103,21 @@ def test_stopping_is_told_in_the_history(bench: Bench) -> None:
     with bench.database.transaction() as connection:
         told = histories.events(connection, bench.study, None)
     assert [(one.kind, one.text) for one in told][-1] == ("stopped", "Stopped by `tuner stop`.")
+
+
+def test_a_trial_that_diverged_is_not_told_as_pruned(bench: Bench) -> None:
+    """The history says that it diverged, and where; Optuna's state for it is pruned."""
+    worker = bench.worker()
+    held = claim_trial(worker)
+    worker.record(held, [make_epoch(1), make_epoch(2, math.nan)])
+    worker.prune(held, SETUP, "diverged at epoch 2")
+    held = claim_trial(worker)
+    worker.record(held, [make_epoch(1)])
+    worker.prune(held, SETUP, "median at epoch 1")
+    with bench.database.transaction() as connection:
+        told = [(one.kind, one.text) for one in histories.events(connection, bench.study, None)]
+    assert ("diverged", "at epoch 2") in told
+    assert [one for one in told if one[0] == "pruned"] == [("pruned", "median at epoch 1")]
 
 
 def test_outputs_and_events_are_read_by_trial(fragile: Bench) -> None:

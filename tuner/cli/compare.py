@@ -154,6 +154,7 @@ def _level(row: "Row") -> dict[str, Any]:
         "trials": standing.trials,
         "complete": standing.complete,
         "pruned": standing.pruned,
+        "diverged": standing.diverged,
         "failed": standing.failed,
         "running": standing.running,
         "fell": None if fell is None else {"epoch": fell[0], "val_loss": fell[1]},

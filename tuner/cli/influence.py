@@ -119,7 +119,7 @@ def _about(one: "Influence") -> str:
     lost = ""
     if one.left_out:
         lost = (
-            f" {wording.count(one.left_out, 'trial')} pruned or failed and not in this, "
+            f" {wording.count(one.left_out, 'trial')} pruned, diverged or failed and not in this, "
             "which is not by chance."
         )
     if one.how == "ped-anova":

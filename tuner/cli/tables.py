@@ -99,10 +99,10 @@ def show_tables(
         console.print(sentence)
     if not told and any(row["test_acc"] is None for row in leaders):
         console.print("There is no test set: its columns are empty.")
-    missing = sum(row["state"] in ("PRUNED", "FAILED") for row in rows)
+    missing = sum(row.lost for row in rows)
     if missing:
         console.print(
-            f"{missing} trials were pruned or failed and are in no mean; "
+            f"{missing} trials were pruned, diverged or failed and are in no mean; "
             "that is not by chance, so look at how many are done before you trust a mean."
         )
     console.print()

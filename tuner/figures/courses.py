@@ -135,10 +135,11 @@ def _curves_note(found: Sequence[Curve]) -> str:
                      "the highest of them")  # fmt: skip
     parts.append("A line ends where the first of its complete trials ended")
     if any(one.strays for one in found):
-        parts.append("Thin lines that end in × are trials that were pruned or failed; they are in "
-                     "no mean")  # fmt: skip
+        parts.append("Thin lines that end in × are trials that were pruned, diverged or failed; "
+                     "they are in no mean")  # fmt: skip
     elif any(one.stopped for one in found):
-        parts.append("Trials that were pruned or failed are in no mean, and too many to be drawn")
+        parts.append("Trials that were pruned, diverged or failed are in no mean, and too many to "
+                     "be drawn")  # fmt: skip
     return sentence(parts)
 
 

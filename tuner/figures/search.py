@@ -1,5 +1,6 @@
 """Pictures of the search: parallel coordinates, and the history with pruning."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -158,9 +159,9 @@ def _influences(subject: Subject) -> list[Influence]:
 
 def _parallel_note(rows: Sequence[TrialRow], drawn: Sequence[TrialRow]) -> str:
     parts = [f"{wording.count(len(drawn), 'complete trial')}; strong lines are the best tenth"]
-    lost = sum(row["state"] in ("PRUNED", "FAILED") for row in rows)
+    lost = sum(row.lost for row in rows)
     if lost:
-        parts.append(f"{wording.count(lost, 'trial')} pruned or failed, and not drawn")
+        parts.append(f"{wording.count(lost, 'trial')} pruned, diverged or failed, and not drawn")
     return sentence(parts)
 
 
@@ -193,9 +194,14 @@ def draw_history(subject: Subject) -> Picture:
 
 def _draw_stopped(axis: Axes, rows: Sequence[TrialRow], metric: str) -> None:
     bottom = axis.get_xaxis_transform()
-    for state, mark, shade in (("PRUNED", "x", canvas.colour(1)), ("FAILED", "v", "#333333")):
+    marks = (
+        ("PRUNED", "x", canvas.colour(1)),
+        ("DIVERGED", "+", canvas.colour(2)),
+        ("FAILED", "v", "#333333"),
+    )
+    for state, mark, shade in marks:
         mine = [row for row in rows if row["state"] == state]
-        known = [row for row in mine if metric == "val_loss" and row["last_val_loss"] is not None]
+        known = [row for row in mine if metric == "val_loss" and _is_number(row["last_val_loss"])]
         label = f"{state.lower()} ({len(mine)})" if mine else None
         if known:
             axis.plot([row["trial"] for row in known], [row["last_val_loss"] for row in known],
@@ -205,6 +211,10 @@ def _draw_stopped(axis: Axes, rows: Sequence[TrialRow], metric: str) -> None:
             axis.plot([row["trial"] for row in rest], [0.01] * len(rest), transform=bottom,
                       linestyle="none", marker=mark, color=shade, clip_on=False,
                       label=None if known else label)  # fmt: skip
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _history_title(subject: Subject, at: Array, best: Array) -> str:
@@ -219,8 +229,8 @@ def _history_title(subject: Subject, at: Array, best: Array) -> str:
 
 def _history_note(moment: str) -> str:
     where = (
-        f"Each complete trial at its {moment} epoch; pruned ones where they were stopped, or at "
-        "the foot where their value is not the metric"
+        f"Each complete trial at its {moment} epoch; others at their last validation loss, or at "
+        "the foot where that is not the metric or not a number"
     )
     luck = "The best of many looks better than it is: part of it is luck (`tuner gap`)"
     return sentence([where, luck])

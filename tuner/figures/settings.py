@@ -73,8 +73,9 @@ def _row_label(one: Comparison, row: Row) -> str:
 
 def _why_not(row: Row) -> str:
     standing = row.standing
-    if standing.pruned and not standing.complete:
-        return f"not compared: pruned throughout ({standing.pruned} of {standing.trials})"
+    if standing.throughout is not None:
+        number = standing.pruned or standing.diverged
+        return f"not compared: {standing.throughout} throughout ({number} of {standing.trials})"
     return f"not compared: {standing.complete} of {standing.trials} trials complete"
 
 
@@ -108,7 +109,7 @@ def _effects_note(found: Sequence[Comparison]) -> str:
     ]
     survivors = any(row.standing.survivors_only and row.mean for c in found for row in c.rows)
     if survivors:
-        parts.append("Pruned and failed trials are in no mean")
+        parts.append("Pruned, diverged and failed trials are in no mean")
     return sentence(parts)
 
 

@@ -194,7 +194,7 @@ _PARTS: dict[str, Part] = {
     "Validation and test": _gap,
     "What matters": _matters,
     "The best trials": _best,
-    "Pruned and failed": _lost,
+    "Pruned, diverged and failed": _lost,
     "Cost": record.cost,
     "Provenance": record.provenance,
     "The study file": record.study_file,

@@ -22,9 +22,9 @@ def glance(reading: Reading) -> tuple[tuple[str, str], ...]:
     states = [row["state"] for row in rows]
     complete = states.count("COMPLETE")
     found = [("trials complete", f"{complete:,} of {reading.study.spec.total_trials:,}")]
-    lost = states.count("PRUNED"), states.count("FAILED")
-    if any(lost):
-        found.append(("pruned, failed", f"{lost[0]:,}, {lost[1]:,}"))
+    lost = {name: states.count(name.upper()) for name in ("pruned", "diverged", "failed")}
+    if any(lost.values()):
+        found.append((", ".join(lost), ", ".join(f"{count:,}" for count in lost.values())))
     if complete and reading.tested:
         gap = reading.gap
         found += [
@@ -52,7 +52,7 @@ def endings(reading: Reading) -> Iterator[Block]:
     if running:
         yield Words(f"{wording.count(running, 'trial')} running or waiting to be taken up again.")
     if not found:
-        yield Words("No trial was pruned, and none failed.")
+        yield Words("No trial was pruned, diverged or failed.")
         return
     shown = found[:ENDINGS_MOST]
     more = (
@@ -73,8 +73,8 @@ def endings(reading: Reading) -> Iterator[Block]:
         f"Trials that did not run to their end{more}",
     )
     yield Words(
-        "Pruned and failed trials are not missing by chance: they are in no mean, and a pair with "
-        "such a member is left out and counted."
+        "Pruned, diverged and failed trials are not missing by chance: they are in no mean, and a "
+        "pair with such a member is left out and counted."
     )
 
 

@@ -1,10 +1,11 @@
 """What happened in a study, and what its trials printed: for reading only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import sqlalchemy as sa
 
+from tuner.records import DIVERGED
 from tuner.store.studies import Study
 from tuner.store.tables import event, output, trial
 
@@ -62,4 +63,12 @@ def events(connection: sa.Connection, study: Study, number: int | None) -> list[
     )
     if number is not None:
         query = query.where(trial.c.number == number)
-    return [Event(*row) for row in connection.execute(query)]
+    return [_as_read(Event(*row)) for row in connection.execute(query)]
+
+
+def _as_read(happened: Event) -> Event:
+    """Call a trial that diverged so: its event is stored under Optuna's state, pruned."""
+    if happened.kind == "pruned" and happened.text.startswith(DIVERGED):
+        where = happened.text.removeprefix(DIVERGED).strip()
+        return replace(happened, kind=DIVERGED, text=where)
+    return happened

@@ -8,9 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from tuner.errors import UnknownStudyError
-from tuner.records import DIVERGED, METRICS, Value
+from tuner.records import METRICS, Value
 from tuner.store.studies import Study
 from tuner.store.tables import (
+    ended_as,
     epoch,
     event,
     lease,
@@ -34,7 +35,7 @@ class Counts:
     complete: int = 0
     pruned: int = 0
     diverged: int = 0
-    """Trials that ended since a loss was not a number; Optuna's state for them is PRUNED too."""
+    """Trials that ended since a loss was not a number."""
     failed: int = 0
     running: int = 0
     waiting: int = 0
@@ -140,9 +141,7 @@ def count(connection: sa.Connection, known: Study) -> Counts:
     """Count the trials of a study by state."""
     # A lease that ran out, and that nobody adopted yet, is nobody's work.
     held = (lease.c.state == "held") & (lease.c.expires > sa.func.clock_timestamp())
-    # A trial that diverged was stopped by nobody, whatever the pruner is.
-    diverged = (outcome.c.state == "PRUNED") & outcome.c.reason.startswith(DIVERGED)
-    state = sa.case((diverged, "diverged"), else_=sa.func.lower(outcome.c.state))
+    state = sa.func.lower(ended_as)
     rows = connection.execute(
         sa.select(state, held, sa.func.count())
         .select_from(trial.join(lease).outerjoin(outcome, outcome.c.trial_id == trial.c.trial_id))

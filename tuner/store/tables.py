@@ -22,9 +22,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    case,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
+
+from tuner.records import DIVERGED
 
 SCHEMA = "tuner"
 REVISION = "0007"
@@ -180,6 +183,14 @@ outcome = Table(
         for figure in ("auc", "balanced_acc", "sensitivity", "specificity")
     ),
 )
+ended_as = case(
+    ((outcome.c.state == "PRUNED") & outcome.c.reason.startswith(DIVERGED), "DIVERGED"),
+    else_=outcome.c.state,
+)
+"""How a trial ended, as people read it.
+
+Optuna has no state for a trial that diverged and has it PRUNED, though no pruner stopped it.
+"""
 
 dataset = Table(
     "dataset",

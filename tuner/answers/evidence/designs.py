@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from tuner.answers.tables.rows import TrialRow
 from tuner.errors import UserError
@@ -37,6 +37,7 @@ class Standing:
     measured: int
     """Of the complete ones those that have the figure."""
     pruned: int
+    diverged: int
     failed: int
     running: int
     fell: tuple[int, float] | None
@@ -45,7 +46,22 @@ class Standing:
     @property
     def survivors_only(self) -> bool:
         """Whether trials are missing from its mean, and not by chance."""
-        return bool(self.pruned or self.failed)
+        return self.lost > 0
+
+    @property
+    def lost(self) -> int:
+        """How many of its trials were pruned, diverged or failed."""
+        return self.pruned + self.diverged + self.failed
+
+    @property
+    def throughout(self) -> Literal["pruned", "diverged"] | None:
+        """How its trials ended where none completed; None where some did, or they ended both ways.
+
+        Failures beside that do not count: they say nothing of the level.
+        """
+        if self.complete or bool(self.pruned) == bool(self.diverged):
+            return None
+        return "pruned" if self.pruned else "diverged"
 
 
 @dataclass(frozen=True)
@@ -226,6 +242,7 @@ def standing(level: Level, rows: Sequence[TrialRow], usable: Set[int]) -> Standi
         complete=states.count("COMPLETE"),
         measured=sum(row["trial"] in usable for row in rows),
         pruned=states.count("PRUNED"),
+        diverged=states.count("DIVERGED"),
         failed=states.count("FAILED"),
         running=states.count("RUNNING"),
         fell=fell,

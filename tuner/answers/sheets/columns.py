@@ -11,8 +11,8 @@ LOSS = "nats"
 
 TRIALS: Mapping[str, tuple[str, str]] = {
     "trial": ("", "The trial's number in its study, from 0."),
-    "state": ("", "COMPLETE, PRUNED, FAILED or RUNNING."),
-    "reason": ("", "Why it failed, or where it was pruned; else empty."),
+    "state": ("", "COMPLETE, PRUNED, DIVERGED, FAILED or RUNNING."),
+    "reason": ("", "Why it failed, or where it was pruned or diverged; else empty."),
     "seed": ("", "The seed of initial weights, order of images, dropout and augmentation."),
     "attempts": ("", "How often it was begun or taken up again by another worker."),
     "best_epoch": ("epoch", "The epoch that is best by the study's metric, from 1."),
@@ -68,6 +68,7 @@ COMPARISONS: Mapping[str, tuple[str, str]] = {
     "trials": ("", "Trials of the level, whatever became of them."),
     "complete": ("", "Of these complete."),
     "pruned": ("", "Of these pruned; in no mean."),
+    "diverged": ("", "Of these diverged: a loss or the metric was not finite; in no mean."),
     "failed": ("", "Of these failed; in no mean."),
     "n": ("", "Seeds, or drawn configurations, that the mean is over."),
     "images": ("", "Images in the interval; 0 where it is over seeds alone."),

@@ -33,6 +33,7 @@ COMPARISON_COLUMNS = (
     "trials",
     "complete",
     "pruned",
+    "diverged",
     "failed",
     "n",
     "images",
@@ -131,7 +132,8 @@ def _compared(one: Comparison, row: Row) -> list[Any]:
     apart = against.difference if against is not None else None
     return [
         *(one.factor, one.measure.name, standing.level),
-        *(standing.trials, standing.complete, standing.pruned, standing.failed),
+        *(standing.trials, standing.complete),
+        *(standing.pruned, standing.diverged, standing.failed),
         *(row.n, one.images, one.patients),
         *((mean.value, mean.low, mean.high) if mean is not None else (None,) * 3),
         one.reference,

@@ -38,6 +38,7 @@ class Level:
     trials: int
     complete: int
     pruned: int
+    diverged: int
     failed: int
     means: dict[str, Mean | None]
 
@@ -77,6 +78,7 @@ def _level(level: Value | None, rows: Sequence[TrialRow], columns: Mapping[str, 
         trials=len(rows),
         complete=states.count("COMPLETE"),
         pruned=states.count("PRUNED"),
+        diverged=states.count("DIVERGED"),
         failed=states.count("FAILED"),
         means={name: _over_seeds(rows, column) for name, column in columns.items()},
     )

@@ -104,11 +104,13 @@ class Ending:
 
 
 def endings(rows: Sequence[TrialRow]) -> list[Ending]:
-    """Return why trials were pruned or failed, the most frequent reason first."""
+    """Return why trials were pruned, diverged or failed, the most frequent reason first."""
     alike: dict[tuple[str, str], list[TrialRow]] = defaultdict(list)
     for row in rows:
-        if row["state"] in ("PRUNED", "FAILED"):
-            alike[row["state"], _why(row["reason"])].append(row)
+        if row.lost:
+            diverged = row["state"] == "DIVERGED"
+            why = "a loss or the metric was not finite" if diverged else _why(row["reason"])
+            alike[row["state"], why].append(row)
     found = [
         Ending(
             state,

@@ -14,7 +14,7 @@ from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Moment, SplitName
 from tuner.store import uploads
 from tuner.store.studies import Study
-from tuner.store.tables import dataset, label, outcome, prediction, trial
+from tuner.store.tables import dataset, ended_as, label, outcome, prediction, trial
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _query(study: Study, number: int, split: SplitName, at: Moment) -> sa.Select
 
 def _missing(connection: sa.Connection, study: Study, number: int, split: str) -> UserError:
     state = connection.execute(
-        sa.select(sa.func.coalesce(outcome.c.state, "RUNNING"))
+        sa.select(sa.func.coalesce(ended_as, "RUNNING"))
         .select_from(trial.outerjoin(outcome, outcome.c.trial_id == trial.c.trial_id))
         .where(trial.c.study_id == study.study_id, trial.c.number == number)
     ).scalar_one_or_none()

@@ -11,7 +11,7 @@ from tuner.answers.tables.further import further_cells
 from tuner.records import METRICS, Epoch
 from tuner.spec.study import Spec
 from tuner.store.studies import Study
-from tuner.store.tables import epoch, lease, outcome, trial
+from tuner.store.tables import ended_as, epoch, lease, outcome, trial
 
 LEADING = ("trial", "state", "reason", "seed", "attempts")
 FIGURES = (
@@ -64,6 +64,11 @@ class TrialRow:
     def complete(self) -> bool:
         """Whether the trial ran to its end."""
         return bool(self.cells["state"] == "COMPLETE")
+
+    @property
+    def lost(self) -> bool:
+        """Whether the trial was pruned, diverged or failed, and so is in no mean."""
+        return self.cells["state"] in ("PRUNED", "DIVERGED", "FAILED")
 
 
 def trial_columns(spec: Spec) -> tuple[str, ...]:
@@ -133,6 +138,7 @@ def _trial_query(study: Study) -> sa.Select[Any]:
             lease.c.token,
             lease.c.state.label("lease_state"),
             outcome,
+            ended_as.label("ended_as"),
             curves,
             judged.c[study.spec.search.metric].label("value"),
         )
@@ -152,7 +158,7 @@ def _trial_row(spec: Spec, row: Any, further: Mapping[str, Any]) -> TrialRow:
     setup = row.tuner_outcome_setup or {}
     cells: dict[str, Any] = {
         "trial": row.tuner_trial_number,
-        "state": row.tuner_outcome_state or "RUNNING",
+        "state": row.ended_as or "RUNNING",
         "reason": row.tuner_outcome_reason or None,
         "seed": row.tuner_trial_seed,
         "attempts": row.tuner_lease_token,

@@ -70,7 +70,7 @@ class Gap:
     probes: Mapping[str, Probed]
     cause: Cause
     left_out: int
-    """Trials that were pruned or failed, and are in nothing of this."""
+    """Trials that were pruned, diverged or failed, and are in nothing of this."""
     without_peers: int
     """Complete trials in the table alone: their configuration lacks a seed that others have."""
     images_shared: bool
@@ -144,7 +144,7 @@ def gap(connection: sa.Connection, study: Study, rows: Sequence[TrialRow] | None
         winner=leaders[0]["trial"] if leaders else None,
         probes=probed,
         cause="too few patients" if too_few(clusters) else cause(overall, fitted, probed),
-        left_out=sum(row["state"] in ("PRUNED", "FAILED") for row in rows),
+        left_out=sum(row.lost for row in rows),
         without_peers=len(complete) - len(spoken),
         images_shared=together.images_shared,
     )

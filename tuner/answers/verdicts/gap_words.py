@@ -143,6 +143,6 @@ def _left_out(found: Gap) -> str:
 
 def _lost(found: Gap) -> str:
     return (
-        f"{wording.count(found.left_out, 'trial')} pruned or failed, and in none of this: these "
-        "figures are over trials that were good enough to be finished."
+        f"{wording.count(found.left_out, 'trial')} pruned, diverged or failed, and in none of "
+        "this: these figures are over trials that were good enough to be finished."
     )

@@ -133,7 +133,7 @@ def influence(
         )
     tested = any(row["test_acc"] is not None for row in complete)
     wanted = metrics or [name for name in METRICS if tested or name == "val_loss"]
-    lost = sum(row["state"] in ("PRUNED", "FAILED") for row in rows)
+    lost = sum(row.lost for row in rows)
     found, refused = [], None
     for name in wanted:
         try:

@@ -223,7 +223,9 @@ def _set_aside(standing: Standing) -> str:
             f"{wording.count(standing.trials, 'trial')} in which it was not active (–) are not "
             "compared: none is in the same place as another level."
         )
-    if standing.pruned and not standing.complete:
+    if standing.throughout == "diverged":
+        return f"{name} diverged throughout ({standing.diverged} of {standing.trials})."
+    if standing.throughout == "pruned":
         where = ""
         if standing.fell is not None:
             epoch, loss = standing.fell
@@ -244,6 +246,7 @@ def _ends(standing: Standing) -> str:
         f"{number} {word}"
         for number, word in (
             (standing.pruned, "pruned"),
+            (standing.diverged, "diverged"),
             (standing.failed, "failed"),
             (standing.running, "running"),
         )
@@ -256,18 +259,20 @@ def _missing(finding: Finding) -> list[str]:
     made, sampler = finding.made, finding.spec.search.sampler
     said = []
     if made.left_out:
-        gone = any(one.pruned or one.failed for one in made.standings)
-        why = ": pruned and failed trials are not missing by chance" if gone else " so far"
+        gone = any(one.lost for one in made.standings)
+        why = (
+            ": pruned, diverged and failed trials are not missing by chance" if gone else " so far"
+        )
         said.append(
             f"{wording.count(made.left_out, 'complete trial')} left out, because a peer in the "
             f"same place is missing{why}."
         )
     compared = [one for one in made.standings if one.level in made.levels]
-    lost = sum(one.pruned + one.failed for one in compared)
+    lost = sum(one.lost for one in compared)
     if lost and not made.paired:
         said.append(
-            f"{wording.count(lost, 'trial')} of these levels were pruned or failed and are in no "
-            "mean: the means are over survivors."
+            f"{wording.count(lost, 'trial')} of these levels were pruned, diverged or failed and "
+            "are in no mean: the means are over survivors."
         )
     if not made.paired and sampler in ("tpe", "gp"):
         said.append(

@@ -29,7 +29,7 @@ class Runner:
     seeds: int
     """Further seeds under which it completed."""
     missing: int
-    """Further seeds under which it failed, diverged or was pruned."""
+    """Further seeds under which it was pruned, diverged or failed."""
     dropped_after: int | None
     """The last seed that was looked at when it was dropped; None while it is in the race."""
     difference: Interval | None
@@ -121,7 +121,7 @@ def _runner(
         configuration=contender,
         name=called[contender],
         seeds=sum(row.complete for row in mine),
-        missing=sum(row["state"] in ("FAILED", "PRUNED") for row in mine),
+        missing=sum(row.lost for row in mine),
         dropped_after=last.look.rounds if last is not None and contender in last.dropped else None,
         difference=None if last is None else _difference(last, contender),
         against=None if best is None or best == contender else called[best],
@@ -148,8 +148,8 @@ def _sentences(story: Story, race: Race, called: Mapping[int, str], spec: Spec) 
     said = [f"Race of {many} over further seeds, by {story.metric}: {looks}."]
     said += left_at(race, called, spec).values()
     said += [
-        f"{one.name} has {wording.count(one.missing, 'trial')} that failed, diverged or were "
-        "pruned; their pairs are left out."
+        f"{one.name} has {wording.count(one.missing, 'trial')} that were pruned, diverged or "
+        "failed; their pairs are left out."
         for one in story.runners
         if one.missing
     ]
