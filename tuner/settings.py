@@ -32,7 +32,7 @@ class Timing:
     give_back: float = 30.0
     """How long a trial may go on after SIGINT or SIGTERM to finish its epoch."""
     lookup: float = 60.0
-    """How long a training waits for the place of its checkpoints to answer."""
+    """How long a training, or a command, waits for an answer from a place of checkpoints."""
 
 
 @dataclass(frozen=True)

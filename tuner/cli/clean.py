@@ -7,6 +7,7 @@ import click
 
 from tuner.cli import options
 from tuner.cli.terminal import echo, echo_json
+from tuner.errors import EXIT_DONE, DatabaseError, TunerError
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,55 +31,49 @@ if TYPE_CHECKING:
 @click.pass_obj
 def clean(
     settings: Settings, *, dry_run: bool, everything: bool, foreign: bool, as_json: bool
-) -> None:
+) -> int:
     """Remove checkpoints that cannot pay any more, and what dead writers left.
 
     Kept are the newest of every running trial, those at which other settings
     of a study branch off, and the last of every ended trial, while all of them
     stay within the limit. A missing checkpoint costs time, never a result.
+    A place that does not answer is named, and the others are cleaned.
     """
+    from tuner.train.checkpoints.timely import TimelyPlace
     from tuner.train.checkpoints.tree import Tree
+    from tuner.work.housekeeping import places
 
     with options.open_database(settings) as database:
         told = []
-        for place, limit in _places(settings, database).items():
-            tree = Tree(place)
-            gone = _removable(tree, database, limit, everything=everything, foreign=foreign)
-            orphans = tree.sweep(dry=dry_run)
-            if not dry_run:
-                for entry in gone:
-                    tree.remove([entry.key], entry.labels)
+        code = EXIT_DONE
+        for place, limit in places(settings, database).items():
+            try:
+                tree = Tree(TimelyPlace(place, settings.timing.lookup))
+                gone = _removable(tree, database, limit, everything=everything, foreign=foreign)
+                orphans = tree.sweep(dry=dry_run)
+                if not dry_run:
+                    for entry in gone:
+                        tree.remove([entry.key], entry.labels)
+                taken = sum(entry.bytes for entry in tree.listing())
+            except DatabaseError:
+                raise
+            except TunerError as error:
+                echo(f"Not cleaned: {error}", err=True)
+                code = max(code, error.exit_code)
+                continue
             freed = sum(e.bytes for e in gone) + sum(file.size for file in orphans)
-            taken = sum(entry.bytes for entry in tree.listing())
             told.append((tree.name, len(gone), len(orphans), freed, taken))
     if as_json:
         names = ("location", "checkpoints", "orphans", "freed_bytes", "taken_bytes")
         echo_json([dict(zip(names, one, strict=True)) for one in told], indent=None)
-        return
+        return code
     verb = "would free" if dry_run else "freed"
     for name, count, leftovers, freed, taken in told:
         echo(
             f"{name}: {verb} {_size(freed)} ({count} checkpoints, {leftovers} leftovers); "
             f"{_size(taken)} {'are taken now' if dry_run else 'are left'}."
         )
-
-
-def _places(settings: Settings, database: "Database") -> dict[str, int]:
-    """Return where the studies' checkpoints are, with the largest limit that any of them sets."""
-    from tuner.spec.study import Checkpoints
-    from tuner.store import studies
-    from tuner.work.housekeeping import NOWHERE, checkpoint_place
-
-    with database.transaction() as connection:
-        known = studies.listing(connection)
-    home = settings.checkpoints or str(settings.home / "checkpoints")
-    places = {} if home == NOWHERE else {home: Checkpoints().limit_bytes}
-    for study in known:
-        place = checkpoint_place(settings, study.spec)
-        if place is not None:
-            limit = study.spec.checkpoints.limit_bytes
-            places[place] = max(places.get(place, 0), limit)
-    return places
+    return code
 
 
 def _removable(

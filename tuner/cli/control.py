@@ -1,15 +1,17 @@
 """`tuner stop`, `retry` and `delete`: what a person may do to a stored study."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli import options
 from tuner.cli.terminal import confirm, echo
-from tuner.errors import UserError
+from tuner.errors import EXIT_DONE, TunerError, UserError
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
+    from tuner.store.database import Database
     from tuner.store.studies import Study
 
 
@@ -57,28 +59,15 @@ def retry(settings: Settings, study: str, trials: tuple[int, ...]) -> None:
     echo(f"{what} Train with:  tuner launch --study {found.title}")
 
 
-def _forget_checkpoints(settings: Settings, study: "Study") -> None:
-    from tuner.errors import TunerError
-    from tuner.train.checkpoints.tree import Tree
-    from tuner.work.housekeeping import checkpoint_place, forget
-
-    place = checkpoint_place(settings, study.spec)
-    if place is None:
-        return
-    try:
-        forget(Tree(place), study)
-    except TunerError as error:
-        echo(f"Its checkpoints are left: {error}", err=True)
-
-
 @click.command(epilog="\b\nExample:\n  tuner delete lr_sched@2 --yes")
 @click.argument("study")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def delete(settings: Settings, study: str, *, yes: bool) -> None:
-    """Delete a study with all its trials, curves and predictions.
+def delete(settings: Settings, study: str, *, yes: bool) -> int:
+    """Delete a study with all its trials, curves, predictions and checkpoints.
 
-    Asks first. A study that workers are training is stopped, not deleted.
+    Asks first. A study that workers are training must be stopped before. Where
+    its checkpoints cannot be removed now, the rest is deleted all the same.
     """
     from tuner.store import studies
     from tuner.store.overview import overview
@@ -105,5 +94,32 @@ def delete(settings: Settings, study: str, *, yes: bool) -> None:
             )
         with database.transaction() as connection:
             studies.delete(connection, found)
-        _forget_checkpoints(settings, found)
-    echo(f"{found.title} is deleted.")
+        echo(f"{found.title} is deleted.")
+        return _forget_checkpoints(settings, database, found)
+
+
+def _forget_checkpoints(settings: Settings, database: "Database", study: "Study") -> int:
+    """Remove the checkpoints of a study that was deleted, or say how to; return the exit code."""
+    from tuner.text import masked
+    from tuner.train.checkpoints.timely import TimelyPlace
+    from tuner.train.checkpoints.tree import Tree
+    from tuner.work.housekeeping import checkpoint_place, forget, places
+
+    place = checkpoint_place(settings, study.spec)
+    if place is None:
+        return EXIT_DONE
+    try:
+        forget(Tree(TimelyPlace(place, settings.timing.lookup)), study)
+    except TunerError as error:
+        command = "tuner clean --foreign"
+        if place not in places(settings, database):
+            # No study is left that names this place.
+            command = f"TUNER_CHECKPOINTS={shlex.quote(masked(place))} {command}"
+        echo(
+            f"Its checkpoints are still there: {error}\n"
+            f"Remove them later with:  {command}\n"
+            "(This also removes checkpoints of other databases at that place.)",
+            err=True,
+        )
+        return error.exit_code
+    return EXIT_DONE

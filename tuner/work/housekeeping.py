@@ -10,7 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from tuner.settings import Settings
-from tuner.spec.study import Spec
+from tuner.spec.study import Checkpoints, Spec
 from tuner.store import studies
 from tuner.store.database import Database
 from tuner.store.ledger.reuse import Sharing
@@ -57,6 +57,19 @@ def checkpoint_place(settings: Settings, spec: Spec) -> str | None:
     if written is not None and "://" not in written:
         written = str(Path(spec.folder, written))
     return written or settings.checkpoints or str(settings.home / "checkpoints")
+
+
+def places(settings: Settings, database: Database) -> dict[str, int]:
+    """Return where the studies' checkpoints are, with the largest limit that any of them sets."""
+    with database.transaction() as connection:
+        known = studies.listing(connection)
+    home = settings.checkpoints or str(settings.home / "checkpoints")
+    found = {} if home == NOWHERE else {home: Checkpoints().limit_bytes}
+    for study in known:
+        place = checkpoint_place(settings, study.spec)
+        if place is not None:
+            found[place] = max(found.get(place, 0), study.spec.checkpoints.limit_bytes)
+    return found
 
 
 def labels(study: Study, number: int) -> dict[str, str]:

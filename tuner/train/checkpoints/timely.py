@@ -1,23 +1,28 @@
-"""Deadlines for everything that a training waits for at the place of its checkpoints.
+"""Deadlines for everything that is waited for at a place of checkpoints.
 
-A place may refuse when it is opened, or never answer. Either costs checkpoints,
-never a training: each call runs on a thread of its own, and is given up after a while.
+A place may refuse when it is opened, or never answer. Either costs checkpoints, never a
+training, nor a command: each call runs on a thread of its own, and is given up after a while.
 """
 
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from tuner.errors import MachineError, TunerError
 from tuner.text import masked
+from tuner.train.checkpoints.location import open_place
+from tuner.train.checkpoints.place import File, Place
 from tuner.train.checkpoints.tree import Stored, Tree
 
 LOOKUP_SECONDS = 60.0
 """How long a training waits for its stored prefix, or for a place to be opened."""
 TICK_SECONDS = 0.2
+READ_AT_ONCE = 100
+"""So many small files are one question to a place; more would take longer than a silence may."""
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +72,60 @@ def opened(location: str, seconds: float, alive: Callable[[], None] = lambda: No
         raise MachineError(
             f"checkpoints at {place} cannot be opened: {error}. Check the address and the network."
         ) from None
+
+
+class TimelyPlace:
+    """A place each of whose answers is waited for so long; one without raises SilentError.
+
+    A healthy place with many checkpoints may take longer than that for all of them.
+    """
+
+    def __init__(self, location: str, seconds: float) -> None:
+        self.name = masked(location)
+        self._seconds = seconds
+        self._place: Place = self._asked(lambda: open_place(location))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Store a file so that it is seen whole or not at all."""
+        self._asked(lambda: self._place.write(name, content))
+
+    def read(self, name: str) -> bytes | None:
+        """Return a file's content, or None if there is no such file."""
+        return self._asked(lambda: self._place.read(name))
+
+    def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the content of those files that are there."""
+        found: dict[str, bytes] = {}
+        for start in range(0, len(names), READ_AT_ONCE):
+            some = names[start : start + READ_AT_ONCE]
+            found |= self._asked(partial(self._place.read_many, some))
+        return found
+
+    def files(self, folder: str = "") -> list[File]:
+        """List the files of one folder, those in folders below it left out."""
+        return self._asked(lambda: self._place.files(folder))
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; one that is gone already is no error."""
+        for name in names:
+            self._asked(partial(self._place.remove, [name]))
+
+    def touch(self, name: str) -> None:
+        """Note that a file was used, where the place can."""
+        self._asked(lambda: self._place.touch(name))
+
+    def now(self) -> float:
+        """Return the time by the clock that dates the files."""
+        return self._asked(self._place.now)
+
+    def _asked(self, work: Callable[[], T]) -> T:
+        try:
+            return timely(work, self._seconds, lambda: None)
+        except SilentError as error:
+            raise SilentError(
+                f"checkpoints at {self.name} cannot be reached: {error}. "
+                "Check the address and the network."
+            ) from None
 
 
 class Lookups:

@@ -23,7 +23,7 @@ from tuner.train.checkpoints.manifest import (
     NewerError,
     Part,
 )
-from tuner.train.checkpoints.place import TEMPORARY, File
+from tuner.train.checkpoints.place import TEMPORARY, File, Place
 from tuner.train.checkpoints.space import Entry, Owner, removals
 
 if TYPE_CHECKING:
@@ -48,10 +48,12 @@ class Stored:
 
 
 class Tree:
-    """All checkpoints at one location: a path, or a URL that fsspec opens."""
+    """All checkpoints at one location: a path, a URL that fsspec opens, or a place opened so."""
 
-    def __init__(self, location: str, options: Mapping[str, Any] | None = None) -> None:
-        self._place = open_place(location, options)
+    def __init__(self, location: str | Place, options: Mapping[str, Any] | None = None) -> None:
+        self._place: Place = (
+            open_place(location, options) if isinstance(location, str) else location
+        )
         self._read: dict[str, tuple[float, Manifest]] = {}
         self._warned: set[str] = set()
 
