@@ -136,7 +136,13 @@ def open_private(path: Path, flags: int) -> int:
 
 
 def write_private(path: Path, content: str) -> None:
-    """Write a file below a home, whole or not at all."""
+    """Write a file below a home, whole or not at all.
+
+    Not by `files.whole_file`, which serves the person who names a file: it follows a link to
+    where that person wants it and keeps the owner. Here nobody named the file, and root may write
+    into another user's folder: a link there could lead anywhere, so it is replaced, and what is
+    made is private and handed to the folder's owner.
+    """
     make_folder(path.parent)
     draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:

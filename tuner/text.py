@@ -3,7 +3,8 @@ r"""Text that UTF-8 and PostgreSQL can hold, made of text that they cannot.
 Python keeps the bytes of a file name that is no UTF-8 as lone surrogates
 (U+DC80 to U+DCFF), and an objective may put a NUL into any text. Neither can be
 stored, encoded or printed. Such characters are written as an escape: `\xe9` for
-the byte E9 of a file name, `\x00` for NUL, `\ud800` for any other surrogate.
+the byte E9 of a file name, `\x00` for NUL, `\ud800` for any other surrogate. A
+terminal is shown control characters the same way.
 """
 
 import os
@@ -34,7 +35,7 @@ def masked(text: str) -> str:
 
 def storable(text: str) -> str:
     """Write what cannot be stored as an escape; any other text stays as it is."""
-    return UNSTORABLE.sub(lambda match: _escape(ord(match[0])), text)
+    return UNSTORABLE.sub(escape, text)
 
 
 def storable_name(name: str) -> str:
@@ -72,10 +73,13 @@ def storable_json(value: Any) -> Any:
     return value
 
 
-def _escape(code: int) -> str:
-    # A surrogate that stands for a byte of a file name is shown as that byte.
-    is_byte = 0xDC80 <= code <= 0xDCFF
-    return f"\\x{code % 0xDC00:02x}" if is_byte or code == 0 else f"\\u{code:04x}"
+def escape(match: re.Match[str]) -> str:
+    r"""Return the escape of the one character that was matched, such as \x1b or \u202e."""
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:
+        # A surrogate that stands for a byte of a file name is shown as that byte.
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _unescape(match: re.Match[str]) -> str:

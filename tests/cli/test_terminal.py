@@ -24,10 +24,13 @@ from tuner.cli.live import LiveScreen, PlainScreen, chosen_line, draw, screen_fo
 from tuner.records import Value, value_text
 from tuner.store.address import Address
 from tuner.store.overview import Best, Counts, Overview, WorkerLine
+from tuner.text import file_name, storable
 
 ODD = "[/] [/b] [bold]x[/bold] [a-z] :smile: \x1b[31m\x9b2J\r\x07 \u202ecod.exe \udcff\ud800"
-SHOWN = r"[/] [/b] [bold]x[/bold] [a-z] :smile: \x1b[31m\x9b2J\r\x07 \u202ecod.exe \xff\ud800"
+SHOWN = r"[/] [/b] [bold]x[/bold] [a-z] :smile: \x1b[31m\x9b2J\x0d\x07 \u202ecod.exe \xff\ud800"
 """How ODD is shown."""
+C1 = "".join(map(chr, range(0x80, 0xA0)))
+"""Shown as the same bytes of a file name are."""
 COMMANDS = Path(terminal.__file__).parent
 MAKES_OUTPUT = {
     *("click.echo", "click.secho", "click.confirm", "click.prompt", "print", "Console"),
@@ -65,6 +68,14 @@ def test_no_character_is_left_that_a_terminal_obeys(text: str) -> None:
     assert not left & {"Cc", "Cs", "Zl", "Zp"}
     assert not set(shown) & set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
     shown.encode()
+
+
+@given(st.text(st.characters(categories=["Cc", "Zl", "Zp", "Cs"], exclude_characters=C1)))
+def test_an_escape_is_written_as_in_stored_text(text: str) -> None:
+    """A control character or a byte has one escape everywhere, and can be had back from it."""
+    shown = terminal.readable(text)
+    assert shown == terminal.readable(storable(text))
+    assert file_name(shown) == text
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"])))

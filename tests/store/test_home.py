@@ -168,6 +168,19 @@ def test_root_gives_away_only_what_it_made(open_folder: Path) -> None:
     assert (home / "fresh").stat().st_uid == NOBODY
 
 
+def test_a_link_in_a_home_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    """What is written into a home lands there, private, wherever a link there leads."""
+    secret = tmp_path / "secret"
+    secret.write_text("root's")
+    (tmp_path / "home" / "results").mkdir(parents=True)
+    path = tmp_path / "home" / "results" / "small.csv"
+    path.symlink_to(secret)
+    home_folder.write_private(path, "rows")
+    assert secret.read_text() == "root's"
+    assert (path.is_symlink(), path.read_text()) == (False, "rows")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
 def test_a_home_is_found_from_below(tmp_path: Path) -> None:
     """The nearest home above serves a folder; one's own comes first; a deep folder finds both."""
     outer = home_at(tmp_path / "project", os.geteuid())

@@ -15,6 +15,8 @@ from typing import IO, Any
 
 import click
 
+from tuner.text import escape
+
 UNSAFE = re.compile(
     "["
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and line feed, DEL, C1 (\x9b starts an escape, too)
@@ -31,15 +33,7 @@ REPLACED = " (replaced)"
 
 def readable(text: str) -> str:
     r"""Return a text with every control character written out, e.g. ESC as \x1b."""
-    return UNSAFE.sub(_written_out, text)
-
-
-def _written_out(found: re.Match[str]) -> str:
-    character = found[0]
-    if "\udc80" <= character <= "\udcff":
-        # A byte of a file name that is not UTF-8, as os.fsdecode keeps it.
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()
+    return UNSAFE.sub(escape, text)
 
 
 def echo(
