@@ -79,7 +79,8 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "gap sched": (*SCIPY, "torch"),
     "influence sched": (*SCIPY, "sklearn", "torch"),
     "show sched 0": (*SCIPY, "torch"),
-    "status sched": (*SCIPY, "torch"),
+    "status sched": ("scipy", "optuna", "torch"),
+    "studies": ("scipy", "optuna", "torch"),
     "export --study sched --comparisons": (*SCIPY, "torch"),
 }
 """Commands on a study that has ended, each with an answer that takes statistics."""

@@ -92,6 +92,10 @@ def delete(settings: Settings, study: str, *, yes: bool) -> int:
                 f"Delete {found.title} with {seen.counts.ended} ended trials and "
                 f"{seen.epochs_recorded} epochs, for good?"
             )
+        # Loaded before the transaction: on a busy machine that takes seconds, and the server ends
+        # transactions that are idle for long.
+        from tuner.store import optuna_storage  # noqa: F401
+
         with database.transaction() as connection:
             studies.delete(connection, found)
         echo(f"{found.title} is deleted.")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 def race_lines(database: "Database", study: "Study") -> list[str]:
     """Say how a study's race went and what more seeds would buy; nothing where there is none."""
+    if study.spec.replicates.of != "top":
+        return []  # As most studies, and what tells races takes long to load.
     from tuner.answers.verdicts.contenders import compare_contenders
     from tuner.answers.verdicts.race_story import tell_race
 

@@ -4,23 +4,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from optuna.exceptions import DuplicatedStudyError
-from optuna.storages import BaseStorage
 
 from tuner.errors import StudyConflictError, UnknownStudyError
 from tuner.names import meant
 from tuner.spec import identity
 from tuner.spec.load import named_by
 from tuner.spec.study import Spec
-from tuner.store import identities, optuna_storage
+from tuner.store import identities
 from tuner.store.database import Database
 from tuner.store.ledger.leases import StudyState
 from tuner.store.ledger.locks import lock_study
-from tuner.store.optuna_storage import Binding
 from tuner.store.tables import epoch, event, lease, outcome, study, trial
+
+if TYPE_CHECKING:
+    # Loaded only where a study is created or deleted: commands that read do without Optuna.
+    from optuna.storages import BaseStorage
+
+    from tuner.store.optuna_storage import Binding
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def versions(connection: sa.Connection, name: str) -> list[Study]:
 
 def launch(
     database: Database,
-    binding: Binding,
+    binding: "Binding",
     spec: Spec,
     provenance: Mapping[str, Any],
     *,
@@ -187,6 +190,8 @@ def set_state(connection: sa.Connection, known: Study, state: StudyState, reason
 
 def delete(connection: sa.Connection, known: Study) -> None:
     """Delete a study with everything that hangs on it, in both schemas."""
+    from tuner.store import optuna_storage
+
     # In the ledger's order of locks: who works on a trial commits first, and
     # finds it gone afterwards; deleting from the top would meet them in a deadlock.
     lock_study(connection, known.study_id)
@@ -216,11 +221,15 @@ def _failed_untrained(connection: sa.Connection, known: Study) -> bool:
 
 def _create(
     connection: sa.Connection,
-    storage: BaseStorage,
+    storage: "BaseStorage",
     spec: Spec,
     version: int,
     provenance: Mapping[str, Any],
 ) -> Study:
+    from optuna.exceptions import DuplicatedStudyError
+
+    from tuner.store import optuna_storage
+
     name = optuna_name(spec.name, version)
     try:
         study_id = optuna_storage.create_study(storage, name, spec.search.metric)

@@ -3,10 +3,14 @@
 import math
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
+from typing import TYPE_CHECKING
 
-from tuner.answers.evidence.measures import Measure
-from tuner.answers.statistics.spread import Interval
 from tuner.records import Value, value_text
+
+if TYPE_CHECKING:
+    # Statistics take long to load, and words are needed without them.
+    from tuner.answers.evidence.measures import Measure
+    from tuner.answers.statistics.spread import Interval
 
 NOISE = 12
 """Decimals beyond which a float is noise of its calculation."""
@@ -49,7 +53,7 @@ def minus(number: str) -> str:
     return number.replace("-", "−")
 
 
-def difference(measure: Measure, found: Interval) -> str:
+def difference(measure: "Measure", found: "Interval") -> str:
     """Return a difference with its interval: "−0.3 points, 95 % interval −1.6 to +1.0"."""
     shown = found.scaled(measure.scale)
     digits = decimals(measure, shown)
@@ -60,7 +64,7 @@ def difference(measure: Measure, found: Interval) -> str:
     )
 
 
-def amount(measure: Measure, found: Interval, kind: str = "") -> str:
+def amount(measure: "Measure", found: "Interval", kind: str = "") -> str:
     """Return a difference without its direction: "2.1 points (0.9 to 3.3)".
 
     What kind of interval it is may be said before its limits.
@@ -73,14 +77,14 @@ def amount(measure: Measure, found: Interval, kind: str = "") -> str:
     return f"{fixed(abs(shown.value), digits)}{unit} ({kind}{ends})"
 
 
-def figure(measure: Measure, value: float) -> str:
+def figure(measure: "Measure", value: float) -> str:
     """Return a mean as the tables show it."""
     if measure.name == "gap":
         return signed(value * 100, 1)
     return f"{fixed(value * 100, 1)} %" if measure.unit == "points" else minus(f"{value:.4g}")
 
 
-def interval(measure: Measure, found: Interval) -> str:
+def interval(measure: "Measure", found: "Interval") -> str:
     """Return the limits of a mean: "94.1 to 96.0"."""
     if measure.name == "gap":
         return f"{signed(found.low * 100, 1)} to {signed(found.high * 100, 1)}"
@@ -110,7 +114,7 @@ def round_amount(value: float) -> float:
     return nearest * power
 
 
-def decimals(measure: Measure, shown: Interval) -> int:
+def decimals(measure: "Measure", shown: "Interval") -> int:
     """Return enough decimals for the interval's width to be seen."""
     width = shown.high - shown.low
     if width <= 0:
