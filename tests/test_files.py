@@ -177,7 +177,7 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
             draft.write_text("new")
             path.write_text("theirs")
 
-    with pytest.raises(UserError, match="created meanwhile"):
+    with pytest.raises(UserError, match="created by another program"):
         be_late()
     assert path.read_text() == "theirs"
     assert list(tmp_path.iterdir()) == [path]

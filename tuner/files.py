@@ -137,7 +137,7 @@ def _rename(draft: Path, target: Path, *, replace: bool) -> None:
             os.link(draft, target)
         except FileExistsError:
             raise UserError(
-                f"{target} was created meanwhile by somebody else, and was not replaced."
+                f"{target} was created by another program in the meantime, and was not replaced."
             ) from None
         except OSError:
             pass

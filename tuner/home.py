@@ -53,8 +53,7 @@ def find(start: Path, *, stop: Path | None, uid: int, sudo_uid: int | None = Non
             return Found(home, (f"Using {home}, which belongs to {name_of(sudo_uid)}.",))
         names = " and ".join(sorted(name_of(owner) for owner in owners))
         notes.append(
-            f"{home} belongs to {names} and is not used. TUNER_HOME={home} would use it all the "
-            "same."
+            f"{home} belongs to {names} and is not used. Set TUNER_HOME={home} to use it anyway."
         )
     return Found(here, tuple(notes))
 

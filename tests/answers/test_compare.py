@@ -243,7 +243,7 @@ def test_seeds_with_images_of_their_own_are_compared_over_seeds(database: Databa
 
     bench = fabricate(database, schedules(4), tell, data=data)
     found = judged(bench, metric="val_acc")
-    assert "4 seeds, each with images of its own: over seeds only" in found.verdict
+    assert "4 seeds, each on different images: over seeds only" in found.verdict
     assert "step" not in found.tied
     assert "4 seeds, 200 images" in judged(bench, metric="test_acc").verdict
 

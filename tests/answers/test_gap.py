@@ -166,7 +166,7 @@ def test_one_seed_is_over_images_alone(database: Database) -> None:
     found = measured(study(database, steady(0.95), steady(0.75), seeds=1))
     assert found.fitted is None
     assert "one seed" in sentences(found)[0]
-    assert "seeds' luck not counted" in " ".join(sentences(found))
+    assert "without the variation between seeds" in " ".join(sentences(found))
 
 
 def test_without_a_test_set_the_way_out_is_told(database: Database) -> None:

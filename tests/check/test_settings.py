@@ -101,7 +101,7 @@ def test_a_test_set_of_one_class_is_told(tmp_path: Path) -> None:
         ids=tuple(name for name, taken in zip(data.test.ids, only, strict=True) if taken),
     )
     found = " ".join(warnings(examine(replace(data, test=test), {}, quick=True)))
-    assert "all 8 test images are of class normal: test accuracy only says how many" in found
+    assert "all 8 test images are of class normal: test accuracy only measures how often" in found
     assert "of the training images but" not in found
 
 

@@ -52,7 +52,7 @@ def test_it_is_told_in_words(trained_once: Project) -> None:
     for words in (
         "Chosen on validation images alone: the best of 4 complete trials by val_loss",
         "Its setting over 2 seeds: val acc",
-        "luck of having been picked among 4",
+        "selection bias",
         "Validation minus test accuracy",
         "Cause of the study's gap",
     ):
@@ -61,7 +61,7 @@ def test_it_is_told_in_words(trained_once: Project) -> None:
     other = next(n for n in range(4) if n != leader)
     named = trained_once.run("best", "small@1", "--trial", str(other))
     assert "Named by its number: place" in named
-    assert "luck of having been picked" not in named
+    assert "selection bias" not in named
 
 
 def test_what_cannot_be_is_told(trained_once: Project) -> None:

@@ -108,7 +108,7 @@ def test_training_longer_goes_on_where_the_schedule_allows(project: Project) -> 
     assert by_schedule["cosine"]["epochs_reused"] == "1"
     assert {row["epochs_run"] for row in by_schedule.values()} == {"6"}
     again = project.run("launch", "--study", "longer", "--epochs-to", "5", code=2)
-    assert "trains 6 epochs already" in again
+    assert "already trains 6 epochs" in again
 
 
 def test_longer_is_refused_where_it_means_nothing(project: Project) -> None:

@@ -19,7 +19,7 @@ from tuner.store.database import Database
 from tuner.store.tables import epoch
 from tuner.train.checkpoints.keys import marks
 
-WARNED = "No checkpoints are written until this is mended"
+WARNED = "No checkpoints are written until this is fixed"
 EPOCHS = (3, 6)
 """Two lengths of one training: the second would start from the first's checkpoints."""
 

@@ -89,7 +89,7 @@ def test_three_attempts_without_progress_are_enough(
     ("fault", "reason"),
     [
         ("greedy:1", "the trainer used more memory than [limits] allows (1,400,000,000 bytes)"),
-        ("garbage:1", "the trainer sent what is no message"),
+        ("garbage:1", "the trainer sent an invalid message"),
         ("raises:2", "ValueError: a shape does not fit"),
     ],
 )

@@ -151,5 +151,5 @@ def test_faults_of_the_file_and_of_overrides_are_told_together(read: Read) -> No
 
 def test_a_text_that_is_no_utf8_is_told(read: Read) -> None:
     """A path of a Latin-1 archive cannot be stored with the study, so it is refused at once."""
-    with pytest.raises(StudyFileError, match="a text whose bytes are no UTF-8"):
+    with pytest.raises(StudyFileError, match="a text that is not UTF-8"):
         read(BASE, ["data.shift=caf\udce9"])

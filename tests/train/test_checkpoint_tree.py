@@ -204,7 +204,7 @@ def rewritten(content: bytes, changes: Mapping[str, object]) -> bytes:
                     for name in manifests.PARTS
                 }
             },
-            "parts that are not its own",
+            "parts of another checkpoint",
         ),
     ],
 )

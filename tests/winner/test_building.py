@@ -33,7 +33,7 @@ def test_a_larger_network_is_refused(*, asks: bool, monkeypatch: pytest.MonkeyPa
     """Neither is built: one is planned, the other stopped at its first large tensor."""
     monkeypatch.setattr(predictor, "SPARE_BYTES", 1 << 20)
     weights = network(16, asks=asks).state_dict()
-    with pytest.raises(UserError, match="The weights are not of the network"):
+    with pytest.raises(UserError, match="The weights do not fit the network"):
         _check_before_building(lambda: network(1 << 20, asks=asks), weights, MODEL)
 
 

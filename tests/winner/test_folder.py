@@ -71,7 +71,7 @@ def test_files_that_come_meanwhile_are_kept(tmp_path: Path) -> None:
             fill(folder, "new")
             (target / "notes.txt").write_text("mine")
 
-    with pytest.raises(UserError, match=r"holds other things \(notes\.txt\)"):
+    with pytest.raises(UserError, match=r"not a saved model \(notes\.txt\)"):
         be_slow()
     assert texts(target) == {"mine"}
 
@@ -83,7 +83,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path) -> None:
     link.symlink_to(tmp_path)
     for target in (file, link):
         with (
-            pytest.raises(UserError, match="is no folder"),
+            pytest.raises(UserError, match="is not a folder"),
             written_whole(target, overwrite=True),
         ):
             pass

@@ -92,14 +92,14 @@ def test_the_card_has_the_figures(saved: Saved) -> None:
         assert f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})" in card
     for words in ("Chosen on validation images alone", "sensitivity", "not a medical device"):
         assert words in card
-    assert "All 16 predictions of test images are the stored, bit for bit." in card
+    assert "All 16 predictions of test images equal the stored ones, bit for bit." in card
     assert "Which rate?" in card
 
 
 def test_the_test_split_is_predicted_as_stored(saved: Saved, stored: Stored) -> None:
     """`--split test` writes the very numbers of `tuner export --predictions`, in its columns."""
     printed = saved.project.run("predict", "model", "--split", "test", "-o", "test.csv")
-    assert "All 16 predictions of test images are the stored, bit for bit." in printed
+    assert "All 16 predictions of test images equal the stored ones, bit for bit." in printed
     with (saved.project.folder / "test.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 16
@@ -176,7 +176,7 @@ def test_the_command_names_what_it_left_out(saved: Saved, tmp_path: Path) -> Non
     assert val_or_train[str(folder / "good.tif")] == ""
     known = val_or_train[str(trained)]
     assert known in ("train", "val")
-    assert ("trained on" in out) == (known == "train")
+    assert ("used for training" in out) == (known == "train")
     assert all(row["path"].startswith(("/", "'=")) for row in rows)
 
 
@@ -256,7 +256,7 @@ def test_damage_is_told(copy: Path) -> None:
         content = bytearray((copy / name).read_bytes())
         content[-1] ^= 1
         (copy / name).write_bytes(content)
-        with pytest.raises(UserError, match=f"{name} is not the file"):
+        with pytest.raises(UserError, match=f"{name} does not match|{name} is damaged"):
             open_saved(copy, [], "cpu")
         content[-1] ^= 1
         (copy / name).write_bytes(content)
@@ -279,8 +279,8 @@ def test_damage_is_told(copy: Path) -> None:
         ({"classes": ["one"]}, "classes"),
         ({"extra": 1}, "extra"),
         ({"parameters": {"lr": 1e-3, "model": "cnn", "depth": 10**6}}, "depth"),
-        ({"parameters": {"lr": 1e-3, "model": "ann"}}, "not of the network"),
-        ({"weights_sha256": "0" * 64}, "is not the file"),
+        ({"parameters": {"lr": 1e-3, "model": "ann"}}, "do not fit the network"),
+        ({"weights_sha256": "0" * 64}, "does not match model.json"),
         ({"trial": "3"}, "trial"),
     ],
     ids=lambda value: "" if isinstance(value, str) else ",".join(value),
@@ -314,7 +314,7 @@ def test_a_network_larger_than_its_weights_is_never_built(copy: Path) -> None:
     path.write_text(json.dumps(text))
     with (
         Largest() as largest,  # type: ignore[no-untyped-call]
-        pytest.raises(UserError, match="The weights are not of the network"),
+        pytest.raises(UserError, match="The weights do not fit the network"),
     ):
         open_saved(copy, [], "cpu")
     assert largest.bytes < 4096 * 4096
@@ -347,7 +347,7 @@ def test_a_folder_of_others_is_never_replaced(saved: Saved, tmp_path: Path) -> N
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("years of work")
     said = saved.project.run("best", "scans", "--save", str(foreign), "--overwrite", code=2)
-    assert "holds other things (thesis.tex)" in said
+    assert "not a saved model (thesis.tex)" in said
     said = saved.project.run("best", "scans", "--save", "model", code=2)
     assert "--overwrite replaces it" in said
     assert (foreign / "thesis.tex").read_text() == "years of work"

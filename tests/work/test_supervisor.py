@@ -39,11 +39,11 @@ def test_a_study_is_trained_to_its_end(station: Station) -> None:
         ("exit:2", "the trainer exited with code 0"),
         ("code3:2", "the trainer exited with code 3"),
         ("segfault:2", "the trainer crashed (SIGSEGV)"),
-        ("garbage:2", "the trainer sent what is no message"),
+        ("garbage:2", "the trainer sent an invalid message"),
         ("raises:2", "ValueError: a shape does not fit"),
-        ("nonsense:2", "the trainer sent what is no message"),
-        ("setupless:2", "the trainer sent what is no message"),
-        ("leaves:2", "the trainer left the trial unasked"),
+        ("nonsense:2", "the trainer sent an invalid message"),
+        ("setupless:2", "the trainer sent an invalid message"),
+        ("leaves:2", "the trainer left the trial without being asked to"),
     ],
 )
 def test_misbehaviour_costs_attempts_and_is_told(

@@ -61,11 +61,11 @@ def luck(found: Winner) -> str:
     amount = f"{by:.1f} points" if measure.unit == "points" else f"{by:.3f} nats"
     if float(amount.split(maxsplit=1)[0]) == 0:
         among = wording.count(found.luck.trials, "trial")
-        return f"No luck of having been picked among {among} is seen in its {measure.name}."
-    missing = "" if found.luck.over_seeds else " (seeds' luck not counted for want of seeds)"
+        return f"No selection bias is seen in its {measure.name}: it was the best of {among}."
+    missing = "" if found.luck.over_seeds else ", without the variation between seeds"
     return (
-        f"About {amount} of its {measure.name} are luck of having been picked among "
-        f"{found.luck.trials}{missing}: expect so much less of its setting."
+        f"About {amount} of its {measure.name} are selection bias, since it was the best of "
+        f"{found.luck.trials}{missing}: expect that much less from its setting."
     )
 
 

@@ -54,14 +54,14 @@ def _duplicates(found: Examination) -> Iterator[str]:
         ]
         yield (
             f"{exact + near} images have a copy in an earlier split ({' and '.join(parts)} "
-            f"{'duplicate' if exact + near == 1 else 'duplicates'}): what is tested was trained "
-            f"on. {_some(names)}"
+            f"{'duplicate' if exact + near == 1 else 'duplicates'}): the model is tested on "
+            f"images that it was trained on. {_some(names)}"
         )
     exact = found.duplicates.count(exact=True, across=False)
     near = found.duplicates.count(exact=False, across=False)
     if exact or near:
         yield (
-            f"{exact + near} images repeat another one of their own split ({exact} exact, "
+            f"{exact + near} images repeat another image of the same split ({exact} exact, "
             f"{near} near): they count more than once."
         )
 
@@ -93,8 +93,8 @@ def _balance(found: Examination) -> Iterator[str]:
         if len(names) == 1:
             yield (
                 f"all {found.contents[split].images} {split} images are of class {names[0]}: "
-                f"{split} accuracy only says how many of them are taken for it, and there is no "
-                f"AUC. Add {split} images of the other "
+                f"{split} accuracy only measures how often that class is predicted, and AUC is "
+                f"undefined. Add {split} images of the other "
                 f"{'class' if len(train.classes) == 2 else 'classes'}."
             )
     for name, count in train.classes.items():
@@ -139,12 +139,13 @@ def _shift(found: Examination) -> Iterator[str]:
             yield (
                 f"training and test images can be told apart ({figures}): they come from "
                 "different distributions. Expect test accuracy below validation accuracy, "
-                "whatever is tuned."
+                "no matter how the study is tuned."
             )
         else:
             yield (
-                f"training and validation images can be told apart ({figures}): validation is "
-                "not a fair sample of what is trained on. Divide anew, by patient where known."
+                f"training and validation images can be told apart ({figures}): validation "
+                "does not represent the training images. Split the data again, by patient if "
+                "patients are known."
             )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 @click.argument("study")
 @click.option(
-    "--trial", type=click.IntRange(0), metavar="N", help="Another trial than the best one."
+    "--trial", type=click.IntRange(0), metavar="N", help="Trial to use instead of the best one."
 )
 @click.option(
     "--save",
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--allow-different",
     is_flag=True,
-    help="Save weights that do not predict what the study stored, with the differences noted.",
+    help="Also save weights that do not predict what the study stored; the differences are noted.",
 )
 @click.option(
     "--device",

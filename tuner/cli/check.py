@@ -52,10 +52,10 @@ def check(
 ) -> None:
     """Look at a study's data and cost before spending hours on it.
 
-    Tells duplicates and patients shared between splits, how classes are
-    spread, blank and clipped images, whether a classifier can tell the splits
-    apart, and, unless --quick is given, what an epoch takes at the cheap and
-    the dear end of the space, the hours and the memory of the whole study.
+    Reports duplicates and patients shared between splits, class balance,
+    blank and clipped images, whether a classifier can tell the splits apart,
+    and, unless --quick is given, how long an epoch takes at the cheap and the
+    expensive end of the space, and the hours and memory of the whole study.
     STUDY is a file, by name or path, or a stored version such as lr_sched@2.
     What was found is kept with every stored version that has the same data.
     """
@@ -154,7 +154,7 @@ def _show(
     count = sum(len(one.warnings) for one in found)
     count += len(cost.remarks) if cost is not None else 0
     echo()
-    echo("Nothing to warn of." if count == 0 else f"{count} warning{'s' * (count > 1)}.")
+    echo("No warnings." if count == 0 else f"{count} warning{'s' * (count > 1)}.")
 
 
 def _show_data(one: "Examined", keys: Collection[str]) -> None:

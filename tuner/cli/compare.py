@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--by",
     multiple=True,
     metavar="FACTOR",
-    help="Factor to compare by, as often as wanted; all that have a few levels by default.",
+    help="Factor to compare by; may be repeated. By default all with few levels.",
 )
 @click.option(
     "--metric",
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--reference",
     metavar="LEVEL",
-    help="Level to hold the others against, named beforehand; the best by default.",
+    help="Reference level, chosen beforehand; the best by default.",
 )
 @click.option(
     "--resolve",
@@ -64,7 +64,9 @@ if TYPE_CHECKING:
     help='Compare the contenders of [replicates] of = "top", over the seeds from 1 on.',
 )
 @click.option(
-    "--split", type=click.Choice(["val", "test"]), help="With --trials: whose images; test."
+    "--split",
+    type=click.Choice(["val", "test"]),
+    help="With --trials: which images; test by default.",
 )
 @options.json_option
 @click.pass_obj
@@ -177,7 +179,7 @@ def _show(compared: "Sequence[Comparison]") -> None:
         print_sentences(console, one.sentences)
     console.print()
     if len(compared) > 1:
-        console.print("Each factor is a question of its own; `--by FACTOR` asks one.")
+        console.print("Each factor is compared separately; `--by FACTOR` compares only one.")
 
 
 def _table(one: "Comparison") -> "RichTable":

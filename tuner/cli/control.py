@@ -66,8 +66,8 @@ def retry(settings: Settings, study: str, trials: tuple[int, ...]) -> None:
 def delete(settings: Settings, study: str, *, yes: bool) -> int:
     """Delete a study with all its trials, curves, predictions and checkpoints.
 
-    Asks first. A study that workers are training must be stopped before. Where
-    its checkpoints cannot be removed now, the rest is deleted all the same.
+    Asks first. A study that workers are training must be stopped first. If its
+    checkpoints cannot be removed now, the rest is still deleted.
     """
     from tuner.store import studies
     from tuner.store.overview import overview

@@ -133,7 +133,7 @@ def _check(
     asked: list[str], output: str, *, best: int | None, wide: bool, metric: str | None
 ) -> None:
     if not output or Path(output).is_dir():
-        raise UserError(f"-o {output or repr(output)} names no file; a file's name is wanted.")
+        raise UserError(f"-o {output or repr(output)} is not a file; give a file name.")
     if len(asked) > 1:
         raise UserError(f"--{asked[0]} and --{asked[1]} are two sheets; ask for one at a time.")
     if asked and wide:

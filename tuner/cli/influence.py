@@ -25,7 +25,7 @@ BAR = 24
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="Figure to look at, as often as wanted; val_loss, test_acc and gap by default.",
+    help="Figure to look at; may be repeated. By default val_loss, test_acc and gap.",
 )
 @options.json_option
 @click.pass_obj
@@ -119,8 +119,8 @@ def _about(one: "Influence") -> str:
     lost = ""
     if one.left_out:
         lost = (
-            f" {wording.count(one.left_out, 'trial')} pruned, diverged or failed and not in this, "
-            "which is not by chance."
+            f" {wording.count(one.left_out, 'trial')} pruned, diverged or failed and are not "
+            "included; they are not missing at random."
         )
     if one.how == "ped-anova":
         return (
@@ -130,7 +130,7 @@ def _about(one: "Influence") -> str:
     measure = MEASURES[one.metric]
     images = f", {units.sampled(one.images, one.patients)}" if one.images else ""
     if one.seeds == 1:
-        lost = f" Seeds' luck is not in this: there is one seed.{lost}"
+        lost = f" Variation between seeds is not included: there is one seed.{lost}"
     spread = (one.spread or 0.0) * measure.scale
     return (
         f"({wording.count(one.settings, 'setting')}, {wording.count(one.seeds, 'seed')}{images}; "

@@ -53,7 +53,7 @@ def _check(before: "Spec", title: str, epochs: int) -> None:
         )
     now = int(before.fixed.get("epochs", before.defaults.get("epochs", 0)))
     if epochs < now:
-        raise UserError(f"{title} trains {now} epochs already; --epochs-to wants more than that.")
+        raise UserError(f"{title} already trains {now} epochs; --epochs-to must be larger.")
 
 
 def _tell(before: "Spec", after: "Spec") -> None:
@@ -63,11 +63,12 @@ def _tell(before: "Spec", after: "Spec") -> None:
 
     if before.search.sampler in LEARNING:
         echo(
-            f"The {before.search.sampler} sampler proposes anew for the longer study; a setting "
-            "that it proposes again goes on from its stored epochs where the schedule allows it."
+            f"The {before.search.sampler} sampler makes new proposals for the longer study; a "
+            "setting that it proposes again continues from its stored epochs if the schedule "
+            "allows it."
         )
         return
-    echo("Going on from stored epochs:")
+    echo("Continuing from stored epochs:")
     done = int(before.job({}, 0).parameters["epochs"])
     counts: Counter[tuple[str, int]] = Counter()
     for configuration in range(before.configurations):

@@ -75,7 +75,7 @@ def overwrite_option(function: Decorated) -> Decorated:
     return click.option(
         "--overwrite",
         is_flag=True,
-        help="Replace a file that exists, also where it may be somebody's work.",
+        help="Replace an existing file, even one that tuner did not write.",
     )(function)
 
 

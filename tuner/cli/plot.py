@@ -50,10 +50,10 @@ ENDINGS = (".svg", ".png", ".pdf")
 )
 @click.argument("study")
 @click.argument("kind", type=click.Choice([*SHOWN, ALL]), metavar="KIND")
-@click.option("--by", metavar="FACTOR", help="Factor that lines or points are told apart by.")
+@click.option("--by", metavar="FACTOR", help="Factor that colours the lines or points.")
 @click.option("--metric", metavar="NAME", help="Figure to draw, e.g. test_acc, val_loss or gap.")
 @click.option("--trial", type=click.IntRange(0), help="Trial to draw; the best by default.")
-@click.option("--split", type=click.Choice(["val", "test"]), help="Whose images; test's.")
+@click.option("--split", type=click.Choice(["val", "test"]), help="Which images; test by default.")
 @click.option(
     "-o",
     "--output",

@@ -28,7 +28,7 @@ TOLD = 10
 @click.option(
     "--split",
     type=click.Choice(["test", "val"]),
-    help="The study's own images instead, held against what it stored.",
+    help="Predict the study's own images instead, and compare with the stored predictions.",
 )
 @click.option(
     "--data-path",
@@ -120,10 +120,12 @@ def _check(images: Sequence[str], split: str | None, path: str | None, output: s
     if path is not None and split is None:
         raise UserError("--data-path says where the data of --split are.")
     if not output or (output != "-" and Path(output).is_dir()):
-        raise UserError(f"-o {output or repr(output)} names no file; a file's name is wanted.")
+        raise UserError(f"-o {output or repr(output)} is not a file; give a file name.")
     ending = Path(output).suffix.lower()
     if output != "-" and ending not in ("", ".csv", ".txt"):
-        raise UserError(f"-o {output}: predictions are written as CSV; name a file that ends so.")
+        raise UserError(
+            f"-o {output}: predictions are written as CSV; name a file that ends in .csv."
+        )
 
 
 def _device(model: "Model", asked: str) -> str:
@@ -227,17 +229,17 @@ def _tell(model: "Model", body: Mapping[str, Any], output: str, split: str | Non
     trained = sum("train" in known.split("+") for known in body.get("known", []))
     if trained:
         say(
-            f"{trained} image{'s were' if trained > 1 else ' was'} trained on: what the network "
-            "says of them is no test of it."
+            f"{trained} image{'s were' if trained > 1 else ' was'} used for training: "
+            "predictions for them do not test the network."
         )
     if split is None and model.reading.files == "unchecked" and len(body["names"]):
         known = sum(bool(one) for one in body["known"])
         if known < len(body["names"]):
             say(
-                "The study's images did not come from files: that these are like them (view, "
-                "contrast, polarity) is for you to judge."
+                "The study's images did not come from files: check for yourself that these "
+                "are like them (view, contrast, polarity)."
             )
     if body["source_changed"] and _differs(body):
-        say("The code of tuner or of the objective is another than when the model was saved.")
+        say("The code of tuner or of the objective has changed since the model was saved.")
     if output != "-":
         say(f"{len(body['names'])} images: {output}")

@@ -102,8 +102,8 @@ def show_tables(
     missing = sum(row.lost for row in rows)
     if missing:
         console.print(
-            f"{missing} trials were pruned, diverged or failed and are in no mean; "
-            "that is not by chance, so look at how many are done before you trust a mean."
+            f"{missing} trials were pruned, diverged or failed and are in no mean; they are "
+            "not missing at random, so check how many are done before you trust a mean."
         )
     console.print()
 

@@ -20,10 +20,9 @@ def validate(
 ) -> None:
     """Check a study file, by NAME or PATH, and say how large the study is.
 
-    Every fault is told at once: where, what was expected, the nearest valid
-    name. Then it is looked whether the data's path is there, and whether the
-    objective's code can be imported. Nothing is created and no database is
-    needed.
+    All faults are listed at once: where, what was expected, the nearest valid
+    name. Then it checks that the data's path exists and that the objective's
+    code can be imported. Nothing is created and no database is needed.
     """
     from tuner.check.code import check_code
     from tuner.check.settings import check_paths

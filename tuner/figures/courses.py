@@ -129,7 +129,9 @@ def _curves_title(subject: Subject, by: str | None, found: Sequence[Curve]) -> s
 
 def _curves_note(found: Sequence[Curve]) -> str:
     seeds = max((one.seeds for one in found), default=0)
-    parts = ["Losses are mean negative log-likelihoods of the true class, whatever was trained on"]
+    parts = [
+        "Losses are mean negative log-likelihoods of the true class, regardless of training loss"
+    ]
     if seeds > 1:
         parts.append(f"Lines are means over up to {seeds} seeds, bands reach from the lowest to "
                      "the highest of them")  # fmt: skip

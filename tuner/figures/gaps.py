@@ -141,7 +141,7 @@ def _how_many(found: Gap) -> str:
         return f"{said}, and is ahead in {ahead}" if ahead else said
     if ahead:
         return f"Test is ahead of validation beyond chance in {ahead} of {many} settings"
-    return f"In none of {many} settings test and validation can be told apart"
+    return f"In none of {many} settings can test and validation be told apart"
 
 
 def _draw_one(axis: Axes, found: Interval, at: int) -> None:

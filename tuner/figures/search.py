@@ -223,7 +223,7 @@ def _history_title(subject: Subject, at: Array, best: Array) -> str:
     after = len(at) - 1 - place
     return (
         f"The best {named(metric)} is {best[-1]:.4g}, of trial {int(at[place])}; "
-        f"{wording.count(after, 'later trial')} did not better it"
+        f"{wording.count(after, 'later trial')} did not improve on it"
     )
 
 
@@ -232,5 +232,5 @@ def _history_note(moment: str) -> str:
         f"Each complete trial at its {moment} epoch; others at their last validation loss, or at "
         "the foot where that is not the metric or not a number"
     )
-    luck = "The best of many looks better than it is: part of it is luck (`tuner gap`)"
+    luck = "The best of many looks better than it is: selection bias (`tuner gap`)"
     return sentence([where, luck])

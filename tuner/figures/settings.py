@@ -143,7 +143,7 @@ def _influence_title(found: Sequence[Influence]) -> str:
     seen = [one.headline for one in found if one.ahead]
     unseen = wording.listed([one.metric for one in found if not one.ahead])
     if unseen:
-        seen.append(f"for {unseen} it is not seen what matters more")
+        seen.append(f"for {unseen} no parameter clearly matters more")
     title = "; ".join(seen)
     return title[0].upper() + title[1:]
 

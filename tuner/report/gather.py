@@ -146,8 +146,8 @@ def _trained(reading: Reading) -> Iterator[Block]:
 def _gap(reading: Reading) -> Iterator[Block]:
     if not reading.tested:
         yield Words(
-            "There is no test set: the accuracy on validation is that of what was chosen by it, "
-            "and better than it would be on new images."
+            "There is no test set: validation accuracy was also used to choose, so it is higher "
+            "than the accuracy on new images would be."
         )
         return
     yield from words(sentences(reading.gap))

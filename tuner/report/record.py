@@ -73,7 +73,7 @@ def endings(reading: Reading) -> Iterator[Block]:
         f"Trials that did not run to their end{more}",
     )
     yield Words(
-        "Pruned, diverged and failed trials are not missing by chance: they are in no mean, and a "
+        "Pruned, diverged and failed trials are not missing at random: they are in no mean, and a "
         "pair with such a member is left out and counted."
     )
 
@@ -151,7 +151,7 @@ def study_file(reading: Reading) -> Iterator[Block]:
     spec = reading.study.spec
     if spec.overrides:
         said = " ".join(f"--set {text}" for text in spec.overrides)
-        yield Words(f"Launched with {masked(said)}; the file below has that in it.")
+        yield Words(f"Launched with {masked(said)}; the file below includes that.")
     # An address of checkpoints may have credentials in it; who has them knows them.
     yield Code(masked(as_toml(spec)), "toml")
 
@@ -186,8 +186,8 @@ def reading_aid(reading: Reading) -> Iterator[Block]:
         "distinguishable” means that this study cannot tell, not that there is no difference."
     )
     yield Words(
-        "Losses are mean negative log-likelihoods of the true class in nats, whatever the training "
-        f"loss was. {search.metric} chose the setting{epoch}, on validation images; test was "
-        "measured once, when a trial was complete, and chose nothing. The gap is validation minus "
-        "test accuracy."
+        "Losses are mean negative log-likelihoods of the true class in nats, regardless of the "
+        f"training loss. {search.metric} chose the setting{epoch}, on validation images; test was "
+        "measured once, when a trial was complete, and was not used to choose. The gap is "
+        "validation minus test accuracy."
     )

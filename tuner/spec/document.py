@@ -35,7 +35,7 @@ class Alien:
 def read(path: Path) -> dict[str, Any]:
     """Read a study file; what is not TOML is told with its line and column."""
     if UNSTORABLE.search(str(path.absolute())):
-        raise _unreadable(path, "lies in a folder whose name is no UTF-8 text; rename that folder")
+        raise _unreadable(path, "lies in a folder whose name is not UTF-8; rename that folder")
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
@@ -77,7 +77,7 @@ def _cleaned_value(value: Any) -> Any:
     if isinstance(value, str):
         if "\0" in value:
             return Alien("a text with a NUL character")
-        return Alien("a text whose bytes are no UTF-8") if UNSTORABLE.search(value) else value
+        return Alien("a text that is not UTF-8") if UNSTORABLE.search(value) else value
     if isinstance(value, bool):
         return value
     if isinstance(value, int):

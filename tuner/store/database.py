@@ -169,9 +169,9 @@ def require(settings: Settings) -> None:
     """Raise NoDatabaseError if an embedded database is meant and none was made."""
     if settings.embedded and not embedded.exists(settings.home):
         raise NoDatabaseError(
-            f"There is no database in {settings.home}, and this command makes none. Go to the "
-            "folder from which the study was launched, or to one below it; or name its home with "
-            "TUNER_HOME, or a server with --database URL. `tuner launch` makes a new database."
+            f"There is no database in {settings.home}, and this command does not make one. Go to "
+            "the folder from which the study was launched, or to one below it; or name its home "
+            "with TUNER_HOME, or a server with --database URL. `tuner launch` makes a new database."
         )
 
 

@@ -309,6 +309,6 @@ def refusal(title: str, changes: Sequence[str], where: str) -> str:
     return (
         f"{where} differ from what the study {title} has been trained by:\n{lines}\n"
         "Its trials would not be comparable. Restore what the study was trained by; or train all "
-        f"of it again by the new, with `tuner launch --study {title} --new-version`; or go on all "
-        f"the same, with `tuner launch --study {title} --accept-changes`, which marks the study."
+        f"of it again with `tuner launch --study {title} --new-version`; or continue anyway with "
+        f"`tuner launch --study {title} --accept-changes`, which marks the study."
     )

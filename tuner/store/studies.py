@@ -95,7 +95,9 @@ def find_or_none(connection: sa.Connection, wanted: str) -> Study | None:
     query = _studies().where(study.c.name == name).order_by(study.c.version.desc()).limit(1)
     if version:
         if not version.isdigit():
-            raise UnknownStudyError(f"{wanted!r} is no study: a version is a number, as in lr@2.")
+            raise UnknownStudyError(
+                f"{wanted!r} is not a study: a version is a number, as in lr@2."
+            )
         query = query.where(study.c.version == int(version))
     row = connection.execute(query).one_or_none()
     return None if row is None else _study(row)
@@ -313,7 +315,7 @@ def _conflict(stored: Study, changes: Sequence[str]) -> str:
         f"The study {stored.title} exists, and this file differs from what it was launched with:\n"
         f"{lines}\n"
         "More trials or more seeds extend a study; any other change would mix two questions. "
-        "Launch it as a version of its own with --new-version, or undo the change."
+        "Launch it as a new version with --new-version, or undo the change."
     )
 
 

@@ -38,8 +38,9 @@ def joined(parts: list[Agreement]) -> Agreement:
 def words(found: Agreement, what: str) -> str:
     """Say how far predictions of some images agree with the stored ones."""
     if found.exact:
-        count = "The prediction" if found.images == 1 else f"All {found.images:,} predictions"
-        return f"{count} of {what} {'is' if found.images == 1 else 'are'} the stored, bit for bit."
+        if found.images == 1:
+            return f"The prediction of {what} equals the stored one, bit for bit."
+        return f"All {found.images:,} predictions of {what} equal the stored ones, bit for bit."
     changed = "no class changes"
     if found.changed_classes:
         images = "image is" if found.changed_classes == 1 else "images are"

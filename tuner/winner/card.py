@@ -16,12 +16,12 @@ OF_FILES = {
     "own": "Files are read by the objective's own function `read`.",
     "unlike": "Files cannot be predicted: the objective made other pixels of the study's files "
     "than tuner's decoder does, and has no function `read`. Splits and NPY arrays can.",
-    "unchecked": "The study's images were arrays or drawn, so whether tuner's decoder makes of a "
-    "file what they were is for you to judge.",
+    "unchecked": "The study's images were arrays or drawn, so check for yourself whether tuner's "
+    "decoder makes the same of a file.",
 }
 MEANING = {
     "loss": "mean negative log-likelihood of the true class, in nats",
-    "accuracy": "share of images that are taken for what they are (Wilson's interval)",
+    "accuracy": "share of images that are classified correctly (Wilson's interval)",
     "sensitivity": "share of class 1 that is found (Wilson's interval)",
     "specificity": "share of class 0 that is left alone (Wilson's interval)",
     "AUC": "chance that an image of class 1 is ranked above one of class 0 (DeLong's interval)",

@@ -17,15 +17,15 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     if not target.exists() and not target.is_symlink():
         return
     if not target.is_dir() or target.is_symlink():
-        raise UserError(f"{target} is no folder; name one that is new or empty.")
+        raise UserError(f"{target} is not a folder; name one that is new or empty.")
     held = sorted(one.name for one in target.iterdir())
     if not held:
         return
     others = [name for name in held if name not in document.FILES]
     if others or document.NAME not in held:
         raise UserError(
-            f"The folder {target} holds other things ({(others or held)[0]}), which are not "
-            "tuner's to replace; name a folder that is new or empty."
+            f"The folder {target} holds files that are not a saved model "
+            f"({(others or held)[0]}); name a folder that is new or empty."
         )
     if not overwrite:
         raise UserError(

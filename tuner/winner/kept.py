@@ -133,11 +133,11 @@ def _split(
     names, labels = ids[f"{name}.ids"], arrays[f"{name}.labels"]
     logs = arrays[f"{name}.log_probabilities"]
     if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
-        raise ValueError(f"{name}.ids are no list of texts")
+        raise ValueError(f"{name}.ids is not a list of texts")
     if labels.shape != (len(names),) or labels.dtype != np.int64:
         raise ValueError(f"{name}.labels do not fit {len(names)} ids")
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
-        raise ValueError(f"{name}.labels name classes that there are not")
+        raise ValueError(f"{name}.labels has unknown classes")
     if logs.shape != (len(names), classes) or logs.dtype != np.float32:
         raise ValueError(f"{name}.log_probabilities do not fit {len(names)} ids")
     return Split(tuple(names), labels, logs)

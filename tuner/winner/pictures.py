@@ -83,8 +83,8 @@ class Reader:
         # would find it half made and without its `read`.
         if reading.files == "own" and not found.reads_files:
             raise ObjectiveError(
-                f"objective {found.name!r} in {found.folder} has no function read(path, data) any "
-                "more, by which this network's images were read"
+                f"objective {found.name!r} in {found.folder} no longer has the function "
+                "read(path, data) that read this network's images"
             )
         self._window = Window(*reading.window) if reading.window is not None else None
 
@@ -147,7 +147,7 @@ class Reader:
         image = pixels[None] if pixels.ndim == 2 else pixels
         if image.shape != self._model.shape:
             raise UnreadableError(
-                f"it has shape {image.shape} (channels, height, width), and the network takes "
+                f"it has shape {image.shape} (channels, height, width), but the network takes "
                 f"{self._model.shape}"
             )
         if self._window is not None and image.dtype != np.uint8:

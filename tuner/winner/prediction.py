@@ -61,7 +61,7 @@ def predict_split(
     model = opened.model
     if split not in opened.held.splits:
         raise UserError(
-            f"The study has no {split} images; --split {next(iter(opened.held.splits))} it has."
+            f"The study has no {split} images; use --split {next(iter(opened.held.splits))}."
         )
     keys: dict[str, Value] = {**model.data, **({"path": path} if path is not None else {})}
     data = opened.found.load_data(keys, cache, progress)
@@ -154,7 +154,9 @@ def _weights(folder: Path, model: Model) -> Weights:
     try:
         return dict(load(_sound(path, model.weights_sha256)))
     except SafetensorError as error:
-        raise UserError(f"{path} is no file of weights ({error}); save the model again.") from None
+        raise UserError(
+            f"{path} is not a file of weights ({error}); save the model again."
+        ) from None
 
 
 def _sound(path: Path, sha256: str) -> bytes:
@@ -164,8 +166,8 @@ def _sound(path: Path, sha256: str) -> bytes:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(
-            f"{path} is not the file that {document.NAME} beside it was written with: it was "
-            "damaged or replaced. Save the model again, or copy its folder anew."
+            f"{path} does not match {document.NAME} beside it: it was damaged or replaced. "
+            "Save the model again, or copy its whole folder again."
         )
     return content
 
@@ -177,7 +179,9 @@ def _check_parameters(model: Model, found: Found, folder: Path) -> None:
     faults = []
     for table, given, known in (*tables, ("data", model.data, declared.data)):
         for name, value in given.items():
-            fault = known[name].fault(value) if name in known else "the objective has none such"
+            fault = (
+                known[name].fault(value) if name in known else "the objective does not declare it"
+            )
             faults += [f"{table}.{name}: {fault}"] if fault else []
     if faults:
         raise UserError(

@@ -225,13 +225,13 @@ def _check_weights(network: nn.Module, weights: Weights, model: Model) -> None:
     given = {name: (value.shape, value.dtype) for name, value in weights.items()}
     if wanted != given:
         odd = sorted(name for name in {*wanted, *given} if wanted.get(name) != given.get(name))
-        raise _not_its_weights(model, f"{len(odd)} differ, {odd[0]} for one")
+        raise _not_its_weights(model, f"{len(odd)} differ, such as {odd[0]}")
 
 
 def _not_its_weights(model: Model, how: str) -> UserError:
     return UserError(
-        f"The weights are not of the network that objective {model.objective!r} builds here "
-        f"({how}): its code has changed since, or it is another objective of that name; "
+        f"The weights do not fit the network that objective {model.objective!r} builds here "
+        f"({how}): its code has changed since, or another objective has the same name; "
         "--objectives FOLDER says where to look."
     )
 

@@ -112,9 +112,9 @@ def _refuse_different(found: Winner, model: Model) -> None:
     told = [words(one, f"{name} images") for name, one in model.agreement.items() if not one.exact]
     if told:
         raise UserError(
-            f"The weights at hand do not predict what trial {found.number} of "
-            f"{found.study.title} predicted when it was trained ({model.origin}). "
-            f"{' '.join(told)} Nothing was saved. This machine, its torch or the objective's code "
-            "is another than then; save where it was trained, or take --allow-different, which "
-            "keeps the differences in model.json and the card."
+            f"These weights do not predict what trial {found.number} of {found.study.title} "
+            f"predicted when it was trained ({model.origin}). {' '.join(told)} Nothing was saved. "
+            "The machine, torch or the objective's code has changed since; save where it was "
+            "trained, or use --allow-different, which notes the differences in model.json and "
+            "the card."
         )

@@ -105,12 +105,12 @@ def _bring_to_end(order: Order, bench: Workbench, run: Run, progress: Progress) 
         progress("training again", epoch.epoch, order.last_epoch)
     if run.diverged:
         raise MachineError(
-            f"The trial diverges when it is trained again here (epoch {len(run.curve)}), and it "
-            "did not when the study was trained: this machine, its torch, or the code of the "
-            "objective is another. Save the model where the study was trained."
+            f"The trial diverges when it is trained again here (epoch {len(run.curve)}), but did "
+            "not when the study was trained: the machine, torch or the objective's code is "
+            "different. Save the model where the study was trained."
         )
     start = f"on from the checkpoint at epoch {known}" if known else "from its first epoch"
-    return f"trained again {start}: no whole checkpoint was at hand"
+    return f"trained again {start}: no complete checkpoint was available"
 
 
 def _opened(location: str | None) -> Tree | None:
@@ -176,8 +176,8 @@ def _with_pixels(order: Order, data: Prepared) -> Kept:
         mine = splits[name]
         if split.ids != mine.ids or not np.array_equal(split.labels, mine.true):
             raise DataError(
-                f"The {name} images have other names or labels than when the study was trained; "
-                "put the data back as they were."
+                f"The {name} images have different names or labels than when the study was "
+                "trained; restore the original data."
             )
     pixels = {name: kept.digests(split.images.cpu().numpy()) for name, split in splits.items()}
     return Kept(stored.splits, {name: pixels[name] for name in (*stored.splits, "train")})

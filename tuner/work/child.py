@@ -34,7 +34,7 @@ OUTSIDE = frozenset(
     }
 )
 """Signals that people, schedulers and the kernel send; the others are a program's own faults."""
-GARBLED = "the trainer sent what is no message"
+GARBLED = "the trainer sent an invalid message"
 
 
 class Child:

@@ -65,7 +65,7 @@ def receive(channel: socket.socket) -> Message | None:
         raise TornError("the channel broke inside a message")
     (length,) = _LENGTH.unpack(start)
     if length > HEADER_LIMIT:
-        raise GarbledError(f"a header of {length} bytes cannot be one of ours")
+        raise GarbledError(f"a header of {length} bytes is too long")
     header = _decode(_whole(channel, length))
     try:
         arrays = [_array(channel, described) for described in header["arrays"]]
@@ -83,13 +83,13 @@ def _portable(array: NDArray[Any]) -> NDArray[Any]:
 def _array(channel: socket.socket, described: Mapping[str, Any]) -> NDArray[Any]:
     dtype, shape = described["dtype"], tuple(int(size) for size in described["shape"])
     if dtype not in DTYPES or any(size < 0 for size in shape):
-        raise GarbledError(f"an array of {dtype!r} {shape} is none of ours")
+        raise GarbledError(f"an array of {dtype!r} {shape} is invalid")
     count = 1
     for size in shape:
         count *= size
     length = count * np.dtype(dtype).itemsize
     if length > ARRAYS_LIMIT:
-        raise GarbledError(f"an array of {length} bytes is none of ours")
+        raise GarbledError(f"an array of {length} bytes is too long")
     return np.frombuffer(_whole(channel, length), dtype=dtype).reshape(shape)
 
 
@@ -97,9 +97,9 @@ def _decode(raw: bytearray) -> dict[str, Any]:
     try:
         header = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise GarbledError(f"a header is no JSON: {error}") from None
+        raise GarbledError(f"a header is not JSON: {error}") from None
     if not isinstance(header, dict):
-        raise GarbledError("a header is no JSON object")
+        raise GarbledError("a header is not a JSON object")
     return header
 
 

@@ -175,7 +175,7 @@ class HeldTrial:
         elif message.kind == "error":
             self._error = f"{body['error']}: {body['text']}".rstrip(": ")
         elif message.kind == "stopped":
-            self._error = "the trainer left the trial unasked"
+            self._error = "the trainer left the trial without being asked to"
 
     def _check_identity(self, found: Identity) -> None:
         """Leave before anything is recorded if code or data are not the study's."""

@@ -173,7 +173,7 @@ ODD: Mapping[str, tuple[Callable[[Path], Path], str]] = {
     "large": (lambda p: written(p / "a.png", png_of(12_000, 12_000)), "cut short|damaged"),
     "exif": (lambda p: broken_exif(p / "a.png"), "its EXIF data are"),
     "postscript": (
-        lambda p: written(p / "a.png", encoded(COLOUR, "EPS")), "not an image, or of a format",
+        lambda p: written(p / "a.png", encoded(COLOUR, "EPS")), "in an unsupported format",
     ),
     "pages": (
         lambda p: written(

@@ -159,7 +159,7 @@ def test_floats_have_no_range(tmp_path: Path) -> None:
         chest(tmp_path / "c", source="folder", path=str(folder), depths="range")
     arrays = write_npy(tmp_path / "n")
     np.save(arrays / "normal.npy", series("train", 0).astype(np.float32))
-    with pytest.raises(DataError, match="no range of its own"):
+    with pytest.raises(DataError, match="no fixed range"):
         chest(tmp_path / "c", source="npy", path=str(arrays), depths="range")
     with pytest.raises(DataError, match=r"different types.*data\.depths"):
         chest(tmp_path / "c", source="npy", path=str(arrays))

@@ -20,11 +20,10 @@ WORDS: Mapping[Cause, str] = {
     "overfitting": "The settings fit their training images better than new ones of the same kind; "
     "test is no different from validation in that.",
     "different distribution": "Test images come from another distribution than training images. "
-    "No setting of this study mends that: other training data would, or augmentation.",
+    "No setting of this study fixes that; other training data or augmentation might.",
     "both": "The settings fit their training images better than new ones of the same kind, and "
     "test images come from another distribution besides.",
-    "neither: within sampling error": "Validation and test differ by no more than chance would "
-    "have it.",
+    "neither: within sampling error": "Validation and test differ by no more than chance explains.",
     "unexplained": "There is a gap, and test images differ from training images no more than "
     "validation images do: a difference in the labels, or in what the probe does not see.",
     "not examined": "There is a gap, and the images were not examined.",

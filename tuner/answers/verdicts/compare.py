@@ -25,8 +25,8 @@ RESOLVED_POINTS = 0.01
 
 
 AS_EXPLORED = (
-    "Settings are held against each other as they were explored, under seed 0; the contenders' "
-    "further seeds speak in `tuner compare STUDY --contenders`."
+    "Settings are compared as they were explored, under seed 0; `tuner compare STUDY "
+    "--contenders` compares the contenders over their further seeds."
 )
 
 

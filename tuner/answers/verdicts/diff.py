@@ -95,7 +95,7 @@ class Diff:
         if self.shared is None:
             return (
                 f"{one} and {other} have no setting with a common seed that is complete in both, "
-                "so their results cannot be held against each other."
+                "so their results cannot be compared."
             )
         found, measure = self.shared, self.measure
         by = f"in {wording.count(found.settings, 'setting')} that both have"

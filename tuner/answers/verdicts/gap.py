@@ -203,7 +203,8 @@ def _nothing(study: Study, rows: Sequence[TrialRow]) -> str:
     if any(row.complete for row in rows):
         return (
             f"{study.title} has no test set, so there is no gap to measure. Give its data a test "
-            "split (docs/data.md): validation accuracy alone is the accuracy of what was chosen."
+            "split (docs/data.md): validation accuracy alone is optimistic, since it was used to "
+            "choose."
         )
     return f"No trial of {study.title} is complete yet; `tuner status {study.title}` says more."
 

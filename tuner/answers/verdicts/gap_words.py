@@ -31,7 +31,7 @@ def size(found: Gap) -> str:
     if found.seeds == 1:
         about = f"one seed: over {images}"
     elif not found.images_shared:
-        about = f"over {wording.count(found.seeds, 'seed')} only, each with images of its own"
+        about = f"over {wording.count(found.seeds, 'seed')} only, each on different images"
     ends = f"{wording.signed(gap.low, 1)} to {wording.signed(gap.high, 1)}"
     amount = f"{wording.signed(gap.value, 1)} points, 95 % interval {ends}"
     val, test = wording.percent(found.val_acc.value), wording.percent(found.test_acc.value)
@@ -61,7 +61,7 @@ def choosing(found: Gap) -> str:
     if together is None:
         few = len(found.settings)
         return (
-            f"Whether choosing on validation helps on test cannot be said from "
+            f"Whether picking by validation score helps on the test set cannot be said from "
             f"{wording.count(few, 'configuration')}."
             if few < 4
             else "Validation or test accuracy is the same for all configurations, so neither "
@@ -76,7 +76,7 @@ def choosing(found: Gap) -> str:
         return f"Better on validation means better on test here ({figures})."
     if together.high < 0:
         return f"Better on validation means worse on test here ({figures})."
-    return f"It is not seen that choosing on validation helps on test ({figures})."
+    return f"No evidence that picking by validation score helps on the test set ({figures})."
 
 
 def luck(found: Gap) -> str:
@@ -86,10 +86,10 @@ def luck(found: Gap) -> str:
     measure = MEASURES[found.metric]
     much = found.optimism.value * measure.scale
     amount = f"{wording.fixed(much, 1 if measure.unit == 'points' else 3)} {measure.unit}"
-    missing = "" if found.optimism.over_seeds else ", seeds' luck not counted for want of seeds"
+    missing = "" if found.optimism.over_seeds else ", without the variation between seeds"
     return (
-        f"About {amount} of the best trial's {found.metric} (trial {found.winner}) are luck of "
-        f"having been picked among {found.optimism.trials}{missing}."
+        f"About {amount} of the best trial's {found.metric} (trial {found.winner}) "
+        f"are selection bias: it was the best of {found.optimism.trials}{missing}."
     )
 
 
@@ -143,6 +143,6 @@ def _left_out(found: Gap) -> str:
 
 def _lost(found: Gap) -> str:
     return (
-        f"{wording.count(found.left_out, 'trial')} pruned, diverged or failed, and in none of "
-        "this: these figures are over trials that were good enough to be finished."
+        f"{wording.count(found.left_out, 'trial')} pruned, diverged or failed and not included: "
+        "these figures are over trials that were good enough to finish."
     )

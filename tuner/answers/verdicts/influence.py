@@ -68,9 +68,12 @@ class Influence:
         if self.too_few:
             return f"Too few patients to say which parameter matters more for {self.metric}."
         if self.spread == 0:
-            return f"No parameter is seen to matter for {self.metric}: settings differ by noise."
+            return (
+                f"No evidence that any parameter matters for {self.metric}: "
+                "settings differ by noise."
+            )
         if len(alone) == 1:
-            return f"Only {alone[0].names[0]} varies: all that {self.metric} spreads is its doing."
+            return f"Only {alone[0].names[0]} varies, so all spread in {self.metric} is its effect."
         said = [
             f"{one} matters more than {wording.listed([b for a, b in self.ahead if a == one])}"
             for one in dict.fromkeys(one for one, _ in self.ahead)
@@ -78,8 +81,8 @@ class Influence:
         pairs = len(alone) * (len(alone) - 1) // 2
         unseen = pairs - len(self.ahead)
         if not said:
-            return f"Which parameter matters more for {self.metric} is not seen."
-        rest = f"; of {wording.count(unseen, 'other pair')} it is not seen" if unseen else ""
+            return f"No evidence that one parameter matters more than another for {self.metric}."
+        rest = f"; no evidence for {wording.count(unseen, 'other pair')}" if unseen else ""
         return f"For {self.metric} {'; '.join(said)}{rest}."
 
     @property
@@ -88,7 +91,7 @@ class Influence:
         behind = {other for _, other in self.ahead}
         first = [one for one in dict.fromkeys(one for one, _ in self.ahead) if one not in behind]
         if not first:
-            return f"for {self.metric} it is not seen what matters more"
+            return f"for {self.metric} no parameter clearly matters more"
         verb = "matters" if len(first) == 1 else "matter"
         least = [
             one.names[0] for one in self.parts if len(one.names) == 1 and one.names[0] in behind
@@ -129,7 +132,7 @@ def influence(
     if len(complete) < 2:
         raise UserError(
             f"{study.title} has {wording.count(len(complete), 'complete trial')}; influence needs "
-            f"some to compare. `tuner status {study.title}` says how far it is."
+            f"at least 2. `tuner status {study.title}` says how far it is."
         )
     tested = any(row["test_acc"] is not None for row in complete)
     wanted = metrics or [name for name in METRICS if tested or name == "val_loss"]
@@ -256,7 +259,7 @@ def _estimated(study: Study, rows: Sequence[TrialRow], measure: Measure, lost: i
     if len(settings) < FEWEST:
         raise UserError(
             f"{study.title} has {wording.count(len(settings), 'setting')} with {measure.name}; "
-            f"what matters is not seen in fewer than {FEWEST}."
+            f"at least {FEWEST} are needed to say what matters."
         )
     found = importance(
         study.spec,

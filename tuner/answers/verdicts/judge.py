@@ -177,7 +177,7 @@ def _about(finding: Finding, taken: Sample) -> str:
         return f"({many}, {what}: over {unit}s and over {over} like these.)"
     if taken.images_shared:
         return f"({many}: over {unit}s.)"
-    return f"({many}, each with images of its own: over {unit}s only.)"
+    return f"({many}, each on different images: over {unit}s only.)"
 
 
 def _promised(finding: Finding) -> list[str]:
@@ -261,7 +261,7 @@ def _missing(finding: Finding) -> list[str]:
     if made.left_out:
         gone = any(one.lost for one in made.standings)
         why = (
-            ": pruned, diverged and failed trials are not missing by chance" if gone else " so far"
+            ": pruned, diverged and failed trials are not missing at random" if gone else " so far"
         )
         said.append(
             f"{wording.count(made.left_out, 'complete trial')} left out, because a peer in the "

@@ -42,12 +42,12 @@ def remarks(clusters: Sequence[Clusters], *, unknown: bool = False) -> list[str]
     if few < FEWEST:
         said.append(
             f"{wording.count(few, 'patient')} {'is' if few == 1 else 'are'} too few to judge by, "
-            f"however many images there are; collect images of {FEWEST} or more."
+            f"no matter how many images they have; collect images of {FEWEST} or more."
         )
     largest = max((one.largest for one in clusters), default=0.0)
     if few >= FEWEST and largest > GIANT:
         said.append(
-            f"One patient has {wording.percent(largest, 0)} of the images: the intervals are as "
-            "wide as that makes them, and more images of others would narrow them."
+            f"One patient has {wording.percent(largest, 0)} of the images, which makes the "
+            "intervals wide; more images of other patients would narrow them."
         )
     return said

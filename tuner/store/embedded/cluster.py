@@ -121,8 +121,8 @@ def _run(command: list[str], places: Places, text: str = "") -> None:
         said = "\n".join(f"  {line}" for line in done.stdout.strip().splitlines()[-8:])
         raise MachineError(
             f"The database could not be made in {places.root}: {Path(command[0]).name} failed "
-            f"(status {done.returncode}). It said:\n{said}\nFree disk space or mend permissions, "
-            "and try again; nothing half-made was left."
+            f"(status {done.returncode}). It said:\n{said}\nFree disk space or fix the "
+            "permissions, and try again; nothing incomplete was left behind."
         )
 
 

@@ -103,8 +103,8 @@ class Keeper:
                 said = _tail(self.places.log, log_start)
                 raise DatabaseError(
                     f"The embedded PostgreSQL did not start. The end of its log "
-                    f"({self.places.log}):\n{said}\nFree disk space or mend permissions, and try "
-                    "again; `tuner db status` shows the folders in use."
+                    f"({self.places.log}):\n{said}\nFree disk space or fix the permissions, and "
+                    "try again; `tuner db status` shows the folders in use."
                 )
             if self.told_to_stop:
                 return
@@ -180,7 +180,7 @@ def _fault(error: Exception) -> dict[str, str]:
     """Return what the starter will raise in its own process."""
     if isinstance(error, TunerError):
         return {"error": type(error).__name__, "message": str(error)}
-    text = f"The embedded database cannot be started: {error}. Mend that, and try again."
+    text = f"The embedded database cannot be started: {error}. Fix that, and try again."
     return {"error": MachineError.__name__, "message": text}
 
 

@@ -113,7 +113,10 @@ def read(name: str, content: bytes) -> Manifest:
     _check_format(body.get("format"))
     claimed = body.pop("sha256", None)
     _expect(claimed == _digest(body), "its manifest was altered")
-    _expect(key_of(name) is not None and body.get("key") == key_of(name), "it has another's name")
+    _expect(
+        key_of(name) is not None and body.get("key") == key_of(name),
+        "its name does not fit its key",
+    )
     try:
         manifest = _manifest(body)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -148,7 +151,7 @@ def _check(manifest: Manifest, body: Mapping[str, Any]) -> None:
     )
     _expect(
         type(manifest.best_epoch) is int and 1 <= manifest.best_epoch <= manifest.epoch,
-        "its best epoch is none of its own",
+        "its best epoch is not in its curve",
     )
     for part in manifest.parts.values():
         # A name is used as a path: it must be one of ours, and of this very key.
@@ -159,7 +162,7 @@ def _check(manifest: Manifest, body: Mapping[str, Any]) -> None:
             and type(part.bytes) is int
             and part.bytes >= 0
             and isinstance(part.sha256, str),
-            "it names parts that are not its own",
+            "it names parts of another checkpoint",
         )
 
 

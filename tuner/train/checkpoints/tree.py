@@ -79,7 +79,7 @@ class Tree:
         try:
             known = self.known(path)
         except MachineError as error:
-            self._warn(self.name, f"{error} Trainings begin anew meanwhile.")
+            self._warn(self.name, f"{error} Until then, trainings start from their first epoch.")
             return None
         wanted = ((epoch, key) for epoch, key in enumerate(path, 1) if key in known)
         for epoch, key in sorted(wanted, reverse=True):
@@ -191,7 +191,7 @@ class Tree:
     def condemn(self, key: str, why: str) -> None:
         """Warn, once, that a stored checkpoint cannot be used, and why."""
         name = manifests.file_name(key)
-        self._warn(name, f"The checkpoint {name} at {self.name} is passed over: {why}.")
+        self._warn(name, f"The checkpoint {name} at {self.name} is not used: {why}.")
 
     def _state(self, manifest: Manifest) -> "TrainingState":
         from tuner.train.checkpoints.parts import decode

@@ -141,7 +141,7 @@ class Writer:
             self._waiting.clear()
         if first:
             logger.warning(
-                "No checkpoints are written until this is mended; training goes on without. %s",
+                "No checkpoints are written until this is fixed; training continues without. %s",
                 error,
             )
 

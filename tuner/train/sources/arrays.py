@@ -108,7 +108,7 @@ def load_archive(path: Path, called: str = "") -> dict[str, NDArray[Any]]:
             raise DataError(f"{path} is a single array, not an NPZ archive") from None
         raise DataError(f"{path} cannot be read as an NPZ archive of numbers: {error}") from None
     if others := [name for name, held in arrays.items() if not isinstance(held, np.ndarray)]:
-        raise DataError(f"{others[0]} in {path} is no array; write the archive again")
+        raise DataError(f"{others[0]} in {path} is not an array; write the archive again")
     return arrays
 
 
@@ -245,7 +245,7 @@ def array_deepened(array: Pixels, depth: str, depths: str) -> Pixels:
     if depths == "range":
         if str(array.dtype) not in RANGES:
             raise DataError(
-                f"an array of {array.dtype} has no range of its own; depths = 'window' takes all "
+                f"an array of {array.dtype} has no fixed range; depths = 'window' takes all "
                 "values as they are"
             )
         return ranged(array, RANGES[str(array.dtype)], depth)

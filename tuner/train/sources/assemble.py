@@ -60,7 +60,7 @@ def assemble(pool: Pool, keys: Mapping[str, Value], cache: Path) -> Data:
     )
 
 
-NO_TEST = "There is no test set: its columns stay empty, and no gap can be told."
+NO_TEST = "There is no test set: its columns stay empty, and the gap cannot be measured."
 
 
 def redivided(data: Data, keys: Mapping[str, Value]) -> Data:

@@ -93,7 +93,7 @@ class _Decoder:
             looks = self._all(pool, "looking at images", range(len(self._found)), self._look)
             self._check_unread()
             if not looks:
-                raise DataError("no image at all can be read; see that path and files are right")
+                raise DataError("no image can be read; check the path and the files")
             kinds = {place: look.kind for place, look in looks.items()}
             if self._shape.depths == "same":
                 _check_one_kind(kinds, self._found)
@@ -137,7 +137,7 @@ class _Decoder:
             return array  # type: ignore[no-any-return]
         kept = [place for place in range(len(self._found)) if place not in self._unread]
         if not kept:
-            raise DataError("no image at all can be read; see that path and files are right")
+            raise DataError("no image can be read; check the path and the files")
         # The old file has no name any more, and goes with the array that maps it.
         aside.unlink()
         closed = open_memmap(

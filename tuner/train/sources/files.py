@@ -207,7 +207,7 @@ def _guard(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise UnreadableError("there is no such file") from None
     except UnidentifiedImageError:
-        raise UnreadableError("not an image, or of a format that is not read") from None
+        raise UnreadableError("not an image, or in an unsupported format") from None
     except Image.DecompressionBombError:
         raise UnreadableError(_too_large()) from None
     except MemoryError:

@@ -27,7 +27,7 @@ def read_folder(path: Path, keys: Mapping[str, Value], cache: Path, progress: Pr
     names = {part: {one.name for one in found if one.part == part} for part in PARTS}
     classes = number_classes(names, path)
     decoded = decode(found, keys, cache, progress)
-    notes = [f"{others} files that are no images were left alone."] if others else []
+    notes = [f"{others} files that are not images were ignored."] if others else []
     return pooled(found, decoded, classes, notes)
 
 

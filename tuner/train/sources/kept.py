@@ -70,7 +70,7 @@ def told(path: Path) -> Iterator[None]:
     except OSError as error:
         raise MachineError(
             f"images cannot be kept at {path}: {error.strerror or error}; "
-            "make room there, or set TUNER_HOME to a folder that can be written"
+            "free some space there, or set TUNER_HOME to a folder that can be written"
         ) from error
 
 

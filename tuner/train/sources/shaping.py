@@ -100,7 +100,7 @@ def deepened(image: FileImage, depth: str, depths: str) -> Pixels:
     if depths == "range":
         if image.range is None:
             raise UnreadableError(
-                "its values are floats, which have no range of their own; depths = 'window' takes "
+                "its values are floats, which have no fixed range; depths = 'window' takes "
                 "all values as they are"
             )
         return ranged(image.pixels, image.range, depth)
