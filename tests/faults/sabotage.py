@@ -114,6 +114,7 @@ def _of_record(answer: Recorded) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run tuner with a fault in it."""
+    from tuner import forkserver
     from tuner.cli.main import run
     from tuner.work import worker
 
@@ -122,6 +123,8 @@ def main(arguments: list[str]) -> int:
     if fault.idle:
         database.SERVER_SIDE["idle_in_transaction_session_timeout"] = fault.idle
     if fault.trainer:
+        # A double is executed: nothing that forks trainers has to load torch.
+        forkserver.AVAILABLE = False
         orders = functools.partial(worker.Orders, trainer=fault.trainer)
         worker.Orders = orders  # type: ignore[misc,assignment]
     return run(arguments[1:])

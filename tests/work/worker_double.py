@@ -6,6 +6,7 @@ worker_double.py TRAINER... -- ARGUMENTS OF TUNER...
 import functools
 import sys
 
+from tuner import forkserver
 from tuner.cli.main import run
 from tuner.work import worker
 
@@ -14,6 +15,8 @@ def main(arguments: list[str]) -> int:
     """Run the command line with another trainer."""
     cut = arguments.index("--")
     trainer = tuple(arguments[:cut])
+    # A double is executed: nothing that forks trainers has to load torch.
+    forkserver.AVAILABLE = False
     worker.Orders = functools.partial(worker.Orders, trainer=trainer)  # type: ignore[misc,assignment]
     code = run(arguments[cut + 1 :])
     # The supervisor never loads torch: it would cost 1.4 s and 200 MB a worker.

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import click
 
+from tuner import forkserver
 from tuner.cli import options
 from tuner.cli.options import objective_folders as folders_for
 from tuner.cli.options import objectives_option
 from tuner.cli.terminal import echo
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM
 from tuner.fleet.contract import Crew
-from tuner.forkserver import AVAILABLE, TRAINERS, ForkServer
+from tuner.forkserver import ForkServer
 from tuner.settings import Settings, child_environment
 
 
@@ -109,7 +110,9 @@ def _fork_server(inherited: int | None) -> ForkServer | None:
     if inherited is not None:
         return ForkServer.inherited(inherited)
     # Started at once: it loads torch while this process finds the database and the study.
-    return ForkServer.start(child_environment(), TRAINERS) if AVAILABLE else None
+    if not forkserver.AVAILABLE:
+        return None
+    return ForkServer.start(child_environment(), forkserver.TRAINERS)
 
 
 def _crew(settings: Settings, crew: Crew) -> int:

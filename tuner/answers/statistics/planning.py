@@ -94,7 +94,8 @@ class Seen:
 def power(seen: Seen, difference: float) -> float:
     """Return how often a study of this spread tells a difference of this size apart."""
     parts = seen.parts
-    error = (parts.by_seed + parts.by_image + seen.grain) ** 0.5
+    # As a spread is never below its least: the part of the images may be negative.
+    error = (max(parts.by_seed + parts.by_image, parts.rest) + seen.grain) ** 0.5
     if error == 0:
         return 1.0
     found = 0.0
