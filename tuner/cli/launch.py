@@ -4,13 +4,11 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tuner import forkserver
 from tuner.cli import options
 from tuner.cli.data import early_look, keep_look, look_at_data
 from tuner.cli.identity import accept, asks_the_same, changes_of, refuse, study_of
@@ -24,14 +22,13 @@ from tuner.errors import (
     UnknownStudyError,
     UserError,
 )
-from tuner.forkserver import ForkServer
+from tuner.fleet.local import LocalFleet, fork_server
 from tuner.home import make_cache, write_private
-from tuner.settings import Settings, child_environment
+from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from tuner.check.quick import Examined
     from tuner.cli.live import Screen
-    from tuner.fleet.local import LocalFleet
     from tuner.records import Identity
     from tuner.spec.study import Spec
     from tuner.store.database import Database
@@ -120,7 +117,7 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
     with (
         # Workers and trainers are forked from it. It loads what they need while this process finds
         # out what there is to train.
-        _fork_server() as forks,
+        fork_server() as forks,
         early_look(settings, None if no_check else spec, folders) as begun,
         options.open_database(settings, wait_seconds=wait, create=makes) as database,
     ):
@@ -158,7 +155,6 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
         if launched.study.state != "complete":
             from tuner.fleet.contract import Crew
             from tuner.fleet.devices import crew_devices
-            from tuner.fleet.local import LocalFleet
 
             devices = crew_devices(device, workers, threads or launched.study.spec.limits.threads)
             # The bare name would be the newest version's, whichever is launched.
@@ -167,13 +163,6 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
             if code is not None:
                 return code
         return _conclude(database, settings, launched.study, told=bool(found))
-
-
-def _fork_server() -> "AbstractContextManager[ForkServer | None]":
-    if not forkserver.AVAILABLE:
-        return nullcontext()
-    modules = (*forkserver.WORKERS, *forkserver.TRAINERS)
-    return ForkServer.start(child_environment(), modules)
 
 
 def _objective_folders(study: str | None, given: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -231,7 +220,7 @@ def _announce(launched: "Launch") -> None:
         echo(f"  {change}")
 
 
-def _train(database: "Database", study: "Study", fleet: "LocalFleet") -> int | None:
+def _train(database: "Database", study: "Study", fleet: LocalFleet) -> int | None:
     """Run the fleet to its end; return an exit code if the study did not reach its own."""
     from tuner.cli.live import screen_for
     from tuner.work.stopping import StopRequest
@@ -258,7 +247,7 @@ def _train(database: "Database", study: "Study", fleet: "LocalFleet") -> int | N
 def _watch(
     database: "Database",
     study: "Study",
-    fleet: "LocalFleet",
+    fleet: LocalFleet,
     stop: "StopRequest",
     screen: "Screen",
 ) -> None:

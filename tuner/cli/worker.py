@@ -3,9 +3,11 @@
 import logging
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,6 +20,10 @@ from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM
 from tuner.fleet.contract import Crew
 from tuner.forkserver import ForkServer
 from tuner.settings import Settings, child_environment
+
+if TYPE_CHECKING:
+    from tuner.fleet.local import LocalFleet
+    from tuner.work.stopping import StopRequest
 
 
 @click.command(epilog="\b\nExample:\n  tuner worker --study lr_sched --device cuda:1")
@@ -116,9 +122,7 @@ def _fork_server(inherited: int | None) -> ForkServer | None:
 
 
 def _crew(settings: Settings, crew: Crew) -> int:
-    import time
-
-    from tuner.fleet.local import LocalFleet
+    from tuner.fleet.local import LocalFleet, fork_server
     from tuner.store.database import require
     from tuner.work.stopping import StopRequest
 
@@ -126,7 +130,12 @@ def _crew(settings: Settings, crew: Crew) -> int:
     options.tell_home(settings)
     stop = StopRequest()
     stop.install()
-    fleet = LocalFleet(settings, crew)
+    with fork_server() as forks:
+        return _followed(settings, crew, LocalFleet(settings, crew, forks), stop)
+
+
+def _followed(settings: Settings, crew: Crew, fleet: "LocalFleet", stop: "StopRequest") -> int:
+    """Start a crew and wait for its end."""
     fleet.start()
     echo(
         f"{len(crew.devices)} workers on {crew.study} ({', '.join(crew.devices)}); "
