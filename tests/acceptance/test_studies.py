@@ -32,7 +32,7 @@ SMALLER: Mapping[str, tuple[str, ...]] = {
     "everything": (*SMALL, "budget.trials=12", "replicates.top=2"),
     "gap_pooling": (*FEW, "data.image_size=64", "epochs=5"),
     "lr_sched": (*FEW, "epochs=5"),
-    "digits": (),
+    "digits": ("replicates.seeds=2", "replicates.splits=2", "epochs=5"),
 }
 """What makes a study small; those that are not named take the small phantom and two seeds."""
 

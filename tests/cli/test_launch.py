@@ -129,7 +129,7 @@ def test_workers_join_before_and_after_a_launch(project: Project) -> None:
 
 def test_interrupted_launch_gives_back_and_goes_on(project: Project) -> None:
     """Ctrl-C ends with 130 and says how to go on; nothing is running; the next launch completes."""
-    project.write_study("long", slowly(60))
+    project.write_study("long", slowly(25))
     process = project.start("launch", "--study", "long", "--workers", "2")
     wait_for_epochs(project, process, "long")
     process.send_signal(signal.SIGINT)
@@ -140,7 +140,7 @@ def test_interrupted_launch_gives_back_and_goes_on(project: Project) -> None:
     assert (counts["running"], counts["failed"]) == (0, 0)
     project.run("launch", "--study", "long", "--workers", "2")
     rows = read_csv(project.folder / ".tuner" / "results" / "long.csv")
-    assert [row["epochs_run"] for row in rows] == ["60"] * 4
+    assert [row["epochs_run"] for row in rows] == ["25"] * 4
 
 
 def test_killed_launch_leaves_no_worker_behind(project: Project) -> None:
