@@ -83,11 +83,11 @@ def test_what_cannot_be_compared_is_told(trained_once: Project) -> None:
 
 
 def test_gap_is_told_with_its_cause(trained_once: Project) -> None:
-    """Size, whether choosing helps, luck and cause, in words and for programs."""
+    """Size, whether choosing helps, selection bias and cause, in words and for programs."""
     shown = " ".join(trained_once.run("gap", "small").split())
     assert "configurations, by validation accuracy" in shown
     assert "Cause: " in shown
-    assert "luck" in shown
+    assert "selection bias" in shown
     found = trained_once.json("gap", "small", "--json")
     rows = trained_once.json("export", "--study", "small", "--format", "json")
     assert abs(found["gap"]["value"] - sum(row["gap"] for row in rows) / len(rows)) < 1e-9
