@@ -11,7 +11,7 @@ Why a fork is safe here. The server is started as a program of its own, with -P
 and without secrets in its environment. It imports modules and does nothing
 else: no tensor, no connection to a database, no CUDA, and no objective, which is
 other people's code, ever is in it. It has one thread, OpenBLAS being told to make
-none; a library that makes one all the same ends the server before it forks. Only
+none; where a library makes one all the same, nothing is forked any more. Only
 Linux forks: on macOS the system's frameworks may not be used after a fork without
 exec. Wherever there is no server, every process is started the long way.
 
@@ -42,11 +42,15 @@ from typing import Any, Self
 import psutil
 from setproctitle import setproctitle
 
-from tuner.errors import EXIT_MACHINE
 from tuner.processes import Executed, Process, Streams, python
+from tuner.settings import child_environment
 
 AVAILABLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
 """Whether processes of this system may be forked from one that has loaded libraries."""
+CHECKS = ("tuner.check.examination", "tuner.check.findings", "tuner.check.quick")
+"""What is imported before a look at data is forked."""
+WORKERS = ("tuner.cli.worker", "tuner.work.worker")
+"""Before a worker is."""
 TRAINERS = (
     "tuner.train.checkpoints.saver",
     "tuner.train.networks.models",
@@ -54,9 +58,7 @@ TRAINERS = (
     "tuner.train.workbench",
     "tuner.work.trainer",
 )
-"""What a server imports that is to fork trainers."""
-WORKERS = ("tuner.cli.worker", "tuner.work.worker")
-"""And what one imports that is to fork workers."""
+"""And before a trainer is: torch."""
 SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1"}
 """A variable for the server alone, which OpenBLAS reads when numpy loads it."""
 
@@ -81,6 +83,8 @@ class Program:
     title: str
     arguments: tuple[str, ...] = ()
     forks: bool = False
+    needs: tuple[str, ...] = ()
+    """Modules that the server shall have imported before it forks."""
 
 
 class ForkServer:
@@ -97,7 +101,7 @@ class ForkServer:
 
     @classmethod
     def start(cls, environment: Mapping[str, str], modules: Sequence[str]) -> "ForkServer":
-        """Start a server; it begins to import the modules at once."""
+        """Start a server; it begins to import the modules at once, in their order."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
@@ -129,6 +133,7 @@ class ForkServer:
             "title": program.title,
             "arguments": list(program.arguments),
             "forks": program.forks,
+            "needs": list(program.needs),
         }
         body = json.dumps(asked).encode()
         try:
@@ -159,6 +164,13 @@ class ForkServer:
     def __exit__(self, *_: object) -> None:
         """Use the server no more."""
         self.close()
+
+
+def started(modules: Sequence[str]) -> contextlib.AbstractContextManager[ForkServer | None]:
+    """Start a server that imports these modules, where there can be one."""
+    if not AVAILABLE:
+        return contextlib.nullcontext()
+    return ForkServer.start(child_environment(), modules)
 
 
 def starter(
@@ -256,8 +268,10 @@ class _Request:
 
 @dataclass
 class _Server:
-    """The loop that reads requests, and tells what has ended."""
+    """The loop that imports modules, reads requests, and tells what has ended."""
 
+    modules: list[str]
+    """To be imported while there is nothing else to do."""
     selector: selectors.DefaultSelector = field(default_factory=selectors.DefaultSelector)
     clients: set[socket.socket] = field(default_factory=set)
     forks: dict[int, _Fork] = field(default_factory=dict)
@@ -269,7 +283,10 @@ class _Server:
     def serve(self) -> "_Request | None":
         """Serve until nobody is left who could ask; in a fork, return at once what it is to run."""
         while self.clients or any(not fork.released for fork in self.forks.values()):
-            for key, _events in self.selector.select():
+            ready = self.selector.select(0 if self.modules else None)
+            if not ready:
+                importlib.import_module(self.modules.pop(0))
+            for key, _events in ready:
                 what, subject = key.data
                 if what == "request" and subject in self.clients:
                     if (request := self._request(subject)) is not None:
@@ -300,6 +317,16 @@ class _Server:
         return self._fork(request)
 
     def _fork(self, request: _Request) -> "_Request | None":
+        # Every fork after this one has them too.
+        for name in request.body["needs"]:
+            importlib.import_module(name)
+        if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
+            # A fork would have the locks of a thread that it does not have. Whoever asked sees the
+            # control end, and executes the program.
+            _close(request.descriptors)
+            return None
+        # What is loaded by now stays: no collection shall touch, and so copy, its pages in a fork.
+        gc.freeze()
         control_number, *streams = request.descriptors
         control = socket.socket(fileno=control_number)
         ours: socket.socket | None = None
@@ -315,6 +342,7 @@ class _Server:
             _close(streams)
             return None
         if pid == 0:
+            gc.enable()
             self._forget()
             control.close()
             if ours is not None:
@@ -375,6 +403,10 @@ def _run(request: _Request) -> int:
     for number, descriptor in enumerate((stdin, stdout, stderr)):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    # The server's own know what it was started with: whether one can seek there, for instance.
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
     with os.fdopen(held, "rb") as environment:
         os.environ.clear()
         os.environ.update(json.loads(environment.read()))
@@ -426,19 +458,14 @@ def _exactly(channel: socket.socket, count: int) -> bytes:
 
 
 def main(arguments: list[str]) -> int:
-    """Import modules, then serve on a descriptor."""
+    """Serve on a descriptor, and import modules meanwhile."""
     channel = socket.socket(fileno=int(arguments[0]))
     channel.set_inheritable(False)
     # Here too: it finds the place of the title by the environment as it was at the start.
     setproctitle("tuner fork server")
-    for name in arguments[1:]:
-        importlib.import_module(name)
-    if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
-        return EXIT_MACHINE  # A fork would have the locks of a thread that it does not have.
-    # What is loaded by now stays: no collection shall touch, and so copy, its pages in every fork.
-    gc.collect()
-    gc.freeze()
-    server = _Server()
+    # Modules leave little to collect, and much to look through.
+    gc.disable()
+    server = _Server(arguments[1:])
     server.add(channel)
     # The loop has returned before a fork runs, so that nothing of it is left on the stack.
     request = server.serve()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_lr_sched import tuner
-from tests.harness.commands import answer
+from tests.harness import warm
+from tests.harness.commands import Done, answer
 from tuner.cli.options import load_spec, study_folders
 from tuner.store.embedded import server as embedded
 from tuner.store.ledger.race import looks
@@ -40,6 +40,13 @@ REPORTS = (
     *("ann_vs_cnn", "batch_size", "depth", "epochs", "everything", "gap_pooling"),
     *("loss", "lr", "lr_sched", "shift", "weight_decay"),
 )
+
+
+def tuner(folder: Path, *arguments: str) -> Done:
+    """Run `tuner` in a folder."""
+    process = warm.start(arguments, folder, {**os.environ, "COLUMNS": "120"})
+    out, err = process.communicate(timeout=180)
+    return Done(process.wait(), out, err)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +87,7 @@ def test_a_study_ends_with_its_tables(name: str, home: Path) -> None:
     """launch exits 0; every trial has a row, and each view of the tables can be shown."""
     settings = [part for text in SMALLER.get(name, FEW) for part in ("--set", text)]
     done = tuner(home, "launch", "--study", name, *settings)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.code == 0, done.out + done.err
     spec = load_spec(str(STUDIES / f"{name}.toml"), tuple(SMALLER.get(name, FEW)))
     with (home / ".tuner" / "results" / f"{name}.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -96,9 +103,9 @@ def test_a_study_ends_with_its_tables(name: str, home: Path) -> None:
 
 def _assert_raced(home: Path, name: str) -> None:
     """Check that a look happened, and that what it decided is in the history and the status."""
-    race = json.loads(tuner(home, "status", name, "--json").stdout)["race"]
+    race = json.loads(tuner(home, "status", name, "--json").out)["race"]
     assert race["looks"] >= 1
-    told = [line for line in tuner(home, "events", name).stdout.splitlines() if "looked:" in line]
+    told = [line for line in tuner(home, "events", name).out.splitlines() if "looked:" in line]
     assert len(told) == race["looks"]
     assert re.search(r"after seed 2: dropped (nobody|configuration [\d, ]+); \d left", told[0])
     dropped = [one for one in race["runners"] if one["dropped_after"] is not None]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.processes import is_alive, until
+from tuner import forkserver
 from tuner.check import child
 from tuner.errors import MachineError
 
@@ -27,7 +28,7 @@ def test_a_killed_child_is_noticed_though_its_output_is_held_open(
     """A process that it forked keeps the pipe open; the death is told, and both are gone."""
     note = tmp_path / "forked"
     command = (sys.executable, "-c", FORKS_AND_DIES, str(note))
-    monkeypatch.setattr(child, "python", lambda _: command)
+    monkeypatch.setattr(forkserver, "python", lambda _: command)
     with pytest.raises(MachineError, match=f"was killed by signal {int(signal.SIGKILL)}"):
         child.ask("any", {}, lambda *_: None)
     forked = int(note.read_text())

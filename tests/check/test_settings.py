@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.check.test_examination import clean
+from tuner.check.child import Site
 from tuner.check.examination import examine
 from tuner.check.findings import warnings
 from tuner.check.quick import configurations, examine_data
@@ -109,9 +110,9 @@ def test_a_look_at_real_data_finds_the_fault(tmp_path: Path) -> None:
     """Ten digits and bce: the look that a launch takes before it stores anything raises it."""
     text = '[space]\nlr = [1e-3, 1e-2]\n[fixed]\nloss = "bce"\nbatch_size = 4096'
     spec = spec_of(text, tmp_path, "digits")
-    place = {"home": tmp_path, "folders": (), "progress": lambda *_: None, "quick": True}
+    site = Site(tmp_path, (), lambda *_: None)
     with pytest.raises(StudyFileError, match=r"fixed\.loss: 'bce' .* the data have 10 \(0, 1, 2"):
-        examine_data(spec, configurations(spec)[0], **place)  # type: ignore[arg-type]
+        examine_data(spec, configurations(spec)[0], site, quick=True)
     trained = spec_of(text.replace("bce", "ce"), tmp_path, "digits")
-    found = examine_data(trained, configurations(trained)[0], **place)  # type: ignore[arg-type]
+    found = examine_data(trained, configurations(trained)[0], site, quick=True)
     assert any("batch_size = 4096 is more than the 1" in said for said in found.warnings)

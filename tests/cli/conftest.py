@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import own_database
+from tests.harness import warm
 from tests.harness.commands import Done, answer, needs_a_process
+from tests.harness.warm import Started
 from tests.train.blobs import write_blobs
 from tuner.settings import Settings
 from tuner.store.address import Address
@@ -53,12 +55,15 @@ class Project:
     folder: Path
     environment: Mapping[str, str]
 
-    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
-        """Start `tuner` with arguments."""
+    def start(self, *arguments: str, **more: str) -> Started:
+        """Start `tuner` with arguments; forked, unless the start of Python matters."""
+        environment = {**self.environment, **more}
+        if warm.possible(environment):
+            return warm.start(arguments, self.folder, environment)
         return subprocess.Popen(
             [sys.executable, "-m", "tuner", *arguments],
             cwd=self.folder,
-            env={**self.environment, **more},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -82,7 +87,7 @@ class Project:
             return answer(arguments, self.folder, {**self.environment, **environ})
         process = self.start(*arguments, **environ)
         out, err = process.communicate(timeout=300)
-        return Done(process.returncode, out, err)
+        return Done(process.wait(), out, err)
 
     def write_study(self, name: str, text: str = STUDY) -> Path:
         """Write a study file."""

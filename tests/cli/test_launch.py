@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import STUDY, Project
+from tests.harness.warm import Started
 from tuner.store import control, studies
 from tuner.store.database import Database
 
@@ -26,7 +27,7 @@ def slowly(epochs: int) -> str:
     return STUDY.replace("epochs = 3", f"epochs = {epochs}") + "[data]\ntrain_images = 4000\n"
 
 
-def wait_for_epochs(project: Project, process: subprocess.Popen[str], study: str) -> None:
+def wait_for_epochs(project: Project, process: Started, study: str) -> None:
     """Wait until a study has recorded epochs."""
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:

@@ -1,9 +1,9 @@
 """A crew of real worker processes, replaced when they die, as `tuner launch` does it."""
 
-import subprocess
 from dataclasses import dataclass, field
 
 from tests.faults.scenes import Scene
+from tests.harness.warm import Started
 from tuner.fleet.local import DELIBERATE
 
 
@@ -14,7 +14,7 @@ class Crew:
     scene: Scene
     study: str
     count: int
-    processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    processes: list[Started] = field(default_factory=list)
     gave_up: list[int] = field(default_factory=list)
     """Exit codes of workers that ended by an error of their own."""
 
@@ -27,7 +27,7 @@ class Crew:
             if code is not None and code not in DELIBERATE:
                 self.processes[place] = self.scene.start_worker(self.study)
 
-    def running(self) -> list["subprocess.Popen[bytes]"]:
+    def running(self) -> list[Started]:
         """Return the workers that are alive."""
         return [process for process in self.processes if process.poll() is None]
 

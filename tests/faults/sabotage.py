@@ -1,6 +1,6 @@
 """A worker that meets its fault at a named boundary of the ledger: nothing of it is in the product.
 
-    python sabotage.py FAULT-AS-JSON ARGUMENTS OF TUNER...
+Called with the fault as JSON, and the arguments of tuner.
 
 The boundary is reached in the ledger's own transaction: `before` its commit,
 with all statements executed, or `after` it, before anybody knows of it.
@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -41,13 +40,13 @@ class Fault:
     trainer: tuple[str, ...] = ()
     """A trainer in place of the real one."""
 
-    def command(self) -> tuple[str, ...]:
-        """Return how a worker with this fault is started, but for the arguments of tuner."""
-        return (sys.executable, __file__, json.dumps(asdict(self)))
+    def text(self) -> str:
+        """Return what `read` reads in the worker's process."""
+        return json.dumps(asdict(self))
 
     @classmethod
     def read(cls, text: str) -> "Fault":
-        """Read what `command` wrote."""
+        """Read what `text` wrote."""
         told = json.loads(text)
         return cls(**{**told, "trainer": tuple(told["trainer"])})
 
@@ -128,7 +127,3 @@ def main(arguments: list[str]) -> int:
         orders = functools.partial(worker.Orders, trainer=fault.trainer)
         worker.Orders = orders  # type: ignore[misc,assignment]
     return run(arguments[1:])
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

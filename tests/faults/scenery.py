@@ -1,14 +1,15 @@
 """Where faults are injected: a study on the blobs, and real worker processes on it."""
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import sqlalchemy as sa
 
+from tests.faults import sabotage
 from tests.faults.sabotage import Fault
 from tests.harness.processes import Workers, until
+from tests.harness.warm import Started
 from tests.store.specs import Bench
 from tests.train.blobs import Blobs, write_blobs
 from tests.work.conftest import double
@@ -101,12 +102,11 @@ class Scene:
         """Store a study of these sizes; nobody trains it yet."""
         return Bench.launch(self.database, self.spec(sizes))
 
-    def start(
-        self, fault: Fault = UNHARMED, *more: str, url: str | None = None
-    ) -> "subprocess.Popen[bytes]":
+    def start(self, fault: Fault = UNHARMED, *more: str, url: str | None = None) -> Started:
         """Start a worker process with a fault in it, in a session of its own."""
         settings = self.settings if url is None else replace(self.settings, database_url=url)
-        return self.workers.start(settings, "small", *more, command=fault.command())
+        called = f"{sabotage.__name__}:main"
+        return self.workers.start(settings, "small", *more, called=called, before=[fault.text()])
 
     def double(self, behaviour: str) -> tuple[str, ...]:
         """Return the command of a trainer double."""
@@ -126,7 +126,7 @@ class Scene:
         self.workers.close()
 
 
-def worker_of(bench: Bench, process: subprocess.Popen[bytes]) -> int:
+def worker_of(bench: Bench, process: Started) -> int:
     """Return a process's worker id, once it has joined the study."""
     found: list[int] = []
 

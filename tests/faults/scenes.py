@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.harness.processes import Workers
+from tests.harness.warm import Started
 from tests.store.specs import Bench
 from tests.train.blobs import DATA, DECLARATIONS, MODELS, write_objective
 from tuner.settings import Settings
@@ -202,7 +203,7 @@ class Scene:
         orders = Orders(study=name, device=device, folders=(self.objectives,))
         return work(settings or self.settings, orders, StopRequest())
 
-    def start_worker(self, study: str, **environ: str) -> "subprocess.Popen[bytes]":
+    def start_worker(self, study: str, **environ: str) -> Started:
         """Start a real `tuner worker`."""
         return self.workers.start(self.settings, study, **environ)
 

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from tests.faults.scenes import Scene, held, states, told
 from tests.harness.processes import until
+from tests.harness.warm import Started
 from tests.store.specs import Bench
 from tuner.settings import Settings
 from tuner.store.database import Database
@@ -62,7 +63,7 @@ class Wrong:
     scene: Scene
     folder: Path
 
-    def start(self, study: str, off_seconds: float) -> "subprocess.Popen[bytes]":
+    def start(self, study: str, off_seconds: float) -> Started:
         """Start a real worker whose clock is off."""
         return self.scene.start_worker(
             study, PYTHONPATH=str(self.folder), CLOCK_OFF_SECONDS=str(off_seconds)

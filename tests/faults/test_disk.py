@@ -39,7 +39,7 @@ def train(scene: Scene, place: str, fault: str = "none", **checkpoints: Any) -> 
         checkpoints={"every": 1, **checkpoints},
     )
     # Only a place that never answers is waited for so long.
-    timing = replace(scene.settings.timing, lookup=1.0)
+    timing = replace(scene.settings.timing, lookup=4.0)
     settings = replace(scene.settings, checkpoints=place, timing=timing)
     ended = scene.work("disk", settings=settings)
     assert ended.state == "complete", ended
@@ -136,8 +136,8 @@ def test_a_place_that_refuses_to_be_opened_costs_no_result(scene: Scene, without
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("ftp://me:hunter2@127.0.0.1:{port}/kept", "cannot be opened: no answer within 1 s"),
-        ("s3://bucket/kept", "s3://bucket/kept are not used: no answer within 1 s"),
+        ("ftp://me:hunter2@127.0.0.1:{port}/kept", "cannot be opened: no answer within 4 s"),
+        ("s3://bucket/kept", "s3://bucket/kept are not used: no answer within 4 s"),
     ],
     ids=["opening", "looking up"],
 )

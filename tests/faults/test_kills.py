@@ -1,7 +1,6 @@
 """kill -9 at random moments: of supervisors, of trainers, of both, of everyone at once."""
 
 import random
-import subprocess
 from dataclasses import replace
 
 import pytest
@@ -15,6 +14,7 @@ from tests.faults.proof import (
 )
 from tests.faults.scenery import Scene, Sizes
 from tests.harness.processes import is_alive, kill, trainers_of, until
+from tests.harness.warm import Started
 from tests.store.specs import Bench
 from tuner.store.tables import epoch
 
@@ -54,9 +54,7 @@ def plan(seed: int) -> list[tuple[int, str]]:
     return list(zip(moments, victims, strict=True))
 
 
-def strike(
-    scene: Scene, crew: list[subprocess.Popen[bytes]], victims: str, chance: random.Random
-) -> list[subprocess.Popen[bytes]]:
+def strike(scene: Scene, crew: list[Started], victims: str, chance: random.Random) -> list[Started]:
     """Kill, and start a worker in the place of each supervisor that died."""
     unlucky = list(crew) if victims == "all" else [chance.choice(crew)]
     for process in unlucky:

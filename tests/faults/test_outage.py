@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -22,8 +20,10 @@ from tests.faults.proof import (
 from tests.faults.proxy import Cut, Proxy
 from tests.faults.sabotage import Fault
 from tests.faults.scenery import Scene, Sizes, epochs_of, expired, held_by, worker_of
+from tests.harness import warm
 from tests.harness.postgres import Server
 from tests.harness.processes import environment, freeze, thaw, until
+from tests.harness.warm import Started
 from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner.settings import Timing
 from tuner.store.tables import epoch, lease, outcome, worker
@@ -223,20 +223,10 @@ def test_a_server_that_comes_late_is_in_time(
     assert process.returncode == 0, err
 
 
-def start_tuner(
-    scene: Scene, settings: object, command: str, *more: str
-) -> "subprocess.Popen[str]":
+def start_tuner(scene: Scene, settings: object, command: str, *more: str) -> Started:
     """Start `tuner launch` or `tuner worker` on the small study, as from a shell."""
     study = str(scene.folder / "studies" / "small.toml") if command == "launch" else "small"
     scene.spec(Sizes(rates=(1e-3,), epochs=3))
     devices = ["--device", "cpu", *(["--workers", "1"] if command == "launch" else [])]
     arguments = [command, "--study", study, *devices, "--objectives", str(scene.blobs.folder)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "tuner", *arguments, *more],
-        cwd=scene.folder,
-        env=environment(settings),  # type: ignore[arg-type]
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return warm.start([*arguments, *more], scene.folder, environment(settings))  # type: ignore[arg-type]

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import psutil
 
+from tests.harness import warm
+from tests.harness.warm import Forked, Started
+from tuner.processes import Streams
 from tuner.settings import Settings, worker_environment
 
 PATIENCE_SECONDS = 60.0
-TUNER = (sys.executable, "-m", "tuner")
 
 
 def until(
@@ -36,7 +38,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "TUNER_GRACE_SECONDS": str(timing.grace),
         "TUNER_POLL_SECONDS": str(timing.poll),
         "TUNER_GIVE_BACK_SECONDS": str(timing.give_back),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONPATH": warm.PATH,
         "COLUMNS": "200",
     }
 
@@ -47,31 +49,47 @@ class Workers:
 
     folder: Path
     objectives: Path | None = None
-    processes: "list[subprocess.Popen[bytes]]" = field(default_factory=list)
+    processes: list[Started] = field(default_factory=list)
 
     def start(
         self,
         settings: Settings,
         study: str,
         *more: str,
-        command: Sequence[str] = TUNER,
+        command: Sequence[str] = (),
+        called: str = warm.TUNER,
+        before: Sequence[str] = (),
         **environ: str,
-    ) -> "subprocess.Popen[bytes]":
-        """Start `tuner worker` in a session of its own; its standard input stays open."""
-        words = [*command, "worker", "--study", study, "--device", "cpu"]
+    ) -> Started:
+        """Start `tuner worker` in a session of its own; its standard input stays open.
+
+        It is forked, unless the start of Python matters or a command is given that runs it.
+        """
+        words = ["worker", "--study", study, "--device", "cpu"]
         if self.objectives is not None:
             words += ["--objectives", str(self.objectives)]
+        words = [*before, *words, *more]
         self.folder.mkdir(parents=True, exist_ok=True)
+        around = environment(settings) | environ
+        inside, outside = os.pipe()
         with (self.folder / f"worker-{len(self.processes)}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [*words, *more],
-                cwd=self.folder,
-                env=environment(settings) | environ,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            streams = Streams(inside, log.fileno(), log.fileno())
+            process: Started
+            if not command and warm.possible(around):
+                forked = warm.fork(words, self.folder, around, streams, called)
+                process = Forked(forked)
+            else:
+                process = subprocess.Popen(
+                    [*(command or (sys.executable, "-m", "tuner")), *words],
+                    cwd=self.folder,
+                    env=around,
+                    stdin=inside,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        os.close(inside)
+        process.stdin = os.fdopen(outside, "wb")
         self.processes.append(process)
         return process
 

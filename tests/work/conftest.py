@@ -1,6 +1,5 @@
 """Fixtures of the workers' tests: in-process supervisors, and worker processes."""
 
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.processes import Workers
+from tests.harness.warm import Started
 from tests.store.specs import Bench
 from tuner.settings import Settings
 from tuner.spec.study import Spec
@@ -58,9 +58,7 @@ class Station:
         trainer = double(behaviour, self.folder)
         return Orders(study=study, trainer=trainer, patience_seconds=20)
 
-    def start(
-        self, study: str, behaviour: str, *more: str, group: Path | None = None
-    ) -> subprocess.Popen[bytes]:
+    def start(self, study: str, behaviour: str, *more: str, group: Path | None = None) -> Started:
         """Start a real worker process with a trainer double; in a control group, if given."""
         command = [sys.executable, str(HERE / "worker_double.py")]
         command += [*double(behaviour, self.folder), "--"]

@@ -272,5 +272,26 @@ def test_a_server_with_threads_refuses_to_fork(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     server = ForkServer.start(environment, ["threaded"])
     with pytest.raises(ForkServerLostError):
-        server.fork(Program(MODULE, "tuner test", ("leave", "0")), environment, Streams(0, 1, 2))
+        server.fork(
+            Program(MODULE, "tuner test", ("leave", "0"), needs=("threaded",)),
+            environment,
+            Streams(0, 1, 2),
+        )
     server.close()
+
+
+def test_what_a_program_needs_is_imported_before_its_fork(tmp_path: Path) -> None:
+    """It is imported once, by the server, whatever else the server was yet to import."""
+    note = tmp_path / "imported"
+    (tmp_path / "needed.py").write_text(
+        f"import os\nwith open({str(note)!r}, 'a') as file:\n"
+        "    file.write(f'{os.getpid()}\\n')\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parents[2]), str(tmp_path)])
+    environment = {**os.environ, "PYTHONPATH": path}
+    with ForkServer.start(environment, ["json", "needed", "decimal"]) as server:
+        program = Program(MODULE, "tuner test", ("leave", "3"), needs=("needed",))
+        for _ in range(2):
+            assert server.fork(program, environment, Streams(0, 1, 2)).wait(30) == 3
+        assert server.process is not None
+        assert note.read_text().split() == [str(server.process.pid)]

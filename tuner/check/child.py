@@ -7,64 +7,110 @@ its environment has no database password.
 
 import contextlib
 import json
-import subprocess
+import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from tuner import errors
 from tuner.errors import MachineError, TunerError
-from tuner.processes import kill_family, python, wait_unreaped
+from tuner.forkserver import CHECKS, ForkServer, Program, starter
+from tuner.processes import Process, Streams, kill_family
 from tuner.records import Job
 from tuner.settings import child_environment
 from tuner.text import storable_json
 
 Progress = Callable[[str, int, int], None]
 Body = Mapping[str, Any]
+STDERR = 2
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a check works: what its children find there, what starts them, who is told."""
+
+    home: Path
+    folders: Sequence[Path]
+    """Where objectives are looked for."""
+    progress: Progress
+    forks: ForkServer | None = None
+
+    def ask(self, module: str, work: Body) -> dict[str, Any]:
+        """Have a piece of work done and return its result, or raise its error."""
+        with self.begin(module, work) as question:
+            return question.answer(self.progress)
+
+    def begin(self, module: str, work: Body) -> "Question":
+        """Begin a piece of work."""
+        here = {"cache": str(self.home / "cache"), "folders": paths(self.folders)}
+        return Question(module, {**work, **here}, forks=self.forks)
 
 
 class Question:
-    """A piece of work for `python -m module`, begun at once; leaving the context ends it.
+    """A piece of work for a module's `main`, begun at once; leaving the context ends it.
 
     `doing` is what the process does, for when it dies without a word.
     """
 
-    def __init__(self, module: str, work: Body, doing: str = "looked at the data") -> None:
+    def __init__(
+        self,
+        module: str,
+        work: Body,
+        doing: str = "looked at the data",
+        forks: ForkServer | None = None,
+    ) -> None:
         self._doing = doing
-        self._child = subprocess.Popen(
-            python(module),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=child_environment(),
-            text=True,
-            process_group=0,
-        )
-        # A process that the child forked holds its standard output open after the child was
-        # killed, and we would read on for as long as that one lives.
-        threading.Thread(target=_end_family, args=(self._child,), daemon=True).start()
-        assert self._child.stdin is not None
-        with contextlib.suppress(BrokenPipeError), self._child.stdin as given:
-            given.write(json.dumps(work))
+        program = Program(module, "tuner check", needs=CHECKS)
+        start = starter(forks, program, child_environment())
+        (their_input, ours), (answers, theirs) = os.pipe(), os.pipe()
+        self._answers = os.fdopen(answers)
+        self._started: Future[Process] = Future()
+
+        def begin() -> None:
+            try:
+                self._started.set_result(start(Streams(their_input, theirs, STDERR)))
+            except BaseException as error:  # noqa: BLE001  # raised where the answer is wanted
+                self._started.set_exception(error)
+            finally:
+                os.close(their_input)
+                os.close(theirs)
+            with contextlib.suppress(BrokenPipeError), os.fdopen(ours, "w") as given:
+                given.write(json.dumps(work))
+            if self._started.exception() is None:
+                # A process that the child forked holds its standard output open after the child
+                # was killed, and we would read on for as long as that one lives.
+                _end_family(self._started.result())
+
+        # A fork server may not have imported yet what is needed; we need not wait for it.
+        threading.Thread(target=begin, daemon=True).start()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        kill_family(self._child)
-        self._child.wait()
-        assert self._child.stdout is not None
-        self._child.stdout.close()
+        self.end()
+
+    def end(self) -> None:
+        """End the process, whatever it is doing; nobody wants its answer."""
+        if self._answers.closed:  # ended already
+            return
+        if self._started.exception() is None:
+            child = self._started.result()
+            kill_family(child)
+            child.wait()
+        self._answers.close()
 
     def answer(self, progress: Progress) -> dict[str, Any]:
         """Wait for the result and return it, or raise the child's error."""
-        assert self._child.stdout is not None
+        child = self._started.result()
         try:
-            return _result(self._child.stdout, progress)
+            return _result(self._answers, progress)
         except _NothingSaidError:
-            raise _died(self._child.wait(), self._doing) from None
+            raise _died(child.wait(), self._doing) from None
 
 
 def ask(
@@ -75,8 +121,8 @@ def ask(
         return asked.answer(progress)
 
 
-def _end_family(child: "subprocess.Popen[str]") -> None:
-    wait_unreaped(child.pid)
+def _end_family(child: Process) -> None:
+    child.wait_unreaped()
     kill_family(child)
 
 

@@ -23,5 +23,10 @@ def _work(body: Body, _progress: Progress) -> Body:
     return {}
 
 
+def main(_arguments: Sequence[str]) -> int:
+    """Do the work that standard input describes."""
+    return serve(_work)
+
+
 if __name__ == "__main__":
-    raise SystemExit(serve(_work))
+    raise SystemExit(main([]))

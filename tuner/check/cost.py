@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tuner.check.child import Body, Progress, ask, paths, plain_job, serve
+from tuner.check.child import Body, Progress, Site, plain_job, serve
 from tuner.records import Job, Value
 from tuner.spec.space import Choice, Dimension
 from tuner.spec.study import Spec
@@ -107,17 +107,15 @@ def candidates(spec: Spec) -> list[dict[str, Value]]:
 
 def measure_cost(
     spec: Spec,
+    site: Site,
     *,
-    home: Path,
-    folders: Sequence[Path],
     device: str,
     workers: int,
-    progress: Progress,
 ) -> Cost:
     """Train a few epochs of a few settings in a process of its own, and estimate the study."""
     settings = candidates(spec)
     jobs = [_short(spec.job({**_first(spec), **chosen}, seed=0)) for chosen in settings]
-    found = ask("tuner.check.cost", _body(spec, jobs, home, folders, device), progress)
+    found = site.ask("tuner.check.cost", _body(spec, jobs, device))
     runs = found["runs"]
     measured = tuple(
         sorted(
@@ -136,29 +134,23 @@ def measure_cost(
 def measure_noise(
     spec: Spec,
     seeds: int,
+    site: Site,
     *,
-    home: Path,
-    folders: Sequence[Path],
     device: str,
-    progress: Progress,
 ) -> tuple[Spread, ...]:
     """Train the default setting to its end under several seeds and return how figures spread."""
     jobs = [spec.job(_first(spec), seed) for seed in range(seeds)]
-    found = ask("tuner.check.cost", _body(spec, jobs, home, folders, device), progress)
+    found = site.ask("tuner.check.cost", _body(spec, jobs, device))
     best = [run["best"] for run in found["runs"]]
     names = [name for name in ("val_loss", "val_acc", "test_acc") if best[0][name] is not None]
     return tuple(Spread(name, tuple(one[name] for one in best)) for name in names)
 
 
-def _body(
-    spec: Spec, jobs: Sequence[Job], home: Path, folders: Sequence[Path], device: str
-) -> Body:
+def _body(spec: Spec, jobs: Sequence[Job], device: str) -> Body:
     return {
         "jobs": [plain_job(job) for job in jobs],
         "device": device,
         "threads": spec.limits.threads,
-        "cache": str(home / "cache"),
-        "folders": paths(folders),
     }
 
 
@@ -294,5 +286,10 @@ def _memory(device: str) -> int:
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
+def main(_arguments: Sequence[str]) -> int:
+    """Do the work that standard input describes."""
+    return serve(_work)
+
+
 if __name__ == "__main__":
-    raise SystemExit(serve(_work))
+    raise SystemExit(main([]))

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tuner.answers.statistics.clusters import Clusters
 from tuner.check.duplicates import Duplicates, find_duplicates, named_splits
@@ -14,10 +15,15 @@ from tuner.train.objective import Data, Split
 
 CLIPPED = 0.5
 """The share of an image's pixels that are the darkest or the brightest value, to be told."""
+CHUNK = 64
+"""Images that are looked at in one go."""
 QUICK_PROBE = 400
 """Images of each split that a quick probe looks at."""
 PROBED = (("train", "val"), ("train", "test"))
 """Which splits are held against each other: the first shows luck, the second another source."""
+
+
+Pixels = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -103,13 +109,18 @@ def examine(data: Data, keys: Mapping[str, Value], *, quick: bool) -> Examinatio
 
 def _contents(split: Split, classes: tuple[str, ...]) -> Contents:
     counts = np.bincount(split.labels, minlength=len(classes))
-    constant, clipped = [], []
-    for name, image in zip(split.ids, split.images, strict=True):
-        low, high = image.min(), image.max()
-        if low == high:
-            constant.append(name)
-        elif _clipped_share(image) > CLIPPED:
-            clipped.append(name)
+    constant: list[str] = []
+    clipped: list[str] = []
+    for start in range(0, len(split.images), CHUNK):
+        some = split.images[start : start + CHUNK]
+        pixels = some.reshape(len(some), -1)
+        low, high = pixels.min(axis=1), pixels.max(axis=1)
+        share = _clipped_share(pixels, low, high)
+        for place, name in enumerate(split.ids[start : start + CHUNK]):
+            if low[place] == high[place]:
+                constant.append(name)
+            elif share[place] > CLIPPED:
+                clipped.append(name)
     return Contents(
         images=len(split.labels),
         patients=Clusters.of(split.patients).patients if split.patients else 0,
@@ -134,9 +145,12 @@ def _contradictions(
     )
 
 
-def _clipped_share(image: np.ndarray[Any, Any]) -> float:
-    lowest, highest = (0, 255) if image.dtype == np.uint8 else (image.min(), image.max())
-    return float(np.mean((image == lowest) | (image == highest)))
+def _clipped_share(pixels: Pixels, low: Pixels, high: Pixels) -> NDArray[np.float64]:
+    """Return which share of each image's pixels is the least or the most that there can be."""
+    if pixels.dtype == np.uint8:
+        low, high = np.zeros_like(low), np.full_like(high, 255)
+    clipped = (pixels == low[:, None]) | (pixels == high[:, None])
+    return np.asarray(clipped.mean(axis=1))
 
 
 def _torn_patients(splits: Mapping[str, Split]) -> tuple[tuple[str, tuple[str, ...]], ...]:

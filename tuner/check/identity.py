@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tuner.check.child import Body, Progress, ask, paths, serve
+from tuner.check.child import Body, Progress, Site, serve
 from tuner.records import DataIdentity, Identity, Value
 from tuner.train import code
 from tuner.train.identity import content, data_identity, identity
@@ -20,21 +20,17 @@ from tuner.train.objective import find
 def identify(
     objective: str,
     data: Sequence[Mapping[str, Value]],
+    site: Site,
     *,
-    home: Path,
-    folders: Sequence[Path],
-    progress: Progress,
     whole: bool,
 ) -> list[Identity]:
     """Return the identity that trials of an objective would have now, for each keys of [data]."""
     work = {
         "objective": objective,
         "data": [dict(keys) for keys in data],
-        "cache": str(home / "cache"),
-        "folders": paths(folders),
         "whole": whole,
     }
-    found = ask("tuner.check.identity", work, progress)
+    found = site.ask("tuner.check.identity", work)
     return [_read(one) for one in found["identities"]]
 
 
@@ -52,5 +48,10 @@ def _work(body: Body, progress: Progress) -> Body:
     return {"identities": [asdict(identity(runs, data)) for data in loaded]}
 
 
+def main(_arguments: Sequence[str]) -> int:
+    """Do the work that standard input describes."""
+    return serve(_work)
+
+
 if __name__ == "__main__":
-    raise SystemExit(serve(_work))
+    raise SystemExit(main([]))

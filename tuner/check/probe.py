@@ -26,6 +26,8 @@ from tuner.train.objective import Split
 
 Floats = NDArray[np.float64]
 
+LOOKED_AT = 64
+"""Pixels a side, about, that grey values and noise are taken from."""
 POOLED = 8
 """Pixels a side of the coarse picture among the features."""
 QUANTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
@@ -161,17 +163,28 @@ def _pick(split: Split, most: int) -> NDArray[np.int64]:
 
 def _features(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     coarse = reduce(grey).reshape(len(grey), POOLED, 4, POOLED, 4).mean(axis=(2, 4))
-    flat = grey.reshape(len(grey), -1)
+    # Grey values and noise of a large image are known well enough from pixels spread over it; each
+    # of them is held against its very neighbours.
+    rows, columns = (slice(1, -1, max(1, length // LOOKED_AT)) for length in grey.shape[1:])
+    pixels = grey[:, rows, columns]
+    right, left = (grey[:, rows, _beside(columns, step)] for step in (1, -1))
+    below, above = (grey[:, _beside(rows, step), columns] for step in (1, -1))
+    flat = pixels.reshape(len(grey), -1)
     quantiles = np.percentile(flat, QUANTILES, axis=1).T
     spread = flat.std(axis=1, keepdims=True)
-    across, down = np.diff(grey, axis=2), np.diff(grey, axis=1)
-    second = grey[:, 1:-1, 1:-1] * 4
-    second -= grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
-    fine = [np.abs(part).reshape(len(grey), -1) for part in (across, down, second)]
+    second = 4 * pixels - right - left - below - above
+    fine = [
+        np.abs(part).reshape(len(grey), -1) for part in (right - pixels, below - pixels, second)
+    ]
     rough = np.stack([part.mean(axis=1) for part in fine], axis=1)
     median = np.stack([np.median(part, axis=1) for part in fine], axis=1)
     values = [coarse.reshape(len(grey), -1), quantiles, spread, rough, median]
     return np.concatenate(values, axis=1).astype(np.float32)
+
+
+def _beside(places: slice, step: int) -> slice:
+    """Return the places beside those of `slice(1, -1, every)`."""
+    return slice(1 + step, -1 + step or None, places.step)
 
 
 def _cells(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.check.child import Body, Progress, Question, paths, serve
+from tuner.check.child import Body, Progress, Question, Site, serve
 from tuner.check.settings import check_data, remarks
 from tuner.records import Value
 from tuner.spec.study import Spec
@@ -43,32 +43,22 @@ def configurations(spec: Spec) -> list[dict[str, Value]]:
 def examine_data(
     spec: Spec,
     data: Mapping[str, Value],
+    site: Site,
     *,
-    home: Path,
-    folders: Sequence[Path],
-    progress: Progress,
     quick: bool,
 ) -> Examined:
     """Load and examine one configuration of [data]; whatever is wrong with it is raised.
 
     So are settings of the study that cannot be trained on such data.
     """
-    with begin(spec, data, home=home, folders=folders, quick=quick) as question:
-        return examined(spec, question, progress)
+    with begin(spec, data, site, quick=quick) as question:
+        return examined(spec, question, site.progress)
 
 
-def begin(
-    spec: Spec, data: Mapping[str, Value], *, home: Path, folders: Sequence[Path], quick: bool
-) -> Question:
+def begin(spec: Spec, data: Mapping[str, Value], site: Site, *, quick: bool) -> Question:
     """Begin to load and examine one configuration of [data]."""
-    work = {
-        "objective": spec.objective,
-        "data": dict(data),
-        "cache": str(home / "cache"),
-        "folders": paths(folders),
-        "quick": quick,
-    }
-    return Question("tuner.check.quick", work)
+    work = {"objective": spec.objective, "data": dict(data), "quick": quick}
+    return site.begin("tuner.check.quick", work)
 
 
 def examined(spec: Spec, question: Question, progress: Progress) -> Examined:
@@ -92,5 +82,10 @@ def _work(body: Body, progress: Progress) -> Body:
     return {"examination": examination.to_json(), "warnings": warnings(examination)}
 
 
+def main(_arguments: Sequence[str]) -> int:
+    """Do the work that standard input describes."""
+    return serve(_work)
+
+
 if __name__ == "__main__":
-    raise SystemExit(serve(_work))
+    raise SystemExit(main([]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuner import forkserver
 from tuner.cli import options
 from tuner.cli.terminal import clear_progress, echo, echo_json, show_progress
 from tuner.errors import TunerError, UserError
@@ -59,6 +60,7 @@ def check(
     STUDY is a file, by name or path, or a stored version such as lr_sched@2.
     What was found is kept with every stored version that has the same data.
     """
+    from tuner.check.child import Site
     from tuner.check.cost import measure_cost, measure_noise
     from tuner.check.quick import configurations, examine_data
     from tuner.fleet.devices import crew_devices
@@ -68,15 +70,16 @@ def check(
         spec = replace(spec, limits=replace(spec.limits, threads=threads))
     options.tell_home(settings, makes=True)
     make_cache(settings.home)
-    place: Any = {"home": settings.home, "folders": folders, "progress": show_progress}
-    found = [examine_data(spec, data, **place, quick=quick) for data in configurations(spec)]
     cost: Cost | None = None
     spreads: Sequence[Spread] = ()
     devices = crew_devices(device, workers, spec.limits.threads)
-    if not quick:
-        cost = measure_cost(spec, **place, device=devices[0], workers=len(devices))
-    if noise is not None:
-        spreads = measure_noise(spec, noise, **place, device=devices[0])
+    with forkserver.started((*forkserver.CHECKS, *forkserver.TRAINERS)) as forks:
+        site = Site(settings.home, folders, show_progress, forks)
+        found = [examine_data(spec, data, site, quick=quick) for data in configurations(spec)]
+        if not quick:
+            cost = measure_cost(spec, site, device=devices[0], workers=len(devices))
+        if noise is not None:
+            spreads = measure_noise(spec, noise, site, device=devices[0])
     clear_progress()
     body = _described(spec, found, cost, spreads)
     kept = _keep(settings, spec, body)

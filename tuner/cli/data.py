@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.terminal import clear_progress, echo, show_progress
+from tuner.cli.terminal import clear_progress, echo
 from tuner.home import make_cache
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
-    from tuner.check.child import Question
+    from tuner.check.child import Question, Site
     from tuner.check.quick import Examined
     from tuner.spec.study import Spec
     from tuner.store.database import Database
@@ -19,27 +18,24 @@ if TYPE_CHECKING:
 
 @contextmanager
 def early_look(
-    settings: Settings, spec: "Spec | None", folders: Sequence[Path]
+    settings: Settings, spec: "Spec | None", site: "Site"
 ) -> "Iterator[Question | None]":
-    """Begin to examine the data while the database is being made, where there is none yet.
+    """Begin to examine the data while the database is being made, or started.
 
-    In one that exists the data may be known already.
+    If it turns out there that the data are known already, the look is broken off.
     """
-    from tuner.store.embedded import server
-
-    if spec is None or not settings.embedded or server.exists(settings.home):
+    if spec is None:
         yield None
         return
     make_cache(settings.home)
-    with _begin(settings, spec, folders) as question:
+    with _begin(spec, site) as question:
         yield question
 
 
 def look_at_data(
     database: "Database",
-    settings: Settings,
     spec: "Spec",
-    folders: Sequence[Path],
+    site: "Site",
     *,
     begun: "Question | None",
     again: bool,
@@ -53,12 +49,14 @@ def look_at_data(
     from tuner.check.quick import examined
     from tuner.check.settings import check_data
 
-    known = None if begun else _known(database, spec)
+    known = _known(database, spec)
     if known is not None and not again:
+        if begun:
+            begun.end()
         check_data(spec, known["contents"])
         return ()
-    with begun or _begin(settings, spec, folders) as question:
-        found = examined(spec, question, show_progress)
+    with begun or _begin(spec, site) as question:
+        found = examined(spec, question, site.progress)
     clear_progress()
     for note in found.notes:
         echo(f"Data: {note}", err=True)
@@ -67,11 +65,11 @@ def look_at_data(
     return (found,)
 
 
-def _begin(settings: Settings, spec: "Spec", folders: Sequence[Path]) -> "Question":
+def _begin(spec: "Spec", site: "Site") -> "Question":
     from tuner.check.quick import begin, configurations
 
     first = configurations(spec)[0]
-    return begin(spec, first, home=settings.home, folders=folders, quick=True)
+    return begin(spec, first, site, quick=True)
 
 
 def keep_look(database: "Database", study: "Study", found: "Sequence[Examined]") -> None:

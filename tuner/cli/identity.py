@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli.terminal import clear_progress, show_progress
+from tuner.cli.terminal import clear_progress
 from tuner.errors import StudyConflictError
-from tuner.settings import Settings
 
 if TYPE_CHECKING:
+    from tuner.check.child import Site
     from tuner.records import Identity
     from tuner.spec.study import Spec
     from tuner.store.database import Database
@@ -43,9 +42,8 @@ def asks_the_same(study: "Study", spec: "Spec | None") -> bool:
 
 def changes_of(
     database: "Database",
-    settings: Settings,
     study: "Study",
-    folders: Sequence[Path],
+    site: "Site",
     *,
     whole: bool,
 ) -> "tuple[list[str], list[Identity]]":
@@ -68,14 +66,7 @@ def changes_of(
     if not whole:
         # One of each place: the others divide or size the same images.
         keys = list({str(one.get("path")): one for one in keys}.values())[:MOST]
-    found = identify(
-        study.spec.objective,
-        keys,
-        home=settings.home,
-        folders=folders,
-        progress=show_progress,
-        whole=whole,
-    )
+    found = identify(study.spec.objective, keys, site, whole=whole)
     clear_progress()
     return identities.changes(stored, found, objective=study.spec.objective, whole=whole), found
 

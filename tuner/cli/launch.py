@@ -1,5 +1,6 @@
 """`tuner launch`: create or continue a study, train it here, show it, and end with its tables."""
 
+import importlib
 import signal
 import sys
 import time
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tuner import forkserver
 from tuner.cli import options
 from tuner.cli.data import early_look, keep_look, look_at_data
 from tuner.cli.identity import accept, asks_the_same, changes_of, refuse, study_of
 from tuner.cli.longer import lengthened
-from tuner.cli.terminal import echo
+from tuner.cli.terminal import echo, show_progress
 from tuner.errors import (
     EXIT_DONE,
     EXIT_FAILURES,
@@ -22,7 +24,7 @@ from tuner.errors import (
     UnknownStudyError,
     UserError,
 )
-from tuner.fleet.local import LocalFleet, fork_server
+from tuner.fleet.local import LocalFleet
 from tuner.home import make_cache, write_private
 from tuner.settings import Settings
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from tuner.work.stopping import StopRequest
 
 LOOK_SECONDS = 0.5
+SHORT_LOOK_SECONDS = 0.1
+"""When all that is waited for is that the workers leave."""
 
 
 @click.command(
@@ -114,11 +118,19 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
     # To go on with a stored study, or to train it longer, there must be one.
     makes = not stored and epochs_to is None
     options.tell_home(settings, makes=makes)
+    from tuner.check.child import Site
+
     with (
         # Workers and trainers are forked from it. It loads what they need while this process finds
         # out what there is to train.
-        fork_server() as forks,
-        early_look(settings, None if no_check else spec, folders) as begun,
+        forkserver.started(
+            (*forkserver.CHECKS, *forkserver.WORKERS, *forkserver.TRAINERS)
+        ) as forks,
+        early_look(
+            settings,
+            None if no_check else spec,
+            site := Site(settings.home, folders, show_progress, forks),
+        ) as begun,
         options.open_database(settings, wait_seconds=wait, create=makes) as database,
     ):
         make_cache(settings.home)
@@ -136,7 +148,7 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
             # Loading torch to tell code apart takes seconds, and matters only where nothing but
             # the code asks for a version.
             whole = accept_changes or (versioned and asks_the_same(known, spec))
-            changes, now = changes_of(database, settings, known, folders, whole=whole)
+            changes, now = changes_of(database, known, site, whole=whole)
         if known is not None and changes and not (versioned or accept_changes):
             refuse(known, changes)
         found: Sequence[Examined] = ()
@@ -145,7 +157,7 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
         else:
             if not no_check:
                 again = bool(changes)
-                found = look_at_data(database, settings, spec, folders, begun=begun, again=again)
+                found = look_at_data(database, spec, site, begun=begun, again=again)
             launched = _store(database, spec, new_version=versioned, changed=bool(changes))
             keep_look(database, launched.study, found)
         if accept_changes and not versioned:
@@ -229,6 +241,7 @@ def _train(database: "Database", study: "Study", fleet: LocalFleet) -> int | Non
     stop.install()
     try:
         fleet.start()
+        _load_tables()
         with screen_for(sys.stdout) as screen:
             _watch(database, study, fleet, stop, screen)
         failures = fleet.failures()
@@ -242,6 +255,13 @@ def _train(database: "Database", study: "Study", fleet: LocalFleet) -> int | Non
         )
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     return _unfinished(database, study, failures)
+
+
+def _load_tables() -> None:
+    """Load what the end of a launch needs, while the workers start."""
+    importlib.import_module("tuner.answers.sheets.export")
+    importlib.import_module("tuner.answers.verdicts.compare")
+    importlib.import_module("tuner.cli.tables")
 
 
 def _watch(
@@ -268,7 +288,8 @@ def _watch(
                 if asked == 1
                 else "Stopping now."
             )
-        time.sleep(LOOK_SECONDS if not stop.asked else 0.1)
+        ends = stop.asked or (seen is not None and seen.state == "complete")
+        time.sleep(SHORT_LOOK_SECONDS if ends else LOOK_SECONDS)
 
 
 def _look(database: "Database", study: "Study") -> "Overview | None":

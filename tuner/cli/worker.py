@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from tuner.cli.terminal import echo
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM
 from tuner.fleet.contract import Crew
 from tuner.forkserver import ForkServer
-from tuner.settings import Settings, child_environment
+from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from tuner.fleet.local import LocalFleet
@@ -79,24 +79,23 @@ def worker(
     if workers is not None:
         devices = crew_devices(device, workers, threads or 1)
         return _crew(settings, Crew(study, devices, threads, folders))
-    server = _fork_server(forks)
-    from tuner.work.stopping import StopRequest
-    from tuner.work.worker import Orders, work
+    with _fork_server(forks) as server:
+        from tuner.work.stopping import StopRequest
+        from tuner.work.worker import Orders, work
 
-    logging.getLogger("tuner").setLevel(logging.INFO)
-    stop = StopRequest()
-    stop.install()
-    if follow_stdin:
-        stop.follow(sys.stdin.fileno())
-    orders = Orders(
-        study=study,
-        device=crew_devices(device, 1, 1)[0],
-        threads=threads,
-        folders=folders,
-        patience_seconds=wait,
-        forks=server,
-    )
-    with server or nullcontext():
+        logging.getLogger("tuner").setLevel(logging.INFO)
+        stop = StopRequest()
+        stop.install()
+        if follow_stdin:
+            stop.follow(sys.stdin.fileno())
+        orders = Orders(
+            study=study,
+            device=crew_devices(device, 1, 1)[0],
+            threads=threads,
+            folders=folders,
+            patience_seconds=wait,
+            forks=server,
+        )
         ended = work(settings, orders, stop)
     echo(f"{study}: {ended.state}. {ended.reason}".strip())
     if stop.asked:
@@ -111,18 +110,16 @@ def main(arguments: Sequence[str]) -> int:
     return run(["worker", *arguments])
 
 
-def _fork_server(inherited: int | None) -> ForkServer | None:
+def _fork_server(inherited: int | None) -> AbstractContextManager[ForkServer | None]:
     """Return what trainers are forked from: the launcher's, or one of our own."""
     if inherited is not None:
         return ForkServer.inherited(inherited)
     # Started at once: it loads torch while this process finds the database and the study.
-    if not forkserver.AVAILABLE:
-        return None
-    return ForkServer.start(child_environment(), forkserver.TRAINERS)
+    return forkserver.started(forkserver.TRAINERS)
 
 
 def _crew(settings: Settings, crew: Crew) -> int:
-    from tuner.fleet.local import LocalFleet, fork_server
+    from tuner.fleet.local import LocalFleet
     from tuner.store.database import require
     from tuner.work.stopping import StopRequest
 
@@ -130,7 +127,7 @@ def _crew(settings: Settings, crew: Crew) -> int:
     options.tell_home(settings)
     stop = StopRequest()
     stop.install()
-    with fork_server() as forks:
+    with forkserver.started((*forkserver.WORKERS, *forkserver.TRAINERS)) as forks:
         return _followed(settings, crew, LocalFleet(settings, crew, forks), stop)
 
 

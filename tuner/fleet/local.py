@@ -4,18 +4,16 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from tuner import forkserver
 from tuner import home as home_folder
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_MACHINE, EXIT_UNEXPECTED, EXIT_USER
 from tuner.fleet.contract import Crew
-from tuner.forkserver import ForkServer, Program, starter
+from tuner.forkserver import WORKERS, ForkServer, Program, starter
 from tuner.processes import Process, Streams
-from tuner.settings import Settings, child_environment, worker_environment
+from tuner.settings import Settings, worker_environment
 
 DELIBERATE = frozenset({EXIT_DONE, EXIT_FAILURES, EXIT_USER, EXIT_MACHINE})
 """Exit codes of workers that had their reasons; anything else is an accident."""
@@ -24,14 +22,6 @@ LEAVING_SECONDS = 10.0
 """Beyond the time in which a trial is given back."""
 HOPELESS = 5
 """So many workers in a row that die young, or of an unexpected error, are not replaced any more."""
-
-
-def fork_server() -> AbstractContextManager[ForkServer | None]:
-    """Start what a crew's workers, and their trainers, are forked from, where that can be."""
-    if not forkserver.AVAILABLE:
-        return nullcontext()
-    modules = (*forkserver.WORKERS, *forkserver.TRAINERS)
-    return ForkServer.start(child_environment(), modules)
 
 
 @dataclass
@@ -113,7 +103,9 @@ class LocalFleet:
             arguments += ["--threads", str(self._crew.threads)]
         for folder in self._crew.folders:
             arguments += ["--objectives", str(folder)]
-        worker = Program("tuner.cli.worker", "tuner worker", tuple(arguments), forks=True)
+        worker = Program(
+            "tuner.cli.worker", "tuner worker", tuple(arguments), forks=True, needs=WORKERS
+        )
         start = starter(self._forks, worker, worker_environment(self._settings))
         if post.pipe is not None:
             post.pipe.close()

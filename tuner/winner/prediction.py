@@ -221,5 +221,10 @@ def _work(body: Body, progress: Progress) -> Body:
     return {**found, "source_changed": changed}
 
 
+def main(_arguments: Sequence[str]) -> int:
+    """Do the work that standard input describes."""
+    return serve(_work)
+
+
 if __name__ == "__main__":
-    raise SystemExit(serve(_work))
+    raise SystemExit(main([]))

@@ -8,7 +8,7 @@ predict is held against what the study stored.
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -290,5 +290,10 @@ def _work(body: Body, progress: Progress) -> Body:
     return found
 
 
+def main(_arguments: Sequence[str]) -> int:
+    """Do the work that standard input describes."""
+    return serve(_work)
+
+
 if __name__ == "__main__":
-    raise SystemExit(serve(_work))
+    raise SystemExit(main([]))

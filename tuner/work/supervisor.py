@@ -43,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+FIRST_WAIT_SECONDS = 0.1
+"""How long an idle worker waits before it asks again; then twice as long each time, up to `poll`.
+Most often the last trials of others end soon, and with them the study."""
 QUIT_SECONDS = 5.0
 """How long a trainer may write its last checkpoint when its worker leaves."""
 LEAVE_SECONDS = 5.0
@@ -109,6 +112,7 @@ class Supervisor:
     def run(self) -> Ended:
         """Train trials until the study ends or the worker is asked to stop."""
         proposal: Proposal | None = None
+        idle = FIRST_WAIT_SECONDS
         while not self._stop.asked:
             self._renewal.tick()
             answer = self._claim(proposal)
@@ -121,9 +125,12 @@ class Supervisor:
                 case NeedsLook(look=look):
                     self._decide(look)
                 case Wait():
-                    self._stop.pause(self._timing.poll)
+                    self._stop.pause(min(idle, self._timing.poll))
+                    idle *= 2
+                    continue
                 case Ended():
                     return answer
+            idle = FIRST_WAIT_SECONDS
         return Ended("stopped", "The worker was asked to stop.")
 
     def close(self) -> None:

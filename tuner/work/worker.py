@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tuner import home as home_folder
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
-from tuner.forkserver import ForkServer, Program, starter
+from tuner.forkserver import TRAINERS, ForkServer, Program, starter
 from tuner.processes import Executed, Process, Streams
 from tuner.settings import Settings, child_environment
 from tuner.store import schema, studies
@@ -38,7 +38,7 @@ T = TypeVar("T")
 AWAITED = (DatabaseUnreachableError, UnknownStudyError)
 """What a worker waits for when it starts."""
 JOIN_SECONDS = 60.0
-TRAINER = Program("tuner.work.trainer", "tuner trainer")
+TRAINER = Program("tuner.work.trainer", "tuner trainer", needs=TRAINERS)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,217 @@
+"""Programs of tuner for tests, forked from one process that has loaded their libraries.
+
+A command spends seconds on imports, and a launch starts several processes that
+import the same again: most of what a test of the command line would cost. Such a
+program differs from an executed one in how its modules got there, and in nothing
+else: it has a session, streams, a folder and an environment of its own, and the
+fork server that it starts itself is a child of its own, as always.
+
+Tests of how Python starts (its path, its flags, its encoding, what is imported)
+execute it.
+"""
+
+import contextlib
+import functools
+import importlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Self, TypeAlias
+
+from tuner import forkserver
+from tuner.cli.main import COMMANDS
+from tuner.forkserver import ForkedProcess, ForkServer, Program
+from tuner.processes import Streams
+from tuner.settings import child_environment
+
+TUNER = "tuner.cli.main:run"
+"""What is called with the arguments of the command line."""
+PYTHONPATH = "PYTHONPATH"
+PATH = os.pathsep.join(path for path in sys.path if path)
+"""Where this process finds modules, as PYTHONPATH says it."""
+LATER = (
+    "tuner.answers.sheets.export",
+    "tuner.answers.tables.rows",
+    "tuner.answers.verdicts.compare",
+    "tuner.check.identity",
+    "tuner.check.quick",
+    "tuner.cli.live",
+    "tuner.cli.provenance",
+    "tuner.cli.race",
+    "tuner.cli.tables",
+    "tuner.fleet.local",
+    "tuner.spec.load",
+    "tuner.store.database",
+    "tuner.store.embedded.server",
+    "tuner.store.identities",
+    "tuner.store.optuna_storage",
+    "tuner.store.overview",
+    "tuner.store.schema",
+    "tuner.store.studies",
+    "tuner.winner.prediction",
+    "tuner.winner.saving",
+    "tuner.winner.training",
+)
+"""What commands import when they come to it."""
+
+
+def possible(environ: Mapping[str, str]) -> bool:
+    """Tell whether a program may be forked: not where a variable decides how Python starts."""
+    decides = [name for name in environ if name.startswith(("PYTHON", "LANG", "LC_"))]
+    as_here = all(environ[one] == os.environ.get(one) for one in decides if one != PYTHONPATH)
+    customised = any(Path(one, "sitecustomize.py").exists() for one in _searched(environ))
+    return forkserver.AVAILABLE and as_here and not customised
+
+
+def _searched(environ: Mapping[str, str]) -> list[str]:
+    return [one for one in environ.get(PYTHONPATH, "").split(os.pathsep) if one]
+
+
+class Forked:
+    """A program that was forked; it is used like a `subprocess.Popen` with text streams."""
+
+    def __init__(
+        self, process: ForkedProcess, stdin: Any = None, stdout: Any = None, stderr: Any = None
+    ) -> None:
+        self._process = process
+        self.pid = process.pid
+        self.poll = process.poll
+        self.wait = process.wait
+        self.send_signal = process.send_signal
+        self.kill = process.kill
+        self.stdin: IO[Any] | None = stdin
+        self.stdout: IO[Any] | None = stdout
+        self.stderr: IO[Any] | None = stderr
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended, once `wait` or `poll` has told."""
+        return self._process.returncode
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Read both outputs to their ends, and wait for its own."""
+        read = {"stdout": "", "stderr": ""}
+
+        def drain(name: str, stream: IO[str]) -> None:
+            read[name] = stream.read()
+
+        readers = [
+            threading.Thread(target=drain, args=(name, stream), daemon=True)
+            for name in read
+            if (stream := getattr(self, name)) is not None
+        ]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(timeout)
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+        self.wait(timeout)
+        return read["stdout"], read["stderr"]
+
+    def __enter__(self) -> Self:
+        """Return the program itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close its streams, and wait for its end."""
+        for stream in (self.stdin, self.stdout, self.stderr):
+            if stream is not None:
+                stream.close()
+        self.wait()
+
+
+Started: TypeAlias = "subprocess.Popen[Any] | Forked"
+"""A program that a test has started, one way or the other."""
+
+
+def start(
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], called: str = TUNER
+) -> Forked:
+    """Start a program in a folder; its outputs are pipes, and it has no input."""
+    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    try:
+        process = fork(
+            arguments, folder, environment, Streams(nothing, out_end, err_end), called=called
+        )
+    finally:
+        for descriptor in (nothing, out_end, err_end):
+            os.close(descriptor)
+    # The encoding is that of what `subprocess` would read.
+    return Forked(process, None, os.fdopen(out), os.fdopen(err))
+
+
+def fork(
+    arguments: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    streams: Streams,
+    called: str = TUNER,
+) -> ForkedProcess:
+    """Fork a program with these streams."""
+    words = (str(folder), called, *arguments)
+    return _server().fork(Program(__name__, "tuner", words), environment, streams)
+
+
+@functools.cache
+def _server() -> ForkServer:
+    """Start what the tests of this process fork from; it ends with them."""
+    commands = [f"tuner.cli.{place.split(':')[0]}" for place in COMMANDS.values()]
+    programs = (*forkserver.CHECKS, *forkserver.WORKERS, *forkserver.TRAINERS)
+    modules = [*programs, *commands, *LATER, __name__]
+    environment = child_environment() | {PYTHONPATH: PATH}
+    return ForkServer.start(environment, list(dict.fromkeys(modules)))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Be a program, in a fork."""
+    folder, called, *words = arguments
+    sys.path[:0] = [one for one in _searched(os.environ) if one not in sys.path]
+    ours, theirs = socket.socketpair()
+    own = os.fork()
+    if own == 0:
+        # The fork server of this program. What it would load is loaded.
+        ours.close()
+        os.setsid()
+        with Path(os.devnull).open("r+b") as nothing:
+            for descriptor in range(3):
+                os.dup2(nothing.fileno(), descriptor)
+        return forkserver.main([str(theirs.detach())])
+    theirs.close()
+    server = ForkServer(ours, _Child(own))  # type: ignore[arg-type]
+    ForkServer.start = lambda *_: server  # type: ignore[method-assign]
+    os.chdir(folder)
+    sys.argv = ["tuner", *words]
+    module, name = called.split(":")
+    try:
+        code: int = getattr(importlib.import_module(module), name)(words)
+        return code
+    finally:
+        server.close()
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.waitpid(own, os.WNOHANG)
+
+
+class _Child:
+    """The fork server of a program, as a `subprocess.Popen` would show it."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
