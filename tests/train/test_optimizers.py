@@ -52,7 +52,8 @@ def loss(held: dict[str, nn.Parameter], step: int) -> Tensor:
 def take(held: dict[str, nn.Parameter], optimizer: Any, steps: range) -> None:
     """Take steps down the loss."""
     for step in steps:
-        optimizer.zero_grad()
+        for one in held.values():
+            one.grad = None
         loss(held, step).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 

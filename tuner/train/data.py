@@ -7,6 +7,7 @@ Images that are mapped from a file stay mapped; images that a GPU has no room
 for stay in main memory, and batches go over.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ Wide = NDArray[np.float64]
 
 DEVICE_SHARE = 0.5
 """Of a GPU's free memory that images may take; the rest is for the model and its batches."""
+
+CACHED = 1 << 17
+"""Pixels that a CPU standardises at a time: 512 KB as float32, which stay in its cache."""
 
 CHUNK = 64
 """Images whose pixels are widened to 8 bytes at a time while moments are computed."""
@@ -107,6 +111,8 @@ class Feed:
             # What a GPU is sent from pinned memory need not be copied twice.
             pin_memory=self.place.type == "cpu" and self._batch.is_cuda,
         )
+        few = max(1, CACHED // math.prod(data.inputs))
+        self._together = size if self._batch.is_cuda else few
 
     @property
     def place(self) -> torch.device:
@@ -125,7 +131,12 @@ class Feed:
 
     def _standardise(self, raw: Tensor) -> Tensor:
         batch = self._batch[: len(raw)]
-        return batch.copy_(raw).sub_(self._data.mean).mul_(self._data.scale)
+        # Three passes over what is in the cache, not over memory.
+        for start in range(0, len(raw), self._together):
+            some = batch[start : start + self._together]
+            some.copy_(raw[start : start + self._together])
+            some.sub_(self._data.mean).mul_(self._data.scale)
+        return batch
 
 
 def prepare(data: Data, device: torch.device) -> Prepared:

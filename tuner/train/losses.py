@@ -17,6 +17,7 @@ from tuner.errors import DataError, UserError
 from tuner.train.recipe import Recipe
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+SlopedLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 SMALLEST_DOUBT = 1e-12
 """Below it, focal's factor is taken as constant: its slope has no bound where doubt ends."""
@@ -31,6 +32,18 @@ class Loss:
     value: LossFunction
     """From outputs (n, outputs) and targets (n,) to the batch's mean, a scalar."""
     target_type: torch.dtype
+    written_out: SlopedLoss | None = None
+    """Value and slope at once, where the loss is simple enough."""
+
+    def sloped(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the batch's value and its slope by the outputs, outside of autograd."""
+        if self.written_out is not None:
+            return self.written_out(outputs, targets)
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            leaf = outputs.clone().requires_grad_()
+            value = self.value(leaf, targets.clone())
+            (slope,) = torch.autograd.grad(value, leaf)
+        return value.detach(), slope
 
     def targets(self, labels: Tensor) -> Tensor:
         """Return labels in the type that the loss takes."""
@@ -53,8 +66,8 @@ def choose_loss(
         return Loss(recipe.loss, outputs, _shaped(recipe, weights), torch.int64)
     # The plain losses in torch's fastest form, one kernel each.
     if recipe.loss == "bce":
-        return Loss("bce", 1, _binary_cross_entropy, torch.float32)
-    return Loss("ce", classes, functional.cross_entropy, torch.int64)
+        return Loss("bce", 1, _binary_cross_entropy, torch.float32, _sloped_binary)
+    return Loss("ce", classes, functional.cross_entropy, torch.int64, _sloped)
 
 
 def output_count(recipe: Recipe, classes: int) -> int:
@@ -105,3 +118,17 @@ def _shaped(recipe: Recipe, weights: Tensor | None) -> LossFunction:
 
 def _binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(outputs.squeeze(1), targets)
+
+
+def _sloped(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    logs = functional.log_softmax(outputs, dim=1)
+    value = functional.nll_loss(logs, targets)
+    # Of a batch's mean: the probabilities, but for the true class less 1, over its images.
+    true = targets[:, None]
+    slope = logs.exp_().scatter_add_(1, true, logs.new_full(true.shape, -1.0))
+    return value, slope.mul_(1 / len(outputs))
+
+
+def _sloped_binary(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    value = _binary_cross_entropy(outputs, targets)
+    return value, outputs.sigmoid().sub_(targets[:, None]).mul_(1 / len(outputs))

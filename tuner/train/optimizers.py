@@ -5,7 +5,8 @@ but spend more time on bookkeeping than a small network's update takes, and load
 torch's compiler on the way: 2 s for every process that trains.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,16 @@ EPSILON = 1e-8
 
 Memory = dict[str, Tensor]
 """What an optimizer carries from step to step: tensors named `what.weight`."""
+Memories = Callable[[str], list[Tensor]]
+"""Returns what is remembered of the weights that are updated."""
+
+
+class Piece(NamedTuple):
+    """The gradient of some rows of a weight; the pieces of a weight come from its first row on."""
+
+    name: str
+    start: int
+    gradient: Tensor
 
 
 class Optimizer:
@@ -42,20 +53,28 @@ class Optimizer:
         """Set the learning rate of the steps to come."""
         self._lr = lr
 
-    def zero_grad(self) -> None:
-        """Forget all gradients."""
-        for weight in self._weights.values():
-            weight.grad = None
-
     @torch.no_grad()
-    def step(self) -> None:
-        """Update every weight that has a gradient."""
+    def step(self, pieces: Iterable[Piece] = ()) -> None:
+        """Update every weight that has a gradient, and those whose gradients come in pieces."""
         names = [name for name, weight in self._weights.items() if weight.grad is not None]
-        if not names:
-            return
-        weights: list[Tensor] = [self._weights[name] for name in names]
-        grads = [weight.grad for weight in weights if weight.grad is not None]
-        self._update(names, weights, grads)
+        if names:
+            weights: list[Tensor] = [self._weights[name] for name in names]
+            grads = [weight.grad for weight in weights if weight.grad is not None]
+            torch._foreach_add_(self._of("step", names), 1)
+            self._update(weights, grads, lambda what: self._of(what, names))
+        for piece in pieces:
+            self._update_piece(piece)
+
+    def _update_piece(self, piece: Piece) -> None:
+        name, rows = piece.name, slice(piece.start, piece.start + len(piece.gradient))
+        if piece.start == 0:
+            self._memory[f"step.{name}"] += 1
+
+        def of(what: str) -> list[Tensor]:
+            held = self._memory[f"{what}.{name}"]
+            return [held if what == "step" else held[rows]]
+
+        self._update([self._weights[name][rows]], [piece.gradient], of)
 
     def state(self) -> Memory:
         """Return a copy of what is remembered, which later steps do not touch."""
@@ -69,7 +88,7 @@ class Optimizer:
     def _of(self, what: str, names: list[str]) -> list[Tensor]:
         return [self._memory[f"{what}.{name}"] for name in names]
 
-    def _update(self, names: list[str], weights: list[Tensor], grads: list[Tensor]) -> None:
+    def _update(self, weights: list[Tensor], grads: list[Tensor], of: Memories) -> None:
         raise NotImplementedError
 
 
@@ -81,16 +100,14 @@ class Adam(Optimizer):
         self._decay = recipe.weight_decay
         self._kernel: Callable[..., None] = torch._fused_adamw_ if decoupled else torch._fused_adam_
 
-    def _update(self, names: list[str], weights: list[Tensor], grads: list[Tensor]) -> None:
-        steps = self._of("step", names)
-        torch._foreach_add_(steps, 1)
+    def _update(self, weights: list[Tensor], grads: list[Tensor], of: Memories) -> None:
         self._kernel(
             weights,
             grads,
-            self._of("mean", names),
-            self._of("square", names),
+            of("mean"),
+            of("square"),
             [],
-            steps,
+            of("step"),
             lr=self._lr,
             beta1=BETAS[0],
             beta2=BETAS[1],
@@ -108,13 +125,12 @@ class SGD(Optimizer):
         super().__init__(weights, recipe.lr, ("velocity",) if recipe.momentum else ())
         self._recipe = recipe
 
-    def _update(self, names: list[str], weights: list[Tensor], grads: list[Tensor]) -> None:
-        torch._foreach_add_(self._of("step", names), 1)
+    def _update(self, weights: list[Tensor], grads: list[Tensor], of: Memories) -> None:
         # A velocity that starts at 0 becomes the first gradient: no step is a first one.
         torch._fused_sgd_(
             weights,
             grads,
-            self._of("velocity", names) if self._recipe.momentum else [],
+            of("velocity") if self._recipe.momentum else [],
             weight_decay=self._recipe.weight_decay,
             momentum=self._recipe.momentum,
             lr=self._lr,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tuner.train.augment import Augmentation
 from tuner.train.data import Feed, Resident
+from tuner.train.learners import Learner
 from tuner.train.losses import Loss, log_probabilities
 from tuner.train.metrics import is_right, mean_nll
 from tuner.train.optimizers import Optimizer
@@ -51,15 +52,14 @@ def evaluation_bounds(count: int, size: int) -> Bounds:
 
 @dataclass(frozen=True)
 class TrainingPass:
-    """What every training epoch of a run uses again: the model, its loss, and the batches."""
+    """What every training epoch of a run uses again: how it learns, and the batches."""
 
-    model: nn.Module
+    learner: Learner
     optimizer: Optimizer
     loss: Loss
     split: Resident
     feed: Feed
     bounds: Bounds
-    arithmetic: Arithmetic
     augmentation: Augmentation | None = None
 
     def train(self, order: Tensor, rates: Sequence[float], alive: Alive) -> TrainFigures:
@@ -67,33 +67,25 @@ class TrainingPass:
 
         `rates` has one rate for every batch, or one for all of them.
         """
-        self.model.train()
-        labels, where = self.split.labels, self.feed.place
-        there = order.to(where)
-        targets = self.loss.targets(labels)[order.to(labels.device)]
-        self.optimizer.set_rate(rates[0])
-        outputs: list[Tensor] = []
-        losses: list[Tensor] = []
-        for place, (start, stop) in enumerate(self.bounds):
-            if len(rates) > 1:
-                self.optimizer.set_rate(rates[place])
-            output = self._outputs(self.feed.gather(there[start:stop]))
-            value = self.loss.value(output, targets[start:stop])
-            self.optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            outputs.append(output.detach())
-            losses.append(value.detach())
-            alive()
-        return _train_figures(outputs, losses, self.bounds, self.split.true[order.numpy()])
-
-    def _outputs(self, images: Tensor) -> Tensor:
-        if self.augmentation is not None:
-            images = self.augmentation.change(images)
-        with self.arithmetic.training(images.device):
-            output: Tensor = self.model(self.arithmetic.arranged(images))
-        # Losses are float32: bfloat16 has 8 bits, too few to tell 0.99 from 0.993.
-        return output.float()
+        with self.learner.begin(len(self.bounds)):
+            labels, where = self.split.labels, self.feed.place
+            there = order.to(where)
+            targets = self.loss.targets(labels)[order.to(labels.device)]
+            self.optimizer.set_rate(rates[0])
+            outputs: list[Tensor] = []
+            losses: list[Tensor] = []
+            for place, (start, stop) in enumerate(self.bounds):
+                if len(rates) > 1:
+                    self.optimizer.set_rate(rates[place])
+                images = self.feed.gather(there[start:stop])
+                if self.augmentation is not None:
+                    images = self.augmentation.change(images)
+                output, value = self.learner.learn(images, targets[start:stop])
+                self.optimizer.step(self.learner.pieces())
+                outputs.append(output)
+                losses.append(value)
+                alive()
+            return _train_figures(outputs, losses, self.bounds, self.split.true[order.numpy()])
 
 
 def predict(

@@ -18,6 +18,7 @@ from tuner.train.augment import Augmentation
 from tuner.train.checkpoints.fit import UnfitError, check_fit
 from tuner.train.data import Feed, Prepared, Resident
 from tuner.train.device import Device
+from tuner.train.learners import choose_learner
 from tuner.train.losses import Loss
 from tuner.train.metrics import Scores, score
 from tuner.train.optimizers import build_optimizer
@@ -53,7 +54,8 @@ class Run:
         self._evaluation_size = device.evaluation_size(
             math.prod(data.inputs), convolves=convolves(model)
         )
-        self._optimizer = build_optimizer(self._recipe, dict(model.named_parameters()))
+        self._learner = choose_learner(model, loss, self._arithmetic, device.torch)
+        self._optimizer = build_optimizer(self._recipe, self._learner.weights)
         self._pass = self._training_pass(loss)
         self._val_feed = Feed(data, data.val, self._evaluation_size)
         self._curve: tuple[Epoch, ...] = ()
@@ -65,7 +67,12 @@ class Run:
             parameter_count=sum(weight.numel() for weight in model.parameters()),
             initial_weights=fingerprint(self._best_weights),
             data_fingerprint=data.fingerprint,
-            notes={**device.notes, "precision": self._arithmetic.note(), **data.notes},
+            notes={
+                **device.notes,
+                "precision": self._arithmetic.note(),
+                "learning": self._learner.note,
+                **data.notes,
+            },
         )
 
     @property
@@ -133,13 +140,12 @@ class Run:
         if self._recipe.augment > 0:
             augmentation = Augmentation(self._recipe.augment, self._device.torch)
         return TrainingPass(
-            model=self._model,
+            learner=self._learner,
             optimizer=self._optimizer,
             loss=loss,
             split=split,
             feed=feed,
             bounds=bounds,
-            arithmetic=self._arithmetic,
             augmentation=augmentation,
         )
 
