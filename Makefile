@@ -6,6 +6,7 @@
 #   make check                    format, lint, types, import contracts
 #   make calibration              how often verdicts are wrong, by simulation (about an hour); some lines:
 #   make calibration ARGS="--only null --line patients --studies 400"
+#   make bench                    tuner beside what one would use instead (about an hour)
 #   make storm                    a study under kills, freezes and restarts (about 7 minutes)
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup setup-test launch test test-fast check format storm calibration docs coverage clean
+.PHONY: setup setup-test launch test test-fast check format storm calibration bench docs coverage clean
 
 setup: $(VENV)/.installed
 
@@ -67,6 +68,12 @@ storm: setup-test
 
 calibration: setup-test
 	@$(BIN)/python -m benchmarks.calibration $(ARGS)
+
+bench: setup-test
+	@$(PIP) --editable '.[bench]'
+	@$(BIN)/python -m benchmarks.trainer
+	@$(BIN)/python -m benchmarks.start
+	@$(BIN)/python -m benchmarks.study
 
 docs: setup-test
 	@$(BIN)/python -m tuner.spec.schema > docs/study-file.schema.json

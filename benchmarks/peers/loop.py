@@ -1,0 +1,58 @@
+"""The notebook loop: a DataLoader, Adam, and two for-loops."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.peers import setting as peers
+from benchmarks.peers.setting import Setting
+
+Loader = DataLoader[tuple[torch.Tensor, ...]]
+
+
+def train(setting: Setting, name: str, seed: int) -> dict[str, Any]:
+    """Train one trial and return its accuracies at its best validation loss."""
+    torch.manual_seed(seed)
+    parts = {part: TensorDataset(*arrays) for part, arrays in peers.load(setting).items()}
+    training: Loader = DataLoader(parts[""], batch_size=peers.BATCH, shuffle=True)
+    val: Loader = DataLoader(parts["val_"], batch_size=peers.BATCH)
+    test: Loader = DataLoader(parts["test_"], batch_size=peers.BATCH)
+    model = peers.network(setting)
+    optimizer = torch.optim.Adam(model.parameters(), lr=peers.RATE)
+    steps = peers.schedule(name, optimizer, setting.epochs)
+    criterion = nn.CrossEntropyLoss()
+    best: tuple[float, dict[str, torch.Tensor]] = (float("inf"), {})
+    for _ in range(setting.epochs):
+        model.train()
+        for images, labels in training:
+            optimizer.zero_grad()
+            loss = criterion(model(images), labels)
+            loss.backward()
+            optimizer.step()
+        steps.step()
+        val_loss, val_acc = evaluate(model, val)
+        if val_loss < best[0]:
+            best = (val_loss, {k: v.clone() for k, v in model.state_dict().items()})
+            reached = val_acc
+    model.load_state_dict(best[1])
+    return {"schedule": name, "seed": seed, "val": reached, "test": evaluate(model, test)[1]}
+
+
+def evaluate(model: nn.Module, loader: Loader) -> tuple[float, float]:
+    """Return mean loss and accuracy."""
+    model.eval()
+    loss, right, count = 0.0, 0, 0
+    with torch.no_grad():
+        for images, labels in loader:
+            outputs = model(images)
+            loss += nn.functional.cross_entropy(outputs, labels, reduction="sum").item()
+            right += int((outputs.argmax(1) == labels).sum())
+            count += len(labels)
+    return loss / count, right / count
+
+
+if __name__ == "__main__":
+    given = Setting.given()
+    peers.tell([train(given, name, seed) for name, seed in given.trials()])

@@ -1,0 +1,143 @@
+"""From Enter to the first epoch, to the tables, and to the answers of reading commands.
+
+    python -m benchmarks.start
+    python -m benchmarks.start --size 64 --repetitions 5
+
+A launch in an empty folder, with an empty database and images that were not
+decoded yet, and a second one of another study there. The moments in between
+are the database's own records of them, in seconds after Enter.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from benchmarks.peers import setting as peers
+from benchmarks.peers.setting import Setting, write_images
+from benchmarks.peers.tuner_study import REPOSITORY, STUDY
+from tuner.settings import Settings
+from tuner.store.database import Database
+from tuner.store.tables import epoch, outcome, study, trial, worker
+
+EPOCHS = 3
+READING = (
+    ("--help",),
+    ("status",),
+    ("studies",),
+    ("table", "first"),
+    ("show", "first", "0"),
+    ("compare", "first"),
+    ("gap", "first"),
+)
+
+
+def main() -> None:
+    """Measure as the command line asks and print tables."""
+    options = _options()
+    found: dict[str, dict[str, list[float]]] = {}
+    for _ in range(options.repetitions):
+        for size in options.size:
+            with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+                for what, seconds in _measure(Path(folder), size).items():
+                    for name, one in seconds.items():
+                        found.setdefault(what, {}).setdefault(name, []).append(one)
+    for what, moments in found.items():
+        print(f"\n{what}")
+        for name, taken in moments.items():
+            spread = f"{min(taken):.2f} to {max(taken):.2f}"
+            print(f"  {name:32s} {statistics.median(taken):6.2f} s  ({spread})")
+
+
+def _measure(folder: Path, size: int) -> dict[str, dict[str, float]]:
+    write_images(folder / "images", size)
+    found: dict[str, dict[str, float]] = {}
+    for name in ("first", "second"):
+        _write_study(folder, name, size, seeds=1 if name == "first" else 2)
+        started = time.time()
+        _tuner(folder, "launch", "--study", f"{name}.toml", "--objectives", _objectives())
+        ended = time.time()
+        moments = _moments(folder, name)
+        seconds = {what: moment - started for what, moment in moments.items()}
+        seconds["tables at the end"] = ended - moments["last trial ended"]
+        seconds["back at the prompt"] = ended - started
+        found[f"{name} launch, {size}²"] = seconds
+    for arguments in READING:
+        started = time.time()
+        _tuner(folder, *arguments)
+        found.setdefault(f"reading, {size}²", {})[" ".join(arguments)] = time.time() - started
+    return found
+
+
+def _moments(folder: Path, name: str) -> dict[str, float]:
+    """Return when things happened in a study, by the clock of the database."""
+    settings = Settings(home=folder / ".tuner")
+    mine = sa.select(trial.c.trial_id).join(study, study.c.study_id == trial.c.study_id)
+    mine = mine.where(study.c.name == name)
+    registered = sa.select(sa.func.min(worker.c.started)).join(
+        study, study.c.study_id == worker.c.study_id
+    )
+    asked = {
+        "study stored": sa.select(study.c.created).where(study.c.name == name),
+        "worker registered": registered.where(study.c.name == name),
+        "first trial taken": sa.select(sa.func.min(trial.c.created)).where(
+            trial.c.trial_id.in_(mine)
+        ),
+        "first epoch recorded": sa.select(sa.func.min(epoch.c.recorded)).where(
+            epoch.c.trial_id.in_(mine)
+        ),
+        "last trial ended": sa.select(sa.func.max(outcome.c.ended)).where(
+            outcome.c.trial_id.in_(mine)
+        ),
+    }
+    with Database.open(settings) as database, database.transaction() as connection:
+        return {
+            what: connection.execute(query).scalar_one().timestamp()
+            for what, query in asked.items()
+        }
+
+
+def _write_study(folder: Path, name: str, size: int, seeds: int) -> None:
+    setting = Setting(str(folder), "ann", size, seeds, EPOCHS)
+    text = STUDY.format(
+        seeds=seeds,
+        schedules=list(setting.schedules),
+        model="ann",
+        epochs=EPOCHS,
+        rate=peers.RATE,
+        batch=peers.BATCH,
+        width=peers.WIDTH,
+        dropout=peers.DROPOUT,
+        images=folder / "images",
+        size=size,
+    )
+    (folder / f"{name}.toml").write_text(text.replace('"raced"', f'"{name}"'))
+
+
+def _tuner(folder: Path, *arguments: str) -> None:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TUNER_", "PG"))}
+    environment: Mapping[str, str] = kept | {"TUNER_HOME": str(folder / ".tuner")}
+    command: Sequence[str] = [sys.executable, "-m", "tuner", *arguments]
+    subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True)
+
+
+def _objectives() -> str:
+    return str(REPOSITORY / "objectives")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", nargs="+", type=int, default=[64, 256])
+    parser.add_argument("--repetitions", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
