@@ -59,9 +59,12 @@ class _Flatten:
 
 class _Linear:
     def __init__(self, module: nn.Linear) -> None:
+        self._hold(module)
+        self._slope = _gradient(module.weight)
+
+    def _hold(self, module: nn.Linear) -> None:
         weight, *bias = module.parameters()
         self._weight, self._across = weight.data, weight.data.t()
-        self._slope = _gradient(weight)
         self._bias = bias[0].data if bias else None
         self._bias_slope = _gradient(bias[0]) if bias else None
         self._inputs: Tensor
@@ -76,12 +79,15 @@ class _Linear:
 
     def backward(self, slope: Tensor, *, first: bool) -> Tensor:
         torch.mm(slope.t(), self._inputs, out=self._slope)
+        return self._back(slope, first=first)
+
+    def _back(self, slope: Tensor, *, first: bool) -> Tensor:
         if self._bias_slope is not None:
             torch.sum(slope, 0, out=self._bias_slope)
         return slope if first else torch.mm(slope, self._weight)
 
 
-class _LargeLinear:
+class _LargeLinear(_Linear):
     """A linear layer whose weights do not fit a cache: each step should pass over them once.
 
     They lie by inputs, as all three products of a step want them, and their
@@ -89,36 +95,22 @@ class _LargeLinear:
     """
 
     def __init__(self, module: nn.Linear, name: str) -> None:
-        weight, *bias = module.parameters()
+        weight = module.weight
         self.name = name
         self.whole = nn.Parameter(weight.data.t().contiguous())
-        self._across = self.whole.data
-        weight.data = self._across.t()
-        self._bias = bias[0].data if bias else None
-        self._bias_slope = _gradient(bias[0]) if bias else None
+        weight.data = self.whole.data.t()
+        self._hold(module)
         self._rows = max(1, PIECE // len(weight))
         self._piece = torch.empty(self._rows, len(weight))
-        self._inputs: Tensor
-        self._slope: Tensor
-
-    def begin(self, steps: int) -> None: ...
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        self._inputs = inputs
-        if self._bias is None:
-            return torch.mm(inputs, self._across)
-        return torch.addmm(self._bias, inputs, self._across)
 
     def backward(self, slope: Tensor, *, first: bool) -> Tensor:
-        self._slope = slope
-        if self._bias_slope is not None:
-            torch.sum(slope, 0, out=self._bias_slope)
-        return slope if first else torch.mm(slope, self._across.t())
+        self._outputs_slope = slope
+        return self._back(slope, first=first)
 
     def pieces(self) -> Iterator[Piece]:
         for start in range(0, len(self._across), self._rows):
             some = self._inputs[:, start : start + self._rows].t()
-            gradient = torch.mm(some, self._slope, out=self._piece[: len(some)])
+            gradient = torch.mm(some, self._outputs_slope, out=self._piece[: len(some)])
             yield Piece(self.name, start, gradient)
 
 
@@ -313,6 +305,6 @@ def _in_one_piece(weights: Sequence[nn.Parameter]) -> nn.Parameter:
     return whole
 
 
-def _gradient(weight: nn.Parameter) -> Tensor:
+def _gradient(weight: Tensor) -> Tensor:
     assert weight.grad is not None
     return weight.grad
