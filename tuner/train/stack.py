@@ -101,7 +101,7 @@ class _LargeLinear(_Linear):
         weight.data = self.whole.data.t()
         self._hold(module)
         self._rows = max(1, PIECE // len(weight))
-        self._piece = torch.empty(self._rows, len(weight))
+        self._piece = weight.data.new_empty(self._rows, len(weight))
 
     def backward(self, slope: Tensor, *, first: bool) -> Tensor:
         self._outputs_slope = slope
@@ -293,7 +293,7 @@ class Stack:
 
 def _in_one_piece(weights: Sequence[nn.Parameter]) -> nn.Parameter:
     """Move weights into one tensor, of which they become views, and so do their gradients."""
-    whole = nn.Parameter(torch.empty(sum(weight.numel() for weight in weights)))
+    whole = nn.Parameter(weights[0].new_empty(sum(weight.numel() for weight in weights)))
     whole.grad = torch.zeros_like(whole)
     start = 0
     for weight in weights:
