@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tests.harness import warm
 from tuner.settings import Settings, Timing
 from tuner.store import schema
 from tuner.store.address import Address
@@ -84,6 +85,14 @@ def _clean_environment() -> None:
     for name in list(os.environ):
         if name.startswith(("TUNER_", "PG")):
             del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _no_program_outlives_its_test() -> Iterator[None]:
+    """End what a failing test leaves running: a launch would train on, beside the tests to come."""
+    before = len(warm.running)
+    yield
+    warm.end_all(before)
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ class Project:
         environment = {**self.environment, **more}
         if warm.possible(environment):
             return warm.start(arguments, self.folder, environment)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "tuner", *arguments],
             cwd=self.folder,
             env=environment,
@@ -69,6 +69,8 @@ class Project:
             stderr=subprocess.PIPE,
             text=True,
         )
+        warm.running.append(process)
+        return process
 
     def run(self, *arguments: str, code: int = 0, environ: Mapping[str, str] | None = None) -> str:
         """Run `tuner` to its end, check its exit code, and return what it printed."""

@@ -133,6 +133,9 @@ class Forked:
 Started: TypeAlias = "subprocess.Popen[Any] | Forked"
 """A program that a test has started, one way or the other."""
 
+running: list[Started] = []
+"""Programs that `end_all` ends, should their test fail before they end by themselves."""
+
 
 def start(
     arguments: Sequence[str], folder: Path, environment: Mapping[str, str], called: str = TUNER
@@ -148,7 +151,18 @@ def start(
         for descriptor in (nothing, out_end, err_end):
             os.close(descriptor)
     # The encoding is that of what `subprocess` would read.
-    return Forked(process, None, os.fdopen(out), os.fdopen(err))
+    forked = Forked(process, None, os.fdopen(out), os.fdopen(err))
+    running.append(forked)
+    return forked
+
+
+def end_all(since: int) -> None:
+    """kill -9 the programs that were started since and still run; what they started follows."""
+    for process in running[since:]:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    del running[since:]
 
 
 def fork(
