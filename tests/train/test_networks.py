@@ -49,6 +49,25 @@ def test_the_fully_connected_network_is_the_reports() -> None:
     assert size(build(parameters, (1, 256, 256), 1)) == 2_099_329
 
 
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_pooling_before_the_relu_changes_nothing(kernel: int) -> None:
+    """Outputs and gradients are those of the usual order, in every bit."""
+    ours = build(chosen(model="cnn_gap", pool_kernel=kernel), (3, 32, 32), 2)
+    usual: list[nn.Module] = list(ours)  # type: ignore[call-overload]
+    for place in (1, 4, 7):
+        usual[place], usual[place + 1] = usual[place + 1], usual[place]
+    images = torch.randn(5, 3, 32, 32)
+    found = []
+    for model in (ours, nn.Sequential(*usual)):
+        for weight in model.parameters():
+            weight.grad = None
+        outputs = model(images)
+        outputs.square().sum().backward()
+        found.append([outputs.detach(), *(weight.grad for weight in model.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_global_average_pooling_does_not_depend_on_the_images_size() -> None:
     """The same weights serve images of any size, pooled by 2 or by 4."""
     for kernel in (2, 4):
