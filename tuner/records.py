@@ -7,10 +7,12 @@ Everything here is frozen and can be written as JSON, arrays apart.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    # Arrays are only held here, and commands that show none need not load numpy.
+    import numpy as np
+    from numpy.typing import NDArray
 
 Value = str | int | float | bool
 DIVERGED = "diverged"
@@ -135,10 +137,10 @@ class Predictions:
 
     split: SplitName
     at: Moment
-    log_probabilities: NDArray[np.float32]
+    log_probabilities: "NDArray[np.float32]"
 
 
-def most_probable(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+def most_probable(probabilities: "NDArray[np.floating]") -> "NDArray[np.int64]":
     """Return the class that a model takes each image for, given probabilities or their logarithms.
 
     Ties go to the higher class: of two, p >= 0.5 is class 1. The only place where this is
@@ -154,7 +156,7 @@ class Labels:
 
     split: SplitName
     ids: tuple[str, ...]
-    labels: NDArray[np.int64]
+    labels: "NDArray[np.int64]"
     patients: tuple[str, ...] = ()
     """The patient of each example, where the data name patients; else empty."""
 

@@ -79,8 +79,8 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "gap sched": (*SCIPY, "torch"),
     "influence sched": (*SCIPY, "sklearn", "torch"),
     "show sched 0": (*SCIPY, "torch"),
-    "status sched": ("scipy", "optuna", "torch"),
-    "studies": ("scipy", "optuna", "torch"),
+    "status sched": ("numpy", "scipy", "optuna", "torch"),
+    "studies": ("numpy", "scipy", "optuna", "torch"),
     "export --study sched --comparisons": (*SCIPY, "torch"),
 }
 """Commands on a study that has ended, each with an answer that takes statistics."""

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tuner.errors import UserError
-from tuner.spec.load import find, named_by
+from tuner.spec.document import named_by
+from tuner.spec.load import find
 
 
 def test_a_name_is_looked_for_in_the_folders_in_order(tmp_path: Path) -> None:

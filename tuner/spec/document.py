@@ -89,3 +89,16 @@ def _cleaned_value(value: Any) -> Any:
 
 def _unreadable(path: Path, message: str) -> StudyFileError:
     return StudyFileError(str(path), [Fault("", message)])
+
+
+def named_by(path: Path) -> str:
+    """Return the name of the study that a file asks: the file's own, where nothing is to be read.
+
+    The file may have faults, or lie on another machine: only its study's name is wanted.
+    """
+    try:
+        study = read(path).get("study")
+    except StudyFileError:
+        return path.stem
+    name = study.get("name") if isinstance(study, dict) else None
+    return name if isinstance(name, str) else path.stem

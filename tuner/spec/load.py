@@ -47,18 +47,5 @@ def find(name_or_path: str, folders: Sequence[Path]) -> Path:
     )
 
 
-def named_by(path: Path) -> str:
-    """Return the name of the study that a file asks: the file's own, where nothing is to be read.
-
-    The file may have faults, or lie on another machine: only its study's name is wanted.
-    """
-    try:
-        study = read(path).get("study")
-    except StudyFileError:
-        return path.stem
-    name = study.get("name") if isinstance(study, dict) else None
-    return name if isinstance(name, str) else path.stem
-
-
 def _listing(known: Mapping[str, Path]) -> str:
     return f"there are {', '.join(sorted(known))}." if known else "none was found."

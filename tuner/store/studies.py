@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from tuner.errors import StudyConflictError, UnknownStudyError
 from tuner.names import meant
 from tuner.spec import identity
-from tuner.spec.load import named_by
+from tuner.spec.document import named_by
 from tuner.spec.study import Spec
 from tuner.store import identities
 from tuner.store.database import Database
