@@ -51,8 +51,8 @@ def assert_powerless(ledger: Ledger, held: Lease) -> None:
         with pytest.raises(LeaseLostError):
             write()
     post = workers.Post(ledger.study.study_id, ledger.worker_id)
-    with ledger.database.transaction() as connection, pytest.raises(LeaseLostError):
-        workers.renew(connection, post, held, ledger.timing, 0.0)
+    with ledger.database.transaction() as connection:
+        assert workers.renew(connection, post, [held], ledger.timing, 0.0).lost == (held,)
     answer = ledger.claim(None, adopt=True)
     assert isinstance(answer, Ended)
     assert "restored" in answer.reason

@@ -49,9 +49,13 @@ def stale_and_new(bench: Bench) -> tuple[Ledger, Lease, Ledger, Lease]:
 
 
 def test_adoption_gives_the_next_token(bench: Bench) -> None:
-    """An adopter goes on with the same trial, number and parameters under a new token."""
+    """An adopter goes on with the same trial, number and parameters under a new token.
+
+    Alone, as whatever interrupted it may have been the trial itself.
+    """
     _, old, _, new = stale_and_new(bench)
-    assert replace(new, token=old.token, stored_epochs=old.stored_epochs) == old
+    assert new.alone
+    assert replace(new, token=old.token, stored_epochs=old.stored_epochs, alone=False) == old
     assert (old.token, new.token) == (1, 2)
     assert new.stored_epochs == 2
 
@@ -88,7 +92,7 @@ def test_an_expired_lease_nobody_adopted_is_renewed(bench: Bench) -> None:
     bench.expire(held)
     with bench.database.transaction() as connection:
         post = workers.Post(bench.study.study_id, late.worker_id)
-        workers.renew(connection, post, held, late.timing, 0.0)
+        workers.renew(connection, post, [held], late.timing, 0.0)
     assert claim_trial(bench.worker(), adopt=True).number == 1
     finish(late, held)
 

@@ -99,16 +99,16 @@ def test_a_state_that_another_trial_stored_since_is_not_removed(
     place = str(tmp_path / "kept")
     saver = Saver(place)
     run = bench.begin(job)
-    saver.begin(bench, run, job, Plan(labels=MINE, every=1))
+    keeping = saver.begin(bench, run, job, Plan(labels=MINE, every=1))
     epochs = run.epochs(nothing)
     next(epochs)
-    saver.after(run)
-    saver.settle(run, 60)
+    keeping.after(run)
+    keeping.settle(run, 60)
     first = bench.path(job)[0]
     state, base = run.state(), bench.base(job)
     Tree(place).store(first, state, Description(base, "", OTHERS))
     next(epochs)
-    saver.after(run)
+    keeping.after(run)
     saver.close(60)
     entries = {entry.epoch: dict(entry.labels) for entry in Tree(place).listing()}
     assert entries == {1: OTHERS, 2: MINE}

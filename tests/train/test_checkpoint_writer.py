@@ -14,6 +14,7 @@ from tests.train.blobs import Blobs, blob_job, nothing
 from tests.train.checkpoint_cases import MINE, OTHERS, Trained, state_text, train
 from tuner.train.checkpoints.keys import root
 from tuner.train.checkpoints.manifest import Description
+from tuner.train.checkpoints.space import owner
 from tuner.train.checkpoints.tree import Tree
 from tuner.train.checkpoints.writer import PAUSE_SECONDS, WAITING, Offer, Writer, Written
 from tuner.train.state import TrainingState
@@ -160,7 +161,7 @@ def test_what_was_written_is_told(tmp_path: Path, trained: Trained) -> None:
     assert writer.flush(LONG)
     assert writer.close(LONG)
     sizes = [file.size for file in tree._place.files("parts")]
-    assert told == [Written(trained.path[2], 3, sum(sizes))]
+    assert told == [Written(trained.path[2], 3, sum(sizes), owner(MINE))]
     writer.offer(offer(trained, 4))
     assert [written.epoch for written in told] == [3]
 

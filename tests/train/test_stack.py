@@ -63,7 +63,7 @@ def trained(
     found: list[Tensor] = []
     given = batches(5)
     for _ in range(epochs):
-        with learner.begin(len(given)):
+        with learner.begin(len(given), 0):
             for images, labels in given:
                 shown = images.double() if double else images.clone()
                 found += learner.learn(shown, loss.targets(labels))
@@ -83,9 +83,9 @@ def test_a_step_is_autograds(chosen: dict[str, Value], *, norm: bool, bias: bool
     stack, autograd = Stack(ours, layers, loss), Autograd(theirs, loss, PLAIN)
     images, labels = batches(2)[0]
     targets = loss.targets(labels)
-    with stack.begin(1):
+    with stack.begin(1, 0):
         found = stack.learn(images.clone(), targets)
-    with autograd.begin(1):
+    with autograd.begin(1, 0):
         expected = autograd.learn(images.clone(), targets)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.clone(), other, rtol=1e-5, atol=1e-6)
@@ -173,7 +173,7 @@ def test_a_large_layer_goes_on_from_a_state(monkeypatch: pytest.MonkeyPatch) -> 
         return model, stack, build_optimizer(read_recipe({"lr": 0.01}), stack.weights)
 
     def take(stack: Stack, optimizer: Optimizer, some: list[tuple[Tensor, Tensor]]) -> None:
-        with stack.begin(len(some)):
+        with stack.begin(len(some), 0):
             for images, labels in some:
                 stack.learn(images.clone(), labels)
                 optimizer.step(stack.pieces())
@@ -204,8 +204,7 @@ def test_dropout_keeps_the_share_it_says_and_takes_the_same_way_back() -> None:
     torch.nn.init.constant_(first.bias, 1)
     images, labels = batches(2)[0]
     kept = []
-    torch.manual_seed(3)
-    with stack.begin(2):
+    with stack.begin(2, 3):
         for _ in range(2):
             stack.learn(images[:1].clone(), labels[:1])
             assert last.weight.grad is not None
@@ -227,8 +226,7 @@ def test_an_epoch_draws_from_its_own_seed() -> None:
         assert layers is not None
         stack = Stack(model, layers, loss)
         for epoch in epochs:
-            torch.manual_seed(epoch)
-            with stack.begin(1):
+            with stack.begin(1, epoch):
                 outputs, _ = stack.learn(batches(2)[0][0].clone(), torch.from_numpy(LABELS))
         found.append(outputs.clone())
     assert torch.equal(*found)

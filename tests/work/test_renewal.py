@@ -160,9 +160,10 @@ def test_active_time_is_the_time_trials_were_held(
 ) -> None:
     """Hours are counted while a trial is held, and not while waiting; the database knows them."""
     assert renewal.active_seconds == 0.0
-    renewal.hold(claim_trial(holder))
+    held = claim_trial(holder)
+    renewal.hold(held)
     until(lambda: ticking(renewal).active_seconds > 0.5, "time passes")
-    renewal.hold(None)
+    renewal.release(held)
     spent = renewal.active_seconds
     until(lambda: active(bench, holder) == spent, "the database is told")
     assert renewal.active_seconds == spent

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tuner.records import Epoch, Figures
 from tuner.train.metrics import mean_nll
-from tuner.work.trainer import Link, StoppedError
+from tuner.work.trainer import Line, Link, StoppedError
 
 CLASSES = 2
 LARGE_CLASSES = 250
@@ -56,32 +56,32 @@ class Double:
             command = link.next()
             if command.kind == "quit":
                 return
-            link.begin(int(command.body["serial"]))
+            line = link.begin(int(command.body["serial"]))
             try:
-                self._train(link, command.body["job"])
+                self._train(line, command.body["job"])
             except StoppedError:
-                link.report("stopped", {})
+                line.report("stopped", {})
 
-    def _train(self, link: Link, job: dict[str, Any]) -> None:
+    def _train(self, line: Line, job: dict[str, Any]) -> None:
         if self._misbehaves():
-            getattr(self, f"_{self._behaviour}")(link)
+            getattr(self, f"_{self._behaviour}")(line)
         odd = ODD if self._behaviour == "odd" else ""
         setup = {"device": f"double{odd}", "parameter_count": 1, "initial_weights": "w"}
         notes = {f"note{odd}": f"text{odd}"}
-        link.report("setup", {"setup": {**setup, "data_fingerprint": f"d{odd}", "notes": notes}})
+        line.report("setup", {"setup": {**setup, "data_fingerprint": f"d{odd}", "notes": notes}})
         last = None
         for number in range(1, int(job["parameters"]["epochs"]) + 1):
-            self._work(link)
+            self._work(line)
             last = self._epoch(number, job)
-            link.report("epoch", {"epoch": asdict(last)})
-            if link.leaving:
-                link.report("left", {})
+            line.report("epoch", {"epoch": asdict(last)})
+            if line.leaving:
+                line.report("left", {})
                 return
         assert last is not None
-        self._report_result(link, last)
+        self._report_result(line, last)
 
-    def _work(self, link: Link) -> None:
-        link.alive()
+    def _work(self, line: Line) -> None:
+        line.alive()
         if self._behaviour == "chatty":
             os.write(1, b"an epoch begins\n")
         if self._behaviour in ("slow", "chatty"):
@@ -89,10 +89,10 @@ class Double:
             until = time.monotonic() + 0.1
             while time.monotonic() < until:
                 time.sleep(0.01)
-                link.alive()
+                line.alive()
         while self._behaviour == "held" and not (self._folder / "go").exists():
             time.sleep(0.01)
-            link.alive()
+            line.alive()
 
     def _epoch(self, number: int, job: dict[str, Any]) -> Epoch:
         diverges = self._behaviour == "diverges" and number == 2
@@ -101,7 +101,7 @@ class Double:
             loss = mean_nll(large_scores(self._times), np.arange(self._times) % CLASSES)
         return Epoch(number, loss, loss, 0.5, loss, 0.6, 0.7, 0.6, 1e-3, 0.001)
 
-    def _report_result(self, link: Link, last: Epoch) -> None:
+    def _report_result(self, line: Line, last: Epoch) -> None:
         figures = asdict(
             Figures(last.epoch, last.train_loss, last.train_nll, 0.5, last.val_loss, 0.6, 0.7, 0.5)
         )
@@ -128,7 +128,7 @@ class Double:
             dataset["labels"] = [{"split": "val", "ids": ids, "patients": []}]
         kept = [{"split": "val", "at": at} for at in ("best", "last")]
         body = {"best": figures, "last": figures, "predictions": kept, "dataset": dataset}
-        link.report("result", body, [scores, scores, labels])
+        line.report("result", body, [scores, scores, labels])
 
     def _misbehaves(self) -> bool:
         if self._behaviour in (
@@ -146,68 +146,68 @@ class Double:
         (self._folder / f"attempt-{attempt}-{os.getpid()}").touch()
         return attempt < self._times
 
-    def _absurd(self, link: Link) -> None:
+    def _absurd(self, line: Line) -> None:
         """Send an epoch that no column can hold."""
         setup = {"device": "double", "parameter_count": 1, "initial_weights": "w"}
-        link.report("setup", {"setup": {**setup, "data_fingerprint": "d", "notes": {}}})
+        line.report("setup", {"setup": {**setup, "data_fingerprint": "d", "notes": {}}})
         epoch = asdict(self._epoch(1, {"seed": 0})) | {"epoch": 10**12}
-        link.report("epoch", {"epoch": epoch})
+        line.report("epoch", {"epoch": epoch})
         while True:
             time.sleep(0.02)
-            link.alive()
+            line.alive()
 
-    def _exit(self, _link: Link) -> None:
+    def _exit(self, _line: Line) -> None:
         os._exit(0)
 
-    def _code3(self, _link: Link) -> None:
+    def _code3(self, _line: Line) -> None:
         os._exit(3)
 
-    def _segfault(self, _link: Link) -> None:
+    def _segfault(self, _line: Line) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
         time.sleep(60)
 
-    def _killed(self, _link: Link) -> None:
+    def _killed(self, _line: Line) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def _garbage(self, _link: Link) -> None:
+    def _garbage(self, _line: Line) -> None:
         self._channel.sendall(b"\xff" * 64)
         time.sleep(60)
 
-    def _nonsense(self, link: Link) -> None:
-        link.report("epoch", {"epoch": {"no": "figures"}})
+    def _nonsense(self, line: Line) -> None:
+        line.report("epoch", {"epoch": {"no": "figures"}})
         time.sleep(60)
 
-    def _setupless(self, link: Link) -> None:
-        link.report("epoch", {"epoch": asdict(self._epoch(1, {"seed": 0}))})
-        link.report("result", {})
+    def _setupless(self, line: Line) -> None:
+        line.report("epoch", {"epoch": asdict(self._epoch(1, {"seed": 0}))})
+        line.report("result", {})
         time.sleep(60)
 
-    def _leaves(self, _link: Link) -> None:
+    def _leaves(self, _line: Line) -> None:
         raise StoppedError
 
-    def _raises(self, link: Link) -> None:
+    def _raises(self, line: Line) -> None:
         os.write(2, b"Traceback: something of the objective\n")
-        link.report("error", {"error": "ValueError", "text": "a shape does not fit"})
+        line.report("error", {"error": "ValueError", "text": "a shape does not fit"})
         raise StoppedError
 
-    def _prints(self, _link: Link) -> None:
+    def _prints(self, _line: Line) -> None:
         os.write(1, b"said on stdout\n")
         os.write(2, b"said on stderr\n")
 
-    def _silent(self, _link: Link) -> None:
+    def _silent(self, _line: Line) -> None:
         time.sleep(3600)
 
-    def _hoards(self, link: Link) -> None:
+    def _hoards(self, line: Line) -> None:
         hoard = []
         while True:
             hoard.append(np.ones(5_000_000))
-            link.alive()
+            line.alive()
 
-    def _greedy(self, link: Link) -> None:
+    def _greedy(self, line: Line) -> None:
         hoard = np.ones(30_000_000)
         while hoard.any():
             time.sleep(0.05)
-            link.alive()
+            line.alive()
 
 
 def main(arguments: list[str]) -> None:

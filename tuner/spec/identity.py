@@ -25,6 +25,7 @@ HARMLESS = (
     "checkpoints.every",
     "checkpoints.keep",
     "checkpoints.limit_bytes",
+    "search.pack",
 )
 """Keys that may change under a running study: no trial's figures depend on them."""
 
@@ -80,6 +81,8 @@ def canonical(spec: Spec) -> dict[str, Any]:
             "seed": search.seed,
             "sampler_options": _values(search.sampler_options),
             "pruner_options": _values(search.pruner_options),
+            # Left out where nobody chose it, as in studies stored before there were packs.
+            **({} if search.pack == "auto" else {"pack": search.pack}),
         },
         "replicates": _replicates(replicates),
         "space": {dimension.name: _dimension(dimension) for dimension in spec.space.dimensions},
@@ -113,6 +116,7 @@ def extended(stored: Spec, given: Spec) -> Spec:
         budget=given.budget,
         limits=given.limits,
         checkpoints=given.checkpoints,
+        search=replace(stored.search, pack=given.search.pack),
         replicates=given.replicates,
         overrides=given.overrides,
     )

@@ -239,6 +239,7 @@ class Reader:
             seed=section.seed,
             sampler_options=sampler_options,
             pruner_options=pruner_options,
+            pack=section.pack,
         )
 
     def _space(self, read: tuple[Dimension, ...]) -> Space | None:

@@ -188,6 +188,14 @@ class SearchSection(Section):
         Field(ge=0, lt=2**32, description="Seed of the sampler."),
         Expects("a whole number from 0 to 4294967295"),
     ] = 0
+    pack: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=256)],
+        Field(
+            description="Trials of one shape that a trainer takes at a time, at most; "
+            '"auto" measures what is fastest, 1 takes one after the other.'
+        ),
+        Expects('"auto" or a whole number from 1 to 256'),
+    ] = "auto"
     sampler_options: Annotated[
         dict[str, Any],
         Field(default_factory=dict, description="Options of the sampler."),

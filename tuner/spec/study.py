@@ -67,6 +67,8 @@ class Search:
     seed: int = 0
     sampler_options: Mapping[str, Value] = field(default_factory=dict)
     pruner_options: Mapping[str, Value] = field(default_factory=dict)
+    pack: int | Literal["auto"] = "auto"
+    """How many trials of one shape a trainer takes at a time, at most."""
 
 
 @dataclass(frozen=True)

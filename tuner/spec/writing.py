@@ -54,8 +54,9 @@ def _checkpoints(checkpoints: Checkpoints) -> dict[str, str]:
 
 
 def _search(search: Search) -> dict[str, str]:
-    options = ("sampler_options", "pruner_options")
+    options = ("sampler_options", "pruner_options", "pack")
     written = _texts(sampler=search.sampler, pruner=search.pruner, metric=search.metric)
+    written |= _texts(pack=_unless(search.pack, Search().pack))
     rest = {name: one for name, one in vars(search).items() if name not in options}
     return written | _texts(**{name: one for name, one in rest.items() if name not in written})
 

@@ -99,10 +99,11 @@ class Feed:
 
     def __init__(self, data: Prepared, split: Resident, size: int) -> None:
         self._data = data
+        self._split = split
         self._images = split.images
         self.images = len(split)
         self.size = size
-        shape = (min(size, len(split)), *data.inputs)
+        shape = (size, *data.inputs)
         self._batch = torch.empty(shape, dtype=torch.float32, device=data.mean.device)
         self._raw = torch.empty(
             shape,
@@ -113,6 +114,10 @@ class Feed:
         )
         few = max(1, CACHED // math.prod(data.inputs))
         self._together = size if self._batch.is_cuda else few
+
+    def wider(self, size: int) -> "Feed":
+        """Return a feed of the same split for batches of another size."""
+        return Feed(self._data, self._split, size)
 
     @property
     def place(self) -> torch.device:

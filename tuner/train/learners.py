@@ -29,8 +29,11 @@ class Learner(Protocol):
     def weights(self) -> Mapping[str, nn.Parameter]:
         """What the optimizer updates, by name."""
 
-    def begin(self, steps: int) -> AbstractContextManager[object]:
-        """Begin an epoch of so many steps; they are taken inside of the context."""
+    def begin(self, steps: int, seed: int) -> AbstractContextManager[object]:
+        """Begin an epoch of so many steps, which are taken inside of the context.
+
+        The seed is of what the network draws (dropout).
+        """
 
     def learn(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs and loss of a batch, and leave gradients in the weights."""
@@ -50,8 +53,9 @@ class Autograd:
         self._loss = loss
         self._arithmetic = arithmetic
 
-    def begin(self, steps: int) -> AbstractContextManager[object]:  # noqa: ARG002
+    def begin(self, steps: int, seed: int) -> AbstractContextManager[object]:  # noqa: ARG002
         """Make the network one that learns."""
+        torch.manual_seed(seed)
         self._model.train()
         return nullcontext()
 

@@ -62,30 +62,57 @@ class TrainingPass:
     bounds: Bounds
     augmentation: Augmentation | None = None
 
-    def train(self, order: Tensor, rates: Sequence[float], alive: Alive) -> TrainFigures:
+    def train(self, order: Tensor, rates: Sequence[float], seed: int, alive: Alive) -> TrainFigures:
         """Train on every image of the split once, in the given order.
 
         `rates` has one rate for every batch, or one for all of them.
         """
-        with self.learner.begin(len(self.bounds)):
-            labels, where = self.split.labels, self.feed.place
-            there = order.to(where)
-            targets = self.loss.targets(labels)[order.to(labels.device)]
-            self.optimizer.set_rate(rates[0])
-            outputs: list[Tensor] = []
-            losses: list[Tensor] = []
+        turn = Turn(self, order, rates)
+        with self.learner.begin(len(self.bounds), seed):
             for place, (start, stop) in enumerate(self.bounds):
-                if len(rates) > 1:
-                    self.optimizer.set_rate(rates[place])
-                images = self.feed.gather(there[start:stop])
-                if self.augmentation is not None:
-                    images = self.augmentation.change(images)
-                output, value = self.learner.learn(images, targets[start:stop])
-                self.optimizer.step(self.learner.pieces())
-                outputs.append(output)
-                losses.append(value)
+                images = turn.changed(self.feed.gather(turn.order[start:stop]))
+                turn.take(place, *self.learner.learn(images, turn.targets[start:stop]))
                 alive()
-            return _train_figures(outputs, losses, self.bounds, self.split.true[order.numpy()])
+            return turn.figures()
+
+
+class Turn:
+    """One run's epoch of training, batch by batch, whoever computes them."""
+
+    def __init__(self, training: TrainingPass, order: Tensor, rates: Sequence[float]) -> None:
+        labels = training.split.labels
+        self.order = order.to(training.feed.place)
+        self.targets = training.loss.targets(labels)[order.to(labels.device)]
+        self._training, self._rates = training, rates
+        self._true = training.split.true[order.numpy()]
+        self._outputs: list[Tensor] = []
+        self._losses: list[Tensor] = []
+
+    def changed(self, images: Tensor) -> Tensor:
+        """Return a batch as the network is shown it."""
+        augmentation = self._training.augmentation
+        return images if augmentation is None else augmentation.change(images)
+
+    def take(self, place: int, outputs: Tensor, loss: Tensor) -> None:
+        """Make a step with the gradients of a batch, and keep what came of it."""
+        optimizer, learner = self._training.optimizer, self._training.learner
+        if place == 0 or len(self._rates) > 1:
+            optimizer.set_rate(self._rates[place])
+        optimizer.step(learner.pieces())
+        self._outputs.append(outputs)
+        self._losses.append(loss)
+
+    def figures(self) -> TrainFigures:
+        """Return the means over all batches."""
+        with torch.inference_mode():
+            predictions = log_probabilities(torch.cat(self._outputs).float()).cpu().numpy()
+            means = torch.stack(self._losses).double().cpu().numpy()
+        sizes = np.array([stop - start for start, stop in self._training.bounds])
+        return TrainFigures(
+            loss=float((means * sizes).sum() / sizes.sum()),
+            nll=mean_nll(predictions, self._true),
+            accuracy=float(is_right(predictions, self._true).mean()),
+        )
 
 
 def predict(
@@ -99,17 +126,3 @@ def predict(
             pieces.append(log_probabilities(model(arithmetic.arranged(feed.between(start, stop)))))
             alive()
         return torch.cat(pieces).cpu().numpy()
-
-
-def _train_figures(
-    outputs: Sequence[Tensor], losses: Sequence[Tensor], bounds: Bounds, true: NDArray[np.int64]
-) -> TrainFigures:
-    with torch.inference_mode():
-        predictions = log_probabilities(torch.cat(list(outputs)).float()).cpu().numpy()
-        means = torch.stack(list(losses)).double().cpu().numpy()
-    sizes = np.array([stop - start for start, stop in bounds])
-    return TrainFigures(
-        loss=float((means * sizes).sum() / sizes.sum()),
-        nll=mean_nll(predictions, true),
-        accuracy=float(is_right(predictions, true).mean()),
-    )

@@ -6,11 +6,12 @@ from one goes on as if it had never stopped.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from tuner.errors import UserError
 from tuner.records import METRICS, Epoch, Figures, Job, Moment, Predictions, Result, Setup
@@ -22,11 +23,18 @@ from tuner.train.learners import choose_learner
 from tuner.train.losses import Loss
 from tuner.train.metrics import Scores, score
 from tuner.train.optimizers import build_optimizer
-from tuner.train.passes import Alive, Bounds, TrainingPass, predict, training_bounds
+from tuner.train.passes import (
+    Alive,
+    Bounds,
+    TrainFigures,
+    TrainingPass,
+    predict,
+    training_bounds,
+)
 from tuner.train.precision import choose_arithmetic, convolves, lay_out
 from tuner.train.recipe import Recipe, read_recipe
 from tuner.train.schedules import rates
-from tuner.train.seeds import permutation, seed_epoch
+from tuner.train.seeds import of_epoch, permutation
 from tuner.train.state import TrainingState, copy_weights, fingerprint
 
 LogProbabilities = NDArray[np.float32]
@@ -36,10 +44,25 @@ def _nothing() -> None:
     """Stand in for `alive` where nobody waits."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """One epoch of training, before it is trained."""
+
+    number: int
+    order: Tensor
+    """In which the training images are seen."""
+    rates: Sequence[float]
+    """Of all batches, or one for all of them."""
+    seed: int
+    """Of what the network draws."""
+
+
 class Run:
     """A trial being trained on a fresh model, which nobody else may hold."""
 
     setup: Setup
+    training: TrainingPass
+    """How an epoch is trained, alone or beside others."""
     diverged: bool
     """Whether a figure stopped being a number; the epochs end there."""
 
@@ -56,8 +79,8 @@ class Run:
         )
         self._learner = choose_learner(model, loss, self._arithmetic, device.torch)
         self._optimizer = build_optimizer(self._recipe, self._learner.weights)
-        self._pass = self._training_pass(loss)
-        self._val_feed = Feed(data, data.val, self._evaluation_size)
+        self.training = self._training_pass(loss)
+        self._val_feed = self._evaluation_feed(data.val)
         self._curve: tuple[Epoch, ...] = ()
         self._best_weights = copy_weights(model)
         self._best_epoch = 0
@@ -90,7 +113,7 @@ class Run:
 
         `alive` is called after every batch, of training and of validation.
         """
-        while not self._ended():
+        while not self.ended:
             yield self._train_one(alive)
 
     def result(self, alive: Alive = _nothing) -> Result:
@@ -149,7 +172,9 @@ class Run:
             augmentation=augmentation,
         )
 
-    def _ended(self) -> bool:
+    @property
+    def ended(self) -> bool:
+        """Whether the last epoch was trained, by length, patience or divergence."""
         last = self._curve[-1] if self._curve else None
         return last is not None and _ends(last, self._best_epoch, self._recipe, self._job.metric)
 
@@ -165,19 +190,27 @@ class Run:
             raise UnfitError("its best epoch is not the best of its curve")
 
     def _train_one(self, alive: Alive) -> Epoch:
-        started = time.perf_counter()
+        begun = time.perf_counter()
+        plan = self.plan()
+        train = self.training.train(plan.order, plan.rates, plan.seed, alive)
+        return self.end_epoch(plan, train, time.perf_counter() - begun, alive)
+
+    def plan(self) -> Plan:
+        """Say what the next epoch of training is; its augmentation begins."""
         number = len(self._curve) + 1
-        steps = rates(self._recipe, number, len(self._pass.bounds), self._curve)
-        seed_epoch(self._job.seed, number)
-        if self._pass.augmentation is not None:
-            self._pass.augmentation.begin(self._job.seed, number)
+        steps = rates(self._recipe, number, len(self.training.bounds), self._curve)
+        if self.training.augmentation is not None:
+            self.training.augmentation.begin(self._job.seed, number)
         order = permutation(len(self._data.train), self._job.seed, number)
-        train = self._pass.train(order, steps, alive)
-        trained = time.perf_counter()
+        return Plan(number, order, steps, of_epoch(self._job.seed, number))
+
+    def end_epoch(self, plan: Plan, train: TrainFigures, seconds: float, alive: Alive) -> Epoch:
+        """Validate after an epoch whose training took so many seconds, and count it."""
+        begun = time.perf_counter()
         val = self._validate(alive)
-        ended = time.perf_counter()
+        validated = time.perf_counter() - begun
         epoch = Epoch(
-            epoch=number,
+            epoch=plan.number,
             train_loss=train.loss,
             train_nll=train.nll,
             train_acc=train.accuracy,
@@ -187,9 +220,9 @@ class Run:
             val_balanced_acc=val.balanced_accuracy,
             val_sensitivity=val.sensitivity,
             val_specificity=val.specificity,
-            lr=steps[0],
-            seconds=ended - started,
-            val_seconds=ended - trained,
+            lr=plan.rates[0],
+            seconds=seconds + validated,
+            val_seconds=validated,
         )
         self._take(epoch)
         return epoch
@@ -223,7 +256,10 @@ class Run:
         return (val, Predictions("test", at, self._evaluate(self._data.test, alive)))
 
     def _evaluate(self, split: Resident, alive: Alive) -> LogProbabilities:
-        return self._predict(Feed(self._data, split, self._evaluation_size), alive)
+        return self._predict(self._evaluation_feed(split), alive)
+
+    def _evaluation_feed(self, split: Resident) -> Feed:
+        return Feed(self._data, split, min(self._evaluation_size, len(split)))
 
     def _figures(self, number: int, predictions: tuple[Predictions, ...]) -> Figures:
         epoch = self._curve[number - 1]

@@ -26,6 +26,6 @@ def seed_initialisation(seed: int) -> None:
     torch.manual_seed(derive(seed, "init"))
 
 
-def seed_epoch(seed: int, epoch: int) -> None:
-    """Make what the model draws while it is trained (dropout) a function of seed and epoch."""
-    torch.manual_seed(derive(seed, "epoch", epoch))
+def of_epoch(seed: int, epoch: int) -> int:
+    """Return the seed of what the model draws while it is trained for an epoch (dropout)."""
+    return derive(seed, "epoch", epoch)

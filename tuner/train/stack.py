@@ -1,4 +1,4 @@
-"""A stack of plain layers that learns without autograd: each layer's way back is written out.
+"""Stacks of plain layers that learn without autograd, alone or several abreast.
 
 Half of a small network's step by autograd is bookkeeping: a graph is built for
 every batch and walked back, gradients are allocated and let go, and an optimizer
@@ -7,8 +7,13 @@ derivatives are called one after the other, gradients go where they stay, and
 weights and gradients lie in one piece each, so that the optimizer has one to
 update.
 
+Stacks of equal shapes can take their steps together, as a `Pack`: one call of
+each kernel for all of them, on tensors that have the members as their first
+dimension. A stack alone is a pack of one, whose tensors lack that dimension. On a
+CPU no bit of a member depends on who else is there, or on how many.
+
 The sums are autograd's but for rounding. Only dropout draws otherwise: for many
-batches at once, from the generator that the epoch has seeded.
+batches at once, from a generator that each member seeds for each epoch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,14 +32,20 @@ LARGE = 1 << 20
 """Weights of a layer from which on they are passed over once a step: 4 MB."""
 PIECE = 1 << 18
 """Weights of a piece: 1 MB."""
+ALIGNED = 16
+"""Numbers between whose multiples a vector register of any CPU lies: 64 bytes."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Layer(Protocol):
-    """One layer's way forward and back; what the way back needs is kept in between."""
+    """The same layer of every member, its way forward and back.
 
-    def begin(self, steps: int) -> None:
-        """Begin an epoch of so many steps."""
+    Tensors are (members, images, ...), or (images, ...) of one alone; what the way
+    back needs is kept in between.
+    """
+
+    def begin(self, steps: int, chances: Sequence[torch.Generator]) -> None:
+        """Begin an epoch of so many steps, each member with its own chance."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return what the layer makes of a batch; the inputs may be written over."""
@@ -44,130 +55,237 @@ class Layer(Protocol):
 
 
 class _Flatten:
-    def __init__(self, _module: nn.Module) -> None:
+    def __init__(self, pack: "Pack", _modules: Sequence[nn.Module]) -> None:
+        self._start = 1 if pack.alone else 2
         self._shape: torch.Size
 
-    def begin(self, steps: int) -> None: ...
+    def begin(self, steps: int, chances: Sequence[torch.Generator]) -> None: ...
 
     def forward(self, inputs: Tensor) -> Tensor:
         self._shape = inputs.shape
-        return inputs.flatten(1)
+        return inputs.flatten(self._start)
 
     def backward(self, slope: Tensor, *, first: bool) -> Tensor:
         return slope if first else slope.view(self._shape)
 
 
 class _Linear:
-    def __init__(self, module: nn.Linear) -> None:
-        self._hold(module)
-        self._slope = _gradient(module.weight)
-
-    def _hold(self, module: nn.Linear) -> None:
-        weight, *bias = module.parameters()
-        self._weight, self._across = weight.data, weight.data.t()
-        self._bias = bias[0].data if bias else None
-        self._bias_slope = _gradient(bias[0]) if bias else None
+    def __init__(self, pack: "Pack", modules: Sequence[nn.Linear]) -> None:
+        weight, *bias = modules[0].parameters()
+        self._weight, self._slope = pack.values(weight), pack.gradients(weight)
+        self._across = self._weight.mT
+        self._bias = pack.values(bias[0]).unsqueeze(-2) if bias else None
+        self._bias_slope = pack.gradients(bias[0]) if bias else None
         self._inputs: Tensor
 
-    def begin(self, steps: int) -> None: ...
+    def begin(self, steps: int, chances: Sequence[torch.Generator]) -> None: ...
 
     def forward(self, inputs: Tensor) -> Tensor:
         self._inputs = inputs
-        if self._bias is None:
-            return torch.mm(inputs, self._across)
-        return torch.addmm(self._bias, inputs, self._across)
+        return _product(inputs, self._across, self._bias)
 
     def backward(self, slope: Tensor, *, first: bool) -> Tensor:
-        torch.mm(slope.t(), self._inputs, out=self._slope)
-        return self._back(slope, first=first)
-
-    def _back(self, slope: Tensor, *, first: bool) -> Tensor:
+        _product(slope.mT, self._inputs, out=self._slope)
         if self._bias_slope is not None:
-            torch.sum(slope, 0, out=self._bias_slope)
-        return slope if first else torch.mm(slope, self._weight)
+            _sum(slope, self._bias_slope)
+        return slope if first else _product(slope, self._weight)
 
 
-class _LargeLinear(_Linear):
+def _product(
+    left: Tensor, right: Tensor, offset: Tensor | None = None, out: Tensor | None = None
+) -> Tensor:
+    """Return the matrix product of each member, with the bits that it has alone."""
+    if left.ndim == 2:
+        if offset is None:
+            return torch.mm(left, right, out=out)
+        return torch.addmm(offset, left, right, out=out)
+    if left.device.type == "cpu":
+        # Batches are taken in another order of sums, which depends on the sizes, and gain nothing.
+        offsets = [None] * len(left) if offset is None else offset
+        trios = zip(map(_aligned, left), right, offsets, strict=True)
+        return torch.stack([_product(*trio) for trio in trios], out=out)
+    if offset is None:
+        return torch.bmm(left, right, out=out)
+    return torch.baddbmm(offset, left, right, out=out)
+
+
+def _aligned(member: Tensor) -> Tensor:
+    """Return a member's part as it would lie alone: the order of a product's sums depends on it."""
+    return member.clone() if member.data_ptr() % (4 * ALIGNED) else member
+
+
+def _sum(slope: Tensor, out: Tensor) -> None:
+    """Sum over a batch's images."""
+    if slope.ndim == 3 and slope.shape[2] == 1:
+        # Rows of numbers are summed in another order than one of them.
+        for one, place in zip(slope, out, strict=True):
+            torch.sum(one, 0, out=place)
+    else:
+        torch.sum(slope, -2, out=out)
+
+
+class _LargeLinear:
     """A linear layer whose weights do not fit a cache: each step should pass over them once.
 
     They lie by inputs, as all three products of a step want them, and their
     gradient is taken in pieces of some inputs, each used while it is in the cache.
+    Members take turns: what is shared by calls is nothing beside what they move.
     """
 
-    def __init__(self, module: nn.Linear, name: str) -> None:
-        weight = module.weight
-        self.name = name
-        self.whole = nn.Parameter(weight.data.t().contiguous())
-        weight.data = self.whole.data.t()
-        self._hold(module)
-        self._rows = max(1, PIECE // len(weight))
-        self._piece = weight.data.new_empty(self._rows, len(weight))
-
-    def backward(self, slope: Tensor, *, first: bool) -> Tensor:
-        self._outputs_slope = slope
-        return self._back(slope, first=first)
-
-    def pieces(self) -> Iterator[Piece]:
-        for start in range(0, len(self._across), self._rows):
-            some = self._inputs[:, start : start + self._rows].t()
-            gradient = torch.mm(some, self._outputs_slope, out=self._piece[: len(some)])
-            yield Piece(self.name, start, gradient)
-
-
-class _BatchNorm:
-    def __init__(self, module: nn.BatchNorm1d) -> None:
-        self._weight, self._bias = module.weight.data, module.bias.data
-        self._slopes = _gradient(module.weight), _gradient(module.bias)
-        assert module.running_mean is not None
-        assert module.running_var is not None
-        assert module.num_batches_tracked is not None
-        self._running = module.running_mean, module.running_var
-        self._seen = module.num_batches_tracked
-        assert module.momentum is not None
-        self._momentum, self._epsilon = module.momentum, module.eps
+    def __init__(self, pack: "Pack", modules: Sequence[nn.Linear]) -> None:
+        self._wholes = [module.weight.data.t() for module in modules]
+        bias = modules[0].bias
+        self._bias = None if bias is None else pack.values(bias).unsqueeze(-2)
+        self._bias_slope = None if bias is None else pack.gradients(bias)
         self._inputs: Tensor
-        self._mean: Tensor
-        self._inverse: Tensor
+        self._outputs_slope: Tensor
 
-    def begin(self, steps: int) -> None:
-        self._seen += steps
+    def begin(self, steps: int, chances: Sequence[torch.Generator]) -> None: ...
 
     def forward(self, inputs: Tensor) -> Tensor:
         self._inputs = inputs
-        out, self._mean, self._inverse = torch.native_batch_norm(
-            inputs,
-            self._weight,
-            self._bias,
-            *self._running,
+        outputs = self._by_turns(inputs, self._wholes)
+        return outputs if self._bias is None else outputs.add_(self._bias)
+
+    def backward(self, slope: Tensor, *, first: bool) -> Tensor:
+        self._outputs_slope = slope
+        if self._bias_slope is not None:
+            _sum(slope, self._bias_slope)
+        return slope if first else self._by_turns(slope, [whole.t() for whole in self._wholes])
+
+    def pieces(self, member: int, name: str) -> Iterator[Piece]:
+        """Yield the gradient of one member's weights."""
+        inputs, slope = self._inputs, self._outputs_slope
+        if inputs.ndim == 3:
+            inputs, slope = _aligned(inputs[member]), _aligned(slope[member])
+        rows = max(1, PIECE // slope.shape[1])
+        room = slope.new_empty(rows, slope.shape[1])
+        for start in range(0, inputs.shape[1], rows):
+            some = inputs[:, start : start + rows].t()
+            yield Piece(name, start, torch.mm(some, slope, out=room[: len(some)]))
+
+    def _by_turns(self, left: Tensor, right: Sequence[Tensor]) -> Tensor:
+        if left.ndim == 2:
+            return torch.mm(left, right[0])
+        return torch.stack(
+            [torch.mm(*pair) for pair in zip(map(_aligned, left), right, strict=True)]
+        )
+
+
+class _BatchNorm:
+    """Batch norm of every member's units, as units of one wide layer where no bit depends on that.
+
+    torch's kernels take some units at a time and the rest one by one, with other
+    roundings; whole vectors of units leave no rest.
+    """
+
+    def __init__(self, pack: "Pack", modules: Sequence[nn.BatchNorm1d]) -> None:
+        one, self._modules = modules[0], modules
+        assert one.momentum is not None
+        self._momentum, self._epsilon = one.momentum, one.eps
+        self._values = pack.values(one.weight), pack.values(one.bias)
+        self._slopes = pack.gradients(one.weight), pack.gradients(one.bias)
+        means, variances = torch.stack([_running(module) for module in modules], dim=1)
+        for module, mean, variance in zip(modules, means, variances, strict=True):
+            module.running_mean, module.running_var = mean, variance
+        together = len(modules) if one.num_features % ALIGNED == 0 else 1
+        self._parts = [
+            _Norm(slice(at, at + together), means, variances)
+            for at in range(0, len(modules), together)
+        ]
+
+    def begin(self, steps: int, chances: Sequence[torch.Generator]) -> None:  # noqa: ARG002
+        for module in self._modules:
+            assert module.num_batches_tracked is not None
+            module.num_batches_tracked += steps
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self._by_parts(self._forward, inputs)
+
+    def backward(self, slope: Tensor, *, first: bool) -> Tensor:  # noqa: ARG002
+        return self._by_parts(self._backward, slope)
+
+    def _by_parts(self, way: Callable[["_Norm", Tensor], Tensor], given: Tensor) -> Tensor:
+        if len(self._parts) == 1:
+            return way(self._parts[0], given)
+        return torch.cat([way(part, given[part.members]) for part in self._parts])
+
+    def _forward(self, part: "_Norm", inputs: Tensor) -> Tensor:
+        part.inputs = _side_by_side(inputs)
+        part.weight, bias = (_row(values, part.members) for values in self._values)
+        out, part.mean, part.inverse = torch.native_batch_norm(
+            part.inputs,
+            part.weight,
+            bias,
+            part.running_mean,
+            part.running_variance,
             training=True,
             momentum=self._momentum,
             eps=self._epsilon,
         )
-        return out
+        return _apart(out, inputs)
 
-    def backward(self, slope: Tensor, *, first: bool) -> Tensor:  # noqa: ARG002
+    def _backward(self, part: "_Norm", slope: Tensor) -> Tensor:
         found, *weights = torch.ops.aten.native_batch_norm_backward(
-            slope,
-            self._inputs,
-            self._weight,
-            *self._running,
-            self._mean,
-            self._inverse,
+            _side_by_side(slope),
+            part.inputs,
+            part.weight,
+            part.running_mean,
+            part.running_variance,
+            part.mean,
+            part.inverse,
             True,
             self._epsilon,
             [True, True, True],
         )
         for place, value in zip(self._slopes, weights, strict=True):
-            place.copy_(value)
-        slopes: Tensor = found
-        return slopes
+            own = place if place.ndim == 1 else place[part.members]
+            own.copy_(value.view(own.shape))
+        return _apart(found, slope)
+
+
+class _Norm:
+    """Some members' units as one layer's, and what their way back needs."""
+
+    def __init__(self, members: slice, means: Tensor, variances: Tensor) -> None:
+        self.members = members
+        self.running_mean = means[members].view(-1)
+        self.running_variance = variances[members].view(-1)
+        self.inputs: Tensor
+        self.weight: Tensor
+        self.mean: Tensor
+        self.inverse: Tensor
+
+
+def _running(module: nn.BatchNorm1d) -> Tensor:
+    assert module.running_mean is not None
+    assert module.running_var is not None
+    return torch.stack((module.running_mean, module.running_var))
+
+
+def _row(values: Tensor, members: slice) -> Tensor:
+    """Return some members' values one behind the other."""
+    return values if values.ndim == 1 else values[members].reshape(-1)
+
+
+def _side_by_side(values: Tensor) -> Tensor:
+    """Return (images, members x units) from (members, images, units)."""
+    return values if values.ndim == 2 else values.transpose(0, 1).flatten(1)
+
+
+def _apart(wide: Tensor, before: Tensor) -> Tensor:
+    """Return what `_side_by_side` made of a tensor of this shape to where it was."""
+    if before.ndim == 2:
+        return wide
+    members, images, units = before.shape
+    return wide.view(images, members, units).transpose(0, 1)
 
 
 class _ReLU:
-    def __init__(self, _module: nn.Module) -> None:
+    def __init__(self, _pack: "Pack", _modules: Sequence[nn.Module]) -> None:
         self._outputs: Tensor
 
-    def begin(self, steps: int) -> None: ...
+    def begin(self, steps: int, chances: Sequence[torch.Generator]) -> None: ...
 
     def forward(self, inputs: Tensor) -> Tensor:
         # Dropout may write over it afterwards: what it sets to 0 has no slope either way.
@@ -180,31 +298,40 @@ class _ReLU:
 
 
 class _Dropout:
-    def __init__(self, module: nn.Dropout) -> None:
-        self._kept = 1 - module.p
+    """What is drawn belongs to a member's epoch: each draws from its own chance, layer by layer."""
+
+    def __init__(self, _pack: "Pack", modules: Sequence[nn.Dropout]) -> None:
+        self._kept = [1 - module.p for module in modules]
+        self._chances: Sequence[torch.Generator] = ()
         self._drawn: Tensor | None = None
         self._used = 0
         self._mask: Tensor
 
-    def begin(self, steps: int) -> None:  # noqa: ARG002
-        # What is drawn belongs to the epoch's own seed.
-        self._drawn = None
+    def begin(self, steps: int, chances: Sequence[torch.Generator]) -> None:  # noqa: ARG002
+        self._chances, self._drawn = chances, None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        count = len(inputs)
-        if self._drawn is None or self._used + count > len(self._drawn):
-            shape = (max(DRAWN_ROWS, count), *inputs.shape[1:])
-            drawn = torch.empty(shape, dtype=inputs.dtype, device=inputs.device)
-            self._drawn, self._used = drawn.bernoulli_(self._kept).mul_(1 / self._kept), 0
-        self._mask = self._drawn[self._used : self._used + count]
+        count = inputs.shape[-2]
+        if self._drawn is None or self._used + count > self._drawn.shape[-2]:
+            self._drawn, self._used = self._draw(inputs, max(DRAWN_ROWS, count)), 0
+        self._mask = self._drawn[..., self._used : self._used + count, :]
         self._used += count
         return inputs.mul_(self._mask)
 
     def backward(self, slope: Tensor, *, first: bool) -> Tensor:  # noqa: ARG002
         return slope * self._mask
 
+    def _draw(self, inputs: Tensor, rows: int) -> Tensor:
+        drawn = inputs.new_empty(len(self._kept), rows, inputs.shape[-1])
+        for mask, kept, chance in zip(drawn, self._kept, self._chances, strict=True):
+            if kept == 1:
+                mask.fill_(1)  # and draws nothing, as alone
+            else:
+                mask.bernoulli_(kept, generator=chance).mul_(1 / kept)
+        return drawn[0] if inputs.ndim == 2 else drawn
 
-KINDS: Mapping[type[nn.Module], Callable[[Any], Layer]] = {
+
+KINDS: Mapping[type[nn.Module], Callable[["Pack", Any], Layer]] = {
     nn.Flatten: _Flatten,
     nn.Linear: _Linear,
     nn.BatchNorm1d: _BatchNorm,
@@ -250,61 +377,162 @@ class Stack:
     note = "by derivatives that are written out: a stack of plain layers"
 
     def __init__(self, model: nn.Module, layers: Sequence[nn.Module], loss: Loss) -> None:
-        self._model = model
-        self._loss = loss
-        large = [m for m in layers if isinstance(m, nn.Linear) and m.weight.numel() >= LARGE]
-        apart = {m.weight for m in large}
+        self.model, self.layers, self.loss = model, layers, loss
+        self.large: dict[nn.Linear, str] = {}
+        for module in layers:
+            if isinstance(module, nn.Linear) and module.weight.numel() >= LARGE:
+                self.large[module] = f"large.{len(self.large)}"
+        apart = {module.weight for module in self.large}
         small = [one for m in layers for one in m.parameters() if one not in apart]
-        self.weights = {"all": _in_one_piece(small)} if small else {}
-        self._large = [_LargeLinear(m, f"large.{k}") for k, m in enumerate(large)]
-        self.weights |= {one.name: one.whole for one in self._large}
-        made: dict[nn.Module, Layer] = dict(zip(large, self._large, strict=True))
-        # Dropout of nothing is nothing to do.
-        used = [m for m in layers if not (isinstance(m, nn.Dropout) and m.p == 0)]
-        self._layers: list[Layer] = [made.get(m) or KINDS[type(m)](m) for m in used]
-        # No layer before the first with weights needs to know its inputs' slope.
-        first = next(place for place, m in enumerate(used) if list(m.parameters()))
-        self._way_back = [
-            (self._layers[k], k == first) for k in range(len(used) - 1, first - 1, -1)
-        ]
+        self.places = _places(small)
+        self.weights = {name: _by_inputs(module) for module, name in self.large.items()}
+        if small:
+            self.weights["all"] = nn.Parameter(small[0].new_empty(_end(self.places)))
+        self.pack: Pack | None = None
+        """Where it took its last step."""
 
-    def begin(self, steps: int) -> AbstractContextManager[object]:
-        """Begin an epoch."""
-        self._model.train()
-        for layer in self._layers:
-            layer.begin(steps)
-        return torch.inference_mode()
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """What stacks that may be packed together have in common."""
+        return tuple(_shape(module) for module in self.layers)
+
+    def begin(self, steps: int, seed: int) -> AbstractContextManager[object]:
+        """Begin an epoch, alone."""
+        if self.pack is None or not self.pack.alone:
+            self.pack = Pack([self])
+        return self.pack.begin(steps, [seed])
 
     def learn(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs and loss of a batch, and leave gradients in the weights."""
-        outputs = images
-        for layer in self._layers:
-            outputs = layer.forward(outputs)
-        value, slope = self._loss.sloped(outputs, targets)
-        for layer, first in self._way_back:
-            slope = layer.backward(slope, first=first)
-        return outputs, value
+        assert self.pack is not None
+        return self.pack.learn(images, [targets])
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the gradients of large layers, piece by piece."""
-        for layer in self._large:
-            yield from layer.pieces()
+        assert self.pack is not None
+        return self.pack.pieces(self.pack.stacks.index(self))
+
+    def lie(self, values: Tensor, gradients: Tensor) -> None:
+        """Move the weights, but for those of large layers, into a piece; gradients go to another.
+
+        The network's own weights, and what the optimizer knows, become views of it.
+        """
+        whole = self.weights["all"]
+        for weight, start in self.places.items():
+            part = slice(start, start + weight.numel())
+            weight.data = values[part].view(weight.shape).copy_(weight.data)
+            weight.grad = gradients[part].view(weight.shape)
+        whole.data, whole.grad = values, gradients
 
 
-def _in_one_piece(weights: Sequence[nn.Parameter]) -> nn.Parameter:
-    """Move weights into one tensor, of which they become views, and so do their gradients."""
-    whole = nn.Parameter(weights[0].new_empty(sum(weight.numel() for weight in weights)))
-    whole.grad = torch.zeros_like(whole)
-    start = 0
+class Pack:
+    """Stacks of one shape that take their steps together, each by its own loss."""
+
+    def __init__(self, stacks: Sequence[Stack]) -> None:
+        self.stacks = stacks
+        self.alone = len(stacks) == 1
+        self._first = stacks[0]
+        if "all" in self._first.weights:
+            room = len(stacks), _end(self._first.places)
+            # Zeros lie between weights and never change: they have no gradient.
+            self._values = self._first.weights["all"].data.new_zeros(room)
+            self._gradients = torch.zeros_like(self._values)
+            for stack, row, slopes in zip(stacks, self._values, self._gradients, strict=True):
+                stack.lie(row, slopes)
+        for stack in stacks:
+            stack.pack = self
+        columns = list(zip(*(one.layers for one in stacks), strict=True))
+        self._layers: list[Layer] = []
+        self._large: list[_LargeLinear] = []
+        self._way_back: list[tuple[Layer, bool]] = []
+        for modules in columns:
+            if all(isinstance(one, nn.Dropout) and one.p == 0 for one in modules):
+                continue  # dropout of nothing is nothing to do
+            layer = self._layer(modules)
+            # No layer before the first with weights needs to know its inputs' slope.
+            first = not self._way_back
+            if not first or list(modules[0].parameters()):
+                self._way_back.insert(0, (layer, first))
+            self._layers.append(layer)
+
+    def begin(self, steps: int, seeds: Sequence[int]) -> AbstractContextManager[object]:
+        """Begin an epoch of so many steps; a member's seed is the epoch's."""
+        device = next(self._first.model.parameters()).device
+        chances = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        for stack in self.stacks:
+            stack.model.train()
+        for layer in self._layers:
+            layer.begin(steps, chances)
+        return torch.inference_mode()
+
+    def learn(self, images: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return outputs and losses of a batch of each member; gradients stay in the weights."""
+        outputs = images
+        for layer in self._layers:
+            outputs = layer.forward(outputs)
+        values, slope = self._sloped(outputs, targets)
+        for layer, first in self._way_back:
+            slope = layer.backward(slope, first=first)
+        return outputs, values
+
+    def pieces(self, member: int) -> Iterator[Piece]:
+        """Yield the gradients of a member's large layers, piece by piece."""
+        names = self._first.large.values()
+        for layer, name in zip(self._large, names, strict=True):
+            yield from layer.pieces(member, name)
+
+    def values(self, weight: nn.Parameter) -> Tensor:
+        """Return a weight of every member, which is named by the first's."""
+        return self._of(self._values, weight)
+
+    def gradients(self, weight: nn.Parameter) -> Tensor:
+        """Return the place of every member's gradient."""
+        return self._of(self._gradients, weight)
+
+    def _of(self, rows: Tensor, weight: nn.Parameter) -> Tensor:
+        start = self._first.places[weight]
+        found = rows[:, start : start + weight.numel()].view(len(rows), *weight.shape)
+        return found[0] if self.alone else found
+
+    def _layer(self, modules: Sequence[nn.Module]) -> Layer:
+        if modules[0] not in self._first.large:
+            return KINDS[type(modules[0])](self, modules)
+        layer = _LargeLinear(self, modules)  # type: ignore[arg-type]
+        self._large.append(layer)
+        return layer
+
+    def _sloped(self, outputs: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        if self.alone:
+            return self._first.loss.sloped(outputs, targets[0])
+        # By turns: exponentials of whole vectors and of the rest differ in their last bits.
+        trios = zip(self.stacks, outputs, targets, strict=True)
+        found = [stack.loss.sloped(one, true) for stack, one, true in trios]
+        values, slopes = zip(*found, strict=True)
+        return torch.stack(values), torch.stack(slopes)
+
+
+def _places(weights: Sequence[nn.Parameter]) -> dict[nn.Parameter, int]:
+    """Return where each weight lies in a piece of all, each at the start of a vector."""
+    places, start = {}, 0
     for weight in weights:
-        stop = start + weight.numel()
-        place = whole.data[start:stop].view(weight.shape)
-        weight.data = place.copy_(weight.data)
-        weight.grad = whole.grad[start:stop].view(weight.shape)
-        start = stop
+        places[weight] = start
+        start += -(-weight.numel() // ALIGNED) * ALIGNED
+    return places
+
+
+def _end(places: Mapping[nn.Parameter, int]) -> int:
+    last, start = list(places.items())[-1]
+    return start + -(-last.numel() // ALIGNED) * ALIGNED
+
+
+def _by_inputs(layer: nn.Linear) -> nn.Parameter:
+    """Lay a layer's weights by inputs and return them so, (inputs, outputs)."""
+    whole = nn.Parameter(layer.weight.data.t().contiguous())
+    layer.weight.data = whole.data.t()
     return whole
 
 
-def _gradient(weight: Tensor) -> Tensor:
-    assert weight.grad is not None
-    return weight.grad
+def _shape(module: nn.Module) -> tuple[object, ...]:
+    own = [tuple(one.shape) for one in module.parameters()]
+    settings = (module.momentum, module.eps) if isinstance(module, nn.BatchNorm1d) else ()
+    return type(module), *own, *settings

@@ -1,4 +1,4 @@
-"""Keeping the lease: a thread with a connection of its own, and what it learns on the way."""
+"""Keeping leases: a thread with a connection of its own, and what it learns on the way."""
 
 import logging
 import threading
@@ -8,27 +8,27 @@ from tuner.errors import DatabaseError
 from tuner.settings import Timing
 from tuner.store.database import Database, is_outage
 from tuner.store.ledger import workers
-from tuner.store.ledger.leases import Lease, LeaseLostError, StudyState
+from tuner.store.ledger.leases import Lease, StudyState
 from tuner.store.ledger.workers import Post
 
 logger = logging.getLogger(__name__)
 
 
 class Renewal:
-    """Renews the held lease while the main loop ticks; survives every loss of the database."""
+    """Renews held leases while the main loop ticks; survives every loss of the database."""
 
     def __init__(self, database: Database, post: Post, timing: Timing) -> None:
         self._database = database
         self._post = post
         self._timing = timing
         self._lock = threading.Lock()
-        self._held: Lease | None = None
+        self._held: tuple[Lease, ...] = ()
         self._held_since = 0.0
         self._active = 0.0
         self._ticked = time.monotonic()
         self._reachable_since: float | None = time.monotonic()
         self._answered = time.monotonic()
-        self._lost: Lease | None = None
+        self._lost: tuple[Lease, ...] = ()
         self._state: StudyState = "open"
         self._hours_left: float | None = None
         self._wake = threading.Event()
@@ -49,17 +49,25 @@ class Renewal:
         """Show that the main loop runs."""
         self._ticked = time.monotonic()
 
-    def hold(self, lease: Lease | None) -> None:
-        """Renew this lease from now on, or none."""
-        now = time.monotonic()
+    def hold(self, lease: Lease) -> None:
+        """Renew this lease from now on, too."""
         with self._lock:
-            if self._held is not None:
-                self._active += now - self._held_since
-            self._held, self._held_since, self._lost = lease, now, None
+            if not self._held:
+                self._held_since = time.monotonic()
+            self._held = (*self._held, lease)
+
+    def release(self, lease: Lease) -> None:
+        """Renew this lease no more."""
+        with self._lock:
+            before = self._held
+            self._held = tuple(one for one in before if one is not lease)
+            self._lost = tuple(one for one in self._lost if one is not lease)
+            if before and not self._held:
+                self._active += time.monotonic() - self._held_since
 
     def lost(self, lease: Lease) -> bool:
         """Tell whether the database has shown another token for this lease."""
-        return self._lost == lease
+        return any(one is lease for one in self._lost)
 
     @property
     def study_state(self) -> StudyState:
@@ -95,7 +103,7 @@ class Renewal:
 
     @property
     def active_seconds(self) -> float:
-        """How long this worker has held trials."""
+        """How long this worker has held trials, however many at a time."""
         with self._lock:
             running = time.monotonic() - self._held_since if self._held else 0.0
             return self._active + running
@@ -119,7 +127,7 @@ class Renewal:
         with self._lock:
             held = self._held
         if time.monotonic() - self._ticked > self._timing.lease:
-            logger.warning("the main loop stands still; its lease is not renewed")
+            logger.warning("the main loop stands still; its leases are not renewed")
             return
         try:
             with self._database.transaction() as connection:
@@ -130,16 +138,18 @@ class Renewal:
                     self._timing,
                     self.active_seconds,
                 )
-        except LeaseLostError:
-            self._lost = held
         # A thread that died of one bad answer would cost every lease after it.
         except Exception as error:
             if not (is_outage(error) or isinstance(error, DatabaseError)):
-                logger.exception("renewing the lease failed")
+                logger.exception("renewing leases failed")
             self._reachable_since = None
             return
         else:
             self._state, self._hours_left = renewed.study_state, renewed.hours_left
+            with self._lock:
+                # One that was released meanwhile is nobody's business any more.
+                lost = [one for one in renewed.lost if any(one is mine for mine in self._held)]
+                self._lost = (*self._lost, *lost)
         now = time.monotonic()
         if self._reachable_since is None or now - self._answered > self._gap:
             self._reachable_since = now

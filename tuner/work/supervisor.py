@@ -1,13 +1,16 @@
-"""The supervisor: claims trials, has them trained by its child, and keeps the lease.
+"""The supervisor: claims trials, has them trained by its child, and keeps the leases.
 
-It holds the database, the lease, the signals and the terminal, and never loads
+It holds the database, the leases, the signals and the terminal, and never loads
 torch. A child that dies costs its trial one attempt, not the worker.
+
+Where the child says that it would train several trials of one kind at a time,
+the supervisor claims as many: each has its own lease, records and end.
 """
 
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,12 +19,13 @@ from tenacity import RetryCallState
 from tenacity.stop import stop_base
 
 from tuner.processes import Process, Streams
-from tuner.records import Job
+from tuner.records import Job, Value
 from tuner.settings import Timing
 from tuner.store.database import is_outage, patiently
 from tuner.store.ledger.leases import (
     Answer,
     Claimed,
+    Company,
     Ended,
     Lease,
     NeedsLook,
@@ -31,13 +35,14 @@ from tuner.store.ledger.leases import (
 )
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.ledger.race import Decided, Look
+from tuner.train.alike import kind
 from tuner.work.child import Child
 from tuner.work.housekeeping import Tidier, labels
 from tuner.work.messages import Message
 from tuner.work.proposer import Proposer
 from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
-from tuner.work.training import Ending, HeldTrial, Watch
+from tuner.work.training import HeldTrial, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +51,8 @@ T = TypeVar("T")
 FIRST_WAIT_SECONDS = 0.1
 """How long an idle worker waits before it asks again; then twice as long each time, up to `poll`.
 Most often the last trials of others end soon, and with them the study."""
+LOOK_SECONDS = 0.25
+"""How long a message of the child is waited for before its trials are looked after."""
 QUIT_SECONDS = 5.0
 """How long a trainer may write its last checkpoint when its worker leaves."""
 LEAVE_SECONDS = 5.0
@@ -169,24 +176,87 @@ class Supervisor:
             return judge(connection, self._ledger.study, look)
 
     def _train(self, lease: Lease, *, adopted: bool) -> None:
-        self._renewal.hold(lease)
+        """Have a trial trained, and others of its kind beside it, until none is left."""
         if self._child.gone:
             self._child.kill()
             self._child = self._workshop.open()
+        held = [self._begin(lease, adopted=adopted)]
+        together, asked = 1, time.monotonic()
+        try:
+            while held:
+                self._renewal.tick()
+                self._receive(held)
+                # Of a child that is gone it stays known how many it had.
+                together = together if self._child.gone else len(held)
+                ended = [one for one in held if self._has_ended(one, together)]
+                held = [one for one in held if one not in ended]
+                if ended or time.monotonic() - asked > self._timing.poll:
+                    asked = time.monotonic()
+                    held += self._companions(held)
+        except BaseException:
+            # The worker leaves: its trainer is to do so too, not to train on till it is killed.
+            for one in held:
+                one.halt()
+            raise
+
+    def _begin(self, lease: Lease, *, adopted: bool) -> HeldTrial:
+        self._renewal.hold(lease)
         self._serial += 1
-        start = self._child.position()
         # A warm child may have been silent while nobody wanted anything of it.
         self._child.heard = time.monotonic()
-        job = self._ledger.study.spec.job(lease.chosen, lease.seed)
+        spec = self._ledger.study.spec
+        job = spec.job(lease.chosen, lease.seed)
+        pack = 1 if lease.alone else spec.search.pack
+        trial = HeldTrial(self._watch(), self._child, lease, self._serial)
         order = {"serial": self._serial, "job": _plain(job), "plan": self._plan(lease)}
-        self._child.send(Message("train", order))
+        self._child.send(Message("train", {**order, "pack": pack}))
         _tell(lease, "adopted" if adopted else "started", str(dict(lease.chosen)))
-        ending: Ending = HeldTrial(self._watch(), self._child, lease, self._serial).follow()
-        self._renewal.hold(None)
-        _tell(lease, ending, "")
-        self._keep_output(lease, start)
+        return trial
+
+    def _receive(self, held: Sequence[HeldTrial]) -> None:
+        """Hand each message that has come to its trial; wait a moment if none has."""
+        trials = {one.serial: one for one in held}
+        message = self._child.next(LOOK_SECONDS)
+        while message is not None:
+            if (trial := trials.get(message.body.get("serial", 0))) is not None:
+                trial.take(message)
+                if trial.ready:
+                    return
+            message = self._child.next(0)
+
+    def _has_ended(self, trial: HeldTrial, together: int) -> bool:
+        ending = trial.step(together)
+        if ending is None:
+            return False
+        self._renewal.release(trial.lease)
+        _tell(trial.lease, ending, "")
+        self._keep_output(trial)
         if self._tidier is not None:
             self._tidier.after_trial()
+        return True
+
+    def _companions(self, held: Sequence[HeldTrial]) -> list[HeldTrial]:
+        """Claim trials to be trained beside those that are held, as many as the child would."""
+        found: list[HeldTrial] = []
+        if not held or self._child.gone or self._stop.asked:
+            return found
+        spec, first = self._ledger.study.spec, held[0].lease
+        alike = kind(spec.job(first.chosen, first.seed))
+
+        def fits(chosen: Mapping[str, Value], seed: int) -> bool:
+            return kind(spec.job(chosen, seed)) == alike
+
+        def claimed() -> Answer:
+            company = Company([one.lease for one in (*held, *found)], fits)
+            return self._ledger.claim(None, adopt=False, company=company)
+
+        while len(held) + len(found) < held[0].most:
+            self._renewal.tick()
+            answer = self._patiently(claimed)
+            if not isinstance(answer, Claimed):
+                break
+            found.append(self._begin(answer.lease, adopted=False))
+        return found
 
     def _plan(self, lease: Lease) -> dict[str, object]:
         """Say what is to be kept of a trial's checkpoints, and what it may start from."""
@@ -200,10 +270,12 @@ class Supervisor:
             "expected": lease.expected_epochs if wanted.keep == "auto" else 0,
         }
 
-    def _keep_output(self, lease: Lease, start: int) -> None:
-        printed = self._child.printed(start)
+    def _keep_output(self, trial: HeldTrial) -> None:
+        """Keep what the child printed while it had the trial; of several it is everybody's."""
+        printed = self._child.printed(trial.printed)
         if not printed.strip():
             return
+        lease = trial.lease
         try:
             self._patiently(lambda: self._ledger.keep_output(lease, printed))
         # No result rests on what was printed, so losing it must not cost the worker.

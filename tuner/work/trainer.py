@@ -3,8 +3,12 @@
 Started as `python -m tuner.work.trainer FD`, with one end of a socket pair as
 descriptor FD. It never sees the database. It does not wait for an answer after
 an epoch: the supervisor stores and decides while the next one is trained.
+
+Several trials may be in training: an epoch of each at a time, packed where they
+differ in numbers alone. A trial joins, and leaves, between two epochs.
 """
 
+import contextlib
 import os
 import queue
 import socket
@@ -12,16 +16,17 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import TunerError
-from tuner.records import Dataset, Job, Result
+from tuner.records import Dataset, Epoch, Job, Result
 from tuner.work.messages import GarbledError, Message, receive, send
 
 if TYPE_CHECKING:
-    from tuner.train.checkpoints.saver import Plan, Saver
+    from tuner.train.checkpoints.saver import Keeping, Plan, Saver
     from tuner.train.run import Run
     from tuner.train.workbench import Workbench
 
@@ -40,9 +45,8 @@ class Link:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._commands: queue.Queue[Message] = queue.Queue()
-        self._stopped = 0
-        self._leaving = 0
-        self._serial = 0
+        self.stopped: set[int] = set()
+        self.leaving: set[int] = set()
         self._alive_sent = 0.0
         self._sending = threading.Lock()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -51,28 +55,28 @@ class Link:
         """Wait for the next command."""
         return self._commands.get()
 
-    def begin(self, serial: int) -> None:
-        """Make all that follows belong to the trial of this serial number."""
-        self._serial = serial
+    def commands(self, *, wait: bool) -> Iterator[Message]:
+        """Yield the commands that have come; wait for the first of them, if asked to."""
+        if wait:
+            yield self.next()
+        while not self._commands.empty():
+            yield self.next()
 
-    def report(self, kind: str, body: dict[str, Any], arrays: list[Any] | None = None) -> None:
-        """Send something about the current trial; checkpoints are reported by another thread."""
+    def begin(self, serial: int) -> "Line":
+        """Return the line of the trial with this serial number."""
+        return Line(self, serial)
+
+    def send(self, kind: str, body: Mapping[str, Any], arrays: list[Any] | None = None) -> None:
+        """Send a message; checkpoints are reported by another thread."""
         with self._sending:
-            send(self._channel, Message(kind, {"serial": self._serial, **body}, arrays or []))
+            send(self._channel, Message(kind, body, arrays or []))
 
-    @property
-    def leaving(self) -> bool:
-        """Whether the trial is to be left at the end of an epoch."""
-        return self._leaving >= self._serial
-
-    def alive(self) -> None:
-        """Show a sign of life, at most once a second; leave the trial if it is to stop."""
-        if self._stopped >= self._serial:
-            raise StoppedError
+    def alive(self, serial: int) -> None:
+        """Show a sign of life, at most once a second."""
         now = time.monotonic()
         if now - self._alive_sent >= ALIVE_SECONDS:
             self._alive_sent = now
-            self.report("alive", {})
+            self.send("alive", {"serial": serial})
 
     def _listen(self) -> None:
         while True:
@@ -85,11 +89,49 @@ class Link:
                 # burn the device for nobody; nothing here needs tidying up.
                 os._exit(0)
             if message.kind == "stop":
-                self._stopped = max(self._stopped, int(message.body["serial"]))
+                self.stopped.add(int(message.body["serial"]))
             elif message.kind == "leave":
-                self._leaving = max(self._leaving, int(message.body["serial"]))
+                self.leaving.add(int(message.body["serial"]))
             else:
                 self._commands.put(message)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is said and heard about one trial."""
+
+    link: Link
+    serial: int
+
+    def report(self, kind: str, body: dict[str, Any], arrays: list[Any] | None = None) -> None:
+        """Send something about the trial."""
+        self.link.send(kind, {"serial": self.serial, **body}, arrays)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody wants anything more of the trial."""
+        return self.serial in self.link.stopped
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the trial is to be left at the end of an epoch."""
+        return self.serial in self.link.leaving
+
+    def alive(self) -> None:
+        """Show a sign of life, at most once a second; leave the trial if it is to stop."""
+        if self.stopped:
+            raise StoppedError
+        self.link.alive(self.serial)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trial in training."""
+
+    line: Line
+    job: Job
+    run: "Run"
+    keeping: "Keeping | None"
 
 
 def main(arguments: list[str]) -> int:
@@ -99,104 +141,184 @@ def main(arguments: list[str]) -> int:
     channel.set_inheritable(False)
     os.register_at_fork(after_in_child=channel.close)
     link = Link(channel)
-    from tuner.train.workbench import Workbench
-
     settings = link.next().body
+    trainer = Trainer(link, settings)
+    try:
+        trainer.serve()
+    except BrokenPipeError:
+        os._exit(0)
+    return 0
 
-    def progress(what: str, done: int, total: int) -> None:
-        link.report("progress", {"what": what, "done": done, "total": total})
 
-    def open_bench() -> Workbench:
-        return Workbench(
-            device=settings["device"],
-            threads=settings["threads"],
-            cache=Path(settings["cache"]),
-            folders=[Path(folder) for folder in settings["folders"]],
-            progress=progress,
-        )
+class Trainer:
+    """The trials in training, and what they share: a device with data, and a place to save."""
 
-    bench: Workbench | None = None
-    saver: Saver | None = None
-    opening = settings["checkpoints"] is not None
-    while True:
-        command = link.next()
-        if command.kind == "quit":
-            if saver:
-                saver.close(SETTLE_SECONDS)
-            return 0
-        link.begin(int(command.body["serial"]))
-        try:
+    def __init__(self, link: Link, settings: Mapping[str, Any]) -> None:
+        from tuner.train.abreast import Abreast
+
+        self._link = link
+        self._settings = settings
+        self._abreast = Abreast()
+        self._members: list[Member] = []
+        self._bench: Workbench | None = None
+        self._saver: Saver | None = None
+        self._opening = settings["checkpoints"] is not None
+        self._beginning: Line | None = None
+
+    def serve(self) -> None:
+        """Train what comes until the supervisor says that this is all."""
+        while True:
+            for command in self._link.commands(wait=not self._members):
+                if command.kind == "quit":
+                    if self._saver:
+                        self._saver.close(SETTLE_SECONDS)
+                    return
+                self._begin(command.body)
+            self._train()
+
+    def _begin(self, order: Mapping[str, Any]) -> None:
+        line = self._beginning = self._link.begin(int(order["serial"]))
+        with self._alone(line):
             # Opened with the first trial, so that a missing device is told as
             # that trial's error and not as a death without words.
-            bench = bench or open_bench()
+            self._bench = self._bench or self._open_bench()
             # Likewise, so that an error is shown in the trial's output. A place that refuses is
             # not tried again; one whose trial was stopped while it was opened is.
-            if opening:
-                saver = _open_saver(link, settings["checkpoints"], settings["lookup_seconds"])
-                opening = False
-            _train(link, bench, saver, dict(command.body))
+            if self._opening:
+                self._saver = self._open_saver(line)
+                self._opening = False
+            self._join(line, self._bench, order)
+
+    def _join(self, line: Line, bench: "Workbench", order: Mapping[str, Any]) -> None:
+        job = Job(**order["job"])
+        run = bench.begin(job)
+        keeping, resumed = None, 0
+        if self._saver is not None:
+            keeping = self._saver.begin(
+                bench, run, job, _plan(order), saved=_tell_saved(line), alive=line.alive
+            )
+            resumed = keeping.resumed
+        setup, identity = _plain(asdict(run.setup)), asdict(bench.identity(job))
+        # As long as nothing is trained here nobody waits for the answer.
+        most = self._abreast.most(run, order.get("pack", 1))
+        line.report(
+            "setup", {"setup": setup, "resumed": resumed, "identity": identity, "pack": most}
+        )
+        for epoch in run.curve:
+            line.report("epoch", {"epoch": asdict(epoch)})
+        member = Member(line, job, run, keeping)
+        if run.ended:
+            self._end(member)
+        else:
+            self._members.append(member)
+
+    def _train(self) -> None:
+        """Train one epoch of every trial that is still wanted."""
+        for one in self._members:
+            if one.line.stopped:
+                one.line.report("stopped", {})
+        self._members = [one for one in self._members if not one.line.stopped]
+        by_run = {one.run: one for one in self._members}
+        try:
+            for run, epoch in self._abreast.epochs(list(by_run), self._alive):
+                member = by_run[run]
+                with self._alone(member.line):
+                    self._after(member, epoch)
         except StoppedError:
-            link.report("stopped", {})
-        except BrokenPipeError:
-            os._exit(0)
+            return  # nobody wants any of them; the next round says so to each
         except Exception as error:  # noqa: BLE001  # objectives are other people's code
-            _report_error(link, error)
+            # Whose fault it is cannot be told from here: each is tried alone.
+            for one in self._members:
+                _report_error(one.line, error, of=len(self._members))
+            self._members = []
 
+    def _after(self, member: Member, epoch: Epoch) -> None:
+        member.line.report("epoch", {"epoch": asdict(epoch)})
+        if member.keeping:
+            member.keeping.after(member.run)
+        if member.line.leaving:
+            # Between two epochs, so that whoever adopts the trial goes on from here.
+            if member.keeping:
+                member.keeping.settle(member.run, SETTLE_SECONDS)
+            member.line.report("left", {})
+            self._members.remove(member)
+        elif member.run.ended:
+            self._members.remove(member)
+            self._end(member)
 
-def _train(link: Link, bench: "Workbench", saver: "Saver | None", body: dict[str, Any]) -> None:
-    job = Job(**body["job"])
-    run = bench.begin(job)
-    resumed = saver.begin(bench, run, job, _plan(body), link.alive) if saver else 0
-    setup, identity = _plain(asdict(run.setup)), asdict(bench.identity(job))
-    link.report("setup", {"setup": setup, "resumed": resumed, "identity": identity})
-    for epoch in run.curve:
-        link.report("epoch", {"epoch": asdict(epoch)})
-    for epoch in run.epochs(link.alive):
-        link.report("epoch", {"epoch": asdict(epoch)})
-        if saver:
-            saver.after(run)
-        if link.leaving:
-            _leave(link, run, saver)
+    def _end(self, member: Member) -> None:
+        if member.run.diverged:
+            member.line.report("stopped", {})
             return
-    if run.diverged:
-        link.report("stopped", {})
-        return
-    result = run.result(link.alive)
-    if saver:
-        saver.end(run)
-    _report_result(link, bench.dataset(job), result)
+        assert self._bench is not None
+        result = member.run.result(member.line.alive)
+        if member.keeping:
+            member.keeping.end(member.run)
+        _report_result(member.line, self._bench.dataset(member.job), result)
+
+    def _alive(self) -> None:
+        """Show a sign of life; give up an epoch that nobody wants any more."""
+        if all(one.line.stopped for one in self._members):
+            raise StoppedError
+        self._link.alive(self._members[0].line.serial)
+
+    @contextlib.contextmanager
+    def _alone(self, line: Line) -> Iterator[None]:
+        """Do something for one trial, at whose end no other has a part."""
+        try:
+            yield
+        except StoppedError:
+            line.report("stopped", {})
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # noqa: BLE001  # objectives are other people's code
+            _report_error(line, error)
+        else:
+            return
+        self._members = [one for one in self._members if one.line != line]
+
+    def _open_bench(self) -> "Workbench":
+        from tuner.train.workbench import Workbench
+
+        return Workbench(
+            device=self._settings["device"],
+            threads=self._settings["threads"],
+            cache=Path(self._settings["cache"]),
+            folders=[Path(folder) for folder in self._settings["folders"]],
+            progress=self._progress,
+        )
+
+    def _progress(self, what: str, done: int, total: int) -> None:
+        assert self._beginning is not None
+        self._beginning.report("progress", {"what": what, "done": done, "total": total})
+
+    def _open_saver(self, line: Line) -> "Saver | None":
+        from tuner.train.checkpoints.saver import Saver
+
+        try:
+            return Saver(
+                self._settings["checkpoints"], line.alive, self._settings["lookup_seconds"]
+            )
+        except TunerError as error:
+            # A place that cannot be used costs checkpoints, never a training.
+            print(f"No checkpoints: {error}", file=sys.stderr, flush=True)  # noqa: T201
+            return None
 
 
-def _leave(link: Link, run: "Run", saver: "Saver | None") -> None:
-    """Leave a trial between two epochs, so that whoever adopts it goes on from here."""
-    if saver:
-        saver.settle(run, SETTLE_SECONDS)
-    link.report("left", {})
-
-
-def _plan(body: dict[str, Any]) -> "Plan":
+def _plan(order: Mapping[str, Any]) -> "Plan":
     from tuner.train.checkpoints.saver import Plan
 
-    return Plan.read(body["plan"])
+    return Plan.read(order["plan"])
 
 
-def _open_saver(link: Link, location: str, seconds: float) -> "Saver | None":
-    from tuner.train.checkpoints.saver import Saver
-
-    try:
-        return Saver(
-            location, lambda epoch: link.report("saved", {"epoch": epoch}), link.alive, seconds
-        )
-    except TunerError as error:
-        # A place that cannot be used costs checkpoints, never a training.
-        print(f"No checkpoints: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        return None
+def _tell_saved(line: Line) -> Callable[[int], None]:
+    return lambda epoch: line.report("saved", {"epoch": epoch})
 
 
-def _report_result(link: Link, data: Dataset, result: Result) -> None:
+def _report_result(line: Line, data: Dataset, result: Result) -> None:
     predictions = [{"split": one.split, "at": one.at} for one in result.predictions]
     labels = [{"split": one.split, "ids": one.ids, "patients": one.patients} for one in data.labels]
-    link.report(
+    line.report(
         "result",
         {
             "best": asdict(result.best),
@@ -213,11 +335,12 @@ def _report_result(link: Link, data: Dataset, result: Result) -> None:
     )
 
 
-def _report_error(link: Link, error: BaseException) -> None:
-    traceback.print_exc()
+def _report_error(line: Line, error: BaseException, of: int = 1) -> None:
+    """Report an error in something that was done for so many trials."""
+    traceback.print_exception(error)
     sys.stderr.flush()
     text = str(error).strip()
-    link.report("error", {"error": type(error).__name__, "text": text})
+    line.report("error", {"error": type(error).__name__, "text": text, "of": of})
 
 
 def _plain(setup: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LOOK_SECONDS = 0.25
 GATHER_SECONDS = 0.25
 """Epochs shorter than this are stored together: one transaction, not one each."""
 MEMORY_SECONDS = 2.0
@@ -70,16 +69,23 @@ class UnwantedError(Exception):
 
 
 class HeldTrial:
-    """Follows one trial on one child, from the first message to its ending."""
+    """Follows one trial on a child, from the first message to its ending."""
 
     def __init__(self, watch: Watch, child: Child, lease: Lease, serial: int) -> None:
+        self.lease = lease
+        self.serial = serial
+        self.most = 1
+        """How many trials of its kind the child would train at a time."""
+        self.printed = child.position()
+        """Where in the child's log its output begins."""
         self._watch = watch
         self._child = child
-        self._lease = lease
-        self._serial = serial
+        self._together = 1
         self._setup: Setup | None = None
         self._result: tuple[Dataset, Result] | None = None
         self._error: str | None = None
+        self._shared = False
+        """Whether the error is of several trials, and nobody knows whose."""
         self._epochs: list[Epoch] = []
         self._curve: dict[int, Epoch] = {}
         """All epochs of this attempt, those included that came from a checkpoint."""
@@ -91,29 +97,39 @@ class HeldTrial:
         self._memory_kills = memory_kills()
         self._said = time.monotonic()
 
-    def follow(self) -> Ending:
-        """Record what comes until the trial ends; a lost lease ends it at once."""
+    def step(self, together: int) -> Ending | None:
+        """Record what has come, and say how the trial ended, if it did.
+
+        `together` says how many trials the child has, or had when it was last heard.
+        """
+        self._together = together
         try:
-            while (ending := self._step()) is None:
-                self._watch.renewal.tick()
+            return self._step()
         except LeaseLostError:
-            self._halt()
+            self.halt()
             return "lost"
         except RefusedError as error:
-            self._halt()
+            self.halt()
             return self._fail(str(error))
         except UnwantedError as error:
             return self._give_back(str(error))
-        except BaseException:
-            # The worker leaves: its trainer is to do so too, not to train on till it is killed.
-            self._halt()
-            raise
-        return ending
+
+    def halt(self) -> None:
+        """Tell the child to train this no more."""
+        self._child.send(Message("stop", {"serial": self.serial}))
+
+    def take(self, message: Message) -> None:
+        """Take a message about this trial."""
+        try:
+            self._read(message)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            # A trainer runs other people's code: its word is not trusted to be whole.
+            self._child.kill()
+            self._error = GARBLED
 
     def _step(self) -> Ending | None:
-        if self._watch.renewal.lost(self._lease):
+        if self._watch.renewal.lost(self.lease):
             raise LeaseLostError("the lease has another holder")
-        self._take_messages()
         if self._epochs and self._due:
             ending = self._record()
             if ending is not None:
@@ -121,37 +137,22 @@ class HeldTrial:
         if self._result is not None:
             return self._complete(*self._result)
         if self._error is not None:
-            return self._fail(self._error)
+            return self._fail_with_others(self._error) if self._shared else self._fail(self._error)
         # Epochs that came just before the end are stored first: they are progress.
         if self._child.gone and not self._epochs:
             return self._died()
         return self._misbehaviour() or self._unwanted()
 
-    def _take_messages(self) -> None:
-        """Read all that has come; wait a moment if nothing has."""
-        message = self._child.next(LOOK_SECONDS)
-        while message is not None:
-            if message.body.get("serial") == self._serial:
-                self._take(message)
-            message = self._child.next(0) if not self._ready else None
-
     @property
     def _due(self) -> bool:
         """Whether epochs are to be stored now: short ones are stored a few at a time."""
         waited = time.monotonic() - self._stored
-        return self._ready or self._left or self._child.gone or waited >= GATHER_SECONDS
+        return self.ready or self._left or self._child.gone or waited >= GATHER_SECONDS
 
     @property
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
+        """Whether its result or its error has come."""
         return self._result is not None or self._error is not None
-
-    def _take(self, message: Message) -> None:
-        try:
-            self._read(message)
-        except (AttributeError, KeyError, TypeError, ValueError):
-            # A trainer runs other people's code: its word is not trusted to be whole.
-            self._child.kill()
-            self._error = GARBLED
 
     def _read(self, message: Message) -> None:
         body = storable_json(message.body)
@@ -165,6 +166,7 @@ class HeldTrial:
             if "identity" in body:
                 self._check_identity(_identity(body["identity"]))
             self._tell_resumed(int(body.get("resumed", 0)))
+            self.most = int(body.get("pack", 1))
         elif message.kind == "saved":
             self._saved = int(body["epoch"])
         elif message.kind == "left":
@@ -174,63 +176,64 @@ class HeldTrial:
             self._result = _dataset(message), _result(message)
         elif message.kind == "error":
             self._error = f"{body['error']}: {body['text']}".rstrip(": ")
+            self._shared = int(body.get("of", 1)) > 1
         elif message.kind == "stopped":
             self._error = "the trainer left the trial without being asked to"
 
     def _check_identity(self, found: Identity) -> None:
         """Leave before anything is recorded if code or data are not the study's."""
         ledger = self._watch.ledger
-        changes = self._watch.patiently(lambda: ledger.identify(self._lease, found))
+        changes = self._watch.patiently(lambda: ledger.identify(self.lease, found))
         if not changes:
             return
-        self._halt()
+        self.halt()
         why = f"its code or data differ from the study's here: {'; '.join(changes)}"
-        self._watch.patiently(lambda: ledger.give_back(self._lease, why))
+        self._watch.patiently(lambda: ledger.give_back(self.lease, why))
         where = f"Code or data on {socket.gethostname()}"
         raise StudyConflictError(identities.refusal(ledger.study.title, changes, where))
 
     def _tell_resumed(self, epochs: int) -> None:
         if epochs:
-            whose = "" if self._lease.stored_epochs else " of another trial"
+            whose = "" if self.lease.stored_epochs else " of another trial"
             text = f"at epoch {epochs}, from a checkpoint{whose}"
-            self._store(lambda: self._watch.ledger.tell(self._lease, "resumed", text))
+            self._store(lambda: self._watch.ledger.tell(self.lease, "resumed", text))
 
     def _tell_saved(self) -> None:
         """Note the newest checkpoint; of several since the last time, the others do not matter."""
         if self._saved:
             text, self._saved = f"at epoch {self._saved}", 0
-            self._store(lambda: self._watch.ledger.tell(self._lease, "checkpoint", text))
+            self._store(lambda: self._watch.ledger.tell(self.lease, "checkpoint", text))
 
     def _record(self) -> Ending | None:
         self._tell_saved()
         epochs, self._epochs = self._epochs, []
         self._stored = time.monotonic()
         self._memory_kills = memory_kills()
-        answer = self._store(lambda: self._watch.ledger.record(self._lease, epochs))
+        answer = self._store(lambda: self._watch.ledger.record(self.lease, epochs))
         if answer.stop_epoch is None:
             return None
-        self._halt()
+        self.halt()
         return self._prune(answer.stop_epoch, diverged=answer.diverged)
 
     def _prune(self, epoch: int, *, diverged: bool) -> Ending:
         pruner = self._watch.ledger.study.spec.search.pruner
         reason = f"{DIVERGED} at epoch {epoch}" if diverged else f"{pruner} at epoch {epoch}"
         setup = self._known_setup()
-        self._store(lambda: self._watch.ledger.prune(self._lease, setup, reason))
+        self._store(lambda: self._watch.ledger.prune(self.lease, setup, reason))
         return "pruned"
 
     def _complete(self, data: Dataset, result: Result) -> Ending:
         setup = self._known_setup()
         if (why := disagreement(data, result, self._curve)) is not None:
             return self._fail(why)
-        ledger, lease = self._watch.ledger, self._lease
+        ledger, lease = self._watch.ledger, self.lease
         self._store(lambda: ledger.complete(lease, setup, data, result, self._sending))
         return "complete"
 
     def _sending(self, sent: int, total: int) -> None:
         """Keep the trial while its predictions go up, which may take minutes, and say how far."""
         self._watch.renewal.tick()
-        if self._watch.renewal.lost(self._lease):
+        if self._watch.renewal.lost(self.lease):
             raise LeaseLostError("the lease has another holder")
         if sent < total and (why := self._why_unwanted()) is not None:
             now = time.monotonic()
@@ -240,7 +243,7 @@ class HeldTrial:
         if time.monotonic() - self._said >= SENDING_SECONDS or sent == total:
             self._said = time.monotonic()
             words = "trial %d: %.1f of %.1f MB of its predictions are stored"
-            logger.info(words, self._lease.number, sent / 1e6, total / 1e6)
+            logger.info(words, self.lease.number, sent / 1e6, total / 1e6)
 
     def _store(self, transaction: Callable[[], T]) -> T:
         """Run a transaction on what the trainer sent; a refusal costs the attempt, not the worker.
@@ -255,14 +258,25 @@ class HeldTrial:
         except Exception as error:
             if is_outage(error):
                 raise
-            logger.exception("trial %d: its transaction failed", self._lease.number)
+            logger.exception("trial %d: its transaction failed", self.lease.number)
             words = server_words(error)
             if words is None:
                 words = f"{type(error).__name__}: {error}".rstrip(": ")
             raise RefusedError(f"what the trainer sent cannot be stored: {words}") from None
 
     def _fail(self, reason: str) -> Ending:
-        return self._watch.patiently(lambda: self._watch.ledger.fail(self._lease, reason))
+        return self._watch.patiently(lambda: self._watch.ledger.fail(self.lease, reason))
+
+    def _fail_with_others(self, reason: str) -> Ending:
+        """End an attempt that the whole child came to an end with.
+
+        Of several trials nobody knows whose fault it was: it is charged to none, and each
+        is tried alone.
+        """
+        if self._together == 1:
+            return self._fail(reason)
+        told = f"{reason}; {self._together} trials were trained together, each is tried alone"
+        return self._watch.patiently(lambda: self._watch.ledger.interrupt(self.lease, told))
 
     def _died(self) -> Ending:
         """Tell a trainer that was killed from one that ended by itself.
@@ -275,17 +289,19 @@ class HeldTrial:
         reason = self._child.death()
         sent = self._child.killed_by
         if sent is None:
-            return self._fail(reason)
+            return self._fail_with_others(reason)
         if sent == signal.SIGKILL and memory_kills() > self._memory_kills:
-            return self._fail("the kernel killed the trainer: the machine ran out of memory")
-        return self._watch.patiently(lambda: self._watch.ledger.interrupt(self._lease, reason))
+            return self._fail_with_others(
+                "the kernel killed the trainer: the machine ran out of memory"
+            )
+        return self._watch.patiently(lambda: self._watch.ledger.interrupt(self.lease, reason))
 
     def _misbehaviour(self) -> Ending | None:
         silent = time.monotonic() - self._child.heard
         if silent > self._watch.limits.silence_seconds:
             self._child.kill()
             limit = self._watch.limits.silence_seconds
-            return self._fail(f"the trainer showed no sign of life for {limit:g} s")
+            return self._fail_with_others(f"the trainer showed no sign of life for {limit:g} s")
         return self._too_large()
 
     def _too_large(self) -> Ending | None:
@@ -297,7 +313,9 @@ class HeldTrial:
         if self._child.memory() <= allowed:
             return None
         self._child.kill()
-        return self._fail(f"the trainer used more memory than [limits] allows ({allowed:,} bytes)")
+        return self._fail_with_others(
+            f"the trainer used more memory than [limits] allows ({allowed:,} bytes)"
+        )
 
     def _unwanted(self) -> Ending | None:
         """Give the trial back if nobody wants it now: after an epoch, or when time is up."""
@@ -306,15 +324,15 @@ class HeldTrial:
             return None
         if self._since is None:
             self._since = time.monotonic()
-            self._child.send(Message("leave", {"serial": self._serial}))
+            self._child.send(Message("leave", {"serial": self.serial}))
         waited = time.monotonic() - self._since
         if not (self._left or self._watch.stop.now or waited > self._watch.give_back_seconds):
             return None
         return self._give_back(why)
 
     def _give_back(self, why: str) -> Ending:
-        self._halt()
-        self._watch.patiently(lambda: self._watch.ledger.give_back(self._lease, why))
+        self.halt()
+        self._watch.patiently(lambda: self._watch.ledger.give_back(self.lease, why))
         return "given back"
 
     def _why_unwanted(self) -> str | None:
@@ -325,9 +343,6 @@ class HeldTrial:
         if self._watch.renewal.hours_spent:
             return "the budget of hours is spent"
         return None
-
-    def _halt(self) -> None:
-        self._child.send(Message("stop", {"serial": self._serial}))
 
     def _known_setup(self) -> Setup:
         if self._setup is None:

@@ -23,6 +23,7 @@ from tuner.store.ledger.assignments import (
 from tuner.store.ledger.leases import (
     Answer,
     Claimed,
+    Company,
     Ended,
     Lease,
     NeedsLook,
@@ -50,20 +51,31 @@ WAITS = {
 }
 
 
-def claim(transaction: Transaction, proposal: Proposal | None, *, adopt: bool) -> Answer:
-    """Give the worker a trial to train, or say why there is none."""
+def claim(
+    transaction: Transaction,
+    proposal: Proposal | None,
+    *,
+    adopt: bool,
+    company: Company | None = None,
+) -> Answer:
+    """Give the worker a trial to train, or say why there is none.
+
+    In company it gets one of its kind or none, and never more than its share.
+    """
     # From here to commit no other worker counts or creates: the count below
     # and the creation belong to one transaction, so the budget is exact.
     transaction.lock_study()
     state, reason = _study_state(transaction)
     if state != "open":
         return Ended(state, reason)  # type: ignore[arg-type]
-    if (held := _already_held(transaction)) is not None:
+    if (held := _already_held(transaction, company)) is not None:
         return Claimed(held, adopted=False)
     spec = read_spec(transaction.connection, transaction.study)
     left = hours_left(transaction.connection, transaction.study.study_id, spec.budget.hours)
     if left is not None and left <= 0:
         return _stop_for_hours(transaction, spec)
+    if company is not None:
+        return _companion(transaction, spec, company)
     if (adopted := _adopt(transaction, expired=adopt, below=YIELDS)) is not None:
         return Claimed(adopted, adopted=True)
     answer = _next(transaction, spec, proposal)
@@ -72,6 +84,36 @@ def claim(transaction: Transaction, proposal: Proposal | None, *, adopt: bool) -
         if adopted is not None:
             return Claimed(adopted, adopted=True)
     return answer
+
+
+def _companion(transaction: Transaction, spec: Spec, company: Company) -> Answer:
+    """Give the next new trial, if it is one for this company."""
+    if len(company.held) >= _share(transaction, spec):
+        return Wait("the rest is for other workers")
+    existing = _existing(transaction, spec)
+    assignment = _assignment(transaction, spec, existing)
+    # Where somebody has to think first (a sampler, a race), whoever is free does that.
+    if not isinstance(assignment, Assignment) or _is_proposed(spec, assignment):
+        return Wait("the next trial is not known yet")
+    chosen = _chosen(transaction, spec, assignment)
+    if not company.fits(sampling.in_file_order(spec, chosen), assignment.seed):
+        return Wait("the next trial is of another kind")
+    # No checkpoint is waited for: the others would wait as well.
+    return Claimed(_create(transaction, spec, assignment, chosen), adopted=False)
+
+
+def _share(transaction: Transaction, spec: Spec) -> int:
+    """Return how many of the trials that are not over a worker may have at a time."""
+    here = transaction.study.study_id
+    of_study = sa.select(sa.func.count()).where(worker.c.study_id == here)
+    over = sa.select(sa.func.count()).where(lease.c.study_id == here, lease.c.state == "ended")
+    counted = transaction.connection.execute(
+        sa.select(
+            of_study.where(worker.c.ended.is_(None)).scalar_subquery(), over.scalar_subquery()
+        )
+    ).one()
+    workers, ended = map(int, counted)
+    return -(-(spec.total_trials - ended) // max(1, workers))
 
 
 def configurations_ahead(connection: sa.Connection, stored: Study) -> list[int]:
@@ -137,13 +179,18 @@ def _study_state(transaction: Transaction) -> tuple[str, str]:
     return row.state, row.reason
 
 
-def _already_held(transaction: Transaction) -> Lease | None:
-    """Return the lease this worker has: its last claim's commit went through unanswered."""
+def _already_held(transaction: Transaction, company: Company | None) -> Lease | None:
+    """Return a lease that this worker has and does not know of.
+
+    Its last claim's commit went through, and the answer was lost.
+    """
+    known = [one.trial_id for one in company.held] if company else []
     row = transaction.connection.execute(
         sa.select(lease.c.trial_id, lease.c.token).where(
             lease.c.study_id == transaction.study.study_id,
             lease.c.worker_id == transaction.worker_id,
             lease.c.state == "held",
+            lease.c.trial_id.not_in(known),
         )
     ).one_or_none()
     return None if row is None else _lease(transaction, row.trial_id, row.token)
@@ -207,27 +254,42 @@ def _hold(transaction: Transaction, trial_id: int, token: int) -> None:
 
 def _next(transaction: Transaction, spec: Spec, proposal: Proposal | None) -> Answer:
     existing = _existing(transaction, spec)
-    raced = spec.replicates.of == "top"
-    study_id = transaction.study.study_id
-    decided = read_decisions(transaction.connection, study_id) if raced else ()
-    assignment = next_assignment(spec, existing, _waits(transaction, existing), decided)
+    assignment = _assignment(transaction, spec, existing)
     if isinstance(assignment, Look):
         return NeedsLook(assignment)
     if assignment is None and all(one.ended for one in existing):
         return _complete_study(transaction)
     if not isinstance(assignment, Assignment):
         return Wait(WAITS[assignment])
-    if assignment.seed == 0 and spec.search.sampler in sampling.LEARNING:
-        if proposal is None or proposal.configuration != assignment.configuration:
-            return NeedsProposal(assignment.configuration)
-        chosen = dict(proposal.chosen)
-    elif assignment.seed == 0:
-        chosen = sampling.choose(spec, assignment.configuration)
+    if not _is_proposed(spec, assignment):
+        chosen = _chosen(transaction, spec, assignment)
+    elif proposal is None or proposal.configuration != assignment.configuration:
+        return NeedsProposal(assignment.configuration)
     else:
-        chosen = _chosen_before(transaction, assignment.configuration)
+        chosen = dict(proposal.chosen)
     created = _create(transaction, spec, assignment, chosen)
     expected = _expected(transaction, assignment, existing)
     return Claimed(replace(created, expected_epochs=expected), adopted=False)
+
+
+def _assignment(
+    transaction: Transaction, spec: Spec, existing: Sequence[Existing]
+) -> Assignment | Look | str | None:
+    raced = spec.replicates.of == "top"
+    study_id = transaction.study.study_id
+    decided = read_decisions(transaction.connection, study_id) if raced else ()
+    return next_assignment(spec, existing, _waits(transaction, existing), decided)
+
+
+def _is_proposed(spec: Spec, assignment: Assignment) -> bool:
+    """Tell whether a sampler that learns chooses the configuration."""
+    return assignment.seed == 0 and spec.search.sampler in sampling.LEARNING
+
+
+def _chosen(transaction: Transaction, spec: Spec, assignment: Assignment) -> dict[str, Value]:
+    if assignment.seed == 0:
+        return sampling.choose(spec, assignment.configuration)
+    return _chosen_before(transaction, assignment.configuration)
 
 
 def _waits(transaction: Transaction, existing: Sequence[Existing]) -> Callable[[Assignment], bool]:
@@ -380,7 +442,10 @@ def _lease(transaction: Transaction, trial_id: int, token: int) -> Lease:
             .where(epoch.c.trial_id == trial.c.trial_id)
             .scalar_subquery()
             .label("epochs"),
-        ).where(trial.c.trial_id == trial_id)
+            lease.c.interruptions,
+        )
+        .select_from(trial.join(lease))
+        .where(trial.c.trial_id == trial_id)
     ).one()
     spec = transaction.study.spec
     return Lease(
@@ -391,6 +456,7 @@ def _lease(transaction: Transaction, trial_id: int, token: int) -> Lease:
         chosen=sampling.in_file_order(spec, row.chosen),
         token=token,
         stored_epochs=row.epochs,
+        alone=row.interruptions > 0,
     )
 
 

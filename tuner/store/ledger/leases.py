@@ -1,6 +1,6 @@
 """The words of the ledger: a lease, and the answers a worker gets when it asks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +24,9 @@ class Lease:
     """How much of the curve is stored already, by earlier attempts."""
     expected_epochs: int = 0
     """First epochs that peers have trained, so that a checkpoint of them is to be expected."""
+    alone: bool = False
+    """Whether it may not be trained beside others: an attempt was interrupted, and by whom
+    would not be known again."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,15 @@ class NeedsLook:
     look: Look
 
 
+@dataclass(frozen=True)
+class Company:
+    """What a worker trains already, when it asks for a trial to train beside."""
+
+    held: Sequence[Lease]
+    fits: Callable[[Mapping[str, Value], int], bool]
+    """Whether a trial of this configuration, under this seed, could be trained with them."""
+
+
 Answer = Claimed | Wait | Ended | NeedsProposal | NeedsLook
 
 
@@ -84,10 +96,11 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Renewed:
-    """The lease is kept; what the study wants of its workers meanwhile."""
+    """Which leases are not the worker's any more, and what the study wants of its workers."""
 
     study_state: StudyState
     hours_left: float | None
+    lost: tuple[Lease, ...] = ()
 
 
 class LeaseLostError(Exception):

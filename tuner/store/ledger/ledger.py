@@ -21,7 +21,7 @@ from tuner.settings import Timing
 from tuner.store import identities, uploads
 from tuner.store.database import Database
 from tuner.store.ledger import claims, endings, recording
-from tuner.store.ledger.leases import Answer, Lease, Proposal, Recorded, Verdict
+from tuner.store.ledger.leases import Answer, Company, Lease, Proposal, Recorded, Verdict
 from tuner.store.ledger.race import Decided
 from tuner.store.ledger.recording import Recorder
 from tuner.store.ledger.reuse import Marks, Sharing
@@ -51,15 +51,20 @@ class Ledger:
         shares = spec.search.sampler == "grid" and kept
         self.sharing = Sharing(spec, self.marks) if shares and self.marks else None
 
-    def claim(self, proposal: Proposal | None, *, adopt: bool) -> Answer:
-        """Ask for a trial; `adopt` says whether expired leases may be taken over."""
+    def claim(
+        self, proposal: Proposal | None, *, adopt: bool, company: Company | None = None
+    ) -> Answer:
+        """Ask for a trial, perhaps to train it in company.
+
+        `adopt` says whether expired leases may be taken over.
+        """
         if self.sharing is not None:
             # Peers wait for the study's lock: what can be computed before it, is.
             with self.database.transaction() as connection:
                 ahead = claims.configurations_ahead(connection, self.study)
             self.sharing.prepare(ahead)
         with self._transaction() as transaction:
-            return claims.claim(transaction, proposal, adopt=adopt)
+            return claims.claim(transaction, proposal, adopt=adopt, company=company)
 
     def decide(self, decided: Decided) -> bool:
         """Store what came of a look, unless a peer did before or it is no longer due."""

@@ -1,11 +1,12 @@
 """Workers: joining a study, staying alive in it, leaving it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from tuner.settings import Timing
-from tuner.store.ledger.leases import Lease, LeaseLostError, Renewed
+from tuner.store.ledger.leases import Lease, Renewed
 from tuner.store.ledger.transactions import in_seconds
 from tuner.store.tables import lease, study, worker
 
@@ -55,17 +56,18 @@ def leave(connection: sa.Connection, post: Post, active_seconds: float) -> None:
 def renew(
     connection: sa.Connection,
     post: Post,
-    held: Lease | None,
+    held: Sequence[Lease],
     timing: Timing,
     active_seconds: float,
 ) -> Renewed:
-    """Keep the lease and note that the worker lives; raise LeaseLostError if it is not ours.
+    """Keep the leases that are ours, say which are not, and note that the worker lives.
 
     An expired lease that nobody adopted is renewed: only another token takes a
     trial away.
     """
-    if held is not None:
-        _keep(connection, post.worker_id, held, timing)
+    # In one order, as all who lock several: two that renewed each other's last one would wait.
+    in_order = sorted(held, key=lambda one: one.trial_id)
+    lost = [one for one in in_order if not _keep(connection, post.worker_id, one, timing)]
     connection.execute(
         sa.update(worker)
         .where(worker.c.worker_id == post.worker_id)
@@ -77,8 +79,8 @@ def renew(
         )
     ).one_or_none()
     if row is None:
-        return Renewed("stopped", None)
-    return Renewed(row.state, hours_left(connection, post.study_id, row.hours))
+        return Renewed("stopped", None, tuple(lost))
+    return Renewed(row.state, hours_left(connection, post.study_id, row.hours), tuple(lost))
 
 
 def hours_left(connection: sa.Connection, study_id: int, hours: float | None) -> float | None:
@@ -93,7 +95,8 @@ def hours_left(connection: sa.Connection, study_id: int, hours: float | None) ->
     return float(hours) - float(used) / 3600.0
 
 
-def _keep(connection: sa.Connection, worker_id: int, held: Lease, timing: Timing) -> None:
+def _keep(connection: sa.Connection, worker_id: int, held: Lease, timing: Timing) -> bool:
+    """Renew a lease; say whether it is ours."""
     mine = (lease.c.trial_id == held.trial_id) & (lease.c.token == held.token)
     kept = connection.execute(
         sa.update(lease)
@@ -101,11 +104,10 @@ def _keep(connection: sa.Connection, worker_id: int, held: Lease, timing: Timing
         .values(renewed=sa.func.clock_timestamp(), expires=in_seconds(timing.lease))
     )
     if kept.rowcount:
-        return
+        return True
     row = connection.execute(
         sa.select(lease.c.token, lease.c.worker_id).where(lease.c.trial_id == held.trial_id)
     ).one_or_none()
     # Our own token on a lease that is not held means that our main loop has
     # just ended or released it: nothing to keep, and nothing lost.
-    if row is None or row.token != held.token or row.worker_id != worker_id:
-        raise LeaseLostError(f"trial {held.number} has another holder")
+    return row is not None and row.token == held.token and row.worker_id == worker_id

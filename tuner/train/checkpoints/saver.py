@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,8 +10,9 @@ from typing import Any, Literal
 from tuner.records import Job
 from tuner.train.checkpoints.manifest import Description
 from tuner.train.checkpoints.resume import resume
+from tuner.train.checkpoints.space import Owner, owner
 from tuner.train.checkpoints.timely import LOOKUP_SECONDS, Lookups, opened
-from tuner.train.checkpoints.writer import Offer, Writer, Written
+from tuner.train.checkpoints.writer import WAITING, Offer, Writer, Written
 from tuner.train.run import Run
 from tuner.train.workbench import Workbench
 
@@ -45,28 +47,20 @@ class Plan:
 
 
 class Saver:
-    """Stores states of one trial after another in one tree."""
+    """Stores the states of trials in one tree, those of several at a time if need be."""
 
     def __init__(
         self,
         location: str,
-        saved: Callable[[int], None] = lambda _: None,
         alive: Callable[[], None] = lambda: None,
         lookup_seconds: float = LOOKUP_SECONDS,
     ) -> None:
-        """Open the place, for which so many seconds are waited; `alive` is called meanwhile.
-
-        `saved` is called with the epoch of each state that was stored, on another thread.
-        """
-        self._saved_epoch = saved
-        self._tree = opened(location, lookup_seconds, alive)
-        self._lookups = Lookups(self._tree, seconds=lookup_seconds)
-        self._writer = Writer(self._tree, self._written)
-        self._lock = threading.Lock()
-        self._plan = Plan({})
-        self._path: list[str] = []
-        self._stored: dict[str, int] = {}
-        """Keys of this trial that were stored and may be removed, with their epochs."""
+        """Open the place, for which so many seconds are waited; `alive` is called meanwhile."""
+        self.tree = opened(location, lookup_seconds, alive)
+        self.lookups = Lookups(self.tree, seconds=lookup_seconds)
+        self.writer = Writer(self.tree, self._written)
+        self._kept: dict[Owner, Keeping] = {}
+        self._over: deque[Keeping] = deque()
 
     def begin(
         self,
@@ -74,36 +68,77 @@ class Saver:
         run: Run,
         job: Job,
         plan: Plan,
+        *,
+        saved: Callable[[int], None] = lambda _: None,
         alive: Callable[[], None] = lambda: None,
-    ) -> int:
-        """Restore the longest stored prefix of the trial's path; return how long it is.
+    ) -> "Keeping":
+        """Restore the longest stored prefix of a trial's path, and store its states from there.
 
         A place that does not answer is given up after a while, in which `alive` is called.
+        `saved` is called with the epoch of each state that was stored, on another thread.
         """
-        self._lookups.heard_by(alive)
-        self._base, path = bench.base(job), bench.path(job)
-        with self._lock:
-            self._path, self._plan, self._stored = path, plan, {}
+        self.lookups.heard_by(alive)
+        keeping = Keeping(self, bench, job, plan, saved)
+        self._kept[keeping.owner] = keeping
+        keeping.resume(run)
+        return keeping
+
+    def close(self, timeout: float) -> None:
+        """Write what waits."""
+        self.writer.close(timeout)
+
+    def over(self, keeping: "Keeping") -> None:
+        """Forget a trial that offers nothing more, once nothing of it can wait to be written."""
+        self._over.append(keeping)
+        if len(self._over) > WAITING + 1:
+            old = self._over.popleft()
+            if self._kept.get(old.owner) is old:
+                del self._kept[old.owner]
+
+    def _written(self, written: Written) -> None:
+        if (keeping := self._kept.get(written.trial)) is not None:
+            keeping.written(written)
+
+
+class Keeping:
+    """Which states of one trial are stored, and which of them are removed again."""
+
+    def __init__(
+        self, saver: Saver, bench: Workbench, job: Job, plan: Plan, saved: Callable[[int], None]
+    ) -> None:
+        self.owner = owner(plan.labels)
+        self._saver, self._plan, self._tell = saver, plan, saved
+        self._bench, self._job, self._code = bench, job, bench.code(job)
+        self._base, self._path = bench.base(job), bench.path(job)
+        self._lock = threading.Lock()
         self._saved = time.monotonic()
         self._last = 0
-        self._bench, self._job, self._code = bench, job, bench.code(job)
-        if not path:
-            return 0
-        self._await(self._path[plan.expected - 1 :] if plan.expected else [])
-        return resume(run, self._lookups, self._path, plan.labels)
+        self._stored: dict[str, int] = {}
+        """Keys of this trial that were stored and may be removed, with their epochs."""
+        self.resumed = 0
+        """How many epochs it began with."""
+
+    def resume(self, run: Run) -> None:
+        """Take the longest stored prefix of the path."""
+        if self._path:
+            expected = self._plan.expected
+            self._await(self._path[expected - 1 :] if expected else [])
+            labels = self._plan.labels
+            self.resumed = resume(run, self._saver.lookups, self._path, labels)
 
     def after(self, run: Run) -> None:
         """Store the state after an epoch, if it is due."""
         epoch = len(run.curve)
         branch = self._plan.keep == "auto" and epoch in self._plan.branches
-        if not self._writer.paused and (branch or self._due(epoch)):
+        if not self._saver.writer.paused and (branch or self._due(epoch)):
             self._offer(run, keep=branch)
 
     def settle(self, run: Run, timeout: float) -> None:
         """Store the state as it is between two epochs, and wait until it is written."""
         if len(run.curve) != self._last:
             self._offer(run, keep=False)
-        self._writer.flush(timeout)
+        self._saver.writer.flush(timeout)
+        self._saver.over(self)
 
     def end(self, run: Run) -> None:
         """Keep the last state of a trial that has ended, or nothing of it, as the plan says."""
@@ -111,21 +146,29 @@ class Saver:
             if len(run.curve) != self._last:
                 self._offer(run, keep=True)
         else:
-            self._writer.flush(AUTO_SECONDS)
+            self._saver.writer.flush(AUTO_SECONDS)
             with self._lock:
                 keys, self._stored = list(self._stored), {}
             # What stays behind costs room, never the trial's result.
-            self._lookups.remove(keys, dict(self._plan.labels))
+            self._saver.lookups.remove(keys, dict(self._plan.labels))
+        self._saver.over(self)
 
-    def close(self, timeout: float) -> None:
-        """Write what waits."""
-        self._writer.close(timeout)
+    def written(self, written: Written) -> None:
+        """Remove older states of the trial that nobody else needs; on the writing thread."""
+        with self._lock:
+            passed = [key for key, epoch in self._stored.items() if epoch < written.epoch]
+            for key in passed:
+                del self._stored[key]
+            current = written.key in self._path
+        if current:
+            self._tell(written.epoch)
+        self._saver.tree.remove(passed, dict(self._plan.labels))
 
     def _await(self, keys: Sequence[str]) -> None:
         """Wait a moment for a checkpoint that a peer stores off its own training path."""
         deadline = time.monotonic() + EXPECTED_SECONDS
         while keys and (left := deadline - time.monotonic()) > 0:
-            if self._lookups.known(keys, left):
+            if self._saver.lookups.known(keys, left):
                 return
             time.sleep(0.1)
 
@@ -149,15 +192,4 @@ class Saver:
         with self._lock:
             if not keep:
                 self._stored[key] = epoch
-        self._writer.offer(Offer(key, run.state(), description, keep=keep))
-
-    def _written(self, written: Written) -> None:
-        """Remove older states of the same trial that nobody else needs; on the writing thread."""
-        with self._lock:
-            passed = [key for key, epoch in self._stored.items() if epoch < written.epoch]
-            for key in passed:
-                del self._stored[key]
-            current = written.key in self._path
-        if current:
-            self._saved_epoch(written.epoch)
-        self._tree.remove(passed, dict(self._plan.labels))
+        self._saver.writer.offer(Offer(key, run.state(), description, keep=keep))

@@ -50,6 +50,7 @@ class Written:
     key: str
     epoch: int
     bytes: int
+    trial: Owner
 
 
 Slot = tuple[Owner, str]
@@ -127,7 +128,8 @@ class Writer:
     def _store(self, offer: Offer) -> None:
         try:
             size = self._tree.store(offer.key, offer.state, offer.description)
-            self._written(Written(offer.key, len(offer.state.curve), size))
+            trial = owner(offer.description.labels)
+            self._written(Written(offer.key, len(offer.state.curve), size, trial))
         # No checkpoint is worth a training: whatever fails here, training goes on.
         except Exception as error:  # noqa: BLE001
             self._pause(error)
