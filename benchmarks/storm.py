@@ -1,10 +1,11 @@
 """The big storms: nothing lost, nothing twice, under kills, freezes and restarts of PostgreSQL.
 
-    python -m benchmarks.storm [--seed 0] [--only grid|learning]
+    python -m benchmarks.storm [--seed 0] [--only grid|learning|packs]
 
-Trains two studies on real workers while processes are killed at random, and
-prints what came of them; the first is compared, bit by bit, with the same study
-trained in peace. Ends with 1 if anything was not as promised. docs/faults.md
+Trains three studies on real workers while processes are killed at random, and
+prints what came of them; the first and the last, whose trials are trained eight
+at a time, are compared, bit by bit, with the same study trained in peace, one
+trial after the other. Ends with 1 if anything was not as promised. docs/faults.md
 keeps the figures.
 """
 
@@ -24,6 +25,7 @@ from tests.faults.weather import Report, Weather
 from tests.harness.postgres import Server, run_server
 
 GRID = Weather("storm_grid", trials=120, workers=8, kills=60, restarts=3, freezes=5)
+PACKS = replace(GRID, name="storm_packs", workers=4, epochs=100, pack=8, plain=True)
 LEARNING = Weather(
     "storm_learning",
     trials=40,
@@ -48,12 +50,16 @@ def main() -> int:
         if options.only in (None, "learning"):
             weather = replace(LEARNING, seed=options.seed)
             reports.append(_learning(weather, server, Path(name)))
+        if options.only in (None, "packs"):
+            weather = replace(PACKS, seed=options.seed)
+            reports.append(_grid(weather, server, Path(name, "packs")))
     return 1 if any(report.faults for report in reports) else 0
 
 
 def _grid(weather: Weather, server: Server, folder: Path) -> Report:
     report, bench = storm.run(weather, server, folder / "grid")
-    quiet, undisturbed = storm.run(storm.calm(weather), server, folder / "calm")
+    alone = replace(storm.calm(weather), pack=1)
+    quiet, undisturbed = storm.run(alone, server, folder / "calm")
     verdict.check_whole(report, bench)
     verdict.check_equal(report, bench, undisturbed)
     return _shown(report, quiet)
@@ -83,7 +89,7 @@ def _machine() -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, default=0, help="of the blows and the sampler")
-    parser.add_argument("--only", choices=("grid", "learning"), help="one storm instead of both")
+    parser.add_argument("--only", choices=("grid", "learning", "packs"), help="one storm alone")
     return parser.parse_args()
 
 

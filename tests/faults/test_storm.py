@@ -1,7 +1,9 @@
 """The small storm: nothing lost, nothing twice, and every bit as on a quiet day."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -13,6 +15,17 @@ from tests.store.specs import Bench
 from tuner.store.tables import epoch, outcome
 
 GRID = Weather("small_grid", trials=16, workers=3, kills=8, restarts=1, freezes=1, epochs=16)
+PACKS = Weather(
+    "small_packs",
+    trials=16,
+    workers=2,
+    kills=6,
+    restarts=1,
+    freezes=1,
+    epochs=30,
+    pack=4,
+    plain=True,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,20 @@ def test_a_storm_changes_nothing_but_time(days: Days) -> None:
     assert days.report.faults == [], "\n".join(days.report.lines())
     assert sum(days.report.blows.values()) == len(GRID.blows())
     assert days.report.events["adopted"] > 0
+
+
+def test_a_storm_over_packs_changes_nothing_either(tmp_path: Path) -> None:
+    """Four trials at a time, and whoever was interrupted alone: the bits of one after the other."""
+    alone = replace(storm.calm(PACKS), pack=1, name="small_alone")
+    with run_server() as server:
+        report, bench = storm.run(PACKS, server, tmp_path / "storm")
+        _, undisturbed = storm.run(alone, server, tmp_path / "calm")
+        with closing(bench.database), closing(undisturbed.database):
+            verdict.check_whole(report, bench)
+            verdict.check_equal(report, bench, undisturbed)
+    assert report.faults == [], "\n".join(report.lines())
+    assert report.events["adopted"] > 0
+    assert report.events["joined"] > 0
 
 
 def test_a_quiet_day_trains_nothing_twice(days: Days) -> None:

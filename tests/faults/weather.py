@@ -28,6 +28,11 @@ class Weather:
     """Epochs between two checkpoints."""
     learning: bool = False
     """Whether TPE proposes and the median pruner stops; else a grid, of which all is trained."""
+    pack: int = 1
+    """Trials that a trainer takes at a time."""
+    plain: bool = False
+    """Whether the networks may train as a pack; they note no epochs then, so that nobody knows
+    how many were begun more than once."""
     deadline_seconds: float = 600.0
 
     def sections(self) -> dict[str, Mapping[str, Any]]:
@@ -40,6 +45,9 @@ class Weather:
             # No trial does anything wrong here: none may be blamed for a single attempt.
             "limits": {"attempts": 1},
         }
+        if self.plain:
+            common["fixed"] = {**common["fixed"], "plain": True}
+            common["search"] = {"pack": self.pack}
         if not self.learning:
             rates = [1e-4, 3e-4, 1e-3, 3e-3]
             assert self.trials % len(rates) == 0
@@ -117,11 +125,17 @@ class Report:
             ),
             f"  trials adopted     {told['adopted']}, resumed from a checkpoint {told['resumed']}",
             f"  epochs stored      {self.epochs_stored}",
-            f"  epochs begun       {self.epochs_begun} (twice: {self.twice}, at most {self.bound})",
+            self._begun(),
             f"  decisions          {self.decisions}, compared {self.looks} times",
             f"  seconds            {self.seconds:.0f}",
             *(f"  NOT AS PROMISED    {fault}" for fault in self.faults or ()),
         ]
+
+    def _begun(self) -> str:
+        if self.weather.plain:
+            return f"  trials at a time   {self.weather.pack}"
+        twice = f"twice: {self.twice}, at most {self.bound}"
+        return f"  epochs begun       {self.epochs_begun} ({twice})"
 
 
 def _listed(counts: Counter[str]) -> str:

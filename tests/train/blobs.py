@@ -17,6 +17,7 @@ OBJECTIVE = Objective(
     parameters=[
         Parameter("hidden", "int", 8, "hidden units", low=1),
         Parameter("batch_norm", "bool", True, "normalise the hidden layer"),
+        Parameter("plain", "bool", False, "known layers alone, which may train as a pack"),
     ],
     data=[
         Parameter("train_images", "int", 97, "images to train on"),
@@ -92,6 +93,8 @@ def build(parameters, inputs, outputs):
     norm = [nn.BatchNorm1d(hidden)] if parameters["batch_norm"] else []
     first = nn.Linear(channels * height * width, hidden)
     tail = [nn.ReLU(), nn.Dropout(0.2), nn.Linear(hidden, outputs)]
+    if parameters.get("plain"):
+        return nn.Sequential(nn.Flatten(), first, *norm, *tail)
     return nn.Sequential(Counting(), first, *norm, *tail)
 '''
 

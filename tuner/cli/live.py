@@ -1,6 +1,7 @@
 """The live screen: a study at a glance, redrawn in place; plain lines when nobody looks."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Protocol
@@ -175,9 +176,18 @@ def _workers(seen: Overview) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("worker", "trial", "parameters", "epoch", "val loss", "epochs/s"):
         table.add_column(name, justify="left" if name == "parameters" else "right", no_wrap=True)
+    held = Counter(line.worker_id for line in seen.workers)
+    shown = 0
     for line in seen.workers:
-        table.add_row(*_cells(line))
+        # Of a worker with several trials the first line says so, and the others are below it.
+        first, shown = line.worker_id != shown, line.worker_id
+        table.add_row(_name(line, held[line.worker_id]) if first else "", *_cells(line))
     return table
+
+
+def _name(line: WorkerLine, trials: int) -> str:
+    together = f", {trials} at a time" if trials > 1 else ""
+    return f"{line.worker_id} {line.device}{together}"
 
 
 def sending(line: WorkerLine) -> str:
@@ -189,9 +199,8 @@ def sending(line: WorkerLine) -> str:
 
 def _cells(line: WorkerLine) -> list[str]:
     if line.number is None or line.chosen is None:
-        return [f"{line.worker_id} {line.device}", "–", "waiting", "", "", ""]
+        return ["–", "waiting", "", "", ""]
     return [
-        f"{line.worker_id} {line.device}",
         str(line.number),
         f"{chosen_line(line.chosen)} seed={line.seed}",
         f"{line.epoch}/{line.epochs} {sending(line)}".rstrip(),

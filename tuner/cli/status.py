@@ -2,7 +2,9 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +15,7 @@ from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from tuner.store.database import Database
-    from tuner.store.overview import Overview
+    from tuner.store.overview import Overview, WorkerLine
 
 
 @click.command(epilog="\b\nExample:\n  tuner status lr_sched --watch")
@@ -120,20 +122,21 @@ def _print(seen: "Overview") -> None:
             trials = "trial was" if len(numbers) == 1 else "trials were"
             text = f"{len(numbers)} {trials} {what}: {listed}  (tuner events {seen.title})"
             console.print(text)
-    for line in seen.workers:
-        lease = (
-            ""
-            if line.lease_seconds is None
-            else (
-                f", trial {line.number} on attempt {line.attempts}, "
-                f"lease runs {line.lease_seconds:.0f} s more"
-            )
-        )
-        console.print(
-            f"worker {line.worker_id}: {line.host} pid {line.pid}, "
-            f"seen {line.seen_seconds:.0f} s ago{lease}",
-            style="dim",
-        )
+    for _, held in groupby(seen.workers, lambda line: line.worker_id):
+        console.print(_worker_line(list(held)), style="dim")
+
+
+def _worker_line(held: "Sequence[WorkerLine]") -> str:
+    """Describe a worker by its lines, one a trial."""
+    one = held[0]
+    text = f"worker {one.worker_id}: {one.host} pid {one.pid}, seen {one.seen_seconds:.0f} s ago"
+    if one.lease_seconds is None:
+        return text
+    left = min(line.lease_seconds or 0 for line in held)
+    if len(held) == 1:
+        return f"{text}, trial {one.number} on attempt {one.attempts}, lease runs {left:.0f} s more"
+    trials = ", ".join(str(line.number) for line in held)
+    return f"{text}, {len(held)} trials at a time ({trials}), leases run {left:.0f} s more"
 
 
 def _print_race(database: "Database", title: str) -> None:

@@ -1,7 +1,8 @@
 """A study at a glance: what the live screen and `tuner status` show, in a few statements."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -49,7 +50,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class WorkerLine:
-    """One worker, and the trial it holds."""
+    """One worker, and a trial it holds; one that holds several has a line for each."""
 
     worker_id: int
     host: str
@@ -213,9 +214,18 @@ def _workers(connection: sa.Connection, known: Study) -> tuple[WorkerLine, ...]:
             worker.c.ended.is_(None),
             sa.extract("epoch", now - worker.c.seen) < SILENT_SECONDS,
         )
-        .order_by(worker.c.worker_id)
+        .order_by(worker.c.worker_id, trial.c.number)
     )
-    return tuple(_line(known, row) for row in rows)
+    lines = [_line(known, row) for row in rows]
+    held = Counter(line.worker_id for line in lines)
+    return tuple(_at_a_time(line, held[line.worker_id]) for line in lines)
+
+
+def _at_a_time(line: WorkerLine, trials: int) -> WorkerLine:
+    """Return a trial's line as it goes beside others: what an epoch takes is stored by shares."""
+    if line.epochs_per_second is None:
+        return line
+    return replace(line, epochs_per_second=line.epochs_per_second / trials)
 
 
 def _line(known: Study, row: sa.Row[Any]) -> WorkerLine:
@@ -320,6 +330,7 @@ def _eta(counts: Counts, lines: tuple[WorkerLine, ...], seconds: float) -> float
     """Seconds until the end, if the rest takes as long a trial as what has ended."""
     begun = sum(line.epoch / line.epochs for line in lines if line.epochs)
     done = counts.ended + begun
-    if done < 1 or not lines:
+    workers = len({line.worker_id for line in lines})
+    if done < 1 or not workers:
         return None
-    return seconds / done * (counts.total - done) / len(lines)
+    return seconds / done * (counts.total - done) / workers

@@ -181,7 +181,7 @@ class Supervisor:
             self._child.kill()
             self._child = self._workshop.open()
         held = [self._begin(lease, adopted=adopted)]
-        together, asked = 1, time.monotonic()
+        together, asked = 1, -self._timing.poll
         try:
             while held:
                 self._renewal.tick()
@@ -190,7 +190,8 @@ class Supervisor:
                 together = together if self._child.gone else len(held)
                 ended = [one for one in held if self._has_ended(one, together)]
                 held = [one for one in held if one not in ended]
-                if ended or time.monotonic() - asked > self._timing.poll:
+                idle = held and len(held) < held[0].most
+                if idle and (ended or time.monotonic() - asked > self._timing.poll):
                     asked = time.monotonic()
                     held += self._companions(held)
         except BaseException:
@@ -238,7 +239,7 @@ class Supervisor:
     def _companions(self, held: Sequence[HeldTrial]) -> list[HeldTrial]:
         """Claim trials to be trained beside those that are held, as many as the child would."""
         found: list[HeldTrial] = []
-        if not held or self._child.gone or self._stop.asked:
+        if self._child.gone or self._stop.asked:
             return found
         spec, first = self._ledger.study.spec, held[0].lease
         alike = kind(spec.job(first.chosen, first.seed))

@@ -99,7 +99,10 @@ def _companion(transaction: Transaction, spec: Spec, company: Company) -> Answer
     if not company.fits(sampling.in_file_order(spec, chosen), assignment.seed):
         return Wait("the next trial is of another kind")
     # No checkpoint is waited for: the others would wait as well.
-    return Claimed(_create(transaction, spec, assignment, chosen), adopted=False)
+    created = _create(transaction, spec, assignment, chosen)
+    beside = ", ".join(str(one.number) for one in company.held)
+    transaction.tell("joined", f"trained beside {beside}", created.trial_id)
+    return Claimed(created, adopted=False)
 
 
 def _share(transaction: Transaction, spec: Spec) -> int:
