@@ -1,0 +1,127 @@
+"""A trainer with several trials: who is told what, when one, or all of them, go wrong."""
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.train.blobs import Blobs, write_blobs
+from tests.train.test_abreast import job
+from tuner.records import Job
+from tuner.work.messages import Message, receive, send
+from tuner.work.trainer import Link, Trainer
+
+OPEN: list[socket.socket] = []
+"""Channels of trainers that have served; one that closed would end this process, as it should."""
+
+
+class Station:
+    """A trainer on a thread, and the supervisor's end of its channel."""
+
+    def __init__(self, blobs: Blobs, cache: Path) -> None:
+        self.ours, theirs = socket.socketpair()
+        OPEN.append(self.ours)
+        settings: dict[str, Any] = {"device": "cpu", "threads": 1, "cache": str(cache)}
+        settings |= {"folders": [str(blobs.folder)], "checkpoints": None}
+        self.trainer = Trainer(Link(theirs), settings)
+        self._thread = threading.Thread(target=self.trainer.serve, daemon=True)
+
+    def train(self, *jobs: Job) -> None:
+        """Order trials, all before the trainer begins; their serial numbers begin at 1."""
+        for serial, one in enumerate(jobs, 1):
+            plain = {**asdict(one), "parameters": dict(one.parameters), "data": dict(one.data)}
+            self.tell("train", serial, job=plain, pack=8)
+        self._thread.start()
+
+    def tell(self, kind: str, serial: int, **body: Any) -> None:
+        """Send a command about a trial."""
+        send(self.ours, Message(kind, {"serial": serial, **body}))
+
+    def hear(self, *kinds: str) -> dict[int, dict[str, Any]]:
+        """Read until each of the trials that are trained has told something of these kinds."""
+        found: dict[int, dict[str, Any]] = {}
+        while len(found) < 2:
+            message = receive(self.ours)
+            assert message is not None
+            if message.kind in kinds:
+                found[int(message.body["serial"])] = {"kind": message.kind, **message.body}
+        return found
+
+    def close(self) -> None:
+        """Let the trainer go."""
+        send(self.ours, Message("quit"))
+        self._thread.join(60)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def station(tmp_path: Path) -> Iterator[Station]:
+    """Open a trainer on the blobs."""
+    station = Station(write_blobs(tmp_path), tmp_path / "cache")
+    yield station
+    station.close()
+
+
+def test_trials_of_one_kind_are_trained_side_by_side(station: Station) -> None:
+    """Both have told of an epoch before either has come to its end; both ends are told."""
+    station.train(job(0), job(1))
+    assert {one["pack"] for one in station.hear("setup").values()} == {8}
+    first = station.hear("epoch", "result")
+    assert {one["kind"] for one in first.values()} == {"epoch"}
+    assert set(station.hear("result")) == {1, 2}
+
+
+def test_an_error_of_one_is_told_of_that_one(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluating the first fails; the second goes on to its end."""
+    from tuner.train.run import Run
+
+    whole = Run.result
+
+    def broken(run: Run, *given: Any) -> Any:
+        if run.setup.initial_weights == weights[0]:
+            raise ValueError("a shape does not fit")
+        return whole(run, *given)
+
+    weights: list[str] = []
+    monkeypatch.setattr(Run, "result", broken)
+    station.train(job(0), job(1))
+    weights.append(station.hear("setup")[1]["setup"]["initial_weights"])
+    ends = station.hear("result", "error")
+    assert (ends[1]["kind"], ends[1]["of"]) == ("error", 1)
+    assert ends[2]["kind"] == "result"
+
+
+def test_an_error_of_a_pack_is_nobodys(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is told how many there were: the supervisor blames none of several."""
+
+    def broken(runs: Sequence[Any], _alive: Any) -> Any:
+        raise MemoryError(f"{len(runs)} are too many")
+
+    monkeypatch.setattr(station.trainer._abreast, "epochs", broken)
+    station.train(job(0), job(1))
+    for end in station.hear("error").values():
+        assert (end["error"], end["text"], end["of"]) == ("MemoryError", "2 are too many", 2)
+
+
+def test_who_is_to_leave_leaves_and_the_other_stays(station: Station) -> None:
+    """A stop, or leave, of one does not touch the other."""
+    station.train(job(0, epochs=2000), job(1, epochs=30))
+    station.hear("epoch")
+    station.tell("leave", 1)
+    ends = station.hear("left", "result")
+    assert (ends[1]["kind"], ends[2]["kind"]) == ("left", "result")
+
+
+def test_a_stopped_trial_ends_its_training_alone(station: Station) -> None:
+    """What the pruner stopped is trained no further; the other comes to its end."""
+    station.train(job(0, epochs=2000), job(1, epochs=30))
+    station.hear("epoch")
+    station.tell("stop", 1)
+    ends = station.hear("stopped", "result")
+    assert (ends[1]["kind"], ends[2]["kind"]) == ("stopped", "result")
