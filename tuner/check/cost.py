@@ -36,6 +36,10 @@ class Measured:
     """Only what decides the cost."""
     seconds: float
     parameters: int
+    pack: int
+    """How many trials of its shape a trainer would take at a time."""
+    learning: str
+    """How the network learns, and why not as a stack, which alone may be packed."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,13 @@ def measure_cost(
     measured = tuple(
         sorted(
             (
-                Measured(chosen, statistics.fmean(_seconds(run)[1:]), run["parameters"])
+                Measured(
+                    chosen,
+                    statistics.fmean(_seconds(run)[1:]),
+                    run["parameters"],
+                    run["pack"],
+                    run["learning"],
+                )
                 for chosen, run in zip(settings, runs, strict=True)
             ),
             key=lambda one: one.seconds,
@@ -151,6 +161,7 @@ def _body(spec: Spec, jobs: Sequence[Job], device: str) -> Body:
         "jobs": [plain_job(job) for job in jobs],
         "device": device,
         "threads": spec.limits.threads,
+        "pack": spec.search.pack,
     }
 
 
@@ -240,8 +251,10 @@ def _likest(parameters: Mapping[str, Value], measured: Sequence[Measured]) -> Me
 
 
 def _work(body: Body, progress: Progress) -> Body:
+    from tuner.train.abreast import Abreast
     from tuner.train.workbench import Workbench
 
+    abreast = Abreast()
     bench = Workbench(
         device=body["device"],
         threads=body["threads"],
@@ -269,6 +282,8 @@ def _work(body: Body, progress: Progress) -> Body:
                 "parameters": run.setup.parameter_count,
                 "best": asdict(result.best),
                 "noticed": run.setup.notes.get("output", ""),
+                "pack": abreast.most(run, body["pack"]),
+                "learning": run.training.learner.note,
             }
         )
     return {"runs": runs, "memory": _memory(body["device"]), "on": on}

@@ -197,6 +197,7 @@ def _show_cost(spec: "Spec", cost: "Cost") -> None:
         chosen = " ".join(f"{k}={value_text(v)}" for k, v in one.chosen.items()) or "any setting"
         echo(f"  {name:8s} {one.seconds:8.3f} s an epoch  {one.parameters:,} parameters  {chosen}")
     echo(f"  memory   {cost.memory_bytes / 1e9:8.2f} GB at most in one trainer")
+    echo(f"  packs    {_packs(cost)}")
     echo(
         f"  study    {spec.total_trials} trials, {cost.epochs:,} epochs: about "
         f"{roughly(cost.seconds / cost.workers)} on {cost.workers} "
@@ -205,6 +206,16 @@ def _show_cost(spec: "Spec", cost: "Cost") -> None:
     )
     for remark in cost.remarks:
         echo(f"  warning  {remark}.", fg="yellow")
+
+
+def _packs(cost: "Cost") -> str:
+    """Say how many trials a trainer would take at a time, and why not more."""
+    most = max(one.pack for one in cost.measured)
+    if most > 1:
+        return f"up to {most} trials of one shape at a time in one trainer"
+    learning = cost.measured[0].learning
+    why = learning.partition(": ")[2] if learning.startswith("by autograd: ") else ""
+    return f"one trial at a time ({why or 'the fastest here'})"
 
 
 def roughly(seconds: float) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tuner.train.losses import Loss
 from tuner.train.optimizers import Piece
 from tuner.train.precision import Arithmetic
-from tuner.train.stack import Stack, layers_of
+from tuner.train.stack import Stack, obstacle
 
 
 class Learner(Protocol):
@@ -45,9 +45,8 @@ class Learner(Protocol):
 class Autograd:
     """A network of any kind, differentiated by torch as it computes."""
 
-    note = "by autograd"
-
-    def __init__(self, model: nn.Module, loss: Loss, arithmetic: Arithmetic) -> None:
+    def __init__(self, model: nn.Module, loss: Loss, arithmetic: Arithmetic, why: str = "") -> None:
+        self.note = f"by autograd: {why}" if why else "by autograd"
         self.weights = dict(model.named_parameters())
         self._model = model
         self._loss = loss
@@ -80,7 +79,11 @@ def choose_learner(
     model: nn.Module, loss: Loss, arithmetic: Arithmetic, device: torch.device
 ) -> Learner:
     """Return the fastest learner for a network; weights of a stack's lie in one piece from here."""
-    layers = layers_of(model) if arithmetic.precision == "fp32" and device.type == "cpu" else None
-    if layers is None:
-        return Autograd(model, loss, arithmetic)
-    return Stack(model, layers, loss)
+    why = obstacle(model)
+    if not why and arithmetic.precision != "fp32":
+        why = f"a stack's steps are in 32 bits, not in {arithmetic.precision}"
+    if not why and device.type != "cpu":
+        why = f"a stack's steps were never tried on {device.type}"
+    if why:
+        return Autograd(model, loss, arithmetic, why)
+    return Stack(model, list(model.children()), loss)

@@ -340,23 +340,33 @@ KINDS: Mapping[type[nn.Module], Callable[["Pack", Any], Layer]] = {
 }
 
 
+PLAIN = ", ".join(kind.__name__ for kind in KINDS)
+
+
 def layers_of(model: nn.Module) -> Sequence[nn.Module] | None:
     """Return the layers of a network that may learn as a stack; None for any other network."""
+    return None if obstacle(model) else list(model.children())
+
+
+def obstacle(model: nn.Module) -> str:
+    """Say what keeps a network from learning as a stack; nothing if nothing does."""
     if type(model) is not nn.Sequential:
-        return None
+        return f"{type(model).__name__} is not a plain nn.Sequential"
     layers = list(model)
-    modules = [model, *layers]
-    plain = (
-        all(_is_plain(layer) for layer in layers)
-        and any(type(layer) is nn.Linear for layer in layers)
-        and not any(getattr(one, hooks) for one in modules for hooks in HOOKS)
-        and len(set(map(id, layers))) == len(layers)
-    )
+    odd = [layer for layer in layers if not _is_plain(layer)]
+    if odd:
+        return f"{type(odd[0]).__name__} is none of {PLAIN}, or not with usual settings"
+    if any(getattr(one, hooks) for one in (model, *layers) for hooks in HOOKS):
+        return "a layer has a hook"
     weights = [weight for layer in layers for weight in layer.parameters()]
     # A weight in two layers would be updated by the gradient of the second alone.
-    alone = len(set(map(id, weights))) == len(weights)
-    trained = all(weight.requires_grad and weight.dtype == torch.float32 for weight in weights)
-    return layers if plain and alone and trained else None
+    if len(set(map(id, layers))) < len(layers) or len(set(map(id, weights))) < len(weights):
+        return "a layer, or a weight, has two places"
+    if not all(weight.requires_grad and weight.dtype == torch.float32 for weight in weights):
+        return "a weight is not trained, or not in 32 bits"
+    if not any(type(layer) is nn.Linear for layer in layers):
+        return "it has no linear layer"
+    return ""
 
 
 def _is_plain(layer: nn.Module) -> bool:
@@ -380,7 +390,10 @@ class Stack:
         self.model, self.layers, self.loss = model, layers, loss
         self.large: dict[nn.Linear, str] = {}
         for module in layers:
-            if isinstance(module, nn.Linear) and module.weight.numel() >= LARGE:
+            # A GPU has another cache, and nothing to gain from more and smaller calls.
+            if not isinstance(module, nn.Linear) or module.weight.device.type != "cpu":
+                continue
+            if module.weight.numel() >= LARGE:
                 self.large[module] = f"large.{len(self.large)}"
         apart = {module.weight for module in self.large}
         small = [one for m in layers for one in m.parameters() if one not in apart]
