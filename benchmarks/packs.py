@@ -1,0 +1,147 @@
+"""Time of a member's epoch in packs of several sizes, beside the same network by autograd.
+
+    python -m benchmarks.packs
+    python -m benchmarks.packs --device cuda:0 --case ann-64 --members 1 4 16 64
+
+Batches of noise, 50 steps an epoch of 32 images each, Adam; epochs of all sizes
+take turns in one process. `apart` is the largest difference between the loss of
+a member and the loss of the same network by autograd over the first steps, before
+rounding errors have grown: what a device computes is held against another way of
+computing it. On a GPU stacks are used here alone; training there is by autograd.
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tuner.records import Value
+from tuner.train.device import Device, open_device
+from tuner.train.learners import Autograd, Learner
+from tuner.train.losses import Loss, choose_loss
+from tuner.train.networks.declared import PARAMETERS
+from tuner.train.networks.models import build
+from tuner.train.optimizers import Optimizer, build_optimizer
+from tuner.train.precision import Arithmetic
+from tuner.train.recipe import read_recipe
+from tuner.train.stack import Pack, Stack, layers_of
+
+CASES: Mapping[str, tuple[int, dict[str, Value]]] = {
+    "ann-64": (64, {"width": 64}),
+    "ann-64-narrow": (64, {"width": 32}),
+    "ann-32-tiny": (32, {"width": 16}),
+    "ann-256": (256, {"width": 64}),
+}
+STEPS, BATCH, CLASSES = 50, 32, 2
+COMPARED = 3
+"""First steps whose losses are held against autograd's."""
+TOGETHER = Arithmetic("fp32", channels_last=False, reason="")
+
+Epoch = Callable[[], list[float]]
+"""Trains an epoch and returns the losses of its first steps, of every member."""
+
+
+def main() -> None:
+    """Measure as the command line asks and print a table."""
+    options = _options()
+    device = open_device(options.device, 1)
+    print(f"{device.description}, one thread, torch {torch.__version__}\n")
+    sizes = options.members
+    print("| a member's epoch, ms | by autograd | " + " | ".join(map(str, sizes)) + " | apart |")
+    print("|---" * (len(sizes) + 3) + "|")
+    for case in options.case:
+        alone, packed, apart = _measure(case, sizes, options.epochs, device)
+        row = " | ".join(f"{packed[size]:.1f}" for size in sizes)
+        print(f"| {case} | {alone:.1f} | {row} | {apart:.0e} |", flush=True)
+
+
+def _measure(
+    case: str, sizes: list[int], epochs: int, device: Device
+) -> tuple[float, dict[int, float], float]:
+    size, more = CASES[case]
+    parameters = {one.name: one.default for one in PARAMETERS} | {"dropout": 0.0} | more
+    torch.manual_seed(0)
+    network = build(parameters, (1, size, size), CLASSES).to(device.torch)
+    chance = torch.Generator().manual_seed(1)
+    images = torch.randn(STEPS, BATCH, 1, size, size, generator=chance).to(device.torch)
+    labels = torch.randint(CLASSES, (STEPS, BATCH), generator=chance).to(device.torch)
+    recipe = read_recipe({"lr": 1e-4})
+    loss = choose_loss(recipe, CLASSES, np.arange(CLASSES), device.torch)
+    model = copy.deepcopy(network)
+    usual = Autograd(model, loss, TOGETHER)
+    makers = {0: _alone(usual, build_optimizer(recipe, usual.weights), images, labels)}
+    makers |= {count: _packed(network, count, loss, images, labels) for count in sizes}
+    first = {count: epoch() for count, epoch in makers.items()}
+    apart = max(
+        abs(one - first[0][at % COMPARED]) for f in first.values() for at, one in enumerate(f)
+    )
+    taken: dict[int, list[float]] = {count: [] for count in makers}
+    for _ in range(epochs):
+        for count, epoch in makers.items():
+            begun = time.perf_counter()
+            epoch()
+            _await(device)
+            taken[count].append((time.perf_counter() - begun) / max(1, count))
+    medians = {count: 1000 * statistics.median(seconds) for count, seconds in taken.items()}
+    return medians.pop(0), medians, apart
+
+
+def _alone(learner: Learner, optimizer: Optimizer, images: Tensor, labels: Tensor) -> Epoch:
+    def epoch() -> list[float]:
+        losses = []
+        with learner.begin(STEPS, 0):
+            for some, true in zip(images, labels, strict=True):
+                losses.append(learner.learn(some.clone(), true)[1])
+                optimizer.step(learner.pieces())
+        return [float(one) for one in losses[:COMPARED]]
+
+    return epoch
+
+
+def _packed(network: nn.Module, count: int, loss: Loss, images: Tensor, labels: Tensor) -> Epoch:
+    stacks = [_stack(network, loss) for _ in range(count)]
+    optimizers = [build_optimizer(read_recipe({"lr": 1e-4}), one.weights) for one in stacks]
+    pack = Pack(stacks)
+
+    def epoch() -> list[float]:
+        losses = []
+        with pack.begin(STEPS, range(count)):
+            for some, true in zip(images, labels, strict=True):
+                given = some.clone() if count == 1 else some.expand(count, *some.shape).clone()
+                losses.append(pack.learn(given, [true] * count)[1])
+                for place, optimizer in enumerate(optimizers):
+                    optimizer.step(pack.pieces(place))
+        seen = [one.reshape(-1).tolist() for one in losses[:COMPARED]]
+        return [step[member] for member in range(count) for step in seen]
+
+    return epoch
+
+
+def _stack(network: nn.Module, loss: Loss) -> Stack:
+    model = copy.deepcopy(network)
+    layers = layers_of(model)
+    assert layers is not None
+    return Stack(model, layers, loss)
+
+
+def _await(device: Device) -> None:
+    if device.torch.type == "cuda":
+        torch.cuda.synchronize(device.torch)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--members", nargs="+", type=int, default=[1, 4, 16])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--epochs", type=int, default=7)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
