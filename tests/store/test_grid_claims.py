@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from tests.store.specs import Bench, claim_trial, make_spec
+from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner.records import Job
 from tuner.spec.space import Choice
 from tuner.store.database import Database
@@ -149,3 +149,24 @@ def test_a_trial_waits_for_epochs_that_a_peer_trains(database: Database) -> None
     assert all(shared[:-1]), "those passed over share epochs with the peer"
     assert shared[-1] == 0
     assert bench.rows(epoch) == []
+
+
+def test_a_setting_may_begin_under_a_later_seed(database: Database) -> None:
+    """Its first trial waits for a slow peer's epochs, and those of the second are there already."""
+    space = (Choice("scheduler", ("constant", "step", "cosine")),)
+    bench = Bench.launch(database, make_spec(dimensions=space, seeds=2, epochs=EPOCHS))
+    slow, quick = (sharing_worker(bench, Watched(bench)) for _ in range(2))
+    held = claim_trial(slow)
+    assert (held.configuration, held.seed) == (0, 0)
+    second = claim_trial(quick)
+    assert (second.configuration, second.seed) == (0, 1)
+    finish(quick, second)
+    third = claim_trial(quick)
+    assert (third.configuration, third.seed) == (1, 1)
+    assert third.chosen["scheduler"] == "step"
+    finish(quick, third)
+    fourth = claim_trial(quick)
+    assert (fourth.configuration, fourth.seed, fourth.chosen["scheduler"]) == (2, 1, "cosine")
+    finish(quick, fourth)
+    finish(slow, held)
+    assert claim_trial(quick).chosen == third.chosen

@@ -290,9 +290,19 @@ def _is_proposed(spec: Spec, assignment: Assignment) -> bool:
 
 
 def _chosen(transaction: Transaction, spec: Spec, assignment: Assignment) -> dict[str, Value]:
-    if assignment.seed == 0:
-        return sampling.choose(spec, assignment.configuration)
-    return _chosen_before(transaction, assignment.configuration)
+    """Return a configuration's parameters: those it has under another seed, if it has begun.
+
+    It need not have begun under seed 0: that trial may be waiting for epochs of a peer.
+    """
+    known = transaction.connection.execute(
+        sa.select(trial.c.chosen)
+        .where(
+            trial.c.study_id == transaction.study.study_id,
+            trial.c.configuration == assignment.configuration,
+        )
+        .limit(1)
+    ).scalar_one_or_none()
+    return sampling.choose(spec, assignment.configuration) if known is None else dict(known)
 
 
 def _waits(transaction: Transaction, existing: Sequence[Existing]) -> Callable[[Assignment], bool]:
@@ -386,18 +396,6 @@ def _metric_value(spec: Spec) -> sa.ColumnElement[Any]:
         sa.select(epoch.c[spec.search.metric])
         .where(epoch.c.trial_id == trial.c.trial_id, epoch.c.epoch == moment)
         .scalar_subquery()
-    )
-
-
-def _chosen_before(transaction: Transaction, configuration: int) -> dict[str, Value]:
-    return dict(
-        transaction.connection.execute(
-            sa.select(trial.c.chosen).where(
-                trial.c.study_id == transaction.study.study_id,
-                trial.c.configuration == configuration,
-                trial.c.seed == 0,
-            )
-        ).scalar_one()
     )
 
 
