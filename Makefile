@@ -7,7 +7,8 @@
 #   make calibration              how often verdicts are wrong, by simulation (about an hour); some lines:
 #   make calibration ARGS="--only null --line patients --studies 400"
 #   make bench                    tuner beside what one would use instead (about an hour)
-#   make storm                    a study under kills, freezes and restarts (about 7 minutes)
+#   make gpu                      trainer and packs on the first GPU (some minutes; never run so far)
+#   make storm                    studies under kills, freezes and restarts (about 15 minutes)
 
 PYTHON ?= python3
 STUDY ?= lr_sched
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup setup-test launch test test-fast check format storm calibration bench docs coverage clean
+.PHONY: setup setup-test launch test test-fast check format storm calibration bench gpu docs coverage clean
 
 setup: $(VENV)/.installed
 
@@ -72,8 +73,13 @@ calibration: setup-test
 bench: setup-test
 	@$(PIP) --editable '.[bench]'
 	@$(BIN)/python -m benchmarks.trainer
+	@$(BIN)/python -m benchmarks.packs
 	@$(BIN)/python -m benchmarks.start
 	@$(BIN)/python -m benchmarks.study
+
+gpu: setup-test
+	@$(BIN)/python -m benchmarks.trainer --device cuda:0
+	@$(BIN)/python -m benchmarks.packs --device cuda:0 --members 1 4 16 64
 
 docs: setup-test
 	@$(BIN)/python -m tuner.spec.schema > docs/study-file.schema.json

@@ -12,6 +12,7 @@ from tuner.store.database import Database
 from tuner.store.ledger.leases import Claimed, Company, Ended, Lease, Wait
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.tables import event, lease, study, trial
+from tuner.store.tables import worker as workers
 
 Fits = Callable[[Mapping[str, Value], int], bool]
 
@@ -72,18 +73,46 @@ def test_the_next_trial_is_not_passed_over(database: Database) -> None:
     assert len(bench.rows(trial)) == 2
 
 
-def test_nobody_is_adopted_into_company(database: Database) -> None:
-    """A trial that was given back, or whose holder fell silent, waits for who trains it alone."""
+def test_a_trial_that_was_given_back_joins_before_new_ones(database: Database) -> None:
+    """It goes on in company, if it is of the kind and nothing ever went wrong with it."""
     bench = Bench.launch(database, make_spec(seeds=2))
     gone, worker = bench.worker(), bench.worker()
-    given_back, lost = claim_trial(gone), claim_trial(bench.worker())
+    held, given_back = claim_trial(worker), claim_trial(gone)
     gone.give_back(given_back, "a test")
-    bench.expire(lost)
-    held = claim_trial(worker, adopt=False)
-    assert held.number == given_back.number
     found = join(worker, held)
     assert isinstance(found, Lease)
-    assert found.number == 2
+    assert (found.number, found.token) == (given_back.number, 2)
+    worker.give_back(found, "a test")
+    assert join(worker, held, fits=lambda *_: False) == "a trial that was interrupted goes first"
+
+
+@pytest.mark.parametrize("deed", ["interrupt", "fail", "expire"])
+def test_who_was_interrupted_is_waited_for_and_not_joined_by(database: Database, deed: str) -> None:
+    """No company is filled up before a trial that must be trained alone: it ends, and then."""
+    bench = Bench.launch(database, make_spec(seeds=2))
+    other, worker = bench.worker(), bench.worker()
+    held, odd = claim_trial(worker), claim_trial(other)
+    if deed == "interrupt":
+        other.interrupt(odd, "its trainer was killed")
+    elif deed == "fail":
+        other.fail(odd, "broken")
+    else:
+        bench.expire(odd)
+    assert join(worker, held) == "a trial that was interrupted goes first"
+    finish(worker, held)
+    adopted = claim_trial(worker)
+    assert (adopted.number, adopted.alone) == (odd.number, True)
+
+
+def test_workers_that_died_have_no_share(database: Database) -> None:
+    """Nobody notes the end of a worker that was killed; it was not seen for a lease."""
+    bench = Bench.launch(database, make_spec(seeds=2))
+    worker, dead = bench.worker(), bench.worker()
+    with database.transaction() as connection:
+        long_ago = sa.func.clock_timestamp() - sa.text("interval '1 hour'")
+        gone = workers.c.worker_id == dead.worker_id
+        connection.execute(sa.update(workers).where(gone).values(seen=long_ago))
+    assert len(all_of(worker)) == 6
 
 
 def test_what_a_sampler_must_choose_first_is_left_to_others(database: Database) -> None:

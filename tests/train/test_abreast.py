@@ -1,9 +1,13 @@
 """Runs abreast: each trains as alone, in every bit, whoever it shares its epochs with."""
 
+import gc
+import weakref
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.train.blobs import untimed, write_blobs
@@ -144,3 +148,34 @@ def test_kinds_are_of_what_changes_no_shape() -> None:
     ]
     assert all(kind(one) == usual for one in alike)
     assert all(kind(one) != usual for one in others)
+
+
+def test_a_limit_of_memory_is_heeded(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack that would not fit is not tried, however fast it might be."""
+    seconds = {1: 1.0, 4: 0.5, 16: 0.1}
+    monkeypatch.setattr(module, "_seconds", lambda _, size: seconds[size])
+    run = bench.begin(job())
+    here = psutil.Process().memory_info().rss
+    assert Abreast(here + module._bytes(run, 4) + (64 << 20)).most(run, "auto") == 16
+    monkeypatch.setattr(module, "_bytes", lambda _, size: size << 30)
+    assert Abreast(here + (8 << 30)).most(run, "auto") == 4
+    assert Abreast(here + (1 << 30)).most(run, "auto") == 1
+
+
+def test_who_leaves_takes_the_memory_of_a_pack_along(bench: Workbench) -> None:
+    """Without the collector of cycles, which may not come by for hours in a trainer."""
+    gc.disable()
+    try:
+        abreast, runs = Abreast(), [bench.begin(job(seed)) for seed in range(3)]
+        deque(abreast.epochs(runs, lambda: None), maxlen=0)
+        pack = weakref.ref(runs[0].training.learner.pack)  # type: ignore[attr-defined]
+        assert pack() is not None
+        deque(abreast.epochs(runs[:2], lambda: None), maxlen=0)
+        del runs[2]
+        assert pack() is None
+        pack = weakref.ref(runs[0].training.learner.pack)  # type: ignore[attr-defined]
+        deque(abreast.epochs([], lambda: None), maxlen=0)
+        runs.clear()
+        assert pack() is None
+    finally:
+        gc.enable()

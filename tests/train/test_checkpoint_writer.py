@@ -109,6 +109,20 @@ def test_what_waits_is_bounded(
     assert [epoch for _, epoch in slow.stored] == [1, *range(9 - WAITING, 9)]
 
 
+def test_trials_that_are_trained_together_do_not_push_each_other_out(
+    slow: SlowTree, writer: Writer, trained: Trained
+) -> None:
+    """All fall due at one time; each has room, whatever the disk does."""
+    writer.trials = 3 * WAITING
+    writer.offer(offer(trained, 1))
+    assert slow.begun.acquire(timeout=LONG)
+    for member in range(3 * WAITING):
+        writer.offer(offer(trained, 2, trial=f"member {member}"))
+    slow.let.release(100)
+    assert writer.flush(LONG)
+    assert len(slow.stored) == 1 + 3 * WAITING
+
+
 def test_one_trial_s_last_state_is_not_replaced_by_the_next_trial_s(
     slow: SlowTree, writer: Writer, trained: Trained
 ) -> None:

@@ -5,13 +5,26 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from tests.store.specs import limited, make_spec
+from tests.harness.processes import until
+from tests.store.specs import claim_trial, finish, limited, make_spec
 from tests.work.conftest import Station
 from tuner.store import database as stored
 from tuner.store.ledger import endings
-from tuner.store.tables import dataset, epoch, event, label, outcome, output, prediction, worker
+from tuner.store.tables import (
+    dataset,
+    epoch,
+    event,
+    label,
+    lease,
+    outcome,
+    output,
+    prediction,
+    worker,
+)
+from tuner.work.stopping import StopRequest
 
 
 def attempts(bench: Any) -> list[str]:
@@ -211,3 +224,54 @@ def test_predictions_of_another_network_than_the_curve_fail_the_attempt(station:
     assert ended.state == "paused"
     assert "val_loss of epoch 2 was 0.5, but the predictions" in ended.reason
     assert not bench.rows(outcome)
+
+
+def interruptions(bench: Any) -> list[str]:
+    """Return the reasons of all interruptions, in order."""
+    return [row.text for row in bench.rows(event) if row.kind == "interrupted"]
+
+
+def test_a_trainer_that_crashes_with_several_trials_costs_none_an_attempt(
+    station: Station,
+) -> None:
+    """Also if it goes while the second and the third are claimed; then each is trained alone."""
+    bench = station.launch(limited(make_spec(epochs=2), attempts=1))
+    assert station.work("small", "crowd:1").state == "complete"
+    assert attempts(bench) == []
+    assert len(told := interruptions(bench)) == 3
+    assert all("3 trials were trained together, each is tried alone" in text for text in told)
+    assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": 3}
+    assert sorted(row.token for row in bench.rows(outcome)) == [2, 2, 2]
+
+
+def test_an_error_of_several_trials_is_no_attempt_of_any(station: Station) -> None:
+    """Also of the last of them, when the others have been dealt with already."""
+    bench = station.launch(limited(make_spec(epochs=2), attempts=1))
+    assert station.work("small", "shared:1").state == "complete"
+    assert attempts(bench) == []
+    assert interruptions(bench) == [
+        "MemoryError: too many; 3 trials were trained together, each is tried alone"
+    ]
+
+
+def test_a_lease_that_was_lost_before_the_trainer_had_begun_costs_the_trial_alone(
+    station: Station,
+) -> None:
+    """What the trainer says of its setup is refused by the ledger; the worker goes on."""
+    bench = station.launch(make_spec(epochs=2))
+    stop = StopRequest()
+    thread = station.in_thread("small", "late:1", stop)
+    until(lambda: len(bench.rows(lease)) == 1, "it has a trial")
+    peer = bench.worker()
+    with bench.database.transaction() as connection:
+        connection.execute(
+            sa.update(lease).values(token=lease.c.token + 1, worker_id=peer.worker_id)
+        )
+    (station.folder / "go").touch()
+    until(lambda: len(bench.rows(outcome)) == 2, "it has trained the others")
+    adopted = claim_trial(peer)
+    finish(peer, adopted)
+    thread.join(20)
+    assert not thread.is_alive()
+    assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": 3}
+    assert attempts(bench) == []

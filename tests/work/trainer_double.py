@@ -148,8 +148,7 @@ class Double:
 
     def _absurd(self, line: Line) -> None:
         """Send an epoch that no column can hold."""
-        setup = {"device": "double", "parameter_count": 1, "initial_weights": "w"}
-        line.report("setup", {"setup": {**setup, "data_fingerprint": "d", "notes": {}}})
+        self._set_up(line, pack=1)
         epoch = asdict(self._epoch(1, {"seed": 0})) | {"epoch": 10**12}
         line.report("epoch", {"epoch": epoch})
         while True:
@@ -189,6 +188,28 @@ class Double:
         os.write(2, b"Traceback: something of the objective\n")
         line.report("error", {"error": "ValueError", "text": "a shape does not fit"})
         raise StoppedError
+
+    def _crowd(self, line: Line) -> None:
+        """Ask for three at a time, and crash when they may have come, or be just coming."""
+        self._set_up(line, pack=3)
+        time.sleep(0.3)
+        self._segfault(line)
+
+    def _shared(self, line: Line) -> None:
+        """Tell an error that befell three trials at a time."""
+        line.report("error", {"error": "MemoryError", "text": "too many", "of": 3})
+        raise StoppedError
+
+    def _late(self, line: Line) -> None:
+        """Be slow to begin: nobody knows of a setup until the test lets it be told."""
+        while not (self._folder / "go").exists():
+            time.sleep(0.01)
+            line.alive()
+
+    def _set_up(self, line: Line, pack: int) -> None:
+        setup = {"device": "double", "parameter_count": 1, "initial_weights": "w"}
+        setup |= {"data_fingerprint": "d", "notes": {}}
+        line.report("setup", {"setup": setup, "resumed": 0, "pack": pack})
 
     def _prints(self, _line: Line) -> None:
         os.write(1, b"said on stdout\n")

@@ -83,8 +83,9 @@ def delete(settings: Settings, study: str, *, yes: bool) -> int:
                 + "\n".join(f"  tuner delete {name}" for name in named)
             )
         if seen.workers and found.state == "open":
+            workers = len({line.worker_id for line in seen.workers})
             raise UserError(
-                f"{found.title} is being trained by {len(seen.workers)} workers. "
+                f"{found.title} is being trained by {workers} worker{'s' * (workers > 1)}. "
                 f"Stop it first:  tuner stop {found.title}"
             )
         if not yes:

@@ -402,7 +402,9 @@ class Stack:
         if small:
             self.weights["all"] = nn.Parameter(small[0].new_empty(_end(self.places)))
         self.pack: Pack | None = None
-        """Where it took its last step."""
+        """Where it took its last step. A pack does not hold its stacks: whoever leaves one, and
+        ends, takes the memory of both with it."""
+        self._place = 0
 
     @property
     def shape(self) -> tuple[object, ...]:
@@ -412,18 +414,25 @@ class Stack:
     def begin(self, steps: int, seed: int) -> AbstractContextManager[object]:
         """Begin an epoch, alone."""
         if self.pack is None or not self.pack.alone:
-            self.pack = Pack([self])
-        return self.pack.begin(steps, [seed])
+            Pack([self])
+        return self._mine.begin(steps, [seed])
 
     def learn(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs and loss of a batch, and leave gradients in the weights."""
-        assert self.pack is not None
-        return self.pack.learn(images, [targets])
+        return self._mine.learn(images, [targets])
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the gradients of large layers, piece by piece."""
+        return self._mine.pieces(self._place)
+
+    @property
+    def _mine(self) -> "Pack":
         assert self.pack is not None
-        return self.pack.pieces(self.pack.stacks.index(self))
+        return self.pack
+
+    def join(self, pack: "Pack", place: int) -> None:
+        """Take all steps from now on as this member of a pack."""
+        self.pack, self._place = pack, place
 
     def lie(self, values: Tensor, gradients: Tensor) -> None:
         """Move the weights, but for those of large layers, into a piece; gradients go to another.
@@ -442,38 +451,44 @@ class Pack:
     """Stacks of one shape that take their steps together, each by its own loss."""
 
     def __init__(self, stacks: Sequence[Stack]) -> None:
-        self.stacks = stacks
+        first = stacks[0]
         self.alone = len(stacks) == 1
-        self._first = stacks[0]
-        if "all" in self._first.weights:
-            room = len(stacks), _end(self._first.places)
+        self._places, self._names = first.places, list(first.large.values())
+        self._models = [one.model for one in stacks]
+        self._losses = [one.loss for one in stacks]
+        if first.places:
+            room = len(stacks), _end(first.places)
             # Zeros lie between weights and never change: they have no gradient.
-            self._values = self._first.weights["all"].data.new_zeros(room)
+            self._values = first.weights["all"].data.new_zeros(room)
             self._gradients = torch.zeros_like(self._values)
             for stack, row, slopes in zip(stacks, self._values, self._gradients, strict=True):
                 stack.lie(row, slopes)
-        for stack in stacks:
-            stack.pack = self
-        columns = list(zip(*(one.layers for one in stacks), strict=True))
+        for place, stack in enumerate(stacks):
+            stack.join(self, place)
         self._layers: list[Layer] = []
         self._large: list[_LargeLinear] = []
         self._way_back: list[tuple[Layer, bool]] = []
-        for modules in columns:
+        for modules in zip(*(one.layers for one in stacks), strict=True):
             if all(isinstance(one, nn.Dropout) and one.p == 0 for one in modules):
                 continue  # dropout of nothing is nothing to do
-            layer = self._layer(modules)
+            layer: Layer
+            if modules[0] in first.large:
+                layer = large = _LargeLinear(self, modules)
+                self._large.append(large)
+            else:
+                layer = KINDS[type(modules[0])](self, modules)
             # No layer before the first with weights needs to know its inputs' slope.
-            first = not self._way_back
-            if not first or list(modules[0].parameters()):
-                self._way_back.insert(0, (layer, first))
+            is_first = not self._way_back
+            if not is_first or list(modules[0].parameters()):
+                self._way_back.insert(0, (layer, is_first))
             self._layers.append(layer)
 
     def begin(self, steps: int, seeds: Sequence[int]) -> AbstractContextManager[object]:
         """Begin an epoch of so many steps; a member's seed is the epoch's."""
-        device = next(self._first.model.parameters()).device
+        device = next(self._models[0].parameters()).device
         chances = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        for stack in self.stacks:
-            stack.model.train()
+        for model in self._models:
+            model.train()
         for layer in self._layers:
             layer.begin(steps, chances)
         return torch.inference_mode()
@@ -490,8 +505,7 @@ class Pack:
 
     def pieces(self, member: int) -> Iterator[Piece]:
         """Yield the gradients of a member's large layers, piece by piece."""
-        names = self._first.large.values()
-        for layer, name in zip(self._large, names, strict=True):
+        for layer, name in zip(self._large, self._names, strict=True):
             yield from layer.pieces(member, name)
 
     def values(self, weight: nn.Parameter) -> Tensor:
@@ -503,23 +517,16 @@ class Pack:
         return self._of(self._gradients, weight)
 
     def _of(self, rows: Tensor, weight: nn.Parameter) -> Tensor:
-        start = self._first.places[weight]
+        start = self._places[weight]
         found = rows[:, start : start + weight.numel()].view(len(rows), *weight.shape)
         return found[0] if self.alone else found
 
-    def _layer(self, modules: Sequence[nn.Module]) -> Layer:
-        if modules[0] not in self._first.large:
-            return KINDS[type(modules[0])](self, modules)
-        layer = _LargeLinear(self, modules)  # type: ignore[arg-type]
-        self._large.append(layer)
-        return layer
-
     def _sloped(self, outputs: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         if self.alone:
-            return self._first.loss.sloped(outputs, targets[0])
+            return self._losses[0].sloped(outputs, targets[0])
         # By turns: exponentials of whole vectors and of the rest differ in their last bits.
-        trios = zip(self.stacks, outputs, targets, strict=True)
-        found = [stack.loss.sloped(one, true) for stack, one, true in trios]
+        trios = zip(self._losses, outputs, targets, strict=True)
+        found = [loss.sloped(one, true) for loss, one, true in trios]
         values, slopes = zip(*found, strict=True)
         return torch.stack(values), torch.stack(slopes)
 

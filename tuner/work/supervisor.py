@@ -18,6 +18,7 @@ from typing import TypeVar
 from tenacity import RetryCallState
 from tenacity.stop import stop_base
 
+from tuner.errors import StudyConflictError
 from tuner.processes import Process, Streams
 from tuner.records import Job, Value
 from tuner.settings import Timing
@@ -73,6 +74,8 @@ class Workshop:
     """Where checkpoints go, if they are kept."""
     lookup_seconds: float = Timing.lookup
     """How long a training waits for that place."""
+    memory: int | None = None
+    """Bytes that a trainer may hold, if that is limited."""
 
     def open(self) -> Child:
         """Start a trainer; one that is not forked begins to load torch at once."""
@@ -87,6 +90,7 @@ class Workshop:
                     "folders": [str(folder) for folder in self.folders],
                     "checkpoints": self.checkpoints,
                     "lookup_seconds": self.lookup_seconds,
+                    "memory": self.memory,
                 },
             )
         )
@@ -194,6 +198,12 @@ class Supervisor:
                 if idle and (ended or time.monotonic() - asked > self._timing.poll):
                     asked = time.monotonic()
                     held += self._companions(held)
+                    # Before it is known that the child is gone, if it went meanwhile.
+                    together = len(held)
+        except StudyConflictError:
+            for one in held:
+                one.leave("its worker has other code or data than the study")
+            raise
         except BaseException:
             # The worker leaves: its trainer is to do so too, not to train on till it is killed.
             for one in held:
@@ -221,8 +231,6 @@ class Supervisor:
         while message is not None:
             if (trial := trials.get(message.body.get("serial", 0))) is not None:
                 trial.take(message)
-                if trial.ready:
-                    return
             message = self._child.next(0)
 
     def _has_ended(self, trial: HeldTrial, together: int) -> bool:
@@ -249,14 +257,14 @@ class Supervisor:
 
         def claimed() -> Answer:
             company = Company([one.lease for one in (*held, *found)], fits)
-            return self._ledger.claim(None, adopt=False, company=company)
+            return self._ledger.claim(None, adopt=self._renewal.settled, company=company)
 
-        while len(held) + len(found) < held[0].most:
+        while len(held) + len(found) < held[0].most and not self._child.gone:
             self._renewal.tick()
             answer = self._patiently(claimed)
             if not isinstance(answer, Claimed):
                 break
-            found.append(self._begin(answer.lease, adopted=False))
+            found.append(self._begin(answer.lease, adopted=answer.adopted))
         return found
 
     def _plan(self, lease: Lease) -> dict[str, object]:

@@ -158,7 +158,7 @@ class Trainer:
 
         self._link = link
         self._settings = settings
-        self._abreast = Abreast()
+        self._abreast = Abreast(settings.get("memory"))
         self._members: list[Member] = []
         self._bench: Workbench | None = None
         self._saver: Saver | None = None
@@ -198,6 +198,8 @@ class Trainer:
                 bench, run, job, _plan(order), saved=_tell_saved(line), alive=line.alive
             )
             resumed = keeping.resumed
+        member = Member(line, job, run, keeping)
+        self._members.append(member)
         setup, identity = _plain(asdict(run.setup)), asdict(bench.identity(job))
         # As long as nothing is trained here nobody waits for the answer.
         most = self._abreast.most(run, order.get("pack", 1))
@@ -206,18 +208,15 @@ class Trainer:
         )
         for epoch in run.curve:
             line.report("epoch", {"epoch": asdict(epoch)})
-        member = Member(line, job, run, keeping)
         if run.ended:
             self._end(member)
-        else:
-            self._members.append(member)
+            self._drop(member)
 
     def _train(self) -> None:
         """Train one epoch of every trial that is still wanted."""
-        for one in self._members:
-            if one.line.stopped:
-                one.line.report("stopped", {})
-        self._members = [one for one in self._members if not one.line.stopped]
+        for one in [one for one in self._members if one.line.stopped]:
+            self._drop(one)
+            one.line.report("stopped", {})
         by_run = {one.run: one for one in self._members}
         try:
             for run, epoch in self._abreast.epochs(list(by_run), self._alive):
@@ -228,9 +227,10 @@ class Trainer:
             return  # nobody wants any of them; the next round says so to each
         except Exception as error:  # noqa: BLE001  # objectives are other people's code
             # Whose fault it is cannot be told from here: each is tried alone.
-            for one in self._members:
-                _report_error(one.line, error, of=len(self._members))
-            self._members = []
+            failed = list(self._members)
+            for one in failed:
+                self._drop(one)
+                _report_error(one.line, error, of=len(failed))
 
     def _after(self, member: Member, epoch: Epoch) -> None:
         member.line.report("epoch", {"epoch": asdict(epoch)})
@@ -241,10 +241,10 @@ class Trainer:
             if member.keeping:
                 member.keeping.settle(member.run, SETTLE_SECONDS)
             member.line.report("left", {})
-            self._members.remove(member)
+            self._drop(member)
         elif member.run.ended:
-            self._members.remove(member)
             self._end(member)
+            self._drop(member)
 
     def _end(self, member: Member) -> None:
         if member.run.diverged:
@@ -275,7 +275,13 @@ class Trainer:
             _report_error(line, error)
         else:
             return
-        self._members = [one for one in self._members if one.line != line]
+        for one in [one for one in self._members if one.line == line]:
+            self._drop(one)
+
+    def _drop(self, member: Member) -> None:
+        self._members.remove(member)
+        if self._saver and member.keeping:
+            self._saver.over(member.keeping)
 
     def _open_bench(self) -> "Workbench":
         from tuner.train.workbench import Workbench

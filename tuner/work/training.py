@@ -81,15 +81,18 @@ class HeldTrial:
         self._watch = watch
         self._child = child
         self._together = 1
+        """How many trials whatever ends the attempt may be the fault of."""
         self._setup: Setup | None = None
         self._result: tuple[Dataset, Result] | None = None
         self._error: str | None = None
-        self._shared = False
-        """Whether the error is of several trials, and nobody knows whose."""
+        self._of = 1
+        """How many trials the error is of."""
+        self._inbox: list[Message] = []
         self._epochs: list[Epoch] = []
         self._curve: dict[int, Epoch] = {}
         """All epochs of this attempt, those included that came from a checkpoint."""
         self._left = False
+        self._given_back = False
         self._saved = 0
         self._stored = time.monotonic()
         self._since: float | None = None
@@ -104,6 +107,7 @@ class HeldTrial:
         """
         self._together = together
         try:
+            self._read_all()
             return self._step()
         except LeaseLostError:
             self.halt()
@@ -119,13 +123,21 @@ class HeldTrial:
         self._child.send(Message("stop", {"serial": self.serial}))
 
     def take(self, message: Message) -> None:
-        """Take a message about this trial."""
-        try:
-            self._read(message)
-        except (AttributeError, KeyError, TypeError, ValueError):
-            # A trainer runs other people's code: its word is not trusted to be whole.
-            self._child.kill()
-            self._error = GARBLED
+        """Take a message about this trial, to be read by the next step."""
+        self._inbox.append(message)
+
+    def _read_all(self) -> None:
+        messages, self._inbox = self._inbox, []
+        for message in messages:
+            if self.ready:
+                return  # what comes after a result or an error is of no trial
+            try:
+                self._read(message)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                # A trainer runs other people's code: its word is not trusted to be whole.
+                self._child.kill()
+                self._error = GARBLED
+                return
 
     def _step(self) -> Ending | None:
         if self._watch.renewal.lost(self.lease):
@@ -137,7 +149,7 @@ class HeldTrial:
         if self._result is not None:
             return self._complete(*self._result)
         if self._error is not None:
-            return self._fail_with_others(self._error) if self._shared else self._fail(self._error)
+            return self._fail_with_others(self._error, self._of)
         # Epochs that came just before the end are stored first: they are progress.
         if self._child.gone and not self._epochs:
             return self._died()
@@ -176,9 +188,14 @@ class HeldTrial:
             self._result = _dataset(message), _result(message)
         elif message.kind == "error":
             self._error = f"{body['error']}: {body['text']}".rstrip(": ")
-            self._shared = int(body.get("of", 1)) > 1
+            self._of = int(body.get("of", 1))
         elif message.kind == "stopped":
             self._error = "the trainer left the trial without being asked to"
+
+    def leave(self, why: str) -> None:
+        """Give the trial back, if that was not done, and tell the child."""
+        if not self._given_back:
+            self._give_back(why)
 
     def _check_identity(self, found: Identity) -> None:
         """Leave before anything is recorded if code or data are not the study's."""
@@ -187,6 +204,7 @@ class HeldTrial:
         if not changes:
             return
         self.halt()
+        self._given_back = True
         why = f"its code or data differ from the study's here: {'; '.join(changes)}"
         self._watch.patiently(lambda: ledger.give_back(self.lease, why))
         where = f"Code or data on {socket.gethostname()}"
@@ -267,15 +285,15 @@ class HeldTrial:
     def _fail(self, reason: str) -> Ending:
         return self._watch.patiently(lambda: self._watch.ledger.fail(self.lease, reason))
 
-    def _fail_with_others(self, reason: str) -> Ending:
-        """End an attempt that the whole child came to an end with.
+    def _fail_with_others(self, reason: str, trials: int) -> Ending:
+        """End an attempt by something that befell so many trials at a time.
 
-        Of several trials nobody knows whose fault it was: it is charged to none, and each
-        is tried alone.
+        Of several nobody knows whose fault it was: it is charged to none, and each is tried
+        alone.
         """
-        if self._together == 1:
+        if trials == 1:
             return self._fail(reason)
-        told = f"{reason}; {self._together} trials were trained together, each is tried alone"
+        told = f"{reason}; {trials} trials were trained together, each is tried alone"
         return self._watch.patiently(lambda: self._watch.ledger.interrupt(self.lease, told))
 
     def _died(self) -> Ending:
@@ -289,10 +307,10 @@ class HeldTrial:
         reason = self._child.death()
         sent = self._child.killed_by
         if sent is None:
-            return self._fail_with_others(reason)
+            return self._fail_with_others(reason, self._together)
         if sent == signal.SIGKILL and memory_kills() > self._memory_kills:
             return self._fail_with_others(
-                "the kernel killed the trainer: the machine ran out of memory"
+                "the kernel killed the trainer: the machine ran out of memory", self._together
             )
         return self._watch.patiently(lambda: self._watch.ledger.interrupt(self.lease, reason))
 
@@ -301,7 +319,8 @@ class HeldTrial:
         if silent > self._watch.limits.silence_seconds:
             self._child.kill()
             limit = self._watch.limits.silence_seconds
-            return self._fail_with_others(f"the trainer showed no sign of life for {limit:g} s")
+            silence = f"the trainer showed no sign of life for {limit:g} s"
+            return self._fail_with_others(silence, self._together)
         return self._too_large()
 
     def _too_large(self) -> Ending | None:
@@ -314,7 +333,7 @@ class HeldTrial:
             return None
         self._child.kill()
         return self._fail_with_others(
-            f"the trainer used more memory than [limits] allows ({allowed:,} bytes)"
+            f"the trainer used more memory than [limits] allows ({allowed:,} bytes)", self._together
         )
 
     def _unwanted(self) -> Ending | None:

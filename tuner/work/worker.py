@@ -197,4 +197,5 @@ def _workshop(settings: Settings, orders: Orders, study: Study, log: Path) -> Wo
         folders=orders.folders,
         checkpoints=checkpoint_place(settings, study.spec),
         lookup_seconds=settings.timing.lookup,
+        memory=study.spec.limits.memory_bytes,
     )

@@ -75,7 +75,7 @@ def claim(
     if left is not None and left <= 0:
         return _stop_for_hours(transaction, spec)
     if company is not None:
-        return _companion(transaction, spec, company)
+        return _companion(transaction, spec, company, expired=adopt)
     if (adopted := _adopt(transaction, expired=adopt, below=YIELDS)) is not None:
         return Claimed(adopted, adopted=True)
     answer = _next(transaction, spec, proposal)
@@ -86,10 +86,21 @@ def claim(
     return answer
 
 
-def _companion(transaction: Transaction, spec: Spec, company: Company) -> Answer:
-    """Give the next new trial, if it is one for this company."""
+def _companion(transaction: Transaction, spec: Spec, company: Company, *, expired: bool) -> Answer:
+    """Give a trial for this company: one that was given back, or the next new one."""
     if len(company.held) >= _share(transaction, spec):
         return Wait("the rest is for other workers")
+    orphan = _orphan(transaction, expired=expired, below=YIELDS)
+    if orphan is not None:
+        # Who must be trained alone, or elsewhere, is not kept waiting by a company that is
+        # filled up for ever: it ends, and the next claim adopts.
+        found = _lease(transaction, orphan.trial_id, orphan.token + 1)
+        if found.alone or orphan.state == "held" or not company.fits(found.chosen, found.seed):
+            return Wait("a trial that was interrupted goes first")
+        _hold(transaction, orphan.trial_id, found.token)
+        transaction.tell("adopted", f"from worker {orphan.worker_id}", found.trial_id)
+        _tell_joined(transaction, company, found)
+        return Claimed(found, adopted=True)
     existing = _existing(transaction, spec)
     assignment = _assignment(transaction, spec, existing)
     # Where somebody has to think first (a sampler, a race), whoever is free does that.
@@ -100,23 +111,26 @@ def _companion(transaction: Transaction, spec: Spec, company: Company) -> Answer
         return Wait("the next trial is of another kind")
     # No checkpoint is waited for: the others would wait as well.
     created = _create(transaction, spec, assignment, chosen)
-    beside = ", ".join(str(one.number) for one in company.held)
-    transaction.tell("joined", f"trained beside {beside}", created.trial_id)
+    _tell_joined(transaction, company, created)
     return Claimed(created, adopted=False)
+
+
+def _tell_joined(transaction: Transaction, company: Company, joining: Lease) -> None:
+    beside = ", ".join(str(one.number) for one in company.held)
+    transaction.tell("joined", f"trained beside {beside}", joining.trial_id)
 
 
 def _share(transaction: Transaction, spec: Spec) -> int:
     """Return how many of the trials that are not over a worker may have at a time."""
     here = transaction.study.study_id
-    of_study = sa.select(sa.func.count()).where(worker.c.study_id == here)
+    # Of workers that died nobody has noted the end.
+    there = worker.c.ended.is_(None) & (worker.c.seen > in_seconds(-transaction.timing.lease))
+    workers_there = sa.select(sa.func.count()).where(worker.c.study_id == here, there)
     over = sa.select(sa.func.count()).where(lease.c.study_id == here, lease.c.state == "ended")
-    counted = transaction.connection.execute(
-        sa.select(
-            of_study.where(worker.c.ended.is_(None)).scalar_subquery(), over.scalar_subquery()
-        )
+    workers, ended = transaction.connection.execute(
+        sa.select(workers_there.scalar_subquery(), over.scalar_subquery())
     ).one()
-    workers, ended = map(int, counted)
-    return -(-(spec.total_trials - ended) // max(1, workers))
+    return -(-(spec.total_trials - int(ended)) // max(1, int(workers)))
 
 
 def configurations_ahead(connection: sa.Connection, stored: Study) -> list[int]:
@@ -444,6 +458,7 @@ def _lease(transaction: Transaction, trial_id: int, token: int) -> Lease:
             .scalar_subquery()
             .label("epochs"),
             lease.c.interruptions,
+            lease.c.strikes,
         )
         .select_from(trial.join(lease))
         .where(trial.c.trial_id == trial_id)
@@ -457,7 +472,7 @@ def _lease(transaction: Transaction, trial_id: int, token: int) -> Lease:
         chosen=sampling.in_file_order(spec, row.chosen),
         token=token,
         stored_epochs=row.epochs,
-        alone=row.interruptions > 0,
+        alone=row.interruptions + row.strikes > 0,
     )
 
 

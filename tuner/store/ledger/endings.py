@@ -98,6 +98,7 @@ def prune(transaction: Transaction, held: Lease, setup: Setup, reason: str) -> N
 def fail_attempt(transaction: Transaction, held: Lease, reason: str) -> Verdict:
     """Note an attempt that failed: the trial goes back, fails for good, or trips the brake."""
     transaction.lock_study()
+    _lock_failing(transaction, held)
     if transaction.hold(held) == "ended":
         return "failed"
     reason = storable(reason)[:REASON_LIMIT]
@@ -115,6 +116,26 @@ def fail_attempt(transaction: Transaction, held: Lease, reason: str) -> Verdict:
     else:
         _release(transaction, held.trial_id)
     return "paused" if _brake(transaction, reason) else verdict
+
+
+def _lock_failing(transaction: Transaction, held: Lease) -> None:
+    """Lock the leases that the brake may change, in the order in which all are locked.
+
+    A worker that renews several leases locks them in this order, and would else wait for one
+    that is locked here while this waits for another of its.
+    """
+    failing = sa.select(event.c.trial_id).where(
+        event.c.study_id == transaction.study.study_id, event.c.kind == "attempt failed"
+    )
+    transaction.connection.execute(
+        sa.select(lease.c.trial_id)
+        .where(
+            lease.c.study_id == transaction.study.study_id,
+            (lease.c.trial_id == held.trial_id) | lease.c.trial_id.in_(failing),
+        )
+        .order_by(lease.c.trial_id)
+        .with_for_update()
+    )
 
 
 def interrupt(transaction: Transaction, held: Lease, reason: str) -> Verdict:

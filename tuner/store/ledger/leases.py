@@ -25,8 +25,8 @@ class Lease:
     expected_epochs: int = 0
     """First epochs that peers have trained, so that a checkpoint of them is to be expected."""
     alone: bool = False
-    """Whether it may not be trained beside others: an attempt was interrupted, and by whom
-    would not be known again."""
+    """Whether it is not trained beside others: an attempt before came to nothing, and whose
+    fault the next one's end is has to be known."""
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,9 @@ class Saver:
         A place that does not answer is given up after a while, in which `alive` is called.
         `saved` is called with the epoch of each state that was stored, on another thread.
         """
-        self.lookups.heard_by(alive)
-        keeping = Keeping(self, bench, job, plan, saved)
+        keeping = Keeping(self, bench, job, plan, saved, alive)
         self._kept[keeping.owner] = keeping
+        self._count()
         keeping.resume(run)
         return keeping
 
@@ -90,10 +90,15 @@ class Saver:
     def over(self, keeping: "Keeping") -> None:
         """Forget a trial that offers nothing more, once nothing of it can wait to be written."""
         self._over.append(keeping)
-        if len(self._over) > WAITING + 1:
+        if len(self._over) > WAITING * (self.writer.trials + 1):
             old = self._over.popleft()
             if self._kept.get(old.owner) is old:
                 del self._kept[old.owner]
+        self._count()
+
+    def _count(self) -> None:
+        ended = sum(self._kept.get(one.owner) is one for one in self._over)
+        self.writer.trials = len(self._kept) - ended
 
     def _written(self, written: Written) -> None:
         if (keeping := self._kept.get(written.trial)) is not None:
@@ -103,11 +108,17 @@ class Saver:
 class Keeping:
     """Which states of one trial are stored, and which of them are removed again."""
 
-    def __init__(
-        self, saver: Saver, bench: Workbench, job: Job, plan: Plan, saved: Callable[[int], None]
+    def __init__(  # noqa: PLR0917
+        self,
+        saver: Saver,
+        bench: Workbench,
+        job: Job,
+        plan: Plan,
+        saved: Callable[[int], None],
+        alive: Callable[[], None],
     ) -> None:
         self.owner = owner(plan.labels)
-        self._saver, self._plan, self._tell = saver, plan, saved
+        self._saver, self._plan, self._tell, self._alive = saver, plan, saved, alive
         self._bench, self._job, self._code = bench, job, bench.code(job)
         self._base, self._path = bench.base(job), bench.path(job)
         self._lock = threading.Lock()
@@ -122,6 +133,7 @@ class Keeping:
         """Take the longest stored prefix of the path."""
         if self._path:
             expected = self._plan.expected
+            self._saver.lookups.heard_by(self._alive)
             self._await(self._path[expected - 1 :] if expected else [])
             labels = self._plan.labels
             self.resumed = resume(run, self._saver.lookups, self._path, labels)
@@ -138,7 +150,6 @@ class Keeping:
         if len(run.curve) != self._last:
             self._offer(run, keep=False)
         self._saver.writer.flush(timeout)
-        self._saver.over(self)
 
     def end(self, run: Run) -> None:
         """Keep the last state of a trial that has ended, or nothing of it, as the plan says."""
@@ -150,8 +161,8 @@ class Keeping:
             with self._lock:
                 keys, self._stored = list(self._stored), {}
             # What stays behind costs room, never the trial's result.
+            self._saver.lookups.heard_by(self._alive)
             self._saver.lookups.remove(keys, dict(self._plan.labels))
-        self._saver.over(self)
 
     def written(self, written: Written) -> None:
         """Remove older states of the trial that nobody else needs; on the writing thread."""

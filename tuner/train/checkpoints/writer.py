@@ -25,7 +25,8 @@ PAUSE_SECONDS = 60.0
 """After a failure nothing is tried for so long: a full disk is not asked again each epoch."""
 
 WAITING = 5
-"""States that may wait at a time, of all trials: memory is bounded whatever the disk does."""
+"""States that may wait at a time for each trial in training: memory is bounded whatever the disk
+does."""
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class Writer:
         self._changed = threading.Condition()
         self._busy = False
         self._closed = False
+        self.trials = 1
+        """How many are in training."""
         self._paused_until: float | None = None
         self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
         self._thread.start()
@@ -90,7 +93,10 @@ class Writer:
             trial = owner(offer.description.labels)
             self._waiting.pop((trial, ""), None)
             self._waiting[trial, offer.key if offer.keep else ""] = offer
-            while len(self._waiting) > WAITING:
+            mine = [slot for slot in self._waiting if slot[0] == trial]
+            if len(mine) > WAITING:
+                del self._waiting[mine[0]]
+            while len(self._waiting) > WAITING * max(1, self.trials):
                 self._waiting.popitem(last=False)
             self._changed.notify_all()
 
