@@ -2,7 +2,8 @@
 #
 #   make launch STUDY=lr_sched    set up, then train a study and show what came of it
 #   make test                     set up with the test extra, then run all tests
-#   make test-fast                the tests that start no program of ours: for every small change
+#   make test-fast                the short tests that start no program: for every small change
+#   make durations                all tests, and anew which of them are long
 #   make check                    format, lint, types, import contracts
 #   make calibration              how often verdicts are wrong, by simulation (about an hour); some lines:
 #   make calibration ARGS="--only null --line patients --studies 400"
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup setup-test launch test test-fast check format storm calibration bench gpu docs coverage clean
+.PHONY: setup setup-test launch test test-fast durations check format storm calibration bench gpu docs coverage clean
 
 setup: $(VENV)/.installed
 
@@ -47,7 +48,11 @@ test: setup-test
 	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-fast: setup-test
-	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not processes"
+	@$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not processes and not long"
+
+durations: setup-test
+	@$(BIN)/python -m pytest $(PARALLEL) --durations=0 --durations-min=0.05 \
+	  | tee /dev/stderr | $(BIN)/python -m tests.harness.durations
 
 coverage: setup-test
 	@$(BIN)/python -m coverage erase

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.harness import warm
+from tests.harness.durations import long_tests
 from tuner.settings import Settings, Timing
 from tuner.store import schema
 from tuner.store.address import Address
@@ -46,6 +47,7 @@ PROCESSES = {
     "tcp_server",
     "trained_once",
     "troubled",
+    "workplace",
     "wrong",
 }
 """Fixtures of tests that start programs: whole commands, workers, trainers, servers. A test that
@@ -67,14 +69,17 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that start programs, and put them first.
+    """Mark tests that start programs, and long ones; put the first ones first.
 
     `make test-fast` leaves them out. In `make test` files go to whichever process
     is free, in this order: the long ones first, and the many short ones fill the end.
     """
+    measured = long_tests()
     for item in items:
         if PROCESSES & set(getattr(item, "fixturenames", ())):
             item.add_marker("processes")
+        if item.nodeid.split("[")[0] in measured:
+            item.add_marker("long")
     long = Counter(item.path for item in items if item.get_closest_marker("processes"))
     items.sort(key=lambda item: -long[item.path])
 
