@@ -83,7 +83,7 @@ def test_a_trial_that_was_given_back_joins_before_new_ones(database: Database) -
     assert isinstance(found, Lease)
     assert (found.number, found.token) == (given_back.number, 2)
     worker.give_back(found, "a test")
-    assert join(worker, held, fits=lambda *_: False) == "a trial that was interrupted goes first"
+    assert join(worker, held, fits=lambda *_: False) == "an unfinished trial goes first"
 
 
 @pytest.mark.parametrize("deed", ["interrupt", "fail", "expire"])
@@ -98,7 +98,7 @@ def test_who_was_interrupted_is_waited_for_and_not_joined_by(database: Database,
         other.fail(odd, "broken")
     else:
         bench.expire(odd)
-    assert join(worker, held) == "a trial that was interrupted goes first"
+    assert join(worker, held) == "an unfinished trial goes first"
     finish(worker, held)
     adopted = claim_trial(worker)
     assert (adopted.number, adopted.alone) == (odd.number, True)

@@ -118,6 +118,7 @@ def test_trials_that_are_trained_together_do_not_push_each_other_out(
     assert slow.begun.acquire(timeout=LONG)
     for member in range(3 * WAITING):
         writer.offer(offer(trained, 2, trial=f"member {member}"))
+        writer.trials -= 1  # they end together, each with its last state
     slow.let.release(100)
     assert writer.flush(LONG)
     assert len(slow.stored) == 1 + 3 * WAITING

@@ -190,10 +190,17 @@ class Double:
         raise StoppedError
 
     def _crowd(self, line: Line) -> None:
-        """Ask for three at a time, and crash when they may have come, or be just coming."""
+        """Ask for three at a time, and crash when the second has come and the third may be coming."""
         self._set_up(line, pack=3)
-        time.sleep(0.3)
+        line.link.next()
         self._segfault(line)
+
+    def _mixed_up(self, line: Line) -> None:
+        """Ask for two at a time, and send nonsense about the second."""
+        self._set_up(line, pack=2)
+        second = line.link.next()
+        line.link.begin(int(second.body["serial"])).report("epoch", {"epoch": {"no": "figures"}})
+        time.sleep(60)
 
     def _shared(self, line: Line) -> None:
         """Tell an error that befell three trials at a time."""

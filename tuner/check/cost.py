@@ -162,6 +162,7 @@ def _body(spec: Spec, jobs: Sequence[Job], device: str) -> Body:
         "device": device,
         "threads": spec.limits.threads,
         "pack": spec.search.pack,
+        "memory_limit": spec.limits.memory_bytes,
     }
 
 
@@ -254,7 +255,7 @@ def _work(body: Body, progress: Progress) -> Body:
     from tuner.train.abreast import Abreast
     from tuner.train.workbench import Workbench
 
-    abreast = Abreast()
+    abreast = Abreast(body["memory_limit"])
     bench = Workbench(
         device=body["device"],
         threads=body["threads"],

@@ -402,8 +402,8 @@ class Stack:
         if small:
             self.weights["all"] = nn.Parameter(small[0].new_empty(_end(self.places)))
         self.pack: Pack | None = None
-        """Where it took its last step. A pack does not hold its stacks: whoever leaves one, and
-        ends, takes the memory of both with it."""
+        """Where it took its last step. A pack has no reference to its stacks, so a stack that ends
+        is freed at once, with the pack that it was last in."""
         self._place = 0
 
     @property

@@ -51,6 +51,8 @@ class Child:
         self.killed_by: signal.Signals | None = None
         """The signal by which somebody else ended the child, once `death` was asked."""
         self._killed = False
+        self._why = ""
+        """Why we killed it, if there is more to say than that."""
         self._ended = threading.Event()
         """Whether the process has ended, whoever else holds its end of the channel."""
         ours, theirs = socket.socketpair()
@@ -114,9 +116,10 @@ class Child:
         """Wait for the child to end by itself, for so long at most."""
         self._ended.wait(seconds)
 
-    def kill(self) -> None:
-        """End the child and all it started, at once."""
+    def kill(self, why: str = "") -> None:
+        """End the child and all it started, at once; `why` is told to whoever asks how it ended."""
         self._killed = True
+        self._why = self._why or why
         kill_family(self._process)
         self._process.wait()
         self._channel.close()
@@ -126,6 +129,8 @@ class Child:
         if self.garbled:
             self.kill()
             return GARBLED
+        if self._why:
+            return self._why
         ended, killed_by_us = self._ended.wait(timeout=5), self._killed
         self.kill()  # and all that it has left behind
         if not ended:

@@ -197,9 +197,10 @@ class Supervisor:
                 idle = held and len(held) < held[0].most
                 if idle and (ended or time.monotonic() - asked > self._timing.poll):
                     asked = time.monotonic()
+                    gone = self._child.gone
                     held += self._companions(held)
-                    # Before it is known that the child is gone, if it went meanwhile.
-                    together = len(held)
+                    # If the child dies from here on, the new ones count too.
+                    together = together if gone else len(held)
         except StudyConflictError:
             for one in held:
                 one.leave("its worker has other code or data than the study")

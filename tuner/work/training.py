@@ -1,5 +1,6 @@
 """One held trial: its messages, turned into records, until it ends one way or another."""
 
+import contextlib
 import logging
 import signal
 import socket
@@ -81,7 +82,7 @@ class HeldTrial:
         self._watch = watch
         self._child = child
         self._together = 1
-        """How many trials whatever ends the attempt may be the fault of."""
+        """How many trials may be to blame for whatever ends the attempt."""
         self._setup: Setup | None = None
         self._result: tuple[Dataset, Result] | None = None
         self._error: str | None = None
@@ -107,11 +108,15 @@ class HeldTrial:
         """
         self._together = together
         try:
-            self._read_all()
-            return self._step()
+            return self._step_or_end()
         except LeaseLostError:
             self.halt()
             return "lost"
+
+    def _step_or_end(self) -> Ending | None:
+        try:
+            self._read_all()
+            return self._step()
         except RefusedError as error:
             self.halt()
             return self._fail(str(error))
@@ -135,7 +140,7 @@ class HeldTrial:
                 self._read(message)
             except (AttributeError, KeyError, TypeError, ValueError):
                 # A trainer runs other people's code: its word is not trusted to be whole.
-                self._child.kill()
+                self._child.kill(GARBLED)
                 self._error = GARBLED
                 return
 
@@ -195,7 +200,9 @@ class HeldTrial:
     def leave(self, why: str) -> None:
         """Give the trial back, if that was not done, and tell the child."""
         if not self._given_back:
-            self._give_back(why)
+            # One that has ended in this very round, or has another holder, is nobody's here.
+            with contextlib.suppress(LeaseLostError):
+                self._give_back(why)
 
     def _check_identity(self, found: Identity) -> None:
         """Leave before anything is recorded if code or data are not the study's."""
@@ -293,7 +300,7 @@ class HeldTrial:
         """
         if trials == 1:
             return self._fail(reason)
-        told = f"{reason}; {trials} trials were trained together, each is tried alone"
+        told = f"{reason}; {trials} trials were trained together; each is retried alone"
         return self._watch.patiently(lambda: self._watch.ledger.interrupt(self.lease, told))
 
     def _died(self) -> Ending:
@@ -317,9 +324,9 @@ class HeldTrial:
     def _misbehaviour(self) -> Ending | None:
         silent = time.monotonic() - self._child.heard
         if silent > self._watch.limits.silence_seconds:
-            self._child.kill()
             limit = self._watch.limits.silence_seconds
             silence = f"the trainer showed no sign of life for {limit:g} s"
+            self._child.kill(silence)
             return self._fail_with_others(silence, self._together)
         return self._too_large()
 
@@ -331,16 +338,16 @@ class HeldTrial:
         self._memory_looked = now
         if self._child.memory() <= allowed:
             return None
-        self._child.kill()
-        return self._fail_with_others(
-            f"the trainer used more memory than [limits] allows ({allowed:,} bytes)", self._together
-        )
+        why = f"the trainer used more memory than [limits] allows ({allowed:,} bytes)"
+        self._child.kill(why)
+        return self._fail_with_others(why, self._together)
 
     def _unwanted(self) -> Ending | None:
         """Give the trial back if nobody wants it now: after an epoch, or when time is up."""
         why = self._why_unwanted()
         if why is None:
-            return None
+            # It may be wanted again, by the time that its trainer has left it.
+            return self._give_back("its trainer has left it") if self._left else None
         if self._since is None:
             self._since = time.monotonic()
             self._child.send(Message("leave", {"serial": self.serial}))

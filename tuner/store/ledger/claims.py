@@ -96,7 +96,7 @@ def _companion(transaction: Transaction, spec: Spec, company: Company, *, expire
         # filled up for ever: it ends, and the next claim adopts.
         found = _lease(transaction, orphan.trial_id, orphan.token + 1)
         if found.alone or orphan.state == "held" or not company.fits(found.chosen, found.seed):
-            return Wait("a trial that was interrupted goes first")
+            return Wait("an unfinished trial goes first")
         _hold(transaction, orphan.trial_id, found.token)
         transaction.tell("adopted", f"from worker {orphan.worker_id}", found.trial_id)
         _tell_joined(transaction, company, found)

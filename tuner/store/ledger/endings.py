@@ -121,8 +121,8 @@ def fail_attempt(transaction: Transaction, held: Lease, reason: str) -> Verdict:
 def _lock_failing(transaction: Transaction, held: Lease) -> None:
     """Lock the leases that the brake may change, in the order in which all are locked.
 
-    A worker that renews several leases locks them in this order, and would else wait for one
-    that is locked here while this waits for another of its.
+    A worker that renews several leases locks them in this order; in any other, each could hold
+    a lease that the other waits for.
     """
     failing = sa.select(event.c.trial_id).where(
         event.c.study_id == transaction.study.study_id, event.c.kind == "attempt failed"

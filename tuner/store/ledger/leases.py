@@ -25,8 +25,8 @@ class Lease:
     expected_epochs: int = 0
     """First epochs that peers have trained, so that a checkpoint of them is to be expected."""
     alone: bool = False
-    """Whether it is not trained beside others: an attempt before came to nothing, and whose
-    fault the next one's end is has to be known."""
+    """Whether it must be trained alone: its last attempt came to nothing, and if this one does
+    too, it must be clear whose fault that is."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,11 @@ class Saver:
         keeping = Keeping(self, bench, job, plan, saved, alive)
         self._kept[keeping.owner] = keeping
         self._count()
-        keeping.resume(run)
+        try:
+            keeping.resume(run)
+        except BaseException:
+            self.over(keeping)
+            raise
         return keeping
 
     def close(self, timeout: float) -> None:
@@ -90,7 +94,7 @@ class Saver:
     def over(self, keeping: "Keeping") -> None:
         """Forget a trial that offers nothing more, once nothing of it can wait to be written."""
         self._over.append(keeping)
-        if len(self._over) > WAITING * (self.writer.trials + 1):
+        if len(self._over) > WAITING * (self.writer.room + 1):
             old = self._over.popleft()
             if self._kept.get(old.owner) is old:
                 del self._kept[old.owner]

@@ -76,6 +76,8 @@ class Writer:
         self._closed = False
         self.trials = 1
         """How many are in training."""
+        self._most = 1
+        """How many were, since anything waits that has not been written."""
         self._paused_until: float | None = None
         self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
         self._thread.start()
@@ -84,6 +86,12 @@ class Writer:
     def paused(self) -> bool:
         """Whether checkpoints are stopped for a while: a state is then not worth copying."""
         return self._paused_until is not None and self._clock() < self._paused_until
+
+    @property
+    def room(self) -> int:
+        """For how many trials states may wait: those that end together shrink it last."""
+        self._most = max(1, self.trials, self._most if self._waiting else 0)
+        return self._most
 
     def offer(self, offer: Offer) -> None:
         """Take a state to be stored, and return at once; nobody may change the state any more."""
@@ -96,7 +104,7 @@ class Writer:
             mine = [slot for slot in self._waiting if slot[0] == trial]
             if len(mine) > WAITING:
                 del self._waiting[mine[0]]
-            while len(self._waiting) > WAITING * max(1, self.trials):
+            while len(self._waiting) > WAITING * self.room:
                 self._waiting.popitem(last=False)
             self._changed.notify_all()
 
