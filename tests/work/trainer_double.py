@@ -190,7 +190,7 @@ class Double:
         raise StoppedError
 
     def _crowd(self, line: Line) -> None:
-        """Ask for three at a time, and crash when the second has come and the third may be coming."""
+        """Ask for three at a time, and crash when the second has come, and perhaps the third."""
         self._set_up(line, pack=3)
         line.link.next()
         self._segfault(line)
