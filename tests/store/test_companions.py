@@ -1,10 +1,12 @@
 """Trials claimed to be trained beside others: of one kind, in order, no more than a share."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 
+from tests.conftest import QUICK
 from tests.store.specs import Bench, claim_trial, finish, make_ranged, make_spec
 from tuner.records import Value
 from tuner.spec.space import Choice
@@ -14,6 +16,8 @@ from tuner.store.ledger.ledger import Ledger
 from tuner.store.tables import event, lease, study, trial
 from tuner.store.tables import worker as workers
 
+PATIENT = replace(QUICK, lease=600.0)
+"""No lease runs out, and nobody counts as gone, because a machine is busy."""
 Fits = Callable[[Mapping[str, Value], int], bool]
 
 
@@ -37,7 +41,7 @@ def all_of(worker: Ledger) -> list[Lease]:
 def test_companions_come_in_the_order_of_the_grid(database: Database) -> None:
     """Each once, each with a lease of its own, and each told of in its history."""
     bench = Bench.launch(database, make_spec(seeds=2))
-    held = all_of(bench.worker())
+    held = all_of(bench.worker(PATIENT))
     assert [one.number for one in held] == list(range(6))
     assert {row.state for row in bench.rows(lease)} == {"held"}
     joined = [row.text for row in bench.rows(event) if row.kind == "joined"]
@@ -47,7 +51,7 @@ def test_companions_come_in_the_order_of_the_grid(database: Database) -> None:
 def test_a_worker_takes_no_more_than_its_share(database: Database) -> None:
     """Of what is not over, each worker that is there gets as much; who leaves, leaves his."""
     bench = Bench.launch(database, make_spec(seeds=4))
-    first, second, _third = (bench.worker() for _ in range(3))
+    first, second, _third = (bench.worker(PATIENT) for _ in range(3))
     assert len(all_of(first)) == 4
     held = all_of(second)
     assert len(held) == 4
@@ -61,7 +65,7 @@ def test_the_next_trial_is_not_passed_over(database: Database) -> None:
     """If the next one in order is of another kind, the worker goes on with what it has."""
     dimensions = (Choice("hidden", (4, 8), {}), Choice("lr", (1e-3, 1e-2), {}))
     bench = Bench.launch(database, make_spec(dimensions=dimensions, seeds=1))
-    worker = bench.worker()
+    worker = bench.worker(PATIENT)
     first = claim_trial(worker)
 
     def fits(chosen: Mapping[str, Value], _seed: int) -> bool:
@@ -76,7 +80,7 @@ def test_the_next_trial_is_not_passed_over(database: Database) -> None:
 def test_a_trial_that_was_given_back_joins_before_new_ones(database: Database) -> None:
     """It goes on in company, if it is of the kind and nothing ever went wrong with it."""
     bench = Bench.launch(database, make_spec(seeds=2))
-    gone, worker = bench.worker(), bench.worker()
+    gone, worker = bench.worker(PATIENT), bench.worker(PATIENT)
     held, given_back = claim_trial(worker), claim_trial(gone)
     gone.give_back(given_back, "a test")
     found = join(worker, held)
@@ -90,7 +94,7 @@ def test_a_trial_that_was_given_back_joins_before_new_ones(database: Database) -
 def test_who_was_interrupted_is_waited_for_and_not_joined_by(database: Database, deed: str) -> None:
     """No company is filled up before a trial that must be trained alone: it ends, and then."""
     bench = Bench.launch(database, make_spec(seeds=2))
-    other, worker = bench.worker(), bench.worker()
+    other, worker = bench.worker(PATIENT), bench.worker(PATIENT)
     held, odd = claim_trial(worker), claim_trial(other)
     if deed == "interrupt":
         other.interrupt(odd, "its trainer was killed")
@@ -107,7 +111,7 @@ def test_who_was_interrupted_is_waited_for_and_not_joined_by(database: Database,
 def test_workers_that_died_have_no_share(database: Database) -> None:
     """Nobody notes the end of a worker that was killed; it was not seen for a lease."""
     bench = Bench.launch(database, make_spec(seeds=2))
-    worker, dead = bench.worker(), bench.worker()
+    worker, dead = bench.worker(PATIENT), bench.worker(PATIENT)
     with database.transaction() as connection:
         long_ago = sa.func.clock_timestamp() - sa.text("interval '1 hour'")
         gone = workers.c.worker_id == dead.worker_id
@@ -119,7 +123,7 @@ def test_what_a_sampler_must_choose_first_is_left_to_others(database: Database) 
     """A learning sampler is asked by who is free; seeds of a known configuration need none."""
     spec = make_ranged(trials=6, sampler="tpe", sampler_options={"n_startup_trials": 2})
     bench = Bench.launch(database, spec)
-    worker = bench.worker()
+    worker = bench.worker(PATIENT)
     held = claim_trial(worker)
     assert join(worker, held) == "the next trial is not known yet"
 
@@ -127,7 +131,7 @@ def test_what_a_sampler_must_choose_first_is_left_to_others(database: Database) 
 def test_a_claim_whose_answer_was_lost_gives_the_same_trial(database: Database) -> None:
     """The worker has it already, and does not know: it is found before any other is made."""
     bench = Bench.launch(database, make_spec(seeds=2))
-    worker = bench.worker()
+    worker = bench.worker(PATIENT)
     first = claim_trial(worker)
     unanswered = join(worker, first)
     assert join(worker, first) == unanswered
@@ -138,7 +142,7 @@ def test_a_claim_whose_answer_was_lost_gives_the_same_trial(database: Database) 
 def test_a_study_that_takes_no_more_gives_no_company(database: Database, state: str) -> None:
     """Whoever is in training goes on; nobody joins."""
     bench = Bench.launch(database, make_spec(seeds=2))
-    worker = bench.worker()
+    worker = bench.worker(PATIENT)
     held = claim_trial(worker)
     with database.transaction() as connection:
         connection.execute(sa.update(study).values(state=state, reason="a test"))
