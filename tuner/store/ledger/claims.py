@@ -203,13 +203,15 @@ def _already_held(transaction: Transaction, company: Company | None) -> Lease | 
     """
     known = [one.trial_id for one in company.held] if company else []
     row = transaction.connection.execute(
-        sa.select(lease.c.trial_id, lease.c.token).where(
+        sa.select(lease.c.trial_id, lease.c.token)
+        .where(
             lease.c.study_id == transaction.study.study_id,
             lease.c.worker_id == transaction.worker_id,
             lease.c.state == "held",
             lease.c.trial_id.not_in(known),
         )
-    ).one_or_none()
+        .order_by(lease.c.trial_id)
+    ).first()
     return None if row is None else _lease(transaction, row.trial_id, row.token)
 
 
