@@ -24,8 +24,8 @@ from benchmarks.peers import setting as peers
 from benchmarks.peers.setting import Setting, write_images
 from benchmarks.peers.tuner_study import REPOSITORY, STUDY
 from tuner.settings import Settings
+from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.tables import epoch, outcome, study, trial, worker
 
 EPOCHS = 3
 READING = (
@@ -79,22 +79,22 @@ def _measure(folder: Path, size: int) -> dict[str, dict[str, float]]:
 def _moments(folder: Path, name: str) -> dict[str, float]:
     """Return when things happened in a study, by the clock of the database."""
     settings = Settings(home=folder / ".tuner")
-    mine = sa.select(trial.c.trial_id).join(study, study.c.study_id == trial.c.study_id)
-    mine = mine.where(study.c.name == name)
-    registered = sa.select(sa.func.min(worker.c.started)).join(
-        study, study.c.study_id == worker.c.study_id
+    mine = sa.select(t.trial.c.trial_id).join(t.study, t.study.c.study_id == t.trial.c.study_id)
+    mine = mine.where(t.study.c.name == name)
+    registered = sa.select(sa.func.min(t.worker.c.started)).join(
+        t.study, t.study.c.study_id == t.worker.c.study_id
     )
     asked = {
-        "study stored": sa.select(study.c.created).where(study.c.name == name),
-        "worker registered": registered.where(study.c.name == name),
-        "first trial taken": sa.select(sa.func.min(trial.c.created)).where(
-            trial.c.trial_id.in_(mine)
+        "study stored": sa.select(t.study.c.created).where(t.study.c.name == name),
+        "worker registered": registered.where(t.study.c.name == name),
+        "first trial taken": sa.select(sa.func.min(t.trial.c.created)).where(
+            t.trial.c.trial_id.in_(mine)
         ),
-        "first epoch recorded": sa.select(sa.func.min(epoch.c.recorded)).where(
-            epoch.c.trial_id.in_(mine)
+        "first epoch recorded": sa.select(sa.func.min(t.epoch.c.recorded)).where(
+            t.epoch.c.trial_id.in_(mine)
         ),
-        "last trial ended": sa.select(sa.func.max(outcome.c.ended)).where(
-            outcome.c.trial_id.in_(mine)
+        "last trial ended": sa.select(sa.func.max(t.outcome.c.ended)).where(
+            t.outcome.c.trial_id.in_(mine)
         ),
     }
     with Database.open(settings) as database, database.transaction() as connection:

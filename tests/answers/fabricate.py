@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from tests.store.specs import Bench
 from tuner.records import Value
 from tuner.spec.study import Spec
+from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.tables import dataset, epoch, label, lease, outcome, prediction, trial
 from tuner.train.metrics import balanced_accuracy, found_and_left_alone, is_right
 
 Logs = NDArray[np.float32]
@@ -84,7 +84,7 @@ def fabricate(
     data = {"data-0": images()} if data is None else data
     settings = list(configurations if configurations is not None else spec.grid)
     rows: dict[sa.Table, list[dict[str, Any]]] = {
-        one: [] for one in (trial, lease, outcome, epoch, prediction)
+        one: [] for one in (t.trial, t.lease, t.outcome, t.epoch, t.prediction)
     }
     number = 0
     for seed in range(seeds or spec.replicates.seeds):
@@ -113,16 +113,16 @@ def _add(
     number, place, seed = at
     trial_id = bench.study.study_id * 1_000_000 + number
     mine = {"trial_id": trial_id, "study_id": bench.study.study_id}
-    rows[trial].append(
+    rows[t.trial].append(
         {**mine, "number": number, "configuration": place, "seed": seed, "chosen": chosen}
     )
     running = told.state == "RUNNING"
-    rows[lease].append(
+    rows[t.lease].append(
         {**mine, "state": "held" if running else "ended", "worker_id": 1, "token": 1}
         | dict.fromkeys(("claimed", "renewed", "expires"), bench.study.created)
     )
     figures = _figures(told, data[told.fingerprint])
-    rows[epoch] += [_epoch(trial_id, at, told, figures) for at in range(1, told.epochs + 1)]
+    rows[t.epoch] += [_epoch(trial_id, at, told, figures) for at in range(1, told.epochs + 1)]
     if running:
         return
     setup = {
@@ -136,11 +136,11 @@ def _add(
     ending = {"state": told.state, "reason": ""}
     if told.state == "DIVERGED":
         ending = {"state": "PRUNED", "reason": f"diverged at epoch {told.epochs}"}
-    rows[outcome].append(
+    rows[t.outcome].append(
         {"trial_id": trial_id, "token": 1, "setup": setup, **ending, **kept, **ends}
     )
     for split, logs in told.logs.items():
-        rows[prediction] += [
+        rows[t.prediction] += [
             {
                 "trial_id": trial_id,
                 "split": split,
@@ -199,14 +199,14 @@ def _epoch(
 def _store_data(connection: sa.Connection, fingerprint: str, data: Images) -> None:
     sizes = {split: len(labels) for split, labels in data.labels.items()}
     connection.execute(
-        sa.insert(dataset).values(
+        sa.insert(t.dataset).values(
             fingerprint=fingerprint, classes=list(data.classes), sizes={"train": 1000, **sizes}
         )
     )
     for split, labels in data.labels.items():
         ids = data.ids.get(split) or tuple(f"{split}-{n}" for n in range(len(labels)))
         connection.execute(
-            sa.insert(label).values(
+            sa.insert(t.label).values(
                 fingerprint=fingerprint,
                 split=split,
                 ids=list(ids),

@@ -20,10 +20,10 @@ from tuner.errors import UserError
 from tuner.records import Value
 from tuner.spec.space import Choice
 from tuner.spec.study import Replicates, Spec
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.race import Decided, Look, Race
 from tuner.store.races import insert_decision
-from tuner.store.tables import label, prediction, trial
 
 RATES = (0.1, 0.01, 0.001, 0.0001)
 TRUTH = images()
@@ -137,7 +137,7 @@ def of_patients(bench: Bench, count: int) -> None:
     """Say whose images those of the study are: each patient has as many."""
     with bench.database.transaction() as connection:
         patients = [f"p{at % count}" for at in range(200)]
-        connection.execute(sa.update(label).values(patients=patients))
+        connection.execute(sa.update(t.label).values(patients=patients))
 
 
 def test_a_look_is_judged_by_patient(database: Database) -> None:
@@ -173,10 +173,10 @@ def test_seed_0_and_later_seeds_are_not_looked_at(database: Database) -> None:
     assert due(bench).rounds == 2
     before = look_at(bench, keep=False)
     assert [held["pairs"] for held in before.seen["held"]] == [2, 2]
-    outside = trial.c.seed.notin_([1, 2])
+    outside = t.trial.c.seed.notin_([1, 2])
     with database.transaction() as connection:
-        of_these = sa.select(trial.c.trial_id).where(outside)
-        connection.execute(sa.delete(prediction).where(prediction.c.trial_id.in_(of_these)))
+        of_these = sa.select(t.trial.c.trial_id).where(outside)
+        connection.execute(sa.delete(t.prediction).where(t.prediction.c.trial_id.in_(of_these)))
     assert look_at(bench, keep=False) == before
 
 

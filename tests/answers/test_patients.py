@@ -19,8 +19,8 @@ from tuner.answers.verdicts.luck import luck_of_winner
 from tuner.answers.verdicts.pair import Pair, pair
 from tuner.records import Value
 from tuner.spec.space import Choice
+from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.tables import label
 
 KINDS = ("cosine", "exponential", "step")
 USUAL = Asked()
@@ -65,9 +65,9 @@ def by_patient(
 def forget(bench: Bench, fingerprint: str | None = None) -> None:
     """Let the data name no patients."""
     with bench.database.transaction() as connection:
-        query = sa.update(label).values(patients=[])
+        query = sa.update(t.label).values(patients=[])
         if fingerprint is not None:
-            query = query.where(label.c.fingerprint == fingerprint)
+            query = query.where(t.label.c.fingerprint == fingerprint)
         connection.execute(query)
 
 

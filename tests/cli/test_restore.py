@@ -18,11 +18,11 @@ from tests.store.specs import (
 )
 from tuner.errors import UserError
 from tuner.settings import Settings
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger import workers
 from tuner.store.ledger.leases import Ended, Lease, LeaseLostError
 from tuner.store.ledger.ledger import Ledger
-from tuner.store.tables import event, trial, worker
 
 
 def restore_when_left(settings: Settings, dump: Path) -> None:
@@ -89,7 +89,7 @@ def test_workers_of_before_a_restore_have_no_identity_after_it(
     finish(new, second)
     while not isinstance(new.claim(None, adopt=True), Ended):
         finish(new, claim_trial(new))
-    assert len(bench.rows(trial)) == make_spec(seeds=2).total_trials
-    assert {row.worker_id for row in bench.rows(worker)} == {early.worker_id, new.worker_id}
-    told = [row for row in bench.rows(event) if "restored from a dump" in row.text]
+    assert len(bench.rows(t.trial)) == make_spec(seeds=2).total_trials
+    assert {row.worker_id for row in bench.rows(t.worker)} == {early.worker_id, new.worker_id}
+    told = [row for row in bench.rows(t.event) if "restored from a dump" in row.text]
     assert [row.trial_id for row in told] == [in_dump.trial_id]

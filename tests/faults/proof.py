@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from tests.store.specs import Bench, as_text, optuna_tables, same_float
 from tests.train.blobs import Blobs, nothing
 from tuner.records import Epoch
-from tuner.store.tables import decision, epoch, event, lease, metadata, outcome, prediction, trial
+from tuner.store import tables as t
 
 COMPARED = ("epoch", "train_loss", "train_nll", "train_acc", "val_loss", "val_acc", "val_auc")
 
@@ -19,12 +19,12 @@ COMPARED = ("epoch", "train_loss", "train_nll", "train_acc", "val_loss", "val_ac
 def assert_whole(bench: Bench, states: Mapping[str, int] | None = None) -> None:
     """Show that a study ended with exactly its trials, each whole, each told once everywhere."""
     total = bench.study.spec.total_trials
-    trials = {row.trial_id: row for row in bench.rows(trial)}
+    trials = {row.trial_id: row for row in bench.rows(t.trial)}
     assert sorted(row.number for row in trials.values()) == list(range(total))
     assert len({(row.configuration, row.seed) for row in trials.values()}) == total
-    outcomes = {row.trial_id: row for row in bench.rows(outcome)}
+    outcomes = {row.trial_id: row for row in bench.rows(t.outcome)}
     assert Counter(row.state for row in outcomes.values()) == (states or {"COMPLETE": total})
-    assert {row.state for row in bench.rows(lease)} == {"ended"}
+    assert {row.state for row in bench.rows(t.lease)} == {"ended"}
     assert bench.state() == "complete"
     _assert_curves(bench, outcomes)
     _assert_predictions(bench, outcomes)
@@ -35,9 +35,9 @@ def assert_whole(bench: Bench, states: Mapping[str, int] | None = None) -> None:
 def assert_as_undisturbed(bench: Bench, blobs: Blobs) -> None:
     """Show that every epoch and prediction has the bits of a training without any fault."""
     workbench = blobs.workbench()
-    predictions = bench.rows(prediction)
-    epochs = bench.rows(epoch)
-    for row in bench.rows(trial):
+    predictions = bench.rows(t.prediction)
+    epochs = bench.rows(t.epoch)
+    for row in bench.rows(t.trial):
         run = workbench.begin(bench.study.spec.job(row.chosen, row.seed))
         wanted = [_compared(one) for one in run.epochs(nothing)]
         mine = sorted((e for e in epochs if e.trial_id == row.trial_id), key=lambda e: e.epoch)
@@ -58,9 +58,9 @@ def resumptions(bench: Bench) -> list[tuple[int, int]]:
     0 stands for a training that began anew.
     """
     found = []
-    for row in bench.rows(trial):
+    for row in bench.rows(t.trial):
         told = events_of(bench, row.trial_id)
-        stored = [one for one in bench.rows(epoch) if one.trial_id == row.trial_id]
+        stored = [one for one in bench.rows(t.epoch) if one.trial_id == row.trial_id]
         adoptions = [one for one in told if one.kind == "adopted"]
         for place, adopted in enumerate(adoptions):
             token = place + 2
@@ -79,20 +79,20 @@ def resumptions(bench: Bench) -> list[tuple[int, int]]:
 
 def events_of(bench: Bench, trial_id: int | None = None) -> list[Any]:
     """Return what happened, in order: to one trial, or to all."""
-    rows = [row for row in bench.rows(event) if trial_id in (None, row.trial_id)]
+    rows = [row for row in bench.rows(t.event) if trial_id in (None, row.trial_id)]
     return sorted(rows, key=lambda row: row.event_id)
 
 
 def kinds(bench: Bench) -> Counter[str]:
     """Count what happened, by kind."""
-    return Counter(row.kind for row in bench.rows(event))
+    return Counter(row.kind for row in bench.rows(t.event))
 
 
 def rows_of_trial(bench: Bench, trial_id: int) -> dict[str, list[str]]:
     """Return every row that either schema has on a trial, its history included."""
     found = {}
     with bench.database.transaction() as connection:
-        for table in (*metadata.sorted_tables, *optuna_tables()):
+        for table in (*t.metadata.sorted_tables, *optuna_tables()):
             if "trial_id" in table.c and table.name != "output":
                 query = sa.select(table).where(table.c.trial_id == trial_id)
                 found[str(table)] = sorted(map(as_text, connection.execute(query)))
@@ -106,7 +106,7 @@ def _compared(one: Epoch | Any) -> tuple[Any, ...]:
 def _assert_curves(bench: Bench, outcomes: Mapping[int, Any]) -> None:
     whole = int(bench.study.spec.fixed["epochs"])
     curves: dict[int, list[int]] = {}
-    for row in bench.rows(epoch):
+    for row in bench.rows(t.epoch):
         curves.setdefault(row.trial_id, []).append(row.epoch)
     for trial_id, ended in outcomes.items():
         curve = sorted(curves.get(trial_id, []))
@@ -116,7 +116,7 @@ def _assert_curves(bench: Bench, outcomes: Mapping[int, Any]) -> None:
 
 
 def _assert_predictions(bench: Bench, outcomes: Mapping[int, Any]) -> None:
-    kept = Counter((row.trial_id, row.split, row.moment) for row in bench.rows(prediction))
+    kept = Counter((row.trial_id, row.split, row.moment) for row in bench.rows(t.prediction))
     assert set(kept.values()) <= {1}
     splits = {split for _, split, _ in kept}
     complete = {trial_id for trial_id, row in outcomes.items() if row.state == "COMPLETE"}
@@ -130,7 +130,7 @@ def _assert_optuna_agrees(
 ) -> None:
     names = {"COMPLETE": TrialState.COMPLETE, "PRUNED": TrialState.PRUNED}
     metric = bench.study.spec.search.metric
-    stored = {(row.trial_id, row.epoch): getattr(row, metric) for row in bench.rows(epoch)}
+    stored = {(row.trial_id, row.epoch): getattr(row, metric) for row in bench.rows(t.epoch)}
     seen = bench.worker().trials()
     assert [one.number for one in seen] == list(range(len(trials)))
     for one in seen:
@@ -143,10 +143,10 @@ def _assert_optuna_agrees(
 
 
 def _assert_told_once(bench: Bench, trials: Mapping[int, Any]) -> None:
-    told = Counter((row.trial_id, row.kind) for row in bench.rows(event))
+    told = Counter((row.trial_id, row.kind) for row in bench.rows(t.event))
     for trial_id in trials:
         assert told[trial_id, "created"] == 1
         ends = [told[trial_id, kind] for kind in ("complete", "pruned", "failed")]
         assert sum(ends) == 1
-    decided = Counter((row.trial_id, row.epoch) for row in bench.rows(decision))
+    decided = Counter((row.trial_id, row.epoch) for row in bench.rows(t.decision))
     assert set(decided.values()) <= {1}

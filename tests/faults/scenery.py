@@ -16,9 +16,9 @@ from tests.work.conftest import double
 from tuner.cli.options import load_spec
 from tuner.settings import Settings
 from tuner.spec.study import Spec
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Ended
-from tuner.store.tables import epoch, lease, worker
 from tuner.work.stopping import StopRequest
 from tuner.work.worker import Orders, work
 
@@ -131,7 +131,7 @@ def worker_of(bench: Bench, process: Started) -> int:
     found: list[int] = []
 
     def joined() -> bool:
-        found[:] = [row.worker_id for row in bench.rows(worker) if row.pid == process.pid]
+        found[:] = [row.worker_id for row in bench.rows(t.worker) if row.pid == process.pid]
         return bool(found)
 
     until(joined, "the worker has joined")
@@ -140,18 +140,18 @@ def worker_of(bench: Bench, process: Started) -> int:
 
 def held_by(bench: Bench, worker_id: int) -> list[int]:
     """Return the trials that a worker holds."""
-    rows = bench.rows(lease)
+    rows = bench.rows(t.lease)
     return [row.trial_id for row in rows if row.state == "held" and row.worker_id == worker_id]
 
 
 def epochs_of(bench: Bench, trial_id: int, token: int | None = None) -> list[int]:
     """Return a trial's stored epochs in order; those of one attempt if a token is given."""
-    rows = [row for row in bench.rows(epoch) if row.trial_id == trial_id]
+    rows = [row for row in bench.rows(t.epoch) if row.trial_id == trial_id]
     return sorted(row.epoch for row in rows if token in (None, row.token))
 
 
 def expired(bench: Bench) -> bool:
     """Tell whether a held lease has run out by the server's clock."""
-    late = (lease.c.state == "held") & (lease.c.expires < sa.func.clock_timestamp())
+    late = (t.lease.c.state == "held") & (t.lease.c.expires < sa.func.clock_timestamp())
     with bench.database.transaction() as connection:
-        return bool(connection.execute(sa.select(lease).where(late)).all())
+        return bool(connection.execute(sa.select(t.lease).where(late)).all())

@@ -18,9 +18,9 @@ from tests.train.blobs import DATA, DECLARATIONS, MODELS, write_objective
 from tuner.settings import Settings
 from tuner.spec.load import check
 from tuner.spec.study import Spec
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Ended
-from tuner.store.tables import decision, epoch, event, lease, outcome, output, prediction, trial
 from tuner.train.objective import find
 from tuner.work.stopping import StopRequest
 from tuner.work.worker import Orders, work
@@ -232,11 +232,11 @@ class Told:
 
 def told(bench: Bench) -> dict[int, Told]:
     """Return what is stored of each trial, by its number."""
-    outcomes = {row.trial_id: row for row in bench.rows(outcome)}
-    events = [row for row in bench.rows(event) if row.kind == "attempt failed"]
-    epochs, outputs = bench.rows(epoch), bench.rows(output)
+    outcomes = {row.trial_id: row for row in bench.rows(t.outcome)}
+    events = [row for row in bench.rows(t.event) if row.kind == "attempt failed"]
+    epochs, outputs = bench.rows(t.epoch), bench.rows(t.output)
     found = {}
-    mine = (row for row in bench.rows(trial) if row.study_id == bench.study.study_id)
+    mine = (row for row in bench.rows(t.trial) if row.study_id == bench.study.study_id)
     for row in mine:
         ended = outcomes.get(row.trial_id)
         found[row.number] = Told(
@@ -272,10 +272,10 @@ UNLIKE = {
 
 def results(connection: sa.Connection, study_id: int) -> dict[str, list[tuple[str, ...]]]:
     """Return all that a study has found, as text in which two different bits look different."""
-    mine = sa.select(trial.c.trial_id, trial.c.number).where(trial.c.study_id == study_id)
+    mine = sa.select(t.trial.c.trial_id, t.trial.c.number).where(t.trial.c.study_id == study_id)
     numbers = {row.trial_id: row.number for row in connection.execute(mine)}
     found: dict[str, list[tuple[str, ...]]] = {}
-    for table in (trial, epoch, decision, outcome, prediction):
+    for table in (t.trial, t.epoch, t.decision, t.outcome, t.prediction):
         rows = connection.execute(sa.select(table).where(table.c.trial_id.in_(numbers)))
         found[table.name] = sorted(
             (f"{numbers[row['trial_id']]:05d}", *_plain(dict(row))) for row in rows.mappings()
@@ -302,7 +302,7 @@ def results_of(bench: Bench) -> dict[str, list[tuple[str, ...]]]:
 
 def held(bench: Bench) -> list[Any]:
     """Return the leases of trials that have not ended."""
-    return [row for row in bench.rows(lease) if row.state != "ended"]
+    return [row for row in bench.rows(t.lease) if row.state != "ended"]
 
 
 @contextmanager

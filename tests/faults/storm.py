@@ -27,8 +27,8 @@ from tests.harness.processes import send, trainers_of
 from tests.store.specs import Bench
 from tuner.settings import Settings, Timing
 from tuner.store import schema
+from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.tables import decision, epoch, event, outcome, study, trial
 
 TIMING = Timing(lease=6.0, renew=1.0, grace=2.5, poll=0.1, give_back=5.0)
 GAP_SECONDS = 0.5
@@ -122,7 +122,7 @@ class Storm:
             self.report.faults.append(f"worker {process.pid} did not leave when all was done")
 
     def _state(self) -> str:
-        rows = self._rows(sa.select(study.c.state))
+        rows = self._rows(sa.select(t.study.c.state))
         state = str(rows[0].state) if rows else "unknown"
         if state in ("paused", "stopped"):
             self.report.faults.append(f"the study was {state}")
@@ -131,20 +131,20 @@ class Storm:
 
     def _progress(self) -> float:
         rows = self._rows(
-            sa.select(outcome.c.state, sa.func.count(epoch.c.epoch).label("epochs"))
+            sa.select(t.outcome.c.state, sa.func.count(t.epoch.c.epoch).label("epochs"))
             .select_from(
-                trial.outerjoin(outcome, outcome.c.trial_id == trial.c.trial_id).outerjoin(
-                    epoch, epoch.c.trial_id == trial.c.trial_id
+                t.trial.outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id).outerjoin(
+                    t.epoch, t.epoch.c.trial_id == t.trial.c.trial_id
                 )
             )
-            .group_by(trial.c.trial_id, outcome.c.state)
+            .group_by(t.trial.c.trial_id, t.outcome.c.state)
         )
         done = [1.0 if one.state else one.epochs / self.weather.epochs for one in rows or ()]
         return sum(done) / self.weather.trials
 
     def _compare_decisions(self) -> None:
         """Hold every stored decision against what it was when it was seen first."""
-        rows = self._rows(sa.select(decision))
+        rows = self._rows(sa.select(t.decision))
         if rows is None:
             return
         seen = {(row.trial_id, row.epoch): tuple(map(repr, row)) for row in rows}
@@ -192,7 +192,7 @@ def calm(weather: Weather) -> Weather:
 
 
 def _count(report: Report, bench: Bench) -> None:
-    report.states = Counter(row.state for row in bench.rows(outcome))
-    report.events = Counter(row.kind for row in bench.rows(event))
-    report.epochs_stored = len(bench.rows(epoch))
-    report.decisions = len(bench.rows(decision))
+    report.states = Counter(row.state for row in bench.rows(t.outcome))
+    report.events = Counter(row.kind for row in bench.rows(t.event))
+    report.epochs_stored = len(bench.rows(t.epoch))
+    report.decisions = len(bench.rows(t.decision))

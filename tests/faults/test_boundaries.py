@@ -15,9 +15,9 @@ from tests.harness.processes import until
 from tests.store.specs import Bench, claim_trial, limited, make_spec
 from tuner.settings import Timing
 from tuner.spec.study import Replicates, Spec
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import LeaseLostError
-from tuner.store.tables import decision, epoch, lease, look, outcome, trial
 
 TIMING = Timing(lease=6.0, renew=0.5, grace=0.3, poll=0.05, give_back=0.1)
 PRUNED = make_spec(
@@ -46,22 +46,22 @@ class Boundary:
 
 
 BOUNDARIES = [
-    Boundary("create", lambda bench: len(bench.rows(trial)) == 2, nth=2),
-    Boundary("adopt", lambda bench: any(row.token == 2 for row in bench.rows(lease))),
-    Boundary("look", lambda bench: len(bench.rows(look)) == 1, RACED, states={"COMPLETE": 9}),
-    Boundary("record", lambda bench: bench.rows(epoch)),
+    Boundary("create", lambda bench: len(bench.rows(t.trial)) == 2, nth=2),
+    Boundary("adopt", lambda bench: any(row.token == 2 for row in bench.rows(t.lease))),
+    Boundary("look", lambda bench: len(bench.rows(t.look)) == 1, RACED, states={"COMPLETE": 9}),
+    Boundary("record", lambda bench: bench.rows(t.epoch)),
     Boundary(
         "decide",
-        lambda bench: any(row.prune for row in bench.rows(decision)),
+        lambda bench: any(row.prune for row in bench.rows(t.decision)),
         PRUNED,
         states={"PRUNED": 3},
     ),
-    Boundary("prune", lambda bench: bench.rows(outcome), PRUNED, states={"PRUNED": 3}),
-    Boundary("complete", lambda bench: len(bench.rows(outcome)) == 2, nth=2),
+    Boundary("prune", lambda bench: bench.rows(t.outcome), PRUNED, states={"PRUNED": 3}),
+    Boundary("complete", lambda bench: len(bench.rows(t.outcome)) == 2, nth=2),
     Boundary("strike", lambda bench: kinds(bench)["attempt failed"], behaviour="code3:1"),
     Boundary(
         "fail",
-        lambda bench: bench.rows(outcome),
+        lambda bench: bench.rows(t.outcome),
         limited(make_spec(epochs=3), attempts=1),
         behaviour="code3:1",
         states={"FAILED": 1, "COMPLETE": 2},
@@ -92,7 +92,9 @@ def test_a_commit_is_all_or_nothing_and_a_peer_goes_on(
     die(scene, bench, boundary, when)
     assert bool(boundary.mark(bench)) == (when == "after")
     assert_both_schemas_agree(bench)
-    ended_before = {row.trial_id: rows_of_trial(bench, row.trial_id) for row in bench.rows(outcome)}
+    ended_before = {
+        row.trial_id: rows_of_trial(bench, row.trial_id) for row in bench.rows(t.outcome)
+    }
     expire_all(bench)
     behaviour = "quick" if boundary.name == "give back" else boundary.behaviour
     assert scene.work(behaviour).state == "complete"
@@ -107,7 +109,7 @@ def die(scene: Scene, bench: Bench, boundary: Boundary, when: str) -> None:
     trainer = scene.double(boundary.behaviour)
     process = scene.start(Fault(boundary.name, when, boundary.nth, trainer=trainer))
     if boundary.name == "give back":
-        until(lambda: bench.rows(epoch), "an epoch was recorded")
+        until(lambda: bench.rows(t.epoch), "an epoch was recorded")
         process.send_signal(signal.SIGTERM)
     assert process.wait(60) == -signal.SIGKILL, scene.said()
 
@@ -115,18 +117,20 @@ def die(scene: Scene, bench: Bench, boundary: Boundary, when: str) -> None:
 def assert_both_schemas_agree(bench: Bench) -> None:
     """Show that Optuna's tables hold exactly the trials, epochs and endings that ours do."""
     seen = {one._trial_id: one for one in bench.worker().trials()}
-    ended = {row.trial_id for row in bench.rows(outcome)}
-    assert seen.keys() == {row.trial_id for row in bench.rows(trial)}
+    ended = {row.trial_id for row in bench.rows(t.outcome)}
+    assert seen.keys() == {row.trial_id for row in bench.rows(t.trial)}
     assert {one for one, found in seen.items() if found.state.is_finished()} == ended
     reported = {(one, at) for one, found in seen.items() for at in found.intermediate_values}
-    assert reported == {(row.trial_id, row.epoch) for row in bench.rows(epoch)}
+    assert reported == {(row.trial_id, row.epoch) for row in bench.rows(t.epoch)}
 
 
 def expire_all(bench: Bench) -> None:
     """Let the dead worker's lease run out now, to save the test the time."""
     passed = sa.func.clock_timestamp() - sa.text("interval '1 s'")
     with bench.database.transaction() as connection:
-        connection.execute(sa.update(lease).where(lease.c.state == "held").values(expires=passed))
+        connection.execute(
+            sa.update(t.lease).where(t.lease.c.state == "held").values(expires=passed)
+        )
 
 
 def test_a_line_of_the_history_is_told_once_and_only_by_the_holder(database: Database) -> None:

@@ -9,9 +9,9 @@ from tests.faults.scenes import Scene, held, small_disk, states, told
 from tests.store.specs import Bench
 from tuner.settings import Settings
 from tuner.store import control
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.optuna_storage import Binding
-from tuner.store.tables import event, outcome
 
 TRIALS = 8
 VARIANTS = {"variant": list(range(TRIALS))}
@@ -27,13 +27,13 @@ def scene(settings: Settings, database: Database, tmp_path: Path) -> Scene:
 
 def attempts(bench: Bench) -> list[str]:
     """Return the reasons of all failed attempts."""
-    return [row.text for row in bench.rows(event) if row.kind == "attempt failed"]
+    return [row.text for row in bench.rows(t.event) if row.kind == "attempt failed"]
 
 
 def assert_braked(bench: Bench, cause: str) -> None:
     """Check that the study stands still after a few attempts, and that none of it is burnt."""
     assert bench.state() == "paused"
-    assert bench.rows(outcome) == []
+    assert bench.rows(t.outcome) == []
     reasons = attempts(bench)
     assert len(reasons) <= FEW
     assert all(cause in reason for reason in reasons), reasons

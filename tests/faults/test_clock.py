@@ -18,8 +18,8 @@ from tests.harness.processes import until
 from tests.harness.warm import Started
 from tests.store.specs import Bench
 from tuner.settings import Settings
+from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.tables import epoch, event, worker
 
 HOUR = 3600.0
 
@@ -83,7 +83,7 @@ def wrong(settings: Settings, database: Database, tmp_path: Path) -> Iterator[Wr
 
 def events(bench: Bench) -> Sequence[Any]:
     """Return the study's history in the order in which it was written."""
-    return sorted(bench.rows(event), key=lambda row: row.event_id)
+    return sorted(bench.rows(t.event), key=lambda row: row.event_id)
 
 
 def database_time(bench: Bench) -> Any:
@@ -123,8 +123,8 @@ def test_a_wrong_clock_neither_takes_nor_loses_a_trial(wrong: Wrong) -> None:
     began = database_time(bench)
     fast, slow = wrong.start("clocks", HOUR), wrong.start("clocks", -HOUR)
     until(lambda: len(held(bench)) == 2, "both have a trial")
-    until(lambda: len({row.trial_id for row in bench.rows(epoch)}) == 2, "both train")
-    pids = {row.worker_id: row.pid for row in bench.rows(worker)}
+    until(lambda: len({row.trial_id for row in bench.rows(t.epoch)}) == 2, "both train")
+    pids = {row.worker_id: row.pid for row in bench.rows(t.worker)}
     killed = next(one for one, pid in pids.items() if pid == fast.pid)
     (taken,) = (row for row in held(bench) if row.worker_id == killed)
     assert [row.kind for row in events(bench) if row.kind in ("lost", "adopted")] == []
@@ -143,7 +143,7 @@ def _assert_times(bench: Bench, began: Any) -> None:
     """Check that all that is dated was dated by the database, not by a worker."""
     now = database_time(bench)
     moments = [row.happened for row in events(bench)]
-    moments += [row.recorded for row in bench.rows(epoch)]
-    moments += [moment for row in bench.rows(worker) for moment in (row.started, row.seen)]
+    moments += [row.recorded for row in bench.rows(t.epoch)]
+    moments += [moment for row in bench.rows(t.worker) for moment in (row.started, row.seen)]
     slack = timedelta(minutes=1)
     assert all(began - slack <= moment <= now + slack for moment in moments)

@@ -14,9 +14,9 @@ from tests.conftest import QUICK, own_database
 from tests.faults.scenes import Scene, results_of, small_disk, states, told
 from tests.store.specs import Bench
 from tuner.settings import Settings
+from tuner.store import tables as t
 from tuner.store.address import Address
 from tuner.store.database import Database
-from tuner.store.tables import epoch
 from tuner.train.checkpoints.keys import marks
 
 WARNED = "No checkpoints are written until this is fixed"
@@ -165,7 +165,7 @@ def test_a_place_that_never_answers_costs_no_result(
 def test_with_a_sound_place_the_first_epochs_are_reused(scene: Scene, without: Results) -> None:
     """The scene of these tests is real: where checkpoints can be written, they are used."""
     bench = train(scene, str(scene.folder / "checkpoints"))
-    reused = sorted(row.epoch for row in bench.rows(epoch) if row.reused)
+    reused = sorted(row.epoch for row in bench.rows(t.epoch) if row.reused)
     assert reused == list(range(1, EPOCHS[0] + 1))
     assert scene.trained() == EPOCHS[1]
     assert_as_without(bench, without)

@@ -10,10 +10,10 @@ from tuner.records import Value
 from tuner.spec.space import Range
 from tuner.spec.study import Spec
 from tuner.store import sampling
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Claimed, Lease, NeedsProposal, Proposal
 from tuner.store.ledger.ledger import Ledger
-from tuner.store.tables import trial
 
 PAIRS = 12
 """Trials on either side of the cliff."""
@@ -115,7 +115,7 @@ def chosen_after(database: Database, spec: Spec, *, diverging: bool) -> Sequence
             (diverge if diverging else end_badly)(worker, held)
         else:
             finish(worker, held)
-    rows = sorted(bench.rows(trial), key=lambda row: (row.study_id, row.number))
+    rows = sorted(bench.rows(t.trial), key=lambda row: (row.study_id, row.number))
     return [dict(row.chosen) for row in rows if row.study_id == bench.study.study_id]
 
 

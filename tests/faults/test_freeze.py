@@ -19,9 +19,9 @@ from tests.harness.processes import freeze, is_frozen, thaw, trainers_of, until
 from tests.store.specs import Bench, claim_trial, make_spec
 from tests.train.blobs import Blobs, nothing
 from tuner.settings import Timing
+from tuner.store import tables as t
 from tuner.store.ledger.leases import Lease
 from tuner.store.ledger.ledger import Ledger
-from tuner.store.tables import epoch, event, outcome, trial
 
 TIMING = Timing(lease=2.0, renew=0.3, grace=0.5, poll=0.05)
 
@@ -33,7 +33,7 @@ def test_frozen_in_training_past_its_lease(scene: Scene, frozen: str) -> None:
     bench = scene.launch(Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=60))
     sleeper = scene.start()
     me = worker_of(bench, sleeper)
-    until(lambda: len(bench.rows(epoch)) >= 5, "5 epochs")
+    until(lambda: len(bench.rows(t.epoch)) >= 5, "5 epochs")
     (mine,) = held_by(bench, me)
     asleep = [sleeper.pid, *(trainers_of(sleeper.pid) if frozen == "both" else [])]
     freeze(*asleep)
@@ -48,8 +48,8 @@ def test_frozen_in_training_past_its_lease(scene: Scene, frozen: str) -> None:
     train(bench, scene.blobs, peer, held)
     assert sleeper.wait(120) == 0, scene.said()
     assert_whole(bench)
-    assert sorted(row.token for row in bench.rows(outcome)) == [1, 1, 1, 2]
-    assert trained_by(bench, me) == {row.trial_id for row in bench.rows(trial)} - {mine}
+    assert sorted(row.token for row in bench.rows(t.outcome)) == [1, 1, 1, 2]
+    assert trained_by(bench, me) == {row.trial_id for row in bench.rows(t.trial)} - {mine}
     assert_as_undisturbed(bench, scene.blobs)
 
 
@@ -63,7 +63,7 @@ def train(bench: Bench, blobs: Blobs, peer: Ledger, held: Lease) -> None:
 
 def trained_by(bench: Bench, worker_id: int) -> set[int]:
     """Return the trials that a worker completed."""
-    told = [row for row in bench.rows(event) if row.worker_id == worker_id and row.trial_id]
+    told = [row for row in bench.rows(t.event) if row.worker_id == worker_id and row.trial_id]
     return {row.trial_id for row in told if row.kind == "complete"}
 
 
@@ -102,7 +102,7 @@ def test_peers_that_slept_together_take_nothing_from_each_other(scene: Scene) ->
     until(lambda: held_by(bench, worker_of(bench, busy)), "one has the trial")
     idle = scene.start()
     worker_of(bench, idle)
-    until(lambda: len(bench.rows(epoch)) >= 5, "5 epochs")
+    until(lambda: len(bench.rows(t.epoch)) >= 5, "5 epochs")
     everyone = [busy.pid, *trainers_of(busy.pid), idle.pid]
     freeze(*everyone)
     until(lambda: expired(bench), "the lease ran out")

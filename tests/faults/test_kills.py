@@ -16,7 +16,7 @@ from tests.faults.scenery import Scene, Sizes
 from tests.harness.processes import is_alive, kill, trainers_of, until
 from tests.harness.warm import Started
 from tests.store.specs import Bench
-from tuner.store.tables import epoch
+from tuner.store import tables as t
 
 # One attempt only: no kill from outside may be taken for a fault of the trial.
 SIZES = Sizes(rates=(1e-4, 1e-3, 1e-2), seeds=2, epochs=40, images=400, attempts=1)
@@ -33,7 +33,7 @@ def test_killed_again_and_again_a_study_ends_as_if_nothing_had_happened(
     crew = [scene.start() for _ in range(WORKERS)]
     seen: set[int] = set()
     for moment, victims in plan(seed):
-        until(lambda at=moment: len(bench.rows(epoch)) >= at, f"{moment} epochs")  # type: ignore[misc]
+        until(lambda at=moment: len(bench.rows(t.epoch)) >= at, f"{moment} epochs")  # type: ignore[misc]
         seen |= {pid for process in crew for pid in trainers_of(process.pid)}
         crew = strike(scene, crew, victims, random.Random(moment))
     assert [process.wait(120) for process in crew] == [0] * WORKERS, scene.said()
@@ -79,7 +79,7 @@ def test_a_trainer_alone_may_die_without_losing_the_lease(scene: Scene) -> None:
     """A killed trainer is an interruption; its worker goes on from the checkpoint by itself."""
     bench = scene.launch(replace(SIZES, rates=(1e-3,), seeds=1))
     process = scene.start()
-    until(lambda: len(bench.rows(epoch)) >= 12, "12 epochs")
+    until(lambda: len(bench.rows(t.epoch)) >= 12, "12 epochs")
     kill(*trainers_of(process.pid))
     assert process.wait(60) == 0, scene.said()
     assert_whole(bench)

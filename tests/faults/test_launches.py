@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from tests.cli.conftest import Project, make_project
 from tests.harness.processes import until
 from tuner.settings import Settings
+from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.tables import event, study, trial
 
 
 def table_of(project: Project) -> str:
@@ -40,9 +40,9 @@ def test_two_launches_are_one_study(settings: Settings, database: Database, tmp_
         assert launch.returncode == 0, out + err
         outs.append(out)
     with database.transaction() as connection:
-        assert len(connection.execute(sa.select(study)).all()) == 1
-        trials = connection.execute(sa.select(trial)).all()
-        history = connection.execute(sa.select(event)).all()
+        assert len(connection.execute(sa.select(t.study)).all()) == 1
+        trials = connection.execute(sa.select(t.trial)).all()
+        history = connection.execute(sa.select(t.event)).all()
     assert sorted(row.number for row in trials) == [0, 1, 2, 3]
     assert len({(row.configuration, row.seed) for row in trials}) == 4
     assert [row.text for row in history if row.kind == "launched"] == ["4 trials"]

@@ -26,7 +26,7 @@ from tests.harness.processes import environment, freeze, thaw, until
 from tests.harness.warm import Started
 from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner.settings import Timing
-from tuner.store.tables import epoch, lease, outcome, worker
+from tuner.store import tables as t
 
 NOTHING_THERE = "postgresql://me@127.0.0.1:1/nowhere"
 LATE = timedelta(seconds=3.5)
@@ -54,12 +54,12 @@ def test_a_restart_of_the_server_costs_nobody_a_trial(
     mortal.settings = replace(mortal.settings, timing=timing)
     bench = mortal.launch(Sizes(epochs=int(40 * outage_seconds), images=400, every=1))
     busy = [mortal.start(), mortal.start()]
-    until(lambda: len({row.trial_id for row in bench.rows(epoch)}) == 2, "both are training")
+    until(lambda: len({row.trial_id for row in bench.rows(t.epoch)}) == 2, "both are training")
     # The third has nothing to train: if it ever took a peer for dead, it would adopt.
     idle = mortal.start(Fault(trainer=mortal.double("quick")))
     joined = seen(bench, worker_of(bench, idle))
     until(lambda: seen(bench, worker_of(bench, idle)) > joined, "it is at work")
-    stored = len(bench.rows(epoch))
+    stored = len(bench.rows(t.epoch))
     own_server.stop_at_once()
     stopped = time.monotonic()
     until_after(stopped + outage_seconds)
@@ -73,7 +73,7 @@ def test_a_restart_of_the_server_costs_nobody_a_trial(
     assert [process.wait(300) for process in (*busy, idle)] == [0, 0, 0], mortal.said()
     assert not UNDISTURBED & set(kinds(bench)), events_of(bench)
     assert_whole(bench)
-    assert {row.token for row in bench.rows(outcome)} == {1}
+    assert {row.token for row in bench.rows(t.outcome)} == {1}
 
 
 def server_time(bench: Bench) -> datetime:
@@ -85,7 +85,7 @@ def server_time(bench: Bench) -> datetime:
 
 def seen(bench: Bench, worker_id: int) -> datetime:
     """Return when a worker last gave a sign of life."""
-    moment: datetime = next(row.seen for row in bench.rows(worker) if row.worker_id == worker_id)
+    moment: datetime = next(row.seen for row in bench.rows(t.worker) if row.worker_id == worker_id)
     return moment
 
 
@@ -129,7 +129,7 @@ def test_connections_cut_at_commits(
     assert proxy.cuts >= 5
     assert_whole(bench)
     assert not UNDISTURBED & set(kinds(bench)), events_of(bench)
-    assert {row.token for row in bench.rows(outcome)} == {1}
+    assert {row.token for row in bench.rows(t.outcome)} == {1}
 
 
 def test_a_slow_connection_only_takes_longer(
@@ -155,7 +155,7 @@ def test_a_worker_cut_off_alone_loses_its_trial_and_nothing_else(
     bench = Bench.launch(mortal.database, make_spec(epochs=20))
     trainer = mortal.double("slow")
     cut_off = mortal.start(Fault(trainer=trainer), url=own_server.url(port=proxy.port))
-    until(lambda: len(bench.rows(epoch)) >= 3, "3 epochs")
+    until(lambda: len(bench.rows(t.epoch)) >= 3, "3 epochs")
     (mine,) = held_by(bench, worker_of(bench, cut_off))
     (proxy.refuse if how == "refused" else proxy.stall)()
     until(lambda: expired(bench), "its lease ran out")
@@ -168,7 +168,7 @@ def test_a_worker_cut_off_alone_loses_its_trial_and_nothing_else(
     assert cut_off.wait(120) == 0, mortal.said()
     assert rows_of_trial(bench, mine) == before
     assert_whole(bench)
-    assert sorted(row.token for row in bench.rows(outcome)) == [1, 1, 2]
+    assert sorted(row.token for row in bench.rows(t.outcome)) == [1, 1, 2]
     told = {row.kind for row in events_of(bench, mine)}
     assert {"lost", "adopted", "complete"} <= told
 
@@ -180,15 +180,15 @@ def test_a_worker_may_be_asked_to_leave_during_an_outage(
     bench = Bench.launch(mortal.database, make_spec(dimensions=(), epochs=2000))
     trainer = mortal.double("slow")
     process = mortal.start(Fault(trainer=trainer), url=own_server.url(port=proxy.port))
-    until(lambda: len(bench.rows(epoch)) >= 3, "3 epochs")
+    until(lambda: len(bench.rows(t.epoch)) >= 3, "3 epochs")
     proxy.refuse()
     until(lambda: "database is away" in mortal.said(), "the worker has noticed")
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 143, mortal.said()
     assert "Traceback" not in mortal.said()
-    assert [row.state for row in bench.rows(lease)] == ["held"], "for a peer to adopt in time"
-    (trial_id,) = {row.trial_id for row in bench.rows(lease)}
-    assert epochs_of(bench, trial_id) == list(range(1, len(bench.rows(epoch)) + 1))
+    assert [row.state for row in bench.rows(t.lease)] == ["held"], "for a peer to adopt in time"
+    (trial_id,) = {row.trial_id for row in bench.rows(t.lease)}
+    assert epochs_of(bench, trial_id) == list(range(1, len(bench.rows(t.epoch)) + 1))
 
 
 @pytest.mark.parametrize("command", ["launch", "worker"])

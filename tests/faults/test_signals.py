@@ -10,7 +10,7 @@ from tests.faults.scenery import Scene, Sizes, epochs_of, held_by, worker_of
 from tests.harness.processes import until
 from tests.store.specs import Bench
 from tuner.settings import Timing
-from tuner.store.tables import epoch
+from tuner.store import tables as t
 
 PATIENT = Timing(lease=300.0, renew=1.0, grace=0.5, poll=0.05, give_back=60.0)
 """Leases so long that nobody in these tests can have waited for one to run out."""
@@ -30,7 +30,7 @@ def test_a_trial_is_handed_over_at_the_epoch_where_it_was_left(
     until(lambda: held_by(bench, worker_of(bench, first)), "the first has the trial")
     second = scene.start()
     worker_of(bench, second)
-    until(lambda: len(bench.rows(epoch)) >= 5, "5 epochs")
+    until(lambda: len(bench.rows(t.epoch)) >= 5, "5 epochs")
     first.send_signal(number)
     assert first.wait(60) == code, scene.said()
     assert second.wait(120) == 0, scene.said()
@@ -67,10 +67,10 @@ def test_an_epoch_that_takes_too_long_is_dropped(scene: Scene) -> None:
     slow = Sizes(rates=(1e-3,), epochs=2, images=6000, batch_size=2, every=1)
     bench = scene.launch(slow)
     first = scene.start()
-    until(lambda: bench.rows(epoch), "an epoch")
+    until(lambda: bench.rows(t.epoch), "an epoch")
     first.send_signal(signal.SIGTERM)
     assert first.wait(60) == 143, scene.said()
-    (row,) = bench.rows(epoch)
+    (row,) = bench.rows(t.epoch)
     assert row.epoch == 1
     assert kinds(bench)["given back"] == 1
     assert scene.start().wait(120) == 0, scene.said()

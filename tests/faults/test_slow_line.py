@@ -20,10 +20,10 @@ from tuner.answers.tables.predictions import predicted
 from tuner.cli.live import plain_line
 from tuner.settings import Timing
 from tuner.store import database as stored
+from tuner.store import tables as t
 from tuner.store import uploads
 from tuner.store.ledger.leases import Ended
 from tuner.store.overview import Overview, overview
-from tuner.store.tables import lease, outcome, piece, upload
 from tuner.work import training
 from tuner.work.stopping import StopRequest
 from tuner.work.worker import Orders, work
@@ -102,22 +102,26 @@ def test_a_cut_in_the_middle_sends_only_the_rest(
     """What was stored when the line was cut is not sent again, and the result is whole."""
     bench = Bench.launch(slow.database, make_spec(dimensions=(), epochs=1))
     wait = working(slow, own_server.url(port=proxy.port), StopRequest())
-    until(lambda: len(bench.rows(piece)) >= 5, "5 pieces")
-    before = {(row.split, row.moment, row.number): written(bench, row) for row in bench.rows(piece)}
+    until(lambda: len(bench.rows(t.piece)) >= 5, "5 pieces")
+    before = {
+        (row.split, row.moment, row.number): written(bench, row) for row in bench.rows(t.piece)
+    }
     proxy.cut()
     assert wait().state == "complete"
     assert "the database is away; trying again" in caplog.text
-    after = {(row.split, row.moment, row.number): written(bench, row) for row in bench.rows(piece)}
+    after = {
+        (row.split, row.moment, row.number): written(bench, row) for row in bench.rows(t.piece)
+    }
     assert len(after) == 32
     assert {key: after[key] for key in before} == before
-    assert {row.token for row in bench.rows(outcome)} == {1}
+    assert {row.token for row in bench.rows(t.outcome)} == {1}
 
 
 def written(bench: Bench, row: sa.Row[tuple[object, ...]]) -> object:
     """Return the transaction that wrote a piece."""
-    mine = [piece.c[name] == getattr(row, name) for name in ("split", "moment", "number")]
+    mine = [t.piece.c[name] == getattr(row, name) for name in ("split", "moment", "number")]
     with bench.database.transaction() as connection:
-        query = sa.select(sa.cast(sa.literal_column("xmin"), sa.Text)).select_from(piece)
+        query = sa.select(sa.cast(sa.literal_column("xmin"), sa.Text)).select_from(t.piece)
         return connection.execute(query.where(*mine)).scalar_one()
 
 
@@ -128,11 +132,11 @@ def test_a_worker_that_is_to_leave_gives_the_trial_back(
     bench = Bench.launch(slow.database, make_spec(dimensions=(), epochs=1))
     stop = StopRequest()
     wait = working(slow, own_server.url(port=proxy.port), stop)
-    until(lambda: bench.rows(piece), "a piece")
+    until(lambda: bench.rows(t.piece), "a piece")
     stop._take(15, None)
     assert wait().state == "stopped"
-    assert [row.state for row in bench.rows(lease)] == ["released"]
+    assert [row.state for row in bench.rows(t.lease)] == ["released"]
     proxy.rate = None
     assert working(slow, own_server.url(port=proxy.port), StopRequest())().state == "complete"
-    assert [row.token for row in bench.rows(upload)] == [2]
-    assert {row.token for row in bench.rows(piece)} == {2}
+    assert [row.token for row in bench.rows(t.upload)] == [2]
+    assert {row.token for row in bench.rows(t.piece)} == {2}

@@ -12,7 +12,7 @@ from tests.faults import storm, verdict
 from tests.faults.weather import Report, Weather
 from tests.harness.postgres import run_server
 from tests.store.specs import Bench
-from tuner.store.tables import epoch, outcome
+from tuner.store import tables as t
 
 GRID = Weather("small_grid", trials=16, workers=3, kills=8, restarts=1, freezes=1, epochs=16)
 PACKS = Weather(
@@ -82,16 +82,18 @@ def test_a_quiet_day_trains_nothing_twice(days: Days) -> None:
 def test_the_verdict_sees_a_single_bit(days: Days) -> None:
     """A figure that is off by its last bit, a missing epoch and a failed trial are told."""
     with days.bench.database.transaction() as connection:
-        first = connection.execute(sa.select(sa.func.min(epoch.c.trial_id))).scalar_one()
-        here = (epoch.c.trial_id == first) & (epoch.c.epoch == 2)
-        nearly = epoch.c.val_loss * (1 + 2.0**-52)
-        connection.execute(sa.update(epoch).where(here).values(val_loss=nearly))
+        first = connection.execute(sa.select(sa.func.min(t.epoch.c.trial_id))).scalar_one()
+        here = (t.epoch.c.trial_id == first) & (t.epoch.c.epoch == 2)
+        nearly = t.epoch.c.val_loss * (1 + 2.0**-52)
+        connection.execute(sa.update(t.epoch).where(here).values(val_loss=nearly))
     told = Report(GRID)
     verdict.check_equal(told, days.bench, days.undisturbed)
     assert [fault.split(":")[0] for fault in told.faults] == ["2 rows of epoch differ"]
     with days.bench.database.transaction() as connection:
-        connection.execute(sa.delete(epoch).where(here))
-        connection.execute(sa.update(outcome).where(outcome.c.trial_id == first).values(state="X"))
+        connection.execute(sa.delete(t.epoch).where(here))
+        connection.execute(
+            sa.update(t.outcome).where(t.outcome.c.trial_id == first).values(state="X")
+        )
     told = Report(GRID)
     verdict.check_whole(told, days.bench)
     assert any("has gaps" in fault for fault in told.faults)

@@ -9,9 +9,9 @@ from tests.conftest import QUICK, own_database
 from tests.faults.scenes import Scene, Told, states, told
 from tests.store.specs import Bench
 from tuner.settings import Settings
+from tuner.store import tables as t
 from tuner.store.address import Address
 from tuner.store.database import Database
-from tuner.store.tables import worker
 
 ORDER = (
     "none",
@@ -60,7 +60,7 @@ def one_of(bench: Bench, fault: str) -> Told:
 
 def test_the_worker_outlives_every_trainer(troubled: Bench) -> None:
     """One worker goes through all of it, and leaves as it should when nothing is left."""
-    (only,) = troubled.rows(worker)
+    (only,) = troubled.rows(t.worker)
     assert only.ended is not None
     assert len(states(troubled)) == len(ORDER)
     assert one_of(troubled, "none").state == "COMPLETE"

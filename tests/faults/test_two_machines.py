@@ -11,7 +11,7 @@ from tests.harness.processes import kill, trainers_of, until
 from tests.store.specs import Bench
 from tests.train.blobs import nothing
 from tuner.records import Epoch
-from tuner.store.tables import epoch, outcome, prediction, trial
+from tuner.store import tables as t
 from tuner.train.workbench import Workbench
 
 SIZES = Sizes(rates=(0.02,), epochs=60, images=4000, batch_size=2000)
@@ -35,20 +35,22 @@ def test_another_number_of_threads_trains_one_network(scene: Scene, bench: Bench
     predictions are those of a training that was never anything but the second.
     """
     first = scene.start()
-    until(lambda: len(bench.rows(epoch)) >= 9, "nine epochs")
+    until(lambda: len(bench.rows(t.epoch)) >= 9, "nine epochs")
     kill(first.pid, *trainers_of(first.pid))
-    stored = {row.epoch: row.val_loss for row in bench.rows(epoch)}
+    stored = {row.epoch: row.val_loss for row in bench.rows(t.epoch)}
     second = scene.start(UNHARMED, "--threads", "2")
     assert second.wait(120) == 0, scene.said()
     assert kinds(bench)["retrained"] == 1
     assert kinds(bench)["attempt failed"] == 0
-    (row,) = bench.rows(outcome)
-    curve = sorted(bench.rows(epoch), key=lambda one: one.epoch)
+    (row,) = bench.rows(t.outcome)
+    curve = sorted(bench.rows(t.epoch), key=lambda one: one.epoch)
     assert [one.epoch for one in curve] == list(range(1, row.last_epoch + 1))
     assert stored != {one.epoch: one.val_loss for one in curve if one.epoch in stored}
     wanted, results = trained(scene, bench, threads=2)
     assert [(one.train_loss, one.val_loss) for one in curve] == wanted
-    kept = {(one.split, one.moment): bytes(one.log_probabilities) for one in bench.rows(prediction)}
+    kept = {
+        (one.split, one.moment): bytes(one.log_probabilities) for one in bench.rows(t.prediction)
+    }
     assert kept == results
 
 
@@ -61,7 +63,7 @@ def trained(
     before = torch.get_num_threads()
     workbench = Workbench("cpu", threads, scene.blobs.cache, [scene.blobs.folder], lambda *_: None)
     try:
-        (row,) = bench.rows(trial)
+        (row,) = bench.rows(t.trial)
         run = workbench.begin(bench.study.spec.job(row.chosen, row.seed))
         curve: list[Epoch] = list(run.epochs(nothing))
         found = {

@@ -6,26 +6,26 @@ from typing import Any
 from tests.faults.scenes import results_of
 from tests.faults.weather import Report
 from tests.store.specs import Bench
+from tuner.store import tables as t
 from tuner.store.optuna_storage import Binding
-from tuner.store.tables import decision, epoch, lease, outcome, trial
 
 
 def check_whole(report: Report, bench: Bench) -> None:
     """Note what is missing: trials, ends, epochs of curves, decisions."""
     weather, faults = report.weather, report.faults
-    if sum(report.states.values()) != weather.trials or len(bench.rows(trial)) != weather.trials:
-        faults.append(f"{len(bench.rows(trial))} trials, not {weather.trials}")
+    if sum(report.states.values()) != weather.trials or len(bench.rows(t.trial)) != weather.trials:
+        faults.append(f"{len(bench.rows(t.trial))} trials, not {weather.trials}")
     if report.states["FAILED"]:
         faults.append(f"{report.states['FAILED']} trials FAILED")
     if report.events["attempt failed"]:
         faults.append(f"{report.events['attempt failed']} attempts were blamed on their trials")
-    if any(row.state != "ended" for row in bench.rows(lease)):
+    if any(row.state != "ended" for row in bench.rows(t.lease)):
         faults.append("a lease has not ended")
     curves: dict[int, list[int]] = {}
-    for row in bench.rows(epoch):
+    for row in bench.rows(t.epoch):
         curves.setdefault(row.trial_id, []).append(row.epoch)
-    decided = {(row.trial_id, row.epoch): row.prune for row in bench.rows(decision)}
-    for row in bench.rows(outcome):
+    decided = {(row.trial_id, row.epoch): row.prune for row in bench.rows(t.decision)}
+    for row in bench.rows(t.outcome):
         _check_trial(report, row, sorted(curves.get(row.trial_id, [])), decided)
     if report.twice > report.bound:
         faults.append(f"{report.twice} epochs were trained twice, more than {report.bound}")

@@ -14,13 +14,13 @@ from tuner.settings import Timing
 from tuner.spec.space import Choice, Dimension, Range, Space
 from tuner.spec.study import Budget, Limits, Replicates, Search, Spec
 from tuner.store import studies
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger import workers
 from tuner.store.ledger.leases import Claimed, Lease, NeedsProposal, Proposal
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
-from tuner.store.tables import lease, metadata
 
 RATES = (1e-4, 1e-3, 1e-2)
 SETUP = Setup("a test", 7, "w" * 8, "data-1", {"precision": "fp32"})
@@ -150,8 +150,8 @@ class Bench:
         """Let a lease run out, as if its holder had been silent for long."""
         with self.database.transaction() as connection:
             connection.execute(
-                sa.update(lease)
-                .where(lease.c.trial_id == held.trial_id)
+                sa.update(t.lease)
+                .where(t.lease.c.trial_id == held.trial_id)
                 .values(expires=sa.func.clock_timestamp() - sa.text("interval '1 hour'"))
             )
 
@@ -159,7 +159,7 @@ class Bench:
         """Return a trial's lease as the database has it."""
         with self.database.transaction() as connection:
             return connection.execute(
-                sa.select(lease).where(lease.c.trial_id == held.trial_id)
+                sa.select(t.lease).where(t.lease.c.trial_id == held.trial_id)
             ).one()
 
     def rows(self, table: sa.Table) -> list[Any]:
@@ -177,7 +177,7 @@ class Bench:
         with self.database.transaction() as connection:
             return {
                 str(table): sorted(map(as_text, connection.execute(sa.select(table))))
-                for table in (*metadata.sorted_tables, *optuna_tables())
+                for table in (*t.metadata.sorted_tables, *optuna_tables())
                 if table.name != "worker"
             }
 

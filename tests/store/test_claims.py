@@ -22,6 +22,7 @@ from tests.store.specs import (
 )
 from tuner.records import Value
 from tuner.store import control, studies
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger import claims, endings, workers
 from tuner.store.ledger.leases import (
@@ -34,7 +35,6 @@ from tuner.store.ledger.leases import (
     Wait,
 )
 from tuner.store.ledger.ledger import Ledger
-from tuner.store.tables import epoch, event, lease, outcome, trial, worker
 
 
 def stale_and_new(bench: Bench) -> tuple[Ledger, Lease, Ledger, Lease]:
@@ -155,8 +155,8 @@ def lose(bench: Bench, times: int, hosts: int = 1) -> None:
         holder = bench.worker()
         with bench.database.transaction() as connection:
             connection.execute(
-                sa.update(worker)
-                .where(worker.c.worker_id == holder.worker_id)
+                sa.update(t.worker)
+                .where(t.worker.c.worker_id == holder.worker_id)
                 .values(host=f"machine-{attempt % hosts}")
             )
         answer = holder.claim(None, adopt=True)
@@ -172,7 +172,7 @@ def test_a_trial_whose_workers_die_is_not_failed(database: Database) -> None:
     row = bench.lease_row(held)
     assert (row.strikes, row.interruptions, len(row.hosts)) == (0, 40, 4)
     finish(last, held)
-    assert [one.state for one in bench.rows(outcome)] == ["COMPLETE"]
+    assert [one.state for one in bench.rows(t.outcome)] == ["COMPLETE"]
 
 
 @pytest.mark.parametrize(("limit", "hosts"), [("INTERRUPTIONS", 1), ("HOSTS", 99)])
@@ -185,7 +185,7 @@ def test_a_trial_that_takes_its_workers_with_it_ends(
     lose(bench, 6, hosts)
     watcher = bench.worker()
     assert isinstance(watcher.claim(None, adopt=True), Wait | Ended)
-    (row,) = bench.rows(outcome)
+    (row,) = bench.rows(t.outcome)
     machines = "one machine" if hosts == 1 else "6 machines"
     assert row.state == "FAILED"
     assert row.reason.startswith(f"interrupted 6 times in a row on {machines}, without a new epoch")
@@ -212,7 +212,7 @@ def test_a_trainer_killed_from_outside_costs_no_attempt(database: Database) -> N
     again = claim_trial(bench.worker(), adopt=False)
     row = bench.lease_row(again)
     assert (again.token, row.strikes, row.interruptions, row.hosts) == (2, 0, 1, ["here"])
-    assert [row.kind for row in bench.rows(event)][-2:] == ["interrupted", "adopted"]
+    assert [row.kind for row in bench.rows(t.event)][-2:] == ["interrupted", "adopted"]
 
 
 def test_a_new_epoch_wipes_out_the_interruptions(database: Database) -> None:
@@ -226,7 +226,7 @@ def test_a_new_epoch_wipes_out_the_interruptions(database: Database) -> None:
         bench.expire(held)
     row = bench.lease_row(held)
     assert (row.interruptions, row.hosts) == (0, [])
-    assert bench.rows(outcome) == []
+    assert bench.rows(t.outcome) == []
 
 
 def test_an_old_epoch_again_is_no_progress(database: Database) -> None:
@@ -243,7 +243,7 @@ def test_an_old_epoch_again_is_no_progress(database: Database) -> None:
 
 def bench_lease(bench: Bench) -> Lease:
     """Return the only lease there is, as far as finding its row needs it."""
-    (row,) = bench.rows(lease)
+    (row,) = bench.rows(t.lease)
     return Lease(row.trial_id, 0, 0, 0, {}, row.token, 0)
 
 
@@ -263,17 +263,17 @@ def test_the_budget_of_hours_stops_the_study(database: Database) -> None:
     bench = Bench.launch(database, make_spec(hours=2.0))
     with database.transaction() as connection:
         connection.execute(
-            sa.insert(worker).values(
+            sa.insert(t.worker).values(
                 study_id=bench.study.study_id, host="h", pid=1, device="cpu", active_seconds=7199
             )
         )
     claim_trial(bench.worker())
     with database.transaction() as connection:
-        connection.execute(sa.update(worker).values(active_seconds=7201))
+        connection.execute(sa.update(t.worker).values(active_seconds=7201))
     answer = bench.worker().claim(None, adopt=True)
     assert answer == Ended("stopped", "The budget of 2 worker hours is spent.")
     assert bench.state() == "stopped"
-    assert len(bench.rows(trial)) == 1
+    assert len(bench.rows(t.trial)) == 1
 
 
 def test_a_stopped_study_gives_out_nothing(bench: Bench) -> None:
@@ -282,7 +282,7 @@ def test_a_stopped_study_gives_out_nothing(bench: Bench) -> None:
     answer = bench.worker().claim(None, adopt=True)
     assert isinstance(answer, Ended)
     assert answer.state == "stopped"
-    assert bench.rows(trial) == []
+    assert bench.rows(t.trial) == []
 
 
 def test_learning_samplers_ask_for_a_proposal_first(database: Database) -> None:
@@ -326,6 +326,6 @@ def test_an_extended_study_is_seen_by_workers_that_run(database: Database) -> No
 def test_the_history_tells_of_losses_and_adoptions(bench: Bench) -> None:
     """Who lost a trial and who adopted it can be read afterwards."""
     stale_and_new(bench)
-    kinds = [row.kind for row in bench.rows(event)]
+    kinds = [row.kind for row in bench.rows(t.event)]
     assert kinds == ["launched", "created", "lost", "adopted"]
-    assert [row.token for row in bench.rows(epoch)] == [1, 1]
+    assert [row.token for row in bench.rows(t.epoch)] == [1, 1]

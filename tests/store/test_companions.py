@@ -10,11 +10,10 @@ from tests.conftest import QUICK
 from tests.store.specs import Bench, claim_trial, finish, make_ranged, make_spec
 from tuner.records import Value
 from tuner.spec.space import Choice
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Claimed, Company, Ended, Lease, Wait
 from tuner.store.ledger.ledger import Ledger
-from tuner.store.tables import event, lease, study, trial
-from tuner.store.tables import worker as workers
 
 PATIENT = replace(QUICK, lease=600.0)
 """No lease runs out, and nobody counts as gone, because a machine is busy."""
@@ -43,8 +42,8 @@ def test_companions_come_in_the_order_of_the_grid(database: Database) -> None:
     bench = Bench.launch(database, make_spec(seeds=2))
     held = all_of(bench.worker(PATIENT))
     assert [one.number for one in held] == list(range(6))
-    assert {row.state for row in bench.rows(lease)} == {"held"}
-    joined = [row.text for row in bench.rows(event) if row.kind == "joined"]
+    assert {row.state for row in bench.rows(t.lease)} == {"held"}
+    joined = [row.text for row in bench.rows(t.event) if row.kind == "joined"]
     assert joined[:2] == ["trained beside 0", "trained beside 0, 1"]
 
 
@@ -74,7 +73,7 @@ def test_the_next_trial_is_not_passed_over(database: Database) -> None:
     second = join(worker, first, fits=fits)
     assert isinstance(second, Lease)
     assert join(worker, first, second, fits=fits) == "the next trial is of another kind"
-    assert len(bench.rows(trial)) == 2
+    assert len(bench.rows(t.trial)) == 2
 
 
 def test_a_trial_that_was_given_back_joins_before_new_ones(database: Database) -> None:
@@ -114,8 +113,8 @@ def test_workers_that_died_have_no_share(database: Database) -> None:
     worker, dead = bench.worker(PATIENT), bench.worker(PATIENT)
     with database.transaction() as connection:
         long_ago = sa.func.clock_timestamp() - sa.text("interval '1 hour'")
-        gone = workers.c.worker_id == dead.worker_id
-        connection.execute(sa.update(workers).where(gone).values(seen=long_ago))
+        gone = t.worker.c.worker_id == dead.worker_id
+        connection.execute(sa.update(t.worker).where(gone).values(seen=long_ago))
     assert len(all_of(worker)) == 6
 
 
@@ -135,7 +134,7 @@ def test_a_claim_whose_answer_was_lost_gives_the_same_trial(database: Database) 
     first = claim_trial(worker)
     unanswered = join(worker, first)
     assert join(worker, first) == unanswered
-    assert len(bench.rows(trial)) == 2
+    assert len(bench.rows(t.trial)) == 2
 
 
 @pytest.mark.parametrize("state", ["paused", "stopped"])
@@ -145,5 +144,5 @@ def test_a_study_that_takes_no_more_gives_no_company(database: Database, state: 
     worker = bench.worker(PATIENT)
     held = claim_trial(worker)
     with database.transaction() as connection:
-        connection.execute(sa.update(study).values(state=state, reason="a test"))
+        connection.execute(sa.update(t.study).values(state=state, reason="a test"))
     assert join(worker, held) == "a test"

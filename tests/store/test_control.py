@@ -8,9 +8,9 @@ from optuna.trial import TrialState
 from tests.store.specs import SETUP, Bench, claim_trial, finish, limited, make_epoch, make_spec
 from tuner.errors import UserError
 from tuner.store import control, histories
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Ended, Recorded
-from tuner.store.tables import outcome
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def test_retry_opens_all_failed_trials(fragile: Bench) -> None:
         finish(worker, held)
     assert isinstance(worker.claim(None, adopt=True), Ended)
     assert [one.state for one in worker.trials()] == [TrialState.COMPLETE] * 3
-    assert [row.state for row in fragile.rows(outcome)] == ["COMPLETE"] * 3
+    assert [row.state for row in fragile.rows(t.outcome)] == ["COMPLETE"] * 3
 
 
 def test_retry_of_one_leaves_the_others(fragile: Bench) -> None:
     """Only the trials named are opened."""
     assert control.retry(fragile.database, fragile.binding, fragile.study, [2]) == [2]
     assert claim_trial(fragile.worker()).number == 2
-    assert sorted(row.state for row in fragile.rows(outcome)) == ["COMPLETE", "FAILED"]
+    assert sorted(row.state for row in fragile.rows(t.outcome)) == ["COMPLETE", "FAILED"]
 
 
 def test_retry_of_what_did_not_fail_is_refused(fragile: Bench) -> None:

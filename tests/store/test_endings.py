@@ -22,9 +22,9 @@ from tests.store.specs import (
     make_spec,
 )
 from tuner.store import control
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Claimed, Ended, LeaseLostError
-from tuner.store.tables import dataset, event, label, outcome, prediction, trial
 
 SAME = "FileNotFoundError: no such folder"
 
@@ -33,15 +33,15 @@ def test_a_complete_trial_leaves_its_figures(bench: Bench) -> None:
     """Figures at best and last, the setup, predictions and labels are kept."""
     worker = bench.worker()
     finish(worker, claim_trial(worker), 0.6, 0.4, 0.5)
-    (row,) = bench.rows(outcome)
+    (row,) = bench.rows(t.outcome)
     assert (row.state, row.best_epoch, row.last_epoch) == ("COMPLETE", 2, 3)
     assert (row.best_val_loss, row.last_val_loss, row.best_test_acc) == (0.4, 0.5, 0.75)
     assert row.setup["initial_weights"] == SETUP.initial_weights
-    kept = {(one.split, one.moment): one for one in bench.rows(prediction)}
+    kept = {(one.split, one.moment): one for one in bench.rows(t.prediction)}
     assert set(kept) == {("val", "best"), ("val", "last")}
     scores = np.frombuffer(kept["val", "best"].log_probabilities, "<f4").reshape(-1, 2)
     assert np.allclose(np.exp(scores), [[0.9, 0.1], [0.2, 0.8]])
-    (true,) = bench.rows(label)
+    (true,) = bench.rows(t.label)
     assert np.frombuffer(true.labels, "<i8").tolist() == [0, 1]
     assert true.ids == ["a", "b"]
 
@@ -51,22 +51,22 @@ def test_data_seen_by_several_trials_is_kept_once(bench: Bench) -> None:
     worker = bench.worker()
     for _ in range(3):
         finish(worker, claim_trial(worker))
-    assert len(bench.rows(dataset)) == 1
-    assert len(bench.rows(label)) == 1
+    assert len(bench.rows(t.dataset)) == 1
+    assert len(bench.rows(t.label)) == 1
 
 
 def test_patients_are_stored_with_the_labels(bench: Bench) -> None:
     """Data that name no patients have an empty list; a later list for the same images is added."""
     worker = bench.worker()
     finish(worker, claim_trial(worker))
-    assert [row.patients for row in bench.rows(label)] == [[]]
+    assert [row.patients for row in bench.rows(t.label)] == [[]]
     for patients, stored in [
         (("ann", "bob"), ["ann", "bob"]),
         ((), ["ann", "bob"]),
         (("ann", "ann"), ["ann", "ann"]),
     ]:
         _complete_with_patients(bench, patients)
-        assert [row.patients for row in bench.rows(label)] == [stored]
+        assert [row.patients for row in bench.rows(t.label)] == [stored]
 
 
 def test_labels_stored_before_patients_were_kept_get_them(bench: Bench) -> None:
@@ -75,9 +75,9 @@ def test_labels_stored_before_patients_were_kept_get_them(bench: Bench) -> None:
     finish(worker, claim_trial(worker))
     for patients in ((), ("ann", "bob")):
         with bench.database.transaction() as connection:
-            connection.execute(sa.update(label).values(patients=sa.null()))
+            connection.execute(sa.update(t.label).values(patients=sa.null()))
         _complete_with_patients(bench, patients)
-        assert [row.patients for row in bench.rows(label)] == [list(patients)]
+        assert [row.patients for row in bench.rows(t.label)] == [list(patients)]
 
 
 def _complete_with_patients(bench: Bench, patients: tuple[str, ...]) -> None:
@@ -113,13 +113,13 @@ def test_a_pruned_trial_shows_its_last_value(bench: Bench) -> None:
     held = claim_trial(worker)
     worker.record(held, make_curve(0.6, 0.5, 0.7))
     worker.prune(held, SETUP, "median at epoch 3")
-    (row,) = bench.rows(outcome)
+    (row,) = bench.rows(t.outcome)
     assert (row.state, row.best_epoch, row.last_epoch) == ("PRUNED", 2, 3)
     assert row.best_test_acc is None
     seen = worker.trials()[0]
     assert (seen.state, seen.value) == (TrialState.PRUNED, 0.7)
     worker.prune(held, SETUP, "median at epoch 3")
-    assert len(bench.rows(outcome)) == 1
+    assert len(bench.rows(t.outcome)) == 1
 
 
 def test_a_diverged_epoch_is_not_the_best(database: Database) -> None:
@@ -130,7 +130,7 @@ def test_a_diverged_epoch_is_not_the_best(database: Database) -> None:
     epochs = [make_epoch(1, 0.5, val_acc=0.4), make_epoch(2, math.nan, val_acc=0.5)]
     worker.record(held, epochs)
     worker.prune(held, SETUP, "diverged at epoch 2")
-    (row,) = bench.rows(outcome)
+    (row,) = bench.rows(t.outcome)
     assert (row.best_epoch, row.last_epoch) == (1, 2)
 
 
@@ -140,7 +140,7 @@ def test_a_trial_that_diverges_at_once_has_no_best(bench: Bench) -> None:
     held = claim_trial(worker)
     worker.record(held, make_curve(math.nan))
     worker.prune(held, SETUP, "diverged at epoch 1")
-    (row,) = bench.rows(outcome)
+    (row,) = bench.rows(t.outcome)
     assert (row.best_epoch, row.last_epoch) == (None, 1)
 
 
@@ -167,7 +167,7 @@ def test_attempts_run_out(bench: Bench) -> None:
     finish(worker, claim_trial(worker))
     verdicts = [fail_once(bench, SAME) for _ in range(3)]
     assert verdicts == ["again", "again", "failed"]
-    ended = {row.state: row for row in bench.rows(outcome)}
+    ended = {row.state: row for row in bench.rows(t.outcome)}
     assert ended["FAILED"].reason == SAME
     seen = worker.trials()[1]
     assert (seen.state, seen.user_attrs["reason"]) == (TrialState.FAIL, SAME)
@@ -204,7 +204,7 @@ def test_any_error_text_can_be_a_reason(bench: Bench, text: str) -> None:
     """Error texts of other people's code hold NUL, half characters or megabytes: kept as can be."""
     worker = bench.worker()
     worker.fail(claim_trial(worker), f"OSError: {text}")
-    (told,) = [row.text for row in bench.rows(event) if row.kind == "attempt failed"]
+    (told,) = [row.text for row in bench.rows(t.event) if row.kind == "attempt failed"]
     assert told.startswith("OSError: ")
     assert len(told) < 10_000
 
@@ -228,8 +228,8 @@ def test_the_brake_pauses_a_study_whose_trials_all_fail_alike(database: Database
     assert ended is not None
     assert ended.state == "paused"
     assert SAME in ended.reason
-    assert len(bench.rows(trial)) == 3
-    assert bench.rows(outcome) == []
+    assert len(bench.rows(t.trial)) == 3
+    assert bench.rows(t.outcome) == []
     assert {one.state for one in bench.worker().trials()} == {TrialState.RUNNING}
 
 
@@ -261,7 +261,7 @@ def test_different_reasons_do_not_trip_the_brake(database: Database) -> None:
     bench = Bench.launch(database, make_spec(seeds=2))
     ended = drive(bench, lambda turn: f"reason {turn}")
     assert ended == Ended("complete", "")
-    assert [row.state for row in bench.rows(outcome)] == ["FAILED"] * 6
+    assert [row.state for row in bench.rows(t.outcome)] == ["FAILED"] * 6
 
 
 def test_one_success_disables_the_brake(database: Database) -> None:
@@ -270,7 +270,7 @@ def test_one_success_disables_the_brake(database: Database) -> None:
     worker = bench.worker()
     finish(worker, claim_trial(worker))
     assert drive(bench, lambda _: SAME) == Ended("complete", "")
-    states = sorted(row.state for row in bench.rows(outcome))
+    states = sorted(row.state for row in bench.rows(t.outcome))
     assert states == ["COMPLETE"] + ["FAILED"] * 5
 
 
@@ -280,7 +280,7 @@ def test_a_study_of_one_trial_is_paused_after_its_attempts(database: Database) -
     ended = drive(bench, lambda _: SAME)
     assert ended is not None
     assert ended.state == "paused"
-    assert bench.rows(outcome) == []
+    assert bench.rows(t.outcome) == []
 
 
 def test_the_brake_with_a_single_attempt(database: Database) -> None:
@@ -289,7 +289,7 @@ def test_the_brake_with_a_single_attempt(database: Database) -> None:
     ended = drive(bench, lambda _: SAME)
     assert ended is not None
     assert ended.state == "paused"
-    assert bench.rows(outcome) == []
+    assert bench.rows(t.outcome) == []
     assert {one.state for one in bench.worker().trials()} == {TrialState.RUNNING}
 
 
@@ -304,7 +304,7 @@ def test_a_completed_trial_keeps_no_reason_of_an_earlier_failure(database: Datab
     (seen,) = worker.trials()
     assert seen.state == TrialState.COMPLETE
     assert "reason" not in seen.user_attrs
-    assert [row.reason for row in bench.rows(outcome)] == [""]
+    assert [row.reason for row in bench.rows(t.outcome)] == [""]
 
 
 def test_a_curve_with_a_hole_cannot_complete(bench: Bench) -> None:
@@ -314,4 +314,4 @@ def test_a_curve_with_a_hole_cannot_complete(bench: Bench) -> None:
     worker.record(held, [make_epoch(1), make_epoch(3)])
     with pytest.raises(AssertionError):
         worker.complete(held, SETUP, DATASET, make_result([make_epoch(1), make_epoch(3)]))
-    assert bench.rows(outcome) == []
+    assert bench.rows(t.outcome) == []

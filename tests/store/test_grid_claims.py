@@ -11,12 +11,12 @@ from optuna.trial import TrialState
 from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner.records import Job
 from tuner.spec.space import Choice
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.ledger.locks import STUDY_LOCKS
 from tuner.store.ledger.reuse import Sharing
 from tuner.store.optuna_storage import TRIALS
-from tuner.store.tables import epoch, lease, outcome, trial
 from tuner.train.checkpoints.keys import marks, shared_epochs_of_jobs
 
 EPOCHS = 8
@@ -49,14 +49,14 @@ def end(bench: Bench, count: int) -> None:
             {"trial_id": at, "number": n, "configuration": n, "seed": 0, "chosen": spec.grid[n]}
             for n, at in places
         ]
-        connection.execute(sa.insert(trial), [{**one, "study_id": study_id} for one in trials])
+        connection.execute(sa.insert(t.trial), [{**one, "study_id": study_id} for one in trials])
         now = sa.func.clock_timestamp()
         connection.execute(
-            sa.insert(lease).values(expires=now, state="ended", worker_id=0),
+            sa.insert(t.lease).values(expires=now, state="ended", worker_id=0),
             [{**same, "trial_id": at} for _, at in places],
         )
         connection.execute(
-            sa.insert(outcome),
+            sa.insert(t.outcome),
             [{"trial_id": at, "state": "COMPLETE", "token": 1} for _, at in places],
         )
 
@@ -102,12 +102,12 @@ def test_no_claim_computes_while_peers_wait(database: Database) -> None:
     for _ in range(3):
         claim_trial(worker)
         with database.transaction() as connection:
-            connection.execute(sa.update(lease).values(state="ended"))
-            open_trials = sa.select(trial.c.trial_id).where(
-                trial.c.trial_id.not_in(sa.select(outcome.c.trial_id))
+            connection.execute(sa.update(t.lease).values(state="ended"))
+            open_trials = sa.select(t.trial.c.trial_id).where(
+                t.trial.c.trial_id.not_in(sa.select(t.outcome.c.trial_id))
             )
             connection.execute(
-                sa.insert(outcome).from_select(
+                sa.insert(t.outcome).from_select(
                     ["trial_id", "state", "token"],
                     open_trials.add_columns(sa.literal("PRUNED"), sa.literal(1)),
                 )
@@ -148,7 +148,7 @@ def test_a_trial_waits_for_epochs_that_a_peer_trains(database: Database) -> None
     ]
     assert all(shared[:-1]), "those passed over share epochs with the peer"
     assert shared[-1] == 0
-    assert bench.rows(epoch) == []
+    assert bench.rows(t.epoch) == []
 
 
 def test_a_setting_may_begin_under_a_later_seed(database: Database) -> None:

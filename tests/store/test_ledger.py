@@ -24,12 +24,12 @@ from tests.store.specs import (
 )
 from tuner.spec.study import Spec
 from tuner.store import studies
+from tuner.store import tables as t
 from tuner.store.database import Database, is_outage, patiently
 from tuner.store.ledger import claims, endings, recording
 from tuner.store.ledger.leases import Claimed, Ended, Wait
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.ledger.transactions import Transaction
-from tuner.store.tables import decision, epoch, event, outcome, prediction, trial
 
 T = TypeVar("T")
 
@@ -60,12 +60,12 @@ def test_eight_threads_make_exactly_the_budget(database: Database, spec: Spec) -
     for one in databases:
         one.close()
 
-    trials = bench.rows(trial)
+    trials = bench.rows(t.trial)
     assert sorted(row.number for row in trials) == list(range(spec.total_trials))
     pairs = Counter((row.configuration, row.seed) for row in trials)
     assert set(pairs.values()) == {1}
-    assert len(bench.rows(epoch)) == 3 * spec.total_trials
-    assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": spec.total_trials}
+    assert len(bench.rows(t.epoch)) == 3 * spec.total_trials
+    assert Counter(row.state for row in bench.rows(t.outcome)) == {"COMPLETE": spec.total_trials}
     seen = bench.worker().trials()
     assert [one.state for one in seen] == [TrialState.COMPLETE] * spec.total_trials
     assert bench.state() == "complete"
@@ -176,10 +176,10 @@ def test_a_claim_cut_at_its_commit_creates_its_trial_once(
 def assert_exact(bench: Bench, worker: Ledger) -> None:
     """Show that the study has its budget, in our tables and in Optuna's alike."""
     total = bench.study.spec.total_trials
-    assert sorted(row.number for row in bench.rows(trial)) == list(range(total))
+    assert sorted(row.number for row in bench.rows(t.trial)) == list(range(total))
     assert [one.state for one in worker.trials()] == [TrialState.COMPLETE] * total
     assert [one.number for one in worker.trials()] == list(range(total))
-    assert len(bench.rows(outcome)) == total
+    assert len(bench.rows(t.outcome)) == total
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -195,8 +195,8 @@ def test_a_record_cut_at_its_commit_stores_each_epoch_once(
     answer = persist(lambda: worker.record(held, make_curve(0.5, 0.4, 1.5, 0.3)))
     assert cuts
     assert answer.stop_epoch == 3
-    assert [row.epoch for row in bench.rows(epoch)] == [1, 2, 3]
-    assert [(row.epoch, row.prune) for row in bench.rows(decision)] == [
+    assert [row.epoch for row in bench.rows(t.epoch)] == [1, 2, 3]
+    assert [(row.epoch, row.prune) for row in bench.rows(t.decision)] == [
         (1, False),
         (2, False),
         (3, True),
@@ -216,9 +216,9 @@ def test_a_completion_cut_at_its_commit_happens_once(
     cuts = cut_at_commit(monkeypatch, worker, after=after)
     persist(lambda: worker.complete(held, SETUP, DATASET, make_result(curve)))
     assert cuts
-    assert [row.state for row in bench.rows(outcome)] == ["COMPLETE"]
-    assert len(bench.rows(prediction)) == 2
-    assert [row.kind for row in bench.rows(event)].count("complete") == 1
+    assert [row.state for row in bench.rows(t.outcome)] == ["COMPLETE"]
+    assert len(bench.rows(t.prediction)) == 2
+    assert [row.kind for row in bench.rows(t.event)].count("complete") == 1
     ended = worker.trials()[0]
     assert (ended.state, ended.value) == (TrialState.COMPLETE, 0.5)
 

@@ -11,11 +11,11 @@ from tests.store.specs import Bench, finish, make_spec
 from tests.store.test_ledger import cut_at_commit
 from tuner.spec.study import Replicates, Spec
 from tuner.store import control, races, studies
+from tuner.store import tables as t
 from tuner.store.database import Database, patiently
 from tuner.store.ledger.leases import Claimed, Ended, NeedsLook, Wait
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.ledger.race import Decided, Look
-from tuner.store.tables import event, look, trial
 
 
 def raced(seeds: int = 8, top: int = 3) -> Spec:
@@ -49,7 +49,7 @@ def until_look(worker: Ledger) -> Look:
 
 def cells(bench: Bench) -> set[tuple[int, int]]:
     """Return every (configuration, seed) that was created."""
-    return {(row.configuration, row.seed) for row in bench.rows(trial)}
+    return {(row.configuration, row.seed) for row in bench.rows(t.trial)}
 
 
 def test_many_workers_decide_each_look_once_and_train_what_one_would(database: Database) -> None:
@@ -64,12 +64,12 @@ def test_many_workers_decide_each_look_once_and_train_what_one_would(database: D
         stored = list(pool.map(race_on, crew))
     for one in databases:
         one.close()
-    mine = [row for row in bench.rows(look) if row.study_id == bench.study.study_id]
+    mine = [row for row in bench.rows(t.look) if row.study_id == bench.study.study_id]
     assert sum(stored) == len(mine), "each look was stored by one call"
     assert {row.number for row in mine} == {*range(1, len(mine) + 1)}
     found = {
         (row.configuration, row.seed)
-        for row in bench.rows(trial)
+        for row in bench.rows(t.trial)
         if row.study_id == bench.study.study_id
     }
     assert found == expected
@@ -87,9 +87,9 @@ def test_the_first_decision_stands(database: Database) -> None:
     assert second.claim(None, adopt=False) == NeedsLook(due), "all workers see the same look"
     assert first.decide(Decided(due, (2,)))
     assert not second.decide(Decided(due, (0, 1)))
-    (row,) = bench.rows(look)
+    (row,) = bench.rows(t.look)
     assert row.dropped == [2]
-    told = [one.text for one in bench.rows(event) if one.kind == "looked"]
+    told = [one.text for one in bench.rows(t.event) if one.kind == "looked"]
     assert told == ["after seed 2: dropped configuration 2; 2 left in the race"]
     answer = second.claim(None, adopt=False)
     assert isinstance(answer, Claimed)
@@ -112,7 +112,7 @@ def test_a_decision_cut_at_its_commit_is_stored_once(
     )
     assert cuts
     assert again is not after
-    assert [row.dropped for row in bench.rows(look)] == [[2]]
+    assert [row.dropped for row in bench.rows(t.look)] == [[2]]
     assert isinstance(worker.claim(None, adopt=False), Claimed)
 
 
@@ -124,7 +124,7 @@ def test_a_decision_over_what_has_changed_is_not_stored(database: Database) -> N
     assert not worker.decide(Decided(replace(due, room=99), (2,))), "another extent"
     control.stop(database, bench.study)
     assert not worker.decide(Decided(due, (2,)))
-    assert bench.rows(look) == []
+    assert bench.rows(t.look) == []
 
 
 def test_a_trial_retried_before_its_look_is_waited_for(database: Database) -> None:
@@ -154,11 +154,11 @@ def test_an_extension_keeps_the_looks_and_goes_on(database: Database) -> None:
     """More seeds: what was decided stays, who was dropped stays out, the others race on."""
     bench = Bench.launch(database, raced())
     race_on(bench.worker())
-    before = bench.rows(look)
+    before = bench.rows(t.look)
     longer = studies.launch(database, bench.binding, raced(seeds=14), {}, new_version=False)
     assert (longer.what, longer.study.state) == ("extended", "open")
     race_on(bench.worker())
-    after = bench.rows(look)
+    after = bench.rows(t.look)
     assert after[: len(before)] == before
     assert len(after) > len(before)
     assert all(2 not in row.racing for row in after[2:])
@@ -175,4 +175,4 @@ def test_deleting_a_study_deletes_its_looks(database: Database) -> None:
     race_on(bench.worker())
     with database.transaction() as connection:
         studies.delete(connection, bench.study)
-        assert connection.execute(sa.select(look)).all() == []
+        assert connection.execute(sa.select(t.look)).all() == []

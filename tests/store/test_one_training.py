@@ -16,9 +16,9 @@ from tests.store.specs import (
     make_result,
     make_spec,
 )
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Claimed, Lease, LeaseLostError, Recorded
-from tuner.store.tables import decision, epoch, event, outcome
 
 MEDIAN: dict[str, Any] = {
     "pruner": "median",
@@ -45,7 +45,7 @@ def holder(bench: Bench, held: Lease) -> Any:
 
 def losses(bench: Bench, held: Lease) -> list[tuple[int, float, int]]:
     """Return the stored epochs of a trial: number, validation loss, and which attempt's."""
-    rows = [row for row in bench.rows(epoch) if row.trial_id == held.trial_id]
+    rows = [row for row in bench.rows(t.epoch) if row.trial_id == held.trial_id]
     return sorted((row.epoch, row.val_loss, row.token) for row in rows)
 
 
@@ -56,7 +56,7 @@ def test_another_training_replaces_the_stored_rest(bench: Bench) -> None:
     worker.record(held, [make_epoch(1, 0.91)])
     assert losses(bench, held) == [(1, 0.91, 2)]
     assert worker.trials()[0].intermediate_values == {1: 0.91}
-    (told,) = [row for row in bench.rows(event) if row.kind == "retrained"]
+    (told,) = [row for row in bench.rows(t.event) if row.kind == "retrained"]
     assert told.text.startswith("epochs 1 to 4 were removed")
 
 
@@ -94,7 +94,7 @@ def test_time_and_reuse_do_not_tell_another_training(bench: Bench) -> None:
     again = make_epoch(1, 0.9, seconds=99.0, val_seconds=9.0, reused=True)
     holder(bench, held).record(held, [again])
     assert losses(bench, held) == [(1, 0.9, 1), (2, 0.8, 1)]
-    assert not [row for row in bench.rows(event) if row.kind == "retrained"]
+    assert not [row for row in bench.rows(t.event) if row.kind == "retrained"]
 
 
 def test_decisions_go_with_their_epochs(database: Database) -> None:
@@ -108,7 +108,7 @@ def test_decisions_go_with_their_epochs(database: Database) -> None:
     held = claim_trial(bench.worker())
     worker = holder(bench, held)
     assert worker.record(held, make_curve(0.5, 0.4)) == Recorded()
-    kept = [row for row in bench.rows(decision) if row.trial_id == held.trial_id]
+    kept = [row for row in bench.rows(t.decision) if row.trial_id == held.trial_id]
     assert sorted((row.epoch, row.saw["value"], row.saw["complete"]) for row in kept) == [
         (1, 0.5, 0),
         (2, 0.4, 1),
@@ -153,7 +153,7 @@ def test_a_training_that_ends_earlier_than_what_is_stored_completes(bench: Bench
     curve = make_curve(0.5, 0.6)
     worker.record(held, curve)
     worker.complete(held, SETUP, DATASET, make_result(curve))
-    (row,) = bench.rows(outcome)
+    (row,) = bench.rows(t.outcome)
     assert (row.state, row.best_epoch, row.last_epoch) == ("COMPLETE", 1, 2)
     assert losses(bench, held) == [(1, 0.5, 2), (2, 0.6, 2)]
     assert worker.trials()[0].intermediate_values == {1: 0.5, 2: 0.6}
@@ -186,7 +186,7 @@ def test_a_removal_is_told_once_when_its_answer_is_lost(bench: Bench) -> None:
         # Another process's memory, as after an error: all is read from the database again.
         holder(bench, held).record(held, [make_epoch(1, 0.91)])
     assert losses(bench, held) == [(1, 0.91, 2)]
-    assert sum(row.kind == "retrained" for row in bench.rows(event)) == 1
+    assert sum(row.kind == "retrained" for row in bench.rows(t.event)) == 1
 
 
 def test_a_holder_that_was_replaced_removes_nothing(bench: Bench) -> None:

@@ -18,9 +18,9 @@ from tests.store.specs import (
     make_result,
     make_spec,
 )
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.overview import Counts, Overview, overview
-from tuner.store.tables import worker
 
 
 def look(bench: Bench) -> Overview:
@@ -75,7 +75,7 @@ def test_workers_that_left_or_fell_silent_are_not_shown(bench: Bench) -> None:
     with bench.database.transaction() as connection:
         for who, values in ((left, {"ended": ago}), (silent, {"seen": ago})):
             connection.execute(
-                sa.update(worker).where(worker.c.worker_id == who.worker_id).values(**values)
+                sa.update(t.worker).where(t.worker.c.worker_id == who.worker_id).values(**values)
             )
     assert [line.worker_id for line in look(bench).workers] == [here.worker_id]
 

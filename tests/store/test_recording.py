@@ -15,9 +15,9 @@ from tests.store.specs import (
     make_spec,
 )
 from tuner.store import studies
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Recorded
-from tuner.store.tables import decision, epoch, outcome, output
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_an_epoch_is_stored_in_both_schemas(bench: Bench) -> None:
     held = claim_trial(worker)
     one = make_epoch(1, 0.25, val_auc=0.875, lr=1e-4)
     assert worker.record(held, [one]) == Recorded()
-    (row,) = bench.rows(epoch)
+    (row,) = bench.rows(t.epoch)
     assert (row.val_loss, row.val_auc, row.lr, row.token) == (0.25, 0.875, 1e-4, 1)
     assert worker.trials()[0].intermediate_values == {1: 0.25}
 
@@ -45,7 +45,7 @@ def test_epochs_recorded_again_are_stored_once(bench: Bench) -> None:
     worker.record(held, make_curve(0.6))
     worker.record(held, make_curve(0.6, 0.5))
     worker.record(held, make_curve(0.6, 0.5))
-    assert [row.epoch for row in bench.rows(epoch)] == [1, 2]
+    assert [row.epoch for row in bench.rows(t.epoch)] == [1, 2]
 
 
 def test_decisions_are_stored_with_what_they_saw(median: Bench) -> None:
@@ -54,7 +54,7 @@ def test_decisions_are_stored_with_what_they_saw(median: Bench) -> None:
     finish(worker, claim_trial(worker), 0.5, 0.5, 0.5)
     held = claim_trial(worker)
     assert worker.record(held, make_curve(0.4, 0.6, 0.9)) == Recorded()
-    rows = [row for row in median.rows(decision) if row.trial_id == held.trial_id]
+    rows = [row for row in median.rows(t.decision) if row.trial_id == held.trial_id]
     assert [(row.epoch, row.prune, row.pruner) for row in rows] == [
         (1, False, "median"),
         (2, False, "median"),
@@ -88,7 +88,7 @@ def test_a_resumed_trial_gets_the_decisions_it_had(median: Bench) -> None:
     again = claim_trial(second)
     assert second.record(again, make_curve(0.9)) == Recorded()
     assert second.record(again, make_curve(0.9, 0.9)) == Recorded(2)
-    assert len([r for r in median.rows(decision) if r.trial_id == held.trial_id]) == 2
+    assert len([r for r in median.rows(t.decision) if r.trial_id == held.trial_id]) == 2
 
 
 def test_an_undecided_stored_epoch_is_judged_as_it_was_then(database: Database) -> None:
@@ -99,7 +99,7 @@ def test_an_undecided_stored_epoch_is_judged_as_it_was_then(database: Database) 
     held = claim_trial(worker)
     assert worker.record(held, make_curve(0.5, 0.6)) == Recorded()
     with database.transaction() as connection:
-        connection.execute(decision.delete())
+        connection.execute(t.decision.delete())
     bench.expire(held)
     other = bench.worker()
     again = claim_trial(other)
@@ -113,7 +113,7 @@ def test_epochs_beyond_the_stop_are_cut(median: Bench) -> None:
     held = claim_trial(worker)
     assert worker.record(held, make_curve(0.9, 0.05, 0.05)) == Recorded(1)
     worker.prune(held, SETUP, "median at epoch 1")
-    assert [r.epoch for r in median.rows(epoch) if r.trial_id == held.trial_id] == [1]
+    assert [r.epoch for r in median.rows(t.epoch) if r.trial_id == held.trial_id] == [1]
     assert worker.trials()[1].intermediate_values == {1: 0.9}
 
 
@@ -127,10 +127,10 @@ def test_a_loss_that_is_no_number_ends_the_trial(bench: Bench, figure: str, valu
     answer = worker.record(held, [make_epoch(1, 0.6), bad, make_epoch(3, 0.4)])
     assert answer == Recorded(2, diverged=True)
     worker.prune(held, SETUP, "diverged at epoch 2")
-    rows = bench.rows(epoch)
+    rows = bench.rows(t.epoch)
     assert [row.epoch for row in rows] == [1, 2]
     assert repr(getattr(rows[1], figure)) == repr(value)
-    (ended,) = bench.rows(outcome)
+    (ended,) = bench.rows(t.outcome)
     assert (ended.state, ended.reason) == ("PRUNED", "diverged at epoch 2")
     seen = worker.trials()[0]
     assert seen.state == TrialState.PRUNED
@@ -146,7 +146,7 @@ def test_an_undefined_figure_ends_no_trial(bench: Bench, figure: str) -> None:
     curve = [make_epoch(number, 0.5, **{figure: math.nan}) for number in (1, 2)]
     assert worker.record(held, curve) == Recorded()
     worker.prune(held, SETUP, "median at epoch 2")
-    (row,) = bench.rows(outcome)
+    (row,) = bench.rows(t.outcome)
     assert (row.best_epoch, row.last_epoch) == (1, 2)
 
 
@@ -167,7 +167,7 @@ def test_divergence_told_again_is_the_same_answer(bench: Bench) -> None:
     assert first.record(held, curve) == Recorded(2, diverged=True)
     bench.expire(held)
     assert second.record(claim_trial(second), curve) == Recorded(2, diverged=True)
-    assert len(bench.rows(epoch)) == 2
+    assert len(bench.rows(t.epoch)) == 2
 
 
 def test_output_is_kept_by_attempt(bench: Bench) -> None:
@@ -176,7 +176,7 @@ def test_output_is_kept_by_attempt(bench: Bench) -> None:
     held = claim_trial(worker)
     worker.keep_output(held, "first\x00half")
     worker.keep_output(held, "x" * 300_000 + "end")
-    (row,) = bench.rows(output)
+    (row,) = bench.rows(t.output)
     assert row.text.endswith("end")
     assert len(row.text) == 256 * 1024
     assert (row.token, row.worker_id) == (1, worker.worker_id)
@@ -189,4 +189,4 @@ def test_output_of_a_deleted_trial_is_dropped(bench: Bench) -> None:
     with bench.database.transaction() as connection:
         studies.delete(connection, bench.study)
     worker.keep_output(held, "last words")
-    assert bench.rows(output) == []
+    assert bench.rows(t.output) == []

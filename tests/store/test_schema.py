@@ -18,11 +18,11 @@ from tuner.errors import DatabaseError, DatabaseNewerError
 from tuner.settings import Settings, worker_environment
 from tuner.spec.study import Replicates
 from tuner.store import schema
+from tuner.store import tables as t
 from tuner.store.address import Address
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Claimed, Ended, NeedsLook
 from tuner.store.ledger.race import Decided
-from tuner.store.tables import REVISION, SCHEMA, epoch, label, metadata, outcome, trial
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def execute(address: Address, statement: str) -> None:
 def tables_of(database: Database) -> set[str]:
     """Return the names of all tables of both schemas."""
     inspector = sa.inspect(database.engine)
-    ours = {f"{SCHEMA}.{name}" for name in inspector.get_table_names(SCHEMA)}
+    ours = {f"{t.SCHEMA}.{name}" for name in inspector.get_table_names(t.SCHEMA)}
     return ours | set(inspector.get_table_names())
 
 
@@ -57,7 +57,7 @@ def test_migrations_make_exactly_the_tables(database: Database) -> None:
 
     def ours(name: str | None, kind: str, _parents: Any) -> bool:
         if kind == "schema":
-            return name == SCHEMA
+            return name == t.SCHEMA
         return not (kind == "table" and name == schema.VERSION_TABLE)
 
     with database.transaction() as connection:
@@ -70,17 +70,17 @@ def test_migrations_make_exactly_the_tables(database: Database) -> None:
             "compare_type": True,
             "compare_server_default": True,
             "version_table": schema.VERSION_TABLE,
-            "version_table_schema": SCHEMA,
+            "version_table_schema": t.SCHEMA,
         }
         context = MigrationContext.configure(connection, opts=options)
-        assert compare_metadata(context, metadata) == []
+        assert compare_metadata(context, t.metadata) == []
 
 
 def test_the_revision_is_the_newest_migration() -> None:
     """The program asks for the schema that its migrations end with."""
     from alembic.script import ScriptDirectory
 
-    assert ScriptDirectory(str(schema.MIGRATIONS)).get_current_head() == REVISION
+    assert ScriptDirectory(str(schema.MIGRATIONS)).get_current_head() == t.REVISION
 
 
 def test_an_empty_database_gets_both_schemas(empty: Database) -> None:
@@ -133,15 +133,15 @@ def test_five_processes_at_once_succeed(empty: Database, tmp_path: Any) -> None:
     assert [process.returncode for process in crew] == [0] * 5, said
     assert "tuner.event" in tables_of(empty)
     with empty.transaction() as connection:
-        table = f"{SCHEMA}.{schema.VERSION_TABLE}"
+        table = f"{t.SCHEMA}.{schema.VERSION_TABLE}"
         rows = connection.execute(sa.text(f"SELECT version_num FROM {table}")).all()
-    assert [row[0] for row in rows] == [REVISION]
+    assert [row[0] for row in rows] == [t.REVISION]
 
 
 def test_a_newer_database_is_refused(database: Database) -> None:
     """A database at a schema this program does not know is left alone, with what to do."""
     with database.transaction() as connection:
-        table = f"{SCHEMA}.{schema.VERSION_TABLE}"
+        table = f"{t.SCHEMA}.{schema.VERSION_TABLE}"
         connection.execute(sa.text(f"UPDATE {table} SET version_num = '9999'"))
     with pytest.raises(DatabaseNewerError, match=r"9999(.|\n)*Upgrade"):
         schema.ensure(database)
@@ -187,9 +187,9 @@ def test_an_older_database_is_migrated_with_its_rows(empty: Database) -> None:
             connection.execute(sa.text(statement))
     schema.ensure(empty)
     with empty.transaction() as connection:
-        row = connection.execute(sa.select(epoch)).one()
+        row = connection.execute(sa.select(t.epoch)).one()
         assert (row.val_acc, math.isnan(row.val_seconds)) == (0.8, True)
-        ended = connection.execute(sa.select(outcome)).one()
+        ended = connection.execute(sa.select(t.outcome)).one()
         assert (ended.best_val_acc, ended.best_test_auc) == (0.8, None)
 
 
@@ -231,7 +231,7 @@ def test_a_study_stored_before_races_goes_on_after_the_migration(empty: Database
             assert later.decide(Decided(answer.look, ()))
         elif isinstance(answer, Claimed):
             finish(later, answer.lease)
-    pairs = {(row.configuration, row.seed) for row in bench.rows(trial)}
+    pairs = {(row.configuration, row.seed) for row in bench.rows(t.trial)}
     assert pairs == {(c, 0) for c in range(3)} | {(c, s) for c in (0, 1) for s in range(1, 5)}
     assert bench.state() == "complete"
 
@@ -249,7 +249,7 @@ def test_labels_stored_before_patients_keep_unknown_patients(empty: Database) ->
         )
     schema.ensure(empty)
     with empty.transaction() as connection:
-        assert connection.execute(sa.select(label.c.patients)).scalars().all() == [None]
+        assert connection.execute(sa.select(t.label.c.patients)).scalars().all() == [None]
 
 
 FIRST_SCHEMA_ROWS = (
@@ -282,13 +282,13 @@ def migrate_to(database: Database, revision: str) -> None:
 
     create_tables(database)
     with database.transaction() as connection:
-        connection.execute(sa.text(f"CREATE SCHEMA {SCHEMA}"))
+        connection.execute(sa.text(f"CREATE SCHEMA {t.SCHEMA}"))
         config = Config()
         config.set_main_option("script_location", str(schema.MIGRATIONS))
         config.attributes.update(
             connection=connection,
             version_table=schema.VERSION_TABLE,
-            version_table_schema=SCHEMA,
+            version_table_schema=t.SCHEMA,
         )
         command.upgrade(config, revision)
 

@@ -6,14 +6,14 @@ import sqlalchemy as sa
 from tests.store.specs import Bench, make_spec
 from tuner.answers.reading import Reading
 from tuner.store import studies
+from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.tables import study
 
 
 def test_what_is_written_meanwhile_is_not_seen(database: Database) -> None:
     """A study that is stored after the first statement is in no later one of the snapshot."""
     first = Bench.launch(database, make_spec("first"))
-    count = sa.select(sa.func.count()).select_from(study)
+    count = sa.select(sa.func.count()).select_from(t.study)
     with database.snapshot() as connection:
         before = connection.execute(count).scalar_one()
         Bench.launch(database, make_spec("second"))
@@ -27,9 +27,9 @@ def test_nothing_can_be_written(database: Database) -> None:
     """A statement that would write is refused, and the pool's next connection may write again."""
     bench = Bench.launch(database, make_spec())
     with pytest.raises(sa.exc.DBAPIError, match="read-only"), database.snapshot() as connection:
-        connection.execute(sa.update(study).values(reason="changed"))
+        connection.execute(sa.update(t.study).values(reason="changed"))
     with database.transaction() as connection:
-        connection.execute(sa.update(study).values(reason="changed"))
+        connection.execute(sa.update(t.study).values(reason="changed"))
         assert studies.find(connection, bench.study.name).reason == "changed"
 
 

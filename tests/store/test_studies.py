@@ -10,13 +10,13 @@ from tests.store.specs import Bench, claim_trial, finish, limited, make_ranged, 
 from tuner.errors import StudyConflictError, UnknownStudyError
 from tuner.spec.study import Spec
 from tuner.store import control, optuna_storage, studies
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger import claims
 from tuner.store.ledger.leases import Answer, Ended
 from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Launch, Study
-from tuner.store.tables import epoch, event, study
 
 SHARED = {"tuner.dataset", "tuner.label", "tuner.schema_version"}
 """Tables whose rows belong to no study: the data seen, which several studies share."""
@@ -53,7 +53,7 @@ def test_more_trials_extend(database: Database) -> None:
     """More trials of a random study, and a complete one is open again."""
     launch(database, make_ranged(trials=4, sampler="random"))
     with database.transaction() as connection:
-        connection.execute(sa.update(study).values(state="complete"))
+        connection.execute(sa.update(t.study).values(state="complete"))
     extended = launch(database, make_ranged(trials=9, sampler="random"))
     assert extended.what == "extended"
     assert extended.study.spec.total_trials == 9
@@ -264,7 +264,7 @@ def test_deleting_under_working_workers_disturbs_nobody(database: Database) -> N
     for thread in threads:
         thread.start()
     started.wait()
-    while len(bench.rows(event)) < 12:
+    while len(bench.rows(t.event)) < 12:
         pass
     with Database(database.address) as other, other.transaction() as connection:
         studies.delete(connection, bench.study)
@@ -307,6 +307,6 @@ def test_a_study_at_work_or_with_an_epoch_is_not_replaced(database: Database) ->
     with pytest.raises(StudyConflictError, match=r"fixed\.epochs"):
         launch(database, changed)
     finish(worker, held)
-    assert bench.rows(epoch)
+    assert bench.rows(t.epoch)
     with pytest.raises(StudyConflictError, match=r"fixed\.epochs"):
         launch(database, changed)

@@ -20,10 +20,10 @@ from tuner.answers.evidence.samples import Source
 from tuner.answers.tables.predictions import predicted
 from tuner.records import Predictions, Result
 from tuner.store import studies, uploads
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Lease, LeaseLostError
 from tuner.store.ledger.ledger import Ledger
-from tuner.store.tables import outcome, piece, prediction, upload
 
 CURVE = make_curve(0.6, 0.5)
 
@@ -72,9 +72,9 @@ def test_every_reader_gets_the_array_back(bench: Bench) -> None:
     made = make_result(CURVE)
     result = Result(made.best, made.last, (Predictions("val", "best", logs.T.copy().T),))
     worker.complete(held, SETUP, DATASET, result)
-    (row,) = bench.rows(prediction)
+    (row,) = bench.rows(t.prediction)
     assert (row.log_probabilities, row.token) == (None, held.token)
-    assert sorted(len(one.content) for one in bench.rows(piece)) == [4, 5, 5, 5, 5]
+    assert sorted(len(one.content) for one in bench.rows(t.piece)) == [4, 5, 5, 5, 5]
     with bench.database.snapshot() as connection:
         found = predicted(connection, bench.study, 0, "val", "best")
         assert np.array_equal(found.log_probabilities, logs)
@@ -89,8 +89,8 @@ def test_a_small_array_stays_in_its_row(bench: Bench, monkeypatch: pytest.Monkey
     monkeypatch.setattr(uploads, "INLINE_BYTES", 16)
     worker = bench.worker()
     complete(worker, claim_trial(worker))
-    assert [row.token for row in bench.rows(prediction)] == [None, None]
-    assert bench.rows(upload) == []
+    assert [row.token for row in bench.rows(t.prediction)] == [None, None]
+    assert bench.rows(t.upload) == []
 
 
 def test_only_what_is_missing_is_sent_again(bench: Bench) -> None:
@@ -99,10 +99,10 @@ def test_only_what_is_missing_is_sent_again(bench: Bench) -> None:
     held = claim_trial(worker)
     with pytest.raises(CutError):
         complete(worker, held, cut_after(10))
-    assert len(bench.rows(piece)) == 2
-    assert bench.rows(outcome) == []
+    assert len(bench.rows(t.piece)) == 2
+    assert bench.rows(t.outcome) == []
     complete(worker, held)
-    assert len(bench.rows(piece)) == 8
+    assert len(bench.rows(t.piece)) == 8
     before = bench.contents()
     complete_again = make_result(CURVE)
     worker.complete(held, SETUP, DATASET, complete_again)
@@ -121,9 +121,9 @@ def test_a_replaced_holder_links_nothing_and_leaves_nothing(bench: Bench) -> Non
 
     with pytest.raises(LeaseLostError):
         complete(slow, held, replaced)
-    assert {row.token for row in bench.rows(piece)} == {2}
-    assert [row.token for row in bench.rows(upload)] == [2]
-    assert [row.token for row in bench.rows(outcome)] == [2]
+    assert {row.token for row in bench.rows(t.piece)} == {2}
+    assert [row.token for row in bench.rows(t.upload)] == [2]
+    assert [row.token for row in bench.rows(t.outcome)] == [2]
 
 
 def test_pieces_of_a_failed_attempt_go_with_the_trials_end(bench: Bench) -> None:
@@ -133,8 +133,8 @@ def test_pieces_of_a_failed_attempt_go_with_the_trials_end(bench: Bench) -> None
     with pytest.raises(CutError):
         complete(worker, held, cut_after(10))
     worker.prune(held, SETUP, "median at epoch 2")
-    assert {row.token for row in bench.rows(upload)} <= {held.token}
-    assert bench.rows(prediction) == []
+    assert {row.token for row in bench.rows(t.upload)} <= {held.token}
+    assert bench.rows(t.prediction) == []
 
 
 def test_pieces_are_deleted_with_their_study(bench: Bench) -> None:
@@ -143,7 +143,7 @@ def test_pieces_are_deleted_with_their_study(bench: Bench) -> None:
     complete(worker, claim_trial(worker))
     with bench.database.transaction() as connection:
         studies.delete(connection, bench.study)
-    assert bench.rows(upload) == bench.rows(piece) == []
+    assert bench.rows(t.upload) == bench.rows(t.piece) == []
 
 
 def test_large_labels_are_stored_once_and_before(bench: Bench) -> None:

@@ -6,11 +6,11 @@ import sqlalchemy as sa
 from tests.conftest import QUICK
 from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner.store import studies
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger import workers
 from tuner.store.ledger.leases import Lease, Renewed
 from tuner.store.ledger.ledger import Ledger
-from tuner.store.tables import worker as worker_table
 
 
 def renew(bench: Bench, who: Ledger, *held: Lease, active: float = 0.0) -> Renewed:
@@ -28,7 +28,7 @@ def test_renewing_moves_the_end_of_the_lease(bench: Bench) -> None:
     assert renew(bench, worker, held, active=12.5) == Renewed("open", None)
     row = bench.lease_row(held)
     assert (row.expires - row.renewed).total_seconds() == pytest.approx(QUICK.lease, abs=0.1)
-    (me,) = bench.rows(worker_table)
+    (me,) = bench.rows(t.worker)
     assert me.active_seconds == 12.5
     assert me.seen > me.started
 
@@ -94,7 +94,7 @@ def test_leaving_is_noted(bench: Bench) -> None:
     post = workers.Post(bench.study.study_id, worker.worker_id)
     with bench.database.transaction() as connection:
         workers.leave(connection, post, 3.5)
-    (row,) = bench.rows(worker_table)
+    (row,) = bench.rows(t.worker)
     assert row.active_seconds == 3.5
     assert row.ended >= row.started
 

@@ -9,7 +9,7 @@ from tests.harness.processes import is_alive, until
 from tests.store.specs import Bench, make_ranged, make_spec
 from tests.work.conftest import Station
 from tuner.spec.study import Spec
-from tuner.store.tables import epoch, lease, outcome, trial, worker
+from tuner.store import tables as t
 
 WORKERS = 8
 
@@ -17,13 +17,13 @@ WORKERS = 8
 def assert_exact(bench: Bench, epochs: int) -> None:
     """Show that a study ended with its budget, whole curves, and Optuna in agreement."""
     total = bench.study.spec.total_trials
-    trials = bench.rows(trial)
+    trials = bench.rows(t.trial)
     assert sorted(row.number for row in trials) == list(range(total))
     pairs = {(row.configuration, row.seed) for row in trials}
     assert len(pairs) == total
-    assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": total}
-    assert {row.state for row in bench.rows(lease)} == {"ended"}
-    curves = Counter(row.trial_id for row in bench.rows(epoch))
+    assert Counter(row.state for row in bench.rows(t.outcome)) == {"COMPLETE": total}
+    assert {row.state for row in bench.rows(t.lease)} == {"ended"}
+    curves = Counter(row.trial_id for row in bench.rows(t.epoch))
     assert set(curves.values()) == {epochs}
     assert len(curves) == total
     seen = bench.worker().trials()
@@ -49,7 +49,7 @@ def test_eight_worker_processes_make_exactly_the_budget(station: Station, spec: 
     bench = station.launch(spec)
     codes = [process.wait(60) for process in crew]
     assert codes == [0] * WORKERS, station.said()
-    assert [row.ended is None for row in bench.rows(worker)] == [False] * WORKERS
+    assert [row.ended is None for row in bench.rows(t.worker)] == [False] * WORKERS
     assert_exact(bench, int(spec.fixed["epochs"]))
     until(lambda: not any(map(is_alive, station.trainer_pids())), "the trainers end too")
 
@@ -58,7 +58,7 @@ def test_killed_workers_are_replaced_by_their_peers(station: Station) -> None:
     """With three of eight killed midway the same trials end, none twice, none left RUNNING."""
     bench = station.launch(make_spec("small", seeds=7, epochs=3))
     crew = [station.start("small", "slow") for _ in range(WORKERS)]
-    until(lambda: len(bench.rows(epoch)) >= 6, "some epochs were recorded")
+    until(lambda: len(bench.rows(t.epoch)) >= 6, "some epochs were recorded")
     for process in crew[:3]:
         process.kill()
     codes = [process.wait(60) for process in crew]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.store.specs import make_spec
 from tests.work.conftest import Station
-from tuner.store.tables import event, outcome
+from tuner.store import tables as t
 from tuner.work.memory import memory_kills
 
 GROUPS = Path("/sys/fs/cgroup/memory")
@@ -66,7 +66,7 @@ def test_the_kernel_out_of_memory_is_the_trials_own_fault(
     bench = station.launch(make_spec(dimensions=(), epochs=2))
     process = station.start("small", "hoards:1", group=small_group)
     assert process.wait(120) == 0, station.said()
-    told = [(row.kind, row.text) for row in bench.rows(event) if row.trial_id]
+    told = [(row.kind, row.text) for row in bench.rows(t.event) if row.trial_id]
     reason = "the kernel killed the trainer: the machine ran out of memory"
     assert ("attempt failed", reason) in told
-    assert [row.state for row in bench.rows(outcome)] == ["COMPLETE"]
+    assert [row.state for row in bench.rows(t.outcome)] == ["COMPLETE"]

@@ -14,11 +14,11 @@ from tests.store.specs import Bench, claim_trial, finish, make_curve, make_spec
 from tests.work.conftest import Station
 from tuner.settings import Timing
 from tuner.store import control
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Answer, Claimed, Proposal
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.ledger.workers import Post
-from tuner.store.tables import worker as worker_table
 from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
 
@@ -173,9 +173,7 @@ def active(bench: Bench, holder: Ledger) -> float:
     """Return the worker's active seconds as stored."""
     return float(
         next(
-            row.active_seconds
-            for row in bench.rows(worker_table)
-            if row.worker_id == holder.worker_id
+            row.active_seconds for row in bench.rows(t.worker) if row.worker_id == holder.worker_id
         )
     )
 
@@ -202,10 +200,10 @@ def test_a_supervisor_survives_outages_and_adopts_nobody(
 
 def stored(bench: Bench) -> int:
     """Return how many epochs are stored, or -1 while the database is away."""
-    from tuner.store.tables import epoch
+    from tuner.store import tables as t
 
     try:
-        return len(bench.rows(epoch))
+        return len(bench.rows(t.epoch))
     except sa.exc.DBAPIError:
         return -1
 

@@ -11,12 +11,12 @@ from tests.harness.processes import is_alive, until
 from tests.store.specs import Bench, claim_trial, make_spec
 from tests.work.conftest import Station
 from tuner.store import control
-from tuner.store.tables import epoch, event, lease
+from tuner.store import tables as t
 
 
 def held_by_someone(bench: Bench) -> bool:
     """Tell whether some worker holds a trial."""
-    return any(row.state == "held" for row in bench.rows(lease))
+    return any(row.state == "held" for row in bench.rows(t.lease))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -26,13 +26,13 @@ def test_one_signal_finishes_the_epoch_and_gives_the_trial_back(
     """The epoch that runs is recorded, and a peer may go on at once; no strike is counted."""
     bench = station.launch(make_spec(dimensions=(), epochs=500))
     process = station.start("small", "slow")
-    until(lambda: len(bench.rows(epoch)) >= 1, "an epoch was recorded")
-    before = len(bench.rows(epoch))
+    until(lambda: len(bench.rows(t.epoch)) >= 1, "an epoch was recorded")
+    before = len(bench.rows(t.epoch))
     process.send_signal(number)
     assert process.wait(30) == code, station.said()
-    (row,) = bench.rows(lease)
+    (row,) = bench.rows(t.lease)
     assert (row.state, row.strikes) == ("released", 0)
-    after = len(bench.rows(epoch))
+    after = len(bench.rows(t.epoch))
     assert before < after < 500
     again = claim_trial(bench.worker(), adopt=False)
     assert (again.number, again.stored_epochs) == (0, after)
@@ -46,30 +46,30 @@ def test_two_signals_leave_at_once(station: Station) -> None:
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 130, station.said()
-    (row,) = bench.rows(lease)
+    (row,) = bench.rows(t.lease)
     assert row.state == "released"
-    assert bench.rows(epoch) == []
+    assert bench.rows(t.epoch) == []
 
 
 def test_a_hangup_is_polite(station: Station) -> None:
     """A closed terminal asks as politely as SIGTERM."""
     bench = station.launch(make_spec(dimensions=(), epochs=500))
     process = station.start("small", "slow")
-    until(lambda: len(bench.rows(epoch)) >= 1, "an epoch was recorded")
+    until(lambda: len(bench.rows(t.epoch)) >= 1, "an epoch was recorded")
     process.send_signal(signal.SIGHUP)
     process.wait(30)
-    assert [row.state for row in bench.rows(lease)] == ["released"]
+    assert [row.state for row in bench.rows(t.lease)] == ["released"]
 
 
 def test_a_worker_follows_its_parent(station: Station) -> None:
     """With --follow-stdin the end of the pipe asks the worker to leave politely."""
     bench = station.launch(make_spec(dimensions=(), epochs=500))
     process = station.start("small", "slow", "--follow-stdin")
-    until(lambda: len(bench.rows(epoch)) >= 1, "an epoch was recorded")
+    until(lambda: len(bench.rows(t.epoch)) >= 1, "an epoch was recorded")
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(30) == 143, station.said()
-    assert [row.state for row in bench.rows(lease)] == ["released"]
+    assert [row.state for row in bench.rows(t.lease)] == ["released"]
 
 
 def test_a_signal_while_waiting_for_the_study_ends_the_worker(station: Station) -> None:
@@ -106,11 +106,11 @@ def test_a_stopped_study_ends_its_workers(station: Station) -> None:
     """After `tuner stop` a worker finishes its epoch, gives its trial back and leaves with 0."""
     bench = station.launch(make_spec(dimensions=(), epochs=500))
     process = station.start("small", "slow")
-    until(lambda: len(bench.rows(epoch)) >= 1, "an epoch was recorded")
+    until(lambda: len(bench.rows(t.epoch)) >= 1, "an epoch was recorded")
     control.stop(bench.database, bench.study)
     assert process.wait(30) == 0, station.said()
-    assert [row.state for row in bench.rows(lease)] == ["released"]
-    told = [row.text for row in bench.rows(event) if row.kind == "given back"]
+    assert [row.state for row in bench.rows(t.lease)] == ["released"]
+    told = [row.text for row in bench.rows(t.event) if row.kind == "given back"]
     assert told == ["the study is stopped"]
 
 

@@ -12,24 +12,14 @@ from tests.harness.processes import until
 from tests.store.specs import claim_trial, finish, limited, make_spec
 from tests.work.conftest import Station
 from tuner.store import database as stored
+from tuner.store import tables as t
 from tuner.store.ledger import endings
-from tuner.store.tables import (
-    dataset,
-    epoch,
-    event,
-    label,
-    lease,
-    outcome,
-    output,
-    prediction,
-    worker,
-)
 from tuner.work.stopping import StopRequest
 
 
 def attempts(bench: Any) -> list[str]:
     """Return the reasons of all failed attempts, in order."""
-    return [row.text for row in bench.rows(event) if row.kind == "attempt failed"]
+    return [row.text for row in bench.rows(t.event) if row.kind == "attempt failed"]
 
 
 def test_a_study_is_trained_to_its_end(station: Station) -> None:
@@ -37,10 +27,10 @@ def test_a_study_is_trained_to_its_end(station: Station) -> None:
     bench = station.launch(make_spec(epochs=3))
     ended = station.work("small", "quick")
     assert (ended.state, ended.reason) == ("complete", "")
-    assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": 3}
-    assert len(bench.rows(epoch)) == 9
-    assert len(bench.rows(prediction)) == 6
-    (me,) = bench.rows(worker)
+    assert Counter(row.state for row in bench.rows(t.outcome)) == {"COMPLETE": 3}
+    assert len(bench.rows(t.epoch)) == 9
+    assert len(bench.rows(t.prediction)) == 6
+    (me,) = bench.rows(t.worker)
     assert me.ended is not None
     assert me.active_seconds > 0
     assert len(station.trainer_pids()) == 1, "one warm trainer serves all trials"
@@ -69,8 +59,8 @@ def test_misbehaviour_costs_attempts_and_is_told(
     told = attempts(bench)
     assert len(told) == 2
     assert all(text.startswith(reason) for text in told), told
-    assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": 3}
-    assert sorted(row.token for row in bench.rows(outcome)) == [1, 1, 3]
+    assert Counter(row.state for row in bench.rows(t.outcome)) == {"COMPLETE": 3}
+    assert sorted(row.token for row in bench.rows(t.outcome)) == [1, 1, 3]
 
 
 def test_text_that_cannot_be_stored_is_escaped_where_it_arrives(station: Station) -> None:
@@ -79,12 +69,12 @@ def test_text_that_cannot_be_stored_is_escaped_where_it_arrives(station: Station
     assert station.work("small", "odd").state == "complete"
     assert attempts(bench) == []
     odd = r"\x00\xe9\ud800"
-    (row,) = bench.rows(outcome)
+    (row,) = bench.rows(t.outcome)
     assert row.setup["device"] == f"double{odd}"
     assert row.setup["notes"] == {f"note{odd}": f"text{odd}"}
-    (data,) = bench.rows(dataset)
+    (data,) = bench.rows(t.dataset)
     assert (data.fingerprint, data.classes) == (f"d{odd}", [f"no{odd}", f"yes{odd}"])
-    (labels,) = bench.rows(label)
+    (labels,) = bench.rows(t.label)
     assert labels.ids == labels.patients == [r"\\udce9", r"\xe9"]
 
 
@@ -94,8 +84,8 @@ def test_what_no_column_can_hold_costs_the_attempt(station: Station) -> None:
     assert station.work("small", "absurd:2").state == "complete"
     refused = "what the trainer sent cannot be stored: integer out of range (SQLSTATE 22003)"
     assert attempts(bench) == [refused] * 2
-    assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": 3}
-    assert len(bench.rows(worker)) == 1
+    assert Counter(row.state for row in bench.rows(t.outcome)) == {"COMPLETE": 3}
+    assert len(bench.rows(t.worker)) == 1
 
 
 def test_a_full_disk_of_the_server_is_no_outage(
@@ -116,7 +106,7 @@ def test_a_full_disk_of_the_server_is_no_outage(
     assert ended.state == "paused"
     assert f"what the trainer sent cannot be stored: {words}" in ended.reason
     assert f"the database refused; trying again ({words})" in caplog.text
-    assert bench.rows(outcome) == []
+    assert bench.rows(t.outcome) == []
 
 
 def test_an_error_of_ours_in_a_trials_transaction_costs_the_attempt(
@@ -143,9 +133,9 @@ def test_a_trainer_killed_from_outside_costs_no_attempt(station: Station) -> Non
     bench = station.launch(limited(make_spec(dimensions=(), epochs=2), attempts=1))
     assert station.work("small", "killed:5").state == "complete"
     assert attempts(bench) == []
-    told = [row.text for row in bench.rows(event) if row.kind == "interrupted"]
+    told = [row.text for row in bench.rows(t.event) if row.kind == "interrupted"]
     assert told == ["the trainer was killed from outside (SIGKILL)"] * 5
-    assert [(row.state, row.token) for row in bench.rows(outcome)] == [("COMPLETE", 6)]
+    assert [(row.state, row.token) for row in bench.rows(t.outcome)] == [("COMPLETE", 6)]
 
 
 def test_attempts_run_out_but_the_worker_goes_on(station: Station) -> None:
@@ -153,7 +143,7 @@ def test_attempts_run_out_but_the_worker_goes_on(station: Station) -> None:
     spec = limited(make_spec(epochs=2), attempts=2)
     bench = station.launch(spec)
     assert station.work("small", "segfault:2").state == "complete"
-    states = [row.state for row in bench.rows(outcome)]
+    states = [row.state for row in bench.rows(t.outcome)]
     assert states == ["FAILED", "COMPLETE", "COMPLETE"]
     seen = bench.worker().trials()
     assert [one.state for one in seen] == [TrialState.FAIL, *[TrialState.COMPLETE] * 2]
@@ -179,7 +169,7 @@ def test_what_a_trainer_prints_is_kept(station: Station) -> None:
     """Standard output and error of an attempt can be read afterwards, by trial and attempt."""
     bench = station.launch(make_spec(dimensions=(), epochs=1))
     station.work("small", "prints:1")
-    (row,) = bench.rows(output)
+    (row,) = bench.rows(t.output)
     assert row.text.splitlines() == ["said on stdout", "said on stderr"]
     assert row.token == 1
 
@@ -190,7 +180,7 @@ def test_the_same_misbehaviour_everywhere_pauses_the_study(station: Station) -> 
     ended = station.work("small", "code3")
     assert ended.state == "paused"
     assert "exited with code 3" in ended.reason
-    assert bench.rows(outcome) == []
+    assert bench.rows(t.outcome) == []
     assert len(attempts(bench)) <= 7
 
 
@@ -198,9 +188,9 @@ def test_a_diverged_trial_is_pruned_and_the_next_goes_on(station: Station) -> No
     """NaN ends a trial at its epoch; what the trainer sends after it is not stored."""
     bench = station.launch(make_spec(epochs=4))
     assert station.work("small", "diverges").state == "complete"
-    rows = bench.rows(outcome)
+    rows = bench.rows(t.outcome)
     assert [(row.state, row.reason) for row in rows] == [("PRUNED", "diverged at epoch 2")] * 3
-    assert len(bench.rows(epoch)) == 6
+    assert len(bench.rows(t.epoch)) == 6
 
 
 def test_the_trainer_gets_no_way_into_the_database(
@@ -223,12 +213,12 @@ def test_predictions_of_another_network_than_the_curve_fail_the_attempt(station:
     ended = station.work("small", "mixed")
     assert ended.state == "paused"
     assert "val_loss of epoch 2 was 0.5, but the predictions" in ended.reason
-    assert not bench.rows(outcome)
+    assert not bench.rows(t.outcome)
 
 
 def interruptions(bench: Any) -> list[str]:
     """Return the reasons of all interruptions, in order."""
-    return [row.text for row in bench.rows(event) if row.kind == "interrupted"]
+    return [row.text for row in bench.rows(t.event) if row.kind == "interrupted"]
 
 
 def test_a_trainer_that_crashes_with_several_trials_costs_none_an_attempt(
@@ -242,8 +232,8 @@ def test_a_trainer_that_crashes_with_several_trials_costs_none_an_attempt(
     count = len(told)
     assert count in (2, 3), told
     assert all(f"{count} trials were trained together; each is retried" in text for text in told)
-    assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": 3}
-    assert [row.token for row in bench.rows(outcome)].count(2) == count
+    assert Counter(row.state for row in bench.rows(t.outcome)) == {"COMPLETE": 3}
+    assert [row.token for row in bench.rows(t.outcome)].count(2) == count
 
 
 def test_what_one_trial_does_is_not_the_other_s_fault(station: Station) -> None:
@@ -254,7 +244,7 @@ def test_what_one_trial_does_is_not_the_other_s_fault(station: Station) -> None:
     assert interruptions(bench) == [
         "the trainer sent an invalid message; 2 trials were trained together; each is retried alone"
     ]
-    assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": 2, "FAILED": 1}
+    assert Counter(row.state for row in bench.rows(t.outcome)) == {"COMPLETE": 2, "FAILED": 1}
 
 
 def test_an_error_of_several_trials_is_no_attempt_of_any(station: Station) -> None:
@@ -274,17 +264,17 @@ def test_a_lease_that_was_lost_before_the_trainer_had_begun_costs_the_trial_alon
     bench = station.launch(make_spec(epochs=2))
     stop = StopRequest()
     thread = station.in_thread("small", "late:1", stop)
-    until(lambda: len(bench.rows(lease)) == 1, "it has a trial")
+    until(lambda: len(bench.rows(t.lease)) == 1, "it has a trial")
     peer = bench.worker()
     with bench.database.transaction() as connection:
         connection.execute(
-            sa.update(lease).values(token=lease.c.token + 1, worker_id=peer.worker_id)
+            sa.update(t.lease).values(token=t.lease.c.token + 1, worker_id=peer.worker_id)
         )
     (station.folder / "go").touch()
-    until(lambda: len(bench.rows(outcome)) == 2, "it has trained the others")
+    until(lambda: len(bench.rows(t.outcome)) == 2, "it has trained the others")
     adopted = claim_trial(peer)
     finish(peer, adopted)
     thread.join(20)
     assert not thread.is_alive()
-    assert Counter(row.state for row in bench.rows(outcome)) == {"COMPLETE": 3}
+    assert Counter(row.state for row in bench.rows(t.outcome)) == {"COMPLETE": 3}
     assert attempts(bench) == []

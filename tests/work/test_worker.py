@@ -15,8 +15,8 @@ from tests.store.specs import claim_trial, finish, make_ranged, make_spec
 from tests.work.conftest import Station
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.store import studies
+from tuner.store import tables as t
 from tuner.store.ledger import workers
-from tuner.store.tables import epoch, event, lease, outcome, trial, worker
 from tuner.work.stopping import StopRequest
 from tuner.work.worker import work
 
@@ -56,7 +56,7 @@ def test_a_connection_lost_at_the_start_is_waited_out(
     monkeypatch.setattr(workers, "join", flaky("join", workers.join))
     assert station.work("small", "quick").state == "complete"
     assert lost == ["find", "join"]
-    assert len(bench.rows(worker)) == 1
+    assert len(bench.rows(t.worker)) == 1
 
 
 def test_a_study_deleted_while_it_is_trained_ends_the_worker(station: Station) -> None:
@@ -69,7 +69,7 @@ def test_a_study_deleted_while_it_is_trained_ends_the_worker(station: Station) -
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    until(lambda: bench.rows(epoch), "an epoch was recorded")
+    until(lambda: bench.rows(t.epoch), "an epoch was recorded")
     with station.database.transaction() as connection:
         studies.delete(connection, bench.study)
     thread.join(30)
@@ -80,16 +80,16 @@ def test_a_trial_that_is_taken_away_is_dropped(station: Station) -> None:
     """A worker whose trial was adopted by a peer stops training it and takes another."""
     bench = station.launch(make_spec(dimensions=(), seeds=2, epochs=4))
     thread = station.in_thread("small", "held", StopRequest())
-    until(lambda: bench.rows(lease), "the trial was claimed")
+    until(lambda: bench.rows(t.lease), "the trial was claimed")
     with station.database.transaction() as connection:
-        connection.execute(sa.update(lease).values(token=2, worker_id=10**6))
-    until(lambda: len(bench.rows(trial)) == 2, "the worker has taken the next trial")
+        connection.execute(sa.update(t.lease).values(token=2, worker_id=10**6))
+    until(lambda: len(bench.rows(t.trial)) == 2, "the worker has taken the next trial")
     with station.database.transaction() as connection:
-        connection.execute(sa.update(lease).values(state="released").where(lease.c.token == 2))
+        connection.execute(sa.update(t.lease).values(state="released").where(t.lease.c.token == 2))
     (station.folder / "go").touch()
     thread.join(30)
-    assert [row.token for row in sorted(bench.rows(outcome), key=lambda r: r.trial_id)] == [3, 1]
-    assert len(bench.rows(epoch)) == 8
+    assert [row.token for row in sorted(bench.rows(t.outcome), key=lambda r: r.trial_id)] == [3, 1]
+    assert len(bench.rows(t.epoch)) == 8
 
 
 def test_when_the_hours_are_spent_trials_are_given_back(station: Station) -> None:
@@ -102,18 +102,18 @@ def test_when_the_hours_are_spent_trials_are_given_back(station: Station) -> Non
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    until(lambda: bench.rows(epoch), "an epoch was recorded")
+    until(lambda: bench.rows(t.epoch), "an epoch was recorded")
     with station.database.transaction() as connection:
         connection.execute(
-            sa.insert(worker).values(
+            sa.insert(t.worker).values(
                 study_id=bench.study.study_id, host="h", pid=1, device="cpu", active_seconds=3600
             )
         )
     thread.join(30)
     (answer,) = ended
     assert (answer.state, answer.reason) == ("stopped", "The budget of 1 worker hours is spent.")
-    assert [row.state for row in bench.rows(lease)] == ["released"]
-    told = [row.text for row in bench.rows(event) if row.kind == "given back"]
+    assert [row.state for row in bench.rows(t.lease)] == ["released"]
+    told = [row.text for row in bench.rows(t.event) if row.kind == "given back"]
     assert told == ["the budget of hours is spent"]
 
 
@@ -123,7 +123,7 @@ def test_a_learning_study_is_trained_to_its_end(station: Station) -> None:
     spec = replace(spec, replicates=replace(spec.replicates, seeds=2))
     bench = station.launch(spec)
     assert station.work("small", "quick").state == "complete"
-    rows = bench.rows(trial)
+    rows = bench.rows(t.trial)
     assert Counter(row.configuration for row in rows) == {0: 2, 1: 2, 2: 2}
     chosen = {(row.configuration, str(row.chosen)) for row in rows}
     assert len(chosen) == 3
@@ -136,7 +136,7 @@ def test_a_silent_peer_s_trial_is_adopted_after_the_grace(station: Station) -> N
     held = claim_trial(dead)
     bench.expire(held)
     assert station.work("small", "quick").state == "complete"
-    (row,) = bench.rows(outcome)
+    (row,) = bench.rows(t.outcome)
     assert (row.state, row.token) == ("COMPLETE", 2)
     assert dead.trials()[0].state == TrialState.COMPLETE
 
@@ -147,4 +147,4 @@ def test_a_complete_study_is_left_at_once(station: Station) -> None:
     early = bench.worker()
     finish(early, claim_trial(early))
     assert station.work("small", "quick").state == "complete"
-    assert len(bench.rows(trial)) == 1
+    assert len(bench.rows(t.trial)) == 1

@@ -24,9 +24,9 @@ from tuner.answers.tables.rows import (
 from tuner.errors import UnknownStudyError
 from tuner.records import SplitName
 from tuner.store import histories
+from tuner.store import tables as t
 from tuner.store.histories import Event
 from tuner.store.studies import Study
-from tuner.store.tables import outcome, trial
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def _gap(splits: Sequence[OnSplit]) -> Interval | None:
 
 def _setup(connection: sa.Connection, study: Study, number: int) -> Mapping[str, Any]:
     query = (
-        sa.select(outcome.c.setup)
-        .select_from(outcome.join(trial, trial.c.trial_id == outcome.c.trial_id))
-        .where(trial.c.study_id == study.study_id, trial.c.number == number)
+        sa.select(t.outcome.c.setup)
+        .select_from(t.outcome.join(t.trial, t.trial.c.trial_id == t.outcome.c.trial_id))
+        .where(t.trial.c.study_id == study.study_id, t.trial.c.number == number)
     )
     return connection.execute(query).scalar() or {}

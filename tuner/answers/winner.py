@@ -21,8 +21,8 @@ from tuner.answers.verdicts.gap import gap as measure_gap
 from tuner.answers.verdicts.luck import luck_of_winner
 from tuner.errors import UserError
 from tuner.records import SplitName
+from tuner.store import tables as t
 from tuner.store.studies import Study
-from tuner.store.tables import dataset
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,8 @@ def _setting_gap(measured: Gap | None, number: int) -> Interval | None:
 
 
 def _data(connection: sa.Connection, trial: OneTrial) -> tuple[tuple[str, ...], Mapping[str, int]]:
-    query = sa.select(dataset.c.classes, dataset.c.sizes).where(
-        dataset.c.fingerprint == trial.setup["data_fingerprint"]
+    query = sa.select(t.dataset.c.classes, t.dataset.c.sizes).where(
+        t.dataset.c.fingerprint == trial.setup["data_fingerprint"]
     )
     row = connection.execute(query).one()
     return tuple(row.classes), {name: int(row.sizes[name]) for name in sorted(row.sizes)}

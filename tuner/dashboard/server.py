@@ -11,9 +11,9 @@ from waitress.server import create_server
 
 from tuner.dashboard.guard import App, Environ, StartResponse, guarded
 from tuner.errors import MachineError, UserError
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.optuna_storage import Binding
-from tuner.store.tables import study
 
 LOOPBACK = {
     "127.0.0.1": ("127.0.0.1",),
@@ -58,7 +58,7 @@ class _Current:
         with self._lock:
             # The numbers before the trials: what is then read is at least as new as they are.
             with self._database.transaction() as connection:
-                rows = connection.execute(sa.select(study.c.study_id, study.c.reopenings)).all()
+                rows = connection.execute(sa.select(t.study.c.study_id, t.study.c.reopenings)).all()
             reopenings = {row.study_id: row.reopenings for row in rows}
             if reopenings != self._reopenings:
                 self._app = wsgi(Binding(self._database).storage)

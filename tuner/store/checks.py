@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tuner.records import Value
-from tuner.store.tables import check, study
+from tuner.store import tables as t
 
 
 @dataclass(frozen=True)
@@ -21,15 +21,15 @@ class Check:
 
 def keep(connection: sa.Connection, study_id: int, body: Mapping[str, Any]) -> None:
     """Keep an examination beside the study's earlier ones."""
-    connection.execute(sa.insert(check).values(study_id=study_id, body=dict(body)))
+    connection.execute(sa.insert(t.check).values(study_id=study_id, body=dict(body)))
 
 
 def latest(connection: sa.Connection, study_id: int) -> Check | None:
     """Return the newest examination of a study, if there is one."""
     query = (
-        sa.select(check.c.body, check.c.made)
-        .where(check.c.study_id == study_id)
-        .order_by(check.c.check_id.desc())
+        sa.select(t.check.c.body, t.check.c.made)
+        .where(t.check.c.study_id == study_id)
+        .order_by(t.check.c.check_id.desc())
         .limit(1)
     )
     row = connection.execute(query).one_or_none()
@@ -44,10 +44,10 @@ def of_data(
     None if no version of the study had them examined.
     """
     query = (
-        sa.select(check.c.body)
-        .join(study, study.c.study_id == check.c.study_id)
-        .where(study.c.name == name, study.c.spec["objective"].astext == objective)
-        .order_by(check.c.check_id.desc())
+        sa.select(t.check.c.body)
+        .join(t.study, t.study.c.study_id == t.check.c.study_id)
+        .where(t.study.c.name == name, t.study.c.spec["objective"].astext == objective)
+        .order_by(t.check.c.check_id.desc())
     )
     found = (one for body in connection.execute(query).scalars() for one in body["data"])
     return next((one for one in found if one["data"] == data), None)

@@ -6,12 +6,12 @@ import sqlalchemy as sa
 
 from tuner.errors import UserError
 from tuner.store import identities, studies
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger import endings
 from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
-from tuner.store.tables import outcome, study, trial
 
 NOBODY = 0
 """The worker id of what a person does from the command line."""
@@ -46,16 +46,16 @@ def stop(database: Database, known: Study) -> None:
 
 def _failed(connection: sa.Connection, known: Study) -> dict[int, int]:
     rows = connection.execute(
-        sa.select(trial.c.number, trial.c.trial_id)
-        .select_from(trial.join(outcome))
-        .where(trial.c.study_id == known.study_id, outcome.c.state == "FAILED")
+        sa.select(t.trial.c.number, t.trial.c.trial_id)
+        .select_from(t.trial.join(t.outcome))
+        .where(t.trial.c.study_id == known.study_id, t.outcome.c.state == "FAILED")
     )
     return {row.number: row.trial_id for row in rows}
 
 
 def _open(transaction: Transaction) -> None:
     transaction.connection.execute(
-        sa.update(study)
-        .where(study.c.study_id == transaction.study.study_id)
+        sa.update(t.study)
+        .where(t.study.c.study_id == transaction.study.study_id)
         .values(state="open", reason="", opened=sa.func.clock_timestamp())
     )

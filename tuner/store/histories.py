@@ -6,8 +6,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from tuner.records import DIVERGED
+from tuner.store import tables as t
 from tuner.store.studies import Study
-from tuner.store.tables import event, output, trial
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Event:
 def has_trial(connection: sa.Connection, study: Study, number: int) -> bool:
     """Tell whether the study has a trial of this number."""
     found = connection.execute(
-        sa.select(trial.c.trial_id).where(
-            trial.c.study_id == study.study_id, trial.c.number == number
+        sa.select(t.trial.c.trial_id).where(
+            t.trial.c.study_id == study.study_id, t.trial.c.number == number
         )
     )
     return found.first() is not None
@@ -43,26 +43,32 @@ def has_trial(connection: sa.Connection, study: Study, number: int) -> bool:
 def outputs(connection: sa.Connection, study: Study, number: int | None) -> list[Output]:
     """Return what attempts printed, of one trial or of all."""
     query = (
-        sa.select(trial.c.number, output.c.token, output.c.text)
-        .select_from(output.join(trial))
-        .where(trial.c.study_id == study.study_id)
-        .order_by(trial.c.number, output.c.token)
+        sa.select(t.trial.c.number, t.output.c.token, t.output.c.text)
+        .select_from(t.output.join(t.trial))
+        .where(t.trial.c.study_id == study.study_id)
+        .order_by(t.trial.c.number, t.output.c.token)
     )
     if number is not None:
-        query = query.where(trial.c.number == number)
+        query = query.where(t.trial.c.number == number)
     return [Output(*row) for row in connection.execute(query)]
 
 
 def events(connection: sa.Connection, study: Study, number: int | None) -> list[Event]:
     """Return what happened, the oldest first."""
     query = (
-        sa.select(event.c.happened, trial.c.number, event.c.worker_id, event.c.kind, event.c.text)
-        .select_from(event.outerjoin(trial, trial.c.trial_id == event.c.trial_id))
-        .where(event.c.study_id == study.study_id)
-        .order_by(event.c.event_id)
+        sa.select(
+            t.event.c.happened,
+            t.trial.c.number,
+            t.event.c.worker_id,
+            t.event.c.kind,
+            t.event.c.text,
+        )
+        .select_from(t.event.outerjoin(t.trial, t.trial.c.trial_id == t.event.c.trial_id))
+        .where(t.event.c.study_id == study.study_id)
+        .order_by(t.event.c.event_id)
     )
     if number is not None:
-        query = query.where(trial.c.number == number)
+        query = query.where(t.trial.c.number == number)
     return [_as_read(Event(*row)) for row in connection.execute(query)]
 
 

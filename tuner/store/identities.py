@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from tuner.records import Identity
-from tuner.store.tables import event, identity, lease, outcome, trial
+from tuner.store import tables as t
 
 CODE, DATA, IMAGES, TUNER = "code", "data", "images", "tuner"
 SHOWN = 8
@@ -58,16 +58,16 @@ class Mark:
 
 def is_settled(connection: sa.Connection, study_id: int) -> bool:
     """Say whether results of the study depend on its code and data, or may at this moment."""
-    trials = sa.select(trial.c.trial_id).where(trial.c.study_id == study_id)
-    results = outcome.c.state.in_(["COMPLETE", "PRUNED"])
+    trials = sa.select(t.trial.c.trial_id).where(t.trial.c.study_id == study_id)
+    results = t.outcome.c.state.in_(["COMPLETE", "PRUNED"])
     # Also a lease that ran out: its worker may wake up and go on by the old code.
-    training = lease.c.state == "held"
+    training = t.lease.c.state == "held"
     return any(
         connection.execute(
             sa.select(table.c.trial_id).where(table.c.trial_id.in_(trials), where).limit(1)
         ).first()
         is not None
-        for table, where in ((outcome, results), (lease, training))
+        for table, where in ((t.outcome, results), (t.lease, training))
     )
 
 
@@ -79,7 +79,7 @@ def reset(connection: sa.Connection, study_id: int) -> None:
     Epochs of the old code stay only where the new one trains them again with the same figures.
     """
     if not is_settled(connection, study_id):
-        connection.execute(sa.delete(identity).where(identity.c.study_id == study_id))
+        connection.execute(sa.delete(t.identity).where(t.identity.c.study_id == study_id))
 
 
 def check(connection: sa.Connection, study_id: int, found: Identity) -> list[str]:
@@ -111,7 +111,7 @@ def accept(connection: sa.Connection, study_id: int, found: Identity) -> list[st
     if changes:
         text = "; ".join(changes)
         connection.execute(
-            sa.insert(event).values(study_id=study_id, kind="change accepted", text=text)
+            sa.insert(t.event).values(study_id=study_id, kind="change accepted", text=text)
         )
     return changes
 
@@ -119,9 +119,9 @@ def accept(connection: sa.Connection, study_id: int, found: Identity) -> list[st
 def current(connection: sa.Connection, study_id: int) -> list[Part]:
     """Return the newest row of each kind and key, the oldest key first."""
     rows = connection.execute(
-        sa.select(identity)
-        .where(identity.c.study_id == study_id)
-        .order_by(identity.c.kind, identity.c.number, identity.c.made)
+        sa.select(t.identity)
+        .where(t.identity.c.study_id == study_id)
+        .order_by(t.identity.c.kind, t.identity.c.number, t.identity.c.made)
     )
     newest = {(row.kind, row.key): row for row in rows}
     return [Part(row.kind, row.key, row.fingerprint, row.body) for row in newest.values()]
@@ -165,9 +165,9 @@ def _completed(found: Part, stored: Part, objective: str) -> Part:
 def marks(connection: sa.Connection, study_id: int) -> list[Mark]:
     """Return the changes that a study went through, the oldest first."""
     rows = connection.execute(
-        sa.select(identity)
-        .where(identity.c.study_id == study_id)
-        .order_by(identity.c.made, identity.c.kind, identity.c.key)
+        sa.select(t.identity)
+        .where(t.identity.c.study_id == study_id)
+        .order_by(t.identity.c.made, t.identity.c.kind, t.identity.c.key)
     ).all()
     before: dict[tuple[str, str], Any] = {}
     found: list[Mark] = []
@@ -252,7 +252,7 @@ def _total(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]
 
 def _insert(connection: sa.Connection, study_id: int, part: Part, number: int) -> None:
     connection.execute(
-        insert(identity)
+        insert(t.identity)
         .values(
             study_id=study_id,
             kind=part.kind,
@@ -268,13 +268,13 @@ def _insert(connection: sa.Connection, study_id: int, part: Part, number: int) -
 
 def _newest(connection: sa.Connection, study_id: int, part: Part) -> Any:
     return connection.execute(
-        sa.select(identity)
+        sa.select(t.identity)
         .where(
-            identity.c.study_id == study_id,
-            identity.c.kind == part.kind,
-            identity.c.key == part.key,
+            t.identity.c.study_id == study_id,
+            t.identity.c.kind == part.kind,
+            t.identity.c.key == part.key,
         )
-        .order_by(identity.c.number.desc())
+        .order_by(t.identity.c.number.desc())
         .limit(1)
     ).one()
 
@@ -282,23 +282,23 @@ def _newest(connection: sa.Connection, study_id: int, part: Part) -> Any:
 def _note_tuner(connection: sa.Connection, study_id: int, part: Part, newest: Any) -> None:
     """Keep each version of tuner that trained, once; workers of two may take turns."""
     seen = connection.execute(
-        sa.select(identity.c.number).where(
-            identity.c.study_id == study_id,
-            identity.c.kind == TUNER,
-            identity.c.fingerprint == part.fingerprint,
+        sa.select(t.identity.c.number).where(
+            t.identity.c.study_id == study_id,
+            t.identity.c.kind == TUNER,
+            t.identity.c.fingerprint == part.fingerprint,
         )
     ).first()
     if seen is None:
         _insert(connection, study_id, part, newest.number + 1)
         text = f"tuner: {'; '.join(differences(newest, part))}"
-        connection.execute(sa.insert(event).values(study_id=study_id, kind="upgraded", text=text))
+        connection.execute(sa.insert(t.event).values(study_id=study_id, kind="upgraded", text=text))
 
 
 def _ended(connection: sa.Connection, study_id: int, made: datetime) -> int:
     query = (
         sa.select(sa.func.count())
-        .select_from(outcome.join(trial))
-        .where(trial.c.study_id == study_id, outcome.c.ended < made)
+        .select_from(t.outcome.join(t.trial))
+        .where(t.trial.c.study_id == study_id, t.outcome.c.ended < made)
     )
     return int(connection.execute(query).scalar_one())
 

@@ -10,19 +10,8 @@ import sqlalchemy as sa
 
 from tuner.errors import UnknownStudyError
 from tuner.records import METRICS, Value
+from tuner.store import tables as t
 from tuner.store.studies import Study
-from tuner.store.tables import (
-    ended_as,
-    epoch,
-    event,
-    lease,
-    outcome,
-    piece,
-    study,
-    trial,
-    upload,
-    worker,
-)
 
 SILENT_SECONDS = 20.0
 """A worker that was not seen for longer is not shown as working any more."""
@@ -111,7 +100,7 @@ class Overview:
 def overview(connection: sa.Connection, known: Study) -> Overview:
     """Read a study at a glance."""
     stored = connection.execute(
-        sa.select(study.c.state, study.c.reason).where(study.c.study_id == known.study_id)
+        sa.select(t.study.c.state, t.study.c.reason).where(t.study.c.study_id == known.study_id)
     ).one_or_none()
     if stored is None:
         # Somebody may delete a study while it is looked at again and again.
@@ -141,12 +130,14 @@ def overview(connection: sa.Connection, known: Study) -> Overview:
 def count(connection: sa.Connection, known: Study) -> Counts:
     """Count the trials of a study by state."""
     # A lease that ran out, and that nobody adopted yet, is nobody's work.
-    held = (lease.c.state == "held") & (lease.c.expires > sa.func.clock_timestamp())
-    state = sa.func.lower(ended_as)
+    held = (t.lease.c.state == "held") & (t.lease.c.expires > sa.func.clock_timestamp())
+    state = sa.func.lower(t.ended_as)
     rows = connection.execute(
         sa.select(state, held, sa.func.count())
-        .select_from(trial.join(lease).outerjoin(outcome, outcome.c.trial_id == trial.c.trial_id))
-        .where(trial.c.study_id == known.study_id)
+        .select_from(
+            t.trial.join(t.lease).outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
+        )
+        .where(t.trial.c.study_id == known.study_id)
         .group_by(state, held)
     )
     found: dict[str, int] = {}
@@ -161,39 +152,40 @@ def _workers(connection: sa.Connection, known: Study) -> tuple[WorkerLine, ...]:
     # Each worker's trial is one row by its lease; the epochs are those of that trial only.
     recent = (
         sa.select(
-            sa.func.max(epoch.c.epoch).label("epoch"), sa.func.sum(epoch.c.seconds).label("seconds")
+            sa.func.max(t.epoch.c.epoch).label("epoch"),
+            sa.func.sum(t.epoch.c.seconds).label("seconds"),
         )
-        .where(epoch.c.trial_id == lease.c.trial_id)
+        .where(t.epoch.c.trial_id == t.lease.c.trial_id)
         .lateral()
     )
     newest = (
-        sa.select(epoch.c.val_loss)
-        .where(epoch.c.trial_id == lease.c.trial_id)
-        .order_by(epoch.c.epoch.desc())
+        sa.select(t.epoch.c.val_loss)
+        .where(t.epoch.c.trial_id == t.lease.c.trial_id)
+        .order_by(t.epoch.c.epoch.desc())
         .limit(1)
         .lateral()
     )
     # Sizes of pieces are read without the pieces.
     sent = (
         sa.select(
-            upload.c.bytes.label("total"),
-            sa.select(sa.func.coalesce(sa.func.sum(sa.func.octet_length(piece.c.content)), 0))
-            .where(piece.c.trial_id == upload.c.trial_id, piece.c.token == upload.c.token)
+            t.upload.c.bytes.label("total"),
+            sa.select(sa.func.coalesce(sa.func.sum(sa.func.octet_length(t.piece.c.content)), 0))
+            .where(t.piece.c.trial_id == t.upload.c.trial_id, t.piece.c.token == t.upload.c.token)
             .scalar_subquery()
             .label("stored"),
         )
-        .where(upload.c.trial_id == lease.c.trial_id, upload.c.token == lease.c.token)
+        .where(t.upload.c.trial_id == t.lease.c.trial_id, t.upload.c.token == t.lease.c.token)
         .lateral()
     )
     rows = connection.execute(
         sa.select(
-            worker,
-            sa.extract("epoch", now - worker.c.seen).label("unseen"),
-            sa.extract("epoch", lease.c.expires - now).label("left"),
-            lease.c.token,
-            trial.c.number,
-            trial.c.seed,
-            trial.c.chosen,
+            t.worker,
+            sa.extract("epoch", now - t.worker.c.seen).label("unseen"),
+            sa.extract("epoch", t.lease.c.expires - now).label("left"),
+            t.lease.c.token,
+            t.trial.c.number,
+            t.trial.c.seed,
+            t.trial.c.chosen,
             recent.c.epoch,
             recent.c.seconds,
             newest.c.val_loss,
@@ -201,20 +193,20 @@ def _workers(connection: sa.Connection, known: Study) -> tuple[WorkerLine, ...]:
             sent.c.total,
         )
         .select_from(
-            worker.outerjoin(
-                lease, (lease.c.worker_id == worker.c.worker_id) & (lease.c.state == "held")
+            t.worker.outerjoin(
+                t.lease, (t.lease.c.worker_id == t.worker.c.worker_id) & (t.lease.c.state == "held")
             )
-            .outerjoin(trial, trial.c.trial_id == lease.c.trial_id)
+            .outerjoin(t.trial, t.trial.c.trial_id == t.lease.c.trial_id)
             .outerjoin(recent, sa.true())
             .outerjoin(newest, sa.true())
             .outerjoin(sent, sa.true())
         )
         .where(
-            worker.c.study_id == known.study_id,
-            worker.c.ended.is_(None),
-            sa.extract("epoch", now - worker.c.seen) < SILENT_SECONDS,
+            t.worker.c.study_id == known.study_id,
+            t.worker.c.ended.is_(None),
+            sa.extract("epoch", now - t.worker.c.seen) < SILENT_SECONDS,
         )
-        .order_by(worker.c.worker_id, trial.c.number)
+        .order_by(t.worker.c.worker_id, t.trial.c.number)
     )
     lines = [_line(known, row) for row in rows]
     held = Counter(line.worker_id for line in lines)
@@ -255,68 +247,68 @@ def _line(known: Study, row: sa.Row[Any]) -> WorkerLine:
 
 
 def _training(connection: sa.Connection, known: Study) -> tuple[int, int, float]:
-    own = epoch.c.reused.is_(False)
+    own = t.epoch.c.reused.is_(False)
     row = connection.execute(
         sa.select(
             sa.func.count().filter(own),
             sa.func.count().filter(~own),
-            sa.func.coalesce(sa.func.sum(epoch.c.seconds).filter(own), 0.0),
+            sa.func.coalesce(sa.func.sum(t.epoch.c.seconds).filter(own), 0.0),
         )
-        .select_from(epoch.join(trial))
-        .where(trial.c.study_id == known.study_id)
+        .select_from(t.epoch.join(t.trial))
+        .where(t.trial.c.study_id == known.study_id)
     ).one()
     return int(row[0]), int(row[1]), float(row[2])
 
 
 def _adopted(connection: sa.Connection, known: Study) -> tuple[int, ...]:
     rows = connection.execute(
-        sa.select(trial.c.number)
-        .select_from(trial.join(lease))
-        .where(trial.c.study_id == known.study_id, lease.c.token > 1)
-        .order_by(trial.c.number)
+        sa.select(t.trial.c.number)
+        .select_from(t.trial.join(t.lease))
+        .where(t.trial.c.study_id == known.study_id, t.lease.c.token > 1)
+        .order_by(t.trial.c.number)
     )
     return tuple(rows.scalars())
 
 
 def _retried(connection: sa.Connection, known: Study) -> tuple[int, ...]:
-    failures = sa.select(event.c.trial_id).where(
-        event.c.study_id == known.study_id, event.c.kind == "attempt failed"
+    failures = sa.select(t.event.c.trial_id).where(
+        t.event.c.study_id == known.study_id, t.event.c.kind == "attempt failed"
     )
     rows = connection.execute(
-        sa.select(trial.c.number)
-        .select_from(trial.join(lease))
+        sa.select(t.trial.c.number)
+        .select_from(t.trial.join(t.lease))
         .where(
-            trial.c.study_id == known.study_id,
-            lease.c.token > 1,
-            trial.c.trial_id.in_(failures),
+            t.trial.c.study_id == known.study_id,
+            t.lease.c.token > 1,
+            t.trial.c.trial_id.in_(failures),
         )
-        .order_by(trial.c.number)
+        .order_by(t.trial.c.number)
     )
     return tuple(rows.scalars())
 
 
 def _best(connection: sa.Connection, known: Study) -> Best | None:
     search = known.spec.search
-    at = outcome.c.best_epoch if search.at == "best" else outcome.c.last_epoch
+    at = t.outcome.c.best_epoch if search.at == "best" else t.outcome.c.last_epoch
     prefix = "best_" if search.at == "best" else "last_"
-    value = epoch.c[search.metric]
+    value = t.epoch.c[search.metric]
     minimize = METRICS[search.metric] == "minimize"
     row = connection.execute(
         sa.select(
-            trial.c.number,
-            trial.c.seed,
-            trial.c.chosen,
+            t.trial.c.number,
+            t.trial.c.seed,
+            t.trial.c.chosen,
             value.label("value"),
-            outcome.c[f"{prefix}val_acc"].label("val_acc"),
-            outcome.c[f"{prefix}test_acc"].label("test_acc"),
+            t.outcome.c[f"{prefix}val_acc"].label("val_acc"),
+            t.outcome.c[f"{prefix}test_acc"].label("test_acc"),
         )
         .select_from(
-            trial.join(outcome).join(
-                epoch, (epoch.c.trial_id == trial.c.trial_id) & (epoch.c.epoch == at)
+            t.trial.join(t.outcome).join(
+                t.epoch, (t.epoch.c.trial_id == t.trial.c.trial_id) & (t.epoch.c.epoch == at)
             )
         )
-        .where(trial.c.study_id == known.study_id, outcome.c.state == "COMPLETE")
-        .order_by(value.asc() if minimize else value.desc(), trial.c.number)
+        .where(t.trial.c.study_id == known.study_id, t.outcome.c.state == "COMPLETE")
+        .order_by(value.asc() if minimize else value.desc(), t.trial.c.number)
         .limit(1)
     ).one_or_none()
     if row is None:

@@ -4,14 +4,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tuner.store import tables as t
 from tuner.store.ledger.race import Decided, Look
-from tuner.store.tables import look
 
 
 def read_decisions(connection: sa.Connection, study_id: int) -> tuple[Decided, ...]:
     """Return what was decided at the looks of a study, the first look first."""
     rows = connection.execute(
-        sa.select(look).where(look.c.study_id == study_id).order_by(look.c.number)
+        sa.select(t.look).where(t.look.c.study_id == study_id).order_by(t.look.c.number)
     )
     return tuple(_decided(row) for row in rows)
 
@@ -20,7 +20,7 @@ def insert_decision(connection: sa.Connection, study_id: int, decided: Decided) 
     """Store what was decided at a look; its number may be there once only."""
     at = decided.look
     connection.execute(
-        sa.insert(look).values(
+        sa.insert(t.look).values(
             study_id=study_id,
             number=at.number,
             rounds=at.rounds,

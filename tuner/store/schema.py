@@ -11,8 +11,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from tuner.errors import DatabaseError, DatabaseNewerError
+from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.tables import REVISION, SCHEMA
 
 VERSION_TABLE = "schema_version"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -24,7 +24,7 @@ def ensure(database: Database) -> None:
     with database.transaction() as connection:
         if _made_by_another_optuna(connection):
             _ensure_optuna(database)  # whose own look at its tables costs more
-        if _current(connection) == REVISION:
+        if _current(connection) == t.REVISION:
             return  # the common case costs four statements and loads no Alembic
     with database.transaction() as connection:
         # Held to the end of this transaction; whoever waited finds the work done.
@@ -32,7 +32,7 @@ def ensure(database: Database) -> None:
         connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATION_LOCK)))
         current = _current(connection)
-        if current == REVISION:
+        if current == t.REVISION:
             return
         _refuse_newer(current)
         _ensure_optuna(database)
@@ -40,7 +40,7 @@ def ensure(database: Database) -> None:
 
 
 def _current(connection: sa.Connection) -> str | None:
-    table = f"{SCHEMA}.{VERSION_TABLE}"
+    table = f"{t.SCHEMA}.{VERSION_TABLE}"
     present = connection.execute(sa.select(sa.func.to_regclass(table))).scalar()
     if present is None:
         return None
@@ -97,10 +97,10 @@ def _migrate(connection: sa.Connection) -> None:
     from alembic import command
     from alembic.config import Config
 
-    connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+    connection.execute(sa.text(f"CREATE SCHEMA IF NOT EXISTS {t.SCHEMA}"))
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes.update(
-        connection=connection, version_table=VERSION_TABLE, version_table_schema=SCHEMA
+        connection=connection, version_table=VERSION_TABLE, version_table_schema=t.SCHEMA
     )
     command.upgrade(config, "head")

@@ -14,10 +14,10 @@ from tuner.spec import identity
 from tuner.spec.document import named_by
 from tuner.spec.study import Spec
 from tuner.store import identities
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import StudyState
 from tuner.store.ledger.locks import lock_study
-from tuner.store.tables import epoch, event, lease, outcome, study, trial
 
 if TYPE_CHECKING:
     # Loaded only where a study is created or deleted: commands that read do without Optuna.
@@ -92,26 +92,26 @@ def find(connection: sa.Connection, wanted: str) -> Study:
 def find_or_none(connection: sa.Connection, wanted: str) -> Study | None:
     """Return the study `name` or `name@2`, or None if there is none."""
     name, _, version = wanted.partition("@")
-    query = _studies().where(study.c.name == name).order_by(study.c.version.desc()).limit(1)
+    query = _studies().where(t.study.c.name == name).order_by(t.study.c.version.desc()).limit(1)
     if version:
         if not version.isdigit():
             raise UnknownStudyError(
                 f"{wanted!r} is not a study: a version is a number, as in lr@2."
             )
-        query = query.where(study.c.version == int(version))
+        query = query.where(t.study.c.version == int(version))
     row = connection.execute(query).one_or_none()
     return None if row is None else _study(row)
 
 
 def listing(connection: sa.Connection) -> list[Study]:
     """Return all studies, the oldest first."""
-    rows = connection.execute(_studies().order_by(study.c.created, study.c.study_id))
+    rows = connection.execute(_studies().order_by(t.study.c.created, t.study.c.study_id))
     return [_study(row) for row in rows]
 
 
 def versions(connection: sa.Connection, name: str) -> list[Study]:
     """Return all versions of a study, the oldest first."""
-    query = _studies().where(study.c.name == name).order_by(study.c.version)
+    query = _studies().where(t.study.c.name == name).order_by(t.study.c.version)
     return [_study(row) for row in connection.execute(query)]
 
 
@@ -175,7 +175,7 @@ def go_on(connection: sa.Connection, wanted: str) -> Launch:
 def read_spec(connection: sa.Connection, known: Study) -> Spec:
     """Return the study's file as stored now: a launch may have extended it meanwhile."""
     row = connection.execute(
-        sa.select(study.c.fingerprint, study.c.spec).where(study.c.study_id == known.study_id)
+        sa.select(t.study.c.fingerprint, t.study.c.spec).where(t.study.c.study_id == known.study_id)
     ).one()
     return known.spec if row.fingerprint == known.fingerprint else Spec.from_json(row.spec)
 
@@ -183,8 +183,8 @@ def read_spec(connection: sa.Connection, known: Study) -> Spec:
 def set_state(connection: sa.Connection, known: Study, state: StudyState, reason: str) -> None:
     """Change what a study wants of its workers, and note it in its history."""
     connection.execute(
-        sa.update(study)
-        .where(study.c.study_id == known.study_id)
+        sa.update(t.study)
+        .where(t.study.c.study_id == known.study_id)
         .values(state=state, reason=reason)
     )
     _note(connection, known.study_id, state, reason)
@@ -197,9 +197,9 @@ def delete(connection: sa.Connection, known: Study) -> None:
     # In the ledger's order of locks: who works on a trial commits first, and
     # finds it gone afterwards; deleting from the top would meet them in a deadlock.
     lock_study(connection, known.study_id)
-    held = sa.select(lease.c.trial_id).where(lease.c.study_id == known.study_id)
-    connection.execute(held.order_by(lease.c.trial_id).with_for_update())
-    connection.execute(sa.delete(study).where(study.c.study_id == known.study_id))
+    held = sa.select(t.lease.c.trial_id).where(t.lease.c.study_id == known.study_id)
+    connection.execute(held.order_by(t.lease.c.trial_id).with_for_update())
+    connection.execute(sa.delete(t.study).where(t.study.c.study_id == known.study_id))
     optuna_storage.delete_study(connection, known.study_id)
 
 
@@ -209,16 +209,16 @@ def _failed_untrained(connection: sa.Connection, known: Study) -> bool:
     The study is locked: no trial is claimed meanwhile. A worker that has one may be in its first
     epoch, so a lease that has not run out keeps the study as it is.
     """
-    trials = sa.select(trial.c.trial_id).where(trial.c.study_id == known.study_id)
+    trials = sa.select(t.trial.c.trial_id).where(t.trial.c.study_id == known.study_id)
 
     def any_of(table: sa.Table, *where: sa.ColumnElement[bool]) -> bool:
         query = sa.select(table.c.trial_id).where(table.c.trial_id.in_(trials), *where).limit(1)
         return connection.execute(query).first() is not None
 
-    working = lease.c.state == "held", lease.c.expires > sa.func.clock_timestamp()
-    if any_of(epoch) or any_of(lease, *working):
+    working = t.lease.c.state == "held", t.lease.c.expires > sa.func.clock_timestamp()
+    if any_of(t.epoch) or any_of(t.lease, *working):
         return False
-    return known.state == "paused" or any_of(outcome, outcome.c.state == "FAILED")
+    return known.state == "paused" or any_of(t.outcome, t.outcome.c.state == "FAILED")
 
 
 def _create(
@@ -242,7 +242,7 @@ def _create(
         ) from None
     storage.set_study_user_attr(study_id, "question", spec.question)
     connection.execute(
-        sa.insert(study).values(
+        sa.insert(t.study).values(
             study_id=study_id,
             name=spec.name,
             version=version,
@@ -263,8 +263,8 @@ def _launched_before(connection: sa.Connection, spec: Spec) -> Study | None:
 
 
 def _asked_before(connection: sa.Connection, spec: Spec) -> Study | None:
-    wanted = (study.c.name == spec.name) & (study.c.fingerprint == identity.fingerprint(spec))
-    query = _studies().where(wanted).order_by(study.c.version.desc()).limit(1)
+    wanted = (t.study.c.name == spec.name) & (t.study.c.fingerprint == identity.fingerprint(spec))
+    query = _studies().where(wanted).order_by(t.study.c.version.desc()).limit(1)
     row = connection.execute(query).one_or_none()
     return None if row is None else _study(row)
 
@@ -281,8 +281,8 @@ def _open(connection: sa.Connection, stored: Study) -> None:
     if stored.state in ("open", "complete"):
         return
     connection.execute(
-        sa.update(study)
-        .where(study.c.study_id == stored.study_id)
+        sa.update(t.study)
+        .where(t.study.c.study_id == stored.study_id)
         .values(state="open", reason="", opened=sa.func.clock_timestamp())
     )
     _note(connection, stored.study_id, "opened", f"it was {stored.state}")
@@ -292,8 +292,8 @@ def _extend(connection: sa.Connection, stored: Study, given: Spec) -> None:
     identities.reset(connection, stored.study_id)
     spec = identity.extended(stored.spec, given)
     connection.execute(
-        sa.update(study)
-        .where(study.c.study_id == stored.study_id)
+        sa.update(t.study)
+        .where(t.study.c.study_id == stored.study_id)
         .values(
             spec=spec.to_json(),
             fingerprint=identity.fingerprint(spec),
@@ -306,7 +306,7 @@ def _extend(connection: sa.Connection, stored: Study, given: Spec) -> None:
 
 
 def _note(connection: sa.Connection, study_id: int, kind: str, text: str) -> None:
-    connection.execute(sa.insert(event).values(study_id=study_id, kind=kind, text=text))
+    connection.execute(sa.insert(t.event).values(study_id=study_id, kind=kind, text=text))
 
 
 def _conflict(stored: Study, changes: Sequence[str]) -> str:
@@ -327,9 +327,9 @@ def _unknown(connection: sa.Connection, wanted: str) -> str:
 
 def _studies() -> sa.Select[Any]:
     """Select studies, each with the number of versions that its name has."""
-    same = study.alias()
-    count = sa.select(sa.func.count()).where(same.c.name == study.c.name).scalar_subquery()
-    return sa.select(study, count.label("versions"))
+    same = t.study.alias()
+    count = sa.select(sa.func.count()).where(same.c.name == t.study.c.name).scalar_subquery()
+    return sa.select(t.study, count.label("versions"))
 
 
 def _study(row: Any) -> Study:

@@ -25,9 +25,9 @@ from psycopg2 import errors
 from sqlalchemy.dialects.postgresql import insert
 
 from tuner.records import Dataset, Predictions
+from tuner.store import tables as t
 from tuner.store.ledger.leases import Lease, LeaseLostError
 from tuner.store.ledger.transactions import Transaction
-from tuner.store.tables import SCHEMA, piece, upload
 
 INLINE_BYTES = 2**16
 """Larger arrays are sent in pieces. Ten seconds, the server's patience with a transaction
@@ -35,7 +35,7 @@ that does nothing, are enough for this much at 100 kbit/s."""
 PIECE_BYTES = 2**20
 """The server's limit of a minute a statement is enough for this much at 150 kbit/s."""
 COPY = (
-    f"COPY {SCHEMA}.piece (trial_id, token, split, moment, number, content) "
+    f"COPY {t.SCHEMA}.piece (trial_id, token, split, moment, number, content) "
     "FROM STDIN (FORMAT binary)"
 )
 
@@ -59,7 +59,7 @@ def begin(transaction: Transaction, held: Lease, large: Sequence[Predictions]) -
         return False
     drop(transaction.connection, held.trial_id, but=held.token)
     total = sum(one.log_probabilities.nbytes for one in large)
-    row = insert(upload).values(trial_id=held.trial_id, token=held.token, bytes=total)
+    row = insert(t.upload).values(trial_id=held.trial_id, token=held.token, bytes=total)
     transaction.connection.execute(row.on_conflict_do_nothing())
     return True
 
@@ -72,7 +72,7 @@ def send(connection: sa.Connection, held: Lease, large: Sequence[Predictions], t
     stored = {
         (row.split, row.moment, row.number)
         for row in connection.execute(
-            sa.select(piece.c.split, piece.c.moment, piece.c.number).where(_of(held))
+            sa.select(t.piece.c.split, t.piece.c.moment, t.piece.c.number).where(_of(held))
         )
     }
     total = sum(one.log_probabilities.nbytes for one in large)
@@ -88,8 +88,8 @@ def send(connection: sa.Connection, held: Lease, large: Sequence[Predictions], t
 
 def check_whole(connection: sa.Connection, held: Lease, one: Predictions) -> None:
     """Raise unless all pieces of an array are stored."""
-    size = sa.func.coalesce(sa.func.sum(sa.func.octet_length(piece.c.content)), 0)
-    mine = _of(held) & (piece.c.split == one.split) & (piece.c.moment == one.at)
+    size = sa.func.coalesce(sa.func.sum(sa.func.octet_length(t.piece.c.content)), 0)
+    mine = _of(held) & (t.piece.c.split == one.split) & (t.piece.c.moment == one.at)
     stored = int(connection.execute(sa.select(size).where(mine)).scalar_one())
     if stored != one.log_probabilities.nbytes:
         raise RuntimeError(
@@ -103,7 +103,7 @@ def drop(connection: sa.Connection, trial_id: int, *, but: int) -> None:
     # A holder that was replaced may still be sending. Its next piece finds its upload
     # gone, by the foreign key, and so it learns that it lost the lease.
     connection.execute(
-        sa.delete(upload).where(upload.c.trial_id == trial_id, upload.c.token != but)
+        sa.delete(t.upload).where(t.upload.c.trial_id == trial_id, t.upload.c.token != but)
     )
 
 
@@ -118,14 +118,14 @@ def array(connection: sa.Connection, row: Any, images: int) -> NDArray[np.float3
     found = np.empty((images, row.classes), dtype="<f4")
     room, filled = found.reshape(-1).view(np.uint8).data, 0
     contents = connection.execute(
-        sa.select(piece.c.content)
+        sa.select(t.piece.c.content)
         .where(
-            piece.c.trial_id == row.trial_id,
-            piece.c.token == row.token,
-            piece.c.split == row.split,
-            piece.c.moment == row.moment,
+            t.piece.c.trial_id == row.trial_id,
+            t.piece.c.token == row.token,
+            t.piece.c.split == row.split,
+            t.piece.c.moment == row.moment,
         )
-        .order_by(piece.c.number)
+        .order_by(t.piece.c.number)
         .execution_options(yield_per=8)
     )
     for content in contents.scalars():
@@ -137,7 +137,7 @@ def array(connection: sa.Connection, row: Any, images: int) -> NDArray[np.float3
 
 
 def _of(held: Lease) -> sa.ColumnElement[bool]:
-    return (piece.c.trial_id == held.trial_id) & (piece.c.token == held.token)
+    return (t.piece.c.trial_id == held.trial_id) & (t.piece.c.token == held.token)
 
 
 def _pieces(logs: NDArray[np.float32]) -> Iterator[memoryview]:

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from tuner.settings import Settings
 from tuner.spec.study import Checkpoints, Spec
 from tuner.store import studies
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.reuse import Sharing
 from tuner.store.studies import Study
-from tuner.store.tables import lease, trial
 from tuner.train.checkpoints.keys import marks
 from tuner.train.checkpoints.space import Entry, Owner, owner, removals
 from tuner.train.checkpoints.tree import Tree
@@ -148,9 +148,9 @@ class Tidier:
 def _trials(connection: sa.Connection, study: Study) -> dict[int, tuple[int, bool]]:
     """Return each trial's configuration, and whether it has not ended, by number."""
     rows = connection.execute(
-        sa.select(trial.c.number, trial.c.configuration, lease.c.state)
-        .select_from(trial.join(lease))
-        .where(trial.c.study_id == study.study_id)
+        sa.select(t.trial.c.number, t.trial.c.configuration, t.lease.c.state)
+        .select_from(t.trial.join(t.lease))
+        .where(t.trial.c.study_id == study.study_id)
     )
     return {row.number: (row.configuration, row.state != "ended") for row in rows}
 

@@ -17,9 +17,9 @@ from tuner.answers.statistics.crossed import Panel
 from tuner.answers.statistics.groups import Group, Groups
 from tuner.answers.tables.rows import TrialRow
 from tuner.records import Moment, SplitName
+from tuner.store import tables as t
 from tuner.store import uploads
 from tuner.store.studies import Study
-from tuner.store.tables import label, outcome, prediction, trial
 
 Array = NDArray[np.float64]
 
@@ -89,8 +89,8 @@ class Source:
 
     def same_images(self, numbers: Collection[int]) -> bool:
         """Say whether these trials were measured on the same images in the measure's splits."""
-        kept = sa.func.count(sa.distinct(label.c.ids))
-        query = sa.select(kept).where(self._mine(numbers)).group_by(label.c.split)
+        kept = sa.func.count(sa.distinct(t.label.c.ids))
+        query = sa.select(kept).where(self._mine(numbers)).group_by(t.label.c.split)
         return all(count == 1 for count in self._connection.execute(query).scalars())
 
     @cached_property
@@ -100,7 +100,7 @@ class Source:
         The same images may be stored twice, and only once with patients: these are
         then known for both.
         """
-        query = sa.select(label).where(self._mine()).order_by(label.c.fingerprint)
+        query = sa.select(t.label).where(self._mine()).order_by(t.label.c.fingerprint)
         found: dict[tuple[str, SplitName], Truth] = {}
         named: dict[tuple[str, ...], tuple[str, ...]] = {}
         for row in self._connection.execute(query):
@@ -158,31 +158,33 @@ class Source:
     def _mine(self, numbers: Collection[int] | None = None) -> sa.ColumnElement[bool]:
         """Select the labels of the measure's splits in the data of these trials, or of all."""
         fingerprints = (
-            sa.select(outcome.c.setup["data_fingerprint"].astext)
-            .select_from(outcome.join(trial, trial.c.trial_id == outcome.c.trial_id))
-            .where(trial.c.study_id == self._study.study_id)
+            sa.select(t.outcome.c.setup["data_fingerprint"].astext)
+            .select_from(t.outcome.join(t.trial, t.trial.c.trial_id == t.outcome.c.trial_id))
+            .where(t.trial.c.study_id == self._study.study_id)
         )
         if numbers is not None:
             mine = sa.cast(list(numbers), sa.ARRAY(sa.Integer))
-            fingerprints = fingerprints.where(trial.c.number == sa.any_(mine))
+            fingerprints = fingerprints.where(t.trial.c.number == sa.any_(mine))
         splits = [split for split, _ in self.measure.blocks]
-        return label.c.fingerprint.in_(fingerprints) & label.c.split.in_(splits)
+        return t.label.c.fingerprint.in_(fingerprints) & t.label.c.split.in_(splits)
 
     def _query(self, numbers: Sequence[int]) -> sa.Select[Any]:
         return (
             sa.select(
-                trial.c.number,
-                *prediction.c,
-                outcome.c.setup["data_fingerprint"].astext.label("fingerprint"),
+                t.trial.c.number,
+                *t.prediction.c,
+                t.outcome.c.setup["data_fingerprint"].astext.label("fingerprint"),
             )
             .select_from(
-                prediction.join(trial).join(outcome, outcome.c.trial_id == trial.c.trial_id)
+                t.prediction.join(t.trial).join(
+                    t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id
+                )
             )
             .where(
-                trial.c.study_id == self._study.study_id,
-                trial.c.number == sa.any_(sa.cast(list(numbers), sa.ARRAY(sa.Integer))),
-                prediction.c.split.in_([split for split, _ in self.measure.blocks]),
-                prediction.c.moment == self.at,
+                t.trial.c.study_id == self._study.study_id,
+                t.trial.c.number == sa.any_(sa.cast(list(numbers), sa.ARRAY(sa.Integer))),
+                t.prediction.c.split.in_([split for split, _ in self.measure.blocks]),
+                t.prediction.c.moment == self.at,
             )
             .execution_options(yield_per=200)
         )

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from tuner.records import Value
+from tuner.store import tables as t
 from tuner.store.studies import Study
-from tuner.store.tables import epoch, outcome, trial
 
 Array = NDArray[np.float64]
 Level = Value | None
@@ -79,7 +79,7 @@ def curves(connection: sa.Connection, study: Study, by: str | None) -> list[Curv
 
 def _level(by: str | None) -> sa.ColumnElement[Any]:
     # As JSON text, so that 1, 1.0, "1" and true stay what they are.
-    return sa.cast(trial.c.chosen[by] if by is not None else sa.null(), sa.Text)
+    return sa.cast(t.trial.c.chosen[by] if by is not None else sa.null(), sa.Text)
 
 
 def _means(connection: sa.Connection, study: Study, by: str | None) -> dict[str, list[Any]]:
@@ -87,15 +87,17 @@ def _means(connection: sa.Connection, study: Study, by: str | None) -> dict[str,
     query = (
         sa.select(
             level,
-            trial.c.seed,
-            epoch.c.epoch,
+            t.trial.c.seed,
+            t.epoch.c.epoch,
             sa.func.count().label("trials"),
-            *(sa.func.avg(epoch.c[name]).label(name) for name in SERIES),
+            *(sa.func.avg(t.epoch.c[name]).label(name) for name in SERIES),
         )
-        .select_from(epoch.join(trial).join(outcome, outcome.c.trial_id == trial.c.trial_id))
-        .where(trial.c.study_id == study.study_id, outcome.c.state == "COMPLETE")
-        .group_by(level, trial.c.seed, epoch.c.epoch)
-        .order_by(level, trial.c.seed, epoch.c.epoch)
+        .select_from(
+            t.epoch.join(t.trial).join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
+        )
+        .where(t.trial.c.study_id == study.study_id, t.outcome.c.state == "COMPLETE")
+        .group_by(level, t.trial.c.seed, t.epoch.c.epoch)
+        .order_by(level, t.trial.c.seed, t.epoch.c.epoch)
     )
     found: dict[str, list[Any]] = defaultdict(list)
     for row in connection.execute(query):
@@ -120,10 +122,10 @@ def _by_seed(rows: Sequence[Any]) -> dict[str, Array]:
 
 def _stopped(connection: sa.Connection, study: Study, by: str | None) -> dict[str, list[int]]:
     query = (
-        sa.select(_level(by).label("level"), trial.c.number)
-        .select_from(trial.join(outcome, outcome.c.trial_id == trial.c.trial_id))
-        .where(trial.c.study_id == study.study_id, outcome.c.state != "COMPLETE")
-        .order_by(trial.c.number)
+        sa.select(_level(by).label("level"), t.trial.c.number)
+        .select_from(t.trial.join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id))
+        .where(t.trial.c.study_id == study.study_id, t.outcome.c.state != "COMPLETE")
+        .order_by(t.trial.c.number)
     )
     found: dict[str, list[int]] = defaultdict(list)
     for row in connection.execute(query):
@@ -133,10 +135,10 @@ def _stopped(connection: sa.Connection, study: Study, by: str | None) -> dict[st
 
 def _strays(connection: sa.Connection, study: Study, numbers: Sequence[int]) -> list[Stray]:
     query = (
-        sa.select(trial.c.number, *(epoch.c[name] for name in SERIES))
-        .select_from(epoch.join(trial))
-        .where(trial.c.study_id == study.study_id, trial.c.number.in_(numbers))
-        .order_by(trial.c.number, epoch.c.epoch)
+        sa.select(t.trial.c.number, *(t.epoch.c[name] for name in SERIES))
+        .select_from(t.epoch.join(t.trial))
+        .where(t.trial.c.study_id == study.study_id, t.trial.c.number.in_(numbers))
+        .order_by(t.trial.c.number, t.epoch.c.epoch)
     )
     rows: dict[int, list[Any]] = defaultdict(list)
     if numbers:
@@ -181,15 +183,15 @@ def rates(connection: sa.Connection, study: Study, by: str | None) -> list[Rates
     """Return the different courses that the learning rate took under each level of a factor."""
     course = (
         sa.select(
-            trial.c.number,
+            t.trial.c.number,
             _level(by).label("level"),
             sa.func.array_agg(
-                sa.dialects.postgresql.aggregate_order_by(epoch.c.lr, epoch.c.epoch)
+                sa.dialects.postgresql.aggregate_order_by(t.epoch.c.lr, t.epoch.c.epoch)
             ).label("course"),
         )
-        .select_from(epoch.join(trial))
-        .where(trial.c.study_id == study.study_id)
-        .group_by(trial.c.number, trial.c.chosen)
+        .select_from(t.epoch.join(t.trial))
+        .where(t.trial.c.study_id == study.study_id)
+        .group_by(t.trial.c.number, t.trial.c.chosen)
         .subquery()
     )
     query = (

@@ -10,8 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tuner.store import tables as t
 from tuner.store.studies import Study
-from tuner.store.tables import epoch, outcome, trial
 
 CLASS_FIGURES = tuple(
     f"{split}_{figure}"
@@ -51,38 +51,38 @@ def _known(value: float | None) -> float | None:
 
 def _query(study: Study) -> sa.Select[Any]:
     lengths = (
-        sa.select(epoch.c.trial_id, sa.func.max(epoch.c.epoch).label("last"))
-        .select_from(epoch.join(trial))
-        .where(trial.c.study_id == study.study_id)
-        .group_by(epoch.c.trial_id)
+        sa.select(t.epoch.c.trial_id, sa.func.max(t.epoch.c.epoch).label("last"))
+        .select_from(t.epoch.join(t.trial))
+        .where(t.trial.c.study_id == study.study_id)
+        .group_by(t.epoch.c.trial_id)
         .subquery("lengths")
     )
-    late = epoch.c.epoch > lengths.c.last * (1 - LATE)
+    late = t.epoch.c.epoch > lengths.c.last * (1 - LATE)
     enough = sa.func.count().filter(late) >= LEAST
     curves = (
         sa.select(
-            epoch.c.trial_id,
-            sa.func.avg(epoch.c.seconds).label("seconds_per_epoch"),
-            sa.func.sum(epoch.c.seconds - epoch.c.val_seconds).label("train_seconds"),
-            sa.func.sum(epoch.c.val_seconds).label("val_seconds"),
-            _slope(epoch.c.train_nll, late, enough).label("late_train_slope"),
-            _slope(epoch.c.val_loss, late, enough).label("late_val_slope"),
+            t.epoch.c.trial_id,
+            sa.func.avg(t.epoch.c.seconds).label("seconds_per_epoch"),
+            sa.func.sum(t.epoch.c.seconds - t.epoch.c.val_seconds).label("train_seconds"),
+            sa.func.sum(t.epoch.c.val_seconds).label("val_seconds"),
+            _slope(t.epoch.c.train_nll, late, enough).label("late_train_slope"),
+            _slope(t.epoch.c.val_loss, late, enough).label("late_val_slope"),
         )
-        .select_from(epoch.join(lengths, lengths.c.trial_id == epoch.c.trial_id))
-        .group_by(epoch.c.trial_id)
+        .select_from(t.epoch.join(lengths, lengths.c.trial_id == t.epoch.c.trial_id))
+        .group_by(t.epoch.c.trial_id)
         .subquery("curves")
     )
     figures = [
-        outcome.c[f"{moment}_{name}"] for moment in ("best", "last") for name in CLASS_FIGURES
+        t.outcome.c[f"{moment}_{name}"] for moment in ("best", "last") for name in CLASS_FIGURES
     ]
     return (
-        sa.select(trial.c.number, *figures, *(curves.c[name] for name in (*COSTS, *SLOPES)))
+        sa.select(t.trial.c.number, *figures, *(curves.c[name] for name in (*COSTS, *SLOPES)))
         .select_from(
-            trial.outerjoin(outcome, outcome.c.trial_id == trial.c.trial_id).outerjoin(
-                curves, curves.c.trial_id == trial.c.trial_id
+            t.trial.outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id).outerjoin(
+                curves, curves.c.trial_id == t.trial.c.trial_id
             )
         )
-        .where(trial.c.study_id == study.study_id)
+        .where(t.trial.c.study_id == study.study_id)
     )
 
 
@@ -90,5 +90,5 @@ def _slope(
     figure: sa.Column[Any], late: sa.ColumnElement[bool], enough: sa.ColumnElement[bool]
 ) -> sa.ColumnElement[Any]:
     # A loss that is not finite has no slope, and regr_slope would say NaN of it.
-    fitted = sa.func.regr_slope(figure, sa.cast(epoch.c.epoch, sa.Double)).filter(late)
+    fitted = sa.func.regr_slope(figure, sa.cast(t.epoch.c.epoch, sa.Double)).filter(late)
     return sa.case((enough, fitted), else_=None)

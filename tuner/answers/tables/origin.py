@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from tuner.answers.tables.rows import TrialRow
+from tuner.store import tables as t
 from tuner.store.studies import Study
-from tuner.store.tables import dataset, outcome, trial, worker
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def origin(connection: sa.Connection, study: Study) -> Origin:
     workers = connection.execute(
         sa.select(
             sa.func.count(),
-            sa.func.count(sa.distinct(worker.c.host)),
-            sa.func.coalesce(sa.func.sum(worker.c.active_seconds), 0.0),
-        ).where(worker.c.study_id == study.study_id)
+            sa.func.count(sa.distinct(t.worker.c.host)),
+            sa.func.coalesce(sa.func.sum(t.worker.c.active_seconds), 0.0),
+        ).where(t.worker.c.study_id == study.study_id)
     ).one()
     return Origin(
         data=_data(connection, study),
@@ -61,15 +61,15 @@ def origin(connection: sa.Connection, study: Study) -> Origin:
 
 
 def _data(connection: sa.Connection, study: Study) -> tuple[DataSet, ...]:
-    fingerprint = outcome.c.setup["data_fingerprint"].astext
+    fingerprint = t.outcome.c.setup["data_fingerprint"].astext
     query = (
-        sa.select(dataset, sa.func.count().label("trials"))
-        .select_from(outcome.join(trial, trial.c.trial_id == outcome.c.trial_id).join(
-            dataset, dataset.c.fingerprint == fingerprint
+        sa.select(t.dataset, sa.func.count().label("trials"))
+        .select_from(t.outcome.join(t.trial, t.trial.c.trial_id == t.outcome.c.trial_id).join(
+            t.dataset, t.dataset.c.fingerprint == fingerprint
         ))
-        .where(trial.c.study_id == study.study_id)
-        .group_by(dataset.c.fingerprint)
-        .order_by(sa.func.min(trial.c.number))
+        .where(t.trial.c.study_id == study.study_id)
+        .group_by(t.dataset.c.fingerprint)
+        .order_by(sa.func.min(t.trial.c.number))
     )  # fmt: skip
     return tuple(
         DataSet(row.fingerprint, tuple(row.classes), dict(row.sizes), row.trials)
@@ -78,11 +78,11 @@ def _data(connection: sa.Connection, study: Study) -> tuple[DataSet, ...]:
 
 
 def _setups(connection: sa.Connection, study: Study) -> tuple[Setup, ...]:
-    device, notes = outcome.c.setup["device"].astext, outcome.c.setup["notes"]
+    device, notes = t.outcome.c.setup["device"].astext, t.outcome.c.setup["notes"]
     query = (
         sa.select(device.label("device"), notes.label("notes"), sa.func.count().label("trials"))
-        .select_from(outcome.join(trial, trial.c.trial_id == outcome.c.trial_id))
-        .where(trial.c.study_id == study.study_id, device.is_not(None))
+        .select_from(t.outcome.join(t.trial, t.trial.c.trial_id == t.outcome.c.trial_id))
+        .where(t.trial.c.study_id == study.study_id, device.is_not(None))
         .group_by(device, notes)
         .order_by(sa.func.count().desc())
     )

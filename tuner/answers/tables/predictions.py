@@ -12,9 +12,9 @@ from tuner.answers.statistics.clusters import Clusters
 from tuner.answers.tables.rows import ranked, trial_rows
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Moment, SplitName
+from tuner.store import tables as t
 from tuner.store import uploads
 from tuner.store.studies import Study
-from tuner.store.tables import dataset, ended_as, label, outcome, prediction, trial
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ def best_trial(connection: sa.Connection, study: Study) -> int:
 def kept_splits(connection: sa.Connection, study: Study, number: int) -> tuple[str, ...]:
     """Return the splits that predictions of a trial are kept for; none before it completes."""
     rows = connection.execute(
-        sa.select(prediction.c.split)
-        .select_from(prediction.join(trial))
-        .where(trial.c.study_id == study.study_id, trial.c.number == number)
+        sa.select(t.prediction.c.split)
+        .select_from(t.prediction.join(t.trial))
+        .where(t.trial.c.study_id == study.study_id, t.trial.c.number == number)
         .distinct()
-        .order_by(prediction.c.split)
+        .order_by(t.prediction.c.split)
     )
     return tuple(rows.scalars())
 
@@ -87,41 +87,41 @@ def predicted(
 
 def _query(study: Study, number: int, split: SplitName, at: Moment) -> sa.Select[Any]:
     # Labels hang on the data that the trial saw: two trials of a study may differ in theirs.
-    fingerprint = outcome.c.setup["data_fingerprint"].astext
+    fingerprint = t.outcome.c.setup["data_fingerprint"].astext
     return (
         sa.select(
-            *prediction.c,
-            label.c.labels,
-            label.c.ids,
-            label.c.patients,
-            dataset.c.classes.label("names"),
-            outcome.c.best_epoch,
-            outcome.c.last_epoch,
+            *t.prediction.c,
+            t.label.c.labels,
+            t.label.c.ids,
+            t.label.c.patients,
+            t.dataset.c.classes.label("names"),
+            t.outcome.c.best_epoch,
+            t.outcome.c.last_epoch,
         )
         .select_from(
-            prediction.join(trial)
-            .join(outcome, outcome.c.trial_id == trial.c.trial_id)
-            .join(dataset, dataset.c.fingerprint == fingerprint)
+            t.prediction.join(t.trial)
+            .join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
+            .join(t.dataset, t.dataset.c.fingerprint == fingerprint)
             .join(
-                label,
-                (label.c.fingerprint == dataset.c.fingerprint)
-                & (label.c.split == prediction.c.split),
+                t.label,
+                (t.label.c.fingerprint == t.dataset.c.fingerprint)
+                & (t.label.c.split == t.prediction.c.split),
             )
         )
         .where(
-            trial.c.study_id == study.study_id,
-            trial.c.number == number,
-            prediction.c.split == split,
-            prediction.c.moment == at,
+            t.trial.c.study_id == study.study_id,
+            t.trial.c.number == number,
+            t.prediction.c.split == split,
+            t.prediction.c.moment == at,
         )
     )
 
 
 def _missing(connection: sa.Connection, study: Study, number: int, split: str) -> UserError:
     state = connection.execute(
-        sa.select(sa.func.coalesce(ended_as, "RUNNING"))
-        .select_from(trial.outerjoin(outcome, outcome.c.trial_id == trial.c.trial_id))
-        .where(trial.c.study_id == study.study_id, trial.c.number == number)
+        sa.select(sa.func.coalesce(t.ended_as, "RUNNING"))
+        .select_from(t.trial.outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id))
+        .where(t.trial.c.study_id == study.study_id, t.trial.c.number == number)
     ).scalar_one_or_none()
     if state is None:
         return UnknownStudyError(
@@ -143,13 +143,13 @@ def kept_predictions(
 ) -> list[tuple[int, SplitName, Moment]]:
     """Return which predictions are kept of these trials, trial by trial in the order given."""
     query = (
-        sa.select(trial.c.number, prediction.c.split, prediction.c.moment)
-        .select_from(prediction.join(trial))
+        sa.select(t.trial.c.number, t.prediction.c.split, t.prediction.c.moment)
+        .select_from(t.prediction.join(t.trial))
         .where(
-            trial.c.study_id == study.study_id,
-            trial.c.number == sa.any_(sa.cast(list(numbers), sa.ARRAY(sa.Integer))),
+            t.trial.c.study_id == study.study_id,
+            t.trial.c.number == sa.any_(sa.cast(list(numbers), sa.ARRAY(sa.Integer))),
         )
-        .order_by(prediction.c.split.desc(), prediction.c.moment)
+        .order_by(t.prediction.c.split.desc(), t.prediction.c.moment)
     )
     place = {number: at for at, number in enumerate(numbers)}
     found = [(row.number, row.split, row.moment) for row in connection.execute(query)]

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from tuner.answers.tables.further import further_cells
 from tuner.records import METRICS, Epoch
 from tuner.spec.study import Spec
+from tuner.store import tables as t
 from tuner.store.studies import Study
-from tuner.store.tables import ended_as, epoch, lease, outcome, trial
 
 LEADING = ("trial", "state", "reason", "seed", "attempts")
 FIGURES = (
@@ -99,13 +99,13 @@ def epoch_rows(
 ) -> list[tuple[Any, ...]]:
     """Return one row for every recorded epoch, of all trials or of those numbers."""
     query = (
-        sa.select(trial.c.number, *(epoch.c[name] for name in EPOCH_COLUMNS[1:]))
-        .select_from(epoch.join(trial))
-        .where(trial.c.study_id == study.study_id)
-        .order_by(trial.c.number, epoch.c.epoch)
+        sa.select(t.trial.c.number, *(t.epoch.c[name] for name in EPOCH_COLUMNS[1:]))
+        .select_from(t.epoch.join(t.trial))
+        .where(t.trial.c.study_id == study.study_id)
+        .order_by(t.trial.c.number, t.epoch.c.epoch)
     )
     if numbers is not None:
-        query = query.where(trial.c.number.in_(numbers))
+        query = query.where(t.trial.c.number.in_(numbers))
     unknown = [name in UNDEFINED for name in EPOCH_COLUMNS]
     return [
         tuple(
@@ -119,37 +119,39 @@ def epoch_rows(
 def _trial_query(study: Study) -> sa.Select[Any]:
     curves = (
         sa.select(
-            epoch.c.trial_id,
+            t.epoch.c.trial_id,
             sa.func.count().label("epochs_run"),
-            sa.func.count().filter(epoch.c.reused).label("epochs_reused"),
-            sa.func.sum(epoch.c.seconds).filter(~epoch.c.reused).label("seconds"),
-            sa.func.sum(epoch.c.seconds).label("seconds_alone"),
+            sa.func.count().filter(t.epoch.c.reused).label("epochs_reused"),
+            sa.func.sum(t.epoch.c.seconds).filter(~t.epoch.c.reused).label("seconds"),
+            sa.func.sum(t.epoch.c.seconds).label("seconds_alone"),
         )
-        .select_from(epoch.join(trial))
-        .where(trial.c.study_id == study.study_id)
-        .group_by(epoch.c.trial_id)
+        .select_from(t.epoch.join(t.trial))
+        .where(t.trial.c.study_id == study.study_id)
+        .group_by(t.epoch.c.trial_id)
         .subquery("curves")
     )
-    moment = outcome.c.best_epoch if study.spec.search.at == "best" else outcome.c.last_epoch
-    judged = epoch.alias("judged")
+    moment = t.outcome.c.best_epoch if study.spec.search.at == "best" else t.outcome.c.last_epoch
+    judged = t.epoch.alias("judged")
     return (
         sa.select(
-            trial,
-            lease.c.token,
-            lease.c.state.label("lease_state"),
-            outcome,
-            ended_as.label("ended_as"),
+            t.trial,
+            t.lease.c.token,
+            t.lease.c.state.label("lease_state"),
+            t.outcome,
+            t.ended_as.label("ended_as"),
             curves,
             judged.c[study.spec.search.metric].label("value"),
         )
         .select_from(
-            trial.join(lease)
-            .outerjoin(outcome, outcome.c.trial_id == trial.c.trial_id)
-            .outerjoin(curves, curves.c.trial_id == trial.c.trial_id)
-            .outerjoin(judged, (judged.c.trial_id == trial.c.trial_id) & (judged.c.epoch == moment))
+            t.trial.join(t.lease)
+            .outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
+            .outerjoin(curves, curves.c.trial_id == t.trial.c.trial_id)
+            .outerjoin(
+                judged, (judged.c.trial_id == t.trial.c.trial_id) & (judged.c.epoch == moment)
+            )
         )
-        .where(trial.c.study_id == study.study_id)
-        .order_by(trial.c.number)
+        .where(t.trial.c.study_id == study.study_id)
+        .order_by(t.trial.c.number)
         .set_label_style(sa.LABEL_STYLE_TABLENAME_PLUS_COL)
     )
 

@@ -14,8 +14,8 @@ from tuner.answers.statistics.proportions import Effective, apart, effective, wi
 from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.intervals import mean_over_seeds
 from tuner.answers.tables.rows import TrialRow
+from tuner.store import tables as t
 from tuner.store.studies import Study
-from tuner.store.tables import dataset, outcome, trial
 
 
 class Sizes(NamedTuple):
@@ -64,13 +64,13 @@ def split_sizes(
     Where images are of patients that hangs on how alike a trial has a patient's images right.
     """
     query = (
-        sa.select(trial.c.number, dataset.c.sizes)
+        sa.select(t.trial.c.number, t.dataset.c.sizes)
         .select_from(
-            trial.join(outcome, outcome.c.trial_id == trial.c.trial_id).join(
-                dataset, dataset.c.fingerprint == outcome.c.setup["data_fingerprint"].astext
+            t.trial.join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id).join(
+                t.dataset, t.dataset.c.fingerprint == t.outcome.c.setup["data_fingerprint"].astext
             )
         )
-        .where(trial.c.study_id == study.study_id)
+        .where(t.trial.c.study_id == study.study_id)
     )
     worth: dict[tuple[int, str], Effective] = {}
     if any(one.clusters and not one.clusters.single for one in source.truths.values()):

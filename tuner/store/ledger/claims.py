@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from tuner.records import METRICS, Value
 from tuner.spec.study import Spec
 from tuner.store import sampling
+from tuner.store import tables as t
 from tuner.store.ledger import endings
 from tuner.store.ledger.assignments import (
     LOOK_AHEAD,
@@ -38,7 +39,6 @@ from tuner.store.ledger.workers import hours_left
 from tuner.store.optuna_storage import add_trial
 from tuner.store.races import insert_decision, read_decisions
 from tuner.store.studies import Study, read_spec
-from tuner.store.tables import epoch, lease, outcome, study, trial, worker
 
 FRESH_SECONDS = 15.0
 YIELDS = 3
@@ -124,9 +124,9 @@ def _share(transaction: Transaction, spec: Spec) -> int:
     """Return how many of the trials that are not over a worker may have at a time."""
     here = transaction.study.study_id
     # Of workers that died nobody has noted the end.
-    there = worker.c.ended.is_(None) & (worker.c.seen > in_seconds(-transaction.timing.lease))
-    workers_there = sa.select(sa.func.count()).where(worker.c.study_id == here, there)
-    over = sa.select(sa.func.count()).where(lease.c.study_id == here, lease.c.state == "ended")
+    there = t.worker.c.ended.is_(None) & (t.worker.c.seen > in_seconds(-transaction.timing.lease))
+    workers_there = sa.select(sa.func.count()).where(t.worker.c.study_id == here, there)
+    over = sa.select(sa.func.count()).where(t.lease.c.study_id == here, t.lease.c.state == "ended")
     workers, ended = transaction.connection.execute(
         sa.select(workers_there.scalar_subquery(), over.scalar_subquery())
     ).one()
@@ -136,7 +136,7 @@ def _share(transaction: Transaction, spec: Spec) -> int:
 def configurations_ahead(connection: sa.Connection, stored: Study) -> list[int]:
     """Return the configurations that a claim will look at: those begun, and the next ones."""
     rows = connection.execute(
-        sa.select(trial.c.configuration).where(trial.c.study_id == stored.study_id).distinct()
+        sa.select(t.trial.c.configuration).where(t.trial.c.study_id == stored.study_id).distinct()
     )
     begun = set(rows.scalars())
     # As it was when the worker joined: one that was extended, or deleted, since then is met
@@ -180,12 +180,12 @@ def _due(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> 
 def _study_state(transaction: Transaction) -> tuple[str, str]:
     present = (
         sa.exists()
-        .where(worker.c.worker_id == transaction.worker_id, worker.c.ended.is_(None))
-        .where(worker.c.study_id == study.c.study_id)
+        .where(t.worker.c.worker_id == transaction.worker_id, t.worker.c.ended.is_(None))
+        .where(t.worker.c.study_id == t.study.c.study_id)
     )
     row = transaction.connection.execute(
-        sa.select(study.c.state, study.c.reason, present.label("present")).where(
-            study.c.study_id == transaction.study.study_id
+        sa.select(t.study.c.state, t.study.c.reason, present.label("present")).where(
+            t.study.c.study_id == transaction.study.study_id
         )
     ).one_or_none()
     if row is None:
@@ -203,14 +203,14 @@ def _already_held(transaction: Transaction, company: Company | None) -> Lease | 
     """
     known = [one.trial_id for one in company.held] if company else []
     row = transaction.connection.execute(
-        sa.select(lease.c.trial_id, lease.c.token)
+        sa.select(t.lease.c.trial_id, t.lease.c.token)
         .where(
-            lease.c.study_id == transaction.study.study_id,
-            lease.c.worker_id == transaction.worker_id,
-            lease.c.state == "held",
-            lease.c.trial_id.not_in(known),
+            t.lease.c.study_id == transaction.study.study_id,
+            t.lease.c.worker_id == transaction.worker_id,
+            t.lease.c.state == "held",
+            t.lease.c.trial_id.not_in(known),
         )
-        .order_by(lease.c.trial_id)
+        .order_by(t.lease.c.trial_id)
     ).first()
     return None if row is None else _lease(transaction, row.trial_id, row.token)
 
@@ -238,18 +238,18 @@ def _adopt(transaction: Transaction, *, expired: bool, below: int | None) -> Lea
 
 
 def _orphan(transaction: Transaction, *, expired: bool, below: int | None) -> sa.Row[Any] | None:
-    free = lease.c.state == "released"
+    free = t.lease.c.state == "released"
     if expired:
         # The server's clock only; a worker's may be an hour off.
-        free |= (lease.c.state == "held") & (lease.c.expires < sa.func.clock_timestamp())
+        free |= (t.lease.c.state == "held") & (t.lease.c.expires < sa.func.clock_timestamp())
     return transaction.connection.execute(
-        sa.select(lease)
+        sa.select(t.lease)
         .where(
-            lease.c.study_id == transaction.study.study_id,
+            t.lease.c.study_id == transaction.study.study_id,
             free,
-            sa.true() if below is None else lease.c.interruptions < below,
+            sa.true() if below is None else t.lease.c.interruptions < below,
         )
-        .order_by(lease.c.strikes + lease.c.interruptions, lease.c.trial_id)
+        .order_by(t.lease.c.strikes + t.lease.c.interruptions, t.lease.c.trial_id)
         .limit(1)
         # A holder that is renewing or recording right now is alive: leave it alone.
         .with_for_update(skip_locked=True)
@@ -258,8 +258,8 @@ def _orphan(transaction: Transaction, *, expired: bool, below: int | None) -> sa
 
 def _hold(transaction: Transaction, trial_id: int, token: int) -> None:
     transaction.connection.execute(
-        sa.update(lease)
-        .where(lease.c.trial_id == trial_id)
+        sa.update(t.lease)
+        .where(t.lease.c.trial_id == trial_id)
         .values(
             state="held",
             worker_id=transaction.worker_id,
@@ -311,10 +311,10 @@ def _chosen(transaction: Transaction, spec: Spec, assignment: Assignment) -> dic
     It need not have begun under seed 0: that trial may be waiting for epochs of a peer.
     """
     known = transaction.connection.execute(
-        sa.select(trial.c.chosen)
+        sa.select(t.trial.c.chosen)
         .where(
-            trial.c.study_id == transaction.study.study_id,
-            trial.c.configuration == assignment.configuration,
+            t.trial.c.study_id == transaction.study.study_id,
+            t.trial.c.configuration == assignment.configuration,
         )
         .limit(1)
     ).scalar_one_or_none()
@@ -362,14 +362,16 @@ def _ended(existing: Sequence[Existing], seed: int) -> list[int]:
 def _running(transaction: Transaction) -> list[Runner]:
     rows = transaction.connection.execute(
         sa.select(
-            trial.c.configuration,
-            trial.c.seed,
-            sa.func.count(epoch.c.epoch).label("done"),
-            sa.func.avg(epoch.c.seconds).label("seconds"),
+            t.trial.c.configuration,
+            t.trial.c.seed,
+            sa.func.count(t.epoch.c.epoch).label("done"),
+            sa.func.avg(t.epoch.c.seconds).label("seconds"),
         )
-        .select_from(trial.join(lease).outerjoin(epoch, epoch.c.trial_id == trial.c.trial_id))
-        .where(lease.c.study_id == transaction.study.study_id, lease.c.state != "ended")
-        .group_by(trial.c.configuration, trial.c.seed)
+        .select_from(
+            t.trial.join(t.lease).outerjoin(t.epoch, t.epoch.c.trial_id == t.trial.c.trial_id)
+        )
+        .where(t.lease.c.study_id == transaction.study.study_id, t.lease.c.state != "ended")
+        .group_by(t.trial.c.configuration, t.trial.c.seed)
     )
     return [Runner(row.configuration, row.seed, row.done, row.seconds) for row in rows]
 
@@ -377,18 +379,18 @@ def _running(transaction: Transaction) -> list[Runner]:
 def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
     sign = 1.0 if METRICS[spec.search.metric] == "minimize" else -1.0
     value = _metric_value(spec)
-    fresh = outcome.c.ended > in_seconds(-FRESH_SECONDS)
+    fresh = t.outcome.c.ended > in_seconds(-FRESH_SECONDS)
     rows = transaction.connection.execute(
         sa.select(
-            trial.c.configuration,
-            trial.c.seed,
-            outcome.c.state,
+            t.trial.c.configuration,
+            t.trial.c.seed,
+            t.outcome.c.state,
             fresh.label("fresh"),
             value.label("value"),
         )
-        .select_from(trial.outerjoin(outcome))
-        .where(trial.c.study_id == transaction.study.study_id)
-        .order_by(trial.c.number)
+        .select_from(t.trial.outerjoin(t.outcome))
+        .where(t.trial.c.study_id == transaction.study.study_id)
+        .order_by(t.trial.c.number)
     )
     return [
         Existing(
@@ -407,10 +409,10 @@ def _metric_value(spec: Spec) -> sa.ColumnElement[Any]:
     """The study's metric of a trial: its best epoch's or its last epoch's."""
     if spec.replicates.of == "all":
         return sa.null()
-    moment = outcome.c.best_epoch if spec.search.at == "best" else outcome.c.last_epoch
+    moment = t.outcome.c.best_epoch if spec.search.at == "best" else t.outcome.c.last_epoch
     return (
-        sa.select(epoch.c[spec.search.metric])
-        .where(epoch.c.trial_id == trial.c.trial_id, epoch.c.epoch == moment)
+        sa.select(t.epoch.c[spec.search.metric])
+        .where(t.epoch.c.trial_id == t.trial.c.trial_id, t.epoch.c.epoch == moment)
         .scalar_subquery()
     )
 
@@ -427,7 +429,7 @@ def _create(
         {"seed": assignment.seed, "configuration": assignment.configuration},
     )
     transaction.connection.execute(
-        sa.insert(trial).values(
+        sa.insert(t.trial).values(
             trial_id=trial_id,
             study_id=transaction.study.study_id,
             number=number,
@@ -437,7 +439,7 @@ def _create(
         )
     )
     transaction.connection.execute(
-        sa.insert(lease).values(
+        sa.insert(t.lease).values(
             trial_id=trial_id,
             study_id=transaction.study.study_id,
             state="held",
@@ -454,16 +456,16 @@ def _lease(transaction: Transaction, trial_id: int, token: int) -> Lease:
     # Read back from the database, not from memory: what is stored is what is trained.
     row = transaction.connection.execute(
         sa.select(
-            trial,
+            t.trial,
             sa.select(sa.func.count())
-            .where(epoch.c.trial_id == trial.c.trial_id)
+            .where(t.epoch.c.trial_id == t.trial.c.trial_id)
             .scalar_subquery()
             .label("epochs"),
-            lease.c.interruptions,
-            lease.c.strikes,
+            t.lease.c.interruptions,
+            t.lease.c.strikes,
         )
-        .select_from(trial.join(lease))
-        .where(trial.c.trial_id == trial_id)
+        .select_from(t.trial.join(t.lease))
+        .where(t.trial.c.trial_id == trial_id)
     ).one()
     spec = transaction.study.spec
     return Lease(
@@ -491,8 +493,8 @@ def _stop_for_hours(transaction: Transaction, spec: Spec) -> Ended:
 
 def _close(transaction: Transaction, state: str, reason: str) -> None:
     changed = transaction.connection.execute(
-        sa.update(study)
-        .where(study.c.study_id == transaction.study.study_id, study.c.state == "open")
+        sa.update(t.study)
+        .where(t.study.c.study_id == transaction.study.study_id, t.study.c.state == "open")
         .values(state=state, reason=reason)
     )
     if changed.rowcount:

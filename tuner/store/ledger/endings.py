@@ -22,22 +22,12 @@ from tuner.records import (
     Setup,
     Value,
 )
+from tuner.store import tables as t
 from tuner.store import uploads
 from tuner.store.ledger.leases import Lease, Verdict
 from tuner.store.ledger.recording import read_curve, remove_epochs
 from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import end_trial, reopen_trials
-from tuner.store.tables import (
-    dataset,
-    event,
-    label,
-    lease,
-    outcome,
-    prediction,
-    study,
-    trial,
-    worker,
-)
 from tuner.text import storable
 
 INTERRUPTIONS = 100
@@ -104,10 +94,10 @@ def fail_attempt(transaction: Transaction, held: Lease, reason: str) -> Verdict:
     reason = storable(reason)[:REASON_LIMIT]
     transaction.tell("attempt failed", reason, held.trial_id)
     strikes = transaction.connection.execute(
-        sa.update(lease)
-        .where(lease.c.trial_id == held.trial_id)
-        .values(strikes=lease.c.strikes + 1)
-        .returning(lease.c.strikes)
+        sa.update(t.lease)
+        .where(t.lease.c.trial_id == held.trial_id)
+        .values(strikes=t.lease.c.strikes + 1)
+        .returning(t.lease.c.strikes)
     ).scalar_one()
     verdict: Verdict = "again"
     if strikes >= transaction.study.spec.limits.attempts:
@@ -124,16 +114,16 @@ def _lock_failing(transaction: Transaction, held: Lease) -> None:
     A worker that renews several leases locks them in this order; in any other, each could hold
     a lease that the other waits for.
     """
-    failing = sa.select(event.c.trial_id).where(
-        event.c.study_id == transaction.study.study_id, event.c.kind == "attempt failed"
+    failing = sa.select(t.event.c.trial_id).where(
+        t.event.c.study_id == transaction.study.study_id, t.event.c.kind == "attempt failed"
     )
     transaction.connection.execute(
-        sa.select(lease.c.trial_id)
+        sa.select(t.lease.c.trial_id)
         .where(
-            lease.c.study_id == transaction.study.study_id,
-            (lease.c.trial_id == held.trial_id) | lease.c.trial_id.in_(failing),
+            t.lease.c.study_id == transaction.study.study_id,
+            (t.lease.c.trial_id == held.trial_id) | t.lease.c.trial_id.in_(failing),
         )
-        .order_by(lease.c.trial_id)
+        .order_by(t.lease.c.trial_id)
         .with_for_update()
     )
 
@@ -155,16 +145,16 @@ def count_interruption(transaction: Transaction, trial_id: int, worker_id: int) 
     """Count that a trial's worker or trainer died under it; return why to give up, if so."""
     connection = transaction.connection
     host = connection.execute(
-        sa.select(worker.c.host).where(worker.c.worker_id == worker_id)
+        sa.select(t.worker.c.host).where(t.worker.c.worker_id == worker_id)
     ).scalar_one_or_none()
-    mine = lease.c.trial_id == trial_id
-    hosts = set(connection.execute(sa.select(lease.c.hosts).where(mine)).scalar_one())
+    mine = t.lease.c.trial_id == trial_id
+    hosts = set(connection.execute(sa.select(t.lease.c.hosts).where(mine)).scalar_one())
     hosts |= {host} if host is not None else set()
     count = connection.execute(
-        sa.update(lease)
+        sa.update(t.lease)
         .where(mine)
-        .values(interruptions=lease.c.interruptions + 1, hosts=sorted(hosts))
-        .returning(lease.c.interruptions)
+        .values(interruptions=t.lease.c.interruptions + 1, hosts=sorted(hosts))
+        .returning(t.lease.c.interruptions)
     ).scalar_one()
     if count < INTERRUPTIONS and len(hosts) < HOSTS:
         return None
@@ -200,17 +190,17 @@ def reopen(transaction: Transaction, trial_ids: Sequence[int], why: str) -> None
     if not trial_ids:
         return
     reopen_trials(transaction.connection, trial_ids)
-    transaction.connection.execute(sa.delete(outcome).where(outcome.c.trial_id.in_(trial_ids)))
+    transaction.connection.execute(sa.delete(t.outcome).where(t.outcome.c.trial_id.in_(trial_ids)))
     transaction.connection.execute(
-        sa.update(lease)
-        .where(lease.c.trial_id.in_(trial_ids))
+        sa.update(t.lease)
+        .where(t.lease.c.trial_id.in_(trial_ids))
         .values(state="released", strikes=0, interruptions=0, hosts=[])
     )
     # Whoever has these trials in memory as ended sees by this number that they are not.
     transaction.connection.execute(
-        sa.update(study)
-        .where(study.c.study_id == transaction.study.study_id)
-        .values(reopenings=study.c.reopenings + 1)
+        sa.update(t.study)
+        .where(t.study.c.study_id == transaction.study.study_id)
+        .values(reopenings=t.study.c.reopenings + 1)
     )
     for trial_id in trial_ids:
         transaction.tell("reopened", why, trial_id)
@@ -219,12 +209,12 @@ def reopen(transaction: Transaction, trial_ids: Sequence[int], why: str) -> None
 def _brake(transaction: Transaction, reason: str) -> bool:
     """Pause the study if its trials only ever fail, and always for the same reason."""
     spec = transaction.study.spec
-    here = event.c.study_id == transaction.study.study_id
-    opened = sa.select(study.c.opened).where(study.c.study_id == transaction.study.study_id)
+    here = t.event.c.study_id == transaction.study.study_id
+    opened = sa.select(t.study.c.opened).where(t.study.c.study_id == transaction.study.study_id)
     failures = transaction.connection.execute(
-        sa.select(event.c.trial_id, event.c.text)
-        .where(here, event.c.kind == "attempt failed")
-        .where(event.c.happened > opened.scalar_subquery())
+        sa.select(t.event.c.trial_id, t.event.c.text)
+        .where(here, t.event.c.kind == "attempt failed")
+        .where(t.event.c.happened > opened.scalar_subquery())
     ).all()
     alike = {row.trial_id for row in failures if row.text == reason}
     if len(alike) < min(BRAKE_TRIALS, spec.total_trials) or len(failures) < BRAKE_TRIALS:
@@ -232,18 +222,18 @@ def _brake(transaction: Transaction, reason: str) -> bool:
     if {row.text for row in failures} != {reason} or _any_success(transaction):
         return False
     failed = transaction.connection.execute(
-        sa.select(outcome.c.trial_id).where(
-            outcome.c.trial_id.in_(alike), outcome.c.state == "FAILED"
+        sa.select(t.outcome.c.trial_id).where(
+            t.outcome.c.trial_id.in_(alike), t.outcome.c.state == "FAILED"
         )
     ).scalars()
     reopen(transaction, list(failed), "given back by the brake")
     told = f"{len(alike)} trials failed alike, and none succeeded: {reason}"
     transaction.connection.execute(
-        sa.update(lease).where(lease.c.trial_id.in_(alike)).values(strikes=0)
+        sa.update(t.lease).where(t.lease.c.trial_id.in_(alike)).values(strikes=0)
     )
     transaction.connection.execute(
-        sa.update(study)
-        .where(study.c.study_id == transaction.study.study_id)
+        sa.update(t.study)
+        .where(t.study.c.study_id == transaction.study.study_id)
         .values(state="paused", reason=told)
     )
     transaction.tell("paused", told)
@@ -253,10 +243,10 @@ def _brake(transaction: Transaction, reason: str) -> bool:
 def _any_success(transaction: Transaction) -> bool:
     found = transaction.connection.execute(
         sa.select(sa.literal(1))
-        .select_from(outcome.join(trial))
+        .select_from(t.outcome.join(t.trial))
         .where(
-            trial.c.study_id == transaction.study.study_id,
-            outcome.c.state.in_(["COMPLETE", "PRUNED"]),
+            t.trial.c.study_id == transaction.study.study_id,
+            t.outcome.c.state.in_(["COMPLETE", "PRUNED"]),
         )
         .limit(1)
     )
@@ -312,7 +302,7 @@ def _keep_outcome(transaction: Transaction, trial_id: int, token: int, ending: E
         if one is not None:
             figures |= {prefix + name: figure for name, figure in asdict(one).items()}
     transaction.connection.execute(
-        sa.insert(outcome).values(
+        sa.insert(t.outcome).values(
             trial_id=trial_id,
             state=ending.state,
             reason=ending.reason,
@@ -356,7 +346,7 @@ def _of_epoch(one: Epoch) -> Figures:
 def keep_dataset(connection: sa.Connection, data: Dataset) -> None:
     """Store labels, ids and patients, unless an earlier trial did; equal data are stored once."""
     connection.execute(
-        insert(dataset)
+        insert(t.dataset)
         .values(fingerprint=data.fingerprint, classes=list(data.classes), sizes=dict(data.sizes))
         .on_conflict_do_nothing()
     )
@@ -365,7 +355,7 @@ def keep_dataset(connection: sa.Connection, data: Dataset) -> None:
     for one in sorted(data.labels, key=lambda labels: labels.split):
         if _has_labels(connection, data.fingerprint, one):
             continue  # megabytes of ids need not be sent by every trial
-        statement = insert(label).values(
+        statement = insert(t.label).values(
             fingerprint=data.fingerprint,
             split=one.split,
             ids=list(one.ids),
@@ -375,21 +365,21 @@ def keep_dataset(connection: sa.Connection, data: Dataset) -> None:
         # The fingerprint is of pixels and labels. Who the patients are may be added or corrected
         # later, for the same images: the newest list holds, and data without one take none away.
         newer = sa.func.jsonb_array_length(statement.excluded.patients) > 0
-        unknown = label.c.patients.is_(None)
+        unknown = t.label.c.patients.is_(None)
         connection.execute(
             statement.on_conflict_do_update(
-                index_elements=[label.c.fingerprint, label.c.split],
+                index_elements=[t.label.c.fingerprint, t.label.c.split],
                 set_={"patients": statement.excluded.patients},
-                where=unknown | (newer & (label.c.patients != statement.excluded.patients)),
+                where=unknown | (newer & (t.label.c.patients != statement.excluded.patients)),
             )
         )
 
 
 def _has_labels(connection: sa.Connection, fingerprint: str, one: Labels) -> bool:
     """Whether these labels are stored, with these patients or with any where none are given."""
-    stored = sa.func.md5(sa.cast(label.c.patients, sa.Text))
+    stored = sa.func.md5(sa.cast(t.label.c.patients, sa.Text))
     digest = connection.execute(
-        sa.select(stored).where(label.c.fingerprint == fingerprint, label.c.split == one.split)
+        sa.select(stored).where(t.label.c.fingerprint == fingerprint, t.label.c.split == one.split)
     ).scalar_one_or_none()
     # The server's way to write JSON; where Python's differs they are sent again, that is all.
     written = json.dumps(list(one.patients), ensure_ascii=False).encode()
@@ -406,19 +396,19 @@ def _keep_prediction(connection: sa.Connection, held: Lease, one: Predictions) -
     }
     if uploads.is_large(one):
         uploads.check_whole(connection, held, one)
-        connection.execute(sa.insert(prediction).values(**row, token=held.token))
+        connection.execute(sa.insert(t.prediction).values(**row, token=held.token))
         return
     content = np.ascontiguousarray(one.log_probabilities, dtype="<f4").tobytes()
-    connection.execute(sa.insert(prediction).values(**row, log_probabilities=content))
+    connection.execute(sa.insert(t.prediction).values(**row, log_probabilities=content))
 
 
 def _release(transaction: Transaction, trial_id: int) -> None:
     transaction.connection.execute(
-        sa.update(lease).where(lease.c.trial_id == trial_id).values(state="released")
+        sa.update(t.lease).where(t.lease.c.trial_id == trial_id).values(state="released")
     )
 
 
 def _close_lease(transaction: Transaction, trial_id: int) -> None:
     transaction.connection.execute(
-        sa.update(lease).where(lease.c.trial_id == trial_id).values(state="ended")
+        sa.update(t.lease).where(t.lease.c.trial_id == trial_id).values(state="ended")
     )

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 from tuner.records import Dataset, Epoch, Identity, Predictions, Result, Setup
 from tuner.settings import Timing
 from tuner.store import identities, uploads
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger import claims, endings, recording
 from tuner.store.ledger.leases import Answer, Company, Lease, Proposal, Recorded, Verdict
@@ -28,7 +29,6 @@ from tuner.store.ledger.reuse import Marks, Sharing
 from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
-from tuner.store.tables import study
 
 
 @dataclass
@@ -168,7 +168,7 @@ class Ledger:
 
     def _heed_reopenings(self, connection: sa.Connection) -> None:
         row = connection.execute(
-            sa.select(study.c.reopenings).where(study.c.study_id == self.study.study_id)
+            sa.select(t.study.c.reopenings).where(t.study.c.study_id == self.study.study_id)
         ).scalar_one_or_none()
         if row is not None:
             self.binding.heed(self.study.study_id, row)

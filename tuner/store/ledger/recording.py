@@ -8,11 +8,11 @@ from sqlalchemy.dialects.postgresql import insert
 
 from tuner.records import Epoch
 from tuner.spec.study import Spec
+from tuner.store import tables as t
 from tuner.store.ledger.leases import Lease, LeaseLostError, Recorded
 from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import remove_reports, report
 from tuner.store.pruning import Decision, Pruner
-from tuner.store.tables import decision, epoch, lease, output, trial
 from tuner.text import storable
 
 OUTPUT_LIMIT = 256 * 1024
@@ -130,15 +130,17 @@ def keep_output(connection: sa.Connection, held: Lease, worker_id: int, text: st
     kept = storable(text[-OUTPUT_LIMIT:])
     # The trial may be gone: `tuner delete` does not wait for its workers.
     there = (
-        sa.select(trial.c.trial_id, sa.literal(held.token), sa.literal(worker_id), sa.literal(kept))
-        .where(trial.c.trial_id == held.trial_id)
+        sa.select(
+            t.trial.c.trial_id, sa.literal(held.token), sa.literal(worker_id), sa.literal(kept)
+        )
+        .where(t.trial.c.trial_id == held.trial_id)
         .with_for_update(read=True, key_share=True)
     )
     connection.execute(
-        insert(output)
+        insert(t.output)
         .from_select(["trial_id", "token", "worker_id", "text"], there)
         .on_conflict_do_update(
-            index_elements=[output.c.trial_id, output.c.token], set_={"text": kept}
+            index_elements=[t.output.c.trial_id, t.output.c.token], set_={"text": kept}
         )
     )
 
@@ -146,9 +148,9 @@ def keep_output(connection: sa.Connection, held: Lease, worker_id: int, text: st
 def read_curve(connection: sa.Connection, trial_id: int) -> list[Epoch]:
     """Return a trial's stored epochs in order."""
     rows = connection.execute(
-        sa.select(*(epoch.c[one.name] for one in fields(Epoch)))
-        .where(epoch.c.trial_id == trial_id)
-        .order_by(epoch.c.epoch)
+        sa.select(*(t.epoch.c[one.name] for one in fields(Epoch)))
+        .where(t.epoch.c.trial_id == trial_id)
+        .order_by(t.epoch.c.epoch)
     )
     return [Epoch(*row) for row in rows]
 
@@ -157,24 +159,24 @@ def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> None:
     """Remove a trial's epochs from `first` on, with what was decided and reported of them."""
     connection = transaction.connection
     removed = connection.execute(
-        sa.delete(epoch)
-        .where(epoch.c.trial_id == trial_id, epoch.c.epoch >= first)
-        .returning(epoch.c.epoch)
+        sa.delete(t.epoch)
+        .where(t.epoch.c.trial_id == trial_id, t.epoch.c.epoch >= first)
+        .returning(t.epoch.c.epoch)
     ).scalars()
     last = max(removed)
     decisions = connection.execute(
-        sa.delete(decision)
-        .where(decision.c.trial_id == trial_id, decision.c.epoch >= first)
-        .returning(decision.c.epoch, decision.c.saw)
+        sa.delete(t.decision)
+        .where(t.decision.c.trial_id == trial_id, t.decision.c.epoch >= first)
+        .returning(t.decision.c.epoch, t.decision.c.saw)
     ).all()
     rungs = min(((row.epoch, row.saw.get("rungs", 0)) for row in decisions), default=None)
     remove_reports(connection, trial_id, first, None if rungs is None else rungs[1])
     # Only epochs beyond these are progress: two kinds of machines that undo each other's
     # epochs would otherwise wipe out the trial's failed attempts for ever.
     connection.execute(
-        sa.update(lease)
-        .where(lease.c.trial_id == trial_id)
-        .values(removed_epochs=sa.func.greatest(lease.c.removed_epochs, last))
+        sa.update(t.lease)
+        .where(t.lease.c.trial_id == trial_id)
+        .values(removed_epochs=sa.func.greatest(t.lease.c.removed_epochs, last))
     )
     which = f"epoch {first} was" if first == last else f"epochs {first} to {last} were"
     transaction.tell(
@@ -187,7 +189,9 @@ def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> None:
 
 def _stored_decisions(transaction: Transaction, held: Lease) -> dict[int, bool]:
     rows = transaction.connection.execute(
-        sa.select(decision.c.epoch, decision.c.prune).where(decision.c.trial_id == held.trial_id)
+        sa.select(t.decision.c.epoch, t.decision.c.prune).where(
+            t.decision.c.trial_id == held.trial_id
+        )
     )
     return {row.epoch: row.prune for row in rows}
 
@@ -196,14 +200,14 @@ def _insert_epochs(transaction: Transaction, held: Lease, kept: Sequence[Epoch])
     if not kept:
         return
     rows = [{**asdict(one), "trial_id": held.trial_id, "token": held.token} for one in kept]
-    transaction.connection.execute(sa.insert(epoch), rows)
+    transaction.connection.execute(sa.insert(t.epoch), rows)
     # Progress: failures and interruptions count only when they follow one another without any.
     transaction.connection.execute(
-        sa.update(lease)
+        sa.update(t.lease)
         .where(
-            lease.c.trial_id == held.trial_id,
-            (lease.c.strikes > 0) | (lease.c.interruptions > 0),
-            lease.c.removed_epochs < max(one.epoch for one in kept),
+            t.lease.c.trial_id == held.trial_id,
+            (t.lease.c.strikes > 0) | (t.lease.c.interruptions > 0),
+            t.lease.c.removed_epochs < max(one.epoch for one in kept),
         )
         .values(strikes=0, interruptions=0, hosts=[])
     )
@@ -224,4 +228,4 @@ def _insert_decisions(
         }
         for made in decisions
     ]
-    transaction.connection.execute(sa.insert(decision), rows)
+    transaction.connection.execute(sa.insert(t.decision), rows)

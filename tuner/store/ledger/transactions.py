@@ -6,11 +6,11 @@ import sqlalchemy as sa
 from optuna.storages import BaseStorage
 
 from tuner.settings import Timing
+from tuner.store import tables as t
 from tuner.store.ledger.leases import Lease, LeaseLostError
 from tuner.store.ledger.locks import lock_study
 from tuner.store.ledger.reuse import Sharing
 from tuner.store.studies import Study
-from tuner.store.tables import event, lease
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Transaction:
         slept through its lease finds another token here and writes nothing.
         """
         row = self.connection.execute(
-            sa.select(lease.c.token, lease.c.state, lease.c.worker_id)
-            .where(lease.c.trial_id == held.trial_id)
+            sa.select(t.lease.c.token, t.lease.c.state, t.lease.c.worker_id)
+            .where(t.lease.c.trial_id == held.trial_id)
             .with_for_update()
         ).one_or_none()
         if row is None or row.token != held.token or row.worker_id != self.worker_id:
@@ -49,13 +49,13 @@ class Transaction:
 
     def told(self, kind: str, text: str, trial_id: int) -> bool:
         """Tell whether the history has this very line since the trial was last claimed."""
-        claimed = sa.select(lease.c.claimed).where(lease.c.trial_id == trial_id)
+        claimed = sa.select(t.lease.c.claimed).where(t.lease.c.trial_id == trial_id)
         found = self.connection.execute(
-            sa.select(event.c.event_id).where(
-                event.c.trial_id == trial_id,
-                event.c.kind == kind,
-                event.c.text == text,
-                event.c.happened >= claimed.scalar_subquery(),
+            sa.select(t.event.c.event_id).where(
+                t.event.c.trial_id == trial_id,
+                t.event.c.kind == kind,
+                t.event.c.text == text,
+                t.event.c.happened >= claimed.scalar_subquery(),
             )
         )
         return found.first() is not None
@@ -63,7 +63,7 @@ class Transaction:
     def tell(self, kind: str, text: str = "", trial_id: int | None = None) -> None:
         """Add a line to the study's history."""
         self.connection.execute(
-            sa.insert(event).values(
+            sa.insert(t.event).values(
                 study_id=self.study.study_id,
                 trial_id=trial_id,
                 worker_id=self.worker_id,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from tuner.settings import Timing
+from tuner.store import tables as t
 from tuner.store.ledger.leases import Lease, Renewed
 from tuner.store.ledger.transactions import in_seconds
-from tuner.store.tables import lease, study, worker
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ def join(connection: sa.Connection, study_id: int, who: Worker) -> Post:
     """Register a worker and return its post."""
     worker_id = int(
         connection.execute(
-            sa.insert(worker)
+            sa.insert(t.worker)
             .values(study_id=study_id, host=who.host, pid=who.pid, device=who.device)
-            .returning(worker.c.worker_id)
+            .returning(t.worker.c.worker_id)
         ).scalar_one()
     )
     return Post(study_id, worker_id)
@@ -43,8 +43,8 @@ def join(connection: sa.Connection, study_id: int, who: Worker) -> Post:
 def leave(connection: sa.Connection, post: Post, active_seconds: float) -> None:
     """Note that a worker has left."""
     connection.execute(
-        sa.update(worker)
-        .where(worker.c.worker_id == post.worker_id)
+        sa.update(t.worker)
+        .where(t.worker.c.worker_id == post.worker_id)
         .values(
             seen=sa.func.clock_timestamp(),
             ended=sa.func.clock_timestamp(),
@@ -69,13 +69,13 @@ def renew(
     in_order = sorted(held, key=lambda one: one.trial_id)
     lost = [one for one in in_order if not _keep(connection, post.worker_id, one, timing)]
     connection.execute(
-        sa.update(worker)
-        .where(worker.c.worker_id == post.worker_id)
+        sa.update(t.worker)
+        .where(t.worker.c.worker_id == post.worker_id)
         .values(seen=sa.func.clock_timestamp(), active_seconds=active_seconds)
     )
     row = connection.execute(
-        sa.select(study.c.state, study.c.spec["budget"]["hours"].label("hours")).where(
-            study.c.study_id == post.study_id
+        sa.select(t.study.c.state, t.study.c.spec["budget"]["hours"].label("hours")).where(
+            t.study.c.study_id == post.study_id
         )
     ).one_or_none()
     if row is None:
@@ -88,8 +88,8 @@ def hours_left(connection: sa.Connection, study_id: int, hours: float | None) ->
     if hours is None:
         return None
     used = connection.execute(
-        sa.select(sa.func.coalesce(sa.func.sum(worker.c.active_seconds), 0.0)).where(
-            worker.c.study_id == study_id
+        sa.select(sa.func.coalesce(sa.func.sum(t.worker.c.active_seconds), 0.0)).where(
+            t.worker.c.study_id == study_id
         )
     ).scalar_one()
     return float(hours) - float(used) / 3600.0
@@ -97,16 +97,16 @@ def hours_left(connection: sa.Connection, study_id: int, hours: float | None) ->
 
 def _keep(connection: sa.Connection, worker_id: int, held: Lease, timing: Timing) -> bool:
     """Renew a lease; say whether it is ours."""
-    mine = (lease.c.trial_id == held.trial_id) & (lease.c.token == held.token)
+    mine = (t.lease.c.trial_id == held.trial_id) & (t.lease.c.token == held.token)
     kept = connection.execute(
-        sa.update(lease)
-        .where(mine, lease.c.worker_id == worker_id, lease.c.state == "held")
+        sa.update(t.lease)
+        .where(mine, t.lease.c.worker_id == worker_id, t.lease.c.state == "held")
         .values(renewed=sa.func.clock_timestamp(), expires=in_seconds(timing.lease))
     )
     if kept.rowcount:
         return True
     row = connection.execute(
-        sa.select(lease.c.token, lease.c.worker_id).where(lease.c.trial_id == held.trial_id)
+        sa.select(t.lease.c.token, t.lease.c.worker_id).where(t.lease.c.trial_id == held.trial_id)
     ).one_or_none()
     # Our own token on a lease that is not held means that our main loop has
     # just ended or released it: nothing to keep, and nothing lost.
