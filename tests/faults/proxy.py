@@ -11,6 +11,7 @@ import struct
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 COMMIT = b"COMMIT\x00"
@@ -43,7 +44,8 @@ class Pair:
 class Proxy:
     """Passes bytes to a server on this machine until it is told otherwise."""
 
-    target: int
+    target: int | Path
+    """The server's port, or its socket in the file system."""
     port: int = 0
     rate: float | None = None
     """Bytes a second that go up to the server, over all connections: a line of so much."""
@@ -110,17 +112,25 @@ class Proxy:
 
     def _connect(self, client: socket.socket) -> None:
         try:
-            server = socket.create_connection(("127.0.0.1", self.target))
+            server = self._reach()
         except OSError:
             client.close()
             return
-        for end in (client, server):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         pair = Pair(client, server)
         with self._lock:
             self._pairs.append(pair)
         for pump in (self._upwards, self._downwards):
             threading.Thread(target=pump, args=(pair,), daemon=True).start()
+
+    def _reach(self) -> socket.socket:
+        if isinstance(self.target, Path):
+            server = socket.socket(socket.AF_UNIX)
+            server.connect(str(self.target))
+            return server
+        server = socket.create_connection(("127.0.0.1", self.target))
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return server
 
     def _upwards(self, pair: Pair) -> None:
         while data := self._received(pair.client):

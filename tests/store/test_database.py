@@ -10,7 +10,6 @@ from tenacity.stop import stop_after_attempt
 from tests.store.specs import Bench, claim_trial, make_curve
 from tuner.errors import DatabaseError, DatabaseUnreachableError
 from tuner.store import database as stored
-from tuner.store import optuna_storage
 from tuner.store.address import Address
 from tuner.store.database import Database, is_outage, patiently
 
@@ -142,7 +141,7 @@ def test_a_rolled_back_trial_leaves_no_phantom(
             bench.database.transaction() as connection,
             worker.binding.within(connection) as storage,
         ):
-            optuna_storage.add_trial(storage, bench.study.study_id, {}, {}, {})
+            storage.create_new_trial(bench.study.study_id)
             raise RuntimeError("changed my mind")
 
     with pytest.raises(RuntimeError):

@@ -422,7 +422,7 @@ def _create(
 ) -> Lease:
     chosen = sampling.in_file_order(spec, chosen)
     trial_id, number = add_trial(
-        transaction.storage,
+        transaction.connection,
         transaction.study.study_id,
         chosen,
         sampling.distributions(spec),

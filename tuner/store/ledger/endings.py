@@ -172,7 +172,7 @@ def fail_for_good(transaction: Transaction, trial_id: int, token: int, reason: s
     best, last = _figures(curve, transaction.study.spec.search.metric)
     _keep_outcome(transaction, trial_id, token, Ending("FAILED", reason, None, best, last))
     uploads.drop(transaction.connection, trial_id, but=NO_TOKEN)
-    end_trial(transaction.storage, trial_id, TrialState.FAIL, None, {"reason": reason})
+    end_trial(transaction.connection, trial_id, TrialState.FAIL, None, {"reason": reason})
     _close_lease(transaction, trial_id)
     transaction.tell("failed", reason, trial_id)
 
@@ -262,7 +262,7 @@ def _end(transaction: Transaction, held: Lease, ending: Ending, curve: Sequence[
     at = ending.last if ending.state == "PRUNED" else judged
     value = next((o.figure(spec.search.metric) for o in curve if at and o.epoch == at.epoch), None)
     end_trial(
-        transaction.storage,
+        transaction.connection,
         held.trial_id,
         TrialState[ending.state],
         value,
