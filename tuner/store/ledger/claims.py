@@ -34,7 +34,7 @@ from tuner.store.ledger.leases import (
 )
 from tuner.store.ledger.race import Decided, Look
 from tuner.store.ledger.reuse import Runner
-from tuner.store.ledger.transactions import Transaction, in_seconds
+from tuner.store.ledger.transactions import Past, Transaction, in_seconds
 from tuner.store.ledger.workers import hours_left
 from tuner.store.optuna_storage import add_trial
 from tuner.store.races import insert_decision, read_decisions
@@ -133,16 +133,24 @@ def _share(transaction: Transaction, spec: Spec) -> int:
     return -(-(spec.total_trials - int(ended)) // max(1, int(workers)))
 
 
-def configurations_ahead(connection: sa.Connection, stored: Study) -> list[int]:
-    """Return the configurations that a claim will look at: those begun, and the next ones."""
+def configurations_ahead(connection: sa.Connection, stored: Study, past: Past) -> list[int]:
+    """Return the configurations that a claim will look at: those begun, and the next ones.
+
+    Of those begun, the ones that an earlier call has returned are left out.
+    """
+    # Numbers are given under the study's lock: below the largest that is seen none is missing.
     rows = connection.execute(
-        sa.select(t.trial.c.configuration).where(t.trial.c.study_id == stored.study_id).distinct()
-    )
-    begun = set(rows.scalars())
+        sa.select(t.trial.c.number, t.trial.c.configuration).where(
+            t.trial.c.study_id == stored.study_id, t.trial.c.number >= past.seen
+        )
+    ).all()
+    past.seen = max((row.number + 1 for row in rows), default=past.seen)
+    begun = {row.configuration for row in rows} - past.begun
+    past.begun |= begun
     # As it was when the worker joined: one that was extended, or deleted, since then is met
     # by the claim itself, which reads it again.
     spec = stored.spec
-    new = (one for one in range(spec.configurations) if one not in begun)
+    new = (one for one in range(spec.configurations) if one not in past.begun)
     return [*begun, *islice(new, LOOK_AHEAD)]
 
 
@@ -377,11 +385,22 @@ def _running(transaction: Transaction) -> list[Runner]:
 
 
 def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
+    """Return all trials in the order of their numbers; only the newest are read.
+
+    To be called under the study's lock, as whatever opens trials again holds it too: the count
+    of reopenings that is read here cannot be out of date when the trials are.
+    """
     sign = 1.0 if METRICS[spec.search.metric] == "minimize" else -1.0
     value = _metric_value(spec)
+    study_id, past = transaction.study.study_id, transaction.past
+    reopenings = transaction.connection.execute(
+        sa.select(t.study.c.reopenings).where(t.study.c.study_id == study_id)
+    ).scalar_one()
+    past.heed(reopenings, (spec.search.metric, spec.search.at, spec.replicates.of))
     fresh = t.outcome.c.ended > in_seconds(-FRESH_SECONDS)
     rows = transaction.connection.execute(
         sa.select(
+            t.trial.c.number,
             t.trial.c.configuration,
             t.trial.c.seed,
             t.outcome.c.state,
@@ -389,11 +408,12 @@ def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
             value.label("value"),
         )
         .select_from(t.trial.outerjoin(t.outcome))
-        .where(t.trial.c.study_id == transaction.study.study_id)
+        .where(t.trial.c.study_id == study_id, t.trial.c.number >= past.floor)
         .order_by(t.trial.c.number)
     )
-    return [
-        Existing(
+    newest: list[Existing] = []
+    for row in rows:
+        trial = Existing(
             row.configuration,
             row.seed,
             ended=row.state is not None,
@@ -401,8 +421,14 @@ def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
             fresh=bool(row.fresh),
             value=sign * row.value if row.state == "COMPLETE" and row.value is not None else None,
         )
-        for row in rows
-    ]
+        # In one piece from the first: a trial that still runs keeps all after it from being
+        # remembered. Those are read again, which costs time and is as right.
+        if trial.ended and not trial.fresh and not newest:
+            past.trials.append(trial)
+            past.floor = row.number + 1
+        else:
+            newest.append(trial)
+    return [*past.trials, *newest]
 
 
 def _metric_value(spec: Spec) -> sa.ColumnElement[Any]:

@@ -26,7 +26,7 @@ from tuner.store.ledger.leases import Answer, Company, Lease, Proposal, Recorded
 from tuner.store.ledger.race import Decided
 from tuner.store.ledger.recording import Recorder
 from tuner.store.ledger.reuse import Marks, Sharing
-from tuner.store.ledger.transactions import Transaction
+from tuner.store.ledger.transactions import Past, Transaction
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
 
@@ -46,6 +46,7 @@ class Ledger:
     def __post_init__(self) -> None:
         spec = self.study.spec
         self._recorder = Recorder(spec, self.study.optuna_name)
+        self._past = Past()
         # What no trial leaves behind, none can wait for.
         kept = spec.checkpoints.keep == "auto"
         shares = spec.search.sampler == "grid" and kept
@@ -61,7 +62,7 @@ class Ledger:
         if self.sharing is not None:
             # Peers wait for the study's lock: what can be computed before it, is.
             with self.database.transaction() as connection:
-                ahead = claims.configurations_ahead(connection, self.study)
+                ahead = claims.configurations_ahead(connection, self.study, self._past)
             self.sharing.prepare(ahead)
         with self._transaction() as transaction:
             return claims.claim(transaction, proposal, adopt=adopt, company=company)
@@ -159,7 +160,13 @@ class Ledger:
                 self._heed_reopenings(connection)
                 with self.binding.within(connection) as storage:
                     yield Transaction(
-                        connection, storage, self.study, self.worker_id, self.timing, self.sharing
+                        connection,
+                        storage,
+                        self.study,
+                        self.worker_id,
+                        self.timing,
+                        self.sharing,
+                        self._past,
                     )
         except BaseException:
             # Rolled back, or committed with its answer lost: memory cannot tell.

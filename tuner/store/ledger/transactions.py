@@ -7,10 +7,37 @@ from optuna.storages import BaseStorage
 
 from tuner.settings import Timing
 from tuner.store import tables as t
+from tuner.store.ledger.assignments import Existing
 from tuner.store.ledger.leases import Lease, LeaseLostError
 from tuner.store.ledger.locks import lock_study
 from tuner.store.ledger.reuse import Sharing
 from tuner.store.studies import Study
+
+
+@dataclass
+class Past:
+    """What a worker remembers of its study's trials, so that a claim reads only the newest.
+
+    Trials that ended a while ago change only if they are opened again, which the study counts.
+    Only committed rows are remembered, so that a rollback leaves nothing wrong here.
+    """
+
+    reopenings: int = 0
+    floor: int = 0
+    """The trials with lower numbers are those remembered."""
+    trials: list[Existing] = field(default_factory=list)
+    """By number."""
+    kind: tuple[str, ...] = ()
+    """How their values were read."""
+    seen: int = 0
+    """The trials with lower numbers have their configurations in `begun`."""
+    begun: set[int] = field(default_factory=set)
+
+    def heed(self, reopenings: int, kind: tuple[str, ...]) -> None:
+        """Forget everything if trials were opened again, or are now judged in another way."""
+        if (self.reopenings, self.kind) != (reopenings, kind):
+            self.reopenings, self.kind = reopenings, kind
+            self.floor, self.trials = 0, []
 
 
 @dataclass(frozen=True)
@@ -24,6 +51,7 @@ class Transaction:
     timing: Timing = field(default_factory=Timing)
     sharing: Sharing | None = None
     """Which epochs settings have in common, where that is known and checkpoints are kept."""
+    past: Past = field(default_factory=Past)
 
     def lock_study(self) -> None:
         """Let no other claim or brake of this study run until this transaction ends."""
