@@ -40,7 +40,9 @@ class Compared:
     @property
     def verdict(self) -> str:
         """What is seen, factor by factor."""
-        return "\n".join(f"{one.factor}: {one.verdict}" for one in self.comparisons)
+        return "\n".join(
+            f"{comparison.factor}: {comparison.verdict}" for comparison in self.comparisons
+        )
 
     def __repr__(self) -> str:
         return self.verdict
@@ -161,8 +163,8 @@ class OpenStudy:
         asked = Asked(reference, resolve)
         with self._database.snapshot() as connection:
             study = self._study(connection)
-            found = compare(connection, study, by=names, metric=metric, asked=asked)
-        return Compared(_as_frame(contents.comparisons(found)), tuple(found))
+            comparisons = compare(connection, study, by=names, metric=metric, asked=asked)
+        return Compared(_as_frame(contents.comparisons(comparisons)), tuple(comparisons))
 
     def gap(self) -> Gapped:
         """Measure the gap between validation and test accuracy."""
@@ -181,8 +183,8 @@ class OpenStudy:
         from tuner.report.markdown import as_markdown
 
         with self._database.snapshot() as connection:
-            found = gather(Reading(connection, self._study(connection)))
-        return Reported(found.study, as_html(found), as_markdown(found))
+            report = gather(Reading(connection, self._study(connection)))
+        return Reported(report.study, as_html(report), as_markdown(report))
 
     def _study(self, connection: sa.Connection) -> Study:
         return studies.find(connection, self._name)

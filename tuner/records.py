@@ -87,13 +87,13 @@ class Epoch:
         judged = (self.train_loss, self.train_nll, self.val_loss, self.figure(metric))
         return all(math.isfinite(value) for value in judged)
 
-    def has_figures_of(self, other: "Epoch") -> bool:
+    def has_figures_of(self, epoch: "Epoch") -> bool:
         """Say whether two records of an epoch agree bit for bit, time and reuse apart.
 
         A training is a function of its code, data and arithmetic. Trained again with
         the same ones an epoch has the same figures; with others some last digit differs.
         """
-        pairs = [(getattr(self, name), getattr(other, name)) for name in TRAINED_FIGURES]
+        pairs = [(getattr(self, name), getattr(epoch, name)) for name in TRAINED_FIGURES]
         return all(
             mine == theirs or (math.isnan(mine) and math.isnan(theirs)) for mine, theirs in pairs
         )

@@ -99,14 +99,14 @@ def _splits(connection: sa.Connection, study: Study, number: int) -> tuple[OnSpl
     kept: Sequence[SplitName] = [
         split for split in ("val", "test") if split in kept_splits(connection, study, number)
     ]
-    found = []
+    on_splits = []
     for split in kept:
         read = predicted(connection, study, number, split, at)
         logs, labels = read.log_probabilities, read.labels
         hits, clusters = right(logs, labels) > 0, read.clusters
         calibrated = reliability(np.exp(logs.astype(np.float64)), labels)
         odds = logs[:, 1].astype(np.float64) - logs[:, 0] if logs.shape[1] == 2 else None
-        found.append(
+        on_splits.append(
             OnSplit(
                 split=split,
                 images=len(labels),
@@ -117,7 +117,7 @@ def _splits(connection: sa.Connection, study: Study, number: int) -> tuple[OnSpl
                 brier=calibrated.brier,
             )
         )
-    return tuple(found)
+    return tuple(on_splits)
 
 
 def _gap(splits: Sequence[OnSplit]) -> Interval | None:

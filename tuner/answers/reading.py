@@ -32,13 +32,13 @@ class Reading:
     @cached_property
     def complete(self) -> list[TrialRow]:
         """The trials that ran to their end; never empty."""
-        found = [row for row in self.rows if row.complete]
-        if not found:
+        rows = [row for row in self.rows if row.complete]
+        if not rows:
             title = self.study.title
             raise UserError(
                 f"No trial of {title} is complete yet; `tuner status {title}` says how far it is."
             )
-        return found
+        return rows
 
     @cached_property
     def leaders(self) -> list[TrialRow]:

@@ -111,47 +111,47 @@ def winner(connection: sa.Connection, study: Study, number: int | None = None) -
     )
 
 
-def described(found: Winner) -> dict[str, Any]:
+def described(winner: Winner) -> dict[str, Any]:
     """Return everything for programs; fractions stay fractions."""
-    row, spec, luck = found.trial.row, found.study.spec, found.luck
+    row, spec, luck = winner.trial.row, winner.study.spec, winner.luck
     return {
-        "study": found.study.title,
+        "study": winner.study.title,
         "question": spec.question,
-        "trial": found.number,
+        "trial": winner.number,
         "seed": row["seed"],
         "metric": spec.search.metric,
         "value": row.value,
         "at": spec.search.at,
-        "epoch": found.epoch,
-        "rank": found.trial.rank,
-        "complete_trials": found.trial.complete,
-        "settings": dict(found.settings),
-        "fixed": dict(found.fixed),
-        "classes": list(found.classes),
-        "sizes": dict(found.sizes),
-        "splits": {one.split: _described_split(found, one) for one in found.splits},
-        "gap": _limits(found.trial.gap),
-        "gap_of_setting": _limits(found.setting_gap),
+        "epoch": winner.epoch,
+        "rank": winner.trial.rank,
+        "complete_trials": winner.trial.complete,
+        "settings": dict(winner.settings),
+        "fixed": dict(winner.fixed),
+        "classes": list(winner.classes),
+        "sizes": dict(winner.sizes),
+        "splits": {one.split: _described_split(winner, one) for one in winner.splits},
+        "gap": _limits(winner.trial.gap),
+        "gap_of_setting": _limits(winner.setting_gap),
         "over_seeds": {
             name: {"mean": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
-            for name, mean in found.over_seeds.items()
+            for name, mean in winner.over_seeds.items()
         },
-        "other_seeds": list(found.trial.peers),
+        "other_seeds": list(winner.trial.peers),
         "optimism": None
         if luck is None
         else {"value": luck.value, "over_seeds": luck.over_seeds, "trials": luck.trials},
-        "study_gap": _limits(found.gap.gap) if found.gap else None,
-        "cause": found.gap.cause if found.gap else None,
+        "study_gap": _limits(winner.gap.gap) if winner.gap else None,
+        "cause": winner.gap.cause if winner.gap else None,
         "row": {name: json_cell(cell) for name, cell in row.cells.items()},
     }
 
 
-def _described_split(found: Winner, one: OnSplit) -> dict[str, Any]:
-    rates = found.rates.get(one.split)
+def _described_split(winner: Winner, one: OnSplit) -> dict[str, Any]:
+    rates = winner.rates.get(one.split)
     return {
         "images": one.images,
         "patients": one.patients,
-        "loss": found.trial.row[figure(found.study, f"{one.split}_loss")],
+        "loss": winner.trial.row[figure(winner.study, f"{one.split}_loss")],
         "accuracy": _limits(one.accuracy),
         "auc": _limits(one.auc),
         "sensitivity": _limits(rates.sensitivity) if rates else None,
@@ -166,8 +166,12 @@ def figure(study: Study, name: str) -> str:
     return name if study.spec.search.at == "best" else f"last_{name}"
 
 
-def _limits(found: Interval | None) -> dict[str, float] | None:
-    return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
+def _limits(interval: Interval | None) -> dict[str, float] | None:
+    return (
+        None
+        if interval is None
+        else {"value": interval.value, "low": interval.low, "high": interval.high}
+    )
 
 
 def _gap(connection: sa.Connection, study: Study, rows: Sequence[TrialRow]) -> Gap | None:
@@ -177,7 +181,7 @@ def _gap(connection: sa.Connection, study: Study, rows: Sequence[TrialRow]) -> G
 
 def _setting_gap(measured: Gap | None, number: int) -> Interval | None:
     settings = measured.settings if measured else ()
-    return next((one.gap for one in settings if number in one.trials), None)
+    return next((setting.gap for setting in settings if number in setting.trials), None)
 
 
 def _data(connection: sa.Connection, trial: OneTrial) -> tuple[tuple[str, ...], Mapping[str, int]]:
@@ -204,9 +208,9 @@ def _rates(connection: sa.Connection, study: Study, trial: OneTrial) -> dict[Spl
     return found
 
 
-def _share(read: Predicted, hits: Right, mine: Right) -> Interval:
+def _share(predicted: Predicted, hits: Right, mine: Right) -> Interval:
     """Return the share of some images that is right."""
-    clusters = None if read.clusters is None else read.clusters.take(mine)
+    clusters = None if predicted.clusters is None else predicted.clusters.take(mine)
     return share_of(hits[mine], clusters)
 
 

@@ -9,36 +9,36 @@ from tuner.answers.verdicts.causes import WORDS
 from tuner.answers.winner import Winner, figure
 
 
-def sentences(found: Winner) -> tuple[str, ...]:
+def sentences(winner: Winner) -> tuple[str, ...]:
     """Say how the trial was chosen, what its setting does over seeds, what is luck, and the gap."""
-    said = (choice(found), over_seeds(found), luck(found), gap(found), cause(found))
+    said = (choice(winner), over_seeds(winner), luck(winner), gap(winner), cause(winner))
     return tuple(one for one in said if one)
 
 
-def choice(found: Winner) -> str:
+def choice(winner: Winner) -> str:
     """Say by what the trial was chosen; test images never had a say."""
-    search = found.study.spec.search
-    value = f"{found.trial.row.value:.4f}" if found.trial.row.value is not None else "–"
+    search = winner.study.spec.search
+    value = f"{winner.trial.row.value:.4f}" if winner.trial.row.value is not None else "–"
     moment = "best" if search.at == "best" else "last"
-    by = f"{search.metric} {value}, {moment} epoch {found.epoch}"
-    complete = wording.count(found.trial.complete, "complete trial")
-    if found.trial.rank == 1:
+    by = f"{search.metric} {value}, {moment} epoch {winner.epoch}"
+    complete = wording.count(winner.trial.complete, "complete trial")
+    if winner.trial.rank == 1:
         return (
             f"Chosen on validation images alone: the best of {complete} by {search.metric} ({by})."
         )
-    place = f"place {found.trial.rank}" if found.trial.rank else "without a place"
+    place = f"place {winner.trial.rank}" if winner.trial.rank else "without a place"
     return f"Named by its number: {place} of {complete} by {search.metric} ({by})."
 
 
-def over_seeds(found: Winner) -> str:
+def over_seeds(winner: Winner) -> str:
     """Say what the setting does under all its seeds: what a new training may be expected to do."""
-    seeds = len(found.trial.peers) + 1
+    seeds = len(winner.trial.peers) + 1
     parts = [
         f"{name.replace('_', ' ')} {mean(one)}"
-        for name, one in found.over_seeds.items()
+        for name, one in winner.over_seeds.items()
         if name in ("val_acc", "test_acc")
     ]
-    count = max((one.n for one in found.over_seeds.values()), default=0)
+    count = max((one.n for one in winner.over_seeds.values()), default=0)
     if count < 2:
         return (
             "Its setting was trained to the end under this seed only: how far another seed would "
@@ -46,45 +46,45 @@ def over_seeds(found: Winner) -> str:
         )
     left = f" ({seeds - count} of its {seeds} seeds did not complete)" if count < seeds else ""
     said = f"Its setting over {wording.count(count, 'seed')}{left}: {', '.join(parts)}."
-    test = found.over_seeds.get("test_acc")
+    test = winner.over_seeds.get("test_acc")
     if test is None:
         return said
     return f"{said} On images like the test set expect {mean(test)}."
 
 
-def luck(found: Winner) -> str:
+def luck(winner: Winner) -> str:
     """Say how much of the winner's figure is luck of having been picked."""
-    if found.luck is None:
+    if winner.luck is None:
         return ""
-    measure = MEASURES[found.study.spec.search.metric]
-    by = found.luck.value * measure.scale
+    measure = MEASURES[winner.study.spec.search.metric]
+    by = winner.luck.value * measure.scale
     amount = f"{by:.1f} points" if measure.unit == "points" else f"{by:.3f} nats"
     if float(amount.split(maxsplit=1)[0]) == 0:
-        among = wording.count(found.luck.trials, "trial")
+        among = wording.count(winner.luck.trials, "trial")
         return f"No selection bias is seen in its {measure.name}: it was the best of {among}."
-    missing = "" if found.luck.over_seeds else ", without the variation between seeds"
+    missing = "" if winner.luck.over_seeds else ", without the variation between seeds"
     return (
         f"About {amount} of its {measure.name} are selection bias, since it was the best of "
-        f"{found.luck.trials}{missing}: expect that much less from its setting."
+        f"{winner.luck.trials}{missing}: expect that much less from its setting."
     )
 
 
-def gap(found: Winner) -> str:
+def gap(winner: Winner) -> str:
     """Say how far this trial's test accuracy is from its validation accuracy."""
-    if found.trial.gap is None:
+    if winner.trial.gap is None:
         return "There is no test set: its accuracy on images that chose nothing is not known."
-    own = _points(found.trial.gap)
-    if found.setting_gap is None or not found.trial.peers:
+    own = _points(winner.trial.gap)
+    if winner.setting_gap is None or not winner.trial.peers:
         return f"Validation minus test accuracy: {own}."
-    over = _points(found.setting_gap)
+    over = _points(winner.setting_gap)
     return f"Validation minus test accuracy: {own}; of its setting over seeds {over}."
 
 
-def cause(found: Winner) -> str:
+def cause(winner: Winner) -> str:
     """Say why validation and test differ in this study."""
-    if found.gap is None:
+    if winner.gap is None:
         return ""
-    return f"Cause of the study's gap: {found.gap.cause}. {WORDS[found.gap.cause]}"
+    return f"Cause of the study's gap: {winner.gap.cause}. {WORDS[winner.gap.cause]}"
 
 
 LIMITS = (
@@ -107,34 +107,34 @@ LIMITS = (
 """What none of the figures promises, a sentence each."""
 
 
-def figures(found: Winner) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def figures(winner: Winner) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the figures of each split as a table: its head and its rows."""
-    binary = ("sensitivity", "specificity", "AUC") if found.rates else ()
+    binary = ("sensitivity", "specificity", "AUC") if winner.rates else ()
     return ("split", "images", "loss", "accuracy", *binary, "ECE", "Brier"), [
-        _row(found, one) for one in found.splits
+        _row(winner, one) for one in winner.splits
     ]
 
 
-def _row(found: Winner, one: OnSplit) -> tuple[str, ...]:
-    loss = found.trial.row[figure(found.study, f"{one.split}_loss")]
-    rates = found.rates.get(one.split)
+def _row(winner: Winner, one: OnSplit) -> tuple[str, ...]:
+    loss = winner.trial.row[figure(winner.study, f"{one.split}_loss")]
+    rates = winner.rates.get(one.split)
     sides = (rates.sensitivity, rates.specificity) if rates else (None, None)
     return (
         one.split,
         units.in_table(one.images, one.patients),
         "–" if loss is None else f"{loss:.4f}",
         share(one.accuracy),
-        *((*map(share, sides), share(one.auc)) if found.rates else ()),
+        *((*map(share, sides), share(one.auc)) if winner.rates else ()),
         f"{one.calibration_error:.3f}",
         f"{one.brier:.3f}",
     )
 
 
-def mean(found: Mean) -> str:
+def mean(mean: Mean) -> str:
     """Return a mean of fractions with its interval: "0.951 (0.947 to 0.955)"."""
-    if found.low is None or found.high is None:
-        return wording.fixed(found.value, 3)
-    return _with_ends(found.value, found.low, found.high)
+    if mean.low is None or mean.high is None:
+        return wording.fixed(mean.value, 3)
+    return _with_ends(mean.value, mean.low, mean.high)
 
 
 def share(found: Interval | None) -> str:
@@ -146,7 +146,7 @@ def _with_ends(value: float, low: float, high: float) -> str:
     return f"{wording.fixed(value, 3)} ({wording.fixed(low, 3)} to {wording.fixed(high, 3)})"
 
 
-def _points(found: Interval) -> str:
-    shown = found.scaled(100)
+def _points(interval: Interval) -> str:
+    shown = interval.scaled(100)
     ends = f"{wording.signed(shown.low, 1)} to {wording.signed(shown.high, 1)}"
     return f"{wording.signed(shown.value, 1)} points (95 % interval {ends})"

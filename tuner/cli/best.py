@@ -97,36 +97,36 @@ def best(
         _show(found, saved, target)
 
 
-def _show(found: "Winner", saved: "Model | None", target: Path | None) -> None:
+def _show(winner: "Winner", saved: "Model | None", target: Path | None) -> None:
     from tuner.cli.console import open_console
 
     console = open_console()
-    _print(console, found)
+    _print(console, winner)
     if saved is not None and target is not None:
         _print_saved(console, saved, target)
 
 
-def _place(settings: Settings, found: "Winner", device: str, given: tuple[Path, ...]) -> "Place":
+def _place(settings: Settings, winner: "Winner", device: str, paths: tuple[Path, ...]) -> "Place":
     from tuner.winner.saving import Place
     from tuner.work.housekeeping import checkpoint_place, labels
 
     return Place(
         cache=settings.home / "cache",
         # As a worker finds them: a study's row in the database names no folder of code.
-        folders=options.objective_folders(None, given),
-        checkpoints=checkpoint_place(settings, found.study.spec),
-        labels=labels(found.study, found.number),
-        device=_device(found, device),
+        folders=options.objective_folders(None, paths),
+        checkpoints=checkpoint_place(settings, winner.study.spec),
+        labels=labels(winner.study, winner.number),
+        device=_device(winner, device),
     )
 
 
-def _device(found: "Winner", asked: str) -> str:
+def _device(winner: "Winner", asked: str) -> str:
     """Return what to compute on: without a wish, what the trial was trained on."""
     if asked != "auto":
         return asked
     from tuner.fleet.devices import crew_devices
 
-    on = str(found.trial.setup.get("device", "cpu")).partition(" ")[0]
+    on = str(winner.trial.setup.get("device", "cpu")).partition(" ")[0]
     return crew_devices("auto", 1, 1)[0] if on.startswith("cuda") else on
 
 
@@ -136,34 +136,35 @@ def _described(saved: "Model") -> dict[str, object]:
         "weights_sha256": saved.weights_sha256,
         "files": saved.reading.files,
         "agreement": {
-            name: {**one.model_dump(), "exact": one.exact} for name, one in saved.agreement.items()
+            name: {**agreement.model_dump(), "exact": agreement.exact}
+            for name, agreement in saved.agreement.items()
         },
     }
 
 
-def _print(console: "Console", found: "Winner") -> None:
+def _print(console: "Console", winner: "Winner") -> None:
     from tuner.answers.verdicts.wording import level_name
     from tuner.answers.winner_words import sentences
     from tuner.cli.console import print_sentences
 
-    settings = [f"{name}={level_name(value)}" for name, value in found.settings.items()]
-    fixed = " ".join(f"{name}={level_name(value)}" for name, value in found.fixed.items())
+    settings = [f"{name}={level_name(value)}" for name, value in winner.settings.items()]
+    fixed = " ".join(f"{name}={level_name(value)}" for name, value in winner.fixed.items())
     console.print()
-    console.print(f"{found.study.title}: trial {found.number}", style="bold")
-    console.print(" ".join([*settings, f"seed={found.trial.row['seed']}"]))
+    console.print(f"{winner.study.title}: trial {winner.number}", style="bold")
+    console.print(" ".join([*settings, f"seed={winner.trial.row['seed']}"]))
     if fixed:
         console.print(f"fixed: {fixed}")
     console.print()
-    console.print(_figures(found))
-    print_sentences(console, sentences(found))
+    console.print(_figures(winner))
+    print_sentences(console, sentences(winner))
     console.print()
 
 
-def _figures(found: "Winner") -> "RichTable":
+def _figures(winner: "Winner") -> "RichTable":
     from tuner.answers.winner_words import figures
     from tuner.cli.console import plain_table
 
-    head, rows = figures(found)
+    head, rows = figures(winner)
     table = plain_table()
     for name in head:
         table.add_column(name, justify="left" if name == "split" else "right", no_wrap=True)
@@ -177,7 +178,7 @@ def _print_saved(console: "Console", saved: "Model", target: Path | None) -> Non
     from tuner.winner.agreement import words
 
     said = [f"Saved in {target}. The weights come from: {saved.origin}."]
-    said += [words(one, f"{name} images") for name, one in saved.agreement.items()]
+    said += [words(agreement, f"{name} images") for name, agreement in saved.agreement.items()]
     said.append(f"`tuner predict {target} IMAGES…` predicts; {target}/README.md is its card.")
     print_sentences(console, said)
     console.print()

@@ -92,19 +92,19 @@ def check(
 
 
 def _asked(
-    settings: Settings, study: str, overrides: tuple[str, ...], given: tuple[Path, ...]
+    settings: Settings, study: str, overrides: tuple[str, ...], paths: tuple[Path, ...]
 ) -> "tuple[Spec, tuple[Path, ...]]":
     """Return the study that a file or a stored version asks, and where its objective may be."""
     from tuner.spec.load import find
     from tuner.store import studies
 
     if "@" not in study or study.endswith(".toml"):
-        spec = options.load_spec(study, overrides, given)
-        return spec, options.objective_folders(find(study, options.study_folders()), given)
+        spec = options.load_spec(study, overrides, paths)
+        return spec, options.objective_folders(find(study, options.study_folders()), paths)
     if overrides:
         raise UserError(f"{study} is a stored version: it is checked as it is, without --set.")
     with options.open_database(settings) as database, database.transaction() as connection:
-        return studies.find(connection, study).spec, options.objective_folders(None, given)
+        return studies.find(connection, study).spec, options.objective_folders(None, paths)
 
 
 def _described(
@@ -117,7 +117,7 @@ def _described(
         "study": spec.name,
         "data": [{**one.body, "warnings": one.warnings} for one in found],
         "cost": None if cost is None else cost.to_json(),
-        "noise": [one.to_json() for one in spreads],
+        "noise": [spread.to_json() for spread in spreads],
     }
 
 
@@ -130,15 +130,15 @@ def _keep(settings: Settings, spec: "Spec", body: Mapping[str, Any]) -> list[str
     try:
         with options.open_database(settings) as database, database.transaction() as connection:
             same = [
-                one
-                for one in studies.versions(connection, spec.name)
-                if (one.spec.objective, configurations(one.spec)) == looked
+                study
+                for study in studies.versions(connection, spec.name)
+                if (study.spec.objective, configurations(study.spec)) == looked
             ]
-            for one in same:
-                checks.keep(connection, one.study_id, body)
+            for study in same:
+                checks.keep(connection, study.study_id, body)
     except TunerError:
         return []  # no database at hand: the check is shown all the same
-    return [one.title for one in same]
+    return [study.title for study in same]
 
 
 def _show(
@@ -244,13 +244,13 @@ def _show_noise(spec: "Spec", spreads: "Sequence[Spread]") -> None:
     seeds = spec.replicates.seeds
     count = len(spreads[0].values)
     echo(f"\nNoise of the default setting over {count} seeds")
-    for one in spreads:
+    for spread in spreads:
         line = (
-            f"  {one.figure:9s} {fmean(one.values):.4f}, deviation {one.deviation:.4f}, "
-            f"{min(one.values):.4f} to {max(one.values):.4f}"
+            f"  {spread.figure:9s} {fmean(spread.values):.4f}, deviation {spread.deviation:.4f}, "
+            f"{min(spread.values):.4f} to {max(spread.values):.4f}"
         )
         if seeds > 1:
             # Half of the 95 % t interval of a difference of two means over n seeds each.
-            half = float(stdtrit(2 * seeds - 2, 0.975)) * one.deviation * sqrt(2 / seeds)
+            half = float(stdtrit(2 * seeds - 2, 0.975)) * spread.deviation * sqrt(2 / seeds)
             line += f"; with {seeds} seeds a difference must exceed about {half:.4f} to be seen"
         echo(line)

@@ -49,10 +49,10 @@ def clean(
         for place, limit in places(settings, database).items():
             try:
                 tree = Tree(TimelyPlace(place, settings.timing.lookup))
-                gone = _removable(tree, database, limit, everything=everything, foreign=foreign)
+                entries = _removable(tree, database, limit, everything=everything, foreign=foreign)
                 orphans = tree.sweep(dry=dry_run)
                 if not dry_run:
-                    for entry in gone:
+                    for entry in entries:
                         tree.remove([entry.key], entry.labels)
                 taken = sum(entry.bytes for entry in tree.listing())
             except DatabaseError:
@@ -61,8 +61,8 @@ def clean(
                 echo(f"Not cleaned: {error}", err=True)
                 code = max(code, error.exit_code)
                 continue
-            freed = sum(e.bytes for e in gone) + sum(file.size for file in orphans)
-            told.append((tree.name, len(gone), len(orphans), freed, taken))
+            freed = sum(e.bytes for e in entries) + sum(file.size for file in orphans)
+            told.append((tree.name, len(entries), len(orphans), freed, taken))
     if as_json:
         names = ("location", "checkpoints", "orphans", "freed_bytes", "taken_bytes")
         echo_json([dict(zip(names, one, strict=True)) for one in told], indent=None)

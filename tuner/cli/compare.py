@@ -117,7 +117,7 @@ def compare(
         else:
             compared = compare_settings(connection, found, by=by, metric=metric, asked=asked)
     if as_json:
-        comparisons = [described(one) for one in compared]
+        comparisons = [described(comparison) for comparison in compared]
         body = {"study": found.title, "changes": changes, "comparisons": comparisons}
         echo_json(body, allow_nan=False)
     else:
@@ -125,26 +125,26 @@ def compare(
         print_sentences(open_console(), changes)
 
 
-def described(one: "Comparison") -> dict[str, Any]:
+def described(comparison: "Comparison") -> dict[str, Any]:
     """Return a comparison for programs; fractions stay fractions."""
-    plan = one.plan
+    plan = comparison.plan
     return {
-        "factor": one.factor,
-        "metric": one.measure.name,
-        "larger_is_better": one.measure.larger,
-        "reference": one.reference,
-        "reference_named": one.named,
-        "paired": one.paired,
-        "n": one.seeds,
-        "images": one.images,
-        "patients": one.patients,
-        "too_few_patients": one.too_few,
-        "trials_per_seed": one.places,
-        "left_out": one.left_out,
-        "tied": list(one.tied),
-        "levels": [_level(row) for row in one.rows],
+        "factor": comparison.factor,
+        "metric": comparison.measure.name,
+        "larger_is_better": comparison.measure.larger,
+        "reference": comparison.reference,
+        "reference_named": comparison.named,
+        "paired": comparison.paired,
+        "n": comparison.seeds,
+        "images": comparison.images,
+        "patients": comparison.patients,
+        "too_few_patients": comparison.too_few,
+        "trials_per_seed": comparison.places,
+        "left_out": comparison.left_out,
+        "tied": list(comparison.tied),
+        "levels": [_level(row) for row in comparison.rows],
         "plan": None if plan is None else asdict(plan),
-        "verdict": one.verdict,
+        "verdict": comparison.verdict,
     }
 
 
@@ -173,26 +173,26 @@ def _show(compared: "Sequence[Comparison]") -> None:
     from tuner.cli.console import open_console, print_sentences
 
     console = open_console()
-    for one in compared:
+    for comparison in compared:
         console.print()
-        console.print(_table(one))
-        print_sentences(console, one.sentences)
+        console.print(_table(comparison))
+        print_sentences(console, comparison.sentences)
     console.print()
     if len(compared) > 1:
         console.print("Each factor is compared separately; `--by FACTOR` compares only one.")
 
 
-def _table(one: "Comparison") -> "RichTable":
+def _table(comparison: "Comparison") -> "RichTable":
     from tuner.answers.verdicts.cells import cells, head
     from tuner.cli.console import plain_table
 
-    table = plain_table(f"By {one.factor}: {one.measure.name}, 95 % intervals")
-    *names, mark = head(one)
+    table = plain_table(f"By {comparison.factor}: {comparison.measure.name}, 95 % intervals")
+    *names, mark = head(comparison)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column(mark, no_wrap=True)
-    for row in one.rows:
-        table.add_row(*cells(one, row))
+    for row in comparison.rows:
+        table.add_row(*cells(comparison, row))
     return table
 
 
@@ -208,15 +208,15 @@ def _read_pair(
     return pair(connection, study, trials, cast("SplitName", split), at)
 
 
-def _tell_pair(found: "Pair", study: "Study", *, as_json: bool) -> None:
+def _tell_pair(pair: "Pair", study: "Study", *, as_json: bool) -> None:
     from tuner.cli.console import open_console
 
     if as_json:
-        echo_json(_pair_described(found, study))
+        echo_json(_pair_described(pair, study))
         return
     console = open_console()
     console.print()
-    _print_pair(console, found, study)
+    _print_pair(console, pair, study)
     console.print()
 
 
@@ -258,23 +258,25 @@ def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
     console.print(found.verdict)
 
 
-def _class_table(found: "Pair") -> "RichTable":
+def _class_table(pair: "Pair") -> "RichTable":
     from tuner.answers.verdicts.cells import chance_cell
     from tuner.cli.console import plain_table
 
     table = plain_table("By class")
     table.add_column("trial", justify="right", no_wrap=True)
-    for one in found.of_classes:
+    for one in pair.of_classes:
         table.add_column(f"{one.name} ({one.images:,} {one.of})", justify="right", no_wrap=True)
-    apart = [one.discordance for one in found.of_classes]
-    table.add_row(str(found.one.trial), *(with_ends(one.one) for one in found.of_classes))
-    table.add_row(str(found.other.trial), *(with_ends(one.other) for one in found.of_classes))
-    table.add_row("difference", *(with_ends(one.difference, sign=True) for one in apart))
-    table.add_row("p", *(chance_cell(one.chance) for one in apart))
+    apart = [one.discordance for one in pair.of_classes]
+    table.add_row(str(pair.one.trial), *(with_ends(one.one) for one in pair.of_classes))
+    table.add_row(str(pair.other.trial), *(with_ends(one.other) for one in pair.of_classes))
+    table.add_row(
+        "difference", *(with_ends(discordance.difference, sign=True) for discordance in apart)
+    )
+    table.add_row("p", *(chance_cell(discordance.chance) for discordance in apart))
     return table
 
 
-def _pair_described(found: "Pair", study: "Study") -> dict[str, Any]:
+def _pair_described(pair: "Pair", study: "Study") -> dict[str, Any]:
     def one(trial: "Described") -> dict[str, Any]:
         return {
             "trial": trial.trial,
@@ -286,24 +288,24 @@ def _pair_described(found: "Pair", study: "Study") -> dict[str, Any]:
             "brier": trial.brier,
         }
 
-    discordance = found.discordance
+    discordance = pair.discordance
     return {
         "study": study.title,
-        "split": found.split,
-        "at": found.at,
-        "images": found.images,
-        "patients": found.patients,
-        "trials": [one(found.one), one(found.other)],
+        "split": pair.split,
+        "at": pair.at,
+        "images": pair.images,
+        "patients": pair.patients,
+        "trials": [one(pair.one), one(pair.other)],
         "only_first_right": discordance.only_one,
         "only_second_right": discordance.only_other,
         "difference": limits(discordance.difference),
         "p": discordance.chance,
-        "nll_difference": limits(found.nll),
-        "auc_difference": None if found.auc is None else limits(found.auc[0]),
-        "auc_p": None if found.auc is None else found.auc[1],
-        "classes": [_class_described(one) for one in found.of_classes],
-        "differs": found.differs,
-        "verdict": found.verdict,
+        "nll_difference": limits(pair.nll),
+        "auc_difference": None if pair.auc is None else limits(pair.auc[0]),
+        "auc_p": None if pair.auc is None else pair.auc[1],
+        "classes": [_class_described(one) for one in pair.of_classes],
+        "differs": pair.differs,
+        "verdict": pair.verdict,
     }
 
 

@@ -57,12 +57,12 @@ def confusion(
 
     with options.open_database(settings) as database, database.snapshot() as connection:
         found = studies.find(connection, study)
-        read = _read(connection, found, trial, split, at)
-    counted = count(read)
+        predicted = _read(connection, found, trial, split, at)
+    counted = count(predicted)
     if as_json:
-        echo_json(_described(found, read, counted), indent=None)
+        echo_json(_described(found, predicted, counted), indent=None)
     else:
-        _show(found, read, counted)
+        _show(found, predicted, counted)
 
 
 def _read(
@@ -81,7 +81,7 @@ def _read(
     return predicted(connection, study, number, cast("SplitName", split), moment)
 
 
-def _show(study: "Study", read: "Predicted", counted: "Confusion") -> None:
+def _show(study: "Study", predicted: "Predicted", counted: "Confusion") -> None:
     from tuner.answers.verdicts import units
     from tuner.cli.console import open_console
 
@@ -89,11 +89,11 @@ def _show(study: "Study", read: "Predicted", counted: "Confusion") -> None:
     total = sum(counted.images)
     console.print()
     console.print(
-        f"{study.title}: trial {read.trial}, {read.split} images, {read.at} epoch {read.epoch}; "
-        "rows are true, columns predicted"
+        f"{study.title}: trial {predicted.trial}, {predicted.split} images, "
+        f"{predicted.at} epoch {predicted.epoch}; rows are true, columns predicted"
     )
     console.print(_table(counted))
-    clusters = read.clusters
+    clusters = predicted.clusters
     what = units.sampled(total, 0 if clusters is None else clusters.patients)
     console.print(f"{counted.right} of {what} are right: accuracy {counted.accuracy:.4f}.")
     if any(counted.undecided):
@@ -136,13 +136,13 @@ def _share(share: float | None, digits: int = 3) -> str:
     return "–" if share is None else f"{share:.{digits}f}"
 
 
-def _described(study: "Study", read: "Predicted", counted: "Confusion") -> dict[str, Any]:
+def _described(study: "Study", predicted: "Predicted", counted: "Confusion") -> dict[str, Any]:
     return {
         "study": study.title,
-        "trial": read.trial,
-        "split": read.split,
-        "at": read.at,
-        "epoch": read.epoch,
+        "trial": predicted.trial,
+        "split": predicted.split,
+        "at": predicted.at,
+        "epoch": predicted.epoch,
         "classes": counted.classes,
         "counts": counted.counts,
         "undecided": counted.undecided,

@@ -48,8 +48,11 @@ def start(settings: Settings) -> None:
 
     _embedded_only(settings, "started")
     with embedded.start(settings.home):
-        found = embedded.status(settings.home)
-    echo(f"The database in {found.data} runs (process {found.pid}) until `tuner db stop`.")
+        server_status = embedded.status(settings.home)
+    echo(
+        f"The database in {server_status.data} runs (process {server_status.pid}) "
+        "until `tuner db stop`."
+    )
 
 
 @db.command(epilog=_example("tuner db stop"))
@@ -202,7 +205,7 @@ def _replace(address: "Address", file: Path) -> None:
         form = ["--clean", "--if-exists", "--no-owner", "--no-privileges", f"--file={script}"]
         _must("pg_restore", [*form, str(file)], address, kept)
         once = ["-X", "-q", "--single-transaction", "-v", "ON_ERROR_STOP=1", "--output=/dev/null"]
-        files = [f"--file={one}" for one in (first, script, last)]
+        files = [f"--file={path}" for path in (first, script, last)]
         _must("psql", [*once, *files, f"--dbname={_conninfo(address)}"], address, kept)
 
 

@@ -33,24 +33,24 @@ def diff(settings: Settings, study: str, other: str, metric: str | None, *, as_j
 
     with options.open_database(settings) as database, database.snapshot() as connection:
         one, two = (studies.find(connection, name) for name in (study, other))
-        found = between(connection, one, two, metric)
+        diff = between(connection, one, two, metric)
     if as_json:
-        echo_json(described(found), default=str)
+        echo_json(described(diff), default=str)
     else:
-        _show(found)
+        _show(diff)
 
 
-def described(found: "Diff") -> dict[str, Any]:
+def described(diff: "Diff") -> dict[str, Any]:
     """Return the differences for programs."""
     from dataclasses import asdict
 
-    shared = found.shared
+    shared = diff.shared
     return {
-        "studies": [asdict(side) for side in found.sides],
-        "metric": found.measure.name,
-        "changes": [asdict(change) for change in found.changes],
-        "surroundings": [asdict(change) for change in found.surroundings],
-        "matched_by": found.matched_by,
+        "studies": [asdict(side) for side in diff.sides],
+        "metric": diff.measure.name,
+        "changes": [asdict(change) for change in diff.changes],
+        "surroundings": [asdict(change) for change in diff.surroundings],
+        "matched_by": diff.matched_by,
         "shared": None
         if shared is None
         else {
@@ -62,7 +62,7 @@ def described(found: "Diff") -> dict[str, Any]:
             "p": shared.chance,
             "differs": shared.differs,
         },
-        "verdict": found.verdict,
+        "verdict": diff.verdict,
     }
 
 

@@ -57,81 +57,81 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
     console.print()
 
 
-def described(found: "Gap", study: "Study") -> dict[str, Any]:
+def described(gap: "Gap", study: "Study") -> dict[str, Any]:
     """Return a study's gap for programs; fractions stay fractions."""
     from tuner.answers.verdicts.gap_words import sentences
 
-    luck = found.optimism
+    luck = gap.optimism
     return {
         "study": study.title,
-        "n": found.seeds,
-        "val_images": found.val_images,
-        "test_images": found.test_images,
-        "val_patients": found.val_patients,
-        "test_patients": found.test_patients,
-        "too_few_patients": found.too_few,
-        "val_acc": limits(found.val_acc),
-        "test_acc": limits(found.test_acc),
-        "gap": limits(found.gap),
-        "train_minus_val": limits(found.fitted),
-        "rank_correlation": limits(found.correlation),
-        "configurations": len(found.settings),
-        "winner": found.winner,
-        "metric": found.metric,
+        "n": gap.seeds,
+        "val_images": gap.val_images,
+        "test_images": gap.test_images,
+        "val_patients": gap.val_patients,
+        "test_patients": gap.test_patients,
+        "too_few_patients": gap.too_few,
+        "val_acc": limits(gap.val_acc),
+        "test_acc": limits(gap.test_acc),
+        "gap": limits(gap.gap),
+        "train_minus_val": limits(gap.fitted),
+        "rank_correlation": limits(gap.correlation),
+        "configurations": len(gap.settings),
+        "winner": gap.winner,
+        "metric": gap.metric,
         "optimism": None
         if luck is None
         else {"value": luck.value, "over_seeds": luck.over_seeds, "trials": luck.trials},
-        "probes": {name: limits(one.auc) for name, one in found.probes.items()},
-        "cause": found.cause,
-        "left_out": found.left_out,
-        "without_peers": found.without_peers,
-        "images_shared": found.images_shared,
+        "probes": {name: limits(one.auc) for name, one in gap.probes.items()},
+        "cause": gap.cause,
+        "left_out": gap.left_out,
+        "without_peers": gap.without_peers,
+        "images_shared": gap.images_shared,
         "settings": [
             {
-                **one.values,
-                "trials": one.trials,
-                "val_acc": one.val_acc,
-                "test_acc": one.test_acc,
-                "gap": limits(one.gap),
+                **setting.values,
+                "trials": setting.trials,
+                "val_acc": setting.val_acc,
+                "test_acc": setting.test_acc,
+                "gap": limits(setting.gap),
             }
-            for one in found.settings
+            for setting in gap.settings
         ],
         "trials": [
             {
-                "trial": one.trial,
-                "val_acc": one.val_acc,
-                "test_acc": one.test_acc,
-                "gap": limits(one.gap),
+                "trial": trial.trial,
+                "val_acc": trial.val_acc,
+                "test_acc": trial.test_acc,
+                "gap": limits(trial.gap),
             }
-            for one in found.trials
+            for trial in gap.trials
         ],
-        "verdict": " ".join(sentences(found)),
+        "verdict": " ".join(sentences(gap)),
     }
 
 
-def _table(found: "Gap", study: "Study", best: int) -> "RichTable":
+def _table(gap: "Gap", study: "Study", best: int) -> "RichTable":
     from tuner.cli.console import plain_table
 
-    shown = found.settings[:best]
-    of = f"{len(shown)} of {len(found.settings)}" if len(shown) < len(found.settings) else "all"
+    shown = gap.settings[:best]
+    of = f"{len(shown)} of {len(gap.settings)}" if len(shown) < len(gap.settings) else "all"
     table = plain_table(f"{study.title}: {of} configurations, by validation accuracy")
     for name in (*study.spec.varied, "val acc", "test acc", "gap", "95 % interval", "n"):
         table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-    for row in _rows(found, best):
+    for row in _rows(gap, best):
         table.add_row(*row)
     return table
 
 
-def _rows(found: "Gap", best: int) -> "Iterator[list[str]]":
+def _rows(gap: "Gap", best: int) -> "Iterator[list[str]]":
     from tuner.answers.verdicts.wording import fixed, level_name, signed
 
-    for one in found.settings[:best]:
-        ends = f"{signed(one.gap.low * 100, 1)} to {signed(one.gap.high * 100, 1)}"
+    for setting in gap.settings[:best]:
+        ends = f"{signed(setting.gap.low * 100, 1)} to {signed(setting.gap.high * 100, 1)}"
         yield [
-            *(level_name(value) for value in one.values.values()),
-            fixed(one.val_acc, 3),
-            fixed(one.test_acc, 3),
-            signed(one.gap.value * 100, 1),
+            *(level_name(value) for value in setting.values.values()),
+            fixed(setting.val_acc, 3),
+            fixed(setting.test_acc, 3),
+            signed(setting.gap.value * 100, 1),
             ends,
-            str(len(one.trials)),
+            str(len(setting.trials)),
         ]

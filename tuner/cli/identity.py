@@ -57,10 +57,10 @@ def changes_of(
     from tuner.store import identities
 
     with database.transaction() as connection:
-        stored = identities.current(connection, study.study_id)
+        parts = identities.current(connection, study.study_id)
         if not identities.is_settled(connection, study.study_id):
             return [], []  # No result yet that a change could be mixed with.
-    keys = [json.loads(one.body["keys"]) for one in stored if one.kind == identities.DATA]
+    keys = [json.loads(part.body["keys"]) for part in parts if part.kind == identities.DATA]
     if not keys:
         return [], []  # Nothing was trained yet, or by a tuner that did not note it.
     if not whole:
@@ -68,7 +68,7 @@ def changes_of(
         keys = list({str(one.get("path")): one for one in keys}.values())[:MOST]
     found = identify(study.spec.objective, keys, site, whole=whole)
     clear_progress()
-    return identities.changes(stored, found, objective=study.spec.objective, whole=whole), found
+    return identities.changes(parts, found, objective=study.spec.objective, whole=whole), found
 
 
 def refuse(study: "Study", changes: Sequence[str]) -> None:
@@ -86,6 +86,8 @@ def accept(database: "Database", study: "Study", found: "Sequence[Identity]") ->
     with database.transaction() as connection:
         lock_study(connection, study.study_id)
         changes = [
-            line for one in found for line in identities.accept(connection, study.study_id, one)
+            line
+            for identity in found
+            for line in identities.accept(connection, study.study_id, identity)
         ]
     return list(dict.fromkeys(changes))

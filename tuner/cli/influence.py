@@ -47,24 +47,27 @@ def influence(settings: Settings, study: str, metrics: tuple[str, ...], *, as_js
         found = studies.find(connection, study)
         measured = measure(connection, found, metrics)
     if as_json:
-        body = {"study": found.title, "influences": [described(one) for one in measured]}
+        body = {
+            "study": found.title,
+            "influences": [described(influence) for influence in measured],
+        }
         echo_json(body)
         return
     _show(measured)
 
 
-def described(one: "Influence") -> dict[str, Any]:
+def described(influence: "Influence") -> dict[str, Any]:
     """Return an influence for programs."""
     return {
-        "metric": one.metric,
-        "how": one.how,
-        "settings": one.settings,
-        "seeds": one.seeds,
-        "trials": one.trials,
-        "images": one.images,
-        "patients": one.patients,
-        "spread": one.spread,
-        "left_out": one.left_out,
+        "metric": influence.metric,
+        "how": influence.how,
+        "settings": influence.settings,
+        "seeds": influence.seeds,
+        "trials": influence.trials,
+        "images": influence.images,
+        "patients": influence.patients,
+        "spread": influence.spread,
+        "left_out": influence.left_out,
         "parts": [
             {
                 "parameters": part.names,
@@ -72,11 +75,11 @@ def described(one: "Influence") -> dict[str, Any]:
                 "low": part.share.low,
                 "high": part.share.high,
             }
-            for part in one.parts
+            for part in influence.parts
         ],
-        "ahead": one.ahead,
-        "verdict": one.verdict,
-        "note": one.note or None,
+        "ahead": influence.ahead,
+        "verdict": influence.verdict,
+        "note": influence.note or None,
     }
 
 
@@ -84,23 +87,25 @@ def _show(measured: "list[Influence]") -> None:
     from tuner.cli.console import open_console, print_sentences
 
     console = open_console()
-    for one in measured:
+    for influence in measured:
         console.print()
-        console.print(_table(one))
-        print_sentences(console, filter(None, (one.verdict, one.note, _about(one))))
+        console.print(_table(influence))
+        print_sentences(
+            console, filter(None, (influence.verdict, influence.note, _about(influence)))
+        )
     console.print()
 
 
-def _table(one: "Influence") -> "RichTable":
+def _table(influence: "Influence") -> "RichTable":
     from tuner.cli.console import plain_table
 
-    what = "spread" if one.how == "decomposition" else "best tenth"
-    table = plain_table(f"{one.metric}: shares of the {what}")
+    what = "spread" if influence.how == "decomposition" else "best tenth"
+    table = plain_table(f"{influence.metric}: shares of the {what}")
     table.add_column("parameter", no_wrap=True)
     for name in ("share", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for part in sorted(one.parts, key=lambda part: -part.share.value):
+    for part in sorted(influence.parts, key=lambda part: -part.share.value):
         table.add_row(*_cells(part))
     return table
 
@@ -112,28 +117,29 @@ def _cells(part: "Part") -> list[str]:
     return [name, f"{share.value:.0%}", f"{share.low:.0%} to {share.high:.0%}", bar]
 
 
-def _about(one: "Influence") -> str:
+def _about(influence: "Influence") -> str:
     from tuner.answers.evidence.measures import MEASURES
     from tuner.answers.verdicts import units, wording
 
     lost = ""
-    if one.left_out:
+    if influence.left_out:
         lost = (
-            f" {wording.count(one.left_out, 'trial')} pruned, diverged or failed and are not "
+            f" {wording.count(influence.left_out, 'trial')} pruned, diverged or failed and are not "
             "included; they are not missing at random."
         )
-    if one.how == "ped-anova":
+    if influence.how == "ped-anova":
         return (
-            f"(PED-ANOVA over {wording.count(one.settings, 'setting')} of "
-            f"{wording.count(one.trials, 'complete trial')}, resampled.){lost}"
+            f"(PED-ANOVA over {wording.count(influence.settings, 'setting')} of "
+            f"{wording.count(influence.trials, 'complete trial')}, resampled.){lost}"
         )
-    measure = MEASURES[one.metric]
-    images = f", {units.sampled(one.images, one.patients)}" if one.images else ""
-    if one.seeds == 1:
+    measure = MEASURES[influence.metric]
+    images = f", {units.sampled(influence.images, influence.patients)}" if influence.images else ""
+    if influence.seeds == 1:
         lost = f" Variation between seeds is not included: there is one seed.{lost}"
-    spread = (one.spread or 0.0) * measure.scale
+    spread = (influence.spread or 0.0) * measure.scale
     return (
-        f"({wording.count(one.settings, 'setting')}, {wording.count(one.seeds, 'seed')}{images}; "
+        f"({wording.count(influence.settings, 'setting')}, "
+        f"{wording.count(influence.seeds, 'seed')}{images}; "
         f"settings spread by {spread:.{measure.digits}f} {measure.unit}.){lost}"
-        f"{''.join(f' {remark}' for remark in one.remarks)}"
+        f"{''.join(f' {remark}' for remark in influence.remarks)}"
     )

@@ -6,14 +6,18 @@ if TYPE_CHECKING:
     from tuner.answers.statistics.spread import Interval
 
 
-def limits(found: "Interval | None") -> dict[str, float] | None:
+def limits(interval: "Interval | None") -> dict[str, float] | None:
     """Return an interval for programs."""
-    return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
+    return (
+        None
+        if interval is None
+        else {"value": interval.value, "low": interval.low, "high": interval.high}
+    )
 
 
-def with_ends(found: "Interval", *, sign: bool = False) -> str:
+def with_ends(interval: "Interval", *, sign: bool = False) -> str:
     """Return a fraction with its limits: "0.960 (0.936 to 0.975)"."""
     from tuner.answers.verdicts.wording import fixed, signed
 
     write = signed if sign else fixed
-    return f"{write(found.value, 3)} ({write(found.low, 3)} to {write(found.high, 3)})"
+    return f"{write(interval.value, 3)} ({write(interval.low, 3)} to {write(interval.high, 3)})"

@@ -130,7 +130,7 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
             settings,
             None if no_check else spec,
             site := Site(settings.home, folders, show_progress, forks),
-        ) as begun,
+        ) as question,
         options.open_database(settings, wait_seconds=wait, create=makes) as database,
     ):
         make_cache(settings.home)
@@ -157,7 +157,7 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
         else:
             if not no_check:
                 again = bool(changes)
-                found = look_at_data(database, spec, site, begun=begun, again=again)
+                found = look_at_data(database, spec, site, begun=question, again=again)
             launched = _store(database, spec, new_version=versioned, changed=bool(changes))
             keep_look(database, launched.study, found)
         if accept_changes and not versioned:
@@ -177,20 +177,20 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
         return _conclude(database, settings, launched.study, told=bool(found))
 
 
-def _objective_folders(study: str | None, given: tuple[Path, ...]) -> tuple[Path, ...]:
+def _objective_folders(study: str | None, paths: tuple[Path, ...]) -> tuple[Path, ...]:
     from tuner.spec.load import find
 
     if study is None:
-        return options.objective_folders(None, given)
-    return options.objective_folders(find(study, options.study_folders()), given)
+        return options.objective_folders(None, paths)
+    return options.objective_folders(find(study, options.study_folders()), paths)
 
 
 def _known(database: "Database", title: str) -> "Study | None":
     from tuner.store import studies
 
     with database.transaction() as connection:
-        found = studies.find(connection, title)
-    return None if found.state == "complete" else found
+        study = studies.find(connection, title)
+    return None if study.state == "complete" else study
 
 
 def _store(database: "Database", spec: "Spec", *, new_version: bool, changed: bool) -> "Launch":
@@ -274,9 +274,9 @@ def _watch(
     asked = 0
     while True:
         running = fleet.running()
-        seen = _look(database, study)
-        if seen is not None:
-            screen.show(seen)
+        overview = _look(database, study)
+        if overview is not None:
+            screen.show(overview)
         if not running:
             return
         if stop.count > asked:
@@ -288,7 +288,7 @@ def _watch(
                 if asked == 1
                 else "Stopping now."
             )
-        ends = stop.asked or (seen is not None and seen.state == "complete")
+        ends = stop.asked or (overview is not None and overview.state == "complete")
         time.sleep(SHORT_LOOK_SECONDS if ends else LOOK_SECONDS)
 
 
@@ -378,7 +378,11 @@ def _tell_verdicts(database: "Database", study: "Study") -> None:
 
     try:
         with database.snapshot() as connection:
-            found = [one.summary for one in compare(connection, study) if one.summary]
+            found = [
+                comparison.summary
+                for comparison in compare(connection, study)
+                if comparison.summary
+            ]
     except UserError:
         return  # nothing that could be compared, which the tables show already
     for one in found:

@@ -24,7 +24,7 @@ LINE_SECONDS = 10.0
 class Screen(Protocol):
     """Where a launch is shown."""
 
-    def show(self, seen: Overview) -> None:
+    def show(self, overview: Overview) -> None:
         """Show a study as it stands."""
 
     def say(self, text: str) -> None:
@@ -49,9 +49,9 @@ class LiveScreen:
         self._live = live
         self._said = ""
 
-    def show(self, seen: Overview) -> None:
+    def show(self, overview: Overview) -> None:
         """Redraw the picture."""
-        picture = draw(seen)
+        picture = draw(overview)
         if self._said:
             picture = Group(picture, styled(self._said, "yellow"))
         self._live.update(picture)
@@ -69,50 +69,52 @@ class PlainScreen:
         self._ended = -1
         self._written = 0.0
 
-    def show(self, seen: Overview) -> None:
+    def show(self, overview: Overview) -> None:
         """Write a line if there is something new to say."""
         now = time.monotonic()
-        if seen.counts.ended == self._ended and now - self._written < LINE_SECONDS:
+        if overview.counts.ended == self._ended and now - self._written < LINE_SECONDS:
             return
-        self._ended, self._written = seen.counts.ended, now
-        self._console.print(plain_line(seen), soft_wrap=True)
+        self._ended, self._written = overview.counts.ended, now
+        self._console.print(plain_line(overview), soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Write the sentence."""
         self._console.print(text, soft_wrap=True)
 
 
-def draw(seen: Overview) -> RenderableType:
+def draw(overview: Overview) -> RenderableType:
     """Draw a study: its bar, a line a worker, and the best trial so far."""
     parts: list[RenderableType] = [
-        Text.assemble((readable(seen.title), "bold"), "  ", (readable(seen.question), "italic")),
-        _bar(seen),
-        Text(counts_line(seen)),
+        Text.assemble(
+            (readable(overview.title), "bold"), "  ", (readable(overview.question), "italic")
+        ),
+        _bar(overview),
+        Text(counts_line(overview)),
     ]
-    if seen.workers:
-        parts.append(_workers(seen))
-    if seen.best is not None:
-        parts.append(styled("best so far  " + best_line(seen.best, seen.metric), "green"))
-    if seen.reason:
-        parts.append(styled(f"{seen.state}: {seen.reason}", "yellow"))
+    if overview.workers:
+        parts.append(_workers(overview))
+    if overview.best is not None:
+        parts.append(styled("best so far  " + best_line(overview.best, overview.metric), "green"))
+    if overview.reason:
+        parts.append(styled(f"{overview.state}: {overview.reason}", "yellow"))
     return Group(*parts)
 
 
-def plain_line(seen: Overview) -> str:
+def plain_line(overview: Overview) -> str:
     """Say in one line how a study stands."""
-    counts = seen.counts
-    text = f"{counts.ended}/{counts.total} trials  {counts_line(seen)}"
-    if seen.best is not None:
-        text += f"  best {seen.metric} {seen.best.value:.4f} (trial {seen.best.number})"
-    for line in seen.workers:
+    counts = overview.counts
+    text = f"{counts.ended}/{counts.total} trials  {counts_line(overview)}"
+    if overview.best is not None:
+        text += f"  best {overview.metric} {overview.best.value:.4f} (trial {overview.best.number})"
+    for line in overview.workers:
         if sending(line):
             text += f"  trial {line.number}: {sending(line)}"
     return text
 
 
-def counts_line(seen: Overview) -> str:
+def counts_line(overview: Overview) -> str:
     """Say how many trials are where."""
-    counts = seen.counts
+    counts = overview.counts
     parts = [
         f"{counts.complete} complete",
         f"{counts.pruned} pruned",
@@ -122,15 +124,15 @@ def counts_line(seen: Overview) -> str:
     ]
     if counts.waiting:
         parts.append(f"{counts.waiting} waiting to be taken up")
-    if seen.eta_seconds is not None and counts.ended < counts.total:
-        parts.append(f"about {duration(seen.eta_seconds)} left")
+    if overview.eta_seconds is not None and counts.ended < counts.total:
+        parts.append(f"about {duration(overview.eta_seconds)} left")
     return " · ".join(parts)
 
 
-def epochs_line(seen: Overview) -> str:
+def epochs_line(overview: Overview) -> str:
     """Say how many epochs were trained, and how many did not need to be."""
-    reused = f", {seen.epochs_reused} reused" if seen.epochs_reused else ""
-    return f"{seen.epochs_recorded} epochs{reused}"
+    reused = f", {overview.epochs_reused} reused" if overview.epochs_reused else ""
+    return f"{overview.epochs_recorded} epochs{reused}"
 
 
 def best_line(best: Best, metric: str) -> str:
@@ -161,24 +163,24 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def _bar(seen: Overview) -> RenderableType:
-    counts = seen.counts
+def _bar(overview: Overview) -> RenderableType:
+    counts = overview.counts
     grid = Table.grid(padding=(0, 2))
     grid.add_row(
         ProgressBar(total=max(counts.total, 1), completed=counts.ended, width=40),
         Text(f"{counts.ended}/{counts.total} trials"),
-        Text(epochs_line(seen), style="dim"),
+        Text(epochs_line(overview), style="dim"),
     )
     return grid
 
 
-def _workers(seen: Overview) -> RenderableType:
+def _workers(overview: Overview) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("worker", "trial", "parameters", "epoch", "val loss", "epochs/s"):
         table.add_column(name, justify="left" if name == "parameters" else "right", no_wrap=True)
-    held = Counter(line.worker_id for line in seen.workers)
+    held = Counter(line.worker_id for line in overview.workers)
     shown = 0
-    for line in seen.workers:
+    for line in overview.workers:
         # Of a worker with several trials the first line says so, and the others are below it.
         first, shown = line.worker_id != shown, line.worker_id
         table.add_row(_name(line, held[line.worker_id]) if first else "", *_cells(line))

@@ -27,10 +27,10 @@ def logs(settings: Settings, study: str, trial: int | None) -> None:
         printed = histories.outputs(connection, found, trial)
     if not printed:
         echo("Nothing was printed.", err=True)
-    for one in printed:
-        echo(f"── trial {one.number}, attempt {one.attempt} ──", bold=True)
+    for output in printed:
+        echo(f"── trial {output.number}, attempt {output.attempt} ──", bold=True)
         # A progress bar returns to the start of its line; here each state gets a line.
-        echo(one.text.rstrip().replace("\r\n", "\n").replace("\r", "\n"))
+        echo(output.text.rstrip().replace("\r\n", "\n").replace("\r", "\n"))
 
 
 @click.command(epilog="\b\nExample:\n  tuner events lr_sched --trial 12")
@@ -45,20 +45,20 @@ def events(settings: Settings, study: str, trial: int | None, *, as_json: bool) 
     with options.open_database(settings) as database, database.transaction() as connection:
         found = studies.find(connection, study)
         happened = histories.events(connection, found, trial)
-    for one in happened:
+    for event in happened:
         if as_json:
             echo_json(
                 {
-                    "at": one.at.isoformat(),
-                    "trial": one.number,
-                    "worker": one.worker_id,
-                    "kind": one.kind,
-                    "text": one.text,
+                    "at": event.at.isoformat(),
+                    "trial": event.number,
+                    "worker": event.worker_id,
+                    "kind": event.kind,
+                    "text": event.text,
                 },
                 indent=None,
             )
             continue
-        when = one.at.astimezone().strftime("%H:%M:%S")
-        who = "" if one.number is None else f"trial {one.number:<4d} "
-        by = "" if one.worker_id is None else f"  (worker {one.worker_id})"
-        echo(f"{when}  {who}{one.kind}{': ' + one.text if one.text else ''}{by}")
+        when = event.at.astimezone().strftime("%H:%M:%S")
+        who = "" if event.number is None else f"trial {event.number:<4d} "
+        by = "" if event.worker_id is None else f"  (worker {event.worker_id})"
+        echo(f"{when}  {who}{event.kind}{': ' + event.text if event.text else ''}{by}")

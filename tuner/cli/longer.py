@@ -24,9 +24,9 @@ def lengthened(
     from tuner.spec.identity import compare
     from tuner.store import studies
 
-    written = options.load_spec(study, overrides, folders)
+    spec = options.load_spec(study, overrides, folders)
     with database.transaction() as connection:
-        stored = studies.find(connection, written.name)
+        stored = studies.find(connection, spec.name)
     before = options.load_spec(study, (*stored.spec.overrides, *overrides), folders)
     difference = compare(stored.spec, before)
     if not (difference.same or difference.extends):

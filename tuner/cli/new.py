@@ -79,9 +79,9 @@ def _check_name(name: str, what: str, pattern: str, allowed: str) -> None:
         )
 
 
-def _check_unshipped(name: str, shipped: Path, own: Path, what: str) -> None:
+def _check_unshipped(name: str, shipped: Path, path: Path, what: str) -> None:
     """Refuse a name that would hide what comes with tuner; one's own file is told elsewhere."""
-    if shipped.exists() and not own.exists():
+    if shipped.exists() and not path.exists():
         raise UserError(
             f"{what} {name!r} comes with tuner, and a file of yours would hide it; "
             "choose another name."

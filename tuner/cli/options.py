@@ -130,13 +130,13 @@ def study_folders() -> list[Path]:
     return list(dict.fromkeys([Path("studies").resolve(), shipped]))
 
 
-def objective_folders(study_file: Path | None, given: tuple[Path, ...] = ()) -> tuple[Path, ...]:
+def objective_folders(study_file: Path | None, paths: tuple[Path, ...] = ()) -> tuple[Path, ...]:
     """Return where objectives are found, before the shipped ones."""
     near = [] if study_file is None else [study_file.resolve().parent.parent / "objectives"]
-    return (*(folder.resolve() for folder in given), *near, Path("objectives").resolve())
+    return (*(folder.resolve() for folder in paths), *near, Path("objectives").resolve())
 
 
-def load_spec(name: str, overrides: tuple[str, ...], given: tuple[Path, ...] = ()) -> "Spec":
+def load_spec(name: str, overrides: tuple[str, ...], paths: tuple[Path, ...] = ()) -> "Spec":
     """Read and check a study file, by name or path."""
     from tuner.spec.load import find, load
     from tuner.train.objective import find as find_objective
@@ -144,7 +144,7 @@ def load_spec(name: str, overrides: tuple[str, ...], given: tuple[Path, ...] = (
     path = find(name, study_folders())
 
     def declared(objective: str, _folder: Path) -> "Declarations":
-        return find_objective(objective, objective_folders(path, given)).objective.declarations()
+        return find_objective(objective, objective_folders(path, paths)).objective.declarations()
 
     return load(path, tuple(_from_here(text) for text in overrides), declared)
 

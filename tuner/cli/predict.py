@@ -208,7 +208,7 @@ def _agreements(body: Mapping[str, Any]) -> dict[str, "Agreement"]:
 
 
 def _differs(body: Mapping[str, Any]) -> bool:
-    return any(not one.exact for one in _agreements(body).values())
+    return any(not agreement.exact for agreement in _agreements(body).values())
 
 
 def _tell(model: "Model", body: Mapping[str, Any], output: str, split: str | None) -> None:
@@ -223,9 +223,9 @@ def _tell(model: "Model", body: Mapping[str, Any], output: str, split: str | Non
     more = len(body.get("faults", [])) - TOLD
     if more > 0:
         say(f"{more} more are left out; --json names them all.")
-    for name, one in _agreements(body).items():
+    for name, agreement in _agreements(body).items():
         of = f"the study's {name} images" if split is None else f"{name} images"
-        say(words(one, of))
+        say(words(agreement, of))
     trained = sum("train" in known.split("+") for known in body.get("known", []))
     if trained:
         say(

@@ -24,8 +24,8 @@ def race_lines(database: "Database", study: "Study") -> list[str]:
             return []
         lines = list(story.sentences)
         if story.end == "budget":
-            found = compare_contenders(connection, study, metric=story.metric)
-            lines += [] if found.summary is None else [found.summary]
+            comparison = compare_contenders(connection, study, metric=story.metric)
+            lines += [] if comparison.summary is None else [comparison.summary]
     return lines
 
 
@@ -34,5 +34,7 @@ def race_described(story: "Story | None") -> dict[str, Any] | None:
     if story is None:
         return None
     body = asdict(story)
-    runners = [{**asdict(one), "difference": limits(one.difference)} for one in story.runners]
+    runners = [
+        {**asdict(runner), "difference": limits(runner.difference)} for runner in story.runners
+    ]
     return {**body, "saved": story.saved, "runners": runners}

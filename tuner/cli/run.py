@@ -61,13 +61,13 @@ def run(
         folders=folders,
         progress=_progress,
     )
-    trained = bench.begin(job)
+    run = bench.begin(job)
     if not as_json:
-        _announce(spec, seed, trained.setup)
-    epochs = [_tell(epoch, quiet=as_json) for epoch in trained.epochs(lambda: None)]
-    result = None if trained.diverged else trained.result()
+        _announce(spec, seed, run.setup)
+    epochs = [_tell(epoch, quiet=as_json) for epoch in run.epochs(lambda: None)]
+    result = None if run.diverged else run.result()
     if as_json:
-        echo_json(_described(job, trained.setup, epochs, result), indent=None)
+        echo_json(_described(job, run.setup, epochs, result), indent=None)
     elif result is not None:
         _conclude(result.best, "best ")
         _conclude(result.last, "last ")

@@ -46,19 +46,19 @@ def show(settings: Settings, study: str, trial: int, *, as_json: bool) -> None:
     print_sentences(open_console(), changes)
 
 
-def described(read: "OneTrial", study: "Study") -> dict[str, Any]:
+def described(trial: "OneTrial", study: "Study") -> dict[str, Any]:
     """Return a trial for programs."""
     from tuner.answers.sheets.export import json_cell
 
-    cells = {**read.row.cells, **read.row.further}
+    cells = {**trial.row.cells, **trial.row.further}
     return {
         "study": study.title,
         # Under a name of its own: a parameter may be called anything, epochs for one.
         "row": {name: json_cell(cell) for name, cell in cells.items()},
-        "rank": read.rank,
-        "complete_trials": read.complete,
-        "other_seeds": read.peers,
-        "gap_interval": limits(read.gap),
+        "rank": trial.rank,
+        "complete_trials": trial.complete,
+        "other_seeds": trial.peers,
+        "gap_interval": limits(trial.gap),
         "splits": {
             one.split: {
                 "images": one.images,
@@ -68,33 +68,34 @@ def described(read: "OneTrial", study: "Study") -> dict[str, Any]:
                 "calibration_error": one.calibration_error,
                 "brier": one.brier,
             }
-            for one in read.splits
+            for one in trial.splits
         },
-        "setup": read.setup,
-        "epochs": [{name: json_cell(cell) for name, cell in one.items()} for one in read.epochs],
+        "setup": trial.setup,
+        "epochs": [{name: json_cell(cell) for name, cell in one.items()} for one in trial.epochs],
         "events": [
-            {"at": one.at.isoformat(), "kind": one.kind, "text": one.text} for one in read.events
+            {"at": event.at.isoformat(), "kind": event.kind, "text": event.text}
+            for event in trial.events
         ],
     }
 
 
-def _print(console: "Console", read: "OneTrial", study: "Study") -> None:
+def _print(console: "Console", trial: "OneTrial", study: "Study") -> None:
     from tuner.answers.tables.remarks import remarks
     from tuner.cli.drawing import chart
 
     console.print()
-    console.print(_head(read, study), style="bold")
-    console.print(_chosen(read, study))
-    if read.row["reason"]:
-        console.print(str(read.row["reason"]))
-    if read.splits:
+    console.print(_head(trial, study), style="bold")
+    console.print(_chosen(trial, study))
+    if trial.row["reason"]:
+        console.print(str(trial.row["reason"]))
+    if trial.splits:
         console.print()
-        console.print(_figures(read))
-    for sentence in remarks([read.row], "" if study.spec.search.at == "best" else "last_"):
+        console.print(_figures(trial))
+    for sentence in remarks([trial.row], "" if study.spec.search.at == "best" else "last_"):
         console.print(sentence)
-    curves = {name: [one[name] for one in read.epochs] for name in ("val_loss", "train_nll")}
-    shares = {name: [one[name] for one in read.epochs] for name in ("val_acc", "train_acc")}
-    if read.epochs:
+    curves = {name: [one[name] for one in trial.epochs] for name in ("val_loss", "train_nll")}
+    shares = {name: [one[name] for one in trial.epochs] for name in ("val_acc", "train_acc")}
+    if trial.epochs:
         console.print()
         console.print(
             chart(
@@ -116,17 +117,17 @@ def _print(console: "Console", read: "OneTrial", study: "Study") -> None:
             )
         )
     console.print()
-    for line in _facts(read):
+    for line in _facts(trial):
         console.print(line)
-    _print_events(console, read)
+    _print_events(console, trial)
     console.print()
 
 
-def _head(read: "OneTrial", study: "Study") -> str:
-    row = read.row
+def _head(trial: "OneTrial", study: "Study") -> str:
+    row = trial.row
     where = ""
-    if read.rank is not None:
-        where = f", {_ordinal(read.rank)} of {read.complete} by {study.spec.search.metric}"
+    if trial.rank is not None:
+        where = f", {_ordinal(trial.rank)} of {trial.complete} by {study.spec.search.metric}"
     return f"{study.title}: trial {row['trial']}, {row['state']}{where}"
 
 
@@ -136,17 +137,17 @@ def _ordinal(number: int) -> str:
     return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th') }"
 
 
-def _chosen(read: "OneTrial", study: "Study") -> str:
+def _chosen(trial: "OneTrial", study: "Study") -> str:
     from tuner.answers.verdicts.wording import level_name
 
-    varied = [f"{name}={level_name(read.row[name])}" for name in study.spec.varied]
-    fixed = [f"{name}={level_name(read.row[name])}" for name in study.spec.fixed_names]
-    seeds = f"; other seeds: trials {', '.join(map(str, read.peers))}" if read.peers else ""
-    text = " ".join([*varied, f"seed={read.row['seed']}"]) + seeds
+    varied = [f"{name}={level_name(trial.row[name])}" for name in study.spec.varied]
+    fixed = [f"{name}={level_name(trial.row[name])}" for name in study.spec.fixed_names]
+    seeds = f"; other seeds: trials {', '.join(map(str, trial.peers))}" if trial.peers else ""
+    text = " ".join([*varied, f"seed={trial.row['seed']}"]) + seeds
     return f"{text}\nfixed: {' '.join(fixed)}" if fixed else text
 
 
-def _figures(read: "OneTrial") -> "RichTable":
+def _figures(trial: "OneTrial") -> "RichTable":
     from tuner.answers.verdicts.units import in_table
     from tuner.cli.console import plain_table
 
@@ -154,8 +155,8 @@ def _figures(read: "OneTrial") -> "RichTable":
     table.add_column("split")
     for name in ("images", "loss", "accuracy", "AUC", "ECE", "Brier"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in read.splits:
-        loss = read.row[f"{one.split}_loss"]
+    for one in trial.splits:
+        loss = trial.row[f"{one.split}_loss"]
         table.add_row(
             one.split,
             in_table(one.images, one.patients),
@@ -165,13 +166,13 @@ def _figures(read: "OneTrial") -> "RichTable":
             f"{one.calibration_error:.3f}",
             f"{one.brier:.3f}",
         )
-    if read.gap is not None:
-        table.add_row("gap", "", "", with_ends(read.gap, sign=True), "", "", "")
+    if trial.gap is not None:
+        table.add_row("gap", "", "", with_ends(trial.gap, sign=True), "", "", "")
     return table
 
 
-def _facts(read: "OneTrial") -> list[str]:
-    row, setup = read.row, read.setup
+def _facts(trial: "OneTrial") -> list[str]:
+    row, setup = trial.row, trial.setup
     best = f", best at epoch {row['best_epoch']}" if row["best_epoch"] else ""
     reused = f", {row['epochs_reused']} of them reused" if row["epochs_reused"] else ""
     lines = [f"{row['epochs_run']} epochs{reused}{best}; {row['seconds']:.1f} s of training"]
@@ -186,10 +187,10 @@ def _facts(read: "OneTrial") -> list[str]:
     return lines
 
 
-def _print_events(console: "Console", read: "OneTrial") -> None:
-    shown = read.events[-EVENTS_SHOWN:]
-    if len(read.events) > len(shown):
-        console.print(f"… {len(read.events) - len(shown)} earlier events")
-    for one in shown:
-        when = one.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        console.print(f"{when}  {one.kind}{': ' + one.text if one.text else ''}", style="dim")
+def _print_events(console: "Console", trial: "OneTrial") -> None:
+    shown = trial.events[-EVENTS_SHOWN:]
+    if len(trial.events) > len(shown):
+        console.print(f"… {len(trial.events) - len(shown)} earlier events")
+    for event in shown:
+        when = event.at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        console.print(f"{when}  {event.kind}{': ' + event.text if event.text else ''}", style="dim")

@@ -33,9 +33,11 @@ def study_file(name: str, objective: str, declared: "Declarations") -> dict[Path
     """Return a study's file, in which what the objective lets one set is listed."""
     from tuner.spec.parameters import SHARED
 
-    own = [each for each in declared.parameters.values() if each.name not in SHARED]
+    parameters = [
+        parameter for parameter in declared.parameters.values() if parameter.name not in SHARED
+    ]
     text = _template("study.toml").replace(STUDY, name).replace(OBJECTIVE, objective)
-    text = text.replace("#: parameters\n", _listed(own))
+    text = text.replace("#: parameters\n", _listed(parameters))
     return {
         Path("studies", f"{name}.toml"): text.replace("#: data\n", _listed(declared.data.values()))
     }
@@ -52,22 +54,22 @@ def write_new(files: Mapping[Path, str]) -> None:
             f"{', '.join(existing)} {verb} already, and nothing was written; choose another name, "
             "or move what is there out of the way."
         )
-    written: list[Path] = []
+    paths: list[Path] = []
     try:
         for path, text in files.items():
-            written.append(path)
+            paths.append(path)
             write_output(path, text)
     except UserError:
         # The last one was created by somebody else since we looked, and is theirs.
-        _take_back(written[:-1])
+        _take_back(paths[:-1])
         raise
     except (MachineError, KeyboardInterrupt):
-        _take_back(written)
+        _take_back(paths)
         raise
 
 
-def _take_back(written: Iterable[Path]) -> None:
-    for path in written:
+def _take_back(paths: Iterable[Path]) -> None:
+    for path in paths:
         # The one that could not be written is not there; a folder that is not empty is not ours.
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
@@ -79,7 +81,10 @@ def _template(*parts: str) -> str:
 
 
 def _listed(parameters: "Iterable[Parameter]") -> str:
-    listed = [(f"# {each.name} = {_value(each)}", _meaning(each)) for each in parameters]
+    listed = [
+        (f"# {parameter.name} = {_value(parameter)}", _meaning(parameter))
+        for parameter in parameters
+    ]
     width = max((len(setting) for setting, _ in listed), default=0)
     lines: list[str] = []
     for setting, meaning in listed:

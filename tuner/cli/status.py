@@ -104,39 +104,39 @@ def _look(database: "Database", title: str) -> "Overview":
         return overview(connection, stored.find(connection, title))
 
 
-def _print(seen: "Overview") -> None:
+def _print(overview: "Overview") -> None:
     from tuner.cli.console import open_console
     from tuner.cli.live import draw
 
     console = open_console()
-    console.print(draw(seen))
-    console.print(seen.state)
-    resumed = [number for number in seen.adopted if number not in set(seen.retried)]
+    console.print(draw(overview))
+    console.print(overview.state)
+    resumed = [number for number in overview.adopted if number not in set(overview.retried)]
     told = (
         (resumed, "interrupted or given back, and resumed by a worker"),
-        (seen.retried, "tried again after an attempt that failed"),
+        (overview.retried, "tried again after an attempt that failed"),
     )
     for numbers, what in told:
         if numbers:
             listed = ", ".join(map(str, numbers[:20])) + (" …" if len(numbers) > 20 else "")
             trials = "trial was" if len(numbers) == 1 else "trials were"
-            text = f"{len(numbers)} {trials} {what}: {listed}  (tuner events {seen.title})"
+            text = f"{len(numbers)} {trials} {what}: {listed}  (tuner events {overview.title})"
             console.print(text)
-    for _, held in groupby(seen.workers, lambda line: line.worker_id):
-        console.print(_worker_line(list(held)), style="dim")
+    for _, lines in groupby(overview.workers, lambda line: line.worker_id):
+        console.print(_worker_line(list(lines)), style="dim")
 
 
-def _worker_line(held: "Sequence[WorkerLine]") -> str:
+def _worker_line(lines: "Sequence[WorkerLine]") -> str:
     """Describe a worker by its lines, one a trial."""
-    one = held[0]
+    one = lines[0]
     text = f"worker {one.worker_id}: {one.host} pid {one.pid}, seen {one.seen_seconds:.0f} s ago"
     if one.lease_seconds is None:
         return text
-    left = min(line.lease_seconds or 0 for line in held)
-    if len(held) == 1:
+    left = min(line.lease_seconds or 0 for line in lines)
+    if len(lines) == 1:
         return f"{text}, trial {one.number} on attempt {one.attempts}, lease runs {left:.0f} s more"
-    trials = ", ".join(str(line.number) for line in held)
-    return f"{text}, {len(held)} trials at a time ({trials}), leases run {left:.0f} s more"
+    trials = ", ".join(str(line.number) for line in lines)
+    return f"{text}, {len(lines)} trials at a time ({trials}), leases run {left:.0f} s more"
 
 
 def _print_race(database: "Database", title: str) -> None:
@@ -166,17 +166,17 @@ def _watch(database: "Database", title: str) -> None:
     with screen_for(sys.stdout) as screen:
         try:
             while True:
-                seen = _look(database, title)
-                screen.show(seen)
-                if seen.state == "complete":
+                overview = _look(database, title)
+                screen.show(overview)
+                if overview.state == "complete":
                     return
                 time.sleep(1.0)
         except KeyboardInterrupt:
             return
 
 
-def _described(seen: "Overview") -> dict[str, Any]:
-    described = asdict(seen)
-    described["created"] = seen.created.isoformat()
-    described["counts"]["ended"] = seen.counts.ended
+def _described(overview: "Overview") -> dict[str, Any]:
+    described = asdict(overview)
+    described["created"] = overview.created.isoformat()
+    described["counts"]["ended"] = overview.counts.ended
     return described

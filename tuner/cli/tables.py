@@ -108,11 +108,11 @@ def show_tables(
     console.print()
 
 
-def _reuse_line(found: "Reuse") -> str:
-    twice = f" {found.excess} were trained though another trial has them." if found.excess else ""
+def _reuse_line(reuse: "Reuse") -> str:
+    twice = f" {reuse.excess} were trained though another trial has them." if reuse.excess else ""
     return (
-        f"{found.reused} of {found.epochs} epochs were reused from other trials: "
-        f"{found.seconds:.1f} s of training in place of {found.seconds_without:.1f} s.{twice}"
+        f"{reuse.reused} of {reuse.epochs} epochs were reused from other trials: "
+        f"{reuse.seconds:.1f} s of training in place of {reuse.seconds_without:.1f} s.{twice}"
     )
 
 

@@ -32,14 +32,14 @@ def draw_curves(subject: Subject) -> Picture:
     by = reading.factor(subject.by)
     if by is not None and len({row[by] for row in reading.rows}) > LEVELS_MOST:
         raise UserError(f"{by} has too many levels for one picture; name another with --by.")
-    found = _curves(subject, by)
-    if not any(one.epochs or one.strays for one in found):
+    curves = _curves(subject, by)
+    if not any(curve.epochs or curve.strays for curve in curves):
         raise UserError(f"No trial of {subject.title} has ended yet, so there are no curves.")
     with canvas.sheet(2, 2, height=4.6) as sheet:
         axes = sheet.axes
         for at, (axis, (name, split, unit)) in enumerate(zip(axes, PANELS, strict=True)):
-            for place, one in enumerate(found):
-                _draw_curve(axis, one, name, place)
+            for place, curve in enumerate(curves):
+                _draw_curve(axis, curve, name, place)
             axis.set_title(f"{split} {unit.split(' ')[0]}", loc="left")
             axis.set_xlabel("epoch" if at >= 2 else "")
             axis.set_ylabel(unit if at % 2 == 0 else "")
@@ -48,27 +48,27 @@ def draw_curves(subject: Subject) -> Picture:
             _share_range(axes[left], axes[right])
         for axis in axes[2:]:
             canvas.percent(axis)
-        alike = len({one.seeds for one in found}) == 1
-        for place, one in enumerate(found):
-            sheet.explain(_handle(place), _curve_label(one, by, alike=alike))
-    return Picture(sheet, _curves_title(subject, by, found), _curves_note(found))
+        alike = len({curve.seeds for curve in curves}) == 1
+        for place, curve in enumerate(curves):
+            sheet.explain(_handle(place), _curve_label(curve, by, alike=alike))
+    return Picture(sheet, _curves_title(subject, by, curves), _curves_note(curves))
 
 
 def _curves(subject: Subject, by: str | None) -> list[Curve]:
     """Return the curves in the order in which every table has their levels."""
     reading = subject.reading
-    found = {one.level: one for one in curves(reading.connection, reading.study, by)}
+    found = {curve.level: curve for curve in curves(reading.connection, reading.study, by)}
     if by is None:
         return list(found.values())
     return [found[level] for level in in_order(reading.study.spec, by, found)]
 
 
-def _draw_curve(axis: Axes, one: Curve, name: str, place: int) -> None:
+def _draw_curve(axis: Axes, curve: Curve, name: str, place: int) -> None:
     shade = canvas.colour(place)
-    values = one.by_seed[name]
+    values = curve.by_seed[name]
     if values.size and not np.isnan(values).all():
         at = np.arange(1, values.shape[1] + 1)
-        if one.seeds > 1:
+        if curve.seeds > 1:
             axis.fill_between(
                 at, values.min(axis=0), values.max(axis=0), color=shade, alpha=0.16, linewidth=0
             )
@@ -76,7 +76,7 @@ def _draw_curve(axis: Axes, one: Curve, name: str, place: int) -> None:
             at, values.mean(axis=0), color=shade, linestyle=canvas.dash(place),
             marker=canvas.marker(place), markevery=_marked(len(at), place),
         )  # fmt: skip
-    for stray in one.strays:
+    for stray in curve.strays:
         line = stray.values[name]
         axis.plot(np.arange(1, len(line) + 1), line, color=shade, linewidth=0.7, alpha=0.6)
         axis.plot(len(line), line[-1], marker="x", color=shade, markersize=5)
@@ -102,33 +102,33 @@ def _handle(place: int) -> Line2D:
     )  # fmt: skip
 
 
-def _curve_label(one: Curve, by: str | None, *, alike: bool) -> str:
-    name = "all settings" if by is None else level_label(one.level)
+def _curve_label(curve: Curve, by: str | None, *, alike: bool) -> str:
+    name = "all settings" if by is None else level_label(curve.level)
     if not alike:
-        name += f", {wording.count(one.seeds, 'seed')}"
-    if not one.stopped:
+        name += f", {wording.count(curve.seeds, 'seed')}"
+    if not curve.stopped:
         return name
-    return f"{name} ({one.stopped} of {one.stopped + one.complete} stopped)"
+    return f"{name} ({curve.stopped} of {curve.stopped + curve.complete} stopped)"
 
 
-def _curves_title(subject: Subject, by: str | None, found: Sequence[Curve]) -> str:
-    whole = [one for one in found if one.epochs]
+def _curves_title(subject: Subject, by: str | None, curves: Sequence[Curve]) -> str:
+    whole = [curve for curve in curves if curve.epochs]
     if not whole:
         return f"{subject.title}: no trial has run to its end yet"
     if by is not None:
         seen = subject.reading.compared("val_loss", by)[0].headline
         if seen is not None:
             return seen.removesuffix(".")
-    best = min(whole, key=lambda one: float(np.nanmin(one.by_seed["val_loss"].mean(axis=0))))
+    best = min(whole, key=lambda curve: float(np.nanmin(curve.by_seed["val_loss"].mean(axis=0))))
     course = best.by_seed["val_loss"].mean(axis=0)
     name = "Validation loss" if by is None else f"{by} = {level_label(best.level)}"
     lowest = f"{np.nanmin(course):.3f} at epoch {int(np.nanargmin(course)) + 1} of {len(course)}"
-    alone = max(one.seeds for one in whole) < 2
+    alone = max(curve.seeds for curve in whole) < 2
     return f"{name} is lowest at {lowest}{'; one seed, so no verdict' if alone else ''}"
 
 
-def _curves_note(found: Sequence[Curve]) -> str:
-    seeds = max((one.seeds for one in found), default=0)
+def _curves_note(curves: Sequence[Curve]) -> str:
+    seeds = max((curve.seeds for curve in curves), default=0)
     parts = [
         "Losses are mean negative log-likelihoods of the true class, regardless of training loss"
     ]
@@ -136,10 +136,10 @@ def _curves_note(found: Sequence[Curve]) -> str:
         parts.append(f"Lines are means over up to {seeds} seeds, bands reach from the lowest to "
                      "the highest of them")  # fmt: skip
     parts.append("A line ends where the first of its complete trials ended")
-    if any(one.strays for one in found):
+    if any(curve.strays for curve in curves):
         parts.append("Thin lines that end in × are trials that were pruned, diverged or failed; "
                      "they are in no mean")  # fmt: skip
-    elif any(one.stopped for one in found):
+    elif any(curve.stopped for curve in curves):
         parts.append("Trials that were pruned, diverged or failed are in no mean, and too many to "
                      "be drawn")  # fmt: skip
     return sentence(parts)
@@ -169,17 +169,17 @@ def draw_schedules(subject: Subject) -> Picture:
     return Picture(sheet, title, _schedules_note(spec, by, found, levels))
 
 
-def _draw_course(axis: Axes, one: Rates, place: int, *, many: bool) -> None:
+def _draw_course(axis: Axes, rates: Rates, place: int, *, many: bool) -> None:
     axis.plot(
-        np.arange(1, len(one.values) + 1), one.values, color=canvas.colour(place),
+        np.arange(1, len(rates.values) + 1), rates.values, color=canvas.colour(place),
         linestyle=canvas.dash(place), marker="" if many else canvas.marker(place),
-        markevery=_marked(len(one.values), place), drawstyle="steps-post",
+        markevery=_marked(len(rates.values), place), drawstyle="steps-post",
         linewidth=0.8 if many else 1.5, alpha=0.7 if many else 1.0,
     )  # fmt: skip
 
 
-def _scale_rates(axis: Axes, found: Sequence[Rates]) -> None:
-    positive = np.concatenate([one.values[one.values > 0] for one in found])
+def _scale_rates(axis: Axes, rates: Sequence[Rates]) -> None:
+    positive = np.concatenate([one.values[one.values > 0] for one in rates])
     if len(positive) and positive.max() > 20 * positive.min():
         canvas.plain_log(axis)
     axis.set_xlabel("epoch")
@@ -187,9 +187,9 @@ def _scale_rates(axis: Axes, found: Sequence[Rates]) -> None:
     canvas.whole_numbers(axis.xaxis)
 
 
-def _schedules_title(subject: Subject, found: Sequence[Rates], *, whole: bool) -> str:
-    courses = {tuple(one.values) for one in found}
-    values = np.concatenate([one.values for one in found])
+def _schedules_title(subject: Subject, rates: Sequence[Rates], *, whole: bool) -> str:
+    courses = {tuple(one.values) for one in rates}
+    values = np.concatenate([one.values for one in rates])
     many = f"{'' if whole else 'at least '}{wording.count(len(courses), 'course')}"
     if values.min() == values.max():
         return f"{subject.title}: the learning rate was {values.max():g} throughout"
@@ -200,21 +200,21 @@ def _schedules_title(subject: Subject, found: Sequence[Rates], *, whole: bool) -
 
 
 def _schedules_note(
-    spec: Spec, by: str | None, found: Sequence[Rates], levels: Sequence[Level]
+    spec: Spec, by: str | None, rates: Sequence[Rates], levels: Sequence[Level]
 ) -> str:
     parts = ["The rate of each epoch's first step, as it was recorded"]
     others = [shortened(name) for name in spec.varied if name != by]
-    if by is not None and len(found) > len(levels) and others:
+    if by is not None and len(rates) > len(levels) and others:
         parts.append(f"Lines of one colour differ in {wording.listed(others)}")
-    if len({tuple(one.values) for one in found}) < len(found):
+    if len({tuple(one.values) for one in rates}) < len(rates):
         parts.append("Where lines of several levels coincide, their markers alternate")
     return sentence(parts)
 
 
-def _longest(found: Sequence[Rates]) -> list[Rates]:
+def _longest(rates: Sequence[Rates]) -> list[Rates]:
     """Leave out a level's courses that are the beginning of another: a trial stopped early."""
     kept: list[Rates] = []
-    for one in sorted(found, key=lambda one: -len(one.values)):
+    for one in sorted(rates, key=lambda one: -len(one.values)):
         length = len(one.values)
         mine = [other for other in kept if other.level == one.level]
         if not any(np.array_equal(other.values[:length], one.values) for other in mine):

@@ -25,25 +25,25 @@ POINTS_PLAIN = 400
 def draw_val_test(subject: Subject) -> Picture:
     """Draw test against validation accuracy, with the diagonal and the error of one trial."""
     reading = subject.reading
-    found = reading.gap
+    gap = reading.gap
     by = reading.factor(subject.by)
     rows = {row["trial"]: row for row in reading.rows}
     levels: list[Level] = [None]
     if by is not None:
-        levels = in_order(reading.study.spec, by, {rows[one.trial][by] for one in found.trials})
+        levels = in_order(reading.study.spec, by, {rows[trial.trial][by] for trial in gap.trials})
     if len(levels) > len(canvas.MARKERS):
         by, levels = None, [None]
     with canvas.sheet(height=4.4, width=5.6) as sheet:
         (axis,) = sheet.axes
         for place, level in enumerate(levels):
-            mine = [t for t in found.trials if by is None or rows[t.trial][by] == level]
+            mine = [t for t in gap.trials if by is None or rows[t.trial][by] == level]
             axis.plot(
                 [t.val_acc for t in mine], [t.test_acc for t in mine], linestyle="none",
                 marker=canvas.marker(place), color=canvas.colour(place), zorder=3,
-                alpha=0.85 if len(found.trials) <= POINTS_PLAIN else 0.3,
+                alpha=0.85 if len(gap.trials) <= POINTS_PLAIN else 0.3,
                 label=None if by is None else f"{by} = {level_label(level)}",
             )  # fmt: skip
-        _draw_error(axis, found)
+        _draw_error(axis, gap)
         _draw_diagonal(axis)
         axis.set_xlabel("validation accuracy")
         axis.set_ylabel("test accuracy")
@@ -53,13 +53,13 @@ def draw_val_test(subject: Subject) -> Picture:
         ring = Line2D([], [], linestyle="none", marker="o", markersize=9, color="black",
                       markerfacecolor="none")  # fmt: skip
         sheet.explain(ring, "error of one trial")
-    return Picture(sheet, _short(found), _val_test_note(found))
+    return Picture(sheet, _short(gap), _val_test_note(gap))
 
 
-def _draw_error(axis: Axes, found: Gap) -> None:
-    val, test = found.val_acc.value, found.test_acc.value
-    wide = WITHIN * np.sqrt(max(val * (1 - val), 1e-6) / found.val_worth)
-    high = WITHIN * np.sqrt(max(test * (1 - test), 1e-6) / found.test_worth)
+def _draw_error(axis: Axes, gap: Gap) -> None:
+    val, test = gap.val_acc.value, gap.test_acc.value
+    wide = WITHIN * np.sqrt(max(val * (1 - val), 1e-6) / gap.val_worth)
+    high = WITHIN * np.sqrt(max(test * (1 - test), 1e-6) / gap.test_worth)
     ellipse = Ellipse(
         (val, test), 2 * wide, 2 * high, fill=False, edgecolor="black", linewidth=1.1,
         zorder=2,
@@ -95,26 +95,26 @@ def _short(found: Gap) -> str:
     return f"{size}; cause: {found.cause.removeprefix('neither: ')}"
 
 
-def _val_test_note(found: Gap) -> str:
+def _val_test_note(gap: Gap) -> str:
     error = (
         "The ellipse holds 95 % of the points that one and the same model would give on other "
-        f"{sampled(found)}: points apart by less are not told apart by it"
+        f"{sampled(gap)}: points apart by less are not told apart by it"
     )
-    return sentence(["One point a complete trial", error, choosing(found)])
+    return sentence(["One point a complete trial", error, choosing(gap)])
 
 
 def draw_gap(subject: Subject) -> Picture:
     """Draw the gap of each setting with its interval, the best on validation first."""
-    found = subject.reading.gap
-    shown = found.settings[:SETTINGS_MOST]
+    gap = subject.reading.gap
+    shown = gap.settings[:SETTINGS_MOST]
     with canvas.sheet(height=0.9 + 0.24 * len(shown)) as sheet:
         (axis,) = sheet.axes
-        axis.axvspan(found.gap.low, found.gap.high, color=canvas.colour(5), alpha=0.25, linewidth=0)
-        axis.axvline(found.gap.value, color=canvas.colour(0), linewidth=1)
+        axis.axvspan(gap.gap.low, gap.gap.high, color=canvas.colour(5), alpha=0.25, linewidth=0)
+        axis.axvline(gap.gap.value, color=canvas.colour(0), linewidth=1)
         axis.axvline(0, color="black", linewidth=0.8)
-        for at, one in enumerate(shown):
-            _draw_one(axis, one.gap, at)
-        axis.set_yticks(range(len(shown)), [_setting_label(one) for one in shown])
+        for at, setting in enumerate(shown):
+            _draw_one(axis, setting.gap, at)
+        axis.set_yticks(range(len(shown)), [_setting_label(setting) for setting in shown])
         axis.set_ylim(len(shown) - 0.4, -0.6)
         axis.set_xlabel("validation accuracy − test accuracy (points)")
         axis.xaxis.set_major_formatter(lambda value, _: wording.signed(value * 100, 0))
@@ -123,18 +123,18 @@ def draw_gap(subject: Subject) -> Picture:
         "Settings with 95 % intervals, the best on validation first",
         "The band is the mean of the study with its interval",
     ]
-    if len(shown) < len(found.settings):
-        parts.append(f"The first {len(shown)} of {len(found.settings)} settings")
-    return Picture(sheet, _how_many(found), sentence(parts))
+    if len(shown) < len(gap.settings):
+        parts.append(f"The first {len(shown)} of {len(gap.settings)} settings")
+    return Picture(sheet, _how_many(gap), sentence(parts))
 
 
-def _how_many(found: Gap) -> str:
+def _how_many(gap: Gap) -> str:
     """Say in how many settings test differs from validation, beyond chance."""
-    if found.too_few:
+    if gap.too_few:
         return "There are too few patients to judge the gap of any setting"
-    behind = sum(one.gap.low > 0 for one in found.settings)
-    ahead = sum(one.gap.high < 0 for one in found.settings)
-    many = len(found.settings)
+    behind = sum(setting.gap.low > 0 for setting in gap.settings)
+    ahead = sum(setting.gap.high < 0 for setting in gap.settings)
+    many = len(gap.settings)
     all_ = f"{'all' if behind == many else behind} of {many} settings"
     if behind:
         said = f"Test falls behind validation beyond chance in {all_}"
@@ -144,12 +144,12 @@ def _how_many(found: Gap) -> str:
     return f"In none of {many} settings can test and validation be told apart"
 
 
-def _draw_one(axis: Axes, found: Interval, at: int) -> None:
-    axis.plot((found.low, found.high), (at, at), color="black", linewidth=1.2)
-    axis.plot(found.value, at, marker="o", color="black", markersize=4.5)
+def _draw_one(axis: Axes, interval: Interval, at: int) -> None:
+    axis.plot((interval.low, interval.high), (at, at), color="black", linewidth=1.2)
+    axis.plot(interval.value, at, marker="o", color="black", markersize=4.5)
 
 
-def _setting_label(one: Setting) -> str:
-    levels = one.values.values()
+def _setting_label(setting: Setting) -> str:
+    levels = setting.values.values()
     short = [f"{at:.3g}" if isinstance(at, float) else level_label(at) for at in levels]
     return ", ".join(short) or "the only setting"

@@ -23,8 +23,8 @@ CLASSES_MOST = 12
 
 def draw_confusion(subject: Subject) -> Picture:
     """Draw the counts of true by predicted class, shaded by their share of the true class."""
-    read = subject.reading.predicted(subject.trial, subject.split)
-    counted = confusion(read)
+    predicted = subject.reading.predicted(subject.trial, subject.split)
+    counted = confusion(predicted)
     size = len(counted.classes)
     side = min(6.2, max(3.4, 1.7 + 0.62 * size))
     with canvas.sheet(height=side * 0.9, width=side + 1.8) as sheet:
@@ -48,10 +48,12 @@ def draw_confusion(subject: Subject) -> Picture:
         sheet.figure.colorbar(
             image, ax=axis, label="share of the true class", fraction=0.045, pad=0.03
         )
-    found = share_of(right(read.log_probabilities, read.labels) > 0, read.clusters)
-    said = f"Trial {read.trial} is right on {_with_ends(found)} of {sum(counted.images):,}"
-    title = f"{said} {_split(read)} images{_weakest(counted)}"
-    parts = [f"{_who(subject, read)}; interval over {_unit(read)} (Wilson)"]
+    interval = share_of(
+        right(predicted.log_probabilities, predicted.labels) > 0, predicted.clusters
+    )
+    said = f"Trial {predicted.trial} is right on {_with_ends(interval)} of {sum(counted.images):,}"
+    title = f"{said} {_split(predicted)} images{_weakest(counted)}"
+    parts = [f"{_who(subject, predicted)}; interval over {_unit(predicted)} (Wilson)"]
     if any(counted.undecided):
         parts.append(f"{sum(counted.undecided)} images have no prediction that is a number")
     return Picture(sheet, title, sentence(parts))
@@ -68,10 +70,12 @@ def _weakest(counted: Confusion) -> str:
 
 def draw_roc(subject: Subject) -> Picture:
     """Draw the ROC curve: of class 1 with two classes, of each class against the rest with more."""
-    read = subject.reading.predicted(subject.trial, subject.split)
-    logs = read.log_probabilities.astype(np.float64)
+    predicted = subject.reading.predicted(subject.trial, subject.split)
+    logs = predicted.log_probabilities.astype(np.float64)
     if np.isnan(logs).any():
-        raise UserError(f"Predictions of trial {read.trial} are not all numbers: no ROC curve.")
+        raise UserError(
+            f"Predictions of trial {predicted.trial} are not all numbers: no ROC curve."
+        )
     size = logs.shape[1]
     if size > CLASSES_MOST:
         raise UserError(f"{size} classes are too many ROC curves for one picture.")
@@ -82,11 +86,11 @@ def draw_roc(subject: Subject) -> Picture:
         axis.plot((0, 1), (0, 1), color=canvas.GREY, linestyle=(0, (4, 3)), linewidth=1)
         for place, one in enumerate(asked):
             scores = logs[:, 1] - logs[:, 0] if size == 2 else logs[:, one]
-            truth = read.labels == one
-            area = delong(scores, truth, read.clusters)
+            truth = predicted.labels == one
+            area = delong(scores, truth, predicted.clusters)
             if area is None:
                 continue
-            name = shortened(read.classes[one])
+            name = shortened(predicted.classes[one])
             areas[one] = area
             false, true = roc(scores, truth)
             (line,) = axis.plot(
@@ -96,7 +100,7 @@ def draw_roc(subject: Subject) -> Picture:
             sheet.explain(line, f"{name}: AUC {_area(area)}")
         if not areas:
             raise UserError(
-                f"The {_split(read)} images are of one class, so there is no ROC curve."
+                f"The {_split(predicted)} images are of one class, so there is no ROC curve."
             )
         axis.set_xlabel("false positive rate (1 − specificity)")
         axis.set_ylabel("true positive rate (sensitivity)")
@@ -104,36 +108,42 @@ def draw_roc(subject: Subject) -> Picture:
         axis.set_xlim(-0.02, 1.02)
         axis.set_ylim(-0.02, 1.02)
     weakest, area = min(areas.items(), key=lambda item: item[1].value)
-    name = shortened(read.classes[weakest])
+    name = shortened(predicted.classes[weakest])
     ranks = "ranks" if len(areas) == 1 else "is weakest in ranking"
     often = wording.percent(area.value, 0)
-    title = f"Trial {read.trial} {ranks} {name} above the rest {often} of the time"
+    title = f"Trial {predicted.trial} {ranks} {name} above the rest {often} of the time"
     return Picture(
-        sheet, title, sentence([f"{_who(subject, read)}; intervals by DeLong, over {_unit(read)}"])
+        sheet,
+        title,
+        sentence([f"{_who(subject, predicted)}; intervals by DeLong, over {_unit(predicted)}"]),
     )
 
 
 def draw_reliability(subject: Subject) -> Picture:
     """Draw how often predictions of each confidence are right, with how many there are."""
-    read = subject.reading.predicted(subject.trial, subject.split)
-    logs = read.log_probabilities.astype(np.float64)
+    predicted = subject.reading.predicted(subject.trial, subject.split)
+    logs = predicted.log_probabilities.astype(np.float64)
     if np.isnan(logs).any():
-        raise UserError(f"Predictions of trial {read.trial} are not all numbers.")
-    found = reliability(np.exp(logs), read.labels)
+        raise UserError(f"Predictions of trial {predicted.trial} are not all numbers.")
+    found = reliability(np.exp(logs), predicted.labels)
     with canvas.sheet(2, 1, height=4.2, width=5.2, heights=(3, 1)) as sheet:
         axis, counts = sheet.axes
         axis.plot((0, 1), (0, 1), color=canvas.GREY, linestyle=(0, (4, 3)), linewidth=1)
-        hits = right(read.log_probabilities, read.labels) > 0
-        for one in found.bins:
-            mine = one.members
-            clusters = None if read.clusters is None else read.clusters.take(mine)
+        hits = right(predicted.log_probabilities, predicted.labels) > 0
+        for bucket in found.bins:
+            mine = bucket.members
+            clusters = None if predicted.clusters is None else predicted.clusters.take(mine)
             ends = share_of(hits[mine], clusters)
-            axis.plot((one.confidence,) * 2, (ends.low, ends.high), color=canvas.colour(0),
+            axis.plot((bucket.confidence,) * 2, (ends.low, ends.high), color=canvas.colour(0),
                       linewidth=1.2)  # fmt: skip
-        sure = [one.confidence for one in found.bins]
-        axis.plot(sure, [one.accuracy for one in found.bins], marker="o", color=canvas.colour(0))
+        sure = [bucket.confidence for bucket in found.bins]
+        axis.plot(
+            sure, [bucket.accuracy for bucket in found.bins], marker="o", color=canvas.colour(0)
+        )
         axis.set_ylabel("share right")
-        counts.bar(sure, [one.images for one in found.bins], width=0.06, color=canvas.colour(5))
+        counts.bar(
+            sure, [bucket.images for bucket in found.bins], width=0.06, color=canvas.colour(5)
+        )
         counts.set_ylabel("images")
         counts.set_xlabel("stated probability of the predicted class")
         low = max(0.0, 1 / logs.shape[1] - 0.05)
@@ -143,12 +153,14 @@ def draw_reliability(subject: Subject) -> Picture:
         axis.set_ylim(0, 1.02)
         canvas.percent(axis)
     mean = float(np.exp(logs).max(axis=1).mean())
-    return Picture(sheet, _sureness(read, mean, found.error), _reliability_note(subject, read))
+    return Picture(
+        sheet, _sureness(predicted, mean, found.error), _reliability_note(subject, predicted)
+    )
 
 
-def _sureness(read: Predicted, mean: float, error: float) -> str:
+def _sureness(predicted: Predicted, mean: float, error: float) -> str:
     """Say whether a trial is too sure of itself, beyond the chance of its images."""
-    share = share_of(right(read.log_probabilities, read.labels) > 0, read.clusters)
+    share = share_of(right(predicted.log_probabilities, predicted.labels) > 0, predicted.clusters)
     said = f"it states {wording.percent(mean)} on average and is right on {_with_ends(share)}"
     if mean > share.high:
         verdict = "is too sure"
@@ -156,41 +168,42 @@ def _sureness(read: Predicted, mean: float, error: float) -> str:
         verdict = "is not sure enough"
     else:
         verdict = "is about as sure as it should be"
-    return f"Trial {read.trial} {verdict}: {said} (calibration error {error:.3f})"
+    return f"Trial {predicted.trial} {verdict}: {said} (calibration error {error:.3f})"
 
 
-def _reliability_note(subject: Subject, read: Predicted) -> str:
-    bars = f"bars are 95 % intervals over the {_unit(read)} of ten equal ranges"
-    return sentence([f"{_who(subject, read)}; {bars}", "Dashed: probabilities that come true"])
+def _reliability_note(subject: Subject, predicted: Predicted) -> str:
+    bars = f"bars are 95 % intervals over the {_unit(predicted)} of ten equal ranges"
+    return sentence([f"{_who(subject, predicted)}; {bars}", "Dashed: probabilities that come true"])
 
 
-def _who(subject: Subject, read: Predicted) -> str:
+def _who(subject: Subject, predicted: Predicted) -> str:
     chosen = " (the best on validation)" if subject.trial is None else ""
     return (
-        f"{subject.title}, trial {read.trial}{chosen}, {read.at} epoch {read.epoch}, "
-        f"{len(read.labels):,} {_split(read)} images{_patients(read)}"
+        f"{subject.title}, trial {predicted.trial}{chosen}, "
+        f"{predicted.at} epoch {predicted.epoch}, "
+        f"{len(predicted.labels):,} {_split(predicted)} images{_patients(predicted)}"
     )
 
 
-def _unit(read: Predicted) -> str:
-    return "images" if read.clusters is None else "patients"
+def _unit(predicted: Predicted) -> str:
+    return "images" if predicted.clusters is None else "patients"
 
 
-def _patients(read: Predicted) -> str:
-    known = read.clusters
-    return "" if known is None else f" of {wording.count(known.patients, 'patient')}"
+def _patients(predicted: Predicted) -> str:
+    clusters = predicted.clusters
+    return "" if clusters is None else f" of {wording.count(clusters.patients, 'patient')}"
 
 
-def _split(read: Predicted) -> str:
-    return "validation" if read.split == "val" else read.split
+def _split(predicted: Predicted) -> str:
+    return "validation" if predicted.split == "val" else predicted.split
 
 
-def _with_ends(found: Interval) -> str:
+def _with_ends(interval: Interval) -> str:
     return (
-        f"{wording.percent(found.value)} ({wording.fixed(found.low * 100, 1)} to "
-        f"{wording.fixed(found.high * 100, 1)})"
+        f"{wording.percent(interval.value)} ({wording.fixed(interval.low * 100, 1)} to "
+        f"{wording.fixed(interval.high * 100, 1)})"
     )
 
 
-def _area(found: Interval) -> str:
-    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+def _area(interval: Interval) -> str:
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"

@@ -144,9 +144,9 @@ def _draw_axis(axis: Axes, at: int, name: str, ticks: Mapping[float, str]) -> No
 
 
 def _parallel_title(subject: Subject, metric: str) -> str:
-    found = [one for one in _influences(subject) if one.metric == metric]
-    if found:
-        return found[0].headline[0].upper() + found[0].headline[1:]
+    influences = [influence for influence in _influences(subject) if influence.metric == metric]
+    if influences:
+        return influences[0].headline[0].upper() + influences[0].headline[1:]
     return f"{subject.title}: from parameters to {named(metric)}"
 
 
@@ -174,13 +174,13 @@ def draw_history(subject: Subject) -> Picture:
     smaller = METRICS[metric] == "minimize"
     with canvas.sheet(height=3.2) as sheet:
         (axis,) = sheet.axes
-        done = [row for row in complete if row.value is not None]
-        at = np.array([row["trial"] for row in done])
-        values = np.array([row.value for row in done], float)
-        crowded = len(done) > DRAWN_PLAIN
+        rows = [row for row in complete if row.value is not None]
+        at = np.array([row["trial"] for row in rows])
+        values = np.array([row.value for row in rows], float)
+        crowded = len(rows) > DRAWN_PLAIN
         axis.plot(at, values, linestyle="none", marker="o", color=canvas.colour(0),
                   alpha=0.3 if crowded else 0.8, markersize=2 if crowded else 4.5,
-                  rasterized=crowded, label=f"complete ({len(done)})")  # fmt: skip
+                  rasterized=crowded, label=f"complete ({len(rows)})")  # fmt: skip
         best = np.minimum.accumulate(values) if smaller else np.maximum.accumulate(values)
         axis.step(at, best, where="post", color="black", linewidth=1.2, label="best so far")
         _draw_stopped(axis, reading.rows, metric)

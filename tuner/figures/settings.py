@@ -22,24 +22,26 @@ def draw_effects(subject: Subject) -> Picture:
     """Draw the mean of each level with its interval, and which are tied with the best."""
     reading = subject.reading
     by = () if subject.by is None else (subject.by,)
-    found = reading.compared(subject.metric, *by)
-    measure = found[0].measure
-    heights = [len(one.rows) + 1.6 for one in found]
-    with canvas.sheet(len(found), 1, height=0.5 + ROW * sum(heights), heights=heights) as sheet:
+    comparisons = reading.compared(subject.metric, *by)
+    measure = comparisons[0].measure
+    heights = [len(comparison.rows) + 1.6 for comparison in comparisons]
+    with canvas.sheet(
+        len(comparisons), 1, height=0.5 + ROW * sum(heights), heights=heights
+    ) as sheet:
         axes = sheet.axes
-        for axis, one in zip(axes, found, strict=True):
-            _draw_levels(axis, one)
+        for axis, comparison in zip(axes, comparisons, strict=True):
+            _draw_levels(axis, comparison)
         _share_width(axes)
         for axis in axes:
             if measure.unit == "points":
                 canvas.percent(axis, "x")
         unit = "" if measure.unit in ("points", "") else f" ({measure.unit})"
         axes[-1].set_xlabel(named(measure.name) + unit)
-    return Picture(sheet, _effects_title(subject, found), _effects_note(found))
+    return Picture(sheet, _effects_title(subject, comparisons), _effects_note(comparisons))
 
 
-def _draw_levels(axis: Axes, one: Comparison) -> None:
-    for at, row in enumerate(one.rows):
+def _draw_levels(axis: Axes, comparison: Comparison) -> None:
+    for at, row in enumerate(comparison.rows):
         if row.mean is not None:
             _draw_interval(axis, row.mean, at, filled=row.tied or row.against is None)
             continue
@@ -47,27 +49,31 @@ def _draw_levels(axis: Axes, one: Comparison) -> None:
             _why_not(row), (0.01, at), xycoords=("axes fraction", "data"),
             va="center", size=8, color=canvas.GREY,
         )  # fmt: skip
-    axis.set_yticks(range(len(one.rows)), [_row_label(one, row) for row in one.rows])
-    axis.set_ylim(len(one.rows) - 0.4, -0.6)
-    axis.set_title(one.factor, loc="left")
+    axis.set_yticks(
+        range(len(comparison.rows)), [_row_label(comparison, row) for row in comparison.rows]
+    )
+    axis.set_ylim(len(comparison.rows) - 0.4, -0.6)
+    axis.set_title(comparison.factor, loc="left")
     axis.grid(visible=False, axis="y")
 
 
-def _draw_interval(axis: Axes, found: Interval, at: float, *, filled: bool, place: int = 0) -> None:
+def _draw_interval(
+    axis: Axes, interval: Interval, at: float, *, filled: bool, place: int = 0
+) -> None:
     shade = canvas.colour(place)
-    axis.plot((found.low, found.high), (at, at), color=shade, linewidth=1.6)
+    axis.plot((interval.low, interval.high), (at, at), color=shade, linewidth=1.6)
     axis.plot(
-        found.value, at, marker="o" if filled else "D", color=shade, markersize=5.5,
+        interval.value, at, marker="o" if filled else "D", color=shade, markersize=5.5,
         markerfacecolor=shade if filled else "white",
     )  # fmt: skip
 
 
-def _row_label(one: Comparison, row: Row) -> str:
+def _row_label(comparison: Comparison, row: Row) -> str:
     name = level_label(row.standing.level)
     if row.mean is None:
         return name
     if row.against is None:
-        return f"{name} ({'named' if one.named else 'best'})"
+        return f"{name} ({'named' if comparison.named else 'best'})"
     return name
 
 
@@ -86,28 +92,28 @@ def _share_width(axes: Sequence[Axes]) -> None:
         axis.set_xlim(low, high)
 
 
-def _effects_title(subject: Subject, found: Sequence[Comparison]) -> str:
-    said = [one.removesuffix(".") for one in headlines(found)]
-    if not said and max(one.seeds for one in found) < 2:
+def _effects_title(subject: Subject, comparisons: Sequence[Comparison]) -> str:
+    said = [one.removesuffix(".") for one in headlines(comparisons)]
+    if not said and max(comparison.seeds for comparison in comparisons) < 2:
         return f"{subject.title}: one seed a setting, so no difference can be told from luck"
     if not said:
-        return found[0].sentences[0].removesuffix(".")
+        return comparisons[0].sentences[0].removesuffix(".")
     return "; ".join(said)
 
 
-def _effects_note(found: Sequence[Comparison]) -> str:
-    one = found[0]
-    unit = "seed" if one.paired else "configuration"
-    over = [f"{wording.count(max(c.seeds for c in found), unit)}"]
-    if one.images:
-        over.append(units.sampled(one.images, one.patients))
-    shared = f"seeds and {units.unit(one.patients)}"
+def _effects_note(comparisons: Sequence[Comparison]) -> str:
+    comparison = comparisons[0]
+    unit = "seed" if comparison.paired else "configuration"
+    over = [f"{wording.count(max(c.seeds for c in comparisons), unit)}"]
+    if comparison.images:
+        over.append(units.sampled(comparison.images, comparison.patients))
+    shared = f"seeds and {units.unit(comparison.patients)}"
     parts = [
         f"Means with 95 % intervals over {wording.listed(over)}",
         "Filled: the best and what is tied with it; hollow: different",
         f"Settings share {shared}, so differences are surer than these intervals show",
     ]
-    survivors = any(row.standing.survivors_only and row.mean for c in found for row in c.rows)
+    survivors = any(row.standing.survivors_only and row.mean for c in comparisons for row in c.rows)
     if survivors:
         parts.append("Pruned, diverged and failed trials are in no mean")
     return sentence(parts)
@@ -115,44 +121,48 @@ def _effects_note(found: Sequence[Comparison]) -> str:
 
 def draw_influence(subject: Subject) -> Picture:
     """Draw the share of each parameter in the spread of results, with its interval."""
-    found = [one for one in subject.reading.influence if subject.metric in (None, one.metric)]
-    if not found:
-        known = ", ".join(one.metric for one in subject.reading.influence)
+    influences = [
+        influence
+        for influence in subject.reading.influence
+        if subject.metric in (None, influence.metric)
+    ]
+    if not influences:
+        known = ", ".join(influence.metric for influence in subject.reading.influence)
         raise UserError(f"Influence is drawn for {known}; not for {subject.metric!r}.")
-    names = _order(found)
+    names = _order(influences)
     height = 0.75 + ROW * (len(names) + 0.4)
-    with canvas.sheet(1, len(found), height=max(1.9, height)) as sheet:
+    with canvas.sheet(1, len(influences), height=max(1.9, height)) as sheet:
         axes = sheet.axes
-        for axis, one in zip(axes, found, strict=True):
-            parts = {part.names: part for part in one.parts}
+        for axis, influence in zip(axes, influences, strict=True):
+            parts = {part.names: part for part in influence.parts}
             for at, name in enumerate(names):
                 if name in parts:
                     _draw_share(axis, parts[name], at)
             axis.set_ylim(len(names) - 0.4, -0.6)
             axis.set_xlim(0, 1)
             canvas.percent(axis, "x")
-            axis.set_title(named(one.metric), loc="left")
+            axis.set_title(named(influence.metric), loc="left")
             axis.set_xlabel("share")
             axis.set_yticks(range(len(names)), [""] * len(names))
             axis.grid(visible=False, axis="y")
         axes[0].set_yticks(range(len(names)), [_part_label(name) for name in names])
-    return Picture(sheet, _influence_title(found), _influence_note(found))
+    return Picture(sheet, _influence_title(influences), _influence_note(influences))
 
 
-def _influence_title(found: Sequence[Influence]) -> str:
-    seen = [one.headline for one in found if one.ahead]
-    unseen = wording.listed([one.metric for one in found if not one.ahead])
+def _influence_title(influences: Sequence[Influence]) -> str:
+    seen = [influence.headline for influence in influences if influence.ahead]
+    unseen = wording.listed([influence.metric for influence in influences if not influence.ahead])
     if unseen:
         seen.append(f"for {unseen} no parameter clearly matters more")
     title = "; ".join(seen)
     return title[0].upper() + title[1:]
 
 
-def _order(found: Sequence[Influence]) -> list[tuple[str, ...]]:
+def _order(influences: Sequence[Influence]) -> list[tuple[str, ...]]:
     """Return single parameters first, the largest first; then what several do together."""
     largest: dict[tuple[str, ...], float] = {}
-    for one in found:
-        for part in one.parts:
+    for influence in influences:
+        for part in influence.parts:
             largest[part.names] = max(largest.get(part.names, 0.0), part.share.value)
     ordered = sorted(largest, key=lambda names: (len(names) != 1, not names, -largest[names]))
     alone = [names for names in ordered if len(names) == 1]
@@ -174,17 +184,17 @@ def _part_label(names: tuple[str, ...]) -> str:
     return " × ".join(shortened(name) for name in names) if names else "the rest, together"
 
 
-def _influence_note(found: Sequence[Influence]) -> str:
-    one = found[0]
+def _influence_note(influences: Sequence[Influence]) -> str:
+    influence = influences[0]
     how = (
         "Shares of the variance over settings, noise taken out"
-        if one.how == "decomposition"
+        if influence.how == "decomposition"
         else "PED-ANOVA: by which parameter the best tenth of the trials stands out"
     )
     parts = [
         f"{how}, with 95 % intervals by bootstrap",
-        f"{wording.count(one.settings, 'setting')}, {wording.count(one.seeds, 'seed')}",
+        f"{wording.count(influence.settings, 'setting')}, {wording.count(influence.seeds, 'seed')}",
     ]
-    if any(len(part.names) > 1 for each in found for part in each.parts):
+    if any(len(part.names) > 1 for each in influences for part in each.parts):
         parts.append("Hatched: what parameters do only together")
     return sentence(parts)

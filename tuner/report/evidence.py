@@ -10,30 +10,36 @@ SHOWN = 10
 FIGURES = ("val_loss", "val_acc", "test_acc", "gap")
 
 
-def comparison(one: Comparison) -> Table:
+def comparison(comparison: Comparison) -> Table:
     """Return the levels of a factor with their means, intervals and standing."""
-    rows = tuple(cells.cells(one, row) for row in one.rows)
-    return Table(cells.head(one), rows, f"By {one.factor}: {one.measure.name}, 95 % intervals")
+    rows = tuple(cells.cells(comparison, row) for row in comparison.rows)
+    return Table(
+        cells.head(comparison),
+        rows,
+        f"By {comparison.factor}: {comparison.measure.name}, 95 % intervals",
+    )
 
 
 def configurations(reading: Reading) -> Table:
     """Return the best configurations on validation with their gaps."""
-    found = reading.gap
-    shown = found.settings[:SHOWN]
+    gap = reading.gap
+    shown = gap.settings[:SHOWN]
     varied = reading.study.spec.varied
     rows = tuple(
         (
-            *(wording.level_name(one.values[name]) for name in varied),
-            wording.percent(one.val_acc),
-            wording.percent(one.test_acc),
-            wording.signed(one.gap.value * 100, 1),
-            f"{wording.signed(one.gap.low * 100, 1)} to {wording.signed(one.gap.high * 100, 1)}",
-            str(len(one.trials)),
+            *(wording.level_name(setting.values[name]) for name in varied),
+            wording.percent(setting.val_acc),
+            wording.percent(setting.test_acc),
+            wording.signed(setting.gap.value * 100, 1),
+            wording.signed(setting.gap.low * 100, 1)
+            + " to "
+            + wording.signed(setting.gap.high * 100, 1),
+            str(len(setting.trials)),
         )
-        for one in shown
+        for setting in shown
     )
     head = (*varied, "validation", "test", "gap (points)", "95 % interval", "n")
-    many = len(found.settings)
+    many = len(gap.settings)
     of = f"The best {len(shown)} of {many}" if len(shown) < many else f"All {many}"
     return Table(head, rows, f"{of} configurations, by validation accuracy")
 

@@ -87,7 +87,7 @@ def _raced_for(race: Story, compared: Comparison) -> list[str]:
     if race.end == "one left":
         said = [] if compared.headline is None else [_capital(compared.headline)]
         return [f"Race by {race.metric}: {race.sentences[-1]}", *said]
-    left = sum(one.dropped_after is None for one in race.runners)
+    left = sum(runner.dropped_after is None for runner in race.runners)
     many = wording.count(len(race.runners), "contender")
     ahead = f"{wording.level_name(compared.reference)} is ahead in {compared.measure.name}"
     return [
@@ -107,7 +107,7 @@ def _best_of_all(reading: Reading) -> str:
     many = wording.count(len(reading.leaders), "complete trial")
     said = f"The best of {many} by {metric} is trial {best['trial']}{settings}: "
     few = 0 < len(reading.factors) <= FACTORS_MOST
-    alone = few and max(one.seeds for one in reading.compared()) < 2
+    alone = few and max(comparison.seeds for comparison in reading.compared()) < 2
     luck = "; with one seed a setting no difference can be told from luck" if alone else ""
     return f"{said}{metric} {best.value:.4g}{luck}."
 
@@ -124,9 +124,9 @@ def _compared(reading: Reading) -> Iterator[Block]:
             "one by one."
         )
         return
-    for one in reading.compared():
-        yield evidence.comparison(one)
-        yield Words(one.verdict)
+    for comparison in reading.compared():
+        yield evidence.comparison(comparison)
+        yield Words(comparison.verdict)
     yield _drawing(reading, "effects")
 
 
@@ -157,7 +157,7 @@ def _gap(reading: Reading) -> Iterator[Block]:
 
 
 def _matters(reading: Reading) -> Iterator[Block]:
-    yield from words([one.verdict for one in reading.influence])
+    yield from words([influence.verdict for influence in reading.influence])
     yield _drawing(reading, "influence")
     if len(reading.study.spec.varied) > 2:
         yield _drawing(reading, "parallel")

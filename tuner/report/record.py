@@ -47,28 +47,30 @@ def span(seconds: float) -> str:
 
 def endings(reading: Reading) -> Iterator[Block]:
     """Say which trials did not run to their end, and why."""
-    found = origin.endings(reading.rows)
+    endings = origin.endings(reading.rows)
     running = sum(row["state"] == "RUNNING" for row in reading.rows)
     if running:
         yield Words(f"{wording.count(running, 'trial')} running or waiting to be taken up again.")
-    if not found:
+    if not endings:
         yield Words("No trial was pruned, diverged or failed.")
         return
-    shown = found[:ENDINGS_MOST]
+    shown = endings[:ENDINGS_MOST]
     more = (
-        "" if len(shown) == len(found) else f"; {len(found) - len(shown)} rarer reasons not shown"
+        ""
+        if len(shown) == len(endings)
+        else f"; {len(endings) - len(shown)} rarer reasons not shown"
     )
     yield Table(
         ("state", "why", "trials", "epochs trained", "which"),
         tuple(
             (
-                one.state.lower(),
-                one.reason or "–",
-                f"{len(one.trials):,}",
-                _range(*one.epochs),
-                _numbers(one.trials),
+                ending.state.lower(),
+                ending.reason or "–",
+                f"{len(ending.trials):,}",
+                _range(*ending.epochs),
+                _numbers(ending.trials),
             )
-            for one in shown
+            for ending in shown
         ),
         f"Trials that did not run to their end{more}",
     )
@@ -119,21 +121,22 @@ def provenance(reading: Reading) -> Iterator[Block]:
         ("system", str(kept.get("platform", "?"))),
     ]
     rows += [
-        ("device", f"{one.device} ({wording.count(one.trials, 'trial')})") for one in source.setups
+        ("device", f"{setup.device} ({wording.count(setup.trials, 'trial')})")
+        for setup in source.setups
     ]
-    rows += [("data", _data(one)) for one in source.data]
+    rows += [("data", _data(dataset)) for dataset in source.data]
     yield Table(("what", "which"), tuple(rows))
     notes = source.setups[0].notes if source.setups else {}
     if notes:
         yield Table(("how it was computed", ""), tuple(sorted(notes.items())))
 
 
-def _data(one: origin.DataSet) -> str:
-    sizes = ", ".join(f"{count:,} {split}" for split, count in one.sizes.items())
-    many = len(one.classes)
-    classes = wording.listed(one.classes) if many <= CLASSES_MOST else f"{many} classes"
-    trials = wording.count(one.trials, "trial")
-    return f"{one.fingerprint[:16]}: {sizes} images of {classes} ({trials})"
+def _data(dataset: origin.DataSet) -> str:
+    sizes = ", ".join(f"{count:,} {split}" for split, count in dataset.sizes.items())
+    many = len(dataset.classes)
+    classes = wording.listed(dataset.classes) if many <= CLASSES_MOST else f"{many} classes"
+    trials = wording.count(dataset.trials, "trial")
+    return f"{dataset.fingerprint[:16]}: {sizes} images of {classes} ({trials})"
 
 
 def _code(kept: object) -> str:

@@ -125,7 +125,7 @@ class SpaceReader:
 
     def _when(self, written: Mapping[str, Any]) -> dict[str, tuple[Value, ...]]:
         known = dict(self._declared.parameters)
-        known |= {f"{DATA}{key}": found for key, found in self._declared.data.items()}
+        known |= {f"{DATA}{key}": parameter for key, parameter in self._declared.data.items()}
         return {
             parent: tuple(
                 normalised(known.get(parent), value)

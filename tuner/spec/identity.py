@@ -97,32 +97,32 @@ def fingerprint(spec: Spec) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def compare(stored: Spec, given: Spec) -> Difference:
+def compare(spec: Spec, given: Spec) -> Difference:
     """Return every key that differs, and whether the given study extends the stored one."""
-    before, after = _flat(canonical(stored)), _flat(canonical(given))
+    before, after = _flat(canonical(spec)), _flat(canonical(given))
     changes = tuple(
         Change(key, before.get(key), after.get(key))
         for key in dict.fromkeys([*before, *after])
         if before.get(key) != after.get(key)
     )
-    return Difference(changes, bool(changes) and _extends(stored, given, changes))
+    return Difference(changes, bool(changes) and _extends(spec, given, changes))
 
 
-def extended(stored: Spec, given: Spec) -> Spec:
+def extended(spec: Spec, given: Spec) -> Spec:
     """Return the stored study as an extension makes it: its settings, the given one's extent."""
     return replace(
-        stored,
+        spec,
         question=given.question,
         budget=given.budget,
         limits=given.limits,
         checkpoints=given.checkpoints,
-        search=replace(stored.search, pack=given.search.pack),
+        search=replace(spec.search, pack=given.search.pack),
         replicates=given.replicates,
         overrides=given.overrides,
     )
 
 
-def _extends(stored: Spec, given: Spec, changes: tuple[Change, ...]) -> bool:
+def _extends(spec: Spec, given: Spec, changes: tuple[Change, ...]) -> bool:
     growing = [change.key for change in changes if change.key not in HARMLESS]
     if not growing:
         return True
@@ -130,9 +130,9 @@ def _extends(stored: Spec, given: Spec, changes: tuple[Change, ...]) -> bool:
         return False
     return (
         # Seeds that come out of an unchanged number would unmake explored configurations.
-        given.total_trials >= stored.total_trials
-        and given.configurations >= stored.configurations
-        and given.replicates.seeds >= stored.replicates.seeds
+        given.total_trials >= spec.total_trials
+        and given.configurations >= spec.configurations
+        and given.replicates.seeds >= spec.replicates.seeds
     )
 
 

@@ -69,8 +69,8 @@ class Reader:
             if name not in StudyFile.model_fields:
                 self.faults.unknown((name,), "section", StudyFile.model_fields)
         study = self._section("study", StudySection)
-        known = self._declarations(declared)
-        dimensions = SpaceReader(known, self.faults).read(self._table("space"))
+        declarations = self._declarations(declared)
+        dimensions = SpaceReader(declarations, self.faults).read(self._table("space"))
         plan = Plan(
             self._budget(),
             self._replicates(),
@@ -80,25 +80,25 @@ class Reader:
             may_be_empty=bool(self._overrides),
         )
         limits, checkpoints = self._limits(), self._checkpoints()
-        values = ValueReader(known, self._keys("space"), self.faults)
+        values = ValueReader(declarations, self._keys("space"), self.faults)
         fixed = values.read("fixed", self._table("fixed"))
         data = values.read("data", self._table("data"))
         check_plan(plan, self.faults)
-        self._check_splits(plan.replicates, known)
-        if not known.whole:
-            self._tell_unchecked(known)
+        self._check_splits(plan.replicates, declarations)
+        if not declarations.whole:
+            self._tell_unchecked(declarations)
         if self.faults:
             return None
         assert study is not None
         assert limits is not None
         assert checkpoints is not None
-        spec = self._spec(study, known, plan, limits=limits, fixed=fixed, data=data)
+        spec = self._spec(study, declarations, plan, limits=limits, fixed=fixed, data=data)
         return replace(spec, checkpoints=checkpoints)
 
     def _spec(
         self,
         study: StudySection,
-        known: Declarations,
+        declarations: Declarations,
         plan: Plan,
         *,
         limits: Limits,
@@ -121,9 +121,9 @@ class Reader:
             space=plan.space,
             fixed=fixed,
             data=data,
-            defaults=defaults(known.parameters, {*fixed, *always}),
+            defaults=defaults(declarations.parameters, {*fixed, *always}),
             data_defaults=defaults(
-                known.data, {*data, *(name.removeprefix(DATA) for name in always)}
+                declarations.data, {*data, *(name.removeprefix(DATA) for name in always)}
             ),
             overrides=self._overrides,
             folder=str(self._folder),
@@ -145,7 +145,7 @@ class Reader:
         self.faults.add((name,), f"expected a table, got {show(table)}")
         return {}
 
-    def _tell_unchecked(self, known: Declarations) -> None:
+    def _tell_unchecked(self, declarations: Declarations) -> None:
         """Say which keys could not be checked, and which of them look like slips.
 
         Nobody knows what the objective declares, so a slip is only asked about.
@@ -154,7 +154,7 @@ class Reader:
             f"{section}.{name}"
             for section in ("space", "fixed", "data")
             for name in self._keys(section)
-            if section == "data" or name not in known.parameters
+            if section == "data" or name not in declarations.parameters
         ]
         if names:
             more = f"Without the objective these were not checked: {', '.join(names)}"
@@ -162,8 +162,8 @@ class Reader:
                 f"{meant[0]} for {section}.{written}"
                 for section in ("space", "fixed")
                 for written in self._keys(section)
-                if written not in known.parameters
-                and (meant := nearest(written, known.parameters, most=1, cutoff=SLIP))
+                if written not in declarations.parameters
+                and (meant := nearest(written, declarations.parameters, most=1, cutoff=SLIP))
             ]
             if near:
                 asked = f"Did you mean {', '.join(near)}, unless your objective declares it?"
@@ -210,12 +210,12 @@ class Reader:
             return None
         return Replicates(section.seeds, section.of, section.top, section.splits)
 
-    def _check_splits(self, replicates: Replicates | None, known: Declarations) -> None:
+    def _check_splits(self, replicates: Replicates | None, declarations: Declarations) -> None:
         """Refuse divisions that the objective cannot make, or that the space chooses as well."""
-        if replicates is None or not known.whole or replicates.splits == 1:
+        if replicates is None or not declarations.whole or replicates.splits == 1:
             return
         path = ("replicates", "splits")
-        if SPLIT_SEED not in known.data:
+        if SPLIT_SEED not in declarations.data:
             self.faults.add(path, f"the objective divides its data in one way: no {SPLIT_SEED}")
         if DATA + SPLIT_SEED in self._keys("space"):
             self.faults.add(path, f"{DATA}{SPLIT_SEED} varies in [space] already; leave one out")

@@ -25,8 +25,13 @@ _BLOCK = re.compile(r"(<!-- begin (.+?) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 
 def blocks(objectives: Mapping[str, Declarations]) -> dict[str, str]:
     """Return every generated table by the name of its block."""
-    own = {f"{name} parameters": _parameters(_own(found)) for name, found in objectives.items()}
-    data = {f"{name} data": _parameters(found.data) for name, found in objectives.items()}
+    own = {
+        f"{name} parameters": _parameters(_own(declarations))
+        for name, declarations in objectives.items()
+    }
+    data = {
+        f"{name} data": _parameters(declarations.data) for name, declarations in objectives.items()
+    }
     return {
         **{f"section {name}": _section(model) for name, model in SECTIONS.items()},
         "metrics": _metrics(),
@@ -57,8 +62,10 @@ def declarations(modules: Iterable[str]) -> dict[str, Declarations]:
     }
 
 
-def _own(found: Declarations) -> dict[str, Parameter]:
-    return {name: each for name, each in found.parameters.items() if name not in SHARED}
+def _own(declarations: Declarations) -> dict[str, Parameter]:
+    return {
+        name: parameter for name, parameter in declarations.parameters.items() if name not in SHARED
+    }
 
 
 def _section(model: type[Section]) -> str:
@@ -99,8 +106,8 @@ def _option(method: Method, name: str) -> list[str]:
 
 def _parameters(parameters: Mapping[str, Parameter]) -> str:
     rows = [
-        [f"`{name}`", each.expected(), _value(each.default), each.meaning]
-        for name, each in parameters.items()
+        [f"`{name}`", parameter.expected(), _value(parameter.default), parameter.meaning]
+        for name, parameter in parameters.items()
     ]
     return _table(["name", "takes", "if left out", "meaning"], rows)
 

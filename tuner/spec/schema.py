@@ -28,10 +28,13 @@ def schema() -> dict[str, Any]:
     properties["space"] |= {
         "additionalProperties": dimension,
         "properties": {
-            name: {**dimension, "description": each.meaning} for name, each in SHARED.items()
+            name: {**dimension, "description": parameter.meaning}
+            for name, parameter in SHARED.items()
         },
     }
-    properties["fixed"]["properties"] = {name: _parameter(each) for name, each in SHARED.items()}
+    properties["fixed"]["properties"] = {
+        name: _parameter(parameter) for name, parameter in SHARED.items()
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **form}
 
 

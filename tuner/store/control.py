@@ -17,38 +17,38 @@ NOBODY = 0
 """The worker id of what a person does from the command line."""
 
 
-def retry(database: Database, binding: Binding, known: Study, numbers: Sequence[int]) -> list[int]:
+def retry(database: Database, binding: Binding, study: Study, numbers: Sequence[int]) -> list[int]:
     """Open failed trials again under their own numbers, all or those given; return which."""
     with database.transaction() as connection, binding.within(connection) as storage:
-        transaction = Transaction(connection, storage, known, NOBODY)
+        transaction = Transaction(connection, storage, study, NOBODY)
         transaction.lock_study()
-        failed = _failed(connection, known)
+        failed = _failed(connection, study)
         wrong = sorted(set(numbers) - set(failed))
         if wrong:
             listed = ", ".join(map(str, wrong))
             have = ", ".join(map(str, sorted(failed))) or "none"
             raise UserError(
-                f"Not failed, so not retried: {listed}. Failed trials of {known.title}: {have}."
+                f"Not failed, so not retried: {listed}. Failed trials of {study.title}: {have}."
             )
         chosen = sorted(numbers or failed)
         endings.reopen(transaction, [failed[number] for number in chosen], "retried")
-        identities.reset(connection, known.study_id)
-        if chosen or known.state != "complete":
+        identities.reset(connection, study.study_id)
+        if chosen or study.state != "complete":
             _open(transaction)
         return chosen
 
 
-def stop(database: Database, known: Study) -> None:
+def stop(database: Database, study: Study) -> None:
     """Ask all workers of a study, wherever they are, to finish their epoch and leave."""
     with database.transaction() as connection:
-        studies.set_state(connection, known, "stopped", "Stopped by `tuner stop`.")
+        studies.set_state(connection, study, "stopped", "Stopped by `tuner stop`.")
 
 
-def _failed(connection: sa.Connection, known: Study) -> dict[int, int]:
+def _failed(connection: sa.Connection, study: Study) -> dict[int, int]:
     rows = connection.execute(
         sa.select(t.trial.c.number, t.trial.c.trial_id)
         .select_from(t.trial.join(t.outcome))
-        .where(t.trial.c.study_id == known.study_id, t.outcome.c.state == "FAILED")
+        .where(t.trial.c.study_id == study.study_id, t.outcome.c.state == "FAILED")
     )
     return {row.number: row.trial_id for row in rows}
 

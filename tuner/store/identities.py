@@ -82,10 +82,10 @@ def reset(connection: sa.Connection, study_id: int) -> None:
         connection.execute(sa.delete(t.identity).where(t.identity.c.study_id == study_id))
 
 
-def check(connection: sa.Connection, study_id: int, found: Identity) -> list[str]:
+def check(connection: sa.Connection, study_id: int, identity: Identity) -> list[str]:
     """Return what differs from the study's identity; what the study has no word on is stored."""
     changes: list[str] = []
-    for part in parts(found):
+    for part in parts(identity):
         # The first writer wins: a peer's row that comes first is what we are compared with.
         _insert(connection, study_id, part, 1)
         stored = _newest(connection, study_id, part)
@@ -96,10 +96,10 @@ def check(connection: sa.Connection, study_id: int, found: Identity) -> list[str
     return list(dict.fromkeys(changes))
 
 
-def accept(connection: sa.Connection, study_id: int, found: Identity) -> list[str]:
+def accept(connection: sa.Connection, study_id: int, identity: Identity) -> list[str]:
     """Make the found code and data the study's from now on, and mark it; return the changes."""
     changes: list[str] = []
-    for part in parts(found):
+    for part in parts(identity):
         if part.kind == TUNER:
             continue
         _insert(connection, study_id, part, 1)
@@ -128,7 +128,7 @@ def current(connection: sa.Connection, study_id: int) -> list[Part]:
 
 
 def changes(
-    stored: Sequence[Part], found: Sequence[Identity], *, objective: str, whole: bool
+    stored: Sequence[Part], identities: Sequence[Identity], *, objective: str, whole: bool
 ) -> list[str]:
     """Return what differs between a study's parts and what was found.
 
@@ -136,8 +136,8 @@ def changes(
     """
     known = {(part.kind, part.key): part for part in stored}
     differing: list[str] = []
-    for one in found:
-        for part in parts(one):
+    for identity in identities:
+        for part in parts(identity):
             before = known.get((part.kind, part.key))
             if before is None or part.kind == TUNER or before.fingerprint == part.fingerprint:
                 continue
@@ -146,17 +146,17 @@ def changes(
     return list(dict.fromkeys(differing))
 
 
-def _completed(found: Part, stored: Part, objective: str) -> Part:
+def _completed(part: Part, stored: Part, objective: str) -> Part:
     """Fill in what was not found outside the objective's folder, as it was stored."""
-    own = {name: it for name, it in found.body["files"].items() if name.startswith(f"{objective}/")}
-    seen = {name: it for name, it in found.body["files"].items() if name in stored.body["files"]}
+    own = {name: it for name, it in part.body["files"].items() if name.startswith(f"{objective}/")}
+    seen = {name: it for name, it in part.body["files"].items() if name in stored.body["files"]}
     outside = {
         name: it
         for name, it in stored.body["files"].items()
         if not name.startswith(f"{objective}/")
     }
     packages = {
-        name: found.body["packages"].get(name, version)
+        name: part.body["packages"].get(name, version)
         for name, version in stored.body["packages"].items()
     }
     return Part(CODE, "", "", {"files": {**outside, **seen, **own}, "packages": packages})
@@ -170,31 +170,31 @@ def marks(connection: sa.Connection, study_id: int) -> list[Mark]:
         .order_by(t.identity.c.made, t.identity.c.kind, t.identity.c.key)
     ).all()
     before: dict[tuple[str, str], Any] = {}
-    found: list[Mark] = []
+    marks: list[Mark] = []
     for row in rows:
         if row.number > 1:
             changes = tuple(differences(before[row.kind, row.key], row))
             mark = Mark(row.made, row.kind, changes, _ended(connection, study_id, row.made))
             # What was accepted at once is one mark: its rows differ by fractions of a second.
-            if found and found[-1].kind != TUNER != mark.kind and found[-1].ended == mark.ended:
-                last = found.pop()
+            if marks and marks[-1].kind != TUNER != mark.kind and marks[-1].ended == mark.ended:
+                last = marks.pop()
                 joined = tuple(dict.fromkeys((*last.changes, *changes)))
                 mark = Mark(last.made, last.kind, joined, last.ended)
-            found.append(mark)
+            marks.append(mark)
         before[row.kind, row.key] = row
-    return found
+    return marks
 
 
-def parts(found: Identity) -> list[Part]:
+def parts(identity: Identity) -> list[Part]:
     """Return what is compared one by one."""
-    data = found.data
-    code = {"files": dict(found.files), "packages": dict(found.packages)}
+    data = identity.data
+    code = {"files": dict(identity.files), "packages": dict(identity.packages)}
     counts = {split: dict(of) for split, of in data.counts.items()}
     of_data = {"keys": data.keys, "counts": counts}
     found_parts = [
         Part(CODE, "", _hash(code), code),
         Part(DATA, _hash(data.keys), _hash([data.fingerprint, counts]), of_data),
-        Part(TUNER, "", found.trainer, {"tuner": found.tuner}),
+        Part(TUNER, "", identity.trainer, {"tuner": identity.tuner}),
     ]
     if data.images:
         total = {"keys": data.images_keys, "counts": _total(counts)}
@@ -281,14 +281,14 @@ def _newest(connection: sa.Connection, study_id: int, part: Part) -> Any:
 
 def _note_tuner(connection: sa.Connection, study_id: int, part: Part, newest: Any) -> None:
     """Keep each version of tuner that trained, once; workers of two may take turns."""
-    seen = connection.execute(
+    row = connection.execute(
         sa.select(t.identity.c.number).where(
             t.identity.c.study_id == study_id,
             t.identity.c.kind == TUNER,
             t.identity.c.fingerprint == part.fingerprint,
         )
     ).first()
-    if seen is None:
+    if row is None:
         _insert(connection, study_id, part, newest.number + 1)
         text = f"tuner: {'; '.join(differences(newest, part))}"
         connection.execute(sa.insert(t.event).values(study_id=study_id, kind="upgraded", text=text))

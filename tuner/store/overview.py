@@ -97,37 +97,37 @@ class Overview:
     """Those of them of which an attempt failed; the others were interrupted and resumed."""
 
 
-def overview(connection: sa.Connection, known: Study) -> Overview:
+def overview(connection: sa.Connection, study: Study) -> Overview:
     """Read a study at a glance."""
-    stored = connection.execute(
-        sa.select(t.study.c.state, t.study.c.reason).where(t.study.c.study_id == known.study_id)
+    row = connection.execute(
+        sa.select(t.study.c.state, t.study.c.reason).where(t.study.c.study_id == study.study_id)
     ).one_or_none()
-    if stored is None:
+    if row is None:
         # Somebody may delete a study while it is looked at again and again.
-        raise UnknownStudyError(f"The study {known.title} was deleted.")
-    counts = count(connection, known)
-    lines = _workers(connection, known)
-    recorded, reused, seconds = _training(connection, known)
+        raise UnknownStudyError(f"The study {study.title} was deleted.")
+    counts = count(connection, study)
+    lines = _workers(connection, study)
+    recorded, reused, seconds = _training(connection, study)
     return Overview(
-        title=known.title,
-        question=known.spec.question,
-        state=stored.state,
-        reason=stored.reason,
-        metric=known.spec.search.metric,
-        created=known.created,
+        title=study.title,
+        question=study.spec.question,
+        state=row.state,
+        reason=row.reason,
+        metric=study.spec.search.metric,
+        created=study.created,
         counts=counts,
         workers=lines,
-        best=_best(connection, known),
+        best=_best(connection, study),
         epochs_recorded=recorded,
         epochs_reused=reused,
         seconds_trained=seconds,
         eta_seconds=_eta(counts, lines, seconds),
-        adopted=_adopted(connection, known),
-        retried=_retried(connection, known),
+        adopted=_adopted(connection, study),
+        retried=_retried(connection, study),
     )
 
 
-def count(connection: sa.Connection, known: Study) -> Counts:
+def count(connection: sa.Connection, study: Study) -> Counts:
     """Count the trials of a study by state."""
     # A lease that ran out, and that nobody adopted yet, is nobody's work.
     held = (t.lease.c.state == "held") & (t.lease.c.expires > sa.func.clock_timestamp())
@@ -137,17 +137,17 @@ def count(connection: sa.Connection, known: Study) -> Counts:
         .select_from(
             t.trial.join(t.lease).outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
         )
-        .where(t.trial.c.study_id == known.study_id)
+        .where(t.trial.c.study_id == study.study_id)
         .group_by(state, held)
     )
     found: dict[str, int] = {}
     for ended, is_held, number in rows:
         kind = ended or ("running" if is_held else "waiting")
         found[kind] = found.get(kind, 0) + number
-    return Counts(total=known.spec.total_trials, **found)
+    return Counts(total=study.spec.total_trials, **found)
 
 
-def _workers(connection: sa.Connection, known: Study) -> tuple[WorkerLine, ...]:
+def _workers(connection: sa.Connection, study: Study) -> tuple[WorkerLine, ...]:
     now = sa.func.clock_timestamp()
     # Each worker's trial is one row by its lease; the epochs are those of that trial only.
     recent = (
@@ -202,13 +202,13 @@ def _workers(connection: sa.Connection, known: Study) -> tuple[WorkerLine, ...]:
             .outerjoin(sent, sa.true())
         )
         .where(
-            t.worker.c.study_id == known.study_id,
+            t.worker.c.study_id == study.study_id,
             t.worker.c.ended.is_(None),
             sa.extract("epoch", now - t.worker.c.seen) < SILENT_SECONDS,
         )
         .order_by(t.worker.c.worker_id, t.trial.c.number)
     )
-    lines = [_line(known, row) for row in rows]
+    lines = [_line(study, row) for row in rows]
     held = Counter(line.worker_id for line in lines)
     return tuple(_at_a_time(line, held[line.worker_id]) for line in lines)
 
@@ -220,12 +220,12 @@ def _at_a_time(line: WorkerLine, trials: int) -> WorkerLine:
     return replace(line, epochs_per_second=line.epochs_per_second / trials)
 
 
-def _line(known: Study, row: sa.Row[Any]) -> WorkerLine:
+def _line(study: Study, row: sa.Row[Any]) -> WorkerLine:
     line = WorkerLine(row.worker_id, row.host, row.pid, row.device, float(row.unseen))
     if row.number is None:
         return line
-    job = known.spec.job(row.chosen, row.seed)
-    names = [name for name in known.spec.varied if name in row.chosen]
+    job = study.spec.job(row.chosen, row.seed)
+    names = [name for name in study.spec.varied if name in row.chosen]
     return WorkerLine(
         worker_id=row.worker_id,
         host=row.host,
@@ -246,7 +246,7 @@ def _line(known: Study, row: sa.Row[Any]) -> WorkerLine:
     )
 
 
-def _training(connection: sa.Connection, known: Study) -> tuple[int, int, float]:
+def _training(connection: sa.Connection, study: Study) -> tuple[int, int, float]:
     own = t.epoch.c.reused.is_(False)
     row = connection.execute(
         sa.select(
@@ -255,30 +255,30 @@ def _training(connection: sa.Connection, known: Study) -> tuple[int, int, float]
             sa.func.coalesce(sa.func.sum(t.epoch.c.seconds).filter(own), 0.0),
         )
         .select_from(t.epoch.join(t.trial))
-        .where(t.trial.c.study_id == known.study_id)
+        .where(t.trial.c.study_id == study.study_id)
     ).one()
     return int(row[0]), int(row[1]), float(row[2])
 
 
-def _adopted(connection: sa.Connection, known: Study) -> tuple[int, ...]:
+def _adopted(connection: sa.Connection, study: Study) -> tuple[int, ...]:
     rows = connection.execute(
         sa.select(t.trial.c.number)
         .select_from(t.trial.join(t.lease))
-        .where(t.trial.c.study_id == known.study_id, t.lease.c.token > 1)
+        .where(t.trial.c.study_id == study.study_id, t.lease.c.token > 1)
         .order_by(t.trial.c.number)
     )
     return tuple(rows.scalars())
 
 
-def _retried(connection: sa.Connection, known: Study) -> tuple[int, ...]:
+def _retried(connection: sa.Connection, study: Study) -> tuple[int, ...]:
     failures = sa.select(t.event.c.trial_id).where(
-        t.event.c.study_id == known.study_id, t.event.c.kind == "attempt failed"
+        t.event.c.study_id == study.study_id, t.event.c.kind == "attempt failed"
     )
     rows = connection.execute(
         sa.select(t.trial.c.number)
         .select_from(t.trial.join(t.lease))
         .where(
-            t.trial.c.study_id == known.study_id,
+            t.trial.c.study_id == study.study_id,
             t.lease.c.token > 1,
             t.trial.c.trial_id.in_(failures),
         )
@@ -287,8 +287,8 @@ def _retried(connection: sa.Connection, known: Study) -> tuple[int, ...]:
     return tuple(rows.scalars())
 
 
-def _best(connection: sa.Connection, known: Study) -> Best | None:
-    search = known.spec.search
+def _best(connection: sa.Connection, study: Study) -> Best | None:
+    search = study.spec.search
     at = t.outcome.c.best_epoch if search.at == "best" else t.outcome.c.last_epoch
     prefix = "best_" if search.at == "best" else "last_"
     value = t.epoch.c[search.metric]
@@ -307,13 +307,13 @@ def _best(connection: sa.Connection, known: Study) -> Best | None:
                 t.epoch, (t.epoch.c.trial_id == t.trial.c.trial_id) & (t.epoch.c.epoch == at)
             )
         )
-        .where(t.trial.c.study_id == known.study_id, t.outcome.c.state == "COMPLETE")
+        .where(t.trial.c.study_id == study.study_id, t.outcome.c.state == "COMPLETE")
         .order_by(value.asc() if minimize else value.desc(), t.trial.c.number)
         .limit(1)
     ).one_or_none()
     if row is None:
         return None
-    names = [name for name in known.spec.varied if name in row.chosen]
+    names = [name for name in study.spec.varied if name in row.chosen]
     chosen = {name: row.chosen[name] for name in names}
     return Best(row.number, row.seed, chosen, row.value, row.val_acc, row.test_acc)
 

@@ -124,14 +124,14 @@ class Panel:
         self._storage = storage
         self._study_id = study_id
 
-    def decide(self, held: Lease, curve: Mapping[int, float], epoch: int) -> Decision:
+    def decide(self, lease: Lease, curve: Mapping[int, float], epoch: int) -> Decision:
         """Decide about one epoch, as if later epochs of the curve did not exist yet.
 
         A resumed trial goes through its stored epochs again, and must get the
         answer that it would have got then.
         """
         seen = {step: value for step, value in curve.items() if step <= epoch}
-        trial = self._trial(held, seen)
+        trial = self._trial(lease, seen)
         prune = self._pruner.prune(self._study, trial)
         saw: dict[str, Value] = {"value": curve[epoch]}
         if self._pruner.kind in RUNGS:
@@ -154,15 +154,15 @@ class Panel:
         peers = [] if self._pruner.kind in OWN_CURVE else self._complete
         return self._pruner.view(peers)
 
-    def _trial(self, held: Lease, curve: Mapping[int, float]) -> FrozenTrial:
+    def _trial(self, lease: Lease, curve: Mapping[int, float]) -> FrozenTrial:
         notes: Mapping[str, object] = {}
         if self._pruner.kind in RUNGS:
-            notes = self._storage.get_trial(held.trial_id).system_attrs
+            notes = self._storage.get_trial(lease.trial_id).system_attrs
         trial = create_trial(
             state=TrialState.RUNNING, intermediate_values=dict(curve), system_attrs=dict(notes)
         )
-        trial.number = held.number
-        trial._trial_id = held.trial_id  # Optuna has no public way to name it
+        trial.number = lease.number
+        trial._trial_id = lease.trial_id  # Optuna has no public way to name it
         return trial
 
 

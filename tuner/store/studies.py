@@ -78,9 +78,9 @@ def optuna_name(name: str, version: int) -> str:
 def find(connection: sa.Connection, wanted: str) -> Study:
     """Return the study `name` (its newest version), `name@2`, or the one that a file asks."""
     name = named_by(Path(wanted)) if wanted.endswith(".toml") else wanted
-    found = find_or_none(connection, name)
-    if found is not None:
-        return found
+    study = find_or_none(connection, name)
+    if study is not None:
+        return study
     if name != wanted and Path(wanted).is_file():
         raise UnknownStudyError(
             f"{wanted} is a study file, and no study {name!r} is stored in this database yet: "
@@ -133,31 +133,31 @@ def launch(
         # then finds what the first created.
         key = sa.func.hashtext(f"tuner study {spec.name}")
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
-        stored = find_or_none(connection, spec.name)
-        if stored is None:
+        study = find_or_none(connection, spec.name)
+        if study is None:
             return Launch(_create(connection, storage, spec, 1, provenance), "created")
-        stored = _locked(connection, stored)
+        study = _locked(connection, study)
         anew = new_version and changed
         if not anew and (equal := _launched_before(connection, spec)) is not None:
             _open(connection, equal)
             return Launch(find(connection, equal.full_name), "found")
-        difference = identity.compare(stored.spec, spec)
+        difference = identity.compare(study.spec, spec)
         changes = tuple(str(change) for change in difference.changes)
         if new_version:
-            version = stored.version + 1
+            version = study.version + 1
             created = _create(connection, storage, spec, version, provenance)
             return Launch(created, "created", changes)
-        if not difference.extends and _failed_untrained(connection, stored):
+        if not difference.extends and _failed_untrained(connection, study):
             # A fault that the stored file has (bce with three classes) can be mended in it:
             # no epoch is mixed with another study's, since there is none.
-            delete(connection, stored)
-            created = _create(connection, storage, spec, stored.version, provenance)
+            delete(connection, study)
+            created = _create(connection, storage, spec, study.version, provenance)
             return Launch(created, "replaced", changes)
         if not difference.extends:
             telling = [c for c in difference.changes if c.key not in identity.HARMLESS]
-            raise StudyConflictError(_conflict(stored, [str(change) for change in telling]))
-        _extend(connection, stored, spec)
-        return Launch(find(connection, stored.full_name), "extended", changes)
+            raise StudyConflictError(_conflict(study, [str(change) for change in telling]))
+        _extend(connection, study, spec)
+        return Launch(find(connection, study.full_name), "extended", changes)
 
 
 def continued(connection: sa.Connection, spec: Spec) -> Study | None:
@@ -167,49 +167,49 @@ def continued(connection: sa.Connection, spec: Spec) -> Study | None:
 
 def go_on(connection: sa.Connection, wanted: str) -> Launch:
     """Open a stored study for work again, by its full name; its file is not needed."""
-    stored = _locked(connection, find(connection, wanted))
-    _open(connection, stored)
-    return Launch(find(connection, stored.full_name), "found")
+    study = _locked(connection, find(connection, wanted))
+    _open(connection, study)
+    return Launch(find(connection, study.full_name), "found")
 
 
-def read_spec(connection: sa.Connection, known: Study) -> Spec:
+def read_spec(connection: sa.Connection, study: Study) -> Spec:
     """Return the study's file as stored now: a launch may have extended it meanwhile."""
     row = connection.execute(
-        sa.select(t.study.c.fingerprint, t.study.c.spec).where(t.study.c.study_id == known.study_id)
+        sa.select(t.study.c.fingerprint, t.study.c.spec).where(t.study.c.study_id == study.study_id)
     ).one()
-    return known.spec if row.fingerprint == known.fingerprint else Spec.from_json(row.spec)
+    return study.spec if row.fingerprint == study.fingerprint else Spec.from_json(row.spec)
 
 
-def set_state(connection: sa.Connection, known: Study, state: StudyState, reason: str) -> None:
+def set_state(connection: sa.Connection, study: Study, state: StudyState, reason: str) -> None:
     """Change what a study wants of its workers, and note it in its history."""
     connection.execute(
         sa.update(t.study)
-        .where(t.study.c.study_id == known.study_id)
+        .where(t.study.c.study_id == study.study_id)
         .values(state=state, reason=reason)
     )
-    _note(connection, known.study_id, state, reason)
+    _note(connection, study.study_id, state, reason)
 
 
-def delete(connection: sa.Connection, known: Study) -> None:
+def delete(connection: sa.Connection, study: Study) -> None:
     """Delete a study with everything that hangs on it, in both schemas."""
     from tuner.store import optuna_storage
 
     # In the ledger's order of locks: who works on a trial commits first, and
     # finds it gone afterwards; deleting from the top would meet them in a deadlock.
-    lock_study(connection, known.study_id)
-    held = sa.select(t.lease.c.trial_id).where(t.lease.c.study_id == known.study_id)
+    lock_study(connection, study.study_id)
+    held = sa.select(t.lease.c.trial_id).where(t.lease.c.study_id == study.study_id)
     connection.execute(held.order_by(t.lease.c.trial_id).with_for_update())
-    connection.execute(sa.delete(t.study).where(t.study.c.study_id == known.study_id))
-    optuna_storage.delete_study(connection, known.study_id)
+    connection.execute(sa.delete(t.study).where(t.study.c.study_id == study.study_id))
+    optuna_storage.delete_study(connection, study.study_id)
 
 
-def _failed_untrained(connection: sa.Connection, known: Study) -> bool:
+def _failed_untrained(connection: sa.Connection, study: Study) -> bool:
     """Say whether a study failed before its first epoch, and nobody is at work on one.
 
     The study is locked: no trial is claimed meanwhile. A worker that has one may be in its first
     epoch, so a lease that has not run out keeps the study as it is.
     """
-    trials = sa.select(t.trial.c.trial_id).where(t.trial.c.study_id == known.study_id)
+    trials = sa.select(t.trial.c.trial_id).where(t.trial.c.study_id == study.study_id)
 
     def any_of(table: sa.Table, *where: sa.ColumnElement[bool]) -> bool:
         query = sa.select(table.c.trial_id).where(table.c.trial_id.in_(trials), *where).limit(1)
@@ -218,7 +218,7 @@ def _failed_untrained(connection: sa.Connection, known: Study) -> bool:
     working = t.lease.c.state == "held", t.lease.c.expires > sa.func.clock_timestamp()
     if any_of(t.epoch) or any_of(t.lease, *working):
         return False
-    return known.state == "paused" or any_of(t.outcome, t.outcome.c.state == "FAILED")
+    return study.state == "paused" or any_of(t.outcome, t.outcome.c.state == "FAILED")
 
 
 def _create(
@@ -258,8 +258,8 @@ def _create(
 
 def _launched_before(connection: sa.Connection, spec: Spec) -> Study | None:
     """Return the newest version that asks exactly this, if there is one, locked."""
-    found = _asked_before(connection, spec)
-    return None if found is None else _locked(connection, found)
+    study = _asked_before(connection, spec)
+    return None if study is None else _locked(connection, study)
 
 
 def _asked_before(connection: sa.Connection, spec: Spec) -> Study | None:
@@ -269,31 +269,31 @@ def _asked_before(connection: sa.Connection, spec: Spec) -> Study | None:
     return None if row is None else _study(row)
 
 
-def _locked(connection: sa.Connection, stored: Study) -> Study:
+def _locked(connection: sa.Connection, study: Study) -> Study:
     # A claim may be ending the study at this moment, by the old budget: either it
     # sees our extension, or we see its end and open the study again.
-    lock_study(connection, stored.study_id)
-    return find(connection, f"{stored.name}@{stored.version}")
+    lock_study(connection, study.study_id)
+    return find(connection, f"{study.name}@{study.version}")
 
 
-def _open(connection: sa.Connection, stored: Study) -> None:
-    identities.reset(connection, stored.study_id)
-    if stored.state in ("open", "complete"):
+def _open(connection: sa.Connection, study: Study) -> None:
+    identities.reset(connection, study.study_id)
+    if study.state in ("open", "complete"):
         return
     connection.execute(
         sa.update(t.study)
-        .where(t.study.c.study_id == stored.study_id)
+        .where(t.study.c.study_id == study.study_id)
         .values(state="open", reason="", opened=sa.func.clock_timestamp())
     )
-    _note(connection, stored.study_id, "opened", f"it was {stored.state}")
+    _note(connection, study.study_id, "opened", f"it was {study.state}")
 
 
-def _extend(connection: sa.Connection, stored: Study, given: Spec) -> None:
-    identities.reset(connection, stored.study_id)
-    spec = identity.extended(stored.spec, given)
+def _extend(connection: sa.Connection, study: Study, given: Spec) -> None:
+    identities.reset(connection, study.study_id)
+    spec = identity.extended(study.spec, given)
     connection.execute(
         sa.update(t.study)
-        .where(t.study.c.study_id == stored.study_id)
+        .where(t.study.c.study_id == study.study_id)
         .values(
             spec=spec.to_json(),
             fingerprint=identity.fingerprint(spec),
@@ -302,17 +302,17 @@ def _extend(connection: sa.Connection, stored: Study, given: Spec) -> None:
             opened=sa.func.clock_timestamp(),
         )
     )
-    _note(connection, stored.study_id, "extended", f"to {spec.total_trials} trials")
+    _note(connection, study.study_id, "extended", f"to {spec.total_trials} trials")
 
 
 def _note(connection: sa.Connection, study_id: int, kind: str, text: str) -> None:
     connection.execute(sa.insert(t.event).values(study_id=study_id, kind=kind, text=text))
 
 
-def _conflict(stored: Study, changes: Sequence[str]) -> str:
+def _conflict(study: Study, changes: Sequence[str]) -> str:
     lines = "\n".join(f"  {change}" for change in changes)
     return (
-        f"The study {stored.title} exists, and this file differs from what it was launched with:\n"
+        f"The study {study.title} exists, and this file differs from what it was launched with:\n"
         f"{lines}\n"
         "More trials or more seeds extend a study; any other change would mix two questions. "
         "Launch it as a new version with --new-version, or undo the change."
@@ -320,7 +320,7 @@ def _conflict(stored: Study, changes: Sequence[str]) -> str:
 
 
 def _unknown(connection: sa.Connection, wanted: str) -> str:
-    names = [one.title for one in listing(connection)]
+    names = [study.title for study in listing(connection)]
     hint = meant(wanted, names) or " `tuner studies` lists them."
     return f"There is no study {wanted!r} in this database.{hint}"
 

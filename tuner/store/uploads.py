@@ -43,28 +43,30 @@ Told = Callable[[int, int], None]
 """Called after each piece with the bytes that are stored, and with those there are."""
 
 
-def is_large(one: Predictions) -> bool:
+def is_large(predictions: Predictions) -> bool:
     """Whether an array goes up in pieces."""
-    return one.log_probabilities.nbytes > INLINE_BYTES
+    return predictions.log_probabilities.nbytes > INLINE_BYTES
 
 
 def has_large_labels(data: Dataset) -> bool:
     """Whether the labels of a data set are too much for a transaction that holds a lease."""
-    return any(one.labels.nbytes + sum(map(len, one.ids)) > INLINE_BYTES for one in data.labels)
+    return any(
+        labels.labels.nbytes + sum(map(len, labels.ids)) > INLINE_BYTES for labels in data.labels
+    )
 
 
-def begin(transaction: Transaction, held: Lease, large: Sequence[Predictions]) -> bool:
+def begin(transaction: Transaction, lease: Lease, large: Sequence[Predictions]) -> bool:
     """Make room for an attempt's pieces and drop those of earlier ones; False if it has ended."""
-    if transaction.hold(held) == "ended":
+    if transaction.hold(lease) == "ended":
         return False
-    drop(transaction.connection, held.trial_id, but=held.token)
-    total = sum(one.log_probabilities.nbytes for one in large)
-    row = insert(t.upload).values(trial_id=held.trial_id, token=held.token, bytes=total)
+    drop(transaction.connection, lease.trial_id, but=lease.token)
+    total = sum(predictions.log_probabilities.nbytes for predictions in large)
+    row = insert(t.upload).values(trial_id=lease.trial_id, token=lease.token, bytes=total)
     transaction.connection.execute(row.on_conflict_do_nothing())
     return True
 
 
-def send(connection: sa.Connection, held: Lease, large: Sequence[Predictions], told: Told) -> None:
+def send(connection: sa.Connection, lease: Lease, large: Sequence[Predictions], told: Told) -> None:
     """Store the pieces that are not stored yet; the connection commits each by itself.
 
     It may be repeated after any error: what arrived is not sent again.
@@ -72,29 +74,31 @@ def send(connection: sa.Connection, held: Lease, large: Sequence[Predictions], t
     stored = {
         (row.split, row.moment, row.number)
         for row in connection.execute(
-            sa.select(t.piece.c.split, t.piece.c.moment, t.piece.c.number).where(_of(held))
+            sa.select(t.piece.c.split, t.piece.c.moment, t.piece.c.number).where(_of(lease))
         )
     }
-    total = sum(one.log_probabilities.nbytes for one in large)
+    total = sum(predictions.log_probabilities.nbytes for predictions in large)
     sent = 0
     told(sent, total)
-    for one in large:
-        for number, content in enumerate(_pieces(one.log_probabilities)):
-            if (one.split, one.at, number) not in stored:
-                _copy(connection, held, (one.split, one.at, number), content)
+    for predictions in large:
+        for number, content in enumerate(_pieces(predictions.log_probabilities)):
+            if (predictions.split, predictions.at, number) not in stored:
+                _copy(connection, lease, (predictions.split, predictions.at, number), content)
             sent += len(content)
             told(sent, total)
 
 
-def check_whole(connection: sa.Connection, held: Lease, one: Predictions) -> None:
+def check_whole(connection: sa.Connection, lease: Lease, predictions: Predictions) -> None:
     """Raise unless all pieces of an array are stored."""
     size = sa.func.coalesce(sa.func.sum(sa.func.octet_length(t.piece.c.content)), 0)
-    mine = _of(held) & (t.piece.c.split == one.split) & (t.piece.c.moment == one.at)
+    mine = (
+        _of(lease) & (t.piece.c.split == predictions.split) & (t.piece.c.moment == predictions.at)
+    )
     stored = int(connection.execute(sa.select(size).where(mine)).scalar_one())
-    if stored != one.log_probabilities.nbytes:
+    if stored != predictions.log_probabilities.nbytes:
         raise RuntimeError(
-            f"{stored:,} of {one.log_probabilities.nbytes:,} bytes of the {one.split} "
-            "predictions are stored; they must be whole before the trial ends"
+            f"{stored:,} of {predictions.log_probabilities.nbytes:,} bytes of the "
+            f"{predictions.split} predictions are stored; they must be whole before the trial ends"
         )
 
 
@@ -136,8 +140,8 @@ def array(connection: sa.Connection, row: Any, images: int) -> NDArray[np.float3
     return found.astype(np.float32, copy=False)
 
 
-def _of(held: Lease) -> sa.ColumnElement[bool]:
-    return (t.piece.c.trial_id == held.trial_id) & (t.piece.c.token == held.token)
+def _of(lease: Lease) -> sa.ColumnElement[bool]:
+    return (t.piece.c.trial_id == lease.trial_id) & (t.piece.c.token == lease.token)
 
 
 def _pieces(logs: NDArray[np.float32]) -> Iterator[memoryview]:
@@ -148,12 +152,12 @@ def _pieces(logs: NDArray[np.float32]) -> Iterator[memoryview]:
 
 
 def _copy(
-    connection: sa.Connection, held: Lease, key: tuple[str, str, int], content: memoryview
+    connection: sa.Connection, lease: Lease, key: tuple[str, str, int], content: memoryview
 ) -> None:
     split, moment, number = key
     fields = (
-        struct.pack(">i", held.trial_id),
-        struct.pack(">i", held.token),
+        struct.pack(">i", lease.trial_id),
+        struct.pack(">i", lease.token),
         split.encode(),
         moment.encode(),
         struct.pack(">i", number),
@@ -175,7 +179,7 @@ def _copy(
     except errors.UniqueViolation:
         return  # a connection that was cut had sent it, and the server went on alone
     except errors.ForeignKeyViolation:
-        raise LeaseLostError(f"trial {held.number} has another holder") from None
+        raise LeaseLostError(f"trial {lease.number} has another holder") from None
     except psycopg2.Error as error:
         # As SQLAlchemy would have raised it, so that one rule judges all errors.
         raise sa.exc.DBAPIError(COPY, None, error) from error

@@ -28,24 +28,25 @@ def compare(found: Logs, stored: Logs) -> Agreement:
 def joined(parts: list[Agreement]) -> Agreement:
     """Return the agreement over several groups of images."""
     return Agreement(
-        images=sum(one.images for one in parts),
-        equal=sum(one.equal for one in parts),
-        largest_difference=max((one.largest_difference for one in parts), default=0.0),
-        changed_classes=sum(one.changed_classes for one in parts),
+        images=sum(agreement.images for agreement in parts),
+        equal=sum(agreement.equal for agreement in parts),
+        largest_difference=max((agreement.largest_difference for agreement in parts), default=0.0),
+        changed_classes=sum(agreement.changed_classes for agreement in parts),
     )
 
 
-def words(found: Agreement, what: str) -> str:
+def words(agreement: Agreement, what: str) -> str:
     """Say how far predictions of some images agree with the stored ones."""
-    if found.exact:
-        if found.images == 1:
+    if agreement.exact:
+        if agreement.images == 1:
             return f"The prediction of {what} equals the stored one, bit for bit."
-        return f"All {found.images:,} predictions of {what} equal the stored ones, bit for bit."
+        return f"All {agreement.images:,} predictions of {what} equal the stored ones, bit for bit."
     changed = "no class changes"
-    if found.changed_classes:
-        images = "image is" if found.changed_classes == 1 else "images are"
-        changed = f"{found.changed_classes:,} {images} taken for another class"
+    if agreement.changed_classes:
+        images = "image is" if agreement.changed_classes == 1 else "images are"
+        changed = f"{agreement.changed_classes:,} {images} taken for another class"
     return (
-        f"{found.images - found.equal:,} of {found.images:,} predictions of {what} differ from the "
-        f"stored ones, by {found.largest_difference:.2g} nats at most; {changed}."
+        f"{agreement.images - agreement.equal:,} of {agreement.images:,} predictions of {what} "
+        f"differ from the stored ones, by {agreement.largest_difference:.2g} nats at most; "
+        f"{changed}."
     )

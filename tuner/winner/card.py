@@ -30,13 +30,13 @@ MEANING = {
 }
 
 
-def card(found: Winner, model: Model, folder: str) -> str:
+def card(winner: Winner, model: Model, folder: str) -> str:
     """Return the model card in Markdown."""
     sections = (
-        _head(found, model),
-        _figures(found),
-        _chosen(found),
-        _trained(found, model),
+        _head(winner, model),
+        _figures(winner),
+        _chosen(winner),
+        _trained(winner, model),
         _limits(),
         _use(model, folder),
         _proof(model),
@@ -44,9 +44,9 @@ def card(found: Winner, model: Model, folder: str) -> str:
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
 
 
-def _head(found: Winner, model: Model) -> Iterator[str]:
-    row = found.trial.row
-    yield f"# {_plain(found.study.title)}, trial {found.number}"
+def _head(winner: Winner, model: Model) -> Iterator[str]:
+    row = winner.trial.row
+    yield f"# {_plain(winner.study.title)}, trial {winner.number}"
     yield ""
     network = f"`{row['model']}`, " if "model" in row.cells else ""
     weights = row["parameter_count"]
@@ -60,58 +60,58 @@ def _head(found: Winner, model: Model) -> Iterator[str]:
     yield f"It comes from a study that asked: *{_plain(model.question)}*"
 
 
-def _figures(found: Winner) -> Iterator[str]:
+def _figures(winner: Winner) -> Iterator[str]:
     yield "## What it does"
     yield ""
-    head, rows = words.figures(found)
+    head, rows = words.figures(winner)
     yield from _table(head, rows)
     yield ""
     yield (
-        f"In parentheses 95 % intervals over {unit(max(one.patients for one in found.splits))}. "
+        f"In parentheses 95 % intervals over {unit(max(one.patients for one in winner.splits))}. "
         + "; ".join(f"{name}: {MEANING[name]}" for name in head[2:])
         + "."
     )
-    if found.rates:
+    if winner.rates:
         yield (
-            f"Class 1 is {_plain(found.classes[1])}, class 0 {_plain(found.classes[0])}; an image "
-            "is taken for class 1 where its probability is at least 0.5."
+            f"Class 1 is {_plain(winner.classes[1])}, class 0 {_plain(winner.classes[0])}; an "
+            "image is taken for class 1 where its probability is at least 0.5."
         )
     yield ""
-    for sentence in (words.gap(found), words.cause(found)):
+    for sentence in (words.gap(winner), words.cause(winner)):
         if sentence:
             yield sentence
 
 
-def _chosen(found: Winner) -> Iterator[str]:
+def _chosen(winner: Winner) -> Iterator[str]:
     yield "## How it was chosen"
     yield ""
-    for sentence in (words.choice(found), words.luck(found), words.over_seeds(found)):
+    for sentence in (words.choice(winner), words.luck(winner), words.over_seeds(winner)):
         if sentence:
             yield sentence
     yield ""
-    varied = [[name, level_name(value), "varied"] for name, value in found.settings.items()]
-    fixed = [[name, level_name(value), "fixed"] for name, value in found.fixed.items()]
-    seed = [["seed", str(found.trial.row["seed"]), ""]]
+    varied = [[name, level_name(value), "varied"] for name, value in winner.settings.items()]
+    fixed = [[name, level_name(value), "fixed"] for name, value in winner.fixed.items()]
+    seed = [["seed", str(winner.trial.row["seed"]), ""]]
     yield from _table(("setting", "value", ""), [*varied, *fixed, *seed])
 
 
-def _trained(found: Winner, model: Model) -> Iterator[str]:
+def _trained(winner: Winner, model: Model) -> Iterator[str]:
     yield "## What it was trained on"
     yield ""
     sizes = ", ".join(f"{number:,} {name}" for name, number in model.sizes.items())
     yield f"Images: {sizes}. Fingerprint of the data: `{model.data_fingerprint[:16]}`."
-    said = {*found.study.spec.data, *(name.removeprefix(DATA) for name in found.settings)}
+    said = {*winner.study.spec.data, *(name.removeprefix(DATA) for name in winner.settings)}
     keys = [[name, level_name(value)] for name, value in model.data.items() if name in said]
     if keys:
         yield ""
         yield from _table(("data", "value"), keys)
-    notes = found.trial.setup.get("notes", {})
+    notes = winner.trial.setup.get("notes", {})
     yield ""
     if notes.get("data"):
         yield _plain(str(notes["data"]))
     yield (
-        f"Trained for {count(found.trial.row['epochs_run'], 'epoch')} on "
-        f"{_plain(str(found.trial.setup.get('device', '')))}; the weights are those of epoch "
+        f"Trained for {count(winner.trial.row['epochs_run'], 'epoch')} on "
+        f"{_plain(str(winner.trial.setup.get('device', '')))}; the weights are those of epoch "
         f"{model.epoch}, the {'best on validation' if model.at == 'best' else 'last'}."
     )
 
@@ -143,8 +143,8 @@ def _proof(model: Model) -> Iterator[str]:
     yield "## Whether these are the study's weights"
     yield ""
     yield f"The weights come from: {model.origin}."
-    for name, one in model.agreement.items():
-        yield f"- {agreement_words(one, f'{name} images')}"
+    for name, agreement in model.agreement.items():
+        yield f"- {agreement_words(agreement, f'{name} images')}"
     versions = " ".join(f"{name}={value}" for name, value in model.arithmetic.versions.items())
     yield ""
     yield f"Arithmetic: {_plain(versions)}. Weights: sha256 `{model.weights_sha256}`."

@@ -18,7 +18,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         return
     if not target.is_dir() or target.is_symlink():
         raise UserError(f"{target} is not a folder; name one that is new or empty.")
-    held = sorted(one.name for one in target.iterdir())
+    held = sorted(path.name for path in target.iterdir())
     if not held:
         return
     others = [name for name in held if name not in document.FILES]

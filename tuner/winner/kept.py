@@ -79,8 +79,8 @@ class Known:
 
     def of(self, digest: bytes, name: str) -> tuple[Place, ...]:
         """Return where an image was seen; of several places the one that bears its name first."""
-        found = self.places.get(digest, ())
-        return tuple(sorted(found, key=lambda place: not self._is_called(place, name)))
+        places = self.places.get(digest, ())
+        return tuple(sorted(places, key=lambda place: not self._is_called(place, name)))
 
     def _is_called(self, place: Place, name: str) -> bool:
         if place.split not in self.splits:

@@ -67,8 +67,8 @@ def pictures(
     with files.quiet(), ThreadPoolExecutor(cpu_count() or 1) as pool:
         for start in range(0, len(names), AHEAD):
             some = names[start : start + AHEAD]
-            for read in pool.map(reader.read, some):
-                yield from read
+            for pictures in pool.map(reader.read, some):
+                yield from pictures
             progress("reading images", start + len(some), len(names))
 
 
@@ -126,7 +126,7 @@ class Reader:
             )
 
     def _arrays(self, path: Path) -> list[Picture]:
-        read = []
+        pictures = []
         for name, array in _held(path).items():
             _, height, width = self._model.inputs
             stack = _stacked(array, in_colour=self._model.inputs[0] == 3)
@@ -139,8 +139,8 @@ class Reader:
                     f"{self._model.reading.depth}; convert it as those were"
                 )
             pixels = [self._fitted(image) for image in images]
-            read += [Picture(f"{name}#{n}", one) for n, one in enumerate(pixels)]
-        return read
+            pictures += [Picture(f"{name}#{n}", one) for n, one in enumerate(pixels)]
+        return pictures
 
     def _fitted(self, pixels: Pixels) -> Pixels:
         """Return pixels in the network's shape and type, or say what is wrong with them."""
@@ -168,10 +168,12 @@ def compare_files(reader: Reader, places: Mapping[Path, Pixels]) -> bool | None:
     if not looked:
         return None
     with files.quiet():
-        read = [reader.read(str(path)) for path, _ in looked]
+        pictureses = [reader.read(str(path)) for path, _ in looked]
     return all(
-        len(found) == 1 and found[0].pixels is not None and np.array_equal(found[0].pixels, pixels)
-        for found, (_, pixels) in zip(read, looked, strict=True)
+        len(pictures) == 1
+        and pictures[0].pixels is not None
+        and np.array_equal(pictures[0].pixels, pixels)
+        for pictures, (_, pixels) in zip(pictureses, looked, strict=True)
     )
 
 

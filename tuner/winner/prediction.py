@@ -93,14 +93,16 @@ def predict_files(opened: Opened, names: Sequence[str], progress: Progress) -> d
     agreements: dict[str, list[Agreement]] = {name: [] for name in JUDGED}
     known = opened.held.known()
     for group in _groups(pictures(names, opened.model, opened.found, progress), opened.model):
-        read = [(one.name, one.pixels) for one in group if one.pixels is not None]
+        read = [(picture.name, picture.pixels) for picture in group if picture.pixels is not None]
         body["faults"] += [
-            [storable_name(one.name), one.fault] for one in group if one.pixels is None
+            [storable_name(picture.name), picture.fault]
+            for picture in group
+            if picture.pixels is None
         ]
-        seen = [known.of(digest(pixels), name) for name, pixels in read]
-        logs = _predicted(opened, [pixels for _, pixels in read], seen, agreements, progress)
+        places = [known.of(digest(pixels), name) for name, pixels in read]
+        logs = _predicted(opened, [pixels for _, pixels in read], places, agreements, progress)
         body["names"] += [storable_name(name) for name, _ in read]
-        body["known"] += ["+".join(sorted({place.split for place in one})) for one in seen]
+        body["known"] += ["+".join(sorted({place.split for place in one})) for one in places]
         body["logs"] += logs.tolist()
         body["taken"] += most_probable(logs).tolist()
     body["agreement"] = {name: _plain(joined(parts)) for name, parts in agreements.items() if parts}
@@ -136,12 +138,12 @@ def _predicted(
     return logs
 
 
-def _groups(read: Iterator[Picture], model: Model) -> Iterator[list[Picture]]:
+def _groups(pictures: Iterator[Picture], model: Model) -> Iterator[list[Picture]]:
     """Gather images until they take so much memory that they are better predicted first."""
     most = max(1, MEMORY // memory_of(model))
     group: list[Picture] = []
-    for one in read:
-        group.append(one)
+    for picture in pictures:
+        group.append(picture)
         if len(group) == most:
             yield group
             group = []
@@ -194,8 +196,8 @@ def _with_defaults(model: Model, found: Found) -> Model:
     """Return the document with what the objective has learned to be told since it was written."""
     declared = found.objective.declarations()
     filled = {
-        "parameters": {name: one.default for name, one in declared.parameters.items()},
-        "data": {name: one.default for name, one in declared.data.items()},
+        "parameters": {name: parameter.default for name, parameter in declared.parameters.items()},
+        "data": {name: parameter.default for name, parameter in declared.data.items()},
     }
     return model.model_copy(
         update={
@@ -205,8 +207,8 @@ def _with_defaults(model: Model, found: Found) -> Model:
     )
 
 
-def _plain(found: Agreement) -> dict[str, Any]:
-    return found.model_dump()
+def _plain(agreement: Agreement) -> dict[str, Any]:
+    return agreement.model_dump()
 
 
 def _work(body: Body, progress: Progress) -> Body:

@@ -34,18 +34,18 @@ class Place:
     device: str
 
 
-def stored_predictions(connection: sa.Connection, found: Winner) -> Kept:
+def stored_predictions(connection: sa.Connection, winner: Winner) -> Kept:
     """Read what the study stored of the trial's predictions at the epoch it is judged at."""
     splits: dict[SplitName, Split] = {}
-    kept = kept_splits(connection, found.study, found.number)
+    kept = kept_splits(connection, winner.study, winner.number)
     for name in (one for one in JUDGED if one in kept):
-        read = predicted(connection, found.study, found.number, name, found.study.spec.search.at)
+        read = predicted(connection, winner.study, winner.number, name, winner.study.spec.search.at)
         splits[name] = Split(read.ids, read.labels, read.log_probabilities)
     return Kept(splits)
 
 
 def save(
-    found: Winner,
+    winner: Winner,
     stored: Kept,
     target: Path,
     place: Place,
@@ -62,57 +62,61 @@ def save(
     with written_whole(target, overwrite=overwrite) as folder:
         write_synced(folder / document.PREDICTIONS, stored.content())
         answer = ask(
-            "tuner.winner.training", order_of(found, place, folder), progress, "trained the winner"
+            "tuner.winner.training", order_of(winner, place, folder), progress, "trained the winner"
         )
         # Through text, as it will be read again: what is not finite has no place in JSON.
         model = Model.model_validate_json(Model.model_validate(answer).text())
         if not allow_different:
-            _refuse_different(found, model)
+            _refuse_different(winner, model)
         write_synced(folder / document.NAME, model.text().encode())
-        write_synced(folder / document.CARD, card(found, model, target.name).encode())
+        write_synced(folder / document.CARD, card(winner, model, target.name).encode())
     return model
 
 
-def order_of(found: Winner, place: Place, folder: Path) -> dict[str, Any]:
+def order_of(winner: Winner, place: Place, folder: Path) -> dict[str, Any]:
     """Return what the process that gets the weights back is told, as JSON."""
-    spec, row = found.study.spec, found.trial.row
+    spec, row = winner.study.spec, winner.trial.row
     chosen = {name: row[name] for name in spec.varied if row[name] is not None}
     return {
         "job": plain_job(spec.job(chosen, row["seed"])),
         "about": {
-            "study": found.study.full_name,
+            "study": winner.study.full_name,
             "question": spec.question,
-            "trial": found.number,
+            "trial": winner.number,
             "at": spec.search.at,
-            "epoch": found.epoch,
-            "result": described(found),
+            "epoch": winner.epoch,
+            "result": described(winner),
             # A saved folder is passed on; on which machine the study was launched is left out.
-            "provenance": {k: v for k, v in found.study.provenance.items() if k != "host"},
+            "provenance": {k: v for k, v in winner.study.provenance.items() if k != "host"},
         },
         "last_epoch": row["epochs_run"],
         "last_val_loss": row["last_val_loss"],
-        "data_fingerprint": found.trial.setup["data_fingerprint"],
+        "data_fingerprint": winner.trial.setup["data_fingerprint"],
         "checkpoints": place.checkpoints,
         "labels": dict(place.labels),
         "device": place.device,
-        "threads": threads_of(found),
+        "threads": threads_of(winner),
         "cache": str(place.cache),
         "folders": paths(place.folders),
         "folder": str(folder),
     }
 
 
-def threads_of(found: Winner) -> int:
+def threads_of(winner: Winner) -> int:
     """Return with how many threads the trial was trained, as its trainer noted it."""
-    noted = str(found.trial.setup.get("notes", {}).get("threads", "")).partition(":")[0]
-    return int(noted) if noted.isdigit() and int(noted) > 0 else found.study.spec.limits.threads
+    noted = str(winner.trial.setup.get("notes", {}).get("threads", "")).partition(":")[0]
+    return int(noted) if noted.isdigit() and int(noted) > 0 else winner.study.spec.limits.threads
 
 
-def _refuse_different(found: Winner, model: Model) -> None:
-    told = [words(one, f"{name} images") for name, one in model.agreement.items() if not one.exact]
+def _refuse_different(winner: Winner, model: Model) -> None:
+    told = [
+        words(agreement, f"{name} images")
+        for name, agreement in model.agreement.items()
+        if not agreement.exact
+    ]
     if told:
         raise UserError(
-            f"These weights do not predict what trial {found.number} of {found.study.title} "
+            f"These weights do not predict what trial {winner.number} of {winner.study.title} "
             f"predicted when it was trained ({model.origin}). {' '.join(told)} Nothing was saved. "
             "The machine, torch or the objective's code has changed since; save where it was "
             "trained, or use --allow-different, which notes the differences in model.json and "

@@ -224,14 +224,14 @@ def _model(
 
 def _reading(data: Prepared, how: Files) -> Reading:
     pixels = str(data.train.images.dtype).removeprefix("torch.")
-    told = data.reading
+    reading = data.reading
     return Reading.model_validate(
         {
-            "depth": told.depth if told is not None else pixels,
-            "kind": told.kind if told is not None else "",
-            "fit": told.fit if told is not None else "stretch",
-            "depths": told.depths if told is not None else "same",
-            "window": list(told.window) if told is not None and told.window else None,
+            "depth": reading.depth if reading is not None else pixels,
+            "kind": reading.kind if reading is not None else "",
+            "fit": reading.fit if reading is not None else "stretch",
+            "depths": reading.depths if reading is not None else "same",
+            "window": list(reading.window) if reading is not None and reading.window else None,
             "pixels": pixels,
             "mean": data.mean.flatten().tolist(),
             "scale": data.scale.flatten().tolist(),

@@ -108,7 +108,7 @@ class Child:
         try:
             root = psutil.Process(self.pid)
             family = [root, *root.children(recursive=True)]
-            return sum(one.memory_info().rss for one in family)
+            return sum(process.memory_info().rss for process in family)
         except psutil.Error:
             return 0
 

@@ -11,8 +11,8 @@ def memory_kills(root: Path = ROOT) -> int:
     Of this process's control group where that counts them, else of the whole machine; 0
     where neither is readable (macOS).
     """
-    for place, name in _counters(root):
-        count = _count(place, name)
+    for path, name in _counters(root):
+        count = _count(path, name)
         if count is not None:
             return count
     return 0

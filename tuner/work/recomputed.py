@@ -29,12 +29,12 @@ def disagreement(data: Dataset, result: Result, curve: Mapping[int, Epoch]) -> s
     if labels is None:
         return None
     epochs = {"best": result.best.epoch, "last": result.last.epoch}
-    for one in result.predictions:
-        epoch = curve.get(epochs[one.at])
+    for predictions in result.predictions:
+        epoch = curve.get(epochs[predictions.at])
         # A loss that is not a number ended its training: the trial is stored as diverged.
-        if one.split != "val" or epoch is None or not math.isfinite(epoch.val_loss):
+        if predictions.split != "val" or epoch is None or not math.isfinite(epoch.val_loss):
             continue
-        again = mean_nll(one.log_probabilities, labels)
+        again = mean_nll(predictions.log_probabilities, labels)
         # Written so that a NaN of the predictions disagrees.
         if not abs(epoch.val_loss - again) <= TOLERANCE * max(1.0, abs(epoch.val_loss)):
             return (

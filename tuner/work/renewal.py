@@ -125,7 +125,7 @@ class Renewal:
 
     def _renew_once(self) -> None:
         with self._lock:
-            held = self._held
+            leases = self._held
         if time.monotonic() - self._ticked > self._timing.lease:
             logger.warning("the main loop stands still; its leases are not renewed")
             return
@@ -134,7 +134,7 @@ class Renewal:
                 renewed = workers.renew(
                     connection,
                     self._post,
-                    held,
+                    leases,
                     self._timing,
                     self.active_seconds,
                 )
@@ -148,7 +148,9 @@ class Renewal:
             self._state, self._hours_left = renewed.study_state, renewed.hours_left
             with self._lock:
                 # One that was released meanwhile is nobody's business any more.
-                lost = [one for one in renewed.lost if any(one is mine for mine in self._held)]
+                lost = [
+                    lease for lease in renewed.lost if any(lease is mine for mine in self._held)
+                ]
                 self._lost = (*self._lost, *lost)
         now = time.monotonic()
         if self._reachable_since is None or now - self._answered > self._gap:

@@ -184,31 +184,31 @@ class Supervisor:
         if self._child.gone:
             self._child.kill()
             self._child = self._workshop.open()
-        held = [self._begin(lease, adopted=adopted)]
+        trials = [self._begin(lease, adopted=adopted)]
         together, asked = 1, -self._timing.poll
         try:
-            while held:
+            while trials:
                 self._renewal.tick()
-                self._receive(held)
+                self._receive(trials)
                 # Of a child that is gone it stays known how many it had.
-                together = together if self._child.gone else len(held)
-                ended = [one for one in held if self._has_ended(one, together)]
-                held = [one for one in held if one not in ended]
-                idle = held and len(held) < held[0].most
+                together = together if self._child.gone else len(trials)
+                ended = [trial for trial in trials if self._has_ended(trial, together)]
+                trials = [trial for trial in trials if trial not in ended]
+                idle = trials and len(trials) < trials[0].most
                 if idle and (ended or time.monotonic() - asked > self._timing.poll):
                     asked = time.monotonic()
                     gone = self._child.gone
-                    held += self._companions(held)
+                    trials += self._companions(trials)
                     # If the child dies from here on, the new ones count too.
-                    together = together if gone else len(held)
+                    together = together if gone else len(trials)
         except StudyConflictError:
-            for one in held:
-                one.leave("its worker has other code or data than the study")
+            for trial in trials:
+                trial.leave("its worker has other code or data than the study")
             raise
         except BaseException:
             # The worker leaves: its trainer is to do so too, not to train on till it is killed.
-            for one in held:
-                one.halt()
+            for trial in trials:
+                trial.halt()
             raise
 
     def _begin(self, lease: Lease, *, adopted: bool) -> HeldTrial:
@@ -245,22 +245,22 @@ class Supervisor:
             self._tidier.after_trial()
         return True
 
-    def _companions(self, held: Sequence[HeldTrial]) -> list[HeldTrial]:
+    def _companions(self, trials: Sequence[HeldTrial]) -> list[HeldTrial]:
         """Claim trials to be trained beside those that are held, as many as the child would."""
         found: list[HeldTrial] = []
         if self._child.gone or self._stop.asked:
             return found
-        spec, first = self._ledger.study.spec, held[0].lease
+        spec, first = self._ledger.study.spec, trials[0].lease
         alike = kind(spec.job(first.chosen, first.seed))
 
         def fits(chosen: Mapping[str, Value], seed: int) -> bool:
             return kind(spec.job(chosen, seed)) == alike
 
         def claimed() -> Answer:
-            company = Company([one.lease for one in (*held, *found)], fits)
+            company = Company([trial.lease for trial in (*trials, *found)], fits)
             return self._ledger.claim(None, adopt=self._renewal.settled, company=company)
 
-        while len(held) + len(found) < held[0].most and not self._child.gone:
+        while len(trials) + len(found) < trials[0].most and not self._child.gone:
             self._renewal.tick()
             answer = self._patiently(claimed)
             if not isinstance(answer, Claimed):
@@ -271,13 +271,13 @@ class Supervisor:
     def _plan(self, lease: Lease) -> dict[str, object]:
         """Say what is to be kept of a trial's checkpoints, and what it may start from."""
         study, sharing = self._ledger.study, self._ledger.sharing
-        wanted = study.spec.checkpoints
+        checkpoints = study.spec.checkpoints
         return {
             "labels": labels(study, lease.number),
-            "every": wanted.every,
-            "keep": wanted.keep,
+            "every": checkpoints.every,
+            "keep": checkpoints.keep,
             "branches": sharing.branches(lease.configuration) if sharing else [],
-            "expected": lease.expected_epochs if wanted.keep == "auto" else 0,
+            "expected": lease.expected_epochs if checkpoints.keep == "auto" else 0,
         }
 
     def _keep_output(self, trial: HeldTrial) -> None:

@@ -204,10 +204,10 @@ class HeldTrial:
             with contextlib.suppress(LeaseLostError):
                 self._give_back(why)
 
-    def _check_identity(self, found: Identity) -> None:
+    def _check_identity(self, identity: Identity) -> None:
         """Leave before anything is recorded if code or data are not the study's."""
         ledger = self._watch.ledger
-        changes = self._watch.patiently(lambda: ledger.identify(self.lease, found))
+        changes = self._watch.patiently(lambda: ledger.identify(self.lease, identity))
         if not changes:
             return
         self.halt()

@@ -43,7 +43,7 @@ class Evidence:
 
     def panel(self, contenders: Sequence[int], seeds: Sequence[int]) -> Panel | None:
         """Return the values of contenders under seeds that all of them have."""
-        made = Design(
+        design = Design(
             factor="contender",
             standings=(),
             levels=tuple(contenders),
@@ -51,11 +51,11 @@ class Evidence:
             units=self.units(contenders, seeds),
             left_out=0,
         )
-        taken = sample(self._connection, self._study, made, self.measure, self._by_number)
+        taken = sample(self._connection, self._study, design, self.measure, self._by_number)
         if taken is None:
             # Predictions that give no figure by image may still have one as a whole.
             at = self._study.spec.search.at
-            taken = by_trial(made, self.measure, self._by_number, at)
+            taken = by_trial(design, self.measure, self._by_number, at)
         return taken.panel if taken is not None and isinstance(taken.panel, Panel) else None
 
     def units(

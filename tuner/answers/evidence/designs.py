@@ -89,7 +89,7 @@ class Design:
     @property
     def uncompared(self) -> tuple[Standing, ...]:
         """The levels that nothing can be said of."""
-        return tuple(one for one in self.standings if one.level not in self.levels)
+        return tuple(standing for standing in self.standings if standing.level not in self.levels)
 
 
 Measured = Callable[[TrialRow], bool]
@@ -151,7 +151,9 @@ def _paired(
         place: {level: of for level, of in found.items() if len(of) == expected[place][level]}
         for place, found in places.items()
     }
-    levels = kept([one.level for one in standings if one.measured], list(whole.values()))
+    levels = kept(
+        [standing.level for standing in standings if standing.measured], list(whole.values())
+    )
     shared = {at: of for at, of in whole.items() if all(level in of for level in levels)}
     seeds = sorted({seed for seed, _ in shared})
     units = tuple(
@@ -167,7 +169,7 @@ def _paired(
         for level in levels
     )
     used = sum(len(numbers) for unit in units for numbers in unit)
-    complete = sum(one.measured for one in standings if one.level in levels)
+    complete = sum(standing.measured for standing in standings if standing.level in levels)
     return Design(factor, tuple(standings), levels, True, units, complete - used)
 
 
@@ -222,7 +224,7 @@ def _unpaired(
         if row["trial"] in usable:
             configuration = tuple(row[name] for name in spec.varied)
             groups[row[factor]][configuration].append(row["trial"])
-    levels = [one.level for one in standings if one.measured]
+    levels = [standing.level for standing in standings if standing.measured]
     # One configuration says nothing of its level; it must not silence the others.
     several = [level for level in levels if len(groups[level]) > 1]
     levels = several if len(several) > 1 else levels

@@ -116,7 +116,7 @@ _SPLITS: tuple[SplitName, ...] = ("val", "test")
 
 
 def _measures() -> dict[str, Measure]:
-    made = [
+    measures = [
         Measure(
             f"{split}_{name}",
             larger=name != "loss",
@@ -141,7 +141,7 @@ def _measures() -> dict[str, Measure]:
         Measure("train_nll", larger=False, unit="nats"),
         Measure("seconds", larger=False, unit="s"),
     ]
-    return {one.name: one for one in (*made, gap, *whole)}
+    return {measure.name: measure for measure in (*measures, gap, *whole)}
 
 
 MEASURES: Mapping[str, Measure] = _measures()

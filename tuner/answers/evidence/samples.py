@@ -133,15 +133,15 @@ class Source:
 
     def patients(self, split: SplitName) -> int:
         """Return how many patients a split's images are of; 0 where they are not named."""
-        mine = [one.clusters for (_, name), one in self.truths.items() if name == split]
-        return max((one.patients for one in mine if one is not None), default=0)
+        mine = [truth.clusters for (_, name), truth in self.truths.items() if name == split]
+        return max((clusters.patients for clusters in mine if clusters is not None), default=0)
 
     def units(self) -> int:
         """Return how many patients, or else images, the measure's largest split has."""
         return max(
             (
-                len(one.ids) if one.clusters is None else one.clusters.patients
-                for one in self.truths.values()
+                len(truth.ids) if truth.clusters is None else truth.clusters.patients
+                for truth in self.truths.values()
             ),
             default=0,
         )
@@ -193,24 +193,24 @@ class Source:
 def sample(
     connection: sa.Connection,
     study: Study,
-    made: Design,
+    design: Design,
     measure: Measure,
     rows: Mapping[int, TrialRow],
     *,
     source: Source | None = None,
 ) -> Sample | None:
     """Return the values of a design; None where no unit of it has any."""
-    if not made.units or not any(made.units):
+    if not design.units or not any(design.units):
         return None
     at = study.spec.search.at
     if measure.blocks:
         source = source or Source(connection, study, measure, at)
-        if source.same_images([one for units in made.units for unit in units for one in unit]):
-            return _by_image(source, made)
-        taken = by_trial(made, measure, rows, at, units=source.units())
+        if source.same_images([one for units in design.units for unit in units for one in unit]):
+            return _by_image(source, design)
+        sample = by_trial(design, measure, rows, at, units=source.units())
         unknown = source.patients_unknown
-        return None if taken is None else replace(taken, patients_unknown=unknown)
-    return by_trial(made, measure, rows, at)
+        return None if sample is None else replace(sample, patients_unknown=unknown)
+    return by_trial(design, measure, rows, at)
 
 
 def has_figure(row: TrialRow, measure: Measure, at: Moment) -> bool:
@@ -225,10 +225,10 @@ def column_of(measure: Measure, at: Moment) -> str:
     return measure.name if at == "best" or measure.name == "seconds" else f"last_{measure.name}"
 
 
-def _by_image(source: Source, made: Design) -> Sample | None:
+def _by_image(source: Source, design: Design) -> Sample | None:
     place = {
         number: (level, unit)
-        for level, units in enumerate(made.units)
+        for level, units in enumerate(design.units)
         for unit, numbers in enumerate(units)
         for number in numbers
     }
@@ -236,7 +236,7 @@ def _by_image(source: Source, made: Design) -> Sample | None:
     for number, split, values in source.values(sorted(place)):
         # Unpaired, a group's images are averaged over its trials; paired, a seed's over its places.
         level, unit = place[number]
-        sums = kept[level, unit if made.paired else 0]
+        sums = kept[level, unit if design.paired else 0]
         sums.totals[split] = sums.totals.get(split, 0.0) + values
         sums.squares[split] += float((values**2).sum())
         sums.means[split][number] = float(values.mean())
@@ -247,12 +247,12 @@ def _by_image(source: Source, made: Design) -> Sample | None:
     }
     if not place or any(numbers != set(place) for numbers in found.values()):
         return None
-    build = _panel if made.paired else _groups
-    panel = replace(build(kept, made, source.measure), clusters=source.clusters())
+    build = _panel if design.paired else _groups
+    panel = replace(build(kept, design, source.measure), clusters=source.clusters())
     return Sample(panel, images_shared=True, patients_unknown=source.patients_unknown)
 
 
-def _panel(kept: Mapping[tuple[int, int], _Sums], made: Design, measure: Measure) -> Panel:
+def _panel(kept: Mapping[tuple[int, int], _Sums], design: Design, measure: Measure) -> Panel:
     def block(split: SplitName, sign: float) -> Array:
         return np.array(
             [
@@ -260,16 +260,16 @@ def _panel(kept: Mapping[tuple[int, int], _Sums], made: Design, measure: Measure
                     sign * kept[level, unit].totals[split] / len(kept[level, unit].means[split])
                     for unit in range(len(units))
                 ]
-                for level, units in enumerate(made.units)
+                for level, units in enumerate(design.units)
             ]
         )
 
     return Panel(tuple(block(*one) for one in measure.blocks), measure.counts_images)
 
 
-def _groups(kept: Mapping[tuple[int, int], _Sums], made: Design, measure: Measure) -> Groups:
+def _groups(kept: Mapping[tuple[int, int], _Sums], design: Design, measure: Measure) -> Groups:
     return Groups(
-        tuple(_group(kept[level, 0], units, measure) for level, units in enumerate(made.units)),
+        tuple(_group(kept[level, 0], units, measure) for level, units in enumerate(design.units)),
         measure.counts_images,
     )
 
@@ -293,7 +293,7 @@ def _group(sums: _Sums, units: Sequence[Sequence[int]], measure: Measure) -> Gro
 
 
 def by_trial(
-    made: Design, measure: Measure, rows: Mapping[int, TrialRow], at: Moment, units: int = 0
+    design: Design, measure: Measure, rows: Mapping[int, TrialRow], at: Moment, units: int = 0
 ) -> Sample | None:
     """Return the figures themselves: for what has no images, or where every seed has its own.
 
@@ -303,12 +303,12 @@ def by_trial(
     column = column_of(measure, at)
     values = [
         [[_figure(rows[number], column) for number in unit] for unit in units]
-        for units in made.units
+        for units in design.units
     ]
     if any(figure is None for level in values for unit in level for figure in unit):
         return None
     means = [np.array([_mean(unit) for unit in level]) for level in values]
-    if made.paired:
+    if design.paired:
         own = units if measure.counts_images else 0
         blocks = (np.array(means)[:, :, None],)
         return Sample(Panel(blocks, counts_images=False, own_images=own), images_shared=False)

@@ -124,32 +124,37 @@ def _predicted(
 
 def comparisons(compared: Sequence[Comparison]) -> Sheet:
     """Return one row a level of every factor that was compared."""
-    return Sheet(COMPARISON_COLUMNS, [_compared(one, row) for one in compared for row in one.rows])
+    return Sheet(
+        COMPARISON_COLUMNS,
+        [_compared(comparison, row) for comparison in compared for row in comparison.rows],
+    )
 
 
-def _compared(one: Comparison, row: Row) -> list[Any]:
+def _compared(comparison: Comparison, row: Row) -> list[Any]:
     standing, mean, against = row.standing, row.mean, row.against
     apart = against.difference if against is not None else None
     return [
-        *(one.factor, one.measure.name, standing.level),
+        *(comparison.factor, comparison.measure.name, standing.level),
         *(standing.trials, standing.complete),
         *(standing.pruned, standing.diverged, standing.failed),
-        *(row.n, one.images, one.patients),
+        *(row.n, comparison.images, comparison.patients),
         *((mean.value, mean.low, mean.high) if mean is not None else (None,) * 3),
-        one.reference,
+        comparison.reference,
         *((apart.value, apart.low, apart.high) if apart is not None else (None,) * 3),
-        against.chance if against is not None and one.seeds > 1 and not one.too_few else None,
-        _verdict(one, row),
+        against.chance
+        if against is not None and comparison.seeds > 1 and not comparison.too_few
+        else None,
+        _verdict(comparison, row),
     ]
 
 
-def _verdict(one: Comparison, row: Row) -> str:
+def _verdict(comparison: Comparison, row: Row) -> str:
     if row.mean is None:
         return "not compared"
     if row.against is None:
-        return "reference" if one.named else "best"
-    if one.seeds < 2:
+        return "reference" if comparison.named else "best"
+    if comparison.seeds < 2:
         return "one seed"
-    if one.too_few:
+    if comparison.too_few:
         return "too few patients"
     return "different" if row.against.differs else "tied"

@@ -55,13 +55,13 @@ class Panel:
     def images(self) -> int:
         """How many images the means are over; 0 where the figure has none."""
         if self.clusters:
-            return sum(one.images for one in self.clusters)
+            return sum(clusters.images for clusters in self.clusters)
         return sum(block.shape[2] for block in self.blocks if block.shape[2] > 1)
 
     @property
     def patients(self) -> int:
         """How many patients the images are of; 0 where the data name none."""
-        return sum(one.patients for one in self.clusters)
+        return sum(clusters.patients for clusters in self.clusters)
 
     @property
     def units(self) -> int:
@@ -76,11 +76,11 @@ class Panel:
     def grain(self) -> float:
         """The variance below which nothing is known: that of one image more or less."""
         # Of one patient nothing is known at all.
-        alone = float(sum(one.patients == 1 < one.images for one in self.clusters))
+        alone = float(sum(clusters.patients == 1 < clusters.images for clusters in self.clusters))
         if not self.counts_images:
             return alone
         if self.clusters:
-            return alone + sum(1.0 / one.images**2 for one in self.clusters)
+            return alone + sum(1.0 / clusters.images**2 for clusters in self.clusters)
         widths = [float(block.shape[2]) for block in self.blocks if block.shape[2] > 1]
         return float(sum(width**-2.0 for width in widths))
 
@@ -91,12 +91,12 @@ class Panel:
         two show: levels that scatter alike lend each other certainty, and one
         that scatters more than the rest is not taken for one of them.
         """
-        own = replace(
+        parts = replace(
             self.parts((one, other)),
             freedom=self.pooled.freedom,
             image_freedom=self.pooled.image_freedom,
         )
-        spread = self.pooled.spread().or_wider(own.spread())
+        spread = self.pooled.spread().or_wider(parts.spread())
         value = float(self.means[one] - self.means[other])
         return Difference(value, spread.plus(self.grain).at_least(self._least(value)), self.seeds)
 
@@ -127,7 +127,7 @@ class Panel:
     @property
     def _freedoms(self) -> list[float]:
         """The degrees of freedom of each block's variance over patients; 0 where it is known."""
-        return [one.freedom for one in self.clusters] or [0.0] * len(self.blocks)
+        return [clusters.freedom for clusters in self.clusters] or [0.0] * len(self.blocks)
 
     @cached_property
     def pooled(self) -> "Parts":

@@ -48,8 +48,8 @@ def decompose(values: Array, levels: Places, draws: Array | None = None) -> Shar
     total = np.maximum(corrected.mean(axis=0), 0).sum()
     spread = float(np.sqrt(max(total, 0.0)))
     if total <= 0:
-        whole = tuple(Interval(0.0, 0.0, 1.0) for _ in terms)
-        return Shares(terms, whole, (), 0.0)
+        intervals = tuple(Interval(0.0, 0.0, 1.0) for _ in terms)
+        return Shares(terms, intervals, (), 0.0)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(corrected, (tail, 1 - tail), axis=0)
     value = np.maximum(corrected.mean(axis=0), 0)

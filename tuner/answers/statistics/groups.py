@@ -70,13 +70,13 @@ class Groups:
     def images(self) -> int:
         """How many images the means are over; 0 where the figure has none."""
         if self.clusters:
-            return sum(one.images for one in self.clusters)
+            return sum(clusters.images for clusters in self.clusters)
         return sum(len(image) for image in self.members[0].by_image)
 
     @property
     def patients(self) -> int:
         """How many patients the images are of; 0 where the data name none."""
-        return sum(one.patients for one in self.clusters)
+        return sum(clusters.patients for clusters in self.clusters)
 
     @property
     def units(self) -> int:
@@ -87,11 +87,11 @@ class Groups:
     def grain(self) -> float:
         """The variance below which nothing is known: that of one image more or less."""
         # Of one patient nothing is known at all.
-        alone = float(sum(one.patients == 1 < one.images for one in self.clusters))
+        alone = float(sum(clusters.patients == 1 < clusters.images for clusters in self.clusters))
         if not self.counts_images:
             return alone
         if self.clusters:
-            return alone + sum(1.0 / one.images**2 for one in self.clusters)
+            return alone + sum(1.0 / clusters.images**2 for clusters in self.clusters)
         return sum(1.0 / len(image) ** 2 for image in self.members[0].by_image)
 
     @cached_property
@@ -138,16 +138,18 @@ class Groups:
     @property
     def _image_freedom(self) -> float:
         """The degrees of freedom of the patients' part: the least of any block; 0 where known."""
-        return min((one.freedom for one in self.clusters if one.freedom), default=0.0)
+        return min(
+            (clusters.freedom for clusters in self.clusters if clusters.freedom), default=0.0
+        )
 
 
 def _own(group: Group) -> float:
     return float(group.trials.var(ddof=1)) / group.size if group.size > 1 else 0.0
 
 
-def _image_variance(one: Group, other: Group) -> float:
+def _image_variance(group: Group, other: Group) -> float:
     return sum(
         float((first - second).var(ddof=1)) / len(first)
-        for first, second in zip(one.by_image, other.by_image, strict=True)
+        for first, second in zip(group.by_image, other.by_image, strict=True)
         if len(first) > 1
     )

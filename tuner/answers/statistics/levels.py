@@ -79,16 +79,16 @@ def against(panel: Measured, reference: int, *, larger: bool) -> Verdict:
     """Hold every level against one that was named beforehand (Holm)."""
     levels = [one for one in _best_first(panel, larger=larger) if one != reference]
     apart = [panel.difference(level, reference) for level in levels]
-    chances = holm([one.chance() for one in apart])
+    chances = holm([difference.chance() for difference in apart])
     each = 1 - ALPHA / max(1, len(levels))
     others = [
         Against(
             level,
-            in_agreement(one.interval(confidence=each), differs=chance < ALPHA),
+            in_agreement(difference.interval(confidence=each), differs=chance < ALPHA),
             chance,
             chance < ALPHA,
         )
-        for level, one, chance in zip(levels, apart, chances, strict=True)
+        for level, difference, chance in zip(levels, apart, chances, strict=True)
     ]
     return Verdict(reference, tuple(others))
 

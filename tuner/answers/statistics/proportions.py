@@ -78,12 +78,16 @@ def newcombe(
     return apart(wilson(right, images, confidence), wilson(other_right, other_images, confidence))
 
 
-def apart(one: Interval, other: Interval) -> Interval:
+def apart(interval: Interval, other: Interval) -> Interval:
     """Return the difference of two independent shares from their own intervals (Newcombe)."""
     return Interval(
-        one.value - other.value,
-        one.value - other.value - math.hypot(one.value - one.low, other.high - other.value),
-        one.value - other.value + math.hypot(one.high - one.value, other.value - other.low),
+        interval.value - other.value,
+        interval.value
+        - other.value
+        - math.hypot(interval.value - interval.low, other.high - other.value),
+        interval.value
+        - other.value
+        + math.hypot(interval.high - interval.value, other.value - other.low),
     )
 
 

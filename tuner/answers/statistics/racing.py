@@ -49,11 +49,11 @@ def _beyond_seeds(panel: Panel, contender: int, best: int, level: float) -> bool
     if not panel.images:
         return False
     all_of = panel.pooled
-    own = panel.parts((contender, best))
-    by_image = max(all_of.by_image, own.by_image, 0.0) + panel.grain
+    parts = panel.parts((contender, best))
+    by_image = max(all_of.by_image, parts.by_image, 0.0) + panel.grain
     limit = -students(level, all_of.image_freedom)
     value = abs(float(panel.means[contender] - panel.means[best]))
-    farthest = value + max(_moves(all_of, all_of.freedom), _moves(own, all_of.freedom))
+    farthest = value + max(_moves(all_of, all_of.freedom), _moves(parts, all_of.freedom))
     return bool(farthest < limit * by_image**0.5)
 
 

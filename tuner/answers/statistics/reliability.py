@@ -36,14 +36,16 @@ def reliability(probabilities: Array, labels: NDArray[np.int64], bins: int = 10)
     """Sort images by the confidence of their prediction into equal parts of [0, 1]."""
     confidence = probabilities.max(axis=1)
     right = most_probable(probabilities) == labels
-    # A confidence on a border belongs to the bin below it; only 0 itself has none below.
+    # A confidence on a border belongs to the bucket below it; only 0 itself has none below.
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     found = [
         Bin(int(mine.sum()), float(confidence[mine].mean()), float(right[mine].mean()), mine)
         for mine in (place == at for at in range(bins))
         if mine.any()
     ]
-    off = sum(one.images * abs(one.confidence - one.accuracy) for one in found) / len(labels)
+    off = sum(bucket.images * abs(bucket.confidence - bucket.accuracy) for bucket in found) / len(
+        labels
+    )
     truth = np.eye(probabilities.shape[1])[labels]
     brier = float(((probabilities - truth) ** 2).sum(axis=1).mean())
     return Reliability(tuple(found), float(off), brier)

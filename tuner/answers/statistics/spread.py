@@ -58,9 +58,9 @@ class Spread:
         """Return the spread of an estimate whose variance is known well."""
         return Spread(np.full(NODES, variance))
 
-    def or_wider(self, other: "Spread") -> "Spread":
+    def or_wider(self, spread: "Spread") -> "Spread":
         """Return the wider of two, value by value."""
-        return Spread(np.maximum(self.variances, other.variances))
+        return Spread(np.maximum(self.variances, spread.variances))
 
     def plus(self, variance: float) -> "Spread":
         """Return the spread with a known variance added."""
@@ -120,20 +120,20 @@ class Interval:
         return Interval(self.value * factor, *ends)
 
 
-def in_agreement(found: Interval, *, differs: bool) -> Interval:
+def in_agreement(interval: Interval, *, differs: bool) -> Interval:
     """Return an interval that says of 0 what the verdict says.
 
     Verdict and interval come from two procedures: a test made step by step, or
     an exact one, may tell apart what the interval does not quite, or not tell
     apart what it just does. Where they disagree, the interval is drawn to 0.
     """
-    holds_zero = found.low <= 0 <= found.high
+    holds_zero = interval.low <= 0 <= interval.high
     if differs == (not holds_zero):
-        return found
+        return interval
     if differs:
-        ends = (found.low, 0.0) if found.value < 0 else (0.0, found.high)
-        return Interval(found.value, *ends)
-    return Interval(found.value, min(found.low, 0.0), max(found.high, 0.0))
+        ends = (interval.low, 0.0) if interval.value < 0 else (0.0, interval.high)
+        return Interval(interval.value, *ends)
+    return Interval(interval.value, min(interval.low, 0.0), max(interval.high, 0.0))
 
 
 def around(

@@ -47,21 +47,21 @@ class Confusion:
         return tuple(_share(hit, all_) for hit, all_ in zip(diagonal, taken, strict=True))
 
 
-def confusion(found: Predicted) -> Confusion:
+def confusion(predicted: Predicted) -> Confusion:
     """Count a trial's predictions by true and predicted class.
 
     The most probable class is the predicted one, and of equal ones the highest,
     so that the counts give the stored accuracy again.
     """
-    size = len(found.classes)
-    logs = found.log_probabilities
+    size = len(predicted.classes)
+    logs = predicted.log_probabilities
     valid = ~np.isnan(logs).any(axis=1)
     taken = most_probable(logs)
-    pairs = found.labels[valid] * size + taken[valid]
+    pairs = predicted.labels[valid] * size + taken[valid]
     counts = np.bincount(pairs, minlength=size * size).reshape(size, size)
-    undecided = np.bincount(found.labels[~valid], minlength=size)
+    undecided = np.bincount(predicted.labels[~valid], minlength=size)
     return Confusion(
-        classes=found.classes,
+        classes=predicted.classes,
         counts=tuple(tuple(int(count) for count in row) for row in counts),
         undecided=tuple(int(count) for count in undecided),
     )

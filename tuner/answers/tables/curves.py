@@ -61,11 +61,11 @@ def curves(connection: sa.Connection, study: Study, by: str | None) -> list[Curv
     """
     means = _means(connection, study, by)
     stopped = _stopped(connection, study, by)
-    found = []
+    curves = []
     for level in dict.fromkeys((*means, *stopped)):
         rows, stray = means.get(level, []), stopped.get(level, [])
         drawn = stray if sum(map(len, stopped.values())) <= STRAYS_MOST else []
-        found.append(
+        curves.append(
             Curve(
                 level=_read(level),
                 by_seed=_by_seed(rows),
@@ -74,7 +74,7 @@ def curves(connection: sa.Connection, study: Study, by: str | None) -> list[Curv
                 strays=tuple(_strays(connection, study, drawn)),
             )
         )
-    return found
+    return curves
 
 
 def _level(by: str | None) -> sa.ColumnElement[Any]:

@@ -60,15 +60,15 @@ def factors(rows: Sequence[TrialRow], spec: Spec, figures: Sequence[str] = SHOWN
     """Return every varied parameter whose levels are few enough to be compared."""
     prefix = "" if spec.search.at == "best" else "last_"
     columns = {name: name if name in WHOLE else prefix + name for name in figures}
-    found = []
+    factors = []
     for name in spec.varied:
         groups: dict[Value | None, list[TrialRow]] = defaultdict(list)
         for row in rows:
             groups[row[name]].append(row)
         if len(groups) <= max(12, len(rows) // 3):
             levels = [_level(level, group, columns) for level, group in groups.items()]
-            found.append(Factor(name, tuple(levels)))
-    return found
+            factors.append(Factor(name, tuple(levels)))
+    return factors
 
 
 def _level(level: Value | None, rows: Sequence[TrialRow], columns: Mapping[str, str]) -> Level:

@@ -111,7 +111,7 @@ def endings(rows: Sequence[TrialRow]) -> list[Ending]:
             diverged = row["state"] == "DIVERGED"
             why = "a loss or the metric was not finite" if diverged else _why(row["reason"])
             alike[row["state"], why].append(row)
-    found = [
+    endings = [
         Ending(
             state,
             reason,
@@ -120,7 +120,7 @@ def endings(rows: Sequence[TrialRow]) -> list[Ending]:
         )
         for (state, reason), of in alike.items()
     ]
-    return sorted(found, key=lambda one: -len(one.trials))
+    return sorted(endings, key=lambda ending: -len(ending.trials))
 
 
 def _why(reason: str | None) -> str:

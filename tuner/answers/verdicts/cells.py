@@ -4,31 +4,41 @@ from tuner.answers.verdicts import wording
 from tuner.answers.verdicts.compare import Comparison, Row
 
 
-def head(one: Comparison) -> tuple[str, ...]:
+def head(comparison: Comparison) -> tuple[str, ...]:
     """Return the names of the columns."""
-    against = wording.level_name(one.reference) if one.named else "best"
-    metric = one.measure.name.replace("_", " ")
-    return (one.factor, metric, "interval", f"against {against}", "interval", "p", "n", "done", "")
+    against = wording.level_name(comparison.reference) if comparison.named else "best"
+    metric = comparison.measure.name.replace("_", " ")
+    return (
+        comparison.factor,
+        metric,
+        "interval",
+        f"against {against}",
+        "interval",
+        "p",
+        "n",
+        "done",
+        "",
+    )
 
 
-def cells(one: Comparison, row: Row) -> tuple[str, ...]:
+def cells(comparison: Comparison, row: Row) -> tuple[str, ...]:
     """Return one level's cells."""
-    standing, measure, against = row.standing, one.measure, row.against
+    standing, measure, against = row.standing, comparison.measure, row.against
     done = f"{standing.complete}/{standing.trials}"
     name = wording.level_name(standing.level)
     if row.mean is None:
         return (name, "–", "", "", "", "", "", done, "not compared")
     mean = (wording.figure(measure, row.mean.value), wording.interval(measure, row.mean))
     if against is None:
-        held, mark = ("", "", ""), "named" if one.named else "best"
+        held, mark = ("", "", ""), "named" if comparison.named else "best"
     else:
         shown = against.difference.scaled(measure.scale)
         digits = wording.decimals(measure, shown)
         ends = f"{wording.signed(shown.low, digits)} to {wording.signed(shown.high, digits)}"
-        chance = "" if one.seeds < 2 else chance_cell(against.chance)
+        chance = "" if comparison.seeds < 2 else chance_cell(against.chance)
         held = (wording.signed(shown.value, digits), ends, chance)
-        mark = "different" if against.differs else "tied" if one.seeds > 1 else "one seed"
-        mark = "too few patients" if one.too_few else mark
+        mark = "different" if against.differs else "tied" if comparison.seeds > 1 else "one seed"
+        mark = "too few patients" if comparison.too_few else mark
     return (name, *mean, *held, str(row.n), done, mark)
 
 

@@ -89,13 +89,18 @@ class Comparison:
         return tuple(row.standing.level for row in self.rows if row.tied)
 
 
-def headlines(found: Sequence[Comparison]) -> list[str]:
+def headlines(comparisons: Sequence[Comparison]) -> list[str]:
     """Say in a few lines what is seen of several factors."""
     return told_together(
         [
-            (one.factor, one.measure.name, one.headline, any(row.differs for row in one.rows))
-            for one in found
-            if one.headline is not None
+            (
+                comparison.factor,
+                comparison.measure.name,
+                comparison.headline,
+                any(row.differs for row in comparison.rows),
+            )
+            for comparison in comparisons
+            if comparison.headline is not None
         ]
     )
 
@@ -158,7 +163,7 @@ def compare(
     def measured(row: TrialRow) -> bool:
         return has_figure(row, measure, study.spec.search.at)
 
-    found = []
+    comparisons = []
     raced = study.spec.replicates.of == "top" and study.spec.search.sampler == "grid"
     # Further seeds are the contenders' alone: a mean over them would be over who was good.
     explored = [row for row in rows if row["seed"] == 0] if raced else rows
@@ -167,37 +172,37 @@ def compare(
         if raced:
             made = replace(made, notes=(*made.notes, AS_EXPLORED))
         taken = sample(connection, study, made, measure, by_number)
-        found.append(judge(study.spec, made, measure, taken, asked))
-    return found
+        comparisons.append(judge(study.spec, made, measure, taken, asked))
+    return comparisons
 
 
 def judge(
     spec: Spec,
-    made: Design,
+    design: Design,
     measure: Measure,
-    taken: Sample | None,
+    sample: Sample | None,
     asked: Asked = Asked(),
 ) -> Comparison:
     """Judge one factor from its design and its values."""
-    named = None if asked.reference is None else _level_named(made, asked.reference)
-    n = min((len(units) for units in made.units), default=0)
-    verdict = _verdict(taken, measure, named, n)
-    few = taken is not None and units.too_few(taken.panel.clusters)
-    planned = _plan(taken, measure, verdict, asked.resolve) if n > 1 and not few else None
-    finding = Finding(spec, made, measure, taken, verdict, planned)
+    named = None if asked.reference is None else _level_named(design, asked.reference)
+    n = min((len(units) for units in design.units), default=0)
+    verdict = _verdict(sample, measure, named, n)
+    few = sample is not None and units.too_few(sample.panel.clusters)
+    planned = _plan(sample, measure, verdict, asked.resolve) if n > 1 and not few else None
+    finding = Finding(spec, design, measure, sample, verdict, planned)
     return Comparison(
-        factor=made.factor,
+        factor=design.factor,
         measure=measure,
-        rows=tuple(_row(finding, standing) for standing in made.standings),
-        reference=made.levels[verdict.reference] if verdict is not None else None,
+        rows=tuple(_row(finding, standing) for standing in design.standings),
+        reference=design.levels[verdict.reference] if verdict is not None else None,
         named=named is not None,
-        paired=made.paired,
+        paired=design.paired,
         seeds=n,
-        images=taken.panel.images if taken is not None else 0,
-        patients=taken.panel.patients if taken is not None else 0,
+        images=sample.panel.images if sample is not None else 0,
+        patients=sample.panel.patients if sample is not None else 0,
         too_few=few,
-        places=max((len(unit) for units in made.units for unit in units), default=0),
-        left_out=made.left_out,
+        places=max((len(unit) for units in design.units for unit in units), default=0),
+        left_out=design.left_out,
         plan=planned,
         sentences=sentences(finding),
         headline=headline(finding),
@@ -205,10 +210,10 @@ def judge(
     )
 
 
-def _verdict(taken: Sample | None, measure: Measure, named: int | None, n: int) -> Verdict | None:
-    if taken is None:
+def _verdict(sample: Sample | None, measure: Measure, named: int | None, n: int) -> Verdict | None:
+    if sample is None:
         return None
-    panel = taken.panel
+    panel = sample.panel
     if named is None:
         verdict = against_best(panel, larger=measure.larger)
     else:
@@ -222,9 +227,9 @@ def _verdict(taken: Sample | None, measure: Measure, named: int | None, n: int) 
 
 
 def _plan(
-    taken: Sample | None, measure: Measure, verdict: Verdict | None, resolve: float | None
+    sample: Sample | None, measure: Measure, verdict: Verdict | None, resolve: float | None
 ) -> Plan | None:
-    panel = taken.panel if taken is not None else None
+    panel = sample.panel if sample is not None else None
     if verdict is None or not isinstance(panel, Panel) or len(verdict.tied) < 2:
         return None
     levels = range(len(panel.means))
@@ -249,23 +254,23 @@ def _wanted(panel: Panel, measure: Measure, resolve: float | None) -> float:
 
 
 def _row(finding: Finding, standing: Standing) -> Row:
-    made, taken, verdict = finding.made, finding.taken, finding.verdict
-    if taken is None or verdict is None or standing.level not in made.levels:
+    design, sample, verdict = finding.made, finding.taken, finding.verdict
+    if sample is None or verdict is None or standing.level not in design.levels:
         return Row(standing, 0, None, None, tied=False)
-    place = made.levels.index(standing.level)
+    place = design.levels.index(standing.level)
     other = next((one for one in verdict.others if one.level == place), None)
-    mean, n = taken.panel.mean(place), len(made.units[place])
+    mean, n = sample.panel.mean(place), len(design.units[place])
     return Row(standing, n, mean, other, tied=place in verdict.tied)
 
 
-def _level_named(made: Design, name: str) -> int:
-    names = [wording.level_name(level) for level in made.levels]
-    plain = [str(level) for level in made.levels]
+def _level_named(design: Design, name: str) -> int:
+    names = [wording.level_name(level) for level in design.levels]
+    plain = [str(level) for level in design.levels]
     for known in (names, plain):
         if name in known:
             return known.index(name)
     raise UserError(
-        f"{made.factor} has no level {name!r} that can be compared; it has {', '.join(names)}."
+        f"{design.factor} has no level {name!r} that can be compared; it has {', '.join(names)}."
         f"{meant(name, names)}"
     )
 

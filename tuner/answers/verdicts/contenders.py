@@ -43,10 +43,10 @@ def compare_contenders(
         raise UserError(_no_contenders(study))
     measure = measure_named(metric or default_metric(rows))
     evidence = Evidence(connection, study, measure)
-    made = _design(evidence, study, race, names(rows, race.contenders, study.spec))
+    design = _design(evidence, study, race, names(rows, race.contenders, study.spec))
     by_number = {row["trial"]: row for row in evidence.rows}
-    taken = sample(connection, study, made, measure, by_number)
-    return judge(study.spec, made, measure, taken, asked)
+    taken = sample(connection, study, design, measure, by_number)
+    return judge(study.spec, design, measure, taken, asked)
 
 
 def _design(evidence: Evidence, study: Study, race: Race, called: Mapping[int, str]) -> Design:

@@ -64,7 +64,7 @@ class Shared:
     @property
     def patients(self) -> int:
         """How many patients the images are of; 0 where they are not named."""
-        return sum(one.patients for one in self.clusters)
+        return sum(clusters.patients for clusters in self.clusters)
 
 
 @dataclass(frozen=True)
@@ -97,29 +97,29 @@ class Diff:
                 f"{one} and {other} have no setting with a common seed that is complete in both, "
                 "so their results cannot be compared."
             )
-        found, measure = self.shared, self.measure
-        by = f"in {wording.count(found.settings, 'setting')} that both have"
-        about = wording.count(found.seeds, "seed")
+        shared, measure = self.shared, self.measure
+        by = f"in {wording.count(shared.settings, 'setting')} that both have"
+        about = wording.count(shared.seeds, "seed")
         about += (
-            f", {units.sampled(found.images, found.patients)}"
-            if found.images
+            f", {units.sampled(shared.images, shared.patients)}"
+            if shared.images
             else ", not on the same images"
         )
-        if found.seeds < 2:
-            ahead = other if (found.difference.value > 0) == measure.larger else one
+        if shared.seeds < 2:
+            ahead = other if (shared.difference.value > 0) == measure.larger else one
             return (
                 f"{ahead} is ahead in {measure.name} {by}, but one seed cannot tell a setting from "
                 f"its luck ({about})."
             )
-        if not found.differs:
+        if not shared.differs:
             return (
                 f"{other} and {one} are not distinguishable in {measure.name} {by}: "
-                f"{wording.difference(measure, found.difference)} ({about})."
+                f"{wording.difference(measure, shared.difference)} ({about})."
             )
-        word = "better" if (found.difference.value > 0) == measure.larger else "worse"
+        word = "better" if (shared.difference.value > 0) == measure.larger else "worse"
         return (
             f"{other} is {word} than {one} in {measure.name} {by}, by "
-            f"{wording.amount(measure, found.difference)} ({about})."
+            f"{wording.amount(measure, shared.difference)} ({about})."
         )
 
 
@@ -174,8 +174,8 @@ def _figure(study: Study, row: TrialRow, measure: Measure) -> float | None:
     return None if value is None else float(value)
 
 
-def _surroundings(one: Study, other: Study) -> tuple[Change, ...]:
-    before, after = _flat(one.provenance), _flat(other.provenance)
+def _surroundings(study: Study, other: Study) -> tuple[Change, ...]:
+    before, after = _flat(study.provenance), _flat(other.provenance)
     return tuple(
         Change(key, before.get(key), after.get(key))
         for key in dict.fromkeys([*before, *after])
@@ -206,7 +206,7 @@ def _shared(
     if not both:
         return None
     seeds = sorted({seed for seed, _ in both})
-    taken = []
+    panels = []
     sources = [Source(connection, one, measure, one.spec.search.at) for one in studies]
     same_images = bool(sources[0].ids()) and sources[0].ids() == sources[1].ids()
     if same_images:
@@ -216,14 +216,14 @@ def _shared(
             tuple(number for place in both if place[0] == seed for number in mine[place])
             for seed in seeds
         )
-        made = Design("study", (), (study.title,), True, (units,), 0)
+        design = Design("study", (), (study.title,), True, (units,), 0)
         by_number = {row["trial"]: row for row in of}
-        found = sample(connection, study, made, measure, by_number, source=source)
+        found = sample(connection, study, design, measure, by_number, source=source)
         if found is None or not isinstance(found.panel, Panel):
             return None
-        taken.append(found.panel)
-    same = taken[0].images > 0 and taken[1].images > 0 and same_images
-    panel = _stacked(taken, images=same)
+        panels.append(found.panel)
+    same = panels[0].images > 0 and panels[1].images > 0 and same_images
+    panel = _stacked(panels, images=same)
     apart = panel.difference(1, 0)
     return Shared(
         settings=len({values for _, values in both}),

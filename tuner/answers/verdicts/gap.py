@@ -120,7 +120,9 @@ def gap(connection: sa.Connection, study: Study, rows: Sequence[TrialRow] | None
     probed = probes(_examined(connection, study))
     leaders = ranked(rows, study.spec)
     settings = gaps_by_setting(study, complete, prefix, sizes)
-    clusters = tuple(one.clusters for one in source.truths.values() if one.clusters is not None)
+    clusters = tuple(
+        truth.clusters for truth in source.truths.values() if truth.clusters is not None
+    )
     return Gap(
         study=study.full_name,
         trials=tuple(gap_of_trial(row, prefix, sizes[row["trial"]]) for row in complete),
@@ -160,10 +162,10 @@ def _together(
     source: Source,
 ) -> _Together:
     by_number = {row["trial"]: row for row in rows}
-    whole = _design(study, spoken)
+    design = _design(study, spoken)
 
     def panel(name: str) -> Panel:
-        taken = sample(connection, study, whole, MEASURES[name], by_number)
+        taken = sample(connection, study, design, MEASURES[name], by_number)
         assert taken is not None, "complete trials have predictions"
         assert isinstance(taken.panel, Panel), "seeds are paired"
         return taken.panel
@@ -173,7 +175,7 @@ def _together(
         rows=by_number,
         prefix=_prefix(study),
         sizes=sizes,
-        made=whole,
+        made=design,
         val=panel("val_acc"),
         test=panel("test_acc"),
         gap=panel("gap"),
@@ -187,7 +189,8 @@ def _prefix(study: Study) -> str:
 
 def _correlation(settings: Sequence[Setting]) -> Interval | None:
     return rank_correlation(
-        np.array([one.val_acc for one in settings]), np.array([one.test_acc for one in settings])
+        np.array([setting.val_acc for setting in settings]),
+        np.array([setting.test_acc for setting in settings]),
     )
 
 
@@ -248,11 +251,11 @@ def _fitted(of: _Together) -> Interval | None:
     mean = float(share.mean())
     # No prediction is kept of training images: theirs is the variance of a share of so many, by
     # patient as much larger as that of validation images is.
-    alike = max(one.val / one.val_worth.images for one in of.sizes.values())
-    own = alike * mean * (1 - mean) / max(1, *(one.train for one in of.sizes.values()))
+    alike = max(sizes.val / sizes.val_worth.images for sizes in of.sizes.values())
+    own = alike * mean * (1 - mean) / max(1, *(sizes.train for sizes in of.sizes.values()))
     return around(float(panel.means[0]), panel.spread(0).plus(of.val.grain + own))
 
 
 def _examined(connection: sa.Connection, study: Study) -> Mapping[str, object] | None:
-    found = checks.latest(connection, study.study_id)
-    return None if found is None else found.body
+    check = checks.latest(connection, study.study_id)
+    return None if check is None else check.body

@@ -73,7 +73,7 @@ def split_sizes(
         .where(t.trial.c.study_id == study.study_id)
     )
     worth: dict[tuple[int, str], Effective] = {}
-    if any(one.clusters and not one.clusters.single for one in source.truths.values()):
+    if any(truth.clusters and not truth.clusters.single for truth in source.truths.values()):
         worth = {
             (number, split): effective(hits, clusters)
             for number, split, hits, clusters in source.by_image(numbers)
@@ -114,8 +114,8 @@ def gaps_by_setting(
 ) -> tuple[Setting, ...]:
     """Return each configuration's gap over its seeds, the best on validation first."""
     groups = by_configuration(study, rows)
-    found = [_setting(study, group, prefix, sizes) for group in groups.values()]
-    return tuple(sorted(found, key=lambda one: -one.val_acc))
+    settings = [_setting(study, group, prefix, sizes) for group in groups.values()]
+    return tuple(sorted(settings, key=lambda setting: -setting.val_acc))
 
 
 def _setting(
@@ -144,14 +144,14 @@ def _setting(
 
 def least_worth(worths: Sequence[Effective]) -> Effective:
     """Return the worth of the images to the trial to which they are worth least."""
-    return min(worths, key=lambda one: one.images)
+    return min(worths, key=lambda effective: effective.images)
 
 
-def _with_seeds(found: Interval, gaps: Sequence[float]) -> Interval:
+def _with_seeds(interval: Interval, gaps: Sequence[float]) -> Interval:
     over_seeds = mean_over_seeds(gaps)
     if over_seeds is None or over_seeds.half_width is None:
-        return found
+        return interval
     half = over_seeds.half_width
-    low = found.value - float(np.hypot(found.value - found.low, half))
-    high = found.value + float(np.hypot(found.high - found.value, half))
-    return Interval(found.value, max(-1.0, low), min(1.0, high))
+    low = interval.value - float(np.hypot(interval.value - interval.low, half))
+    high = interval.value + float(np.hypot(interval.high - interval.value, half))
+    return Interval(interval.value, max(-1.0, low), min(1.0, high))

@@ -7,17 +7,17 @@ from tuner.answers.verdicts.causes import WORDS
 from tuner.answers.verdicts.gap import Gap
 
 
-def sentences(found: Gap) -> tuple[str, ...]:
+def sentences(gap: Gap) -> tuple[str, ...]:
     """Say how large the gap is, whether choosing on validation helps, what is luck, and why."""
     return tuple(
         one
         for one in (
-            size(found),
-            choosing(found),
-            luck(found),
-            _why(found),
-            _left_out(found),
-            *units.remarks(found.clusters, unknown=found.patients_unknown),
+            size(gap),
+            choosing(gap),
+            luck(gap),
+            _why(gap),
+            _left_out(gap),
+            *units.remarks(gap.clusters, unknown=gap.patients_unknown),
         )
         if one
     )
@@ -45,21 +45,21 @@ def size(found: Gap) -> str:
     return f"Validation and test are not distinguishable: {accuracies}, {amount} ({about})."
 
 
-def sampled(found: Gap) -> str:
+def sampled(gap: Gap) -> str:
     """Return what the gap is over: images of both splits, and of how many patients."""
-    patients = found.val_patients, found.test_patients
+    patients = gap.val_patients, gap.test_patients
     if not any(patients):
-        return f"{found.val_images:,} validation and {found.test_images:,} test images"
-    val = units.sampled(found.val_images, patients[0])
-    test = units.sampled(found.test_images, patients[1])
+        return f"{gap.val_images:,} validation and {gap.test_images:,} test images"
+    val = units.sampled(gap.val_images, patients[0])
+    test = units.sampled(gap.test_images, patients[1])
     return f"{val} on validation and {test} on test"
 
 
-def choosing(found: Gap) -> str:
+def choosing(gap: Gap) -> str:
     """Say whether choosing on validation helps on test."""
-    together = found.correlation
+    together = gap.correlation
     if together is None:
-        few = len(found.settings)
+        few = len(gap.settings)
         return (
             f"Whether picking by validation score helps on the test set cannot be said from "
             f"{wording.count(few, 'configuration')}."
@@ -70,7 +70,7 @@ def choosing(found: Gap) -> str:
     figures = (
         f"rank correlation {wording.signed(together.value, 2)}, "
         f"{wording.signed(together.low, 2)} to {wording.signed(together.high, 2)}, over "
-        f"{len(found.settings)} configurations"
+        f"{len(gap.settings)} configurations"
     )
     if together.low > 0:
         return f"Better on validation means better on test here ({figures})."
@@ -79,34 +79,34 @@ def choosing(found: Gap) -> str:
     return f"No evidence that picking by validation score helps on the test set ({figures})."
 
 
-def luck(found: Gap) -> str:
+def luck(gap: Gap) -> str:
     """Say how much of the winner's figure is luck of having been picked."""
-    if found.optimism is None:
+    if gap.optimism is None:
         return ""
-    measure = MEASURES[found.metric]
-    much = found.optimism.value * measure.scale
+    measure = MEASURES[gap.metric]
+    much = gap.optimism.value * measure.scale
     amount = f"{wording.fixed(much, 1 if measure.unit == 'points' else 3)} {measure.unit}"
-    missing = "" if found.optimism.over_seeds else ", without the variation between seeds"
+    missing = "" if gap.optimism.over_seeds else ", without the variation between seeds"
     return (
-        f"About {amount} of the best trial's {found.metric} (trial {found.winner}) "
-        f"are selection bias: it was the best of {found.optimism.trials}{missing}."
+        f"About {amount} of the best trial's {gap.metric} (trial {gap.winner}) "
+        f"are selection bias: it was the best of {gap.optimism.trials}{missing}."
     )
 
 
-def _why(found: Gap) -> str:
+def _why(gap: Gap) -> str:
     parts = []
-    if found.fitted is not None:
-        parts.append(f"training minus validation accuracy {_points(found.fitted)}")
+    if gap.fitted is not None:
+        parts.append(f"training minus validation accuracy {_points(gap.fitted)}")
     for name, words in (("val", "validation"), ("test", "test")):
-        if name in found.probes:
-            auc = found.probes[name].auc
+        if name in gap.probes:
+            auc = gap.probes[name].auc
             parts.append(
                 f"training can be told from {words} images with AUC {auc.value:.2f} "
                 f"({auc.low:.2f} to {auc.high:.2f}; 0.5 is chance)"
             )
     seen = f" Seen: {'; '.join(parts)}." if parts else ""
-    way = f" `tuner check {found.study}` does it." if found.cause == "not examined" else ""
-    return f"Cause: {found.cause}. {WORDS[found.cause]}{way}{_shares(found)}{seen}"
+    way = f" `tuner check {gap.study}` does it." if gap.cause == "not examined" else ""
+    return f"Cause: {gap.cause}. {WORDS[gap.cause]}{way}{_shares(gap)}{seen}"
 
 
 def _shares(found: Gap) -> str:
@@ -121,28 +121,28 @@ def _shares(found: Gap) -> str:
     )
 
 
-def _points(found: Interval) -> str:
-    shown = found.scaled(100)
+def _points(interval: Interval) -> str:
+    shown = interval.scaled(100)
     return (
         f"{wording.signed(shown.value, 1)} points ({wording.signed(shown.low, 1)} to "
         f"{wording.signed(shown.high, 1)})"
     )
 
 
-def _left_out(found: Gap) -> str:
+def _left_out(gap: Gap) -> str:
     said = []
-    if found.without_peers:
+    if gap.without_peers:
         said.append(
-            f"{wording.count(found.without_peers, 'complete trial')} of configurations without "
+            f"{wording.count(gap.without_peers, 'complete trial')} of configurations without "
             "all seeds are in the table alone."
         )
-    if found.left_out:
-        said.append(_lost(found))
+    if gap.left_out:
+        said.append(_lost(gap))
     return " ".join(said)
 
 
-def _lost(found: Gap) -> str:
+def _lost(gap: Gap) -> str:
     return (
-        f"{wording.count(found.left_out, 'trial')} pruned, diverged or failed and not included: "
+        f"{wording.count(gap.left_out, 'trial')} pruned, diverged or failed and not included: "
         "these figures are over trials that were good enough to finish."
     )

@@ -64,7 +64,7 @@ class Influence:
     @property
     def verdict(self) -> str:
         """Which matters more than which, as far as that is seen."""
-        alone = [part for part in self.parts if len(part.names) == 1]
+        parts = [part for part in self.parts if len(part.names) == 1]
         if self.too_few:
             return f"Too few patients to say which parameter matters more for {self.metric}."
         if self.spread == 0:
@@ -72,13 +72,13 @@ class Influence:
                 f"No evidence that any parameter matters for {self.metric}: "
                 "settings differ by noise."
             )
-        if len(alone) == 1:
-            return f"Only {alone[0].names[0]} varies, so all spread in {self.metric} is its effect."
+        if len(parts) == 1:
+            return f"Only {parts[0].names[0]} varies, so all spread in {self.metric} is its effect."
         said = [
             f"{one} matters more than {wording.listed([b for a, b in self.ahead if a == one])}"
             for one in dict.fromkeys(one for one, _ in self.ahead)
         ]
-        pairs = len(alone) * (len(alone) - 1) // 2
+        pairs = len(parts) * (len(parts) - 1) // 2
         unseen = pairs - len(self.ahead)
         if not said:
             return f"No evidence that one parameter matters more than another for {self.metric}."
@@ -94,7 +94,7 @@ class Influence:
             return f"for {self.metric} no parameter clearly matters more"
         verb = "matters" if len(first) == 1 else "matter"
         least = [
-            one.names[0] for one in self.parts if len(one.names) == 1 and one.names[0] in behind
+            part.names[0] for part in self.parts if len(part.names) == 1 and part.names[0] in behind
         ]
         return f"for {self.metric} {wording.listed(first)} {verb} more than {wording.listed(least)}"
 
@@ -121,7 +121,7 @@ def influence(
         raise UserError(f"{study.title} varies nothing, so nothing can matter in it.")
     for name in metrics:
         if name not in MEASURES or not MEASURES[name].blocks:
-            known = [name for name, one in MEASURES.items() if one.blocks]
+            known = [name for name, measure in MEASURES.items() if measure.blocks]
             raise UserError(
                 f"There is no metric {name!r} to look at; take {', '.join(known)}."
                 f"{meant(name, known)}"
@@ -137,16 +137,16 @@ def influence(
     tested = any(row["test_acc"] is not None for row in complete)
     wanted = metrics or [name for name in METRICS if tested or name == "val_loss"]
     lost = sum(row.lost for row in rows)
-    found, refused = [], None
+    influences, refused = [], None
     for name in wanted:
         try:
-            found.append(_of(connection, study, complete, MEASURES[name], lost))
+            influences.append(_of(connection, study, complete, MEASURES[name], lost))
         except UserError as error:
             # One of the usual figures that a study does not allow must not silence the others.
             refused = error
-    if refused is not None and (metrics or not found):
+    if refused is not None and (metrics or not influences):
         raise refused
-    return found
+    return influences
 
 
 def _of(
@@ -197,7 +197,7 @@ def _decomposed(
     connection: sa.Connection, study: Study, grid: _Grid, measure: Measure, lost: int
 ) -> Influence:
     values, draws, source = _values(connection, study, grid, measure)
-    found = decompose(values, grid.levels, draws)
+    shares = decompose(values, grid.levels, draws)
     clusters = source.clusters() if draws is not None else ()
     too_few = units.too_few(clusters)
     varied = study.spec.varied
@@ -206,10 +206,10 @@ def _decomposed(
         how="decomposition",
         parts=tuple(
             Part(tuple(varied[one] for one in term), share)
-            for term, share in zip(found.terms, found.shares, strict=True)
+            for term, share in zip(shares.terms, shares.shares, strict=True)
             if len(term) == 1 or share.high > 0
         ),
-        ahead=() if too_few else tuple((varied[one], varied[other]) for one, other in found.ahead),
+        ahead=() if too_few else tuple((varied[one], varied[other]) for one, other in shares.ahead),
         settings=len(grid.numbers),
         seeds=values.shape[1],
         trials=values.size,
@@ -217,7 +217,7 @@ def _decomposed(
         patients=sum(one.patients for one in clusters),
         remarks=tuple(units.remarks(clusters, unknown=source.patients_unknown)),
         too_few=too_few,
-        spread=found.spread,
+        spread=shares.spread,
         left_out=lost,
     )
 

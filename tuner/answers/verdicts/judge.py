@@ -62,11 +62,11 @@ def sentences(finding: Finding) -> tuple[str, ...]:
         clusters, unknown = finding.taken.panel.clusters, finding.taken.patients_unknown
         said += units.remarks(clusters, unknown=unknown)
     # Where no level has the figure, that was said in one sentence for all.
-    some = any(one.measured for one in finding.made.standings)
+    some = any(standing.measured for standing in finding.made.standings)
     said += [
-        finding.made.asides.get(one.level) or _set_aside(one)
-        for one in finding.made.uncompared
-        if some or not one.complete
+        finding.made.asides.get(standing.level) or _set_aside(standing)
+        for standing in finding.made.uncompared
+        if some or not standing.complete
     ]
     said += _missing(finding)
     said += finding.made.notes
@@ -113,7 +113,7 @@ def summary(finding: Finding) -> str | None:
 
 def _silence(finding: Finding) -> str:
     factor = finding.made.factor
-    if not finding.made.levels and any(one.complete for one in finding.made.standings):
+    if not finding.made.levels and any(standing.complete for standing in finding.made.standings):
         return f"There is no {finding.measure.name} to compare {factor} by."
     if not finding.made.levels:
         return f"No trial is complete, so nothing can be said of {factor}."
@@ -124,14 +124,15 @@ def _silence(finding: Finding) -> str:
     return f"There is no {finding.measure.name} to compare {factor} by."
 
 
-def _one_seed(finding: Finding, taken: Sample) -> list[str]:
+def _one_seed(finding: Finding, sample: Sample) -> list[str]:
     unit = "seed" if finding.made.paired else "configuration"
-    means = taken.panel.means
+    means = sample.panel.means
     at = means.argmax() if finding.measure.larger else means.argmin()
     best = finding.names[int(at)]
+    panel = sample.panel
     images = (
-        f" The intervals are over {units.sampled(taken.panel.images, taken.panel.patients)} alone."
-        if taken.images_shared and taken.panel.images
+        f" The intervals are over {units.sampled(panel.images, panel.patients)} alone."
+        if sample.images_shared and panel.images
         else ""
     )
     said = (
@@ -141,10 +142,10 @@ def _one_seed(finding: Finding, taken: Sample) -> list[str]:
     return [said]
 
 
-def _too_few(finding: Finding, taken: Sample) -> str:
-    means = taken.panel.means
+def _too_few(finding: Finding, sample: Sample) -> str:
+    means = sample.panel.means
     best = finding.names[int(means.argmax() if finding.measure.larger else means.argmin())]
-    what = units.sampled(taken.panel.images, taken.panel.patients)
+    what = units.sampled(sample.panel.images, sample.panel.patients)
     return f"{best} is ahead here, on {what}, which says nothing about {finding.made.factor}."
 
 
@@ -167,15 +168,15 @@ def _judged(finding: Finding, verdict: Verdict) -> list[str]:
     return said
 
 
-def _about(finding: Finding, taken: Sample) -> str:
+def _about(finding: Finding, sample: Sample) -> str:
     """Say what the intervals are about: seeds, and images where these are in them."""
     unit = "seed" if finding.made.paired else "configuration"
     many = wording.count(finding.n, unit)
-    if taken.images_shared and taken.panel.images:
-        patients = taken.panel.patients
-        what, over = units.sampled(taken.panel.images, patients), units.unit(patients)
+    if sample.images_shared and sample.panel.images:
+        patients = sample.panel.patients
+        what, over = units.sampled(sample.panel.images, patients), units.unit(patients)
         return f"({many}, {what}: over {unit}s and over {over} like these.)"
-    if taken.images_shared:
+    if sample.images_shared:
         return f"({many}: over {unit}s.)"
     return f"({many}, each on different images: over {unit}s only.)"
 
@@ -256,25 +257,25 @@ def _ends(standing: Standing) -> str:
 
 
 def _missing(finding: Finding) -> list[str]:
-    made, sampler = finding.made, finding.spec.search.sampler
+    design, sampler = finding.made, finding.spec.search.sampler
     said = []
-    if made.left_out:
-        gone = any(one.lost for one in made.standings)
+    if design.left_out:
+        gone = any(standing.lost for standing in design.standings)
         why = (
             ": pruned, diverged and failed trials are not missing at random" if gone else " so far"
         )
         said.append(
-            f"{wording.count(made.left_out, 'complete trial')} left out, because a peer in the "
+            f"{wording.count(design.left_out, 'complete trial')} left out, because a peer in the "
             f"same place is missing{why}."
         )
-    compared = [one for one in made.standings if one.level in made.levels]
-    lost = sum(one.lost for one in compared)
-    if lost and not made.paired:
+    compared = [standing for standing in design.standings if standing.level in design.levels]
+    lost = sum(standing.lost for standing in compared)
+    if lost and not design.paired:
         said.append(
             f"{wording.count(lost, 'trial')} of these levels were pruned, diverged or failed and "
             "are in no mean: the means are over survivors."
         )
-    if not made.paired and sampler in ("tpe", "gp"):
+    if not design.paired and sampler in ("tpe", "gp"):
         said.append(
             f"{sampler} looked most where results were good, so a level's mean is over "
             "the neighbours that it was given, not over all."

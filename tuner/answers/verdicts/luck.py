@@ -30,16 +30,16 @@ def luck_of_winner(
     if len(leaders) < 2 or not source.same_images([row["trial"] for row in leaders]):
         return None
     # The leaders come first; those far behind are never picked, and their images not needed.
-    kept = leaders[: max(2, min(BEST_MOST, VALUES_MOST // max(1, source.units())))]
-    values = {number: found for number, _, found in source.values([row["trial"] for row in kept])}
-    best = [at for at, row in enumerate(kept) if row["trial"] in values]
+    rows = leaders[: max(2, min(BEST_MOST, VALUES_MOST // max(1, source.units())))]
+    values = {number: found for number, _, found in source.values([row["trial"] for row in rows])}
+    best = [at for at, row in enumerate(rows) if row["trial"] in values]
     if len(best) < 2:
         return None
     tried = Tried(
         means=np.array([float(row.value or 0.0) for row in leaders]),
         settings=_places(study, leaders),
         best=np.array(best),
-        values=np.array([values[kept[at]["trial"]] for at in best]),
+        values=np.array([values[rows[at]["trial"]] for at in best]),
     )
     return optimism(tried, larger=measure.larger)
 

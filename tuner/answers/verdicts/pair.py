@@ -87,26 +87,27 @@ class Pair:
         ahead, behind = self.one.trial, self.other.trial
         if self.discordance.difference.value < 0:
             ahead, behind = behind, ahead
-        found = self.discordance
+        discordance = self.discordance
         measure = MEASURES[f"{self.split}_acc"]
         if self.differs:
             said = (
                 f"Trial {ahead} is right more often than trial {behind} by "
-                f"{wording.amount(measure, found.difference)}"
+                f"{wording.amount(measure, discordance.difference)}"
             )
         else:
             said = (
                 f"Trials {self.one.trial} and {self.other.trial} are not distinguishable: "
-                f"{wording.difference(measure, found.difference)}"
+                f"{wording.difference(measure, discordance.difference)}"
             )
         counts = (
-            f"{found.only_one} images only {self.one.trial} has right, {found.only_other} only "
+            f"{discordance.only_one} images only {self.one.trial} has right, "
+            f"{discordance.only_other} only "
         )
         single = self.clusters is None or self.clusters.single
         test = "McNemar, exact" if single else "exact test over patients"
         over = units.unit(self.patients)
         said = (
-            f"{said}; {counts}{self.other.trial} ({test}: p = {found.chance:.2g}). "
+            f"{said}; {counts}{self.other.trial} ({test}: p = {discordance.chance:.2g}). "
             f"This is about these two trained networks on {over} like these, not about their "
             "settings: another seed gives another network."
         )
@@ -159,7 +160,7 @@ def _of_classes(
     clusters: Clusters | None,
 ) -> tuple[OfClass, ...]:
     """Return both trials' shares of each class, and their difference on its images."""
-    found = []
+    of_classes = []
     for name, place in (("sensitivity", 1), ("specificity", 0)):
         mine = labels == place
         one, other = (of[mine] for of in hits)
@@ -169,24 +170,24 @@ def _of_classes(
         whose = None if clusters is None else clusters.take(mine)
         share, others = (share_of(of, whose) for of in (one, other))
         apart = mcnemar(one, other, whose)
-        found.append(OfClass(name, classes[place], images, share, others, apart))
-    return tuple(found)
+        of_classes.append(OfClass(name, classes[place], images, share, others, apart))
+    return tuple(of_classes)
 
 
-def _shared(one: Predicted, other: Predicted) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _shared(predicted: Predicted, other: Predicted) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     places = {name: place for place, name in enumerate(other.ids)}
-    both = [(place, places[name]) for place, name in enumerate(one.ids) if name in places]
+    both = [(place, places[name]) for place, name in enumerate(predicted.ids) if name in places]
     if len(both) < 2:
         raise UserError(
-            f"Trials {one.trial} and {other.trial} have {len(both)} images of {one.split} in "
-            "common; that is too few to compare by."
+            f"Trials {predicted.trial} and {other.trial} have {len(both)} images of "
+            f"{predicted.split} in common; that is too few to compare by."
         )
     pairs = np.array(both, dtype=np.int64)
     return pairs[:, 0], pairs[:, 1]
 
 
 def _described(
-    read: Predicted,
+    predicted: Predicted,
     logs: NDArray[np.float32],
     labels: NDArray[np.int64],
     clusters: Clusters | None,
@@ -195,8 +196,8 @@ def _described(
     hits = right(logs, labels)
     calibrated = reliability(probabilities, labels)
     return Described(
-        trial=read.trial,
-        epoch=read.epoch,
+        trial=predicted.trial,
+        epoch=predicted.epoch,
         accuracy=share_of(hits > 0, clusters),
         nll=float(nll(logs, labels).mean()),
         auc=delong(_odds(logs), labels == 1, clusters) if logs.shape[1] == 2 else None,

@@ -114,8 +114,8 @@ def _runner(
     contender: int, race: Race, rows: Sequence[TrialRow], called: Mapping[int, str]
 ) -> Runner:
     mine = [row for row in rows if row.configuration == contender and row["seed"] > 0]
-    seen = [past for past in race.decided if contender in past.look.racing]
-    last = seen[-1] if seen else None
+    decideds = [past for past in race.decided if contender in past.look.racing]
+    last = decideds[-1] if decideds else None
     best = None if last is None else last.seen["best"]
     return Runner(
         configuration=contender,
@@ -148,10 +148,10 @@ def _sentences(story: Story, race: Race, called: Mapping[int, str], spec: Spec) 
     said = [f"Race of {many} over further seeds, by {story.metric}: {looks}."]
     said += left_at(race, called, spec).values()
     said += [
-        f"{one.name} has {wording.count(one.missing, 'trial')} that were pruned, diverged or "
+        f"{runner.name} has {wording.count(runner.missing, 'trial')} that were pruned, diverged or "
         "failed; their pairs are left out."
-        for one in story.runners
-        if one.missing
+        for runner in story.runners
+        if runner.missing
     ]
     patients = race.decided[-1].seen.get("patients", 0) if race.decided else 0
     over = units.unit(patients)

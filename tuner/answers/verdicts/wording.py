@@ -53,9 +53,9 @@ def minus(number: str) -> str:
     return number.replace("-", "−")
 
 
-def difference(measure: "Measure", found: "Interval") -> str:
+def difference(measure: "Measure", interval: "Interval") -> str:
     """Return a difference with its interval: "−0.3 points, 95 % interval −1.6 to +1.0"."""
-    shown = found.scaled(measure.scale)
+    shown = interval.scaled(measure.scale)
     digits = decimals(measure, shown)
     unit = f" {measure.unit}" if measure.unit else ""
     return (
@@ -64,12 +64,12 @@ def difference(measure: "Measure", found: "Interval") -> str:
     )
 
 
-def amount(measure: "Measure", found: "Interval", kind: str = "") -> str:
+def amount(measure: "Measure", interval: "Interval", kind: str = "") -> str:
     """Return a difference without its direction: "2.1 points (0.9 to 3.3)".
 
     What kind of interval it is may be said before its limits.
     """
-    shown = found.scaled(measure.scale)
+    shown = interval.scaled(measure.scale)
     digits = decimals(measure, shown)
     low, high = sorted((abs(shown.low), abs(shown.high)))
     unit = f" {measure.unit}" if measure.unit else ""
@@ -84,13 +84,13 @@ def figure(measure: "Measure", value: float) -> str:
     return f"{fixed(value * 100, 1)} %" if measure.unit == "points" else minus(f"{value:.4g}")
 
 
-def interval(measure: "Measure", found: "Interval") -> str:
+def interval(measure: "Measure", interval: "Interval") -> str:
     """Return the limits of a mean: "94.1 to 96.0"."""
     if measure.name == "gap":
-        return f"{signed(found.low * 100, 1)} to {signed(found.high * 100, 1)}"
+        return f"{signed(interval.low * 100, 1)} to {signed(interval.high * 100, 1)}"
     if measure.unit == "points":
-        return f"{fixed(found.low * 100, 1)} to {fixed(found.high * 100, 1)}"
-    return minus(f"{found.low:.4g} to {found.high:.4g}")
+        return f"{fixed(interval.low * 100, 1)} to {fixed(interval.high * 100, 1)}"
+    return minus(f"{interval.low:.4g} to {interval.high:.4g}")
 
 
 def listed(names: Sequence[str]) -> str:

@@ -19,15 +19,15 @@ class Machine:
         """The host's name for people."""
         return self.host or "an unknown machine"
 
-    def shares_locks_with(self, other: "Machine") -> bool:
+    def shares_locks_with(self, machine: "Machine") -> bool:
         """Whether a flock of one would have been seen by the other.
 
         One boot is one kernel, whatever its containers are called. The same machine after
         another boot has lost all its processes, and its locks with them.
         """
-        if self.boot_id and self.boot_id == other.boot_id:
+        if self.boot_id and self.boot_id == machine.boot_id:
             return True
-        return (self.host, self.machine_id) == (other.host, other.machine_id)
+        return (self.host, self.machine_id) == (machine.host, machine.machine_id)
 
     def to_json(self) -> str:
         """Write it for `from_json`."""

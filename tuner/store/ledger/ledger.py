@@ -72,14 +72,14 @@ class Ledger:
         with self._transaction() as transaction:
             return claims.decide(transaction, decided)
 
-    def identify(self, lease: Lease, found: Identity) -> list[str]:
+    def identify(self, lease: Lease, identity: Identity) -> list[str]:
         """Compare code and data that are about to train a trial with the study's.
 
         Returns what differs, if anything does: then nothing of it may be recorded.
         """
         with self._transaction() as transaction:
             transaction.hold(lease)
-            return identities.check(transaction.connection, self.study.study_id, found)
+            return identities.check(transaction.connection, self.study.study_id, identity)
 
     def record(self, lease: Lease, epochs: Sequence[Epoch]) -> Recorded:
         """Store epochs, ask the pruner about each in order, and say where to stop."""
@@ -102,7 +102,7 @@ class Ledger:
         if uploads.has_large_labels(dataset):
             with self.database.autocommit() as connection:
                 endings.keep_dataset(connection, dataset)
-        large = [one for one in result.predictions if uploads.is_large(one)]
+        large = [predictions for predictions in result.predictions if uploads.is_large(predictions)]
         if large and self._begin_upload(lease, large):
             with self.database.autocommit() as connection:
                 uploads.send(connection, lease, large, told)

@@ -30,7 +30,7 @@ class Progress:
     def before(self, first: int) -> "Progress":
         """Return what is left without the epochs from `first` on."""
         return Progress(
-            {number: one for number, one in self.epochs.items() if number < first},
+            {number: epoch for number, epoch in self.epochs.items() if number < first},
             {number: value for number, value in self.curve.items() if number < first},
             {number: prune for number, prune in self.decided.items() if number < first},
         )
@@ -49,45 +49,47 @@ class Recorder:
         """Read anew what is stored: a transaction was rolled back, or its answer was lost."""
         self._held = None
 
-    def record(self, transaction: Transaction, held: Lease, epochs: Sequence[Epoch]) -> Recorded:
+    def record(self, transaction: Transaction, lease: Lease, epochs: Sequence[Epoch]) -> Recorded:
         """Store epochs that are new, in order, up to the one at which the trial is to stop."""
-        if transaction.hold(held) == "ended":
-            raise LeaseLostError(f"trial {held.number} has ended")
+        if transaction.hold(lease) == "ended":
+            raise LeaseLostError(f"trial {lease.number} has ended")
         # Before the pruner is asked: it must not see notes of epochs that are gone.
-        progress = self._of_one_training(transaction, held, epochs)
+        progress = self._of_one_training(transaction, lease, epochs)
         panel = self._pruner.panel(transaction.storage, transaction.study.study_id)
         new: list[Epoch] = []
         decisions: list[Decision] = []
         answer = Recorded()
-        for one in epochs:
-            if one.epoch not in progress.epochs:
-                new.append(one)
-                progress.epochs[one.epoch] = one
-                progress.curve[one.epoch] = one.figure(self._metric)
-            if not one.is_finite(self._metric):
-                answer = Recorded(one.epoch, diverged=True)
+        for epoch in epochs:
+            if epoch.epoch not in progress.epochs:
+                new.append(epoch)
+                progress.epochs[epoch.epoch] = epoch
+                progress.curve[epoch.epoch] = epoch.figure(self._metric)
+            if not epoch.is_finite(self._metric):
+                answer = Recorded(epoch.epoch, diverged=True)
                 break
-            if one.epoch not in progress.decided and self._pruner.asks(held.seed, one.epoch):
-                made = panel.decide(held, progress.curve, one.epoch)
-                decisions.append(made)
-                progress.decided[one.epoch] = made.prune
-            if progress.decided.get(one.epoch):
-                answer = Recorded(one.epoch)
+            if epoch.epoch not in progress.decided and self._pruner.asks(lease.seed, epoch.epoch):
+                decision = panel.decide(lease, progress.curve, epoch.epoch)
+                decisions.append(decision)
+                progress.decided[epoch.epoch] = decision.prune
+            if progress.decided.get(epoch.epoch):
+                answer = Recorded(epoch.epoch)
                 break
-        self._insert(transaction, held, new, decisions)
+        self._insert(transaction, lease, new, decisions)
         return answer
 
-    def _progress_of(self, transaction: Transaction, held: Lease) -> Progress:
+    def _progress_of(self, transaction: Transaction, lease: Lease) -> Progress:
         # While this token is the newest, no one but us writes these rows.
-        if self._held != (held.trial_id, held.token):
-            stored = {one.epoch: one for one in read_curve(transaction.connection, held.trial_id)}
-            curve = {number: one.figure(self._metric) for number, one in stored.items()}
-            self._progress = Progress(stored, curve, _stored_decisions(transaction, held))
-            self._held = (held.trial_id, held.token)
+        if self._held != (lease.trial_id, lease.token):
+            stored = {
+                epoch.epoch: epoch for epoch in read_curve(transaction.connection, lease.trial_id)
+            }
+            curve = {number: epoch.figure(self._metric) for number, epoch in stored.items()}
+            self._progress = Progress(stored, curve, _stored_decisions(transaction, lease))
+            self._held = (lease.trial_id, lease.token)
         return self._progress
 
     def _of_one_training(
-        self, transaction: Transaction, held: Lease, epochs: Sequence[Epoch]
+        self, transaction: Transaction, lease: Lease, epochs: Sequence[Epoch]
     ) -> Progress:
         """Remove stored epochs from the first one on that is now reported with other figures.
 
@@ -102,38 +104,38 @@ class Recorder:
         holder that dies before it has removed nothing, and one whose answer was lost finds
         its own epoch stored when it tries again.
         """
-        progress = self._progress_of(transaction, held)
-        for one in epochs:
-            stored = progress.epochs.get(one.epoch)
-            if stored is not None and not one.has_figures_of(stored):
-                remove_epochs(transaction, held.trial_id, one.epoch)
-                self._progress = progress.before(one.epoch)
+        progress = self._progress_of(transaction, lease)
+        for epoch in epochs:
+            stored = progress.epochs.get(epoch.epoch)
+            if stored is not None and not epoch.has_figures_of(stored):
+                remove_epochs(transaction, lease.trial_id, epoch.epoch)
+                self._progress = progress.before(epoch.epoch)
                 break
         return self._progress
 
     def _insert(
         self,
         transaction: Transaction,
-        held: Lease,
+        lease: Lease,
         new: Sequence[Epoch],
         decisions: Sequence[Decision],
     ) -> None:
-        values = {one.epoch: one.figure(self._metric) for one in new}
-        report(transaction.connection, held.trial_id, values)
-        _insert_epochs(transaction, held, new)
-        _insert_decisions(transaction, held, self._pruner.kind, decisions)
+        values = {epoch.epoch: epoch.figure(self._metric) for epoch in new}
+        report(transaction.connection, lease.trial_id, values)
+        _insert_epochs(transaction, lease, new)
+        _insert_decisions(transaction, lease, self._pruner.kind, decisions)
 
 
-def keep_output(connection: sa.Connection, held: Lease, worker_id: int, text: str) -> None:
+def keep_output(connection: sa.Connection, lease: Lease, worker_id: int, text: str) -> None:
     """Keep the end of what an attempt printed."""
     # A crashed program may print anything.
     kept = storable(text[-OUTPUT_LIMIT:])
     # The trial may be gone: `tuner delete` does not wait for its workers.
     there = (
         sa.select(
-            t.trial.c.trial_id, sa.literal(held.token), sa.literal(worker_id), sa.literal(kept)
+            t.trial.c.trial_id, sa.literal(lease.token), sa.literal(worker_id), sa.literal(kept)
         )
-        .where(t.trial.c.trial_id == held.trial_id)
+        .where(t.trial.c.trial_id == lease.trial_id)
         .with_for_update(read=True, key_share=True)
     )
     connection.execute(
@@ -187,45 +189,45 @@ def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> None:
     )
 
 
-def _stored_decisions(transaction: Transaction, held: Lease) -> dict[int, bool]:
+def _stored_decisions(transaction: Transaction, lease: Lease) -> dict[int, bool]:
     rows = transaction.connection.execute(
         sa.select(t.decision.c.epoch, t.decision.c.prune).where(
-            t.decision.c.trial_id == held.trial_id
+            t.decision.c.trial_id == lease.trial_id
         )
     )
     return {row.epoch: row.prune for row in rows}
 
 
-def _insert_epochs(transaction: Transaction, held: Lease, kept: Sequence[Epoch]) -> None:
-    if not kept:
+def _insert_epochs(transaction: Transaction, lease: Lease, epochs: Sequence[Epoch]) -> None:
+    if not epochs:
         return
-    rows = [{**asdict(one), "trial_id": held.trial_id, "token": held.token} for one in kept]
+    rows = [{**asdict(epoch), "trial_id": lease.trial_id, "token": lease.token} for epoch in epochs]
     transaction.connection.execute(sa.insert(t.epoch), rows)
     # Progress: failures and interruptions count only when they follow one another without any.
     transaction.connection.execute(
         sa.update(t.lease)
         .where(
-            t.lease.c.trial_id == held.trial_id,
+            t.lease.c.trial_id == lease.trial_id,
             (t.lease.c.strikes > 0) | (t.lease.c.interruptions > 0),
-            t.lease.c.removed_epochs < max(one.epoch for one in kept),
+            t.lease.c.removed_epochs < max(epoch.epoch for epoch in epochs),
         )
         .values(strikes=0, interruptions=0, hosts=[])
     )
 
 
 def _insert_decisions(
-    transaction: Transaction, held: Lease, kind: str, decisions: Sequence[Decision]
+    transaction: Transaction, lease: Lease, kind: str, decisions: Sequence[Decision]
 ) -> None:
     if not decisions:
         return
     rows = [
         {
-            "trial_id": held.trial_id,
-            "epoch": made.epoch,
-            "prune": made.prune,
+            "trial_id": lease.trial_id,
+            "epoch": decision.epoch,
+            "prune": decision.prune,
             "pruner": kind,
-            "saw": dict(made.saw),
+            "saw": dict(decision.saw),
         }
-        for made in decisions
+        for decision in decisions
     ]
     transaction.connection.execute(sa.insert(t.decision), rows)

@@ -57,7 +57,7 @@ class Transaction:
         """Let no other claim or brake of this study run until this transaction ends."""
         lock_study(self.connection, self.study.study_id)
 
-    def hold(self, held: Lease) -> str:
+    def hold(self, lease: Lease) -> str:
         """Check the fence and keep it shut until commit; return the lease's state.
 
         The row lock is the fence: an adopter must update this row to give out a
@@ -66,13 +66,13 @@ class Transaction:
         """
         row = self.connection.execute(
             sa.select(t.lease.c.token, t.lease.c.state, t.lease.c.worker_id)
-            .where(t.lease.c.trial_id == held.trial_id)
+            .where(t.lease.c.trial_id == lease.trial_id)
             .with_for_update()
         ).one_or_none()
-        if row is None or row.token != held.token or row.worker_id != self.worker_id:
-            raise LeaseLostError(f"trial {held.number} has another holder")
+        if row is None or row.token != lease.token or row.worker_id != self.worker_id:
+            raise LeaseLostError(f"trial {lease.number} has another holder")
         if row.state == "released":
-            raise LeaseLostError(f"trial {held.number} was given back")
+            raise LeaseLostError(f"trial {lease.number} was given back")
         return str(row.state)
 
     def told(self, kind: str, text: str, trial_id: int) -> bool:

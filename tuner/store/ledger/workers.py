@@ -56,7 +56,7 @@ def leave(connection: sa.Connection, post: Post, active_seconds: float) -> None:
 def renew(
     connection: sa.Connection,
     post: Post,
-    held: Sequence[Lease],
+    leases: Sequence[Lease],
     timing: Timing,
     active_seconds: float,
 ) -> Renewed:
@@ -66,8 +66,8 @@ def renew(
     trial away.
     """
     # In one order, as all who lock several: two that renewed each other's last one would wait.
-    in_order = sorted(held, key=lambda one: one.trial_id)
-    lost = [one for one in in_order if not _keep(connection, post.worker_id, one, timing)]
+    in_order = sorted(leases, key=lambda lease: lease.trial_id)
+    lost = [lease for lease in in_order if not _keep(connection, post.worker_id, lease, timing)]
     connection.execute(
         sa.update(t.worker)
         .where(t.worker.c.worker_id == post.worker_id)
@@ -95,9 +95,9 @@ def hours_left(connection: sa.Connection, study_id: int, hours: float | None) ->
     return float(hours) - float(used) / 3600.0
 
 
-def _keep(connection: sa.Connection, worker_id: int, held: Lease, timing: Timing) -> bool:
+def _keep(connection: sa.Connection, worker_id: int, lease: Lease, timing: Timing) -> bool:
     """Renew a lease; say whether it is ours."""
-    mine = (t.lease.c.trial_id == held.trial_id) & (t.lease.c.token == held.token)
+    mine = (t.lease.c.trial_id == lease.trial_id) & (t.lease.c.token == lease.token)
     kept = connection.execute(
         sa.update(t.lease)
         .where(mine, t.lease.c.worker_id == worker_id, t.lease.c.state == "held")
@@ -106,8 +106,8 @@ def _keep(connection: sa.Connection, worker_id: int, held: Lease, timing: Timing
     if kept.rowcount:
         return True
     row = connection.execute(
-        sa.select(t.lease.c.token, t.lease.c.worker_id).where(t.lease.c.trial_id == held.trial_id)
+        sa.select(t.lease.c.token, t.lease.c.worker_id).where(t.lease.c.trial_id == lease.trial_id)
     ).one_or_none()
     # Our own token on a lease that is not held means that our main loop has
     # just ended or released it: nothing to keep, and nothing lost.
-    return row is not None and row.token == held.token and row.worker_id == worker_id
+    return row is not None and row.token == lease.token and row.worker_id == worker_id
