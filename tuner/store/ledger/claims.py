@@ -68,8 +68,8 @@ def claim(
     state, reason = _study_state(transaction)
     if state != "open":
         return Ended(state, reason)  # type: ignore[arg-type]
-    if (held := _already_held(transaction, company)) is not None:
-        return Claimed(held, adopted=False)
+    if (lease := _already_held(transaction, company)) is not None:
+        return Claimed(lease, adopted=False)
     spec = read_spec(transaction.connection, transaction.study)
     left = hours_left(transaction.connection, transaction.study.study_id, spec.budget.hours)
     if left is not None and left <= 0:
@@ -94,13 +94,13 @@ def _companion(transaction: Transaction, spec: Spec, company: Company, *, expire
     if orphan is not None:
         # Who must be trained alone, or elsewhere, is not kept waiting by a company that is
         # filled up for ever: it ends, and the next claim adopts.
-        found = _lease(transaction, orphan.trial_id, orphan.token + 1)
-        if found.alone or orphan.state == "held" or not company.fits(found.chosen, found.seed):
+        lease = _lease(transaction, orphan.trial_id, orphan.token + 1)
+        if lease.alone or orphan.state == "held" or not company.fits(lease.chosen, lease.seed):
             return Wait("an unfinished trial goes first")
-        _hold(transaction, orphan.trial_id, found.token)
-        transaction.tell("adopted", f"from worker {orphan.worker_id}", found.trial_id)
-        _tell_joined(transaction, company, found)
-        return Claimed(found, adopted=True)
+        _hold(transaction, orphan.trial_id, lease.token)
+        transaction.tell("adopted", f"from worker {orphan.worker_id}", lease.trial_id)
+        _tell_joined(transaction, company, lease)
+        return Claimed(lease, adopted=True)
     existing = _existing(transaction, spec)
     assignment = _assignment(transaction, spec, existing)
     # Where somebody has to think first (a sampler, a race), whoever is free does that.
@@ -116,7 +116,7 @@ def _companion(transaction: Transaction, spec: Spec, company: Company, *, expire
 
 
 def _tell_joined(transaction: Transaction, company: Company, joining: Lease) -> None:
-    beside = ", ".join(str(one.number) for one in company.held)
+    beside = ", ".join(str(lease.number) for lease in company.held)
     transaction.tell("joined", f"trained beside {beside}", joining.trial_id)
 
 
@@ -133,7 +133,7 @@ def _share(transaction: Transaction, spec: Spec) -> int:
     return -(-(spec.total_trials - int(ended)) // max(1, int(workers)))
 
 
-def configurations_ahead(connection: sa.Connection, stored: Study, past: Past) -> list[int]:
+def configurations_ahead(connection: sa.Connection, study: Study, past: Past) -> list[int]:
     """Return the configurations that a claim will look at: those begun, and the next ones.
 
     Of those begun, the ones that an earlier call has returned are left out.
@@ -141,7 +141,7 @@ def configurations_ahead(connection: sa.Connection, stored: Study, past: Past) -
     # Numbers are given under the study's lock: below the largest that is seen none is missing.
     rows = connection.execute(
         sa.select(t.trial.c.number, t.trial.c.configuration).where(
-            t.trial.c.study_id == stored.study_id, t.trial.c.number >= past.seen
+            t.trial.c.study_id == study.study_id, t.trial.c.number >= past.seen
         )
     ).all()
     past.seen = max((row.number + 1 for row in rows), default=past.seen)
@@ -149,7 +149,7 @@ def configurations_ahead(connection: sa.Connection, stored: Study, past: Past) -
     past.begun |= begun
     # As it was when the worker joined: one that was extended, or deleted, since then is met
     # by the claim itself, which reads it again.
-    spec = stored.spec
+    spec = study.spec
     new = (one for one in range(spec.configurations) if one not in past.begun)
     return [*begun, *islice(new, LOOK_AHEAD)]
 
@@ -209,7 +209,7 @@ def _already_held(transaction: Transaction, company: Company | None) -> Lease | 
 
     Its last claim's commit went through, and the answer was lost.
     """
-    known = [one.trial_id for one in company.held] if company else []
+    known = [lease.trial_id for lease in company.held] if company else []
     row = transaction.connection.execute(
         sa.select(t.lease.c.trial_id, t.lease.c.token)
         .where(
@@ -336,11 +336,13 @@ def _waits(transaction: Transaction, existing: Sequence[Existing]) -> Callable[[
     if sharing is None or not running:
         return lambda _: False
     reached: dict[int, set[str]] = {}
-    speeds = [one.seconds_per_epoch for one in running if one.seconds_per_epoch is not None]
+    speeds = [
+        runner.seconds_per_epoch for runner in running if runner.seconds_per_epoch is not None
+    ]
     mean_seconds = sum(speeds) / len(speeds) if speeds else None
 
     def waits(assignment: Assignment) -> bool:
-        peers = [one for one in running if one.seed == assignment.seed]
+        peers = [runner for runner in running if runner.seed == assignment.seed]
         if not peers:
             return False
         if assignment.seed not in reached:

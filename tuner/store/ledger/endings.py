@@ -59,56 +59,56 @@ class Ending:
 
 
 def complete(
-    transaction: Transaction, held: Lease, setup: Setup, data: Dataset, result: Result
+    transaction: Transaction, lease: Lease, setup: Setup, data: Dataset, result: Result
 ) -> None:
     """End a trial that ran to its end."""
-    if transaction.hold(held) == "ended":
+    if transaction.hold(lease) == "ended":
         return  # the commit went through before, and only its answer was lost
-    curve = read_curve(transaction.connection, held.trial_id)
+    curve = read_curve(transaction.connection, lease.trial_id)
     if curve and curve[-1].epoch > result.last.epoch:
         # The stored rest is not of the training that ends here (recording has more on it).
-        remove_epochs(transaction, held.trial_id, result.last.epoch + 1)
-        curve = [one for one in curve if one.epoch <= result.last.epoch]
+        remove_epochs(transaction, lease.trial_id, result.last.epoch + 1)
+        curve = [epoch for epoch in curve if epoch.epoch <= result.last.epoch]
     assert len(curve) == result.last.epoch, "a curve must be whole to complete"
     keep_dataset(transaction.connection, data)
-    for one in result.predictions:
-        _keep_prediction(transaction.connection, held, one)
-    _end(transaction, held, Ending("COMPLETE", "", setup, result.best, result.last), curve)
+    for predictions in result.predictions:
+        _keep_prediction(transaction.connection, lease, predictions)
+    _end(transaction, lease, Ending("COMPLETE", "", setup, result.best, result.last), curve)
 
 
-def prune(transaction: Transaction, held: Lease, setup: Setup, reason: str) -> None:
+def prune(transaction: Transaction, lease: Lease, setup: Setup, reason: str) -> None:
     """End a trial before its last epoch."""
-    if transaction.hold(held) == "ended":
+    if transaction.hold(lease) == "ended":
         return
-    curve = read_curve(transaction.connection, held.trial_id)
+    curve = read_curve(transaction.connection, lease.trial_id)
     best, last = _figures(curve, transaction.study.spec.search.metric)
-    _end(transaction, held, Ending("PRUNED", reason, setup, best, last), curve)
+    _end(transaction, lease, Ending("PRUNED", reason, setup, best, last), curve)
 
 
-def fail_attempt(transaction: Transaction, held: Lease, reason: str) -> Verdict:
+def fail_attempt(transaction: Transaction, lease: Lease, reason: str) -> Verdict:
     """Note an attempt that failed: the trial goes back, fails for good, or trips the brake."""
     transaction.lock_study()
-    _lock_failing(transaction, held)
-    if transaction.hold(held) == "ended":
+    _lock_failing(transaction, lease)
+    if transaction.hold(lease) == "ended":
         return "failed"
     reason = storable(reason)[:REASON_LIMIT]
-    transaction.tell("attempt failed", reason, held.trial_id)
+    transaction.tell("attempt failed", reason, lease.trial_id)
     strikes = transaction.connection.execute(
         sa.update(t.lease)
-        .where(t.lease.c.trial_id == held.trial_id)
+        .where(t.lease.c.trial_id == lease.trial_id)
         .values(strikes=t.lease.c.strikes + 1)
         .returning(t.lease.c.strikes)
     ).scalar_one()
     verdict: Verdict = "again"
     if strikes >= transaction.study.spec.limits.attempts:
-        fail_for_good(transaction, held.trial_id, held.token, reason)
+        fail_for_good(transaction, lease.trial_id, lease.token, reason)
         verdict = "failed"
     else:
-        _release(transaction, held.trial_id)
+        _release(transaction, lease.trial_id)
     return "paused" if _brake(transaction, reason) else verdict
 
 
-def _lock_failing(transaction: Transaction, held: Lease) -> None:
+def _lock_failing(transaction: Transaction, lease: Lease) -> None:
     """Lock the leases that the brake may change, in the order in which all are locked.
 
     A worker that renews several leases locks them in this order; in any other, each could hold
@@ -121,23 +121,23 @@ def _lock_failing(transaction: Transaction, held: Lease) -> None:
         sa.select(t.lease.c.trial_id)
         .where(
             t.lease.c.study_id == transaction.study.study_id,
-            (t.lease.c.trial_id == held.trial_id) | t.lease.c.trial_id.in_(failing),
+            (t.lease.c.trial_id == lease.trial_id) | t.lease.c.trial_id.in_(failing),
         )
         .order_by(t.lease.c.trial_id)
         .with_for_update()
     )
 
 
-def interrupt(transaction: Transaction, held: Lease, reason: str) -> Verdict:
+def interrupt(transaction: Transaction, lease: Lease, reason: str) -> Verdict:
     """Give back a trial whose trainer was killed from outside; no failed attempt is counted."""
-    if transaction.hold(held) == "ended":
+    if transaction.hold(lease) == "ended":
         return "failed"
-    transaction.tell("interrupted", reason, held.trial_id)
-    verdict = count_interruption(transaction, held.trial_id, transaction.worker_id)
+    transaction.tell("interrupted", reason, lease.trial_id)
+    verdict = count_interruption(transaction, lease.trial_id, transaction.worker_id)
     if verdict is not None:
-        fail_for_good(transaction, held.trial_id, held.token, verdict)
+        fail_for_good(transaction, lease.trial_id, lease.token, verdict)
         return "failed"
-    _release(transaction, held.trial_id)
+    _release(transaction, lease.trial_id)
     return "again"
 
 
@@ -177,12 +177,12 @@ def fail_for_good(transaction: Transaction, trial_id: int, token: int, reason: s
     transaction.tell("failed", reason, trial_id)
 
 
-def give_back(transaction: Transaction, held: Lease, why: str) -> None:
+def give_back(transaction: Transaction, lease: Lease, why: str) -> None:
     """Release a trial at once; no attempt is counted."""
-    if transaction.hold(held) == "ended":
+    if transaction.hold(lease) == "ended":
         return
-    _release(transaction, held.trial_id)
-    transaction.tell("given back", why, held.trial_id)
+    _release(transaction, lease.trial_id)
+    transaction.tell("given back", why, lease.trial_id)
 
 
 def reopen(transaction: Transaction, trial_ids: Sequence[int], why: str) -> None:
@@ -253,30 +253,30 @@ def _any_success(transaction: Transaction) -> bool:
     return found.first() is not None
 
 
-def _end(transaction: Transaction, held: Lease, ending: Ending, curve: Sequence[Epoch]) -> None:
+def _end(transaction: Transaction, lease: Lease, ending: Ending, curve: Sequence[Epoch]) -> None:
     spec = transaction.study.spec
-    _keep_outcome(transaction, held.trial_id, held.token, ending)
-    uploads.drop(transaction.connection, held.trial_id, but=held.token)
+    _keep_outcome(transaction, lease.trial_id, lease.token, ending)
+    uploads.drop(transaction.connection, lease.trial_id, but=lease.token)
     judged = ending.best if spec.search.at == "best" else ending.last
     # Optuna's value of a pruned trial is its last report, by its own convention.
     at = ending.last if ending.state == "PRUNED" else judged
     value = next((o.figure(spec.search.metric) for o in curve if at and o.epoch == at.epoch), None)
     end_trial(
         transaction.connection,
-        held.trial_id,
+        lease.trial_id,
         TrialState[ending.state],
         value,
         _attributes(ending, judged, curve),
     )
-    _close_lease(transaction, held.trial_id)
-    transaction.tell(ending.state.lower(), ending.reason, held.trial_id)
+    _close_lease(transaction, lease.trial_id)
+    transaction.tell(ending.state.lower(), ending.reason, lease.trial_id)
 
 
 def _attributes(
     ending: Ending, judged: Figures | None, curve: Sequence[Epoch]
 ) -> dict[str, Value | None]:
     attributes: dict[str, Value | None] = {
-        "seconds": round(sum(one.seconds for one in curve), 3),
+        "seconds": round(sum(epoch.seconds for epoch in curve), 3),
         "reason": ending.reason or None,
         "diverged": True if ending.reason.startswith(DIVERGED) else None,
     }
@@ -323,23 +323,23 @@ def _figures(curve: Sequence[Epoch], metric: str) -> tuple[Figures | None, Figur
         return None, None
     sign = 1.0 if METRICS[metric] == "minimize" else -1.0
     # A diverged epoch is never the best one, though its accuracy may be a number.
-    finite = [one for one in curve if one.is_finite(metric)]
-    best = min(finite, key=lambda one: sign * one.figure(metric), default=None)
+    finite = [epoch for epoch in curve if epoch.is_finite(metric)]
+    best = min(finite, key=lambda epoch: sign * epoch.figure(metric), default=None)
     return (None if best is None else _of_epoch(best)), _of_epoch(curve[-1])
 
 
-def _of_epoch(one: Epoch) -> Figures:
+def _of_epoch(epoch: Epoch) -> Figures:
     return Figures(
-        epoch=one.epoch,
-        train_loss=one.train_loss,
-        train_nll=one.train_nll,
-        train_acc=one.train_acc,
-        val_loss=one.val_loss,
-        val_acc=one.val_acc,
-        val_auc=one.val_auc,
-        val_balanced_acc=one.val_balanced_acc,
-        val_sensitivity=one.val_sensitivity,
-        val_specificity=one.val_specificity,
+        epoch=epoch.epoch,
+        train_loss=epoch.train_loss,
+        train_nll=epoch.train_nll,
+        train_acc=epoch.train_acc,
+        val_loss=epoch.val_loss,
+        val_acc=epoch.val_acc,
+        val_auc=epoch.val_auc,
+        val_balanced_acc=epoch.val_balanced_acc,
+        val_sensitivity=epoch.val_sensitivity,
+        val_specificity=epoch.val_specificity,
     )
 
 
@@ -375,30 +375,32 @@ def keep_dataset(connection: sa.Connection, data: Dataset) -> None:
         )
 
 
-def _has_labels(connection: sa.Connection, fingerprint: str, one: Labels) -> bool:
+def _has_labels(connection: sa.Connection, fingerprint: str, labels: Labels) -> bool:
     """Whether these labels are stored, with these patients or with any where none are given."""
     stored = sa.func.md5(sa.cast(t.label.c.patients, sa.Text))
     digest = connection.execute(
-        sa.select(stored).where(t.label.c.fingerprint == fingerprint, t.label.c.split == one.split)
+        sa.select(stored).where(
+            t.label.c.fingerprint == fingerprint, t.label.c.split == labels.split
+        )
     ).scalar_one_or_none()
     # The server's way to write JSON; where Python's differs they are sent again, that is all.
-    written = json.dumps(list(one.patients), ensure_ascii=False).encode()
+    written = json.dumps(list(labels.patients), ensure_ascii=False).encode()
     mine = hashlib.md5(written, usedforsecurity=False).hexdigest()
-    return digest is not None and (digest == mine or not one.patients)
+    return digest is not None and (digest == mine or not labels.patients)
 
 
-def _keep_prediction(connection: sa.Connection, held: Lease, one: Predictions) -> None:
+def _keep_prediction(connection: sa.Connection, lease: Lease, predictions: Predictions) -> None:
     row = {
-        "trial_id": held.trial_id,
-        "split": one.split,
-        "moment": one.at,
-        "classes": one.log_probabilities.shape[1],
+        "trial_id": lease.trial_id,
+        "split": predictions.split,
+        "moment": predictions.at,
+        "classes": predictions.log_probabilities.shape[1],
     }
-    if uploads.is_large(one):
-        uploads.check_whole(connection, held, one)
-        connection.execute(sa.insert(t.prediction).values(**row, token=held.token))
+    if uploads.is_large(predictions):
+        uploads.check_whole(connection, lease, predictions)
+        connection.execute(sa.insert(t.prediction).values(**row, token=lease.token))
         return
-    content = np.ascontiguousarray(one.log_probabilities, dtype="<f4").tobytes()
+    content = np.ascontiguousarray(predictions.log_probabilities, dtype="<f4").tobytes()
     connection.execute(sa.insert(t.prediction).values(**row, log_probabilities=content))
 
 
