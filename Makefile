@@ -4,6 +4,7 @@
 #   make test                     set up with the test extra, then run all tests
 #   make test-fast                the short tests that start no program: for every small change
 #   make durations                all tests, and anew which of them are long
+#   make golden                   write tests/golden/expected anew, after a wanted change of an output
 #   make check                    format, lint, types, import contracts
 #   make calibration              how often verdicts are wrong, by simulation (about an hour); some lines:
 #   make calibration ARGS="--only null --line patients --studies 400"
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: setup setup-test launch test test-fast durations check format storm calibration bench gpu docs coverage clean
+.PHONY: setup setup-test launch test test-fast durations golden check format storm calibration bench gpu docs coverage clean
 
 setup: $(VENV)/.installed
 
@@ -53,6 +54,9 @@ test-fast: setup-test
 durations: setup-test
 	@$(BIN)/python -m pytest $(PARALLEL) --durations=0 --durations-min=0.05 \
 	  | tee /dev/stderr | $(BIN)/python -m tests.harness.durations
+
+golden: setup-test
+	@GOLDEN=write $(BIN)/python -m pytest -q tests/golden
 
 coverage: setup-test
 	@$(BIN)/python -m coverage erase

@@ -1,0 +1,1 @@
+"""What people and machines read of stored studies, as golden files."""
