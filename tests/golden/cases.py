@@ -201,9 +201,6 @@ FURTHER = {
         diff interrupted running --json
         """,
     "study_files": """
-        validate everything
-        validate everything --json
-        validate studies/digits.toml --set replicates.seeds=5
         validate patients
         validate lr_sched --set fixed.lr=0.1 --set search.sampler=bayes
         """,

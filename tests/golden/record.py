@@ -3,9 +3,8 @@
     .venv/bin/python -m tests.golden.record FOLDER
 
 FOLDER is made, and holds the home, the data and the studies' files; one that exists is only
-stored again. Training takes some ten
-minutes on two cores. Training's last bits differ between CPUs, so every golden file changes
-with it: run `make golden` afterwards, and read the difference.
+stored again. Training takes some ten minutes on two cores. Its last bits differ between CPUs,
+so every golden file changes with it: run `make golden` afterwards, and read the difference.
 """
 
 import csv

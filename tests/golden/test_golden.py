@@ -45,8 +45,8 @@ MOVING = {
 
 
 @dataclass(frozen=True)
-class Reader:
-    """Somebody who asks commands of the stored studies, in an empty folder."""
+class Shell:
+    """Runs commands on the stored studies, in a folder that holds their files."""
 
     address: str
     """Of the database, with its password."""
@@ -102,7 +102,7 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def reader(server: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+def shell(server: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """Load the stored studies once for all cases; nothing can be written to them."""
     zone = os.environ.get("TZ")
     os.environ["TZ"] = "UTC"
@@ -111,7 +111,7 @@ def reader(server: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         load(address)
         folder = tmp_path_factory.mktemp("reader")
         shutil.copytree(STUDIES, folder / "studies")
-        yield Reader(address.url(show_password=True), folder)
+        yield Shell(address.url(show_password=True), folder)
     os.environ.pop("TZ")
     if zone is not None:
         os.environ["TZ"] = zone
@@ -124,20 +124,20 @@ def name(case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if not case.long], ids=name)
-def test_command_prints_what_its_golden_file_holds(reader: Reader, case: Case) -> None:
+def test_command_prints_what_its_golden_file_holds(shell: Shell, case: Case) -> None:
     """What a command prints is what it printed before, but for last digits."""
-    compare(case, reader.ask(case))
+    compare(case, shell.ask(case))
 
 
 @pytest.mark.parametrize("case", [case for case in cases() if case.long], ids=name)
-def test_document_holds_what_its_golden_file_holds(reader: Reader, case: Case) -> None:
+def test_document_holds_what_its_golden_file_holds(shell: Shell, case: Case) -> None:
     """Words and tables of a report, and the words in pictures, are what they were before."""
-    compare(case, reader.ask(case))
+    compare(case, shell.ask(case))
 
 
-def test_notebook_gives_what_its_golden_file_holds(reader: Reader) -> None:
+def test_notebook_gives_what_its_golden_file_holds(shell: Shell) -> None:
     """Frames have the columns and types that they had, and verdicts the words."""
-    with tuner.open("lr_sched", database=reader.address) as study:
+    with tuner.open("lr_sched", database=shell.address) as study:
         compared, gapped = study.compare(), study.gap()
         frames = {
             "trials": study.trials,
