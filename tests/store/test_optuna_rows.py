@@ -14,8 +14,18 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState, create_trial
 
-from tests.store.specs import Bench, make_spec, optuna_tables
+from tests.store.specs import (
+    DATASET,
+    SETUP,
+    Bench,
+    claim_trial,
+    make_curve,
+    make_result,
+    make_spec,
+    optuna_tables,
+)
 from tuner.records import Value
+from tuner.spec.space import Choice
 from tuner.store import optuna_storage
 from tuner.store.database import Database
 
@@ -107,3 +117,25 @@ def test_an_attribute_without_value_is_not_written(database: Database) -> None:
         )
     study = optuna.load_study(study_name=bench.study.optuna_name, storage=bench.binding.storage)
     assert study.trials[0].user_attrs == {"epoch": 3}
+
+
+def test_no_statement_is_sent_row_by_row(database: Database) -> None:
+    """However many epochs are stored together, a slow network sees one message a table."""
+    spec = make_spec(dimensions=(Choice("lr", (1e-3, 1e-2)), Choice("width", (8, 16))), epochs=30)
+    bench = Bench.launch(database, spec)
+    worker = bench.worker()
+    one_by_one: list[str] = []
+
+    def look(_cursor: Any, statement: str, *_: Any) -> None:
+        one_by_one.append(statement)  # the driver sends a message for each row
+
+    sa.event.listen(database.engine, "do_executemany", look)
+    try:
+        held = claim_trial(worker)
+        curve = make_curve(*(1 / number for number in range(1, 31)))
+        worker.record(held, curve)
+        worker.complete(held, SETUP, DATASET, make_result(curve))
+    finally:
+        sa.event.remove(database.engine, "do_executemany", look)
+    assert one_by_one == []
+    assert worker.trials()[0].intermediate_values == {one.epoch: one.val_loss for one in curve}

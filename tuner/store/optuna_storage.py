@@ -163,13 +163,12 @@ def _set_attributes(
     if not rows:
         return
     statement = insert(ATTRIBUTES)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[ATTRIBUTES.c.trial_id, ATTRIBUTES.c.key],
-            set_={"value_json": statement.excluded.value_json},
-        ),
-        rows,
+    statement = statement.on_conflict_do_update(
+        index_elements=[ATTRIBUTES.c.trial_id, ATTRIBUTES.c.key],
+        set_={"value_json": statement.excluded.value_json},
     )
+    # With RETURNING all rows go in one statement; without it SQLAlchemy sends them one by one.
+    connection.execute(statement.returning(ATTRIBUTES.c.key), rows)
 
 
 def report(connection: sa.Connection, trial_id: int, values: Mapping[int, float]) -> None:
@@ -192,7 +191,9 @@ def report(connection: sa.Connection, trial_id: int, values: Mapping[int, float]
                 "intermediate_value_type": kind,
             }
         )
-    connection.execute(insert(REPORTS).on_conflict_do_nothing(), rows)
+    # With RETURNING all rows go in one statement; without it SQLAlchemy sends them one by one.
+    statement = insert(REPORTS).on_conflict_do_nothing().returning(REPORTS.c.step)
+    connection.execute(statement, rows)
 
 
 def remove_reports(connection: sa.Connection, trial_id: int, first: int, rungs: int | None) -> None:
