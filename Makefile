@@ -8,7 +8,7 @@
 #   make check                    format, lint, types, import contracts
 #   make calibration              how often verdicts are wrong, by simulation (about an hour); some lines:
 #   make calibration ARGS="--only null --line patients --studies 400"
-#   make bench                    tuner beside what one would use instead (about an hour)
+#   make bench                    tuner beside what one would use instead (about 45 minutes)
 #   make gpu                      trainer and packs on the first GPU (some minutes; never run so far)
 #   make storm                    studies under kills, freezes and restarts (about 15 minutes)
 
@@ -81,10 +81,9 @@ calibration: setup-test
 
 bench: setup-test
 	@$(PIP) --editable '.[bench]'
-	@$(BIN)/python -m benchmarks.trainer
-	@$(BIN)/python -m benchmarks.packs
-	@$(BIN)/python -m benchmarks.start
-	@$(BIN)/python -m benchmarks.study
+	@for part in study coordination answer start trainer packs; do \
+	  $(BIN)/python -m benchmarks.$$part --record || exit 1; done
+	@$(BIN)/python -m benchmarks.tables
 
 gpu: setup-test
 	@$(BIN)/python -m benchmarks.trainer --device cuda:0

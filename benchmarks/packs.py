@@ -14,12 +14,14 @@ import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks import record
 from tuner.records import Value
 from tuner.train.device import Device, open_device
 from tuner.train.learners import Autograd, Learner
@@ -47,17 +49,27 @@ Epoch = Callable[[], list[float]]
 
 
 def main() -> None:
-    """Measure as the command line asks and print a table."""
+    """Measure as the command line asks."""
     options = _options()
     device = open_device(options.device, 1)
-    print(f"{device.description}, one thread, torch {torch.__version__}\n")
-    sizes = options.members
-    print("| a member's epoch, ms | by autograd | " + " | ".join(map(str, sizes)) + " | apart |")
-    print("|---" * (len(sizes) + 3) + "|")
+    figures: dict[str, Any] = {"device": device.description, "cases": {}}
     for case in options.case:
-        alone, packed, apart = _measure(case, sizes, options.epochs, device)
-        row = " | ".join(f"{packed[size]:.1f}" for size in sizes)
-        print(f"| {case} | {alone:.1f} | {row} | {apart:.0e} |", flush=True)
+        alone, packed, apart = _measure(case, options.members, options.epochs, device)
+        packs = {str(size): packed[size] for size in options.members}
+        figures["cases"][case] = {"autograd_ms": alone, "pack_ms": packs, "apart": apart}
+        record.progress(f"{case}: {figures['cases'][case]}")
+    record.finish(options, "packs", figures, list(lines(figures)))
+
+
+def lines(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was measured as a Markdown table."""
+    sizes = list(next(iter(figures["cases"].values()))["pack_ms"])
+    heads = ["alone" if size == "1" else f"of {size}" for size in sizes]
+    yield f"| a member's epoch, ms | by autograd | {' | '.join(heads)} | losses apart |"
+    yield "|---" * (len(sizes) + 3) + "|"
+    for case, one in figures["cases"].items():
+        row = " | ".join(f"{one['pack_ms'][size]:,.0f}" for size in sizes)
+        yield f"| {case} | {one['autograd_ms']:,.0f} | {row} | {one['apart']:.0e} |"
 
 
 def _measure(
@@ -135,7 +147,7 @@ def _await(device: Device) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = record.parser(__doc__)
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--members", nargs="+", type=int, default=[1, 4, 16])
     parser.add_argument("--device", default="cpu")

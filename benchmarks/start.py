@@ -15,11 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import sqlalchemy as sa
 
+from benchmarks import record
 from benchmarks.peers import setting as peers
 from benchmarks.peers.setting import Setting, write_images
 from benchmarks.peers.tuner_study import REPOSITORY, STUDY
@@ -40,20 +41,33 @@ READING = (
 
 
 def main() -> None:
-    """Measure as the command line asks and print tables."""
+    """Measure as the command line asks."""
     options = _options()
-    found: dict[str, dict[str, list[float]]] = {}
+    figures: dict[str, dict[str, list[float]]] = {}
     for _ in range(options.repetitions):
         for size in options.size:
-            with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            # The server may still be stopping when the folder is removed.
+            with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
                 for what, seconds in _measure(Path(folder), size).items():
+                    record.progress(f"{what}: {seconds}")
                     for name, one in seconds.items():
-                        found.setdefault(what, {}).setdefault(name, []).append(one)
-    for what, moments in found.items():
-        print(f"\n{what}")
-        for name, taken in moments.items():
-            spread = f"{min(taken):.2f} to {max(taken):.2f}"
-            print(f"  {name:32s} {statistics.median(taken):6.2f} s  ({spread})")
+                        figures.setdefault(what, {}).setdefault(name, []).append(one)
+    record.finish(options, "start", figures, list(lines(figures)))
+
+
+def lines(figures: Mapping[str, Mapping[str, Sequence[float]]]) -> Iterator[str]:
+    """Yield medians as Markdown tables: launches, then reading commands."""
+    for kind in ("launch", "reading"):
+        columns = [what for what in figures if kind in what]
+        yield from ("", f"| seconds | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|")
+        for name in figures[columns[0]]:
+            cells = [_cell(figures[what][name]) for what in columns]
+            shown = f"`{name}`" if kind == "reading" else name
+            yield f"| {shown} | {' | '.join(cells)} |"
+
+
+def _cell(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
 
 
 def _measure(folder: Path, size: int) -> dict[str, dict[str, float]]:
@@ -133,7 +147,7 @@ def _objectives() -> str:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = record.parser(__doc__)
     parser.add_argument("--size", nargs="+", type=int, default=[64, 256])
     parser.add_argument("--repetitions", type=int, default=3)
     return parser.parse_args()

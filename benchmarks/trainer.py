@@ -29,6 +29,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import record
 from benchmarks.peers import setting as peers
 from benchmarks.peers.loop import evaluate
 from benchmarks.peers.setting import Setting
@@ -64,20 +65,34 @@ class Machine:
 
 
 def main() -> None:
-    """Measure as the command line asks and print a table."""
+    """Measure as the command line asks."""
     options = _options()
     device = open_device(options.device, 1)
     machine = measure(device.torch)
-    print(f"{device.description}, one thread, torch {torch.__version__}")
-    print(f"{machine.operations / 1e9:.0f} GFLOP/s, {machine.bytes / 1e9:.1f} GB/s\n")
-    print("| | notebook loop, ms | tuner, ms | times | floor, ms | share of the floor |")
-    print("|---|---|---|---|---|---|")
+    figures: dict[str, Any] = {
+        "device": device.description,
+        "gflops": machine.operations / 1e9,
+        "gigabytes": machine.bytes / 1e9,
+        "cases": {},
+    }
     for case in options.case:
-        theirs, ours, floor = _case(case, options.epochs, device, machine)
-        print(
-            f"| {case} | {theirs:.1f} | {ours:.1f} | {theirs / ours:.2f} | {floor:.1f} "
-            f"| {100 * floor / ours:.0f} % |",
-            flush=True,
+        theirs, ours, least = _case(case, options.epochs, device, machine)
+        figures["cases"][case] = {"loop_ms": theirs, "tuner_ms": ours, "floor_ms": least}
+        record.progress(f"{case}: loop {theirs:.1f} ms, tuner {ours:.1f}, floor {least:.1f}")
+    record.finish(options, "trainer", figures, list(lines(figures)))
+
+
+def lines(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was measured as a Markdown table."""
+    speed = f"{figures['gflops']:.0f} GFLOP/s, {figures['gigabytes']:.1f} GB/s"
+    yield from (f"{figures['device']}, one thread: {speed}.", "")
+    yield "| | notebook loop, ms | tuner, ms | times | floor, ms | share of the floor |"
+    yield "|---|---|---|---|---|---|"
+    for case, one in figures["cases"].items():
+        theirs, ours, least = one["loop_ms"], one["tuner_ms"], one["floor_ms"]
+        yield (
+            f"| {case} | {theirs:,.0f} | {ours:,.0f} | {theirs / ours:.1f} | {least:,.0f} "
+            f"| {100 * least / ours:.0f} % |"
         )
 
 
@@ -189,7 +204,7 @@ def _notebook(setting: Setting, model: nn.Module, device: torch.device) -> Itera
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = record.parser(__doc__)
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--epochs", type=int, default=12)

@@ -1,16 +1,17 @@
 """Lightning for the training, Optuna on SQLite for the grid: one process."""
 
 import logging
+import time
 import warnings
 from typing import Any
 
 import lightning
-import optuna
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.peers import grid
 from benchmarks.peers import setting as peers
 from benchmarks.peers.setting import Setting
 
@@ -52,6 +53,7 @@ class Classifier(lightning.LightningModule):  # type: ignore[misc,unused-ignore]
 
 def train(setting: Setting, name: str, seed: int) -> dict[str, Any]:
     """Train one trial and return its accuracies at its best validation loss."""
+    began = time.time()
     lightning.seed_everything(seed, verbose=False)
     parts = {part: TensorDataset(*arrays) for part, arrays in peers.load(setting).items()}
     best = ModelCheckpoint(monitor="val_loss", dirpath=f"{setting.folder}/{name}-{seed}")
@@ -68,38 +70,21 @@ def train(setting: Setting, name: str, seed: int) -> dict[str, Any]:
         DataLoader(parts[""], batch_size=peers.BATCH, shuffle=True),
         DataLoader(parts["val_"], batch_size=peers.BATCH),
     )
-    found: dict[str, Any] = {"schedule": name, "seed": seed}
+    result: dict[str, Any] = {"schedule": name, "seed": seed, "began": began}
     model = Classifier(setting, name)
     model.load_state_dict(torch.load(best.best_model_path, weights_only=False)["state_dict"])
     for part, key in (("val", "val_"), ("test", "test_")):
         loader = DataLoader(parts[key], batch_size=peers.BATCH)
         (figures,) = trainer.test(model, loader, verbose=False)
-        found[part] = figures["test_acc"]
-    return found
+        result[part] = figures["test_acc"]
+    return result
 
 
 def main() -> None:
-    """Run the grid and tell what its trials came to."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    """Run the grid without Lightning's talk."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    given = Setting.given()
-    space: dict[str, Any] = {"schedule": list(given.schedules), "seed": list(range(given.seeds))}
-    study = optuna.create_study(
-        storage=f"sqlite:///{given.folder}/lightning.db",
-        sampler=optuna.samplers.GridSampler(space),
-        direction="maximize",
-    )
-    found = []
-
-    def objective(trial: optuna.Trial) -> float:
-        name = trial.suggest_categorical("schedule", space["schedule"])
-        seed = trial.suggest_categorical("seed", space["seed"])
-        found.append(train(given, str(name), int(seed)))
-        return float(found[-1]["val"])
-
-    study.optimize(objective, n_trials=len(list(given.trials())))
-    peers.tell(found)
+    grid.run(train)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The notebook loop: a DataLoader, Adam, and two for-loops."""
 
+import time
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ Loader = DataLoader[tuple[torch.Tensor, ...]]
 
 def train(setting: Setting, name: str, seed: int) -> dict[str, Any]:
     """Train one trial and return its accuracies at its best validation loss."""
+    began = time.time()
     torch.manual_seed(seed)
     parts = {part: TensorDataset(*arrays) for part, arrays in peers.load(setting).items()}
     training: Loader = DataLoader(parts[""], batch_size=peers.BATCH, shuffle=True)
@@ -37,7 +39,8 @@ def train(setting: Setting, name: str, seed: int) -> dict[str, Any]:
             best = (val_loss, {k: v.clone() for k, v in model.state_dict().items()})
             reached = val_acc
     model.load_state_dict(best[1])
-    return {"schedule": name, "seed": seed, "val": reached, "test": evaluate(model, test)[1]}
+    result = {"schedule": name, "seed": seed, "began": began}
+    return result | {"val": reached, "test": evaluate(model, test)[1]}
 
 
 def evaluate(model: nn.Module, loader: Loader) -> tuple[float, float]:

@@ -22,21 +22,17 @@ def main() -> None:
 
     def trainable(config: dict[str, Any]) -> dict[str, Any]:
         torch.set_num_threads(1)
-        return train(given, config["schedule"], config["seed"])
+        return train(given, *config["trial"])
 
-    grid = {
-        "schedule": tune.grid_search(list(given.schedules)),
-        "seed": tune.grid_search(list(range(given.seeds))),
-    }
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
-        param_space=grid,
+        param_space={"trial": tune.grid_search(given.trials())},
         run_config=tune.RunConfig(storage_path=f"{given.folder}/ray", verbose=0),
     )
-    names = ("schedule", "seed", "val", "test")
-    found = [{name: one.metrics[name] for name in names} for one in tuner.fit() if one.metrics]
+    names = ("schedule", "seed", "began", "val", "test")
+    results = [{name: one.metrics[name] for name in names} for one in tuner.fit() if one.metrics]
     ray.shutdown()
-    peers.tell(found)
+    peers.tell(results)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ and prints what its trials came to as JSON, so that nobody wins by doing less.
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -38,6 +38,8 @@ class Setting:
     seeds: int
     epochs: int
     schedules: Sequence[str] = SCHEDULES
+    limit: int | None = None
+    """How many of the trials are trained, if not all."""
 
     @classmethod
     def given(cls) -> "Setting":
@@ -48,9 +50,10 @@ class Setting:
         """Return what `given` reads."""
         return json.dumps(asdict(self))
 
-    def trials(self) -> Iterator[tuple[str, int]]:
-        """Yield every schedule under every seed."""
-        yield from product(self.schedules, range(self.seeds))
+    def trials(self) -> list[tuple[str, int]]:
+        """Return every schedule under every seed, seed by seed, or the first of them."""
+        pairs = [(name, seed) for seed in range(self.seeds) for name in self.schedules]
+        return pairs[: self.limit]
 
 
 def write_images(folder: Path, size: int) -> None:
@@ -114,6 +117,6 @@ def schedule(name: str, optimizer: Optimizer, epochs: int) -> lr_scheduler.LRSch
     return lr_scheduler.ConstantLR(optimizer, 1.0)
 
 
-def tell(found: Sequence[dict[str, Any]]) -> None:
-    """Print what the trials came to: schedule, seed, and accuracies of the best epoch."""
-    print(json.dumps({"trials": list(found)}))
+def tell(results: Sequence[dict[str, Any]]) -> None:
+    """Print what the trials came to: schedule, seed, accuracies of the best epoch, its start."""
+    print(json.dumps({"trials": list(results)}))
