@@ -22,8 +22,8 @@ from benchmarks.marking import Line, Marks, gathered, percent
 from benchmarks.pairs import report_pairs
 from benchmarks.racing import report_races
 from benchmarks.worlds import GIANT, PATIENTS, WILD, WORLDS, Array, Shape, accuracy, draw, spread
-from tuner.answers.statistics.levels import against, against_best
-from tuner.answers.statistics.planning import Seen, power
+from tuner.statistics.multiple_comparisons import against, against_best
+from tuner.statistics.power import Observed, power
 
 SIZES = ((3, 3), (3, 5), (3, 10), (4, 3), (4, 5), (5, 4), (6, 3), (6, 5), (6, 10))
 """Settings and seeds."""
@@ -69,7 +69,7 @@ def mark_planted(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[st
     told = [one.level for one in verdict.others if one.differs]
     yield "found", float(last in told)
     yield "false", float(any(level != last for level in told))
-    seen = Seen(
+    seen = Observed(
         panel.parts(range(shape.settings)),
         shape.seeds,
         shape.images,

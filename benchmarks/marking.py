@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.worlds import Shape
-from tuner.answers.statistics.proportions import wilson
+from tuner.statistics.proportions import wilson
 
 Marks = dict[str, list[float]]
 Sizes = Sequence[tuple[int, int]]

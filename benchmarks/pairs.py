@@ -11,9 +11,9 @@ from scipy.special import log_expit, ndtr
 
 from benchmarks.marking import Line, gathered, percent
 from benchmarks.worlds import PAIRS, Shape, people
-from tuner.answers.statistics.bootstrap import mean_difference
-from tuner.answers.statistics.proportions import mcnemar, share_of
-from tuner.answers.statistics.ranking import delong, delong_difference
+from tuner.statistics.auc import delong, delong_difference
+from tuner.statistics.bootstrap import mean_difference
+from tuner.statistics.proportions import mcnemar, share_of
 
 DISTANCE = 1.0
 """How far each class lies from the border, in deviations of a score."""
@@ -45,7 +45,7 @@ def marks(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, floa
     scores = sign * DISTANCE + (drawn[0] + drawn[1:]) / 2**0.5
     hits = scores * sign > 0
     found = mcnemar(hits[0], hits[1], clusters)
-    yield "told apart", float(found.chance < 0.05)
+    yield "told apart", float(found.p_value < 0.05)
     yield "difference covered", float(found.difference.low <= 0 <= found.difference.high)
     right = float(ndtr(DISTANCE))
     for name, share in (

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from tuner.answers.statistics.clusters import Clusters
-from tuner.answers.statistics.crossed import Panel
+from tuner.statistics.anova import Panel
+from tuner.statistics.clusters import Clusters
 
 Array = NDArray[np.float64]
 EASE, DIFFICULTY, LUCK = 1.3, 1.5, 0.3

@@ -7,15 +7,15 @@ import pytest
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
-from tuner.answers.statistics.optimism import Tried, optimism
-from tuner.answers.statistics.proportions import newcombe
-from tuner.answers.statistics.spread import Interval
 from tuner.answers.verdicts.causes import Cause, Probed, cause
 from tuner.answers.verdicts.gap import Gap, gap
 from tuner.answers.verdicts.gap_words import sentences
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.spec.space import Choice
+from tuner.statistics.proportions import newcombe
+from tuner.statistics.selection_bias import Tried, selection_bias
+from tuner.statistics.variance import Interval
 from tuner.store import checks
 from tuner.store.database import Database
 
@@ -195,7 +195,7 @@ def test_luck_of_the_winner_is_what_it_is() -> None:
         values = (chance.random((36, 400)) < quality[:, None]).astype(float)
         everything = np.arange(36)
         tried = Tried(values.mean(axis=1), everything // 3, everything, values)
-        found = optimism(tried, larger=True)
+        found = selection_bias(tried, larger=True)
         assert found is not None
         assert found.over_seeds
         said.append(found.value)
@@ -254,8 +254,8 @@ def test_luck_is_told_among_all_though_images_of_the_best_are_read() -> None:
     settings, means = np.arange(400) // 2, values.mean(axis=1)
     order = np.argsort(-means)
     few, every = order[:20], np.arange(400)
-    some = optimism(Tried(means, settings, few, values[few]), larger=True)
-    all_of = optimism(Tried(means, settings, every, values), larger=True)
+    some = selection_bias(Tried(means, settings, few, values[few]), larger=True)
+    all_of = selection_bias(Tried(means, settings, every, values), larger=True)
     assert some is not None
     assert all_of is not None
     assert some.trials == 400

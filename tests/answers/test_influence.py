@@ -9,13 +9,13 @@ import pytest
 
 from tests.answers.fabricate import Told, fabricate, hits, images
 from tests.store.specs import Bench, make_ranged, make_spec
-from tuner.answers.statistics.decomposition import decompose
-from tuner.answers.statistics.spread import Interval
 from tuner.answers.verdicts.importance import importance
 from tuner.answers.verdicts.influence import Influence, Part, influence
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.spec.space import Choice, Range
+from tuner.statistics.fanova import decompose
+from tuner.statistics.variance import Interval
 from tuner.store.database import Database
 from tuner.store.sampling import distributions
 

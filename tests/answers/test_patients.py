@@ -222,7 +222,7 @@ def test_two_trials_are_told_apart_by_patient(database: Database) -> None:
     for wide, narrow in pairs:
         assert wide.value == pytest.approx(narrow.value)
         assert wide.half_width > 1.1 * narrow.half_width
-    assert found.discordance.chance > by_image.discordance.chance
+    assert found.discordance.p_value > by_image.discordance.p_value
 
 
 def test_the_gap_is_measured_by_patient(database: Database) -> None:

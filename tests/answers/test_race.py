@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from benchmarks.marking import Line, batch
 from benchmarks.racing import SIZES, marks
 from benchmarks.worlds import WORLDS, Shape
-from tuner.answers.statistics.crossed import Panel
-from tuner.answers.statistics.racing import hold
 from tuner.answers.verdicts.race import decide
+from tuner.statistics.anova import Panel
+from tuner.statistics.sequential import hold
 from tuner.store.ledger.race import Decided, Look
 
 Array = NDArray[np.float64]
@@ -149,7 +149,7 @@ def test_the_interval_says_what_was_decided(
         mirrored = hold(panel, one, other, level, larger=False)
         assert mirrored.separated == (mirrored.difference.low > 0)
         if found.difference.value:
-            assert found.chance + mirrored.chance == pytest.approx(1)
+            assert found.p_value + mirrored.p_value == pytest.approx(1)
 
 
 def test_a_lower_level_drops_no_more() -> None:

@@ -7,12 +7,12 @@ import pytest
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
-from tuner.answers.statistics.proportions import wilson
 from tuner.answers.winner import Winner, described, winner
 from tuner.answers.winner_words import figures, sentences
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Value
 from tuner.spec.space import Choice
+from tuner.statistics.proportions import wilson
 from tuner.store.database import Database
 
 RATES = (1e-3, 1e-2, 1e-1)

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.answers.evidence.measures import MEASURES
-from tuner.answers.statistics.spread import Interval
 from tuner.answers.verdicts import wording
 from tuner.cli.intervals import with_ends
+from tuner.statistics.variance import Interval
 
 COUNTS = st.integers(0, 400)
 

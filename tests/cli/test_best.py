@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.conftest import Project
 from tests.harness.processes import until
-from tuner.answers.statistics.proportions import wilson
+from tuner.statistics.proportions import wilson
 
 
 def test_the_best_is_the_tables_first(trained_once: Project) -> None:

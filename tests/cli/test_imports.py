@@ -36,7 +36,7 @@ for room in ROOMS:
 
 A_RACE = """
 import numpy as np
-from tuner.answers.statistics.crossed import Panel
+from tuner.statistics.anova import Panel
 from tuner.answers.verdicts.race import decide
 from tuner.store.ledger.race import Look
 
@@ -60,7 +60,7 @@ for patients in ((), tuple(str(at // 4) for at in range(200))):
 
 DONE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "every answer is imported": (
-        "ROOMS = ['tuner.answers', 'tuner.figures', 'tuner.report']" + EVERYTHING_IN,
+        "ROOMS = ['tuner.answers', 'tuner.pictures', 'tuner.report']" + EVERYTHING_IN,
         (*SCIPY, "sklearn", "torch"),
     ),
     "every check is imported": ("ROOMS = ['tuner.check']" + EVERYTHING_IN, SCIPY),

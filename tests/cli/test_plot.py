@@ -4,7 +4,7 @@ import pytest
 
 from tests.cli.conftest import Project
 from tuner.cli.plot import GO_WITH, SHOWN
-from tuner.figures.kinds import KINDS
+from tuner.pictures.kinds import KINDS
 
 
 def test_a_picture_is_written_and_its_title_said(trained_once: Project) -> None:

@@ -3,8 +3,8 @@
 import math
 
 from tests.cli.conftest import STUDY, Project
-from tuner.answers.statistics.proportions import newcombe, wilson
 from tuner.cli.drawing import BLANK, chart
+from tuner.statistics.proportions import newcombe, wilson
 
 
 def test_a_trial_is_shown_whole(trained_once: Project) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.answers.fabricate import Images, Told, fabricate, hits
 from tests.answers.test_contenders import raced
 from tests.answers.test_contenders import store as store_race
-from tests.figures.test_pictures import LETTERS, TRUTH, accurate
+from tests.pictures.test_pictures import LETTERS, TRUTH, accurate
 from tests.store.specs import Bench, make_ranged, make_spec
 from tuner.answers.reading import Reading
 from tuner.records import Value

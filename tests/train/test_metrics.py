@@ -118,8 +118,8 @@ def test_a_prediction_that_is_no_number_is_wrong_in_every_way() -> None:
 
 def test_there_is_one_rule_for_the_class_of_a_prediction() -> None:
     """Ties go to the higher class everywhere: figures, tables, calibration and a saved network."""
-    from tuner.answers.statistics.reliability import reliability
     from tuner.records import most_probable
+    from tuner.statistics.calibration import reliability
 
     logs = np.log(np.array([[0.5, 0.5], [0.4, 0.6], [0.5, 0.5]], dtype=np.float32))
     labels = np.array([1, 1, 0])

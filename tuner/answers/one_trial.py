@@ -8,10 +8,6 @@ import numpy as np
 import sqlalchemy as sa
 
 from tuner.answers.evidence.measures import right
-from tuner.answers.statistics.proportions import apart, share_of
-from tuner.answers.statistics.ranking import delong
-from tuner.answers.statistics.reliability import reliability
-from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.predictions import kept_splits, predicted
 from tuner.answers.tables.rows import (
     EPOCH_COLUMNS,
@@ -23,6 +19,10 @@ from tuner.answers.tables.rows import (
 )
 from tuner.errors import UnknownStudyError
 from tuner.records import SplitName
+from tuner.statistics.auc import delong
+from tuner.statistics.calibration import reliability
+from tuner.statistics.proportions import apart, share_of
+from tuner.statistics.variance import Interval
 from tuner.store import histories
 from tuner.store import tables as t
 from tuner.store.histories import Event

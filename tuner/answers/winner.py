@@ -10,9 +10,6 @@ import sqlalchemy as sa
 from tuner.answers.evidence.measures import MEASURES, right
 from tuner.answers.one_trial import OneTrial, OnSplit, one_trial
 from tuner.answers.sheets.export import json_cell
-from tuner.answers.statistics.optimism import Optimism
-from tuner.answers.statistics.proportions import Right, share_of
-from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.intervals import Mean, mean_over_seeds
 from tuner.answers.tables.predictions import Predicted, best_trial, predicted
 from tuner.answers.tables.rows import TrialRow, ranked, trial_rows
@@ -21,6 +18,9 @@ from tuner.answers.verdicts.gap import gap as measure_gap
 from tuner.answers.verdicts.luck import luck_of_winner
 from tuner.errors import UserError
 from tuner.records import SplitName
+from tuner.statistics.proportions import Right, share_of
+from tuner.statistics.selection_bias import SelectionBias
+from tuner.statistics.variance import Interval
 from tuner.store import tables as t
 from tuner.store.studies import Study
 
@@ -54,7 +54,7 @@ class Winner:
     """Of its configuration, over its seeds and the images."""
     gap: Gap | None
     """Of the whole study; None without a test set."""
-    luck: Optimism | None
+    luck: SelectionBias | None
     """Of the best trial; None for any other, and where it cannot be told."""
 
     @property

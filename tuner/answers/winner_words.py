@@ -2,11 +2,11 @@
 
 from tuner.answers.evidence.measures import MEASURES
 from tuner.answers.one_trial import OnSplit
-from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.intervals import Mean
 from tuner.answers.verdicts import units, wording
 from tuner.answers.verdicts.causes import WORDS
 from tuner.answers.winner import Winner, figure
+from tuner.statistics.variance import Interval
 
 
 def sentences(winner: Winner) -> tuple[str, ...]:

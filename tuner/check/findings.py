@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from tuner.answers.statistics.clusters import FEWEST
 from tuner.check.examination import Contents, Examination
+from tuner.statistics.clusters import FEWEST
 
 UNEVEN = 0.1
 """By how much a class's share may differ between two splits before it is told."""

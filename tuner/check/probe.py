@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.answers.statistics.clusters import Clusters
-from tuner.answers.statistics.distributions import students
-from tuner.answers.statistics.ranks import average_ranks
 from tuner.check.duplicates import reduce
 from tuner.check.regression import fit
+from tuner.statistics.clusters import Clusters
+from tuner.statistics.distributions import students
+from tuner.statistics.ranks import average_ranks
 from tuner.train.objective import Split
 
 Floats = NDArray[np.float64]

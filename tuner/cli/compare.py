@@ -163,7 +163,7 @@ def _level(row: "Row") -> dict[str, Any]:
         "n": row.n,
         "mean": limits(row.mean),
         "difference": None if against is None else limits(against.difference),
-        "p": None if against is None else against.chance,
+        "p": None if against is None else against.p_value,
         "differs": None if against is None else against.differs,
         "tied": row.tied,
     }
@@ -272,7 +272,7 @@ def _class_table(pair: "Pair") -> "RichTable":
     table.add_row(
         "difference", *(with_ends(discordance.difference, sign=True) for discordance in apart)
     )
-    table.add_row("p", *(chance_cell(discordance.chance) for discordance in apart))
+    table.add_row("p", *(chance_cell(discordance.p_value) for discordance in apart))
     return table
 
 
@@ -299,7 +299,7 @@ def _pair_described(pair: "Pair", study: "Study") -> dict[str, Any]:
         "only_first_right": discordance.only_one,
         "only_second_right": discordance.only_other,
         "difference": limits(discordance.difference),
-        "p": discordance.chance,
+        "p": discordance.p_value,
         "nll_difference": limits(pair.nll),
         "auc_difference": None if pair.auc is None else limits(pair.auc[0]),
         "auc_p": None if pair.auc is None else pair.auc[1],
@@ -319,5 +319,5 @@ def _class_described(one: "OfClass") -> dict[str, Any]:
         "only_first_right": one.discordance.only_one,
         "only_second_right": one.discordance.only_other,
         "difference": limits(one.discordance.difference),
-        "p": one.discordance.chance,
+        "p": one.discordance.p_value,
     }

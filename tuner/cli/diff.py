@@ -59,7 +59,7 @@ def described(diff: "Diff") -> dict[str, Any]:
             "images": shared.images,
             "patients": shared.patients,
             "difference": limits(shared.difference),
-            "p": shared.chance,
+            "p": shared.p_value,
             "differs": shared.differs,
         },
         "verdict": diff.verdict,

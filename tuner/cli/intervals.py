@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tuner.answers.statistics.spread import Interval
+    from tuner.statistics.variance import Interval
 
 
 def limits(interval: "Interval | None") -> dict[str, float] | None:

@@ -8,13 +8,13 @@ import click
 from tuner.cli import options
 from tuner.cli.terminal import REPLACED, echo
 from tuner.errors import UserError
-from tuner.figures import MARK
 from tuner.files import check_output, contains, write_output
+from tuner.pictures import MARK
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from tuner.answers.reading import Reading
-    from tuner.figures.subject import Subject
+    from tuner.pictures.subject import Subject
     from tuner.records import SplitName
 
 ALL = "all"
@@ -115,7 +115,7 @@ def _check_target(kind: str, output: Path) -> None:
 
 
 def _subject(reading: "Reading", wishes: dict[str, str | int | None]) -> "Subject":
-    from tuner.figures.subject import Subject
+    from tuner.pictures.subject import Subject
 
     return Subject(
         reading,
@@ -127,7 +127,7 @@ def _subject(reading: "Reading", wishes: dict[str, str | int | None]) -> "Subjec
 
 
 def _draw_one(subject: "Subject", kind: str, target: Path, *, bare: bool, overwrite: bool) -> None:
-    from tuner.figures.kinds import draw
+    from tuner.pictures.kinds import draw
 
     picture = draw(kind, subject)
     content = picture.render(target.suffix.lower().removeprefix("."), bare=bare)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.figures.canvas import Picture
+from tuner.pictures.canvas import Picture
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from tuner.answers.verdicts.compare import Comparison, headlines
 from tuner.answers.verdicts.gap_words import choosing, luck, sentences, size
 from tuner.answers.verdicts.race_story import Story
 from tuner.errors import UserError
-from tuner.figures.kinds import draw
-from tuner.figures.subject import Subject
+from tuner.pictures.kinds import draw
+from tuner.pictures.subject import Subject
 from tuner.report import evidence, record
 from tuner.report.document import Block, Drawing, Report, Section, Words, words
 from tuner.store import identities

@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from tuner.answers.evidence.designs import Design
 from tuner.answers.evidence.measures import Measure
 from tuner.answers.evidence.samples import by_trial, has_figure, sample
-from tuner.answers.statistics.crossed import Panel
 from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
 from tuner.records import METRICS, Value
 from tuner.spec.study import Spec
+from tuner.statistics.anova import Panel
 from tuner.store.ledger.assignments import Existing, race
 from tuner.store.ledger.race import Race
 from tuner.store.races import read_decisions

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from tuner.answers.evidence.designs import Design
 from tuner.answers.evidence.measures import Measure
-from tuner.answers.statistics.clusters import Clusters
-from tuner.answers.statistics.crossed import Panel
-from tuner.answers.statistics.groups import Group, Groups
 from tuner.answers.tables.rows import TrialRow
 from tuner.records import Moment, SplitName
+from tuner.statistics.anova import Panel
+from tuner.statistics.clusters import Clusters
+from tuner.statistics.unpaired import Group, Groups
 from tuner.store import tables as t
 from tuner.store import uploads
 from tuner.store.studies import Study

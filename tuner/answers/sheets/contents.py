@@ -141,7 +141,7 @@ def _compared(comparison: Comparison, row: Row) -> list[Any]:
         *((mean.value, mean.low, mean.high) if mean is not None else (None,) * 3),
         comparison.reference,
         *((apart.value, apart.low, apart.high) if apart is not None else (None,) * 3),
-        against.chance
+        against.p_value
         if against is not None and comparison.seeds > 1 and not comparison.too_few
         else None,
         _verdict(comparison, row),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tuner.answers.statistics.spread import Interval
+from tuner.statistics.variance import Interval
 
 Cause = Literal[
     "overfitting",

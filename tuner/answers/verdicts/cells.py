@@ -35,7 +35,7 @@ def cells(comparison: Comparison, row: Row) -> tuple[str, ...]:
         shown = against.difference.scaled(measure.scale)
         digits = wording.decimals(measure, shown)
         ends = f"{wording.signed(shown.low, digits)} to {wording.signed(shown.high, digits)}"
-        chance = "" if comparison.seeds < 2 else chance_cell(against.chance)
+        chance = "" if comparison.seeds < 2 else chance_cell(against.p_value)
         held = (wording.signed(shown.value, digits), ends, chance)
         mark = "different" if against.differs else "tied" if comparison.seeds > 1 else "one seed"
         mark = "too few patients" if comparison.too_few else mark

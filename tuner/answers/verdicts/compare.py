@@ -8,16 +8,16 @@ import sqlalchemy as sa
 from tuner.answers.evidence.designs import Design, Level, Standing, comparable, design
 from tuner.answers.evidence.measures import MEASURES, Measure
 from tuner.answers.evidence.samples import Sample, has_figure, sample
-from tuner.answers.statistics.crossed import Panel
-from tuner.answers.statistics.levels import Against, Verdict, against, against_best
-from tuner.answers.statistics.planning import Plan, Seen, plan
-from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
 from tuner.answers.verdicts import units, wording
 from tuner.answers.verdicts.judge import Finding, headline, sentences, summary, told_together
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.spec.study import Spec
+from tuner.statistics.anova import Panel
+from tuner.statistics.multiple_comparisons import Against, Verdict, against, against_best
+from tuner.statistics.power import Observed, Plan, plan
+from tuner.statistics.variance import Interval
 from tuner.store.studies import Study
 
 RESOLVED_POINTS = 0.01
@@ -233,7 +233,7 @@ def _plan(
     if verdict is None or not isinstance(panel, Panel) or len(verdict.tied) < 2:
         return None
     levels = range(len(panel.means))
-    seen = Seen(
+    seen = Observed(
         panel.parts(list(levels)),
         panel.seeds,
         panel.images,

@@ -11,15 +11,15 @@ import sqlalchemy as sa
 from tuner.answers.evidence.designs import Design, Level
 from tuner.answers.evidence.measures import Measure
 from tuner.answers.evidence.samples import Source, column_of, has_figure, sample
-from tuner.answers.statistics.clusters import Clusters
-from tuner.answers.statistics.crossed import Panel
-from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.rows import FIGURES, TrialRow, ranked, trial_rows
 from tuner.answers.verdicts import units, wording
 from tuner.answers.verdicts.compare import default_metric, measure_named
 from tuner.errors import UserError
 from tuner.spec import identity
 from tuner.spec.identity import Change
+from tuner.statistics.anova import Panel
+from tuner.statistics.clusters import Clusters
+from tuner.statistics.variance import Interval
 from tuner.store.studies import Study
 
 NAMES = ("study.name", "study.question")
@@ -54,12 +54,12 @@ class Shared:
     """Whether labels of one of the two were stored before patients were."""
     difference: Interval
     """The second study minus the first, over seeds and images."""
-    chance: float
+    p_value: float
 
     @property
     def differs(self) -> bool:
         """Whether that is more than chance."""
-        return self.seeds > 1 and self.chance < 0.05 and not units.too_few(self.clusters)
+        return self.seeds > 1 and self.p_value < 0.05 and not units.too_few(self.clusters)
 
     @property
     def patients(self) -> int:
@@ -232,7 +232,7 @@ def _shared(
         clusters=panel.clusters,
         patients_unknown=any(source.patients_unknown for source in sources),
         difference=apart.interval(),
-        chance=apart.chance(),
+        p_value=apart.p_value(),
     )
 
 

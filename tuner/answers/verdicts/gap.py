@@ -10,12 +10,6 @@ import sqlalchemy as sa
 from tuner.answers.evidence.designs import Design
 from tuner.answers.evidence.measures import MEASURES
 from tuner.answers.evidence.samples import Source, sample
-from tuner.answers.statistics.association import rank_correlation
-from tuner.answers.statistics.clusters import Clusters
-from tuner.answers.statistics.crossed import Panel
-from tuner.answers.statistics.optimism import Optimism
-from tuner.answers.statistics.proportions import apart, wilson_of
-from tuner.answers.statistics.spread import Interval, around
 from tuner.answers.tables.rows import TrialRow, ranked, trial_rows
 from tuner.answers.verdicts.causes import Cause, Probed, cause, probes
 from tuner.answers.verdicts.gap_settings import (
@@ -31,6 +25,12 @@ from tuner.answers.verdicts.gap_settings import (
 from tuner.answers.verdicts.luck import luck_of_winner
 from tuner.answers.verdicts.units import too_few
 from tuner.errors import UserError
+from tuner.statistics.anova import Panel
+from tuner.statistics.clusters import Clusters
+from tuner.statistics.correlation import rank_correlation
+from tuner.statistics.proportions import apart, wilson_of
+from tuner.statistics.selection_bias import SelectionBias
+from tuner.statistics.variance import Interval, around
 from tuner.store import checks
 from tuner.store.studies import Study
 
@@ -64,7 +64,7 @@ class Gap:
     correlation: Interval | None
     """Spearman's, of validation and test accuracy over configurations."""
     metric: str
-    optimism: Optimism | None
+    optimism: SelectionBias | None
     """Of the trial that is best by the study's metric."""
     winner: int | None
     probes: Mapping[str, Probed]

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 
 from tuner.answers.evidence.designs import Level
 from tuner.answers.evidence.samples import Source
-from tuner.answers.statistics.proportions import Effective, apart, effective, wilson_of
-from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.intervals import mean_over_seeds
 from tuner.answers.tables.rows import TrialRow
+from tuner.statistics.proportions import Effective, apart, effective, wilson_of
+from tuner.statistics.variance import Interval
 from tuner.store import tables as t
 from tuner.store.studies import Study
 

@@ -1,10 +1,10 @@
 """A study's gap in plain words."""
 
 from tuner.answers.evidence.measures import MEASURES
-from tuner.answers.statistics.spread import Interval
 from tuner.answers.verdicts import units, wording
 from tuner.answers.verdicts.causes import WORDS
 from tuner.answers.verdicts.gap import Gap
+from tuner.statistics.variance import Interval
 
 
 def sentences(gap: Gap) -> tuple[str, ...]:

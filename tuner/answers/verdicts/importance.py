@@ -10,10 +10,10 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tuner.answers.statistics.precedence import precedence
-from tuner.answers.statistics.spread import CONFIDENCE, Interval
 from tuner.records import Value
 from tuner.spec.study import Spec
+from tuner.statistics.precedence import precedence
+from tuner.statistics.variance import CONFIDENCE, Interval
 from tuner.store.sampling import distributions
 
 DRAWS = 60

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from tuner.answers.evidence.designs import Level
 from tuner.answers.evidence.measures import MEASURES, Measure
 from tuner.answers.evidence.samples import Source, column_of, has_figure
-from tuner.answers.statistics.decomposition import DRAWS, decompose
-from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
 from tuner.answers.verdicts import units, wording
 from tuner.answers.verdicts.importance import importance
 from tuner.errors import UserError
 from tuner.names import meant
+from tuner.statistics.fanova import DRAWS, decompose
+from tuner.statistics.variance import Interval
 from tuner.store.studies import Study
 
 Array = NDArray[np.float64]

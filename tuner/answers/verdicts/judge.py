@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from tuner.answers.evidence.designs import Design, Standing
 from tuner.answers.evidence.measures import Measure
 from tuner.answers.evidence.samples import Sample
-from tuner.answers.statistics.levels import Verdict
-from tuner.answers.statistics.planning import Plan
 from tuner.answers.verdicts import units, wording
 from tuner.spec.study import Spec
+from tuner.statistics.multiple_comparisons import Verdict
+from tuner.statistics.power import Plan
 
 SEVERAL = 3
 """So many factors without a difference are told together."""

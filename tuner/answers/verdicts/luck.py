@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from tuner.answers.evidence.designs import Level
 from tuner.answers.evidence.measures import MEASURES, Measure
 from tuner.answers.evidence.samples import Source
-from tuner.answers.statistics.optimism import Optimism, Tried, optimism
 from tuner.answers.tables.rows import TrialRow
+from tuner.statistics.selection_bias import SelectionBias, Tried, selection_bias
 from tuner.store.studies import Study
 
 VALUES_MOST = 20_000_000
@@ -20,7 +20,7 @@ BEST_MOST = 1_000
 
 def luck_of_winner(
     connection: sa.Connection, study: Study, leaders: Sequence[TrialRow]
-) -> Optimism | None:
+) -> SelectionBias | None:
     """Return the luck in the best trial's figure; `leaders` are ranked, the best first.
 
     None where nothing was picked, or where the trials have not the same images.
@@ -41,7 +41,7 @@ def luck_of_winner(
         best=np.array(best),
         values=np.array([values[rows[at]["trial"]] for at in best]),
     )
-    return optimism(tried, larger=measure.larger)
+    return selection_bias(tried, larger=measure.larger)
 
 
 def _places(study: Study, rows: Sequence[TrialRow]) -> NDArray[np.int64]:

@@ -8,16 +8,16 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from tuner.answers.evidence.measures import MEASURES, nll, right
-from tuner.answers.statistics.bootstrap import mean_difference
-from tuner.answers.statistics.clusters import Clusters
-from tuner.answers.statistics.proportions import Discordance, Right, mcnemar, share_of
-from tuner.answers.statistics.ranking import delong, delong_difference
-from tuner.answers.statistics.reliability import reliability
-from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.predictions import Predicted, predicted
 from tuner.answers.verdicts import units, wording
 from tuner.errors import UserError
 from tuner.records import Moment, SplitName
+from tuner.statistics.auc import delong, delong_difference
+from tuner.statistics.bootstrap import mean_difference
+from tuner.statistics.calibration import reliability
+from tuner.statistics.clusters import Clusters
+from tuner.statistics.proportions import Discordance, Right, mcnemar, share_of
+from tuner.statistics.variance import Interval
 from tuner.store.studies import Study
 
 
@@ -70,7 +70,7 @@ class Pair:
     @property
     def differs(self) -> bool:
         """Whether the two can be told apart on these images."""
-        return self.discordance.chance < 0.05 and not units.too_few(self._clusters)
+        return self.discordance.p_value < 0.05 and not units.too_few(self._clusters)
 
     @property
     def patients(self) -> int:
@@ -107,7 +107,7 @@ class Pair:
         test = "McNemar, exact" if single else "exact test over patients"
         over = units.unit(self.patients)
         said = (
-            f"{said}; {counts}{self.other.trial} ({test}: p = {discordance.chance:.2g}). "
+            f"{said}; {counts}{self.other.trial} ({test}: p = {discordance.p_value:.2g}). "
             f"This is about these two trained networks on {over} like these, not about their "
             "settings: another seed gives another network."
         )

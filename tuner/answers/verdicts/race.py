@@ -12,9 +12,9 @@ import sqlalchemy as sa
 
 from tuner.answers.evidence.contenders import Evidence
 from tuner.answers.evidence.measures import MEASURES
-from tuner.answers.statistics.crossed import Panel
-from tuner.answers.statistics.racing import Held, hold
 from tuner.answers.verdicts.units import too_few
+from tuner.statistics.anova import Panel
+from tuner.statistics.sequential import Held, hold
 from tuner.store.ledger.race import Decided, Ends, Look
 from tuner.store.studies import Study
 
@@ -81,7 +81,7 @@ class _Judged:
         return {
             **about,
             "difference": {"value": apart.value, "low": apart.low, "high": apart.high},
-            "chance": self.found.chance,
+            "chance": self.found.p_value,
             "separated": self.found.separated,
             "beyond_seeds": self.found.beyond_seeds,
         }

@@ -8,11 +8,11 @@ import sqlalchemy as sa
 
 from tuner.answers.evidence.contenders import names, read_race
 from tuner.answers.evidence.measures import MEASURES, Measure
-from tuner.answers.statistics.clusters import FEWEST
-from tuner.answers.statistics.spread import Interval
 from tuner.answers.tables.rows import TrialRow, trial_rows
 from tuner.answers.verdicts import units, wording
 from tuner.spec.study import Spec
+from tuner.statistics.clusters import FEWEST
+from tuner.statistics.variance import Interval
 from tuner.store.ledger.race import Decided, Race
 from tuner.store.studies import Study
 

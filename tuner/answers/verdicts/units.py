@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from tuner.answers.statistics.clusters import FEWEST, GIANT, Clusters
 from tuner.answers.verdicts import wording
+from tuner.statistics.clusters import FEWEST, GIANT, Clusters
 
 UNKNOWN = (
     "These labels were stored before patients were kept with them, so this is judged by image: "

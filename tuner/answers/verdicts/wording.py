@@ -10,7 +10,7 @@ from tuner.records import Value, value_text
 if TYPE_CHECKING:
     # Statistics take long to load, and words are needed without them.
     from tuner.answers.evidence.measures import Measure
-    from tuner.answers.statistics.spread import Interval
+    from tuner.statistics.variance import Interval
 
 NOISE = 12
 """Decimals beyond which a float is noise of its calculation."""

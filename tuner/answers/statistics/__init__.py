@@ -1,1 +1,0 @@
-"""Statistics: pure functions over arrays, which know neither studies nor trials."""

@@ -1,0 +1,222 @@
+"""Pictures of training: loss and accuracy by epoch, and the courses of the learning rate."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from tuner.answers.evidence.designs import Level, in_order
+from tuner.answers.tables.curves import COURSES_MOST, Curve, Rates, curves, rates
+from tuner.answers.verdicts import wording
+from tuner.errors import UserError
+from tuner.pictures import canvas
+from tuner.pictures.canvas import Picture
+from tuner.pictures.subject import Subject, level_label, sentence, shortened
+from tuner.spec.study import Spec
+
+LEVELS_MOST = 12
+PANELS = (
+    ("train_nll", "training", "loss (nats)"),
+    ("val_loss", "validation", "loss (nats)"),
+    ("train_acc", "training", "accuracy"),
+    ("val_acc", "validation", "accuracy"),
+)
+COURSES_MARKED = 16
+"""More lines than this are drawn thin, without markers."""
+
+
+def draw_curves(subject: Subject) -> Picture:
+    """Draw training and validation, loss and accuracy, with a band over seeds."""
+    reading = subject.reading
+    by = reading.factor(subject.by)
+    if by is not None and len({row[by] for row in reading.rows}) > LEVELS_MOST:
+        raise UserError(f"{by} has too many levels for one picture; name another with --by.")
+    curves = _curves(subject, by)
+    if not any(curve.epochs or curve.strays for curve in curves):
+        raise UserError(f"No trial of {subject.title} has ended yet, so there are no curves.")
+    with canvas.sheet(2, 2, height=4.6) as sheet:
+        axes = sheet.axes
+        for at, (axis, (name, split, unit)) in enumerate(zip(axes, PANELS, strict=True)):
+            for place, curve in enumerate(curves):
+                _draw_curve(axis, curve, name, place)
+            axis.set_title(f"{split} {unit.split(' ')[0]}", loc="left")
+            axis.set_xlabel("epoch" if at >= 2 else "")
+            axis.set_ylabel(unit if at % 2 == 0 else "")
+            canvas.whole_numbers(axis.xaxis)
+        for left, right in ((0, 1), (2, 3)):
+            _share_range(axes[left], axes[right])
+        for axis in axes[2:]:
+            canvas.percent(axis)
+        alike = len({curve.seeds for curve in curves}) == 1
+        for place, curve in enumerate(curves):
+            sheet.explain(_handle(place), _curve_label(curve, by, alike=alike))
+    return Picture(sheet, _curves_title(subject, by, curves), _curves_note(curves))
+
+
+def _curves(subject: Subject, by: str | None) -> list[Curve]:
+    """Return the curves in the order in which every table has their levels."""
+    reading = subject.reading
+    found = {curve.level: curve for curve in curves(reading.connection, reading.study, by)}
+    if by is None:
+        return list(found.values())
+    return [found[level] for level in in_order(reading.study.spec, by, found)]
+
+
+def _draw_curve(axis: Axes, curve: Curve, name: str, place: int) -> None:
+    shade = canvas.colour(place)
+    values = curve.by_seed[name]
+    if values.size and not np.isnan(values).all():
+        at = np.arange(1, values.shape[1] + 1)
+        if curve.seeds > 1:
+            axis.fill_between(
+                at, values.min(axis=0), values.max(axis=0), color=shade, alpha=0.16, linewidth=0
+            )
+        axis.plot(
+            at, values.mean(axis=0), color=shade, linestyle=canvas.dash(place),
+            marker=canvas.marker(place), markevery=_marked(len(at), place),
+        )  # fmt: skip
+    for stray in curve.strays:
+        line = stray.values[name]
+        axis.plot(np.arange(1, len(line) + 1), line, color=shade, linewidth=0.7, alpha=0.6)
+        axis.plot(len(line), line[-1], marker="x", color=shade, markersize=5)
+
+
+def _marked(epochs: int, place: int) -> tuple[int, int]:
+    """Set markers apart from those of other levels, so that lines that touch are told apart."""
+    every = max(1, epochs // 6)
+    return place % every, every
+
+
+def _share_range(left: Axes, right: Axes) -> None:
+    low = min(left.get_ylim()[0], right.get_ylim()[0])
+    high = max(left.get_ylim()[1], right.get_ylim()[1])
+    for axis in (left, right):
+        axis.set_ylim(low, high)
+
+
+def _handle(place: int) -> Line2D:
+    return Line2D(
+        [], [], color=canvas.colour(place), marker=canvas.marker(place),
+        linestyle=canvas.dash(place),
+    )  # fmt: skip
+
+
+def _curve_label(curve: Curve, by: str | None, *, alike: bool) -> str:
+    name = "all settings" if by is None else level_label(curve.level)
+    if not alike:
+        name += f", {wording.count(curve.seeds, 'seed')}"
+    if not curve.stopped:
+        return name
+    return f"{name} ({curve.stopped} of {curve.stopped + curve.complete} stopped)"
+
+
+def _curves_title(subject: Subject, by: str | None, curves: Sequence[Curve]) -> str:
+    whole = [curve for curve in curves if curve.epochs]
+    if not whole:
+        return f"{subject.title}: no trial has run to its end yet"
+    if by is not None:
+        seen = subject.reading.compared("val_loss", by)[0].headline
+        if seen is not None:
+            return seen.removesuffix(".")
+    best = min(whole, key=lambda curve: float(np.nanmin(curve.by_seed["val_loss"].mean(axis=0))))
+    course = best.by_seed["val_loss"].mean(axis=0)
+    name = "Validation loss" if by is None else f"{by} = {level_label(best.level)}"
+    lowest = f"{np.nanmin(course):.3f} at epoch {int(np.nanargmin(course)) + 1} of {len(course)}"
+    alone = max(curve.seeds for curve in whole) < 2
+    return f"{name} is lowest at {lowest}{'; one seed, so no verdict' if alone else ''}"
+
+
+def _curves_note(curves: Sequence[Curve]) -> str:
+    seeds = max((curve.seeds for curve in curves), default=0)
+    parts = [
+        "Losses are mean negative log-likelihoods of the true class, regardless of training loss"
+    ]
+    if seeds > 1:
+        parts.append(f"Lines are means over up to {seeds} seeds, bands reach from the lowest to "
+                     "the highest of them")  # fmt: skip
+    parts.append("A line ends where the first of its complete trials ended")
+    if any(curve.strays for curve in curves):
+        parts.append("Thin lines that end in × are trials that were pruned, diverged or failed; "
+                     "they are in no mean")  # fmt: skip
+    elif any(curve.stopped for curve in curves):
+        parts.append("Trials that were pruned, diverged or failed are in no mean, and too many to "
+                     "be drawn")  # fmt: skip
+    return sentence(parts)
+
+
+def draw_schedules(subject: Subject) -> Picture:
+    """Draw the learning rate by epoch, one line for each course that trials took."""
+    reading = subject.reading
+    spec = reading.study.spec
+    by = reading.factor(subject.by or ("scheduler" if "scheduler" in spec.varied else None))
+    read = rates(reading.connection, reading.study, by)
+    if not read:
+        raise UserError(f"No trial of {subject.title} has trained an epoch yet.")
+    found = _longest(read)
+    levels: list[Level] = [None]
+    if by is not None:
+        levels = in_order(spec, by, {one.level for one in found})
+    with canvas.sheet(height=3.0) as sheet:
+        (axis,) = sheet.axes
+        for one in found:
+            _draw_course(axis, one, levels.index(one.level), many=len(found) > COURSES_MARKED)
+        _scale_rates(axis, found)
+        if by is not None:
+            for place, level in enumerate(levels):
+                sheet.explain(_handle(place), f"{by} = {level_label(level)}")
+    title = _schedules_title(subject, found, whole=len(read) < COURSES_MOST)
+    return Picture(sheet, title, _schedules_note(spec, by, found, levels))
+
+
+def _draw_course(axis: Axes, rates: Rates, place: int, *, many: bool) -> None:
+    axis.plot(
+        np.arange(1, len(rates.values) + 1), rates.values, color=canvas.colour(place),
+        linestyle=canvas.dash(place), marker="" if many else canvas.marker(place),
+        markevery=_marked(len(rates.values), place), drawstyle="steps-post",
+        linewidth=0.8 if many else 1.5, alpha=0.7 if many else 1.0,
+    )  # fmt: skip
+
+
+def _scale_rates(axis: Axes, rates: Sequence[Rates]) -> None:
+    positive = np.concatenate([one.values[one.values > 0] for one in rates])
+    if len(positive) and positive.max() > 20 * positive.min():
+        canvas.plain_log(axis)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("learning rate")
+    canvas.whole_numbers(axis.xaxis)
+
+
+def _schedules_title(subject: Subject, rates: Sequence[Rates], *, whole: bool) -> str:
+    courses = {tuple(one.values) for one in rates}
+    values = np.concatenate([one.values for one in rates])
+    many = f"{'' if whole else 'at least '}{wording.count(len(courses), 'course')}"
+    if values.min() == values.max():
+        return f"{subject.title}: the learning rate was {values.max():g} throughout"
+    return (
+        f"{subject.title}: the learning rate took {many}, between {values.max():g} and "
+        f"{values.min():.3g}"
+    )
+
+
+def _schedules_note(
+    spec: Spec, by: str | None, rates: Sequence[Rates], levels: Sequence[Level]
+) -> str:
+    parts = ["The rate of each epoch's first step, as it was recorded"]
+    others = [shortened(name) for name in spec.varied if name != by]
+    if by is not None and len(rates) > len(levels) and others:
+        parts.append(f"Lines of one colour differ in {wording.listed(others)}")
+    if len({tuple(one.values) for one in rates}) < len(rates):
+        parts.append("Where lines of several levels coincide, their markers alternate")
+    return sentence(parts)
+
+
+def _longest(rates: Sequence[Rates]) -> list[Rates]:
+    """Leave out a level's courses that are the beginning of another: a trial stopped early."""
+    kept: list[Rates] = []
+    for one in sorted(rates, key=lambda one: -len(one.values)):
+        length = len(one.values)
+        mine = [other for other in kept if other.level == one.level]
+        if not any(np.array_equal(other.values[:length], one.values) for other in mine):
+            kept.append(one)
+    return kept

@@ -1,0 +1,209 @@
+"""Pictures of one trial's predictions: confusion, ROC, reliability."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.answers.evidence.measures import right
+from tuner.answers.tables.confusion import Confusion, confusion
+from tuner.answers.tables.predictions import Predicted
+from tuner.answers.verdicts import wording
+from tuner.errors import UserError
+from tuner.pictures import canvas
+from tuner.pictures.canvas import Picture
+from tuner.pictures.subject import Subject, sentence, shortened
+from tuner.statistics.auc import delong, roc
+from tuner.statistics.calibration import reliability
+from tuner.statistics.proportions import share_of
+from tuner.statistics.variance import Interval
+
+Array = NDArray[np.float64]
+CLASSES_MOST = 12
+"""More classes than this have no room for their numbers, or for a line each."""
+
+
+def draw_confusion(subject: Subject) -> Picture:
+    """Draw the counts of true by predicted class, shaded by their share of the true class."""
+    predicted = subject.reading.predicted(subject.trial, subject.split)
+    counted = confusion(predicted)
+    size = len(counted.classes)
+    side = min(6.2, max(3.4, 1.7 + 0.62 * size))
+    with canvas.sheet(height=side * 0.9, width=side + 1.8) as sheet:
+        (axis,) = sheet.axes
+        counts = np.array(counted.counts, float)
+        shares = counts / np.maximum(1, np.array(counted.images))[:, None]
+        image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+        if size <= CLASSES_MOST:
+            for (row, column), share in np.ndenumerate(shares):
+                axis.text(
+                    column, row, f"{int(counts[row, column]):,}", ha="center", va="center",
+                    color="white" if share > 0.55 else "black", size=9 if size <= 6 else 7.5,
+                    weight="bold" if row == column else "normal",
+                )  # fmt: skip
+        names = [shortened(name) for name in counted.classes]
+        axis.set_xticks(range(size), names, rotation=35 if size > 3 else 0, ha="center")
+        axis.set_yticks(range(size), names)
+        axis.grid(visible=False)
+        axis.set_xlabel("predicted")
+        axis.set_ylabel("true")
+        sheet.figure.colorbar(
+            image, ax=axis, label="share of the true class", fraction=0.045, pad=0.03
+        )
+    interval = share_of(
+        right(predicted.log_probabilities, predicted.labels) > 0, predicted.clusters
+    )
+    said = f"Trial {predicted.trial} is right on {_with_ends(interval)} of {sum(counted.images):,}"
+    title = f"{said} {_split(predicted)} images{_weakest(counted)}"
+    parts = [f"{_who(subject, predicted)}; interval over {_unit(predicted)} (Wilson)"]
+    if any(counted.undecided):
+        parts.append(f"{sum(counted.undecided)} images have no prediction that is a number")
+    return Picture(sheet, title, sentence(parts))
+
+
+def _weakest(counted: Confusion) -> str:
+    known = [(share, name) for share, name in zip(counted.recall, counted.classes, strict=True)
+             if share is not None]  # fmt: skip
+    if len(known) < 2 or len({share for share, _ in known}) == 1:
+        return ""
+    share, name = min(known)
+    return f"; of {shortened(name)} it finds {wording.percent(share, 0)}, the least"
+
+
+def draw_roc(subject: Subject) -> Picture:
+    """Draw the ROC curve: of class 1 with two classes, of each class against the rest with more."""
+    predicted = subject.reading.predicted(subject.trial, subject.split)
+    logs = predicted.log_probabilities.astype(np.float64)
+    if np.isnan(logs).any():
+        raise UserError(
+            f"Predictions of trial {predicted.trial} are not all numbers: no ROC curve."
+        )
+    size = logs.shape[1]
+    if size > CLASSES_MOST:
+        raise UserError(f"{size} classes are too many ROC curves for one picture.")
+    asked = [1] if size == 2 else list(range(size))
+    areas: dict[int, Interval] = {}
+    with canvas.sheet(height=3.8, width=5.2) as sheet:
+        (axis,) = sheet.axes
+        axis.plot((0, 1), (0, 1), color=canvas.GREY, linestyle=(0, (4, 3)), linewidth=1)
+        for place, one in enumerate(asked):
+            scores = logs[:, 1] - logs[:, 0] if size == 2 else logs[:, one]
+            truth = predicted.labels == one
+            area = delong(scores, truth, predicted.clusters)
+            if area is None:
+                continue
+            name = shortened(predicted.classes[one])
+            areas[one] = area
+            false, true = roc(scores, truth)
+            (line,) = axis.plot(
+                false, true, color=canvas.colour(place), linestyle=canvas.dash(place),
+                marker=canvas.marker(place), markevery=max(1, len(false) // 6),
+            )  # fmt: skip
+            sheet.explain(line, f"{name}: AUC {_area(area)}")
+        if not areas:
+            raise UserError(
+                f"The {_split(predicted)} images are of one class, so there is no ROC curve."
+            )
+        axis.set_xlabel("false positive rate (1 − specificity)")
+        axis.set_ylabel("true positive rate (sensitivity)")
+        axis.set_aspect("equal")
+        axis.set_xlim(-0.02, 1.02)
+        axis.set_ylim(-0.02, 1.02)
+    weakest, area = min(areas.items(), key=lambda item: item[1].value)
+    name = shortened(predicted.classes[weakest])
+    ranks = "ranks" if len(areas) == 1 else "is weakest in ranking"
+    often = wording.percent(area.value, 0)
+    title = f"Trial {predicted.trial} {ranks} {name} above the rest {often} of the time"
+    return Picture(
+        sheet,
+        title,
+        sentence([f"{_who(subject, predicted)}; intervals by DeLong, over {_unit(predicted)}"]),
+    )
+
+
+def draw_reliability(subject: Subject) -> Picture:
+    """Draw how often predictions of each confidence are right, with how many there are."""
+    predicted = subject.reading.predicted(subject.trial, subject.split)
+    logs = predicted.log_probabilities.astype(np.float64)
+    if np.isnan(logs).any():
+        raise UserError(f"Predictions of trial {predicted.trial} are not all numbers.")
+    found = reliability(np.exp(logs), predicted.labels)
+    with canvas.sheet(2, 1, height=4.2, width=5.2, heights=(3, 1)) as sheet:
+        axis, counts = sheet.axes
+        axis.plot((0, 1), (0, 1), color=canvas.GREY, linestyle=(0, (4, 3)), linewidth=1)
+        hits = right(predicted.log_probabilities, predicted.labels) > 0
+        for bucket in found.bins:
+            mine = bucket.members
+            clusters = None if predicted.clusters is None else predicted.clusters.take(mine)
+            ends = share_of(hits[mine], clusters)
+            axis.plot((bucket.confidence,) * 2, (ends.low, ends.high), color=canvas.colour(0),
+                      linewidth=1.2)  # fmt: skip
+        sure = [bucket.confidence for bucket in found.bins]
+        axis.plot(
+            sure, [bucket.accuracy for bucket in found.bins], marker="o", color=canvas.colour(0)
+        )
+        axis.set_ylabel("share right")
+        counts.bar(
+            sure, [bucket.images for bucket in found.bins], width=0.06, color=canvas.colour(5)
+        )
+        counts.set_ylabel("images")
+        counts.set_xlabel("stated probability of the predicted class")
+        low = max(0.0, 1 / logs.shape[1] - 0.05)
+        for each in (axis, counts):
+            each.set_xlim(low, 1.01)
+            canvas.percent(each, "x")
+        axis.set_ylim(0, 1.02)
+        canvas.percent(axis)
+    mean = float(np.exp(logs).max(axis=1).mean())
+    return Picture(
+        sheet, _sureness(predicted, mean, found.error), _reliability_note(subject, predicted)
+    )
+
+
+def _sureness(predicted: Predicted, mean: float, error: float) -> str:
+    """Say whether a trial is too sure of itself, beyond the chance of its images."""
+    share = share_of(right(predicted.log_probabilities, predicted.labels) > 0, predicted.clusters)
+    said = f"it states {wording.percent(mean)} on average and is right on {_with_ends(share)}"
+    if mean > share.high:
+        verdict = "is too sure"
+    elif mean < share.low:
+        verdict = "is not sure enough"
+    else:
+        verdict = "is about as sure as it should be"
+    return f"Trial {predicted.trial} {verdict}: {said} (calibration error {error:.3f})"
+
+
+def _reliability_note(subject: Subject, predicted: Predicted) -> str:
+    bars = f"bars are 95 % intervals over the {_unit(predicted)} of ten equal ranges"
+    return sentence([f"{_who(subject, predicted)}; {bars}", "Dashed: probabilities that come true"])
+
+
+def _who(subject: Subject, predicted: Predicted) -> str:
+    chosen = " (the best on validation)" if subject.trial is None else ""
+    return (
+        f"{subject.title}, trial {predicted.trial}{chosen}, "
+        f"{predicted.at} epoch {predicted.epoch}, "
+        f"{len(predicted.labels):,} {_split(predicted)} images{_patients(predicted)}"
+    )
+
+
+def _unit(predicted: Predicted) -> str:
+    return "images" if predicted.clusters is None else "patients"
+
+
+def _patients(predicted: Predicted) -> str:
+    clusters = predicted.clusters
+    return "" if clusters is None else f" of {wording.count(clusters.patients, 'patient')}"
+
+
+def _split(predicted: Predicted) -> str:
+    return "validation" if predicted.split == "val" else predicted.split
+
+
+def _with_ends(interval: Interval) -> str:
+    return (
+        f"{wording.percent(interval.value)} ({wording.fixed(interval.low * 100, 1)} to "
+        f"{wording.fixed(interval.high * 100, 1)})"
+    )
+
+
+def _area(interval: Interval) -> str:
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"

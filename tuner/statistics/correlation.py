@@ -1,0 +1,31 @@
+"""Rank correlation of two figures over trials."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from tuner.statistics.ranks import average_ranks
+from tuner.statistics.variance import CONFIDENCE, Interval
+
+Array = NDArray[np.float64]
+FEWEST = 4
+"""Fewer pairs say nothing of a rank correlation."""
+
+
+def rank_correlation(one: Array, other: Array, confidence: float = CONFIDENCE) -> Interval | None:
+    """Return Spearman's correlation (Fisher's z with the variance of Bonett and Wright).
+
+    None with fewer than 4 pairs, or where one of the figures is the same everywhere.
+    """
+    if len(one) < FEWEST or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    value = float(np.corrcoef(average_ranks(one), average_ranks(other))[0, 1])
+    count = len(one)
+    # Few pairs are in one order by chance: 1 is taken as halfway to the next lower value.
+    most = 1 - 6 / (count * (count**2 - 1))
+    bounded = math.copysign(min(abs(value), most), value)
+    half = float(ndtri(0.5 + confidence / 2)) * math.sqrt((1 + value**2 / 2) / (len(one) - 3))
+    low, high = (math.tanh(math.atanh(bounded) + side * half) for side in (-1, 1))
+    return Interval(value, min(low, value), max(high, value))

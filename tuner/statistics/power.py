@@ -1,0 +1,173 @@
+"""Power analysis: how many seeds, images or patients it takes to detect a difference.
+
+The variance components that a study estimated are scaled to other numbers of seeds and images.
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from scipy.special import ndtr
+
+from tuner.statistics.anova import VarianceComponents
+from tuner.statistics.distributions import chi_square
+from tuner.statistics.variance import CONFIDENCE
+
+POWER = 0.8
+"""The power to plan for: the difference is detected 8 times in 10."""
+SEEDS_MOST = 1000
+"""The upper limit of the search."""
+SEEDS_WITH_IMAGES = (20, 100, 1000)
+"""The numbers of seeds tried where more images are needed."""
+DRAWS = tuple((place + 0.5) / 12 for place in range(12))
+"""Quantiles of the seeds' variance that the power is averaged over."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What it takes to detect a difference, given the spread that was estimated."""
+
+    difference: float
+    seeds: int | None
+    """The total number of seeds needed; None where no number of seeds is enough."""
+    images: int | None
+    """Where seeds alone are not enough: the total number of images needed with these seeds."""
+    patients: int | None = None
+    """The number of patients those images come from, at today's images per patient."""
+    low: int | None = None
+    """The same number if the spread were at the lower end of its interval."""
+    high: int | None = None
+    """The same at the upper end; None where no number that is tried is enough."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The variance components of a difference of two levels, as a study estimated them."""
+
+    parts: VarianceComponents
+    seeds: int
+    images: int
+    levels: int
+    grain: float = 0.0
+    patients: int = 0
+    """How many patients the images are of; 0 where the data name none."""
+
+    def spread_by(self, factor: float) -> "Observed":
+        """Return the same with a seeds' variance so many times as large."""
+        by_seed = max(self.parts.by_seed * factor, self.parts.rest)
+        return replace(self, parts=replace(self.parts, by_seed=by_seed))
+
+    @property
+    def limits(self) -> tuple["Observed", "Observed"]:
+        """The same at both ends of the interval of the seeds' variance, which few seeds leave wide.
+
+        What the images add is known from as many as there are, and left as it is.
+        """
+        freedom = self.parts.freedom
+        tail = (1 - CONFIDENCE) / 2
+        low, high = (1 / float(chi_square(share, freedom)) for share in (1 - tail, tail))
+        return self.spread_by(low), self.spread_by(high)
+
+    def with_more(self, seeds: int, images: float = 1.0) -> "Observed":
+        """Return what so many seeds, and so many times the images, would show.
+
+        The images' part does not fall with seeds; what is left over falls with both.
+        """
+        # Where the images' part came out negative, chance took it from the seeds' part.
+        shrinking = max(self.parts.by_seed + min(0.0, self.parts.by_image), self.parts.rest)
+        of_seeds = shrinking - self.parts.rest + self.parts.rest / images
+        scale = self.seeds / seeds
+        freedom = max(1, round(self.parts.freedom * (seeds - 1) / max(1, self.seeds - 1)))
+        parts = VarianceComponents(
+            of_seeds * scale,
+            freedom,
+            max(0.0, self.parts.by_image) / images,
+            self.parts.rest * scale / images,
+            self.parts.image_freedom * images,
+        )
+        return replace(
+            self,
+            parts=parts,
+            seeds=seeds,
+            images=round(self.images * images),
+            grain=self.grain / images**2,
+            patients=round(self.patients * images),
+        )
+
+
+def power(seen: Observed, difference: float) -> float:
+    """Return how often a study of this spread tells a difference of this size apart."""
+    parts = seen.parts
+    # As a spread is never below its least: the part of the images may be negative.
+    error = (max(parts.by_seed + parts.by_image, parts.rest) + seen.grain) ** 0.5
+    if error == 0:
+        return 1.0
+    found = 0.0
+    for share in DRAWS:
+        # The study to come estimates its own spread, now smaller and now larger.
+        estimate = parts.by_seed * _drawn(share, parts.freedom)
+        told = replace(parts, by_seed=estimate, rest=min(parts.rest, estimate))
+        limit = told.spread().plus(seen.grain).half_width(seen.levels)
+        found += float(ndtr((abs(difference) - limit) / error))
+        found += float(ndtr((-abs(difference) - limit) / error))
+    return found / len(DRAWS)
+
+
+def plan(seen: Observed, difference: float) -> Plan:
+    """Return how many seeds find a difference 8 times in 10, or how many images it would take.
+
+    The spread is an estimate: at both ends of its own interval it is planned again.
+    """
+    seeds = _seeds(seen, difference)
+    if seeds is not None:
+        return Plan(
+            difference, seeds, None, None, *(_seeds(end, difference) for end in seen.limits)
+        )
+    for several in SEEDS_WITH_IMAGES if seen.images else ():
+        times = _times_images(seen, several, difference)
+        if times is not None:
+            ends = (_times_images(end, several, difference) for end in seen.limits)
+            units = seen.patients or seen.images
+            return Plan(
+                difference,
+                several,
+                round(seen.images * times),
+                round(seen.patients * times) if seen.patients else None,
+                *(None if end is None else round(units * end) for end in ends),
+            )
+    return Plan(difference, None, None)
+
+
+def _seeds(seen: Observed, difference: float) -> int | None:
+    """Return the least number of seeds that will do on these images."""
+    if not _enough(seen.with_more(SEEDS_MOST), difference):
+        return None
+    low, high = 1, SEEDS_MOST
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _enough(seen.with_more(middle), difference):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _times_images(seen: Observed, seeds: int, difference: float) -> float | None:
+    low, high = 0.0, 10.0
+    if not _enough(seen.with_more(seeds, 2**high), difference):
+        return None
+    while high - low > 0.03:
+        middle = (low + high) / 2
+        if _enough(seen.with_more(seeds, 2**middle), difference):
+            high = middle
+        else:
+            low = middle
+    return float(2**high)
+
+
+def _enough(seen: Observed, difference: float) -> bool:
+    return power(seen, difference) >= POWER
+
+
+@lru_cache(maxsize=4096)
+def _drawn(share: float, freedom: int) -> float:
+    return float(chi_square(share, freedom))

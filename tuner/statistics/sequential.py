@@ -1,0 +1,61 @@
+"""Group-sequential testing of one contender against the best so far.
+
+The panel and the spread are those of a comparison of settings. The test is
+one-sided, at the level that the race's alpha spending assigns to this look.
+"""
+
+from dataclasses import dataclass
+
+from scipy.special import stdtrit
+
+from tuner.statistics.anova import Panel, VarianceComponents
+from tuner.statistics.distributions import students
+from tuner.statistics.variance import Interval, around
+
+OPEN = 0.975
+"""The quantile at which to ask how far more seeds could still move a difference."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """One contender compared with the best so far."""
+
+    difference: Interval
+    """Its difference from the best; the interval excludes 0 exactly where it is separated."""
+    p_value: float
+    """The one-sided p value of being worse than the best."""
+    separated: bool
+    beyond_seeds: bool
+    """Whether no number of seeds is likely to separate it on these images."""
+
+
+def hold(panel: Panel, contender: int, best: int, level: float, *, larger: bool) -> Held:
+    """Test a contender against the best at a one-sided level."""
+    apart = panel.difference(contender, best)
+    behind = apart.value < 0 if larger else apart.value > 0
+    p_value = apart.p_value() / 2 if behind else 1 - apart.p_value() / 2
+    separated = p_value < level
+    limits = around(apart.value, apart.spread, confidence=1 - 2 * level)
+    beyond = not separated and _beyond_seeds(panel, contender, best, level)
+    return Held(limits, p_value, separated, beyond)
+
+
+def _beyond_seeds(panel: Panel, contender: int, best: int, level: float) -> bool:
+    """Say whether the images alone keep two from being separated.
+
+    The difference itself moves with further seeds: it is taken at the far end
+    of what they leave open, so that only what is well known ends a race.
+    """
+    if not panel.images:
+        return False
+    all_of = panel.pooled
+    parts = panel.parts((contender, best))
+    by_image = max(all_of.by_image, parts.by_image, 0.0) + panel.grain
+    limit = -students(level, all_of.image_freedom)
+    value = abs(float(panel.means[contender] - panel.means[best]))
+    farthest = value + max(_moves(all_of, all_of.freedom), _moves(parts, all_of.freedom))
+    return bool(farthest < limit * by_image**0.5)
+
+
+def _moves(parts: VarianceComponents, freedom: int) -> float:
+    return float(stdtrit(freedom, OPEN) * max(0.0, parts.by_seed) ** 0.5)
