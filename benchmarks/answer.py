@@ -35,8 +35,8 @@ import sqlalchemy as sa
 from benchmarks import record
 from tuner.answers.evidence.contenders import Evidence
 from tuner.answers.evidence.measures import MEASURES
-from tuner.answers.statistics.levels import against_best
 from tuner.settings import Settings
+from tuner.statistics.multiple_comparisons import against_best
 from tuner.store import studies
 from tuner.store import tables as t
 from tuner.store.database import Database
