@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tests.harness import warm
 from tests.harness.processes import Workers
 from tests.harness.warm import Started
 from tests.store.specs import Bench
@@ -200,7 +201,9 @@ class Scene:
 
     def work(self, name: str, device: str = "cpu", settings: Settings | None = None) -> Ended:
         """Train a study to its end with a supervisor in this process and a real trainer."""
-        orders = Orders(study=name, device=device, folders=(self.objectives,))
+        orders = Orders(
+            study=name, device=device, folders=(self.objectives,), forks=warm.fork_server()
+        )
         return work(settings or self.settings, orders, StopRequest())
 
     def start_worker(self, study: str, **environ: str) -> Started:

@@ -137,6 +137,11 @@ running: list[Started] = []
 """Programs that `end_all` ends, should their test fail before they end by themselves."""
 
 
+def fork_server() -> ForkServer | None:
+    """Return what supervisors in the tests' own process fork their trainers from."""
+    return _server() if forkserver.AVAILABLE else None
+
+
 def start(
     arguments: Sequence[str], folder: Path, environment: Mapping[str, str], called: str = TUNER
 ) -> Forked:
