@@ -83,7 +83,7 @@ CASES: Mapping[str, Case] = {
     "ann-64": Case(
         "ANN 64×64, 15 trials of 30 epochs",
         *("ann", 64, 5, 30),
-        first={"optuna": 3, "lightning": 6, "ray": 6},
+        first={"optuna": 3, "lightning": 3, "ray": 4},
         targets={"loop": 4, "ray": 4, "lightning": 5},
         repetitions=2,
     ),
