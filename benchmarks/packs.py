@@ -7,7 +7,8 @@ Batches of noise, 50 steps an epoch of 32 images each, Adam; epochs of all sizes
 take turns in one process. `apart` is the largest difference between the loss of
 a member and the loss of the same network by autograd over the first steps, before
 rounding errors have grown: what a device computes is held against another way of
-computing it. On a GPU stacks are used here alone; training there is by autograd.
+computing it. The ANNs are packs of stacks, the others packs by torch.func, of one
+member too. On a GPU both are used here alone; training there is by autograd.
 """
 
 import argparse
@@ -20,16 +21,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from benchmarks import record
 from tuner.records import Value
 from tuner.train.device import Device, open_device
+from tuner.train.functional import FunctionalPack
 from tuner.train.learners import Autograd, Learner
 from tuner.train.losses import Loss, choose_loss
 from tuner.train.networks.declared import PARAMETERS
 from tuner.train.networks.models import build
 from tuner.train.optimizers import Optimizer, build_optimizer
-from tuner.train.precision import Arithmetic
+from tuner.train.precision import Arithmetic, convolves, lay_out
 from tuner.train.recipe import read_recipe
 from tuner.train.stack import Pack, Stack, layers_of
 
@@ -38,11 +41,34 @@ CASES: Mapping[str, tuple[int, dict[str, Value]]] = {
     "ann-64-narrow": (64, {"width": 32}),
     "ann-32-tiny": (32, {"width": 16}),
     "ann-256": (256, {"width": 64}),
+    "cnn-64": (64, {"model": "cnn"}),
+    "cnn-16": (16, {"model": "cnn"}),
+    "own-16": (16, {"model": "own", "width": 8}),
+    "own-8": (8, {"model": "own", "width": 4}),
 }
 STEPS, BATCH, CLASSES = 50, 32, 2
 COMPARED = 3
 """First steps whose losses are held against autograd's."""
-TOGETHER = Arithmetic("fp32", channels_last=False, reason="")
+
+
+class Own(nn.Module):
+    """A small network as an objective may bring it: two blocks with ways around, batch norm."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, width, 3, padding=1)
+        self.blocks = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(2))
+        self.last = nn.Linear(width, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the outputs."""
+        found = self.first(images)
+        for block, norm in zip(self.blocks, self.norms, strict=True):
+            found = functional.relu(found + norm(block(found)))
+        outputs: Tensor = self.last(found.mean((2, 3)))
+        return outputs
+
 
 Epoch = Callable[[], list[float]]
 """Trains an epoch and returns the losses of its first steps, of every member."""
@@ -78,16 +104,21 @@ def _measure(
     size, more = CASES[case]
     parameters = {one.name: one.default for one in PARAMETERS} | {"dropout": 0.0} | more
     torch.manual_seed(0)
-    network = build(parameters, (1, size, size), CLASSES).to(device.torch)
+    if parameters["model"] == "own":
+        network: nn.Module = Own(int(parameters["width"])).to(device.torch)
+    else:
+        network = build(parameters, (1, size, size), CLASSES).to(device.torch)
+    arithmetic = Arithmetic("fp32", channels_last=convolves(network), reason="")
+    lay_out(network, arithmetic)
     chance = torch.Generator().manual_seed(1)
     images = torch.randn(STEPS, BATCH, 1, size, size, generator=chance).to(device.torch)
     labels = torch.randint(CLASSES, (STEPS, BATCH), generator=chance).to(device.torch)
     recipe = read_recipe({"lr": 1e-4})
     loss = choose_loss(recipe, CLASSES, np.arange(CLASSES), device.torch)
     model = copy.deepcopy(network)
-    usual = Autograd(model, loss, TOGETHER)
+    usual = Autograd(model, loss, arithmetic)
     makers = {0: _alone(usual, build_optimizer(recipe, usual.weights), images, labels)}
-    makers |= {count: _packed(network, count, loss, images, labels) for count in sizes}
+    makers |= {count: _packed(network, count, usual, images, labels) for count in sizes}
     first = {count: epoch() for count, epoch in makers.items()}
     apart = max(
         abs(one - first[0][at % COMPARED]) for f in first.values() for at, one in enumerate(f)
@@ -115,16 +146,26 @@ def _alone(learner: Learner, optimizer: Optimizer, images: Tensor, labels: Tenso
     return epoch
 
 
-def _packed(network: nn.Module, count: int, loss: Loss, images: Tensor, labels: Tensor) -> Epoch:
-    stacks = [_stack(network, loss) for _ in range(count)]
-    optimizers = [build_optimizer(read_recipe({"lr": 1e-4}), one.weights) for one in stacks]
-    pack = Pack(stacks)
+def _packed(
+    network: nn.Module, count: int, usual: Autograd, images: Tensor, labels: Tensor
+) -> Epoch:
+    learners: list[Stack] | list[Autograd]
+    pack: Pack | FunctionalPack
+    if layers_of(network) is None:
+        models = [copy.deepcopy(network) for _ in range(count)]
+        learners = [Autograd(model, usual.loss, usual.arithmetic) for model in models]
+        pack = FunctionalPack(learners)
+    else:
+        learners = [_stack(network, usual.loss) for _ in range(count)]
+        pack = Pack(learners)
+    optimizers = [build_optimizer(read_recipe({"lr": 1e-4}), one.weights) for one in learners]
+    bare = count == 1 and isinstance(pack, Pack)
 
     def epoch() -> list[float]:
         losses = []
         with pack.begin(STEPS, range(count)):
             for some, true in zip(images, labels, strict=True):
-                given = some.clone() if count == 1 else some.expand(count, *some.shape).clone()
+                given = some.clone() if bare else some.expand(count, *some.shape).clone()
                 losses.append(pack.learn(given, [true] * count)[1])
                 for place, optimizer in enumerate(optimizers):
                     optimizer.step(pack.pieces(place))

@@ -3,15 +3,15 @@
 import gc
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.train.blobs import untimed, write_blobs
-from tuner.records import Job, Value
+from tests.train.blobs import untimed, write_blobs, write_own_blobs
+from tuner.records import Epoch, Job, Value
 from tuner.train import abreast as module
 from tuner.train.abreast import Abreast, shape
 from tuner.train.alike import kind
@@ -148,6 +148,148 @@ def test_kinds_are_of_what_changes_no_shape() -> None:
     ]
     assert all(kind(one) == usual for one in alike)
     assert all(kind(one) != usual for one in others)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    """Open a workbench on the blobs, with a network of their objective's own."""
+    return write_own_blobs(tmp_path_factory.mktemp("own")).workbench()
+
+
+@pytest.fixture
+def paying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every pack be faster than a trial alone."""
+    monkeypatch.setattr(module, "_seconds", lambda _, size: 0.01 / size)
+
+
+def begun(own: Workbench, abreast: Abreast, *jobs: Job) -> list[Run]:
+    """Begin jobs as a trainer does whose study asks for packs of 8."""
+    runs = [own.begin(one) for one in jobs]
+    for run in runs:
+        abreast.mark(run, 8)
+    return runs
+
+
+def assert_close(ours: Sequence[Epoch], theirs: Sequence[Epoch]) -> None:
+    """Curves agree to rounding."""
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.lr == other.lr
+        assert one.train_loss == pytest.approx(other.train_loss, abs=1e-3)
+        assert one.val_loss == pytest.approx(other.val_loss, abs=1e-3)
+
+
+@pytest.mark.usefixtures("paying")
+def test_own_networks_train_as_one_program(own: Workbench) -> None:
+    """Five seeds and settings agree with the same trials alone; who ends early leaves."""
+    abreast = Abreast()
+    chosen = [{**one, "plain": False} for one in SETTINGS[:5]]
+    chosen[1]["epochs"] = 2
+    jobs = [job(place, **one) for place, one in enumerate(chosen)]
+    runs = begun(own, abreast, *jobs)
+    assert len({shape(run) for run in runs}) == 1
+    assert [abreast.most(run, 8) for run in runs] == [8] * 5
+    deque(abreast.epochs(runs, lambda: None), maxlen=0)
+    assert len({id(run.training.learner.pack) for run in runs}) == 1  # type: ignore[attr-defined]
+    while left := [run for run in runs if not run.ended]:
+        deque(abreast.epochs(left, lambda: None), maxlen=0)
+    for one, run in zip(jobs, runs, strict=True):
+        single = own.begin(one)
+        deque(single.epochs(lambda: None), maxlen=0)
+        assert_close(run.curve, single.curve)
+        assert run.result().best.val_loss == pytest.approx(single.result().best.val_loss, abs=1e-3)
+
+
+@pytest.mark.usefixtures("paying")
+def test_a_run_of_a_pack_goes_on_alone(own: Workbench) -> None:
+    """From a state of the pack, and by leaving it: both come to what the trial alone comes to."""
+    abreast = Abreast()
+    first, second = begun(own, abreast, job(0, plain=False), job(1, plain=False))
+    for _ in range(2):
+        deque(abreast.epochs([first, second], lambda: None), maxlen=0)
+    (resumed,) = begun(own, abreast, job(0, plain=False))
+    resumed.restore(first.state())
+    before = first.state()
+    deque(abreast.epochs([second], lambda: None), maxlen=0)
+    for run in (first, resumed):
+        while not run.ended:
+            deque(abreast.epochs([run], lambda: None), maxlen=0)
+    assert [untimed(one) for one in first.curve] == [untimed(one) for one in resumed.curve]
+    assert before.curve == first.curve[:2]
+    single = own.begin(job(0, plain=False))
+    deque(single.epochs(lambda: None), maxlen=0)
+    assert_close(first.curve, single.curve)
+
+
+def test_only_a_number_marks_runs_for_packs_by_torch_func(own: Workbench, bench: Workbench) -> None:
+    """Marked runs have checkpoint keys of their own; "auto" and other networks keep theirs."""
+    abreast = Abreast()
+    own_job, odd_job = job(plain=False), job(plain=True)
+    asked: list[int | str] = ["auto", 1, 2, 8]
+    marked = []
+    for setting in asked:
+        run = own.begin(own_job)
+        abreast.mark(run, setting)
+        marked.append(run.together)
+        assert (shape(run) is not None) == run.together
+    assert marked == [False, False, True, True]
+    keys = [set(own.path(own_job, together=one)) for one in (False, True)]
+    assert keys[0].isdisjoint(keys[1])
+    odd, stack = own.begin(odd_job), bench.begin(job())
+    for run in (odd, stack):
+        abreast.mark(run, 8)
+        assert not run.together
+    assert abreast.most(odd, 8) == 1
+    assert "depends on values of the data" in abreast.alone(odd, 8)
+    assert "set [search] pack to a number" in abreast.alone(own.begin(own_job), "auto")
+
+
+def test_a_pack_by_torch_func_has_to_pay(own: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its steps are slower, or have no room, trials take turns, each as alone."""
+    run = begun(own, Abreast(), job(plain=False))[0]
+    for seconds, memory, most in (
+        ({1: 0.01, 8: 0.009}, None, 1),
+        ({1: 0.01, 8: 0.005}, None, 8),
+        ({1: 0.01, 8: 0.005}, 1, 1),
+        ({1: 1.0, 8: 0.1}, None, 1),
+    ):
+        monkeypatch.setattr(module, "_seconds", lambda _, size, took=seconds: took[size])
+        abreast = Abreast(memory)
+        assert abreast.most(run, 8) == most
+        assert most > 1 or abreast.alone(run, 8)
+    monkeypatch.setattr(module, "_seconds", lambda _, __: 0.01)
+    abreast = Abreast()
+    runs = begun(own, abreast, job(0, plain=False), job(1, plain=False))
+    while left := [one for one in runs if not one.ended]:
+        deque(abreast.epochs(left, lambda: None), maxlen=0)
+    for seed, one in enumerate(runs):
+        assert [untimed(epoch) for epoch in one.curve] == alone(own, job(seed, plain=False))[0]
+
+
+def test_measuring_a_pack_by_torch_func_changes_nothing(own: Workbench) -> None:
+    """It is tried and measured on copies."""
+    (run,) = begun(own, Abreast(), job(plain=False))
+    assert module._seconds(run, 1) > 0
+    assert module._seconds(run, 3) > 0
+    assert module._bytes(run, 3) > 0
+    single = [untimed(epoch) for epoch in run.epochs(lambda: None)]
+    assert single == alone(own, job(plain=False))[0]
+
+
+@pytest.mark.usefixtures("paying")
+def test_who_leaves_takes_the_memory_of_one_program_along(own: Workbench) -> None:
+    """As of a pack of stacks: nothing waits for the collector of cycles."""
+    gc.disable()
+    try:
+        abreast = Abreast()
+        runs = begun(own, abreast, *(job(seed, plain=False) for seed in range(2)))
+        deque(abreast.epochs(runs, lambda: None), maxlen=0)
+        pack = weakref.ref(runs[0].training.learner.pack)  # type: ignore[attr-defined]
+        assert pack() is not None
+        deque(abreast.epochs([], lambda: None), maxlen=0)
+        runs.clear()
+        assert pack() is None
+    finally:
+        gc.enable()
 
 
 def test_a_limit_of_memory_is_heeded(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:

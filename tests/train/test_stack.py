@@ -102,8 +102,8 @@ class Exact(Autograd):
 
     def learn(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs and loss of a batch, and leave gradients in the weights."""
-        outputs = self._model(images)
-        loss = self._loss.value(outputs, targets)
+        outputs = self.model(images)
+        loss = self.loss.value(outputs, targets)
         for weight in self.weights.values():
             weight.grad = None
         loss.backward()  # type: ignore[no-untyped-call]

@@ -3,13 +3,14 @@
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.train.blobs import Blobs, write_blobs
+from tests.train.blobs import Blobs, write_blobs, write_own_blobs
 from tests.train.test_abreast import job
 from tuner.records import Job
 from tuner.work.messages import Message, receive, send
@@ -22,19 +23,23 @@ OPEN: list[socket.socket] = []
 class Station:
     """A trainer on a thread, and the supervisor's end of its channel."""
 
-    def __init__(self, blobs: Blobs, cache: Path) -> None:
+    def __init__(self, blobs: Blobs, cache: Path, checkpoints: Path | None = None) -> None:
         self.ours, theirs = socket.socketpair()
         OPEN.append(self.ours)
         settings: dict[str, Any] = {"device": "cpu", "threads": 1, "cache": str(cache)}
-        settings |= {"folders": [str(blobs.folder)], "checkpoints": None}
+        settings |= {"folders": [str(blobs.folder)], "lookup_seconds": 10.0}
+        settings["checkpoints"] = None if checkpoints is None else str(checkpoints)
         self.trainer = Trainer(Link(theirs), settings)
         self._thread = threading.Thread(target=self.trainer.serve, daemon=True)
 
-    def train(self, *jobs: Job) -> None:
+    def train(self, *jobs: Job, pack: int = 8, study_pack: int | str = 8) -> None:
         """Order trials, all before the trainer begins; their serial numbers begin at 1."""
         for serial, one in enumerate(jobs, 1):
             plain = {**asdict(one), "parameters": dict(one.parameters), "data": dict(one.data)}
-            self.tell("train", serial, job=plain, pack=8)
+            labels = {"study": "s", "trial": str(one.seed)}
+            plan = {"labels": labels, "every": 1, "keep": "auto"}
+            plan |= {"expected": 0, "branches": []}
+            self.tell("train", serial, job=plain, pack=pack, study_pack=study_pack, plan=plan)
         self._thread.start()
 
     def tell(self, kind: str, serial: int, **body: Any) -> None:
@@ -50,6 +55,13 @@ class Station:
             if message.kind in kinds:
                 found[int(message.body["serial"])] = {"kind": message.kind, **message.body}
         return found
+
+    def next(self, kind: str) -> dict[str, Any]:
+        """Read until a message of this kind has come."""
+        while (message := receive(self.ours)) is not None:
+            if message.kind == kind:
+                return dict(message.body)
+        raise AssertionError("the trainer has gone")
 
     def close(self) -> None:
         """Let the trainer go."""
@@ -125,3 +137,33 @@ def test_a_stopped_trial_ends_its_training_alone(station: Station) -> None:
     station.tell("stop", 1)
     ends = station.hear("stopped", "result")
     assert (ends[1]["kind"], ends[2]["kind"]) == ("stopped", "result")
+
+
+@pytest.fixture
+def _paying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every pack be faster than a trial alone."""
+    monkeypatch.setattr("tuner.train.abreast._seconds", lambda _, size: 0.01 / size)
+
+
+@pytest.mark.usefixtures("_paying")
+def test_a_trial_of_an_own_network_leaves_its_pack_and_is_resumed_alone(tmp_path: Path) -> None:
+    """Alone or in another pack it goes on from its checkpoint; a study without packs does not."""
+    blobs, stored = write_own_blobs(tmp_path), tmp_path / "checkpoints"
+    with closing(Station(blobs, tmp_path / "cache", stored)) as station:
+        station.train(job(0, plain=False, epochs=2000), job(1, plain=False, epochs=3))
+        setups = station.hear("setup")
+        assert [one["pack"] for one in setups.values()] == [8, 8]
+        notes = {one["setup"]["notes"]["packs"] for one in setups.values()}
+        assert notes == {"by torch.func: last digits depend on their sizes"}
+        station.hear("epoch")
+        station.tell("leave", 1)
+        ends = station.hear("left", "result")
+        assert (ends[1]["kind"], ends[2]["kind"]) == ("left", "result")
+    for pack, study_pack, resumes in ((1, 8, True), (8, 8, True), (1, "auto", False)):
+        with closing(Station(blobs, tmp_path / "cache", stored)) as station:
+            station.train(job(0, plain=False, epochs=2000), pack=pack, study_pack=study_pack)
+            message = station.next("setup")
+            assert (message["resumed"] > 0) == resumes
+            assert message["pack"] == (8 if pack > 1 else 1)
+            station.tell("leave", 1)
+            station.next("left")

@@ -38,8 +38,8 @@ class Measured:
     parameters: int
     pack: int
     """How many trials of its shape a trainer would take at a time."""
-    learning: str
-    """How the network learns, and why not as a stack, which alone may be packed."""
+    alone: str
+    """Why one trial at a time is trained, where it is one."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def measure_cost(
                     statistics.fmean(_seconds(run)[1:]),
                     run["parameters"],
                     run["pack"],
-                    run["learning"],
+                    run["alone"],
                 )
                 for chosen, run in zip(settings, runs, strict=True)
             ),
@@ -270,6 +270,7 @@ def _work(body: Body, progress: Progress) -> Body:
     on = ""
     for job in jobs:
         run = bench.begin(job)
+        abreast.mark(run, body["pack"])
         seconds = []
         for epoch in run.epochs(lambda: None):
             seconds.append(epoch.seconds)
@@ -284,7 +285,7 @@ def _work(body: Body, progress: Progress) -> Body:
                 "best": asdict(result.best),
                 "noticed": run.setup.notes.get("output", ""),
                 "pack": abreast.most(run, body["pack"]),
-                "learning": run.training.learner.note,
+                "alone": abreast.alone(run, body["pack"]),
             }
         )
     return {"runs": runs, "memory": _memory(body["device"]), "on": on}

@@ -213,9 +213,7 @@ def _packs(cost: "Cost") -> str:
     most = max(one.pack for one in cost.measured)
     if most > 1:
         return f"up to {most} trials of one shape at a time in one trainer"
-    learning = cost.measured[0].learning
-    why = learning.partition(": ")[2] if learning.startswith("by autograd: ") else ""
-    return f"one trial at a time ({why or 'the fastest here'})"
+    return f"one trial at a time ({cost.measured[0].alone})"
 
 
 def roughly(seconds: float) -> str:

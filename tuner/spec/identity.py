@@ -27,7 +27,11 @@ HARMLESS = (
     "checkpoints.limit_bytes",
     "search.pack",
 )
-"""Keys that may change under a running study: no trial's figures depend on them."""
+"""Keys that may change under a running study: no trial's figures depend on them.
+
+Of packs by torch.func last digits depend on `search.pack`; checkpoints of trials with and without
+are kept apart, so that no curve is of both kinds.
+"""
 
 GROWING = ("budget.trials", "replicates.seeds")
 """Keys that may only grow."""

@@ -5,20 +5,34 @@
 
 Each run keeps its seed, its order of images, its rates, curve and end. What an
 epoch takes is counted to the members in equal parts.
+
+There are two kinds of packs. Stacks of plain layers (`stack`) give each member the
+bits that it has alone; `"auto"` may choose them. Packs by torch.func (`functional`)
+are for networks that learn by autograd. They round in another order, so only a
+number in `[search] pack` asks for them, and each run is marked for it (`Run.together`).
 """
 
 import copy
 import math
 import time
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tuner.records import Epoch
 from tuner.train.data import Feed
+from tuner.train.functional import (
+    TRIED,
+    FunctionalPack,
+    ObstacleError,
+    kept_bytes,
+    obstacle,
+    signature,
+)
+from tuner.train.learners import Autograd
 from tuner.train.optimizers import build_optimizer
 from tuner.train.passes import Alive, TrainFigures, Turn
 from tuner.train.recipe import read_recipe
@@ -31,6 +45,10 @@ GAIN = 1.2
 """How much faster a member's step must be in a pack."""
 STEPS = 6
 """Of a pack that is tried; the fastest counts, since whatever else the machine does slows some."""
+LONG_STEP = 0.02
+"""Seconds. On a CPU a step that takes longer is arithmetic, of which vmap saves nothing."""
+FEW = 4
+"""Images of a batch by which it is seen whether torch.func can handle a network."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +56,7 @@ class Ready:
     """A pack of some runs, and the feed of their batches."""
 
     runs: Sequence[Run]
-    pack: Pack
+    pack: Pack | FunctionalPack
     feed: Feed
 
 
@@ -50,12 +68,29 @@ class Abreast:
         self._memory = memory
         self._ready: dict[Hashable, Ready] = {}
         self._measured: dict[Hashable, int] = {}
+        self._obstacles: dict[Hashable, str] = {}
+        self._steps: dict[tuple[Hashable, int], float] = {}
+        """Of a member's step by torch.func, in packs of so many."""
+
+    def mark(self, run: Run, asked: int | str) -> None:
+        """Say of a run that has not begun whether it may train by torch.func beside others.
+
+        That goes by the study's setting and the network, never by what was measured or by who
+        else is there: whoever resumes the trial must find its checkpoints under the same keys.
+        """
+        run.together = asked not in ("auto", 1) and not self.obstacle(run)
+        if run.together:
+            notes = {**run.setup.notes, "packs": "by torch.func: last digits depend on their sizes"}
+            run.setup = replace(run.setup, notes=notes)
 
     def epochs(self, runs: Sequence[Run], alive: Alive) -> Iterator[tuple[Run, Epoch]]:
         """Train one epoch of each run; each is validated when it is asked for."""
         groups: dict[Hashable, list[Run]] = {}
         for run in runs:
             groups.setdefault(shape(run) or id(run), []).append(run)
+        for kind, group in list(groups.items()):
+            if len(group) > 1 and group[0].together and not self._pays(group[0], len(group)):
+                groups |= {id(run): [run] for run in groups.pop(kind)}
         # A pack whose runs have gone holds the memory of all of them.
         self._ready = {kind: one for kind, one in self._ready.items() if kind in groups}
         for kind, group in groups.items():
@@ -75,13 +110,66 @@ class Abreast:
     def most(self, run: Run, asked: int | str) -> int:
         """Return how many runs like this one are best trained at a time; `asked` may say it."""
         kind = shape(run)
-        if kind is None:
+        if kind is None or asked == 1:
             return 1
+        if run.together:
+            assert not isinstance(asked, str)
+            return asked if self._pays(run, asked) else 1
         if not isinstance(asked, str):
             return asked
         if kind not in self._measured:
             self._measured[kind] = _fastest(run, self._memory)
         return self._measured[kind]
+
+    def obstacle(self, run: Run) -> str:
+        """Say what keeps a run from packs by torch.func; nothing if nothing does."""
+        learner = run.training.learner
+        if not isinstance(learner, Autograd):
+            return "it learns as a stack"
+        on = run.training.split.labels.device.type
+        if on not in TRIED:
+            return f"packs by torch.func were never tried on {on}"
+        try:
+            kind = signature(learner.model), learner.arithmetic
+        except ObstacleError as reason:
+            return str(reason)
+        if kind not in self._obstacles:
+            self._obstacles[kind] = obstacle(learner, *_two_batches(run))
+        return self._obstacles[kind]
+
+    def alone(self, run: Run, asked: int | str) -> str:
+        """Say why a run like this one is trained alone."""
+        if isinstance(run.training.learner, Stack):
+            return "the fastest here"
+        why = self.obstacle(run)
+        if why:
+            return f"torch.func cannot pack the network: {why}"
+        if isinstance(asked, str) or asked == 1:
+            return (
+                "torch.func could pack the network, but would change the last digits of its "
+                "results; set [search] pack to a number to allow it"
+            )
+        each = [(size, self._steps.get((shape(run), size))) for size in (1, asked)]
+        if any(seconds is None for _, seconds in each):
+            return "packs of it would take too long a step or too much memory"
+        took = [f"{1000 * seconds:.2g} ms" for _, seconds in each if seconds is not None]
+        return f"by torch.func a trial's step takes {took[1]} in a pack of {asked}, {took[0]} alone"
+
+    def _pays(self, run: Run, size: int) -> bool:
+        """Say whether a member's step by torch.func is faster in a pack of so many than alone."""
+        kind = shape(run)
+        if (kind, 1) not in self._steps:
+            self._steps[kind, 1] = _seconds(run, 1)
+        least = self._steps[kind, 1]
+        if (kind, size) not in self._steps:
+            on_cpu = not run.training.split.labels.is_cuda
+            if (on_cpu and least > LONG_STEP) or not self._has_room(run, size):
+                return False
+            self._steps[kind, size] = _seconds(run, size)
+        return self._steps[kind, size] * GAIN <= least
+
+    def _has_room(self, run: Run, size: int) -> bool:
+        return _has_room(run, size, self._memory)
 
     def _readied(self, kind: Hashable, runs: Sequence[Run]) -> Ready:
         found = self._ready.get(kind)
@@ -89,12 +177,12 @@ class Abreast:
         if (
             found is not None
             and list(found.runs) == list(runs)
-            and all(_stack(run).pack is found.pack for run in runs)
+            and all(_learner(run).pack is found.pack for run in runs)
         ):
             return found
         size = max(stop - start for start, stop in runs[0].training.bounds)
         feed = runs[0].training.feed.wider(len(runs) * size)
-        return Ready(runs, Pack([_stack(run) for run in runs]), feed)
+        return Ready(runs, _pack([_learner(run) for run in runs]), feed)
 
 
 def _together(ready: Ready, plans: Sequence[Plan], alive: Alive) -> list[TrainFigures]:
@@ -120,25 +208,35 @@ def _together(ready: Ready, plans: Sequence[Plan], alive: Alive) -> list[TrainFi
 def shape(run: Run) -> Hashable | None:
     """Return what runs must have in common to be packed; None for one that trains alone."""
     learner = run.training.learner
-    if not isinstance(learner, Stack):
-        return None
-    return learner.shape, run.training.bounds, id(run.training.split)
+    rest = run.training.bounds, id(run.training.split)
+    if isinstance(learner, Stack):
+        return learner.shape, *rest
+    if run.together and isinstance(learner, Autograd):
+        return signature(learner.model), learner.arithmetic, *rest
+    return None
 
 
-def _stack(run: Run) -> Stack:
+def _learner(run: Run) -> Stack | Autograd:
     learner = run.training.learner
-    assert isinstance(learner, Stack)
+    assert isinstance(learner, Stack | Autograd)
     return learner
 
 
+def _pack(learners: Sequence[Stack | Autograd]) -> Pack | FunctionalPack:
+    stacks = [one for one in learners if isinstance(one, Stack)]
+    others = [one for one in learners if isinstance(one, Autograd)]
+    return Pack(stacks) if stacks else FunctionalPack(others)
+
+
 def _fastest(run: Run, memory: int | None) -> int:
-    """Try packs of copies of a run's network, and return the size that trains fastest."""
-    stack = _stack(run)
+    """Try packs of copies of a run's stack, and return the size that trains fastest."""
+    stack = _learner(run)
+    assert isinstance(stack, Stack)
     if stack.large and not run.training.split.labels.is_cuda:
         return 1  # members take turns there
     best, least = 1, _seconds(run, 1)
     for size in SIZES:
-        if memory is not None and psutil.Process().memory_info().rss + _bytes(run, size) > memory:
+        if not _has_room(run, size, memory):
             break
         seconds = _seconds(run, size)
         if seconds * GAIN > least:
@@ -147,48 +245,79 @@ def _fastest(run: Run, memory: int | None) -> int:
     return best
 
 
+def _has_room(run: Run, size: int, memory: int | None) -> bool:
+    return memory is None or psutil.Process().memory_info().rss + _bytes(run, size) <= memory
+
+
 def _bytes(run: Run, members: int) -> int:
     """Return about how much memory a pack takes, generously."""
-    stack = _stack(run)
-    weights = sum(weight.numel() for weight in stack.model.parameters())
-    units = sum(module.out_features for module in stack.layers if isinstance(module, nn.Linear))
+    learner = _learner(run)
+    weights = sum(weight.numel() for weight in learner.model.parameters())
     batch = max(stop - start for start, stop in run.training.bounds)
     images = batch * run.training.split.images[0].numel()
-    # Weights, gradients, two moments, the best and the stored weights; masks and what is kept
-    # of a batch; the batch itself, as it is gathered and as it is shown.
-    return 4 * members * (8 * weights + units * (DRAWN_ROWS + 8 * batch) + 3 * images)
+    if isinstance(learner, Autograd):
+        # What a forward keeps, once more as vmap rearranges it, and its slopes on the way back.
+        pair, targets = _two_batches(run)
+        kept = 3 * batch * kept_bytes(learner, pair[0], targets[0]) // FEW
+    else:
+        # Masks, and what is kept of a batch.
+        units = sum(one.out_features for one in learner.layers if isinstance(one, nn.Linear))
+        kept = 4 * units * (DRAWN_ROWS + 8 * batch)
+    # Weights, gradients, two moments, the best and the stored weights; the batch itself, as it is
+    # gathered and as it is shown.
+    return members * (4 * (8 * weights + 3 * images) + kept)
+
+
+def _two_batches(run: Run) -> tuple[Tensor, Tensor]:
+    """Return two small batches of training images and their targets, as if of two members."""
+    training = run.training
+    few = min(FEW, len(training.split))
+    places = torch.arange(few, device=training.feed.place)
+    first = training.feed.gather(places).clone()
+    images = torch.stack((first, training.feed.gather(places.flip(0)).clone()))
+    targets = training.loss.targets(training.split.labels[:few])
+    return images, torch.stack((targets, targets.flip(0)))
 
 
 def _seconds(run: Run, members: int) -> float:
     """Return how long one member's step takes in a pack of so many copies."""
     training = run.training
-    copies = [_copy(_stack(run)) for _ in range(members)]
+    copies = [_copy(_learner(run)) for _ in range(members)]
     optimizers = [build_optimizer(read_recipe({}), one.weights) for one in copies]
-    pack = Pack(copies)
+    pack = _pack(copies) if members > 1 or isinstance(copies[0], Stack) else None
     start, stop = training.bounds[0]
     feed = training.feed.wider(members * (stop - start))
     places = torch.arange(stop - start, device=feed.place).repeat(members)
     targets = [training.loss.targets(training.split.labels[: stop - start])] * members
     fastest = math.inf
-    with pack.begin(STEPS, range(members)):
+    # What a network by autograd draws comes from torch's own generator: it is left as it was.
+    with (
+        torch.random.fork_rng(devices=[]),
+        pack.begin(STEPS, range(members)) if pack else copies[0].begin(STEPS, 0),
+    ):
         for _ in range(STEPS):
             begun = time.perf_counter()
             images = feed.gather(places)
-            if members > 1:
-                images = images.view(members, -1, *images.shape[1:])
-            pack.learn(images, targets)
-            for place, optimizer in enumerate(optimizers):
-                optimizer.step(pack.pieces(place))
+            if pack is None:
+                copies[0].learn(images, targets[0])
+            elif members == 1:
+                pack.learn(images, targets)
+            else:
+                pack.learn(images.view(members, -1, *images.shape[1:]), targets)
+            for one, optimizer in zip(copies, optimizers, strict=True):
+                optimizer.step(one.pieces())
             _await(training.split.labels)
             fastest = min(fastest, time.perf_counter() - begun)
     return fastest / members
 
 
-def _copy(stack: Stack) -> Stack:
-    model = copy.deepcopy(stack.model)
+def _copy(learner: Stack | Autograd) -> Stack | Autograd:
+    model = copy.deepcopy(learner.model)
+    if isinstance(learner, Autograd):
+        return Autograd(model, learner.loss, learner.arithmetic)
     layers = layers_of(model)
     assert layers is not None
-    return Stack(model, layers, stack.loss)
+    return Stack(model, layers, learner.loss)
 
 
 def _await(on: torch.Tensor) -> None:

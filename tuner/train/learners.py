@@ -3,7 +3,8 @@
     learner.learn(images, targets) -> outputs, loss; gradients lie in learner.weights
 
 Any network can learn by autograd. One that is a stack of plain layers learns
-by steps that are written out (`stack`), twice as fast where it is small.
+by steps that are written out (`stack`), twice as fast where it is small. Beside
+others a network that learns by autograd may be a member of a pack (`functional`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from tuner.train.functional import FunctionalPack, part
 from tuner.train.losses import Loss
 from tuner.train.optimizers import Piece
 from tuner.train.precision import Arithmetic
@@ -48,23 +50,26 @@ class Autograd:
     def __init__(self, model: nn.Module, loss: Loss, arithmetic: Arithmetic, why: str = "") -> None:
         self.note = f"by autograd: {why}" if why else "by autograd"
         self.weights = dict(model.named_parameters())
-        self._model = model
-        self._loss = loss
-        self._arithmetic = arithmetic
+        self.model, self.loss, self.arithmetic = model, loss, arithmetic
+        self.pack: FunctionalPack | None = None
+        """Where it took its last step, if not alone."""
 
     def begin(self, steps: int, seed: int) -> AbstractContextManager[object]:  # noqa: ARG002
-        """Make the network one that learns."""
+        """Make the network one that learns, alone."""
+        if self.pack is not None:
+            part(self.model)
+            self.pack = None
         torch.manual_seed(seed)
-        self._model.train()
+        self.model.train()
         return nullcontext()
 
     def learn(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs and loss of a batch, and leave gradients in the weights."""
-        with self._arithmetic.training(images.device):
-            computed: Tensor = self._model(self._arithmetic.arranged(images))
+        with self.arithmetic.training(images.device):
+            computed: Tensor = self.model(self.arithmetic.arranged(images))
         # Losses are float32: bfloat16 has 8 bits, too few to tell 0.99 from 0.993.
         outputs = computed.float()
-        loss = self._loss.value(outputs, targets)
+        loss = self.loss.value(outputs, targets)
         for weight in self.weights.values():
             weight.grad = None
         loss.backward()  # type: ignore[no-untyped-call]

@@ -65,6 +65,8 @@ class Run:
     """How an epoch is trained, alone or beside others."""
     diverged: bool
     """Whether a figure stopped being a number; the epochs end there."""
+    together: bool
+    """Whether it may train by torch.func beside others, whose number then decides its last bits."""
 
     def __init__(self, job: Job, model: nn.Module, loss: Loss, data: Prepared, device: Device):
         self._job = job
@@ -85,6 +87,7 @@ class Run:
         self._best_weights = copy_weights(model)
         self._best_epoch = 0
         self.diverged = False
+        self.together = False
         self.setup = Setup(
             device=device.description,
             parameter_count=sum(weight.numel() for weight in model.parameters()),

@@ -71,19 +71,22 @@ class Workbench:
         """Return what the store keeps of the data that the job trains on."""
         return self.prepared(job).describe()
 
-    def base(self, job: Job) -> Base:
-        """Return all that shapes the job's training on this device before its first epoch."""
+    def base(self, job: Job, *, together: bool = False) -> Base:
+        """Return all that shapes the job's training on this device before its first epoch.
+
+        Beside others by torch.func (`Run.together`) a training rounds otherwise than alone.
+        """
         found = self.found(job)
         return Base(
             source=source_fingerprint(found),
             data=self.prepared(job).content,
-            numerics=numerics(self._device),
+            numerics=numerics(self._device) | ({"packs": "torch.func"} if together else {}),
             seed=job.seed,
             metric=job.metric,
             parameters=_by_content(shaping(job.parameters)),
         )
 
-    def path(self, job: Job) -> list[str]:
+    def path(self, job: Job, *, together: bool = False) -> list[str]:
         """Return the checkpoint keys after each of the job's epochs.
 
         Empty where it is not known what code runs: what is stored nowhere is reused by nobody.
@@ -93,7 +96,7 @@ class Workbench:
         recipe = read_recipe(job.parameters)
         images = len(self.prepared(job).train)
         steps = len(training_bounds(images, recipe.batch_size))
-        return keys.path(self.base(job), recipe, steps)
+        return keys.path(self.base(job, together=together), recipe, steps)
 
     def found(self, job: Job) -> Found:
         """Return the job's objective."""

@@ -218,10 +218,11 @@ class Supervisor:
         self._child.heard = time.monotonic()
         spec = self._ledger.study.spec
         job = spec.job(lease.chosen, lease.seed)
-        pack = 1 if lease.alone else spec.search.pack
+        # A trial that is to be alone keeps the checkpoint keys that it has beside others.
+        packs = {"pack": 1 if lease.alone else spec.search.pack, "study_pack": spec.search.pack}
         trial = HeldTrial(self._watch(), self._child, lease, self._serial)
         order = {"serial": self._serial, "job": _plain(job), "plan": self._plan(lease)}
-        self._child.send(Message("train", {**order, "pack": pack}))
+        self._child.send(Message("train", {**order, **packs}))
         _tell(lease, "adopted" if adopted else "started", str(dict(lease.chosen)))
         return trial
 

@@ -192,6 +192,7 @@ class Trainer:
     def _join(self, line: Line, bench: "Workbench", order: Mapping[str, Any]) -> None:
         job = Job(**order["job"])
         run = bench.begin(job)
+        self._abreast.mark(run, order.get("study_pack", 1))
         keeping, resumed = None, 0
         if self._saver is not None:
             keeping = self._saver.begin(

@@ -77,7 +77,7 @@ class Saver:
         A place that does not answer is given up after a while, in which `alive` is called.
         `saved` is called with the epoch of each state that was stored, on another thread.
         """
-        keeping = Keeping(self, bench, job, plan, saved, alive)
+        keeping = Keeping(self, bench, job, plan, saved, alive, together=run.together)
         self._kept[keeping.owner] = keeping
         self._count()
         try:
@@ -120,11 +120,14 @@ class Keeping:
         plan: Plan,
         saved: Callable[[int], None],
         alive: Callable[[], None],
+        *,
+        together: bool,
     ) -> None:
         self.owner = owner(plan.labels)
         self._saver, self._plan, self._tell, self._alive = saver, plan, saved, alive
         self._bench, self._job, self._code = bench, job, bench.code(job)
-        self._base, self._path = bench.base(job), bench.path(job)
+        self._base = bench.base(job, together=together)
+        self._path = bench.path(job, together=together)
         self._lock = threading.Lock()
         self._saved = time.monotonic()
         self._last = 0

@@ -1,0 +1,441 @@
+"""Networks of any kind that learn together, as one program made by torch.func.
+
+    weights, buffers: (members, ...) ──┐
+    images:   (members, images, ...) ──┼─> vmap of the first member's forward ──> outputs of all
+    dropout's masks, member by member ─┘        backward by autograd, once for all members
+
+`torch.func.vmap` turns a forward written for one network into one for many. What
+a member carries stays its own: weights, buffers and gradients are rows of stacked
+tensors, dropout is drawn from a generator of each member (the draws it makes
+alone), and losses are taken member by member, as they may differ.
+
+Batched kernels sum in another order, so that a member agrees with the same
+network alone to rounding, and its last digits depend on how many members there
+are. Checkpoint keys keep such trainings apart (`Run.together`).
+"""
+
+import copy
+import enum
+import inspect
+import types
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from tuner.train.losses import Loss
+from tuner.train.optimizers import Piece
+from tuner.train.stack import HOOKS
+
+if TYPE_CHECKING:
+    from tuner.train.precision import Arithmetic
+
+TRIED = frozenset({"cpu"})
+"""Kinds of devices on which packs by torch.func were compared with networks alone."""
+ROUNDING = {"fp32": 1e-3, "bf16": 0.1}
+"""How far a gradient may be from the same network's alone, as a share of the largest gradient.
+
+It tells rounding from another computation, such as another mask of dropout.
+"""
+REASONS = (
+    (".item()", "its computation depends on values of the data"),
+    ("data-dependent", "its computation depends on values of the data"),
+    ("random", "it draws random numbers by other means than dropout"),
+    ("autograd.Function", "it has a custom autograd function without a rule for vmap"),
+    ("inplace arithmetic", "it writes into a tensor that all trials would share"),
+    ("doesn't match the broadcast shape", "it writes into a tensor that all trials would share"),
+)
+"""What torch's messages say, in words of the user's."""
+PLAIN = frozenset(vars(nn.Module()))
+"""What every module has; any other attribute is a network's own."""
+
+
+class ObstacleError(Exception):
+    """Why a network cannot be trained in a pack, in words."""
+
+
+class Learner(Protocol):
+    """What a pack asks of its members: `learners.Autograd` has it."""
+
+    model: nn.Module
+    loss: Loss
+    arithmetic: "Arithmetic"
+    pack: "FunctionalPack | None"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A call of dropout in a forward: what is drawn there, and how it lies in memory."""
+
+    shape: torch.Size
+    order: tuple[int, ...]
+    """Dimensions from the outermost in memory to the innermost."""
+    dtype: torch.dtype
+    rate: float
+    """0 where nothing is drawn."""
+
+
+class FunctionalPack:
+    """Networks of one signature that take their steps together, each by its own loss."""
+
+    def __init__(self, learners: Sequence[Learner]) -> None:
+        # No reference to the learners, so that no cycle keeps the memory of a pack that ended.
+        self._models = [one.model for one in learners]
+        self._losses = [one.loss for one in learners]
+        self._arithmetic = learners[0].arithmetic
+        self._weights: dict[str, Tensor] = {}
+        self._fixed: dict[str, Tensor] = {}
+        self._gradients: list[Tensor] = []
+        self._members: list[Sequence[nn.Parameter]] = []
+        """The networks' own weights, in the order of `_weights`."""
+        self._without: frozenset[int] = frozenset()
+        """Places of weights that had no gradient in the last step."""
+        self._sites: dict[torch.Size, Sequence[Sequence[Site]]] = {}
+        self._chances: Sequence[torch.Generator] = ()
+        self._program = _program(self._models[0])
+        self._lie()
+        for one in learners:
+            one.pack = self
+
+    def begin(self, steps: int, seeds: Sequence[int]) -> AbstractContextManager[object]:  # noqa: ARG002
+        """Begin an epoch in which each member draws by its own seed."""
+        device = next(iter(self._weights.values())).device
+        self._chances = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        return nullcontext()
+
+    def learn(self, images: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return outputs and loss of every member's batch, and leave the gradients.
+
+        Images are (members, images, channels, height, width).
+        """
+        masks = self._masks(images)
+        with self._computing(images.device):
+            computed = self._program(self._weights, self._fixed, masks, images)
+        outputs = computed.float()
+        # By turns: losses may differ, and cost next to nothing beside the network.
+        leaf = outputs.detach().requires_grad_()
+        pairs = zip(self._losses, leaf.unbind(), targets, strict=True)
+        values = [loss.value(one, true) for loss, one, true in pairs]
+        torch.autograd.backward(values)
+        slopes = torch.autograd.grad(
+            outputs, list(self._weights.values()), leaf.grad, allow_unused=True
+        )
+        self._keep(slopes)
+        return leaf.detach(), torch.stack(values).detach()
+
+    def pieces(self, member: int) -> Sequence[Piece]:  # noqa: ARG002
+        """Return nothing: all gradients lie in the weights."""
+        return ()
+
+    def _lie(self) -> None:
+        """Move weights and buffers of all members into rows; the networks' own become views."""
+        for name, own in _named(nn.Module.named_parameters, self._models):
+            rows = _rows([one.data for one in own])
+            for one, row in zip(own, rows, strict=True):
+                one.data = row
+            if own[0].requires_grad:
+                slopes = _rows([torch.zeros_like(one.data) for one in own])
+                for one, slope in zip(own, slopes, strict=True):
+                    one.grad = slope
+                self._weights[name] = rows.requires_grad_()
+                self._gradients.append(slopes)
+                self._members.append(own)
+            else:
+                self._fixed[name] = rows
+        for name, own in _named(nn.Module.named_buffers, self._models):
+            self._fixed[name] = rows = _rows(own)
+            for one, row in zip(own, rows, strict=True):
+                one.data = row
+
+    def _keep(self, slopes: Sequence[Tensor | None]) -> None:
+        """Copy gradients to where the optimizers find them; a weight without one has none alone."""
+        without = frozenset(at for at, slope in enumerate(slopes) if slope is None)
+        for at in without ^ self._without:
+            for one, slope in zip(self._members[at], self._gradients[at], strict=True):
+                one.grad = None if at in without else slope
+        self._without = without
+        places = [place for at, place in enumerate(self._gradients) if at not in without]
+        torch._foreach_copy_(places, [slope for slope in slopes if slope is not None])
+
+    def _computing(self, device: torch.device) -> AbstractContextManager[object]:
+        if self._arithmetic.precision == "fp32":
+            return nullcontext()
+        # Casts are not kept: what vmap computes with are wrappers that end with the call.
+        return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
+
+    def _masks(self, images: Tensor) -> list[Tensor]:
+        """Draw dropout's masks for a batch, in the order in which each member draws alone."""
+        if images.shape not in self._sites:
+            self._sites[images.shape] = self._look(images)
+        masks = []
+        for sites in self._sites[images.shape]:
+            shape = [sites[0].shape[place] for place in sites[0].order]
+            drawn = torch.ones(len(sites), *shape, dtype=sites[0].dtype, device=images.device)
+            mask = drawn.permute(0, *_inverse(sites[0].order))
+            for site, chance, own in zip(sites, self._chances, mask, strict=True):
+                if site.rate:
+                    kept = 1 - site.rate
+                    own.bernoulli_(kept, generator=chance).div_(kept)
+            masks.append(mask)
+        return masks
+
+    def _look(self, images: Tensor) -> Sequence[Sequence[Site]]:
+        """Find where each member draws for a batch of this size, on a copy of its network."""
+        first = _sites(self._models[0], images[0], self._arithmetic)
+        if not first:
+            return ()
+        others = [
+            _sites(model, some, self._arithmetic)
+            for model, some in zip(self._models[1:], images[1:], strict=True)
+        ]
+        return list(zip(first, *others, strict=True))
+
+
+def part(model: nn.Module) -> None:
+    """Take a network out of its pack: its weights and buffers get memory of their own."""
+    for weight in model.parameters():
+        weight.data = weight.data.clone()
+        weight.grad = None
+    for buffer in model.buffers():
+        buffer.data = buffer.data.clone()
+
+
+def signature(model: nn.Module) -> Hashable:
+    """Return what networks must have in common to be one program; dropout's rates may differ.
+
+    Raises ObstacleError where it cannot be known.
+    """
+    found: list[Hashable] = []
+    for name, module in model.named_modules(remove_duplicate=False):
+        kind = type(module).__name__
+        if any(getattr(module, hooks) for hooks in HOOKS):
+            raise ObstacleError(f"its layer {kind} has a hook")
+        for key, value in sorted(vars(module).items()):
+            if key not in PLAIN and not (type(module) is nn.Dropout and key == "p"):
+                found.append((name, key, _comparable(value, f"{kind}.{key}")))
+        found.append((name, type(module)))
+    tensors = chain(
+        model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    )
+    for name, one in tensors:
+        found.append((name, one.shape, one.stride(), one.dtype, one.requires_grad))
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise ObstacleError("it has no weights to train")
+    return tuple(found)
+
+
+def obstacle(learner: Learner, images: Tensor, targets: Tensor) -> str:
+    """Say what keeps a network from a pack, or nothing: one is tried on copies.
+
+    Images are two batches, (2, images, ...), targets are (2, images).
+    """
+    try:
+        signature(learner.model)
+        with torch.random.fork_rng(devices=[]):
+            _compare(learner, images, targets)
+    except ObstacleError as reason:
+        return str(reason)
+    # The network is other people's code, and torch refuses by errors of many kinds.
+    except Exception as error:  # noqa: BLE001
+        text = str(error).strip()
+        for sign, reason_in_words in REASONS:
+            if sign in text:
+                return reason_in_words
+        return f"torch.func fails on it: {type(error).__name__}: {text.partition(chr(10))[0]}"
+    return ""
+
+
+def kept_bytes(learner: Learner, images: Tensor, targets: Tensor) -> int:
+    """Return how many bytes a batch leaves for the way back, on a copy of the network."""
+    kept: dict[int, int] = {}
+
+    def note(one: Tensor) -> Tensor:
+        kept[one.data_ptr()] = one.numel() * one.element_size()
+        return one
+
+    model = copy.deepcopy(learner.model).train()
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.autograd.graph.saved_tensors_hooks(note, lambda one: one),
+        learner.arithmetic.training(images.device),
+    ):
+        learner.loss.value(model(learner.arithmetic.arranged(images)).float(), targets)
+    return sum(kept.values())
+
+
+def _program(model: nn.Module) -> Callable[..., Tensor]:
+    """Return a network's forward for all members at once, over stacked tensors by name."""
+    frame = copy.deepcopy(model).to("meta").train()
+
+    def forward(
+        weights: Mapping[str, Tensor],
+        fixed: Mapping[str, Tensor],
+        masks: Sequence[Tensor],
+        images: Tensor,
+    ) -> Tensor:
+        with _Masked(masks) if masks else nullcontext():
+            computed: Tensor = functional_call(frame, (dict(weights), dict(fixed)), (images,))
+        return computed
+
+    # No random number may be drawn in there: members would share it, or miss their own seeds.
+    program: Callable[..., Tensor] = vmap(forward, randomness="error")
+    return program
+
+
+class _Masked(TorchFunctionMode):
+    """Multiplies by masks that were drawn where dropout would draw."""
+
+    def __init__(self, masks: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._masks = iter(masks)
+
+    def __torch_function__(
+        self, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func is functional.dropout:
+            given = args[0] if args else kwargs["input"]
+            return given * next(self._masks)
+        return func(*args, **(kwargs or {}))
+
+
+class _Watched(TorchFunctionMode):
+    """Notes where dropout draws."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sites: list[Site] = []
+
+    def __torch_function__(
+        self, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func is functional.dropout:
+            called = inspect.signature(functional.dropout).bind(*args, **(kwargs or {}))
+            called.apply_defaults()
+            given = called.arguments
+            self._note(given["input"], given["p"] if given["training"] else 0.0)
+        return func(*args, **(kwargs or {}))
+
+    def _note(self, given: Tensor, rate: float) -> None:
+        if rate == 1:
+            raise ObstacleError("a dropout of 1 leaves nothing")
+        self.sites.append(Site(given.shape, _order(given), given.dtype, rate))
+
+
+def _sites(model: nn.Module, images: Tensor, arithmetic: "Arithmetic") -> list[Site]:
+    watched = _Watched()
+    alone = copy.deepcopy(model).train()
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+        arithmetic.training(images.device),
+        watched,
+    ):
+        alone(arithmetic.arranged(images))
+    return watched.sites
+
+
+def _compare(learner: Learner, images: Tensor, targets: Tensor) -> None:
+    """Take a step with a pack of two copies, and with each of two others alone."""
+    ours, theirs = ([_copied(learner) for _ in range(2)] for _ in range(2))
+    for one in (ours[1], theirs[1]):
+        # Members that are all alike would hide a mix-up.
+        for weight in one.model.parameters():
+            weight.data.mul_(1.25)
+    pack = FunctionalPack(ours)
+    pack.begin(1, [0, 1])
+    outputs, _ = pack.learn(images, list(targets))
+    for seed, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        torch.manual_seed(seed)
+        other.model.train()
+        with learner.arithmetic.training(images.device):
+            computed = other.model(learner.arithmetic.arranged(images[seed])).float()
+        learner.loss.value(computed, targets[seed]).backward()  # type: ignore[no-untyped-call]
+        share = ROUNDING[learner.arithmetic.precision]
+        _agree(_gradients(one.model), _gradients(other.model), share)
+        buffers = [dict(model.named_buffers()) for model in (one.model, other.model)]
+        found, wanted = {"outputs": outputs[seed]}, {"outputs": computed.detach()}
+        _agree(found | buffers[0], wanted | buffers[1], share)
+
+
+def _gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+
+
+def _agree(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], share: float) -> None:
+    """Refuse tensors that differ by more than a share of the largest number in any of them."""
+    if set(found) != set(wanted):
+        raise ObstacleError("other weights would be trained in a pack than alone")
+    pairs = [(found[name].double(), one.double()) for name, one in wanted.items() if one.numel()]
+    most = max((float(one.abs().max()) for _, one in pairs), default=0.0)
+    apart = max((float((mine - one).abs().max()) for mine, one in pairs), default=0.0)
+    # Not `apart > …`, which a NaN would pass.
+    if not apart <= share * most:
+        raise ObstacleError("a trial in a pack would not compute what it does alone")
+
+
+@dataclass
+class Copied:
+    """A copy of a learner's network, to be tried."""
+
+    model: nn.Module
+    loss: Loss
+    arithmetic: "Arithmetic"
+    pack: FunctionalPack | None = None
+
+
+def _copied(learner: Learner) -> Copied:
+    return Copied(copy.deepcopy(learner.model), learner.loss, learner.arithmetic)
+
+
+def _named(
+    each: Callable[[nn.Module], Any], models: Sequence[nn.Module]
+) -> list[tuple[str, list[Any]]]:
+    """Return the members' tensors by name; a tied one has its first name alone."""
+    every = [dict(each(model)) for model in models]
+    return [(name, [own[name] for own in every]) for name in every[0]]
+
+
+def _rows(parts: Sequence[Tensor]) -> Tensor:
+    """Stack copies of tensors, each lying as it lay."""
+    one = parts[0]
+    if not one.permute(_order(one)).is_contiguous():
+        raise ObstacleError("a weight or buffer does not lie in one piece")
+    # Without room between rows: batch norm's rule for vmap would update a copy of its buffers.
+    room = one.new_zeros(len(parts) * one.numel())
+    rows = room.as_strided((len(parts), *one.shape), (one.numel(), *one.stride()))
+    for row, own in zip(rows, parts, strict=True):
+        row.copy_(own)
+    return rows
+
+
+def _order(one: Tensor) -> tuple[int, ...]:
+    return tuple(sorted(range(one.ndim), key=one.stride, reverse=True))
+
+
+def _inverse(order: Sequence[int]) -> list[int]:
+    """Return dimensions of stacked tensors that undo a permutation of one."""
+    return [1 + order.index(place) for place in range(len(order))]
+
+
+def _comparable(value: object, where: str) -> Hashable:
+    """Return an attribute as something that is equal where networks compute alike."""
+    if value is None or isinstance(value, bool | int | float | str | bytes | enum.Enum):
+        return type(value), value
+    if isinstance(value, torch.dtype | torch.device | type):
+        return value
+    if isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.ModuleType):
+        return value
+    if isinstance(value, tuple | list):
+        return type(value), tuple(_comparable(one, where) for one in value)
+    if isinstance(value, dict):
+        return tuple((repr(key), _comparable(one, where)) for key, one in value.items())
+    raise ObstacleError(
+        f"{where} is a {type(value).__name__}, of which it is not known what it does to the network"
+    )
