@@ -272,8 +272,8 @@ ODD: dict[str, tuple[Callable[[Odd, Tensor], Tensor], str]] = {
     "noise": (lambda _, x: x + torch.randn_like(x), "random numbers"),
     "function": (lambda _, x: Doubled.apply(x), "custom autograd function"),
     "in place": (_written, "would share"),
-    "buffer": (_counted, "would not compute what it does alone"),
-    "chance": (lambda _, x: x * np.random.default_rng().random(), "would not compute"),
+    "buffer": (_counted, "by more than rounding"),
+    "chance": (lambda _, x: x * np.random.default_rng().random(), "by more than rounding"),
     "broken": (lambda _, x: x.reshape(len(x) * int("0"), 1), "torch.func fails"),
 }
 

@@ -40,6 +40,8 @@ class Measured:
     """How many trials of its shape a trainer would take at a time."""
     alone: str
     """Why one trial at a time is trained, where it is one."""
+    together: bool
+    """Whether more would be one program by torch.func, and round otherwise than alone."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ def measure_cost(
                     run["parameters"],
                     run["pack"],
                     run["alone"],
+                    run["together"],
                 )
                 for chosen, run in zip(settings, runs, strict=True)
             ),
@@ -286,6 +289,7 @@ def _work(body: Body, progress: Progress) -> Body:
                 "noticed": run.setup.notes.get("output", ""),
                 "pack": abreast.most(run, body["pack"]),
                 "alone": abreast.alone(run, body["pack"]),
+                "together": run.together,
             }
         )
     return {"runs": runs, "memory": _memory(body["device"]), "on": on}

@@ -212,7 +212,9 @@ def _packs(cost: "Cost") -> str:
     """Say how many trials a trainer would take at a time, and why not more."""
     most = max(one.pack for one in cost.measured)
     if most > 1:
-        return f"up to {most} trials of one shape at a time in one trainer"
+        rounding = "; by torch.func, so last digits depend on how many train together"
+        together = any(one.together and one.pack > 1 for one in cost.measured)
+        return f"up to {most} trials of one shape at a time in one trainer{rounding * together}"
     return f"one trial at a time ({cost.measured[0].alone})"
 
 

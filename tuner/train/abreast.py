@@ -149,11 +149,14 @@ class Abreast:
                 "torch.func could pack the network, but would change the last digits of its "
                 "results; set [search] pack to a number to allow it"
             )
-        each = [(size, self._steps.get((shape(run), size))) for size in (1, asked)]
-        if any(seconds is None for _, seconds in each):
-            return "packs of it would take too long a step or too much memory"
-        took = [f"{1000 * seconds:.2g} ms" for _, seconds in each if seconds is not None]
-        return f"by torch.func a trial's step takes {took[1]} in a pack of {asked}, {took[0]} alone"
+        by_itself, in_pack = (self._steps.get((shape(run), size)) for size in (1, asked))
+        took = f"a trial's step takes {1000 * (by_itself or 0):.2g} ms alone"
+        if in_pack is not None:
+            return f"{took}, {1000 * in_pack:.2g} ms in a pack of {asked} by torch.func"
+        if by_itself is not None and by_itself > LONG_STEP:
+            limit = f"{1000 * LONG_STEP:g} ms"
+            return f"{took}; on a CPU packs by torch.func speed up only steps of less than {limit}"
+        return f"a pack of {asked} does not fit into the memory that [limits] allows"
 
     def _pays(self, run: Run, size: int) -> bool:
         """Say whether a member's step by torch.func is faster in a pack of so many than alone."""

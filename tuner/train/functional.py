@@ -377,7 +377,7 @@ def _agree(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], share: flo
     apart = max((float((mine - one).abs().max()) for mine, one in pairs), default=0.0)
     # Not `apart > …`, which a NaN would pass.
     if not apart <= share * most:
-        raise ObstacleError("a trial in a pack would not compute what it does alone")
+        raise ObstacleError("in a pack its results differ from those alone by more than rounding")
 
 
 @dataclass
