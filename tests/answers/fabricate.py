@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,8 @@ def _add(
     running = told.state == "RUNNING"
     rows[t.lease].append(
         {**mine, "state": "held" if running else "ended", "worker_id": 1, "token": 1}
-        | dict.fromkeys(("claimed", "renewed", "expires"), bench.study.created)
+        | dict.fromkeys(("claimed", "renewed"), bench.study.created)
+        | {"expires": bench.study.created + timedelta(days=36_500)}
     )
     figures = _figures(told, data[told.fingerprint])
     rows[t.epoch] += [_epoch(trial_id, at, told, figures) for at in range(1, told.epochs + 1)]

@@ -165,11 +165,12 @@ def _figures(winner: "Winner") -> "RichTable":
     from tuner.cli.console import plain_table
 
     head, rows = figures(winner)
+    # A column a split: six figures with their intervals do not fit beside each other.
     table = plain_table()
-    for name in head:
-        table.add_column(name, justify="left" if name == "split" else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
+    for name in ("", *(row[0] for row in rows)):
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for name, *cells in list(zip(head, *rows, strict=True))[1:]:
+        table.add_row(name, *cells)
     return table
 
 

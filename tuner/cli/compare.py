@@ -159,6 +159,7 @@ def _level(row: "Row") -> dict[str, Any]:
         "diverged": standing.diverged,
         "failed": standing.failed,
         "running": standing.running,
+        "waiting": standing.waiting,
         "fell": None if fell is None else {"epoch": fell[0], "val_loss": fell[1]},
         "n": row.n,
         "mean": limits(row.mean),

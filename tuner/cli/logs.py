@@ -44,6 +44,8 @@ def events(settings: Settings, study: str, trial: int | None, *, as_json: bool) 
 
     with options.open_database(settings) as database, database.transaction() as connection:
         found = studies.find(connection, study)
+        if trial is not None and not histories.has_trial(connection, found, trial):
+            raise UnknownStudyError(f"{found.title} has no trial {trial}.")
         happened = histories.events(connection, found, trial)
     for event in happened:
         if as_json:

@@ -59,7 +59,7 @@ def _answer(reading: Reading) -> tuple[str, ...]:
     if not any(row.complete for row in reading.rows):
         return (f"Not answered yet: no trial of {study.title} is complete.",)
     said = _settings(reading)
-    done = sum(row["state"] != "RUNNING" for row in reading.rows)
+    done = sum(row.ended for row in reading.rows)
     if study.state != "complete" and done < study.spec.total_trials:
         so_far = f"So far, with {done} of {study.spec.total_trials} trials ended, "
         said[0] = so_far + said[0][0].lower() + said[0][1:]

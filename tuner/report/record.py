@@ -48,9 +48,9 @@ def span(seconds: float) -> str:
 def endings(reading: Reading) -> Iterator[Block]:
     """Say which trials did not run to their end, and why."""
     endings = origin.endings(reading.rows)
-    running = sum(row["state"] == "RUNNING" for row in reading.rows)
-    if running:
-        yield Words(f"{wording.count(running, 'trial')} running or waiting to be taken up again.")
+    unfinished = sum(not row.ended for row in reading.rows)
+    if unfinished:
+        yield Words(f"{wording.count(unfinished, 'trial')} running or waiting for a worker.")
     if not endings:
         yield Words("No trial was pruned, diverged or failed.")
         return

@@ -191,6 +191,12 @@ ended_as = case(
 
 Optuna has no state for a trial that diverged and has it PRUNED, though no pruner stopped it.
 """
+trial_state = case(
+    (ended_as.is_not(None), ended_as),
+    ((lease.c.state == "held") & (lease.c.expires > NOW), "RUNNING"),
+    else_="WAITING",
+)
+"""How a trial ended, or whether a worker trains it now or it waits for one."""
 
 dataset = Table(
     "dataset",

@@ -113,7 +113,7 @@ def _existing(row: TrialRow, spec: Spec) -> Existing:
     return Existing(
         row.configuration,
         row["seed"],
-        ended=row["state"] != "RUNNING",
+        ended=row.ended,
         complete=row.complete,
         value=sign * row.value if row.complete and row.value is not None else None,
     )

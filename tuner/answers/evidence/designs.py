@@ -40,6 +40,7 @@ class Standing:
     diverged: int
     failed: int
     running: int
+    waiting: int
     fell: tuple[int, float] | None
     """Where pruned trials fell: median epoch, and median validation loss at it."""
 
@@ -247,6 +248,7 @@ def standing(level: Level, rows: Sequence[TrialRow], usable: Set[int]) -> Standi
         diverged=states.count("DIVERGED"),
         failed=states.count("FAILED"),
         running=states.count("RUNNING"),
+        waiting=states.count("WAITING"),
         fell=fell,
     )
 

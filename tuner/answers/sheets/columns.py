@@ -11,7 +11,10 @@ LOSS = "nats"
 
 TRIALS: Mapping[str, tuple[str, str]] = {
     "trial": ("", "The trial's number in its study, from 0."),
-    "state": ("", "COMPLETE, PRUNED, DIVERGED, FAILED or RUNNING."),
+    "state": (
+        "",
+        "COMPLETE, PRUNED, DIVERGED, FAILED, RUNNING, or WAITING for a worker.",
+    ),
     "reason": ("", "Why it failed, or where it was pruned or diverged; else empty."),
     "seed": ("", "The seed of initial weights, order of images, dropout and augmentation."),
     "attempts": ("", "How often it was started or resumed by a worker."),

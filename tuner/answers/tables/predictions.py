@@ -119,8 +119,10 @@ def _query(study: Study, number: int, split: SplitName, at: Moment) -> sa.Select
 
 def _missing(connection: sa.Connection, study: Study, number: int, split: str) -> UserError:
     state = connection.execute(
-        sa.select(sa.func.coalesce(t.ended_as, "RUNNING"))
-        .select_from(t.trial.outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id))
+        sa.select(t.trial_state)
+        .select_from(
+            t.trial.join(t.lease).outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
+        )
         .where(t.trial.c.study_id == study.study_id, t.trial.c.number == number)
     ).scalar_one_or_none()
     if state is None:

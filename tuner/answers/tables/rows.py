@@ -61,6 +61,11 @@ class TrialRow:
         return self.cells[column] if column in self.cells else self.further[column]
 
     @property
+    def ended(self) -> bool:
+        """Whether no worker will train the trial any more."""
+        return self.cells["state"] not in ("RUNNING", "WAITING")
+
+    @property
     def complete(self) -> bool:
         """Whether the trial ran to its end."""
         return bool(self.cells["state"] == "COMPLETE")
@@ -138,7 +143,7 @@ def _trial_query(study: Study) -> sa.Select[Any]:
             t.lease.c.token,
             t.lease.c.state.label("lease_state"),
             t.outcome,
-            t.ended_as.label("ended_as"),
+            t.trial_state.label("state"),
             curves,
             judged.c[study.spec.search.metric].label("value"),
         )
@@ -160,7 +165,7 @@ def _trial_row(spec: Spec, row: Any, further: Mapping[str, Any]) -> TrialRow:
     setup = row.tuner_outcome_setup or {}
     cells: dict[str, Any] = {
         "trial": row.tuner_trial_number,
-        "state": row.ended_as or "RUNNING",
+        "state": row.state,
         "reason": row.tuner_outcome_reason or None,
         "seed": row.tuner_trial_seed,
         "attempts": row.tuner_lease_token,

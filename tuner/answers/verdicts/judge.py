@@ -250,6 +250,7 @@ def _ends(standing: Standing) -> str:
             (standing.diverged, "diverged"),
             (standing.failed, "failed"),
             (standing.running, "running"),
+            (standing.waiting, "waiting"),
         )
         if number
     ]

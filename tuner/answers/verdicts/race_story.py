@@ -138,7 +138,7 @@ def _end(race: Race, rows: Sequence[TrialRow]) -> End | None:
         for one in race.racing
         for seed in range(1, race.affordable + 1)
     )
-    running = any(row["state"] == "RUNNING" for row in rows)
+    running = not all(row.ended for row in rows)
     return "budget" if whole and not running and race.look() is None else None
 
 
