@@ -80,8 +80,8 @@ def test_a_plan_is_told_with_how_rough_it_is(database: Database) -> None:
     assert made is not None
     assert made.seeds is not None
     assert made.low is not None
-    (words,) = [one for one in found.sentences if "would tell" in one or "about 8 times" in one]
-    assert re.search(r"(About \d+ more seeds? \(\d+ (to [\d,]+|or more)\) would tell 4 points apart"
+    (words,) = [one for one in found.sentences if "would resolve" in one or "about 8 times" in one]
+    assert re.search(r"(About \d+ more seeds? \(\d+ (to [\d,]+|or more)\) would resolve 4 points"
                      r"|about 8 times in 10)", words)  # fmt: skip
     assert made.low <= made.seeds <= (made.high or 1000)
 
@@ -124,7 +124,7 @@ def test_named_reference_is_held_against_all(database: Database) -> None:
 def test_one_seed_gives_no_verdict(database: Database) -> None:
     """However large the difference, one seed is one draw; nothing is called different."""
     found = judged(by_accuracy(database, schedules(1), one_is_worse))
-    assert "One seed cannot tell a setting from its luck" in found.verdict
+    assert "One seed cannot rule out chance" in found.verdict
     assert not any(row.against and row.against.differs for row in found.rows)
     assert found.plan is None
 

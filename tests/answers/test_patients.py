@@ -200,8 +200,8 @@ def test_more_patients_are_planned_not_more_images(database: Database) -> None:
     assert found.plan is not None
     assert found.plan.patients is not None
     assert found.plan.images == pytest.approx(5 * found.plan.patients, abs=5)
-    assert "on these patients; about" in found.verdict
-    assert "more than there are" in found.verdict
+    assert "on these patients; you would need about" in found.verdict
+    assert "more than now" in found.verdict
 
 
 def test_two_trials_are_told_apart_by_patient(database: Database) -> None:

@@ -54,13 +54,13 @@ def test_it_is_told_in_words(trained_once: Project) -> None:
         "Its setting over 2 seeds: val acc",
         "selection bias",
         "Validation minus test accuracy",
-        "Cause of the study's gap",
+        "the study's gap",
     ):
         assert words in shown
     leader = trained_once.json("best", "small", "--json")["trial"]
     other = next(n for n in range(4) if n != leader)
     named = trained_once.run("best", "small@1", "--trial", str(other))
-    assert "Named by its number: place" in named
+    assert "Chosen by number: rank" in named
     assert "selection bias" not in named
 
 

@@ -29,6 +29,6 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, settings: Settings) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "scheduler: " in done.stdout
-    assert "Cause: " in done.stdout
+    assert "cause" in done.stdout
     assert "cosine" in done.stdout
     assert (project.folder / "report.html").read_text().startswith("<!doctype html>")

@@ -127,7 +127,7 @@ def test_a_mean_does_not_run_over_survivors(database: Database) -> None:
     # Step: its mean over seeds 0 and 2, and two pruned trials of two epochs with a cross each.
     assert sorted(by_name["step"]) == [1, 1, 2, 2, 6]
     assert any("2 of 6 stopped" in label for _, label in picture.sheet.key)
-    assert "in no mean" in picture.note
+    assert "left out of the means" in picture.note
 
 
 def test_a_level_that_was_pruned_throughout_is_named(database: Database) -> None:

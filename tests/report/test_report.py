@@ -231,7 +231,7 @@ def test_one_seed_is_not_a_verdict(database: Database) -> None:
     bench = fabricate(database, spec, accurate(lambda _: 0.9), data={"data-0": TRUTH})
     answer = reported(bench).answer[0]
     assert answer.startswith("The best of 6 complete trials by val_loss is trial")
-    assert "with one seed a setting no difference can be told from luck" in answer
+    assert "with one seed per setting no difference can be told from chance" in answer
 
 
 def test_a_running_study_says_how_far_it_is(database: Database) -> None:

@@ -26,8 +26,8 @@ def choice(winner: Winner) -> str:
         return (
             f"Chosen on validation images alone: the best of {complete} by {search.metric} ({by})."
         )
-    place = f"place {winner.trial.rank}" if winner.trial.rank else "without a place"
-    return f"Named by its number: {place} of {complete} by {search.metric} ({by})."
+    place = f"rank {winner.trial.rank}" if winner.trial.rank else "unranked"
+    return f"Chosen by number: {place} of {complete} by {search.metric} ({by})."
 
 
 def over_seeds(winner: Winner) -> str:
@@ -84,6 +84,8 @@ def cause(winner: Winner) -> str:
     """Say why validation and test differ in this study."""
     if winner.gap is None:
         return ""
+    if winner.gap.cause == "neither: within sampling error":
+        return "Over all its trials the study's gap is within sampling error."
     return f"Cause of the study's gap: {winner.gap.cause}. {WORDS[winner.gap.cause]}"
 
 

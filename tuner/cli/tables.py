@@ -102,14 +102,14 @@ def show_tables(
     missing = sum(row.lost for row in rows)
     if missing:
         console.print(
-            f"{missing} trials were pruned, diverged or failed and are in no mean; they are "
-            "not missing at random, so check how many are done before you trust a mean."
+            f"{missing} trials were pruned, diverged or failed and are left out of the means. They "
+            "are not a random subset, so check how many are done before trusting a mean."
         )
     console.print()
 
 
 def _reuse_line(reuse: "Reuse") -> str:
-    twice = f" {reuse.excess} were trained though another trial has them." if reuse.excess else ""
+    twice = f" {reuse.excess} were trained twice." if reuse.excess else ""
     return (
         f"{reuse.reused} of {reuse.epochs} epochs were reused from other trials: "
         f"{reuse.seconds:.1f} s of training in place of {reuse.seconds_without:.1f} s.{twice}"

@@ -138,9 +138,9 @@ def _curves_note(curves: Sequence[Curve]) -> str:
     parts.append("A line ends where the first of its complete trials ended")
     if any(curve.strays for curve in curves):
         parts.append("Thin lines that end in × are trials that were pruned, diverged or failed; "
-                     "they are in no mean")  # fmt: skip
+                     "they are left out of the means")  # fmt: skip
     elif any(curve.stopped for curve in curves):
-        parts.append("Trials that were pruned, diverged or failed are in no mean, and too many to "
+        parts.append("Trials that were pruned, diverged or failed are left out, being too many to "
                      "be drawn")  # fmt: skip
     return sentence(parts)
 

@@ -98,7 +98,7 @@ def _short(found: Gap) -> str:
 def _val_test_note(gap: Gap) -> str:
     error = (
         "The ellipse holds 95 % of the points that one and the same model would give on other "
-        f"{sampled(gap)}: points apart by less are not told apart by it"
+        f"{sampled(gap)}: differences below that are not significant"
     )
     return sentence(["One point a complete trial", error, choosing(gap)])
 

@@ -95,7 +95,7 @@ def _share_width(axes: Sequence[Axes]) -> None:
 def _effects_title(subject: Subject, comparisons: Sequence[Comparison]) -> str:
     said = [one.removesuffix(".") for one in headlines(comparisons)]
     if not said and max(comparison.seeds for comparison in comparisons) < 2:
-        return f"{subject.title}: one seed a setting, so no difference can be told from luck"
+        return f"{subject.title}: one seed per setting, so no difference can be told from chance"
     if not said:
         return comparisons[0].sentences[0].removesuffix(".")
     return "; ".join(said)
@@ -115,7 +115,7 @@ def _effects_note(comparisons: Sequence[Comparison]) -> str:
     ]
     survivors = any(row.standing.survivors_only and row.mean for c in comparisons for row in c.rows)
     if survivors:
-        parts.append("Pruned, diverged and failed trials are in no mean")
+        parts.append("Pruned, diverged and failed trials are left out")
     return sentence(parts)
 
 

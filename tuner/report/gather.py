@@ -108,7 +108,7 @@ def _best_of_all(reading: Reading) -> str:
     said = f"The best of {many} by {metric} is trial {best['trial']}{settings}: "
     few = 0 < len(reading.factors) <= FACTORS_MOST
     alone = few and max(comparison.seeds for comparison in reading.compared()) < 2
-    luck = "; with one seed a setting no difference can be told from luck" if alone else ""
+    luck = "; with one seed per setting no difference can be told from chance" if alone else ""
     return f"{said}{metric} {best.value:.4g}{luck}."
 
 

@@ -75,8 +75,8 @@ def endings(reading: Reading) -> Iterator[Block]:
         f"Trials that did not run to their end{more}",
     )
     yield Words(
-        "Pruned, diverged and failed trials are not missing at random: they are in no mean, and a "
-        "pair with such a member is left out and counted."
+        "Pruned, diverged and failed trials are left out of all means, and so is a pair with such "
+        "a member, which is counted. They are not a random subset of the trials."
     )
 
 

@@ -23,7 +23,8 @@ WORDS: Mapping[Cause, str] = {
     "No setting of this study fixes that; other training data or augmentation might.",
     "both": "The settings fit their training images better than new ones of the same kind, and "
     "test images come from another distribution besides.",
-    "neither: within sampling error": "Validation and test differ by no more than chance explains.",
+    "neither: within sampling error": "The gap is within sampling error, so there is no cause to "
+    "look for.",
     "unexplained": "There is a gap, and test images differ from training images no more than "
     "validation images do: a difference in the labels, or in what the probe does not see.",
     "not examined": "There is a gap, and the images were not examined.",

@@ -101,12 +101,13 @@ def _why(gap: Gap) -> str:
         if name in gap.probes:
             auc = gap.probes[name].auc
             parts.append(
-                f"training can be told from {words} images with AUC {auc.value:.2f} "
-                f"({auc.low:.2f} to {auc.high:.2f}; 0.5 is chance)"
+                f"training images can be distinguished from {words} images with AUC "
+                f"{auc.value:.2f} ({auc.low:.2f} to {auc.high:.2f}; 0.5 is chance)"
             )
     seen = f" Seen: {'; '.join(parts)}." if parts else ""
     way = f" `tuner check {gap.study}` does it." if gap.cause == "not examined" else ""
-    return f"Cause: {gap.cause}. {WORDS[gap.cause]}{way}{_shares(gap)}{seen}"
+    name = "" if gap.cause == "neither: within sampling error" else f"Cause: {gap.cause}. "
+    return f"{name}{WORDS[gap.cause]}{way}{_shares(gap)}{seen}"
 
 
 def _shares(found: Gap) -> str:

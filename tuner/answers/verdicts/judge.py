@@ -49,7 +49,7 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     if finding.verdict is None or finding.taken is None:
         said.append(_silence(finding))
     elif len(finding.made.levels) == 1:
-        said.append(f"Only {finding.names[0]} can be measured, so there is nothing to compare.")
+        said.append(f"Only {finding.names[0]} has this figure, so there is nothing to compare.")
     elif finding.n < 2:
         said += _one_seed(finding, finding.taken)
     elif finding.too_few:
@@ -82,7 +82,7 @@ def headline(finding: Finding) -> str | None:
     tied = [names[level] for level in verdict.tied]
     metric = finding.measure.name
     if not apart:
-        said = f"no difference is seen in {metric} between {wording.listed(tied)}"
+        said = f"no significant difference in {metric} between {wording.listed(tied)}"
     elif len(tied) == 1:
         said = f"{tied[0]} is best in {metric}; {wording.listed(apart)} differ from it"
     else:
@@ -100,7 +100,10 @@ def told_together(said: Sequence[tuple[str, str, str, bool]]) -> list[str]:
     if len(alike) < SEVERAL:
         return apart + [line for *_, line in alike]
     names = wording.listed([factor for factor, *_ in alike])
-    return [*apart, f"{names}: no difference is seen in {alike[0][1]} between the levels of any."]
+    return [
+        *apart,
+        f"{names}: no significant difference in {alike[0][1]} between the levels of any.",
+    ]
 
 
 def summary(finding: Finding) -> str | None:
@@ -136,8 +139,8 @@ def _one_seed(finding: Finding, sample: Sample) -> list[str]:
         else ""
     )
     said = (
-        f"One {unit} cannot tell a setting from its luck: {best} is ahead here, which says nothing "
-        f"about {finding.made.factor} in general.{images} Two or more seeds give a verdict."
+        f"One {unit} cannot rule out chance: {best} is ahead here, which says nothing about "
+        f"{finding.made.factor} in general.{images} A verdict takes two or more."
     )
     return [said]
 
@@ -193,16 +196,16 @@ def _promised(finding: Finding) -> list[str]:
         more = f"about {_rounded(needed):,} {over} ({_between(plan)}) with {plan.seeds} seeds"
         if plan.patients:
             there = finding.taken.panel.patients if finding.taken is not None else 0
-            more = f"{more}, {_rounded(max(0, needed - there)):,} more than there are,"
-        return [f"No number of seeds would tell {wanted} apart on these {over}; {more} would."]
+            more = f"{more}, {_rounded(max(0, needed - there)):,} more than now"
+        return [f"More seeds cannot resolve {wanted} on these {over}; you would need {more}."]
     if plan.seeds is None:
-        return [f"Not even 1,000 seeds would tell {wanted} apart."]
+        return [f"Not even 1,000 seeds would resolve {wanted}."]
     if plan.seeds <= finding.n:
         longer = plan.high is None or plan.high > finding.n
-        perhaps = f"; it may take more ({_between(plan, finding.n)})" if longer else ""
-        return [f"These seeds tell {wanted} apart about 8 times in 10{perhaps}."]
+        perhaps = f"; it may take more of them ({_between(plan, finding.n)})" if longer else ""
+        return [f"These seeds resolve {wanted} about 8 times in 10{perhaps}."]
     more = wording.count(_rounded(plan.seeds - finding.n), "more seed")
-    return [f"About {more} ({_between(plan, finding.n)}) would tell {wanted} apart."]
+    return [f"About {more} ({_between(plan, finding.n)}) would resolve {wanted}."]
 
 
 def _between(plan: Plan, there: int = 0) -> str:
@@ -237,7 +240,7 @@ def _set_aside(standing: Standing) -> str:
     if standing.complete:
         return (
             f"{name} is not compared: {standing.complete} of its {standing.trials} trials are "
-            "complete, in too few places that others have too."
+            "complete, and too few of them have a counterpart under the other levels."
         )
     return f"{name} has no complete trial ({_ends(standing) or 'none was begun'})."
 
@@ -274,11 +277,11 @@ def _missing(finding: Finding) -> list[str]:
     if lost and not design.paired:
         said.append(
             f"{wording.count(lost, 'trial')} of these levels were pruned, diverged or failed and "
-            "are in no mean: the means are over survivors."
+            "are left out, so the means are over survivors only."
         )
     if not design.paired and sampler in ("tpe", "gp"):
         said.append(
-            f"{sampler} looked most where results were good, so a level's mean is over "
-            "the neighbours that it was given, not over all."
+            f"{sampler} sampled mostly where results were good, so a level's mean depends on the "
+            "values that it was combined with."
         )
     return said

@@ -100,7 +100,7 @@ class Pair:
                 f"{wording.difference(measure, discordance.difference)}"
             )
         counts = (
-            f"{discordance.only_one} images only {self.one.trial} has right, "
+            f"{wording.count(discordance.only_one, 'image')} only {self.one.trial} gets right, "
             f"{discordance.only_other} only "
         )
         single = self.clusters is None or self.clusters.single
