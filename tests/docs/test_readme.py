@@ -1,8 +1,10 @@
-"""The README can be followed from top to bottom: each command finds what it names."""
+"""README and tour can be followed from top to bottom: each command finds what it names."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tuner.cli.main import COMMANDS
 
@@ -14,8 +16,9 @@ READING = ("validate", "check", "launch", "run")
 
 
 def commands() -> Iterator[list[str]]:
-    """Yield the words of every command of the section, without its comment."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split(AFTER)[1].split("\n## ")[0]
+    """Yield the words of every command of the tour's section, without its comment."""
+    tour = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+    section = tour.split(AFTER)[1].split("\n## ")[0]
     for line in re.findall(r"^    tuner (.+)$", section, re.MULTILINE):
         yield line.split("#")[0].split()
 
@@ -46,3 +49,28 @@ def test_each_command_finds_what_it_names() -> None:
         if words[0] == "launch":
             stored |= set(named(words))
     assert followed > 15
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every file that a page links to or shows is there."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    """Each line of the README that calls tuner calls a command of its command line."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    words = re.findall(r"(?:^ +|`|\$ )tuner ([a-z]+)", text, re.MULTILINE)
+    assert len(words) > 10
+    assert set(words) <= set(COMMANDS)
+
+
+def test_the_readme_fits_three_screens() -> None:
+    """What a newcomer reads first stays short; the tour has the rest."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
