@@ -6,7 +6,7 @@
 
 A real worker (supervisor, ledger, renewal of leases) works on the embedded PostgreSQL,
 with a trainer that trains nothing (`benchmarks.fixed`): an epoch is a sleep of fixed
-length, reported by the real messages. The database already holds so many whole trials of
+length, reported by the real messages. The database already holds this many whole trials of
 the study. On loopback the worker reaches the server as `tuner launch` does, by its
 socket; `2 ms` is a TCP proxy in between that delays each piece of data by 2 ms, each way.
 
@@ -165,7 +165,7 @@ def _median_ms(seconds: list[float]) -> float:
 def _store(
     database: Database, name: str, *, stored: int, trials: int, epochs: int, pruner: str = "none"
 ) -> None:
-    """Store a study of so many trials, of which so many have been trained.
+    """Store a study of this many trials, of which this many have been trained.
 
     The first are trained by the ledger, in no time; the others are copies of their rows, in
     Optuna's tables and ours, with numbers, configurations, seeds and parameters of their own.
@@ -195,7 +195,7 @@ def _store(
 
 
 def _copy(connection: sa.Connection, bench: Bench, stored: int) -> None:
-    """Copy the rows of the pattern until so many trials are stored."""
+    """Copy the rows of the pattern until this many trials are stored."""
     study_id, spec = bench.study.study_id, bench.study.spec
     mine = t.trial.c.study_id == study_id
     first = connection.execute(sa.select(sa.func.min(t.trial.c.trial_id)).where(mine))

@@ -29,7 +29,7 @@ class Line:
 
 
 def batch(line: Line, studies: int, seed: int) -> Marks:
-    """Draw and mark so many studies of all sizes."""
+    """Draw and mark this many studies of all sizes."""
     chance = np.random.default_rng(seed)
     marks: Marks = defaultdict(list)
     for _ in range(studies):

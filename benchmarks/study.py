@@ -11,7 +11,7 @@ the machine does hits all alike.
 tuner always trains the whole study. In the long cases a slow competitor trains the
 first few of its trials only (FIRST below), and its seconds are scaled: those before
 its first trial count once, the rest for each round of trials. A round is one trial,
-or as many as there are cores for Ray Tune, which trains so many at a time. The
+or as many as there are cores for Ray Tune, which trains this many at a time. The
 tables say which figures were scaled, and from how many trials.
 """
 

@@ -109,7 +109,7 @@ def draw(shape: Shape, chance: np.random.Generator, *, by_patient: bool = True) 
     of = people(world.sizes, images, chance)
 
     def by_image(levels: int) -> Array:
-        """Draw what images are like for so many levels, alike within a patient."""
+        """Draw what images are like for this many levels, alike within a patient."""
         own = chance.standard_normal((levels, 1, images))
         if of is None or not world.by_patient:
             return own

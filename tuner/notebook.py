@@ -101,7 +101,7 @@ class Reported:
 
 
 class OpenStudy:
-    """A stored study, read anew at each question, so that a running one is seen as it grows.
+    """A stored study, read again at each question, so that a running one is seen as it grows.
 
     Use it in a `with`, or let it go; the database is left either way.
     """

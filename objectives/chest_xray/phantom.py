@@ -80,7 +80,7 @@ def radiograph(series: Series, index: int) -> NDArray[np.uint8]:
 
 
 def generate(series: Series, step: Step, threads: int) -> NDArray[np.uint8]:
-    """Draw all images of a series, `(count, size, size)`, on so many threads."""
+    """Draw all images of a series, `(count, size, size)`, on this many threads."""
     images = np.empty(series.shape, dtype=np.uint8)
 
     def draw(index: int) -> None:

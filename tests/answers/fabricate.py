@@ -51,7 +51,7 @@ class Images:
 
 
 def images(val: int = 200, test: int = 200, *, each: int = 0) -> Images:
-    """Return so many images, every other one of class 1; `each` says how many a patient has."""
+    """Return this many images, every other one of class 1; `each` says how many a patient has."""
     labels = {"val": np.arange(val) % 2}
     if test:
         labels["test"] = np.arange(test) % 2

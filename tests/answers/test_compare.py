@@ -228,7 +228,7 @@ def test_other_factors_are_averaged_in_their_places(database: Database) -> None:
 
 
 def test_seeds_with_images_of_their_own_are_compared_over_seeds(database: Database) -> None:
-    """Where validation is divided anew for each seed, the interval is over seeds and says so."""
+    """Where validation is divided again for each seed, the interval is over seeds and says so."""
     chance = np.random.default_rng(5)
     data = {
         f"data-{seed}": Images(

@@ -48,7 +48,7 @@ def store(
     given: Callable[[float, int], bool] = lambda _rate, _seed: True,
     accuracy: Mapping[float, float] = ACCURACY,
 ) -> Bench:
-    """Store the exploration and so many rounds of the three best."""
+    """Store the exploration and this many rounds of the three best."""
     chance = np.random.default_rng(3)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told | None:
@@ -358,7 +358,7 @@ def test_names_are_the_values_in_which_contenders_differ(database: Database) -> 
 
 
 def test_factors_are_compared_as_they_were_explored(database: Database) -> None:
-    """Further seeds are the contenders' alone: levels are held against each other under seed 0."""
+    """Further seeds are the contenders' alone: levels are compared with each other under seed 0."""
     bench = store(database, raced(), rounds=4)
     with database.transaction() as connection:
         (found,) = compare(connection, bench.study, by=["lr"])

@@ -227,7 +227,7 @@ def test_seeds_that_only_contenders_have_do_not_move_the_mean(database: Database
 
 
 def test_images_of_their_own_under_one_seed_still_leave_an_interval(database: Database) -> None:
-    """Validation divided anew for each setting, one seed: the gap is over numbers of images."""
+    """Validation divided again for each setting, one seed: the gap is over numbers of images."""
     chance = np.random.default_rng(7)
     data = {
         f"own-{n}": Images(TRUTH.labels, {"val": tuple(f"{n}-{i}" for i in range(300))})

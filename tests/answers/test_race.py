@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 
 
 def make_look(racing: Sequence[int], rounds: int, error: float = 0.01) -> Look:
-    """Make a look at these contenders after so many further seeds."""
+    """Make a look at these contenders after this many further seeds."""
     return Look(1, rounds, tuple(racing), len(racing), looks=4, room=100, error=error)
 
 

@@ -10,7 +10,7 @@ from tuner.store.database import Database
 
 
 def launch(database: Database, reused: int) -> Bench:
-    """Train 2 and then 4 epochs of one setting, of which the second took over so many."""
+    """Train 2 and then 4 epochs of one setting, of which the second took over this many."""
     bench = Bench.launch(database, make_spec(dimensions=(Choice("epochs", (2, 4)),)))
     worker = bench.worker()
     for epochs in (2, 4):

@@ -52,7 +52,7 @@ def test_the_interval_covers_chance_where_there_is_no_difference(tmp_path: Path)
 
 
 def people(count: int, each: int, seed: int = 0) -> Split:
-    """Draw images of so many people, each with pictures that are nearly the same."""
+    """Draw images of this many people, each with pictures that are nearly the same."""
     random = np.random.default_rng(seed)
     faces = random.integers(40, 200, (count, 16, 16))
     images = np.repeat(faces, each, axis=0) + random.integers(0, 9, (count * each, 16, 16))

@@ -90,7 +90,7 @@ def given(server: Address, tmp_path: Path) -> Settings:
 
 
 def fill(address: Address, studies: int) -> None:
-    """Make a table like Optuna's with so many studies, and one of our schema."""
+    """Make a table like Optuna's with this many studies, and one of our schema."""
     execute(
         address,
         "CREATE TABLE studies AS SELECT x, 'naïve' AS name "

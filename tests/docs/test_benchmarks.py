@@ -11,7 +11,7 @@ from benchmarks import chart, record, study, tables
 
 
 def run(seconds: float, trials: int, began: float | None = None) -> dict[str, Any]:
-    """Return a run of so many trials, whose accuracies depend on the trial alone."""
+    """Return a run of this many trials, whose accuracies depend on the trial alone."""
     pairs = [(name, seed) for seed in range(5) for name in ("constant", "cosine", "step")]
     kept = [
         {"schedule": name, "seed": seed, "val": 0.6 + seed / 100, "test": 0.5 + seed / 100}

@@ -80,7 +80,7 @@ def test_three_attempts_without_progress_are_enough(
     """A trial that fails three times in a row at one epoch is FAILED for good, and says why."""
     seen = one_of(troubled, fault)
     assert (seen.state, seen.reason) == ("FAILED", reason)
-    # The first attempt has stored an epoch: it is told, but the count begins anew behind it.
+    # The first attempt has stored an epoch: it is told, but the count starts over behind it.
     assert seen.failures == (reason,) * 3
     assert seen.curve == (1,)
 

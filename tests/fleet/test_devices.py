@@ -9,7 +9,7 @@ from tuner.fleet.devices import crew_devices
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> object:
-    """Pretend to be a machine of so many GPUs and cores."""
+    """Pretend to be a machine of this many GPUs and cores."""
 
     def pretend(gpus: int, cores: int) -> None:
         monkeypatch.setattr(devices, "gpus", lambda: gpus)

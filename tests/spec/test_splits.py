@@ -28,7 +28,7 @@ def divided(_objective: str, _folder: Path) -> Declarations:
 
 
 def study(tmp_path: Path, splits: int, more: str = "") -> Spec:
-    """Load a study of five seeds over so many divisions."""
+    """Load a study of five seeds over this many divisions."""
     path = tmp_path / "small.toml"
     path.write_text(STUDY + GRID + RATES + REPLICATES.format(splits) + more)
     return load(path, (), divided)

@@ -12,7 +12,7 @@ from tuner.store.ledger.race import Decided, Look
 
 
 def make(configurations: int, replicates: Replicates) -> Spec:
-    """Build a study of so many configurations by a budget of trials."""
+    """Build a study of this many configurations by a budget of trials."""
     total = replicates.total(configurations)
     spec = make_spec(trials=total, sampler="random")
     return replace(spec, replicates=replicates)

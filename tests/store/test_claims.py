@@ -150,7 +150,7 @@ def test_an_unchanged_clock_of_a_worker_does_not_matter(
 
 
 def lose(bench: Bench, times: int, hosts: int = 1) -> None:
-    """Claim the first trial and fall silent, again and again, on so many machines in turn."""
+    """Claim the first trial and fall silent, again and again, on this many machines in turn."""
     for attempt in range(times):
         holder = bench.worker()
         with bench.database.transaction() as connection:

@@ -25,7 +25,7 @@ Judge = Callable[[Look], Decided]
 
 
 def make(configurations: int, seeds: int, top: int) -> Spec:
-    """Build a study that explores so many configurations and races the top ones."""
+    """Build a study that explores this many configurations and races the top ones."""
     replicates = Replicates(seeds, "top", top)
     spec = make_spec(trials=replicates.total(configurations), sampler="random")
     return replace(spec, replicates=replicates)
@@ -51,7 +51,7 @@ def ending(at: int) -> Judge:
 
 
 class Run:
-    """A study trained by so many workers, which take and end trials in any order."""
+    """A study trained by this many workers, which take and end trials in any order."""
 
     def __init__(self, spec: Spec, judge: Judge = nobody, workers: int = 1, seed: int = 0):
         self.spec, self.judge, self.workers = spec, judge, workers

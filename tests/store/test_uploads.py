@@ -54,7 +54,7 @@ class CutError(Exception):
 
 
 def cut_after(sent: int) -> Callable[[int, int], None]:
-    """Return what cuts the sending once so many bytes are stored."""
+    """Return what cuts the sending once this many bytes are stored."""
 
     def told(done: int, _total: int) -> None:
         if done >= sent:

@@ -9,7 +9,7 @@ from tuner.winner.kept import Kept, Place, Split, digest, digests, read
 
 
 def images(count: int) -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
-    """Return so many different images."""
+    """Return this many different images."""
     return list(np.random.default_rng(0).integers(0, 256, (count, 1, 4, 4), dtype=np.uint8))
 
 

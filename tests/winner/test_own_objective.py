@@ -194,7 +194,7 @@ def test_files_that_only_the_objective_can_read(workplace: Workplace, name: str)
 
 
 def exact(images: int) -> Mapping[str, float]:
-    """Return the agreement of so many images that are all the stored ones."""
+    """Return the agreement of this many images that are all the stored ones."""
     return {
         "images": images,
         "equal": images,

@@ -3,8 +3,8 @@
     trainer_double.py BEHAVIOUR FOLDER FD
 
 It notes itself and its environment in FOLDER. A behaviour may carry a number
-(`segfault:2`): so many attempts misbehave, counted in FOLDER, then all go well. `large:2000`
-predicts so many images, a kilobyte each.
+(`segfault:2`): this many attempts misbehave, counted in FOLDER, then all go well. `large:2000`
+predicts this many images, a kilobyte each.
 """
 
 import json

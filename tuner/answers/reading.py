@@ -72,7 +72,7 @@ class Reading:
 
     @cached_property
     def contenders(self) -> Comparison | None:
-        """The contenders held against each other, where they have further seeds."""
+        """The contenders compared with each other, where they have further seeds."""
         if self.race is None or not self.race.spent:
             return None
         return compare_contenders(self.connection, self.study)

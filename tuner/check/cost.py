@@ -49,7 +49,7 @@ class Cost:
     """The cheap and the dear end of a study, and an estimate of the whole of it."""
 
     measured: tuple[Measured, ...]
-    """From the cheapest to the dearest."""
+    """From the fastest to the slowest."""
     memory_bytes: int
     """The most that the measuring process held at any time, or a GPU held for it."""
     on: str

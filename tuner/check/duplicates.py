@@ -1,4 +1,4 @@
-"""Images that come twice: the same pixels, or the same picture stored anew.
+"""Images that come twice: the same pixels, or the same picture stored again.
 
 A picture's perceptual hash is its own coarse form: reduced, brightness and
 contrast taken away, and what all pictures of the data have in common, because

@@ -20,7 +20,7 @@ CHUNK = 64
 QUICK_PROBE = 400
 """Images of each split that a quick probe looks at."""
 PROBED = (("train", "val"), ("train", "test"))
-"""Which splits are held against each other: the first shows luck, the second another source."""
+"""Which splits are compared with each other: the first shows luck, the second another source."""
 
 
 Pixels = NDArray[Any]

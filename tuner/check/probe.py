@@ -156,7 +156,7 @@ class _Cell:
 
 
 def _pick(split: Split, most: int) -> NDArray[np.int64]:
-    """Return at most so many places, evenly spread over the split."""
+    """Return at most this many places, evenly spread over the split."""
     count = len(split.labels)
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
@@ -164,7 +164,7 @@ def _pick(split: Split, most: int) -> NDArray[np.int64]:
 def _features(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     coarse = reduce(grey).reshape(len(grey), POOLED, 4, POOLED, 4).mean(axis=(2, 4))
     # Grey values and noise of a large image are known well enough from pixels spread over it; each
-    # of them is held against its very neighbours.
+    # of them is compared with its very neighbours.
     rows, columns = (slice(1, -1, max(1, length // LOOKED_AT)) for length in grey.shape[1:])
     pixels = grey[:, rows, columns]
     right, left = (grey[:, rows, _beside(columns, step)] for step in (1, -1))

@@ -193,7 +193,7 @@ def _show_cost(spec: "Spec", cost: "Cost") -> None:
     from tuner.records import value_text
 
     echo(f"\nCost on {cost.on}")
-    for name, one in (("cheapest", cost.measured[0]), ("dearest", cost.measured[-1])):
+    for name, one in (("fastest", cost.measured[0]), ("slowest", cost.measured[-1])):
         chosen = " ".join(f"{k}={value_text(v)}" for k, v in one.chosen.items()) or "any setting"
         echo(f"  {name:8s} {one.seconds:8.3f} s an epoch  {one.parameters:,} parameters  {chosen}")
     echo(f"  memory   {cost.memory_bytes / 1e9:8.2f} GB at most in one trainer")

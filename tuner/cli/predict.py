@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tuner.winner.document import Agreement, Model
 
 TOLD = 10
-"""Files that cannot be read are named up to so many; --json has them all."""
+"""Files that cannot be read are named up to this many; --json has them all."""
 
 
 @click.command(

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    help="Start so many workers, on the devices there are, and wait for them.",
+    help="Start this many workers, on the devices there are, and wait for them.",
 )
 @click.option(
     "--wait",

@@ -118,7 +118,7 @@ def sheet(
     width: float = WIDTH,
     heights: Sequence[float] | None = None,
 ) -> Iterator[Sheet]:
-    """Give a sheet with so many axes; drawn on inside, rendered after."""
+    """Give a sheet with this many axes; drawn on inside, rendered after."""
     with _styled():
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
@@ -136,7 +136,7 @@ def marker(place: int) -> str:
 
 
 def dash(place: int) -> Dash:
-    """Return the line style of the level in this place; it changes where colours begin anew."""
+    """Return the line style of the level in this place; it changes where colours repeat."""
     return DASHES[place // len(COLOURS) % len(DASHES)]
 
 

@@ -169,7 +169,7 @@ SHARED: Mapping[str, Parameter] = by_name(
             "patience",
             "int",
             0,
-            "stop after so many epochs without a better validation figure; 0 never stops early",
+            "stop after this many epochs without a better validation figure; 0 never stops early",
             low=0,
         ),
         Parameter(

@@ -41,7 +41,7 @@ def write_seconds(seconds: float) -> str:
 
 
 def write_bytes(size: int) -> str:
-    """Return a size that is read as so many bytes, in the largest unit that needs no point."""
+    """Return a size that is read as this many bytes, in the largest unit that needs no point."""
     for unit, each in sorted(_BYTES.items(), key=lambda item: -item[1]):
         if size % each == 0:
             return f"{size // each}{unit}"

@@ -108,7 +108,7 @@ PRUNERS: Mapping[str, Method] = _methods(
         by_name(
             [
                 _MIN_RESOURCE,
-                _whole("reduction_factor", 4, "one in so many goes on", low=2),
+                _whole("reduction_factor", 4, "one in this many goes on", low=2),
                 Parameter(
                     "min_early_stopping_rate",
                     "int",
@@ -129,7 +129,7 @@ PRUNERS: Mapping[str, Method] = _methods(
             [
                 _MIN_RESOURCE,
                 _whole("max_resource", 30, "epochs the longest trials get", low=1),
-                _whole("reduction_factor", 3, "one in so many goes on", low=2),
+                _whole("reduction_factor", 3, "one in this many goes on", low=2),
                 _BOOTSTRAP,
             ]
         ),

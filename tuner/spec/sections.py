@@ -86,7 +86,7 @@ class BudgetSection(Section):
 
     trials: Annotated[
         Literal["grid"] | Annotated[int, Field(ge=1, le=1_000_000)],
-        Field(description='Exactly so many trials, seeds included; "grid" is all of them.'),
+        Field(description='Exactly this many trials, seeds included; "grid" is all of them.'),
         Expects('"grid" or a whole number from 1 to 1,000,000'),
     ]
     hours: Annotated[

@@ -158,7 +158,7 @@ class Difference:
         return self.spread.p_value(self.value, levels)
 
     def interval(self, levels: int = 2, confidence: float = CONFIDENCE) -> Interval:
-        """Return the interval in which this difference, or all of so many levels', lie."""
+        """Return the interval in which this difference, or all of this many levels', lie."""
         return around(self.value, self.spread, levels, confidence)
 
 

@@ -25,14 +25,14 @@ def chi_square(share: Array | float, freedom: float) -> Array:
 
 
 def heads_at_most(heads: int, throws: int) -> float:
-    """Return how often so many throws of a coin show at most so many heads."""
+    """Return how often this many throws of a coin show at most this many heads."""
     if not 0 <= heads < throws:
         return float(heads >= throws)
     return float(betainc(throws - heads, heads + 1, 0.5))
 
 
 def heads(throws: int) -> Array:
-    """Return how often so many throws show no head, one, two, and so on to all of them."""
+    """Return how often this many throws show no head, one, two, and so on to all of them."""
     middle = throws // 2
     at = np.arange(middle, throws)
     # From the middle outwards nothing overflows, however many throws there are.
@@ -43,7 +43,7 @@ def heads(throws: int) -> Array:
 
 
 def range_tail(apart: Array, count: int) -> Array:
-    """Return how often so many standard normal values range farther than this apart.
+    """Return how often this many standard normal values range farther than this apart.
 
     For each place of the least of them: how often not all others are within reach above it.
     The sum over equal steps is exact to 1e-10 up to 10,000 values: the integrand is smooth, and

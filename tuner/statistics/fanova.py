@@ -35,7 +35,7 @@ class Shares:
 def decompose(values: Array, levels: Places, draws: Array | None = None) -> Shares:
     """Return the shares of a full grid: `values` by setting and seed, `levels` by setting.
 
-    Studies are drawn anew from this one: seeds' noise from the residuals, and,
+    Studies are resampled from this one: seeds' noise from the residuals, and,
     where `draws` has each trial's figure on resampled images (draw, setting,
     seed), the images too. What a draw adds to a variance by noise, the study's
     own noise has added as well, so it is taken off.

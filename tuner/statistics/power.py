@@ -52,7 +52,7 @@ class Observed:
     """How many patients the images are of; 0 where the data name none."""
 
     def spread_by(self, factor: float) -> "Observed":
-        """Return the same with a seeds' variance so many times as large."""
+        """Return the same with a seeds' variance this many times as large."""
         by_seed = max(self.parts.by_seed * factor, self.parts.rest)
         return replace(self, parts=replace(self.parts, by_seed=by_seed))
 
@@ -68,7 +68,7 @@ class Observed:
         return self.spread_by(low), self.spread_by(high)
 
     def with_more(self, seeds: int, images: float = 1.0) -> "Observed":
-        """Return what so many seeds, and so many times the images, would show.
+        """Return what this many seeds, and this many times the images, would show.
 
         The images' part does not fall with seeds; what is left over falls with both.
         """

@@ -135,7 +135,7 @@ def in_agreement(interval: Interval, *, differs: bool) -> Interval:
 def around(
     value: float, spread: Spread, levels: int = 2, confidence: float = CONFIDENCE
 ) -> Interval:
-    """Return the interval about a value, for one difference or for all of so many levels."""
+    """Return the interval about a value, for one difference or for all of this many levels."""
     half = spread.half_width(levels, confidence)
     return Interval(value, value - half, value + half)
 
@@ -189,5 +189,5 @@ def _range_tail(apart: Array, levels: int) -> Array:
 
 @cache
 def _range_tails(levels: int) -> Array:
-    """Return how often so many normal values range farther than each of RANGES."""
+    """Return how often this many normal values range farther than each of RANGES."""
     return range_tail(RANGES, levels)

@@ -72,7 +72,7 @@ def is_settled(connection: sa.Connection, study_id: int) -> bool:
 
 
 def reset(connection: sa.Connection, study_id: int) -> None:
-    """Let the next trial say anew what the study is trained by, unless that is settled.
+    """Let the next trial say again what the study is trained by, unless that is settled.
 
     For a person who mends an objective after its first trials failed. The caller has the study's
     lock, so no trial is claimed meanwhile, and every trial is compared again when it is built.

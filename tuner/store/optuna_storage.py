@@ -93,7 +93,7 @@ class Binding:
             yield self._cached
         except BaseException:
             # The cache believes what is now rolled back: a phantom trial, a
-            # finished state. Build it anew rather than repair it.
+            # finished state. Build it again rather than repair it.
             self._cached = get_storage(self._rdb)
             raise
         finally:

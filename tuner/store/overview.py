@@ -129,7 +129,7 @@ def overview(connection: sa.Connection, study: Study) -> Overview:
 
 def count(connection: sa.Connection, study: Study) -> Counts:
     """Count the trials of a study by state."""
-    # A lease that ran out, and that nobody adopted yet, is nobody's work.
+    # A lease that ran out, and that nobody adopted yet, counts as no work.
     held = (t.lease.c.state == "held") & (t.lease.c.expires > sa.func.clock_timestamp())
     state = sa.func.lower(t.ended_as)
     rows = connection.execute(

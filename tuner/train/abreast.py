@@ -70,7 +70,7 @@ class Abreast:
         self._measured: dict[Hashable, int] = {}
         self._obstacles: dict[Hashable, str] = {}
         self._steps: dict[tuple[Hashable, int], float] = {}
-        """Of a member's step by torch.func, in packs of so many."""
+        """Of a member's step by torch.func, in packs of this many."""
 
     def mark(self, run: Run, asked: int | str) -> None:
         """Say of a run that has not begun whether it may train by torch.func beside others.
@@ -159,7 +159,7 @@ class Abreast:
         return f"a pack of {asked} does not fit into the memory that [limits] allows"
 
     def _pays(self, run: Run, size: int) -> bool:
-        """Say whether a member's step by torch.func is faster in a pack of so many than alone."""
+        """Say whether a member's step by torch.func is faster in a pack of this many than alone."""
         kind = shape(run)
         if (kind, 1) not in self._steps:
             self._steps[kind, 1] = _seconds(run, 1)
@@ -283,7 +283,7 @@ def _two_batches(run: Run) -> tuple[Tensor, Tensor]:
 
 
 def _seconds(run: Run, members: int) -> float:
-    """Return how long one member's step takes in a pack of so many copies."""
+    """Return how long one member's step takes in a pack of this many copies."""
     training = run.training
     copies = [_copy(_learner(run)) for _ in range(members)]
     optimizers = [build_optimizer(read_recipe({}), one.weights) for one in copies]

@@ -168,7 +168,7 @@ def prepare(data: Data, device: torch.device) -> Prepared:
 
 
 def choose_home(needed: int, device: torch.device, free: int | None) -> tuple[torch.device, str]:
-    """Return where images of so many bytes are kept, with the reason in words."""
+    """Return where images of this many bytes are kept, with the reason in words."""
     size = f"{needed / 1e6:,.0f} MB of images"
     if device.type == "cpu" or free is None:
         return device, f"{size} where they were loaded"

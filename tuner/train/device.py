@@ -35,7 +35,7 @@ class Device:
     notes: Mapping[str, str]
 
     def evaluation_size(self, image_elements: int, *, convolves: bool) -> int:
-        """Return how many images of so many elements are evaluated at a time."""
+        """Return how many images of this many elements are evaluated at a time."""
         budgets = CONVOLVED_BYTES if convolves else EVALUATION_BYTES
         budget = budgets.get(self.torch.type, budgets["cpu"])
         return max(1, budget // (4 * image_elements))

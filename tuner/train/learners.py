@@ -32,7 +32,7 @@ class Learner(Protocol):
         """What the optimizer updates, by name."""
 
     def begin(self, steps: int, seed: int) -> AbstractContextManager[object]:
-        """Begin an epoch of so many steps, which are taken inside of the context.
+        """Begin an epoch of this many steps, which are taken inside of the context.
 
         The seed is of what the network draws (dropout).
         """

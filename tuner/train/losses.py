@@ -53,7 +53,7 @@ class Loss:
 def choose_loss(
     recipe: Recipe, classes: int, labels: NDArray[np.int64], device: torch.device
 ) -> Loss:
-    """Return the recipe's loss for so many classes and these training labels."""
+    """Return the recipe's loss for this many classes and these training labels."""
     if recipe.loss == "bce" and classes != 2:
         raise UserError(
             f"loss = 'bce' has one output and separates two classes, but the data have {classes}; "

@@ -48,7 +48,7 @@ def choose_arithmetic(asked: str, device: torch.device, model: nn.Module) -> Ari
     supported = supports_bf16(device)
     if asked == "bf16" and not supported:
         raise UserError(
-            f"precision = 'bf16' is not to be had on {device}: it has no bfloat16 arithmetic; "
+            f"precision = 'bf16' is not supported on {device}: it has no bfloat16 arithmetic; "
             "use precision = 'fp32' or 'auto'"
         )
     if asked == "auto":

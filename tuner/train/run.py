@@ -208,7 +208,7 @@ class Run:
         return Plan(number, order, steps, of_epoch(self._job.seed, number))
 
     def end_epoch(self, plan: Plan, train: TrainFigures, seconds: float, alive: Alive) -> Epoch:
-        """Validate after an epoch whose training took so many seconds, and count it."""
+        """Validate after an epoch whose training took this many seconds, and count it."""
         begun = time.perf_counter()
         val = self._validate(alive)
         validated = time.perf_counter() - begun

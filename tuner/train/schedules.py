@@ -119,7 +119,7 @@ def plateau(recipe: Recipe, position: Position) -> float:
     """Return the rate after one drop by `decay` whenever the validation loss has stood still.
 
     It stands still after `plateau_patience` epochs in a row without a lower one;
-    after a drop, the count begins anew.
+    after a drop, the count starts over.
     """
     lowest, still, drops = math.inf, 0, 0
     for epoch in position.curve:

@@ -45,7 +45,7 @@ class Layer(Protocol):
     """
 
     def begin(self, steps: int, chances: Sequence[torch.Generator]) -> None:
-        """Begin an epoch of so many steps, each member with its own chance."""
+        """Begin an epoch of this many steps, each member with its own chance."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return what the layer makes of a batch; the inputs may be written over."""
@@ -484,7 +484,7 @@ class Pack:
             self._layers.append(layer)
 
     def begin(self, steps: int, seeds: Sequence[int]) -> AbstractContextManager[object]:
-        """Begin an epoch of so many steps; a member's seed is the epoch's."""
+        """Begin an epoch of this many steps; a member's seed is the epoch's."""
         device = next(self._models[0].parameters()).device
         chances = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         for model in self._models:

@@ -1,6 +1,6 @@
 """`predictions.safetensors`: what the study predicted, image by image, and by which pixels.
 
-With it a prediction can be held against the study's without its database, and an
+With it a prediction can be compared with the study's without its database, and an
 image is known again by its pixels, whatever its file is called.
 """
 

@@ -3,7 +3,7 @@
 They are in its last checkpoint, if that is still there; else the trial is
 trained again, from the longest stored prefix of its own path, to the very bits
 on a machine with the same arithmetic. Whatever they come from, what they
-predict is held against what the study stored.
+predict is compared with what the study stored.
 """
 
 import hashlib

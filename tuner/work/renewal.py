@@ -147,7 +147,7 @@ class Renewal:
         else:
             self._state, self._hours_left = renewed.study_state, renewed.hours_left
             with self._lock:
-                # One that was released meanwhile is nobody's business any more.
+                # One that was released meanwhile no longer matters.
                 lost = [
                     lease for lease in renewed.lost if any(lease is mine for mine in self._held)
                 ]

@@ -153,7 +153,7 @@ class Supervisor:
         self._proposer.close()
 
     def _claim(self, proposal: Proposal | None) -> Answer:
-        # Asked anew at each try: after an outage nobody's silence means anything yet.
+        # Asked again at each try: after an outage silence means nothing yet.
         return self._patiently(lambda: self._ledger.claim(proposal, adopt=self._renewal.settled))
 
     def _propose(self, configuration: int) -> Proposal:

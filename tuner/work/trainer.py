@@ -343,7 +343,7 @@ def _report_result(line: Line, data: Dataset, result: Result) -> None:
 
 
 def _report_error(line: Line, error: BaseException, of: int = 1) -> None:
-    """Report an error in something that was done for so many trials."""
+    """Report an error in something that was done for this many trials."""
     traceback.print_exception(error)
     sys.stderr.flush()
     text = str(error).strip()

@@ -200,7 +200,7 @@ class HeldTrial:
     def leave(self, why: str) -> None:
         """Give the trial back, if that was not done, and tell the child."""
         if not self._given_back:
-            # One that has ended in this very round, or has another holder, is nobody's here.
+            # One that has ended in this very round, or has another holder, does not matter here.
             with contextlib.suppress(LeaseLostError):
                 self._give_back(why)
 
@@ -293,7 +293,7 @@ class HeldTrial:
         return self._watch.patiently(lambda: self._watch.ledger.fail(self.lease, reason))
 
     def _fail_with_others(self, reason: str, trials: int) -> Ending:
-        """End an attempt by something that befell so many trials at a time.
+        """End an attempt by something that befell this many trials at a time.
 
         Of several nobody knows whose fault it was: it is charged to none, and each is tried
         alone.

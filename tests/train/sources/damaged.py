@@ -113,7 +113,7 @@ def dicom_files(folder: Path) -> dict[str, bytes]:
 
 
 def damaged(files: Mapping[str, bytes], seed: int, count: int) -> Iterator[tuple[str, bytes]]:
-    """Yield so many damaged files: each a whole one with one to four things done to it."""
+    """Yield this many damaged files: each a whole one with one to four things done to it."""
     chance = random.Random(seed)
     names = sorted(files)
     for number in range(count):

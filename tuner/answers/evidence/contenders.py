@@ -34,7 +34,7 @@ class Evidence:
         self._numbers = {(row.configuration, row["seed"]): row["trial"] for row in self.rows}
 
     def done(self, rounds: int) -> dict[int, frozenset[int]]:
-        """Return, by contender, the seeds 1 to so many under which it has the figure."""
+        """Return, by contender, the seeds 1 to this many under which it has the figure."""
         found: dict[int, set[int]] = defaultdict(set)
         for row in self.rows:
             if row["seed"] <= rounds and has_figure(row, self.measure, self._study.spec.search.at):

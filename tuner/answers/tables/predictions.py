@@ -86,7 +86,7 @@ def predicted(
 
 
 def _query(study: Study, number: int, split: SplitName, at: Moment) -> sa.Select[Any]:
-    # Labels hang on the data that the trial saw: two trials of a study may differ in theirs.
+    # Labels depend on the data that the trial saw: two trials of a study may differ in theirs.
     fingerprint = t.outcome.c.setup["data_fingerprint"].astext
     return (
         sa.select(

@@ -45,7 +45,7 @@ class Probed:
 
 
 def probes(body: Mapping[str, Any] | None) -> dict[str, Probed]:
-    """Return the newest examination's probes by the split that was held against training.
+    """Return the newest examination's probes by the split that was compared with training.
 
     Where several data settings were examined, the one that tells most apart counts.
     """

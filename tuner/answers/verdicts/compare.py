@@ -57,7 +57,7 @@ class Comparison:
     measure: Measure
     rows: tuple[Row, ...]
     reference: Level
-    """The level that all others are held against: the best, or the one that was named."""
+    """The level that all others are compared with: the best, or the one that was named."""
     named: bool
     """Whether the reference was named beforehand."""
     paired: bool
@@ -110,7 +110,7 @@ class Asked:
     """What a person wants besides the usual."""
 
     reference: str | None = None
-    """The level that the others are held against, named beforehand; the best where none is."""
+    """The level that the others are compared with, named beforehand; the best where none is."""
     resolve: float | None = None
     """The difference to plan more seeds for, in the unit it is shown in."""
 

@@ -249,7 +249,7 @@ def _fitted(of: _Together) -> Interval | None:
     whose = (Clusters(np.zeros(1, int)), *clusters) if clusters else ()
     panel = Panel((share, -of.val.blocks[0]), of.val.counts_images, clusters=whose)
     mean = float(share.mean())
-    # No prediction is kept of training images: theirs is the variance of a share of so many, by
+    # No prediction is kept of training images: theirs is the variance of a share of this many, by
     # patient as much larger as that of validation images is.
     alike = max(sizes.val / sizes.val_worth.images for sizes in of.sizes.values())
     own = alike * mean * (1 - mean) / max(1, *(sizes.train for sizes in of.sizes.values()))

@@ -12,7 +12,7 @@ from tuner.statistics.multiple_comparisons import Verdict
 from tuner.statistics.power import Plan
 
 SEVERAL = 3
-"""So many factors without a difference are told together."""
+"""This many factors without a difference are told together."""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class _Field:
     def best(self) -> int | None:
         """Return the contender with the best mean; of equal ones the one better under seed 0.
 
-        Whom the others are held against is free: the guarantee counts every pair.
+        Which one the others are compared with is free: the guarantee counts every pair.
         """
         able = self._able()
         common = sorted(set.intersection(*(set(self.done[one]) for one in able))) if able else []

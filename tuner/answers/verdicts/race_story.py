@@ -48,7 +48,7 @@ class Story:
     """Trials that there were for further seeds."""
     spent: int
     looks: int
-    """How often the contenders were held against each other."""
+    """How often the contenders were compared with each other."""
     end: End | None
     """Why no further seed is given; None while the race runs."""
     sentences: tuple[str, ...]

@@ -24,7 +24,7 @@ def level_name(level: Value | None) -> str:
 
 
 def fixed(value: float, digits: int) -> str:
-    """Return a number with so many decimals, the same ones in every unit; what is 0 has no sign.
+    """Return a number with this many decimals, the same ones in every unit; what is 0 has no sign.
 
     A difference of 23 in 400 images is 0.0575, and in binary a little more or
     less: as decimals, halves away from zero, it is −0.058 in a table and

@@ -85,7 +85,7 @@ def is_ready(places: Places) -> bool:
     """Whether a server listens on the socket and says that it accepts sessions.
 
     Listening alone would not do (recovery), nor would the pid file (stale after
-    a power cut); a server writes the file anew before it listens.
+    a power cut); a server writes the file again before it listens.
     """
     with socket.socket(socket.AF_UNIX) as probe:
         try:

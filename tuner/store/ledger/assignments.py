@@ -33,11 +33,11 @@ class Existing:
 PENDING = "pending"
 """The next trial depends on trials that still run."""
 RACING = "racing"
-"""The contenders are held against each other when their trials so far have ended."""
+"""The contenders are compared with each other when their trials so far have ended."""
 WAITING = "waiting"
 """Whatever is left begins with epochs that a peer is training now."""
 LOOK_AHEAD = 64
-"""So many waiting trials are passed over, at most, in search of one that need not wait."""
+"""This many waiting trials are passed over, at most, in search of one that need not wait."""
 
 Waits = Callable[[Assignment], bool]
 

@@ -31,18 +31,18 @@ from tuner.store.optuna_storage import end_trial, reopen_trials
 from tuner.text import storable
 
 INTERRUPTIONS = 100
-"""So many interruptions in a row, without a new epoch, end a trial.
+"""This many interruptions in a row, without a new epoch, end a trial.
 
 Far more than a preempted cluster comes to: where seven attempts in ten are killed before
 their first epoch, one trial in 10^15 is interrupted so often. A trial that brings down its
 own worker every time must still end.
 """
 HOSTS = 25
-"""On so many machines in a row a trial is taken to bring down the machine."""
+"""On this many machines in a row a trial is taken to bring down the machine."""
 NO_TOKEN = 0
 """Less than any token."""
 BRAKE_TRIALS = 3
-"""So many trials failing for one reason, before any succeeds, pause the study."""
+"""This many trials failing for one reason, before any succeeds, pause the study."""
 REASON_LIMIT = 2000
 """Characters of a reason that are kept; the rest is in the attempt's output."""
 

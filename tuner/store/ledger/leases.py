@@ -61,7 +61,7 @@ class NeedsProposal:
 
 @dataclass(frozen=True)
 class NeedsLook:
-    """Contenders are to be held against each other: decide, store that, then claim again."""
+    """Contenders are to be compared with each other: decide, store that, then claim again."""
 
     look: Look
 

@@ -1,8 +1,8 @@
-"""Racing: which contenders get a further seed, and when they are held against each other.
+"""Racing: which contenders get a further seed, and when they are compared with each other.
 
 Pure functions over what exists and what was decided; whoever holds contenders
 against each other lives above. When everyone is looked at is known beforehand,
-and what was decided is never decided anew.
+and what was decided is never decided again.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ Ends = Literal["", "images"]
 
 @dataclass(frozen=True)
 class Look:
-    """A moment at which the contenders are held against each other."""
+    """A moment at which the contenders are compared with each other."""
 
     number: int
     """From 1 on."""

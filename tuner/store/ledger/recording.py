@@ -46,7 +46,7 @@ class Recorder:
         self._progress = Progress({}, {}, {})
 
     def forget(self) -> None:
-        """Read anew what is stored: a transaction was rolled back, or its answer was lost."""
+        """Read again what is stored: a transaction was rolled back, or its answer was lost."""
         self._held = None
 
     def record(self, transaction: Transaction, lease: Lease, epochs: Sequence[Epoch]) -> Recorded:

@@ -54,7 +54,7 @@ class Sharing:
     def branches(self, configuration: int) -> list[int]:
         """Return the epochs of a configuration at which others branch off or end."""
         path = self._path(configuration)
-        # So many settings go through each of its epochs; where there are fewer after one than
+        # This many settings go through each of its epochs; where there are fewer after one than
         # before, somebody left. It goes through them itself, also if it was not counted.
         passing = [self._passing[mark] for mark in path]
         itself = 1 if configuration < BRANCHING else 0

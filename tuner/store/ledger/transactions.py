@@ -102,6 +102,6 @@ class Transaction:
 
 
 def in_seconds(seconds: float) -> sa.ColumnElement[object]:
-    """Return the server's time so many seconds from now; no worker's clock is ever asked."""
+    """Return the server's time this many seconds from now; no worker's clock is ever asked."""
     span = sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
     return sa.func.clock_timestamp() + span

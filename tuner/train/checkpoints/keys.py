@@ -77,7 +77,7 @@ def extend(parent: str, rates: Sequence[float], rule: str = "") -> str:
 
 
 def path(base: Base, recipe: Recipe, steps: int) -> list[str]:
-    """Return the keys after epochs 1, 2, … of a training with so many steps an epoch."""
+    """Return the keys after epochs 1, 2, … of a training with this many steps an epoch."""
     keys: list[str] = []
     parent = root(base)
     for rates, rule in courses(recipe, steps):

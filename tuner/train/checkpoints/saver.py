@@ -55,7 +55,7 @@ class Saver:
         alive: Callable[[], None] = lambda: None,
         lookup_seconds: float = LOOKUP_SECONDS,
     ) -> None:
-        """Open the place, for which so many seconds are waited; `alive` is called meanwhile."""
+        """Open the place, for which this many seconds are waited; `alive` is called meanwhile."""
         self.tree = opened(location, lookup_seconds, alive)
         self.lookups = Lookups(self.tree, seconds=lookup_seconds)
         self.writer = Writer(self.tree, self._written)

@@ -22,7 +22,7 @@ LOOKUP_SECONDS = 60.0
 """How long a training waits for its stored prefix, or for a place to be opened."""
 TICK_SECONDS = 0.2
 READ_AT_ONCE = 100
-"""So many small files are one question to a place; more would take longer than a silence may."""
+"""This many small files are one question to a place; more would take longer than a silence may."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class SilentError(MachineError):
 
 
 def timely(work: Callable[[], T], seconds: float, alive: Callable[[], None]) -> T:
-    """Return what work returns, or raise SilentError if that takes longer than so many seconds.
+    """Return what work returns, or raise SilentError if that takes longer than this many seconds.
 
     `alive` is called while it lasts. Work that is given up continues on its thread, and its
     result is dropped.

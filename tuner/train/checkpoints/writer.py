@@ -109,12 +109,12 @@ class Writer:
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until nothing waits to be written, at most so many seconds; say whether it is so."""
+        """Wait until nothing waits to be written, at most this many seconds; say whether it is so."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._busy, timeout)
 
     def close(self, timeout: float) -> bool:
-        """Take no more, write what waits, and say whether all was written in so many seconds."""
+        """Take no more, write what waits, and say whether all was written in this many seconds."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -106,7 +106,7 @@ def divided(pool: Pool, division: Division) -> tuple[Places, Places, tuple[str, 
         return pool.where("train"), given, ()
     both = pool.where("train", "val")
     if len(given):
-        # Divided anew, validation keeps the share that the source gave it.
+        # Divided again, validation keeps the share that the source gave it.
         division = Division(len(given) / len(both), division.folds, division.seed)
     mask = divide(
         [int(pool.labels[i]) for i in both],

@@ -17,7 +17,7 @@ SPLITTING = (
         "folds",
         "int",
         0,
-        "validate on one of so many equal parts in place of val_fraction; 0 does not",
+        "validate on one of this many equal parts in place of val_fraction; 0 does not",
         low=0,
         high=1000,
     ),

@@ -5,7 +5,7 @@ that Pillow and pydicom do with one happens within `_guard`, which turns whateve
 into an `UnreadableError` whose text a person understands.
 
 Memory is bounded: an image has at most MOST_PIXELS by its own header, and threads decode only
-so many at a time as `_room` has memory for.
+this many at a time as `_room` has memory for.
 """
 
 import errno
@@ -112,7 +112,7 @@ class _Room:
 
     @contextmanager
     def __call__(self, needed: int) -> Iterator[None]:
-        """Hold so many bytes."""
+        """Hold this many bytes."""
         with self._changed:
             most = int(psutil.virtual_memory().available * MEMORY_SHARE)
             self._changed.wait_for(lambda: not self._taken or self._taken + needed <= most)

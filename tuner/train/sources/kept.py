@@ -117,7 +117,7 @@ def _read(path: Path) -> Kept | None:
 
 
 def _make(path: Path, make: Make) -> Kept:
-    # Written aside and renamed, the facts last: a reader sees both whole or makes them anew,
+    # Written aside and renamed, the facts last: a reader sees both whole or makes them again,
     # even where the file system knows no locks and two processes write at once.
     sweep(path)
     aside, facts_aside = (

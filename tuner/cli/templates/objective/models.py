@@ -12,7 +12,7 @@ def build(parameters: Mapping[str, Value], inputs: tuple[int, int, int], outputs
     """Build a fresh network for images of shape (channels, height, width).
 
     `outputs` is the number of classes, or 1 with loss = "bce". The network
-    gives one row of so many numbers an image, without softmax or sigmoid. It
+    gives one row of this many numbers an image, without softmax or sigmoid. It
     must draw its weights from torch's own generator, which is seeded for it.
     """
     # A network of your own: add its name to the choices of `model` in __init__.py, then
