@@ -94,7 +94,7 @@ class Workers:
         return process
 
     def said(self, characters: int | None = None) -> str:
-        """Return what the workers printed; only the end of it, if this many characters are given."""
+        """Return what the workers printed; or only this many characters of its end."""
         logs = sorted(self.folder.glob("worker-*.log"))
         start = None if characters is None else -characters
         return "\n".join(f"{log.name}\n{log.read_text()[start:]}" for log in logs)

@@ -62,13 +62,14 @@ def best(
     allow_different: bool,
     as_json: bool,
 ) -> None:
-    """Show the trial that a study ends with, and save its network.
+    """Show a study's best trial, and save its network.
 
     The best complete trial by the study's metric, the first of `tuner table`:
     its settings, its figures with 95 % intervals, its setting over seeds, how
-    much of its figure is luck, and the gap. With --save its weights are taken
-    from its checkpoint, or trained again, and what they predict must be what
-    the study stored, to the last bit. docs/best.md says what is in the folder.
+    much of its figure is selection bias, and the gap. With --save its weights
+    are taken from its checkpoint, or trained again, and what they predict must
+    be what the study stored, to the last bit. docs/best.md says what is in the
+    folder.
     """
     from tuner.answers.winner import described, winner
     from tuner.store import studies

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def clean(
     settings: Settings, *, dry_run: bool, everything: bool, foreign: bool, as_json: bool
 ) -> int:
-    """Remove checkpoints that are no longer useful, and leftovers of dead writers.
+    """Delete checkpoints that are no longer useful, and files of crashed processes.
 
     Kept are the newest of every running trial, those at which other settings
     of a study branch off, and the last of every ended trial, while all of them

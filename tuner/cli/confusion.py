@@ -46,7 +46,7 @@ def confusion(
     *,
     as_json: bool,
 ) -> None:
-    """Show which classes one trial takes for which.
+    """Show a trial's confusion matrix.
 
     Rows are true classes, columns what images are taken for. Recall is the
     share of a class's images that is found, precision the share of the images

@@ -33,10 +33,10 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
     metavar="K",
     help="Only the K best complete trials, by the study's metric.",
 )
-@click.option("--epochs", is_flag=True, help="One row an epoch instead of one a trial.")
-@click.option("--predictions", is_flag=True, help="One row an image that a trial predicted.")
+@click.option("--epochs", is_flag=True, help="One row per epoch instead of one per trial.")
+@click.option("--predictions", is_flag=True, help="One row per image and trial that predicted it.")
 @click.option(
-    "--comparisons", is_flag=True, help="One row a level, as `tuner compare` judges them."
+    "--comparisons", is_flag=True, help="One row per level, as `tuner compare` judges them."
 )
 @click.option("--metric", metavar="NAME", help="With --comparisons: the figure to compare by.")
 @click.option(

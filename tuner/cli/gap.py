@@ -35,8 +35,8 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
 
     The gap is validation minus test accuracy, over seeds and over the images of
     both splits. Beside it: whether a better validation result means a better
-    test result here at all, how much of the winner's figure is luck, and
-    whether the images themselves tell training from test.
+    test result here at all, how much of the best trial's figure is
+    selection bias, and whether training and test images can be told apart.
     """
     from tuner.answers.verdicts.gap import gap as measure_gap
     from tuner.answers.verdicts.gap_words import sentences

@@ -32,13 +32,13 @@ BAR = 24
 def influence(settings: Settings, study: str, metrics: tuple[str, ...], *, as_json: bool) -> None:
     """Say how much each parameter matters for validation loss, test accuracy and the gap.
 
-    For a whole grid the spread over settings is divided exactly: what each
-    parameter makes alone, what two make together, and the rest; noise of seeds
-    and images is taken off, and both are in the intervals. Otherwise it is
-    PED-ANOVA: by which parameters the best tenth stands out. That one parameter
-    matters more than another is said only where it is seen beyond chance, by
-    the interval of their difference: that can leave out 0 although the
-    intervals of the two shares overlap.
+    For a full grid the variance over settings is decomposed exactly (functional
+    ANOVA): each parameter alone, each two together, and the rest. The noise of
+    seeds and images is subtracted, and the intervals cover both. Otherwise it
+    is PED-ANOVA: which parameters set the best tenth of the trials apart. One
+    parameter is said to matter more than another only if their difference is
+    significant; its interval can exclude 0 even where the intervals of the two
+    shares overlap.
     """
     from tuner.answers.verdicts.influence import influence as measure
     from tuner.store import studies

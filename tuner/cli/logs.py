@@ -39,7 +39,7 @@ def logs(settings: Settings, study: str, trial: int | None) -> None:
 @options.json_option
 @click.pass_obj
 def events(settings: Settings, study: str, trial: int | None, *, as_json: bool) -> None:
-    """Tell the history of a study, or of one of its trials, in plain words."""
+    """Show the history of a study, or of one of its trials."""
     from tuner.store import histories, studies
 
     with options.open_database(settings) as database, database.transaction() as connection:

@@ -107,7 +107,7 @@ def crew_options(function: Decorated) -> Decorated:
     return click.option(
         "--workers",
         type=click.IntRange(1, 256),
-        help="How many workers; by default one a GPU, or without GPU one a core.",
+        help="How many workers; default: one per GPU, or one per core without a GPU.",
     )(function)
 
 

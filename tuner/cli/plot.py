@@ -74,7 +74,7 @@ def plot(
     overwrite: bool,
     **wishes: str | int | None,
 ) -> None:
-    """Draw a study as a picture whose title says what is seen.
+    """Draw a study as a picture whose title states what it shows.
 
     Readable in print and for the colour-blind: levels differ in colour, marker
     and line. The file appears whole or not at all. An earlier picture of tuner's

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog="\b\nExample:\n  tuner status lr_sched --watch")
 @click.argument("study", required=False)
-@click.option("--watch", is_flag=True, help="Redraw until the study ends; Ctrl-C only looks away.")
+@click.option("--watch", is_flag=True, help="Refresh until the study ends; Ctrl-C closes the view.")
 @options.json_option
 @click.pass_obj
 def status(settings: Settings, study: str | None, *, watch: bool, as_json: bool) -> None:

@@ -21,7 +21,7 @@ YOUNG_SECONDS = 20.0
 LEAVING_SECONDS = 10.0
 """Beyond the time in which a trial is given back."""
 HOPELESS = 5
-"""This many workers in a row that die young, or of an unexpected error, are not replaced any more."""
+"""After this many workers in a row that die young or of an unexpected error none is replaced."""
 
 
 @dataclass

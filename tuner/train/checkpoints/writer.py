@@ -109,7 +109,7 @@ class Writer:
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until nothing waits to be written, at most this many seconds; say whether it is so."""
+        """Wait up to `timeout` seconds until everything is written; say whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._busy, timeout)
 
