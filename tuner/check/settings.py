@@ -60,7 +60,7 @@ def _missing(spec: Spec, name: str, written: Mapping[str, Value], prefix: str) -
             continue
         place = Path(spec.folder, value)
         if not place.exists():
-            yield Fault(key, f"there is no file or folder {place}")
+            yield Fault(key, f"there is no file or folder {place.resolve()}")
 
 
 def _values(

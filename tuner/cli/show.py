@@ -142,7 +142,10 @@ def _chosen(trial: "OneTrial", study: "Study") -> str:
 
     varied = [f"{name}={level_name(trial.row[name])}" for name in study.spec.varied]
     fixed = [f"{name}={level_name(trial.row[name])}" for name in study.spec.fixed_names]
-    seeds = f"; other seeds: trials {', '.join(map(str, trial.peers))}" if trial.peers else ""
+    seeds = ""
+    if trial.peers:
+        word = "trial" if len(trial.peers) == 1 else "trials"
+        seeds = f"; other seeds: {word} {', '.join(map(str, trial.peers))}"
     text = " ".join([*varied, f"seed={trial.row['seed']}"]) + seeds
     return f"{text}\nfixed: {' '.join(fixed)}" if fixed else text
 

@@ -110,7 +110,8 @@ def _print(overview: "Overview") -> None:
 
     console = open_console()
     console.print(draw(overview))
-    console.print(overview.state)
+    if not overview.reason:
+        console.print(overview.state)
     resumed = [number for number in overview.adopted if number not in set(overview.retried)]
     told = (
         (resumed, "interrupted or given back, and resumed by a worker"),

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from tuner.answers.evidence.designs import Level, in_order
+from tuner.answers.evidence.designs import Level
 from tuner.answers.tables.curves import COURSES_MOST, Curve, Rates, curves, rates
 from tuner.answers.verdicts import wording
 from tuner.errors import UserError
@@ -60,7 +60,7 @@ def _curves(subject: Subject, by: str | None) -> list[Curve]:
     found = {curve.level: curve for curve in curves(reading.connection, reading.study, by)}
     if by is None:
         return list(found.values())
-    return [found[level] for level in in_order(reading.study.spec, by, found)]
+    return [found[level] for level in reading.study.spec.in_order(by, found)]
 
 
 def _draw_curve(axis: Axes, curve: Curve, name: str, place: int) -> None:
@@ -156,7 +156,7 @@ def draw_schedules(subject: Subject) -> Picture:
     found = _longest(read)
     levels: list[Level] = [None]
     if by is not None:
-        levels = in_order(spec, by, {one.level for one in found})
+        levels = spec.in_order(by, {one.level for one in found})
     with canvas.sheet(height=3.0) as sheet:
         (axis,) = sheet.axes
         for one in found:

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
-from tuner.answers.evidence.designs import Level, in_order
+from tuner.answers.evidence.designs import Level
 from tuner.answers.verdicts import wording
 from tuner.answers.verdicts.gap import Gap
 from tuner.answers.verdicts.gap_settings import Setting
@@ -30,7 +30,7 @@ def draw_val_test(subject: Subject) -> Picture:
     rows = {row["trial"]: row for row in reading.rows}
     levels: list[Level] = [None]
     if by is not None:
-        levels = in_order(reading.study.spec, by, {rows[trial.trial][by] for trial in gap.trials})
+        levels = reading.study.spec.in_order(by, {rows[trial.trial][by] for trial in gap.trials})
     if len(levels) > len(canvas.MARKERS):
         by, levels = None, [None]
     with canvas.sheet(height=4.4, width=5.6) as sheet:

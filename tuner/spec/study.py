@@ -1,6 +1,6 @@
 """A study as everything above sees it: read, checked, complete, and free of its file."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tuner.errors import DatabaseError, DatabaseNewerError
 from tuner.records import Job, Moment, Value
-from tuner.spec.space import Space
+from tuner.spec.space import Choice, Space
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -146,6 +146,15 @@ class Spec:
     def varied(self) -> tuple[str, ...]:
         """The names of what varies, in the order of the file."""
         return self.space.names
+
+    def in_order(self, name: str, values: Collection[Value | None]) -> list[Value | None]:
+        """Return values of a varied parameter: numbers by size, names as the file lists them."""
+        if all(isinstance(one, int | float) and not isinstance(one, bool) for one in values):
+            return sorted(values, key=lambda value: float(value or 0))
+        dimension = next(one for one in self.space.dimensions if one.name == name)
+        listed = dimension.values if isinstance(dimension, Choice) else ()
+        places: dict[Value | None, int] = {value: place for place, value in enumerate(listed)}
+        return sorted(values, key=lambda value: places.get(value, len(places)))
 
     @property
     def fixed_names(self) -> tuple[str, ...]:

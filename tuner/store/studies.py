@@ -252,7 +252,7 @@ def _create(
             provenance=dict(provenance),
         )
     )
-    _note(connection, study_id, "launched", f"{spec.total_trials} trials")
+    _note(connection, study_id, "launched", _trials(spec.total_trials))
     return find(connection, f"{spec.name}@{version}")
 
 
@@ -302,7 +302,7 @@ def _extend(connection: sa.Connection, study: Study, given: Spec) -> None:
             opened=sa.func.clock_timestamp(),
         )
     )
-    _note(connection, study.study_id, "extended", f"to {spec.total_trials} trials")
+    _note(connection, study.study_id, "extended", f"to {_trials(spec.total_trials)}")
 
 
 def _note(connection: sa.Connection, study_id: int, kind: str, text: str) -> None:
@@ -345,3 +345,7 @@ def _study(row: Any) -> Study:
         provenance=row.provenance,
         versions=row.versions,
     )
+
+
+def _trials(number: int) -> str:
+    return "1 trial" if number == 1 else f"{number} trials"

@@ -7,7 +7,7 @@ random search, nothing is paired, and each configuration stands for itself.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal, TypeVar
@@ -16,7 +16,6 @@ from tuner.answers.tables.rows import TrialRow
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import Value
-from tuner.spec.space import Choice
 from tuner.spec.study import Spec
 
 LEVELS_MOST = 12
@@ -116,7 +115,7 @@ def design(
         )
     usable = {row["trial"] for row in rows if row.complete and measured(row)}
     standings = tuple(
-        standing(level, by_level[level], usable) for level in in_order(spec, factor, by_level)
+        standing(level, by_level[level], usable) for level in spec.in_order(factor, by_level)
     )
     if spec.search.sampler == "grid":
         return _paired(rows, spec, factor, standings, usable)
@@ -251,14 +250,3 @@ def standing(level: Level, rows: Sequence[TrialRow], usable: Set[int]) -> Standi
         waiting=states.count("WAITING"),
         fell=fell,
     )
-
-
-def in_order(spec: Spec, factor: str, levels: Collection[Level]) -> list[Level]:
-    """Return levels in the order of their values, names in the order of the study's file."""
-    if all(isinstance(one, int | float) and not isinstance(one, bool) for one in levels):
-        return sorted(levels, key=lambda level: float(level or 0))
-    written = next(one for one in spec.space.dimensions if one.name == factor)
-    place: dict[Level, int] = {}
-    if isinstance(written, Choice):
-        place = {value: at for at, value in enumerate(written.values)}
-    return sorted(levels, key=lambda level: place.get(level, len(place)))

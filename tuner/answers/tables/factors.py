@@ -66,7 +66,7 @@ def factors(rows: Sequence[TrialRow], spec: Spec, figures: Sequence[str] = SHOWN
         for row in rows:
             groups[row[name]].append(row)
         if len(groups) <= max(12, len(rows) // 3):
-            levels = [_level(level, group, columns) for level, group in groups.items()]
+            levels = [_level(one, groups[one], columns) for one in spec.in_order(name, groups)]
             factors.append(Factor(name, tuple(levels)))
     return factors
 
