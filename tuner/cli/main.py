@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from tuner import __version__
-from tuner.cli.options import add_common
+from tuner.cli.options import add_common, place_study
 from tuner.cli.terminal import ReadableFormatter, echo, replace_unencodable
 from tuner.errors import (
     EXIT_DONE,
@@ -60,6 +60,8 @@ COMMANDS = {
     "db": "db:db",
 }
 """Where each command lives; in the order in which `tuner --help` lists them."""
+ALIASES = {"list": "studies", "version": "--version"}
+"""Words that people type out of habit, and what they mean."""
 TRAINING = ("launch", "worker", "run")
 """Commands that train, and are cut short when the pipe that they print to is closed."""
 
@@ -85,6 +87,10 @@ class LazyGroup(click.Group):
         with _closed_pipe_told():
             return super().make_context(*arguments, **options)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options before the command, and its name."""
+        return super().parse_args(ctx, [ALIASES.get(word, word) for word in args[:1]] + args[1:])
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         with _closed_pipe_told():
@@ -108,9 +114,10 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that was typed; a misspelt one is told with the nearest."""
         try:
-            return super().resolve_command(ctx, args)
+            name, command, rest = super().resolve_command(ctx, args)
         except click.UsageError as error:
             raise click.UsageError(f"{error.message}{meant(args[0], COMMANDS)}", ctx) from None
+        return name, command, rest if command is None else place_study(command, rest)
 
 
 @click.group(
@@ -128,6 +135,8 @@ def cli(ctx: click.Context) -> None:
     studies live in an embedded PostgreSQL in the nearest folder .tuner, here
     or above (TUNER_HOME names another); with --database or TUNER_DATABASE_URL,
     any number of machines join one study.
+
+    Every command takes its study as a plain NAME or as --study NAME.
 
     Exit codes: 0 done; 1 the study ended with failures, or before its end; 2
     something in what you gave; 3 the database or the machine; 70 an unexpected

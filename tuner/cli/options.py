@@ -216,3 +216,45 @@ def _await(database: "Database", seconds: float) -> None:
                 echo(f"{error}\nWaiting up to {seconds:g} s for it.", err=True)
                 told = True
             time.sleep(0.5)
+
+
+def place_study(command: click.Command, arguments: list[str]) -> list[str]:
+    """Return the arguments with the study where a command expects it.
+
+    Some commands declare an argument STUDY and some an option --study. People need not
+    remember which: each takes both.
+    """
+    study = next((one for one in command.params if one.name == "study"), None)
+    if isinstance(study, click.Argument):
+        return _option_first(arguments)
+    if isinstance(study, click.Option):
+        return _word_as_option(command, arguments)
+    return arguments
+
+
+def _option_first(arguments: list[str]) -> list[str]:
+    for place, word in enumerate(arguments):
+        if word == "--study" and place + 1 < len(arguments):
+            return [arguments[place + 1], *arguments[:place], *arguments[place + 2 :]]
+        if word.startswith("--study="):
+            return [word.partition("=")[2], *arguments[:place], *arguments[place + 1 :]]
+    return arguments
+
+
+def _word_as_option(command: click.Command, arguments: list[str]) -> list[str]:
+    def plain(words: list[str]) -> list[str] | None:
+        """Return the words that belong to no option; None where --study is given or in error."""
+        try:
+            options, left, _ = command.make_parser(click.Context(command)).parse_args(list(words))
+        except click.UsageError:
+            return None  # click says it better when it reads the command line itself
+        return None if "study" in options else left
+
+    left = plain(arguments)
+    if left is not None and len(left) == 1:
+        # The same word may be an option's value too, so take out the one that leaves no other.
+        for place, word in enumerate(arguments):
+            rest = arguments[:place] + arguments[place + 1 :]
+            if word == left[0] and plain(rest) == []:
+                return ["--study", word, *rest]
+    return arguments

@@ -1,0 +1,68 @@
+"""What people type out of habit is understood."""
+
+import click
+import pytest
+
+from tests.cli.conftest import Project
+from tuner import __version__
+from tuner.cli.main import COMMANDS, cli
+from tuner.cli.options import place_study
+
+WITH_STUDY = [
+    name
+    for name in COMMANDS
+    if any(one.name == "study" for one in cli.get_command(click.Context(cli), name).params)  # type: ignore[union-attr]
+]
+
+
+def placed(name: str, *words: str) -> list[str]:
+    """Return the words that a command is given."""
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    return place_study(command, list(words))
+
+
+@pytest.mark.parametrize("name", WITH_STUDY)
+def test_a_study_is_a_plain_name_or_an_option(name: str) -> None:
+    """Both mean the same for every command that has a study."""
+    assert len(WITH_STUDY) > 15
+    wanted = ["--study", "mine"] if name in ("launch", "worker", "export") else ["mine"]
+    assert placed(name, "mine") == placed(name, "--study", "mine") == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "wanted"),
+    [
+        ("show", ["7", "--study", "mine"], ["mine", "7"]),
+        ("diff", ["--study=mine", "other", "--json"], ["mine", "other", "--json"]),
+        ("export", ["--best", "3", "mine"], ["--study", "mine", "--best", "3"]),
+        # The same word as an option's value and as the study.
+        ("export", ["-o", "mine", "mine"], ["--study", "mine", "-o", "mine"]),
+        ("launch", ["mine", "--set", "lr=1"], ["--study", "mine", "--set", "lr=1"]),
+        # What is wrong is left as it is, for click to say.
+        ("launch", ["mine", "other"], ["mine", "other"]),
+        ("launch", ["mine", "--study", "other"], ["mine", "--study", "other"]),
+        ("launch", ["mine", "--nonsense"], ["mine", "--nonsense"]),
+        ("table", ["--study"], ["--study"]),
+        ("studies", ["--json"], ["--json"]),
+    ],
+    ids=" ".join,
+)
+def test_the_study_is_put_where_a_command_expects_it(
+    name: str, words: list[str], wanted: list[str]
+) -> None:
+    """Among options and other words, and never in place of an option's value."""
+    assert placed(name, *words) == wanted
+
+
+def test_both_ways_give_the_same_answer(trained_once: Project) -> None:
+    """A table by --study, an export by a plain name."""
+    assert trained_once.run("table", "--study", "small") == trained_once.run("table", "small")
+    plain = trained_once.run("export", "small", "--best", "1")
+    assert plain == trained_once.run("export", "--study", "small", "--best", "1")
+
+
+def test_list_and_version(trained_once: Project) -> None:
+    """Other tools' words for `studies` and `--version`."""
+    assert trained_once.run("list") == trained_once.run("studies")
+    assert __version__ in trained_once.run("version")
