@@ -66,3 +66,17 @@ def test_list_and_version(trained_once: Project) -> None:
     """Other tools' words for `studies` and `--version`."""
     assert trained_once.run("list") == trained_once.run("studies")
     assert __version__ in trained_once.run("version")
+
+
+def test_columns_are_picked_in_the_order_asked(trained_once: Project) -> None:
+    """Of trials also those of --wide, of comparisons their own; a misspelt one is told."""
+    rows = trained_once.run("export", "small", "--columns", "gap, test_auc,trial").splitlines()
+    assert rows[0] == "gap,test_auc,trial"
+    whole = trained_once.json("export", "small", "--wide", "--format", "json")
+    assert rows[1] == f"{whole[0]['gap']!r},{whole[0]['test_auc']!r},{whole[0]['trial']}"
+    assert len(rows) == 1 + len(whole)
+    table = trained_once.run("export", "small", "--comparisons", "--columns", "level,mean")
+    assert table.startswith("level,mean\n")
+    said = trained_once.run("export", "small", "--columns", "trial,val_ac", code=2)
+    assert "There is no column 'val_ac' in this sheet" in said
+    assert "val_acc" in said

@@ -24,6 +24,7 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
 @click.command(
     epilog="\b\nExample:\n  tuner export --study lr_sched --best 10 --format csv -o best.csv\n"
     "  tuner export --study lr_sched --comparisons -o table.tex\n"
+    "  tuner export --study lr_sched --columns trial,lr,val_acc,test_acc,gap -o table.md\n"
     "  tuner export --study lr_sched --predictions --best 1 -o predictions.parquet"
 )
 @click.option("--study", required=True, help="Study to export.")
@@ -46,6 +47,11 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
     "time of training and of validation, late slopes.",
 )
 @click.option(
+    "--columns",
+    metavar="A,B,…",
+    help="Only these columns, in this order; those of --wide may be among them.",
+)
+@click.option(
     "--format",
     "form",
     type=click.Choice(FORMATS),
@@ -66,6 +72,7 @@ def export(
     study: str,
     best: int | None,
     metric: str | None,
+    columns: str | None,
     form: str | None,
     output: str,
     *,
@@ -95,7 +102,13 @@ def export(
         raise UserError(f"{form} is not for a terminal; name a file with -o.")
     with options.open_database(settings) as database, database.snapshot() as connection:
         found = studies.find(connection, study)
-        sheet = _sheet(connection, found, "".join(asked), best=best, wide=wide, metric=metric)
+        # Trials have all their columns where some are picked.
+        picks = columns is not None and not asked
+        sheet = _sheet(
+            connection, found, "".join(asked), best=best, wide=wide or picks, metric=metric
+        )
+        if columns is not None:
+            sheet = sheet.only([name.strip() for name in columns.split(",")])
         content = formats.write(sheet, form)
     if output == "-":
         if found.versions > 1 and study != found.full_name:

@@ -12,6 +12,7 @@ from tuner.answers.tables.predictions import kept_predictions, predicted
 from tuner.answers.tables.rows import EPOCH_COLUMNS, epoch_rows, ranked, trial_columns, trial_rows
 from tuner.answers.verdicts.compare import Comparison, Row
 from tuner.errors import UserError
+from tuner.names import meant
 from tuner.records import most_probable
 from tuner.store.studies import Study
 
@@ -56,6 +57,17 @@ class Sheet:
 
     columns: tuple[str, ...]
     rows: Iterable[Sequence[Any]]
+
+    def only(self, columns: Sequence[str]) -> "Sheet":
+        """Return the sheet with these columns alone, in their order."""
+        for name in columns:
+            if name not in self.columns:
+                raise UserError(
+                    f"There is no column {name!r} in this sheet.{meant(name, self.columns)} "
+                    "docs/columns.md lists them all."
+                )
+        places = [self.columns.index(name) for name in columns]
+        return Sheet(tuple(columns), [[row[place] for place in places] for row in self.rows])
 
 
 def trials(
