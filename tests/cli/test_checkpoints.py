@@ -131,7 +131,7 @@ def test_an_interrupted_trial_goes_on_where_it_was(project: Project) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
-    left = [row["epochs_run"] for row in rows_of(project, "long") if row["state"] == "RUNNING"]
+    left = [row["epochs_run"] for row in rows_of(project, "long") if row["state"] == "WAITING"]
     project.run("launch", "--study", "long", "--workers", "1")
     told = [json.loads(line) for line in project.run("events", "long", "--json").splitlines()]
     resumed = [one["text"] for one in told if one["kind"] == "resumed"]

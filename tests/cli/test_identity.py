@@ -178,8 +178,8 @@ def test_a_worker_with_other_code_leaves(lab: Lab, database: Database, tmp_path:
     extend(database, spec)
     told = other.run("worker", "--study", "small", "--device", "cpu", code=2)
     assert "mylab/nets.py changed" in told
-    assert {row["state"] for row in lab.trials()} == {"COMPLETE", "RUNNING"}
-    assert all(int(row["epochs_run"]) == 0 for row in lab.trials() if row["state"] == "RUNNING")
+    assert {row["state"] for row in lab.trials()} == {"COMPLETE", "WAITING"}
+    assert all(int(row["epochs_run"]) == 0 for row in lab.trials() if row["state"] == "WAITING")
     told = other.run("worker", "--study", "small", "--device", "cpu", "--workers", "2", code=1)
     assert "mylab/nets.py changed" in told
     lab.launch("--no-check")

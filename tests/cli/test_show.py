@@ -14,7 +14,7 @@ def test_a_trial_is_shown_whole(trained_once: Project) -> None:
         "trial 0, COMPLETE",
         "of 4 by val_loss",
         "lr=0.001 seed=0",
-        "other seeds: trials",
+        "other seeds: trial ",
     ):
         assert words in shown
     for words in ("fixed: epochs=3 hidden=4", "val ", "test ", "gap", "loss (nats)", "accuracy"):
