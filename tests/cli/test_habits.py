@@ -1,5 +1,8 @@
 """What people type out of habit is understood."""
 
+import subprocess
+import sys
+
 import click
 import pytest
 
@@ -17,9 +20,10 @@ WITH_STUDY = [
 
 def placed(name: str, *words: str) -> list[str]:
     """Return the words that a command is given."""
-    command = cli.get_command(click.Context(cli), name)
+    context = click.Context(cli, help_option_names=["-h", "--help"])
+    command = cli.get_command(context, name)
     assert command is not None
-    return place_study(command, list(words))
+    return place_study(context, command, list(words))
 
 
 @pytest.mark.parametrize("name", WITH_STUDY)
@@ -80,3 +84,12 @@ def test_columns_are_picked_in_the_order_asked(trained_once: Project) -> None:
     said = trained_once.run("export", "small", "--columns", "trial,val_ac", code=2)
     assert "There is no column 'val_ac' in this sheet" in said
     assert "val_acc" in said
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_a_command_that_looks_for_its_study_has_both_helps(word: str) -> None:
+    """Looking for a plain name leaves the command's own options as they are."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tuner", "launch", word], capture_output=True, text=True, check=True
+    )
+    assert "-h, --help" in done.stdout

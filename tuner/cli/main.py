@@ -117,7 +117,7 @@ class LazyGroup(click.Group):
             name, command, rest = super().resolve_command(ctx, args)
         except click.UsageError as error:
             raise click.UsageError(f"{error.message}{meant(args[0], COMMANDS)}", ctx) from None
-        return name, command, rest if command is None else place_study(command, rest)
+        return name, command, rest if command is None else place_study(ctx, command, rest)
 
 
 @click.group(

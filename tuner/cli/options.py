@@ -218,7 +218,7 @@ def _await(database: "Database", seconds: float) -> None:
             time.sleep(0.5)
 
 
-def place_study(command: click.Command, arguments: list[str]) -> list[str]:
+def place_study(parent: click.Context, command: click.Command, arguments: list[str]) -> list[str]:
     """Return the arguments with the study where a command expects it.
 
     Some commands declare an argument STUDY and some an option --study. People need not
@@ -228,7 +228,7 @@ def place_study(command: click.Command, arguments: list[str]) -> list[str]:
     if isinstance(study, click.Argument):
         return _option_first(arguments)
     if isinstance(study, click.Option):
-        return _word_as_option(command, arguments)
+        return _word_as_option(parent, command, arguments)
     return arguments
 
 
@@ -241,11 +241,16 @@ def _option_first(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def _word_as_option(command: click.Command, arguments: list[str]) -> list[str]:
+def _word_as_option(
+    parent: click.Context, command: click.Command, arguments: list[str]
+) -> list[str]:
+    # Below its parent: a command keeps the names of its help option from its first context.
+    context = click.Context(command, parent=parent)
+
     def plain(words: list[str]) -> list[str] | None:
         """Return the words that belong to no option; None where --study is given or in error."""
         try:
-            options, left, _ = command.make_parser(click.Context(command)).parse_args(list(words))
+            options, left, _ = command.make_parser(context).parse_args(list(words))
         except click.UsageError:
             return None  # click says it better when it reads the command line itself
         return None if "study" in options else left
