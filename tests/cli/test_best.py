@@ -2,6 +2,7 @@
 
 import math
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,10 +80,19 @@ def test_a_save_that_is_ended_by_a_signal_leaves_nothing(
     trained_once: Project, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Neither the folder nor what was half-written beside it."""
-    target = tmp_path / "models" / "model"
-    process = trained_once.start("best", "small", "--save", str(target))
-    until(lambda: any(tmp_path.glob("models/.model.*")), "the folder is being written")
-    process.send_signal(number)
-    process.communicate()
+    for attempt in range(5):
+        models = tmp_path / str(attempt)
+        process = trained_once.start("best", "small", "--save", str(models / "model"))
+        until(partial(_begun, models), "the folder is being written")
+        process.send_signal(number)
+        process.communicate()
+        if process.returncode != 0:
+            break
+        # It was quicker than the signal, and the folder is whole.
+        assert (models / "model" / "model.json").exists()
     assert process.returncode == 128 + number
-    assert list((tmp_path / "models").iterdir()) == []
+    assert list(models.iterdir()) == []
+
+
+def _begun(models: Path) -> bool:
+    return any(models.glob(".model.*"))

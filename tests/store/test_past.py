@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.conftest import QUICK
 from tests.store.specs import Bench, claim_trial, finish, limited, make_spec
 from tuner.spec.space import Choice
 from tuner.spec.study import Replicates
@@ -15,6 +16,8 @@ from tuner.store.ledger.assignments import Existing
 from tuner.store.ledger.leases import Claimed, Ended, Wait
 from tuner.store.ledger.ledger import Ledger
 
+PATIENT = replace(QUICK, lease=600.0)
+"""Leases that no busy machine outlasts."""
 RATES = Choice("lr", tuple(1e-3 * (1 + n) for n in range(6)))
 
 
@@ -38,13 +41,13 @@ def test_a_worker_that_remembers_sees_what_a_new_one_sees(database: Database, se
     spec = replace(spec, replicates=Replicates(2, "top", 3))
     bench = Bench.launch(database, limited(spec, attempts=1))
     chance = random.Random(seed)
-    worker = bench.worker()
+    worker = bench.worker(PATIENT)
     held = []
     for step in range(25):
         answer = worker.claim(None, adopt=True) if chance.random() < 0.6 else None
         if isinstance(answer, Claimed):
             held.append((worker, answer.lease))
-            worker = bench.worker()  # the one that holds a trial asks for no other
+            worker = bench.worker(PATIENT)  # the one that holds a trial asks for no other
         if held and chance.random() < 0.6:
             worker, lease = held.pop(chance.randrange(len(held)))
             if chance.random() < 0.3:
@@ -53,13 +56,13 @@ def test_a_worker_that_remembers_sees_what_a_new_one_sees(database: Database, se
                 finish(worker, lease, chance.random())
         if chance.random() < 0.2:
             control.retry(database, bench.binding, bench.study, [])
-        assert existing(worker) == existing(bench.worker())
+        assert existing(worker) == existing(bench.worker(PATIENT))
 
 
 def test_a_study_is_not_complete_while_a_trial_was_opened_again(database: Database) -> None:
     """A worker that remembers a trial as failed waits for the peer that trains it again."""
     bench = Bench.launch(database, limited(make_spec(), attempts=1))
-    worker, peer = bench.worker(), bench.worker()
+    worker, peer = bench.worker(PATIENT), bench.worker(PATIENT)
     worker.fail(claim_trial(worker), "one thing")
     finish(worker, claim_trial(worker))
     finish(worker, claim_trial(worker))
@@ -73,7 +76,7 @@ def test_a_study_is_not_complete_while_a_trial_was_opened_again(database: Databa
 def test_a_claim_reads_no_trial_that_ended_before(database: Database) -> None:
     """All that ended is remembered; one that still runs is read again, with those after it."""
     bench = Bench.launch(database, make_spec(dimensions=(RATES,)))
-    worker, peer = bench.worker(), bench.worker()
+    worker, peer = bench.worker(PATIENT), bench.worker(PATIENT)
     finish(worker, claim_trial(worker))
     slow = claim_trial(peer)
     for _ in range(3):
