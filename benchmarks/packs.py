@@ -6,7 +6,7 @@
 Batches of noise, 50 steps an epoch of 32 images each, Adam; epochs of all sizes
 take turns in one process. `apart` is the largest difference between the loss of
 a member and the loss of the same network by autograd over the first steps, before
-rounding errors have grown: what a device computes is held against another way of
+rounding errors have grown: what a device computes is compared with another way of
 computing it. The ANNs are packs of stacks, the others packs by torch.func, of one
 member too. On a GPU both are used here alone; training there is by autograd.
 """
@@ -48,7 +48,7 @@ CASES: Mapping[str, tuple[int, dict[str, Value]]] = {
 }
 STEPS, BATCH, CLASSES = 50, 32, 2
 COMPARED = 3
-"""First steps whose losses are held against autograd's."""
+"""First steps whose losses are compared with autograd's."""
 
 
 class Own(nn.Module):

@@ -299,7 +299,7 @@ def test_images_that_end_a_race_are_told(database: Database) -> None:
 
 
 def test_contenders_are_compared_over_the_further_seeds(database: Database) -> None:
-    """Those in the race are held against the best by their names; who left is told with why."""
+    """Those in the race are compared with the best by name; why others left is said."""
     bench = store(database, raced(), rounds=7, given=lambda rate, seed: rate != 0.1 or seed < 4)
     assert [one.dropped for one in look_on(bench)[:2]] == [(), (0,)]
     found = compared(bench)
