@@ -47,8 +47,10 @@ def evaluate(model: nn.Module, loader: Loader) -> tuple[float, float]:
     """Return mean loss and accuracy."""
     model.eval()
     loss, right, count = 0.0, 0, 0
+    device = next(model.parameters()).device
     with torch.no_grad():
-        for images, labels in loader:
+        for batch in loader:
+            images, labels = (tensor.to(device) for tensor in batch)
             outputs = model(images)
             loss += nn.functional.cross_entropy(outputs, labels, reduction="sum").item()
             right += int((outputs.argmax(1) == labels).sum())

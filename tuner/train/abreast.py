@@ -17,13 +17,14 @@ import math
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import psutil
 import torch
 from torch import Tensor, nn
 
 from tuner.records import Epoch
-from tuner.train.data import Feed
+from tuner.train.data import Feed, free_bytes
 from tuner.train.functional import (
     TRIED,
     FunctionalPack,
@@ -32,6 +33,7 @@ from tuner.train.functional import (
     obstacle,
     signature,
 )
+from tuner.train.graphs import Recorded
 from tuner.train.learners import Autograd
 from tuner.train.optimizers import build_optimizer
 from tuner.train.passes import Alive, TrainFigures, Turn
@@ -58,6 +60,28 @@ class Ready:
     runs: Sequence[Run]
     pack: Pack | FunctionalPack
     feed: Feed
+
+    def step(self, places: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a step of every member on the images at its places, (members, images)."""
+        images = self.feed.gather(places.flatten())
+        images = images.view(*places.shape, *images.shape[1:])
+        for some, run in zip(images, self.runs, strict=True):
+            changed = run.training.changed(some)
+            if changed is not some:
+                some.copy_(changed)
+        outputs, losses = self.pack.learn(images, targets.unbind())
+        for run in self.runs:
+            run.training.optimizer.step(run.training.learner.pieces())
+        return outputs, losses
+
+    @cached_property
+    def recorded(self) -> Recorded | None:
+        """Steps as a CUDA graph, where the images are on the GPU as well."""
+        if self.feed.place.type != "cuda" or not isinstance(self.pack, FunctionalPack):
+            return None
+        own = [one for run in self.runs for one in run.training.generators]
+        models = [run.training.learner.model for run in self.runs]
+        return Recorded(self.step, models, [*self.pack.generators, *own])
 
 
 class Abreast:
@@ -96,7 +120,7 @@ class Abreast:
         for kind, group in groups.items():
             begun = time.perf_counter()
             plans = [run.plan() for run in group]
-            if len(group) == 1:
+            if len(group) == 1 and not _packed_always(group[0]):
                 self._ready.pop(kind, None)
                 run, plan = group[0], plans[0]
                 figures = [run.training.train(plan.order, plan.rates, plan.seed, alive)]
@@ -189,23 +213,32 @@ class Abreast:
 
 
 def _together(ready: Ready, plans: Sequence[Plan], alive: Alive) -> list[TrainFigures]:
-    runs, pack = ready.runs, ready.pack
+    runs = ready.runs
     turns = [Turn(run.training, one.order, one.rates) for run, one in zip(runs, plans, strict=True)]
     bounds = runs[0].training.bounds
     orders = torch.stack([turn.order for turn in turns])
-    with pack.begin(len(bounds), [plan.seed for plan in plans]):
+    targets = torch.stack([turn.targets for turn in turns])
+    step = ready.recorded or ready.step
+    if ready.recorded is not None:
+        ready.recorded.begin()
+    with ready.pack.begin(len(bounds), [plan.seed for plan in plans]):
         for place, (start, stop) in enumerate(bounds):
-            images = ready.feed.gather(orders[:, start:stop].flatten())
-            images = images.view(len(runs), stop - start, *images.shape[1:])
-            for one, turn in zip(images, turns, strict=True):
-                changed = turn.changed(one)
-                if changed is not one:
-                    one.copy_(changed)
-            outputs, losses = pack.learn(images, [turn.targets[start:stop] for turn in turns])
-            for one, output, loss in zip(turns, outputs, losses, strict=True):
-                one.take(place, output, loss)
+            for turn in turns:
+                turn.set_rate(place)
+            outputs, losses = step(orders[:, start:stop], targets[:, start:stop])
+            for turn, output, loss in zip(turns, outputs, losses, strict=True):
+                turn.keep(output, loss)
             alive()
         return [turn.figures() for turn in turns]
+
+
+def _packed_always(run: Run) -> bool:
+    """Say whether a run is a pack of one when it trains alone.
+
+    On a GPU dropout alone draws otherwise than a pack does, and a run that has been in
+    one would go on with other draws.
+    """
+    return run.together and run.training.split.labels.is_cuda
 
 
 def shape(run: Run) -> Hashable | None:
@@ -249,6 +282,9 @@ def _fastest(run: Run, memory: int | None) -> int:
 
 
 def _has_room(run: Run, size: int, memory: int | None) -> bool:
+    free = free_bytes(run.training.split.labels.device)
+    if free is not None:
+        return _bytes(run, size) <= free
     return memory is None or psutil.Process().memory_info().rss + _bytes(run, size) <= memory
 
 

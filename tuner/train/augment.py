@@ -32,11 +32,11 @@ class Augmentation:
     def __init__(self, strength: float, device: torch.device) -> None:
         self._strength = strength
         self._device = device
-        self._generator = torch.Generator(device)
+        self.generator = torch.Generator(device)
 
     def begin(self, seed: int, epoch: int) -> None:
         """Start the draws of an epoch, whatever was drawn before."""
-        self._generator.manual_seed(derive(seed, "augment", epoch))
+        self.generator.manual_seed(derive(seed, "augment", epoch))
 
     def change(self, images: Tensor) -> Tensor:
         """Return changed copies of a batch (n, channels, height, width)."""
@@ -45,7 +45,7 @@ class Augmentation:
             images, grid, mode="bilinear", padding_mode="border", align_corners=False
         )
         contrast = 1 + self._within(len(images), CONTRAST)
-        noise = torch.randn(images.shape, generator=self._generator, device=self._device)
+        noise = torch.randn(images.shape, generator=self.generator, device=self._device)
         return moved * contrast[:, None, None, None] + noise * (NOISE * self._strength)
 
     def _maps(self, images: Tensor) -> Tensor:
@@ -65,4 +65,4 @@ class Augmentation:
         return (2 * self._uniform(count) - 1) * (bound * self._strength)
 
     def _uniform(self, count: int) -> Tensor:
-        return torch.rand(count, generator=self._generator, device=self._device)
+        return torch.rand(count, generator=self.generator, device=self._device)

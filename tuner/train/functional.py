@@ -37,7 +37,7 @@ from tuner.train.stack import HOOKS
 if TYPE_CHECKING:
     from tuner.train.precision import Arithmetic
 
-TRIED = frozenset({"cpu"})
+TRIED = frozenset({"cpu", "cuda"})
 """Kinds of devices on which packs by torch.func were compared with networks alone."""
 ROUNDING = {"fp32": 1e-3, "bf16": 0.1}
 """How far a gradient may be from the same network's alone, as a share of the largest gradient.
@@ -98,16 +98,20 @@ class FunctionalPack:
         self._without: frozenset[int] = frozenset()
         """Places of weights that had no gradient in the last step."""
         self._sites: dict[torch.Size, Sequence[Sequence[Site]]] = {}
-        self._chances: Sequence[torch.Generator] = ()
+        self._shares: dict[Hashable, list[Tensor]] = {}
+        self.generators: Sequence[torch.Generator] = ()
+        """What each member draws dropout from; the same objects for the life of the pack."""
         self._program = _program(self._models[0])
         self._lie()
+        device = next(iter(self._weights.values())).device
+        self.generators = [torch.Generator(device) for _ in learners]
         for one in learners:
             one.pack = self
 
     def begin(self, steps: int, seeds: Sequence[int]) -> AbstractContextManager[object]:  # noqa: ARG002
         """Begin an epoch in which each member draws by its own seed."""
-        device = next(iter(self._weights.values())).device
-        self._chances = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        for generator, seed in zip(self.generators, seeds, strict=True):
+            generator.manual_seed(seed)
         return nullcontext()
 
     def learn(self, images: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -115,20 +119,29 @@ class FunctionalPack:
 
         Images are (members, images, channels, height, width).
         """
-        masks = self._masks(images)
+        masks = self.masks(images)
         with self._computing(images.device):
             computed = self._program(self._weights, self._fixed, masks, images)
         outputs = computed.float()
-        # By turns: losses may differ, and cost next to nothing beside the network.
         leaf = outputs.detach().requires_grad_()
-        pairs = zip(self._losses, leaf.unbind(), targets, strict=True)
-        values = [loss.value(one, true) for loss, one, true in pairs]
-        torch.autograd.backward(values)
+        values = self._values(leaf, targets)
+        values.backward(torch.ones_like(values))  # type: ignore[no-untyped-call]
         slopes = torch.autograd.grad(
             outputs, list(self._weights.values()), leaf.grad, allow_unused=True
         )
         self._keep(slopes)
-        return leaf.detach(), torch.stack(values).detach()
+        return leaf.detach(), values.detach()
+
+    def _values(self, outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        """Return every member's loss."""
+        value = self._losses[0].value
+        if outputs.is_cuda and all(loss.value is value for loss in self._losses):
+            # A GPU needs as long for one member's few numbers as for all of them.
+            together: Tensor = vmap(value)(outputs, torch.stack(list(targets)))
+            return together
+        # By turns: losses may differ, and cost next to nothing beside the network.
+        pairs = zip(self._losses, outputs.unbind(), targets, strict=True)
+        return torch.stack([loss.value(one, true) for loss, one, true in pairs])
 
     def pieces(self, member: int) -> Sequence[Piece]:  # noqa: ARG002
         """Return nothing: all gradients lie in the weights."""
@@ -170,21 +183,49 @@ class FunctionalPack:
         # Casts are not kept: what vmap computes with are wrappers that end with the call.
         return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
 
-    def _masks(self, images: Tensor) -> list[Tensor]:
+    def masks(self, images: Tensor) -> list[Tensor]:
         """Draw dropout's masks for a batch, in the order in which each member draws alone."""
         if images.shape not in self._sites:
             self._sites[images.shape] = self._look(images)
+        sites = self._sites[images.shape]
+        if images.is_cuda and sites:
+            return self._masks_at_once(sites, images.device)
         masks = []
-        for sites in self._sites[images.shape]:
-            shape = [sites[0].shape[place] for place in sites[0].order]
-            drawn = torch.ones(len(sites), *shape, dtype=sites[0].dtype, device=images.device)
-            mask = drawn.permute(0, *_inverse(sites[0].order))
-            for site, chance, own in zip(sites, self._chances, mask, strict=True):
-                if site.rate:
-                    kept = 1 - site.rate
-                    own.bernoulli_(kept, generator=chance).div_(kept)
+        for site in sites:
+            shape = [site[0].shape[place] for place in site[0].order]
+            drawn = torch.ones(len(site), *shape, dtype=site[0].dtype, device=images.device)
+            mask = drawn.permute(0, *_inverse(site[0].order))
+            for member, generator, own in zip(site, self.generators, mask, strict=True):
+                if member.rate:
+                    kept = 1 - member.rate
+                    own.bernoulli_(kept, generator=generator).div_(kept)
             masks.append(mask)
         return masks
+
+    def _masks_at_once(self, sites: Sequence[Sequence[Site]], device: torch.device) -> list[Tensor]:
+        """Draw a member's masks by one call for all layers: on a GPU each call costs alike."""
+        kept = self._kept_shares(sites, device)
+        sizes = [site[0].shape.numel() for site in sites]
+        drawn = torch.empty(len(self.generators), sum(sizes), device=device)
+        for row, generator in zip(drawn, self.generators, strict=True):
+            row.uniform_(generator=generator)
+        masks = []
+        parts = torch.split(drawn, sizes, dim=1)
+        for site, part, share in zip(sites, parts, kept, strict=True):
+            mask = ((part < share) / share).to(site[0].dtype)
+            shape = [site[0].shape[place] for place in site[0].order]
+            masks.append(mask.view(-1, *shape).permute(0, *_inverse(site[0].order)))
+        return masks
+
+    def _kept_shares(self, sites: Sequence[Sequence[Site]], device: torch.device) -> list[Tensor]:
+        """Return what share each member keeps at each site, (members, 1); made once.
+
+        Numbers from Python cannot be sent to a GPU while a step is recorded.
+        """
+        shares = tuple(tuple(1 - member.rate for member in site) for site in sites)
+        if shares not in self._shares:
+            self._shares[shares] = [torch.tensor(row, device=device)[:, None] for row in shares]
+        return self._shares[shares]
 
     def _look(self, images: Tensor) -> Sequence[Sequence[Site]]:
         """Find where each member draws for a batch of this size, on a copy of its network."""
@@ -350,11 +391,15 @@ def _compare(learner: Learner, images: Tensor, targets: Tensor) -> None:
             weight.data.mul_(1.25)
     pack = FunctionalPack(ours)
     pack.begin(1, [0, 1])
+    # On a GPU dropout alone draws in another order; runs that may be packed are always in a pack.
+    masks = pack.masks(images) if images.is_cuda else []
+    pack.begin(1, [0, 1])
     outputs, _ = pack.learn(images, list(targets))
     for seed, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         torch.manual_seed(seed)
         other.model.train()
-        with learner.arithmetic.training(images.device):
+        drawn = _Masked([mask[seed] for mask in masks]) if masks else nullcontext()
+        with learner.arithmetic.training(images.device), drawn:
             computed = other.model(learner.arithmetic.arranged(images[seed])).float()
         learner.loss.value(computed, targets[seed]).backward()  # type: ignore[no-untyped-call]
         share = ROUNDING[learner.arithmetic.precision]

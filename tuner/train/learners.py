@@ -24,6 +24,7 @@ from tuner.train.stack import Stack, obstacle
 class Learner(Protocol):
     """One network under one loss."""
 
+    model: nn.Module
     note: str
     """How it learns, for the record."""
 

@@ -37,7 +37,10 @@ class Optimizer:
 
     def __init__(self, weights: Mapping[str, nn.Parameter], lr: float, remembered: tuple[str, ...]):
         self._weights = {name: one for name, one in weights.items() if one.requires_grad}
-        self._lr = lr
+        self._lr: float | Tensor = lr
+        if any(weight.is_cuda for weight in self._weights.values()):
+            # Read by the kernels, not by Python: a recorded step takes the rate of its replay.
+            self._lr = torch.tensor(lr, device=next(iter(self._weights.values())).device)
         self._memory = {
             f"{what}.{name}": torch.zeros_like(weight, requires_grad=False)
             for what in remembered
@@ -51,7 +54,10 @@ class Optimizer:
 
     def set_rate(self, lr: float) -> None:
         """Set the learning rate of the steps to come."""
-        self._lr = lr
+        if isinstance(self._lr, Tensor):
+            self._lr.fill_(lr)
+        else:
+            self._lr = lr
 
     @torch.no_grad()
     def step(self, pieces: Iterable[Piece] = ()) -> None:
@@ -127,7 +133,8 @@ class SGD(Optimizer):
 
     def _update(self, weights: list[Tensor], grads: list[Tensor], of: Memories) -> None:
         # A velocity that starts at 0 becomes the first gradient: no step is a first one.
-        torch._fused_sgd_(
+        kernel: Callable[..., None] = torch._fused_sgd_
+        kernel(
             weights,
             grads,
             of("velocity") if self._recipe.momentum else [],

@@ -6,6 +6,7 @@ and read once at its end.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from tuner.train.augment import Augmentation
 from tuner.train.data import Feed, Resident
+from tuner.train.graphs import Recorded
 from tuner.train.learners import Learner
 from tuner.train.losses import Loss, log_probabilities
 from tuner.train.metrics import is_right, mean_nll
@@ -68,12 +70,38 @@ class TrainingPass:
         `rates` has one rate for every batch, or one for all of them.
         """
         turn = Turn(self, order, rates)
+        step = self.recorded or self.step
+        if self.recorded is not None:
+            self.recorded.begin()
         with self.learner.begin(len(self.bounds), seed):
             for place, (start, stop) in enumerate(self.bounds):
-                images = turn.changed(self.feed.gather(turn.order[start:stop]))
-                turn.take(place, *self.learner.learn(images, turn.targets[start:stop]))
+                turn.set_rate(place)
+                turn.keep(*step(turn.order[start:stop], turn.targets[start:stop]))
                 alive()
             return turn.figures()
+
+    def step(self, places: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Learn from the images at these places; return outputs and loss from before the step."""
+        images = self.changed(self.feed.gather(places))
+        outputs, loss = self.learner.learn(images, targets)
+        self.optimizer.step(self.learner.pieces())
+        return outputs, loss
+
+    def changed(self, images: Tensor) -> Tensor:
+        """Return a batch as the network is shown it."""
+        return images if self.augmentation is None else self.augmentation.change(images)
+
+    @cached_property
+    def recorded(self) -> Recorded | None:
+        """Steps as a CUDA graph, where the images are on the GPU as well."""
+        if self.feed.place.type != "cuda":
+            return None
+        return Recorded(self.step, [self.learner.model], self.generators)
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """What steps draw from, beside torch's own generator."""
+        return [] if self.augmentation is None else [self.augmentation.generator]
 
 
 class Turn:
@@ -88,17 +116,13 @@ class Turn:
         self._outputs: list[Tensor] = []
         self._losses: list[Tensor] = []
 
-    def changed(self, images: Tensor) -> Tensor:
-        """Return a batch as the network is shown it."""
-        augmentation = self._training.augmentation
-        return images if augmentation is None else augmentation.change(images)
-
-    def take(self, place: int, outputs: Tensor, loss: Tensor) -> None:
-        """Make a step with the gradients of a batch, and keep what came of it."""
-        optimizer, learner = self._training.optimizer, self._training.learner
+    def set_rate(self, place: int) -> None:
+        """Set the learning rate of a step, by the place of its batch in the epoch."""
         if place == 0 or len(self._rates) > 1:
-            optimizer.set_rate(self._rates[place])
-        optimizer.step(learner.pieces())
+            self._training.optimizer.set_rate(self._rates[place])
+
+    def keep(self, outputs: Tensor, loss: Tensor) -> None:
+        """Keep what came of a batch."""
         self._outputs.append(outputs)
         self._losses.append(loss)
 
