@@ -33,8 +33,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from benchmarks import record
-from tuner.answers.evidence.contenders import Evidence
-from tuner.answers.evidence.measures import MEASURES
+from tuner.results.contenders import Evidence
+from tuner.results.measures import MEASURES
 from tuner.settings import Settings
 from tuner.statistics.multiple_comparisons import against_best
 from tuner.store import studies

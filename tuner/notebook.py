@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from tuner.answers.compare import Asked, Comparison, compare
+from tuner.answers.gap import Gap, gap
+from tuner.answers.gap_words import sentences
+from tuner.answers.influence import Influence, influence
 from tuner.answers.reading import Reading
 from tuner.answers.sheets import contents
 from tuner.answers.sheets.contents import Sheet
-from tuner.answers.verdicts.compare import Asked, Comparison, compare
-from tuner.answers.verdicts.gap import Gap, gap
-from tuner.answers.verdicts.gap_words import sentences
-from tuner.answers.verdicts.influence import Influence, influence
 from tuner.errors import DatabaseUnreachableError, UserError
 from tuner.files import contains, write_output
 from tuner.report import MARK

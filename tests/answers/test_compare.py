@@ -11,8 +11,8 @@ import pytest
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
+from tuner.answers.compare import Asked, Comparison, compare
 from tuner.answers.sheets.contents import comparisons
-from tuner.answers.verdicts.compare import Asked, Comparison, compare
 from tuner.cli.compare import described
 from tuner.errors import UserError
 from tuner.records import Value
@@ -89,7 +89,7 @@ def test_a_plan_is_told_with_how_rough_it_is(database: Database) -> None:
 def test_means_are_those_of_the_stored_figures(database: Database) -> None:
     """What is computed from predictions is what the trials' rows say."""
     bench = by_accuracy(database, schedules(3), one_is_worse)
-    from tuner.answers.tables.rows import trial_rows
+    from tuner.results.rows import trial_rows
 
     with bench.database.transaction() as connection:
         rows = trial_rows(connection, bench.study)

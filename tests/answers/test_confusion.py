@@ -18,10 +18,10 @@ from tests.store.specs import (
     make_result,
     make_spec,
 )
-from tuner.answers.tables.confusion import confusion
-from tuner.answers.tables.predictions import Predicted, best_trial, kept_splits, predicted
+from tuner.answers.confusion import confusion
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Predictions
+from tuner.results.predictions import Predicted, best_trial, kept_splits, predicted
 from tuner.store.database import Database
 from tuner.train.metrics import is_right
 

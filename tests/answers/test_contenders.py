@@ -10,14 +10,14 @@ import sqlalchemy as sa
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
-from tuner.answers.evidence.contenders import names, read_race
-from tuner.answers.tables.rows import trial_rows
-from tuner.answers.verdicts.compare import Comparison, compare
-from tuner.answers.verdicts.contenders import compare_contenders
-from tuner.answers.verdicts.race import judge
-from tuner.answers.verdicts.race_story import Story, tell_race
+from tuner.answers.compare import Comparison, compare
+from tuner.answers.contenders import compare_contenders
+from tuner.answers.race import Story, tell_race
 from tuner.errors import UserError
 from tuner.records import Value
+from tuner.results.contenders import names, read_race
+from tuner.results.race import judge
+from tuner.results.rows import trial_rows
 from tuner.spec.space import Choice
 from tuner.spec.study import Replicates, Spec
 from tuner.store import tables as t

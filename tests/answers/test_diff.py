@@ -7,7 +7,7 @@ import pytest
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
-from tuner.answers.verdicts.diff import Diff, diff
+from tuner.answers.diff import Diff, diff
 from tuner.errors import UserError
 from tuner.spec.space import Choice
 from tuner.spec.study import Spec

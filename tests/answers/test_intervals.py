@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tuner.answers.tables.intervals import mean_over_seeds
+from tuner.statistics.means import mean_over_seeds
 
 FLOATS = st.floats(-1e3, 1e3)
 

@@ -8,16 +8,16 @@ import sqlalchemy as sa
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
+from tuner.answers.compare import Asked, Comparison, compare
+from tuner.answers.diff import Diff, diff
+from tuner.answers.gap import Gap, gap
+from tuner.answers.gap_words import sentences
+from tuner.answers.influence import Influence, influence
+from tuner.answers.luck import luck_of_winner
 from tuner.answers.one_trial import one_trial
-from tuner.answers.tables.rows import ranked, trial_rows
-from tuner.answers.verdicts.compare import Asked, Comparison, compare
-from tuner.answers.verdicts.diff import Diff, diff
-from tuner.answers.verdicts.gap import Gap, gap
-from tuner.answers.verdicts.gap_words import sentences
-from tuner.answers.verdicts.influence import Influence, influence
-from tuner.answers.verdicts.luck import luck_of_winner
-from tuner.answers.verdicts.pair import Pair, pair
+from tuner.answers.pair import Pair, pair
 from tuner.records import Value
+from tuner.results.rows import ranked, trial_rows
 from tuner.spec.space import Choice
 from tuner.store import tables as t
 from tuner.store.database import Database

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from tests.store.specs import DATASET, SETUP, Bench, claim_trial, make_curve, make_result, make_spec
-from tuner.answers.tables.reuse import reuse
-from tuner.answers.tables.rows import trial_rows
+from tuner.results.reuse import reuse
+from tuner.results.rows import trial_rows
 from tuner.spec.space import Choice
 from tuner.store.database import Database
 

@@ -16,10 +16,11 @@ from tests.store.specs import (
     make_result,
     make_spec,
 )
-from tuner.answers.tables.factors import VIEWS, factors
-from tuner.answers.tables.further import COLUMNS
-from tuner.answers.tables.predictions import predicted
-from tuner.answers.tables.rows import (
+from tuner.errors import UserError
+from tuner.results.factors import VIEWS, factors
+from tuner.results.further import COLUMNS
+from tuner.results.predictions import predicted
+from tuner.results.rows import (
     EPOCH_COLUMNS,
     TrialRow,
     epoch_rows,
@@ -27,7 +28,6 @@ from tuner.answers.tables.rows import (
     trial_columns,
     trial_rows,
 )
-from tuner.errors import UserError
 from tuner.spec.space import Choice
 from tuner.store.database import Database
 

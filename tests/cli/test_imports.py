@@ -37,7 +37,7 @@ for room in ROOMS:
 A_RACE = """
 import numpy as np
 from tuner.statistics.anova import Panel
-from tuner.answers.verdicts.race import decide
+from tuner.results.race import decide
 from tuner.store.ledger.race import Look
 
 hits = np.random.default_rng(0).random((3, 4, 300)) < np.array([0.9, 0.88, 0.5])[:, None, None]
@@ -60,7 +60,8 @@ for patients in ((), tuple(str(at // 4) for at in range(200))):
 
 DONE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "every answer is imported": (
-        "ROOMS = ['tuner.answers', 'tuner.pictures', 'tuner.report']" + EVERYTHING_IN,
+        "ROOMS = ['tuner.answers', 'tuner.results', 'tuner.pictures', 'tuner.report']"
+        + EVERYTHING_IN,
         (*SCIPY, "sklearn", "torch"),
     ),
     "every check is imported": ("ROOMS = ['tuner.check']" + EVERYTHING_IN, SCIPY),

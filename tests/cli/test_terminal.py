@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.cli.conftest import STUDY, Project, make_project
 from tests.conftest import own_database
-from tuner.answers.verdicts import wording
+from tuner.answers import words
 from tuner.cli import terminal
 from tuner.cli.console import DataConsole, PlainConsole, plain_table, print_sentences, styled
 from tuner.cli.live import LiveScreen, PlainScreen, chosen_line, draw, screen_for
@@ -207,7 +207,7 @@ def test_plain_lines_show_data_as_they_are() -> None:
 )
 def test_a_value_is_spelt_as_in_the_study_file(value: Value | None, text: str) -> None:
     """The live screen, tables and verdicts write true and false as the file does."""
-    assert value_text(value) == wording.level_name(value) == text
+    assert value_text(value) == words.level_name(value) == text
     if value is not None:
         assert chosen_line({"key": value}) == f"key={text}"
 

@@ -36,8 +36,8 @@ PATH = os.pathsep.join(path for path in sys.path if path)
 """Where this process finds modules, as PYTHONPATH says it."""
 LATER = (
     "tuner.answers.sheets.export",
-    "tuner.answers.tables.rows",
-    "tuner.answers.verdicts.compare",
+    "tuner.results.rows",
+    "tuner.answers.compare",
     "tuner.check.identity",
     "tuner.check.quick",
     "tuner.cli.live",

@@ -15,10 +15,10 @@ from tests.store.specs import (
     make_result,
     make_spec,
 )
-from tuner.answers.evidence.measures import MEASURES
-from tuner.answers.evidence.samples import Source
-from tuner.answers.tables.predictions import predicted
 from tuner.records import Predictions, Result
+from tuner.results.measures import MEASURES
+from tuner.results.predictions import predicted
+from tuner.results.samples import Source
 from tuner.store import studies, uploads
 from tuner.store import tables as t
 from tuner.store.database import Database

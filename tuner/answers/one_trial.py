@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from tuner.answers.evidence.measures import right
-from tuner.answers.tables.predictions import kept_splits, predicted
-from tuner.answers.tables.rows import (
+from tuner.errors import UnknownStudyError
+from tuner.records import SplitName
+from tuner.results.measures import right
+from tuner.results.predictions import kept_splits, predicted
+from tuner.results.rows import (
     EPOCH_COLUMNS,
     TrialRow,
     epoch_rows,
@@ -17,8 +19,6 @@ from tuner.answers.tables.rows import (
     trial_columns,
     trial_rows,
 )
-from tuner.errors import UnknownStudyError
-from tuner.records import SplitName
 from tuner.statistics.auc import delong
 from tuner.statistics.calibration import reliability
 from tuner.statistics.proportions import apart, share_of

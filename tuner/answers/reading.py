@@ -4,16 +4,16 @@ from functools import cached_property
 
 import sqlalchemy as sa
 
-from tuner.answers.evidence.designs import comparable
-from tuner.answers.tables.predictions import Predicted, kept_splits, predicted
-from tuner.answers.tables.rows import TrialRow, ranked, trial_rows
-from tuner.answers.verdicts.compare import Comparison, compare, default_metric
-from tuner.answers.verdicts.contenders import compare_contenders
-from tuner.answers.verdicts.gap import Gap, gap
-from tuner.answers.verdicts.influence import Influence, influence
-from tuner.answers.verdicts.race_story import Story, tell_race
+from tuner.answers.compare import Comparison, compare, default_metric
+from tuner.answers.contenders import compare_contenders
+from tuner.answers.gap import Gap, gap
+from tuner.answers.influence import Influence, influence
+from tuner.answers.race import Story, tell_race
 from tuner.errors import UserError
 from tuner.records import SplitName
+from tuner.results.designs import comparable
+from tuner.results.predictions import Predicted, kept_splits, predicted
+from tuner.results.rows import TrialRow, ranked, trial_rows
 from tuner.store.studies import Study
 
 

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from tuner.answers.evidence.measures import MEASURES, right
+from tuner.answers.gap import Gap
+from tuner.answers.gap import gap as measure_gap
+from tuner.answers.luck import luck_of_winner
 from tuner.answers.one_trial import OneTrial, OnSplit, one_trial
 from tuner.answers.sheets.export import json_cell
-from tuner.answers.tables.intervals import Mean, mean_over_seeds
-from tuner.answers.tables.predictions import Predicted, best_trial, predicted
-from tuner.answers.tables.rows import TrialRow, ranked, trial_rows
-from tuner.answers.verdicts.gap import Gap
-from tuner.answers.verdicts.gap import gap as measure_gap
-from tuner.answers.verdicts.luck import luck_of_winner
 from tuner.errors import UserError
 from tuner.records import SplitName
+from tuner.results.measures import MEASURES, right
+from tuner.results.predictions import Predicted, best_trial, predicted
+from tuner.results.rows import TrialRow, ranked, trial_rows
+from tuner.statistics.means import Mean, mean_over_seeds
 from tuner.statistics.proportions import Right, share_of
 from tuner.statistics.selection_bias import SelectionBias
 from tuner.statistics.variance import Interval

@@ -1,11 +1,11 @@
 """The winner in plain words: how it was chosen, what its figures mean, and what they do not."""
 
-from tuner.answers.evidence.measures import MEASURES
+from tuner.answers import words
+from tuner.answers.causes import WORDS
 from tuner.answers.one_trial import OnSplit
-from tuner.answers.tables.intervals import Mean
-from tuner.answers.verdicts import units, wording
-from tuner.answers.verdicts.causes import WORDS
 from tuner.answers.winner import Winner, figure
+from tuner.results.measures import MEASURES
+from tuner.statistics.means import Mean
 from tuner.statistics.variance import Interval
 
 
@@ -21,7 +21,7 @@ def choice(winner: Winner) -> str:
     value = f"{winner.trial.row.value:.4f}" if winner.trial.row.value is not None else "–"
     moment = "best" if search.at == "best" else "last"
     by = f"{search.metric} {value}, {moment} epoch {winner.epoch}"
-    complete = wording.count(winner.trial.complete, "complete trial")
+    complete = words.count(winner.trial.complete, "complete trial")
     if winner.trial.rank == 1:
         return (
             f"Chosen on validation images alone: the best of {complete} by {search.metric} ({by})."
@@ -45,7 +45,7 @@ def over_seeds(winner: Winner) -> str:
             "fall is not known."
         )
     left = f" ({seeds - count} of its {seeds} seeds did not complete)" if count < seeds else ""
-    said = f"Its setting over {wording.count(count, 'seed')}{left}: {', '.join(parts)}."
+    said = f"Its setting over {words.count(count, 'seed')}{left}: {', '.join(parts)}."
     test = winner.over_seeds.get("test_acc")
     if test is None:
         return said
@@ -60,7 +60,7 @@ def luck(winner: Winner) -> str:
     by = winner.luck.value * measure.scale
     amount = f"{by:.1f} points" if measure.unit == "points" else f"{by:.3f} nats"
     if float(amount.split(maxsplit=1)[0]) == 0:
-        among = wording.count(winner.luck.trials, "trial")
+        among = words.count(winner.luck.trials, "trial")
         return f"No selection bias is seen in its {measure.name}: it was the best of {among}."
     missing = "" if winner.luck.over_seeds else ", without the variation between seeds"
     return (
@@ -123,7 +123,7 @@ def _row(winner: Winner, one: OnSplit) -> tuple[str, ...]:
     sides = (rates.sensitivity, rates.specificity) if rates else (None, None)
     return (
         one.split,
-        units.in_table(one.images, one.patients),
+        words.sampled_cell(one.images, one.patients),
         "–" if loss is None else f"{loss:.4f}",
         share(one.accuracy),
         *((*map(share, sides), share(one.auc)) if winner.rates else ()),
@@ -135,7 +135,7 @@ def _row(winner: Winner, one: OnSplit) -> tuple[str, ...]:
 def mean(mean: Mean) -> str:
     """Return a mean of fractions with its interval: "0.951 (0.947 to 0.955)"."""
     if mean.low is None or mean.high is None:
-        return wording.fixed(mean.value, 3)
+        return words.fixed(mean.value, 3)
     return _with_ends(mean.value, mean.low, mean.high)
 
 
@@ -145,10 +145,10 @@ def share(found: Interval | None) -> str:
 
 
 def _with_ends(value: float, low: float, high: float) -> str:
-    return f"{wording.fixed(value, 3)} ({wording.fixed(low, 3)} to {wording.fixed(high, 3)})"
+    return f"{words.fixed(value, 3)} ({words.fixed(low, 3)} to {words.fixed(high, 3)})"
 
 
 def _points(interval: Interval) -> str:
     shown = interval.scaled(100)
-    ends = f"{wording.signed(shown.low, 1)} to {wording.signed(shown.high, 1)}"
-    return f"{wording.signed(shown.value, 1)} points (95 % interval {ends})"
+    ends = f"{words.signed(shown.low, 1)} to {words.signed(shown.high, 1)}"
+    return f"{words.signed(shown.value, 1)} points (95 % interval {ends})"

@@ -144,8 +144,8 @@ def _described(saved: "Model") -> dict[str, object]:
 
 
 def _print(console: "Console", winner: "Winner") -> None:
-    from tuner.answers.verdicts.wording import level_name
     from tuner.answers.winner_words import sentences
+    from tuner.answers.words import level_name
     from tuner.cli.console import print_sentences
 
     settings = [f"{name}={level_name(value)}" for name, value in winner.settings.items()]

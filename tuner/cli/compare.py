@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from tuner.answers.verdicts.compare import Comparison, Row
-    from tuner.answers.verdicts.pair import Described, OfClass, Pair
+    from tuner.answers.compare import Comparison, Row
+    from tuner.answers.pair import Described, OfClass, Pair
     from tuner.records import Moment, SplitName
     from tuner.store.studies import Study
 
@@ -91,9 +91,9 @@ def compare(
     and for having picked the best; docs/statistics.md says how, and how often
     they are wrong.
     """
-    from tuner.answers.verdicts.compare import Asked
-    from tuner.answers.verdicts.compare import compare as compare_settings
-    from tuner.answers.verdicts.contenders import compare_contenders
+    from tuner.answers.compare import Asked
+    from tuner.answers.compare import compare as compare_settings
+    from tuner.answers.contenders import compare_contenders
     from tuner.cli.console import open_console, print_sentences
     from tuner.store import identities, studies
 
@@ -184,7 +184,7 @@ def _show(compared: "Sequence[Comparison]") -> None:
 
 
 def _table(comparison: "Comparison") -> "RichTable":
-    from tuner.answers.verdicts.cells import cells, head
+    from tuner.answers.cells import cells, head
     from tuner.cli.console import plain_table
 
     table = plain_table(f"By {comparison.factor}: {comparison.measure.name}, 95 % intervals")
@@ -200,8 +200,8 @@ def _table(comparison: "Comparison") -> "RichTable":
 def _read_pair(
     connection: Any, study: "Study", trials: tuple[int, int], split: str | None
 ) -> "Pair":
-    from tuner.answers.tables.predictions import kept_splits
-    from tuner.answers.verdicts.pair import pair
+    from tuner.answers.pair import pair
+    from tuner.results.predictions import kept_splits
 
     if split is None:
         split = "val" if kept_splits(connection, study, trials[0]) == ("val",) else "test"
@@ -222,12 +222,13 @@ def _tell_pair(pair: "Pair", study: "Study", *, as_json: bool) -> None:
 
 
 def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
-    from tuner.answers.verdicts import units
+    from tuner.answers import words
     from tuner.cli.console import plain_table
 
     table = plain_table(
-        f"{study.title}: two trials on {units.sampled(found.images, found.patients)} of "
-        f"{found.split} ({found.at} epoch), 95 % intervals over {units.unit(found.patients)}"
+        f"{study.title}: two trials on {words.sampled(found.images, found.patients)} of "
+        f"{found.split} ({found.at} epoch), 95 % intervals over "
+        f"{words.sampling_unit(found.patients)}"
     )
     for name in ("trial", "accuracy", "nll", "AUC", "ECE", "Brier"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -260,7 +261,7 @@ def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
 
 
 def _class_table(pair: "Pair") -> "RichTable":
-    from tuner.answers.verdicts.cells import chance_cell
+    from tuner.answers.cells import chance_cell
     from tuner.cli.console import plain_table
 
     table = plain_table("By class")

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table as RichTable
 
-    from tuner.answers.tables.confusion import Confusion
-    from tuner.answers.tables.predictions import Predicted
+    from tuner.answers.confusion import Confusion
     from tuner.records import Moment, SplitName
+    from tuner.results.predictions import Predicted
     from tuner.store.studies import Study
 
 ROOM = 50
@@ -52,7 +52,7 @@ def confusion(
     share of a class's images that is found, precision the share of the images
     taken for a class that are of it.
     """
-    from tuner.answers.tables.confusion import confusion as count
+    from tuner.answers.confusion import confusion as count
     from tuner.store import studies
 
     with options.open_database(settings) as database, database.snapshot() as connection:
@@ -72,7 +72,7 @@ def _read(
     split: str | None,
     at: str | None,
 ) -> "Predicted":
-    from tuner.answers.tables.predictions import best_trial, kept_splits, predicted
+    from tuner.results.predictions import best_trial, kept_splits, predicted
 
     number = best_trial(connection, study) if trial is None else trial
     if split is None:
@@ -82,7 +82,7 @@ def _read(
 
 
 def _show(study: "Study", predicted: "Predicted", counted: "Confusion") -> None:
-    from tuner.answers.verdicts import units
+    from tuner.answers import words
     from tuner.cli.console import open_console
 
     console = open_console()
@@ -94,7 +94,7 @@ def _show(study: "Study", predicted: "Predicted", counted: "Confusion") -> None:
     )
     console.print(_table(counted))
     clusters = predicted.clusters
-    what = units.sampled(total, 0 if clusters is None else clusters.patients)
+    what = words.sampled(total, 0 if clusters is None else clusters.patients)
     console.print(f"{counted.right} of {what} are right: accuracy {counted.accuracy:.4f}.")
     if any(counted.undecided):
         console.print(

@@ -11,7 +11,7 @@ from tuner.cli.terminal import echo_json
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
-    from tuner.answers.verdicts.diff import Diff
+    from tuner.answers.diff import Diff
 
 
 @click.command(
@@ -28,7 +28,7 @@ def diff(settings: Settings, study: str, other: str, metric: str | None, *, as_j
     Results are compared in the settings that both have, matched by what both
     vary and by seed; over seeds, and over images where these are the same.
     """
-    from tuner.answers.verdicts.diff import diff as between
+    from tuner.answers.diff import diff as between
     from tuner.store import studies
 
     with options.open_database(settings) as database, database.snapshot() as connection:
@@ -67,7 +67,7 @@ def described(diff: "Diff") -> dict[str, Any]:
 
 
 def _show(found: "Diff") -> None:
-    from tuner.answers.verdicts.wording import figure
+    from tuner.answers.words import figure
     from tuner.cli.console import open_console, plain_table, print_sentences
 
     console = open_console()

@@ -173,7 +173,7 @@ def _sheet(
     if asked == "predictions":
         return contents.predictions(connection, study, best=best)
     if asked == "comparisons":
-        from tuner.answers.verdicts.compare import compare
+        from tuner.answers.compare import compare
 
         return contents.comparisons(compare(connection, study, metric=metric))
     return contents.trials(connection, study, best=best, wide=wide)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table as RichTable
 
-    from tuner.answers.verdicts.gap import Gap
+    from tuner.answers.gap import Gap
     from tuner.store.studies import Study
 
 
@@ -38,8 +38,8 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
     test result here at all, how much of the best trial's figure is
     selection bias, and whether training and test images can be told apart.
     """
-    from tuner.answers.verdicts.gap import gap as measure_gap
-    from tuner.answers.verdicts.gap_words import sentences
+    from tuner.answers.gap import gap as measure_gap
+    from tuner.answers.gap_words import sentences
     from tuner.store import studies
 
     with options.open_database(settings) as database, database.snapshot() as connection:
@@ -59,7 +59,7 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
 
 def described(gap: "Gap", study: "Study") -> dict[str, Any]:
     """Return a study's gap for programs; fractions stay fractions."""
-    from tuner.answers.verdicts.gap_words import sentences
+    from tuner.answers.gap_words import sentences
 
     luck = gap.optimism
     return {
@@ -123,7 +123,7 @@ def _table(gap: "Gap", study: "Study", best: int) -> "RichTable":
 
 
 def _rows(gap: "Gap", best: int) -> "Iterator[list[str]]":
-    from tuner.answers.verdicts.wording import fixed, level_name, signed
+    from tuner.answers.words import fixed, level_name, signed
 
     for setting in gap.settings[:best]:
         ends = f"{signed(setting.gap.low * 100, 1)} to {signed(setting.gap.high * 100, 1)}"

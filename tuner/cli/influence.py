@@ -11,7 +11,7 @@ from tuner.settings import Settings
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from tuner.answers.verdicts.influence import Influence, Part
+    from tuner.answers.influence import Influence, Part
 
 BAR = 24
 
@@ -40,7 +40,7 @@ def influence(settings: Settings, study: str, metrics: tuple[str, ...], *, as_js
     significant; its interval can exclude 0 even where the intervals of the two
     shares overlap.
     """
-    from tuner.answers.verdicts.influence import influence as measure
+    from tuner.answers.influence import influence as measure
     from tuner.store import studies
 
     with options.open_database(settings) as database, database.snapshot() as connection:
@@ -118,28 +118,28 @@ def _cells(part: "Part") -> list[str]:
 
 
 def _about(influence: "Influence") -> str:
-    from tuner.answers.evidence.measures import MEASURES
-    from tuner.answers.verdicts import units, wording
+    from tuner.answers import words
+    from tuner.results.measures import MEASURES
 
     lost = ""
     if influence.left_out:
         lost = (
-            f" {wording.count(influence.left_out, 'trial')} pruned, diverged or failed and are not "
+            f" {words.count(influence.left_out, 'trial')} pruned, diverged or failed and are not "
             "included; they are not missing at random."
         )
     if influence.how == "ped-anova":
         return (
-            f"(PED-ANOVA over {wording.count(influence.settings, 'setting')} of "
-            f"{wording.count(influence.trials, 'complete trial')}, resampled.){lost}"
+            f"(PED-ANOVA over {words.count(influence.settings, 'setting')} of "
+            f"{words.count(influence.trials, 'complete trial')}, resampled.){lost}"
         )
     measure = MEASURES[influence.metric]
-    images = f", {units.sampled(influence.images, influence.patients)}" if influence.images else ""
+    images = f", {words.sampled(influence.images, influence.patients)}" if influence.images else ""
     if influence.seeds == 1:
         lost = f" Variation between seeds is not included: there is one seed.{lost}"
     spread = (influence.spread or 0.0) * measure.scale
     return (
-        f"({wording.count(influence.settings, 'setting')}, "
-        f"{wording.count(influence.seeds, 'seed')}{images}; "
+        f"({words.count(influence.settings, 'setting')}, "
+        f"{words.count(influence.seeds, 'seed')}{images}; "
         f"settings spread by {spread:.{measure.digits}f} {measure.unit}.){lost}"
         f"{''.join(f' {remark}' for remark in influence.remarks)}"
     )

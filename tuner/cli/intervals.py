@@ -17,7 +17,7 @@ def limits(interval: "Interval | None") -> dict[str, float] | None:
 
 def with_ends(interval: "Interval", *, sign: bool = False) -> str:
     """Return a fraction with its limits: "0.960 (0.936 to 0.975)"."""
-    from tuner.answers.verdicts.wording import fixed, signed
+    from tuner.answers.words import fixed, signed
 
     write = signed if sign else fixed
     return f"{write(interval.value, 3)} ({write(interval.low, 3)} to {write(interval.high, 3)})"

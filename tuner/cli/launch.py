@@ -260,7 +260,7 @@ def _train(database: "Database", study: "Study", fleet: LocalFleet) -> int | Non
 def _load_tables() -> None:
     """Load what the end of a launch needs, while the workers start."""
     importlib.import_module("tuner.answers.sheets.export")
-    importlib.import_module("tuner.answers.verdicts.compare")
+    importlib.import_module("tuner.answers.compare")
     importlib.import_module("tuner.cli.tables")
 
 
@@ -345,8 +345,8 @@ def _unfinished(database: "Database", study: "Study", failures: list[str]) -> in
 
 def _conclude(database: "Database", settings: Settings, launched: "Study", *, told: bool) -> int:
     from tuner.answers.sheets.export import as_csv
-    from tuner.answers.tables.rows import trial_columns, trial_rows
     from tuner.cli.tables import show_tables
+    from tuner.results.rows import trial_columns, trial_rows
     from tuner.store import identities, studies
 
     with database.snapshot() as connection:
@@ -374,7 +374,7 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
 
 def _tell_verdicts(database: "Database", study: "Study") -> None:
     """Say, factor by factor, whether a difference is seen and what more seeds would buy."""
-    from tuner.answers.verdicts.compare import compare
+    from tuner.answers.compare import compare
 
     try:
         with database.snapshot() as connection:

@@ -137,7 +137,7 @@ def epochs_line(overview: Overview) -> str:
 
 def best_line(best: Best, metric: str) -> str:
     """Describe the best trial."""
-    from tuner.answers.verdicts.wording import fixed
+    from tuner.answers.words import fixed
 
     test = "" if best.test_acc is None else f"  test acc {fixed(best.test_acc, 3)}"
     return (

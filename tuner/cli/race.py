@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from tuner.cli.intervals import limits
 
 if TYPE_CHECKING:
-    from tuner.answers.verdicts.race_story import Story
+    from tuner.answers.race import Story
     from tuner.store.database import Database
     from tuner.store.studies import Study
 
@@ -15,8 +15,8 @@ def race_lines(database: "Database", study: "Study") -> list[str]:
     """Say how a study's race went and what more seeds would buy; nothing where there is none."""
     if study.spec.replicates.of != "top":
         return []  # As most studies, and what tells races takes long to load.
-    from tuner.answers.verdicts.contenders import compare_contenders
-    from tuner.answers.verdicts.race_story import tell_race
+    from tuner.answers.contenders import compare_contenders
+    from tuner.answers.race import tell_race
 
     with database.snapshot() as connection:
         story = tell_race(connection, study)

@@ -126,7 +126,7 @@ def _tell(epoch: "Epoch", *, quiet: bool) -> "Epoch":
 
 
 def _conclude(figures: "Figures", name: str) -> None:
-    from tuner.answers.verdicts.wording import fixed, signed
+    from tuner.answers.words import fixed, signed
 
     test = (
         "no test set"

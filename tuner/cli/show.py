@@ -80,7 +80,7 @@ def described(trial: "OneTrial", study: "Study") -> dict[str, Any]:
 
 
 def _print(console: "Console", trial: "OneTrial", study: "Study") -> None:
-    from tuner.answers.tables.remarks import remarks
+    from tuner.answers.remarks import remarks
     from tuner.cli.drawing import chart
 
     console.print()
@@ -138,7 +138,7 @@ def _ordinal(number: int) -> str:
 
 
 def _chosen(trial: "OneTrial", study: "Study") -> str:
-    from tuner.answers.verdicts.wording import level_name
+    from tuner.answers.words import level_name
 
     varied = [f"{name}={level_name(trial.row[name])}" for name in study.spec.varied]
     fixed = [f"{name}={level_name(trial.row[name])}" for name in study.spec.fixed_names]
@@ -151,7 +151,7 @@ def _chosen(trial: "OneTrial", study: "Study") -> str:
 
 
 def _figures(trial: "OneTrial") -> "RichTable":
-    from tuner.answers.verdicts.units import in_table
+    from tuner.answers.words import sampled_cell
     from tuner.cli.console import plain_table
 
     table = plain_table()
@@ -162,7 +162,7 @@ def _figures(trial: "OneTrial") -> "RichTable":
         loss = trial.row[f"{one.split}_loss"]
         table.add_row(
             one.split,
-            in_table(one.images, one.patients),
+            sampled_cell(one.images, one.patients),
             "–" if loss is None else f"{loss:.4f}",
             with_ends(one.accuracy),
             "–" if one.auc is None else with_ends(one.auc),

@@ -153,7 +153,7 @@ def _print_race(database: "Database", title: str) -> None:
 
 
 def _race(database: "Database", title: str) -> dict[str, Any] | None:
-    from tuner.answers.verdicts.race_story import tell_race
+    from tuner.answers.race import tell_race
     from tuner.cli.race import race_described
     from tuner.store import studies as stored
 

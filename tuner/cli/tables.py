@@ -12,10 +12,10 @@ from tuner.settings import Settings
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from tuner.answers.tables.factors import Factor
-    from tuner.answers.tables.intervals import Mean
-    from tuner.answers.tables.reuse import Reuse
-    from tuner.answers.tables.rows import TrialRow
+    from tuner.results.factors import Factor
+    from tuner.results.reuse import Reuse
+    from tuner.results.rows import TrialRow
+    from tuner.statistics.means import Mean
     from tuner.store.studies import Study
 
 SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
@@ -52,7 +52,7 @@ def table(settings: Settings, study: str, best: int, show: str, *, as_json: bool
     A level's value under one seed is the mean over the other factors'
     settings. A late slope is in nats per epoch: below 0 the loss still falls.
     """
-    from tuner.answers.tables.rows import trial_rows
+    from tuner.results.rows import trial_rows
     from tuner.store import studies
 
     with options.open_database(settings) as database, database.snapshot() as connection:
@@ -76,11 +76,11 @@ def show_tables(
 
     `told` says that a missing test set was told already.
     """
-    from tuner.answers.tables.factors import VIEWS, factors
-    from tuner.answers.tables.remarks import remarks
-    from tuner.answers.tables.reuse import reuse
-    from tuner.answers.tables.rows import ranked
+    from tuner.answers.remarks import remarks
     from tuner.cli.console import open_console
+    from tuner.results.factors import VIEWS, factors
+    from tuner.results.reuse import reuse
+    from tuner.results.rows import ranked
 
     console = open_console()
     leaders = ranked(rows, study.spec)
@@ -171,7 +171,7 @@ def _mean(name: str, mean: "Mean | None") -> str:
 
 
 def _figure(name: str, value: float | None) -> str:
-    from tuner.answers.verdicts.wording import fixed, minus
+    from tuner.answers.words import fixed, minus
 
     if value is None:
         return "–"
@@ -186,9 +186,9 @@ def _described(study: "Study", rows: "Sequence[TrialRow]", best: int, show: str)
     from dataclasses import asdict
 
     from tuner.answers.sheets.export import json_cell
-    from tuner.answers.tables.factors import VIEWS, factors
-    from tuner.answers.tables.reuse import reuse
-    from tuner.answers.tables.rows import ranked
+    from tuner.results.factors import VIEWS, factors
+    from tuner.results.reuse import reuse
+    from tuner.results.rows import ranked
 
     leaders = ranked(rows, study.spec)[:best]
     return {

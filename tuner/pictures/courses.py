@@ -6,13 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from tuner.answers.evidence.designs import Level
-from tuner.answers.tables.curves import COURSES_MOST, Curve, Rates, curves, rates
-from tuner.answers.verdicts import wording
+from tuner.answers import words
 from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, level_label, sentence, shortened
+from tuner.results.curves import COURSES_MOST, Curve, Rates, curves, rates
+from tuner.results.designs import Level
 from tuner.spec.study import Spec
 
 LEVELS_MOST = 12
@@ -105,7 +105,7 @@ def _handle(place: int) -> Line2D:
 def _curve_label(curve: Curve, by: str | None, *, alike: bool) -> str:
     name = "all settings" if by is None else level_label(curve.level)
     if not alike:
-        name += f", {wording.count(curve.seeds, 'seed')}"
+        name += f", {words.count(curve.seeds, 'seed')}"
     if not curve.stopped:
         return name
     return f"{name} ({curve.stopped} of {curve.stopped + curve.complete} stopped)"
@@ -190,7 +190,7 @@ def _scale_rates(axis: Axes, rates: Sequence[Rates]) -> None:
 def _schedules_title(subject: Subject, rates: Sequence[Rates], *, whole: bool) -> str:
     courses = {tuple(one.values) for one in rates}
     values = np.concatenate([one.values for one in rates])
-    many = f"{'' if whole else 'at least '}{wording.count(len(courses), 'course')}"
+    many = f"{'' if whole else 'at least '}{words.count(len(courses), 'course')}"
     if values.min() == values.max():
         return f"{subject.title}: the learning rate was {values.max():g} throughout"
     return (
@@ -205,7 +205,7 @@ def _schedules_note(
     parts = ["The rate of each epoch's first step, as it was recorded"]
     others = [shortened(name) for name in spec.varied if name != by]
     if by is not None and len(rates) > len(levels) and others:
-        parts.append(f"Lines of one colour differ in {wording.listed(others)}")
+        parts.append(f"Lines of one colour differ in {words.listed(others)}")
     if len({tuple(one.values) for one in rates}) < len(rates):
         parts.append("Where lines of several levels coincide, their markers alternate")
     return sentence(parts)

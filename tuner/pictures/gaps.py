@@ -5,14 +5,14 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
-from tuner.answers.evidence.designs import Level
-from tuner.answers.verdicts import wording
-from tuner.answers.verdicts.gap import Gap
-from tuner.answers.verdicts.gap_settings import Setting
-from tuner.answers.verdicts.gap_words import choosing, sampled
+from tuner.answers import words
+from tuner.answers.gap import Gap
+from tuner.answers.gap_settings import Setting
+from tuner.answers.gap_words import choosing, sampled
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, level_label, sentence
+from tuner.results.designs import Level
 from tuner.statistics.variance import Interval
 
 WITHIN = 2.4477
@@ -83,7 +83,7 @@ def _draw_diagonal(axis: Axes) -> None:
 def _short(found: Gap) -> str:
     """Return the size of the gap without its interval's small print."""
     gap = found.gap.scaled(100)
-    ends = f"{wording.signed(gap.low, 1)} to {wording.signed(gap.high, 1)}"
+    ends = f"{words.signed(gap.low, 1)} to {words.signed(gap.high, 1)}"
     if found.gap.low > 0:
         size = f"Test falls {gap.value:.1f} points behind validation ({ends})"
     elif found.gap.high < 0:
@@ -117,7 +117,7 @@ def draw_gap(subject: Subject) -> Picture:
         axis.set_yticks(range(len(shown)), [_setting_label(setting) for setting in shown])
         axis.set_ylim(len(shown) - 0.4, -0.6)
         axis.set_xlabel("validation accuracy − test accuracy (points)")
-        axis.xaxis.set_major_formatter(lambda value, _: wording.signed(value * 100, 0))
+        axis.xaxis.set_major_formatter(lambda value, _: words.signed(value * 100, 0))
         axis.grid(visible=False, axis="y")
     parts = [
         "Settings with 95 % intervals, the best on validation first",

@@ -3,14 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.answers.evidence.measures import right
-from tuner.answers.tables.confusion import Confusion, confusion
-from tuner.answers.tables.predictions import Predicted
-from tuner.answers.verdicts import wording
+from tuner.answers import words
+from tuner.answers.confusion import Confusion, confusion
 from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, sentence, shortened
+from tuner.results.measures import right
+from tuner.results.predictions import Predicted
 from tuner.statistics.auc import delong, roc
 from tuner.statistics.calibration import reliability
 from tuner.statistics.proportions import share_of
@@ -65,7 +65,7 @@ def _weakest(counted: Confusion) -> str:
     if len(known) < 2 or len({share for share, _ in known}) == 1:
         return ""
     share, name = min(known)
-    return f"; of {shortened(name)} it finds {wording.percent(share, 0)}, the least"
+    return f"; of {shortened(name)} it finds {words.percent(share, 0)}, the least"
 
 
 def draw_roc(subject: Subject) -> Picture:
@@ -110,7 +110,7 @@ def draw_roc(subject: Subject) -> Picture:
     weakest, area = min(areas.items(), key=lambda item: item[1].value)
     name = shortened(predicted.classes[weakest])
     ranks = "ranks" if len(areas) == 1 else "is weakest in ranking"
-    often = wording.percent(area.value, 0)
+    often = words.percent(area.value, 0)
     title = f"Trial {predicted.trial} {ranks} {name} above the rest {often} of the time"
     return Picture(
         sheet,
@@ -161,7 +161,7 @@ def draw_reliability(subject: Subject) -> Picture:
 def _sureness(predicted: Predicted, mean: float, error: float) -> str:
     """Say whether a trial is too sure of itself, beyond the chance of its images."""
     share = share_of(right(predicted.log_probabilities, predicted.labels) > 0, predicted.clusters)
-    said = f"it states {wording.percent(mean)} on average and is right on {_with_ends(share)}"
+    said = f"it states {words.percent(mean)} on average and is right on {_with_ends(share)}"
     if mean > share.high:
         verdict = "is too sure"
     elif mean < share.low:
@@ -191,7 +191,7 @@ def _unit(predicted: Predicted) -> str:
 
 def _patients(predicted: Predicted) -> str:
     clusters = predicted.clusters
-    return "" if clusters is None else f" of {wording.count(clusters.patients, 'patient')}"
+    return "" if clusters is None else f" of {words.count(clusters.patients, 'patient')}"
 
 
 def _split(predicted: Predicted) -> str:
@@ -200,8 +200,8 @@ def _split(predicted: Predicted) -> str:
 
 def _with_ends(interval: Interval) -> str:
     return (
-        f"{wording.percent(interval.value)} ({wording.fixed(interval.low * 100, 1)} to "
-        f"{wording.fixed(interval.high * 100, 1)})"
+        f"{words.percent(interval.value)} ({words.fixed(interval.low * 100, 1)} to "
+        f"{words.fixed(interval.high * 100, 1)})"
     )
 
 

@@ -12,15 +12,15 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, Normalize
 from numpy.typing import NDArray
 
-from tuner.answers.tables.rows import TrialRow
-from tuner.answers.verdicts import wording
-from tuner.answers.verdicts.compare import measure_named
-from tuner.answers.verdicts.influence import Influence
+from tuner.answers import words
+from tuner.answers.compare import measure_named
+from tuner.answers.influence import Influence
 from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, level_label, named, sentence, shortened
 from tuner.records import METRICS, Value
+from tuner.results.rows import TrialRow
 
 Array = NDArray[np.float64]
 TICKS_MOST = 8
@@ -158,10 +158,10 @@ def _influences(subject: Subject) -> list[Influence]:
 
 
 def _parallel_note(rows: Sequence[TrialRow], drawn: Sequence[TrialRow]) -> str:
-    parts = [f"{wording.count(len(drawn), 'complete trial')}; strong lines are the best tenth"]
+    parts = [f"{words.count(len(drawn), 'complete trial')}; strong lines are the best tenth"]
     lost = sum(row.lost for row in rows)
     if lost:
-        parts.append(f"{wording.count(lost, 'trial')} pruned, diverged or failed, and not drawn")
+        parts.append(f"{words.count(lost, 'trial')} pruned, diverged or failed, and not drawn")
     return sentence(parts)
 
 
@@ -223,7 +223,7 @@ def _history_title(subject: Subject, at: Array, best: Array) -> str:
     after = len(at) - 1 - place
     return (
         f"The best {named(metric)} is {best[-1]:.4g}, of trial {int(at[place])}; "
-        f"{wording.count(after, 'later trial')} did not improve on it"
+        f"{words.count(after, 'later trial')} did not improve on it"
     )
 
 

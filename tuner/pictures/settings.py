@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from tuner.answers.verdicts import units, wording
-from tuner.answers.verdicts.compare import Comparison, Row, headlines
-from tuner.answers.verdicts.influence import Influence, Part
+from tuner.answers import words
+from tuner.answers.compare import Comparison, Row, headlines
+from tuner.answers.influence import Influence, Part
 from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
@@ -104,12 +104,12 @@ def _effects_title(subject: Subject, comparisons: Sequence[Comparison]) -> str:
 def _effects_note(comparisons: Sequence[Comparison]) -> str:
     comparison = comparisons[0]
     unit = "seed" if comparison.paired else "configuration"
-    over = [f"{wording.count(max(c.seeds for c in comparisons), unit)}"]
+    over = [f"{words.count(max(c.seeds for c in comparisons), unit)}"]
     if comparison.images:
-        over.append(units.sampled(comparison.images, comparison.patients))
-    shared = f"seeds and {units.unit(comparison.patients)}"
+        over.append(words.sampled(comparison.images, comparison.patients))
+    shared = f"seeds and {words.sampling_unit(comparison.patients)}"
     parts = [
-        f"Means with 95 % intervals over {wording.listed(over)}",
+        f"Means with 95 % intervals over {words.listed(over)}",
         "Filled: the best and what is tied with it; hollow: different",
         f"Settings share {shared}, so differences are surer than these intervals show",
     ]
@@ -151,7 +151,7 @@ def draw_influence(subject: Subject) -> Picture:
 
 def _influence_title(influences: Sequence[Influence]) -> str:
     seen = [influence.headline for influence in influences if influence.ahead]
-    unseen = wording.listed([influence.metric for influence in influences if not influence.ahead])
+    unseen = words.listed([influence.metric for influence in influences if not influence.ahead])
     if unseen:
         seen.append(f"for {unseen} no parameter clearly matters more")
     title = "; ".join(seen)
@@ -193,7 +193,7 @@ def _influence_note(influences: Sequence[Influence]) -> str:
     )
     parts = [
         f"{how}, with 95 % intervals by bootstrap",
-        f"{wording.count(influence.settings, 'setting')}, {wording.count(influence.seeds, 'seed')}",
+        f"{words.count(influence.settings, 'setting')}, {words.count(influence.seeds, 'seed')}",
     ]
     if any(len(part.names) > 1 for each in influences for part in each.parts):
         parts.append("Hatched: what parameters do only together")

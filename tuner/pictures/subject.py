@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuner.answers import words
 from tuner.answers.reading import Reading
-from tuner.answers.verdicts import wording
 from tuner.records import SplitName
 
 LONGEST = 28
@@ -29,7 +29,7 @@ class Subject:
 
 def level_label(level: object) -> str:
     """Return a level's name, no longer than a legend has room for."""
-    return shortened(wording.level_name(level))  # type: ignore[arg-type]
+    return shortened(words.level_name(level))  # type: ignore[arg-type]
 
 
 def shortened(name: str) -> str:

@@ -80,6 +80,6 @@ def _is_figure(cell: str) -> bool:
     return not cell or cell[0].isdigit() or cell[0] in "−+<–"
 
 
-def words(texts: Sequence[str]) -> tuple[Words, ...]:
+def paragraphs(texts: Sequence[str]) -> tuple[Words, ...]:
     """Return texts as paragraphs, without the empty ones."""
     return tuple(Words(text) for text in texts if text)

@@ -1,10 +1,10 @@
 """The tables that a report's answer stands on."""
 
+from tuner.answers import cells, words
+from tuner.answers.compare import Comparison
 from tuner.answers.reading import Reading
-from tuner.answers.tables.rows import TrialRow
-from tuner.answers.verdicts import cells, wording
-from tuner.answers.verdicts.compare import Comparison
 from tuner.report.document import Table
+from tuner.results.rows import TrialRow
 
 SHOWN = 10
 FIGURES = ("val_loss", "val_acc", "test_acc", "gap")
@@ -27,13 +27,13 @@ def configurations(reading: Reading) -> Table:
     varied = reading.study.spec.varied
     rows = tuple(
         (
-            *(wording.level_name(setting.values[name]) for name in varied),
-            wording.percent(setting.val_acc),
-            wording.percent(setting.test_acc),
-            wording.signed(setting.gap.value * 100, 1),
-            wording.signed(setting.gap.low * 100, 1)
+            *(words.level_name(setting.values[name]) for name in varied),
+            words.percent(setting.val_acc),
+            words.percent(setting.test_acc),
+            words.signed(setting.gap.value * 100, 1),
+            words.signed(setting.gap.low * 100, 1)
             + " to "
-            + wording.signed(setting.gap.high * 100, 1),
+            + words.signed(setting.gap.high * 100, 1),
             str(len(setting.trials)),
         )
         for setting in shown
@@ -56,7 +56,7 @@ def leaderboard(reading: Reading) -> Table:
     rows = tuple(
         (
             str(row["trial"]),
-            *(wording.level_name(row[name]) for name in spec.varied),
+            *(words.level_name(row[name]) for name in spec.varied),
             str(row["seed"]),
             f"{row.value:.4f}",
             *(_figure(row, prefix, name) for name in others),
@@ -69,7 +69,7 @@ def leaderboard(reading: Reading) -> Table:
     head = ("trial", *spec.varied, "seed", *names, "epochs")
     shown = min(SHOWN, len(leaders))
     caption = (
-        f"The best {shown} of {wording.count(len(leaders), 'complete trial')} by {search.metric} "
+        f"The best {shown} of {words.count(len(leaders), 'complete trial')} by {search.metric} "
         f"({search.at} epoch)"
     )
     return Table(head, rows, caption)
@@ -80,5 +80,5 @@ def _figure(row: TrialRow, prefix: str, name: str) -> str:
     if value is None:
         return "–"
     if name == "gap":
-        return wording.signed(value * 100, 1)
-    return f"{value:.4f}" if name.endswith("loss") else wording.percent(value)
+        return words.signed(value * 100, 1)
+    return f"{value:.4f}" if name.endswith("loss") else words.percent(value)

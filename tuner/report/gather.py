@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+from tuner.answers import words
+from tuner.answers.compare import Comparison, headlines
+from tuner.answers.gap_words import choosing, luck, sentences, size
+from tuner.answers.race import Story
 from tuner.answers.reading import Reading
-from tuner.answers.verdicts import wording
-from tuner.answers.verdicts.compare import Comparison, headlines
-from tuner.answers.verdicts.gap_words import choosing, luck, sentences, size
-from tuner.answers.verdicts.race_story import Story
 from tuner.errors import UserError
 from tuner.pictures.kinds import draw
 from tuner.pictures.subject import Subject
 from tuner.report import evidence, record
-from tuner.report.document import Block, Drawing, Report, Section, Words, words
+from tuner.report.document import Block, Drawing, Report, Section, Words, paragraphs
 from tuner.store import identities
 
 Tell = Callable[[str], None]
@@ -88,8 +88,8 @@ def _raced_for(race: Story, compared: Comparison) -> list[str]:
         said = [] if compared.headline is None else [_capital(compared.headline)]
         return [f"Race by {race.metric}: {race.sentences[-1]}", *said]
     left = sum(runner.dropped_after is None for runner in race.runners)
-    many = wording.count(len(race.runners), "contender")
-    ahead = f"{wording.level_name(compared.reference)} is ahead in {compared.measure.name}"
+    many = words.count(len(race.runners), "contender")
+    ahead = f"{words.level_name(compared.reference)} is ahead in {compared.measure.name}"
     return [
         f"No setting stands out: {left} of {many} are not told apart by {race.metric}; {ahead}."
     ]
@@ -101,10 +101,10 @@ def _best_of_all(reading: Reading) -> str:
     if not reading.leaders:
         return f"No complete trial has a {spec.search.metric} that is a number."
     best = reading.leaders[0]
-    chosen = [f"{name} = {wording.level_name(best[name])}" for name in spec.varied]
-    settings = f" with {wording.listed(chosen)}" if chosen else ""
+    chosen = [f"{name} = {words.level_name(best[name])}" for name in spec.varied]
+    settings = f" with {words.listed(chosen)}" if chosen else ""
     metric = spec.search.metric
-    many = wording.count(len(reading.leaders), "complete trial")
+    many = words.count(len(reading.leaders), "complete trial")
     said = f"The best of {many} by {metric} is trial {best['trial']}{settings}: "
     few = 0 < len(reading.factors) <= FACTORS_MOST
     alone = few and max(comparison.seeds for comparison in reading.compared()) < 2
@@ -150,14 +150,14 @@ def _gap(reading: Reading) -> Iterator[Block]:
             "than the accuracy on new images would be."
         )
         return
-    yield from words(sentences(reading.gap))
+    yield from paragraphs(sentences(reading.gap))
     yield _drawing(reading, "val-test")
     yield evidence.configurations(reading)
     yield _drawing(reading, "gap")
 
 
 def _matters(reading: Reading) -> Iterator[Block]:
-    yield from words([influence.verdict for influence in reading.influence])
+    yield from paragraphs([influence.verdict for influence in reading.influence])
     yield _drawing(reading, "influence")
     if len(reading.study.spec.varied) > 2:
         yield _drawing(reading, "parallel")
@@ -166,7 +166,7 @@ def _matters(reading: Reading) -> Iterator[Block]:
 def _best(reading: Reading) -> Iterator[Block]:
     yield evidence.leaderboard(reading)
     if reading.tested:
-        yield from words([luck(reading.gap)])
+        yield from paragraphs([luck(reading.gap)])
     for kind in ("history", "confusion", "roc", "reliability"):
         yield from _optional(reading, kind)
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
+from tuner.answers import words
 from tuner.answers.reading import Reading
-from tuner.answers.tables import origin
-from tuner.answers.tables.reuse import reuse
-from tuner.answers.verdicts import wording
 from tuner.report.document import Block, Code, Table, Words
+from tuner.results import origin
+from tuner.results.reuse import reuse
 from tuner.spec import identity
 from tuner.spec.writing import as_toml
 from tuner.text import masked
@@ -28,9 +28,9 @@ def glance(reading: Reading) -> tuple[tuple[str, str], ...]:
     if complete and reading.tested:
         gap = reading.gap
         found += [
-            ("mean validation accuracy", wording.percent(gap.val_acc.value)),
-            ("mean test accuracy", wording.percent(gap.test_acc.value)),
-            ("mean gap", f"{wording.signed(gap.gap.value * 100, 1)} points"),
+            ("mean validation accuracy", words.percent(gap.val_acc.value)),
+            ("mean test accuracy", words.percent(gap.test_acc.value)),
+            ("mean gap", f"{words.signed(gap.gap.value * 100, 1)} points"),
         ]
     found.append(("training", span(sum(row["seconds"] for row in rows))))
     return tuple(found)
@@ -50,7 +50,7 @@ def endings(reading: Reading) -> Iterator[Block]:
     endings = origin.endings(reading.rows)
     unfinished = sum(not row.ended for row in reading.rows)
     if unfinished:
-        yield Words(f"{wording.count(unfinished, 'trial')} running or waiting for a worker.")
+        yield Words(f"{words.count(unfinished, 'trial')} running or waiting for a worker.")
     if not endings:
         yield Words("No trial was pruned, diverged or failed.")
         return
@@ -121,7 +121,7 @@ def provenance(reading: Reading) -> Iterator[Block]:
         ("system", str(kept.get("platform", "?"))),
     ]
     rows += [
-        ("device", f"{setup.device} ({wording.count(setup.trials, 'trial')})")
+        ("device", f"{setup.device} ({words.count(setup.trials, 'trial')})")
         for setup in source.setups
     ]
     rows += [("data", _data(dataset)) for dataset in source.data]
@@ -134,8 +134,8 @@ def provenance(reading: Reading) -> Iterator[Block]:
 def _data(dataset: origin.DataSet) -> str:
     sizes = ", ".join(f"{count:,} {split}" for split, count in dataset.sizes.items())
     many = len(dataset.classes)
-    classes = wording.listed(dataset.classes) if many <= CLASSES_MOST else f"{many} classes"
-    trials = wording.count(dataset.trials, "trial")
+    classes = words.listed(dataset.classes) if many <= CLASSES_MOST else f"{many} classes"
+    trials = words.count(dataset.trials, "trial")
     return f"{dataset.fingerprint[:16]}: {sizes} images of {classes} ({trials})"
 
 

@@ -138,3 +138,8 @@ class Clusters:
         """Return the patients of some of the images."""
         _, numbers = np.unique(self.of_image[images], return_inverse=True)
         return Clusters(numbers.astype(np.int64).reshape(-1))
+
+
+def too_few(clusters: Sequence[Clusters]) -> bool:
+    """Say whether some split has too few patients to judge by."""
+    return any(one.too_few for one in clusters)

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from tuner.answers import winner_words as words
-from tuner.answers.verdicts.units import unit
-from tuner.answers.verdicts.wording import count, level_name, listed
 from tuner.answers.winner import Winner
+from tuner.answers.words import count, level_name, listed, sampling_unit
 from tuner.spec.study import DATA
 from tuner.winner.agreement import words as agreement_words
 from tuner.winner.document import FILES, Model
@@ -67,7 +66,8 @@ def _figures(winner: Winner) -> Iterator[str]:
     yield from _table(head, rows)
     yield ""
     yield (
-        f"In parentheses 95 % intervals over {unit(max(one.patients for one in winner.splits))}. "
+        "In parentheses 95 % intervals over "
+        f"{sampling_unit(max(one.patients for one in winner.splits))}. "
         + "; ".join(f"{name}: {MEANING[name]}" for name in head[2:])
         + "."
     )

@@ -7,11 +7,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tuner.answers.tables.predictions import kept_splits, predicted
 from tuner.answers.winner import Winner, described
 from tuner.check.child import Progress, ask, paths, plain_job
 from tuner.errors import UserError
 from tuner.records import SplitName
+from tuner.results.predictions import kept_splits, predicted
 from tuner.train.checkpoints.local import write_synced
 from tuner.winner import document
 from tuner.winner.agreement import words

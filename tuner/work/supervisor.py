@@ -174,7 +174,7 @@ class Supervisor:
 
     def _judged(self, look: Look) -> Decided:
         # Only races need statistics, which would make every worker start more slowly.
-        from tuner.answers.verdicts.race import judge
+        from tuner.results.race import judge
 
         with self._ledger.database.snapshot() as connection:
             return judge(connection, self._ledger.study, look)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from tuner.answers.sheets.contents import COMPARISON_COLUMNS, PREDICTION_COLUMNS
-from tuner.answers.tables import further
-from tuner.answers.tables.rows import EPOCH_COLUMNS, FIGURES, LEADING, TRAILING
+from tuner.results import further
+from tuner.results.rows import EPOCH_COLUMNS, FIGURES, LEADING, TRAILING
 
 ACCURACY = "fraction"
 LOSS = "nats"

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from tuner.answers.tables import further
-from tuner.answers.tables.predictions import kept_predictions, predicted
-from tuner.answers.tables.rows import EPOCH_COLUMNS, epoch_rows, ranked, trial_columns, trial_rows
-from tuner.answers.verdicts.compare import Comparison, Row
+from tuner.answers.compare import Comparison, Row
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import most_probable
+from tuner.results import further
+from tuner.results.predictions import kept_predictions, predicted
+from tuner.results.rows import EPOCH_COLUMNS, epoch_rows, ranked, trial_columns, trial_rows
 from tuner.store.studies import Study
 
 PREDICTION_COLUMNS = (

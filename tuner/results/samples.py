@@ -10,10 +10,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from tuner.answers.evidence.designs import Design
-from tuner.answers.evidence.measures import Measure
-from tuner.answers.tables.rows import TrialRow
 from tuner.records import Moment, SplitName
+from tuner.results.designs import Design
+from tuner.results.measures import Measure
+from tuner.results.rows import TrialRow
 from tuner.statistics.anova import Panel
 from tuner.statistics.clusters import Clusters
 from tuner.statistics.unpaired import Group, Groups

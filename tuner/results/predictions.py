@@ -8,9 +8,9 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from tuner.answers.tables.rows import ranked, trial_rows
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Moment, SplitName
+from tuner.results.rows import ranked, trial_rows
 from tuner.statistics.clusters import Clusters
 from tuner.store import tables as t
 from tuner.store import uploads

@@ -5,11 +5,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from tuner.answers.evidence.designs import Design
-from tuner.answers.evidence.measures import Measure
-from tuner.answers.evidence.samples import by_trial, has_figure, sample
-from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
 from tuner.records import METRICS, Value
+from tuner.results.designs import Design
+from tuner.results.measures import Measure
+from tuner.results.rows import FIGURES, TrialRow, trial_rows
+from tuner.results.samples import by_trial, has_figure, sample
 from tuner.spec.study import Spec
 from tuner.statistics.anova import Panel
 from tuner.store.ledger.assignments import Existing, race

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
-from tuner.answers.evidence.designs import Level
-from tuner.answers.evidence.samples import Source
-from tuner.answers.tables.intervals import mean_over_seeds
-from tuner.answers.tables.rows import TrialRow
+from tuner.results.designs import Level
+from tuner.results.rows import TrialRow
+from tuner.results.samples import Source
+from tuner.statistics.means import mean_over_seeds
 from tuner.statistics.proportions import Effective, apart, effective, wilson_of
 from tuner.statistics.variance import Interval
 from tuner.store import tables as t

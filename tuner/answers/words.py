@@ -9,13 +9,18 @@ from tuner.records import Value, value_text
 
 if TYPE_CHECKING:
     # Statistics take long to load, and words are needed without them.
-    from tuner.answers.evidence.measures import Measure
+    from tuner.results.measures import Measure
+    from tuner.statistics.clusters import Clusters
     from tuner.statistics.variance import Interval
 
 NOISE = 12
 """Decimals beyond which a float is noise of its calculation."""
 DECIMALS_TO = 1e9
 """Numbers from here on are written as Python does."""
+PATIENTS_UNKNOWN = (
+    "These labels were stored before patients were kept with them, so this is judged by image: "
+    "if patients have several images each, the intervals are too narrow."
+)
 
 
 def level_name(level: Value | None) -> str:
@@ -120,3 +125,42 @@ def decimals(measure: "Measure", shown: "Interval") -> int:
     if width <= 0:
         return measure.digits
     return max(measure.digits, min(4, 1 - math.floor(math.log10(width))))
+
+
+def sampled(images: int, patients: int) -> str:
+    """Return the sample of a figure: "400 images", or "400 images of 80 patients"."""
+    if not patients:
+        return count(images, "image")
+    return f"{count(images, 'image')} of {count(patients, 'patient')}"
+
+
+def sampled_cell(images: int, patients: int) -> str:
+    """Return the sample for a column "images": "400", or "400 of 80 patients"."""
+    if not patients:
+        return f"{images:,}"
+    return f"{images:,} of {count(patients, 'patient')}"
+
+
+def sampling_unit(patients: int) -> str:
+    """Return the name of the sampling unit, in the plural."""
+    return "patients" if patients else "images"
+
+
+def patient_remarks(clusters: "Sequence[Clusters]", *, unknown: bool = False) -> list[str]:
+    """Return what limits an answer: few patients, one with many images, or none stored."""
+    from tuner.statistics.clusters import FEWEST, GIANT
+
+    said = [PATIENTS_UNKNOWN] if unknown else []
+    few = min((one.patients for one in clusters), default=FEWEST)
+    if few < FEWEST:
+        said.append(
+            f"{count(few, 'patient')} {'is' if few == 1 else 'are'} too few to judge by, "
+            f"no matter how many images they have; collect images of {FEWEST} or more."
+        )
+    largest = max((one.largest for one in clusters), default=0.0)
+    if few >= FEWEST and largest > GIANT:
+        said.append(
+            f"One patient has {percent(largest, 0)} of the images, which makes the "
+            "intervals wide; more images of other patients would narrow them."
+        )
+    return said

@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.answers.tables.further import COSTS, SLOPES
-from tuner.answers.tables.intervals import Mean, mean_over_seeds
-from tuner.answers.tables.rows import TrialRow
 from tuner.records import Value
+from tuner.results.further import COSTS, SLOPES
+from tuner.results.rows import TrialRow
 from tuner.spec.study import Spec
+from tuner.statistics.means import Mean, mean_over_seeds
 
 SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
 

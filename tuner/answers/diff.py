@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from tuner.answers.evidence.designs import Design, Level
-from tuner.answers.evidence.measures import Measure
-from tuner.answers.evidence.samples import Source, column_of, has_figure, sample
-from tuner.answers.tables.rows import FIGURES, TrialRow, ranked, trial_rows
-from tuner.answers.verdicts import units, wording
-from tuner.answers.verdicts.compare import default_metric, measure_named
+from tuner.answers import words
+from tuner.answers.compare import default_metric, measure_named
 from tuner.errors import UserError
+from tuner.results.designs import Design, Level
+from tuner.results.measures import Measure
+from tuner.results.rows import FIGURES, TrialRow, ranked, trial_rows
+from tuner.results.samples import Source, column_of, has_figure, sample
 from tuner.spec import identity
 from tuner.spec.identity import Change
 from tuner.statistics.anova import Panel
-from tuner.statistics.clusters import Clusters
+from tuner.statistics.clusters import Clusters, too_few
 from tuner.statistics.variance import Interval
 from tuner.store.studies import Study
 
@@ -59,7 +59,7 @@ class Shared:
     @property
     def differs(self) -> bool:
         """Whether that is more than chance."""
-        return self.seeds > 1 and self.p_value < 0.05 and not units.too_few(self.clusters)
+        return self.seeds > 1 and self.p_value < 0.05 and not too_few(self.clusters)
 
     @property
     def patients(self) -> int:
@@ -87,7 +87,7 @@ class Diff:
         if self.shared is None or not self.shared.images:
             return self._seen
         unknown = self.shared.patients_unknown
-        return " ".join([self._seen, *units.remarks(self.shared.clusters, unknown=unknown)])
+        return " ".join([self._seen, *words.patient_remarks(self.shared.clusters, unknown=unknown)])
 
     @property
     def _seen(self) -> str:
@@ -98,10 +98,10 @@ class Diff:
                 "so their results cannot be compared."
             )
         shared, measure = self.shared, self.measure
-        by = f"in {wording.count(shared.settings, 'setting')} that both have"
-        about = wording.count(shared.seeds, "seed")
+        by = f"in {words.count(shared.settings, 'setting')} that both have"
+        about = words.count(shared.seeds, "seed")
         about += (
-            f", {units.sampled(shared.images, shared.patients)}"
+            f", {words.sampled(shared.images, shared.patients)}"
             if shared.images
             else ", not on the same images"
         )
@@ -114,12 +114,12 @@ class Diff:
         if not shared.differs:
             return (
                 f"{other} and {one} are not distinguishable in {measure.name} {by}: "
-                f"{wording.difference(measure, shared.difference)} ({about})."
+                f"{words.difference(measure, shared.difference)} ({about})."
             )
         word = "better" if (shared.difference.value > 0) == measure.larger else "worse"
         return (
             f"{other} is {word} than {one} in {measure.name} {by}, by "
-            f"{wording.amount(measure, shared.difference)} ({about})."
+            f"{words.amount(measure, shared.difference)} ({about})."
         )
 
 

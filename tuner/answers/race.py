@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from tuner.answers.evidence.contenders import names, read_race
-from tuner.answers.evidence.measures import MEASURES, Measure
-from tuner.answers.tables.rows import TrialRow, trial_rows
-from tuner.answers.verdicts import units, wording
+from tuner.answers import words
+from tuner.results.contenders import names, read_race
+from tuner.results.measures import MEASURES, Measure
+from tuner.results.rows import TrialRow, trial_rows
 from tuner.spec.study import Spec
 from tuner.statistics.clusters import FEWEST
 from tuner.statistics.variance import Interval
@@ -96,7 +96,7 @@ def _left(past: Decided, contender: int, called: Mapping[int, str], measure: Mea
     kind = f"{100 * (1 - 2 * past.look.level):.4g} % interval "
     return (
         f"{called[contender]} left the race after {past.look.rounds} further seeds: worse than "
-        f"{called[best]} by {wording.amount(measure, apart, kind)}."
+        f"{called[best]} by {words.amount(measure, apart, kind)}."
     )
 
 
@@ -143,27 +143,27 @@ def _end(race: Race, rows: Sequence[TrialRow]) -> End | None:
 
 
 def _sentences(story: Story, race: Race, called: Mapping[int, str], spec: Spec) -> tuple[str, ...]:
-    many = wording.count(len(story.runners), "contender")
-    looks = wording.count(story.looks, "look") if story.looks else "no look yet"
+    many = words.count(len(story.runners), "contender")
+    looks = words.count(story.looks, "look") if story.looks else "no look yet"
     said = [f"Race of {many} over further seeds, by {story.metric}: {looks}."]
     said += left_at(race, called, spec).values()
     said += [
-        f"{runner.name} has {wording.count(runner.missing, 'trial')} that were pruned, diverged or "
+        f"{runner.name} has {words.count(runner.missing, 'trial')} that were pruned, diverged or "
         "failed; their pairs are left out."
         for runner in story.runners
         if runner.missing
     ]
     patients = race.decided[-1].seen.get("patients", 0) if race.decided else 0
-    over = units.unit(patients)
+    over = words.sampling_unit(patients)
     if race.decided and 0 < patients < FEWEST:
-        few = f"{wording.count(patients, 'patient')} of validation are too few to drop anybody by."
+        few = f"{words.count(patients, 'patient')} of validation are too few to drop anybody by."
         said.append(few)
     return (*said, _ended(story, [called[one] for one in race.racing], over))
 
 
 def _ended(story: Story, left: Sequence[str], over: str) -> str:
-    saved = f"{story.saved} of {wording.count(story.room, 'trial')} were saved"
-    listed = wording.listed(left)
+    saved = f"{story.saved} of {words.count(story.room, 'trial')} were saved"
+    listed = words.listed(left)
     if story.end == "one left":
         return f"{listed} is left; {saved}."
     if story.end == "images":
@@ -172,6 +172,6 @@ def _ended(story: Story, left: Sequence[str], over: str) -> str:
             f"so the race ended; {saved}."
         )
     if story.end == "budget":
-        spent = f"{story.spent} of {wording.count(story.room, 'trial')} for further seeds are spent"
+        spent = f"{story.spent} of {words.count(story.room, 'trial')} for further seeds are spent"
         return f"{listed} are left: not separated when the budget ended; {spent}."
     return f"{listed} are in the race; {story.spent} of {story.room} further trials are given out."

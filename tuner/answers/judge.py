@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.answers.evidence.designs import Design, Standing
-from tuner.answers.evidence.measures import Measure
-from tuner.answers.evidence.samples import Sample
-from tuner.answers.verdicts import units, wording
+from tuner.answers import words
+from tuner.results.designs import Design, Standing
+from tuner.results.measures import Measure
+from tuner.results.samples import Sample
 from tuner.spec.study import Spec
+from tuner.statistics.clusters import too_few
 from tuner.statistics.multiple_comparisons import Verdict
 from tuner.statistics.power import Plan
 
@@ -35,12 +36,12 @@ class Finding:
     @property
     def too_few(self) -> bool:
         """Whether there are too few patients to judge by."""
-        return self.taken is not None and units.too_few(self.taken.panel.clusters)
+        return self.taken is not None and too_few(self.taken.panel.clusters)
 
     @property
     def names(self) -> list[str]:
         """The compared levels, as people write them."""
-        return [wording.level_name(level) for level in self.made.levels]
+        return [words.level_name(level) for level in self.made.levels]
 
 
 def sentences(finding: Finding) -> tuple[str, ...]:
@@ -60,7 +61,7 @@ def sentences(finding: Finding) -> tuple[str, ...]:
         said += _promised(finding)
     if finding.taken is not None and len(finding.made.levels) > 1:
         clusters, unknown = finding.taken.panel.clusters, finding.taken.patients_unknown
-        said += units.remarks(clusters, unknown=unknown)
+        said += words.patient_remarks(clusters, unknown=unknown)
     # Where no level has the figure, that was said in one sentence for all.
     some = any(standing.measured for standing in finding.made.standings)
     said += [
@@ -82,11 +83,11 @@ def headline(finding: Finding) -> str | None:
     tied = [names[level] for level in verdict.tied]
     metric = finding.measure.name
     if not apart:
-        said = f"no significant difference in {metric} between {wording.listed(tied)}"
+        said = f"no significant difference in {metric} between {words.listed(tied)}"
     elif len(tied) == 1:
-        said = f"{tied[0]} is best in {metric}; {wording.listed(apart)} differ from it"
+        said = f"{tied[0]} is best in {metric}; {words.listed(apart)} differ from it"
     else:
-        said = f"{wording.listed(tied)} are tied for the best {metric}; {wording.listed(apart)} not"
+        said = f"{words.listed(tied)} are tied for the best {metric}; {words.listed(apart)} not"
     return f"{finding.made.factor}: {said}."
 
 
@@ -99,7 +100,7 @@ def told_together(said: Sequence[tuple[str, str, str, bool]]) -> list[str]:
     alike = [(factor, metric, line) for factor, metric, line, differs in said if not differs]
     if len(alike) < SEVERAL:
         return apart + [line for *_, line in alike]
-    names = wording.listed([factor for factor, *_ in alike])
+    names = words.listed([factor for factor, *_ in alike])
     return [
         *apart,
         f"{names}: no significant difference in {alike[0][1]} between the levels of any.",
@@ -109,7 +110,8 @@ def told_together(said: Sequence[tuple[str, str, str, bool]]) -> list[str]:
 def summary(finding: Finding) -> str | None:
     """Say in one line what is seen of a factor, and what more seeds would buy."""
     if finding.too_few and finding.n > 1 and finding.taken is not None:
-        return " ".join([f"{finding.made.factor}:", *units.remarks(finding.taken.panel.clusters)])
+        limits = words.patient_remarks(finding.taken.panel.clusters)
+        return " ".join([f"{finding.made.factor}:", *limits])
     said = headline(finding)
     return None if said is None else " ".join([said, *_promised(finding)])
 
@@ -134,7 +136,7 @@ def _one_seed(finding: Finding, sample: Sample) -> list[str]:
     best = finding.names[int(at)]
     panel = sample.panel
     images = (
-        f" The intervals are over {units.sampled(panel.images, panel.patients)} alone."
+        f" The intervals are over {words.sampled(panel.images, panel.patients)} alone."
         if sample.images_shared and panel.images
         else ""
     )
@@ -148,7 +150,7 @@ def _one_seed(finding: Finding, sample: Sample) -> list[str]:
 def _too_few(finding: Finding, sample: Sample) -> str:
     means = sample.panel.means
     best = finding.names[int(means.argmax() if finding.measure.larger else means.argmin())]
-    what = units.sampled(sample.panel.images, sample.panel.patients)
+    what = words.sampled(sample.panel.images, sample.panel.patients)
     return f"{best} is ahead here, on {what}, which says nothing about {finding.made.factor}."
 
 
@@ -157,7 +159,7 @@ def _judged(finding: Finding, verdict: Verdict) -> list[str]:
     best = names[verdict.reference]
     said = [
         f"{names[one.level]} and {best} are not distinguishable: "
-        f"{wording.difference(measure, one.difference)}."
+        f"{words.difference(measure, one.difference)}."
         for one in verdict.others
         if not one.differs
     ]
@@ -166,7 +168,7 @@ def _judged(finding: Finding, verdict: Verdict) -> list[str]:
             ahead = (one.difference.value > 0) == measure.larger
             said.append(
                 f"{names[one.level]} is {'better' if ahead else 'worse'} than {best} by "
-                f"{wording.amount(measure, one.difference)}."
+                f"{words.amount(measure, one.difference)}."
             )
     return said
 
@@ -174,10 +176,10 @@ def _judged(finding: Finding, verdict: Verdict) -> list[str]:
 def _about(finding: Finding, sample: Sample) -> str:
     """Say what the intervals are about: seeds, and images where these are in them."""
     unit = "seed" if finding.made.paired else "configuration"
-    many = wording.count(finding.n, unit)
+    many = words.count(finding.n, unit)
     if sample.images_shared and sample.panel.images:
         patients = sample.panel.patients
-        what, over = units.sampled(sample.panel.images, patients), units.unit(patients)
+        what, over = words.sampled(sample.panel.images, patients), words.sampling_unit(patients)
         return f"({many}, {what}: over {unit}s and over {over} like these.)"
     if sample.images_shared:
         return f"({many}: over {unit}s.)"
@@ -192,7 +194,7 @@ def _promised(finding: Finding) -> list[str]:
     unit = "point" if measure.unit == "points" and amount == 1 else measure.unit
     wanted = f"{amount:g} {unit}".strip()
     if plan.images is not None:
-        needed, over = plan.patients or plan.images, units.unit(plan.patients or 0)
+        needed, over = plan.patients or plan.images, words.sampling_unit(plan.patients or 0)
         more = f"about {_rounded(needed):,} {over} ({_between(plan)}) with {plan.seeds} seeds"
         if plan.patients:
             there = finding.taken.panel.patients if finding.taken is not None else 0
@@ -204,7 +206,7 @@ def _promised(finding: Finding) -> list[str]:
         longer = plan.high is None or plan.high > finding.n
         perhaps = f"; it may take more of them ({_between(plan, finding.n)})" if longer else ""
         return [f"These seeds resolve {wanted} about 8 times in 10{perhaps}."]
-    more = wording.count(_rounded(plan.seeds - finding.n), "more seed")
+    more = words.count(_rounded(plan.seeds - finding.n), "more seed")
     return [f"About {more} ({_between(plan, finding.n)}) would resolve {wanted}."]
 
 
@@ -221,10 +223,10 @@ def _rounded(number: int) -> int:
 
 
 def _set_aside(standing: Standing) -> str:
-    name = wording.level_name(standing.level)
+    name = words.level_name(standing.level)
     if standing.level is None:
         return (
-            f"{wording.count(standing.trials, 'trial')} in which it was not active (–) are not "
+            f"{words.count(standing.trials, 'trial')} in which it was not active (–) are not "
             "compared: none is in the same place as another level."
         )
     if standing.throughout == "diverged":
@@ -269,14 +271,14 @@ def _missing(finding: Finding) -> list[str]:
             ": pruned, diverged and failed trials are not missing at random" if gone else " so far"
         )
         said.append(
-            f"{wording.count(design.left_out, 'complete trial')} left out, because a peer in the "
+            f"{words.count(design.left_out, 'complete trial')} left out, because a peer in the "
             f"same place is missing{why}."
         )
     compared = [standing for standing in design.standings if standing.level in design.levels]
     lost = sum(standing.lost for standing in compared)
     if lost and not design.paired:
         said.append(
-            f"{wording.count(lost, 'trial')} of these levels were pruned, diverged or failed and "
+            f"{words.count(lost, 'trial')} of these levels were pruned, diverged or failed and "
             "are left out, so the means are over survivors only."
         )
     if not design.paired and sampler in ("tpe", "gp"):

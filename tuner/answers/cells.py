@@ -1,12 +1,12 @@
 """A comparison as the cells of a table for people."""
 
-from tuner.answers.verdicts import wording
-from tuner.answers.verdicts.compare import Comparison, Row
+from tuner.answers import words
+from tuner.answers.compare import Comparison, Row
 
 
 def head(comparison: Comparison) -> tuple[str, ...]:
     """Return the names of the columns."""
-    against = wording.level_name(comparison.reference) if comparison.named else "best"
+    against = words.level_name(comparison.reference) if comparison.named else "best"
     metric = comparison.measure.name.replace("_", " ")
     return (
         comparison.factor,
@@ -25,18 +25,18 @@ def cells(comparison: Comparison, row: Row) -> tuple[str, ...]:
     """Return one level's cells."""
     standing, measure, against = row.standing, comparison.measure, row.against
     done = f"{standing.complete}/{standing.trials}"
-    name = wording.level_name(standing.level)
+    name = words.level_name(standing.level)
     if row.mean is None:
         return (name, "–", "", "", "", "", "", done, "not compared")
-    mean = (wording.figure(measure, row.mean.value), wording.interval(measure, row.mean))
+    mean = (words.figure(measure, row.mean.value), words.interval(measure, row.mean))
     if against is None:
         held, mark = ("", "", ""), "named" if comparison.named else "best"
     else:
         shown = against.difference.scaled(measure.scale)
-        digits = wording.decimals(measure, shown)
-        ends = f"{wording.signed(shown.low, digits)} to {wording.signed(shown.high, digits)}"
+        digits = words.decimals(measure, shown)
+        ends = f"{words.signed(shown.low, digits)} to {words.signed(shown.high, digits)}"
         chance = "" if comparison.seeds < 2 else chance_cell(against.p_value)
-        held = (wording.signed(shown.value, digits), ends, chance)
+        held = (words.signed(shown.value, digits), ends, chance)
         mark = "different" if against.differs else "tied" if comparison.seeds > 1 else "one seed"
         mark = "too few patients" if comparison.too_few else mark
     return (name, *mean, *held, str(row.n), done, mark)

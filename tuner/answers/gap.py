@@ -7,12 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import sqlalchemy as sa
 
-from tuner.answers.evidence.designs import Design
-from tuner.answers.evidence.measures import MEASURES
-from tuner.answers.evidence.samples import Source, sample
-from tuner.answers.tables.rows import TrialRow, ranked, trial_rows
-from tuner.answers.verdicts.causes import Cause, Probed, cause, probes
-from tuner.answers.verdicts.gap_settings import (
+from tuner.answers.causes import Cause, Probed, cause, probes
+from tuner.answers.gap_settings import (
     Setting,
     Sizes,
     TrialGap,
@@ -22,11 +18,14 @@ from tuner.answers.verdicts.gap_settings import (
     least_worth,
     split_sizes,
 )
-from tuner.answers.verdicts.luck import luck_of_winner
-from tuner.answers.verdicts.units import too_few
+from tuner.answers.luck import luck_of_winner
 from tuner.errors import UserError
+from tuner.results.designs import Design
+from tuner.results.measures import MEASURES
+from tuner.results.rows import TrialRow, ranked, trial_rows
+from tuner.results.samples import Source, sample
 from tuner.statistics.anova import Panel
-from tuner.statistics.clusters import Clusters
+from tuner.statistics.clusters import Clusters, too_few
 from tuner.statistics.correlation import rank_correlation
 from tuner.statistics.proportions import apart, wilson_of
 from tuner.statistics.selection_bias import SelectionBias

@@ -10,10 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tuner.answers.evidence.contenders import Evidence
-from tuner.answers.evidence.measures import MEASURES
-from tuner.answers.verdicts.units import too_few
+from tuner.results.contenders import Evidence
+from tuner.results.measures import MEASURES
 from tuner.statistics.anova import Panel
+from tuner.statistics.clusters import too_few
 from tuner.statistics.sequential import Held, hold
 from tuner.store.ledger.race import Decided, Ends, Look
 from tuner.store.studies import Study

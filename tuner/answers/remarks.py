@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from tuner.answers.tables.rows import TrialRow
+from tuner.results.rows import TrialRow
 
 SPLITS = {"val": "validation", "test": "test"}
 

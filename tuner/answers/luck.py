@@ -6,10 +6,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from tuner.answers.evidence.designs import Level
-from tuner.answers.evidence.measures import MEASURES, Measure
-from tuner.answers.evidence.samples import Source
-from tuner.answers.tables.rows import TrialRow
+from tuner.results.designs import Level
+from tuner.results.measures import MEASURES, Measure
+from tuner.results.rows import TrialRow
+from tuner.results.samples import Source
 from tuner.statistics.selection_bias import SelectionBias, Tried, selection_bias
 from tuner.store.studies import Study
 

@@ -5,20 +5,20 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from tuner.answers.evidence import designs
-from tuner.answers.evidence.contenders import Evidence, names, read_race
-from tuner.answers.evidence.designs import Design, Level
-from tuner.answers.evidence.samples import has_figure, sample
-from tuner.answers.tables.rows import TrialRow, trial_rows
-from tuner.answers.verdicts.compare import (
+from tuner.answers.compare import (
     Asked,
     Comparison,
     default_metric,
     judge,
     measure_named,
 )
-from tuner.answers.verdicts.race_story import left_at
+from tuner.answers.race import left_at
 from tuner.errors import UserError
+from tuner.results import designs
+from tuner.results.contenders import Evidence, names, read_race
+from tuner.results.designs import Design, Level
+from tuner.results.rows import TrialRow, trial_rows
+from tuner.results.samples import has_figure, sample
 from tuner.store.ledger.race import Race
 from tuner.store.studies import Study
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from tuner.answers.tables.rows import TrialRow
+from tuner.results.rows import TrialRow
 from tuner.store import tables as t
 from tuner.store.studies import Study
 

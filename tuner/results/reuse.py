@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.answers.tables.rows import TrialRow
+from tuner.results.rows import TrialRow
 from tuner.spec.study import Spec
 from tuner.train.checkpoints.keys import shared_epochs_of_jobs
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tuner.answers.tables.further import further_cells
 from tuner.records import METRICS, Epoch
+from tuner.results.further import further_cells
 from tuner.spec.study import Spec
 from tuner.store import tables as t
 from tuner.store.studies import Study

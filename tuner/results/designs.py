@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Literal, TypeVar
 
-from tuner.answers.tables.rows import TrialRow
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import Value
+from tuner.results.rows import TrialRow
 from tuner.spec.study import Spec
 
 LEVELS_MOST = 12

@@ -7,15 +7,15 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from tuner.answers.evidence.measures import MEASURES, nll, right
-from tuner.answers.tables.predictions import Predicted, predicted
-from tuner.answers.verdicts import units, wording
+from tuner.answers import words
 from tuner.errors import UserError
 from tuner.records import Moment, SplitName
+from tuner.results.measures import MEASURES, nll, right
+from tuner.results.predictions import Predicted, predicted
 from tuner.statistics.auc import delong, delong_difference
 from tuner.statistics.bootstrap import mean_difference
 from tuner.statistics.calibration import reliability
-from tuner.statistics.clusters import Clusters
+from tuner.statistics.clusters import Clusters, too_few
 from tuner.statistics.proportions import Discordance, Right, mcnemar, share_of
 from tuner.statistics.variance import Interval
 from tuner.store.studies import Study
@@ -70,7 +70,7 @@ class Pair:
     @property
     def differs(self) -> bool:
         """Whether the two can be told apart on these images."""
-        return self.discordance.p_value < 0.05 and not units.too_few(self._clusters)
+        return self.discordance.p_value < 0.05 and not too_few(self._clusters)
 
     @property
     def patients(self) -> int:
@@ -92,26 +92,27 @@ class Pair:
         if self.differs:
             said = (
                 f"Trial {ahead} is right more often than trial {behind} by "
-                f"{wording.amount(measure, discordance.difference)}"
+                f"{words.amount(measure, discordance.difference)}"
             )
         else:
             said = (
                 f"Trials {self.one.trial} and {self.other.trial} are not distinguishable: "
-                f"{wording.difference(measure, discordance.difference)}"
+                f"{words.difference(measure, discordance.difference)}"
             )
         counts = (
-            f"{wording.count(discordance.only_one, 'image')} only {self.one.trial} gets right, "
+            f"{words.count(discordance.only_one, 'image')} only {self.one.trial} gets right, "
             f"{discordance.only_other} only "
         )
         single = self.clusters is None or self.clusters.single
         test = "McNemar, exact" if single else "exact test over patients"
-        over = units.unit(self.patients)
+        over = words.sampling_unit(self.patients)
         said = (
             f"{said}; {counts}{self.other.trial} ({test}: p = {discordance.p_value:.2g}). "
             f"This is about these two trained networks on {over} like these, not about their "
             "settings: another seed gives another network."
         )
-        return " ".join([said, *units.remarks(self._clusters, unknown=self.patients_unknown)])
+        limits = words.patient_remarks(self._clusters, unknown=self.patients_unknown)
+        return " ".join([said, *limits])
 
 
 def pair(

@@ -5,16 +5,17 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from tuner.answers.evidence.designs import Design, Level, Standing, comparable, design
-from tuner.answers.evidence.measures import MEASURES, Measure
-from tuner.answers.evidence.samples import Sample, has_figure, sample
-from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
-from tuner.answers.verdicts import units, wording
-from tuner.answers.verdicts.judge import Finding, headline, sentences, summary, told_together
+from tuner.answers import words
+from tuner.answers.judge import Finding, headline, sentences, summary, told_together
 from tuner.errors import UserError
 from tuner.names import meant
+from tuner.results.designs import Design, Level, Standing, comparable, design
+from tuner.results.measures import MEASURES, Measure
+from tuner.results.rows import FIGURES, TrialRow, trial_rows
+from tuner.results.samples import Sample, has_figure, sample
 from tuner.spec.study import Spec
 from tuner.statistics.anova import Panel
+from tuner.statistics.clusters import too_few
 from tuner.statistics.multiple_comparisons import Against, Verdict, against, against_best
 from tuner.statistics.power import Observed, Plan, plan
 from tuner.statistics.variance import Interval
@@ -187,7 +188,7 @@ def judge(
     named = None if asked.reference is None else _level_named(design, asked.reference)
     n = min((len(units) for units in design.units), default=0)
     verdict = _verdict(sample, measure, named, n)
-    few = sample is not None and units.too_few(sample.panel.clusters)
+    few = sample is not None and too_few(sample.panel.clusters)
     planned = _plan(sample, measure, verdict, asked.resolve) if n > 1 and not few else None
     finding = Finding(spec, design, measure, sample, verdict, planned)
     return Comparison(
@@ -218,7 +219,7 @@ def _verdict(sample: Sample | None, measure: Measure, named: int | None, n: int)
         verdict = against_best(panel, larger=measure.larger)
     else:
         verdict = against(panel, named, larger=measure.larger)
-    if n > 1 and not units.too_few(panel.clusters):
+    if n > 1 and not too_few(panel.clusters):
         return verdict
     # One seed tells a setting from its luck in no way, whatever its images say; few patients
     # tell it from theirs no better.
@@ -250,7 +251,7 @@ def _wanted(panel: Panel, measure: Measure, resolve: float | None) -> float:
         return resolve / measure.scale
     if measure.unit == "points":
         return RESOLVED_POINTS
-    return wording.round_amount(0.1 * abs(float(panel.means.mean())))
+    return words.round_amount(0.1 * abs(float(panel.means.mean())))
 
 
 def _row(finding: Finding, standing: Standing) -> Row:
@@ -264,7 +265,7 @@ def _row(finding: Finding, standing: Standing) -> Row:
 
 
 def _level_named(design: Design, name: str) -> int:
-    names = [wording.level_name(level) for level in design.levels]
+    names = [words.level_name(level) for level in design.levels]
     plain = [str(level) for level in design.levels]
     for known in (names, plain):
         if name in known:
@@ -279,6 +280,6 @@ def _nothing_to_compare(study: Study) -> str:
     if not study.spec.varied:
         return f"{study.title} varies nothing, so there are no settings to compare."
     return (
-        f"{study.title} varies {wording.listed(study.spec.varied)}, none with a few levels to "
+        f"{study.title} varies {words.listed(study.spec.varied)}, none with a few levels to "
         f"compare one by one; `tuner influence {study.title}` says how much each matters."
     )

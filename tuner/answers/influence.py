@@ -9,14 +9,15 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from tuner.answers.evidence.designs import Level
-from tuner.answers.evidence.measures import MEASURES, Measure
-from tuner.answers.evidence.samples import Source, column_of, has_figure
-from tuner.answers.tables.rows import FIGURES, TrialRow, trial_rows
-from tuner.answers.verdicts import units, wording
-from tuner.answers.verdicts.importance import importance
+from tuner.answers import words
+from tuner.answers.importance import importance
 from tuner.errors import UserError
 from tuner.names import meant
+from tuner.results.designs import Level
+from tuner.results.measures import MEASURES, Measure
+from tuner.results.rows import FIGURES, TrialRow, trial_rows
+from tuner.results.samples import Source, column_of, has_figure
+from tuner.statistics.clusters import too_few
 from tuner.statistics.fanova import DRAWS, decompose
 from tuner.statistics.variance import Interval
 from tuner.store.studies import Study
@@ -75,14 +76,14 @@ class Influence:
         if len(parts) == 1:
             return f"Only {parts[0].names[0]} varies, so all spread in {self.metric} is its effect."
         said = [
-            f"{one} matters more than {wording.listed([b for a, b in self.ahead if a == one])}"
+            f"{one} matters more than {words.listed([b for a, b in self.ahead if a == one])}"
             for one in dict.fromkeys(one for one, _ in self.ahead)
         ]
         pairs = len(parts) * (len(parts) - 1) // 2
         unseen = pairs - len(self.ahead)
         if not said:
             return f"No evidence that one parameter matters more than another for {self.metric}."
-        rest = f"; no evidence for {wording.count(unseen, 'other pair')}" if unseen else ""
+        rest = f"; no evidence for {words.count(unseen, 'other pair')}" if unseen else ""
         return f"For {self.metric} {'; '.join(said)}{rest}."
 
     @property
@@ -96,7 +97,7 @@ class Influence:
         least = [
             part.names[0] for part in self.parts if len(part.names) == 1 and part.names[0] in behind
         ]
-        return f"for {self.metric} {wording.listed(first)} {verb} more than {wording.listed(least)}"
+        return f"for {self.metric} {words.listed(first)} {verb} more than {words.listed(least)}"
 
     @property
     def note(self) -> str:
@@ -131,7 +132,7 @@ def influence(
     complete = [row for row in rows if row.complete]
     if len(complete) < 2:
         raise UserError(
-            f"{study.title} has {wording.count(len(complete), 'complete trial')}; influence needs "
+            f"{study.title} has {words.count(len(complete), 'complete trial')}; influence needs "
             f"at least 2. `tuner status {study.title}` says how far it is."
         )
     tested = any(row["test_acc"] is not None for row in complete)
@@ -199,7 +200,7 @@ def _decomposed(
     values, draws, source = _values(connection, study, grid, measure)
     shares = decompose(values, grid.levels, draws)
     clusters = source.clusters() if draws is not None else ()
-    too_few = units.too_few(clusters)
+    few = too_few(clusters)
     varied = study.spec.varied
     return Influence(
         metric=measure.name,
@@ -209,14 +210,14 @@ def _decomposed(
             for term, share in zip(shares.terms, shares.shares, strict=True)
             if len(term) == 1 or share.high > 0
         ),
-        ahead=() if too_few else tuple((varied[one], varied[other]) for one, other in shares.ahead),
+        ahead=() if few else tuple((varied[one], varied[other]) for one, other in shares.ahead),
         settings=len(grid.numbers),
         seeds=values.shape[1],
         trials=values.size,
         images=source.images() if draws is not None else 0,
         patients=sum(one.patients for one in clusters),
-        remarks=tuple(units.remarks(clusters, unknown=source.patients_unknown)),
-        too_few=too_few,
+        remarks=tuple(words.patient_remarks(clusters, unknown=source.patients_unknown)),
+        too_few=few,
         spread=shares.spread,
         left_out=lost,
     )
@@ -258,7 +259,7 @@ def _estimated(study: Study, rows: Sequence[TrialRow], measure: Measure, lost: i
         settings[tuple(row[name] for name in study.spec.varied)].append(float(row[column]))
     if len(settings) < FEWEST:
         raise UserError(
-            f"{study.title} has {wording.count(len(settings), 'setting')} with {measure.name}; "
+            f"{study.title} has {words.count(len(settings), 'setting')} with {measure.name}; "
             f"at least {FEWEST} are needed to say what matters."
         )
     found = importance(

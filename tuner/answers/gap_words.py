@@ -1,9 +1,9 @@
 """A study's gap in plain words."""
 
-from tuner.answers.evidence.measures import MEASURES
-from tuner.answers.verdicts import units, wording
-from tuner.answers.verdicts.causes import WORDS
-from tuner.answers.verdicts.gap import Gap
+from tuner.answers import words
+from tuner.answers.causes import WORDS
+from tuner.answers.gap import Gap
+from tuner.results.measures import MEASURES
 from tuner.statistics.variance import Interval
 
 
@@ -17,7 +17,7 @@ def sentences(gap: Gap) -> tuple[str, ...]:
             luck(gap),
             _why(gap),
             _left_out(gap),
-            *units.remarks(gap.clusters, unknown=gap.patients_unknown),
+            *words.patient_remarks(gap.clusters, unknown=gap.patients_unknown),
         )
         if one
     )
@@ -27,14 +27,14 @@ def size(found: Gap) -> str:
     """Say how large the gap is, and how sure that is."""
     gap = found.gap.scaled(100)
     images = sampled(found)
-    about = f"over {wording.count(found.seeds, 'seed')}, {images}"
+    about = f"over {words.count(found.seeds, 'seed')}, {images}"
     if found.seeds == 1:
         about = f"one seed: over {images}"
     elif not found.images_shared:
-        about = f"over {wording.count(found.seeds, 'seed')} only, each on different images"
-    ends = f"{wording.signed(gap.low, 1)} to {wording.signed(gap.high, 1)}"
-    amount = f"{wording.signed(gap.value, 1)} points, 95 % interval {ends}"
-    val, test = wording.percent(found.val_acc.value), wording.percent(found.test_acc.value)
+        about = f"over {words.count(found.seeds, 'seed')} only, each on different images"
+    ends = f"{words.signed(gap.low, 1)} to {words.signed(gap.high, 1)}"
+    amount = f"{words.signed(gap.value, 1)} points, 95 % interval {ends}"
+    val, test = words.percent(found.val_acc.value), words.percent(found.test_acc.value)
     accuracies = f"{val} on validation and {test} on test"
     if found.too_few:
         return f"Too few patients to judge the gap: {accuracies}, {amount} ({about})."
@@ -50,8 +50,8 @@ def sampled(gap: Gap) -> str:
     patients = gap.val_patients, gap.test_patients
     if not any(patients):
         return f"{gap.val_images:,} validation and {gap.test_images:,} test images"
-    val = units.sampled(gap.val_images, patients[0])
-    test = units.sampled(gap.test_images, patients[1])
+    val = words.sampled(gap.val_images, patients[0])
+    test = words.sampled(gap.test_images, patients[1])
     return f"{val} on validation and {test} on test"
 
 
@@ -62,14 +62,14 @@ def choosing(gap: Gap) -> str:
         few = len(gap.settings)
         return (
             f"Whether picking by validation score helps on the test set cannot be said from "
-            f"{wording.count(few, 'configuration')}."
+            f"{words.count(few, 'configuration')}."
             if few < 4
             else "Validation or test accuracy is the same for all configurations, so neither "
             "chooses between them."
         )
     figures = (
-        f"rank correlation {wording.signed(together.value, 2)}, "
-        f"{wording.signed(together.low, 2)} to {wording.signed(together.high, 2)}, over "
+        f"rank correlation {words.signed(together.value, 2)}, "
+        f"{words.signed(together.low, 2)} to {words.signed(together.high, 2)}, over "
         f"{len(gap.settings)} configurations"
     )
     if together.low > 0:
@@ -85,7 +85,7 @@ def luck(gap: Gap) -> str:
         return ""
     measure = MEASURES[gap.metric]
     much = gap.optimism.value * measure.scale
-    amount = f"{wording.fixed(much, 1 if measure.unit == 'points' else 3)} {measure.unit}"
+    amount = f"{words.fixed(much, 1 if measure.unit == 'points' else 3)} {measure.unit}"
     missing = "" if gap.optimism.over_seeds else ", without the variation between seeds"
     return (
         f"About {amount} of the best trial's {gap.metric} (trial {gap.winner}) "
@@ -97,11 +97,11 @@ def _why(gap: Gap) -> str:
     parts = []
     if gap.fitted is not None:
         parts.append(f"training minus validation accuracy {_points(gap.fitted)}")
-    for name, words in (("val", "validation"), ("test", "test")):
+    for name, kind in (("val", "validation"), ("test", "test")):
         if name in gap.probes:
             auc = gap.probes[name].auc
             parts.append(
-                f"training images can be distinguished from {words} images with AUC "
+                f"training images can be distinguished from {kind} images with AUC "
                 f"{auc.value:.2f} ({auc.low:.2f} to {auc.high:.2f}; 0.5 is chance)"
             )
     seen = f" Seen: {'; '.join(parts)}." if parts else ""
@@ -116,17 +116,17 @@ def _shares(found: Gap) -> str:
         return ""
     fitted, gap = found.fitted.value * 100, found.gap.value * 100
     return (
-        f" Of the {wording.fixed(fitted + gap, 1)} points from training to test accuracy "
-        f"{wording.fixed(fitted, 1)} are lost between training and validation, "
-        f"{wording.fixed(gap, 1)} between validation and test."
+        f" Of the {words.fixed(fitted + gap, 1)} points from training to test accuracy "
+        f"{words.fixed(fitted, 1)} are lost between training and validation, "
+        f"{words.fixed(gap, 1)} between validation and test."
     )
 
 
 def _points(interval: Interval) -> str:
     shown = interval.scaled(100)
     return (
-        f"{wording.signed(shown.value, 1)} points ({wording.signed(shown.low, 1)} to "
-        f"{wording.signed(shown.high, 1)})"
+        f"{words.signed(shown.value, 1)} points ({words.signed(shown.low, 1)} to "
+        f"{words.signed(shown.high, 1)})"
     )
 
 
@@ -134,7 +134,7 @@ def _left_out(gap: Gap) -> str:
     said = []
     if gap.without_peers:
         said.append(
-            f"{wording.count(gap.without_peers, 'complete trial')} of configurations without "
+            f"{words.count(gap.without_peers, 'complete trial')} of configurations without "
             "all seeds are in the table alone."
         )
     if gap.left_out:
@@ -144,6 +144,6 @@ def _left_out(gap: Gap) -> str:
 
 def _lost(gap: Gap) -> str:
     return (
-        f"{wording.count(gap.left_out, 'trial')} pruned, diverged or failed and not included: "
+        f"{words.count(gap.left_out, 'trial')} pruned, diverged or failed and not included: "
         "these figures are over trials that were good enough to finish."
     )

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuner.answers.tables.predictions import Predicted
 from tuner.records import most_probable
+from tuner.results.predictions import Predicted
 
 
 @dataclass(frozen=True)

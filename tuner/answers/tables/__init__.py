@@ -1,1 +1,0 @@
-"""Rows as they are stored: trials, means over seeds, predictions."""

@@ -1,1 +1,0 @@
-"""What is seen, and in which words: settings, the gap, two trials, influence."""

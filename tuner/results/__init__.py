@@ -1,0 +1,1 @@
+"""A study as it is stored: its trials, their predictions, and samples for the statistics."""
