@@ -94,11 +94,11 @@ def _case(
         }
         by_steps = begin(0)
         if by_steps.training.recorded is not None:
-            by_steps.training.recorded.obstacle = "measured step by step"
+            by_steps.training.recorded.graph.obstacle = "measured step by step"
         for name, run in (("steps_ms", by_steps), ("recorded_ms", begin(0))):
             epochs = run.epochs(_nothing)
             figures[name] = _milliseconds(lambda: next(epochs), options.epochs, device)  # noqa: B023
-            reason = run.training.recorded.obstacle if run.training.recorded else "no GPU"
+            reason = run.training.recorded.graph.obstacle if run.training.recorded else "no GPU"
             figures[f"{name}_note"] = reason
         figures["pack_ms"] = {}
         for members in options.members:
@@ -125,8 +125,8 @@ def _pack(begin: Callable[[int], Run], members: int, epochs: int, device: Device
 
     taken = _milliseconds(train, epochs, device) / members
     for ready in abreast._ready.values():
-        if ready.recorded is not None and ready.recorded.obstacle:
-            record.progress(f"pack of {members} not recorded: {ready.recorded.obstacle}")
+        if ready.recorded is not None and ready.recorded.graph.obstacle:
+            record.progress(f"pack of {members} not recorded: {ready.recorded.graph.obstacle}")
     return taken
 
 

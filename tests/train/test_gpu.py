@@ -15,12 +15,13 @@ import torch
 from tests.train.blobs import DATA, DECLARATIONS, untimed, write_blobs, write_objective
 from tuner.records import Epoch, Job, Value
 from tuner.train.abreast import Abreast
+from tuner.train.graphs import RecordedForward
 from tuner.train.run import Run
 from tuner.train.workbench import Workbench
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 
-EPOCHS = 4
+EPOCHS = 6
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "cosine": {"scheduler": "cosine", "lr": 1e-2},
@@ -30,6 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "focal": {"loss": "focal", "focal_gamma": 2.0, "class_weights": "balanced"},
     "smoothed": {"label_smoothing": 0.1},
     "augmented": {"augment": 0.5},
+    "many steps": {"batch_size": 2},
 }
 NETWORKS = '''
 """Networks for a GPU: one that can be recorded, and some that cannot."""
@@ -99,9 +101,13 @@ def trained(run: Run, *, recorded: bool = True) -> list[Epoch]:
     recording = run.training.recorded
     assert recording is not None
     if not recorded:
-        recording.obstacle = "steps are taken one by one"
+        recording.graph.obstacle = "steps are taken one by one"
+        for forward in run._validation._batches:
+            assert isinstance(forward, RecordedForward)
+            forward.graph.obstacle = "as it comes"
     epochs = list(run.epochs(lambda: None))
-    assert recorded is (not recording.obstacle), recording.obstacle
+    assert recorded is (not recording.graph.obstacle), recording.graph.obstacle
+    assert bool(recording.graph._recordings) is recorded
     return epochs
 
 
@@ -138,7 +144,7 @@ def test_what_a_replay_would_miss_is_trained_step_by_step(kind: str, tmp_path: P
     curve = list(run.epochs(lambda: None))
     recording = run.training.recorded
     assert recording is not None
-    assert recording.obstacle
+    assert recording.graph.obstacle
     assert len(curve) == EPOCHS
     if kind == "counts":
         assert run.training.learner.model.steps == EPOCHS * len(run.training.bounds)
@@ -204,8 +210,8 @@ def test_a_recorded_pack_is_the_pack_step_by_step(setting: str, tmp_path: Path) 
         for _ in abreast.epochs(by_steps, lambda: None):
             (ready,) = abreast._ready.values()
             assert ready.recorded is not None
-            assert ready.recorded.obstacle in ("", "by steps")
-            ready.recorded.obstacle = "by steps"
+            assert ready.recorded.graph.obstacle in ("", "by steps")
+            ready.recorded.graph.obstacle = "by steps"
     for one, other in zip(recorded, by_steps, strict=True):
         mine, theirs = ([untimed(epoch) for epoch in run.curve] for run in (one, other))
         assert mine == theirs

@@ -33,7 +33,7 @@ from tuner.train.functional import (
     obstacle,
     signature,
 )
-from tuner.train.graphs import Recorded
+from tuner.train.graphs import RecordedSteps
 from tuner.train.learners import Autograd
 from tuner.train.optimizers import build_optimizer
 from tuner.train.passes import Alive, TrainFigures, Turn
@@ -75,13 +75,14 @@ class Ready:
         return outputs, losses
 
     @cached_property
-    def recorded(self) -> Recorded | None:
-        """Steps as a CUDA graph, where the images are on the GPU as well."""
+    def recorded(self) -> RecordedSteps | None:
+        """Steps as CUDA graphs, where the images are on the GPU as well."""
         if self.feed.place.type != "cuda" or not isinstance(self.pack, FunctionalPack):
             return None
         own = [one for run in self.runs for one in run.training.generators]
         models = [run.training.learner.model for run in self.runs]
-        return Recorded(self.step, models, [*self.pack.generators, *own])
+        optimizers = [run.training.optimizer for run in self.runs]
+        return RecordedSteps(self.step, optimizers, models, [*self.pack.generators, *own])
 
 
 class Abreast:
@@ -218,14 +219,18 @@ def _together(ready: Ready, plans: Sequence[Plan], alive: Alive) -> list[TrainFi
     bounds = runs[0].training.bounds
     orders = torch.stack([turn.order for turn in turns])
     targets = torch.stack([turn.targets for turn in turns])
-    step = ready.recorded or ready.step
-    if ready.recorded is not None:
-        ready.recorded.begin()
     with ready.pack.begin(len(bounds), [plan.seed for plan in plans]):
+        if ready.recorded is not None:
+            rates = [turn.rates for turn in turns]
+            for several, losses in ready.recorded.epoch(bounds, orders, targets, rates, alive):
+                members = several.unbind(1), losses.unbind(1)
+                for turn, output, loss in zip(turns, *members, strict=True):
+                    turn.keep(output.flatten(0, 1), loss)
+            return [turn.figures() for turn in turns]
         for place, (start, stop) in enumerate(bounds):
             for turn in turns:
                 turn.set_rate(place)
-            outputs, losses = step(orders[:, start:stop], targets[:, start:stop])
+            outputs, losses = ready.step(orders[:, start:stop], targets[:, start:stop])
             for turn, output, loss in zip(turns, outputs, losses, strict=True):
                 turn.keep(output, loss)
             alive()

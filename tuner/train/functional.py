@@ -321,7 +321,7 @@ def _program(model: nn.Module) -> Callable[..., Tensor]:
         masks: Sequence[Tensor],
         images: Tensor,
     ) -> Tensor:
-        with _Masked(masks) if masks else nullcontext():
+        with _Masked(masks) if masks or images.is_cuda else nullcontext():
             computed: Tensor = functional_call(frame, (dict(weights), dict(fixed)), (images,))
         return computed
 
@@ -331,7 +331,7 @@ def _program(model: nn.Module) -> Callable[..., Tensor]:
 
 
 class _Masked(TorchFunctionMode):
-    """Multiplies by masks that were drawn where dropout would draw."""
+    """Multiplies by masks that were drawn where dropout would draw; mends batch norm on a GPU."""
 
     def __init__(self, masks: Sequence[Tensor]) -> None:
         super().__init__()
@@ -343,6 +343,9 @@ class _Masked(TorchFunctionMode):
         if func is functional.dropout:
             given = args[0] if args else kwargs["input"]
             return given * next(self._masks)
+        if func is functional.batch_norm and args and args[0].is_cuda:
+            # Statistics stay in 32 bits under bf16; vmap's rule wants one type for all there.
+            return func(args[0].float(), *args[1:], **(kwargs or {})).to(args[0].dtype)
         return func(*args, **(kwargs or {}))
 
 

@@ -1,15 +1,17 @@
-"""Training steps on a GPU, recorded once as a CUDA graph and replayed.
+"""Training and validation on a GPU, recorded once as CUDA graphs and replayed.
 
-    step 1, 2      taken as they come: libraries load, memory finds its place
-    step 3         taken and watched: does it do anything that a replay would not?
-    step 4         recorded, and from then on each step of this size is one call
+    an epoch's batches ── cut into stretches of equal batches ──> (25, 25), 1 that is shorter
+
+    a stretch for the first time   taken step by step: libraries load, one step is watched
+    for the second time            recorded
+    from then on                   one call for all of its steps
 
 A small network's step is a hundred kernels of a few microseconds each, and Python
 takes longer to launch one than the GPU to run it. A replay launches all of them at
-once, on the same memory: batches and targets are copied to where the recording
-reads them, outputs and the loss are copied from where it writes them.
+once, on the same memory: batches, targets and rates are copied to where the recording
+reads them, outputs and losses from where it writes them.
 
-A replay repeats kernels, not Python. So a step is recorded only if it was seen to
+A replay repeats kernels, not Python. So something is recorded only if it was seen to
 change nothing on the Python side: no attribute of a module (a counter of steps), no
 random state of `random`, NumPy or torch on the CPU, and to wait for no value of the
 GPU (`.item()`, control flow by data). Any other network trains step by step, with
@@ -19,114 +21,220 @@ of its generators as it is then, and moves it on.
 
 import random
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tuner.train.functional import ObstacleError, signature
+from tuner.train.optimizers import Optimizer
 
+Tensors = tuple[Tensor, ...]
 Take = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Takes a step on the training images at some places, with their targets.
 
 Returns outputs and loss, of one network or, with a first dimension, of several.
 """
+Result = TypeVar("Result")
 
+LONGEST = 32
+"""Steps of a stretch: enough that Python's share is small, and an epoch is not held up."""
 WARM = 2
-"""Steps before the watched one. Each kernel must have run before it is recorded."""
+"""Steps of a kind before the watched one. Each kernel must have run before it is recorded."""
 
 
-class Recorded:
-    """Takes steps of the first one's size by replaying a recording, all others as they come."""
+class Graph:
+    """Work on the same shapes each time, which is watched once, recorded, and replayed."""
 
-    obstacle: str
-    """Why no step is recorded; empty while nothing speaks against it."""
-
-    def __init__(
-        self,
-        take: Take,
-        models: Sequence[nn.Module],
-        generators: Sequence[torch.Generator] = (),
-    ) -> None:
-        """Generators are those that a step draws from, beside torch's own for the GPU."""
-        self._take = take
-        self._models = models
-        self._generators = generators
+    def __init__(self, models: Sequence[nn.Module], generators: Sequence[torch.Generator]) -> None:
+        """Generators are those that the work draws from, beside torch's own for the GPU."""
+        self._models, self._generators = models, generators
         self.obstacle = ""
-        self._taken = 0
-        self._shape: torch.Size | None = None
-        self._graph: torch.cuda.CUDAGraph | None = None
+        """Why nothing is recorded; empty while nothing speaks against it."""
+        self._recordings: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensors, Tensors]] = {}
         self._addresses: list[int] = []
-        self._inputs: tuple[Tensor, Tensor]
-        self._results: tuple[Tensor, Tensor]
 
     def begin(self) -> None:
-        """Begin an epoch: a recording of weights that have moved since is of no use."""
-        addresses = [weight.data_ptr() for model in self._models for weight in model.parameters()]
+        """Forget what was recorded of weights or buffers that lie elsewhere now."""
+        addresses = [
+            tensor.data_ptr()
+            for model in self._models
+            for tensor in (*model.parameters(), *model.buffers())
+        ]
         if addresses != self._addresses:
-            self._graph, self._addresses = None, addresses
+            self._recordings, self._addresses = {}, addresses
 
-    def __call__(self, places: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a step; the results are the caller's to keep."""
-        self._shape = self._shape or places.shape
-        if self.obstacle or places.shape != self._shape:
-            return self._take(places, targets)
-        self._taken += 1
-        if self._taken <= WARM:
-            return self._take(places, targets)
-        if self._taken == WARM + 1:
-            return self._watched(places, targets)
-        if self._graph is None:
-            self._record(places, targets)
-            if self._graph is None:
-                return self._take(places, targets)
-        for place, given in zip(self._inputs, (places, targets), strict=True):
-            place.copy_(given)
-        self._graph.replay()
-        outputs, loss = self._results
-        return outputs.clone(), loss.clone()
-
-    def _watched(self, places: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a step, and see whether a replay would be the same."""
+    def watched(self, work: Callable[[], Result]) -> Result:
+        """Do the work once, and see whether a replay would do the same."""
         try:
             before = _python_side(self._models)
         except ObstacleError as reason:
             self.obstacle = str(reason)
-            return self._take(places, targets)
+            return work()
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
-                results = self._take(places, targets)
+                result = work()
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
-        if any("synchronizing" in str(warning.message) for warning in caught):
-            self.obstacle = "a step waits for a value that the GPU computes"
+        if any("called a synchronizing" in str(warning.message) for warning in caught):
+            self.obstacle = "it waits for a value that the GPU computes"
         elif _python_side(self._models) != before:
-            self.obstacle = "a step changes an attribute, or draws random numbers on the CPU"
-        return results
+            self.obstacle = "it changes an attribute, or draws random numbers on the CPU"
+        return result
 
-    def _record(self, places: Tensor, targets: Tensor) -> None:
-        inputs = places.clone(), targets.clone()
+    def replayed(
+        self, kind: Hashable, work: Callable[..., Tensors], inputs: Tensors
+    ) -> Tensors | None:
+        """Record the work if it is not yet, and replay it; None where it cannot be recorded."""
+        if kind not in self._recordings:
+            recording = self._record(work, tuple(given.clone() for given in inputs))
+            if recording is None:
+                return None
+            self._recordings[kind] = recording
+        graph, places, results = self._recordings[kind]
+        for place, given in zip(places, inputs, strict=True):
+            place.copy_(given)
+        graph.replay()
+        return tuple(result.clone() for result in results)
+
+    def _record(
+        self, work: Callable[..., Tensors], inputs: Tensors
+    ) -> tuple[torch.cuda.CUDAGraph, Tensors, Tensors] | None:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
         try:
             # Only this thread's calls are part of it: checkpoints are copied by another thread.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                results = self._take(*inputs)
+                results = work(*inputs)
         # A network is other people's code; what cannot be recorded says so by errors of many kinds.
         except Exception as error:  # noqa: BLE001
             text = str(error).strip().partition("\n")[0]
-            self.obstacle = f"CUDA could not record a step: {type(error).__name__}: {text}"
-            return
-        self._graph, self._inputs, self._results = graph, inputs, results
+            self.obstacle = f"CUDA could not record it: {type(error).__name__}: {text}"
+            return None
+        return graph, inputs, results
+
+
+class RecordedSteps:
+    """Takes the steps of an epoch, of one network or of a pack, by recordings where it can."""
+
+    def __init__(
+        self,
+        take: Take,
+        optimizers: Sequence[Optimizer],
+        models: Sequence[nn.Module],
+        generators: Sequence[torch.Generator],
+    ) -> None:
+        self._take, self._optimizers = take, optimizers
+        self.graph = Graph(models, generators)
+        self._seen: dict[Hashable, int] = {}
+        """How many steps of each size were taken one by one."""
+
+    def epoch(
+        self,
+        bounds: Sequence[tuple[int, int]],
+        order: Tensor,
+        targets: Tensor,
+        rates: Sequence[Tensor],
+        alive: Callable[[], None],
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield outputs (steps, ..., images, classes) and losses (steps, ...) of each stretch.
+
+        Order and targets are (..., images); each optimizer has a rate for every step.
+        """
+        self.graph.begin()
+        for first, last, size in stretches(bounds):
+            steps = range(first, last)
+            seen = self._seen.get(size, 0)
+            done: Tensors | None = None
+            if seen > WARM and not self.graph.obstacle:
+                start, stop = bounds[first][0], bounds[last - 1][1]
+                shape = (*order.shape[:-1], len(steps), size)
+                inputs = (
+                    order[..., start:stop].reshape(shape),
+                    targets[..., start:stop].reshape(shape),
+                    *(rate[first:last] for rate in rates),
+                )
+                done = self.graph.replayed((len(steps), size), self._stretch, inputs)
+                alive()
+            if done is not None:
+                outputs, losses = done
+                yield outputs, losses
+                continue
+            for step in steps:
+                start, stop = bounds[step]
+                self._set_rates([rate[step] for rate in rates])
+                given = order[..., start:stop], targets[..., start:stop]
+                seen = self._seen[size] = self._seen.get(size, 0) + 1
+                if seen == WARM + 1 and not self.graph.obstacle:
+                    outputs, loss = self.graph.watched(partial(self._take, *given))
+                else:
+                    outputs, loss = self._take(*given)
+                yield outputs[None], loss[None]
+                alive()
+
+    def _stretch(self, places: Tensor, targets: Tensor, *rates: Tensor) -> Tensors:
+        """Take several steps, (..., steps, images) each."""
+        results = []
+        for step in range(places.shape[-2]):
+            self._set_rates([rate[step] for rate in rates])
+            results.append(self._take(places[..., step, :], targets[..., step, :]))
+        outputs, losses = zip(*results, strict=True)
+        return torch.stack(outputs), torch.stack(losses)
+
+    def _set_rates(self, rates: Sequence[Tensor]) -> None:
+        for optimizer, rate in zip(self._optimizers, rates, strict=True):
+            optimizer.set_rate(rate)
+
+
+class RecordedForward:
+    """Computes a network's outputs for the same images again and again, as its weights change."""
+
+    def __init__(self, forward: Callable[[], Tensor], model: nn.Module) -> None:
+        self._forward = forward
+        self.graph = Graph([model], ())
+        self._seen = 0
+
+    def __call__(self) -> Tensor:
+        """Return the outputs."""
+        self.graph.begin()
+        if not self.graph.obstacle and self._seen > WARM:
+            done = self.graph.replayed("forward", lambda: (self._forward(),), ())
+            if done is not None:
+                return done[0]
+        self._seen += 1
+        if self._seen == WARM + 1 and not self.graph.obstacle:
+            return self.graph.watched(self._forward)
+        return self._forward()
+
+
+def stretches(bounds: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Cut an epoch's batches into stretches of equal batches: first, last + 1, images of each.
+
+    Stretches of the same batches are as equal as can be, so that few are recorded.
+    """
+    found = []
+    first = 0
+    for size, group in groupby(stop - start for start, stop in bounds):
+        count = len(list(group))
+        parts = -(-count // LONGEST)
+        # The longer ones first: 49 steps are 25 and 24.
+        for part in range(parts):
+            steps = count // parts + (part < count % parts)
+            found.append((first, first + steps, size))
+            first += steps
+    return found
 
 
 def _python_side(models: Sequence[nn.Module]) -> Hashable:
-    """Return what a step may change beside tensors on the GPU.
+    """Return what work on a GPU may change beside tensors there.
 
     Raises ObstacleError where a network has attributes that cannot be compared.
     """

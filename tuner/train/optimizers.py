@@ -38,9 +38,6 @@ class Optimizer:
     def __init__(self, weights: Mapping[str, nn.Parameter], lr: float, remembered: tuple[str, ...]):
         self._weights = {name: one for name, one in weights.items() if one.requires_grad}
         self._lr: float | Tensor = lr
-        if any(weight.is_cuda for weight in self._weights.values()):
-            # Read by the kernels, not by Python: a recorded step takes the rate of its replay.
-            self._lr = torch.tensor(lr, device=next(iter(self._weights.values())).device)
         self._memory = {
             f"{what}.{name}": torch.zeros_like(weight, requires_grad=False)
             for what in remembered
@@ -52,12 +49,13 @@ class Optimizer:
             for name, weight in self._weights.items()
         }
 
-    def set_rate(self, lr: float) -> None:
-        """Set the learning rate of the steps to come."""
-        if isinstance(self._lr, Tensor):
-            self._lr.fill_(lr)
-        else:
-            self._lr = lr
+    def set_rate(self, lr: float | Tensor) -> None:
+        """Set the learning rate of the steps to come.
+
+        A tensor on the weights' GPU is read by the kernel, so that a step that was recorded
+        takes the rate that is there when it is replayed.
+        """
+        self._lr = lr
 
     @torch.no_grad()
     def step(self, pieces: Iterable[Piece] = ()) -> None:

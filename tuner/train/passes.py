@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tuner.train.augment import Augmentation
 from tuner.train.data import Feed, Resident
-from tuner.train.graphs import Recorded
+from tuner.train.graphs import RecordedForward, RecordedSteps
 from tuner.train.learners import Learner
 from tuner.train.losses import Loss, log_probabilities
 from tuner.train.metrics import is_right, mean_nll
@@ -70,13 +70,17 @@ class TrainingPass:
         `rates` has one rate for every batch, or one for all of them.
         """
         turn = Turn(self, order, rates)
-        step = self.recorded or self.step
-        if self.recorded is not None:
-            self.recorded.begin()
         with self.learner.begin(len(self.bounds), seed):
+            if self.recorded is not None:
+                epoch = self.recorded.epoch(
+                    self.bounds, turn.order, turn.targets, [turn.rates], alive
+                )
+                for outputs, losses in epoch:
+                    turn.keep(outputs.flatten(0, 1), losses)
+                return turn.figures()
             for place, (start, stop) in enumerate(self.bounds):
                 turn.set_rate(place)
-                turn.keep(*step(turn.order[start:stop], turn.targets[start:stop]))
+                turn.keep(*self.step(turn.order[start:stop], turn.targets[start:stop]))
                 alive()
             return turn.figures()
 
@@ -92,11 +96,11 @@ class TrainingPass:
         return images if self.augmentation is None else self.augmentation.change(images)
 
     @cached_property
-    def recorded(self) -> Recorded | None:
-        """Steps as a CUDA graph, where the images are on the GPU as well."""
+    def recorded(self) -> RecordedSteps | None:
+        """Steps as CUDA graphs, where the images are on the GPU as well."""
         if self.feed.place.type != "cuda":
             return None
-        return Recorded(self.step, [self.learner.model], self.generators)
+        return RecordedSteps(self.step, [self.optimizer], [self.learner.model], self.generators)
 
     @property
     def generators(self) -> list[torch.Generator]:
@@ -116,13 +120,20 @@ class Turn:
         self._outputs: list[Tensor] = []
         self._losses: list[Tensor] = []
 
+    @cached_property
+    def rates(self) -> Tensor:
+        """The rate of every step, on the device."""
+        steps = len(self._training.bounds)
+        rates = torch.tensor(self._rates, dtype=torch.float32, device=self.targets.device)
+        return rates.expand(steps) if len(self._rates) == 1 else rates
+
     def set_rate(self, place: int) -> None:
         """Set the learning rate of a step, by the place of its batch in the epoch."""
         if place == 0 or len(self._rates) > 1:
             self._training.optimizer.set_rate(self._rates[place])
 
     def keep(self, outputs: Tensor, loss: Tensor) -> None:
-        """Keep what came of a batch."""
+        """Keep what came of a batch, or of several: outputs of all images, a loss of each."""
         self._outputs.append(outputs)
         self._losses.append(loss)
 
@@ -130,7 +141,8 @@ class Turn:
         """Return the means over all batches."""
         with torch.inference_mode():
             predictions = log_probabilities(torch.cat(self._outputs).float()).cpu().numpy()
-            means = torch.stack(self._losses).double().cpu().numpy()
+            losses = torch.cat([loss.reshape(-1) for loss in self._losses])
+            means = losses.double().cpu().numpy()
         sizes = np.array([stop - start for start, stop in self._training.bounds])
         return TrainFigures(
             loss=float((means * sizes).sum() / sizes.sum()),
@@ -139,14 +151,29 @@ class Turn:
         )
 
 
-def predict(
-    model: nn.Module, feed: Feed, arithmetic: Arithmetic, alive: Alive
-) -> NDArray[np.float32]:
-    """Return the log-probabilities of every class for every image, in the split's order."""
-    model.eval()
-    pieces = []
-    with torch.inference_mode():
-        for start, stop in evaluation_bounds(feed.images, feed.size):
-            pieces.append(log_probabilities(model(arithmetic.arranged(feed.between(start, stop)))))
-            alive()
-        return torch.cat(pieces).cpu().numpy()
+class Evaluation:
+    """The log-probabilities of one split's images, under a network's weights of the moment."""
+
+    def __init__(self, model: nn.Module, feed: Feed, arithmetic: Arithmetic) -> None:
+        self._model, self._feed, self._arithmetic = model, feed, arithmetic
+        self._batches = [
+            self._forward(start, stop) for start, stop in evaluation_bounds(feed.images, feed.size)
+        ]
+
+    def _forward(self, start: int, stop: int) -> Callable[[], Tensor]:
+        def forward() -> Tensor:
+            images = self._arithmetic.arranged(self._feed.between(start, stop))
+            return log_probabilities(self._model(images))
+
+        # What a GPU computes every epoch is recorded as its training steps are.
+        return RecordedForward(forward, self._model) if self._feed.place.type == "cuda" else forward
+
+    def predict(self, alive: Alive) -> NDArray[np.float32]:
+        """Return the log-probabilities of every class for every image, in the split's order."""
+        self._model.eval()
+        pieces = []
+        with torch.inference_mode():
+            for forward in self._batches:
+                pieces.append(forward())
+                alive()
+            return torch.cat(pieces).cpu().numpy()

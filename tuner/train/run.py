@@ -26,9 +26,9 @@ from tuner.train.optimizers import build_optimizer
 from tuner.train.passes import (
     Alive,
     Bounds,
+    Evaluation,
     TrainFigures,
     TrainingPass,
-    predict,
     training_bounds,
 )
 from tuner.train.precision import choose_arithmetic, convolves, lay_out
@@ -82,7 +82,7 @@ class Run:
         self._learner = choose_learner(model, loss, self._arithmetic, device.torch)
         self._optimizer = build_optimizer(self._recipe, self._learner.weights)
         self.training = self._training_pass(loss)
-        self._val_feed = self._evaluation_feed(data.val)
+        self._validation = self._evaluation(data.val)
         self._curve: tuple[Epoch, ...] = ()
         self._best_weights = copy_weights(model)
         self._best_epoch = 0
@@ -231,10 +231,7 @@ class Run:
         return epoch
 
     def _validate(self, alive: Alive) -> Scores:
-        return score(self._predict(self._val_feed, alive), self._data.val.true)
-
-    def _predict(self, feed: Feed, alive: Alive) -> LogProbabilities:
-        return predict(self._model, feed, self._arithmetic, alive)
+        return score(self._validation.predict(alive), self._data.val.true)
 
     def _take(self, epoch: Epoch) -> None:
         self.diverged = not epoch.is_finite(self._job.metric)
@@ -259,10 +256,11 @@ class Run:
         return (val, Predictions("test", at, self._evaluate(self._data.test, alive)))
 
     def _evaluate(self, split: Resident, alive: Alive) -> LogProbabilities:
-        return self._predict(self._evaluation_feed(split), alive)
+        return self._evaluation(split).predict(alive)
 
-    def _evaluation_feed(self, split: Resident) -> Feed:
-        return Feed(self._data, split, min(self._evaluation_size, len(split)))
+    def _evaluation(self, split: Resident) -> Evaluation:
+        feed = Feed(self._data, split, min(self._evaluation_size, len(split)))
+        return Evaluation(self._model, feed, self._arithmetic)
 
     def _figures(self, number: int, predictions: tuple[Predictions, ...]) -> Figures:
         epoch = self._curve[number - 1]
