@@ -14,7 +14,7 @@ from tuner.records import Value
 from tuner.spec.study import Spec
 from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.train.metrics import balanced_accuracy, found_and_left_alone, is_right
+from tuner.train.metrics import balanced_accuracy, found_and_left_alone
 
 Logs = NDArray[np.float32]
 RATES = ("sensitivity", "specificity", "balanced_acc")
@@ -172,7 +172,7 @@ def _figures(told: Told, data: Images) -> dict[str, float | None]:
         true = logs[np.arange(len(labels)), labels]
         found[f"{split}_loss"] = -float(true.mean(dtype=np.float64))
         rates = found_and_left_alone(logs, labels)
-        balanced = balanced_accuracy(is_right(logs, labels), labels)
+        balanced = balanced_accuracy(logs, labels)
         found |= {
             f"{split}_{name}": None if np.isnan(rate) else rate
             for name, rate in zip(RATES, (*rates, balanced), strict=True)

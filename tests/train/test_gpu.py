@@ -187,7 +187,7 @@ def test_members_of_packs_train_as_alone(kind: str, precision: str, tmp_path: Pa
         for seed in range(4)
     ]
     single = together(bench, jobs, [1] * EPOCHS)
-    for sizes in ([4] * EPOCHS, [2, 4, 1, 2]):
+    for sizes in ([4] * EPOCHS, [2, 4, 1, 2, 4, 4]):
         packed = together(bench, jobs, sizes)
         for one, other in zip(single, packed, strict=True):
             mine, theirs = ([epoch.train_loss for epoch in run.curve] for run in (one, other))

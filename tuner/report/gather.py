@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from importlib.metadata import version
 
+from tuner import __version__
 from tuner.answers import words
 from tuner.answers.compare import Comparison, headlines
 from tuner.answers.gap_words import choosing, luck, sentences, size
@@ -39,7 +39,7 @@ def gather(reading: Reading, tell: Tell = lambda _: None) -> Report:
         answer=_answer(reading),
         glance=record.glance(reading),
         sections=tuple(sections),
-        made=f"tuner {version('tuner')}, {now}",
+        made=f"tuner {__version__}, {now}",
     )
 
 

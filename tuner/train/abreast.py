@@ -315,7 +315,7 @@ def _bytes(run: Run, members: int) -> int:
 def _two_batches(run: Run) -> tuple[Tensor, Tensor]:
     """Return two small batches of training images and their targets, as if of two members."""
     training = run.training
-    few = min(FEW, len(training.split))
+    few = min(FEW, len(training.split), training.feed.size)
     places = torch.arange(few, device=training.feed.place)
     first = training.feed.gather(places).clone()
     images = torch.stack((first, training.feed.gather(places.flip(0)).clone()))

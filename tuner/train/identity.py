@@ -6,11 +6,11 @@ Nothing here loads torch: a launch asks for it too.
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tuner import __version__
 from tuner.records import DataIdentity, Identity, Value
 from tuner.train.code import Code, trainer_fingerprint
 from tuner.train.objective import Data, Split
@@ -26,7 +26,7 @@ def identity(code: Code, data: DataIdentity) -> Identity:
         files=dict(code.files),
         packages=dict(code.packages),
         data=data,
-        tuner=version("tuner"),
+        tuner=__version__,
         trainer=trainer_fingerprint(),
     )
 

@@ -18,6 +18,9 @@ BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 """torch's defaults for Adam, and the paper's."""
 
+PART = 1 << 14
+"""Numbers of a weight that one block of a GPU's threads updates in a recorded step."""
+
 Memory = dict[str, Tensor]
 """What an optimizer carries from step to step: tensors named `what.weight`."""
 Memories = Callable[[str], list[Tensor]]
@@ -38,6 +41,7 @@ class Optimizer:
     def __init__(self, weights: Mapping[str, nn.Parameter], lr: float, remembered: tuple[str, ...]):
         self._weights = {name: one for name, one in weights.items() if one.requires_grad}
         self._lr: float | Tensor = lr
+        self._remembered = remembered
         self._memory = {
             f"{what}.{name}": torch.zeros_like(weight, requires_grad=False)
             for what in remembered
@@ -65,9 +69,35 @@ class Optimizer:
             weights: list[Tensor] = [self._weights[name] for name in names]
             grads = [weight.grad for weight in weights if weight.grad is not None]
             torch._foreach_add_(self._of("step", names), 1)
-            self._update(weights, grads, lambda what: self._of(what, names))
+            if weights[0].is_cuda and torch.cuda.is_current_stream_capturing():
+                self._update_in_parts(names, weights, grads)
+            else:
+                self._update(weights, grads, lambda what: self._of(what, names))
         for piece in pieces:
             self._update_piece(piece)
+
+    def _update_in_parts(
+        self, names: list[str], weights: list[Tensor], grads: list[Tensor]
+    ) -> None:
+        """Update weights as views of some thousand numbers each.
+
+        The kernels give 65,536 numbers of a tensor to one block of threads, so that a small
+        network's update keeps a few of a GPU's hundred processors busy. Each number is updated
+        by itself: no bit depends on the parts. Views cost Python some time, and a recorded
+        step pays it once.
+        """
+        parts: dict[str, list[Tensor]] = {}
+        held = ("weights", "grads", *self._remembered)
+        for name, weight, grad in zip(names, weights, grads, strict=True):
+            whole = [weight, grad, *(self._memory[f"{what}.{name}"] for what in self._remembered)]
+            if all(one.is_contiguous() for one in whole):
+                split = [one.view(-1).split(PART) for one in whole]  # type: ignore[no-untyped-call]
+            else:
+                split = [(one,) for one in whole]
+            for what, tensors in zip(held, split, strict=True):
+                parts.setdefault(what, []).extend(tensors)
+            parts.setdefault("step", []).extend([self._memory[f"step.{name}"]] * len(split[0]))
+        self._update(parts["weights"], parts["grads"], lambda what: parts[what])
 
     def _update_piece(self, piece: Piece) -> None:
         name, rows = piece.name, slice(piece.start, piece.start + len(piece.gradient))
