@@ -33,8 +33,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from benchmarks import record
-from tuner.results.contenders import Evidence
 from tuner.results.measures import MEASURES
+from tuner.results.race import Evidence
+from tuner.results.results import Results
 from tuner.settings import Settings
 from tuner.statistics.multiple_comparisons import against_best
 from tuner.store import studies
@@ -163,7 +164,7 @@ def _judged(connection: sa.Connection) -> dict[str, Any]:
         .select_from(t.outcome.join(t.trial, t.trial.c.trial_id == t.outcome.c.trial_id))
         .group_by(t.outcome.c.state)
     ).all()
-    evidence = Evidence(connection, study, MEASURES["val_loss"])
+    evidence = Evidence(Results(connection, study), MEASURES["val_loss"])
     last = max(row["seed"] for row in evidence.rows)
     done = evidence.done(last)
     # A race may go on to further seeds with fewer contenders: those with the most are left.

@@ -1,8 +1,8 @@
 """A study in a notebook: its sheets as pandas frames, and what is said of it."""
 
 import weakref
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,16 +14,15 @@ from tuner.answers.compare import Asked, Comparison, compare
 from tuner.answers.gap import Gap, gap
 from tuner.answers.gap_words import sentences
 from tuner.answers.influence import Influence, influence
-from tuner.answers.reading import Reading
 from tuner.answers.sheets import contents
 from tuner.answers.sheets.contents import Sheet
 from tuner.errors import DatabaseUnreachableError, UserError
 from tuner.files import contains, write_output
 from tuner.report import MARK
+from tuner.results.results import Results
 from tuner.settings import Settings
 from tuner.store import schema, studies
 from tuner.store.database import Database
-from tuner.store.studies import Study
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -138,7 +137,7 @@ class OpenStudy:
     @property
     def trials(self) -> "DataFrame":
         """One row a trial, with all columns of `tuner export --wide`."""
-        return self._frame(lambda at, study: contents.trials(at, study, wide=True))
+        return self._frame(lambda results: contents.trials(results, wide=True))
 
     @property
     def epochs(self) -> "DataFrame":
@@ -161,20 +160,19 @@ class OpenStudy:
         """Hold the levels of the named factors, or of all, against each other."""
         names = (by,) if isinstance(by, str) else tuple(by)
         asked = Asked(reference, resolve)
-        with self._database.snapshot() as connection:
-            study = self._study(connection)
-            comparisons = compare(connection, study, by=names, metric=metric, asked=asked)
+        with self._results() as results:
+            comparisons = compare(results, by=names, metric=metric, asked=asked)
         return Compared(_as_frame(contents.comparisons(comparisons)), tuple(comparisons))
 
     def gap(self) -> Gapped:
         """Measure the gap between validation and test accuracy."""
-        with self._database.snapshot() as connection:
-            return Gapped(gap(connection, self._study(connection)))
+        with self._results() as results:
+            return Gapped(gap(results))
 
     def influence(self, *metrics: str) -> list[Influence]:
         """Say how much each parameter matters."""
-        with self._database.snapshot() as connection:
-            return influence(connection, self._study(connection), metrics)
+        with self._results() as results:
+            return influence(results, metrics)
 
     def report(self) -> Reported:
         """Tell the whole study as one page: question, answer, figures, provenance."""
@@ -182,25 +180,21 @@ class OpenStudy:
         from tuner.report.html import as_html
         from tuner.report.markdown import as_markdown
 
-        with self._database.snapshot() as connection:
-            report = gather(Reading(connection, self._study(connection)))
+        with self._results() as results:
+            report = gather(results)
         return Reported(report.study, as_html(report), as_markdown(report))
 
-    def _study(self, connection: sa.Connection) -> Study:
-        return studies.find(connection, self._name)
-
-    def _frame(self, read: "_Reader") -> "DataFrame":
+    @contextmanager
+    def _results(self) -> Iterator[Results]:
         with self._database.snapshot() as connection:
-            return _as_frame(read(connection, self._study(connection)))
+            yield Results.of(connection, self._name)
+
+    def _frame(self, read: "Callable[[Results], Sheet]") -> "DataFrame":
+        with self._results() as results:
+            return _as_frame(read(results))
 
 
 def _as_frame(sheet: Sheet) -> "DataFrame":
     from pandas import DataFrame
 
     return DataFrame(list(sheet.rows), columns=list(sheet.columns))
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    _Reader = Callable[[sa.Connection, Study], Sheet]

@@ -16,6 +16,7 @@ from tuner.answers.sheets.contents import comparisons
 from tuner.cli.compare import described
 from tuner.errors import UserError
 from tuner.records import Value
+from tuner.results.results import Results
 from tuner.spec.space import Choice
 from tuner.spec.study import Replicates, Spec
 from tuner.store.database import Database
@@ -49,7 +50,7 @@ def by_accuracy(database: Database, spec: Spec, accuracy: Accuracy, seed: int = 
 def judged(bench: Bench, *asked: str | None, **more: Any) -> Comparison:
     """Compare by the scheduler and return what is found."""
     with bench.database.transaction() as connection:
-        (found,) = compare(connection, bench.study, by=("scheduler",), **more)
+        (found,) = compare(Results(connection, bench.study), by=("scheduler",), **more)
     return found
 
 
@@ -308,9 +309,9 @@ def test_what_is_not_varied_or_too_fine_is_refused(database: Database) -> None:
     bench = by_accuracy(database, schedules(2), one_is_worse)
     with bench.database.transaction() as connection:
         with pytest.raises(UserError, match="does not vary 'depth'; it varies scheduler"):
-            compare(connection, bench.study, by=("depth",))
+            compare(Results(connection, bench.study), by=("depth",))
         with pytest.raises(UserError, match="no metric 'accuracy'"):
-            compare(connection, bench.study, metric="accuracy")
+            compare(Results(connection, bench.study), metric="accuracy")
 
 
 CONDITIONAL = (
@@ -329,8 +330,8 @@ def test_what_is_chosen_under_a_level_belongs_to_it(database: Database) -> None:
     spec = make_spec("branches", dimensions=CONDITIONAL, seeds=4)
     bench = by_accuracy(database, spec, by_optimizer)
     with database.transaction() as connection:
-        by = compare(connection, bench.study, by=("optimizer",))[0]
-        momentum = compare(connection, bench.study, by=("momentum",))[0]
+        by = compare(Results(connection, bench.study), by=("optimizer",))[0]
+        momentum = compare(Results(connection, bench.study), by=("momentum",))[0]
     assert by.seeds == 4
     assert by.left_out == 0
     assert "sgd is worse than adam" in by.verdict
@@ -369,7 +370,7 @@ def test_levels_scattered_by_pruning_leave_the_whole_ones(database: Database) ->
     spec = make_spec("scattered", dimensions=(Choice("kind", kinds),), seeds=5)
     bench = fabricate(database, spec, tell)
     with database.transaction() as connection:
-        (found,) = compare(connection, bench.study)
+        (found,) = compare(Results(connection, bench.study))
     assert {row.standing.level for row in found.rows if row.mean is not None} == {"a", "b"}
     assert found.seeds == 5
 

@@ -21,7 +21,8 @@ from tests.store.specs import (
 from tuner.answers.confusion import confusion
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Predictions
-from tuner.results.predictions import Predicted, best_trial, kept_splits, predicted
+from tuner.results.predictions import Predicted, kept_splits, predicted
+from tuner.results.results import Results
 from tuner.store.database import Database
 from tuner.train.metrics import is_right
 
@@ -97,7 +98,7 @@ def bench(database: Database) -> Bench:
 def test_predictions_come_with_their_truth(bench: Bench) -> None:
     """What a trial stored at its best and last epoch is read back, with ids and labels."""
     with bench.database.transaction() as connection:
-        number = best_trial(connection, bench.study)
+        number = Results(connection, bench.study).best
         assert kept_splits(connection, bench.study, number) == ("val",)
         best = predicted(connection, bench.study, number, "val", "best")
         last = predicted(connection, bench.study, number, "val", "last")
@@ -127,4 +128,4 @@ def test_nothing_is_best_before_a_trial_is_complete(database: Database) -> None:
         bench.database.transaction() as connection,
         pytest.raises(UserError, match="No trial of small is complete yet"),
     ):
-        best_trial(connection, bench.study)
+        Results(connection, bench.study).best  # noqa: B018 (a property that raises)

@@ -15,9 +15,8 @@ from tuner.answers.contenders import compare_contenders
 from tuner.answers.race import Story, tell_race
 from tuner.errors import UserError
 from tuner.records import Value
-from tuner.results.contenders import names, read_race
-from tuner.results.race import judge
-from tuner.results.rows import trial_rows
+from tuner.results.race import judge, names, read_race
+from tuner.results.results import Results
 from tuner.spec.space import Choice
 from tuner.spec.study import Replicates, Spec
 from tuner.store import tables as t
@@ -71,7 +70,7 @@ def store(
 def race_of(bench: Bench) -> Race:
     """Return how the race stands."""
     with bench.database.transaction() as connection:
-        found = read_race(connection, bench.study, trial_rows(connection, bench.study))
+        found = read_race(Results(connection, bench.study))
     assert found is not None
     return found
 
@@ -86,7 +85,7 @@ def due(bench: Bench) -> Look:
 def look_at(bench: Bench, *, keep: bool = True) -> Decided:
     """Decide the look that is due as a worker does, and store it."""
     with bench.database.transaction() as connection:
-        decided = judge(connection, bench.study, due(bench))
+        decided = judge(Results(connection, bench.study), due(bench))
         if keep:
             insert_decision(connection, bench.study.study_id, decided)
     return decided
@@ -103,7 +102,7 @@ def look_on(bench: Bench) -> list[Decided]:
 def story_of(bench: Bench) -> Story:
     """Tell the race."""
     with bench.database.transaction() as connection:
-        found = tell_race(connection, bench.study)
+        found = tell_race(Results(connection, bench.study))
     assert found is not None
     return found
 
@@ -111,7 +110,7 @@ def story_of(bench: Bench) -> Story:
 def compared(bench: Bench, **more: Any) -> Comparison:
     """Compare the contenders."""
     with bench.database.transaction() as connection:
-        return compare_contenders(connection, bench.study, **more)
+        return compare_contenders(Results(connection, bench.study), **more)
 
 
 def test_a_look_drops_who_is_much_worse_on_the_stored_predictions(database: Database) -> None:
@@ -238,8 +237,8 @@ def test_a_study_without_contenders_has_no_race(database: Database) -> None:
         database, raced(), rounds=0, state=lambda rate, _: "RUNNING" if rate == 0.1 else "COMPLETE"
     )
     with database.transaction() as connection:
-        assert tell_race(connection, plain.study) is None
-        assert tell_race(connection, exploring.study) is None
+        assert tell_race(Results(connection, plain.study)) is None
+        assert tell_race(Results(connection, exploring.study)) is None
     with pytest.raises(UserError, match="of = "):
         compared(plain)
     with pytest.raises(UserError, match="no further seeds yet"):
@@ -351,17 +350,18 @@ def test_names_are_the_values_in_which_contenders_differ(database: Database) -> 
     ]
     bench = fabricate(database, spec, lambda *_: Told(val_loss=1.0), configurations=alike, seeds=1)
     with database.transaction() as connection:
-        rows = trial_rows(connection, bench.study)
-    assert names(rows, (0, 1), spec) == {0: "lr=0.1", 1: "lr=0.01"}
-    assert names(rows, (0, 1, 2), spec) == {0: "lr=0.1", 1: "lr=0.01 #1", 2: "lr=0.01 #2"}
-    assert names(rows, (1, 2), spec) == {1: "#1", 2: "#2"}
+        results = Results(connection, bench.study)
+        assert len(results.rows) == 3
+    assert names(results, (0, 1)) == {0: "lr=0.1", 1: "lr=0.01"}
+    assert names(results, (0, 1, 2)) == {0: "lr=0.1", 1: "lr=0.01 #1", 2: "lr=0.01 #2"}
+    assert names(results, (1, 2)) == {1: "#1", 2: "#2"}
 
 
 def test_factors_are_compared_as_they_were_explored(database: Database) -> None:
     """Further seeds are the contenders' alone: levels are compared with each other under seed 0."""
     bench = store(database, raced(), rounds=4)
     with database.transaction() as connection:
-        (found,) = compare(connection, bench.study, by=["lr"])
+        (found,) = compare(Results(connection, bench.study), by=("lr",))
     assert [(row.standing.trials, row.n) for row in found.rows] == [(1, 1)] * 4
     assert found.seeds == 1
     assert "--contenders" in found.verdict

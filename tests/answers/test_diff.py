@@ -9,6 +9,7 @@ from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
 from tuner.answers.diff import Diff, diff
 from tuner.errors import UserError
+from tuner.results.results import Results
 from tuner.spec.space import Choice
 from tuner.spec.study import Spec
 from tuner.store.database import Database
@@ -41,7 +42,7 @@ def store(
 def between(one: Bench, other: Bench, metric: str | None = None) -> Diff:
     """Hold two studies against each other."""
     with one.database.transaction() as connection:
-        return diff(connection, one.study, other.study, metric)
+        return diff(Results(connection, one.study), Results(connection, other.study), metric)
 
 
 def test_files_and_results_are_told_apart(database: Database) -> None:

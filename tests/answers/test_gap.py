@@ -12,6 +12,7 @@ from tuner.answers.gap import Gap, gap
 from tuner.answers.gap_words import sentences
 from tuner.errors import UserError
 from tuner.records import Value
+from tuner.results.results import Results
 from tuner.spec.space import Choice
 from tuner.statistics.proportions import newcombe
 from tuner.statistics.selection_bias import Tried, selection_bias
@@ -50,7 +51,7 @@ def study(
 def measured(bench: Bench) -> Gap:
     """Measure a study's gap."""
     with bench.database.transaction() as connection:
-        return gap(connection, bench.study)
+        return gap(Results(connection, bench.study))
 
 
 def steady(accuracy: float) -> Any:

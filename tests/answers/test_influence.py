@@ -13,6 +13,7 @@ from tuner.answers.importance import importance
 from tuner.answers.influence import Influence, Part, influence
 from tuner.errors import UserError
 from tuner.records import Value
+from tuner.results.results import Results
 from tuner.spec.space import Choice, Range
 from tuner.statistics.fanova import decompose
 from tuner.statistics.variance import Interval
@@ -50,7 +51,7 @@ def study(database: Database, accuracy: Any, **more: Any) -> Bench:
 def measured(bench: Bench, *metrics: str) -> list[Influence]:
     """Ask what matters."""
     with bench.database.transaction() as connection:
-        return influence(connection, bench.study, metrics)
+        return influence(Results(connection, bench.study), metrics)
 
 
 def by_schedule(chosen: dict[str, Value], _seed: int) -> float:

@@ -17,7 +17,7 @@ from tuner.answers.luck import luck_of_winner
 from tuner.answers.one_trial import one_trial
 from tuner.answers.pair import Pair, pair
 from tuner.records import Value
-from tuner.results.rows import ranked, trial_rows
+from tuner.results.results import Results
 from tuner.spec.space import Choice
 from tuner.store import tables as t
 from tuner.store.database import Database
@@ -74,33 +74,33 @@ def forget(bench: Bench, fingerprint: str | None = None) -> None:
 def gap_of(bench: Bench) -> Gap:
     """Measure the gap."""
     with bench.database.transaction() as connection:
-        return gap(connection, bench.study)
+        return gap(Results(connection, bench.study))
 
 
 def influence_of(bench: Bench) -> Influence:
     """Ask what matters for test accuracy."""
     with bench.database.transaction() as connection:
-        (found,) = influence(connection, bench.study, ["test_acc"])
+        (found,) = influence(Results(connection, bench.study), ("test_acc",))
     return found
 
 
 def between(one: Bench, other: Bench) -> Diff:
     """Hold two studies against each other."""
     with one.database.transaction() as connection:
-        return diff(connection, one.study, other.study)
+        return diff(Results(connection, one.study), Results(connection, other.study))
 
 
 def compared(bench: Bench, asked: Asked = USUAL) -> Comparison:
     """Compare the schedules."""
     with bench.database.transaction() as connection:
-        (found,) = compare(connection, bench.study, by=("scheduler",), asked=asked)
+        (found,) = compare(Results(connection, bench.study), by=("scheduler",), asked=asked)
     return found
 
 
 def two(bench: Bench, one: int = 0, other: int = 1) -> Pair:
     """Compare two trials on test."""
     with bench.database.transaction() as connection:
-        return pair(connection, bench.study, (one, other), "test", "best")
+        return pair(Results(connection, bench.study), (one, other), "test")
 
 
 def widths(found: Comparison) -> list[float]:
@@ -302,8 +302,7 @@ def test_luck_of_the_winner_is_over_patients(database: Database) -> None:
 
     def luck() -> float:
         with bench.database.transaction() as connection:
-            leaders = ranked(trial_rows(connection, bench.study), bench.study.spec)
-            found = luck_of_winner(connection, bench.study, leaders)
+            found = luck_of_winner(Results(connection, bench.study))
         assert found is not None
         return found.value
 
@@ -339,7 +338,7 @@ def test_a_trial_is_shown_by_patient(database: Database) -> None:
 
     def shown() -> tuple[float, ...]:
         with bench.database.transaction() as connection:
-            found = one_trial(connection, bench.study, 0)
+            found = one_trial(Results(connection, bench.study), 0)
         assert found.gap is not None
         area = found.splits[1].auc
         assert area is not None

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from tests.store.specs import DATASET, SETUP, Bench, claim_trial, make_curve, make_result, make_spec
+from tuner.results.results import Results
 from tuner.results.reuse import reuse
-from tuner.results.rows import trial_rows
 from tuner.spec.space import Choice
 from tuner.store.database import Database
 
@@ -27,7 +27,7 @@ def test_reuse_is_summed_in_epochs_and_seconds(database: Database) -> None:
     """Epochs taken over cost nothing, and are counted as they would have been."""
     bench = launch(database, reused=2)
     with bench.database.transaction() as connection:
-        found = reuse(trial_rows(connection, bench.study), bench.study.spec)
+        found = reuse(Results(connection, bench.study))
     assert (found.epochs, found.reused, found.excess) == (6, 2, 0)
     assert round(found.seconds, 9) == 0.04
     assert round(found.seconds_without, 9) == 0.06
@@ -37,5 +37,5 @@ def test_what_was_trained_twice_is_counted(database: Database) -> None:
     """Epochs that an earlier trial has, and that were trained again, are the excess."""
     bench = launch(database, reused=0)
     with bench.database.transaction() as connection:
-        found = reuse(trial_rows(connection, bench.study), bench.study.spec)
+        found = reuse(Results(connection, bench.study))
     assert (found.reused, found.excess) == (0, 2)

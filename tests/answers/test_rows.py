@@ -20,6 +20,7 @@ from tuner.errors import UserError
 from tuner.results.factors import VIEWS, factors
 from tuner.results.further import COLUMNS
 from tuner.results.predictions import predicted
+from tuner.results.results import Results
 from tuner.results.rows import (
     EPOCH_COLUMNS,
     TrialRow,
@@ -43,6 +44,14 @@ def read(bench: Bench, *, further: bool = False) -> list[TrialRow]:
     """Read the study's rows."""
     with bench.database.transaction() as connection:
         return trial_rows(connection, bench.study, further=further)
+
+
+def results_of(bench: Bench) -> Results:
+    """Read the study's rows with all columns, for questions after the transaction."""
+    with bench.database.transaction() as connection:
+        results = Results(connection, bench.study)
+        assert results.wide_rows
+    return results
 
 
 def test_columns_come_in_the_documented_order(bench: Bench) -> None:
@@ -136,7 +145,7 @@ def test_factor_means_are_over_seeds_not_trials(bench: Bench) -> None:
     losses = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
     for loss in losses:
         finish(worker, claim_trial(worker), loss)
-    optimizer, rate = factors(read(bench), bench.study.spec)
+    optimizer, rate = factors(results_of(bench))
     adam = optimizer.levels[0]
     assert (optimizer.name, rate.name, adam.level) == ("optimizer", "lr", "adam")
     mean = adam.means["val_loss"]
@@ -155,7 +164,7 @@ def test_factor_levels_count_what_their_means_lack(bench: Bench) -> None:
     held = claim_trial(worker)
     worker.record(held, [make_epoch(1, math.nan)])
     worker.prune(held, SETUP, "diverged at epoch 1")
-    adam = factors(read(bench), bench.study.spec)[0].levels[0]
+    adam = factors(results_of(bench))[0].levels[0]
     assert (adam.trials, adam.complete, adam.pruned, adam.survivors_only) == (2, 1, 1, True)
 
 
@@ -209,11 +218,11 @@ def test_every_view_has_its_figures(database: Database, at: str) -> None:
     worker = bench.worker()
     for _ in range(6):
         finish(worker, claim_trial(worker), 0.5, 0.1, *[0.6] * 8)
-    rows = read(bench, further=True)
+    results = results_of(bench)
     for view in VIEWS.values():
-        (rate,) = factors(rows, bench.study.spec, view)
+        (rate,) = factors(results, view)
         assert set(rate.levels[0].means) == set(view)
-    slope = factors(rows, bench.study.spec, VIEWS["slope"])[0].levels[0].means
+    slope = factors(results, VIEWS["slope"])[0].levels[0].means
     value = slope["val_loss"]
     assert value is not None
     assert value.value == pytest.approx(0.1 if at == "best" else 0.6)

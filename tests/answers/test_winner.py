@@ -11,6 +11,7 @@ from tuner.answers.winner import Winner, described, winner
 from tuner.answers.winner_words import figures, sentences
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Value
+from tuner.results.results import Results
 from tuner.spec.space import Choice
 from tuner.statistics.proportions import wilson
 from tuner.store.database import Database
@@ -43,7 +44,7 @@ def study(database: Database, data: Images, *, pruned: float | None = None, **sh
 def read(bench: Bench, number: int | None = None) -> Winner:
     """Read a study's winner."""
     with bench.database.transaction() as connection:
-        return winner(connection, bench.study, number)
+        return winner(Results(connection, bench.study), number)
 
 
 def test_the_winner_has_its_figures(database: Database) -> None:

@@ -11,13 +11,13 @@ from PIL import Image
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
-from tuner.answers.reading import Reading
 from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.kinds import KINDS, draw
 from tuner.pictures.subject import Subject
 from tuner.records import Value
+from tuner.results.results import Results
 from tuner.spec.space import Choice
 from tuner.statistics.auc import placements, roc
 from tuner.store.database import Database
@@ -51,7 +51,7 @@ def study(database: Database, tell: Tell, *, seeds: int = 3, data: Images = TRUT
 def drawn(bench: Bench, kind: str, **wishes: object) -> Picture:
     """Draw one picture of a study."""
     with bench.database.transaction() as connection:
-        return draw(kind, Subject(Reading(connection, bench.study), **wishes))  # type: ignore[arg-type]
+        return draw(kind, Subject(Results(connection, bench.study), **wishes))  # type: ignore[arg-type]
 
 
 def told(bench: Bench, kind: str, **wishes: object) -> str:

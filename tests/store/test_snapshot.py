@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.store.specs import Bench, make_spec
-from tuner.answers.reading import Reading
+from tuner.results.results import Results
 from tuner.store import studies
 from tuner.store import tables as t
 from tuner.store.database import Database
@@ -18,7 +18,7 @@ def test_what_is_written_meanwhile_is_not_seen(database: Database) -> None:
         before = connection.execute(count).scalar_one()
         Bench.launch(database, make_spec("second"))
         assert connection.execute(count).scalar_one() == before == 1
-        assert Reading(connection, first.study).rows == []
+        assert Results(connection, first.study).rows == []
     with database.snapshot() as connection:
         assert studies.find(connection, "second").name == "second"
 

@@ -18,6 +18,7 @@ from tests.store.specs import (
 from tuner.records import Predictions, Result
 from tuner.results.measures import MEASURES
 from tuner.results.predictions import predicted
+from tuner.results.results import Results
 from tuner.results.samples import Source
 from tuner.store import studies, uploads
 from tuner.store import tables as t
@@ -79,7 +80,7 @@ def test_every_reader_gets_the_array_back(bench: Bench) -> None:
         found = predicted(connection, bench.study, 0, "val", "best")
         assert np.array_equal(found.log_probabilities, logs)
         measure = MEASURES["val_loss"]
-        ((number, split, values),) = Source(connection, bench.study, measure, "best").values([0])
+        ((number, split, values),) = Source(Results(connection, bench.study), measure).values([0])
     assert (number, split) == (0, "val")
     assert np.allclose(values, -logs[[0, 1], DATASET.labels[0].labels])
 

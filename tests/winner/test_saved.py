@@ -19,6 +19,7 @@ from tests.train.sources.image_files import deepen, draw, save
 from tests.winner.conftest import Saved
 from tuner.answers.winner import winner
 from tuner.errors import DataError, ObjectiveError, UserError
+from tuner.results.results import Results
 from tuner.settings import Settings
 from tuner.store import studies
 from tuner.store.database import Database
@@ -379,8 +380,8 @@ def test_another_machines_checkpoint_is_found_by_its_trial(saved: Saved, tmp_pat
     with Database.open(Settings(home=home, database_url=url)) as database:
         with database.transaction() as connection:
             study = studies.find(connection, "scans")
-            found = winner(connection, study)
-            stored = stored_predictions(connection, found)
+            found = winner(Results(connection, study))
+            stored = stored_predictions(Results(connection, study), found)
         place = Place(
             cache=home / "cache",
             folders=(),

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import sqlalchemy as sa
-
 from tuner.answers import words
 from tuner.answers.judge import Finding, headline, sentences, summary, told_together
 from tuner.errors import UserError
 from tuner.names import meant
-from tuner.results.designs import Design, Level, Standing, comparable, design
+from tuner.results.designs import Design, Level, Standing, design
 from tuner.results.measures import MEASURES, Measure
-from tuner.results.rows import FIGURES, TrialRow, trial_rows
+from tuner.results.results import Results, once
+from tuner.results.rows import TrialRow
 from tuner.results.samples import Sample, has_figure, sample
 from tuner.spec.study import Spec
 from tuner.statistics.anova import Panel
@@ -19,7 +18,6 @@ from tuner.statistics.clusters import too_few
 from tuner.statistics.multiple_comparisons import Against, Verdict, against, against_best
 from tuner.statistics.power import Observed, Plan, plan
 from tuner.statistics.variance import Interval
-from tuner.store.studies import Study
 
 RESOLVED_POINTS = 0.01
 """The difference of shares that a plan is for, where none was named: one point."""
@@ -116,12 +114,6 @@ class Asked:
     """The difference to plan more seeds for, in the unit it is shown in."""
 
 
-def default_metric(rows: Sequence[TrialRow]) -> str:
-    """Return what settings are compared by where nothing was named: accuracy, on test if it can."""
-    tested = any(row.complete and row["test_acc"] is not None for row in rows)
-    return "test_acc" if tested else "val_acc"
-
-
 def measure_named(name: str) -> Measure:
     """Return a measure by its name."""
     if name not in MEASURES:
@@ -132,48 +124,37 @@ def measure_named(name: str) -> Measure:
     return MEASURES[name]
 
 
+@once
 def compare(
-    connection: sa.Connection,
-    study: Study,
+    results: Results,
     *,
-    by: Sequence[str] = (),
+    by: tuple[str, ...] = (),
     metric: str | None = None,
     asked: Asked = Asked(),
-    rows: Sequence[TrialRow] | None = None,
 ) -> list[Comparison]:
-    """Compare the levels of the named factors, or of all whose levels are few enough.
-
-    `rows` are the study's, where they have been read already.
-    """
-    rows = trial_rows(connection, study) if rows is None else rows
-    if not any(row.complete for row in rows):
-        raise UserError(
-            f"No trial of {study.title} is complete yet; `tuner status {study.title}` says how far "
-            "it is."
-        )
-    measure = measure_named(metric or default_metric(rows))
-    if measure.name not in FIGURES and not measure.name.startswith(("train", "seconds")):
-        rows = trial_rows(connection, study, further=True)
-    names = list(by) or comparable(rows, study.spec)
+    """Compare the levels of the named factors, or of all with few enough levels."""
+    assert results.complete, "it says so otherwise"
+    spec, rows = results.spec, results.rows
+    measure = measure_named(metric or results.metric)
+    names = list(by) or results.comparable
     if not names:
-        raise UserError(_nothing_to_compare(study))
+        raise UserError(_nothing_to_compare(results))
     if asked.reference is not None and len(names) != 1:
         raise UserError("--reference names a level of one factor; say which with --by.")
-    by_number = {row["trial"]: row for row in rows}
 
     def measured(row: TrialRow) -> bool:
-        return has_figure(row, measure, study.spec.search.at)
+        return has_figure(row, measure, results.at)
 
     comparisons = []
-    raced = study.spec.replicates.of == "top" and study.spec.search.sampler == "grid"
+    raced = spec.replicates.of == "top" and spec.search.sampler == "grid"
     # Further seeds are the contenders' alone: a mean over them would be over who was good.
     explored = [row for row in rows if row["seed"] == 0] if raced else rows
     for name in names:
-        made = design(explored, study.spec, name, measured)
+        made = design(explored, spec, name, measured)
         if raced:
             made = replace(made, notes=(*made.notes, AS_EXPLORED))
-        taken = sample(connection, study, made, measure, by_number)
-        comparisons.append(judge(study.spec, made, measure, taken, asked))
+        taken = sample(results, made, measure)
+        comparisons.append(judge(spec, made, measure, taken, asked))
     return comparisons
 
 
@@ -276,10 +257,10 @@ def _level_named(design: Design, name: str) -> int:
     )
 
 
-def _nothing_to_compare(study: Study) -> str:
-    if not study.spec.varied:
-        return f"{study.title} varies nothing, so there are no settings to compare."
+def _nothing_to_compare(results: Results) -> str:
+    if not results.spec.varied:
+        return f"{results.title} varies nothing, so there are no settings to compare."
     return (
-        f"{study.title} varies {words.listed(study.spec.varied)}, none with a few levels to "
-        f"compare one by one; `tuner influence {study.title}` says how much each matters."
+        f"{results.title} varies {words.listed(results.spec.varied)}, none with a few levels to "
+        f"compare one by one; `tuner influence {results.title}` says how much each matters."
     )

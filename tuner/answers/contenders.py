@@ -3,24 +3,21 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-import sqlalchemy as sa
-
 from tuner.answers.compare import (
     Asked,
     Comparison,
-    default_metric,
     judge,
     measure_named,
 )
-from tuner.answers.race import left_at
+from tuner.answers.race import left_at, tell_race
 from tuner.errors import UserError
 from tuner.results import designs
-from tuner.results.contenders import Evidence, names, read_race
 from tuner.results.designs import Design, Level
-from tuner.results.rows import TrialRow, trial_rows
+from tuner.results.race import Evidence, names, read_race
+from tuner.results.results import Results, once
+from tuner.results.rows import TrialRow
 from tuner.results.samples import has_figure, sample
 from tuner.store.ledger.race import Race
-from tuner.store.studies import Study
 
 USUAL = Asked()
 STOPPED_BY_LOOKING = (
@@ -29,38 +26,43 @@ STOPPED_BY_LOOKING = (
 )
 
 
+@once
 def compare_contenders(
-    connection: sa.Connection, study: Study, *, metric: str | None = None, asked: Asked = USUAL
+    results: Results, *, metric: str | None = None, asked: Asked = USUAL
 ) -> Comparison:
     """Compare those who are left in the race, over the seeds from 1 on.
 
     Where one is left, those who were in it at its last look are compared, over
     the seeds until then.
     """
-    rows = trial_rows(connection, study)
-    race = read_race(connection, study, rows)
+    race = read_race(results)
     if race is None or not race.spent:
-        raise UserError(_no_contenders(study))
-    measure = measure_named(metric or default_metric(rows))
-    evidence = Evidence(connection, study, measure)
-    design = _design(evidence, study, race, names(rows, race.contenders, study.spec))
-    by_number = {row["trial"]: row for row in evidence.rows}
-    taken = sample(connection, study, design, measure, by_number)
-    return judge(study.spec, design, measure, taken, asked)
+        raise UserError(_no_contenders(results))
+    measure = measure_named(metric or results.metric)
+    design = _design(results, Evidence(results, measure), race)
+    return judge(results.spec, design, measure, sample(results, design, measure), asked)
 
 
-def _design(evidence: Evidence, study: Study, race: Race, called: Mapping[int, str]) -> Design:
-    at = study.spec.search.at
+def contenders(results: Results) -> Comparison | None:
+    """Compare the contenders by the usual metric, where a race has given them further seeds."""
+    story = tell_race(results)
+    return None if story is None or not story.spent else compare_contenders(results)
+
+
+def _design(results: Results, evidence: Evidence, race: Race) -> Design:
+    called = names(results, race.contenders)
     mine: dict[int, list[TrialRow]] = defaultdict(list)
     for row in evidence.rows:
         mine[row.configuration].append(row)
-    usable = {row["trial"] for row in evidence.rows if has_figure(row, evidence.measure, at)}
+    usable = {
+        row["trial"] for row in evidence.rows if has_figure(row, evidence.measure, results.at)
+    }
     standings = tuple(designs.standing(called[one], mine[one], usable) for one in race.contenders)
     done = evidence.done(max(row["seed"] for row in evidence.rows))
     compared, seeds = _compared(race, done)
     used = len(compared) * len(seeds)
     asides: dict[Level, str] = {
-        called[one]: text for one, text in left_at(race, called, study.spec).items()
+        called[one]: text for one, text in left_at(race, called, results.spec).items()
     }
     return Design(
         factor="contender",
@@ -86,13 +88,13 @@ def _compared(race: Race, done: Mapping[int, frozenset[int]]) -> tuple[list[int]
     return kept, [seed for seed in every if all(seed in done[one] for one in kept)]
 
 
-def _no_contenders(study: Study) -> str:
-    if study.spec.replicates.of != "top":
+def _no_contenders(results: Results) -> str:
+    if results.spec.replicates.of != "top":
         return (
-            f'{study.title} has no contenders: its [replicates] has no of = "top". '
-            f"`tuner compare {study.title}` compares by what varies."
+            f'{results.title} has no contenders: its [replicates] has no of = "top". '
+            f"`tuner compare {results.title}` compares by what varies."
         )
     return (
-        f"The contenders of {study.title} have no further seeds yet; "
-        f"`tuner status {study.title}` says how far it is."
+        f"The contenders of {results.title} have no further seeds yet; "
+        f"`tuner status {results.title}` says how far it is."
     )

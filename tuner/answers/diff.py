@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 
 from tuner.answers import words
-from tuner.answers.compare import default_metric, measure_named
+from tuner.answers.compare import measure_named
 from tuner.errors import UserError
 from tuner.results.designs import Design, Level
 from tuner.results.measures import Measure
-from tuner.results.rows import FIGURES, TrialRow, ranked, trial_rows
+from tuner.results.results import Results, by_number
+from tuner.results.rows import TrialRow
 from tuner.results.samples import Source, column_of, has_figure, sample
 from tuner.spec import identity
 from tuner.spec.identity import Change
@@ -123,8 +123,9 @@ class Diff:
         )
 
 
-def diff(connection: sa.Connection, one: Study, other: Study, metric: str | None = None) -> Diff:
-    """Hold two studies against each other."""
+def diff(results: Results, others: Results, metric: str | None = None) -> Diff:
+    """Compare two studies."""
+    one, other = results.study, others.study
     if one.study_id == other.study_id:
         if one.versions == 1:
             raise UserError(f"{one.title} is compared with itself; name two studies.")
@@ -133,44 +134,41 @@ def diff(connection: sa.Connection, one: Study, other: Study, metric: str | None
             f"{one.versions} versions. Name two of them, as in `tuner diff {one.name}@1 "
             f"{one.name}@2`."
         )
-    rows = [trial_rows(connection, study) for study in (one, other)]
-    measure = measure_named(metric or default_metric([row for of in rows for row in of]))
-    if measure.name not in FIGURES:
-        rows = [trial_rows(connection, study, further=True) for study in (one, other)]
+    tested = results.tested or others.tested
+    measure = measure_named(metric or ("test_acc" if tested else "val_acc"))
     names = tuple(name for name in one.spec.varied if name in other.spec.varied)
     changes = identity.compare(one.spec, other.spec).changes
     return Diff(
-        sides=(
-            _side(one, rows[0], measure),
-            _side(other, rows[1], measure),
-        ),
+        sides=(_side(results, measure), _side(others, measure)),
         changes=tuple(change for change in changes if change.key not in NAMES),
         surroundings=_surroundings(one, other),
         measure=measure,
         matched_by=names,
-        shared=_shared(connection, (one, other), rows, measure, names),
+        shared=_shared((results, others), measure, names),
     )
 
 
-def _side(study: Study, rows: Sequence[TrialRow], measure: Measure) -> Side:
+def _side(results: Results, measure: Measure) -> Side:
+    rows = results.rows_with(column_of(measure, results.at))
     known = [
         value
         for row in rows
-        if row.complete and (value := _figure(study, row, measure)) is not None
+        if row.complete and (value := _figure(results, row, measure)) is not None
     ]
-    leaders = ranked(rows, study.spec)
+    by_trial = by_number(rows)
+    best = results.ranked[0]["trial"] if results.ranked else None
     return Side(
-        study=study.title,
+        study=results.title,
         trials=len(rows),
         complete=sum(row.complete for row in rows),
         mean=float(np.mean(known)) if known else None,
-        best=leaders[0]["trial"] if leaders else None,
-        best_figure=_figure(study, leaders[0], measure) if leaders else None,
+        best=best,
+        best_figure=None if best is None else _figure(results, by_trial[best], measure),
     )
 
 
-def _figure(study: Study, row: TrialRow, measure: Measure) -> float | None:
-    value = row[column_of(measure, study.spec.search.at)]
+def _figure(results: Results, row: TrialRow, measure: Measure) -> float | None:
+    value = row[column_of(measure, results.at)]
     return None if value is None else float(value)
 
 
@@ -192,33 +190,28 @@ def _flat(provenance: Any, above: str = "") -> dict[str, Any]:
 
 
 def _shared(
-    connection: sa.Connection,
-    studies: tuple[Study, Study],
-    rows: Sequence[Sequence[TrialRow]],
-    measure: Measure,
-    names: Sequence[str],
+    studies: tuple[Results, Results], measure: Measure, names: Sequence[str]
 ) -> Shared | None:
     places = [
-        _places([row for row in of if has_figure(row, measure, study.spec.search.at)], names)
-        for study, of in zip(studies, rows, strict=True)
+        _places([row for row in of.rows if has_figure(row, measure, of.at)], names)
+        for of in studies
     ]
     both = [place for place in places[0] if place in places[1]]
     if not both:
         return None
     seeds = sorted({seed for seed, _ in both})
     panels = []
-    sources = [Source(connection, one, measure, one.spec.search.at) for one in studies]
+    sources = [Source(one, measure) for one in studies]
     same_images = bool(sources[0].ids()) and sources[0].ids() == sources[1].ids()
     if same_images:
         _share_patients(*sources)
-    for study, of, mine, source in zip(studies, rows, places, sources, strict=True):
+    for of, mine, source in zip(studies, places, sources, strict=True):
         units = tuple(
             tuple(number for place in both if place[0] == seed for number in mine[place])
             for seed in seeds
         )
-        design = Design("study", (), (study.title,), True, (units,), 0)
-        by_number = {row["trial"]: row for row in of}
-        found = sample(connection, study, design, measure, by_number, source=source)
+        design = Design("study", (), (of.title,), True, (units,), 0)
+        found = sample(of, design, measure, source)
         if found is None or not isinstance(found.panel, Panel):
             return None
         panels.append(found.panel)

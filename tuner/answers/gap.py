@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import sqlalchemy as sa
 
 from tuner.answers.causes import Cause, Probed, cause, probes
 from tuner.answers.gap_settings import (
@@ -22,7 +21,8 @@ from tuner.answers.luck import luck_of_winner
 from tuner.errors import UserError
 from tuner.results.designs import Design
 from tuner.results.measures import MEASURES
-from tuner.results.rows import TrialRow, ranked, trial_rows
+from tuner.results.results import Results, by_number, once
+from tuner.results.rows import TrialRow
 from tuner.results.samples import Source, sample
 from tuner.statistics.anova import Panel
 from tuner.statistics.clusters import Clusters, too_few
@@ -31,7 +31,6 @@ from tuner.statistics.proportions import apart, wilson_of
 from tuner.statistics.selection_bias import SelectionBias
 from tuner.statistics.variance import Interval, around
 from tuner.store import checks
-from tuner.store.studies import Study
 
 
 @dataclass(frozen=True)
@@ -104,21 +103,21 @@ class _Together:
         return _over_images(self.val.mean(0).value, self.test.mean(0).value, self.sizes)
 
 
-def gap(connection: sa.Connection, study: Study, rows: Sequence[TrialRow] | None = None) -> Gap:
+@once
+def gap(results: Results) -> Gap:
     """Measure a study's gap over all its complete trials."""
-    rows = trial_rows(connection, study) if rows is None else rows
-    prefix = _prefix(study)
+    study, rows, prefix = results.study, results.rows, results.prefix
     complete = [row for row in rows if row.complete and row[prefix + "test_acc"] is not None]
     if not complete:
-        raise UserError(_nothing(study, rows))
-    source = Source(connection, study, MEASURES["gap"], study.spec.search.at)
-    sizes = split_sizes(connection, study, [row["trial"] for row in complete], source)
-    spoken = _comparable(study, complete)
-    together = _together(connection, study, rows, spoken, sizes=sizes, source=source)
+        raise UserError(_nothing(results))
+    source = Source(results, MEASURES["gap"])
+    sizes = split_sizes(results, [row["trial"] for row in complete], source)
+    spoken = _comparable(results, complete)
+    together = _together(results, spoken, sizes=sizes, source=source)
     overall, fitted = together.overall(), _fitted(together)
-    probed = probes(_examined(connection, study))
-    leaders = ranked(rows, study.spec)
-    settings = gaps_by_setting(study, complete, prefix, sizes)
+    probed = probes(_examined(results))
+    leaders = results.ranked
+    settings = gaps_by_setting(results, complete, sizes)
     clusters = tuple(
         truth.clusters for truth in source.truths.values() if truth.clusters is not None
     )
@@ -141,7 +140,7 @@ def gap(connection: sa.Connection, study: Study, rows: Sequence[TrialRow] | None
         fitted=fitted,
         correlation=_correlation(settings),
         metric=study.spec.search.metric,
-        optimism=luck_of_winner(connection, study, leaders),
+        optimism=luck_of_winner(results),
         winner=leaders[0]["trial"] if leaders else None,
         probes=probed,
         cause="too few patients" if too_few(clusters) else cause(overall, fitted, probed),
@@ -152,27 +151,20 @@ def gap(connection: sa.Connection, study: Study, rows: Sequence[TrialRow] | None
 
 
 def _together(
-    connection: sa.Connection,
-    study: Study,
-    rows: Sequence[TrialRow],
-    spoken: Sequence[TrialRow],
-    *,
-    sizes: Mapping[int, Sizes],
-    source: Source,
+    results: Results, spoken: Sequence[TrialRow], *, sizes: Mapping[int, Sizes], source: Source
 ) -> _Together:
-    by_number = {row["trial"]: row for row in rows}
-    design = _design(study, spoken)
+    design = _design(results, spoken)
 
     def panel(name: str) -> Panel:
-        taken = sample(connection, study, design, MEASURES[name], by_number)
+        taken = sample(results, design, MEASURES[name])
         assert taken is not None, "complete trials have predictions"
         assert isinstance(taken.panel, Panel), "seeds are paired"
         return taken.panel
 
     shared = source.same_images([row["trial"] for row in spoken])
     return _Together(
-        rows=by_number,
-        prefix=_prefix(study),
+        rows=by_number(results.rows),
+        prefix=results.prefix,
         sizes=sizes,
         made=design,
         val=panel("val_acc"),
@@ -180,10 +172,6 @@ def _together(
         gap=panel("gap"),
         images_shared=shared,
     )
-
-
-def _prefix(study: Study) -> str:
-    return "" if study.spec.search.at == "best" else "last_"
 
 
 def _correlation(settings: Sequence[Setting]) -> Interval | None:
@@ -201,17 +189,17 @@ def _over_images(val: float, test: float, sizes: Mapping[int, Sizes]) -> Interva
     )
 
 
-def _nothing(study: Study, rows: Sequence[TrialRow]) -> str:
-    if any(row.complete for row in rows):
+def _nothing(results: Results) -> str:
+    if any(row.complete for row in results.rows):
         return (
-            f"{study.title} has no test set, so there is no gap to measure. Give its data a test "
+            f"{results.title} has no test set, so there is no gap to measure. Give its data a test "
             "split (docs/data.md): validation accuracy alone is optimistic, since it was used to "
             "choose."
         )
-    return f"No trial of {study.title} is complete yet; `tuner status {study.title}` says more."
+    return f"No trial of {results.title} is complete yet; `tuner status {results.title}` says more."
 
 
-def _comparable(study: Study, rows: Sequence[TrialRow]) -> list[TrialRow]:
+def _comparable(results: Results, rows: Sequence[TrialRow]) -> list[TrialRow]:
     """Return the trials of the configurations that completed under all seeds.
 
     Under seeds that only some configurations have (contenders' further ones, a
@@ -219,7 +207,7 @@ def _comparable(study: Study, rows: Sequence[TrialRow]) -> list[TrialRow]:
     no configuration has all seeds, those of the fullest seed speak alone.
     """
     seeds = Counter(row["seed"] for row in rows)
-    groups = by_configuration(study, rows)
+    groups = by_configuration(results, rows)
     whole = [row for of in groups.values() if len(of) == len(seeds) for row in of]
     if whole:
         return whole
@@ -227,13 +215,13 @@ def _comparable(study: Study, rows: Sequence[TrialRow]) -> list[TrialRow]:
     return [row for row in rows if row["seed"] == fullest]
 
 
-def _design(study: Study, rows: Sequence[TrialRow]) -> Design:
+def _design(results: Results, rows: Sequence[TrialRow]) -> Design:
     """Return the design of the study as one level, a unit a seed."""
     seeds: dict[int, list[int]] = defaultdict(list)
     for row in rows:
         seeds[row["seed"]].append(row["trial"])
     units = tuple(tuple(seeds[seed]) for seed in sorted(seeds))
-    return Design(study.title, (), (None,), True, (units,), 0)
+    return Design(results.title, (), (None,), True, (units,), 0)
 
 
 def _fitted(of: _Together) -> Interval | None:
@@ -255,6 +243,6 @@ def _fitted(of: _Together) -> Interval | None:
     return around(float(panel.means[0]), panel.spread(0).plus(of.val.grain + own))
 
 
-def _examined(connection: sa.Connection, study: Study) -> Mapping[str, object] | None:
-    check = checks.latest(connection, study.study_id)
+def _examined(results: Results) -> Mapping[str, object] | None:
+    check = checks.latest(results.connection, results.study.study_id)
     return None if check is None else check.body

@@ -9,13 +9,13 @@ import numpy as np
 import sqlalchemy as sa
 
 from tuner.results.designs import Level
+from tuner.results.results import Results
 from tuner.results.rows import TrialRow
 from tuner.results.samples import Source
 from tuner.statistics.means import mean_over_seeds
 from tuner.statistics.proportions import Effective, apart, effective, wilson_of
 from tuner.statistics.variance import Interval
 from tuner.store import tables as t
-from tuner.store.studies import Study
 
 
 class Sizes(NamedTuple):
@@ -56,9 +56,7 @@ class TrialGap:
     gap: Interval
 
 
-def split_sizes(
-    connection: sa.Connection, study: Study, numbers: Sequence[int], source: Source
-) -> dict[int, Sizes]:
+def split_sizes(results: Results, numbers: Sequence[int], source: Source) -> dict[int, Sizes]:
     """Return how many images each trial was trained and measured on, and what they are worth.
 
     Where images are of patients that hangs on how alike a trial has a patient's images right.
@@ -70,7 +68,7 @@ def split_sizes(
                 t.dataset, t.dataset.c.fingerprint == t.outcome.c.setup["data_fingerprint"].astext
             )
         )
-        .where(t.trial.c.study_id == study.study_id)
+        .where(t.trial.c.study_id == results.study.study_id)
     )
     worth: dict[tuple[int, str], Effective] = {}
     if any(truth.clusters and not truth.clusters.single for truth in source.truths.values()):
@@ -80,7 +78,7 @@ def split_sizes(
         }
     wanted = set(numbers)
     found = {}
-    for row in connection.execute(query):
+    for row in results.connection.execute(query):
         if row.number in wanted:
             train, val, test = (int(row.sizes[split]) for split in ("train", "val", "test"))
             found[row.number] = Sizes(
@@ -94,12 +92,12 @@ def split_sizes(
 
 
 def by_configuration(
-    study: Study, rows: Sequence[TrialRow]
+    results: Results, rows: Sequence[TrialRow]
 ) -> dict[tuple[Level, ...], list[TrialRow]]:
     """Return the trials of each configuration."""
     groups: dict[tuple[Level, ...], list[TrialRow]] = defaultdict(list)
     for row in rows:
-        groups[tuple(row[name] for name in study.spec.varied)].append(row)
+        groups[tuple(row[name] for name in results.spec.varied)].append(row)
     return groups
 
 
@@ -110,17 +108,16 @@ def gap_of_trial(row: TrialRow, prefix: str, sizes: Sizes) -> TrialGap:
 
 
 def gaps_by_setting(
-    study: Study, rows: Sequence[TrialRow], prefix: str, sizes: Mapping[int, Sizes]
+    results: Results, rows: Sequence[TrialRow], sizes: Mapping[int, Sizes]
 ) -> tuple[Setting, ...]:
     """Return each configuration's gap over its seeds, the best on validation first."""
-    groups = by_configuration(study, rows)
-    settings = [_setting(study, group, prefix, sizes) for group in groups.values()]
+    groups = by_configuration(results, rows)
+    settings = [_setting(results, group, sizes) for group in groups.values()]
     return tuple(sorted(settings, key=lambda setting: -setting.val_acc))
 
 
-def _setting(
-    study: Study, rows: Sequence[TrialRow], prefix: str, sizes: Mapping[int, Sizes]
-) -> Setting:
+def _setting(results: Results, rows: Sequence[TrialRow], sizes: Mapping[int, Sizes]) -> Setting:
+    prefix = results.prefix
     val = [row[prefix + "val_acc"] for row in rows]
     test = [row[prefix + "test_acc"] for row in rows]
     # Newcombe's interval of the mean accuracies, widened by what the seeds scatter.
@@ -134,7 +131,7 @@ def _setting(
         .apart(float(np.mean(val)), float(np.mean(test)))
     )
     return Setting(
-        values={name: rows[0][name] for name in study.spec.varied},
+        values={name: rows[0][name] for name in results.spec.varied},
         trials=tuple(row["trial"] for row in rows),
         val_acc=float(np.mean(val)),
         test_acc=float(np.mean(test)),

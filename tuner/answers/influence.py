@@ -1,12 +1,11 @@
 """How much each parameter matters for validation loss, test accuracy and the gap."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from tuner.answers import words
@@ -15,12 +14,12 @@ from tuner.errors import UserError
 from tuner.names import meant
 from tuner.results.designs import Level
 from tuner.results.measures import MEASURES, Measure
-from tuner.results.rows import FIGURES, TrialRow, trial_rows
+from tuner.results.results import Results, by_number, once
+from tuner.results.rows import TrialRow
 from tuner.results.samples import Source, column_of, has_figure
 from tuner.statistics.clusters import too_few
 from tuner.statistics.fanova import DRAWS, decompose
 from tuner.statistics.variance import Interval
-from tuner.store.studies import Study
 
 Array = NDArray[np.float64]
 METRICS = ("val_loss", "test_acc", "gap")
@@ -111,15 +110,11 @@ class Influence:
         )
 
 
-def influence(
-    connection: sa.Connection,
-    study: Study,
-    metrics: Sequence[str] = (),
-    rows: Sequence[TrialRow] | None = None,
-) -> list[Influence]:
+@once
+def influence(results: Results, metrics: tuple[str, ...] = ()) -> list[Influence]:
     """Decompose each figure over the study's settings."""
-    if not study.spec.varied:
-        raise UserError(f"{study.title} varies nothing, so nothing can matter in it.")
+    if not results.spec.varied:
+        raise UserError(f"{results.title} varies nothing, so nothing can matter in it.")
     for name in metrics:
         if name not in MEASURES or not MEASURES[name].blocks:
             known = [name for name, measure in MEASURES.items() if measure.blocks]
@@ -127,21 +122,17 @@ def influence(
                 f"There is no metric {name!r} to look at; take {', '.join(known)}."
                 f"{meant(name, known)}"
             )
-    if rows is None:
-        rows = trial_rows(connection, study, further=not set(metrics) <= set(FIGURES))
-    complete = [row for row in rows if row.complete]
+    complete = [row for row in results.rows if row.complete]
     if len(complete) < 2:
         raise UserError(
-            f"{study.title} has {words.count(len(complete), 'complete trial')}; influence needs "
-            f"at least 2. `tuner status {study.title}` says how far it is."
+            f"{results.title} has {words.count(len(complete), 'complete trial')}; influence needs "
+            f"at least 2. `tuner status {results.title}` says how far it is."
         )
-    tested = any(row["test_acc"] is not None for row in complete)
-    wanted = metrics or [name for name in METRICS if tested or name == "val_loss"]
-    lost = sum(row.lost for row in rows)
+    wanted = metrics or [name for name in METRICS if results.tested or name == "val_loss"]
     influences, refused = [], None
     for name in wanted:
         try:
-            influences.append(_of(connection, study, complete, MEASURES[name], lost))
+            influences.append(_of(results, MEASURES[name]))
         except UserError as error:
             # One of the usual figures that a study does not allow must not silence the others.
             refused = error
@@ -150,18 +141,13 @@ def influence(
     return influences
 
 
-def _of(
-    connection: sa.Connection,
-    study: Study,
-    rows: Sequence[TrialRow],
-    measure: Measure,
-    lost: int,
-) -> Influence:
-    rows = [row for row in rows if has_figure(row, measure, study.spec.search.at)]
-    grid = _grid(study, rows) if study.spec.search.sampler == "grid" else None
+def _of(results: Results, measure: Measure) -> Influence:
+    rows = results.rows_with(column_of(measure, results.at))
+    rows = [row for row in rows if has_figure(row, measure, results.at)]
+    grid = _grid(results, rows) if results.spec.search.sampler == "grid" else None
     if grid is not None:
-        return _decomposed(connection, study, grid, measure, lost)
-    return _estimated(study, rows, measure, lost)
+        return _decomposed(results, grid, measure)
+    return _estimated(results, rows, measure)
 
 
 @dataclass(frozen=True)
@@ -171,12 +157,12 @@ class _Grid:
     numbers: tuple[tuple[int, ...], ...]
     """Trials by setting and seed."""
     levels: NDArray[np.int64]
-    rows: dict[int, TrialRow]
+    rows: Mapping[int, TrialRow]
 
 
-def _grid(study: Study, rows: Sequence[TrialRow]) -> _Grid | None:
+def _grid(results: Results, rows: Sequence[TrialRow]) -> _Grid | None:
     """Return the grid, over the seeds under which all of it is complete; None without any."""
-    varied = study.spec.varied
+    varied = results.spec.varied
     cells: dict[tuple[Level, ...], dict[int, int]] = defaultdict(dict)
     for row in rows:
         cells[tuple(row[name] for name in varied)][row["seed"]] = row["trial"]
@@ -184,24 +170,22 @@ def _grid(study: Study, rows: Sequence[TrialRow]) -> _Grid | None:
     for cell in cells:
         for known, level in zip(names, cell, strict=True):
             known.setdefault(level, len(known))
-    if len(cells) != study.spec.grid_size or len(cells) != np.prod([len(one) for one in names]):
+    if len(cells) != results.spec.grid_size or len(cells) != np.prod([len(one) for one in names]):
         return None
     seeds = sorted(set.intersection(*(set(of) for of in cells.values())))
     if not seeds:
         return None
     levels = np.array([[k[level] for k, level in zip(names, cell, strict=True)] for cell in cells])
     numbers = tuple(tuple(of[seed] for seed in seeds) for of in cells.values())
-    return _Grid(numbers, levels, {row["trial"]: row for row in rows})
+    return _Grid(numbers, levels, by_number(rows))
 
 
-def _decomposed(
-    connection: sa.Connection, study: Study, grid: _Grid, measure: Measure, lost: int
-) -> Influence:
-    values, draws, source = _values(connection, study, grid, measure)
+def _decomposed(results: Results, grid: _Grid, measure: Measure) -> Influence:
+    values, draws, source = _values(results, grid, measure)
     shares = decompose(values, grid.levels, draws)
     clusters = source.clusters() if draws is not None else ()
     few = too_few(clusters)
-    varied = study.spec.varied
+    varied = results.spec.varied
     return Influence(
         metric=measure.name,
         how="decomposition",
@@ -219,16 +203,14 @@ def _decomposed(
         remarks=tuple(words.patient_remarks(clusters, unknown=source.patients_unknown)),
         too_few=few,
         spread=shares.spread,
-        left_out=lost,
+        left_out=sum(row.lost for row in results.rows),
     )
 
 
-def _values(
-    connection: sa.Connection, study: Study, grid: _Grid, measure: Measure
-) -> tuple[Array, Array | None, Source]:
+def _values(results: Results, grid: _Grid, measure: Measure) -> tuple[Array, Array | None, Source]:
     """Return the figure by setting and seed, and the same on resampled images or patients."""
-    column = column_of(measure, study.spec.search.at)
-    source = Source(connection, study, measure, study.spec.search.at)
+    column = column_of(measure, results.at)
+    source = Source(results, measure)
     if not source.same_images([number for of in grid.numbers for number in of]):
         stored = [[grid.rows[number][column] for number in of] for of in grid.numbers]
         return np.array(stored, float), None, source
@@ -250,21 +232,21 @@ def _values(
     return values, np.moveaxis(drawn, 2, 0), source
 
 
-def _estimated(study: Study, rows: Sequence[TrialRow], measure: Measure, lost: int) -> Influence:
-    column = column_of(measure, study.spec.search.at)
+def _estimated(results: Results, rows: Sequence[TrialRow], measure: Measure) -> Influence:
+    column, spec = column_of(measure, results.at), results.spec
     known = [row for row in rows if row[column] is not None]
     # A setting that was trained under several seeds is one setting, not several that agree.
     settings: dict[tuple[Level, ...], list[float]] = defaultdict(list)
     for row in known:
-        settings[tuple(row[name] for name in study.spec.varied)].append(float(row[column]))
+        settings[tuple(row[name] for name in spec.varied)].append(float(row[column]))
     if len(settings) < FEWEST:
         raise UserError(
-            f"{study.title} has {words.count(len(settings), 'setting')} with {measure.name}; "
+            f"{results.title} has {words.count(len(settings), 'setting')} with {measure.name}; "
             f"at least {FEWEST} are needed to say what matters."
         )
     found = importance(
-        study.spec,
-        [dict(zip(study.spec.varied, one, strict=True)) for one in settings],
+        spec,
+        [dict(zip(spec.varied, one, strict=True)) for one in settings],
         [float(np.mean(figures)) for figures in settings.values()],
         larger=measure.larger,
     )
@@ -278,5 +260,5 @@ def _estimated(study: Study, rows: Sequence[TrialRow], measure: Measure, lost: i
         trials=len(known),
         images=0,
         spread=None,
-        left_out=lost,
+        left_out=sum(row.lost for row in results.rows),
     )

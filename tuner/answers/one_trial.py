@@ -10,15 +10,8 @@ import sqlalchemy as sa
 from tuner.errors import UnknownStudyError
 from tuner.records import SplitName
 from tuner.results.measures import right
-from tuner.results.predictions import kept_splits, predicted
-from tuner.results.rows import (
-    EPOCH_COLUMNS,
-    TrialRow,
-    epoch_rows,
-    ranked,
-    trial_columns,
-    trial_rows,
-)
+from tuner.results.results import Results
+from tuner.results.rows import EPOCH_COLUMNS, TrialRow, trial_columns
 from tuner.statistics.auc import delong
 from tuner.statistics.calibration import reliability
 from tuner.statistics.proportions import apart, share_of
@@ -26,7 +19,6 @@ from tuner.statistics.variance import Interval
 from tuner.store import histories
 from tuner.store import tables as t
 from tuner.store.histories import Event
-from tuner.store.studies import Study
 
 
 @dataclass(frozen=True)
@@ -62,46 +54,44 @@ class OneTrial:
     events: tuple[Event, ...]
 
 
-def one_trial(connection: sa.Connection, study: Study, number: int) -> OneTrial:
+def one_trial(results: Results, number: int) -> OneTrial:
     """Read everything about a trial, by its number."""
-    rows = trial_rows(connection, study, further=True)
+    rows, varied = results.wide_rows, results.spec.varied
     row = next((one for one in rows if one["trial"] == number), None)
     if row is None:
         raise UnknownStudyError(
-            f"{study.title} has no trial {number}; `tuner table {study.title}` lists its best."
+            f"{results.title} has no trial {number}; `tuner table {results.title}` lists its best."
         )
-    order = [one["trial"] for one in ranked(rows, study.spec)]
-    mine = tuple(row[name] for name in study.spec.varied)
-    splits = _splits(connection, study, number) if row.complete else ()
+    order = [one["trial"] for one in results.ranked]
+    mine = tuple(row[name] for name in varied)
+    splits = _splits(results, number) if row.complete else ()
     return OneTrial(
         row=row,
-        columns=trial_columns(study.spec),
+        columns=trial_columns(results.spec),
         rank=order.index(number) + 1 if number in order else None,
         complete=len(order),
         peers=tuple(
             one["trial"]
             for one in rows
-            if one is not row and tuple(one[name] for name in study.spec.varied) == mine
+            if one is not row and tuple(one[name] for name in varied) == mine
         ),
         epochs=tuple(
-            dict(zip(EPOCH_COLUMNS, one, strict=True))
-            for one in epoch_rows(connection, study, [number])
+            dict(zip(EPOCH_COLUMNS, one, strict=True)) for one in results.epochs([number])
         ),
         splits=splits,
         gap=_gap(splits),
-        setup=_setup(connection, study, number),
-        events=tuple(histories.events(connection, study, number)),
+        setup=_setup(results, number),
+        events=tuple(histories.events(results.connection, results.study, number)),
     )
 
 
-def _splits(connection: sa.Connection, study: Study, number: int) -> tuple[OnSplit, ...]:
-    at = study.spec.search.at
+def _splits(results: Results, number: int) -> tuple[OnSplit, ...]:
     kept: Sequence[SplitName] = [
-        split for split in ("val", "test") if split in kept_splits(connection, study, number)
+        split for split in ("val", "test") if split in results.kept_splits(number)
     ]
     on_splits = []
     for split in kept:
-        read = predicted(connection, study, number, split, at)
+        read = results.predicted(number, split)
         logs, labels = read.log_probabilities, read.labels
         hits, clusters = right(logs, labels) > 0, read.clusters
         calibrated = reliability(np.exp(logs.astype(np.float64)), labels)
@@ -127,10 +117,10 @@ def _gap(splits: Sequence[OnSplit]) -> Interval | None:
     return apart(by_name["val"].accuracy, by_name["test"].accuracy)
 
 
-def _setup(connection: sa.Connection, study: Study, number: int) -> Mapping[str, Any]:
+def _setup(results: Results, number: int) -> Mapping[str, Any]:
     query = (
         sa.select(t.outcome.c.setup)
         .select_from(t.outcome.join(t.trial, t.trial.c.trial_id == t.outcome.c.trial_id))
-        .where(t.trial.c.study_id == study.study_id, t.trial.c.number == number)
+        .where(t.trial.c.study_id == results.study.study_id, t.trial.c.number == number)
     )
-    return connection.execute(query).scalar() or {}
+    return results.connection.execute(query).scalar() or {}

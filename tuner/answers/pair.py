@@ -4,21 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from tuner.answers import words
 from tuner.errors import UserError
 from tuner.records import Moment, SplitName
 from tuner.results.measures import MEASURES, nll, right
-from tuner.results.predictions import Predicted, predicted
+from tuner.results.predictions import Predicted
+from tuner.results.results import Results
 from tuner.statistics.auc import delong, delong_difference
 from tuner.statistics.bootstrap import mean_difference
 from tuner.statistics.calibration import reliability
 from tuner.statistics.clusters import Clusters, too_few
 from tuner.statistics.proportions import Discordance, Right, mcnemar, share_of
 from tuner.statistics.variance import Interval
-from tuner.store.studies import Study
 
 
 @dataclass(frozen=True)
@@ -115,14 +114,13 @@ class Pair:
         return " ".join([said, *limits])
 
 
-def pair(
-    connection: sa.Connection, study: Study, trials: tuple[int, int], split: SplitName, at: Moment
-) -> Pair:
+def pair(results: Results, trials: tuple[int, int], split: SplitName | None = None) -> Pair:
     """Compare two trials on the images of a split that both have predicted."""
     one, other = trials
+    split = split or results.usual_split(one)
     if one == other:
         raise UserError(f"Trial {one} is compared with itself; name two trials.")
-    first, second = (predicted(connection, study, number, split, at) for number in (one, other))
+    first, second = (results.predicted(number, split) for number in (one, other))
     mine, theirs = _shared(first, second)
     logs, others = first.log_probabilities[mine], second.log_probabilities[theirs]
     labels = first.labels[mine]
@@ -139,7 +137,7 @@ def pair(
     clusters = Clusters.of(patients) if patients else None
     return Pair(
         split=split,
-        at=at,
+        at=results.at,
         images=len(labels),
         clusters=clusters,
         patients_unknown=clusters is None and None in (first.patients, second.patients),

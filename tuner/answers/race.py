@@ -4,17 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import sqlalchemy as sa
-
 from tuner.answers import words
-from tuner.results.contenders import names, read_race
 from tuner.results.measures import MEASURES, Measure
-from tuner.results.rows import TrialRow, trial_rows
+from tuner.results.race import names, read_race
+from tuner.results.results import Results, once
+from tuner.results.rows import TrialRow
 from tuner.spec.study import Spec
 from tuner.statistics.clusters import FEWEST
 from tuner.statistics.variance import Interval
 from tuner.store.ledger.race import Decided, Race
-from tuner.store.studies import Study
 
 End = Literal["one left", "images", "budget"]
 
@@ -59,27 +57,28 @@ class Story:
         return self.room - self.spent if self.end in ("one left", "images") else 0
 
 
-def tell_race(connection: sa.Connection, study: Study) -> Story | None:
-    """Tell how the race of a study stands; None where there is none."""
+@once
+def tell_race(results: Results) -> Story | None:
+    """Tell the state of a study's race; None where there is none."""
+    spec = results.spec
     # Asked first, since it costs nothing: most studies have no contenders.
-    if study.spec.replicates.of != "top":
+    if spec.replicates.of != "top":
         return None
-    rows = trial_rows(connection, study)
-    race = read_race(connection, study, rows)
+    race = read_race(results)
     if race is None or len(race.contenders) < 2:
         return None
-    called = names(rows, race.contenders, study.spec)
+    rows, called = results.rows, names(results, race.contenders)
     runners = tuple(_runner(one, race, rows, called) for one in race.contenders)
     story = Story(
         runners=runners,
-        metric=study.spec.search.metric,
+        metric=spec.search.metric,
         room=race.room,
         spent=race.spent,
         looks=len(race.decided),
         end=_end(race, rows),
         sentences=(),
     )
-    said = _sentences(story, race, called, study.spec)
+    said = _sentences(story, race, called, spec)
     return Story(**{**vars(story), "sentences": said})
 
 

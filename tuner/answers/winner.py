@@ -1,6 +1,6 @@
 """The trial that a study ends with: how it was chosen, what it does, and how sure that is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,8 +15,8 @@ from tuner.answers.sheets.export import json_cell
 from tuner.errors import UserError
 from tuner.records import SplitName
 from tuner.results.measures import MEASURES, right
-from tuner.results.predictions import Predicted, best_trial, predicted
-from tuner.results.rows import TrialRow, ranked, trial_rows
+from tuner.results.predictions import Predicted
+from tuner.results.results import Results
 from tuner.statistics.means import Mean, mean_over_seeds
 from tuner.statistics.proportions import Right, share_of
 from tuner.statistics.selection_bias import SelectionBias
@@ -84,27 +84,27 @@ class Winner:
         return self.trial.splits
 
 
-def winner(connection: sa.Connection, study: Study, number: int | None = None) -> Winner:
+def winner(results: Results, number: int | None = None) -> Winner:
     """Read the study's best complete trial by its metric, or the one of that number."""
-    chosen = best_trial(connection, study) if number is None else number
-    trial = one_trial(connection, study, chosen)
+    study = results.study
+    chosen = results.best if number is None else number
+    trial = one_trial(results, chosen)
     if not trial.row.complete:
         raise UserError(
             f"Trial {chosen} of {study.title} is {trial.row['state']}, and predictions are kept of "
             "complete trials only; choose another with --trial."
         )
-    rows = trial_rows(connection, study)
-    measured = _gap(connection, study, rows)
-    leaders = ranked(rows, study.spec)
-    classes, sizes = _data(connection, trial)
-    luck = measured.optimism if measured else luck_of_winner(connection, study, leaders)
+    measured = _gap(results)
+    leaders = results.ranked
+    classes, sizes = _data(results, trial)
+    luck = luck_of_winner(results)
     return Winner(
         study=study,
         trial=trial,
         classes=classes,
         sizes=sizes,
-        rates=_rates(connection, study, trial) if len(classes) == 2 else {},
-        over_seeds=_over_seeds(study, rows, trial),
+        rates=_rates(results, trial) if len(classes) == 2 else {},
+        over_seeds=_over_seeds(results, trial),
         setting_gap=_setting_gap(measured, chosen),
         gap=measured,
         luck=luck if leaders and leaders[0]["trial"] == chosen else None,
@@ -174,9 +174,10 @@ def _limits(interval: Interval | None) -> dict[str, float] | None:
     )
 
 
-def _gap(connection: sa.Connection, study: Study, rows: Sequence[TrialRow]) -> Gap | None:
-    tested = any(row.complete and row[figure(study, "test_acc")] is not None for row in rows)
-    return measure_gap(connection, study, rows) if tested else None
+def _gap(results: Results) -> Gap | None:
+    column = results.prefix + "test_acc"
+    tested = any(row.complete and row[column] is not None for row in results.rows)
+    return measure_gap(results) if tested else None
 
 
 def _setting_gap(measured: Gap | None, number: int) -> Interval | None:
@@ -184,18 +185,18 @@ def _setting_gap(measured: Gap | None, number: int) -> Interval | None:
     return next((setting.gap for setting in settings if number in setting.trials), None)
 
 
-def _data(connection: sa.Connection, trial: OneTrial) -> tuple[tuple[str, ...], Mapping[str, int]]:
+def _data(results: Results, trial: OneTrial) -> tuple[tuple[str, ...], Mapping[str, int]]:
     query = sa.select(t.dataset.c.classes, t.dataset.c.sizes).where(
         t.dataset.c.fingerprint == trial.setup["data_fingerprint"]
     )
-    row = connection.execute(query).one()
+    row = results.connection.execute(query).one()
     return tuple(row.classes), {name: int(row.sizes[name]) for name in sorted(row.sizes)}
 
 
-def _rates(connection: sa.Connection, study: Study, trial: OneTrial) -> dict[SplitName, Rates]:
+def _rates(results: Results, trial: OneTrial) -> dict[SplitName, Rates]:
     found: dict[SplitName, Rates] = {}
     for one in trial.splits:
-        read = predicted(connection, study, trial.row["trial"], one.split, study.spec.search.at)
+        read = results.predicted(trial.row["trial"], one.split)
         hits, sick = right(read.log_probabilities, read.labels) > 0, read.labels == 1
         positives, negatives = int(sick.sum()), int((~sick).sum())
         if positives and negatives:
@@ -214,14 +215,14 @@ def _share(predicted: Predicted, hits: Right, mine: Right) -> Interval:
     return share_of(hits[mine], clusters)
 
 
-def _over_seeds(study: Study, rows: Sequence[TrialRow], trial: OneTrial) -> dict[str, Mean]:
+def _over_seeds(results: Results, trial: OneTrial) -> dict[str, Mean]:
     """Return the configuration's means over its complete seeds, of the metric and accuracies."""
     numbers = {trial.row["trial"], *trial.peers}
-    group = [row for row in rows if row["trial"] in numbers and row.complete]
+    group = [row for row in results.rows if row["trial"] in numbers and row.complete]
     names = ("val_loss", "val_acc", "test_loss", "test_acc", "gap")
-    columns = {name: [row[figure(study, name)] for row in group] for name in names}
-    if study.spec.search.metric not in columns:
-        columns = {study.spec.search.metric: [row.value for row in group], **columns}
+    columns = {name: [row[results.prefix + name] for row in group] for name in names}
+    if results.spec.search.metric not in columns:
+        columns = {results.spec.search.metric: [row.value for row in group], **columns}
     known = {
         name: [np.float64(value).item() for value in values if value is not None]
         for name, values in columns.items()

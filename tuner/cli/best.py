@@ -72,16 +72,17 @@ def best(
     folder.
     """
     from tuner.answers.winner import described, winner
-    from tuner.store import studies
+    from tuner.results.results import Results
 
     if target is None and (overwrite or allow_different):
         raise UserError("--overwrite and --allow-different go with --save DIR.")
     with options.open_database(settings) as database, database.snapshot() as connection:
-        found = winner(connection, studies.find(connection, study), trial)
+        results = Results.of(connection, study)
+        found = winner(results, trial)
         if target is not None:
             from tuner.winner.saving import stored_predictions
 
-            stored = stored_predictions(connection, found)
+            stored = stored_predictions(results, found)
     saved = None
     if target is not None:
         from tuner.winner.saving import save

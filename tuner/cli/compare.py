@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tuner.answers.compare import Comparison, Row
     from tuner.answers.pair import Described, OfClass, Pair
-    from tuner.records import Moment, SplitName
+    from tuner.records import SplitName
     from tuner.store.studies import Study
 
 
@@ -94,8 +94,10 @@ def compare(
     from tuner.answers.compare import Asked
     from tuner.answers.compare import compare as compare_settings
     from tuner.answers.contenders import compare_contenders
+    from tuner.answers.pair import pair
     from tuner.cli.console import open_console, print_sentences
-    from tuner.store import identities, studies
+    from tuner.results.results import Results
+    from tuner.store import identities
 
     if trials is not None and (by or metric or reference or resolve):
         raise UserError("--trials compares two trials by their predictions; leave the rest out.")
@@ -104,18 +106,20 @@ def compare(
     if split is not None and trials is None:
         raise UserError("--split goes with --trials; settings are compared by --metric test_acc.")
     with options.open_database(settings) as database, database.snapshot() as connection:
-        found = studies.find(connection, study)
+        results = Results.of(connection, study)
+        found = results.study
         changes = [mark.sentence for mark in identities.marks(connection, found.study_id)]
         if trials is not None:
-            _tell_pair(_read_pair(connection, found, trials, split), found, as_json=as_json)
+            between = pair(results, trials, cast("SplitName | None", split))
+            _tell_pair(between, found, as_json=as_json)
             if not as_json:
                 print_sentences(open_console(), changes)
             return
         asked = Asked(reference, resolve)
         if contenders:
-            compared = [compare_contenders(connection, found, metric=metric, asked=asked)]
+            compared = [compare_contenders(results, metric=metric, asked=asked)]
         else:
-            compared = compare_settings(connection, found, by=by, metric=metric, asked=asked)
+            compared = compare_settings(results, by=by, metric=metric, asked=asked)
     if as_json:
         comparisons = [described(comparison) for comparison in compared]
         body = {"study": found.title, "changes": changes, "comparisons": comparisons}
@@ -195,18 +199,6 @@ def _table(comparison: "Comparison") -> "RichTable":
     for row in comparison.rows:
         table.add_row(*cells(comparison, row))
     return table
-
-
-def _read_pair(
-    connection: Any, study: "Study", trials: tuple[int, int], split: str | None
-) -> "Pair":
-    from tuner.answers.pair import pair
-    from tuner.results.predictions import kept_splits
-
-    if split is None:
-        split = "val" if kept_splits(connection, study, trials[0]) == ("val",) else "test"
-    at: Moment = study.spec.search.at
-    return pair(connection, study, trials, cast("SplitName", split), at)
 
 
 def _tell_pair(pair: "Pair", study: "Study", *, as_json: bool) -> None:

@@ -9,7 +9,6 @@ from tuner.cli.terminal import echo_json
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
     from rich.console import RenderableType
     from rich.table import Table as RichTable
 
@@ -53,32 +52,20 @@ def confusion(
     taken for a class that are of it.
     """
     from tuner.answers.confusion import confusion as count
-    from tuner.store import studies
+    from tuner.results.results import Results
 
     with options.open_database(settings) as database, database.snapshot() as connection:
-        found = studies.find(connection, study)
-        predicted = _read(connection, found, trial, split, at)
+        results = Results.of(connection, study)
+        found = results.study
+        number = results.best if trial is None else trial
+        predicted = results.predicted(
+            number, cast("SplitName | None", split), cast("Moment | None", at)
+        )
     counted = count(predicted)
     if as_json:
         echo_json(_described(found, predicted, counted), indent=None)
     else:
         _show(found, predicted, counted)
-
-
-def _read(
-    connection: "sa.Connection",
-    study: "Study",
-    trial: int | None,
-    split: str | None,
-    at: str | None,
-) -> "Predicted":
-    from tuner.results.predictions import best_trial, kept_splits, predicted
-
-    number = best_trial(connection, study) if trial is None else trial
-    if split is None:
-        split = "val" if kept_splits(connection, study, number) == ("val",) else "test"
-    moment = cast("Moment", at or study.spec.search.at)
-    return predicted(connection, study, number, cast("SplitName", split), moment)
 
 
 def _show(study: "Study", predicted: "Predicted", counted: "Confusion") -> None:

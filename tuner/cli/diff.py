@@ -29,11 +29,11 @@ def diff(settings: Settings, study: str, other: str, metric: str | None, *, as_j
     vary and by seed; over seeds, and over images where these are the same.
     """
     from tuner.answers.diff import diff as between
-    from tuner.store import studies
+    from tuner.results.results import Results
 
     with options.open_database(settings) as database, database.snapshot() as connection:
-        one, two = (studies.find(connection, name) for name in (study, other))
-        diff = between(connection, one, two, metric)
+        one, two = (Results.of(connection, name) for name in (study, other))
+        diff = between(one, two, metric)
     if as_json:
         echo_json(described(diff), default=str)
     else:

@@ -13,10 +13,8 @@ from tuner.names import meant
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
-
     from tuner.answers.sheets.contents import Sheet
-    from tuner.store.studies import Study
+    from tuner.results.results import Results
 
 FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
 
@@ -93,7 +91,7 @@ def export(
     from tuner.answers.sheets import formats
     from tuner.answers.sheets.export import as_csv
     from tuner.files import begins_with, write_output
-    from tuner.store import studies
+    from tuner.results.results import Results
 
     asked = [name for name, on in _sheets(epochs, predictions, comparisons) if on]
     _check(asked, output, best=best, wide=wide, metric=metric)
@@ -101,12 +99,11 @@ def export(
     if output == "-" and form in formats.BINARY and sys.stdout.isatty():
         raise UserError(f"{form} is not for a terminal; name a file with -o.")
     with options.open_database(settings) as database, database.snapshot() as connection:
-        found = studies.find(connection, study)
+        results = Results.of(connection, study)
+        found = results.study
         # Trials have all their columns where some are picked.
         picks = columns is not None and not asked
-        sheet = _sheet(
-            connection, found, "".join(asked), best=best, wide=wide or picks, metric=metric
-        )
+        sheet = _sheet(results, "".join(asked), best=best, wide=wide or picks, metric=metric)
         if columns is not None:
             sheet = sheet.only([name.strip() for name in columns.split(",")])
         content = formats.write(sheet, form)
@@ -158,8 +155,7 @@ def _check(
 
 
 def _sheet(
-    connection: "sa.Connection",
-    study: "Study",
+    results: "Results",
     asked: str,
     *,
     best: int | None,
@@ -169,11 +165,11 @@ def _sheet(
     from tuner.answers.sheets import contents
 
     if asked == "epochs":
-        return contents.epochs(connection, study, best=best)
+        return contents.epochs(results, best=best)
     if asked == "predictions":
-        return contents.predictions(connection, study, best=best)
+        return contents.predictions(results, best=best)
     if asked == "comparisons":
         from tuner.answers.compare import compare
 
-        return contents.comparisons(compare(connection, study, metric=metric))
-    return contents.trials(connection, study, best=best, wide=wide)
+        return contents.comparisons(compare(results, metric=metric))
+    return contents.trials(results, best=best, wide=wide)

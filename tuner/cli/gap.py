@@ -40,11 +40,11 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
     """
     from tuner.answers.gap import gap as measure_gap
     from tuner.answers.gap_words import sentences
-    from tuner.store import studies
+    from tuner.results.results import Results
 
     with options.open_database(settings) as database, database.snapshot() as connection:
-        found = studies.find(connection, study)
-        measured = measure_gap(connection, found)
+        results = Results.of(connection, study)
+        found, measured = results.study, measure_gap(results)
     if as_json:
         echo_json(described(measured, found))
         return

@@ -41,14 +41,14 @@ def influence(settings: Settings, study: str, metrics: tuple[str, ...], *, as_js
     shares overlap.
     """
     from tuner.answers.influence import influence as measure
-    from tuner.store import studies
+    from tuner.results.results import Results
 
     with options.open_database(settings) as database, database.snapshot() as connection:
-        found = studies.find(connection, study)
-        measured = measure(connection, found, metrics)
+        results = Results.of(connection, study)
+        measured = measure(results, metrics)
     if as_json:
         body = {
-            "study": found.title,
+            "study": results.title,
             "influences": [described(influence) for influence in measured],
         }
         echo_json(body)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tuner.check.quick import Examined
     from tuner.cli.live import Screen
     from tuner.records import Identity
+    from tuner.results.results import Results
     from tuner.spec.study import Spec
     from tuner.store.database import Database
     from tuner.store.overview import Overview
@@ -346,14 +347,15 @@ def _unfinished(database: "Database", study: "Study", failures: list[str]) -> in
 def _conclude(database: "Database", settings: Settings, launched: "Study", *, told: bool) -> int:
     from tuner.answers.sheets.export import as_csv
     from tuner.cli.tables import show_tables
-    from tuner.results.rows import trial_columns, trial_rows
-    from tuner.store import identities, studies
+    from tuner.results.results import Results
+    from tuner.results.rows import trial_columns
+    from tuner.store import identities
 
     with database.snapshot() as connection:
-        study = studies.find(connection, launched.full_name)
-        rows = trial_rows(connection, study)
-    show_tables(study, rows, best=10, told=told)
-    _tell_verdicts(database, study)
+        results = Results.of(connection, launched.full_name)
+        study, rows = results.study, results.rows
+        show_tables(results, best=10, told=told)
+        _tell_verdicts(results)
     _tell_race(database, study)
     with database.transaction() as connection:
         for mark in identities.marks(connection, study.study_id):
@@ -372,23 +374,18 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
     return EXIT_FAILURES if failed else EXIT_DONE
 
 
-def _tell_verdicts(database: "Database", study: "Study") -> None:
+def _tell_verdicts(results: "Results") -> None:
     """Say, factor by factor, whether a difference is seen and what more seeds would buy."""
     from tuner.answers.compare import compare
 
     try:
-        with database.snapshot() as connection:
-            found = [
-                comparison.summary
-                for comparison in compare(connection, study)
-                if comparison.summary
-            ]
+        found = [comparison.summary for comparison in compare(results) if comparison.summary]
     except UserError:
         return  # nothing that could be compared, which the tables show already
     for one in found:
         echo(one)
     if found:
-        more = f"`tuner compare {study.title}` and `tuner gap {study.title}`"
+        more = f"`tuner compare {results.title}` and `tuner gap {results.title}`"
         echo(f"{more} say how sure that is.\n")
 
 

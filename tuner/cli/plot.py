@@ -13,9 +13,9 @@ from tuner.pictures import MARK
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
-    from tuner.answers.reading import Reading
     from tuner.pictures.subject import Subject
     from tuner.records import SplitName
+    from tuner.results.results import Results
 
 ALL = "all"
 SHOWN = {
@@ -86,20 +86,18 @@ def plot(
             raise UserError(f"--{option} goes with {drawn}; {kind} is drawn without it.")
     if output is not None:
         _check_target(kind, output)
-    from tuner.answers.reading import Reading
-    from tuner.store import studies
+    from tuner.results.results import Results
 
     with options.open_database(settings) as database, database.snapshot() as connection:
-        found = studies.find(connection, study)
-        usual = f"{found.title}-figures" if kind == ALL else f"{found.title}-{kind}.svg"
+        results = Results.of(connection, study)
+        usual = f"{results.title}-figures" if kind == ALL else f"{results.title}-{kind}.svg"
         target = output or Path(usual)
         for file in [target / f"{name}.svg" for name in SHOWN] if kind == ALL else [target]:
             check_output(file, overwrite=overwrite, recognised=contains(MARK))
-        reading = Reading(connection, found)
         if kind == ALL:
-            _draw_all(reading, target, wishes, bare=bare, overwrite=overwrite)
+            _draw_all(results, target, wishes, bare=bare, overwrite=overwrite)
         else:
-            _draw_one(_subject(reading, wishes), kind, target, bare=bare, overwrite=overwrite)
+            _draw_one(_subject(results, wishes), kind, target, bare=bare, overwrite=overwrite)
 
 
 def _check_target(kind: str, output: Path) -> None:
@@ -114,11 +112,11 @@ def _check_target(kind: str, output: Path) -> None:
         raise UserError(f"-o {output}: a picture ends in {', '.join(ENDINGS)}.")
 
 
-def _subject(reading: "Reading", wishes: dict[str, str | int | None]) -> "Subject":
+def _subject(results: "Results", wishes: dict[str, str | int | None]) -> "Subject":
     from tuner.pictures.subject import Subject
 
     return Subject(
-        reading,
+        results,
         by=cast("str | None", wishes["by"]),
         metric=cast("str | None", wishes["metric"]),
         trial=cast("int | None", wishes["trial"]),
@@ -136,7 +134,7 @@ def _draw_one(subject: "Subject", kind: str, target: Path, *, bare: bool, overwr
 
 
 def _draw_all(
-    reading: "Reading",
+    results: "Results",
     folder: Path,
     wishes: dict[str, str | int | None],
     *,
@@ -149,9 +147,9 @@ def _draw_all(
         fitting = {name: value if kind in GO_WITH[name] else None for name, value in wishes.items()}
         try:
             file = folder / f"{kind}.svg"
-            _draw_one(_subject(reading, fitting), kind, file, bare=bare, overwrite=overwrite)
+            _draw_one(_subject(results, fitting), kind, file, bare=bare, overwrite=overwrite)
             drawn += 1
         except UserError as error:
             echo(f"{kind} is not drawn: {error}", err=True)
     if not drawn:
-        raise UserError(f"Nothing of {reading.study.title} can be drawn yet.")
+        raise UserError(f"Nothing of {results.title} can be drawn yet.")

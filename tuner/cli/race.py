@@ -17,14 +17,16 @@ def race_lines(database: "Database", study: "Study") -> list[str]:
         return []  # As most studies, and what tells races takes long to load.
     from tuner.answers.contenders import compare_contenders
     from tuner.answers.race import tell_race
+    from tuner.results.results import Results
 
     with database.snapshot() as connection:
-        story = tell_race(connection, study)
+        results = Results(connection, study)
+        story = tell_race(results)
         if story is None:
             return []
         lines = list(story.sentences)
         if story.end == "budget":
-            comparison = compare_contenders(connection, study, metric=story.metric)
+            comparison = compare_contenders(results, metric=story.metric)
             lines += [] if comparison.summary is None else [comparison.summary]
     return lines
 

@@ -38,14 +38,13 @@ def report(settings: Settings, study: str, output: Path | None, *, overwrite: bo
         raise UserError(f"-o {output} is a folder; name a file in it.")
     if output is not None and output.suffix.lower() not in ENDINGS:
         raise UserError(f"-o {output}: a report ends in .html or .md.")
-    from tuner.answers.reading import Reading
     from tuner.cli.console import waiting
     from tuner.files import check_output, contains, write_output
     from tuner.report import MARK
     from tuner.report.gather import gather
     from tuner.report.html import as_html
     from tuner.report.markdown import as_markdown
-    from tuner.store import studies
+    from tuner.results.results import Results
 
     page = output is None or output.suffix.lower() != ".md"
     # People write on in Markdown; nobody edits the page.
@@ -55,10 +54,10 @@ def report(settings: Settings, study: str, output: Path | None, *, overwrite: bo
         database.snapshot() as connection,
         waiting() as tell,
     ):
-        stored = studies.find(connection, study)
-        file = output or Path(f"{stored.title}-report.html")
+        results = Results.of(connection, study)
+        file = output or Path(f"{results.title}-report.html")
         check_output(file, overwrite=overwrite, recognised=earlier)
-        report = gather(Reading(connection, stored), tell)
+        report = gather(results, tell)
         tell("writing")
         content = as_html(report) if page else as_markdown(report)
     replaced = write_output(file, content, overwrite=overwrite, recognised=earlier)

@@ -31,11 +31,12 @@ def show(settings: Settings, study: str, trial: int, *, as_json: bool) -> None:
     about this trained network, not about its settings.
     """
     from tuner.answers.one_trial import one_trial
-    from tuner.store import identities, studies
+    from tuner.results.results import Results
+    from tuner.store import identities
 
     with options.open_database(settings) as database, database.snapshot() as connection:
-        found = studies.find(connection, study)
-        read = one_trial(connection, found, trial)
+        results = Results.of(connection, study)
+        found, read = results.study, one_trial(results, trial)
         changes = [mark.sentence for mark in identities.marks(connection, found.study_id)]
     if as_json:
         echo_json({**described(read, found), "changes": changes})

@@ -155,10 +155,10 @@ def _print_race(database: "Database", title: str) -> None:
 def _race(database: "Database", title: str) -> dict[str, Any] | None:
     from tuner.answers.race import tell_race
     from tuner.cli.race import race_described
-    from tuner.store import studies as stored
+    from tuner.results.results import Results
 
     with database.snapshot() as connection:
-        return race_described(tell_race(connection, stored.find(connection, title)))
+        return race_described(tell_race(Results.of(connection, title)))
 
 
 def _watch(database: "Database", title: str) -> None:

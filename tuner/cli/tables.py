@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from tuner.results.factors import Factor
+    from tuner.results.results import Results
     from tuner.results.reuse import Reuse
     from tuner.results.rows import TrialRow
     from tuner.statistics.means import Mean
@@ -52,21 +53,18 @@ def table(settings: Settings, study: str, best: int, show: str, *, as_json: bool
     A level's value under one seed is the mean over the other factors'
     settings. A late slope is in nats per epoch: below 0 the loss still falls.
     """
-    from tuner.results.rows import trial_rows
-    from tuner.store import studies
+    from tuner.results.results import Results
 
     with options.open_database(settings) as database, database.snapshot() as connection:
-        found = studies.find(connection, study)
-        rows = trial_rows(connection, found, further=show != "figures")
-    if as_json:
-        echo_json(_described(found, rows, best, show))
-    else:
-        show_tables(found, rows, best=best, show=show)
+        results = Results.of(connection, study)
+        if as_json:
+            echo_json(_described(results, best, show))
+        else:
+            show_tables(results, best=best, show=show)
 
 
 def show_tables(
-    study: "Study",
-    rows: "Sequence[TrialRow]",
+    results: "Results",
     *,
     best: int,
     show: str = "figures",
@@ -80,22 +78,21 @@ def show_tables(
     from tuner.cli.console import open_console
     from tuner.results.factors import VIEWS, factors
     from tuner.results.reuse import reuse
-    from tuner.results.rows import ranked
 
     console = open_console()
-    leaders = ranked(rows, study.spec)
+    study, rows, leaders = results.study, results.rows, results.ranked
     console.print()
     if not leaders:
         console.print(f"{study.title}: no trial is complete yet.")
         return
     console.print(_leaderboard(study, leaders[:best], len(leaders)))
-    for factor in factors(rows, study.spec, VIEWS[show]):
+    for factor in factors(results, VIEWS[show]):
         console.print()
         console.print(_factor_table(factor, VIEWS[show]))
-    found = reuse(rows, study.spec)
+    found = reuse(results)
     if found.reused or found.excess:
         console.print(_reuse_line(found))
-    for sentence in remarks(rows, "" if study.spec.search.at == "best" else "last_"):
+    for sentence in remarks(rows, results.prefix):
         console.print(sentence)
     if not told and any(row["test_acc"] is None for row in leaders):
         console.print("There is no test set: its columns are empty.")
@@ -182,15 +179,14 @@ def _figure(name: str, value: float | None) -> str:
     return fixed(value, 4 if name.endswith("loss") else 3)
 
 
-def _described(study: "Study", rows: "Sequence[TrialRow]", best: int, show: str) -> dict[str, Any]:
+def _described(results: "Results", best: int, show: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     from tuner.answers.sheets.export import json_cell
     from tuner.results.factors import VIEWS, factors
     from tuner.results.reuse import reuse
-    from tuner.results.rows import ranked
 
-    leaders = ranked(rows, study.spec)[:best]
+    study, leaders = results.study, results.ranked[:best]
     return {
         "study": study.title,
         "question": study.spec.question,
@@ -198,6 +194,6 @@ def _described(study: "Study", rows: "Sequence[TrialRow]", best: int, show: str)
         "metric": study.spec.search.metric,
         "at": study.spec.search.at,
         "best": [{name: json_cell(cell) for name, cell in row.cells.items()} for row in leaders],
-        "time": asdict(reuse(rows, study.spec)),
-        "factors": [asdict(factor) for factor in factors(rows, study.spec, VIEWS[show])],
+        "time": asdict(reuse(results)),
+        "factors": [asdict(factor) for factor in factors(results, VIEWS[show])],
     }

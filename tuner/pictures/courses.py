@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from tuner.answers import words
+from tuner.answers.compare import compare
 from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
@@ -28,9 +29,9 @@ COURSES_MARKED = 16
 
 def draw_curves(subject: Subject) -> Picture:
     """Draw training and validation, loss and accuracy, with a band over seeds."""
-    reading = subject.reading
-    by = reading.factor(subject.by)
-    if by is not None and len({row[by] for row in reading.rows}) > LEVELS_MOST:
+    results = subject.results
+    by = results.factor(subject.by)
+    if by is not None and len({row[by] for row in results.rows}) > LEVELS_MOST:
         raise UserError(f"{by} has too many levels for one picture; name another with --by.")
     curves = _curves(subject, by)
     if not any(curve.epochs or curve.strays for curve in curves):
@@ -56,11 +57,11 @@ def draw_curves(subject: Subject) -> Picture:
 
 def _curves(subject: Subject, by: str | None) -> list[Curve]:
     """Return the curves in the order in which every table has their levels."""
-    reading = subject.reading
-    found = {curve.level: curve for curve in curves(reading.connection, reading.study, by)}
+    results = subject.results
+    found = {curve.level: curve for curve in curves(results, by)}
     if by is None:
         return list(found.values())
-    return [found[level] for level in reading.study.spec.in_order(by, found)]
+    return [found[level] for level in results.spec.in_order(by, found)]
 
 
 def _draw_curve(axis: Axes, curve: Curve, name: str, place: int) -> None:
@@ -116,7 +117,7 @@ def _curves_title(subject: Subject, by: str | None, curves: Sequence[Curve]) -> 
     if not whole:
         return f"{subject.title}: no trial has run to its end yet"
     if by is not None:
-        seen = subject.reading.compared("val_loss", by)[0].headline
+        seen = compare(subject.results, by=(by,), metric="val_loss")[0].headline
         if seen is not None:
             return seen.removesuffix(".")
     best = min(whole, key=lambda curve: float(np.nanmin(curve.by_seed["val_loss"].mean(axis=0))))
@@ -147,10 +148,10 @@ def _curves_note(curves: Sequence[Curve]) -> str:
 
 def draw_schedules(subject: Subject) -> Picture:
     """Draw the learning rate by epoch, one line for each course that trials took."""
-    reading = subject.reading
-    spec = reading.study.spec
-    by = reading.factor(subject.by or ("scheduler" if "scheduler" in spec.varied else None))
-    read = rates(reading.connection, reading.study, by)
+    results = subject.results
+    spec = results.spec
+    by = results.factor(subject.by or ("scheduler" if "scheduler" in spec.varied else None))
+    read = rates(results, by)
     if not read:
         raise UserError(f"No trial of {subject.title} has trained an epoch yet.")
     found = _longest(read)

@@ -7,6 +7,7 @@ from matplotlib.patches import Ellipse
 
 from tuner.answers import words
 from tuner.answers.gap import Gap
+from tuner.answers.gap import gap as measure_gap
 from tuner.answers.gap_settings import Setting
 from tuner.answers.gap_words import choosing, sampled
 from tuner.pictures import canvas
@@ -24,13 +25,13 @@ POINTS_PLAIN = 400
 
 def draw_val_test(subject: Subject) -> Picture:
     """Draw test against validation accuracy, with the diagonal and the error of one trial."""
-    reading = subject.reading
-    gap = reading.gap
-    by = reading.factor(subject.by)
-    rows = {row["trial"]: row for row in reading.rows}
+    results = subject.results
+    gap = measure_gap(results)
+    by = results.factor(subject.by)
+    rows = {row["trial"]: row for row in results.rows}
     levels: list[Level] = [None]
     if by is not None:
-        levels = reading.study.spec.in_order(by, {rows[trial.trial][by] for trial in gap.trials})
+        levels = results.spec.in_order(by, {rows[trial.trial][by] for trial in gap.trials})
     if len(levels) > len(canvas.MARKERS):
         by, levels = None, [None]
     with canvas.sheet(height=4.4, width=5.6) as sheet:
@@ -105,7 +106,7 @@ def _val_test_note(gap: Gap) -> str:
 
 def draw_gap(subject: Subject) -> Picture:
     """Draw the gap of each setting with its interval, the best on validation first."""
-    gap = subject.reading.gap
+    gap = measure_gap(subject.results)
     shown = gap.settings[:SETTINGS_MOST]
     with canvas.sheet(height=0.9 + 0.24 * len(shown)) as sheet:
         (axis,) = sheet.axes

@@ -23,7 +23,7 @@ CLASSES_MOST = 12
 
 def draw_confusion(subject: Subject) -> Picture:
     """Draw the counts of true by predicted class, shaded by their share of the true class."""
-    predicted = subject.reading.predicted(subject.trial, subject.split)
+    predicted = subject.results.predicted(subject.trial, subject.split)
     counted = confusion(predicted)
     size = len(counted.classes)
     side = min(6.2, max(3.4, 1.7 + 0.62 * size))
@@ -70,7 +70,7 @@ def _weakest(counted: Confusion) -> str:
 
 def draw_roc(subject: Subject) -> Picture:
     """Draw the ROC curve: of class 1 with two classes, of each class against the rest with more."""
-    predicted = subject.reading.predicted(subject.trial, subject.split)
+    predicted = subject.results.predicted(subject.trial, subject.split)
     logs = predicted.log_probabilities.astype(np.float64)
     if np.isnan(logs).any():
         raise UserError(
@@ -121,7 +121,7 @@ def draw_roc(subject: Subject) -> Picture:
 
 def draw_reliability(subject: Subject) -> Picture:
     """Draw how often predictions of each confidence are right, with how many there are."""
-    predicted = subject.reading.predicted(subject.trial, subject.split)
+    predicted = subject.results.predicted(subject.trial, subject.split)
     logs = predicted.log_probabilities.astype(np.float64)
     if np.isnan(logs).any():
         raise UserError(f"Predictions of trial {predicted.trial} are not all numbers.")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tuner.answers import words
 from tuner.answers.compare import measure_named
 from tuner.answers.influence import Influence
+from tuner.answers.influence import influence as measure_influence
 from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
@@ -34,23 +35,23 @@ LINES_FEW = 300
 
 def draw_parallel(subject: Subject) -> Picture:
     """Draw every complete trial as a line through its parameters to its result."""
-    reading = subject.reading
-    names = list(reading.study.spec.varied)
+    results = subject.results
+    names = list(results.spec.varied)
     if not names:
         raise UserError(f"{subject.title} varies nothing, so there is nothing to draw lines over.")
-    metric = subject.metric or reading.study.spec.search.metric
+    metric = subject.metric or results.spec.search.metric
     measure = measure_named(metric)
-    rows = [row for row in reading.complete if metric in row.cells and row[metric] is not None]
+    rows = [row for row in results.complete if metric in row.cells and row[metric] is not None]
     if not rows:
         raise UserError(f"No complete trial of {subject.title} has {metric} in its row.")
-    results = np.array([row[metric] for row in rows], float)
+    values = np.array([row[metric] for row in rows], float)
     scales = [_scale([row[name] for row in rows]) for name in names]
-    low, high = float(results.min()), float(results.max())
-    last = (results - low) / (high - low) if high > low else np.full(len(rows), 0.5)
+    low, high = float(values.min()), float(values.max())
+    last = (values - low) / (high - low) if high > low else np.full(len(rows), 0.5)
     heights = np.column_stack([*(one.heights for one in scales), last])
     with canvas.sheet(height=3.6) as sheet:
         (axis,) = sheet.axes
-        _draw_lines(axis, heights, results, larger=measure.larger)
+        _draw_lines(axis, heights, values, larger=measure.larger)
         for at, (name, scale) in enumerate(zip(names, scales, strict=True)):
             _draw_axis(axis, at, name, scale.ticks)
         ends = {0.0: f"{low:.4g}", 1.0: f"{high:.4g}"} if high > low else {0.5: f"{low:.4g}"}
@@ -60,7 +61,7 @@ def draw_parallel(subject: Subject) -> Picture:
         axis.axis("off")
         shades = ScalarMappable(Normalize(low, high), _map(larger=measure.larger))
         sheet.figure.colorbar(shades, ax=axis, label=named(metric), fraction=0.03, pad=0.02)
-    return Picture(sheet, _parallel_title(subject, metric), _parallel_note(reading.rows, rows))
+    return Picture(sheet, _parallel_title(subject, metric), _parallel_note(results.rows, rows))
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _parallel_title(subject: Subject, metric: str) -> str:
 
 def _influences(subject: Subject) -> list[Influence]:
     try:
-        return subject.reading.influence
+        return measure_influence(subject.results)
     except UserError:
         return []  # too few trials to say what matters; the lines can be drawn all the same
 
@@ -167,10 +168,10 @@ def _parallel_note(rows: Sequence[TrialRow], drawn: Sequence[TrialRow]) -> str:
 
 def draw_history(subject: Subject) -> Picture:
     """Draw the study's metric trial by trial, the best so far, and where trials were stopped."""
-    reading = subject.reading
-    spec = reading.study.spec
+    results = subject.results
+    spec = results.spec
     metric = spec.search.metric
-    complete = reading.complete
+    complete = results.complete
     smaller = METRICS[metric] == "minimize"
     with canvas.sheet(height=3.2) as sheet:
         (axis,) = sheet.axes
@@ -183,7 +184,7 @@ def draw_history(subject: Subject) -> Picture:
                   rasterized=crowded, label=f"complete ({len(rows)})")  # fmt: skip
         best = np.minimum.accumulate(values) if smaller else np.maximum.accumulate(values)
         axis.step(at, best, where="post", color="black", linewidth=1.2, label="best so far")
-        _draw_stopped(axis, reading.rows, metric)
+        _draw_stopped(axis, results.rows, metric)
         if smaller and values.min() > 0 and np.nanmax(values) > 20 * values.min():
             canvas.plain_log(axis)
         axis.set_xlabel("trial")
@@ -219,7 +220,7 @@ def _is_number(value: float | None) -> bool:
 
 def _history_title(subject: Subject, at: Array, best: Array) -> str:
     place = int(np.argmax(best == best[-1]))
-    metric = subject.reading.study.spec.search.metric
+    metric = subject.results.spec.search.metric
     after = len(at) - 1 - place
     return (
         f"The best {named(metric)} is {best[-1]:.4g}, of trial {int(at[place])}; "

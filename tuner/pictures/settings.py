@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from tuner.answers import words
-from tuner.answers.compare import Comparison, Row, headlines
+from tuner.answers.compare import Comparison, Row, compare, headlines
 from tuner.answers.influence import Influence, Part
+from tuner.answers.influence import influence as measure_influence
 from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
@@ -20,9 +21,9 @@ PARTS_MOST = 8
 
 def draw_effects(subject: Subject) -> Picture:
     """Draw the mean of each level with its interval, and which are tied with the best."""
-    reading = subject.reading
+    results = subject.results
     by = () if subject.by is None else (subject.by,)
-    comparisons = reading.compared(subject.metric, *by)
+    comparisons = compare(results, by=by, metric=subject.metric)
     measure = comparisons[0].measure
     heights = [len(comparison.rows) + 1.6 for comparison in comparisons]
     with canvas.sheet(
@@ -123,11 +124,11 @@ def draw_influence(subject: Subject) -> Picture:
     """Draw the share of each parameter in the spread of results, with its interval."""
     influences = [
         influence
-        for influence in subject.reading.influence
+        for influence in measure_influence(subject.results)
         if subject.metric in (None, influence.metric)
     ]
     if not influences:
-        known = ", ".join(influence.metric for influence in subject.reading.influence)
+        known = ", ".join(influence.metric for influence in measure_influence(subject.results))
         raise UserError(f"Influence is drawn for {known}; not for {subject.metric!r}.")
     names = _order(influences)
     height = 0.75 + ROW * (len(names) + 0.4)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.answers import words
-from tuner.answers.reading import Reading
 from tuner.records import SplitName
+from tuner.results.results import Results
 
 LONGEST = 28
 """Characters of a name that a legend has room for."""
@@ -15,7 +15,7 @@ LONGEST = 28
 class Subject:
     """A study with what a person wants to see of it."""
 
-    reading: Reading
+    results: Results
     by: str | None = None
     metric: str | None = None
     trial: int | None = None
@@ -24,7 +24,7 @@ class Subject:
     @property
     def title(self) -> str:
         """The study's name."""
-        return self.reading.study.title
+        return self.results.title
 
 
 def level_label(level: object) -> str:

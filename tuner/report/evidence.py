@@ -2,8 +2,9 @@
 
 from tuner.answers import cells, words
 from tuner.answers.compare import Comparison
-from tuner.answers.reading import Reading
+from tuner.answers.gap import gap
 from tuner.report.document import Table
+from tuner.results.results import Results
 from tuner.results.rows import TrialRow
 
 SHOWN = 10
@@ -20,11 +21,11 @@ def comparison(comparison: Comparison) -> Table:
     )
 
 
-def configurations(reading: Reading) -> Table:
+def configurations(results: Results) -> Table:
     """Return the best configurations on validation with their gaps."""
-    gap = reading.gap
-    shown = gap.settings[:SHOWN]
-    varied = reading.study.spec.varied
+    measured = gap(results)
+    shown = measured.settings[:SHOWN]
+    varied = results.spec.varied
     rows = tuple(
         (
             *(words.level_name(setting.values[name]) for name in varied),
@@ -39,19 +40,18 @@ def configurations(reading: Reading) -> Table:
         for setting in shown
     )
     head = (*varied, "validation", "test", "gap (points)", "95 % interval", "n")
-    many = len(gap.settings)
+    many = len(measured.settings)
     of = f"The best {len(shown)} of {many}" if len(shown) < many else f"All {many}"
     return Table(head, rows, f"{of} configurations, by validation accuracy")
 
 
-def leaderboard(reading: Reading) -> Table:
+def leaderboard(results: Results) -> Table:
     """Return the best trials by the study's metric."""
-    leaders = reading.leaders
-    spec = reading.study.spec
+    leaders = results.ranked
+    spec = results.spec
     search = spec.search
-    prefix = "" if search.at == "best" else "last_"
     others = [name for name in FIGURES if name != search.metric]
-    if not reading.tested:
+    if not results.tested:
         others = [name for name in others if name not in ("test_acc", "gap")]
     rows = tuple(
         (
@@ -59,7 +59,7 @@ def leaderboard(reading: Reading) -> Table:
             *(words.level_name(row[name]) for name in spec.varied),
             str(row["seed"]),
             f"{row.value:.4f}",
-            *(_figure(row, prefix, name) for name in others),
+            *(_figure(row, results.prefix, name) for name in others),
             f"{row['epochs_run']}",
         )
         for row in leaders[:SHOWN]

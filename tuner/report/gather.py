@@ -5,15 +5,18 @@ from datetime import UTC, datetime
 
 from tuner import __version__
 from tuner.answers import words
-from tuner.answers.compare import Comparison, headlines
+from tuner.answers.compare import Comparison, compare, headlines
+from tuner.answers.contenders import contenders
+from tuner.answers.gap import gap
 from tuner.answers.gap_words import choosing, luck, sentences, size
-from tuner.answers.race import Story
-from tuner.answers.reading import Reading
+from tuner.answers.influence import influence
+from tuner.answers.race import Story, tell_race
 from tuner.errors import UserError
 from tuner.pictures.kinds import draw
 from tuner.pictures.subject import Subject
 from tuner.report import evidence, record
 from tuner.report.document import Block, Drawing, Report, Section, Words, paragraphs
+from tuner.results.results import Results
 from tuner.store import identities
 
 Tell = Callable[[str], None]
@@ -23,63 +26,64 @@ FACTORS_MOST = 6
 """More factors than this are told by their influence, not one by one."""
 
 
-def gather(reading: Reading, tell: Tell = lambda _: None) -> Report:
+def gather(results: Results, tell: Tell = lambda _: None) -> Report:
     """Put a study's report together; a part that the study does not allow says why."""
-    study = reading.study
+    study = results.study
     sections = []
     for title, part in _PARTS.items():
         tell(title)
-        blocks = tuple(_guarded(reading, part))
+        blocks = tuple(_guarded(results, part))
         if blocks:
             sections.append(Section(title, blocks))
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return Report(
         study=study.title,
         question=study.spec.question,
-        answer=_answer(reading),
-        glance=record.glance(reading),
+        answer=_answer(results),
+        glance=record.glance(results),
         sections=tuple(sections),
         made=f"tuner {__version__}, {now}",
     )
 
 
-Part = Callable[[Reading], Iterator[Block]]
+Part = Callable[[Results], Iterator[Block]]
 
 
-def _guarded(reading: Reading, part: Part) -> Iterator[Block]:
+def _guarded(results: Results, part: Part) -> Iterator[Block]:
     try:
-        yield from part(reading)
+        yield from part(results)
     except UserError as error:
         yield Words(str(error))
 
 
-def _answer(reading: Reading) -> tuple[str, ...]:
+def _answer(results: Results) -> tuple[str, ...]:
     """Answer the question as far as it is answered: settings first, then the gap."""
-    study = reading.study
-    if not any(row.complete for row in reading.rows):
+    study = results.study
+    if not any(row.complete for row in results.rows):
         return (f"Not answered yet: no trial of {study.title} is complete.",)
-    said = _settings(reading)
-    done = sum(row.ended for row in reading.rows)
+    said = _settings(results)
+    done = sum(row.ended for row in results.rows)
     if study.state != "complete" and done < study.spec.total_trials:
         so_far = f"So far, with {done} of {study.spec.total_trials} trials ended, "
         said[0] = so_far + said[0][0].lower() + said[0][1:]
-    if reading.tested:
-        said.append(size(reading.gap))
-        said.append(choosing(reading.gap))
-    changes = identities.marks(reading.connection, study.study_id)
+    if results.tested:
+        said.append(size(gap(results)))
+        said.append(choosing(gap(results)))
+    changes = identities.marks(results.connection, study.study_id)
     return (*said, *(mark.sentence for mark in changes))
 
 
-def _settings(reading: Reading) -> list[str]:
+def _settings(results: Results) -> list[str]:
     found = []
-    if 0 < len(reading.factors) <= FACTORS_MOST:
-        found = headlines(reading.compared())
-    if reading.race is not None and reading.contenders is not None:
+    if 0 < len(results.comparable) <= FACTORS_MOST:
+        found = headlines(compare(results))
+    story, compared = tell_race(results), contenders(results)
+    if story is not None and compared is not None:
         # What was searched for is a setting; its contenders were given the seeds to tell.
-        return [*_raced_for(reading.race, reading.contenders), *found]
+        return [*_raced_for(story, compared), *found]
     if found:
         return [f"By {one}" for one in found]
-    return [_best_of_all(reading)]
+    return [_best_of_all(results)]
 
 
 def _raced_for(race: Story, compared: Comparison) -> list[str]:
@@ -95,19 +99,19 @@ def _raced_for(race: Story, compared: Comparison) -> list[str]:
     ]
 
 
-def _best_of_all(reading: Reading) -> str:
+def _best_of_all(results: Results) -> str:
     """Name the best trial, where settings cannot be told apart or there is only one."""
-    spec = reading.study.spec
-    if not reading.leaders:
+    spec = results.spec
+    if not results.ranked:
         return f"No complete trial has a {spec.search.metric} that is a number."
-    best = reading.leaders[0]
+    best = results.ranked[0]
     chosen = [f"{name} = {words.level_name(best[name])}" for name in spec.varied]
     settings = f" with {words.listed(chosen)}" if chosen else ""
     metric = spec.search.metric
-    many = words.count(len(reading.leaders), "complete trial")
+    many = words.count(len(results.ranked), "complete trial")
     said = f"The best of {many} by {metric} is trial {best['trial']}{settings}: "
-    few = 0 < len(reading.factors) <= FACTORS_MOST
-    alone = few and max(comparison.seeds for comparison in reading.compared()) < 2
+    few = 0 < len(results.comparable) <= FACTORS_MOST
+    alone = few and max(comparison.seeds for comparison in compare(results)) < 2
     luck = "; with one seed per setting no difference can be told from chance" if alone else ""
     return f"{said}{metric} {best.value:.4g}{luck}."
 
@@ -116,76 +120,77 @@ def _capital(said: str) -> str:
     return said[0].upper() + said[1:]
 
 
-def _compared(reading: Reading) -> Iterator[Block]:
-    yield from _raced(reading)
-    if not reading.factors:
+def _compared(results: Results) -> Iterator[Block]:
+    yield from _raced(results)
+    if not results.comparable:
         yield Words(
-            f"{reading.study.title} varies nothing in a few levels, so no settings are compared "
+            f"{results.title} varies nothing in a few levels, so no settings are compared "
             "one by one."
         )
         return
-    for comparison in reading.compared():
+    for comparison in compare(results):
         yield evidence.comparison(comparison)
         yield Words(comparison.verdict)
-    yield _drawing(reading, "effects")
+    yield _drawing(results, "effects")
 
 
-def _raced(reading: Reading) -> Iterator[Block]:
-    if reading.race is not None:
-        yield Words(" ".join(reading.race.sentences))
-    if reading.contenders is not None:
-        yield evidence.comparison(reading.contenders)
-        yield Words(reading.contenders.verdict)
+def _raced(results: Results) -> Iterator[Block]:
+    story, compared = tell_race(results), contenders(results)
+    if story is not None:
+        yield Words(" ".join(story.sentences))
+    if compared is not None:
+        yield evidence.comparison(compared)
+        yield Words(compared.verdict)
 
 
-def _trained(reading: Reading) -> Iterator[Block]:
+def _trained(results: Results) -> Iterator[Block]:
     for kind in ("curves", "schedules"):
-        yield from _optional(reading, kind)
+        yield from _optional(results, kind)
 
 
-def _gap(reading: Reading) -> Iterator[Block]:
-    if not reading.tested:
+def _gap(results: Results) -> Iterator[Block]:
+    if not results.tested:
         yield Words(
             "There is no test set: validation accuracy was also used to choose, so it is higher "
             "than the accuracy on new images would be."
         )
         return
-    yield from paragraphs(sentences(reading.gap))
-    yield _drawing(reading, "val-test")
-    yield evidence.configurations(reading)
-    yield _drawing(reading, "gap")
+    yield from paragraphs(sentences(gap(results)))
+    yield _drawing(results, "val-test")
+    yield evidence.configurations(results)
+    yield _drawing(results, "gap")
 
 
-def _matters(reading: Reading) -> Iterator[Block]:
-    yield from paragraphs([influence.verdict for influence in reading.influence])
-    yield _drawing(reading, "influence")
-    if len(reading.study.spec.varied) > 2:
-        yield _drawing(reading, "parallel")
+def _matters(results: Results) -> Iterator[Block]:
+    yield from paragraphs([one.verdict for one in influence(results)])
+    yield _drawing(results, "influence")
+    if len(results.spec.varied) > 2:
+        yield _drawing(results, "parallel")
 
 
-def _best(reading: Reading) -> Iterator[Block]:
-    yield evidence.leaderboard(reading)
-    if reading.tested:
-        yield from paragraphs([luck(reading.gap)])
+def _best(results: Results) -> Iterator[Block]:
+    yield evidence.leaderboard(results)
+    if results.tested:
+        yield from paragraphs([luck(gap(results))])
     for kind in ("history", "confusion", "roc", "reliability"):
-        yield from _optional(reading, kind)
+        yield from _optional(results, kind)
 
 
-def _lost(reading: Reading) -> Iterator[Block]:
-    yield from record.endings(reading)
+def _lost(results: Results) -> Iterator[Block]:
+    yield from record.endings(results)
 
 
-def _optional(reading: Reading, kind: str) -> Iterator[Block]:
+def _optional(results: Results, kind: str) -> Iterator[Block]:
     """Yield a picture, or the sentence that says why there is none."""
     try:
-        yield _drawing(reading, kind)
+        yield _drawing(results, kind)
     except UserError as error:
         yield Words(str(error))
 
 
-def _drawing(reading: Reading, kind: str) -> Drawing:
-    picture = draw(kind, Subject(reading))
-    return Drawing(picture, f"tuner plot {reading.study.full_name} {kind}")
+def _drawing(results: Results, kind: str) -> Drawing:
+    picture = draw(kind, Subject(results))
+    return Drawing(picture, f"tuner plot {results.study.full_name} {kind}")
 
 
 _PARTS: dict[str, Part] = {

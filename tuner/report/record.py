@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from tuner.answers import words
-from tuner.answers.reading import Reading
+from tuner.answers.gap import gap
 from tuner.report.document import Block, Code, Table, Words
 from tuner.results import origin
+from tuner.results.results import Results
 from tuner.results.reuse import reuse
 from tuner.spec import identity
 from tuner.spec.writing import as_toml
@@ -16,21 +17,21 @@ NUMBERS_MOST = 8
 CLASSES_MOST = 6
 
 
-def glance(reading: Reading) -> tuple[tuple[str, str], ...]:
+def glance(results: Results) -> tuple[tuple[str, str], ...]:
     """Return the few figures that are looked for first."""
-    rows = reading.rows
+    rows = results.rows
     states = [row["state"] for row in rows]
     complete = states.count("COMPLETE")
-    found = [("trials complete", f"{complete:,} of {reading.study.spec.total_trials:,}")]
+    found = [("trials complete", f"{complete:,} of {results.spec.total_trials:,}")]
     lost = {name: states.count(name.upper()) for name in ("pruned", "diverged", "failed")}
     if any(lost.values()):
         found.append((", ".join(lost), ", ".join(f"{count:,}" for count in lost.values())))
-    if complete and reading.tested:
-        gap = reading.gap
+    if complete and results.tested:
+        measured = gap(results)
         found += [
-            ("mean validation accuracy", words.percent(gap.val_acc.value)),
-            ("mean test accuracy", words.percent(gap.test_acc.value)),
-            ("mean gap", f"{words.signed(gap.gap.value * 100, 1)} points"),
+            ("mean validation accuracy", words.percent(measured.val_acc.value)),
+            ("mean test accuracy", words.percent(measured.test_acc.value)),
+            ("mean gap", f"{words.signed(measured.gap.value * 100, 1)} points"),
         ]
     found.append(("training", span(sum(row["seconds"] for row in rows))))
     return tuple(found)
@@ -45,10 +46,10 @@ def span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def endings(reading: Reading) -> Iterator[Block]:
+def endings(results: Results) -> Iterator[Block]:
     """Say which trials did not run to their end, and why."""
-    endings = origin.endings(reading.rows)
-    unfinished = sum(not row.ended for row in reading.rows)
+    endings = origin.endings(results)
+    unfinished = sum(not row.ended for row in results.rows)
     if unfinished:
         yield Words(f"{words.count(unfinished, 'trial')} running or waiting for a worker.")
     if not endings:
@@ -89,10 +90,10 @@ def _numbers(trials: tuple[int, ...]) -> str:
     return f"{shown}, …" if len(trials) > NUMBERS_MOST else shown
 
 
-def cost(reading: Reading) -> Iterator[Block]:
+def cost(results: Results) -> Iterator[Block]:
     """Say what the study cost, and what sharing first epochs saved."""
-    found = reuse(reading.rows, reading.study.spec)
-    source = origin.origin(reading.connection, reading.study)
+    found = reuse(results)
+    source = origin.origin(results)
     trained = found.epochs - found.reused
     rows = [
         ("epochs trained", f"{trained:,}"),
@@ -107,10 +108,10 @@ def cost(reading: Reading) -> Iterator[Block]:
     yield Table(("what", "how much"), tuple(rows))
 
 
-def provenance(reading: Reading) -> Iterator[Block]:
+def provenance(results: Results) -> Iterator[Block]:
     """Say where the results come from: code, versions, machine, data."""
-    study = reading.study
-    source = origin.origin(reading.connection, study)
+    study = results.study
+    source = origin.origin(results)
     kept = study.provenance
     packages = ", ".join(f"{name} {one}" for name, one in dict(kept.get("packages") or {}).items())
     rows = [
@@ -149,9 +150,9 @@ def _code(kept: object) -> str:
     return f"{version}, commit {git.get('commit')}{changed}"
 
 
-def study_file(reading: Reading) -> Iterator[Block]:
+def study_file(results: Results) -> Iterator[Block]:
     """Give the study as a file: with all that was set on the command line."""
-    spec = reading.study.spec
+    spec = results.spec
     if spec.overrides:
         said = " ".join(f"--set {text}" for text in spec.overrides)
         yield Words(f"Launched with {masked(said)}; the file below includes that.")
@@ -159,9 +160,9 @@ def study_file(reading: Reading) -> Iterator[Block]:
     yield Code(masked(as_toml(spec)), "toml")
 
 
-def reproduce(reading: Reading) -> Iterator[Block]:
+def reproduce(results: Results) -> Iterator[Block]:
     """Give the commands that make it again, and say what will be equal."""
-    study = reading.study
+    study = results.study
     git = dict(study.provenance).get("git")
     yield Words("Save the study file above, and its objective beside it, as they were; then:")
     commands = [f"git checkout {git['commit']}"] if git else []
@@ -178,9 +179,9 @@ def reproduce(reading: Reading) -> Iterator[Block]:
     )
 
 
-def reading_aid(reading: Reading) -> Iterator[Block]:
+def reading_aid(results: Results) -> Iterator[Block]:
     """Say what intervals, verdicts and losses mean."""
-    search = reading.study.spec.search
+    search = results.spec.search
     epoch = " and the epoch" if search.at == "best" else "; each trial is judged at its last epoch"
     yield Words(
         "Intervals are 95 % intervals. For settings they are about settings in general: over other "

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from tuner.records import Value
+from tuner.results.results import Results
 from tuner.store import tables as t
-from tuner.store.studies import Study
 
 Array = NDArray[np.float64]
 Level = Value | None
@@ -54,13 +54,13 @@ class Curve:
         return int(next(iter(self.by_seed.values())).shape[1])
 
 
-def curves(connection: sa.Connection, study: Study, by: str | None) -> list[Curve]:
+def curves(results: Results, by: str | None) -> list[Curve]:
     """Return a curve for each level of a factor, or one for the study where none is named.
 
     A mean ends where the first of its trials ended: beyond, it would run over survivors.
     """
-    means = _means(connection, study, by)
-    stopped = _stopped(connection, study, by)
+    means = _means(results, by)
+    stopped = _stopped(results, by)
     curves = []
     for level in dict.fromkeys((*means, *stopped)):
         rows, stray = means.get(level, []), stopped.get(level, [])
@@ -71,7 +71,7 @@ def curves(connection: sa.Connection, study: Study, by: str | None) -> list[Curv
                 by_seed=_by_seed(rows),
                 complete=sum(row.trials for row in rows if row.epoch == 1),
                 stopped=len(stray),
-                strays=tuple(_strays(connection, study, drawn)),
+                strays=tuple(_strays(results, drawn)),
             )
         )
     return curves
@@ -82,7 +82,7 @@ def _level(by: str | None) -> sa.ColumnElement[Any]:
     return sa.cast(t.trial.c.chosen[by] if by is not None else sa.null(), sa.Text)
 
 
-def _means(connection: sa.Connection, study: Study, by: str | None) -> dict[str, list[Any]]:
+def _means(results: Results, by: str | None) -> dict[str, list[Any]]:
     level = _level(by).label("level")
     query = (
         sa.select(
@@ -95,12 +95,12 @@ def _means(connection: sa.Connection, study: Study, by: str | None) -> dict[str,
         .select_from(
             t.epoch.join(t.trial).join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
         )
-        .where(t.trial.c.study_id == study.study_id, t.outcome.c.state == "COMPLETE")
+        .where(t.trial.c.study_id == results.study.study_id, t.outcome.c.state == "COMPLETE")
         .group_by(level, t.trial.c.seed, t.epoch.c.epoch)
         .order_by(level, t.trial.c.seed, t.epoch.c.epoch)
     )
     found: dict[str, list[Any]] = defaultdict(list)
-    for row in connection.execute(query):
+    for row in results.connection.execute(query):
         found[_key(row.level)].append(row)
     return found
 
@@ -120,29 +120,29 @@ def _by_seed(rows: Sequence[Any]) -> dict[str, Array]:
     }
 
 
-def _stopped(connection: sa.Connection, study: Study, by: str | None) -> dict[str, list[int]]:
+def _stopped(results: Results, by: str | None) -> dict[str, list[int]]:
     query = (
         sa.select(_level(by).label("level"), t.trial.c.number)
         .select_from(t.trial.join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id))
-        .where(t.trial.c.study_id == study.study_id, t.outcome.c.state != "COMPLETE")
+        .where(t.trial.c.study_id == results.study.study_id, t.outcome.c.state != "COMPLETE")
         .order_by(t.trial.c.number)
     )
     found: dict[str, list[int]] = defaultdict(list)
-    for row in connection.execute(query):
+    for row in results.connection.execute(query):
         found[_key(row.level)].append(row.number)
     return found
 
 
-def _strays(connection: sa.Connection, study: Study, numbers: Sequence[int]) -> list[Stray]:
+def _strays(results: Results, numbers: Sequence[int]) -> list[Stray]:
     query = (
         sa.select(t.trial.c.number, *(t.epoch.c[name] for name in SERIES))
         .select_from(t.epoch.join(t.trial))
-        .where(t.trial.c.study_id == study.study_id, t.trial.c.number.in_(numbers))
+        .where(t.trial.c.study_id == results.study.study_id, t.trial.c.number.in_(numbers))
         .order_by(t.trial.c.number, t.epoch.c.epoch)
     )
     rows: dict[int, list[Any]] = defaultdict(list)
     if numbers:
-        for row in connection.execute(query):
+        for row in results.connection.execute(query):
             rows[row.number].append(row)
     return [
         Stray(
@@ -179,7 +179,7 @@ COURSES_MOST = 200
 """More courses than this are not read: nobody tells them apart in a picture."""
 
 
-def rates(connection: sa.Connection, study: Study, by: str | None) -> list[Rates]:
+def rates(results: Results, by: str | None) -> list[Rates]:
     """Return the different courses that the learning rate took under each level of a factor."""
     course = (
         sa.select(
@@ -190,7 +190,7 @@ def rates(connection: sa.Connection, study: Study, by: str | None) -> list[Rates
             ).label("course"),
         )
         .select_from(t.epoch.join(t.trial))
-        .where(t.trial.c.study_id == study.study_id)
+        .where(t.trial.c.study_id == results.study.study_id)
         .group_by(t.trial.c.number, t.trial.c.chosen)
         .subquery()
     )
@@ -202,5 +202,5 @@ def rates(connection: sa.Connection, study: Study, by: str | None) -> list[Rates
     )
     return [
         Rates(_read(_key(level)), np.array(values, float), trials)
-        for values, level, trials in connection.execute(query)
+        for values, level, trials in results.connection.execute(query)
     ]

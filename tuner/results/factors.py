@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from tuner.records import Value
 from tuner.results.further import COSTS, SLOPES
+from tuner.results.results import Results
 from tuner.results.rows import TrialRow
-from tuner.spec.study import Spec
 from tuner.statistics.means import Mean, mean_over_seeds
 
 SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
@@ -56,10 +56,11 @@ class Factor:
     levels: tuple[Level, ...]
 
 
-def factors(rows: Sequence[TrialRow], spec: Spec, figures: Sequence[str] = SHOWN) -> list[Factor]:
+def factors(results: Results, figures: Sequence[str] = SHOWN) -> list[Factor]:
     """Return every varied parameter whose levels are few enough to be compared."""
-    prefix = "" if spec.search.at == "best" else "last_"
-    columns = {name: name if name in WHOLE else prefix + name for name in figures}
+    spec = results.spec
+    columns = {name: name if name in WHOLE else results.prefix + name for name in figures}
+    rows = results.rows_with(*columns.values())
     factors = []
     for name in spec.varied:
         groups: dict[Value | None, list[TrialRow]] = defaultdict(list)

@@ -2,11 +2,12 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from tuner.results.results import Results
 from tuner.results.rows import TrialRow
 from tuner.store import tables as t
 from tuner.store.studies import Study
@@ -42,8 +43,9 @@ class Origin:
     worker_hours: float
 
 
-def origin(connection: sa.Connection, study: Study) -> Origin:
+def origin(results: Results) -> Origin:
     """Read where a study's results come from."""
+    connection, study = results.connection, results.study
     workers = connection.execute(
         sa.select(
             sa.func.count(),
@@ -103,10 +105,10 @@ class Ending:
     """The fewest and the most that they trained."""
 
 
-def endings(rows: Sequence[TrialRow]) -> list[Ending]:
+def endings(results: Results) -> list[Ending]:
     """Return why trials were pruned, diverged or failed, the most frequent reason first."""
     alike: dict[tuple[str, str], list[TrialRow]] = defaultdict(list)
-    for row in rows:
+    for row in results.rows:
         if row.lost:
             diverged = row["state"] == "DIVERGED"
             why = "a loss or the metric was not finite" if diverged else _why(row["reason"])

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Moment, SplitName
-from tuner.results.rows import ranked, trial_rows
 from tuner.statistics.clusters import Clusters
 from tuner.store import tables as t
 from tuner.store import uploads
@@ -38,17 +37,6 @@ class Predicted:
     def clusters(self) -> Clusters | None:
         """The images of each patient; None where they are not named."""
         return Clusters.of(self.patients) if self.patients else None
-
-
-def best_trial(connection: sa.Connection, study: Study) -> int:
-    """Return the number of the study's best complete trial by its metric."""
-    leaders = ranked(trial_rows(connection, study), study.spec)
-    if not leaders:
-        raise UserError(
-            f"No trial of {study.title} is complete yet, and predictions are kept when a trial "
-            f"completes; `tuner status {study.title}` says how far it is."
-        )
-    return int(leaders[0]["trial"])
 
 
 def kept_splits(connection: sa.Connection, study: Study, number: int) -> tuple[str, ...]:

@@ -1,25 +1,31 @@
-"""The rule of a race: who is separated from the best contender, and leaves.
+"""A race between the best settings of a study: its contenders, and the rule of a look at it.
 
-Nothing here is random and nothing depends on the order of rows, so that two
-workers who come to the same look decide the same.
+A race is a group-sequential test (`statistics.sequential`): at each look every contender is
+compared with the best one, and those that are significantly worse leave. Nothing here is random
+and nothing depends on the order of rows, so two workers at the same look decide the same.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import sqlalchemy as sa
-
-from tuner.results.contenders import Evidence
-from tuner.results.measures import MEASURES
+from tuner.records import METRICS, Value
+from tuner.results.designs import Design
+from tuner.results.measures import MEASURES, Measure
+from tuner.results.results import Results
+from tuner.results.rows import TrialRow
+from tuner.results.samples import by_trial, has_figure, sample
+from tuner.spec.study import Spec
 from tuner.statistics.anova import Panel
 from tuner.statistics.clusters import too_few
 from tuner.statistics.sequential import Held, hold
-from tuner.store.ledger.race import Decided, Ends, Look
-from tuner.store.studies import Study
+from tuner.store.ledger.assignments import Existing, race
+from tuner.store.ledger.race import Decided, Ends, Look, Race
+from tuner.store.races import read_decisions
 
 PAIRS_LEAST = 2
-"""Pairs of trials under the same seed without which nobody is judged."""
+"""Pairs of trials under the same seed that a contender needs to be judged."""
 
 Done = Mapping[int, Collection[int]]
 """By contender the seeds under which it has a figure; the look's seeds only."""
@@ -27,18 +33,121 @@ PanelOf = Callable[[Sequence[int], Sequence[int]], Panel | None]
 """The values of contenders under seeds that all of them have."""
 
 
-def judge(connection: sa.Connection, study: Study, look: Look) -> Decided:
-    """Decide a look from what is stored: predictions where there are some, else the figures."""
-    measure = MEASURES[study.spec.search.metric]
-    evidence = Evidence(connection, study, measure)
+# The contenders
+
+
+def read_race(results: Results) -> Race | None:
+    """Return the state of a study's race; None where there are no contenders yet."""
+    spec = results.spec
+    if spec.replicates.of != "top":
+        return None
+    existing = [_existing(row, spec) for row in results.rows]
+    explored = [one for one in existing if one.seed == 0]
+    if len(explored) < spec.configurations or any(not one.ended for one in explored):
+        return None
+    found = race(spec, existing, read_decisions(results.connection, results.study.study_id))
+    return found if found.contenders else None
+
+
+def _existing(row: TrialRow, spec: Spec) -> Existing:
+    sign = 1.0 if METRICS[spec.search.metric] == "minimize" else -1.0
+    return Existing(
+        row.configuration,
+        row["seed"],
+        ended=row.ended,
+        complete=row.complete,
+        value=sign * row.value if row.complete and row.value is not None else None,
+    )
+
+
+def names(results: Results, contenders: Collection[int]) -> dict[int, str]:
+    """Return the name of each contender: the values in which it differs from the others."""
+    spec = results.spec
+    chosen: dict[int, Mapping[str, Value | None]] = {
+        row.configuration: {name: row[name] for name in spec.varied}
+        for row in results.rows
+        if row.configuration in contenders
+    }
+    telling = [
+        name for name in spec.varied if len({repr(one[name]) for one in chosen.values()}) > 1
+    ]
+    found = {one: _name(values, telling) for one, values in chosen.items()}
+    shared = Counter(found.values())
+    return {
+        one: f"{name} #{one}".strip() if not name or shared[name] > 1 else name
+        for one, name in found.items()
+    }
+
+
+def _name(values: Mapping[str, Value | None], telling: Sequence[str]) -> str:
+    # A condition's parameter that is not active here says nothing of this contender.
+    known = {name: value for name in telling if (value := values[name]) is not None}
+    return " ".join(f"{name}={_short(value)}" for name, value in known.items())
+
+
+def _short(value: Value) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+class Evidence:
+    """The values of one measure for the trials of contenders, over the seeds from 1 on.
+
+    Seed 0 chose the contenders, so their figures under it are biased by that selection.
+    """
+
+    def __init__(self, results: Results, measure: Measure) -> None:
+        self._results, self.measure = results, measure
+        self.rows = [row for row in results.rows if row["seed"] > 0]
+        self._numbers = {(row.configuration, row["seed"]): row["trial"] for row in self.rows}
+
+    def done(self, rounds: int) -> dict[int, frozenset[int]]:
+        """Return, by contender, the seeds 1 to this many under which it has the figure."""
+        found: dict[int, set[int]] = defaultdict(set)
+        for row in self.rows:
+            if row["seed"] <= rounds and has_figure(row, self.measure, self._results.at):
+                found[row.configuration].add(row["seed"])
+        return {one: frozenset(seeds) for one, seeds in found.items()}
+
+    def panel(self, contenders: Sequence[int], seeds: Sequence[int]) -> Panel | None:
+        """Return the values of contenders under seeds that all of them have."""
+        design = Design(
+            factor="contender",
+            standings=(),
+            levels=tuple(contenders),
+            paired=True,
+            units=self.units(contenders, seeds),
+            left_out=0,
+        )
+        taken = sample(self._results, design, self.measure)
+        if taken is None:
+            # Predictions that give no figure by image may still have one as a whole.
+            taken = by_trial(self._results, design, self.measure)
+        return taken.panel if taken is not None and isinstance(taken.panel, Panel) else None
+
+    def units(
+        self, contenders: Sequence[int], seeds: Sequence[int]
+    ) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """Return the numbers of the trials of contenders under seeds, as a design has them."""
+        return tuple(tuple((self._numbers[one, seed],) for seed in seeds) for one in contenders)
+
+
+# A look at the race
+
+
+def judge(results: Results, look: Look) -> Decided:
+    """Decide a look from the stored predictions, or from the figures where there are none."""
+    measure = MEASURES[results.spec.search.metric]
+    evidence = Evidence(results, measure)
     done = evidence.done(look.rounds)
     decided = decide(look, done, evidence.panel, larger=measure.larger)
-    about = {"metric": measure.name, "at": study.spec.search.at}
+    about = {"metric": measure.name, "at": results.at}
     return Decided(look, decided.dropped, decided.ends, {**about, **decided.seen})
 
 
 def decide(look: Look, done: Done, panel_of: PanelOf, *, larger: bool) -> Decided:
-    """Hold every contender of a look against the best, and drop those that are separated."""
+    """Compare every contender of a look with the best one, and drop those that are separated."""
     field = _Field(look, done, panel_of, larger)
     best = field.best()
     if best is None:
@@ -110,7 +219,7 @@ class _Field:
         return min(known, key=lambda one: sign * (means[one] or 0.0), default=None)
 
     def held(self, contender: int, best: int) -> _Judged:
-        """Hold one against the best, over the seeds that both have."""
+        """Compare one with the best, over the seeds that both have."""
         seeds = sorted(set(self.done.get(contender, ())) & set(self.done[best]))
         judged = _Judged(contender, len(seeds), self.look.rounds - len(seeds))
         if len(seeds) < PAIRS_LEAST:

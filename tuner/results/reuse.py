@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuner.results.results import Results
 from tuner.results.rows import TrialRow
 from tuner.spec.study import Spec
 from tuner.train.checkpoints.keys import shared_epochs_of_jobs
@@ -24,14 +25,15 @@ class Reuse:
     """Epochs that were trained although another trial has them too; None if not counted."""
 
 
-def reuse(rows: Sequence[TrialRow], spec: Spec) -> Reuse:
-    """Sum up what a study's trials trained and what they took over."""
+def reuse(results: Results) -> Reuse:
+    """Sum up the epochs that a study's trials trained and those that they reused."""
+    rows = results.rows
     return Reuse(
         epochs=sum(row["epochs_run"] for row in rows),
         reused=sum(row["epochs_reused"] for row in rows),
         seconds=sum(row["seconds"] for row in rows),
         seconds_without=sum(row.seconds_alone for row in rows),
-        excess=_excess(rows, spec),
+        excess=_excess(rows, results.spec),
     )
 
 

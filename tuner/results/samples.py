@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from tuner.records import Moment, SplitName
 from tuner.results.designs import Design
 from tuner.results.measures import Measure
+from tuner.results.results import Results, by_number
 from tuner.results.rows import TrialRow
 from tuner.statistics.anova import Panel
 from tuner.statistics.clusters import Clusters
 from tuner.statistics.unpaired import Group, Groups
 from tuner.store import tables as t
 from tuner.store import uploads
-from tuner.store.studies import Study
 
 Array = NDArray[np.float64]
 
@@ -62,8 +62,9 @@ class Truth:
 class Source:
     """The values of one measure by patient, or by image, for any trials of a study."""
 
-    def __init__(self, connection: sa.Connection, study: Study, measure: Measure, at: Moment):
-        self._connection, self._study, self.measure, self.at = connection, study, measure, at
+    def __init__(self, results: Results, measure: Measure) -> None:
+        self._connection, self._study, self.at = results.connection, results.study, results.at
+        self.measure = measure
 
     def values(self, numbers: Sequence[int]) -> Iterator[tuple[int, SplitName, Array]]:
         """Yield each trial's values, split by split, as `by_image` does.
@@ -191,26 +192,19 @@ class Source:
 
 
 def sample(
-    connection: sa.Connection,
-    study: Study,
-    design: Design,
-    measure: Measure,
-    rows: Mapping[int, TrialRow],
-    *,
-    source: Source | None = None,
+    results: Results, design: Design, measure: Measure, source: Source | None = None
 ) -> Sample | None:
     """Return the values of a design; None where no unit of it has any."""
     if not design.units or not any(design.units):
         return None
-    at = study.spec.search.at
     if measure.blocks:
-        source = source or Source(connection, study, measure, at)
+        source = source or Source(results, measure)
         if source.same_images([one for units in design.units for unit in units for one in unit]):
             return _by_image(source, design)
-        sample = by_trial(design, measure, rows, at, units=source.units())
+        sample = by_trial(results, design, measure, units=source.units())
         unknown = source.patients_unknown
         return None if sample is None else replace(sample, patients_unknown=unknown)
-    return by_trial(design, measure, rows, at)
+    return by_trial(results, design, measure)
 
 
 def has_figure(row: TrialRow, measure: Measure, at: Moment) -> bool:
@@ -292,15 +286,14 @@ def _group(sums: _Sums, units: Sequence[Sequence[int]], measure: Measure) -> Gro
     )
 
 
-def by_trial(
-    design: Design, measure: Measure, rows: Mapping[int, TrialRow], at: Moment, units: int = 0
-) -> Sample | None:
+def by_trial(results: Results, design: Design, measure: Measure, units: int = 0) -> Sample | None:
     """Return the figures themselves: for what has no images, or where every seed has its own.
 
     `units` is how many images, or patients, each seed has of its own, of a figure that
     is a share of images.
     """
-    column = column_of(measure, at)
+    column = column_of(measure, results.at)
+    rows = by_number(results.rows_with(column))
     values = [
         [[_figure(rows[number], column) for number in unit] for unit in units]
         for units in design.units

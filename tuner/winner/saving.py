@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
 from tuner.answers.winner import Winner, described
 from tuner.check.child import Progress, ask, paths, plain_job
 from tuner.errors import UserError
 from tuner.records import SplitName
-from tuner.results.predictions import kept_splits, predicted
+from tuner.results.results import Results
 from tuner.train.checkpoints.local import write_synced
 from tuner.winner import document
 from tuner.winner.agreement import words
@@ -34,12 +32,12 @@ class Place:
     device: str
 
 
-def stored_predictions(connection: sa.Connection, winner: Winner) -> Kept:
+def stored_predictions(results: Results, winner: Winner) -> Kept:
     """Read what the study stored of the trial's predictions at the epoch it is judged at."""
     splits: dict[SplitName, Split] = {}
-    kept = kept_splits(connection, winner.study, winner.number)
+    kept = results.kept_splits(winner.number)
     for name in (one for one in JUDGED if one in kept):
-        read = predicted(connection, winner.study, winner.number, name, winner.study.spec.search.at)
+        read = results.predicted(winner.number, name)
         splits[name] = Split(read.ids, read.labels, read.log_probabilities)
     return Kept(splits)
 

@@ -175,9 +175,10 @@ class Supervisor:
     def _judged(self, look: Look) -> Decided:
         # Only races need statistics, which would make every worker start more slowly.
         from tuner.results.race import judge
+        from tuner.results.results import Results
 
         with self._ledger.database.snapshot() as connection:
-            return judge(connection, self._ledger.study, look)
+            return judge(Results(connection, self._ledger.study), look)
 
     def _train(self, lease: Lease, *, adopted: bool) -> None:
         """Have a trial trained, and others of its kind beside it, until none is left."""

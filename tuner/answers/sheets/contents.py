@@ -5,16 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 
 from tuner.answers.compare import Comparison, Row
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import most_probable
 from tuner.results import further
-from tuner.results.predictions import kept_predictions, predicted
-from tuner.results.rows import EPOCH_COLUMNS, epoch_rows, ranked, trial_columns, trial_rows
-from tuner.store.studies import Study
+from tuner.results.results import Results
+from tuner.results.rows import EPOCH_COLUMNS, ranked, trial_columns
 
 PREDICTION_COLUMNS = (
     "trial",
@@ -70,53 +68,38 @@ class Sheet:
         return Sheet(tuple(columns), [[row[place] for place in places] for row in self.rows])
 
 
-def trials(
-    connection: sa.Connection, study: Study, *, best: int | None = None, wide: bool = False
-) -> Sheet:
-    """Return one row a trial, all of them or the best."""
-    rows = trial_rows(connection, study, further=wide)
+def trials(results: Results, *, best: int | None = None, wide: bool = False) -> Sheet:
+    """Return one row for each trial, all of them or the best."""
+    rows = results.wide_rows if wide else results.rows
     if best is not None:
-        rows = ranked(rows, study.spec)[:best]
-    columns = (*trial_columns(study.spec), *(further.COLUMNS if wide else ()))
+        rows = ranked(rows, results.spec)[:best]
+    columns = (*trial_columns(results.spec), *(further.COLUMNS if wide else ()))
     return Sheet(columns, [[row[column] for column in columns] for row in rows])
 
 
-def epochs(connection: sa.Connection, study: Study, *, best: int | None = None) -> Sheet:
-    """Return one row an epoch, of all trials or of the best."""
-    numbers = None if best is None else best_numbers(connection, study, best)
-    return Sheet(EPOCH_COLUMNS, epoch_rows(connection, study, numbers))
+def epochs(results: Results, *, best: int | None = None) -> Sheet:
+    """Return one row for each epoch, of all trials or of the best."""
+    numbers = None if best is None else [row["trial"] for row in results.ranked[:best]]
+    return Sheet(EPOCH_COLUMNS, results.epochs(numbers))
 
 
-def best_numbers(connection: sa.Connection, study: Study, best: int | None) -> list[int]:
-    """Return the numbers of the best complete trials, or of all that are complete."""
-    return [row["trial"] for row in ranked(trial_rows(connection, study), study.spec)[:best]]
-
-
-def predictions(connection: sa.Connection, study: Study, *, best: int | None = None) -> Sheet:
+def predictions(results: Results, *, best: int | None = None) -> Sheet:
     """Return one row for each image that a trial predicted, with every class's probability."""
-    numbers = best_numbers(connection, study, best)
-    if not numbers:
-        raise UserError(
-            f"No trial of {study.title} is complete yet, and predictions are kept when a trial "
-            f"completes; `tuner status {study.title}` says how far it is."
-        )
-    kept = kept_predictions(connection, study, numbers)
-    classes = predicted(connection, study, *kept[0]).classes
+    assert results.best is not None, "it says so where no trial is complete"
+    kept = results.kept_predictions([row["trial"] for row in results.ranked[:best]])
+    classes = results.predicted(*kept[0]).classes
     columns = (*PREDICTION_COLUMNS, *(f"p_{name}" for name in classes))
-    return Sheet(columns, _predicted(connection, study, kept, classes))
+    return Sheet(columns, _predicted(results, kept, classes))
 
 
 def _predicted(
-    connection: sa.Connection,
-    study: Study,
-    kept: Sequence[tuple[int, Any, Any]],
-    classes: tuple[str, ...],
+    results: Results, kept: Sequence[tuple[int, Any, Any]], classes: tuple[str, ...]
 ) -> Iterator[list[Any]]:
     for number, split, at in kept:
-        found = predicted(connection, study, number, split, at)
+        found = results.predicted(number, split, at)
         if found.classes != classes:
             raise UserError(
-                f"Trial {number} of {study.title} has other classes ({', '.join(found.classes)}) "
+                f"Trial {number} of {results.title} has other classes ({', '.join(found.classes)}) "
                 f"than the first ({', '.join(classes)}); their predictions fit in no one table."
             )
         logs = found.log_probabilities

@@ -1,0 +1,174 @@
+"""A study as it is stored at one moment: each thing read once, from one snapshot."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+
+from tuner.errors import UserError
+from tuner.records import Moment, SplitName
+from tuner.results.designs import comparable
+from tuner.results.further import COLUMNS
+from tuner.results.predictions import Predicted, kept_predictions, kept_splits, predicted
+from tuner.results.rows import TrialRow, epoch_rows, ranked, trial_rows
+from tuner.spec.study import Spec
+from tuner.store import studies
+from tuner.store.studies import Study
+
+Arguments = ParamSpec("Arguments")
+Answer = TypeVar("Answer")
+
+
+class Results:
+    """One study with its trials and predictions, each read from the database at most once.
+
+    The connection must be in a snapshot, so that all answers describe the same moment.
+    """
+
+    def __init__(self, connection: sa.Connection, study: Study) -> None:
+        self.connection, self.study = connection, study
+        self.answers: dict[object, Any] = {}
+        """What was computed from these results, by question; see `once`."""
+
+    @classmethod
+    def of(cls, connection: sa.Connection, name: str) -> "Results":
+        """Return the results of a study by its name, such as lr_sched or lr_sched@2."""
+        return cls(connection, studies.find(connection, name))
+
+    @property
+    def title(self) -> str:
+        """The study's name as messages give it."""
+        return self.study.title
+
+    @property
+    def spec(self) -> Spec:
+        """What the study asks, from its file."""
+        return self.study.spec
+
+    @property
+    def at(self) -> Moment:
+        """The epoch at which trials are judged: the best or the last."""
+        return self.spec.search.at
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of the columns with the figures at the epoch at which trials are judged."""
+        return "" if self.at == "best" else "last_"
+
+    @cached_property
+    def rows(self) -> list[TrialRow]:
+        """One row for each trial, in the order of their numbers."""
+        return (
+            self.wide_rows if "wide_rows" in vars(self) else trial_rows(self.connection, self.study)
+        )
+
+    @cached_property
+    def wide_rows(self) -> list[TrialRow]:
+        """The same rows with the further columns: AUC, time, late slopes."""
+        return trial_rows(self.connection, self.study, further=True)
+
+    def rows_with(self, *columns: str) -> list[TrialRow]:
+        """Return one row for each trial, wide ones only if one of these columns requires them."""
+        return self.rows if set(columns).isdisjoint(COLUMNS) else self.wide_rows
+
+    @cached_property
+    def complete(self) -> list[TrialRow]:
+        """The rows of the complete trials; there is at least one."""
+        rows = [row for row in self.rows if row.complete]
+        if not rows:
+            raise UserError(
+                f"No trial of {self.title} is complete yet; `tuner status {self.title}` says how "
+                "far it is."
+            )
+        return rows
+
+    @cached_property
+    def ranked(self) -> list[TrialRow]:
+        """The rows of the complete trials, the best by the study's metric first."""
+        return ranked(self.rows, self.spec)
+
+    @property
+    def best(self) -> int:
+        """The number of the best complete trial by the study's metric."""
+        if not self.ranked:
+            raise UserError(
+                f"No trial of {self.title} is complete yet, and predictions are kept when a trial "
+                f"completes; `tuner status {self.title}` says how far it is."
+            )
+        return int(self.ranked[0]["trial"])
+
+    @property
+    def tested(self) -> bool:
+        """Whether a complete trial was measured on a test set."""
+        return any(row.complete and row["test_acc"] is not None for row in self.rows)
+
+    @property
+    def metric(self) -> str:
+        """The default figure for comparisons: accuracy, on the test set where there is one."""
+        return "test_acc" if self.tested else "val_acc"
+
+    @cached_property
+    def comparable(self) -> list[str]:
+        """The factors with few enough levels to be compared one by one."""
+        return comparable(self.rows, self.spec)
+
+    def factor(self, by: str | None) -> str | None:
+        """Return the named factor, or the first comparable one; None where there is none."""
+        if by is None:
+            return self.comparable[0] if self.comparable else None
+        if by not in self.spec.varied:
+            varied = ", ".join(self.spec.varied) or "nothing"
+            raise UserError(f"{self.title} does not vary {by!r}; it varies {varied}.")
+        return by
+
+    def epochs(self, numbers: Sequence[int] | None = None) -> list[tuple[Any, ...]]:
+        """Return one row for each recorded epoch, of all trials or of those numbers."""
+        return epoch_rows(self.connection, self.study, numbers)
+
+    def kept_splits(self, number: int) -> tuple[str, ...]:
+        """Return the splits of which a trial's predictions are stored."""
+        return kept_splits(self.connection, self.study, number)
+
+    def usual_split(self, number: int) -> SplitName:
+        """Return test, or val for a trial without predictions of a test set."""
+        return "val" if self.kept_splits(number) == ("val",) else "test"
+
+    def kept_predictions(self, numbers: Sequence[int]) -> list[tuple[int, SplitName, Moment]]:
+        """Return which predictions of these trials are stored, trial by trial in this order."""
+        return kept_predictions(self.connection, self.study, numbers)
+
+    def predicted(
+        self, number: int | None = None, split: SplitName | None = None, at: Moment | None = None
+    ) -> Predicted:
+        """Return the predictions of a trial, by default the best one's for the usual split."""
+        if number is None:
+            number = (self.ranked or self.complete)[0]["trial"]
+        split = split or self.usual_split(number)
+        return predicted(self.connection, self.study, number, split, at or self.at)
+
+
+def by_number(rows: Sequence[TrialRow]) -> Mapping[int, TrialRow]:
+    """Return rows by the numbers of their trials."""
+    return {row["trial"]: row for row in rows}
+
+
+def once(
+    ask: Callable[Concatenate[Results, Arguments], Answer],
+) -> Callable[Concatenate[Results, Arguments], Answer]:
+    """Make a function of results compute each answer once, and keep it with the results.
+
+    A report asks for the same comparison for its text, its table and its picture.
+    """
+
+    @wraps(ask)
+    def answer(
+        results: Results, /, *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Answer:
+        key = (ask, arguments, tuple(sorted(named.items())))
+        if key not in results.answers:
+            results.answers[key] = ask(results, *arguments, **named)
+        found: Answer = results.answers[key]
+        return found
+
+    return answer
