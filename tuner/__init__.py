@@ -12,12 +12,9 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> str:
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib.metadata import PackageNotFoundError, version
+    from tuner.version import version
 
-    try:
-        return version("tuner")
-    except PackageNotFoundError:  # a source tree that was never installed
-        return "0+unknown"
+    return version()
 
 
 def open(study: str, *, database: str | None = None) -> "OpenStudy":  # noqa: A001 - tuner.open

@@ -15,7 +15,6 @@ import torch
 from tests.train.blobs import DATA, DECLARATIONS, untimed, write_blobs, write_objective
 from tuner.records import Epoch, Job, Value
 from tuner.train.abreast import Abreast
-from tuner.train.graphs import RecordedForward
 from tuner.train.run import Run
 from tuner.train.workbench import Workbench
 
@@ -66,6 +65,8 @@ class Network(nn.Module):
             found = found * (1 + self.steps / 100)
         if KIND == "draws" and self.training:
             found = found * random.uniform(0.9, 1.1) * np.random.uniform(0.9, 1.1)
+        if KIND == "synchronizes" and self.training:
+            torch.cuda.synchronize()
         if KIND == "draws on the CPU" and self.training:
             found = found * torch.rand(1).to(found.device, non_blocking=True)
         return self.last(found.mean((2, 3)))
@@ -102,8 +103,7 @@ def trained(run: Run, *, recorded: bool = True) -> list[Epoch]:
     assert recording is not None
     if not recorded:
         recording.graph.obstacle = "steps are taken one by one"
-        for forward in run._validation._batches:
-            assert isinstance(forward, RecordedForward)
+        for forward in run._validation.recorded:
             forward.graph.obstacle = "as it comes"
     epochs = list(run.epochs(lambda: None))
     assert recorded is (not recording.graph.obstacle), recording.graph.obstacle
@@ -137,7 +137,7 @@ def test_a_run_resumed_is_the_run_uninterrupted(precision: str, tmp_path: Path) 
     assert [untimed(epoch) for epoch in rest] == [untimed(epoch) for epoch in whole[2:]]
 
 
-@pytest.mark.parametrize("kind", ["reads", "counts", "draws", "draws on the CPU"])
+@pytest.mark.parametrize("kind", ["reads", "counts", "draws", "draws on the CPU", "synchronizes"])
 def test_what_a_replay_would_miss_is_trained_step_by_step(kind: str, tmp_path: Path) -> None:
     """A network that reads its values, counts its steps, or draws by Python's random."""
     run = workbench(tmp_path, kind).begin(job())
@@ -148,6 +148,11 @@ def test_what_a_replay_would_miss_is_trained_step_by_step(kind: str, tmp_path: P
     assert len(curve) == EPOCHS
     if kind == "counts":
         assert run.training.learner.model.steps == EPOCHS * len(run.training.bounds)
+    if kind == "synchronizes":
+        # It was not seen before the recording, which failed; dropout draws on as if nothing was.
+        assert "could not record" in recording.graph.obstacle
+        step_by_step = trained(workbench(tmp_path, kind).begin(job()), recorded=False)
+        assert [untimed(epoch) for epoch in curve] == [untimed(epoch) for epoch in step_by_step]
 
 
 def test_a_gpu_trains_what_a_cpu_does(tmp_path: Path) -> None:

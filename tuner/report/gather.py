@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from tuner import __version__
 from tuner.answers import words
 from tuner.answers.compare import Comparison, compare, headlines
 from tuner.answers.contenders import contenders
@@ -18,6 +17,7 @@ from tuner.report import evidence, record
 from tuner.report.document import Block, Drawing, Report, Section, Words, paragraphs
 from tuner.results.results import Results
 from tuner.store import identities
+from tuner.version import version
 
 Tell = Callable[[str], None]
 """Hears which part is being made, for whoever waits."""
@@ -42,7 +42,7 @@ def gather(results: Results, tell: Tell = lambda _: None) -> Report:
         answer=_answer(results),
         glance=record.glance(results),
         sections=tuple(sections),
-        made=f"tuner {__version__}, {now}",
+        made=f"tuner {version()}, {now}",
     )
 
 

@@ -82,7 +82,7 @@ class Ready:
         own = [one for run in self.runs for one in run.training.generators]
         models = [run.training.learner.model for run in self.runs]
         optimizers = [run.training.optimizer for run in self.runs]
-        return RecordedSteps(self.step, optimizers, models, [*self.pack.generators, *own])
+        return RecordedSteps(optimizers, models, [*self.pack.generators, *own])
 
 
 class Abreast:
@@ -222,7 +222,10 @@ def _together(ready: Ready, plans: Sequence[Plan], alive: Alive) -> list[TrainFi
     with ready.pack.begin(len(bounds), [plan.seed for plan in plans]):
         if ready.recorded is not None:
             rates = [turn.rates for turn in turns]
-            for several, losses in ready.recorded.epoch(bounds, orders, targets, rates, alive):
+            epoch = ready.recorded.epoch(
+                ready.step, bounds, orders, targets, rates=rates, alive=alive
+            )
+            for several, losses in epoch:
                 members = several.unbind(1), losses.unbind(1)
                 for turn, output, loss in zip(turns, *members, strict=True):
                     turn.keep(output.flatten(0, 1), loss)

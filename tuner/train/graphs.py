@@ -19,6 +19,7 @@ the reason in `obstacle`. Draws on the GPU go on correctly: a replay takes the s
 of its generators as it is then, and moves it on.
 """
 
+import gc
 import random
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -45,6 +46,10 @@ LONGEST = 32
 """Steps of a stretch: enough that Python's share is small, and an epoch is not held up."""
 WARM = 2
 """Steps of a kind before the watched one. Each kernel must have run before it is recorded."""
+
+
+_WATCHED: set[Hashable] = set()
+"""Kinds of steps, and images of a batch, that a replay repeats in full."""
 
 
 class Graph:
@@ -107,19 +112,38 @@ class Graph:
     def _record(
         self, work: Callable[..., Tensors], inputs: Tensors
     ) -> tuple[torch.cuda.CUDAGraph, Tensors, Tensors] | None:
-        graph = torch.cuda.CUDAGraph()
-        for generator in self._generators:
-            graph.register_generator_state(generator)
+        # Nothing may be freed by the garbage collector in the middle: to destroy a graph of
+        # a trial that has ended would break off the one that is being recorded.
+        gc.collect()
+        collecting = gc.isenabled()
+        gc.disable()
         try:
-            # Only this thread's calls are part of it: checkpoints are copied by another thread.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                results = work(*inputs)
+            return _captured(work, inputs, self._generators)
         # A network is other people's code; what cannot be recorded says so by errors of many kinds.
         except Exception as error:  # noqa: BLE001
             text = str(error).strip().partition("\n")[0]
             self.obstacle = f"CUDA could not record it: {type(error).__name__}: {text}"
+            # A recording that fails leaves generators waiting for its end. One that succeeds,
+            # of next to nothing, takes them out of that.
+            _captured(
+                lambda place: (place.add(1),), (torch.zeros(1, device="cuda"),), self._generators
+            )
             return None
-        return graph, inputs, results
+        finally:
+            if collecting:
+                gc.enable()
+
+
+def _captured(
+    work: Callable[..., Tensors], inputs: Tensors, generators: Sequence[torch.Generator]
+) -> tuple[torch.cuda.CUDAGraph, Tensors, Tensors]:
+    graph = torch.cuda.CUDAGraph()
+    for generator in generators:
+        graph.register_generator_state(generator)
+    # Only this thread's calls are part of it: checkpoints are copied by another thread.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        results = work(*inputs)
+    return graph, inputs, results
 
 
 class RecordedSteps:
@@ -127,21 +151,25 @@ class RecordedSteps:
 
     def __init__(
         self,
-        take: Take,
         optimizers: Sequence[Optimizer],
         models: Sequence[nn.Module],
         generators: Sequence[torch.Generator],
+        kind: Hashable = None,
     ) -> None:
-        self._take, self._optimizers = take, optimizers
+        """Of a kind that was watched in this process before, steps are recorded at once."""
+        self._optimizers = optimizers
+        self._kind = kind
         self.graph = Graph(models, generators)
         self._seen: dict[Hashable, int] = {}
         """How many steps of each size were taken one by one."""
 
     def epoch(
         self,
+        take: Take,
         bounds: Sequence[tuple[int, int]],
         order: Tensor,
         targets: Tensor,
+        *,
         rates: Sequence[Tensor],
         alive: Callable[[], None],
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -152,9 +180,9 @@ class RecordedSteps:
         self.graph.begin()
         for first, last, size in stretches(bounds):
             steps = range(first, last)
-            seen = self._seen.get(size, 0)
+            known = (self._kind, size) in _WATCHED
             done: Tensors | None = None
-            if seen > WARM and not self.graph.obstacle:
+            if (known or self._seen.get(size, 0) > WARM) and not self.graph.obstacle:
                 start, stop = bounds[first][0], bounds[last - 1][1]
                 shape = (*order.shape[:-1], len(steps), size)
                 inputs = (
@@ -162,7 +190,8 @@ class RecordedSteps:
                     targets[..., start:stop].reshape(shape),
                     *(rate[first:last] for rate in rates),
                 )
-                done = self.graph.replayed((len(steps), size), self._stretch, inputs)
+                stretch = partial(self._stretch, take)
+                done = self.graph.replayed((len(steps), size), stretch, inputs)
                 alive()
             if done is not None:
                 outputs, losses = done
@@ -174,18 +203,20 @@ class RecordedSteps:
                 given = order[..., start:stop], targets[..., start:stop]
                 seen = self._seen[size] = self._seen.get(size, 0) + 1
                 if seen == WARM + 1 and not self.graph.obstacle:
-                    outputs, loss = self.graph.watched(partial(self._take, *given))
+                    outputs, loss = self.graph.watched(partial(take, *given))
+                    if self._kind is not None and not self.graph.obstacle:
+                        _WATCHED.add((self._kind, size))
                 else:
-                    outputs, loss = self._take(*given)
+                    outputs, loss = take(*given)
                 yield outputs[None], loss[None]
                 alive()
 
-    def _stretch(self, places: Tensor, targets: Tensor, *rates: Tensor) -> Tensors:
+    def _stretch(self, take: Take, places: Tensor, targets: Tensor, *rates: Tensor) -> Tensors:
         """Take several steps, (..., steps, images) each."""
         results = []
         for step in range(places.shape[-2]):
             self._set_rates([rate[step] for rate in rates])
-            results.append(self._take(places[..., step, :], targets[..., step, :]))
+            results.append(take(places[..., step, :], targets[..., step, :]))
         outputs, losses = zip(*results, strict=True)
         return torch.stack(outputs), torch.stack(losses)
 
@@ -197,22 +228,21 @@ class RecordedSteps:
 class RecordedForward:
     """Computes a network's outputs for the same images again and again, as its weights change."""
 
-    def __init__(self, forward: Callable[[], Tensor], model: nn.Module) -> None:
-        self._forward = forward
+    def __init__(self, model: nn.Module) -> None:
         self.graph = Graph([model], ())
         self._seen = 0
 
-    def __call__(self) -> Tensor:
-        """Return the outputs."""
+    def outputs(self, forward: Callable[[], Tensor]) -> Tensor:
+        """Return what the same forward returns each time."""
         self.graph.begin()
         if not self.graph.obstacle and self._seen > WARM:
-            done = self.graph.replayed("forward", lambda: (self._forward(),), ())
+            done = self.graph.replayed("forward", lambda: (forward(),), ())
             if done is not None:
                 return done[0]
         self._seen += 1
         if self._seen == WARM + 1 and not self.graph.obstacle:
-            return self.graph.watched(self._forward)
-        return self._forward()
+            return self.graph.watched(forward)
+        return forward()
 
 
 def stretches(bounds: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:

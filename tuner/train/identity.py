@@ -10,10 +10,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner import __version__
 from tuner.records import DataIdentity, Identity, Value
 from tuner.train.code import Code, trainer_fingerprint
 from tuner.train.objective import Data, Split
+from tuner.version import version
 
 DIVIDING = frozenset({"val_fraction", "folds", "split_seed", "image_size"})
 """Keys of [data] that choose among and size the same images."""
@@ -26,7 +26,7 @@ def identity(code: Code, data: DataIdentity) -> Identity:
         files=dict(code.files),
         packages=dict(code.packages),
         data=data,
-        tuner=__version__,
+        tuner=version(),
         trainer=trainer_fingerprint(),
     )
 

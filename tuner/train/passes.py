@@ -4,9 +4,9 @@ Nothing in a pass waits for the device: outputs and losses are collected there
 and read once at its end.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tuner.train.augment import Augmentation
 from tuner.train.data import Feed, Resident
+from tuner.train.functional import ObstacleError, signature
 from tuner.train.graphs import RecordedForward, RecordedSteps
 from tuner.train.learners import Learner
 from tuner.train.losses import Loss, log_probabilities
@@ -73,7 +74,12 @@ class TrainingPass:
         with self.learner.begin(len(self.bounds), seed):
             if self.recorded is not None:
                 epoch = self.recorded.epoch(
-                    self.bounds, turn.order, turn.targets, [turn.rates], alive
+                    self.step,
+                    self.bounds,
+                    turn.order,
+                    turn.targets,
+                    rates=[turn.rates],
+                    alive=alive,
                 )
                 for outputs, losses in epoch:
                     turn.keep(outputs.flatten(0, 1), losses)
@@ -100,7 +106,13 @@ class TrainingPass:
         """Steps as CUDA graphs, where the images are on the GPU as well."""
         if self.feed.place.type != "cuda":
             return None
-        return RecordedSteps(self.step, [self.optimizer], [self.learner.model], self.generators)
+        try:
+            network: Hashable = signature(self.learner.model)
+        except ObstacleError:
+            return RecordedSteps([self.optimizer], [self.learner.model], self.generators)
+        rest = type(self.optimizer), self.loss.name, self.loss.outputs, self.augmentation is None
+        kind = network, self.learner.note, rest
+        return RecordedSteps([self.optimizer], [self.learner.model], self.generators, kind)
 
     @property
     def generators(self) -> list[torch.Generator]:
@@ -156,24 +168,23 @@ class Evaluation:
 
     def __init__(self, model: nn.Module, feed: Feed, arithmetic: Arithmetic) -> None:
         self._model, self._feed, self._arithmetic = model, feed, arithmetic
-        self._batches = [
-            self._forward(start, stop) for start, stop in evaluation_bounds(feed.images, feed.size)
-        ]
-
-    def _forward(self, start: int, stop: int) -> Callable[[], Tensor]:
-        def forward() -> Tensor:
-            images = self._arithmetic.arranged(self._feed.between(start, stop))
-            return log_probabilities(self._model(images))
-
+        self._bounds = evaluation_bounds(feed.images, feed.size)
         # What a GPU computes every epoch is recorded as its training steps are.
-        return RecordedForward(forward, self._model) if self._feed.place.type == "cuda" else forward
+        resident = feed.place.type == "cuda"
+        self.recorded = [RecordedForward(model) for _ in self._bounds] if resident else []
 
     def predict(self, alive: Alive) -> NDArray[np.float32]:
         """Return the log-probabilities of every class for every image, in the split's order."""
         self._model.eval()
         pieces = []
         with torch.inference_mode():
-            for forward in self._batches:
-                pieces.append(forward())
+            for place, (start, stop) in enumerate(self._bounds):
+                forward = partial(self._forward, start, stop)
+                recorded = self.recorded[place] if self.recorded else None
+                pieces.append(forward() if recorded is None else recorded.outputs(forward))
                 alive()
             return torch.cat(pieces).cpu().numpy()
+
+    def _forward(self, start: int, stop: int) -> Tensor:
+        images = self._arithmetic.arranged(self._feed.between(start, stop))
+        return log_probabilities(self._model(images))
