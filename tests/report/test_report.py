@@ -132,7 +132,7 @@ def test_markdown_has_the_same_words_and_whole_tables(database: Database) -> Non
     assert "`tuner plot told@1 curves`" in text
     for table in (one for one in blocks(report) if isinstance(one, Table)):
         assert all(line.count(" | ") == len(table.head) - 1 for line in lines
-                   if line.startswith(f"| {table.head[0]} | {table.head[1]}"))  # fmt: skip
+                   if line.startswith(f"| {' | '.join(table.head[:3])}"))  # fmt: skip
 
 
 def test_the_study_file_in_it_is_the_study(database: Database) -> None:

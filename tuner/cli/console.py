@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.segment import Segment
 from rich.table import Table
@@ -74,6 +75,12 @@ def plain_table(title: str | None = None) -> Table:
         padding=(0, 1, 0, 0),
         header_style="bold",
     )
+
+
+def fits(console: Console, table: Table, beside: int = 0) -> bool:
+    """Say whether no cell of a table is cut on this console, with so many columns to spare."""
+    endless = console.options.update(max_width=10_000)
+    return Measurement.get(console, endless, table).maximum <= console.width - beside
 
 
 def styled(text: str, style: str = "", **options: Any) -> Text:

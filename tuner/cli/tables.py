@@ -1,6 +1,6 @@
 """`tuner table`: what a study found, at a glance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,8 +10,10 @@ from tuner.cli.terminal import echo_json
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table as RichTable
 
+    from tuner.answers.settings import Setting
     from tuner.results.factors import Factor
     from tuner.results.results import Results
     from tuner.results.reuse import Reuse
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from tuner.store.studies import Study
 
 SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
+NAME_WIDTH = 40
+"""Columns of the terminal that a setting's name has at least, where it is written in one."""
 SHOWS = ("figures", "classes", "cost", "slope")
 
 
@@ -33,7 +37,12 @@ SHOWS = ("figures", "classes", "cost", "slope")
     default=10,
     show_default=True,
     metavar="K",
-    help="How many trials the leaderboard shows.",
+    help="How many settings, or trials, the leaderboard shows.",
+)
+@click.option(
+    "--trials",
+    is_flag=True,
+    help="Rank single trials, also where settings have several seeds.",
 )
 @click.option(
     "--show",
@@ -45,8 +54,14 @@ SHOWS = ("figures", "classes", "cost", "slope")
 )
 @options.json_option
 @click.pass_obj
-def table(settings: Settings, study: str, best: int, show: str, *, as_json: bool) -> None:
+def table(
+    settings: Settings, study: str, best: int, show: str, *, trials: bool, as_json: bool
+) -> None:
     """Show a study's leaderboard, and each factor's levels over seeds.
+
+    Where settings have several seeds, settings are ranked by their mean over
+    seeds, else trials; always by the study's metric, on validation images. A
+    setting with fewer complete seeds ranks below those with more.
 
     Intervals are 95 % t intervals over seeds alone, on these very images; n
     counts seeds. `tuner compare` judges over seeds and over images like these.
@@ -60,7 +75,7 @@ def table(settings: Settings, study: str, best: int, show: str, *, as_json: bool
         if as_json:
             echo_json(_described(results, best, show))
         else:
-            show_tables(results, best=best, show=show)
+            show_tables(results, best=best, show=show, trials=trials)
 
 
 def show_tables(
@@ -68,13 +83,16 @@ def show_tables(
     *,
     best: int,
     show: str = "figures",
+    trials: bool = False,
     told: bool = False,
 ) -> None:
     """Print the leaderboard and the table of every factor.
 
-    `told` says that a missing test set was told already.
+    `trials` ranks trials also where settings have several seeds; `told` says that a missing test
+    set was told already.
     """
     from tuner.answers.remarks import remarks
+    from tuner.answers.settings import has_replicates
     from tuner.cli.console import open_console
     from tuner.results.factors import VIEWS, factors
     from tuner.results.reuse import reuse
@@ -85,10 +103,18 @@ def show_tables(
     if not leaders:
         console.print(f"{study.title}: no trial is complete yet.")
         return
-    console.print(_leaderboard(study, leaders[:best], len(leaders)))
-    for factor in factors(results, VIEWS[show]):
+    by_setting = has_replicates(study.spec) and not trials
+    if by_setting:
+        _print_settings(console, results, best, VIEWS[show])
+    else:
+        console.print(_leaderboard(study, leaders[:best], len(leaders)))
+    # Of a single parameter the settings are its levels.
+    shown = [] if by_setting and len(study.spec.varied) == 1 else factors(results, VIEWS[show])
+    for factor in shown:
         console.print()
-        console.print(_factor_table(factor, VIEWS[show]))
+        console.print(_factor_table(console, factor, VIEWS[show]))
+    if by_setting:
+        console.print(f"`tuner table {study.title} --trials` ranks single trials.")
     found = reuse(results)
     if found.reused or found.excess:
         console.print(_reuse_line(found))
@@ -138,7 +164,85 @@ def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -
     return table
 
 
-def _factor_table(factor: "Factor", shown: Sequence[str]) -> "RichTable":
+def _print_settings(
+    console: "Console",
+    results: "Results",
+    best: int,
+    figures: tuple[str, ...],
+) -> None:
+    """Print the best settings in the fullest table that fits: no level and no digit is cut."""
+    from tuner.answers.settings import settings, short_names
+    from tuner.cli.console import fits
+
+    ranked, study = settings(results, figures), results.study
+    shown = ranked[:best]
+    metric = study.spec.search.metric
+    filled = {name for setting in shown for name, mean in setting.means.items() if mean is not None}
+    others = [name for name in figures if name != metric and name in filled]
+    varied = study.spec.varied
+    names = short_names(shown, study.spec)
+    # Where not all figures fit, the metric that ranks and its check on test images stay.
+    first = sorted(others, key=lambda name: name != "test_acc")
+    wanted = [
+        [metric, *(name for name in others if name in first[:keep])]
+        for keep in range(len(others), -1, -1)
+    ]
+    # Values of many parameters do not fit beside each other: they are then written in one column.
+    apart = [(varied, kept) for kept in wanted if len(kept) > 1 or not others]
+    for columns, kept in (*apart, *(((), kept) for kept in wanted)):
+        table = _settings_table(study, len(ranked), shown, kept, columns)
+        if fits(console, table, 0 if columns else NAME_WIDTH):
+            break
+    if not columns:
+        table = _settings_table(study, len(ranked), shown, kept, columns, names)
+    console.print(table)
+
+
+def _settings_table(
+    study: "Study",
+    count: int,
+    shown: "Sequence[Setting]",
+    figures: Sequence[str],
+    varied: Sequence[str],
+    names: Mapping[int, str] | None = None,
+) -> "RichTable":
+    from tuner.cli.console import plain_table
+    from tuner.records import value_text
+
+    search = study.spec.search
+    of = f"best {len(shown)} of {count}" if len(shown) < count else count
+    raced = study.spec.replicates.of == "top"
+    over = "further seeds (seed 0 chose who got them)" if raced else "seeds alone"
+    table = plain_table(
+        f"{study.title}: {of} settings by {search.metric} ({search.at} epoch)\n"
+        f"mean ± half of its 95 % interval over {over}"
+    )
+    lost = any(setting.lost for setting in shown)
+    for name in (*varied, *figures, "n", "done", *(["lost"] if lost else [])):
+        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
+    if names is not None:
+        table.add_column("setting", overflow="fold")
+    for setting in shown:
+        table.add_row(
+            *(value_text(setting.values[name]) for name in varied),
+            *(_mean(name, setting.means[name]) for name in figures),
+            str(len(setting.seeds)),
+            f"{setting.complete}/{setting.trials}",
+            *([setting.lost] if lost else []),
+            *([] if names is None else [names[setting.configuration]]),
+        )
+    return table
+
+
+def _factor_table(console: "Console", factor: "Factor", figures: Sequence[str]) -> "RichTable":
+    """Return a factor's levels with as many of the figures as fit, the first ones first."""
+    from tuner.cli.console import fits
+
+    tables = [_levels(factor, figures[:keep]) for keep in range(len(figures), 0, -1)]
+    return next((table for table in tables if fits(console, table)), tables[-1])
+
+
+def _levels(factor: "Factor", shown: Sequence[str]) -> "RichTable":
     from tuner.cli.console import plain_table
     from tuner.records import value_text
 
@@ -182,6 +286,7 @@ def _figure(name: str, value: float | None) -> str:
 def _described(results: "Results", best: int, show: str) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from tuner.answers.settings import described, settings
     from tuner.answers.sheets.export import json_cell
     from tuner.results.factors import VIEWS, factors
     from tuner.results.reuse import reuse
@@ -193,6 +298,7 @@ def _described(results: "Results", best: int, show: str) -> dict[str, Any]:
         "state": study.state,
         "metric": study.spec.search.metric,
         "at": study.spec.search.at,
+        "settings": [described(one) for one in settings(results, VIEWS[show])[:best]],
         "best": [{name: json_cell(cell) for name, cell in row.cells.items()} for row in leaders],
         "time": asdict(reuse(results)),
         "factors": [asdict(factor) for factor in factors(results, VIEWS[show])],

@@ -3,9 +3,11 @@
 from tuner.answers import cells, words
 from tuner.answers.compare import Comparison
 from tuner.answers.gap import gap
+from tuner.answers.settings import settings
 from tuner.report.document import Table
 from tuner.results.results import Results
 from tuner.results.rows import TrialRow
+from tuner.statistics.means import Mean
 
 SHOWN = 10
 FIGURES = ("val_loss", "val_acc", "test_acc", "gap")
@@ -43,6 +45,49 @@ def configurations(results: Results) -> Table:
     many = len(measured.settings)
     of = f"The best {len(shown)} of {many}" if len(shown) < many else f"All {many}"
     return Table(head, rows, f"{of} configurations, by validation accuracy")
+
+
+def ranked_settings(results: Results) -> Table:
+    """Return the best settings by the study's metric, over their seeds."""
+    spec = results.spec
+    found = settings(results, FIGURES)
+    shown = found[:SHOWN]
+    figures = [spec.search.metric, *(name for name in FIGURES if name != spec.search.metric)]
+    if not results.tested:
+        figures = [name for name in figures if name not in ("test_acc", "gap")]
+    lost = any(setting.lost for setting in shown)
+    rows = tuple(
+        (
+            *(words.level_name(setting.values[name]) for name in spec.varied),
+            *(_mean(name, setting.means[name]) for name in figures),
+            str(len(setting.seeds)),
+            f"{setting.complete}/{setting.trials}",
+            *([setting.lost] if lost else []),
+        )
+        for setting in shown
+    )
+    names = ["gap (points)" if one == "gap" else one.replace("_", " ") for one in figures]
+    of = f"The best {len(shown)} of" if len(shown) < len(found) else "All"
+    raced = "; of contenders over further seeds alone" if spec.replicates.of == "top" else ""
+    return Table(
+        (*spec.varied, *names, "n", "done", *(["lost"] if lost else [])),
+        rows,
+        f"{of} {words.count(len(found), 'setting')} by {spec.search.metric} "
+        f"({spec.search.at} epoch): mean ± half of its 95 % interval over seeds alone{raced}",
+    )
+
+
+def _mean(name: str, mean: Mean | None) -> str:
+    if mean is None:
+        return "–"
+    points = not name.endswith("loss")
+    scale, digits = (100.0, 1) if points else (1.0, 4)
+    half = mean.half_width
+    value = mean.value * scale
+    shown = words.signed(value, digits) if name == "gap" else words.fixed(value, digits)
+    spread = "?" if half is None else words.fixed(half * scale, digits)
+    unit = " %" if points and name != "gap" else ""
+    return f"{shown} ± {spread}{unit}"
 
 
 def leaderboard(results: Results) -> Table:

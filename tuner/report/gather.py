@@ -10,6 +10,7 @@ from tuner.answers.gap import gap
 from tuner.answers.gap_words import choosing, luck, sentences, size
 from tuner.answers.influence import influence
 from tuner.answers.race import Story, tell_race
+from tuner.answers.settings import has_replicates
 from tuner.errors import UserError
 from tuner.pictures.kinds import draw
 from tuner.pictures.subject import Subject
@@ -122,6 +123,8 @@ def _capital(said: str) -> str:
 
 def _compared(results: Results) -> Iterator[Block]:
     yield from _raced(results)
+    if has_replicates(results.spec) and results.ranked:
+        yield evidence.ranked_settings(results)
     if not results.comparable:
         yield Words(
             f"{results.title} varies nothing in a few levels, so no settings are compared "

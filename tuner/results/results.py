@@ -14,6 +14,7 @@ from tuner.results.predictions import Predicted, kept_predictions, kept_splits, 
 from tuner.results.rows import TrialRow, epoch_rows, ranked, trial_rows
 from tuner.spec.study import Spec
 from tuner.store import studies
+from tuner.store.ranking import Ranked, Seed, rank_settings
 from tuner.store.studies import Study
 
 Arguments = ParamSpec("Arguments")
@@ -87,6 +88,21 @@ class Results:
     def ranked(self) -> list[TrialRow]:
         """The rows of the complete trials, the best by the study's metric first."""
         return ranked(self.rows, self.spec)
+
+    @cached_property
+    def ranked_settings(self) -> list[Ranked]:
+        """The settings with a complete seed, the best first by their mean over seeds."""
+        seeds = [
+            Seed(
+                row.configuration,
+                row["seed"],
+                row["trial"],
+                row.ended,
+                row.value if row.complete else None,
+            )
+            for row in self.rows
+        ]
+        return rank_settings(self.spec, seeds)
 
     @property
     def best(self) -> int:

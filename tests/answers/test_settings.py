@@ -1,0 +1,99 @@
+"""Settings over their seeds, in a real database: the steady one wins over the lucky one."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.answers.fabricate import Told, fabricate, hits, images
+from tests.store.specs import Bench, make_spec
+from tuner.answers.settings import Setting, described, settings, short_names
+from tuner.records import Value
+from tuner.results.results import Results
+from tuner.spec.space import Choice
+from tuner.store.database import Database
+
+LUCKY, STEADY = 0.1, 0.01
+SHARES: dict[float, tuple[float | str, ...]] = {
+    LUCKY: (0.93, 0.5, 0.5),
+    STEADY: (0.85, 0.86, 0.84),
+}
+"""What share of images is right, by rate and seed; a text is a state."""
+
+
+def study(database: Database, shares: dict[float, tuple[float | str, ...]] = SHARES) -> Bench:
+    """Store a study of rates whose accuracies are given, on validation and on test."""
+    truth = images(200, 100)
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told:
+        share = shares[float(chosen["lr"])][seed]
+        if isinstance(share, str):
+            return Told(state=share, val_loss=9.0)
+        logs = {
+            split: hits(np.arange(len(labels)) < share * len(labels), labels)
+            for split, labels in truth.labels.items()
+        }
+        return Told(logs=logs)
+
+    spec = make_spec(
+        "lucky",
+        dimensions=(Choice("lr", tuple(shares)),),
+        seeds=len(next(iter(shares.values()))),
+        metric="val_acc",
+    )
+    return fabricate(database, spec, tell, data={"data-0": truth})
+
+
+def read(bench: Bench) -> list[Setting]:
+    """Read the study's settings."""
+    with bench.database.transaction() as connection:
+        return settings(Results(connection, bench.study))
+
+
+def test_the_steady_setting_is_ranked_above_the_lucky_one(database: Database) -> None:
+    """0.85, 0.86 and 0.84 win over 0.93, 0.5 and 0.5, though the best trial is the lucky one's."""
+    bench = study(database)
+    found = read(bench)
+    assert [dict(one.values) for one in found] == [{"lr": STEADY}, {"lr": LUCKY}]
+    val, test = found[0].means["val_acc"], found[0].means["test_acc"]
+    assert val is not None
+    assert test is not None
+    assert val.value == pytest.approx(0.85)
+    assert val.n == 3
+    assert test.value == pytest.approx(0.85)
+    trials = [row for setting in found for row in setting.seeds]
+    assert max(trials, key=lambda row: row["val_acc"])["lr"] == LUCKY
+
+
+def test_its_median_seed_stands_for_it(database: Database) -> None:
+    """The network that the study ends with is the one of 0.85."""
+    bench = study(database)
+    best = read(bench)[0].median
+    assert best is not None
+    assert best["val_acc"] == 0.85
+
+
+def test_what_became_of_lost_seeds_is_told(database: Database) -> None:
+    """Counts by state, no rank without a complete seed, and none above who has all seeds."""
+    shares: dict[float, tuple[float | str, ...]] = {
+        0.1: (0.99, "DIVERGED", 0.99),
+        0.01: (0.7, 0.7, 0.7),
+        0.001: ("FAILED", "PRUNED", "PRUNED"),
+    }
+    bench = study(database, shares)
+    found = read(bench)
+    told: list[Any] = [(one.values["lr"], one.rank, one.complete, one.lost) for one in found]
+    assert told == [
+        (0.01, 1, 3, ""),
+        (0.1, 2, 2, "1 diverged"),
+        (0.001, None, 0, "2 pruned, 1 failed"),
+    ]
+    assert described(found[2])["means"]["val_acc"] is None
+
+
+def test_settings_are_called_by_what_they_differ_in(database: Database) -> None:
+    """What all have in common is left out of the name."""
+    bench = study(database)
+    found = read(bench)
+    assert list(short_names(found, bench.study.spec).values()) == ["lr=0.01", "lr=0.1"]
+    assert list(short_names(found[:1], bench.study.spec).values()) == ["lr=0.01"]

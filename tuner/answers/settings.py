@@ -1,0 +1,152 @@
+"""The settings of a study over their seeds: which is best, how good it is, and what is missing.
+
+A setting is one combination of the varied parameters. How settings are ranked is said in
+`tuner.store.ranking`.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tuner.records import Value, value_text
+from tuner.results.factors import VIEWS, WHOLE
+from tuner.results.results import Results, once
+from tuner.results.rows import TrialRow
+from tuner.spec.study import Spec
+from tuner.statistics.means import Mean, mean_over_seeds
+from tuner.store.ranking import Ranked
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One combination of the varied parameters, over its seeds."""
+
+    configuration: int
+    values: Mapping[str, Value | None]
+    """By varied parameter; None where it was not active."""
+    rank: int | None
+    """From 1; None without a complete seed."""
+    seeds: tuple[TrialRow, ...]
+    """The complete trials that its means are over, in the order of their seeds."""
+    median: TrialRow | None
+    """The trial of the median seed by the study's metric: the network that stands for it."""
+    means: Mapping[str, Mean | None]
+    """The study's metric and other figures over the seeds, with 95 % intervals."""
+    trials: int
+    complete: int
+    pruned: int
+    diverged: int
+    failed: int
+
+    @property
+    def lost(self) -> str:
+        """What became of seeds that are missing for good: "1 pruned, 2 failed"."""
+        counts = {"pruned": self.pruned, "diverged": self.diverged, "failed": self.failed}
+        return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+
+def has_replicates(spec: Spec) -> bool:
+    """Say whether settings are trained under several seeds, so that their means rank them."""
+    return spec.replicates.seeds > 1
+
+
+@once
+def settings(results: Results, figures: tuple[str, ...] = VIEWS["figures"]) -> list[Setting]:
+    """Return every setting that was begun, the best first; those without a complete seed last."""
+    members: dict[int, list[TrialRow]] = defaultdict(list)
+    for row in results.rows_with(*figures):
+        members[row.configuration].append(row)
+    ranked = results.ranked_settings
+    unranked = sorted(members.keys() - {one.configuration for one in ranked})
+    return [
+        *(
+            _setting(results, members[one.configuration], figures, place, one)
+            for place, one in enumerate(ranked, start=1)
+        ),
+        *(_setting(results, members[one], figures, None, None) for one in unranked),
+    ]
+
+
+def name(values: Mapping[str, Value | None]) -> str:
+    """Return a setting as sentences name it: "scheduler=step lr=0.01"."""
+    # A parameter that is not active under this setting's condition says nothing of it.
+    return " ".join(
+        f"{key}={value_text(value)}" for key, value in values.items() if value is not None
+    )
+
+
+def short_names(settings: Sequence[Setting], spec: Spec) -> dict[int, str]:
+    """Return what settings are called among each other: the values in which they differ."""
+    telling = [
+        key for key in spec.varied if len({repr(one.values[key]) for one in settings}) > 1
+    ] or spec.varied
+    return {
+        one.configuration: name(
+            {
+                key: float(f"{value:.3g}") if isinstance(value, float) else value
+                for key in telling
+                for value in [one.values[key]]
+            }
+        )
+        for one in settings
+    }
+
+
+def described(setting: Setting) -> dict[str, Any]:
+    """Return a setting for programs."""
+    return {
+        "rank": setting.rank,
+        "setting": dict(setting.values),
+        "trials": setting.trials,
+        "complete": setting.complete,
+        "pruned": setting.pruned,
+        "diverged": setting.diverged,
+        "failed": setting.failed,
+        "seeds": [
+            {"seed": row["seed"], "trial": row["trial"], "value": row.value}
+            for row in setting.seeds
+        ],
+        "median_trial": None if setting.median is None else setting.median["trial"],
+        "means": {
+            name: None
+            if mean is None
+            else {"value": mean.value, "n": mean.n, "low": mean.low, "high": mean.high}
+            for name, mean in setting.means.items()
+        },
+    }
+
+
+def _setting(
+    results: Results,
+    members: Sequence[TrialRow],
+    figures: Sequence[str],
+    place: int | None,
+    ranked: Ranked | None,
+) -> Setting:
+    by_number = {row["trial"]: row for row in members}
+    seeds = tuple(by_number[seed.number] for seed in ranked.seeds) if ranked else ()
+    median = by_number[ranked.median.number] if ranked else None
+    metric = results.spec.search.metric
+    values = {metric: [row.value for row in seeds]}
+    for name in figures:
+        column = name if name in WHOLE else results.prefix + name
+        if name != metric:
+            values[name] = [row[column] for row in seeds]
+    states = [row["state"] for row in members]
+    return Setting(
+        configuration=members[0].configuration,
+        values={name: members[0][name] for name in results.spec.varied},
+        rank=place,
+        seeds=seeds,
+        median=median,
+        means={
+            name: mean_over_seeds([float(one) for one in found if one is not None])
+            for name, found in values.items()
+        },
+        trials=len(members),
+        complete=states.count("COMPLETE"),
+        pruned=states.count("PRUNED"),
+        diverged=states.count("DIVERGED"),
+        failed=states.count("FAILED"),
+    )
