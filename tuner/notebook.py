@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from tuner.answers.compare import Asked, Comparison, compare
-from tuner.answers.gap import Gap, gap
-from tuner.answers.gap_words import sentences
+from tuner.answers.gap import Gap, gap, sentences
 from tuner.answers.influence import Influence, influence
 from tuner.answers.sheets import contents
 from tuner.answers.sheets.contents import Sheet

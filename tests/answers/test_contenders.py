@@ -11,8 +11,7 @@ import sqlalchemy as sa
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
 from tuner.answers.compare import Comparison, compare
-from tuner.answers.contenders import compare_contenders
-from tuner.answers.race import Story, tell_race
+from tuner.answers.race import Story, compare_contenders, tell_race
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.results.race import judge, names, read_race

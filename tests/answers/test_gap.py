@@ -7,9 +7,7 @@ import pytest
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
-from tuner.answers.causes import Cause, Probed, cause
-from tuner.answers.gap import Gap, gap
-from tuner.answers.gap_words import sentences
+from tuner.answers.gap import Cause, Gap, Probed, cause, gap, sentences
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.results.results import Results

@@ -9,8 +9,7 @@ import pytest
 
 from tests.answers.fabricate import Told, fabricate, hits, images
 from tests.store.specs import Bench, make_ranged, make_spec
-from tuner.answers.importance import importance
-from tuner.answers.influence import Influence, Part, influence
+from tuner.answers.influence import Influence, Part, importance, influence
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.results.results import Results

@@ -10,10 +10,8 @@ from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
 from tuner.answers.compare import Asked, Comparison, compare
 from tuner.answers.diff import Diff, diff
-from tuner.answers.gap import Gap, gap
-from tuner.answers.gap_words import sentences
+from tuner.answers.gap import Gap, bias_of_best, gap, sentences
 from tuner.answers.influence import Influence, influence
-from tuner.answers.luck import luck_of_winner
 from tuner.answers.one_trial import one_trial
 from tuner.answers.pair import Pair, pair
 from tuner.records import Value
@@ -302,7 +300,7 @@ def test_luck_of_the_winner_is_over_patients(database: Database) -> None:
 
     def luck() -> float:
         with bench.database.transaction() as connection:
-            found = luck_of_winner(Results(connection, bench.study))
+            found = bias_of_best(Results(connection, bench.study))
         assert found is not None
         return found.value
 

@@ -1,25 +1,21 @@
-"""The gap between validation and test accuracy: how large, how sure, what is luck, and why."""
+"""The gap between validation and test accuracy: how large, how sure, selection bias, and cause.
+
+In this order: the answer, what the images of each split are worth, the gap by setting and by
+trial, the gap over all settings, the selection bias of the best trial, the cause, the sentences.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
 
-from tuner.answers.causes import Cause, Probed, cause, probes
-from tuner.answers.gap_settings import (
-    Setting,
-    Sizes,
-    TrialGap,
-    by_configuration,
-    gap_of_trial,
-    gaps_by_setting,
-    least_worth,
-    split_sizes,
-)
-from tuner.answers.luck import luck_of_winner
+from tuner.answers import words
 from tuner.errors import UserError
-from tuner.results.designs import Design
+from tuner.results.designs import Design, Level
 from tuner.results.measures import MEASURES
 from tuner.results.results import Results, by_number, once
 from tuner.results.rows import TrialRow
@@ -27,15 +23,83 @@ from tuner.results.samples import Source, sample
 from tuner.statistics.anova import Panel
 from tuner.statistics.clusters import Clusters, too_few
 from tuner.statistics.correlation import rank_correlation
-from tuner.statistics.proportions import apart, wilson_of
-from tuner.statistics.selection_bias import SelectionBias
+from tuner.statistics.means import mean_over_seeds
+from tuner.statistics.proportions import Effective, apart, effective, wilson_of
+from tuner.statistics.selection_bias import SelectionBias, Tried, selection_bias
 from tuner.statistics.variance import Interval, around
 from tuner.store import checks
+from tuner.store import tables as t
+
+Cause = Literal[
+    "overfitting",
+    "different distribution",
+    "both",
+    "neither: within sampling error",
+    "unexplained",
+    "not examined",
+    "too few patients",
+]
+
+WORDS: Mapping[Cause, str] = {
+    "overfitting": "The settings fit their training images better than new ones of the same kind; "
+    "test is no different from validation in that.",
+    "different distribution": "Test images come from another distribution than training images. "
+    "No setting of this study fixes that; other training data or augmentation might.",
+    "both": "The settings fit their training images better than new ones of the same kind, and "
+    "test images come from another distribution besides.",
+    "neither: within sampling error": "The gap is within sampling error, so there is no cause to "
+    "look for.",
+    "unexplained": "There is a gap, and test images differ from training images no more than "
+    "validation images do: a difference in the labels, or in what the probe does not see.",
+    "not examined": "There is a gap, and the images were not examined.",
+    "too few patients": "Validation or test has too few patients to say whether the two differ.",
+}
+
+VALUES_MOST = 20_000_000
+BEST_MOST = 1_000
+"""Most values of images, and most trials, that the bootstrap resamples."""
+
+# The answer
+
+
+@dataclass(frozen=True)
+class Probed:
+    """How well a classifier tells two splits apart: 0.5 is chance."""
+
+    auc: Interval
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether that is beyond chance."""
+        return self.auc.low > 0.5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One configuration over its seeds."""
+
+    values: Mapping[str, Level]
+    """What varies, by name."""
+    trials: tuple[int, ...]
+    val_acc: float
+    test_acc: float
+    gap: Interval
+    """Over its seeds and the images; over images alone where it has one seed."""
+
+
+@dataclass(frozen=True)
+class TrialGap:
+    """One trial's gap, with Newcombe's interval over the images, or patients, of both splits."""
+
+    trial: int
+    val_acc: float
+    test_acc: float
+    gap: Interval
 
 
 @dataclass(frozen=True)
 class Gap:
-    """All that is known of a study's gap."""
+    """The gap of a study between validation and test accuracy, with its cause."""
 
     study: str
     """The study's full name, by which `tuner check` takes it."""
@@ -80,112 +144,193 @@ class Gap:
         return too_few(self.clusters)
 
 
-@dataclass(frozen=True)
-class _Together:
-    """What all settings that are compared show together, a unit a seed."""
+# How many independent images a split is worth
 
-    rows: Mapping[int, TrialRow]
-    """All trials by number."""
-    prefix: str
-    """Of the columns of the epoch at which the study is judged."""
-    sizes: Mapping[int, Sizes]
-    made: Design
-    val: Panel
-    test: Panel
-    gap: Panel
-    images_shared: bool
 
-    def overall(self) -> Interval:
-        """Return the gap over seeds and images, or over images alone where that is all there is."""
-        if self.images_shared or len(self.made.units[0]) > 1:
-            return self.gap.mean(0)
-        # Nothing is measured twice: what is left is each split's number of images.
-        return _over_images(self.val.mean(0).value, self.test.mean(0).value, self.sizes)
+class Sizes(NamedTuple):
+    """How many images each split of a trial's data has, and what they are worth."""
+
+    train: int
+    val: int
+    test: int
+    val_worth: Effective
+    """How many independent images the validation images are worth, where they are of patients."""
+    test_worth: Effective
+
+    def apart(self, val: float, test: float) -> Interval:
+        """Return the difference of two accuracies with Newcombe's interval."""
+        return apart(wilson_of(val, self.val_worth), wilson_of(test, self.test_worth))
+
+
+def _split_sizes(results: Results, numbers: Sequence[int], source: Source) -> dict[int, Sizes]:
+    """Return how many images each trial was trained and measured on, and what they are worth.
+
+    Where images are of patients that depends on how alike a trial's hits on a patient's images are.
+    """
+    query = (
+        sa.select(t.trial.c.number, t.dataset.c.sizes)
+        .select_from(
+            t.trial.join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id).join(
+                t.dataset, t.dataset.c.fingerprint == t.outcome.c.setup["data_fingerprint"].astext
+            )
+        )
+        .where(t.trial.c.study_id == results.study.study_id)
+    )
+    worth: dict[tuple[int, str], Effective] = {}
+    if any(truth.clusters and not truth.clusters.single for truth in source.truths.values()):
+        worth = {
+            (number, split): effective(hits, clusters)
+            for number, split, hits, clusters in source.by_image(numbers)
+        }
+    wanted = set(numbers)
+    found = {}
+    for row in results.connection.execute(query):
+        if row.number in wanted:
+            train, val, test = (int(row.sizes[split]) for split in ("train", "val", "test"))
+            found[row.number] = Sizes(
+                train,
+                val,
+                test,
+                worth.get((row.number, "val"), Effective(val)),
+                worth.get((row.number, "test"), Effective(test)),
+            )
+    return found
+
+
+def _least_worth(worths: Sequence[Effective]) -> Effective:
+    """Return the worth of the images to the trial to which they are worth least."""
+    return min(worths, key=lambda effective: effective.images)
+
+
+# By setting and by trial
+
+
+def _by_setting(
+    results: Results, rows: Sequence[TrialRow]
+) -> dict[tuple[Level, ...], list[TrialRow]]:
+    """Return the trials of each configuration."""
+    groups: dict[tuple[Level, ...], list[TrialRow]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row[name] for name in results.spec.varied)].append(row)
+    return groups
+
+
+def _of_trial(row: TrialRow, prefix: str, sizes: Sizes) -> TrialGap:
+    """Return one trial's gap; `prefix` says which epoch's figures are meant."""
+    val, test = row[prefix + "val_acc"], row[prefix + "test_acc"]
+    return TrialGap(row["trial"], val, test, sizes.apart(val, test))
+
+
+def _settings(
+    results: Results, rows: Sequence[TrialRow], sizes: Mapping[int, Sizes]
+) -> tuple[Setting, ...]:
+    """Return each configuration's gap over its seeds, the best on validation first."""
+    groups = _by_setting(results, rows)
+    settings = [_setting(results, group, sizes) for group in groups.values()]
+    return tuple(sorted(settings, key=lambda setting: -setting.val_acc))
+
+
+def _setting(results: Results, rows: Sequence[TrialRow], sizes: Mapping[int, Sizes]) -> Setting:
+    prefix = results.prefix
+    val = [row[prefix + "val_acc"] for row in rows]
+    test = [row[prefix + "test_acc"] for row in rows]
+    # Newcombe's interval of the mean accuracies, widened by what the seeds scatter.
+    of_trials = [sizes[row["trial"]] for row in rows]
+    over_images = (
+        of_trials[0]
+        ._replace(
+            val_worth=_least_worth([one.val_worth for one in of_trials]),
+            test_worth=_least_worth([one.test_worth for one in of_trials]),
+        )
+        .apart(float(np.mean(val)), float(np.mean(test)))
+    )
+    return Setting(
+        values={name: rows[0][name] for name in results.spec.varied},
+        trials=tuple(row["trial"] for row in rows),
+        val_acc=float(np.mean(val)),
+        test_acc=float(np.mean(test)),
+        gap=_with_seeds(over_images, [a - b for a, b in zip(val, test, strict=True)]),
+    )
+
+
+def _with_seeds(interval: Interval, gaps: Sequence[float]) -> Interval:
+    over_seeds = mean_over_seeds(gaps)
+    if over_seeds is None or over_seeds.half_width is None:
+        return interval
+    half = over_seeds.half_width
+    low = interval.value - float(np.hypot(interval.value - interval.low, half))
+    high = interval.value + float(np.hypot(interval.high - interval.value, half))
+    return Interval(interval.value, max(-1.0, low), min(1.0, high))
+
+
+# Over all settings
 
 
 @once
 def gap(results: Results) -> Gap:
     """Measure a study's gap over all its complete trials."""
-    study, rows, prefix = results.study, results.rows, results.prefix
-    complete = [row for row in rows if row.complete and row[prefix + "test_acc"] is not None]
+    prefix = results.prefix
+    complete = [
+        row for row in results.rows if row.complete and row[prefix + "test_acc"] is not None
+    ]
     if not complete:
         raise UserError(_nothing(results))
     source = Source(results, MEASURES["gap"])
-    sizes = split_sizes(results, [row["trial"] for row in complete], source)
-    spoken = _comparable(results, complete)
-    together = _together(results, spoken, sizes=sizes, source=source)
-    overall, fitted = together.overall(), _fitted(together)
-    probed = probes(_examined(results))
-    leaders = results.ranked
-    settings = gaps_by_setting(results, complete, sizes)
+    sizes = _split_sizes(results, [row["trial"] for row in complete], source)
+    settings = _settings(results, complete, sizes)
+
+    # All compared settings are one level, with one unit for each seed.
+    compared = _comparable(results, complete)
+    design = _design(results, compared)
+    val, test, difference = (
+        _panel(results, design, name) for name in ("val_acc", "test_acc", "gap")
+    )
+    val_acc, test_acc = val.mean(0), test.mean(0)
+    images_shared = source.same_images([row["trial"] for row in compared])
+    if images_shared or len(design.units[0]) > 1:
+        overall = difference.mean(0)
+    else:
+        # One seed, and each trial on images of its own: only the images of a split are a sample.
+        overall = apart(
+            wilson_of(val_acc.value, _least_worth([one.val_worth for one in sizes.values()])),
+            wilson_of(test_acc.value, _least_worth([one.test_worth for one in sizes.values()])),
+        )
+
+    fitted = _fitted(results, design, val, sizes)
     clusters = tuple(
         truth.clusters for truth in source.truths.values() if truth.clusters is not None
     )
+    check = checks.latest(results.connection, results.study.study_id)
+    probed = probes(None if check is None else check.body)
     return Gap(
-        study=study.full_name,
-        trials=tuple(gap_of_trial(row, prefix, sizes[row["trial"]]) for row in complete),
+        study=results.study.full_name,
+        trials=tuple(_of_trial(row, prefix, sizes[row["trial"]]) for row in complete),
         settings=settings,
-        seeds=len(together.made.units[0]),
+        seeds=len(design.units[0]),
         val_images=max(one.val for one in sizes.values()),
         test_images=max(one.test for one in sizes.values()),
         val_patients=source.patients("val"),
         test_patients=source.patients("test"),
-        val_worth=least_worth([one.val_worth for one in sizes.values()]).images,
-        test_worth=least_worth([one.test_worth for one in sizes.values()]).images,
+        val_worth=_least_worth([one.val_worth for one in sizes.values()]).images,
+        test_worth=_least_worth([one.test_worth for one in sizes.values()]).images,
         clusters=clusters,
         patients_unknown=source.patients_unknown,
-        val_acc=together.val.mean(0),
-        test_acc=together.test.mean(0),
+        val_acc=val_acc,
+        test_acc=test_acc,
         gap=overall,
         fitted=fitted,
-        correlation=_correlation(settings),
-        metric=study.spec.search.metric,
-        optimism=luck_of_winner(results),
-        winner=leaders[0]["trial"] if leaders else None,
+        correlation=rank_correlation(
+            np.array([setting.val_acc for setting in settings]),
+            np.array([setting.test_acc for setting in settings]),
+        ),
+        metric=results.spec.search.metric,
+        optimism=bias_of_best(results),
+        winner=results.ranked[0]["trial"] if results.ranked else None,
         probes=probed,
         cause="too few patients" if too_few(clusters) else cause(overall, fitted, probed),
-        left_out=sum(row.lost for row in rows),
-        without_peers=len(complete) - len(spoken),
-        images_shared=together.images_shared,
-    )
-
-
-def _together(
-    results: Results, spoken: Sequence[TrialRow], *, sizes: Mapping[int, Sizes], source: Source
-) -> _Together:
-    design = _design(results, spoken)
-
-    def panel(name: str) -> Panel:
-        taken = sample(results, design, MEASURES[name])
-        assert taken is not None, "complete trials have predictions"
-        assert isinstance(taken.panel, Panel), "seeds are paired"
-        return taken.panel
-
-    shared = source.same_images([row["trial"] for row in spoken])
-    return _Together(
-        rows=by_number(results.rows),
-        prefix=results.prefix,
-        sizes=sizes,
-        made=design,
-        val=panel("val_acc"),
-        test=panel("test_acc"),
-        gap=panel("gap"),
-        images_shared=shared,
-    )
-
-
-def _correlation(settings: Sequence[Setting]) -> Interval | None:
-    return rank_correlation(
-        np.array([setting.val_acc for setting in settings]),
-        np.array([setting.test_acc for setting in settings]),
-    )
-
-
-def _over_images(val: float, test: float, sizes: Mapping[int, Sizes]) -> Interval:
-    worths = list(sizes.values())
-    return apart(
-        wilson_of(val, least_worth([one.val_worth for one in worths])),
-        wilson_of(test, least_worth([one.test_worth for one in worths])),
+        left_out=sum(row.lost for row in results.rows),
+        without_peers=len(complete) - len(compared),
+        images_shared=images_shared,
     )
 
 
@@ -207,7 +352,7 @@ def _comparable(results: Results, rows: Sequence[TrialRow]) -> list[TrialRow]:
     no configuration has all seeds, those of the fullest seed speak alone.
     """
     seeds = Counter(row["seed"] for row in rows)
-    groups = by_configuration(results, rows)
+    groups = _by_setting(results, rows)
     whole = [row for of in groups.values() if len(of) == len(seeds) for row in of]
     if whole:
         return whole
@@ -224,25 +369,250 @@ def _design(results: Results, rows: Sequence[TrialRow]) -> Design:
     return Design(results.title, (), (None,), True, (units,), 0)
 
 
-def _fitted(of: _Together) -> Interval | None:
+def _panel(results: Results, design: Design, name: str) -> Panel:
+    taken = sample(results, design, MEASURES[name])
+    assert taken is not None, "complete trials have predictions"
+    assert isinstance(taken.panel, Panel), "seeds are paired"
+    return taken.panel
+
+
+def _fitted(
+    results: Results, design: Design, val: Panel, sizes: Mapping[int, Sizes]
+) -> Interval | None:
     """Return training minus validation accuracy, over seeds and over the images of both."""
-    column = of.prefix + "train_acc"
-    trained = [[of.rows[number][column] for number in unit] for unit in of.made.units[0]]
-    if of.val.seeds < 2 or any(one is None for unit in trained for one in unit):
+    rows, column = by_number(results.rows), results.prefix + "train_acc"
+    trained = [[rows[number][column] for number in unit] for unit in design.units[0]]
+    if val.seeds < 2 or any(one is None for unit in trained for one in unit):
         return None
     share = np.array([[np.mean(unit) for unit in trained]])[:, :, None]
-    clusters = of.val.clusters
-    # The share of training images has no patients' values: as if each stood for itself.
-    whose = (Clusters(np.zeros(1, int)), *clusters) if clusters else ()
-    panel = Panel((share, -of.val.blocks[0]), of.val.counts_images, clusters=whose)
+    # No patients' values are stored of training images: each counts as one of its own.
+    clusters = (Clusters(np.zeros(1, int)), *val.clusters) if val.clusters else ()
+    panel = Panel((share, -val.blocks[0]), val.counts_images, clusters=clusters)
     mean = float(share.mean())
-    # No prediction is kept of training images: theirs is the variance of a share of this many, by
-    # patient as much larger as that of validation images is.
-    alike = max(sizes.val / sizes.val_worth.images for sizes in of.sizes.values())
-    own = alike * mean * (1 - mean) / max(1, *(sizes.train for sizes in of.sizes.values()))
-    return around(float(panel.means[0]), panel.spread(0).plus(of.val.grain + own))
+    # No predictions are stored of training images: their variance is that of a share of this many
+    # images, and where images are of patients it is as much larger as that of validation images.
+    alike = max(one.val / one.val_worth.images for one in sizes.values())
+    own = alike * mean * (1 - mean) / max(1, *(one.train for one in sizes.values()))
+    return around(float(panel.means[0]), panel.spread(0).plus(val.grain + own))
 
 
-def _examined(results: Results) -> Mapping[str, object] | None:
-    check = checks.latest(results.connection, results.study.study_id)
-    return None if check is None else check.body
+# Selection bias of the best trial
+
+
+@once
+def bias_of_best(results: Results) -> SelectionBias | None:
+    """Return the selection bias of the best trial's figure.
+
+    None where there was no choice, or where the trials have not the same images.
+    """
+    measure, leaders = MEASURES[results.spec.search.metric], results.ranked
+    source = Source(results, measure)
+    if len(leaders) < 2 or not source.same_images([row["trial"] for row in leaders]):
+        return None
+    # The leaders come first; those far behind are never picked, and their images not needed.
+    rows = leaders[: max(2, min(BEST_MOST, VALUES_MOST // max(1, source.units())))]
+    values = {number: found for number, _, found in source.values([row["trial"] for row in rows])}
+    best = [at for at, row in enumerate(rows) if row["trial"] in values]
+    if len(best) < 2:
+        return None
+    tried = Tried(
+        means=np.array([float(row.value or 0.0) for row in leaders]),
+        settings=_places(results, leaders),
+        best=np.array(best),
+        values=np.array([values[rows[at]["trial"]] for at in best]),
+    )
+    return selection_bias(tried, larger=measure.larger)
+
+
+def _places(results: Results, rows: Sequence[TrialRow]) -> NDArray[np.int64]:
+    """Number the settings of the trials."""
+    names: dict[tuple[Level, ...], int] = {}
+    cells = (tuple(row[name] for name in results.spec.varied) for row in rows)
+    return np.array([names.setdefault(cell, len(names)) for cell in cells])
+
+
+# The cause
+
+
+def probes(body: Mapping[str, Any] | None) -> dict[str, Probed]:
+    """Return the newest examination's probes by the split that was compared with training.
+
+    Where several data settings were examined, the one that tells most apart counts.
+    """
+    found: dict[str, Probed] = {}
+    for examined in (body or {}).get("data", []):
+        for one in examined.get("probes", []):
+            probed = Probed(Interval(one["auc"], one["low"], one["high"]))
+            known = found.get(one["second"])
+            if known is None or probed.auc.value > known.auc.value:
+                found[one["second"]] = probed
+    return found
+
+
+def cause(gap: Interval, fitted: Interval | None, probed: Mapping[str, Probed]) -> Cause:
+    """Say why there is a gap, from what training adds and from what the images show.
+
+    `fitted` is training accuracy minus validation accuracy. A shift counts
+    where test images differ from training images by more than validation's do.
+    """
+    overfits = fitted is not None and fitted.low > 0
+    apart = gap.low > 0 or gap.high < 0
+    val, test = probed.get("val"), probed.get("test")
+    shifted = (
+        apart
+        and test is not None
+        and test.tells_apart
+        and (val is None or test.auc.low > val.auc.value)
+    )
+    if shifted:
+        return "both" if overfits else "different distribution"
+    if not apart:
+        return "overfitting" if overfits else "neither: within sampling error"
+    if test is None:
+        return "not examined"
+    return "unexplained"
+
+
+# In words
+
+
+def sentences(gap: Gap) -> tuple[str, ...]:
+    """Say how large the gap is, whether choosing on validation helps, the bias, and the cause."""
+    return tuple(
+        one
+        for one in (
+            size(gap),
+            choosing(gap),
+            selection(gap),
+            _why(gap),
+            _left_out(gap),
+            *words.patient_remarks(gap.clusters, unknown=gap.patients_unknown),
+        )
+        if one
+    )
+
+
+def size(found: Gap) -> str:
+    """Say how large the gap is, and how sure that is."""
+    gap = found.gap.scaled(100)
+    images = sampled(found)
+    about = f"over {words.count(found.seeds, 'seed')}, {images}"
+    if found.seeds == 1:
+        about = f"one seed: over {images}"
+    elif not found.images_shared:
+        about = f"over {words.count(found.seeds, 'seed')} only, each on different images"
+    ends = f"{words.signed(gap.low, 1)} to {words.signed(gap.high, 1)}"
+    amount = f"{words.signed(gap.value, 1)} points, 95 % interval {ends}"
+    val, test = words.percent(found.val_acc.value), words.percent(found.test_acc.value)
+    accuracies = f"{val} on validation and {test} on test"
+    if found.too_few:
+        return f"Too few patients to judge the gap: {accuracies}, {amount} ({about})."
+    if found.gap.low > 0:
+        return f"Test falls behind validation: {accuracies}, a gap of {amount} ({about})."
+    if found.gap.high < 0:
+        return f"Test is ahead of validation: {accuracies}, a gap of {amount} ({about})."
+    return f"Validation and test are not distinguishable: {accuracies}, {amount} ({about})."
+
+
+def sampled(gap: Gap) -> str:
+    """Return what the gap is over: images of both splits, and of how many patients."""
+    patients = gap.val_patients, gap.test_patients
+    if not any(patients):
+        return f"{gap.val_images:,} validation and {gap.test_images:,} test images"
+    val = words.sampled(gap.val_images, patients[0])
+    test = words.sampled(gap.test_images, patients[1])
+    return f"{val} on validation and {test} on test"
+
+
+def choosing(gap: Gap) -> str:
+    """Say whether choosing on validation helps on test."""
+    together = gap.correlation
+    if together is None:
+        few = len(gap.settings)
+        return (
+            f"Whether picking by validation score helps on the test set cannot be said from "
+            f"{words.count(few, 'configuration')}."
+            if few < 4
+            else "Validation or test accuracy is the same for all configurations, so neither "
+            "chooses between them."
+        )
+    figures = (
+        f"rank correlation {words.signed(together.value, 2)}, "
+        f"{words.signed(together.low, 2)} to {words.signed(together.high, 2)}, over "
+        f"{len(gap.settings)} configurations"
+    )
+    if together.low > 0:
+        return f"Better on validation means better on test here ({figures})."
+    if together.high < 0:
+        return f"Better on validation means worse on test here ({figures})."
+    return f"No evidence that picking by validation score helps on the test set ({figures})."
+
+
+def selection(gap: Gap) -> str:
+    """Say how much of the best trial's figure is selection bias."""
+    if gap.optimism is None:
+        return ""
+    measure = MEASURES[gap.metric]
+    much = gap.optimism.value * measure.scale
+    amount = f"{words.fixed(much, 1 if measure.unit == 'points' else 3)} {measure.unit}"
+    missing = "" if gap.optimism.over_seeds else ", without the variation between seeds"
+    return (
+        f"About {amount} of the best trial's {gap.metric} (trial {gap.winner}) "
+        f"are selection bias: it was the best of {gap.optimism.trials}{missing}."
+    )
+
+
+def _why(gap: Gap) -> str:
+    parts = []
+    if gap.fitted is not None:
+        parts.append(f"training minus validation accuracy {_points(gap.fitted)}")
+    for name, kind in (("val", "validation"), ("test", "test")):
+        if name in gap.probes:
+            auc = gap.probes[name].auc
+            parts.append(
+                f"training images can be distinguished from {kind} images with AUC "
+                f"{auc.value:.2f} ({auc.low:.2f} to {auc.high:.2f}; 0.5 is chance)"
+            )
+    seen = f" Seen: {'; '.join(parts)}." if parts else ""
+    way = f" `tuner check {gap.study}` does it." if gap.cause == "not examined" else ""
+    name = "" if gap.cause == "neither: within sampling error" else f"Cause: {gap.cause}. "
+    return f"{name}{WORDS[gap.cause]}{way}{_shares(gap)}{seen}"
+
+
+def _shares(found: Gap) -> str:
+    """Say where accuracy is lost on the way from training to test, where it is in two places."""
+    if found.cause != "both" or found.fitted is None or found.gap.value <= 0:
+        return ""
+    fitted, gap = found.fitted.value * 100, found.gap.value * 100
+    return (
+        f" Of the {words.fixed(fitted + gap, 1)} points from training to test accuracy "
+        f"{words.fixed(fitted, 1)} are lost between training and validation, "
+        f"{words.fixed(gap, 1)} between validation and test."
+    )
+
+
+def _points(interval: Interval) -> str:
+    shown = interval.scaled(100)
+    return (
+        f"{words.signed(shown.value, 1)} points ({words.signed(shown.low, 1)} to "
+        f"{words.signed(shown.high, 1)})"
+    )
+
+
+def _left_out(gap: Gap) -> str:
+    said = []
+    if gap.without_peers:
+        said.append(
+            f"{words.count(gap.without_peers, 'complete trial')} of configurations without "
+            "all seeds are in the table alone."
+        )
+    if gap.left_out:
+        said.append(_lost(gap))
+    return " ".join(said)
+
+
+def _lost(gap: Gap) -> str:
+    return (
+        f"{words.count(gap.left_out, 'trial')} pruned, diverged or failed and not included: "
+        "these figures are over trials that were good enough to finish."
+    )

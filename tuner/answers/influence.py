@@ -1,30 +1,46 @@
-"""How much each parameter matters for validation loss, test accuracy and the gap."""
+"""How much each parameter matters for validation loss, test accuracy and the gap.
 
+A whole grid is decomposed exactly (functional ANOVA, Hutter et al. 2014). Drawn configurations are
+estimated by PED-ANOVA (Watanabe et al. 2023, by Optuna) with intervals from resampled trials.
+"""
+
+import logging
+import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import optuna
 from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.answers import words
-from tuner.answers.importance import importance
 from tuner.errors import UserError
 from tuner.names import meant
+from tuner.records import Value
 from tuner.results.designs import Level
 from tuner.results.measures import MEASURES, Measure
 from tuner.results.results import Results, by_number, once
 from tuner.results.rows import TrialRow
 from tuner.results.samples import Source, column_of, has_figure
+from tuner.spec.study import Spec
 from tuner.statistics.clusters import too_few
 from tuner.statistics.fanova import DRAWS, decompose
-from tuner.statistics.variance import Interval
+from tuner.statistics.precedence import precedence
+from tuner.statistics.variance import CONFIDENCE, Interval
+from tuner.store.sampling import distributions
 
 Array = NDArray[np.float64]
 METRICS = ("val_loss", "test_acc", "gap")
 FEWEST = 8
-"""Fewer drawn trials say nothing of what matters."""
+"""Fewer drawn settings are too few to say what matters."""
+RESAMPLES = 60
+SEED = 20_014
+RESAMPLED_MOST = 1000
+"""Most trials of a resample: more change an estimate by less than its interval is wide."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +126,9 @@ class Influence:
         )
 
 
+# The answer
+
+
 @once
 def influence(results: Results, metrics: tuple[str, ...] = ()) -> list[Influence]:
     """Decompose each figure over the study's settings."""
@@ -148,6 +167,9 @@ def _of(results: Results, measure: Measure) -> Influence:
     if grid is not None:
         return _decomposed(results, grid, measure)
     return _estimated(results, rows, measure)
+
+
+# Whole grids: decomposition
 
 
 @dataclass(frozen=True)
@@ -232,6 +254,9 @@ def _values(results: Results, grid: _Grid, measure: Measure) -> tuple[Array, Arr
     return values, np.moveaxis(drawn, 2, 0), source
 
 
+# Drawn configurations: PED-ANOVA
+
+
 def _estimated(results: Results, rows: Sequence[TrialRow], measure: Measure) -> Influence:
     column, spec = column_of(measure, results.at), results.spec
     known = [row for row in rows if row[column] is not None]
@@ -262,3 +287,92 @@ def _estimated(results: Results, rows: Sequence[TrialRow], measure: Measure) -> 
         spread=None,
         left_out=sum(row.lost for row in results.rows),
     )
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Shares of importance by parameter, with intervals from resampled trials."""
+
+    shares: Mapping[str, Interval]
+    """Of a parameter that is active only in some trials: where it is active."""
+    ahead: tuple[tuple[str, str], ...]
+    """Parameters of which the first matters more, beyond chance."""
+
+
+def importance(
+    spec: Spec, chosen: Sequence[Mapping[str, Value | None]], figures: Sequence[float], larger: bool
+) -> Importance:
+    """Return by which parameters the best tenth of the trials differs from all trials."""
+    known = distributions(spec)
+    trials = [
+        create_trial(
+            params={name: value for name, value in one.items() if value is not None},
+            distributions={name: known[name] for name, value in one.items() if value is not None},
+            value=figure,
+        )
+        for one, figure in zip(chosen, figures, strict=True)
+    ]
+    seen = _importances(trials, larger=larger)
+    chance = np.random.default_rng(SEED)
+    drawn = [
+        _importances([trials[at] for at in _resample(chance, len(trials))], larger=larger)
+        for _ in range(RESAMPLES)
+    ]
+    names = [name for name in spec.varied if name in seen]
+    table = np.array([[one.get(name, 0.0) for name in names] for one in drawn])
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(table, (tail, 1 - tail), axis=0)
+    shares = {
+        name: Interval(seen[name], min(seen[name], float(a)), max(seen[name], float(b)))
+        for name, a, b in zip(names, low, high, strict=True)
+    }
+    ahead = tuple((names[one], names[other]) for one, other in precedence(table))
+    return Importance(shares, ahead)
+
+
+class _GivenTrials(optuna.storages.InMemoryStorage):
+    """A storage that returns given trials: adding them to one would copy each."""
+
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        # A trial that was drawn twice is two trials, which the evaluator tells by their ids.
+        self._given = [copy(one) for one in trials]
+        for place, one in enumerate(self._given):
+            one.number = place
+            one._trial_id = place  # Optuna has no public way to name it
+
+    def get_all_trials(
+        self,
+        study_id: int,  # noqa: ARG002
+        deepcopy: bool = True,  # noqa: ARG002
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Return the trials; they are only read."""
+        return [one for one in self._given if states is None or one.state in states]
+
+
+def _resample(chance: np.random.Generator, trials: int) -> list[int]:
+    return [int(at) for at in chance.integers(0, trials, min(trials, RESAMPLED_MOST))]
+
+
+def _importances(trials: Sequence[FrozenTrial], *, larger: bool) -> dict[str, float]:
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(logging.ERROR)
+    try:
+        return _evaluated(trials, larger=larger)
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+def _evaluated(trials: Sequence[FrozenTrial], *, larger: bool) -> dict[str, float]:
+    # With it comes scikit-learn where that is installed: a second, for evaluators not asked here.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    with warnings.catch_warnings():
+        # Few trials with a conditional parameter: that is in the interval, and no news to a user.
+        warnings.simplefilter("ignore", UserWarning)
+        study = optuna.create_study(
+            direction="maximize" if larger else "minimize",
+            storage=_GivenTrials(trials),
+        )
+        return dict(get_param_importances(study, evaluator=PedAnovaImportanceEvaluator()))

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from tuner.answers.gap import Gap
+from tuner.answers.gap import Gap, bias_of_best
 from tuner.answers.gap import gap as measure_gap
-from tuner.answers.luck import luck_of_winner
 from tuner.answers.one_trial import OneTrial, OnSplit, one_trial
 from tuner.answers.sheets.export import json_cell
 from tuner.errors import UserError
@@ -97,7 +96,7 @@ def winner(results: Results, number: int | None = None) -> Winner:
     measured = _gap(results)
     leaders = results.ranked
     classes, sizes = _data(results, trial)
-    luck = luck_of_winner(results)
+    luck = bias_of_best(results)
     return Winner(
         study=study,
         trial=trial,

@@ -1,7 +1,7 @@
 """The winner in plain words: how it was chosen, what its figures mean, and what they do not."""
 
 from tuner.answers import words
-from tuner.answers.causes import WORDS
+from tuner.answers.gap import WORDS
 from tuner.answers.one_trial import OnSplit
 from tuner.answers.winner import Winner, figure
 from tuner.results.measures import MEASURES

@@ -93,8 +93,8 @@ def compare(
     """
     from tuner.answers.compare import Asked
     from tuner.answers.compare import compare as compare_settings
-    from tuner.answers.contenders import compare_contenders
     from tuner.answers.pair import pair
+    from tuner.answers.race import compare_contenders
     from tuner.cli.console import open_console, print_sentences
     from tuner.results.results import Results
     from tuner.store import identities

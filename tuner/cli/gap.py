@@ -39,7 +39,7 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
     selection bias, and whether training and test images can be told apart.
     """
     from tuner.answers.gap import gap as measure_gap
-    from tuner.answers.gap_words import sentences
+    from tuner.answers.gap import sentences
     from tuner.results.results import Results
 
     with options.open_database(settings) as database, database.snapshot() as connection:
@@ -59,7 +59,7 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
 
 def described(gap: "Gap", study: "Study") -> dict[str, Any]:
     """Return a study's gap for programs; fractions stay fractions."""
-    from tuner.answers.gap_words import sentences
+    from tuner.answers.gap import sentences
 
     luck = gap.optimism
     return {

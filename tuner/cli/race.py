@@ -15,8 +15,7 @@ def race_lines(database: "Database", study: "Study") -> list[str]:
     """Say how a study's race went and what more seeds would buy; nothing where there is none."""
     if study.spec.replicates.of != "top":
         return []  # As most studies, and what tells races takes long to load.
-    from tuner.answers.contenders import compare_contenders
-    from tuner.answers.race import tell_race
+    from tuner.answers.race import compare_contenders, tell_race
     from tuner.results.results import Results
 
     with database.snapshot() as connection:

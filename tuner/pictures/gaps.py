@@ -6,10 +6,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
 from tuner.answers import words
-from tuner.answers.gap import Gap
+from tuner.answers.gap import Gap, Setting, choosing, sampled
 from tuner.answers.gap import gap as measure_gap
-from tuner.answers.gap_settings import Setting
-from tuner.answers.gap_words import choosing, sampled
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, level_label, sentence

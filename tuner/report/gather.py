@@ -5,11 +5,9 @@ from datetime import UTC, datetime
 
 from tuner.answers import words
 from tuner.answers.compare import Comparison, compare, headlines
-from tuner.answers.contenders import contenders
-from tuner.answers.gap import gap
-from tuner.answers.gap_words import choosing, luck, sentences, size
+from tuner.answers.gap import choosing, gap, selection, sentences, size
 from tuner.answers.influence import influence
-from tuner.answers.race import Story, tell_race
+from tuner.answers.race import Story, contenders, tell_race
 from tuner.answers.settings import has_replicates
 from tuner.errors import UserError
 from tuner.pictures.kinds import draw
@@ -174,7 +172,7 @@ def _matters(results: Results) -> Iterator[Block]:
 def _best(results: Results) -> Iterator[Block]:
     yield evidence.leaderboard(results)
     if results.tested:
-        yield from paragraphs([luck(gap(results))])
+        yield from paragraphs([selection(gap(results))])
     for kind in ("history", "confusion", "roc", "reliability"):
         yield from _optional(results, kind)
 
