@@ -12,8 +12,8 @@ from tuner.answers.compare import Asked, Comparison, compare
 from tuner.answers.diff import Diff, diff
 from tuner.answers.gap import Gap, bias_of_best, gap, sentences
 from tuner.answers.influence import Influence, influence
-from tuner.answers.one_trial import one_trial
 from tuner.answers.pair import Pair, pair
+from tuner.answers.trial import one_trial
 from tuner.records import Value
 from tuner.results.results import Results
 from tuner.spec.space import Choice

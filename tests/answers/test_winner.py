@@ -7,8 +7,7 @@ import pytest
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
-from tuner.answers.winner import Winner, described, winner
-from tuner.answers.winner_words import figures, sentences
+from tuner.answers.winner import Winner, described, figures, sentences, winner
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Value
 from tuner.results.results import Results

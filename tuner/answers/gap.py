@@ -40,7 +40,7 @@ Cause = Literal[
     "too few patients",
 ]
 
-WORDS: Mapping[Cause, str] = {
+CAUSES: Mapping[Cause, str] = {
     "overfitting": "The settings fit their training images better than new ones of the same kind; "
     "test is no different from validation in that.",
     "different distribution": "Test images come from another distribution than training images. "
@@ -576,7 +576,7 @@ def _why(gap: Gap) -> str:
     seen = f" Seen: {'; '.join(parts)}." if parts else ""
     way = f" `tuner check {gap.study}` does it." if gap.cause == "not examined" else ""
     name = "" if gap.cause == "neither: within sampling error" else f"Cause: {gap.cause}. "
-    return f"{name}{WORDS[gap.cause]}{way}{_shares(gap)}{seen}"
+    return f"{name}{CAUSES[gap.cause]}{way}{_shares(gap)}{seen}"
 
 
 def _shares(found: Gap) -> str:

@@ -1,4 +1,7 @@
-"""The trial that a study ends with: how it was chosen, what it does, and how sure that is."""
+"""The trial that a study ends with: how it was chosen, its figures, and how sure they are.
+
+In this order: the answer, how it is read, its JSON, its sentences, its table.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,10 +10,11 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from tuner.answers.gap import Gap, bias_of_best
+from tuner.answers import words
+from tuner.answers.gap import CAUSES, Gap, bias_of_best
 from tuner.answers.gap import gap as measure_gap
-from tuner.answers.one_trial import OneTrial, OnSplit, one_trial
 from tuner.answers.sheets.export import json_cell
+from tuner.answers.trial import OneTrial, OnSplit, one_trial
 from tuner.errors import UserError
 from tuner.records import SplitName
 from tuner.results.measures import MEASURES, right
@@ -110,69 +114,6 @@ def winner(results: Results, number: int | None = None) -> Winner:
     )
 
 
-def described(winner: Winner) -> dict[str, Any]:
-    """Return everything for programs; fractions stay fractions."""
-    row, spec, luck = winner.trial.row, winner.study.spec, winner.luck
-    return {
-        "study": winner.study.title,
-        "question": spec.question,
-        "trial": winner.number,
-        "seed": row["seed"],
-        "metric": spec.search.metric,
-        "value": row.value,
-        "at": spec.search.at,
-        "epoch": winner.epoch,
-        "rank": winner.trial.rank,
-        "complete_trials": winner.trial.complete,
-        "settings": dict(winner.settings),
-        "fixed": dict(winner.fixed),
-        "classes": list(winner.classes),
-        "sizes": dict(winner.sizes),
-        "splits": {one.split: _described_split(winner, one) for one in winner.splits},
-        "gap": _limits(winner.trial.gap),
-        "gap_of_setting": _limits(winner.setting_gap),
-        "over_seeds": {
-            name: {"mean": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
-            for name, mean in winner.over_seeds.items()
-        },
-        "other_seeds": list(winner.trial.peers),
-        "optimism": None
-        if luck is None
-        else {"value": luck.value, "over_seeds": luck.over_seeds, "trials": luck.trials},
-        "study_gap": _limits(winner.gap.gap) if winner.gap else None,
-        "cause": winner.gap.cause if winner.gap else None,
-        "row": {name: json_cell(cell) for name, cell in row.cells.items()},
-    }
-
-
-def _described_split(winner: Winner, one: OnSplit) -> dict[str, Any]:
-    rates = winner.rates.get(one.split)
-    return {
-        "images": one.images,
-        "patients": one.patients,
-        "loss": winner.trial.row[figure(winner.study, f"{one.split}_loss")],
-        "accuracy": _limits(one.accuracy),
-        "auc": _limits(one.auc),
-        "sensitivity": _limits(rates.sensitivity) if rates else None,
-        "specificity": _limits(rates.specificity) if rates else None,
-        "calibration_error": one.calibration_error,
-        "brier": one.brier,
-    }
-
-
-def figure(study: Study, name: str) -> str:
-    """Return the column that has a figure at the epoch that the study is judged at."""
-    return name if study.spec.search.at == "best" else f"last_{name}"
-
-
-def _limits(interval: Interval | None) -> dict[str, float] | None:
-    return (
-        None
-        if interval is None
-        else {"value": interval.value, "low": interval.low, "high": interval.high}
-    )
-
-
 def _gap(results: Results) -> Gap | None:
     column = results.prefix + "test_acc"
     tested = any(row.complete and row[column] is not None for row in results.rows)
@@ -240,3 +181,226 @@ def _possible(name: str, mean: Mean) -> Mean:
         return mean
     least = -1.0 if name == "gap" else 0.0
     return replace(mean, low=max(least, mean.low), high=min(1.0, mean.high))
+
+
+def figure(study: Study, name: str) -> str:
+    """Return the column that has a figure at the epoch that the study is judged at."""
+    return name if study.spec.search.at == "best" else f"last_{name}"
+
+
+# For programs
+
+
+def described(winner: Winner) -> dict[str, Any]:
+    """Return everything for programs; fractions stay fractions."""
+    row, spec, luck = winner.trial.row, winner.study.spec, winner.luck
+    return {
+        "study": winner.study.title,
+        "question": spec.question,
+        "trial": winner.number,
+        "seed": row["seed"],
+        "metric": spec.search.metric,
+        "value": row.value,
+        "at": spec.search.at,
+        "epoch": winner.epoch,
+        "rank": winner.trial.rank,
+        "complete_trials": winner.trial.complete,
+        "settings": dict(winner.settings),
+        "fixed": dict(winner.fixed),
+        "classes": list(winner.classes),
+        "sizes": dict(winner.sizes),
+        "splits": {one.split: _described_split(winner, one) for one in winner.splits},
+        "gap": _limits(winner.trial.gap),
+        "gap_of_setting": _limits(winner.setting_gap),
+        "over_seeds": {
+            name: {"mean": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
+            for name, mean in winner.over_seeds.items()
+        },
+        "other_seeds": list(winner.trial.peers),
+        "optimism": None
+        if luck is None
+        else {"value": luck.value, "over_seeds": luck.over_seeds, "trials": luck.trials},
+        "study_gap": _limits(winner.gap.gap) if winner.gap else None,
+        "cause": winner.gap.cause if winner.gap else None,
+        "row": {name: json_cell(cell) for name, cell in row.cells.items()},
+    }
+
+
+def _described_split(winner: Winner, one: OnSplit) -> dict[str, Any]:
+    rates = winner.rates.get(one.split)
+    return {
+        "images": one.images,
+        "patients": one.patients,
+        "loss": winner.trial.row[figure(winner.study, f"{one.split}_loss")],
+        "accuracy": _limits(one.accuracy),
+        "auc": _limits(one.auc),
+        "sensitivity": _limits(rates.sensitivity) if rates else None,
+        "specificity": _limits(rates.specificity) if rates else None,
+        "calibration_error": one.calibration_error,
+        "brier": one.brier,
+    }
+
+
+def _limits(interval: Interval | None) -> dict[str, float] | None:
+    return (
+        None
+        if interval is None
+        else {"value": interval.value, "low": interval.low, "high": interval.high}
+    )
+
+
+# In words
+
+
+def sentences(winner: Winner) -> tuple[str, ...]:
+    """Say how the trial was chosen, what its setting does over seeds, the bias, and the gap."""
+    said = (
+        choice(winner),
+        over_seeds(winner),
+        selection(winner),
+        gap_sentence(winner),
+        cause_sentence(winner),
+    )
+    return tuple(one for one in said if one)
+
+
+def choice(winner: Winner) -> str:
+    """Say by what the trial was chosen; test images never had a say."""
+    search = winner.study.spec.search
+    value = f"{winner.trial.row.value:.4f}" if winner.trial.row.value is not None else "–"
+    moment = "best" if search.at == "best" else "last"
+    by = f"{search.metric} {value}, {moment} epoch {winner.epoch}"
+    complete = words.count(winner.trial.complete, "complete trial")
+    if winner.trial.rank == 1:
+        return (
+            f"Chosen on validation images alone: the best of {complete} by {search.metric} ({by})."
+        )
+    place = f"rank {winner.trial.rank}" if winner.trial.rank else "unranked"
+    return f"Chosen by number: {place} of {complete} by {search.metric} ({by})."
+
+
+def over_seeds(winner: Winner) -> str:
+    """Say what the setting does under all its seeds: what a new training may be expected to do."""
+    seeds = len(winner.trial.peers) + 1
+    parts = [
+        f"{name.replace('_', ' ')} {mean(one)}"
+        for name, one in winner.over_seeds.items()
+        if name in ("val_acc", "test_acc")
+    ]
+    count = max((one.n for one in winner.over_seeds.values()), default=0)
+    if count < 2:
+        return (
+            "Its setting was trained to the end under this seed only: how far another seed would "
+            "fall is not known."
+        )
+    left = f" ({seeds - count} of its {seeds} seeds did not complete)" if count < seeds else ""
+    said = f"Its setting over {words.count(count, 'seed')}{left}: {', '.join(parts)}."
+    test = winner.over_seeds.get("test_acc")
+    if test is None:
+        return said
+    return f"{said} On images like the test set expect {mean(test)}."
+
+
+def selection(winner: Winner) -> str:
+    """Say how much of the trial's figure is selection bias."""
+    if winner.luck is None:
+        return ""
+    measure = MEASURES[winner.study.spec.search.metric]
+    by = winner.luck.value * measure.scale
+    amount = f"{by:.1f} points" if measure.unit == "points" else f"{by:.3f} nats"
+    if float(amount.split(maxsplit=1)[0]) == 0:
+        among = words.count(winner.luck.trials, "trial")
+        return f"No selection bias is seen in its {measure.name}: it was the best of {among}."
+    missing = "" if winner.luck.over_seeds else ", without the variation between seeds"
+    return (
+        f"About {amount} of its {measure.name} are selection bias, since it was the best of "
+        f"{winner.luck.trials}{missing}: expect that much less from its setting."
+    )
+
+
+def gap_sentence(winner: Winner) -> str:
+    """Say how far this trial's test accuracy is from its validation accuracy."""
+    if winner.trial.gap is None:
+        return "There is no test set: its accuracy on images that chose nothing is not known."
+    own = _in_points(winner.trial.gap)
+    if winner.setting_gap is None or not winner.trial.peers:
+        return f"Validation minus test accuracy: {own}."
+    over = _in_points(winner.setting_gap)
+    return f"Validation minus test accuracy: {own}; of its setting over seeds {over}."
+
+
+def cause_sentence(winner: Winner) -> str:
+    """Say why validation and test differ in this study."""
+    if winner.gap is None:
+        return ""
+    if winner.gap.cause == "neither: within sampling error":
+        return "Over all its trials the study's gap is within sampling error."
+    return f"Cause of the study's gap: {winner.gap.cause}. {CAUSES[winner.gap.cause]}"
+
+
+LIMITS = (
+    (
+        "Intervals of accuracy, sensitivity, specificity and AUC are 95 %, over patients where the "
+        "data name them and over images else: they are about this network on further ones like "
+        "those of the split, from the same source."
+    ),
+    (
+        "They say nothing of images from another hospital, machine, resolution or population; "
+        "measure those first."
+    ),
+    "Validation chose the trial and its epoch, so its figures flatter; test images chose nothing.",
+    (
+        "A probability is what the network states, not how often it is right; the calibration "
+        "error says how far the two are apart here."
+    ),
+    "It is the result of an experiment, not a medical device: no diagnosis may rest on it.",
+)
+"""What none of the figures promises, a sentence each."""
+
+
+# Its table
+
+
+def figures(winner: Winner) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the figures of each split as a table: its head and its rows."""
+    binary = ("sensitivity", "specificity", "AUC") if winner.rates else ()
+    return ("split", "images", "loss", "accuracy", *binary, "ECE", "Brier"), [
+        _split_row(winner, one) for one in winner.splits
+    ]
+
+
+def _split_row(winner: Winner, one: OnSplit) -> tuple[str, ...]:
+    loss = winner.trial.row[figure(winner.study, f"{one.split}_loss")]
+    rates = winner.rates.get(one.split)
+    sides = (rates.sensitivity, rates.specificity) if rates else (None, None)
+    return (
+        one.split,
+        words.sampled_cell(one.images, one.patients),
+        "–" if loss is None else f"{loss:.4f}",
+        share(one.accuracy),
+        *((*map(share, sides), share(one.auc)) if winner.rates else ()),
+        f"{one.calibration_error:.3f}",
+        f"{one.brier:.3f}",
+    )
+
+
+def mean(mean: Mean) -> str:
+    """Return a mean of fractions with its interval: "0.951 (0.947 to 0.955)"."""
+    if mean.low is None or mean.high is None:
+        return words.fixed(mean.value, 3)
+    return _with_ends(mean.value, mean.low, mean.high)
+
+
+def share(found: Interval | None) -> str:
+    """Return a fraction with its limits, or – for one that is not known."""
+    return "–" if found is None else _with_ends(found.value, found.low, found.high)
+
+
+def _with_ends(value: float, low: float, high: float) -> str:
+    return f"{words.fixed(value, 3)} ({words.fixed(low, 3)} to {words.fixed(high, 3)})"
+
+
+def _in_points(interval: Interval) -> str:
+    shown = interval.scaled(100)
+    ends = f"{words.signed(shown.low, 1)} to {words.signed(shown.high, 1)}"
+    return f"{words.signed(shown.value, 1)} points (95 % interval {ends})"

@@ -164,3 +164,8 @@ def patient_remarks(clusters: "Sequence[Clusters]", *, unknown: bool = False) ->
             "intervals wide; more images of other patients would narrow them."
         )
     return said
+
+
+def p_value(chance: float) -> str:
+    """Return a p value as the tables show it."""
+    return "<0.001" if chance < 0.001 else f"{chance:.3f}"

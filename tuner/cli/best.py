@@ -145,7 +145,7 @@ def _described(saved: "Model") -> dict[str, object]:
 
 
 def _print(console: "Console", winner: "Winner") -> None:
-    from tuner.answers.winner_words import sentences
+    from tuner.answers.winner import sentences
     from tuner.answers.words import level_name
     from tuner.cli.console import print_sentences
 
@@ -163,7 +163,7 @@ def _print(console: "Console", winner: "Winner") -> None:
 
 
 def _figures(winner: "Winner") -> "RichTable":
-    from tuner.answers.winner_words import figures
+    from tuner.answers.winner import figures
     from tuner.cli.console import plain_table
 
     head, rows = figures(winner)

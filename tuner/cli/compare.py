@@ -188,16 +188,16 @@ def _show(compared: "Sequence[Comparison]") -> None:
 
 
 def _table(comparison: "Comparison") -> "RichTable":
-    from tuner.answers.cells import cells, head
+    from tuner.answers.compare import table_head, table_row
     from tuner.cli.console import plain_table
 
     table = plain_table(f"By {comparison.factor}: {comparison.measure.name}, 95 % intervals")
-    *names, mark = head(comparison)
+    *names, mark = table_head(comparison)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column(mark, no_wrap=True)
     for row in comparison.rows:
-        table.add_row(*cells(comparison, row))
+        table.add_row(*table_row(comparison, row))
     return table
 
 
@@ -253,7 +253,7 @@ def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
 
 
 def _class_table(pair: "Pair") -> "RichTable":
-    from tuner.answers.cells import chance_cell
+    from tuner.answers.words import p_value
     from tuner.cli.console import plain_table
 
     table = plain_table("By class")
@@ -266,7 +266,7 @@ def _class_table(pair: "Pair") -> "RichTable":
     table.add_row(
         "difference", *(with_ends(discordance.difference, sign=True) for discordance in apart)
     )
-    table.add_row("p", *(chance_cell(discordance.p_value) for discordance in apart))
+    table.add_row("p", *(p_value(discordance.p_value) for discordance in apart))
     return table
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from tuner.answers.one_trial import OneTrial
+    from tuner.answers.trial import OneTrial
     from tuner.store.studies import Study
 
 EVENTS_SHOWN = 12
@@ -30,7 +30,7 @@ def show(settings: Settings, study: str, trial: int, *, as_json: bool) -> None:
     Intervals are 95 % over the images that the trial was measured on: they are
     about this trained network, not about its settings.
     """
-    from tuner.answers.one_trial import one_trial
+    from tuner.answers.trial import one_trial
     from tuner.results.results import Results
     from tuner.store import identities
 

@@ -1,7 +1,7 @@
 """The tables that a report's answer stands on."""
 
-from tuner.answers import cells, words
-from tuner.answers.compare import Comparison
+from tuner.answers import words
+from tuner.answers.compare import Comparison, table_head, table_row
 from tuner.answers.gap import gap
 from tuner.answers.settings import settings
 from tuner.report.document import Table
@@ -15,9 +15,9 @@ FIGURES = ("val_loss", "val_acc", "test_acc", "gap")
 
 def comparison(comparison: Comparison) -> Table:
     """Return the levels of a factor with their means, intervals and standing."""
-    rows = tuple(cells.cells(comparison, row) for row in comparison.rows)
+    rows = tuple(table_row(comparison, row) for row in comparison.rows)
     return Table(
-        cells.head(comparison),
+        table_head(comparison),
         rows,
         f"By {comparison.factor}: {comparison.measure.name}, 95 % intervals",
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from tuner.answers import winner_words as words
+from tuner.answers import winner as best
 from tuner.answers.winner import Winner
 from tuner.answers.words import count, level_name, listed, sampling_unit
 from tuner.spec.study import DATA
@@ -62,7 +62,7 @@ def _head(winner: Winner, model: Model) -> Iterator[str]:
 def _figures(winner: Winner) -> Iterator[str]:
     yield "## What it does"
     yield ""
-    head, rows = words.figures(winner)
+    head, rows = best.figures(winner)
     yield from _table(head, rows)
     yield ""
     yield (
@@ -77,7 +77,7 @@ def _figures(winner: Winner) -> Iterator[str]:
             "image is taken for class 1 where its probability is at least 0.5."
         )
     yield ""
-    for sentence in (words.gap(winner), words.cause(winner)):
+    for sentence in (best.gap_sentence(winner), best.cause_sentence(winner)):
         if sentence:
             yield sentence
 
@@ -85,7 +85,7 @@ def _figures(winner: Winner) -> Iterator[str]:
 def _chosen(winner: Winner) -> Iterator[str]:
     yield "## How it was chosen"
     yield ""
-    for sentence in (words.choice(winner), words.luck(winner), words.over_seeds(winner)):
+    for sentence in (best.choice(winner), best.selection(winner), best.over_seeds(winner)):
         if sentence:
             yield sentence
     yield ""
@@ -119,7 +119,7 @@ def _trained(winner: Winner, model: Model) -> Iterator[str]:
 def _limits() -> Iterator[str]:
     yield "## Limits"
     yield ""
-    for sentence in words.LIMITS:
+    for sentence in best.LIMITS:
         yield f"- {sentence}"
 
 
