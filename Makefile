@@ -9,7 +9,7 @@
 #   make calibration              how often verdicts are wrong, by simulation (about an hour); some lines:
 #   make calibration ARGS="--only null --line patients --studies 400"
 #   make bench                    tuner beside what one would use instead (about 45 minutes)
-#   make gpu                      trainer and packs on the first GPU (some minutes; never run so far)
+#   make gpu                      tests and speed of trainer and packs on the first GPU (some minutes)
 #   make storm                    studies under kills, freezes and restarts (about 15 minutes)
 
 PYTHON ?= python3
@@ -86,8 +86,8 @@ bench: setup-test
 	@$(BIN)/python -m benchmarks.tables
 
 gpu: setup-test
-	@$(BIN)/python -m benchmarks.trainer --device cuda:0
-	@$(BIN)/python -m benchmarks.packs --device cuda:0 --members 1 4 16 64
+	@$(BIN)/python -m pytest tests/train/test_gpu.py
+	@$(BIN)/python -m benchmarks.gpu --members 16 64
 
 docs: setup-test
 	@$(BIN)/python -m tuner.spec.schema > docs/study-file.schema.json

@@ -150,7 +150,7 @@ def _nothing() -> None:
 def _options() -> argparse.Namespace:
     parser = record.parser(__doc__)
     parser.add_argument("--case", nargs="+", choices=single.CASES, default=list(single.CASES))
-    parser.add_argument("--members", nargs="+", type=int, default=[1, 4, 16, 64])
+    parser.add_argument("--members", nargs="+", type=int, default=[16, 64])
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--epochs", type=int, default=9)
     parser.add_argument("--loop-epochs", type=int, default=2)

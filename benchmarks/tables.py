@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from benchmarks import answer, chart, coordination, packs, record, start, study, trainer
+from benchmarks import answer, chart, coordination, gpu, packs, record, start, study, trainer
 
 DOCS = record.RECORD.parent
 PAGES = (DOCS / "benchmarks.md", DOCS.parent / "README.md")
@@ -23,6 +23,7 @@ LINES: Mapping[str, Callable[[Any], Iterable[str]]] = {
     "study": study.lines,
     "trainer": trainer.lines,
     "packs": packs.lines,
+    "gpu": gpu.lines,
     "start": start.lines,
     "coordination": coordination.lines,
     "answer": answer.lines,
