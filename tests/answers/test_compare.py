@@ -12,8 +12,8 @@ import pytest
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
 from tuner.answers.compare import Asked, Comparison, compare
+from tuner.answers.plain import plain
 from tuner.answers.sheets.contents import comparisons
-from tuner.cli.compare import described
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.results.results import Results
@@ -182,7 +182,7 @@ def test_diverged_trials_are_not_called_pruned(database: Database) -> None:
     assert (standings["cosine"].pruned, standings["cosine"].diverged) == (1, 1)
     assert standings["cosine"].survivors_only
     assert "step diverged throughout (5 of 5)." in found.verdict
-    levels = {one["level"]: one for one in described(found)["levels"]}
+    levels = {one["level"]: one for one in plain(found)["levels"]}
     assert (levels["step"]["diverged"], levels["step"]["fell"]) == (5, None)
     columns, rows = comparisons([found]).columns, list(comparisons([found]).rows)
     counts = [dict(zip(columns, row, strict=True)) for row in rows]

@@ -5,6 +5,7 @@ In this order: the answer, the comparison, its sentences, its table.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from tuner.answers import words
 from tuner.errors import UserError
@@ -49,6 +50,24 @@ class Row:
     """None for the reference itself and for what is not compared."""
     tied: bool
 
+    JSON: ClassVar = (
+        "level=standing.level",
+        "trials=standing.trials",
+        "complete=standing.complete",
+        "pruned=standing.pruned",
+        "diverged=standing.diverged",
+        "failed=standing.failed",
+        "running=standing.running",
+        "waiting=standing.waiting",
+        "fell=standing.fell",
+        "n",
+        "mean",
+        "difference=against.difference",
+        "p=against.p_value",
+        "differs=against.differs",
+        "tied",
+    )
+
     @property
     def differs(self) -> bool:
         """Whether it is told apart from the reference."""
@@ -83,6 +102,25 @@ class Comparison:
     """What is seen, in one line; None where nothing can be judged."""
     summary: str | None
     """The same, with what more seeds would buy."""
+
+    JSON: ClassVar = (
+        "factor",
+        "metric=measure.name",
+        "larger_is_better=measure.larger",
+        "reference",
+        "reference_named=named",
+        "paired",
+        "n=seeds",
+        "images",
+        "patients",
+        "too_few_patients=too_few",
+        "trials_per_seed=places",
+        "left_out",
+        "tied",
+        "levels=rows",
+        "plan",
+        "verdict",
+    )
 
     @property
     def verdict(self) -> str:
@@ -499,8 +537,10 @@ def _set_aside(standing: Standing) -> str:
     if standing.throughout == "pruned":
         where = ""
         if standing.fell is not None:
-            epoch, loss = standing.fell
-            where = f", at epoch {epoch} with a validation loss of {loss:.3f} (medians)"
+            fell = standing.fell
+            where = (
+                f", at epoch {fell.epoch} with a validation loss of {fell.val_loss:.3f} (medians)"
+            )
         return f"{name} was pruned throughout ({standing.pruned} of {standing.trials}){where}."
     if standing.complete and not standing.measured:
         return f"{name} has none of this figure: its complete trials were measured without it."

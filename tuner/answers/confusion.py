@@ -1,6 +1,7 @@
 """Which classes are taken for which: counts of true by predicted class."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +18,16 @@ class Confusion:
     """A row a true class, a column a predicted one."""
     undecided: tuple[int, ...]
     """Images of each true class whose prediction is not a number: of no class, and wrong."""
+
+    JSON: ClassVar = (
+        "classes",
+        "counts",
+        "undecided",
+        "images",
+        "recall",
+        "precision",
+        "accuracy",
+    )
 
     @property
     def images(self) -> tuple[int, ...]:

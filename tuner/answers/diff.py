@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -56,6 +56,16 @@ class Shared:
     """The second study minus the first, over seeds and images."""
     p_value: float
 
+    JSON: ClassVar = (
+        "settings",
+        "n=seeds",
+        "images",
+        "patients",
+        "difference",
+        "p=p_value",
+        "differs",
+    )
+
     @property
     def differs(self) -> bool:
         """Whether that is more than chance."""
@@ -80,6 +90,16 @@ class Diff:
     matched_by: tuple[str, ...]
     """The parameters that both vary, by which settings were matched."""
     shared: Shared | None
+
+    JSON: ClassVar = (
+        "studies=sides",
+        "metric=measure.name",
+        "changes",
+        "surroundings",
+        "matched_by",
+        "shared",
+        "verdict",
+    )
 
     @property
     def verdict(self) -> str:

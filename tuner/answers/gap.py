@@ -7,7 +7,7 @@ trial, the gap over all settings, the selection bias of the best trial, the caus
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -86,6 +86,14 @@ class Setting:
     gap: Interval
     """Over its seeds and the images; over images alone where it has one seed."""
 
+    JSON: ClassVar = (
+        "**values",
+        "trials",
+        "val_acc",
+        "test_acc",
+        "gap",
+    )
+
 
 @dataclass(frozen=True)
 class TrialGap:
@@ -137,6 +145,47 @@ class Gap:
     """Complete trials in the table alone: their configuration lacks a seed that others have."""
     images_shared: bool
     """Whether all trials were measured on the same images, so that these are in the intervals."""
+
+    JSON: ClassVar = (
+        "n=seeds",
+        "val_images",
+        "test_images",
+        "val_patients",
+        "test_patients",
+        "too_few_patients=too_few",
+        "val_acc",
+        "test_acc",
+        "gap",
+        "train_minus_val=fitted",
+        "rank_correlation=correlation",
+        "configurations",
+        "winner",
+        "metric",
+        "optimism",
+        "probes=aucs",
+        "cause",
+        "left_out",
+        "without_peers",
+        "images_shared",
+        "settings",
+        "trials",
+        "verdict",
+    )
+
+    @property
+    def configurations(self) -> int:
+        """How many settings there are."""
+        return len(self.settings)
+
+    @property
+    def aucs(self) -> dict[str, Interval]:
+        """How well training images are told from those of other splits, by split."""
+        return {split: probed.auc for split, probed in self.probes.items()}
+
+    @property
+    def verdict(self) -> str:
+        """All of it in plain words."""
+        return " ".join(sentences(self))
 
     @property
     def too_few(self) -> bool:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import optuna
@@ -52,6 +52,13 @@ class Part:
     share: Interval
     """Without limits (low = value = high) where nothing tells how sure it is."""
 
+    JSON: ClassVar = (
+        "parameters=names",
+        "share=share.value",
+        "low=share.low",
+        "high=share.high",
+    )
+
 
 @dataclass(frozen=True)
 class Influence:
@@ -76,6 +83,22 @@ class Influence:
     """What limits it: too few patients, one with many images, or none known."""
     too_few: bool = False
     """Whether there are too few patients to say an order."""
+
+    JSON: ClassVar = (
+        "metric",
+        "how",
+        "settings",
+        "seeds",
+        "trials",
+        "images",
+        "patients",
+        "spread",
+        "left_out",
+        "parts",
+        "ahead",
+        "verdict",
+        "note",
+    )
 
     @property
     def verdict(self) -> str:
@@ -115,11 +138,11 @@ class Influence:
         return f"for {self.metric} {words.listed(first)} {verb} more than {words.listed(least)}"
 
     @property
-    def note(self) -> str:
+    def note(self) -> str | None:
         """Why one parameter may matter more than another though their intervals overlap."""
         shares = {part.names: part.share for part in self.parts}
         if not any(shares[one,].low <= shares[other,].high for one, other in self.ahead):
-            return ""
+            return None
         return (
             "Which matters more is judged by the interval of the difference: what moves both "
             "shares alike drops out of it, so it can be seen though their own intervals overlap."

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,23 @@ class OfClass:
     other: Interval
     discordance: Discordance
 
+    JSON: ClassVar = (
+        "name",
+        "class=of",
+        "images",
+        "patients=discordance.patients",
+        "trials=both",
+        "only_first_right=discordance.only_one",
+        "only_second_right=discordance.only_other",
+        "difference=discordance.difference",
+        "p=discordance.p_value",
+    )
+
+    @property
+    def both(self) -> tuple[Interval, Interval]:
+        """The shares of the first and of the second trial."""
+        return self.one, self.other
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -62,9 +80,33 @@ class Pair:
     other: Described
     discordance: Discordance
     nll: Interval
-    auc: tuple[Interval, float] | None
+    auc_difference: Interval | None
+    auc_p: float | None
     of_classes: tuple[OfClass, ...]
     """Sensitivity and specificity, of two classes that both occur; else nothing."""
+
+    JSON: ClassVar = (
+        "split",
+        "at",
+        "images",
+        "patients",
+        "trials=both",
+        "only_first_right=discordance.only_one",
+        "only_second_right=discordance.only_other",
+        "difference=discordance.difference",
+        "p=discordance.p_value",
+        "nll_difference=nll",
+        "auc_difference",
+        "auc_p",
+        "classes=of_classes",
+        "differs",
+        "verdict",
+    )
+
+    @property
+    def both(self) -> tuple[Described, Described]:
+        """The first and the second trial."""
+        return self.one, self.other
 
     @property
     def differs(self) -> bool:
@@ -135,6 +177,8 @@ def pair(results: Results, trials: tuple[int, int], split: SplitName | None = No
     if patients is None and second.patients:
         patients = [second.patients[at] for at in theirs]
     clusters = Clusters.of(patients) if patients else None
+    odds = (_odds(logs), _odds(others)) if binary else None
+    auc = delong_difference(*odds, labels == 1, clusters) if odds else None
     return Pair(
         split=split,
         at=results.at,
@@ -145,9 +189,8 @@ def pair(results: Results, trials: tuple[int, int], split: SplitName | None = No
         other=_described(second, others, labels, clusters),
         discordance=mcnemar(*hits, clusters),
         nll=mean_difference(nll(logs, labels), nll(others, labels), clusters),
-        auc=delong_difference(_odds(logs), _odds(others), labels == 1, clusters)
-        if binary
-        else None,
+        auc_difference=auc[0] if auc else None,
+        auc_p=auc[1] if auc else None,
         of_classes=_of_classes(hits, labels, first.classes, clusters) if binary else (),
     )
 

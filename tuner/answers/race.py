@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from tuner.answers import words
 from tuner.answers.compare import Asked, Comparison, judge, measure_named
@@ -65,6 +65,17 @@ class Story:
     end: End | None
     """Why no further seed is given; None while the race runs."""
     sentences: tuple[str, ...]
+
+    JSON: ClassVar = (
+        "runners",
+        "metric",
+        "room",
+        "spent",
+        "looks",
+        "end",
+        "sentences",
+        "saved",
+    )
 
     @property
     def saved(self) -> int:

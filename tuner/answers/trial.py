@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -35,6 +35,15 @@ class OnSplit:
     calibration_error: float
     brier: float
 
+    JSON: ClassVar = (
+        "images",
+        "patients",
+        "accuracy",
+        "auc",
+        "calibration_error",
+        "brier",
+    )
+
 
 @dataclass(frozen=True)
 class OneTrial:
@@ -52,6 +61,33 @@ class OneTrial:
     gap: Interval | None
     setup: Mapping[str, Any]
     events: tuple[Event, ...]
+
+    JSON: ClassVar = (
+        "row=cells",
+        "rank",
+        "complete_trials=complete",
+        "other_seeds=peers",
+        "gap_interval=gap",
+        "splits=by_split",
+        "setup",
+        "epochs",
+        "events=history",
+    )
+
+    @property
+    def cells(self) -> dict[str, Any]:
+        """All its columns."""
+        return {**self.row.cells, **self.row.further}
+
+    @property
+    def by_split(self) -> dict[SplitName, OnSplit]:
+        """What it does, by split."""
+        return {one.split: one for one in self.splits}
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """What happened to it, for programs."""
+        return [{"at": one.at, "kind": one.kind, "text": one.text} for one in self.events]
 
 
 def one_trial(results: Results, number: int) -> OneTrial:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from tuner.answers import words
 from tuner.answers.gap import CAUSES, Gap, bias_of_best
 from tuner.answers.gap import gap as measure_gap
-from tuner.answers.sheets.export import json_cell
+from tuner.answers.plain import plain
 from tuner.answers.trial import OneTrial, OnSplit, one_trial
 from tuner.errors import UserError
 from tuner.records import SplitName
@@ -210,19 +210,17 @@ def described(winner: Winner) -> dict[str, Any]:
         "classes": list(winner.classes),
         "sizes": dict(winner.sizes),
         "splits": {one.split: _described_split(winner, one) for one in winner.splits},
-        "gap": _limits(winner.trial.gap),
-        "gap_of_setting": _limits(winner.setting_gap),
+        "gap": plain(winner.trial.gap),
+        "gap_of_setting": plain(winner.setting_gap),
         "over_seeds": {
             name: {"mean": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
             for name, mean in winner.over_seeds.items()
         },
         "other_seeds": list(winner.trial.peers),
-        "optimism": None
-        if luck is None
-        else {"value": luck.value, "over_seeds": luck.over_seeds, "trials": luck.trials},
-        "study_gap": _limits(winner.gap.gap) if winner.gap else None,
+        "optimism": plain(luck),
+        "study_gap": plain(winner.gap.gap) if winner.gap else None,
         "cause": winner.gap.cause if winner.gap else None,
-        "row": {name: json_cell(cell) for name, cell in row.cells.items()},
+        "row": plain(row.cells),
     }
 
 
@@ -232,21 +230,13 @@ def _described_split(winner: Winner, one: OnSplit) -> dict[str, Any]:
         "images": one.images,
         "patients": one.patients,
         "loss": winner.trial.row[figure(winner.study, f"{one.split}_loss")],
-        "accuracy": _limits(one.accuracy),
-        "auc": _limits(one.auc),
-        "sensitivity": _limits(rates.sensitivity) if rates else None,
-        "specificity": _limits(rates.specificity) if rates else None,
+        "accuracy": plain(one.accuracy),
+        "auc": plain(one.auc),
+        "sensitivity": plain(rates.sensitivity) if rates else None,
+        "specificity": plain(rates.specificity) if rates else None,
         "calibration_error": one.calibration_error,
         "brier": one.brier,
     }
-
-
-def _limits(interval: Interval | None) -> dict[str, float] | None:
-    return (
-        None
-        if interval is None
-        else {"value": interval.value, "low": interval.low, "high": interval.high}
-    )
 
 
 # In words

@@ -1,13 +1,12 @@
 """`tuner compare`: is the difference between settings, or between two trials, real?"""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from tuner.cli import options
-from tuner.cli.intervals import limits, with_ends
+from tuner.cli.intervals import with_ends
 from tuner.cli.terminal import echo_json
 from tuner.errors import UserError
 from tuner.settings import Settings
@@ -16,8 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from tuner.answers.compare import Comparison, Row
-    from tuner.answers.pair import Described, OfClass, Pair
+    from tuner.answers.compare import Comparison
+    from tuner.answers.pair import Pair
     from tuner.records import SplitName
     from tuner.store.studies import Study
 
@@ -94,6 +93,7 @@ def compare(
     from tuner.answers.compare import Asked
     from tuner.answers.compare import compare as compare_settings
     from tuner.answers.pair import pair
+    from tuner.answers.plain import plain
     from tuner.answers.race import compare_contenders
     from tuner.cli.console import open_console, print_sentences
     from tuner.results.results import Results
@@ -121,57 +121,11 @@ def compare(
         else:
             compared = compare_settings(results, by=by, metric=metric, asked=asked)
     if as_json:
-        comparisons = [described(comparison) for comparison in compared]
-        body = {"study": found.title, "changes": changes, "comparisons": comparisons}
+        body = {"study": found.title, "changes": changes, "comparisons": plain(compared)}
         echo_json(body, allow_nan=False)
     else:
         _show(compared)
         print_sentences(open_console(), changes)
-
-
-def described(comparison: "Comparison") -> dict[str, Any]:
-    """Return a comparison for programs; fractions stay fractions."""
-    plan = comparison.plan
-    return {
-        "factor": comparison.factor,
-        "metric": comparison.measure.name,
-        "larger_is_better": comparison.measure.larger,
-        "reference": comparison.reference,
-        "reference_named": comparison.named,
-        "paired": comparison.paired,
-        "n": comparison.seeds,
-        "images": comparison.images,
-        "patients": comparison.patients,
-        "too_few_patients": comparison.too_few,
-        "trials_per_seed": comparison.places,
-        "left_out": comparison.left_out,
-        "tied": list(comparison.tied),
-        "levels": [_level(row) for row in comparison.rows],
-        "plan": None if plan is None else asdict(plan),
-        "verdict": comparison.verdict,
-    }
-
-
-def _level(row: "Row") -> dict[str, Any]:
-    standing, against = row.standing, row.against
-    fell = standing.fell
-    return {
-        "level": standing.level,
-        "trials": standing.trials,
-        "complete": standing.complete,
-        "pruned": standing.pruned,
-        "diverged": standing.diverged,
-        "failed": standing.failed,
-        "running": standing.running,
-        "waiting": standing.waiting,
-        "fell": None if fell is None else {"epoch": fell[0], "val_loss": fell[1]},
-        "n": row.n,
-        "mean": limits(row.mean),
-        "difference": None if against is None else limits(against.difference),
-        "p": None if against is None else against.p_value,
-        "differs": None if against is None else against.differs,
-        "tied": row.tied,
-    }
 
 
 def _show(compared: "Sequence[Comparison]") -> None:
@@ -202,10 +156,11 @@ def _table(comparison: "Comparison") -> "RichTable":
 
 
 def _tell_pair(pair: "Pair", study: "Study", *, as_json: bool) -> None:
+    from tuner.answers.plain import plain
     from tuner.cli.console import open_console
 
     if as_json:
-        echo_json(_pair_described(pair, study))
+        echo_json({"study": study.title, **plain(pair)})
         return
     console = open_console()
     console.print()
@@ -241,7 +196,7 @@ def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
         "difference",
         differences[0],
         differences[1],
-        "–" if found.auc is None else with_ends(found.auc[0], sign=True),
+        "–" if found.auc_difference is None else with_ends(found.auc_difference, sign=True),
         "",
         "",
     )
@@ -268,50 +223,3 @@ def _class_table(pair: "Pair") -> "RichTable":
     )
     table.add_row("p", *(p_value(discordance.p_value) for discordance in apart))
     return table
-
-
-def _pair_described(pair: "Pair", study: "Study") -> dict[str, Any]:
-    def one(trial: "Described") -> dict[str, Any]:
-        return {
-            "trial": trial.trial,
-            "epoch": trial.epoch,
-            "accuracy": limits(trial.accuracy),
-            "nll": trial.nll,
-            "auc": limits(trial.auc),
-            "calibration_error": trial.calibration_error,
-            "brier": trial.brier,
-        }
-
-    discordance = pair.discordance
-    return {
-        "study": study.title,
-        "split": pair.split,
-        "at": pair.at,
-        "images": pair.images,
-        "patients": pair.patients,
-        "trials": [one(pair.one), one(pair.other)],
-        "only_first_right": discordance.only_one,
-        "only_second_right": discordance.only_other,
-        "difference": limits(discordance.difference),
-        "p": discordance.p_value,
-        "nll_difference": limits(pair.nll),
-        "auc_difference": None if pair.auc is None else limits(pair.auc[0]),
-        "auc_p": None if pair.auc is None else pair.auc[1],
-        "classes": [_class_described(one) for one in pair.of_classes],
-        "differs": pair.differs,
-        "verdict": pair.verdict,
-    }
-
-
-def _class_described(one: "OfClass") -> dict[str, Any]:
-    return {
-        "name": one.name,
-        "class": one.of,
-        "images": one.images,
-        "patients": one.discordance.patients,
-        "trials": [limits(one.one), limits(one.other)],
-        "only_first_right": one.discordance.only_one,
-        "only_second_right": one.discordance.only_other,
-        "difference": limits(one.discordance.difference),
-        "p": one.discordance.p_value,
-    }

@@ -1,6 +1,6 @@
 """`tuner confusion`: which classes a trial takes for which."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -52,6 +52,7 @@ def confusion(
     taken for a class that are of it.
     """
     from tuner.answers.confusion import confusion as count
+    from tuner.answers.plain import plain
     from tuner.results.results import Results
 
     with options.open_database(settings) as database, database.snapshot() as connection:
@@ -63,7 +64,8 @@ def confusion(
         )
     counted = count(predicted)
     if as_json:
-        echo_json(_described(found, predicted, counted), indent=None)
+        body = {"study": found.title, **plain(predicted), **plain(counted)}
+        echo_json(body, indent=None)
     else:
         _show(found, predicted, counted)
 
@@ -121,20 +123,3 @@ def _cell(count: int, *, diagonal: bool) -> "RenderableType":
 
 def _share(share: float | None, digits: int = 3) -> str:
     return "–" if share is None else f"{share:.{digits}f}"
-
-
-def _described(study: "Study", predicted: "Predicted", counted: "Confusion") -> dict[str, Any]:
-    return {
-        "study": study.title,
-        "trial": predicted.trial,
-        "split": predicted.split,
-        "at": predicted.at,
-        "epoch": predicted.epoch,
-        "classes": counted.classes,
-        "counts": counted.counts,
-        "undecided": counted.undecided,
-        "images": counted.images,
-        "recall": counted.recall,
-        "precision": counted.precision,
-        "accuracy": counted.accuracy,
-    }

@@ -1,12 +1,11 @@
 """`tuner diff`: two studies, their files and their results."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli import options
-from tuner.cli.intervals import limits
 from tuner.cli.terminal import echo_json
 from tuner.settings import Settings
 
@@ -29,41 +28,16 @@ def diff(settings: Settings, study: str, other: str, metric: str | None, *, as_j
     vary and by seed; over seeds, and over images where these are the same.
     """
     from tuner.answers.diff import diff as between
+    from tuner.answers.plain import plain
     from tuner.results.results import Results
 
     with options.open_database(settings) as database, database.snapshot() as connection:
         one, two = (Results.of(connection, name) for name in (study, other))
         diff = between(one, two, metric)
     if as_json:
-        echo_json(described(diff), default=str)
+        echo_json(plain(diff), default=str)
     else:
         _show(diff)
-
-
-def described(diff: "Diff") -> dict[str, Any]:
-    """Return the differences for programs."""
-    from dataclasses import asdict
-
-    shared = diff.shared
-    return {
-        "studies": [asdict(side) for side in diff.sides],
-        "metric": diff.measure.name,
-        "changes": [asdict(change) for change in diff.changes],
-        "surroundings": [asdict(change) for change in diff.surroundings],
-        "matched_by": diff.matched_by,
-        "shared": None
-        if shared is None
-        else {
-            "settings": shared.settings,
-            "n": shared.seeds,
-            "images": shared.images,
-            "patients": shared.patients,
-            "difference": limits(shared.difference),
-            "p": shared.p_value,
-            "differs": shared.differs,
-        },
-        "verdict": diff.verdict,
-    }
 
 
 def _show(found: "Diff") -> None:

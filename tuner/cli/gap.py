@@ -1,11 +1,10 @@
 """`tuner gap`: how far test falls behind validation, how sure that is, and why."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli import options
-from tuner.cli.intervals import limits
 from tuner.cli.terminal import echo_json
 from tuner.settings import Settings
 
@@ -40,13 +39,14 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
     """
     from tuner.answers.gap import gap as measure_gap
     from tuner.answers.gap import sentences
+    from tuner.answers.plain import plain
     from tuner.results.results import Results
 
     with options.open_database(settings) as database, database.snapshot() as connection:
         results = Results.of(connection, study)
         found, measured = results.study, measure_gap(results)
     if as_json:
-        echo_json(described(measured, found))
+        echo_json({"study": found.title, **plain(measured)})
         return
     from tuner.cli.console import open_console, print_sentences
 
@@ -55,58 +55,6 @@ def gap(settings: Settings, study: str, best: int, *, as_json: bool) -> None:
     console.print(_table(measured, found, best))
     print_sentences(console, sentences(measured))
     console.print()
-
-
-def described(gap: "Gap", study: "Study") -> dict[str, Any]:
-    """Return a study's gap for programs; fractions stay fractions."""
-    from tuner.answers.gap import sentences
-
-    luck = gap.optimism
-    return {
-        "study": study.title,
-        "n": gap.seeds,
-        "val_images": gap.val_images,
-        "test_images": gap.test_images,
-        "val_patients": gap.val_patients,
-        "test_patients": gap.test_patients,
-        "too_few_patients": gap.too_few,
-        "val_acc": limits(gap.val_acc),
-        "test_acc": limits(gap.test_acc),
-        "gap": limits(gap.gap),
-        "train_minus_val": limits(gap.fitted),
-        "rank_correlation": limits(gap.correlation),
-        "configurations": len(gap.settings),
-        "winner": gap.winner,
-        "metric": gap.metric,
-        "optimism": None
-        if luck is None
-        else {"value": luck.value, "over_seeds": luck.over_seeds, "trials": luck.trials},
-        "probes": {name: limits(one.auc) for name, one in gap.probes.items()},
-        "cause": gap.cause,
-        "left_out": gap.left_out,
-        "without_peers": gap.without_peers,
-        "images_shared": gap.images_shared,
-        "settings": [
-            {
-                **setting.values,
-                "trials": setting.trials,
-                "val_acc": setting.val_acc,
-                "test_acc": setting.test_acc,
-                "gap": limits(setting.gap),
-            }
-            for setting in gap.settings
-        ],
-        "trials": [
-            {
-                "trial": trial.trial,
-                "val_acc": trial.val_acc,
-                "test_acc": trial.test_acc,
-                "gap": limits(trial.gap),
-            }
-            for trial in gap.trials
-        ],
-        "verdict": " ".join(sentences(gap)),
-    }
 
 
 def _table(gap: "Gap", study: "Study", best: int) -> "RichTable":

@@ -1,6 +1,6 @@
 """`tuner influence`: which parameter matters, for what, and whether that is seen."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -41,46 +41,16 @@ def influence(settings: Settings, study: str, metrics: tuple[str, ...], *, as_js
     shares overlap.
     """
     from tuner.answers.influence import influence as measure
+    from tuner.answers.plain import plain
     from tuner.results.results import Results
 
     with options.open_database(settings) as database, database.snapshot() as connection:
         results = Results.of(connection, study)
         measured = measure(results, metrics)
     if as_json:
-        body = {
-            "study": results.title,
-            "influences": [described(influence) for influence in measured],
-        }
-        echo_json(body)
+        echo_json({"study": results.title, "influences": plain(measured)})
         return
     _show(measured)
-
-
-def described(influence: "Influence") -> dict[str, Any]:
-    """Return an influence for programs."""
-    return {
-        "metric": influence.metric,
-        "how": influence.how,
-        "settings": influence.settings,
-        "seeds": influence.seeds,
-        "trials": influence.trials,
-        "images": influence.images,
-        "patients": influence.patients,
-        "spread": influence.spread,
-        "left_out": influence.left_out,
-        "parts": [
-            {
-                "parameters": part.names,
-                "share": part.share.value,
-                "low": part.share.low,
-                "high": part.share.high,
-            }
-            for part in influence.parts
-        ],
-        "ahead": influence.ahead,
-        "verdict": influence.verdict,
-        "note": influence.note or None,
-    }
 
 
 def _show(measured: "list[Influence]") -> None:

@@ -1,12 +1,8 @@
 """The race between contenders, at the end of a launch and in `tuner status`."""
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
-
-from tuner.cli.intervals import limits
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tuner.answers.race import Story
     from tuner.store.database import Database
     from tuner.store.studies import Study
 
@@ -28,14 +24,3 @@ def race_lines(database: "Database", study: "Study") -> list[str]:
             comparison = compare_contenders(results, metric=story.metric)
             lines += [] if comparison.summary is None else [comparison.summary]
     return lines
-
-
-def race_described(story: "Story | None") -> dict[str, Any] | None:
-    """Return a race for programs; fractions stay fractions."""
-    if story is None:
-        return None
-    body = asdict(story)
-    runners = [
-        {**asdict(runner), "difference": limits(runner.difference)} for runner in story.runners
-    ]
-    return {**body, "saved": story.saved, "runners": runners}

@@ -1,11 +1,11 @@
 """`tuner show`: everything about one trial, its curves drawn in the terminal."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli import options
-from tuner.cli.intervals import limits, with_ends
+from tuner.cli.intervals import with_ends
 from tuner.cli.terminal import echo_json
 from tuner.settings import Settings
 
@@ -30,6 +30,7 @@ def show(settings: Settings, study: str, trial: int, *, as_json: bool) -> None:
     Intervals are 95 % over the images that the trial was measured on: they are
     about this trained network, not about its settings.
     """
+    from tuner.answers.plain import plain
     from tuner.answers.trial import one_trial
     from tuner.results.results import Results
     from tuner.store import identities
@@ -39,45 +40,12 @@ def show(settings: Settings, study: str, trial: int, *, as_json: bool) -> None:
         found, read = results.study, one_trial(results, trial)
         changes = [mark.sentence for mark in identities.marks(connection, found.study_id)]
     if as_json:
-        echo_json({**described(read, found), "changes": changes})
+        echo_json({"study": found.title, **plain(read), "changes": changes})
         return
     from tuner.cli.console import open_console, print_sentences
 
     _print(open_console(), read, found)
     print_sentences(open_console(), changes)
-
-
-def described(trial: "OneTrial", study: "Study") -> dict[str, Any]:
-    """Return a trial for programs."""
-    from tuner.answers.sheets.export import json_cell
-
-    cells = {**trial.row.cells, **trial.row.further}
-    return {
-        "study": study.title,
-        # Under a name of its own: a parameter may be called anything, epochs for one.
-        "row": {name: json_cell(cell) for name, cell in cells.items()},
-        "rank": trial.rank,
-        "complete_trials": trial.complete,
-        "other_seeds": trial.peers,
-        "gap_interval": limits(trial.gap),
-        "splits": {
-            one.split: {
-                "images": one.images,
-                "patients": one.patients,
-                "accuracy": limits(one.accuracy),
-                "auc": limits(one.auc),
-                "calibration_error": one.calibration_error,
-                "brier": one.brier,
-            }
-            for one in trial.splits
-        },
-        "setup": trial.setup,
-        "epochs": [{name: json_cell(cell) for name, cell in one.items()} for one in trial.epochs],
-        "events": [
-            {"at": event.at.isoformat(), "kind": event.kind, "text": event.text}
-            for event in trial.events
-        ],
-    }
 
 
 def _print(console: "Console", trial: "OneTrial", study: "Study") -> None:

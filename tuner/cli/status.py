@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -153,12 +153,12 @@ def _print_race(database: "Database", title: str) -> None:
 
 
 def _race(database: "Database", title: str) -> dict[str, Any] | None:
+    from tuner.answers.plain import plain
     from tuner.answers.race import tell_race
-    from tuner.cli.race import race_described
     from tuner.results.results import Results
 
     with database.snapshot() as connection:
-        return race_described(tell_race(Results.of(connection, title)))
+        return cast("dict[str, Any] | None", plain(tell_race(Results.of(connection, title))))
 
 
 def _watch(database: "Database", title: str) -> None:

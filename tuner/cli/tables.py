@@ -284,10 +284,8 @@ def _figure(name: str, value: float | None) -> str:
 
 
 def _described(results: "Results", best: int, show: str) -> dict[str, Any]:
-    from dataclasses import asdict
-
+    from tuner.answers.plain import plain
     from tuner.answers.settings import described, settings
-    from tuner.answers.sheets.export import json_cell
     from tuner.results.factors import VIEWS, factors
     from tuner.results.reuse import reuse
 
@@ -299,7 +297,7 @@ def _described(results: "Results", best: int, show: str) -> dict[str, Any]:
         "metric": study.spec.search.metric,
         "at": study.spec.search.at,
         "settings": [described(one) for one in settings(results, VIEWS[show])[:best]],
-        "best": [{name: json_cell(cell) for name, cell in row.cells.items()} for row in leaders],
-        "time": asdict(reuse(results)),
-        "factors": [asdict(factor) for factor in factors(results, VIEWS[show])],
+        "best": [plain(row.cells) for row in leaders],
+        "time": plain(reuse(results)),
+        "factors": plain(factors(results, VIEWS[show])),
     }

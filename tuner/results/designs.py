@@ -26,8 +26,16 @@ Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
+class Fall:
+    """Where pruned trials fell, as medians."""
+
+    epoch: int
+    val_loss: float
+
+
+@dataclass(frozen=True)
 class Standing:
-    """What became of one level's trials."""
+    """The trials of one level by how they ended."""
 
     level: Level
     """None where the parameter was not active."""
@@ -40,8 +48,7 @@ class Standing:
     failed: int
     running: int
     waiting: int
-    fell: tuple[int, float] | None
-    """Where pruned trials fell: median epoch, and median validation loss at it."""
+    fell: Fall | None
 
     @property
     def survivors_only(self) -> bool:
@@ -237,7 +244,8 @@ def standing(level: Level, rows: Sequence[TrialRow], usable: Set[int]) -> Standi
     states = [row["state"] for row in rows]
     fallen = [row for row in rows if row["state"] == "PRUNED"]
     losses = [row["last_val_loss"] for row in fallen if row["last_val_loss"] is not None]
-    fell = (int(median(row["epochs_run"] for row in fallen)), median(losses)) if losses else None
+    epoch = int(median(row["epochs_run"] for row in fallen)) if fallen else 0
+    fell = Fall(epoch, median(losses)) if losses else None
     return Standing(
         level=level,
         trials=len(rows),

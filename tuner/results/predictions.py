@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -32,6 +32,13 @@ class Predicted:
     """(images, classes), in the order of `ids`."""
     patients: tuple[str, ...] | None = ()
     """By image; () where the data name none, None where that was not stored."""
+
+    JSON: ClassVar = (
+        "trial",
+        "split",
+        "at",
+        "epoch",
+    )
 
     @property
     def clusters(self) -> Clusters | None:
