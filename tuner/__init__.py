@@ -4,7 +4,11 @@
 # the path of imports (see `__main__`), and a `typing.py` lying there would be taken for Python's.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from tuner.notebook import OpenStudy
+    from collections.abc import Mapping, Sequence
+    from os import PathLike
+    from typing import Any
+
+    from tuner.notebook import OpenStudy, StoredStudy
 
     __version__: str
 
@@ -33,3 +37,71 @@ def open(study: str, *, database: str | None = None) -> "OpenStudy":  # noqa: A0
     from tuner.settings import from_environment
 
     return OpenStudy(from_environment(os.environ).with_database(database), study)
+
+
+def studies(*, database: str | None = None) -> "list[StoredStudy]":
+    """Return the stored studies, the oldest first: name, question, state and numbers of trials.
+
+        for study in tuner.studies():
+            print(study.name, study.state, f"{study.ended}/{study.total}")
+
+    `pandas.DataFrame(tuner.studies())` makes a frame of them.
+    """
+    import os
+
+    from tuner.notebook import listing
+    from tuner.settings import from_environment
+
+    return listing(from_environment(os.environ).with_database(database))
+
+
+def launch(
+    study: "str | PathLike[str] | Mapping[str, Any] | OpenStudy",
+    *,
+    set: "Mapping[str, Any] | Sequence[str]" = (),  # noqa: A002 - as the option --set
+    workers: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    objectives: "Sequence[str | PathLike[str]]" = (),
+    epochs_to: int | None = None,
+    new_version: bool = False,
+    accept_changes: bool = False,
+    check: bool = True,
+    wait: float = 60.0,
+    database: str | None = None,
+) -> "OpenStudy":
+    """Launch a study, or go on with it, train it to its end, and return it opened.
+
+    `study` is a name, the path of a study file, a stored version such as "lr@2",
+    an opened study, or a dict with the content of a study file:
+
+        study = tuner.launch({
+            "study": {"name": "rates", "question": "Which rate?", "objective": "digits"},
+            "budget": {"trials": "grid"},
+            "space": {"lr": [1e-3, 1e-2]},
+        }, workers=2)
+
+    All else is as in `tuner launch`: progress is shown and tables are printed, and
+    interrupting once gives the trials back and raises KeyboardInterrupt. What the
+    command would refuse is raised as its error (`tuner.errors`), every fault at once; a
+    study that ends with failed trials raises StudyFailedError, and `tuner.open` still opens it.
+    """
+    import os
+
+    from tuner.cli.launch import launch_here
+    from tuner.settings import from_environment
+
+    return launch_here(
+        from_environment(os.environ).with_database(database),
+        study,
+        changes=set,
+        workers=workers,
+        device=device,
+        threads=threads,
+        objectives=objectives,
+        epochs_to=epochs_to,
+        new_version=new_version,
+        accept_changes=accept_changes,
+        no_check=not check,
+        wait=wait,
+    )

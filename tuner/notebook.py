@@ -1,30 +1,37 @@
 """A study in a notebook: its sheets as pandas frames, and what is said of it."""
 
+import struct
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import sqlalchemy as sa
 
 from tuner.answers.compare import Asked, Comparison, compare
 from tuner.answers.gap import Gap, gap, sentences
 from tuner.answers.influence import Influence, influence
 from tuner.answers.sheets import contents
 from tuner.answers.sheets.contents import Sheet
-from tuner.errors import DatabaseUnreachableError, UserError
+from tuner.errors import DatabaseError, DatabaseUnreachableError, UserError
 from tuner.files import contains, write_output
+from tuner.pictures import GO_WITH, misplaced
+from tuner.pictures import MARK as PICTURE
+from tuner.records import SplitName
 from tuner.report import MARK
 from tuner.results.results import Results
 from tuner.settings import Settings
 from tuner.store import schema, studies
-from tuner.store.database import Database
+from tuner.store.database import Database, is_outage, is_servers_trouble, server_words
+from tuner.store.overview import count
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from pandas import DataFrame
+
+    from tuner.pictures.canvas import Picture
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,6 +105,112 @@ class Reported:
         return f"<report of {self.title}: .save('report.html') or .save('report.md')>"
 
 
+class Drawn:
+    """A picture of a study: shown in a notebook, saved as a file, or changed before that."""
+
+    def __init__(self, study: str, kind: str, picture: "Picture") -> None:
+        self._study, self._kind, self._picture = study, kind, picture
+
+    @property
+    def figure(self) -> "Figure":
+        """The Matplotlib figure; title, note and key are added when it is shown or saved."""
+        return self._picture.sheet.figure
+
+    @property
+    def title(self) -> str:
+        """What the picture shows, in a sentence."""
+        return self._picture.title
+
+    @property
+    def note(self) -> str:
+        """What lines, bands and points mean."""
+        return self._picture.note
+
+    def save(self, path: str | Path, *, bare: bool = False, overwrite: bool = False) -> Path:
+        """Write it as .svg, .png or .pdf, whole or not at all; `bare` without title and note.
+
+        An earlier picture is replaced, any other file only with `overwrite`.
+        """
+        from tuner.pictures.canvas import FORMATS
+
+        file = Path(path)
+        form = file.suffix.lower().removeprefix(".")
+        if form not in FORMATS:
+            raise UserError(f"{file}: a picture ends in .svg, .png or .pdf.")
+        write_output(
+            file,
+            self._picture.render(form, bare=bare),
+            overwrite=overwrite,
+            recognised=contains(PICTURE),
+            remedy="replace it with overwrite=True",
+        )
+        return file
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        content = self._picture.render("png")
+        # In the header of every PNG. It is drawn for print, and shown at half its size.
+        width, height = struct.unpack(">II", content[16:24])
+        return content, {"width": width // 2, "height": height // 2}
+
+    def __repr__(self) -> str:
+        return f"<{self._kind} of {self._study}: {self.title}; .save('{self._kind}.svg')>"
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """A stored study and how far it is; trials are counted by their state."""
+
+    name: str
+    question: str
+    state: str
+    """open, stopped, paused or complete."""
+    total: int
+    ended: int
+    complete: int
+    pruned: int
+    diverged: int
+    failed: int
+    running: int
+    waiting: int
+    created: datetime
+
+
+def listing(settings: Settings) -> list[StoredStudy]:
+    """Return the stored studies, the oldest first."""
+    with clear_errors(), Database.open(settings) as database:
+        schema.ensure(database)
+        with database.snapshot() as connection:
+            counted = [(study, count(connection, study)) for study in studies.listing(connection)]
+    return [
+        StoredStudy(
+            study.title,
+            study.spec.question,
+            study.state,
+            ended=counts.ended,
+            created=study.created,
+            **asdict(counts),
+        )
+        for study, counts in counted
+    ]
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Raise what the database refuses as an error of tuner's, which says it in one line."""
+    try:
+        yield
+    # Optuna wraps the driver's errors in its own, so what it was is asked of the error itself.
+    except Exception as error:
+        if is_outage(error):
+            said = server_words(error)
+            raise DatabaseUnreachableError(f"The database cannot be reached: {said}") from None
+        if is_servers_trouble(error):
+            raise DatabaseError(
+                f"The database refused: {server_words(error)}. See `tuner db status`."
+            ) from None
+        raise
+
+
 class OpenStudy:
     """A stored study, read again at each question, so that a running one is seen as it grows.
 
@@ -109,13 +222,10 @@ class OpenStudy:
         self._database = stack.enter_context(Database.open(settings))
         self._leave = weakref.finalize(self, stack.close)
         try:
-            schema.ensure(self._database)
-            with self._database.snapshot() as connection:
+            with clear_errors():
+                schema.ensure(self._database)
+            with clear_errors(), self._database.snapshot() as connection:
                 self._name = studies.find(connection, name).full_name
-        except sa.exc.OperationalError as error:
-            self._leave()
-            said = str(error.orig).strip().splitlines()[0]
-            raise DatabaseUnreachableError(f"The database cannot be reached: {said}") from None
         except BaseException:
             self._leave()
             raise
@@ -132,6 +242,11 @@ class OpenStudy:
     def close(self) -> None:
         """Leave the database."""
         self._leave()
+
+    @property
+    def full_name(self) -> str:
+        """The name that means this version only, such as lr@2."""
+        return self._name
 
     @property
     def trials(self) -> "DataFrame":
@@ -173,6 +288,28 @@ class OpenStudy:
         with self._results() as results:
             return influence(results, metrics)
 
+    def figure(
+        self,
+        kind: str,
+        *,
+        by: str | None = None,
+        metric: str | None = None,
+        trial: int | None = None,
+        split: SplitName | None = None,
+    ) -> Drawn:
+        """Draw the study, as `tuner plot` does: curves, effects, gap, roc, confusion and others."""
+        from tuner.pictures.kinds import KINDS, draw
+        from tuner.pictures.subject import Subject
+
+        wishes = {"by": by, "metric": metric, "trial": trial, "split": split}
+        if kind in KINDS and (wish := misplaced(kind, wishes)) is not None:
+            raise UserError(
+                f"{wish} goes with {', '.join(GO_WITH[wish])}; {kind} has no use of it."
+            )
+        with self._results() as results:
+            picture = draw(kind, Subject(results, by, metric, trial, split))
+        return Drawn(results.title, kind, picture)
+
     def report(self) -> Reported:
         """Tell the whole study as one page: question, answer, figures, provenance."""
         from tuner.report.gather import gather
@@ -185,7 +322,7 @@ class OpenStudy:
 
     @contextmanager
     def _results(self) -> Iterator[Results]:
-        with self._database.snapshot() as connection:
+        with clear_errors(), self._database.snapshot() as connection:
             yield Results.of(connection, self._name)
 
     def _frame(self, read: "Callable[[Results], Sheet]") -> "DataFrame":

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.cli.conftest import Project
-from tuner.cli.plot import GO_WITH, SHOWN
+from tuner.cli.plot import SHOWN
+from tuner.pictures import GO_WITH
 from tuner.pictures.kinds import KINDS
 
 

@@ -1,6 +1,8 @@
 """The console that tables are printed on, and how they look."""
 
+import importlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -24,10 +26,23 @@ class DataConsole(Console):
     """A console on which every text is data: without markup, and with control characters shown."""
 
     def __init__(
-        self, file: IO[str] | None = None, *, stderr: bool = False, width: int | None = None
+        self,
+        file: IO[str] | None = None,
+        *,
+        stderr: bool = False,
+        width: int | None = None,
+        force_terminal: bool | None = None,
     ) -> None:
         super().__init__(
-            file=file, stderr=stderr, width=width, markup=False, emoji=False, highlight=False
+            file=file,
+            stderr=stderr,
+            width=width,
+            force_terminal=force_terminal,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            # Rich would show each line in a notebook as a page of its own, whatever the file.
+            force_jupyter=False,
         )
 
     def render_str(self, text: str, **options: Any) -> Text:
@@ -62,7 +77,18 @@ class PlainConsole(DataConsole):
 def open_console() -> Console:
     """Return a console as wide as the terminal, or wide enough for any table elsewhere."""
     console = DataConsole()
-    return console if console.is_terminal else PlainConsole()
+    # A notebook's kernel asks for colours, which makes it look like a terminal of 80 columns.
+    return console if console.is_terminal and not notebook_display() else PlainConsole()
+
+
+def notebook_display() -> Callable[..., Any] | None:
+    """Return IPython's `display` in a notebook; where IPython was not loaded this is none."""
+    loaded = sys.modules.get("IPython")
+    shell = None if loaded is None else loaded.get_ipython()
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    display: Callable[..., Any] = importlib.import_module("IPython.display").display
+    return display
 
 
 def plain_table(title: str | None = None) -> Table:

@@ -4,9 +4,11 @@ import importlib
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,9 +20,9 @@ from tuner.cli.longer import lengthened
 from tuner.cli.terminal import echo, show_progress
 from tuner.errors import (
     EXIT_DONE,
-    EXIT_FAILURES,
     EXIT_SIGINT,
     EXIT_SIGTERM,
+    StudyFailedError,
     UnknownStudyError,
     UserError,
 )
@@ -31,6 +33,7 @@ from tuner.settings import Settings
 if TYPE_CHECKING:
     from tuner.check.quick import Examined
     from tuner.cli.live import Screen
+    from tuner.notebook import OpenStudy
     from tuner.records import Identity
     from tuner.results.results import Results
     from tuner.spec.study import Spec
@@ -85,21 +88,7 @@ SHORT_LOOK_SECONDS = 0.1
     help="Seconds to wait for a database server that does not answer.",
 )
 @click.pass_obj
-def launch(  # noqa: C901  # one story: what is stored, what changed since, train, conclude
-    settings: Settings,
-    study: str,
-    overrides: tuple[str, ...],
-    workers: int | None,
-    device: str,
-    threads: int | None,
-    objective_folders: tuple[Path, ...],
-    epochs_to: int | None,
-    wait: float,
-    *,
-    new_version: bool,
-    accept_changes: bool,
-    no_check: bool,
-) -> int:
+def launch(settings: Settings, /, **given: Any) -> int:
     """Launch a study, or go on with it, and train it to its end.
 
     The study file is checked first, and its data are looked at; every fault is
@@ -109,15 +98,74 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
     worker finish its epoch and gives the trials back; twice stops at once.
     Nothing recorded is lost either way.
     """
-    stored = "@" in study and not study.endswith(".toml")
-    if new_version and accept_changes:
-        raise UserError("--new-version trains all of it again; --accept-changes goes on. Choose.")
-    if stored and (overrides or new_version or epochs_to):
-        raise UserError(f"{study} is a stored version: it goes on as it is. Change its file.")
-    spec = None if stored else options.load_spec(study, overrides, objective_folders)
-    folders = _objective_folders(None if stored else study, objective_folders)
+    return run_launch(settings, Request(**given)).exit_code
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be launched and how: the options of `tuner launch`, also for `tuner.launch`."""
+
+    study: str | Mapping[str, Any]
+    """A name, a path, a stored version, or the content of a study file."""
+    overrides: tuple[str, ...] = ()
+    workers: int | None = None
+    device: str = "auto"
+    threads: int | None = None
+    objective_folders: tuple[Path, ...] = ()
+    epochs_to: int | None = None
+    wait: float = 60.0
+    new_version: bool = False
+    accept_changes: bool = False
+    no_check: bool = False
+
+    @property
+    def file(self) -> str | None:
+        """The name or path of the study file, where there is one to read."""
+        if isinstance(self.study, str) and (self.study.endswith(".toml") or "@" not in self.study):
+            return self.study
+        return None
+
+    def check(self) -> None:
+        """Refuse options that contradict each other."""
+        if self.new_version and self.accept_changes:
+            raise UserError(
+                "--new-version trains all of it again; --accept-changes goes on. Choose."
+            )
+        stored = isinstance(self.study, str) and self.file is None
+        if stored and (self.overrides or self.new_version or self.epochs_to):
+            raise UserError(
+                f"{self.study} is a stored version: it goes on as it is. Change its file."
+            )
+        if self.file is None and self.epochs_to is not None:
+            raise UserError("epochs_to needs the study's file; set fixed.epochs in your dict.")
+
+    def read(self) -> "Spec | None":
+        """Read and check the study; None for a stored version, which goes on without its file."""
+        if isinstance(self.study, str):
+            if self.file is None:
+                return None
+            return options.load_spec(self.file, self.overrides, self.objective_folders)
+        return options.check_spec(self.study, self.overrides, self.objective_folders)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a launch ended: the study's full name, and what the command exits with."""
+
+    study: str
+    exit_code: int
+
+
+def run_launch(settings: Settings, request: Request) -> Ended:
+    """Launch a study and train it to its end: what is stored, what changed, train, conclude.
+
+    A study that cannot go on, or some of whose trials failed for good, is a StudyFailedError.
+    """
+    request.check()
+    spec = request.read()
+    folders = _objective_folders(request.file, request.objective_folders)
     # To go on with a stored study, or to train it longer, there must be one.
-    makes = not stored and epochs_to is None
+    makes = spec is not None and request.epochs_to is None
     options.tell_home(settings, makes=makes)
     from tuner.check.child import Site
 
@@ -129,17 +177,24 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
         ) as forks,
         early_look(
             settings,
-            None if no_check else spec,
+            None if request.no_check else spec,
             site := Site(settings.home, folders, show_progress, forks),
         ) as question,
-        options.open_database(settings, wait_seconds=wait, create=makes) as database,
+        options.open_database(settings, wait_seconds=request.wait, create=makes) as database,
     ):
         make_cache(settings.home)
-        if epochs_to is not None:
-            spec = lengthened(database, study, epochs_to, overrides, objective_folders)
-        versioned = new_version or epochs_to is not None
+        if request.epochs_to is not None:
+            assert request.file is not None
+            spec = lengthened(
+                database,
+                request.file,
+                request.epochs_to,
+                request.overrides,
+                request.objective_folders,
+            )
+        versioned = request.new_version or request.epochs_to is not None
         known = (
-            _known(database, study)
+            _known(database, str(request.study))
             if spec is None
             else study_of(database, spec, versioned=versioned)
         )
@@ -148,34 +203,37 @@ def launch(  # noqa: C901  # one story: what is stored, what changed since, trai
         if known is not None:
             # Loading torch to tell code apart takes seconds, and matters only where nothing but
             # the code asks for a version.
-            whole = accept_changes or (versioned and asks_the_same(known, spec))
+            whole = request.accept_changes or (versioned and asks_the_same(known, spec))
             changes, now = changes_of(database, known, site, whole=whole)
-        if known is not None and changes and not (versioned or accept_changes):
+        if known is not None and changes and not (versioned or request.accept_changes):
             refuse(known, changes)
         found: Sequence[Examined] = ()
         if spec is None:
-            launched = _go_on(database, study)
+            launched = _go_on(database, str(request.study))
         else:
-            if not no_check:
+            if not request.no_check:
                 again = bool(changes)
                 found = look_at_data(database, spec, site, begun=question, again=again)
             launched = _store(database, spec, new_version=versioned, changed=bool(changes))
             keep_look(database, launched.study, found)
-        if accept_changes and not versioned:
+        if request.accept_changes and not versioned:
             for change in accept(database, launched.study, now):
                 echo(f"Accepted, and marked in the study: {change}")
         _announce(launched)
-        if launched.study.state != "complete":
+        study = launched.study
+        if study.state != "complete":
             from tuner.fleet.contract import Crew
             from tuner.fleet.devices import crew_devices
 
-            devices = crew_devices(device, workers, threads or launched.study.spec.limits.threads)
+            threads = request.threads or study.spec.limits.threads
+            devices = crew_devices(request.device, request.workers, threads)
             # The bare name would be the newest version's, whichever is launched.
-            crew = Crew(launched.study.full_name, devices, threads, folders)
-            code = _train(database, launched.study, LocalFleet(settings, crew, forks))
+            crew = Crew(study.full_name, devices, request.threads, folders)
+            code = _train(database, study, LocalFleet(settings, crew, forks))
             if code is not None:
-                return code
-        return _conclude(database, settings, launched.study, told=bool(found))
+                return Ended(study.full_name, code)
+        _conclude(database, settings, study, told=bool(found))
+        return Ended(study.full_name, EXIT_DONE)
 
 
 def _objective_folders(study: str | None, paths: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -234,20 +292,20 @@ def _announce(launched: "Launch") -> None:
 
 
 def _train(database: "Database", study: "Study", fleet: LocalFleet) -> int | None:
-    """Run the fleet to its end; return an exit code if the study did not reach its own."""
+    """Run the fleet to its end; return an exit code if a person stopped it."""
     from tuner.cli.live import screen_for
     from tuner.work.stopping import StopRequest
 
     stop = StopRequest()
-    stop.install()
-    try:
-        fleet.start()
-        _load_tables()
-        with screen_for(sys.stdout) as screen:
-            _watch(database, study, fleet, stop, screen)
-        failures = fleet.failures()
-    finally:
-        fleet.close()
+    with stop.installed():
+        try:
+            fleet.start()
+            _load_tables()
+            with screen_for(sys.stdout) as screen:
+                _watch(database, study, fleet, stop, screen)
+            failures = fleet.failures()
+        finally:
+            fleet.close()
     if stop.asked:
         echo(
             f"Stopped. Trials in progress were given back; go on with:  "
@@ -255,7 +313,8 @@ def _train(database: "Database", study: "Study", fleet: LocalFleet) -> int | Non
             f"tuner launch --study {study.full_name if study.spec.overrides else study.title}"
         )
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
-    return _unfinished(database, study, failures)
+    _check_ended(database, study, failures)
+    return None
 
 
 def _load_tables() -> None:
@@ -307,7 +366,8 @@ def _look(database: "Database", study: "Study") -> "Overview | None":
         return None  # deleted meanwhile: the workers leave, and the end is told after them
 
 
-def _unfinished(database: "Database", study: "Study", failures: list[str]) -> int | None:
+def _check_ended(database: "Database", study: "Study", failures: list[str]) -> None:
+    """Say why a study has not ended though no worker is left here."""
     from tuner.store import studies
 
     try:
@@ -316,35 +376,31 @@ def _unfinished(database: "Database", study: "Study", failures: list[str]) -> in
     except UnknownStudyError:
         now = None
     if now is None or now.study_id != study.study_id:
-        echo(
-            f"{study.title} was deleted while it was being trained; none of its results are left.",
-            err=True,
+        raise StudyFailedError(
+            f"{study.title} was deleted while it was being trained; none of its results are left."
         )
-        return EXIT_FAILURES
     if now.state == "complete":
-        return None
-    for failure in failures:
-        echo(failure, err=True)
+        return
     if now.state == "open":
-        echo(
+        what = (
             f"{study.title} has not ended, but no worker is left here. "
-            f"`tuner logs {study.title}` shows what they said.",
-            err=True,
+            f"`tuner logs {study.title}` shows what they said."
         )
     elif now.state == "stopped":
-        echo(f"{study.title} is stopped: {now.reason}", err=True)
-        echo(f"Go on with:  tuner launch --study {study.title}", err=True)
-    else:
-        echo(f"{study.title} is {now.state}: {now.reason}", err=True)
-        echo(
-            f"`tuner events {study.title}` and `tuner logs {study.title}` say more. "
-            f"After the repair:  tuner launch --study {study.title}",
-            err=True,
+        what = (
+            f"{study.title} is stopped: {now.reason}\n"
+            f"Go on with:  tuner launch --study {study.title}"
         )
-    return EXIT_FAILURES
+    else:
+        what = (
+            f"{study.title} is {now.state}: {now.reason}\n"
+            f"`tuner events {study.title}` and `tuner logs {study.title}` say more. "
+            f"After the repair:  tuner launch --study {study.title}"
+        )
+    raise StudyFailedError("\n".join([what, *failures]))
 
 
-def _conclude(database: "Database", settings: Settings, launched: "Study", *, told: bool) -> int:
+def _conclude(database: "Database", settings: Settings, launched: "Study", *, told: bool) -> None:
     from tuner.answers.sheets.export import as_csv
     from tuner.cli.tables import show_tables
     from tuner.results.results import Results
@@ -366,12 +422,12 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
     echo(f"All {len(rows)} trials: {_short(path)}")
     failed = sum(row["state"] == "FAILED" for row in rows)
     if failed:
-        echo(
-            f"{failed} trials failed for good; `tuner logs {study.title}` shows why, "
-            f"`tuner retry {study.title}` opens them again.",
-            err=True,
+        trials = "1 trial" if failed == 1 else f"{failed} trials"
+        them = "it" if failed == 1 else "them"
+        raise StudyFailedError(
+            f"{trials} failed for good; `tuner logs {study.title}` shows why, "
+            f"`tuner retry {study.title}` opens {them} again."
         )
-    return EXIT_FAILURES if failed else EXIT_DONE
 
 
 def _tell_verdicts(results: "Results") -> None:
@@ -404,3 +460,54 @@ def _short(path: Path) -> Path:
         return path.relative_to(Path.cwd())
     except ValueError:
         return path
+
+
+def launch_here(
+    settings: Settings,
+    study: "str | PathLike[str] | Mapping[str, Any] | OpenStudy",
+    *,
+    changes: Mapping[str, Any] | Sequence[str],
+    objectives: "Sequence[str | PathLike[str]]",
+    **options: Any,
+) -> "OpenStudy":
+    """Launch a study from Python (`tuner.launch`) and return it opened."""
+    from tuner.notebook import OpenStudy, clear_errors
+
+    if isinstance(study, OpenStudy):
+        study = study.full_name
+    request = Request(
+        plain(study) if isinstance(study, Mapping) else fspath(study),
+        overrides=tuple(changes) if not isinstance(changes, Mapping) else assignments(changes),
+        objective_folders=tuple(Path(folder) for folder in objectives),
+        **options,
+    )
+    with clear_errors():
+        ended = run_launch(settings, request)
+    if ended.exit_code == EXIT_SIGINT:
+        raise KeyboardInterrupt
+    if ended.exit_code == EXIT_SIGTERM:
+        # Heard while training and held back until the trials were given back.
+        signal.raise_signal(signal.SIGTERM)
+    return OpenStudy(settings, ended.study)
+
+
+def assignments(changes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return changes of a study file as --set takes them: values as TOML writes them."""
+    from tuner.spec.writing import inline
+
+    return tuple(f"{key}={inline(plain(value))}" for key, value in changes.items())
+
+
+def plain(value: Any) -> Any:
+    """Return a value from Python as a study file would hold it: lists, tables and plain numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return [plain(inner) for inner in value]
+    if isinstance(value, PathLike):
+        return fspath(value)
+    # A number of numpy, pandas or torch; theirs are no ints and floats of Python.
+    item = getattr(value, "item", None)
+    if callable(item) and not isinstance(value, str | int | float | bool):
+        return item() if getattr(value, "size", 1) == 1 else plain(value.tolist())
+    return value

@@ -1,10 +1,12 @@
 """The live screen: a study at a glance, redrawn in place; plain lines when nobody looks."""
 
+import io
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Protocol
+from html import escape
+from typing import IO, Any, Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,11 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tuner.cli.console import DataConsole, styled
+from tuner.cli.console import DataConsole, notebook_display, styled
 from tuner.cli.terminal import readable
 from tuner.records import Value, value_text
 from tuner.store.overview import Best, Overview, WorkerLine
 
+NOTEBOOK_COLUMNS = 110
 LINE_SECONDS = 10.0
 """How often a plain line is written while nothing ends."""
 
@@ -33,7 +36,10 @@ class Screen(Protocol):
 
 @contextmanager
 def screen_for(stream: IO[str]) -> Iterator[Screen]:
-    """Give a live screen on a terminal, and plain lines elsewhere."""
+    """Give a live screen on a terminal or in a notebook, and plain lines elsewhere."""
+    if (display := notebook_display()) is not None:
+        yield NotebookScreen(display)
+        return
     console = DataConsole(stream)
     if not console.is_terminal:
         yield PlainScreen(console)
@@ -59,6 +65,35 @@ class LiveScreen:
     def say(self, text: str) -> None:
         """Keep a sentence below the picture."""
         self._said = text
+
+
+class NotebookScreen:
+    """A picture of the study below a notebook's cell, redrawn in place."""
+
+    def __init__(self, display: Callable[..., Any]) -> None:
+        self._display = display
+        self._handle: Any = None
+        self._overview: Overview | None = None
+        self._shown = self._said = ""
+
+    def show(self, overview: Overview) -> None:
+        """Redraw the picture where something changed."""
+        self._overview = overview
+        text = io.StringIO()
+        console = DataConsole(text, width=NOTEBOOK_COLUMNS, force_terminal=False)
+        console.print(draw(overview))
+        shown = f"<pre>{escape(text.getvalue())}{escape(self._said)}</pre>"
+        if self._handle is None:
+            self._handle = self._display({"text/html": shown}, raw=True, display_id=True)
+        elif shown != self._shown:
+            self._handle.update({"text/html": shown}, raw=True)
+        self._shown = shown
+
+    def say(self, text: str) -> None:
+        """Keep a sentence below the picture."""
+        self._said = text
+        if self._overview is not None:
+            self.show(self._overview)
 
 
 class PlainScreen:

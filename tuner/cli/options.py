@@ -1,7 +1,7 @@
 """Options and lookups that several commands share."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +14,7 @@ from tuner.names import meant
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
-    from tuner.spec.parameters import Declarations
+    from tuner.spec.reader import Declared
     from tuner.spec.study import Spec
     from tuner.store.database import Database
 
@@ -139,14 +139,27 @@ def objective_folders(study_file: Path | None, paths: tuple[Path, ...] = ()) -> 
 def load_spec(name: str, overrides: tuple[str, ...], paths: tuple[Path, ...] = ()) -> "Spec":
     """Read and check a study file, by name or path."""
     from tuner.spec.load import find, load
-    from tuner.train.objective import find as find_objective
 
     path = find(name, study_folders())
+    here = tuple(_from_here(text) for text in overrides)
+    return load(path, here, _declared(objective_folders(path, paths)))
 
-    def declared(objective: str, _folder: Path) -> "Declarations":
-        return find_objective(objective, objective_folders(path, paths)).objective.declarations()
 
-    return load(path, tuple(_from_here(text) for text in overrides), declared)
+def check_spec(
+    document: Mapping[str, Any], overrides: tuple[str, ...], paths: tuple[Path, ...] = ()
+) -> "Spec":
+    """Check a study that is not in a file; its relative paths start in this folder."""
+    from tuner.spec.load import check
+
+    here = tuple(_from_here(text) for text in overrides)
+    name = Path("the study")
+    return check(document, here, _declared(objective_folders(None, paths)), name)
+
+
+def _declared(folders: tuple[Path, ...]) -> "Declared":
+    from tuner.train.objective import find
+
+    return lambda objective, _folder: find(objective, folders).objective.declarations()
 
 
 def _from_here(text: str) -> str:

@@ -9,7 +9,7 @@ from tuner.cli import options
 from tuner.cli.terminal import REPLACED, echo
 from tuner.errors import UserError
 from tuner.files import check_output, contains, write_output
-from tuner.pictures import MARK
+from tuner.pictures import GO_WITH, MARK, misplaced
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
@@ -32,12 +32,6 @@ SHOWN = {
     "reliability": "stated against true probability, of a trial",
 }
 """What can be drawn; here, so that `--help` does not wait for Matplotlib."""
-GO_WITH = {
-    "by": ("curves", "schedules", "effects", "val-test"),
-    "metric": ("effects", "influence", "parallel"),
-    "trial": ("confusion", "roc", "reliability"),
-    "split": ("confusion", "roc", "reliability"),
-}
 ENDINGS = (".svg", ".png", ".pdf")
 
 
@@ -80,10 +74,9 @@ def plot(
     and line. The file appears whole or not at all. An earlier picture of tuner's
     is replaced; any other file only with --overwrite.
     """
-    for option, value in wishes.items():
-        if value is not None and kind not in (*GO_WITH[option], ALL):
-            drawn = ", ".join(GO_WITH[option])
-            raise UserError(f"--{option} goes with {drawn}; {kind} is drawn without it.")
+    if kind != ALL and (option := misplaced(kind, wishes)) is not None:
+        drawn = ", ".join(GO_WITH[option])
+        raise UserError(f"--{option} goes with {drawn}; {kind} is drawn without it.")
     if output is not None:
         _check_target(kind, output)
     from tuner.results.results import Results

@@ -40,8 +40,10 @@ def echo(
     text: object = "", *, err: bool = False, bold: bool = False, fg: str | None = None
 ) -> None:
     """Print a line; colours only where somebody looks."""
-    styled = click.style(readable(str(text)), bold=bold or None, fg=fg)
-    click.echo(styled, file=sys.stderr if err else sys.stdout)
+    shown = readable(str(text))
+    if bold or fg:
+        shown = click.style(shown, bold=bold or None, fg=fg)
+    click.echo(shown, file=sys.stderr if err else sys.stdout)
 
 
 def echo_json(

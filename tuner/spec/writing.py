@@ -118,3 +118,12 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(value)
+
+
+def inline(value: Any) -> str:
+    """Return a value as TOML writes it on one line, lists and tables included."""
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{_key(name)} = {inline(one)}' for name, one in value.items())} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(inline, value))}]"
+    return _text(value)

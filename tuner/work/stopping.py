@@ -4,7 +4,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
@@ -18,8 +22,26 @@ class StopRequest:
 
     def install(self) -> None:
         """Take SIGINT, SIGTERM and SIGHUP for this process; once only, on the main thread."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             signal.signal(number, self._take)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Take the signals for a while, then give them back to whoever had them.
+
+        Python hears signals on its main thread only: on another one nothing is taken.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.install()
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                # None: a handler that was not set from Python, and cannot be set again.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def follow(self, descriptor: int) -> None:
         """Stop politely when the other end of a pipe is closed: the launcher has gone."""

@@ -1,4 +1,4 @@
-"""docs/notebook.md is right: its code runs, in its order, on a study that was trained."""
+"""docs/python.md is right: its code runs, in its order, on a study that was trained."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.cli.conftest import STUDY, make_project
 from tuner.settings import Settings
 
-PAGE = Path(__file__).parents[2] / "docs" / "notebook.md"
+PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 
 
 def test_the_page_runs_as_it_stands(tmp_path: Path, settings: Settings) -> None:
@@ -18,7 +18,7 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, settings: Settings) -> None:
     project.write_study("lr_sched", text)
     project.run("launch", "--study", "lr_sched", "--workers", "1")
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 6
+    assert len(blocks) >= 10
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
         cwd=project.folder,
@@ -31,4 +31,7 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, settings: Settings) -> None:
     assert "scheduler: " in done.stdout
     assert "cause" in done.stdout
     assert "cosine" in done.stdout
+    assert "rates complete 2/2 trials" in done.stdout
+    assert "Did you mean lr" in done.stdout or "did you mean lr" in done.stdout
+    assert (project.folder / "curves.svg").read_bytes().startswith(b"<?xml")
     assert (project.folder / "report.html").read_text().startswith("<!doctype html>")
