@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.image
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -23,6 +24,8 @@ from tuner.errors import (
     UserError,
 )
 from tuner.settings import Settings
+from tuner.spec.setting import plain
+from tuner.spec.writing import inline
 
 STUDY: dict[str, Any] = {
     "study": {"name": "rates", "question": "Which rate?", "objective": "blobs"},
@@ -140,3 +143,40 @@ def test_a_launch_on_another_thread_trains_too(project: Project) -> None:
     (study,) = opened
     assert len(study.trials) == 2
     study.close()
+
+
+@pytest.mark.processes
+def test_a_known_good_setting_is_trained_first(project: Project) -> None:
+    """By `enqueue` of a launch or of an opened study, and by the command; what is wrong is told."""
+    with pytest.raises(UserError, match=r"lr: 0\.5 is not 0\.001 or 0\.01"):
+        tuner.launch(STUDY, enqueue=[{"lr": 0.5}])
+    assert tuner.studies() == []
+    with tuner.launch(STUDY, enqueue=[{"lr": np.float64(1e-2)}], workers=1) as study:
+        assert list(study.trials.lr) == [1e-2, 1e-3]
+        assert study.enqueue({"lr": 1e-2}).trial == 0
+    assert project.run("enqueue", "rates") == "lr=0.01 is trial 0.\n"
+    assert "lr=0.001 is trial 1." in project.run("enqueue", "--study", "rates", "lr=1e-3")
+    said = project.run("enqueue", "rates", "lrr=1e-3", code=2)
+    assert "Did you mean lr?" in said
+    assert "lr: missing" in said
+    drawn = {**STUDY, "study": {**STUDY["study"], "name": "drawn"}, "budget": {"trials": 2}}
+    drawn |= {"space": {"lr": {"low": 1e-4, "high": 1e-1, "log": True}}}
+    drawn |= {"search": {"sampler": "random"}}
+    study = tuner.launch(drawn, workers=1)
+    with study, pytest.raises(UserError, match="Raise trials"):
+        study.enqueue({"lr": 0.05})
+    drawn["budget"] = {"trials": 4}
+    project.write_study("drawn", inline_file(drawn))
+    project.run("launch", "--study", "drawn", "--enqueue", "lr=0.05", "--workers", "1")
+    with tuner.open("drawn") as study:
+        assert list(study.trials.lr)[2] == 0.05
+        assert len(study.trials) == 4
+
+
+def inline_file(study: dict[str, Any]) -> str:
+    """Return a study as a file."""
+    return "".join(
+        f"[{section}]\n"
+        + "".join(f"{key} = {inline(plain(value))}\n" for key, value in body.items())
+        for section, body in study.items()
+    )

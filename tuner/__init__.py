@@ -63,6 +63,7 @@ def launch(
     device: str = "auto",
     threads: int | None = None,
     objectives: "Sequence[str | PathLike[str]]" = (),
+    enqueue: "Sequence[Mapping[str, Any]]" = (),
     epochs_to: int | None = None,
     new_version: bool = False,
     accept_changes: bool = False,
@@ -81,6 +82,7 @@ def launch(
             "space": {"lr": [1e-3, 1e-2]},
         }, workers=2)
 
+    Settings in `enqueue`, such as [{"lr": 1e-2}], are trained before the others.
     All else is as in `tuner launch`: progress is shown and tables are printed, and
     interrupting once gives the trials back and raises KeyboardInterrupt. What the
     command would refuse is raised as its error (`tuner.errors`), every fault at once; a
@@ -99,6 +101,7 @@ def launch(
         device=device,
         threads=threads,
         objectives=objectives,
+        enqueue=enqueue,
         epochs_to=epochs_to,
         new_version=new_version,
         accept_changes=accept_changes,

@@ -2,13 +2,13 @@
 
 import struct
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tuner.answers.compare import Asked, Comparison, compare
 from tuner.answers.gap import Gap, gap, sentences
@@ -26,6 +26,7 @@ from tuner.settings import Settings
 from tuner.store import schema, studies
 from tuner.store.database import Database, is_outage, is_servers_trouble, server_words
 from tuner.store.overview import count
+from tuner.store.queue import Place, enqueue
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -309,6 +310,19 @@ class OpenStudy:
         with self._results() as results:
             picture = draw(kind, Subject(results, by, metric, trial, split))
         return Drawn(results.title, kind, picture)
+
+    def enqueue(self, setting: Mapping[str, Any]) -> Place:
+        """Have a setting trained before those that wait: a value for each varied parameter.
+
+        It takes a place in the budget that the grid or the sampler would have filled. One that
+        has begun already stays the trial that it is.
+        """
+        from tuner.spec.setting import plain
+
+        with clear_errors(), self._database.transaction() as connection:
+            study = studies.find(connection, self._name)
+            (place,) = enqueue(connection, study, [plain(setting)])
+        return place
 
     def report(self) -> Reported:
         """Tell the whole study as one page: question, answer, figures, provenance."""

@@ -196,6 +196,7 @@ def test_an_older_database_is_migrated_with_its_rows(empty: Database) -> None:
 SINCE_0002 = (
     "DROP TABLE tuner.look",
     "DROP TABLE tuner.identity",
+    "DROP TABLE tuner.queued",
     "ALTER TABLE tuner.label DROP COLUMN patients",
     (
         "ALTER TABLE tuner.lease DROP COLUMN interruptions, DROP COLUMN hosts, "

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tuner.check.quick import Examined
     from tuner.cli.live import Screen
     from tuner.notebook import OpenStudy
-    from tuner.records import Identity
+    from tuner.records import Identity, Value
     from tuner.results.results import Results
     from tuner.spec.study import Spec
     from tuner.store.database import Database
@@ -60,6 +60,12 @@ SHORT_LOOK_SECONDS = 0.1
 @options.study_file_options
 @options.crew_options
 @options.objectives_option
+@click.option(
+    "--enqueue",
+    metavar="'NAME=VALUE …'",
+    multiple=True,
+    help="Train this setting first, e.g. 'lr=0.001 model=cnn'; see `tuner enqueue`.",
+)
 @click.option(
     "--new-version",
     is_flag=True,
@@ -117,6 +123,8 @@ class Request:
     new_version: bool = False
     accept_changes: bool = False
     no_check: bool = False
+    enqueue: tuple[str | Mapping[str, Any], ...] = ()
+    """Settings to be trained before the others."""
 
     @property
     def file(self) -> str | None:
@@ -156,13 +164,15 @@ class Ended:
     exit_code: int
 
 
-def run_launch(settings: Settings, request: Request) -> Ended:
+def run_launch(settings: Settings, request: Request) -> Ended:  # noqa: C901  # one story
     """Launch a study and train it to its end: what is stored, what changed, train, conclude.
 
     A study that cannot go on, or some of whose trials failed for good, is a StudyFailedError.
     """
     request.check()
     spec = request.read()
+    if spec is not None:
+        _settings(spec, request.enqueue)  # what does not fit is told before anything is created
     folders = _objective_folders(request.file, request.objective_folders)
     # To go on with a stored study, or to train it longer, there must be one.
     makes = spec is not None and request.epochs_to is None
@@ -220,6 +230,7 @@ def run_launch(settings: Settings, request: Request) -> Ended:
             for change in accept(database, launched.study, now):
                 echo(f"Accepted, and marked in the study: {change}")
         _announce(launched)
+        _enqueue(database, launched.study, request.enqueue)
         study = launched.study
         if study.state != "complete":
             from tuner.fleet.contract import Crew
@@ -268,6 +279,29 @@ def _go_on(database: "Database", title: str) -> "Launch":
 
     with database.transaction() as connection:
         return studies.go_on(connection, title)
+
+
+def _settings(spec: "Spec", given: "Sequence[str | Mapping[str, Any]]") -> list[dict[str, "Value"]]:
+    from tuner.spec.setting import check_setting, read_setting
+
+    read = (
+        read_setting(spec, tuple(one.split())) if isinstance(one, str) else one for one in given
+    )
+    return [check_setting(spec, one) for one in read]
+
+
+def _enqueue(
+    database: "Database", study: "Study", given: "Sequence[str | Mapping[str, Any]]"
+) -> None:
+    if not given:
+        return
+    from tuner.cli.enqueue import place_line
+    from tuner.store import queue
+
+    with database.transaction() as connection:
+        places = queue.enqueue(connection, study, _settings(study.spec, given))
+    for place in places:
+        echo(f"  {place_line(place)}")
 
 
 def _announce(launched: "Launch") -> None:
@@ -468,10 +502,12 @@ def launch_here(
     *,
     changes: Mapping[str, Any] | Sequence[str],
     objectives: "Sequence[str | PathLike[str]]",
+    enqueue: "Sequence[Mapping[str, Any]]",
     **options: Any,
 ) -> "OpenStudy":
     """Launch a study from Python (`tuner.launch`) and return it opened."""
     from tuner.notebook import OpenStudy, clear_errors
+    from tuner.spec.setting import plain
 
     if isinstance(study, OpenStudy):
         study = study.full_name
@@ -479,6 +515,7 @@ def launch_here(
         plain(study) if isinstance(study, Mapping) else fspath(study),
         overrides=tuple(changes) if not isinstance(changes, Mapping) else assignments(changes),
         objective_folders=tuple(Path(folder) for folder in objectives),
+        enqueue=tuple(plain(setting) for setting in enqueue),
         **options,
     )
     with clear_errors():
@@ -493,21 +530,7 @@ def launch_here(
 
 def assignments(changes: Mapping[str, Any]) -> tuple[str, ...]:
     """Return changes of a study file as --set takes them: values as TOML writes them."""
+    from tuner.spec.setting import plain
     from tuner.spec.writing import inline
 
     return tuple(f"{key}={inline(plain(value))}" for key, value in changes.items())
-
-
-def plain(value: Any) -> Any:
-    """Return a value from Python as a study file would hold it: lists, tables and plain numbers."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset | range):
-        return [plain(inner) for inner in value]
-    if isinstance(value, PathLike):
-        return fspath(value)
-    # A number of numpy, pandas or torch; theirs are no ints and floats of Python.
-    item = getattr(value, "item", None)
-    if callable(item) and not isinstance(value, str | int | float | bool):
-        return item() if getattr(value, "size", 1) == 1 else plain(value.tolist())
-    return value

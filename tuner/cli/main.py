@@ -49,6 +49,7 @@ COMMANDS = {
     "report": "report:report",
     "logs": "logs:logs",
     "events": "logs:events",
+    "enqueue": "enqueue:enqueue",
     "stop": "control:stop",
     "retry": "control:retry",
     "delete": "control:delete",

@@ -146,6 +146,9 @@ def launch(
         if new_version:
             version = study.version + 1
             created = _create(connection, storage, spec, version, provenance)
+            if (study.spec.space, study.spec.search) == (spec.space, spec.search):
+                # The same settings, trained longer or by other code: those of the queue as well.
+                _copy_queue(connection, study, created)
             return Launch(created, "created", changes)
         if not difference.extends and _failed_untrained(connection, study):
             # A fault that the stored file has (bce with three classes) can be mended in it:
@@ -254,6 +257,15 @@ def _create(
     )
     _note(connection, study_id, "launched", _trials(spec.total_trials))
     return find(connection, f"{spec.name}@{version}")
+
+
+def _copy_queue(connection: sa.Connection, study: Study, version: Study) -> None:
+    columns = (t.queued.c.number, t.queued.c.chosen, t.queued.c.configuration)
+    rows = sa.select(sa.literal(version.study_id), *columns).where(
+        t.queued.c.study_id == study.study_id
+    )
+    names = [t.queued.c.study_id, *columns]
+    connection.execute(sa.insert(t.queued).from_select(names, rows))
 
 
 def _launched_before(connection: sa.Connection, spec: Spec) -> Study | None:

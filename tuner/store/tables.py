@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSON, JSONB
 from tuner.records import DIVERGED
 
 SCHEMA = "tuner"
-REVISION = "0007"
+REVISION = "0008"
 """The newest migration; the schema this program reads and writes."""
 metadata = MetaData(schema=SCHEMA)
 
@@ -288,6 +288,19 @@ look = Table(
     Column("ends", Text, nullable=False, server_default=""),  # images, or nothing
     Column("seen", JSONB, nullable=False),
     _moment("made", required=True),
+)
+
+queued = Table(
+    "queued",
+    metadata,
+    Column("study_id", ForeignKey(study.c.study_id, ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("chosen", JSONB, nullable=False),
+    # A grid's cell; of other studies NULL until a worker begins the setting.
+    Column("configuration", Integer),
+    _moment("made", required=True),
+    # A setting begins once, whatever is done to the queue.
+    UniqueConstraint("study_id", "configuration"),
 )
 
 identity = Table(

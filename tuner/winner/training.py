@@ -18,7 +18,6 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from tuner import __version__
 from tuner.check.child import Body, Progress, serve
 from tuner.errors import DataError, MachineError, TunerError, UserError
 from tuner.records import Job
@@ -30,6 +29,7 @@ from tuner.train.data import Prepared, Resident
 from tuner.train.device import open_device
 from tuner.train.run import Run
 from tuner.train.workbench import Workbench
+from tuner.version import version
 from tuner.winner import document, kept
 from tuner.winner.agreement import compare
 from tuner.winner.document import Agreement, Arithmetic, Files, Model, Reading
@@ -194,7 +194,7 @@ def _model(
     data, base = bench.prepared(order.job), bench.base(order.job)
     model = Model(
         format=1,
-        tuner=__version__,
+        tuner=version(),
         **order.about,
         objective=order.job.objective,
         parameters=dict(order.job.parameters),

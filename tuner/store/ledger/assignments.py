@@ -47,17 +47,19 @@ def next_assignment(
     existing: Collection[Existing],
     waits: Waits = lambda _: False,
     decided: Sequence[Decided] = (),
+    queued: Sequence[int] = (),
 ) -> Assignment | Look | str | None:
     """Return what to train next, a look that is due, why to wait, or None when nothing is left.
 
     All configurations come under seed 0 first, then under seed 1, and so on, so
     that a study stopped half-way has seen everything once. One that would train
-    what a peer is training already lets the others go first.
+    what a peer is training already lets the others go first. Cells of a grid that were `queued`
+    come before the others.
     """
     taken = {(trial.configuration, trial.seed) for trial in existing}
     if len(taken) >= spec.total_trials:
         return None
-    explored = range(spec.configurations)
+    explored = _explored(spec, {trial.configuration for trial in existing}, queued)
     if spec.replicates.of == "all":
         return _missing(taken, explored, range(spec.replicates.seeds), waits)
     first = _missing(taken, explored, [0], waits)
@@ -66,6 +68,28 @@ def next_assignment(
     if any(trial.seed == 0 and not trial.ended for trial in existing):
         return PENDING
     return _next_of_race(race(spec, existing, decided), existing, waits)
+
+
+def _explored(spec: Spec, begun: Collection[int], queued: Sequence[int]) -> Sequence[int]:
+    """Return the configurations of the budget in the order in which they begin.
+
+    The grid may have more cells than the budget: then a queued one takes the place of the last
+    cell that has not begun, so that there are never more.
+    """
+    if not queued:
+        return range(spec.configurations)
+    order = list(dict.fromkeys(queued))
+    first = set(order)
+    room = spec.configurations - len(first | set(begun))
+    for cell in range(spec.grid_size):
+        if cell in first:
+            continue
+        if cell in begun:
+            order.append(cell)
+        elif room > 0:
+            order.append(cell)
+            room -= 1
+    return order
 
 
 def race(spec: Spec, existing: Collection[Existing], decided: Sequence[Decided] = ()) -> Race:

@@ -1,7 +1,7 @@
 """Claiming a trial: adopt an orphan, create the next one, wait, or end."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -37,6 +37,7 @@ from tuner.store.ledger.reuse import Runner
 from tuner.store.ledger.transactions import Past, Transaction, in_seconds
 from tuner.store.ledger.workers import hours_left
 from tuner.store.optuna_storage import add_trial
+from tuner.store.queue import Queued, read_queue, take
 from tuner.store.races import insert_decision, read_decisions
 from tuner.store.studies import Study, read_spec
 
@@ -104,10 +105,10 @@ def _companion(transaction: Transaction, spec: Spec, company: Company, *, expire
     existing = _existing(transaction, spec)
     assignment = _assignment(transaction, spec, existing)
     # Where somebody has to think first (a sampler, a race), whoever is free does that.
-    if not isinstance(assignment, Assignment) or _is_proposed(spec, assignment):
+    chosen = _chosen(transaction, spec, assignment) if isinstance(assignment, Assignment) else None
+    if not isinstance(assignment, Assignment) or chosen is None:
         return Wait("the next trial is not known yet")
-    chosen = _chosen(transaction, spec, assignment)
-    if not company.fits(sampling.in_file_order(spec, chosen), assignment.seed):
+    if not company.fits(sampling.in_file_order(spec, chosen.values), assignment.seed):
         return Wait("the next trial is of another kind")
     # No checkpoint is waited for: the others would wait as well.
     created = _create(transaction, spec, assignment, chosen)
@@ -150,7 +151,8 @@ def configurations_ahead(connection: sa.Connection, study: Study, past: Past) ->
     # As it was when the worker joined: one that was extended, or deleted, since then is met
     # by the claim itself, which reads it again.
     spec = study.spec
-    new = (one for one in range(spec.configurations) if one not in past.begun)
+    order = dict.fromkeys([*_queued_cells(connection, study), *range(spec.configurations)])
+    new = (one for one in order if one not in past.begun)
     return [*begun, *islice(new, LOOK_AHEAD)]
 
 
@@ -288,12 +290,11 @@ def _next(transaction: Transaction, spec: Spec, proposal: Proposal | None) -> An
         return _complete_study(transaction)
     if not isinstance(assignment, Assignment):
         return Wait(WAITS[assignment])
-    if not _is_proposed(spec, assignment):
-        chosen = _chosen(transaction, spec, assignment)
-    elif proposal is None or proposal.configuration != assignment.configuration:
-        return NeedsProposal(assignment.configuration)
-    else:
-        chosen = dict(proposal.chosen)
+    chosen = _chosen(transaction, spec, assignment)
+    if chosen is None:
+        if proposal is None or proposal.configuration != assignment.configuration:
+            return NeedsProposal(assignment.configuration)
+        chosen = Chosen(proposal.chosen)
     created = _create(transaction, spec, assignment, chosen)
     expected = _expected(transaction, assignment, existing)
     return Claimed(replace(created, expected_epochs=expected), adopted=False)
@@ -305,18 +306,43 @@ def _assignment(
     raced = spec.replicates.of == "top"
     study_id = transaction.study.study_id
     decided = read_decisions(transaction.connection, study_id) if raced else ()
-    return next_assignment(spec, existing, _waits(transaction, existing), decided)
+    waits = _waits(transaction, existing)
+    cells = _queued_cells(transaction.connection, transaction.study)
+    if cells:
+        # Somebody asked for these first: they do not wait for what a peer is training.
+        first = frozenset(cells)
+        return next_assignment(
+            spec,
+            existing,
+            lambda assignment: assignment.configuration not in first and waits(assignment),
+            decided,
+            cells,
+        )
+    return next_assignment(spec, existing, waits, decided)
 
 
-def _is_proposed(spec: Spec, assignment: Assignment) -> bool:
-    """Tell whether a sampler that learns chooses the configuration."""
-    return assignment.seed == 0 and spec.search.sampler in sampling.LEARNING
+def _queued_cells(connection: sa.Connection, study: Study) -> list[int]:
+    """Return the cells of a grid that were queued, in their order; of other studies none."""
+    if study.spec.search.sampler != "grid":
+        return []
+    queue = read_queue(connection, study.study_id)
+    return [queued.configuration for queued in queue if queued.configuration is not None]
 
 
-def _chosen(transaction: Transaction, spec: Spec, assignment: Assignment) -> dict[str, Value]:
-    """Return a configuration's parameters: those it has under another seed, if it has begun.
+@dataclass(frozen=True)
+class Chosen:
+    """The parameters of the next trial, and whether they come from the queue."""
 
-    It need not have begun under seed 0: that trial may be waiting for epochs of a peer.
+    values: Mapping[str, Value]
+    queued: Queued | None = None
+
+
+def _chosen(transaction: Transaction, spec: Spec, assignment: Assignment) -> Chosen | None:
+    """Return a configuration's parameters; None where a sampler that learns has to propose them.
+
+    One that has begun has those of its other seeds. It need not have begun under seed 0: that
+    trial may be waiting for epochs of a peer. One that has not takes the setting that was queued
+    for it, or the first that waits in the queue.
     """
     known = transaction.connection.execute(
         sa.select(t.trial.c.chosen)
@@ -326,7 +352,17 @@ def _chosen(transaction: Transaction, spec: Spec, assignment: Assignment) -> dic
         )
         .limit(1)
     ).scalar_one_or_none()
-    return sampling.choose(spec, assignment.configuration) if known is None else dict(known)
+    if known is not None:
+        return Chosen(known)
+    if spec.search.sampler != "grid":
+        queue = read_queue(transaction.connection, transaction.study.study_id)
+        mine = [one for one in queue if one.configuration == assignment.configuration]
+        waiting = [one for one in queue if one.configuration is None]
+        for queued in (*mine, *waiting):
+            return Chosen(queued.chosen, queued)
+    if spec.search.sampler in sampling.LEARNING:
+        return None
+    return Chosen(sampling.choose(spec, assignment.configuration))
 
 
 def _waits(transaction: Transaction, existing: Sequence[Existing]) -> Callable[[Assignment], bool]:
@@ -445,10 +481,12 @@ def _metric_value(spec: Spec) -> sa.ColumnElement[Any]:
     )
 
 
-def _create(
-    transaction: Transaction, spec: Spec, assignment: Assignment, chosen: Mapping[str, Value]
-) -> Lease:
-    chosen = sampling.in_file_order(spec, chosen)
+def _create(transaction: Transaction, spec: Spec, assignment: Assignment, origin: Chosen) -> Lease:
+    chosen = sampling.in_file_order(spec, origin.values)
+    if origin.queued is not None:
+        # In the transaction that creates the trial: were it rolled back, the setting would wait on.
+        study_id = transaction.study.study_id
+        take(transaction.connection, study_id, origin.queued, assignment.configuration)
     trial_id, number = add_trial(
         transaction.connection,
         transaction.study.study_id,

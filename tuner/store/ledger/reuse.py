@@ -57,7 +57,7 @@ class Sharing:
         # This many settings go through each of its epochs; where there are fewer after one than
         # before, somebody left. It goes through them itself, also if it was not counted.
         passing = [self._passing[mark] for mark in path]
-        itself = 1 if configuration < BRANCHING else 0
+        itself = 1 if configuration < min(self._spec.configurations, BRANCHING) else 0
         after = [*passing[1:], itself]
         return [
             epoch

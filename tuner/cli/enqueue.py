@@ -1,0 +1,61 @@
+"""`tuner enqueue`: a setting that is to be trained before the others."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli import options
+from tuner.cli.terminal import echo, echo_json
+from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from tuner.store.queue import Place
+
+
+@click.command(
+    epilog="\b\nExample:\n  tuner enqueue lr_sched lr=0.001 scheduler=cosine\n"
+    "  tuner enqueue lr_sched"
+)
+@click.argument("study")
+@click.argument("setting", nargs=-1, metavar="[NAME=VALUE]...")
+@options.json_option
+@click.pass_obj
+def enqueue(settings: Settings, study: str, setting: tuple[str, ...], *, as_json: bool) -> None:
+    """Have a setting trained before those that wait, for example one known to be good.
+
+    Name a value for every parameter that the study varies. The setting takes a
+    place in the budget, so the number of trials stays the same: a cell of a
+    grid is moved to the front, and any other setting begins in place of the
+    sampler's next one. Running workers take it as their next trial. Without a
+    setting, the queue is listed.
+    """
+    from tuner.spec.setting import read_setting
+    from tuner.store import queue, studies
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = studies.find(connection, study)
+        if setting:
+            given = read_setting(found.spec, setting)
+            places = queue.enqueue(connection, found, [given])
+        else:
+            places = queue.places(connection, found)
+    if as_json:
+        echo_json([asdict(place) for place in places])
+        return
+    if not places:
+        echo(f"Nothing was queued for {found.title}.")
+    for place in places:
+        echo(place_line(place))
+    if setting and found.state in ("stopped", "paused") and places[0].trial is None:
+        echo(f"{found.title} is {found.state}. Train with:  tuner launch --study {found.title}")
+
+
+def place_line(place: "Place") -> str:
+    """Say where a setting is."""
+    from tuner.records import value_text
+
+    setting = " ".join(f"{name}={value_text(value)}" for name, value in place.chosen.items())
+    if place.trial is not None:
+        return f"{setting} is trial {place.trial}."
+    return f"{setting} is queued." if place.added else f"{setting} waits in the queue."

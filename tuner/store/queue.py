@@ -1,0 +1,133 @@
+"""The queue of a study: settings that a person wants to be trained before the others.
+
+A queued setting is one of the study's configurations, not one more: it takes a place in the budget
+that the grid or the sampler would have filled. A cell of a grid is that cell, moved to the front;
+any other setting becomes the next configuration that begins, in place of what the sampler would
+have proposed for it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from tuner.errors import UserError
+from tuner.records import Value, value_text
+from tuner.spec.setting import check_setting
+from tuner.spec.study import Spec
+from tuner.store import tables as t
+from tuner.store.ledger.locks import lock_study
+from tuner.store.studies import Study, read_spec
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A setting in the queue."""
+
+    number: int
+    """Its place: lower numbers are trained first."""
+    chosen: Mapping[str, Value]
+    configuration: int | None
+    """The grid's cell; of other studies None until a worker begins it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a setting is: in the queue, or training or trained already as a trial."""
+
+    chosen: Mapping[str, Value]
+    trial: int | None
+    """The trial's number; None where it waits in the queue."""
+    added: bool = False
+    """Whether this call put it there."""
+
+
+def read_queue(connection: sa.Connection, study_id: int) -> list[Queued]:
+    """Return all that was ever queued for a study, in its order."""
+    rows = connection.execute(
+        sa.select(t.queued.c.number, t.queued.c.chosen, t.queued.c.configuration)
+        .where(t.queued.c.study_id == study_id)
+        .order_by(t.queued.c.number)
+    )
+    return [Queued(row.number, row.chosen, row.configuration) for row in rows]
+
+
+def places(connection: sa.Connection, study: Study) -> list[Place]:
+    """Return where each queued setting is by now, in the order of the queue."""
+    begun = _begun(connection, study)
+    return [
+        Place(
+            queued.chosen,
+            None if queued.configuration is None else begun.get(queued.configuration, (None,))[0],
+        )
+        for queued in read_queue(connection, study.study_id)
+    ]
+
+
+def enqueue(
+    connection: sa.Connection, study: Study, settings: Sequence[Mapping[str, Value]]
+) -> list[Place]:
+    """Queue settings behind those that wait already; one that has begun, or waits, stays there.
+
+    All of them are queued or none. Raises where the budget has no room.
+    """
+    # The lock of a claim: what has begun, what waits and the budget cannot change before the
+    # commit, so that a setting is never queued for a place that a worker takes meanwhile.
+    lock_study(connection, study.study_id)
+    spec = read_spec(connection, study)
+    found = []
+    for given in settings:
+        chosen = check_setting(spec, given)
+        found.append(_known(connection, study, chosen) or _add(connection, study, spec, chosen))
+    return found
+
+
+def take(connection: sa.Connection, study_id: int, queued: Queued, configuration: int) -> None:
+    """Note as which configuration a queued setting begins; in the transaction that creates it."""
+    connection.execute(
+        sa.update(t.queued)
+        .where(t.queued.c.study_id == study_id, t.queued.c.number == queued.number)
+        .values(configuration=configuration)
+    )
+
+
+def _known(connection: sa.Connection, study: Study, chosen: Mapping[str, Value]) -> Place | None:
+    for number, begun in _begun(connection, study).values():
+        if begun == chosen:
+            return Place(chosen, number)
+    waiting = read_queue(connection, study.study_id)
+    return Place(chosen, None) if any(one.chosen == chosen for one in waiting) else None
+
+
+def _add(connection: sa.Connection, study: Study, spec: Spec, chosen: Mapping[str, Value]) -> Place:
+    begun = _begun(connection, study)
+    queue = read_queue(connection, study.study_id)
+    waiting = sum(one.configuration not in begun for one in queue)
+    if len(begun) + waiting >= spec.configurations:
+        settings = "setting" if spec.configurations == 1 else "settings"
+        waits = f", {waiting} of them queued" if waiting else ""
+        raise UserError(
+            f"All {spec.configurations} {settings} that {study.title} has a budget for have begun"
+            f"{waits}, so there is no place for another. Raise trials in [budget], launch, and "
+            "queue it then."
+        )
+    cell = spec.grid.index(dict(chosen)) if spec.search.sampler == "grid" else None
+    number = 1 + max((one.number for one in queue), default=-1)
+    connection.execute(
+        sa.insert(t.queued).values(
+            study_id=study.study_id, number=number, chosen=dict(chosen), configuration=cell
+        )
+    )
+    text = " ".join(f"{name}={value_text(value)}" for name, value in chosen.items())
+    connection.execute(sa.insert(t.event).values(study_id=study.study_id, kind="queued", text=text))
+    return Place(chosen, None, added=True)
+
+
+def _begun(connection: sa.Connection, study: Study) -> dict[int, tuple[int, Mapping[str, Value]]]:
+    """Return each configuration that has begun, with its first trial and its parameters."""
+    rows = connection.execute(
+        sa.select(t.trial.c.configuration, t.trial.c.number, t.trial.c.chosen)
+        .where(t.trial.c.study_id == study.study_id)
+        .order_by(t.trial.c.number.desc())
+    )
+    return {row.configuration: (row.number, row.chosen) for row in rows}
