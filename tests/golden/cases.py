@@ -112,6 +112,14 @@ FURTHER = {
         compare {study} --metric test_auc
         compare {study} --trials 5 8
         compare {study} --trials 5 8 --json
+        compare {study} everything
+        compare {study} everything --json
+        compare {study} 'p*d' --metric val_acc
+        compare {study} running
+        compare {study} paused
+        compare {study} failed
+        compare {study} {study}
+        compare {study} 'nothing-*'
         compare {study} --trials 5 8 --split val
         gap {study} --best 3
         influence {study} --metric test_auc --metric val_loss

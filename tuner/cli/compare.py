@@ -1,6 +1,7 @@
 """`tuner compare`: is the difference between settings, or between two trials, real?"""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     epilog="\b\nExample:\n  tuner compare lr_sched --by scheduler\n"
     "  tuner compare lr_sched --by lr --metric val_loss --reference 0.001\n"
     "  tuner compare lr_sched --trials 12 31\n"
-    "  tuner compare everything --contenders"
+    "  tuner compare everything --contenders\n"
+    "  tuner compare 'tpe-*' 'random-*' --picture searches.svg"
 )
 @click.argument("study")
+@click.argument("other", required=False)
 @click.option(
     "--by",
     multiple=True,
@@ -67,18 +70,28 @@ if TYPE_CHECKING:
     type=click.Choice(["val", "test"]),
     help="With --trials: which images; test by default.",
 )
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With two studies: draw them as well, as .svg, .png or .pdf.",
+)
+@options.overwrite_option
 @options.json_option
 @click.pass_obj
 def compare(
     settings: Settings,
     study: str,
+    other: str | None,
     by: tuple[str, ...],
     metric: str | None,
     reference: str | None,
     resolve: float | None,
     trials: tuple[int, int] | None,
     split: str | None,
+    picture: Path | None,
     *,
+    overwrite: bool,
     contenders: bool,
     as_json: bool,
 ) -> None:
@@ -89,6 +102,10 @@ def compare(
     corrected for having looked at several levels
     and for having picked the best; docs/statistics.md says how, and how often
     they are wrong.
+
+    Two studies are compared as searches: the best value so far, by epochs
+    trained, with the epochs that the better one saves. A pattern such as
+    'tpe-*' takes studies that repeat a search under other seeds of it.
     """
     from tuner.answers.compare import Asked
     from tuner.answers.compare import compare as compare_settings
@@ -96,15 +113,22 @@ def compare(
     from tuner.answers.plain import plain
     from tuner.answers.race import compare_contenders
     from tuner.cli.console import open_console, print_sentences
+    from tuner.cli.searches import show_searches
     from tuner.results.results import Results
     from tuner.store import identities
 
-    if trials is not None and (by or metric or reference or resolve):
-        raise UserError("--trials compares two trials by their predictions; leave the rest out.")
-    if contenders and (by or trials is not None):
-        raise UserError("--contenders compares whole settings; leave --by and --trials out.")
-    if split is not None and trials is None:
-        raise UserError("--split goes with --trials; settings are compared by --metric test_acc.")
+    one_study = bool(by or reference or resolve or trials is not None or contenders or split)
+    if other is not None:
+        if one_study:
+            raise UserError(
+                "Two studies are compared as searches, with --metric and --picture alone; leave "
+                "the rest out, or name one study."
+            )
+        show_searches(
+            settings, (study, other), metric, picture, overwrite=overwrite, as_json=as_json
+        )
+        return
+    _check_options(by, metric, reference, resolve, trials, split, picture, contenders=contenders)
     with options.open_database(settings) as database, database.snapshot() as connection:
         results = Results.of(connection, study)
         found = results.study
@@ -126,6 +150,30 @@ def compare(
     else:
         _show(compared)
         print_sentences(open_console(), changes)
+
+
+def _check_options(
+    by: tuple[str, ...],
+    metric: str | None,
+    reference: str | None,
+    resolve: float | None,
+    trials: tuple[int, int] | None,
+    split: str | None,
+    picture: Path | None,
+    *,
+    contenders: bool,
+) -> None:
+    """Refuse options that do not go together, for one study."""
+    if picture is not None:
+        raise UserError(
+            "--picture goes with two studies; `tuner plot STUDY effects` draws the settings of one."
+        )
+    if trials is not None and (by or metric or reference or resolve):
+        raise UserError("--trials compares two trials by their predictions; leave the rest out.")
+    if contenders and (by or trials is not None):
+        raise UserError("--contenders compares whole settings; leave --by and --trials out.")
+    if split is not None and trials is None:
+        raise UserError("--split goes with --trials; settings are compared by --metric test_acc.")
 
 
 def _show(compared: "Sequence[Comparison]") -> None:

@@ -19,8 +19,13 @@ POINTS = "·"
 """What a curve is drawn with that lies under another: it is told from it without colours too."""
 
 
-def chart(title: str, series: Sequence[Series], *, width: int = 64, height: int = 9) -> "Text":
-    """Draw curves over the same epochs: the last one as a line, those under it in points."""
+def chart(
+    title: str, series: Sequence[Series], *, width: int = 64, height: int = 9, last: str = ""
+) -> "Text":
+    """Draw curves over the same epochs: the last one as a line, those under it in points.
+
+    `last` names the end of the axis: by default the last epoch.
+    """
     from rich.text import Text
 
     known = [v for _, _, values in series for v in values if v is not None and math.isfinite(v)]
@@ -45,7 +50,7 @@ def chart(title: str, series: Sequence[Series], *, width: int = 64, height: int 
             drawn.append(letter, style=style)
     longest = max(len(values) for _, _, values in series)
     drawn.append(f"\n{'':>9} └{'─' * width}", style="dim")
-    drawn.append(f"\n{'':>11}1{f'epoch {longest}':>{width - 1}}", style="dim")
+    drawn.append(f"\n{'':>11}1{last or f'epoch {longest}':>{width - 1}}", style="dim")
     return drawn
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from scipy.special import stdtrit
 
+from tuner.statistics.variance import Interval
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -33,3 +35,28 @@ def mean_over_seeds(values: Sequence[float], confidence: float = 0.95) -> Mean |
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * spread / math.sqrt(n)
     return Mean(mean, n, mean - half, mean + half)
+
+
+def welch(
+    one: Sequence[float], other: Sequence[float], confidence: float = 0.95
+) -> Interval | None:
+    """Return the difference of two means with Welch's interval; None with fewer than two each.
+
+    Variances may differ; the degrees of freedom are Satterthwaite's (Welch 1947).
+    """
+    if min(len(one), len(other)) < 2:
+        return None
+    means, errors = [], []
+    for values in (one, other):
+        mean = math.fsum(values) / len(values)
+        means.append(mean)
+        squares = math.fsum((value - mean) ** 2 for value in values)
+        errors.append(squares / (len(values) - 1) / len(values))
+    difference, error = means[0] - means[1], sum(errors)
+    if error == 0:
+        return Interval(difference, difference, difference)
+    freedom = error**2 / sum(
+        part**2 / (len(values) - 1) for part, values in zip(errors, (one, other), strict=True)
+    )
+    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * math.sqrt(error)
+    return Interval(difference, difference - half, difference + half)

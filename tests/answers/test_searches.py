@@ -1,0 +1,114 @@
+"""Two searches by the best value so far: courses, budgets, epochs saved, and how sure that is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tuner.answers.searches import Budget, Course, Search, Searches
+from tuner.pictures.searches import draw_searches
+from tuner.statistics.means import welch
+
+
+def course(
+    epochs: Sequence[float], best: Sequence[float], total: int = 100, test_acc: float | None = None
+) -> Course:
+    """Return a course that improves after these epochs."""
+    return Course("some", None, np.array(epochs, float), np.array(best, float), total, test_acc)
+
+
+def compared(one: Search, other: Search, *, same_images: bool = True) -> Searches:
+    """Compare two searches at half of the common budget and at all of it."""
+    common = min(one.total, other.total)
+    budgets = []
+    for epochs in (common // 2, common):
+        values = [[c.at(epochs) for c in search.courses] for search in (one, other)]
+        known = [[value for value in side if value is not None] for side in values]
+        difference = welch(known[0], known[1])
+        budgets.append(Budget(epochs, one.at(epochs), other.at(epochs), difference))
+    return Searches("val_loss", one, other, tuple(budgets), same_images)
+
+
+FAST = Search("fast", tuple(course([10, 20], [0.5, 0.2 + 0.001 * place]) for place in range(5)))
+SLOW = Search("slow", tuple(course([10, 80], [0.5, 0.3 + 0.001 * place]) for place in range(5)))
+
+
+def test_a_course_has_its_best_value_from_the_moment_on() -> None:
+    """Nothing before the first complete trial, and the last value to the end."""
+    one = course([10, 20], [0.5, 0.2])
+    assert [one.at(budget) for budget in (0, 9, 10, 19, 20, 1000)] == [
+        *(None, None, 0.5, 0.5, 0.2, 0.2)
+    ]
+
+
+def test_a_mean_needs_every_course() -> None:
+    """A mean over the quick courses alone would flatter the search."""
+    search = Search("some", (course([10], [0.5]), course([30], [0.3])))
+    assert search.at(20) is None
+    mean = search.at(30)
+    assert mean is not None
+    assert mean.value == pytest.approx(0.4)
+
+
+def test_epochs_to_the_same_value() -> None:
+    """The faster one reaches the slower one's final value earlier, whichever is named first."""
+    for pair in ((FAST, SLOW), (SLOW, FAST)):
+        both = compared(*pair)
+        assert both.saved == {"fast": 20, "slow": 80}
+        assert both.differs
+        assert both.ahead == (FAST, SLOW)
+        assert "4.0 times as many" in both.verdict
+
+
+def test_one_run_each_is_not_judged() -> None:
+    """Without repeats there is no interval, and the verdict says what would give one."""
+    both = compared(*(Search(one.name, one.courses[:1]) for one in (FAST, SLOW)))
+    assert both.budgets[-1].difference is None
+    assert not both.differs
+    assert "one run of fast and slow" in both.verdict
+
+
+def test_equal_searches_do_not_differ() -> None:
+    """The difference is called what it is."""
+    noise = [0.2, 0.25, 0.22]
+    one, other = (
+        Search(name, tuple(course([10], [value]) for value in values))
+        for name, values in (("one", noise), ("other", [0.21, 0.24, 0.23]))
+    )
+    both = compared(one, other)
+    assert not both.differs
+    assert "no significant difference" in both.verdict
+
+
+def test_other_images_are_told() -> None:
+    """Values measured on other images are not on one scale."""
+    assert "not on one scale" in compared(FAST, SLOW, same_images=False).verdict
+
+
+def test_test_accuracy_comes_second() -> None:
+    """It is told where every run has one, after the metric."""
+    tested = Search("tested", tuple(course([10], [0.5], test_acc=0.75) for _ in range(2)))
+    said = compared(tested, Search("slow", tested.courses)).sentences
+    assert "val_loss" in said[0]
+    assert "75.0 % (tested)" in said[-1]
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (3, 8), (12, 5)])
+def test_the_interval_is_welchs(sizes: tuple[int, int]) -> None:
+    """As SciPy computes it."""
+    chance = np.random.default_rng(sum(sizes))
+    one, other = (chance.normal(0, size, size) for size in sizes)
+    interval = welch(list(one), list(other))
+    expected = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    assert interval is not None
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert welch([1.0], [2.0, 3.0]) is None
+
+
+def test_the_picture_says_what_the_verdict_says() -> None:
+    """Its title is the first sentence."""
+    both = compared(FAST, SLOW)
+    picture = draw_searches(both)
+    assert f"{picture.title}." == both.sentences[0]
+    assert picture.render("png")[:4] == b"\x89PNG"

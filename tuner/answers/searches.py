@@ -1,0 +1,387 @@
+"""Two searches against each other: the best value so far, by epochs trained.
+
+    trials of a study ── by seed ──> courses: epochs trained so far -> best complete trial's value
+    courses of a search ──> mean and 95 % interval at common budgets ──> difference, epochs saved
+
+A search is one study or several (a pattern such as 'tpe-*'), which repeat it under other
+`[search] seed`s. A study with replicates gives a course for each of its seeds. What counts is the
+best complete trial at the moment when it completed: that is the trial which the search would have
+returned. Reused epochs were not trained and cost nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from tuner.answers import words
+from tuner.errors import UserError
+from tuner.names import meant
+from tuner.records import METRICS
+from tuner.results.results import Results
+from tuner.results.rows import TrialRow
+from tuner.statistics.means import Mean, mean_over_seeds, welch
+from tuner.statistics.variance import Interval
+from tuner.store import studies
+from tuner.store import tables as t
+
+Array = NDArray[np.float64]
+
+SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+"""Of the budget that both searches have, at which they are compared."""
+CHOICES = ("val_loss", "val_acc")
+"""Figures that a search may be followed by, beside its own metric."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """One run of a search: its best value each time a better trial completed."""
+
+    study: str
+    seed: int | None
+    """The seed that its trials share; None where all trials of the study are one course."""
+    epochs: Array
+    """How many epochs had been trained when the best value improved, in rising order."""
+    best: Array
+    total: int
+    """How many epochs were trained in all."""
+    test_acc: float | None
+    """Of the trial that it ends with."""
+
+    def at(self, budget: float) -> float | None:
+        """Return the best value after this many epochs; None before the first complete trial."""
+        place = int(np.searchsorted(self.epochs, budget, side="right")) - 1
+        return None if place < 0 else float(self.best[place])
+
+
+@dataclass(frozen=True)
+class Search:
+    """One side of the comparison: a search, run once or several times."""
+
+    name: str
+    courses: tuple[Course, ...]
+
+    JSON: ClassVar = ("name", "courses=runs", "epochs=total", "best", "test_acc")
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """Each course with the points at which its best value improved."""
+        return [
+            {
+                "study": course.study,
+                "seed": course.seed,
+                "epochs": course.total,
+                "improved": [
+                    {"epochs": int(epochs), "best": float(best)}
+                    for epochs, best in zip(course.epochs, course.best, strict=True)
+                ],
+            }
+            for course in self.courses
+        ]
+
+    @property
+    def total(self) -> int:
+        """The epochs that every course of it has."""
+        return min(course.total for course in self.courses)
+
+    @property
+    def best(self) -> Mean | None:
+        """The mean of the courses' best values after these epochs."""
+        return self.at(self.total)
+
+    @property
+    def test_acc(self) -> Mean | None:
+        """The mean test accuracy of the trials that its courses end with."""
+        return _mean([course.test_acc for course in self.courses])
+
+    def at(self, budget: float) -> Mean | None:
+        """Return the mean best value after this many epochs; None until every course has one."""
+        return _mean([course.at(budget) for course in self.courses])
+
+    def first(self, value: float, *, smaller: bool) -> int | None:
+        """Return after how many epochs its mean best value reaches this one."""
+        moments = sorted({float(one) for course in self.courses for one in course.epochs})
+        for moment in moments:
+            mean = self.at(moment)
+            if mean is not None and (mean.value <= value if smaller else mean.value >= value):
+                return int(moment)
+        return None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Both searches after the same number of epochs."""
+
+    epochs: int
+    one: Mean | None
+    other: Mean | None
+    difference: Interval | None
+    """With a Welch interval; None unless both have several courses."""
+
+
+@dataclass(frozen=True)
+class Searches:
+    """Two searches, by the same figure on the same images."""
+
+    metric: str
+    one: Search
+    other: Search
+    budgets: tuple[Budget, ...]
+    same_images: bool
+
+    JSON: ClassVar = (
+        "metric",
+        "searches=both",
+        "budgets",
+        "same_images",
+        "epochs_to_the_same=saved",
+        "differs",
+        "verdict",
+    )
+
+    @property
+    def both(self) -> tuple[Search, Search]:
+        """The first and the second."""
+        return self.one, self.other
+
+    @property
+    def smaller(self) -> bool:
+        """Whether a smaller value is better."""
+        return METRICS[self.metric] == "minimize"
+
+    @property
+    def differs(self) -> bool:
+        """Whether their best values at the common budget can be told apart."""
+        difference = self.budgets[-1].difference
+        return difference is not None and not difference.low <= 0 <= difference.high
+
+    @property
+    def ahead(self) -> tuple[Search, Search]:
+        """The search with the better mean at the common budget, and the other one."""
+        last = self.budgets[-1]
+        if last.one is None or last.other is None:
+            return (self.one, self.other) if last.other is None else (self.other, self.one)
+        better = (
+            last.one.value <= last.other.value
+            if self.smaller
+            else (last.one.value >= last.other.value)
+        )
+        return (self.one, self.other) if better else (self.other, self.one)
+
+    @property
+    def saved(self) -> dict[str, int] | None:
+        """Epochs that each needed for the best value of the one that is behind."""
+        ahead, behind = self.ahead
+        final = behind.at(self.budgets[-1].epochs)
+        if final is None:
+            return None
+        needed = {one.name: one.first(final.value, smaller=self.smaller) for one in (ahead, behind)}
+        return {name: epochs for name, epochs in needed.items() if epochs is not None}
+
+    @property
+    def verdict(self) -> str:
+        """What the comparison says, and how sure that is."""
+        return " ".join(self.sentences)
+
+    @property
+    def sentences(self) -> list[str]:
+        """What the comparison says, sentence by sentence."""
+        last = self.budgets[-1]
+        ahead, behind = self.ahead
+        first, second = ahead.at(last.epochs), behind.at(last.epochs)
+        if first is None or second is None:
+            missing = behind.name if second is None else ahead.name
+            nothing = (
+                f"After {words.count(last.epochs, 'epoch')} no trial of {missing} is complete in "
+                "every run, so there is nothing to compare yet."
+            )
+            return [nothing]
+        reached = (
+            f"After {words.count(last.epochs, 'epoch')} each, {ahead.name} has reached "
+            f"{self.metric} {first.value:.4g} and {behind.name} {second.value:.4g}"
+        )
+        said = [f"{reached}{self._certainty(last)}"]
+        needed = self.saved or {}
+        if len(needed) == 2 and needed[ahead.name] < needed[behind.name]:
+            mine, theirs = needed[ahead.name], needed[behind.name]
+            said.append(
+                f"{ahead.name} reached {second.value:.4g} after {mine:,} epochs, {behind.name} "
+                f"after {theirs:,}: {theirs / mine:.1f} times as many."
+            )
+        tested = [(one.name, one.test_acc) for one in (ahead, behind)]
+        if all(mean is not None for _, mean in tested):
+            figures = words.listed(
+                [f"{words.percent(mean.value)} ({name})" for name, mean in tested if mean]
+            )
+            said.append(f"On test, the trials chosen so reach {figures}.")
+        if not self.same_images:
+            said.append(
+                "They were not validated on the same images, so these values are not on one scale."
+            )
+        return said
+
+    def _certainty(self, last: Budget) -> str:
+        if last.difference is None:
+            single = words.listed([one.name for one in self.both if len(one.courses) == 1])
+            return (
+                f". There is one run of {single}, so chance cannot be told from the method: launch "
+                "each search under several values of [search] seed and compare patterns, such as "
+                "'tpe-*' and 'random-*'."
+            )
+        apart = last.difference
+        text = (
+            f"difference {words.signed(apart.value, 4)}, 95 % interval "
+            f"{words.signed(apart.low, 4)} to {words.signed(apart.high, 4)}"
+        )
+        counts = words.listed([f"{len(one.courses)}" for one in self.both])
+        if self.differs:
+            return f" ({text}; {counts} runs)."
+        return f": no significant difference ({text}; {counts} runs)."
+
+
+def compare_searches(
+    connection: sa.Connection, one: str, other: str, metric: str | None = None
+) -> Searches:
+    """Compare two searches, each a study or a pattern of studies that repeat it."""
+    sides = [_matching(connection, name) for name in (one, other)]
+    shared = {results.title for results in sides[0]} & {results.title for results in sides[1]}
+    if shared:
+        raise UserError(f"{min(shared)} is on both sides; name two different searches.")
+    every = [results for side in sides for results in side]
+    metric = metric or _common_metric(every)
+    if metric not in {*CHOICES, *(results.spec.search.metric for results in every)}:
+        raise UserError(
+            f"Searches are compared by their own metric, or by {words.listed(CHOICES)}; "
+            f"not by {metric!r}.{meant(metric, CHOICES)}"
+        )
+    found = [
+        Search(name, tuple(course for results in side for course in _courses(results, metric)))
+        for name, side in zip((one, other), sides, strict=True)
+    ]
+    empty = [course.study for search in found for course in search.courses if course.total == 0]
+    if empty:
+        raise UserError(
+            f"No epoch of {empty[0]} is trained yet; `tuner status {empty[0]}` says how far it is."
+        )
+    common = min(search.total for search in found)
+    budgets = sorted({max(1, round(share * common)) for share in SHARES})
+    return Searches(
+        metric=metric,
+        one=found[0],
+        other=found[1],
+        budgets=tuple(_budget(found[0], found[1], epochs) for epochs in budgets),
+        same_images=_same_images(every),
+    )
+
+
+def _matching(connection: sa.Connection, name: str) -> list[Results]:
+    if not set(name) & set("*?["):
+        return [Results.of(connection, name)]
+    everything = studies.listing(connection)
+    matching = [study for study in everything if fnmatchcase(study.title, name)]
+    if not matching:
+        raise UserError(f"No stored study matches {name!r}; `tuner studies` lists them.")
+    return [Results(connection, study) for study in matching]
+
+
+def _common_metric(every: Sequence[Results]) -> str:
+    metrics = {results.spec.search.metric: results.title for results in every}
+    if len(metrics) > 1:
+        judged = words.listed([f"{title} by {metric}" for metric, title in metrics.items()])
+        raise UserError(
+            f"These searches are judged by different metrics: {judged}. Name one with --metric: "
+            f"{' or '.join(CHOICES)}."
+        )
+    return next(iter(metrics))
+
+
+def _courses(results: Results, metric: str) -> list[Course]:
+    """Return a course for each seed, or one for all where seeds are no repeats of the search."""
+    moments = _trained(results)
+    replicates = results.spec.replicates
+    if replicates.seeds == 1 or replicates.of == "top" or not moments:
+        every = sorted(moment for seed in moments.values() for moment in seed)
+        return [_course(results, None, results.rows, every, metric)]
+    return [
+        _course(
+            results, seed, [row for row in results.rows if row["seed"] == seed], trained, metric
+        )
+        for seed, trained in sorted(moments.items())
+    ]
+
+
+def _trained(results: Results) -> dict[int, list[datetime]]:
+    """Return for each seed when its epochs were recorded, in order; without reused ones."""
+    query = (
+        sa.select(t.trial.c.seed, t.epoch.c.recorded)
+        .select_from(t.epoch.join(t.trial))
+        .where(t.trial.c.study_id == results.study.study_id, ~t.epoch.c.reused)
+        .order_by(t.epoch.c.recorded)
+    )
+    moments: dict[int, list[datetime]] = {}
+    for seed, recorded in results.connection.execute(query):
+        moments.setdefault(seed, []).append(recorded)
+    return moments
+
+
+def _course(
+    results: Results,
+    seed: int | None,
+    rows: Sequence[TrialRow],
+    trained: Sequence[datetime],
+    metric: str,
+) -> Course:
+    smaller = METRICS[metric] == "minimize"
+    column = f"{results.prefix}{metric}"
+    own = metric == results.spec.search.metric
+    recorded = np.array([moment.timestamp() for moment in trained])
+    complete = sorted((row for row in rows if row.complete), key=lambda row: row["ended"])
+    epochs: list[float] = []
+    values: list[float] = []
+    best: TrialRow | None = None
+    for row in complete:
+        value = row.value if own else row[column]
+        if value is None or not math.isfinite(value):
+            continue
+        if not values or (value < values[-1] if smaller else value > values[-1]):
+            spent = np.searchsorted(recorded, row["ended"].timestamp(), side="right")
+            epochs.append(float(spent))
+            values.append(float(value))
+            best = row
+    return Course(
+        study=results.title,
+        seed=seed,
+        epochs=np.array(epochs),
+        best=np.array(values),
+        total=len(trained),
+        test_acc=None if best is None else best[f"{results.prefix}test_acc"],
+    )
+
+
+def _budget(one: Search, other: Search, epochs: int) -> Budget:
+    values = [[course.at(epochs) for course in search.courses] for search in (one, other)]
+    known = [[value for value in side if value is not None] for side in values]
+    whole = all(len(side) == len(all_of) for side, all_of in zip(known, values, strict=True))
+    difference = welch(known[0], known[1]) if whole else None
+    return Budget(epochs, one.at(epochs), other.at(epochs), difference)
+
+
+def _mean(values: Sequence[float | None]) -> Mean | None:
+    known = [value for value in values if value is not None]
+    return mean_over_seeds(known) if len(known) == len(values) else None
+
+
+def _same_images(every: Sequence[Results]) -> bool:
+    """Say whether all best trials predicted the same validation images."""
+    found = []
+    for results in every:
+        if results.ranked:
+            predicted = results.predicted(results.best, "val")
+            found.append((tuple(predicted.ids), tuple(predicted.labels.tolist())))
+    return len(set(found)) <= 1
