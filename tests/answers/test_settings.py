@@ -7,11 +7,14 @@ import pytest
 
 from tests.answers.fabricate import Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
-from tuner.answers.settings import Setting, described, settings, short_names
+from tuner.answers.settings import Setting, best_sentence, described, settings, short_names
+from tuner.answers.winner import choice, seeds, winner
+from tuner.errors import UserError
 from tuner.records import Value
 from tuner.results.results import Results
 from tuner.spec.space import Choice
 from tuner.store.database import Database
+from tuner.store.overview import overview
 
 LUCKY, STEADY = 0.1, 0.01
 SHARES: dict[float, tuple[float | str, ...]] = {
@@ -71,6 +74,53 @@ def test_its_median_seed_stands_for_it(database: Database) -> None:
     best = read(bench)[0].median
     assert best is not None
     assert best["val_acc"] == 0.85
+
+
+def test_the_study_ends_with_the_steady_setting(database: Database) -> None:
+    """Its median seed's network wins, with the figures of the other seeds beside it."""
+    bench = study(database)
+    with bench.database.transaction() as connection:
+        found = winner(Results(connection, bench.study))
+        seen = overview(connection, bench.study).best
+    assert found.settings == {"lr": STEADY}
+    assert found.trial.row.value == 0.85
+    assert found.trial.rank == 3
+    assert [cells[-2:] for cells in seeds(found)[1]][:3] == [
+        ("0.000", "this network"),
+        ("0.000", ""),
+        ("0.000", ""),
+    ]
+    assert "the best of 2 settings so far by mean val_acc" in choice(found)
+    assert "trial 1 (seed 0), the setting's median seed" in choice(found)
+    assert found.luck is not None
+    assert (found.luck.settings, found.luck.trials) == (2, 6)
+    assert seen is not None
+    assert (seen.chosen, seen.number, seen.seeds) == ({"lr": STEADY}, 1, 3)
+    assert seen.mean is not None
+    assert seen.mean["value"] == pytest.approx(0.85)
+
+
+def test_another_seed_of_the_best_setting_can_be_taken(database: Database) -> None:
+    """By its number; one that the setting has not is refused with those that it has."""
+    bench = study(database)
+    with bench.database.transaction() as connection:
+        results = Results(connection, bench.study)
+        found = winner(results, seed=1)
+        assert (found.settings, found.trial.row.value) == ({"lr": STEADY}, 0.86)
+        assert "chosen by its seed" in choice(found)
+        with pytest.raises(UserError, match="no complete trial under seed 7; it has 0, 1, 2"):
+            winner(results, seed=7)
+
+
+def test_the_closing_words_name_it(database: Database) -> None:
+    """First how it does on validation, which chose it, then on test."""
+    bench = study(database)
+    with bench.database.transaction() as connection:
+        said = best_sentence(Results(connection, bench.study))
+    assert said == (
+        "The best of 2 settings so far by val_acc is lr=0.01: 85.0 % (82.5 to 87.5) over 3 seeds. "
+        "On test its accuracy is 85.0 % (82.5 to 87.5)."
+    )
 
 
 def test_what_became_of_lost_seeds_is_told(database: Database) -> None:

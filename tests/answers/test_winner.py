@@ -50,7 +50,8 @@ def test_the_winner_has_its_figures(database: Database) -> None:
     """The best rate, its seeds' means, its rates by class, the gap and the luck of the study."""
     found = read(study(database, images(300, 200), seeds=3))
     assert found.settings == {"lr": 0.1}
-    assert (found.trial.rank, found.over_seeds["val_acc"].n) == (1, 3)
+    assert found.setting is not None
+    assert (found.setting.rank, found.over_seeds["val_acc"].n) == (1, 3)
     rates = found.rates["test"]
     assert (rates.positives, rates.negatives) == (100, 100)
     share = round(rates.sensitivity.value * 100)

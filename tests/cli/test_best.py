@@ -13,13 +13,17 @@ from tuner.statistics.proportions import wilson
 
 
 def test_the_best_is_the_tables_first(trained_once: Project) -> None:
-    """Trial, settings and figures are the leader's, as `tuner table` and `tuner gap` have them."""
-    leader = trained_once.json("table", "small", "--best", "1", "--json")["best"][0]
+    """Settings and figures are the leader's, as `tuner table` and `tuner gap` have them."""
+    first = trained_once.json("table", "small", "--best", "1", "--json")["settings"][0]
+    trials = trained_once.json("table", "small", "--json")["best"]
+    leader = next(row for row in trials if row["trial"] == first["median_trial"])
     gap = trained_once.json("gap", "small", "--json")
     found = trained_once.json("best", "small", "--json")
     assert found["trial"] == leader["trial"] == gap["winner"]
     assert found["settings"] == {"lr": leader["lr"]}
-    assert (found["rank"], found["complete_trials"], found["metric"]) == (1, 4, "val_loss")
+    assert (found["complete_trials"], found["metric"]) == (4, "val_loss")
+    assert found["setting"] == first
+    assert (first["rank"], len(first["seeds"])) == (1, 2)
     assert found["value"] == leader["val_loss"]
     assert found["optimism"] == gap["optimism"]
     assert found["cause"] == gap["cause"]
@@ -51,17 +55,19 @@ def test_it_is_told_in_words(trained_once: Project) -> None:
     """How it was chosen, over which seeds, what is luck; another trial is named as what it is."""
     shown = trained_once.run("best", "small")
     for words in (
-        "Chosen on validation images alone: the best of 4 complete trials by val_loss",
+        "Chosen on validation images alone: the best of 2 settings by mean val_loss",
+        "the setting's median seed",
         "Its setting over 2 seeds: val acc",
         "selection bias",
         "Validation minus test accuracy",
         "the study's gap",
     ):
         assert words in shown
-    leader = trained_once.json("best", "small", "--json")["trial"]
-    other = next(n for n in range(4) if n != leader)
+    second = trained_once.json("table", "small", "--json")["settings"][1]
+    other = second["median_trial"]
     named = trained_once.run("best", "small@1", "--trial", str(other))
-    assert "Chosen by number: rank" in named
+    assert f"Chosen by number: trial {other} " in named
+    assert "its setting is rank 2 of 2 settings" in named
     assert "selection bias" not in named
 
 
@@ -69,6 +75,9 @@ def test_what_cannot_be_is_told(trained_once: Project) -> None:
     """No such trial or study, options without --save, predictions without images."""
     assert "small has no trial 44" in trained_once.run("best", "small", "--trial", "44", code=2)
     assert "There is no study" in trained_once.run("best", "smal", code=2)
+    assert "it has 0, 1." in trained_once.run("best", "small", "--seed", "9", code=2)
+    said = trained_once.run("best", "small", "--seed", "1", "--trial", "0", code=2)
+    assert "choose one" in said
     assert "go with --save" in trained_once.run("best", "small", "--overwrite", code=2)
     assert "Name images" in trained_once.run("predict", "model", code=2)
     said = trained_once.run("predict", "model", "--split", "test", code=2)

@@ -23,7 +23,9 @@ def test_counts_give_the_tables_accuracies(trained_once: Project) -> None:
 
 def test_the_best_trial_is_shown_on_the_test_images(trained_once: Project) -> None:
     """Without options it is the leader's confusion on the test set, at the study's epoch."""
-    leader = trained_once.json("table", "small", "--best", "1", "--json")["best"][0]
+    first = trained_once.json("table", "small", "--best", "1", "--json")["settings"][0]
+    trials = trained_once.json("table", "small", "--json")["best"]
+    leader = next(row for row in trials if row["trial"] == first["median_trial"])
     out = trained_once.run("confusion", "small")
     assert f"small: trial {leader['trial']}, test images, best epoch {leader['best_epoch']}" in out
     assert re.search(r"^class0 +\d+ +[\d·]+ +15 +\d\.\d{3}", out, re.MULTILINE), out

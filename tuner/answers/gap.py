@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from tuner.answers import words
+from tuner.answers.settings import best_name, has_replicates
 from tuner.errors import UserError
 from tuner.results.designs import Design, Level
 from tuner.results.measures import MEASURES
@@ -25,7 +26,12 @@ from tuner.statistics.clusters import Clusters, too_few
 from tuner.statistics.correlation import rank_correlation
 from tuner.statistics.means import mean_over_seeds
 from tuner.statistics.proportions import Effective, apart, effective, wilson_of
-from tuner.statistics.selection_bias import SelectionBias, Tried, selection_bias
+from tuner.statistics.selection_bias import (
+    SelectionBias,
+    Tried,
+    selection_bias,
+    selection_bias_of_mean,
+)
 from tuner.statistics.variance import Interval, around
 from tuner.store import checks
 from tuner.store import tables as t
@@ -135,8 +141,10 @@ class Gap:
     """Spearman's, of validation and test accuracy over configurations."""
     metric: str
     optimism: SelectionBias | None
-    """Of the trial that is best by the study's metric."""
+    """Of the best setting's mean, or without replicates of the best trial."""
     winner: int | None
+    best_setting: str
+    """By the study's metric over seeds; empty where settings have one seed, and a trial is best."""
     probes: Mapping[str, Probed]
     cause: Cause
     left_out: int
@@ -374,7 +382,8 @@ def gap(results: Results) -> Gap:
         ),
         metric=results.spec.search.metric,
         optimism=bias_of_best(results),
-        winner=results.ranked[0]["trial"] if results.ranked else None,
+        winner=results.best if results.ranked else None,
+        best_setting=best_name(results),
         probes=probed,
         cause="too few patients" if too_few(clusters) else cause(overall, fitted, probed),
         left_out=sum(row.lost for row in results.rows),
@@ -450,11 +459,19 @@ def _fitted(
 
 @once
 def bias_of_best(results: Results) -> SelectionBias | None:
-    """Return the selection bias of the best trial's figure.
+    """Return the selection bias of the best trial's figure, or of the best setting's mean.
 
     None where there was no choice, or where the trials have not the same images.
     """
     measure, leaders = MEASURES[results.spec.search.metric], results.ranked
+    by_setting = has_replicates(results.spec)
+    if by_setting:
+        # Those that could have been picked: with fewer seeds no setting is.
+        first = results.ranked_settings[:1]
+        seeds = len(first[0].seeds) if first else 0
+        peers = [one for one in results.ranked_settings if len(one.seeds) == seeds]
+        numbers = {seed.number for one in peers for seed in one.seeds}
+        leaders = [row for row in leaders if row["trial"] in numbers]
     source = Source(results, measure)
     if len(leaders) < 2 or not source.same_images([row["trial"] for row in leaders]):
         return None
@@ -470,7 +487,8 @@ def bias_of_best(results: Results) -> SelectionBias | None:
         best=np.array(best),
         values=np.array([values[rows[at]["trial"]] for at in best]),
     )
-    return selection_bias(tried, larger=measure.larger)
+    estimate = selection_bias_of_mean if by_setting else selection_bias
+    return estimate(tried, larger=measure.larger)
 
 
 def _places(results: Results, rows: Sequence[TrialRow]) -> NDArray[np.int64]:
@@ -605,6 +623,11 @@ def selection(gap: Gap) -> str:
     much = gap.optimism.value * measure.scale
     amount = f"{words.fixed(much, 1 if measure.unit == 'points' else 3)} {measure.unit}"
     missing = "" if gap.optimism.over_seeds else ", without the variation between seeds"
+    if gap.best_setting:
+        return (
+            f"About {amount} of the best setting's mean {gap.metric} ({gap.best_setting}) are "
+            f"selection bias: it was the best of {gap.optimism.settings}{missing}."
+        )
     return (
         f"About {amount} of the best trial's {gap.metric} (trial {gap.winner}) "
         f"are selection bias: it was the best of {gap.optimism.trials}{missing}."

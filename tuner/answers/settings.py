@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuner.answers import words
+from tuner.errors import UserError
 from tuner.records import Value, value_text
 from tuner.results.factors import VIEWS, WHOLE
 from tuner.results.results import Results, once
@@ -74,6 +76,62 @@ def name(values: Mapping[str, Value | None]) -> str:
     return " ".join(
         f"{key}={value_text(value)}" for key, value in values.items() if value is not None
     )
+
+
+def best_name(results: Results) -> str:
+    """Return what the best setting is called; "" without replicates or a complete trial."""
+    if not has_replicates(results.spec) or not results.ranked_settings:
+        return ""
+    return name(settings(results)[0].values)
+
+
+def best_sentence(results: Results) -> str:
+    """Say which setting is best on validation, and then what it shows on test."""
+    best = settings(results)[0]
+    metric = results.spec.search.metric
+    mean, test = best.means[metric], best.means.get("test_acc")
+    assert mean is not None, "who is ranked has a mean"
+    of = words.count(len(results.ranked_settings), "setting")
+    further = "further " if results.spec.replicates.of == "top" else ""
+    so_far = "" if results.study.state == "complete" else " so far"
+    check = "" if test is None else f" On test its accuracy is {_limited('test_acc', test)}."
+    return (
+        f"The best of {of}{so_far} by {metric} is {name(best.values) or 'the only one'}: "
+        f"{_limited(metric, mean)} over {words.count(mean.n, f'{further}seed')}.{check}"
+    )
+
+
+def _limited(metric: str, mean: Mean) -> str:
+    """Return a mean with its limits: "0.2791 (0.2448 to 0.3134)", or "56.2 % (50.0 to 62.4)"."""
+    scale, digits, unit = (1.0, 4, "") if metric.endswith("loss") else (100.0, 1, " %")
+    shown = f"{words.fixed(mean.value * scale, digits)}{unit}"
+    if mean.low is None or mean.high is None:
+        return shown
+    low, high = mean.low * scale, mean.high * scale
+    if unit:
+        low, high = max(0.0, low), min(100.0, high)
+    return f"{shown} ({words.fixed(low, digits)} to {words.fixed(high, digits)})"
+
+
+def setting_of(results: Results, trial: int) -> Setting:
+    """Return the setting that a trial is of."""
+    row = next(row for row in results.rows if row["trial"] == trial)
+    return next(one for one in settings(results) if one.configuration == row.configuration)
+
+
+def trial_of_seed(results: Results, seed: int) -> int:
+    """Return the best setting's complete trial under a seed."""
+    best = results.best
+    configuration = setting_of(results, best).configuration
+    mine = [row for row in results.complete if row.configuration == configuration]
+    number = next((row["trial"] for row in mine if row["seed"] == seed), None)
+    if number is None:
+        seeds = ", ".join(str(row["seed"]) for row in mine)
+        raise UserError(
+            f"The best setting of {results.title} has no complete trial under seed {seed}; it has "
+            f"{seeds}."
+        )
+    return int(number)
 
 
 def short_names(settings: Sequence[Setting], spec: Spec) -> dict[int, str]:

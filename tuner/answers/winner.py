@@ -14,6 +14,8 @@ from tuner.answers import words
 from tuner.answers.gap import CAUSES, Gap, bias_of_best
 from tuner.answers.gap import gap as measure_gap
 from tuner.answers.plain import plain
+from tuner.answers.settings import Setting, has_replicates, setting_of, trial_of_seed
+from tuner.answers.settings import described as setting_described
 from tuner.answers.trial import OneTrial, OnSplit, one_trial
 from tuner.errors import UserError
 from tuner.records import SplitName
@@ -58,7 +60,12 @@ class Winner:
     gap: Gap | None
     """Of the whole study; None without a test set."""
     luck: SelectionBias | None
-    """Of the best trial; None for any other, and where it cannot be told."""
+    """Of the best setting, or without replicates of the best trial; None for any other, and where
+    it cannot be told."""
+    setting: Setting | None = None
+    """The trial's setting over its seeds; None where the study has one seed a setting."""
+    settings_ranked: int = 0
+    """How many settings have a complete seed."""
 
     @property
     def number(self) -> int:
@@ -87,10 +94,15 @@ class Winner:
         return self.trial.splits
 
 
-def winner(results: Results, number: int | None = None) -> Winner:
-    """Read the study's best complete trial by its metric, or the one of that number."""
+def winner(results: Results, number: int | None = None, seed: int | None = None) -> Winner:
+    """Read the trial that a study ends with, or the one of that number.
+
+    With replicates it is the median seed of the best setting, or the one of the seed that is named.
+    """
     study = results.study
     chosen = results.best if number is None else number
+    if seed is not None:
+        chosen = trial_of_seed(results, seed)
     trial = one_trial(results, chosen)
     if not trial.row.complete:
         raise UserError(
@@ -100,17 +112,20 @@ def winner(results: Results, number: int | None = None) -> Winner:
     measured = _gap(results)
     leaders = results.ranked
     classes, sizes = _data(results, trial)
-    luck = bias_of_best(results)
+    setting = setting_of(results, chosen) if has_replicates(results.spec) else None
+    first = setting.rank == 1 if setting else bool(leaders) and leaders[0]["trial"] == chosen
     return Winner(
         study=study,
         trial=trial,
         classes=classes,
         sizes=sizes,
         rates=_rates(results, trial) if len(classes) == 2 else {},
-        over_seeds=_over_seeds(results, trial),
+        over_seeds=_over_seeds(results, trial, setting),
         setting_gap=_setting_gap(measured, chosen),
         gap=measured,
-        luck=luck if leaders and leaders[0]["trial"] == chosen else None,
+        luck=bias_of_best(results) if first else None,
+        setting=setting,
+        settings_ranked=len(results.ranked_settings),
     )
 
 
@@ -155,9 +170,11 @@ def _share(predicted: Predicted, hits: Right, mine: Right) -> Interval:
     return share_of(hits[mine], clusters)
 
 
-def _over_seeds(results: Results, trial: OneTrial) -> dict[str, Mean]:
+def _over_seeds(results: Results, trial: OneTrial, setting: Setting | None) -> dict[str, Mean]:
     """Return the configuration's means over its complete seeds, of the metric and accuracies."""
     numbers = {trial.row["trial"], *trial.peers}
+    if setting is not None:
+        numbers = {row["trial"] for row in setting.seeds}
     group = [row for row in results.rows if row["trial"] in numbers and row.complete]
     names = ("val_loss", "val_acc", "test_loss", "test_acc", "gap")
     columns = {name: [row[results.prefix + name] for row in group] for name in names}
@@ -217,6 +234,8 @@ def described(winner: Winner) -> dict[str, Any]:
             for name, mean in winner.over_seeds.items()
         },
         "other_seeds": list(winner.trial.peers),
+        "setting": None if winner.setting is None else setting_described(winner.setting),
+        "ranked_settings": winner.settings_ranked,
         "optimism": plain(luck),
         "study_gap": plain(winner.gap.gap) if winner.gap else None,
         "cause": winner.gap.cause if winner.gap else None,
@@ -260,6 +279,8 @@ def choice(winner: Winner) -> str:
     value = f"{winner.trial.row.value:.4f}" if winner.trial.row.value is not None else "–"
     moment = "best" if search.at == "best" else "last"
     by = f"{search.metric} {value}, {moment} epoch {winner.epoch}"
+    if winner.setting is not None:
+        return _choice_of_setting(winner, winner.setting, by)
     complete = words.count(winner.trial.complete, "complete trial")
     if winner.trial.rank == 1:
         return (
@@ -269,9 +290,31 @@ def choice(winner: Winner) -> str:
     return f"Chosen by number: {place} of {complete} by {search.metric} ({by})."
 
 
+def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
+    metric = winner.study.spec.search.metric
+    mean_value = setting.means[metric]
+    ranked = words.count(winner.settings_ranked, "setting")
+    so_far = "" if winner.study.state == "complete" else " so far"
+    trial = f"trial {winner.number} (seed {winner.trial.row['seed']})"
+    if setting.rank != 1 or mean_value is None:
+        place = f"rank {setting.rank}" if setting.rank else "unranked"
+        return f"Chosen by number: {trial} ({by}); its setting is {place} of {ranked} by {metric}."
+    ends = ""
+    if mean_value.low is not None and mean_value.high is not None:
+        ends = f" ({words.fixed(mean_value.low, 4)} to {words.fixed(mean_value.high, 4)})"
+    is_median = setting.median is not None and setting.median["trial"] == winner.number
+    what = "the setting's median seed" if is_median else "chosen by its seed"
+    return (
+        f"Chosen on validation images alone: the best of {ranked}{so_far} by mean {metric}, "
+        f"{words.fixed(mean_value.value, 4)}{ends} over {words.count(mean_value.n, 'seed')}. "
+        f"This network is {trial}, {what}: {by}."
+    )
+
+
 def over_seeds(winner: Winner) -> str:
     """Say what the setting does under all its seeds: what a new training may be expected to do."""
     seeds = len(winner.trial.peers) + 1
+    setting = winner.setting
     parts = [
         f"{name.replace('_', ' ')} {mean(one)}"
         for name, one in winner.over_seeds.items()
@@ -284,7 +327,11 @@ def over_seeds(winner: Winner) -> str:
             "fall is not known."
         )
     left = f" ({seeds - count} of its {seeds} seeds did not complete)" if count < seeds else ""
-    said = f"Its setting over {words.count(count, 'seed')}{left}: {', '.join(parts)}."
+    further = ""
+    if setting is not None:
+        left = f" ({setting.lost})" if setting.lost else ""
+        further = "further " if winner.study.spec.replicates.of == "top" else ""
+    said = f"Its setting over {words.count(count, f'{further}seed')}{left}: {', '.join(parts)}."
     test = winner.over_seeds.get("test_acc")
     if test is None:
         return said
@@ -300,8 +347,16 @@ def selection(winner: Winner) -> str:
     amount = f"{by:.1f} points" if measure.unit == "points" else f"{by:.3f} nats"
     if float(amount.split(maxsplit=1)[0]) == 0:
         among = words.count(winner.luck.trials, "trial")
+        if winner.luck.settings:
+            among = words.count(winner.luck.settings, "setting")
         return f"No selection bias is seen in its {measure.name}: it was the best of {among}."
     missing = "" if winner.luck.over_seeds else ", without the variation between seeds"
+    if winner.luck.settings:
+        return (
+            f"About {amount} of its mean {measure.name} are selection bias, since it was the best "
+            f"of {words.count(winner.luck.settings, 'setting')}{missing}: expect that much less "
+            "from a new training."
+        )
     return (
         f"About {amount} of its {measure.name} are selection bias, since it was the best of "
         f"{winner.luck.trials}{missing}: expect that much less from its setting."
@@ -349,6 +404,42 @@ LIMITS = (
 
 
 # Its table
+
+
+SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
+"""The figures of each seed beside the study's metric."""
+
+
+def seeds(winner: Winner) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the seeds of the trial's setting as a table: its head and its rows."""
+    setting = winner.setting
+    assert setting is not None, "asked of a study with replicates"
+    metric = winner.study.spec.search.metric
+    names = [metric, *(one for one in SHOWN if one != metric)]
+    names = [one for one in names if setting.means.get(one) is not None]
+    rows = [
+        (
+            str(row["seed"]),
+            str(row["trial"]),
+            *(
+                _digits(one, row.value if one == metric else row[figure(winner.study, one)])
+                for one in names
+            ),
+            "this network" if row["trial"] == winner.number else "",
+        )
+        for row in setting.seeds
+    ]
+    means = [setting.means[one] for one in names]
+    shown = [
+        _digits(one, None if mean is None else mean.value)
+        for one, mean in zip(names, means, strict=True)
+    ]
+    rows.append(("mean", "", *shown, ""))
+    return ("seed", "trial", *(one.replace("_", " ") for one in names), ""), rows
+
+
+def _digits(name: str, value: float | None) -> str:
+    return "–" if value is None else words.fixed(value, 4 if name.endswith("loss") else 3)
 
 
 def figures(winner: Winner) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     "--trial", type=click.IntRange(0), metavar="N", help="Trial to use instead of the best one."
 )
 @click.option(
+    "--seed",
+    type=click.IntRange(0),
+    metavar="S",
+    help="Seed of the best setting to use instead of its median seed.",
+)
+@click.option(
     "--save",
     "target",
     type=click.Path(path_type=Path, file_okay=False),
@@ -54,6 +60,7 @@ def best(
     settings: Settings,
     study: str,
     trial: int | None,
+    seed: int | None,
     target: Path | None,
     device: str,
     objective_folders: tuple[Path, ...],
@@ -62,11 +69,12 @@ def best(
     allow_different: bool,
     as_json: bool,
 ) -> None:
-    """Show a study's best trial, and save its network.
+    """Show what a study ends with, and save its network.
 
-    The best complete trial by the study's metric, the first of `tuner table`:
-    its settings, its figures with 95 % intervals, its setting over seeds, how
-    much of its figure is selection bias, and the gap. With --save its weights
+    Where settings have several seeds: the best setting by its mean of the
+    study's metric over seeds, the first of `tuner table`, and the network of
+    its median seed. Else the best complete trial. With figures and 95 %
+    intervals, how much of them is selection bias, and the gap. With --save the weights
     are taken from its checkpoint, or trained again, and what they predict must
     be what the study stored, to the last bit. docs/best.md says what is in the
     folder.
@@ -76,9 +84,11 @@ def best(
 
     if target is None and (overwrite or allow_different):
         raise UserError("--overwrite and --allow-different go with --save DIR.")
+    if trial is not None and seed is not None:
+        raise UserError("--seed is of the best setting, --trial names any trial; choose one.")
     with options.open_database(settings) as database, database.snapshot() as connection:
         results = Results.of(connection, study)
-        found = winner(results, trial)
+        found = winner(results, trial, seed)
         if target is not None:
             from tuner.winner.saving import stored_predictions
 
@@ -145,21 +155,47 @@ def _described(saved: "Model") -> dict[str, object]:
 
 
 def _print(console: "Console", winner: "Winner") -> None:
+    from tuner.answers.settings import name
     from tuner.answers.winner import sentences
     from tuner.answers.words import level_name
     from tuner.cli.console import print_sentences
 
-    settings = [f"{name}={level_name(value)}" for name, value in winner.settings.items()]
-    fixed = " ".join(f"{name}={level_name(value)}" for name, value in winner.fixed.items())
+    setting, title = winner.setting, winner.study.title
+    settings = " ".join(f"{key}={level_name(value)}" for key, value in winner.settings.items())
+    fixed = " ".join(f"{key}={level_name(value)}" for key, value in winner.fixed.items())
     console.print()
-    console.print(f"{winner.study.title}: trial {winner.number}", style="bold")
-    console.print(" ".join([*settings, f"seed={winner.trial.row['seed']}"]))
+    if setting is None:
+        console.print(f"{title}: trial {winner.number}", style="bold")
+        console.print(f"{settings} seed={winner.trial.row['seed']}".strip())
+    else:
+        so_far = "" if winner.study.state == "complete" else " so far"
+        best = f"best setting{so_far}"
+        rank = best if setting.rank == 1 else f"setting of trial {winner.number}"
+        console.print(f"{title}: {rank}", style="bold")
+        console.print(name(setting.values))
     if fixed:
         console.print(f"fixed: {fixed}")
     console.print()
+    if setting is not None:
+        console.print(_seeds(winner))
+        console.print()
+        console.print(f"Trial {winner.number} (seed {winner.trial.row['seed']})", style="bold")
     console.print(_figures(winner))
     print_sentences(console, sentences(winner))
     console.print()
+
+
+def _seeds(winner: "Winner") -> "RichTable":
+    from tuner.answers.winner import seeds
+    from tuner.cli.console import plain_table
+
+    head, rows = seeds(winner)
+    table = plain_table()
+    for name in head:
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _figures(winner: "Winner") -> "RichTable":

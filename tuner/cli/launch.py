@@ -465,8 +465,12 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
 
 
 def _tell_verdicts(results: "Results") -> None:
-    """Say, factor by factor, whether a difference is seen and what more seeds would buy."""
+    """Say which setting is best, and factor by factor whether a difference is seen."""
     from tuner.answers.compare import compare
+    from tuner.answers.settings import best_sentence, has_replicates
+
+    if has_replicates(results.spec) and results.ranked:
+        echo(best_sentence(results))
 
     try:
         found = [comparison.summary for comparison in compare(results) if comparison.summary]

@@ -140,11 +140,18 @@ def plain_line(overview: Overview) -> str:
     counts = overview.counts
     text = f"{counts.ended}/{counts.total} trials  {counts_line(overview)}"
     if overview.best is not None:
-        text += f"  best {overview.metric} {overview.best.value:.4f} (trial {overview.best.number})"
+        text += f"  best {_briefly(overview.best, overview.metric)}"
     for line in overview.workers:
         if sending(line):
             text += f"  trial {line.number}: {sending(line)}"
     return text
+
+
+def _briefly(best: Best, metric: str) -> str:
+    if best.mean is None:
+        return f"{metric} {best.value:.4f} (trial {best.number})"
+    seeds = "1 seed" if best.seeds == 1 else f"{best.seeds} seeds"
+    return f"{metric} {best.mean['value']:.4f} ({chosen_line(best.chosen)}, {seeds})"
 
 
 def counts_line(overview: Overview) -> str:
@@ -171,9 +178,18 @@ def epochs_line(overview: Overview) -> str:
 
 
 def best_line(best: Best, metric: str) -> str:
-    """Describe the best trial."""
+    """Describe the best trial, or the best setting by its means over seeds."""
     from tuner.answers.words import fixed
 
+    if best.mean is not None:
+        seeds = "1 seed" if best.seeds == 1 else f"mean of {best.seeds} seeds"
+        means = best.mean
+        tested = means["test_acc"]
+        check = "" if tested is None else f"  test acc {fixed(tested, 3)}"
+        return (
+            f"{metric} {means['value']:.4f}  val acc {fixed(means['val_acc'] or 0.0, 3)}{check}  "
+            f"({seeds})  {chosen_line(best.chosen)}"
+        )
     test = "" if best.test_acc is None else f"  test acc {fixed(best.test_acc, 3)}"
     return (
         f"trial {best.number}  {metric} {best.value:.4f}  val acc {fixed(best.val_acc, 3)}{test}  "

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from tuner.answers.trial import OneTrial
+    from tuner.results.results import Results
     from tuner.store.studies import Study
 
 EVENTS_SHOWN = 12
@@ -38,23 +39,42 @@ def show(settings: Settings, study: str, trial: int, *, as_json: bool) -> None:
     with options.open_database(settings) as database, database.snapshot() as connection:
         results = Results.of(connection, study)
         found, read = results.study, one_trial(results, trial)
+        place = _place(results, trial)
         changes = [mark.sentence for mark in identities.marks(connection, found.study_id)]
     if as_json:
         echo_json({"study": found.title, **plain(read), "changes": changes})
         return
     from tuner.cli.console import open_console, print_sentences
 
-    _print(open_console(), read, found)
+    _print(open_console(), read, found, place)
     print_sentences(open_console(), changes)
 
 
-def _print(console: "Console", trial: "OneTrial", study: "Study") -> None:
+def _place(results: "Results", trial: int) -> str:
+    """Say how the trial's setting ranks over its seeds, where settings have several."""
+    from tuner.answers.settings import has_replicates, setting_of
+
+    if not has_replicates(results.spec):
+        return ""
+    setting = setting_of(results, trial)
+    metric, ranked = results.spec.search.metric, len(results.ranked_settings)
+    if setting.rank is None:
+        return "Its setting has no complete seed."
+    n = len(setting.seeds)
+    seeds = f"{n} seed" if n == 1 else f"{n} seeds"
+    place = _ordinal(setting.rank)
+    return f"Its setting is {place} of {ranked} by its mean {metric} over {seeds}."
+
+
+def _print(console: "Console", trial: "OneTrial", study: "Study", place: str) -> None:
     from tuner.answers.remarks import remarks
     from tuner.cli.drawing import chart
 
     console.print()
     console.print(_head(trial, study), style="bold")
     console.print(_chosen(trial, study))
+    if place:
+        console.print(place)
     if trial.row["reason"]:
         console.print(str(trial.row["reason"]))
     if trial.splits:

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from tuner.answers import words
 from tuner.answers.confusion import Confusion, confusion
+from tuner.answers.settings import has_replicates
 from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
@@ -177,7 +178,10 @@ def _reliability_note(subject: Subject, predicted: Predicted) -> str:
 
 
 def _who(subject: Subject, predicted: Predicted) -> str:
-    chosen = " (the best on validation)" if subject.trial is None else ""
+    best = "the best on validation"
+    if has_replicates(subject.results.spec):
+        best = "the median seed of the best setting on validation"
+    chosen = f" ({best})" if subject.trial is None else ""
     return (
         f"{subject.title}, trial {predicted.trial}{chosen}, "
         f"{predicted.at} epoch {predicted.epoch}, "

@@ -8,7 +8,7 @@ from tuner.answers.compare import Comparison, compare, headlines
 from tuner.answers.gap import choosing, gap, selection, sentences, size
 from tuner.answers.influence import influence
 from tuner.answers.race import Story, contenders, tell_race
-from tuner.answers.settings import has_replicates
+from tuner.answers.settings import best_sentence, has_replicates
 from tuner.errors import UserError
 from tuner.pictures.kinds import draw
 from tuner.pictures.subject import Subject
@@ -81,7 +81,8 @@ def _settings(results: Results) -> list[str]:
         # What was searched for is a setting; its contenders were given the seeds to tell.
         return [*_raced_for(story, compared), *found]
     if found:
-        return [f"By {one}" for one in found]
+        best = [best_sentence(results)] if has_replicates(results.spec) and results.ranked else []
+        return [*best, *(f"By {one}" for one in found)]
     return [_best_of_all(results)]
 
 
@@ -103,6 +104,8 @@ def _best_of_all(results: Results) -> str:
     spec = results.spec
     if not results.ranked:
         return f"No complete trial has a {spec.search.metric} that is a number."
+    if has_replicates(spec):
+        return best_sentence(results)
     best = results.ranked[0]
     chosen = [f"{name} = {words.level_name(best[name])}" for name in spec.varied]
     settings = f" with {words.listed(chosen)}" if chosen else ""

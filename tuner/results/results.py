@@ -106,13 +106,17 @@ class Results:
 
     @property
     def best(self) -> int:
-        """The number of the best complete trial by the study's metric."""
-        if not self.ranked:
+        """The number of the trial whose network the study ends with.
+
+        It is the best trial by the study's metric or, where settings have several seeds, the
+        median seed of the best setting.
+        """
+        if not self.ranked_settings:
             raise UserError(
                 f"No trial of {self.title} is complete yet, and predictions are kept when a trial "
                 f"completes; `tuner status {self.title}` says how far it is."
             )
-        return int(self.ranked[0]["trial"])
+        return self.ranked_settings[0].median.number
 
     @property
     def tested(self) -> bool:
@@ -159,7 +163,7 @@ class Results:
     ) -> Predicted:
         """Return the predictions of a trial, by default the best one's for the usual split."""
         if number is None:
-            number = (self.ranked or self.complete)[0]["trial"]
+            number = self.best if self.ranked_settings else self.complete[0]["trial"]
         split = split or self.usual_split(number)
         return predicted(self.connection, self.study, number, split, at or self.at)
 

@@ -29,6 +29,9 @@ class SelectionBias:
     """Whether the variation between seeds is included; it needs a second seed of some setting."""
     trials: int
     """The number of trials that the best was picked from."""
+    settings: int = 0
+    """The number of settings that the best was picked from by its mean over seeds; 0 where a trial
+    was picked."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,34 @@ def selection_bias(tried: Tried, *, larger: bool) -> SelectionBias | None:
     picked = shown.argmax(axis=1)
     flattered = shown[np.arange(DRAWS), picked] - truths[of[order]][picked]
     return SelectionBias(float(flattered.mean()), residuals is not None, len(tried.means))
+
+
+def selection_bias_of_mean(tried: Tried, *, larger: bool) -> SelectionBias | None:
+    """Estimate the bias by picking the best setting by its mean over seeds, as `selection_bias`.
+
+    A simulated setting has as many residuals as it has seeds, and their mean is added to its own.
+    """
+    sizes = np.bincount(tried.settings)
+    if len(sizes) < 2:
+        return None
+    sign = 1.0 if larger else -1.0
+    means = sign * tried.means
+    residuals = _residuals(means, tried.settings)
+    near, of = np.unique(tried.settings[tried.best], return_inverse=True)
+    by_image = _by_image(sign * tried.values, of)
+    truths = _shrunken(means, tried.settings, residuals, _noise(by_image))[near]
+    generator = np.random.default_rng(SEED)
+    shown = truths + _image_shifts(by_image, generator)
+    if residuals is not None:
+        for place, setting in enumerate(near):
+            drawn = generator.choice(residuals, (DRAWS, sizes[setting]))
+            shown[:, place] += drawn.mean(axis=1)
+    picked = shown.argmax(axis=1)
+    flattered = shown[np.arange(DRAWS), picked] - truths[picked]
+    # Where one setting is far ahead there is no bias, and the draws alone would make it negative.
+    return SelectionBias(
+        max(0.0, float(flattered.mean())), residuals is not None, len(tried.means), len(sizes)
+    )
 
 
 def _residuals(means: Array, of: Places) -> Array | None:

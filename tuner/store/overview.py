@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from tuner.errors import UnknownStudyError
 from tuner.records import METRICS, Value
 from tuner.store import tables as t
+from tuner.store.ranking import Seed, rank_settings
 from tuner.store.studies import Study
 
 SILENT_SECONDS = 20.0
@@ -63,7 +64,7 @@ class WorkerLine:
 
 @dataclass(frozen=True)
 class Best:
-    """The best complete trial so far, by the study's metric."""
+    """The best complete trial so far by the study's metric, or the best setting's median seed."""
 
     number: int
     seed: int
@@ -71,6 +72,11 @@ class Best:
     value: float
     val_acc: float
     test_acc: float | None
+    seeds: int = 1
+    """How many complete seeds its setting was ranked by."""
+    mean: Mapping[str, float | None] | None = None
+    """The means over these seeds of the metric (`value`), `val_acc` and `test_acc`; None where the
+    study has one seed a setting, so that trials are ranked."""
 
 
 @dataclass(frozen=True)
@@ -288,6 +294,8 @@ def _retried(connection: sa.Connection, study: Study) -> tuple[int, ...]:
 
 
 def _best(connection: sa.Connection, study: Study) -> Best | None:
+    if study.spec.replicates.seeds > 1:
+        return _best_setting(connection, study)
     search = study.spec.search
     at = t.outcome.c.best_epoch if search.at == "best" else t.outcome.c.last_epoch
     prefix = "best_" if search.at == "best" else "last_"
@@ -316,6 +324,63 @@ def _best(connection: sa.Connection, study: Study) -> Best | None:
     names = [name for name in study.spec.varied if name in row.chosen]
     chosen = {name: row.chosen[name] for name in names}
     return Best(row.number, row.seed, chosen, row.value, row.val_acc, row.test_acc)
+
+
+def _best_setting(connection: sa.Connection, study: Study) -> Best | None:
+    """Return the best setting by its mean over seeds, and the trial of its median seed."""
+    search = study.spec.search
+    at = t.outcome.c.best_epoch if search.at == "best" else t.outcome.c.last_epoch
+    prefix = "best_" if search.at == "best" else "last_"
+    rows = connection.execute(
+        sa.select(
+            t.trial.c.number,
+            t.trial.c.configuration,
+            t.trial.c.seed,
+            t.trial.c.chosen,
+            t.outcome.c.state,
+            t.epoch.c[search.metric].label("value"),
+            t.outcome.c[f"{prefix}val_acc"].label("val_acc"),
+            t.outcome.c[f"{prefix}test_acc"].label("test_acc"),
+        )
+        .select_from(
+            t.trial.outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id).outerjoin(
+                t.epoch, (t.epoch.c.trial_id == t.trial.c.trial_id) & (t.epoch.c.epoch == at)
+            )
+        )
+        .where(t.trial.c.study_id == study.study_id)
+    ).all()
+    seeds = [
+        Seed(
+            row.configuration,
+            row.seed,
+            row.number,
+            row.state is not None,
+            row.value if row.state == "COMPLETE" else None,
+        )
+        for row in rows
+    ]
+    ranked = rank_settings(study.spec, seeds)
+    if not ranked:
+        return None
+    first, by_number = ranked[0], {row.number: row for row in rows}
+    members = [by_number[seed.number] for seed in first.seeds]
+    median = by_number[first.median.number]
+    names = [name for name in study.spec.varied if name in median.chosen]
+    tests = [row.test_acc for row in members if row.test_acc is not None]
+    return Best(
+        number=median.number,
+        seed=median.seed,
+        chosen={name: median.chosen[name] for name in names},
+        value=median.value,
+        val_acc=median.val_acc,
+        test_acc=median.test_acc,
+        seeds=len(members),
+        mean={
+            "value": first.mean,
+            "val_acc": sum(row.val_acc for row in members) / len(members),
+            "test_acc": sum(tests) / len(tests) if tests else None,
+        },
+    )
 
 
 def _eta(counts: Counts, lines: tuple[WorkerLine, ...], seconds: float) -> float | None:

@@ -88,6 +88,9 @@ def _chosen(winner: Winner) -> Iterator[str]:
     for sentence in (best.choice(winner), best.selection(winner), best.over_seeds(winner)):
         if sentence:
             yield sentence
+    if winner.setting is not None:
+        yield ""
+        yield from _table(*best.seeds(winner))
     yield ""
     varied = [[name, level_name(value), "varied"] for name, value in winner.settings.items()]
     fixed = [[name, level_name(value), "fixed"] for name, value in winner.fixed.items()]

@@ -1,0 +1,44 @@
+"""Selection bias of the best setting's mean, against studies whose truth is known."""
+
+import numpy as np
+import pytest
+
+from tuner.statistics.selection_bias import Tried, selection_bias, selection_bias_of_mean
+
+SETTINGS, SEEDS, IMAGES = 20, 5, 40
+BEST_OF_20 = 1.867
+"""The expected largest of 20 standard normal values."""
+
+
+def tried(generator: np.random.Generator, apart: float) -> Tried:
+    """Make a study whose settings differ by `apart`, with seeds that scatter by 1."""
+    settings = np.repeat(np.arange(SETTINGS), SEEDS)
+    means = apart * settings + generator.standard_normal(len(settings))
+    return Tried(means, settings, np.arange(len(settings)), np.repeat(means[:, None], IMAGES, 1))
+
+
+def test_it_is_what_the_best_of_equal_settings_is_ahead_by() -> None:
+    """With equal settings the best mean of 5 seeds is luck, as large as order statistics say."""
+    generator = np.random.default_rng(1)
+    found = [selection_bias_of_mean(tried(generator, 0.0), larger=True) for _ in range(40)]
+    values = [one.value for one in found if one is not None]
+    expected = BEST_OF_20 / np.sqrt(SEEDS)
+    assert np.mean(values) == pytest.approx(expected, rel=0.15)
+    assert found[0] is not None
+    assert (found[0].settings, found[0].trials) == (SETTINGS, SETTINGS * SEEDS)
+
+
+def test_a_mean_over_seeds_is_less_biased_than_a_single_trial() -> None:
+    """What ranks settings by several seeds picks less luck than what ranks trials."""
+    study = tried(np.random.default_rng(2), 0.0)
+    setting, trial = selection_bias_of_mean(study, larger=True), selection_bias(study, larger=True)
+    assert setting is not None
+    assert trial is not None
+    assert setting.value < 0.7 * trial.value
+
+
+def test_a_setting_far_ahead_owes_nothing_to_luck() -> None:
+    """Where the best could not have been another one there is no bias, and never a negative one."""
+    found = selection_bias_of_mean(tried(np.random.default_rng(3), 100.0), larger=False)
+    assert found is not None
+    assert 0.0 <= found.value < 0.1
