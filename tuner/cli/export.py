@@ -1,5 +1,6 @@
 """`tuner export`: what a study found, as files for programs and for papers."""
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
     from tuner.answers.sheets.contents import Sheet
     from tuner.results.results import Results
 
+TABLE_ROWS = 10
+"""Of a table for people, where --best names no other number: as many as `tuner table` shows."""
+LABEL = re.compile(r"[A-Za-z0-9:._-]+")
 FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
 
 
 @click.command(
     epilog="\b\nExample:\n  tuner export --study lr_sched --best 10 --format csv -o best.csv\n"
-    "  tuner export --study lr_sched --comparisons -o table.tex\n"
+    "  tuner export --study lr_sched -o table.tex --caption 'Schedules' --label tab:schedules\n"
+    "  tuner export --study lr_sched --where model=cnn --sort -test_acc --digits 3 -o cnn.md\n"
     "  tuner export --study lr_sched --columns trial,lr,val_acc,test_acc,gap -o table.md\n"
     "  tuner export --study lr_sched --predictions --best 1 -o predictions.parquet"
 )
@@ -30,12 +35,15 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
     "--best",
     type=click.IntRange(1),
     metavar="K",
-    help="Only the K best complete trials, by the study's metric.",
+    help="Only the K best complete trials, by the study's metric; or the K best settings.",
 )
 @click.option("--epochs", is_flag=True, help="One row per epoch instead of one per trial.")
 @click.option("--predictions", is_flag=True, help="One row per image and trial that predicted it.")
 @click.option(
     "--comparisons", is_flag=True, help="One row per level, as `tuner compare` judges them."
+)
+@click.option(
+    "--settings", "by_setting", is_flag=True, help="One row per setting: its means over seeds."
 )
 @click.option("--metric", metavar="NAME", help="With --comparisons: the figure to compare by.")
 @click.option(
@@ -49,6 +57,24 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
     metavar="A,B,…",
     help="Only these columns, in this order; those of --wide may be among them.",
 )
+@click.option(
+    "--where",
+    "conditions",
+    metavar="CONDITION",
+    multiple=True,
+    help="Only rows for which this holds, e.g. model=cnn or 'lr<=0.01'; all of several.",
+)
+@click.option(
+    "--sort", metavar="COLUMN", help="Order of the rows; -COLUMN begins with the largest."
+)
+@click.option(
+    "--digits",
+    type=click.IntRange(0, 17),
+    metavar="N",
+    help="Digits after the decimal point of figures; parameters keep theirs.",
+)
+@click.option("--caption", help="LaTeX: make it a table that floats, with this caption.")
+@click.option("--label", help="LaTeX: what \\ref names the table by, e.g. tab:rates.")
 @click.option(
     "--format",
     "form",
@@ -65,48 +91,98 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
 )
 @options.overwrite_option
 @click.pass_obj
-def export(
+def export(  # noqa: C901, PLR0915  # one story: which sheet, which rows, how it looks, where to
     settings: Settings,
     study: str,
     best: int | None,
     metric: str | None,
     columns: str | None,
+    conditions: tuple[str, ...],
+    sort: str | None,
+    digits: int | None,
+    caption: str | None,
+    label: str | None,
     form: str | None,
     output: str,
     *,
     epochs: bool,
     predictions: bool,
     comparisons: bool,
+    by_setting: bool,
     wide: bool,
     overwrite: bool,
 ) -> None:
-    """Write a study's trials, epochs, predictions or comparisons, in one of six formats.
+    """Write a study's trials, settings, epochs, predictions or comparisons, in one of six formats.
 
-    The columns are the same in every format; docs/columns.md explains each.
-    Accuracies are fractions, losses are in nats, times are in UTC; empty cells
-    are unknown. CSV, JSON and Parquet keep every digit, Excel 15; Markdown and
-    LaTeX, for people, show six. The file appears whole or not at all. A CSV file
-    with the same columns is replaced; any other file only with --overwrite.
+    docs/columns.md explains each column. Accuracies are fractions, losses are in
+    nats, times are in UTC; empty cells are unknown. CSV, JSON and Parquet have
+    every column and every digit, Excel 15. Markdown and LaTeX are for people:
+    by default they hold what `tuner table` shows; --wide gives them all columns.
+    The file appears whole or not at all. A CSV file with the same columns is
+    replaced; any other file only with --overwrite.
     """
-    from tuner.answers.sheets import formats
+    from tuner.answers.sheets import contents, formats, selection
     from tuner.answers.sheets.export import as_csv
     from tuner.files import begins_with, write_output
     from tuner.results.results import Results
+    from tuner.results.rows import trial_columns
 
-    asked = [name for name, on in _sheets(epochs, predictions, comparisons) if on]
+    sheets = {
+        "epochs": epochs,
+        "predictions": predictions,
+        "comparisons": comparisons,
+        "settings": by_setting,
+    }
+    asked = [name for name, on in sheets.items() if on]
     _check(asked, output, best=best, wide=wide, metric=metric)
     form = form or _format_of(output)
+    _check_caption(form, caption, label)
+    wanted = [selection.read_condition(text) for text in conditions]
     if output == "-" and form in formats.BINARY and sys.stdout.isatty():
         raise UserError(f"{form} is not for a terminal; name a file with -o.")
     with options.open_database(settings) as database, database.snapshot() as connection:
         results = Results.of(connection, study)
         found = results.study
-        # Trials have all their columns where some are picked.
-        picks = columns is not None and not asked
-        sheet = _sheet(results, "".join(asked), best=best, wide=wide or picks, metric=metric)
+        what = asked[0] if asked else "trials"
+        readable = form in formats.TYPESET and columns is None and not wide
+        if readable and not asked:
+            from tuner.answers.settings import has_replicates
+
+            what = "settings" if has_replicates(found.spec) else "trials"
+        # Trials have all their columns where some are named, be it in a condition.
+        named = columns is not None or bool(wanted) or sort is not None
+        first = best is not None or (readable and what == "trials")
+        sheet = _sheet(results, what, best=best, first=first, wide=wide or named, metric=metric)
+        sheet = selection.where(sheet, wanted)
+        complete = sheet
+        if what in ("trials", "settings"):
+            shown = TABLE_ROWS if readable and best is None and not asked else None
+            sheet = sheet.first(best or shown)
+        left_out = _count(complete) - _count(sheet)
+        sheet = selection.sort(sheet, sort)
         if columns is not None:
             sheet = sheet.only([name.strip() for name in columns.split(",")])
-        content = formats.write(sheet, form)
+        elif readable and what == "settings":
+            sheet = contents.readable_settings(results, sheet)
+        elif readable and what == "trials":
+            sheet = contents.readable_trials(results, sheet)
+        elif readable and what == "comparisons":
+            sheet = contents.readable_comparisons(sheet)
+        elif what == "trials" and not wide:
+            sheet = sheet.only(trial_columns(results.spec))
+        layout = formats.Layout(
+            digits=digits,
+            exact={*found.spec.varied, *found.spec.fixed, "level", "reference"},
+            plain_heads=readable and what in ("trials", "settings", "comparisons"),
+            caption=caption,
+            label=label,
+        )
+        content = formats.write(sheet, form, layout)
+    if wanted and not _count(sheet):
+        echo(f"No row fulfils --where {' --where '.join(conditions)}.", err=True)
+    if left_out and readable and best is None:
+        echo(f"The {_count(sheet)} best of {_count(complete)}, as in `tuner table`; --best K "
+             "takes others.", err=True)  # fmt: skip
     if output == "-":
         if found.versions > 1 and study != found.full_name:
             echo(f"{study} is {found.title}, the newest of {found.versions} versions.", err=True)
@@ -118,6 +194,22 @@ def export(
     rows = f"{len(sheet.rows)} rows" if isinstance(sheet.rows, list) else "written"
     of = f" of {found.title}" if found.versions > 1 else ""
     echo(f"{rows}{of}: {output}{REPLACED * replaced}", err=True)
+
+
+def _count(sheet: "Sheet") -> int:
+    """Return how many rows a sheet has; 1 for one that is walked once, and may be long."""
+    return len(sheet.rows) if isinstance(sheet.rows, list) else 1
+
+
+def _check_caption(form: str, caption: str | None, label: str | None) -> None:
+    if form != "latex" and (caption is not None or label is not None):
+        raise UserError("--caption and --label are for LaTeX; name a file that ends in .tex.")
+    if label is None:
+        return
+    if caption is None:
+        raise UserError("--label needs --caption: LaTeX numbers a table by its caption.")
+    if not LABEL.fullmatch(label):
+        raise UserError(f"--label {label!r}: take letters, digits and -_:. such as tab:rates.")
 
 
 def _format_of(output: str) -> str:
@@ -133,10 +225,6 @@ def _format_of(output: str) -> str:
             f"{meant(ending, known)}"
         )
     return form
-
-
-def _sheets(epochs: bool, predictions: bool, comparisons: bool) -> list[tuple[str, bool]]:
-    return [("epochs", epochs), ("predictions", predictions), ("comparisons", comparisons)]
 
 
 def _check(
@@ -156,20 +244,23 @@ def _check(
 
 def _sheet(
     results: "Results",
-    asked: str,
+    what: str,
     *,
     best: int | None,
+    first: bool,
     wide: bool,
     metric: str | None,
 ) -> "Sheet":
     from tuner.answers.sheets import contents
 
-    if asked == "epochs":
+    if what == "epochs":
         return contents.epochs(results, best=best)
-    if asked == "predictions":
+    if what == "predictions":
         return contents.predictions(results, best=best)
-    if asked == "comparisons":
+    if what == "settings":
+        return contents.settings(results)
+    if what == "comparisons":
         from tuner.answers.compare import compare
 
         return contents.comparisons(compare(results, metric=metric))
-    return contents.trials(results, best=best, wide=wide)
+    return contents.trials(results, best_first=first, wide=wide)

@@ -1,16 +1,19 @@
-"""The four sheets that can be exported: trials, epochs, predictions, comparisons."""
+"""The sheets that can be exported: trials, settings, epochs, predictions, comparisons."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tuner.answers.compare import Comparison, Row
+from tuner.answers.settings import Setting
+from tuner.answers.settings import settings as ranked_settings
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import most_probable
 from tuner.results import further
+from tuner.results.factors import SHOWN
 from tuner.results.results import Results
 from tuner.results.rows import EPOCH_COLUMNS, ranked, trial_columns
 
@@ -58,23 +61,109 @@ class Sheet:
 
     def only(self, columns: Sequence[str]) -> "Sheet":
         """Return the sheet with these columns alone, in their order."""
-        for name in columns:
-            if name not in self.columns:
-                raise UserError(
-                    f"There is no column {name!r} in this sheet.{meant(name, self.columns)} "
-                    "docs/columns.md lists them all."
-                )
-        places = [self.columns.index(name) for name in columns]
+        places = [self.place(name) for name in columns]
         return Sheet(tuple(columns), [[row[place] for place in places] for row in self.rows])
 
+    def place(self, column: str) -> int:
+        """Return where a column is."""
+        if column not in self.columns:
+            raise UserError(
+                f"There is no column {column!r} in this sheet.{meant(column, self.columns)} "
+                f"It has {', '.join(self.columns)}; docs/columns.md explains each."
+            )
+        return self.columns.index(column)
 
-def trials(results: Results, *, best: int | None = None, wide: bool = False) -> Sheet:
-    """Return one row for each trial, all of them or the best."""
+    def first(self, count: int | None) -> "Sheet":
+        """Return the first rows alone."""
+        return self if count is None else Sheet(self.columns, list(self.rows)[:count])
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with half of its 95 % interval, as people read it: 0.912 ± 0.013."""
+
+    value: float
+    half: float | None
+    """None from a single seed."""
+
+
+def trials(results: Results, *, best_first: bool = False, wide: bool = False) -> Sheet:
+    """Return one row for each trial, or for each complete one with the best first."""
     rows = results.wide_rows if wide else results.rows
-    if best is not None:
-        rows = ranked(rows, results.spec)[:best]
+    if best_first:
+        rows = ranked(rows, results.spec)
     columns = (*trial_columns(results.spec), *(further.COLUMNS if wide else ()))
     return Sheet(columns, [[row[column] for column in columns] for row in rows])
+
+
+def settings(results: Results) -> Sheet:
+    """Return one row for each setting over its seeds, the best first."""
+    figures = _setting_figures(results)
+    columns = (
+        *("rank", *results.spec.varied),
+        *(f"{name}{end}" for name in figures for end in ("", "_low", "_high")),
+        *("n", "trials", "complete", "pruned", "diverged", "failed", "median_trial"),
+    )
+    return Sheet(columns, [_setting(one, figures) for one in ranked_settings(results)])
+
+
+def _setting_figures(results: Results) -> tuple[str, ...]:
+    metric = results.spec.search.metric
+    return (metric, *(name for name in SHOWN if name != metric))
+
+
+def _setting(setting: Setting, figures: Sequence[str]) -> list[Any]:
+    means = [setting.means[name] for name in figures]
+    return [
+        *(setting.rank, *setting.values.values()),
+        *(
+            end
+            for mean in means
+            for end in ((None,) * 3 if mean is None else (mean.value, mean.low, mean.high))
+        ),
+        *(len(setting.seeds), setting.trials, setting.complete),
+        *(setting.pruned, setting.diverged, setting.failed),
+        None if setting.median is None else setting.median["trial"],
+    ]
+
+
+def readable_settings(results: Results, sheet: Sheet) -> Sheet:
+    """Return a sheet of settings as `tuner table` shows it: means with half of their interval."""
+    figures = _setting_figures(results)
+    rows = []
+    for row in sheet.rows:
+        cells = dict(zip(sheet.columns, row, strict=True))
+        for name in figures:
+            if (mean := cells[name]) is not None:
+                high = cells[f"{name}_high"]
+                cells[name] = Interval(mean, None if high is None else high - mean)
+        rows.append(cells)
+    varied = results.spec.varied
+    return _filled([*varied, *figures, "n"], varied, rows)
+
+
+def readable_trials(results: Results, sheet: Sheet) -> Sheet:
+    """Return a sheet of trials as `tuner table` shows it: a few columns, those that are filled."""
+    metric, prefix = results.spec.search.metric, results.prefix
+    figures = dict.fromkeys(prefix + name for name in (metric, *SHOWN))
+    columns = ["trial", *results.spec.varied, "seed", *figures, "seconds"]
+    rows = [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows]
+    return _filled(columns, ("trial", *results.spec.varied), rows)
+
+
+def readable_comparisons(sheet: Sheet) -> Sheet:
+    """Return a sheet of comparisons without the counts."""
+    counts = ("trials", "complete", "pruned", "diverged", "failed", "images", "patients")
+    return sheet.only([name for name in sheet.columns if name not in counts])
+
+
+def _filled(
+    columns: Sequence[str], always: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> Sheet:
+    kept = [
+        name for name in columns if name in always or any(row[name] is not None for row in rows)
+    ]
+    return Sheet(tuple(kept), [[row[name] for name in kept] for row in rows])
 
 
 def epochs(results: Results, *, best: int | None = None) -> Sheet:

@@ -1,13 +1,15 @@
 """Sheets in the formats that people and programs read: the same columns in each."""
 
 import io
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from tuner.answers.sheets import markup
-from tuner.answers.sheets.contents import Sheet
+from tuner.answers.sheets.contents import Interval, Sheet
 from tuner.answers.sheets.export import as_csv, as_json, json_cell
 from tuner.errors import UserError
 
@@ -33,9 +35,68 @@ DIGITS = 6
 """Significant digits in tables that people read; files for programs keep every bit."""
 
 
-def write(sheet: Sheet, form: str) -> bytes:
+@dataclass(frozen=True)
+class Layout:
+    """How a table looks that people read; files for programs heed the digits alone."""
+
+    digits: int | None = None
+    """After the decimal point of figures; None for as many as a figure usually has."""
+    exact: Collection[str] = ()
+    """Columns whose numbers are no figures: parameters, and what is given in few digits anyway."""
+    plain_heads: bool = False
+    """Whether heads are words: `val loss` for val_loss."""
+    caption: str | None = None
+    label: str | None = None
+
+    def text(self, column: str, cell: Any) -> str:
+        """Return a cell as people read it."""
+        if isinstance(cell, Interval):
+            half = "" if cell.half is None else f" ± {self.text(column, cell.half)}"
+            return self.text(column, cell.value) + half
+        if not isinstance(cell, float):
+            return _readable(cell)
+        if column in self.exact or not math.isfinite(cell):
+            return _readable(cell)
+        if column == "p" and (self.plain_heads or self.digits is not None):
+            return f"{cell:.2g}"
+        if self.digits is not None:
+            return f"{cell:.{self.digits}f}"
+        if not self.plain_heads:
+            return _readable(cell)
+        if column.endswith("seconds"):
+            return f"{cell:.1f}"
+        return f"{cell:.{4 if column.endswith('loss') else 3}f}"
+
+    def head(self, column: str) -> str:
+        """Return what stands above a column."""
+        return column.replace("_", " ") if self.plain_heads else column
+
+    def rounded(self, sheet: Sheet) -> Sheet:
+        """Return a sheet for programs, its figures rounded where digits were asked for."""
+        if self.digits is None:
+            return sheet
+        digits = self.digits
+
+        def number(column: str, cell: Any) -> Any:
+            return (
+                round(cell, digits)
+                if isinstance(cell, float) and column not in (*self.exact, "p")
+                else cell
+            )
+
+        rows = (
+            [number(name, cell) for name, cell in zip(sheet.columns, row, strict=True)]
+            for row in sheet.rows
+        )
+        return Sheet(sheet.columns, list(rows) if isinstance(sheet.rows, list) else rows)
+
+
+def write(sheet: Sheet, form: str, layout: Layout | None = None) -> bytes:
     """Return a sheet in a format."""
-    return FORMATS[form](sheet)
+    chosen = layout or Layout()
+    if form in TYPESET:
+        return TYPESET[form](sheet, chosen)
+    return FORMATS[form](chosen.rounded(sheet))
 
 
 def format_of(path: str) -> str | None:
@@ -52,24 +113,33 @@ def _json(sheet: Sheet) -> bytes:
     return as_json(sheet.columns, sheet.rows).encode()
 
 
-def _markdown(sheet: Sheet) -> bytes:
-    rows = [[_readable(cell) for cell in row] for row in sheet.rows]
+def _markdown(sheet: Sheet, layout: Layout) -> bytes:
+    rows = _texts(sheet, layout)
     marks = [
         "---:" if all(_is_number(row[at]) for row in rows) and rows else "---"
         for at in range(len(sheet.columns))
     ]
     shown = [[_with_minus(cell) for cell in row] for row in rows]
-    lines = [markup.row(line) for line in (sheet.columns, marks, *shown)]
+    heads = [layout.head(name) for name in sheet.columns]
+    lines = [markup.row(line) for line in (heads, marks, *shown)]
     return ("\n".join(lines) + "\n").encode()
+
+
+def _texts(sheet: Sheet, layout: Layout) -> list[list[str]]:
+    names = sheet.columns
+    return [
+        [layout.text(name, cell) for name, cell in zip(names, row, strict=True)]
+        for row in sheet.rows
+    ]
 
 
 def _with_minus(cell: str) -> str:
     return cell.replace("-", "−") if _is_number(cell) else cell
 
 
-def _latex(sheet: Sheet) -> bytes:
-    """Return a table for the package booktabs."""
-    rows = [[_readable(cell) for cell in row] for row in sheet.rows]
+def _latex(sheet: Sheet, layout: Layout) -> bytes:
+    """Return a table for the package booktabs; with a caption it is one that floats."""
+    rows = _texts(sheet, layout)
     sides = "".join(
         "r" if all(_is_number(row[at]) for row in rows) and rows else "l"
         for at in range(len(sheet.columns))
@@ -82,16 +152,24 @@ def _latex(sheet: Sheet) -> bytes:
         "% \\usepackage{booktabs}",
         f"\\begin{{tabular}}{{{sides}}}",
         "\\toprule",
-        line(sheet.columns),
+        line([layout.head(name) for name in sheet.columns]),
         "\\midrule",
         *(line(row) for row in rows),
         "\\bottomrule",
         "\\end{tabular}",
     ]
+    if layout.caption is not None:
+        # A label names the number that the caption before it has got.
+        label = [] if layout.label is None else [f"\\label{{{layout.label}}}"]
+        caption = f"\\caption{{{_in_latex(layout.caption)}}}"
+        head = [lines[0], "\\begin{table}", "\\centering", caption, *label]
+        lines = [*head, *lines[1:], "\\end{table}"]
     return ("\n".join(lines) + "\n").encode()
 
 
 def _in_latex(text: str) -> str:
+    if "±" in text and _is_number(text):
+        return f"${text.replace('±', chr(92) + 'pm')}$"
     if _is_number(text):
         return text.replace("-", "$-$")
     return "".join(LATEX.get(letter, letter) for letter in " ".join(text.split()))
@@ -171,8 +249,10 @@ def _readable(cell: Any) -> str:
 
 
 def _is_number(text: str) -> bool:
+    """Tell whether a cell's text is a number, or a mean with its ±."""
     try:
-        float(text or "0")
+        for part in (text or "0").split(" ± "):
+            float(part)
     except ValueError:
         return False
     return True
@@ -182,10 +262,12 @@ FORMATS: Mapping[str, Callable[[Sheet], bytes]] = {
     "csv": _csv,
     "json": _json,
     "parquet": _parquet,
-    "markdown": _markdown,
-    "latex": _latex,
+    "markdown": lambda sheet: _markdown(sheet, Layout()),
+    "latex": lambda sheet: _latex(sheet, Layout()),
     "excel": _excel,
 }
+TYPESET: Mapping[str, Callable[[Sheet, Layout], bytes]] = {"markdown": _markdown, "latex": _latex}
+"""Formats for people, which have a layout."""
 ENDINGS: Mapping[str, tuple[str, ...]] = {
     "csv": ("csv",),
     "json": ("json",),
