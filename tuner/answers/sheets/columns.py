@@ -116,8 +116,8 @@ their means ± half of the 95 % interval over seeds, or the best trials where th
     tuner export --study lr_sched --columns trial,scheduler,val_acc,test_acc -o trials.tex
 
 LaTeX needs the package booktabs. With `--caption` the table floats; caption and cells are escaped,
-so a percent sign is one. `--where` compares any column with a value (`=`, `!=`, `<`, `<=`, `>`, `>=`;
-`test_acc!=` means that there is one), several conditions must all hold, and they come before
+so a percent sign is one. `--where` compares any column with a value (`=`, `!=`, `<`, `<=`, `>`,
+`>=`; `test_acc!=` means that there is one), several conditions must all hold, and they come before
 `--best`. `--sort COLUMN` orders rows, `-COLUMN` from the largest. `--digits N` rounds figures to N
 digits after the point in every format; parameters keep theirs.
 """
