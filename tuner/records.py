@@ -7,7 +7,7 @@ Everything here is frozen and can be written as JSON, arrays apart.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     # Arrays are only held here, and commands that show none need not load numpy.
@@ -124,6 +124,13 @@ class Figures:
     test_balanced_acc: float | None = None
     test_sensitivity: float | None = None
     test_specificity: float | None = None
+
+    @classmethod
+    def of(cls, epoch: Epoch, test: Mapping[str, float] | None = None) -> "Figures":
+        """Return an epoch's figures, with those of the test set by name where there is one."""
+        shared = {one.name for one in fields(cls)} & {one.name for one in fields(Epoch)}
+        figures: dict[str, Any] = {name: getattr(epoch, name) for name in shared}
+        return cls(**figures | dict(test or {}))
 
     @property
     def gap(self) -> float | None:

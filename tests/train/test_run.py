@@ -84,11 +84,11 @@ def test_results_come_from_the_best_and_the_last_weights(blobs: Blobs) -> None:
         assert (figures.train_loss, figures.train_nll) == (epoch.train_loss, epoch.train_nll)
         assert figures.train_acc == epoch.train_acc
         val = score(predictions(result, "val", at).log_probabilities, true[0].labels)
-        assert (val.nll, val.accuracy) == (epoch.val_loss, epoch.val_acc)
+        assert (val.loss, val.acc) == (epoch.val_loss, epoch.val_acc)
         assert (figures.val_loss, figures.val_acc) == (epoch.val_loss, epoch.val_acc)
         test = score(predictions(result, "test", at).log_probabilities, true[1].labels)
-        assert (figures.test_loss, figures.test_acc) == (test.nll, test.accuracy)
-        assert figures.gap == epoch.val_acc - test.accuracy
+        assert (figures.test_loss, figures.test_acc) == (test.loss, test.acc)
+        assert figures.gap == epoch.val_acc - test.acc
 
 
 def test_predictions_are_log_probabilities_of_every_image(blobs: Blobs) -> None:

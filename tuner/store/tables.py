@@ -6,6 +6,9 @@ Optuna's, without foreign keys across, so that Optuna's migrations stay free.
 Changes go through `migrations/`; a test holds both against each other.
 """
 
+from dataclasses import Field, fields
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -26,8 +29,10 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
+from sqlalchemy.sql.elements import TextClause
+from sqlalchemy.types import TypeEngine
 
-from tuner.records import DIVERGED
+from tuner.records import DIVERGED, Epoch, Figures
 
 SCHEMA = "tuner"
 REVISION = "0008"
@@ -41,6 +46,18 @@ def _moment(name: str, *, required: bool = False) -> Column[object]:
     if required:
         return Column(name, DateTime(timezone=True), nullable=False, server_default=NOW)
     return Column(name, DateTime(timezone=True))
+
+
+def _kind(field: Field[Any]) -> TypeEngine[Any]:
+    """Return the type of the column that keeps a field of a record."""
+    if field.type is bool:
+        return Boolean()
+    return Integer() if field.type is int else Double()
+
+
+def _unmeasured(field: Field[Any]) -> TextClause | None:
+    """Return what rows have that are older than a figure: NaN, as its record has by default."""
+    return text("'NaN'") if isinstance(field.default, float) else None
 
 
 study = Table(
@@ -119,21 +136,11 @@ epoch = Table(
     Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), primary_key=True),
     Column("epoch", Integer, primary_key=True),
     Column("token", Integer, nullable=False),
-    Column("train_loss", Double, nullable=False),
-    Column("train_nll", Double, nullable=False),
-    Column("train_acc", Double, nullable=False),
-    Column("val_loss", Double, nullable=False),
-    Column("val_acc", Double, nullable=False),
-    Column("val_auc", Double, nullable=False),
-    Column("val_balanced_acc", Double, nullable=False),
-    Column("lr", Double, nullable=False),
-    Column("seconds", Double, nullable=False),
-    Column("reused", Boolean, nullable=False),
     _moment("recorded", required=True),
-    # Not measured before the second migration.
     *(
-        Column(name, Double, nullable=False, server_default=text("'NaN'"))
-        for name in ("val_sensitivity", "val_specificity", "val_seconds")
+        Column(field.name, _kind(field), nullable=False, server_default=_unmeasured(field))
+        for field in fields(Epoch)
+        if field.name != "epoch"
     ),
 )
 
@@ -149,22 +156,6 @@ decision = Table(
 )
 
 
-def _figures(prefix: str) -> list[Column[object]]:
-    names = (
-        "train_loss",
-        "train_nll",
-        "train_acc",
-        "val_loss",
-        "val_acc",
-        "test_loss",
-        "test_acc",
-    )
-    return [
-        Column(f"{prefix}epoch", Integer),
-        *(Column(f"{prefix}{name}", Double) for name in names),
-    ]
-
-
 outcome = Table(
     "outcome",
     metadata,
@@ -172,16 +163,10 @@ outcome = Table(
     Column("state", Text, nullable=False),  # COMPLETE | PRUNED | FAILED
     Column("reason", Text, nullable=False, server_default=""),
     Column("token", Integer, nullable=False),
-    *_figures("best_"),
-    *_figures("last_"),
+    *(Column(f"best_{field.name}", _kind(field)) for field in fields(Figures)),
+    *(Column(f"last_{field.name}", _kind(field)) for field in fields(Figures)),
     Column("setup", JSONB),
     _moment("ended", required=True),
-    *(
-        Column(f"{moment}_{split}_{figure}", Double)
-        for moment in ("best", "last")
-        for split in ("val", "test")
-        for figure in ("auc", "balanced_acc", "sensitivity", "specificity")
-    ),
 )
 ended_as = case(
     ((outcome.c.state == "PRUNED") & outcome.c.reason.startswith(DIVERGED), "DIVERGED"),

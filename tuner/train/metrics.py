@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.records import most_probable
+from tuner.records import SplitName, most_probable
 
 LogProbabilities = NDArray[np.float32]
 Classes = NDArray[np.int64]
@@ -17,17 +17,22 @@ Classes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Scores:
-    """How well log-probabilities fit the labels of one split."""
+    """How well log-probabilities fit the labels of one split; the names are those of records."""
 
-    nll: float
-    accuracy: float
+    loss: float
+    """The mean negative log-likelihood of the true class, in nats."""
+    acc: float
     auc: float
     """NaN where a class is missing or a prediction is not a number."""
-    balanced_accuracy: float
+    balanced_acc: float
     sensitivity: float
     """Share of class 1 that is found; of more than two classes the mean, one against the rest."""
     specificity: float
     """Share of class 0 that is left alone; of more than two classes the mean as above."""
+
+    def named(self, split: SplitName) -> dict[str, float]:
+        """Return them by the names that records have for a split: val_loss, val_acc, …"""
+        return {f"{split}_{name}": value for name, value in vars(self).items()}
 
 
 def score(predictions: LogProbabilities, labels: Classes) -> Scores:
@@ -35,10 +40,10 @@ def score(predictions: LogProbabilities, labels: Classes) -> Scores:
     counted = _Counted(predictions, labels)
     sensitivity, specificity = counted.found_and_left_alone()
     return Scores(
-        nll=mean_nll(predictions, labels),
-        accuracy=float(counted.hits.sum() / len(labels)),
+        loss=mean_nll(predictions, labels),
+        acc=float(counted.hits.sum() / len(labels)),
         auc=area_under_curve(predictions, labels),
-        balanced_accuracy=counted.balanced_accuracy(),
+        balanced_acc=counted.balanced_accuracy(),
         sensitivity=sensitivity,
         specificity=specificity,
     )

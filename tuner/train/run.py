@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -210,22 +211,17 @@ class Run:
     def end_epoch(self, plan: Plan, train: TrainFigures, seconds: float, alive: Alive) -> Epoch:
         """Validate after an epoch whose training took this many seconds, and count it."""
         begun = time.perf_counter()
-        val = self._validate(alive)
+        val: dict[str, Any] = self._validate(alive).named("val")
         validated = time.perf_counter() - begun
         epoch = Epoch(
             epoch=plan.number,
             train_loss=train.loss,
             train_nll=train.nll,
             train_acc=train.accuracy,
-            val_loss=val.nll,
-            val_acc=val.accuracy,
-            val_auc=val.auc,
-            val_balanced_acc=val.balanced_accuracy,
-            val_sensitivity=val.sensitivity,
-            val_specificity=val.specificity,
             lr=plan.rates[0],
             seconds=seconds + validated,
             val_seconds=validated,
+            **val,
         )
         self._take(epoch)
         return epoch
@@ -265,20 +261,7 @@ class Run:
     def _figures(self, number: int, predictions: tuple[Predictions, ...]) -> Figures:
         epoch = self._curve[number - 1]
         test = self._test_scores(predictions)
-        tested = {} if test is None else _of_test(test)
-        return Figures(
-            epoch=number,
-            train_loss=epoch.train_loss,
-            train_nll=epoch.train_nll,
-            train_acc=epoch.train_acc,
-            val_loss=epoch.val_loss,
-            val_acc=epoch.val_acc,
-            val_auc=epoch.val_auc,
-            val_balanced_acc=epoch.val_balanced_acc,
-            val_sensitivity=epoch.val_sensitivity,
-            val_specificity=epoch.val_specificity,
-            **tested,
-        )
+        return Figures.of(epoch, None if test is None else test.named("test"))
 
     def _test_scores(self, predictions: tuple[Predictions, ...]) -> Scores | None:
         split = self._data.test
@@ -287,17 +270,6 @@ class Run:
         return next(
             score(p.log_probabilities, split.true) for p in predictions if p.split == "test"
         )
-
-
-def _of_test(test: Scores) -> dict[str, float]:
-    return {
-        "test_loss": test.nll,
-        "test_acc": test.accuracy,
-        "test_auc": test.auc,
-        "test_balanced_acc": test.balanced_accuracy,
-        "test_sensitivity": test.sensitivity,
-        "test_specificity": test.specificity,
-    }
 
 
 def _better(best: Epoch | None, epoch: Epoch, metric: str) -> Epoch:

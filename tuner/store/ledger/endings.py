@@ -325,22 +325,7 @@ def _figures(curve: Sequence[Epoch], metric: str) -> tuple[Figures | None, Figur
     # A diverged epoch is never the best one, though its accuracy may be a number.
     finite = [epoch for epoch in curve if epoch.is_finite(metric)]
     best = min(finite, key=lambda epoch: sign * epoch.figure(metric), default=None)
-    return (None if best is None else _of_epoch(best)), _of_epoch(curve[-1])
-
-
-def _of_epoch(epoch: Epoch) -> Figures:
-    return Figures(
-        epoch=epoch.epoch,
-        train_loss=epoch.train_loss,
-        train_nll=epoch.train_nll,
-        train_acc=epoch.train_acc,
-        val_loss=epoch.val_loss,
-        val_acc=epoch.val_acc,
-        val_auc=epoch.val_auc,
-        val_balanced_acc=epoch.val_balanced_acc,
-        val_sensitivity=epoch.val_sensitivity,
-        val_specificity=epoch.val_specificity,
-    )
+    return (None if best is None else Figures.of(best)), Figures.of(curve[-1])
 
 
 def keep_dataset(connection: sa.Connection, data: Dataset) -> None:
