@@ -34,6 +34,10 @@ class Job:
     metric: str = "val_loss"
     """The figure by which the best epoch is chosen, as named in `METRICS`."""
 
+    def plain(self) -> dict[str, Any]:
+        """Return it as JSON, for another process."""
+        return {**vars(self), "parameters": dict(self.parameters), "data": dict(self.data)}
+
 
 METRICS: Mapping[str, Literal["minimize", "maximize"]] = {
     "val_loss": "minimize",

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.check.test_examination import clean
-from tuner.check.child import Site
 from tuner.check.examination import examine
 from tuner.check.findings import warnings
 from tuner.check.quick import configurations, examine_data
 from tuner.check.settings import check_data, check_paths, remarks
 from tuner.errors import StudyFileError
+from tuner.questions import Site
 from tuner.spec.load import check
 from tuner.spec.study import Spec
 from tuner.train.objective import find

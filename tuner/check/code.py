@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuner.check.child import Body, Progress, ask, paths, serve
+from tuner.questions import Body, Progress, ask, paths, serve
 from tuner.spec.study import Spec
 from tuner.train.objective import find
 

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tuner.check.child import Body, Progress, Site, plain_job, serve
+from tuner.questions import Body, Progress, Site, serve
 from tuner.records import Job, Value
 from tuner.spec.space import Choice, Dimension
 from tuner.spec.study import Spec
@@ -161,7 +161,7 @@ def measure_noise(
 
 def _body(spec: Spec, jobs: Sequence[Job], device: str) -> Body:
     return {
-        "jobs": [plain_job(job) for job in jobs],
+        "jobs": [job.plain() for job in jobs],
         "device": device,
         "threads": spec.limits.threads,
         "pack": spec.search.pack,

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tuner.check.child import Body, Progress, Site, serve
+from tuner.questions import Body, Progress, Site, serve
 from tuner.records import DataIdentity, Identity, Value
 from tuner.train import code
 from tuner.train.identity import content, data_identity, identity

@@ -60,10 +60,10 @@ def check(
     STUDY is a file, by name or path, or a stored version such as lr_sched@2.
     What was found is kept with every stored version that has the same data.
     """
-    from tuner.check.child import Site
     from tuner.check.cost import measure_cost, measure_noise
     from tuner.check.quick import configurations, examine_data
     from tuner.fleet.devices import crew_devices
+    from tuner.questions import Site
 
     spec, folders = _asked(settings, study, overrides, objective_folders)
     if threads is not None:

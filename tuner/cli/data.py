@@ -9,8 +9,8 @@ from tuner.home import make_cache
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
-    from tuner.check.child import Question, Site
     from tuner.check.quick import Examined
+    from tuner.questions import Question, Site
     from tuner.spec.study import Spec
     from tuner.store.database import Database
     from tuner.store.studies import Study

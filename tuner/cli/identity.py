@@ -8,7 +8,7 @@ from tuner.cli.terminal import clear_progress
 from tuner.errors import StudyConflictError
 
 if TYPE_CHECKING:
-    from tuner.check.child import Site
+    from tuner.questions import Site
     from tuner.records import Identity
     from tuner.spec.study import Spec
     from tuner.store.database import Database

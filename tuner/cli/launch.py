@@ -177,7 +177,7 @@ def run_launch(settings: Settings, request: Request) -> Ended:  # noqa: C901  # 
     # To go on with a stored study, or to train it longer, there must be one.
     makes = spec is not None and request.epochs_to is None
     options.tell_home(settings, makes=makes)
-    from tuner.check.child import Site
+    from tuner.questions import Site
 
     with (
         # Workers and trainers are forked from it. It loads what they need while this process finds

@@ -77,8 +77,8 @@ def predict(
     any other file only with --overwrite.
     """
     from tuner.answers.sheets.export import as_csv
-    from tuner.check.child import ask, paths
     from tuner.files import begins_with, check_output, write_output
+    from tuner.questions import ask, paths
     from tuner.winner import document
     from tuner.winner.pictures import image_files
 

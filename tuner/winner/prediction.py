@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from tuner.check.child import Body, Progress, serve
 from tuner.errors import DataError, UserError
+from tuner.questions import Body, Progress, serve
 from tuner.records import SplitName, Value, most_probable
 from tuner.text import storable_name
 from tuner.train.device import open_device

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.answers.winner import Winner, described
-from tuner.check.child import Progress, ask, paths, plain_job
 from tuner.errors import UserError
+from tuner.questions import Progress, ask, paths
 from tuner.records import SplitName
 from tuner.results.results import Results
 from tuner.train.checkpoints.local import write_synced
@@ -76,7 +76,7 @@ def order_of(winner: Winner, place: Place, folder: Path) -> dict[str, Any]:
     spec, row = winner.study.spec, winner.trial.row
     chosen = {name: row[name] for name in spec.varied if row[name] is not None}
     return {
-        "job": plain_job(spec.job(chosen, row["seed"])),
+        "job": spec.job(chosen, row["seed"]).plain(),
         "about": {
             "study": winner.study.full_name,
             "question": spec.question,

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from tuner.check.child import Body, Progress, serve
 from tuner.errors import DataError, MachineError, TunerError, UserError
+from tuner.questions import Body, Progress, serve
 from tuner.records import Job
 from tuner.train.checkpoints.fit import UnfitError
 from tuner.train.checkpoints.resume import own_state, resume

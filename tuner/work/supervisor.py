@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from tenacity.stop import stop_base
 
 from tuner.errors import StudyConflictError
 from tuner.processes import Process, Streams
-from tuner.records import Job, Value
+from tuner.records import Value
 from tuner.settings import Timing
 from tuner.store.database import is_outage, patiently
 from tuner.store.ledger.leases import (
@@ -222,7 +222,7 @@ class Supervisor:
         # A trial that is to be alone keeps the checkpoint keys that it has beside others.
         packs = {"pack": 1 if lease.alone else spec.search.pack, "study_pack": spec.search.pack}
         trial = HeldTrial(self._watch(), self._child, lease, self._serial)
-        order = {"serial": self._serial, "job": _plain(job), "plan": self._plan(lease)}
+        order = {"serial": self._serial, "job": job.plain(), "plan": self._plan(lease)}
         self._child.send(Message("train", {**order, **packs}))
         _tell(lease, "adopted" if adopted else "started", str(dict(lease.chosen)))
         return trial
@@ -338,8 +338,3 @@ class _Leaving(stop_base):
 
 def _tell(lease: Lease, what: str, more: str) -> None:
     logger.info("trial %d (seed %d) %s %s", lease.number, lease.seed, what, more)
-
-
-def _plain(job: Job) -> dict[str, object]:
-    plain = asdict(job)
-    return {**plain, "parameters": dict(job.parameters), "data": dict(job.data)}

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.processes import is_alive, until
-from tuner import forkserver
-from tuner.check import child
+from tuner import forkserver, questions
 from tuner.errors import MachineError
 
 FORKS_AND_DIES = """
@@ -30,7 +29,7 @@ def test_a_killed_child_is_noticed_though_its_output_is_held_open(
     command = (sys.executable, "-c", FORKS_AND_DIES, str(note))
     monkeypatch.setattr(forkserver, "python", lambda _: command)
     with pytest.raises(MachineError, match=f"was killed by signal {int(signal.SIGKILL)}"):
-        child.ask("any", {}, lambda *_: None)
+        questions.ask("any", {}, lambda *_: None)
     forked = int(note.read_text())
     assert forked != os.getpid()
     until(lambda: not is_alive(forked), "what it left behind ends")

@@ -1,8 +1,10 @@
-"""The child processes of a check: data are examined and costs measured apart from the caller.
+"""Child processes that answer one question: about data, about cost, or with a trained network.
 
-A child is given its work as JSON on standard input and answers with lines of
-JSON: progress, and at the end a result or an error. Nothing is unpickled, and
-its environment has no database password.
+    caller ── work, as JSON ──> standard input of the child, a module's `main`
+           <── lines of JSON ── progress, and at the end a result or an error
+
+Nothing is unpickled, and the child's environment has no database password. What a supervisor
+and its trainer say to each other for hours is in `work/messages`: arrays go there, both ways.
 """
 
 import contextlib
@@ -12,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +22,6 @@ from tuner import errors
 from tuner.errors import MachineError, TunerError
 from tuner.forkserver import CHECKS, ForkServer, Program, starter
 from tuner.processes import Process, Streams, kill_family
-from tuner.records import Job
 from tuner.settings import child_environment
 from tuner.text import storable_json
 
@@ -143,11 +144,6 @@ def serve(work: Callable[[Body, Progress], Body]) -> int:
         return 1
     say("result", found)
     return 0
-
-
-def plain_job(job: Job) -> dict[str, Any]:
-    """Return a job as JSON."""
-    return {**asdict(job), "parameters": dict(job.parameters), "data": dict(job.data)}
 
 
 def paths(folders: Iterable[Path]) -> list[str]:
