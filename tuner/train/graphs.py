@@ -20,6 +20,7 @@ of its generators as it is then, and moves it on.
 """
 
 import gc
+import logging
 import random
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -33,6 +34,8 @@ from torch import Tensor, nn
 
 from tuner.train.functional import ObstacleError, signature
 from tuner.train.optimizers import Optimizer
+
+logger = logging.getLogger(__name__)
 
 Tensors = tuple[Tensor, ...]
 Take = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -73,12 +76,17 @@ class Graph:
         if addresses != self._addresses:
             self._recordings, self._addresses = {}, addresses
 
+    def refuse(self, reason: str) -> None:
+        """Record nothing from now on; the reason goes to the trainer's log."""
+        self.obstacle = reason
+        logger.warning("This network is not recorded as a CUDA graph, and is slower: %s.", reason)
+
     def watched(self, work: Callable[[], Result]) -> Result:
         """Do the work once, and see whether a replay would do the same."""
         try:
             before = _python_side(self._models)
         except ObstacleError as reason:
-            self.obstacle = str(reason)
+            self.refuse(str(reason))
             return work()
         mode = torch.cuda.get_sync_debug_mode()
         with warnings.catch_warnings(record=True) as caught:
@@ -89,9 +97,9 @@ class Graph:
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
         if any("called a synchronizing" in str(warning.message) for warning in caught):
-            self.obstacle = "it waits for a value that the GPU computes"
+            self.refuse("it waits for a value that the GPU computes")
         elif _python_side(self._models) != before:
-            self.obstacle = "it changes an attribute, or draws random numbers on the CPU"
+            self.refuse("it changes an attribute, or draws random numbers on the CPU")
         return result
 
     def replayed(
@@ -122,7 +130,7 @@ class Graph:
         # A network is other people's code; what cannot be recorded says so by errors of many kinds.
         except Exception as error:  # noqa: BLE001
             text = str(error).strip().partition("\n")[0]
-            self.obstacle = f"CUDA could not record it: {type(error).__name__}: {text}"
+            self.refuse(f"CUDA could not record it: {type(error).__name__}: {text}")
             # A recording that fails leaves generators waiting for its end. One that succeeds,
             # of next to nothing, takes them out of that.
             _captured(
