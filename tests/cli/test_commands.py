@@ -175,7 +175,9 @@ def test_stop_and_retry_with_nothing_to_do(trained_once: Project) -> None:
     """Stopping a complete study and retrying one without failures say so, and change nothing."""
     assert "nothing to stop" in trained_once.run("stop", "small")
     assert "no failed trials" in trained_once.run("retry", "small")
-    assert "Not failed, so not retried: 1" in trained_once.run("retry", "small", "1", code=2)
+    assert "Only failed trials can be retried; these did not fail: 1" in trained_once.run(
+        "retry", "small", "1", code=2
+    )
 
 
 def test_validate_looks_for_paths_and_imports_the_model(project: Project) -> None:

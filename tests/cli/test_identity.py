@@ -229,6 +229,6 @@ def test_images_that_are_added_are_refused_and_counted(lab: Lab) -> None:
         (images / "train" / "ill" / f"copy{number}.png").unlink()
     shutil.copy(images / "train" / "well" / "0.png", images / "train" / "ill" / "3.png")
     told = lab.launch("--set", "replicates.seeds=3", "--no-check", code=2)
-    assert "as many images of each class, but other pixels" in told
+    assert "same number of images per class, but different pixels" in told
     told = lab.launch("--set", "replicates.seeds=3", "--no-check", "--accept-changes")
     assert {row["state"] for row in rows_of(project, "small")} == {"COMPLETE"}

@@ -139,11 +139,11 @@ def test_a_line_of_the_history_is_told_once_and_only_by_the_holder(database: Dat
     first, second = bench.worker(), bench.worker()
     held = claim_trial(first)
     for _ in range(2):
-        first.tell(held, "resumed", "at epoch 5, from a checkpoint")
+        first.add_event(held, "resumed", "at epoch 5, from a checkpoint")
     assert kinds(bench)["resumed"] == 1
     bench.expire(held)
     again = claim_trial(second)
     with pytest.raises(LeaseLostError):
-        first.tell(held, "resumed", "at epoch 5, from a checkpoint")
-    second.tell(again, "resumed", "at epoch 5, from a checkpoint")
+        first.add_event(held, "resumed", "at epoch 5, from a checkpoint")
+    second.add_event(again, "resumed", "at epoch 5, from a checkpoint")
     assert kinds(bench)["resumed"] == 2

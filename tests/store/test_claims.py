@@ -271,7 +271,7 @@ def test_the_budget_of_hours_stops_the_study(database: Database) -> None:
     with database.transaction() as connection:
         connection.execute(sa.update(t.worker).values(active_seconds=7201))
     answer = bench.worker().claim(None, adopt=True)
-    assert answer == Ended("stopped", "The budget of 2 worker hours is spent.")
+    assert answer == Ended("stopped", "The budget of 2 worker hours is used up.")
     assert bench.state() == "stopped"
     assert len(bench.rows(t.trial)) == 1
 

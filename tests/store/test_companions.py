@@ -124,7 +124,7 @@ def test_what_a_sampler_must_choose_first_is_left_to_others(database: Database) 
     bench = Bench.launch(database, spec)
     worker = bench.worker(PATIENT)
     held = claim_trial(worker)
-    assert join(worker, held) == "the next trial is not known yet"
+    assert join(worker, held) == "the next trial is not decided yet"
 
 
 def test_a_claim_whose_answer_was_lost_gives_the_same_trial(database: Database) -> None:

@@ -310,7 +310,7 @@ def test_tables_of_another_optuna_are_refused(
     with pytest.raises(kind, match=advice) as caught:
         schema.ensure(database)
     assert type(caught.value) is kind
-    assert f"Optuna {writer} made the tables" in str(caught.value)
+    assert f"Optuna {writer} created the tables" in str(caught.value)
 
 
 def test_tables_of_a_later_revision_are_refused(database: Database) -> None:

@@ -117,13 +117,13 @@ def test_an_error_of_ours_in_a_trials_transaction_costs_the_attempt(
 
     def broken(*arguments: Any) -> None:
         calls.append(1)
-        assert len(calls) > 2, "a curve must be whole to complete"
+        assert len(calls) > 2, "every epoch must be stored before a trial completes"
         real(*arguments)
 
     monkeypatch.setattr(endings, "complete", broken)
     bench = station.launch(make_spec(epochs=2))
     assert station.work("small", "quick").state == "complete"
-    words = "AssertionError: a curve must be whole to complete"
+    words = "AssertionError: every epoch must be stored before a trial completes"
     assert len(attempts(bench)) == 2
     assert all(words in text for text in attempts(bench)), attempts(bench)
 

@@ -111,10 +111,10 @@ def test_when_the_hours_are_spent_trials_are_given_back(station: Station) -> Non
         )
     thread.join(30)
     (answer,) = ended
-    assert (answer.state, answer.reason) == ("stopped", "The budget of 1 worker hours is spent.")
+    assert (answer.state, answer.reason) == ("stopped", "The budget of 1 worker hours is used up.")
     assert [row.state for row in bench.rows(t.lease)] == ["released"]
     told = [row.text for row in bench.rows(t.event) if row.kind == "given back"]
-    assert told == ["the budget of hours is spent"]
+    assert told == ["the budget of hours is used up"]
 
 
 def test_a_learning_study_is_trained_to_its_end(station: Station) -> None:

@@ -1,1 +1,1 @@
-"""The database: who trains what, what came of it, exactly once. Nothing here loads torch."""
+"""The database: who trains what and with what result, exactly once. Nothing here loads torch."""

@@ -1,4 +1,4 @@
-"""Where a PostgreSQL server is found, as keyword arguments for libpq.
+"""The address of a PostgreSQL server, as keyword arguments for libpq.
 
 A connection is made from keywords, never from a URL, so that no character of a
 password needs quoting. URLs are only read here, and written for people.
@@ -34,17 +34,17 @@ MASK = "***"
 _HOST = re.compile(r"\[[0-9A-Fa-f:.%]+\]|[\w.%~+-]*")
 _PLACE = re.compile(r"(?P<hosts>[^/?#@]*)(?:/(?P<dbname>[^/?#@]*))?(?:\?(?P<query>.*))?", re.DOTALL)
 _EXPECTED = (
-    "expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with other characters than letters "
+    "expected postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with all characters except letters "
     "and digits written as %XX (`@` is %40, `/` is %2F)"
 )
 
 
 @dataclass(frozen=True, repr=False)
 class Address:
-    """A database as libpq's keywords; showing it never shows its secrets."""
+    """A database address as libpq keywords; its repr never shows secrets."""
 
     parameters: Mapping[str, str]
-    """For `psycopg2.connect("", **parameters)`; empty means libpq's own variables decide."""
+    """For `psycopg2.connect("", **parameters)`; if empty, libpq's own variables decide."""
 
     def __repr__(self) -> str:
         return f"Address({self.masked!r})"
@@ -54,11 +54,11 @@ class Address:
 
     @property
     def masked(self) -> str:
-        """The address as a URL for people, every secret replaced by ***."""
+        """The address as a URL for people, with every secret replaced by ***."""
         return self.url()
 
     def url(self, show_password: bool = False) -> str:
-        """Return the address as a URL that `parse` reads; secrets only if asked for."""
+        """Return the address as a URL that `parse` can read; secrets only on request."""
         shown = {
             key: value if show_password or key not in SECRET_OPTIONS else MASK
             for key, value in self.parameters.items()
@@ -73,7 +73,7 @@ class Address:
 
 
 def parse(url: str) -> Address:
-    """Read a URL; one that cannot be read is a user's error that repeats none of it."""
+    """Parse a URL; an invalid one raises a UserError that repeats none of it."""
     scheme, separator, rest = url.strip().partition("://")
     if not separator or scheme not in SCHEMES:
         raise UserError(f"The database address cannot be read: {_EXPECTED}.")
@@ -81,20 +81,20 @@ def parse(url: str) -> Address:
         parameters = _place(place)
         if parameters is not None:
             return _checked({**parameters, **_user(user)})
-    # What follows the last @ is the likeliest place of the fault, but even that
-    # may be a piece of a password: nothing of it is repeated.
+    # The fault is most likely after the last @, but even that text may be part of a
+    # password, so none of it is repeated.
     raise UserError(
         f"The database address cannot be read: {_EXPECTED}; after ? only options that libpq "
-        "knows (sslmode, connect_timeout, host, …), written name=value and joined by &."
+        "knows (sslmode, connect_timeout, host, …), written as name=value and joined by &."
     )
 
 
 def of_server(settings: Settings) -> Address:
     """Return the address of the server that the settings name, with its password.
 
-    Everything that reaches a server asks here, the `tuner db` commands too.
-    Without a URL the address is empty: libpq's own variables, its service and
-    pass files decide.
+    Everything that connects to a server uses this, including the `tuner db` commands.
+    Without a URL the address is empty: libpq's own variables, service file and
+    password file decide.
     """
     url, file = settings.database_url, settings.password_file
     address = Address({}) if url is None else parse(url)
@@ -111,11 +111,11 @@ def of_server(settings: Settings) -> Address:
 
 
 def _readings(rest: str) -> Iterator[tuple[str | None, str]]:
-    """Ways to tell credentials from the place, the standard one first.
+    """Yield the ways to split credentials from the host, the standard one first.
 
     By the standard, credentials end before the first / ? or #. People paste raw
-    passwords that contain those; such a text has no standard reading, and then
-    the last @ is taken for the end of the credentials.
+    passwords that contain those; such a text has no standard reading, so the last @
+    is taken as the end of the credentials.
     """
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" not in authority:
@@ -129,16 +129,16 @@ def _readings(rest: str) -> Iterator[tuple[str | None, str]]:
 
 
 def _place(text: str) -> dict[str, str] | None:
-    """Read `host:port,host:port/dbname?options`, or return None where it is not that."""
+    """Parse `host:port,host:port/dbname?options`; return None if the text is not of that form."""
     match = _PLACE.fullmatch(text)
     hosts = _split_hosts(match["hosts"]) if match else None
     options = _options(match["query"] or "") if match else None
     if match is None or hosts is None or options is None:
         return None
-    found = {**hosts}
+    parameters = {**hosts}
     if match["dbname"]:
-        found["dbname"] = _unquote(match["dbname"])
-    return {**found, **options}
+        parameters["dbname"] = _unquote(match["dbname"])
+    return {**parameters, **options}
 
 
 def _split_hosts(text: str) -> dict[str, str] | None:
@@ -151,19 +151,23 @@ def _split_hosts(text: str) -> dict[str, str] | None:
             return None
         hosts.append(_unquote(host[0].strip("[]")))
         ports.append(port[1:])
-    found = {"host": ",".join(hosts)} if any(hosts) else {}
-    return found | ({"port": ",".join(ports)} if any(ports) else {})
+    parameters = {"host": ",".join(hosts)} if any(hosts) else {}
+    return parameters | ({"port": ",".join(ports)} if any(ports) else {})
 
 
 def _options(query: str) -> dict[str, str] | None:
-    """Read the options after `?`; a host or port given several times becomes a list."""
-    found: dict[str, str] = {}
+    """Parse the options after `?`; a repeated host or port becomes a list."""
+    options: dict[str, str] = {}
     for item in query.split("&") if query else ():
         key, equals, value = item.partition("=")
-        if not equals or key not in LIBPQ_OPTIONS or (key in found and key not in ("host", "port")):
+        if (
+            not equals
+            or key not in LIBPQ_OPTIONS
+            or (key in options and key not in ("host", "port"))
+        ):
             return None
-        found[key] = f"{found[key]},{_unquote(value)}" if key in found else _unquote(value)
-    return found
+        options[key] = f"{options[key]},{_unquote(value)}" if key in options else _unquote(value)
+    return options
 
 
 def _user(text: str | None) -> dict[str, str]:
@@ -174,17 +178,17 @@ def _user(text: str | None) -> dict[str, str]:
 
 def _checked(parameters: dict[str, str]) -> Address:
     if any("\0" in value for value in parameters.values()):
-        raise UserError(f"The database address or password holds a NUL character: {_EXPECTED}.")
+        raise UserError(f"The database address or password contains a NUL character: {_EXPECTED}.")
     return Address(parameters)
 
 
 def _unquote(text: str) -> str:
-    """Decode %XX; a % that starts no such pair stands for itself."""
+    """Decode %XX; any other % is literal."""
     try:
         return unquote_to_bytes(text).decode()
     except UnicodeError:
         raise UserError(
-            f"The database address holds %XX pairs that are not UTF-8: {_EXPECTED}."
+            f"The database address contains %XX pairs that are not UTF-8: {_EXPECTED}."
         ) from None
 
 
@@ -200,7 +204,7 @@ def _credentials(shown: Mapping[str, str]) -> str:
 
 
 def _fits_authority(shown: Mapping[str, str]) -> bool:
-    """Whether hosts and ports can stand before the path: as many ports as hosts, no sockets."""
+    """Whether hosts and ports fit before the path: as many ports as hosts, and no sockets."""
     hosts, ports = shown.get("host", "").split(","), shown.get("port", "").split(",")
     plain = all(re.fullmatch(r"[\w.%~+:-]+", host) for host in hosts)
     numbered = all(re.fullmatch(r"\d{0,5}", port, re.ASCII) for port in ports)

@@ -1,4 +1,4 @@
-"""What `tuner check` found of a study's data and cost, kept with the study."""
+"""Results of `tuner check` on a study's data and cost, stored with the study."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from tuner.store import tables as t
 
 @dataclass(frozen=True)
 class Check:
-    """One examination: what it found, as JSON, and when it was made."""
+    """One examination: its findings as JSON, and when it was made."""
 
     body: Mapping[str, Any]
     made: datetime
 
 
 def keep(connection: sa.Connection, study_id: int, body: Mapping[str, Any]) -> None:
-    """Keep an examination beside the study's earlier ones."""
+    """Store an examination; earlier ones of the study are kept."""
     connection.execute(sa.insert(t.check).values(study_id=study_id, body=dict(body)))
 
 
@@ -39,9 +39,9 @@ def latest(connection: sa.Connection, study_id: int) -> Check | None:
 def of_data(
     connection: sa.Connection, name: str, objective: str, data: Mapping[str, Value]
 ) -> Mapping[str, Any] | None:
-    """Return what the newest examination of these data found, of whichever version it was made.
+    """Return the newest findings about these data, from any version of the study.
 
-    None if no version of the study had them examined.
+    None if no version had these data examined.
     """
     query = (
         sa.select(t.check.c.body)
@@ -49,5 +49,5 @@ def of_data(
         .where(t.study.c.name == name, t.study.c.spec["objective"].astext == objective)
         .order_by(t.check.c.check_id.desc())
     )
-    found = (one for body in connection.execute(query).scalars() for one in body["data"])
-    return next((one for one in found if one["data"] == data), None)
+    entries = (entry for body in connection.execute(query).scalars() for entry in body["data"])
+    return next((entry for entry in entries if entry["data"] == data), None)

@@ -1,4 +1,4 @@
-"""What a person may do to a stored study: reopen its failed trials."""
+"""What a person may do to a stored study: stop it, or retry its failed trials."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
 
 NOBODY = 0
-"""The worker id of what a person does from the command line."""
+"""The worker id of actions taken on the command line."""
 
 
 def retry(database: Database, binding: Binding, study: Study, numbers: Sequence[int]) -> list[int]:
-    """Open failed trials again under their own numbers, all or those given; return which."""
+    """Reopen failed trials under their own numbers, all or those listed; return their numbers."""
     with database.transaction() as connection, binding.within(connection) as storage:
         transaction = Transaction(connection, storage, study, NOBODY)
         transaction.lock_study()
@@ -28,7 +28,8 @@ def retry(database: Database, binding: Binding, study: Study, numbers: Sequence[
             listed = ", ".join(map(str, wrong))
             have = ", ".join(map(str, sorted(failed))) or "none"
             raise UserError(
-                f"Not failed, so not retried: {listed}. Failed trials of {study.title}: {have}."
+                f"Only failed trials can be retried; these did not fail: {listed}. "
+                f"Failed trials of {study.title}: {have}."
             )
         chosen = sorted(numbers or failed)
         endings.reopen(transaction, [failed[number] for number in chosen], "retried")
@@ -39,7 +40,7 @@ def retry(database: Database, binding: Binding, study: Study, numbers: Sequence[
 
 
 def stop(database: Database, study: Study) -> None:
-    """Ask all workers of a study, wherever they are, to finish their epoch and leave."""
+    """Ask all workers of a study, on every machine, to finish their epoch and leave."""
     with database.transaction() as connection:
         studies.set_state(connection, study, "stopped", "Stopped by `tuner stop`.")
 

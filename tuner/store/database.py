@@ -1,4 +1,4 @@
-"""One database connection pool a process, and what to do when the server is away."""
+"""One database connection pool per process, and what to do when the server is away."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -32,31 +32,31 @@ CONNECTION: dict[str, Any] = {
     "application_name": "tuner",
 }
 SERVER_SIDE = {
-    # A user called `tuner` would find our schema before `public`, and Optuna's
+    # For a user called `tuner`, our schema would come before `public`, and Optuna's
     # next migration would create its tables in it.
     "search_path": "public",
-    # A peer may wait this long for a lock before it gives up and tries again.
+    # How long to wait for a lock before giving up and trying again.
     "lock_timeout": "15s",
-    # A worker frozen inside a transaction holds its locks no longer than this.
+    # How long a worker that is frozen inside a transaction can hold its locks.
     "idle_in_transaction_session_timeout": "10s",
     "statement_timeout": "60s",
 }
 
 STUBBORN_TRIES = 10
-"""Within 10 to 20 seconds, by the pauses between them."""
+"""Takes 10 to 20 seconds, given the pauses in between."""
 SERVERS_CLASSES = frozenset({"08", "28", "3D", "53", "57", "58"})
-"""Classes of SQLSTATE that speak of the server: connections, logins, no such database,
-resources, operators, its system."""
+"""Classes of SQLSTATE that concern the server: connections, logins, no such database,
+resources, operator intervention, system errors."""
 
 
 class Database:
-    """A PostgreSQL database, embedded or on a server, opened once a process."""
+    """A PostgreSQL database, embedded or on a server, opened once per process."""
 
     def __init__(self, where: Address, membership: embedded.Membership | None = None) -> None:
         self.address = where
         self._membership = membership
-        # The URL names the driver only: with the password in psycopg2's keyword
-        # arguments, no character of it needs quoting and no repr can show it.
+        # The URL names the driver only. The password goes in psycopg2's keyword arguments,
+        # where no character needs quoting and no repr can show it.
         self.engine = sa.create_engine(
             "postgresql+psycopg2://",
             creator=self.connect,
@@ -68,9 +68,9 @@ class Database:
 
     @classmethod
     def open(cls, settings: Settings, *, create: bool = False) -> Self:
-        """Open the database that the settings name; the embedded server is started if needed.
+        """Open the database that the settings name, starting the embedded server if needed.
 
-        An embedded database that does not exist is made only where `create` says so.
+        A missing embedded database is created only if `create` is set.
         """
         if settings.embedded:
             if not create:
@@ -80,7 +80,7 @@ class Database:
         return cls(address.of_server(settings))
 
     def close(self) -> None:
-        """Close all connections and leave the embedded server, if this is one."""
+        """Close all connections and, if this is the embedded server, leave it."""
         self.engine.dispose()
         if self._membership is not None:
             self._membership.leave()
@@ -100,26 +100,26 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """Give a connection whose statements commit together, or not at all."""
+        """Open a connection whose statements commit together or not at all."""
         with self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def autocommit(self) -> Iterator[sa.Connection]:
-        """Give a connection each of whose statements is a transaction of its own.
+        """Open a connection on which every statement is its own transaction.
 
-        A value that takes long to arrive then holds no lock, and no transaction is idle meanwhile.
+        While a large value is being sent, no lock is held and no transaction is idle.
         """
         with self.engine.connect() as opened:
             yield opened.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def snapshot(self) -> Iterator[sa.Connection]:
-        """Give a connection that only reads, and reads one and the same state throughout.
+        """Open a read-only connection that sees one snapshot throughout.
 
-        A study that is trained meanwhile would otherwise have trials in one answer
-        that it does not have in the next. It may be idle for as long as figures are
-        computed: no worker waits for a lock of it.
+        Otherwise a study in training would have trials in one answer that are missing
+        from the next. The connection may stay idle while figures are computed: no worker
+        waits for its locks.
         """
         with self.engine.connect() as opened:
             connection = opened.execution_options(
@@ -130,7 +130,7 @@ class Database:
                 yield connection
 
     def check(self) -> None:
-        """Raise DatabaseUnreachableError or DatabaseError unless the database answers now."""
+        """Raise DatabaseUnreachableError or DatabaseError if the database does not answer."""
         try:
             with self.engine.connect() as connection:
                 connection.execute(sa.text("SELECT 1"))
@@ -138,7 +138,7 @@ class Database:
             raise self.explain(error) from None
 
     def explain(self, error: BaseException) -> DatabaseError:
-        """Turn a driver's error into one for people; the password is not in it."""
+        """Turn a driver's error into one for people, without the password."""
         cause = str(_driver_error(error)).strip()
         password = self.address.parameters.get("password")
         if password:
@@ -147,18 +147,18 @@ class Database:
         if is_outage(error):
             return DatabaseUnreachableError(
                 f"The database at {where} cannot be reached.\n  {cause}\n"
-                "Check that the server runs and the address is right (`tuner db status`)."
+                "Check that the server is running and the address is right (`tuner db status`)."
             )
-        return DatabaseError(f"The database at {where} refused.\n  {cause}")
+        return DatabaseError(f"The database at {where} refused the request.\n  {cause}")
 
     def words(self, error: BaseException) -> str:
-        """Return what the server or the driver said, for a log; the password is not in it."""
+        """Return the message of the server or the driver, for a log, without the password."""
         said = server_words(error) or type(error).__name__
         password = self.address.parameters.get("password")
         return said.replace(password, "***") if password else said
 
     def connect(self) -> Any:
-        """Open one connection, with timeouts that keep a lost server from holding us."""
+        """Open one connection, with timeouts so that a lost server cannot block us."""
         options = " ".join(f"-c {name}={value}" for name, value in SERVER_SIDE.items())
         arguments = {**CONNECTION, **self.address.parameters}
         arguments["options"] = f"{arguments.get('options', '')} {options}".strip()
@@ -166,20 +166,21 @@ class Database:
 
 
 def require(settings: Settings) -> None:
-    """Raise NoDatabaseError if an embedded database is meant and none was made."""
+    """Raise NoDatabaseError if the settings mean an embedded database that does not exist."""
     if settings.embedded and not embedded.exists(settings.home):
         raise NoDatabaseError(
-            f"There is no database in {settings.home}, and this command does not make one. Go to "
-            "the folder from which the study was launched, or to one below it; or name its home "
-            "with TUNER_HOME, or a server with --database URL. `tuner launch` makes a new database."
+            f"There is no database in {settings.home}, and this command does not create one. Go "
+            "to the folder from which the study was launched, or to one below it; or name its "
+            "home with TUNER_HOME, or a server with --database URL. `tuner launch` creates a new "
+            "database."
         )
 
 
 def server_words(error: BaseException) -> str | None:
-    """Return what the server said, with its SQLSTATE; None if the error is not the server's.
+    """Return the server's message with its SQLSTATE; None if the error is not the server's.
 
-    Without the detail, which names rows: equal causes have equal words. What the
-    driver says of a lost connection is kept whole; it has no password in it.
+    The detail is left out because it names rows: equal causes give equal messages. The
+    driver's message about a lost connection is kept whole; it contains no password.
     """
     cause = _driver_error(error)
     if not isinstance(cause, psycopg2.Error):
@@ -190,7 +191,7 @@ def server_words(error: BaseException) -> str | None:
 
 
 def _driver_error(error: BaseException) -> BaseException:
-    """Return what the driver said: Optuna's wrapping speaks of invalid data in every case."""
+    """Return the driver's error: Optuna's wrapper blames invalid data in every case."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, DBAPIError) and seen.orig is not None:
@@ -200,27 +201,27 @@ def _driver_error(error: BaseException) -> BaseException:
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """Return the server's code for an error; None where it did not answer, or is not asked."""
+    """Return the server's code for an error; None if the server did not answer or was not asked."""
     cause = _driver_error(error)
     return cause.pgcode if isinstance(cause, psycopg2.Error) else None
 
 
 def is_stubborn(error: BaseException) -> bool:
-    """Tell whether an error may pass, but will not if it comes again and again.
+    """Return whether an error may be temporary, but is permanent if it keeps coming back.
 
-    A full disk or exhausted memory (53), a limit of the server's (54), a
-    statement or an idle transaction that took too long (57014, 25P03).
+    A full disk or exhausted memory (53), a server limit (54), a statement or an idle
+    transaction that took too long (57014, 25P03).
     """
     state = sqlstate(error) or ""
     return state[:2] in ("53", "54") or state in ("57014", "25P03")
 
 
 def is_outage(error: BaseException) -> bool:
-    """Tell whether an error may pass when the same transaction is tried again.
+    """Return whether the same transaction may succeed when it is tried again.
 
-    Optuna wraps the driver's error, and a lost connection shows itself in many
-    types (FACTS: OperationalError, InterfaceError, PendingRollbackError and
-    plain DatabaseError from a rollback), so the chain of causes is walked.
+    Optuna wraps the driver's error, and a lost connection appears as any of several types
+    (OperationalError, InterfaceError, PendingRollbackError, or plain DatabaseError from a
+    rollback), so the chain of causes is walked.
     """
     if is_stubborn(error):
         return False
@@ -243,7 +244,7 @@ def _passes(error: DBAPIError) -> bool:
 
 
 def is_servers_trouble(error: BaseException) -> bool:
-    """Tell whether an error is the server's state or its rights, and not our statement."""
+    """Return whether an error is due to the server's state or permissions, not our statement."""
     cause = _driver_error(error)
     if not isinstance(cause, psycopg2.Error):
         return False
@@ -254,21 +255,21 @@ def is_servers_trouble(error: BaseException) -> bool:
 def patiently(
     work: Callable[[], T], *, stop: stop_base, before_sleep: Callable[[BaseException], None]
 ) -> T:
-    """Run a transaction until the database lets it through, or `stop` says enough.
+    """Retry a transaction until it succeeds or `stop` ends the attempts.
 
-    A stubborn error ends it when it came STUBBORN_TRIES times in a row.
-    The work must be safe to repeat when its commit went through but the answer
-    was lost; every transaction of the ledger is.
+    A stubborn error is raised when it came STUBBORN_TRIES times in a row.
+    The work must be safe to repeat when it was committed but the answer was lost;
+    every transaction of the ledger is.
     """
 
     in_a_row: dict[str | None, int] = {}
 
-    def tell(state: RetryCallState) -> None:
+    def report(state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         if error is not None:
             before_sleep(error)
 
-    def again(error: BaseException) -> bool:
+    def may_pass(error: BaseException) -> bool:
         if not is_stubborn(error):
             in_a_row.clear()
             return is_outage(error)
@@ -279,10 +280,10 @@ def patiently(
         return count < STUBBORN_TRIES
 
     retrying = Retrying(
-        retry=retry_if_exception(again),
+        retry=retry_if_exception(may_pass),
         wait=wait_random_exponential(multiplier=0.1, max=3.0),
         stop=stop,
-        before_sleep=tell,
+        before_sleep=report,
         reraise=True,
     )
     return retrying(work)

@@ -1,4 +1,4 @@
-"""What happened in a study, and what its trials printed: for reading only."""
+"""What happened in a study and what its trials printed, for reading only."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,7 +12,7 @@ from tuner.store.studies import Study
 
 @dataclass(frozen=True)
 class Output:
-    """What one attempt at a trial printed."""
+    """The output of one attempt at a trial."""
 
     number: int
     attempt: int
@@ -21,7 +21,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened."""
+    """One event in a study's history."""
 
     at: datetime
     number: int | None
@@ -31,17 +31,17 @@ class Event:
 
 
 def has_trial(connection: sa.Connection, study: Study, number: int) -> bool:
-    """Tell whether the study has a trial of this number."""
-    found = connection.execute(
+    """Return whether the study has a trial with this number."""
+    row = connection.execute(
         sa.select(t.trial.c.trial_id).where(
             t.trial.c.study_id == study.study_id, t.trial.c.number == number
         )
     )
-    return found.first() is not None
+    return row.first() is not None
 
 
 def outputs(connection: sa.Connection, study: Study, number: int | None) -> list[Output]:
-    """Return what attempts printed, of one trial or of all."""
+    """Return the output of attempts, of one trial or of all."""
     query = (
         sa.select(t.trial.c.number, t.output.c.token, t.output.c.text)
         .select_from(t.output.join(t.trial))
@@ -54,7 +54,7 @@ def outputs(connection: sa.Connection, study: Study, number: int | None) -> list
 
 
 def events(connection: sa.Connection, study: Study, number: int | None) -> list[Event]:
-    """Return what happened, the oldest first."""
+    """Return events, the oldest first."""
     query = (
         sa.select(
             t.event.c.happened,
@@ -73,7 +73,7 @@ def events(connection: sa.Connection, study: Study, number: int | None) -> list[
 
 
 def _as_read(happened: Event) -> Event:
-    """Call a trial that diverged so: its event is stored under Optuna's state, pruned."""
+    """Show a diverged trial as diverged: its event is stored under Optuna's state, pruned."""
     if happened.kind == "pruned" and happened.text.startswith(DIVERGED):
         where = happened.text.removeprefix(DIVERGED).strip()
         return replace(happened, kind=DIVERGED, text=where)

@@ -1,8 +1,8 @@
-"""Which code and data a study was trained by, and what became of changes to them.
+"""Which code and data a study was trained with, and what happened to changes in them.
 
-Of each kind and key the newest row holds. The first trial of a study writes the
-first one; a person who accepts a change writes the next, which stays as a mark
-of the study. Trials that differ from the newest row are not recorded.
+The newest row of each kind and key counts. The first trial of a study writes the
+first row; a person who accepts a change writes the next, which remains as a mark
+on the study. Trials that differ from the newest row are not recorded.
 """
 
 import hashlib
@@ -20,12 +20,12 @@ from tuner.store import tables as t
 
 CODE, DATA, IMAGES, TUNER = "code", "data", "images", "tuner"
 SHOWN = 8
-"""Files that are named one by one."""
+"""How many changed files are named one by one."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One part of an identity: what it is of, its hash, and what tells differences in words."""
+    """One part of an identity: its kind and key, its hash, and what differences are worded from."""
 
     kind: str
     key: str
@@ -35,7 +35,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Mark:
-    """A change that a study went through: when, what, and how many trials had ended by then."""
+    """An accepted change: when, what, and how many trials had ended by then."""
 
     made: datetime
     kind: str
@@ -44,23 +44,23 @@ class Mark:
 
     @property
     def sentence(self) -> str:
-        """Say what the change means for whoever reads the study's answers."""
+        """Return a sentence for readers of the study's answers."""
         what = "; ".join(self.changes)
         trials = "1 trial" if self.ended == 1 else f"{self.ended} trials"
         if self.kind == TUNER:
-            return f"Trained by more than one version of tuner: {what} after {trials}."
+            return f"Trained with more than one version of tuner: {what} after {trials}."
         return (
             f"Code or data changed while this study ran, and the change was accepted on "
-            f"{self.made:%Y-%m-%d} after {trials}: {what}. Trials before and after are compared "
-            "as if they were alike."
+            f"{self.made:%Y-%m-%d} after {trials}: {what}. Trials before and after the change are "
+            "compared as if nothing had changed."
         )
 
 
 def is_settled(connection: sa.Connection, study_id: int) -> bool:
-    """Say whether results of the study depend on its code and data, or may at this moment."""
+    """Return whether results of the study depend on its code and data, or may soon."""
     trials = sa.select(t.trial.c.trial_id).where(t.trial.c.study_id == study_id)
     results = t.outcome.c.state.in_(["COMPLETE", "PRUNED"])
-    # Also a lease that ran out: its worker may wake up and go on by the old code.
+    # Including expired leases: their worker may wake up and go on with the old code.
     training = t.lease.c.state == "held"
     return any(
         connection.execute(
@@ -72,21 +72,21 @@ def is_settled(connection: sa.Connection, study_id: int) -> bool:
 
 
 def reset(connection: sa.Connection, study_id: int) -> None:
-    """Let the next trial say again what the study is trained by, unless that is settled.
+    """Let the next trial set the study's code and data again, unless results depend on them.
 
-    For a person who mends an objective after its first trials failed. The caller has the study's
+    For a person who fixes an objective after its first trials failed. The caller has the study's
     lock, so no trial is claimed meanwhile, and every trial is compared again when it is built.
-    Epochs of the old code stay only where the new one trains them again with the same figures.
+    Epochs of the old code stay only if the new code trains them again with the same figures.
     """
     if not is_settled(connection, study_id):
         connection.execute(sa.delete(t.identity).where(t.identity.c.study_id == study_id))
 
 
 def check(connection: sa.Connection, study_id: int, identity: Identity) -> list[str]:
-    """Return what differs from the study's identity; what the study has no word on is stored."""
+    """Return the differences from the study's identity; store the parts it does not have yet."""
     changes: list[str] = []
     for part in parts(identity):
-        # The first writer wins: a peer's row that comes first is what we are compared with.
+        # The first writer wins: if a peer's row came first, we are compared with that.
         _insert(connection, study_id, part, 1)
         stored = _newest(connection, study_id, part)
         if part.kind == TUNER:
@@ -97,7 +97,7 @@ def check(connection: sa.Connection, study_id: int, identity: Identity) -> list[
 
 
 def accept(connection: sa.Connection, study_id: int, identity: Identity) -> list[str]:
-    """Make the found code and data the study's from now on, and mark it; return the changes."""
+    """Make this code and data the study's from now on, with a mark; return the changes."""
     changes: list[str] = []
     for part in parts(identity):
         if part.kind == TUNER:
@@ -130,15 +130,15 @@ def current(connection: sa.Connection, study_id: int) -> list[Part]:
 def changes(
     stored: Sequence[Part], identities: Sequence[Identity], *, objective: str, whole: bool
 ) -> list[str]:
-    """Return what differs between a study's parts and what was found.
+    """Return the differences between a study's stored parts and these identities.
 
-    Unless the code was found by loading it whole, what it did not show is not taken for gone.
+    Unless the code was loaded whole, a file or package missing from it does not count as removed.
     """
-    known = {(part.kind, part.key): part for part in stored}
+    stored_parts = {(part.kind, part.key): part for part in stored}
     differing: list[str] = []
     for identity in identities:
         for part in parts(identity):
-            before = known.get((part.kind, part.key))
+            before = stored_parts.get((part.kind, part.key))
             if before is None or part.kind == TUNER or before.fingerprint == part.fingerprint:
                 continue
             now = part if whole or part.kind != CODE else _completed(part, before, objective)
@@ -147,7 +147,7 @@ def changes(
 
 
 def _completed(part: Part, stored: Part, objective: str) -> Part:
-    """Fill in what was not found outside the objective's folder, as it was stored."""
+    """Fill in files outside the objective's folder, and packages, from the stored part."""
     own = {name: it for name, it in part.body["files"].items() if name.startswith(f"{objective}/")}
     seen = {name: it for name, it in part.body["files"].items() if name in stored.body["files"]}
     outside = {
@@ -175,7 +175,7 @@ def marks(connection: sa.Connection, study_id: int) -> list[Mark]:
         if row.number > 1:
             changes = tuple(differences(before[row.kind, row.key], row))
             mark = Mark(row.made, row.kind, changes, _ended(connection, study_id, row.made))
-            # What was accepted at once is one mark: its rows differ by fractions of a second.
+            # Changes accepted together are one mark: their rows differ by fractions of a second.
             if marks and marks[-1].kind != TUNER != mark.kind and marks[-1].ended == mark.ended:
                 last = marks.pop()
                 joined = tuple(dict.fromkeys((*last.changes, *changes)))
@@ -186,7 +186,7 @@ def marks(connection: sa.Connection, study_id: int) -> list[Mark]:
 
 
 def parts(identity: Identity) -> list[Part]:
-    """Return what is compared one by one."""
+    """Return the parts of an identity, which are compared one by one."""
     data = identity.data
     code = {"files": dict(identity.files), "packages": dict(identity.packages)}
     counts = {split: dict(of) for split, of in data.counts.items()}
@@ -207,7 +207,7 @@ def _hash(of: object) -> str:
 
 
 def differences(stored: Any, found: Any) -> list[str]:
-    """Say what differs between two parts of one kind and key."""
+    """Describe the differences between two parts of the same kind and key."""
     if found.kind == CODE:
         return list(code_changes(stored.body, found.body))
     if found.kind == TUNER:
@@ -218,11 +218,11 @@ def differences(stored: Any, found: Any) -> list[str]:
 
 
 def code_changes(stored: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
-    """Name the files and packages that differ."""
+    """Yield a description of each file and package that differs."""
     old, new = stored["files"], found["files"]
     differing = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
     for name in differing[:SHOWN]:
-        how = "is new" if name not in old else "is gone" if name not in new else "changed"
+        how = "is new" if name not in old else "was removed" if name not in new else "changed"
         yield f"{name} {how}"
     if len(differing) > SHOWN:
         yield f"{len(differing) - SHOWN} more files differ"
@@ -239,7 +239,9 @@ def _data_changes(stored: Mapping[str, Any], found: Mapping[str, Any]) -> list[s
         if (before := stored.get(split, {}).get(name, 0))
         != (after := found.get(split, {}).get(name, 0))
     ]
-    return changes or ["as many images of each class, but other pixels, labels, names or division"]
+    return changes or [
+        "same number of images per class, but different pixels, labels, names or split"
+    ]
 
 
 def _total(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
@@ -261,7 +263,7 @@ def _insert(connection: sa.Connection, study_id: int, part: Part, number: int) -
             fingerprint=part.fingerprint,
             body=dict(part.body),
         )
-        # Waits for a peer that is storing the same, and then leaves the peer's.
+        # Waits for a peer that is storing the same key, then keeps the peer's row.
         .on_conflict_do_nothing()
     )
 
@@ -280,7 +282,7 @@ def _newest(connection: sa.Connection, study_id: int, part: Part) -> Any:
 
 
 def _note_tuner(connection: sa.Connection, study_id: int, part: Part, newest: Any) -> None:
-    """Keep each version of tuner that trained, once; workers of two may take turns."""
+    """Store each version of tuner that trained once; workers of two versions may alternate."""
     row = connection.execute(
         sa.select(t.identity.c.number).where(
             t.identity.c.study_id == study_id,
@@ -304,11 +306,11 @@ def _ended(connection: sa.Connection, study_id: int, made: datetime) -> int:
 
 
 def refusal(title: str, changes: Sequence[str], where: str) -> str:
-    """Say that a study is not gone on with, why, and the three ways there are."""
+    """Return the message that a study cannot be continued: why, and the three ways out."""
     lines = "\n".join(f"  {change}" for change in changes)
     return (
-        f"{where} differ from what the study {title} has been trained by:\n{lines}\n"
-        "Its trials would not be comparable. Restore what the study was trained by; or train all "
-        f"of it again with `tuner launch --study {title} --new-version`; or continue anyway with "
+        f"{where} differ from what the study {title} was trained with:\n{lines}\n"
+        "Its trials would not be comparable. Restore what it was trained with; or train the whole "
+        f"study again with `tuner launch --study {title} --new-version`; or continue anyway with "
         f"`tuner launch --study {title} --accept-changes`, which marks the study."
     )

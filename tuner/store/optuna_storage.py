@@ -1,9 +1,9 @@
 """Optuna's tables, written through our own transactions.
 
-Optuna's storage opens a session of its own for every call. Bound to our
-connection, each call becomes a savepoint of our transaction instead, so that
-Optuna's rows and ours commit or roll back together. With two connections in a
-row, a backend that dies between count and ask gave 2 trials for a budget of 1.
+Optuna's storage opens its own session for every call. Bound to our connection,
+each call becomes a savepoint of our transaction instead, so that Optuna's rows
+and ours commit or roll back together. With two separate connections, a backend
+that died between count and ask gave 2 trials for a budget of 1.
 """
 
 import json
@@ -29,9 +29,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 DRIVER = "postgresql+psycopg2://"
 METRIC_NAMES = "study:metric_names"
-"""Optuna's own attribute for what its dashboard else calls Objective 0."""
+"""Optuna's attribute for the metric's name; its dashboard shows Objective 0 without it."""
 RUNG = "completed_rung_"
-"""How Optuna's pruners begin the names of their notes on a trial."""
+"""Prefix of the trial attributes in which Optuna's pruners record completed rungs."""
 TRIALS: sa.Table = models.TrialModel.__table__
 REPORTS: sa.Table = models.TrialIntermediateValueModel.__table__
 PARAMETERS: sa.Table = models.TrialParamModel.__table__
@@ -40,7 +40,7 @@ VALUES: sa.Table = models.TrialValueModel.__table__
 
 
 def create_tables(database: Database) -> None:
-    """Create Optuna's tables, or refuse those that a newer Optuna wrote."""
+    """Create Optuna's tables, or refuse tables written by a newer Optuna."""
     try:
         storage = RDBStorage(DRIVER, engine_kwargs={"creator": database.connect})
     except RuntimeError as error:
@@ -51,9 +51,9 @@ def create_tables(database: Database) -> None:
 
 
 class Binding:
-    """Optuna's storage for one process, taking part in transactions of ours.
+    """Optuna's storage for one process, taking part in our transactions.
 
-    Not for several threads at once: the worker's main loop owns it.
+    Not thread-safe: the worker's main loop owns it.
     """
 
     def __init__(self, database: Database) -> None:
@@ -75,11 +75,11 @@ class Binding:
         return self._cached
 
     def heed(self, study_id: int, reopenings: int) -> None:
-        """Drop what is in memory if trials of the study that had ended were opened again.
+        """Drop the cache if ended trials of the study were reopened.
 
-        Optuna's cache never reads a finished trial again: one that failed and was retried
-        would stay failed here, for pruners and samplers, whatever became of it. Read the
-        number before trials are read: what is then read is at least as new.
+        Optuna's cache never reads a finished trial again: for pruners and samplers here, a trial
+        that failed and was retried would stay failed for ever. Read the count of reopenings
+        before the trials, so that the trials are at least as new.
         """
         if self._reopenings.setdefault(study_id, reopenings) != reopenings:
             self._cached = get_storage(self._rdb)
@@ -87,13 +87,13 @@ class Binding:
 
     @contextmanager
     def within(self, connection: sa.Connection) -> Iterator[BaseStorage]:
-        """Give the storage whose every write is part of the connection's transaction."""
+        """Yield the storage, with every write part of the connection's transaction."""
         self._bind(connection)
         try:
             yield self._cached
         except BaseException:
-            # The cache believes what is now rolled back: a phantom trial, a
-            # finished state. Build it again rather than repair it.
+            # The cache still has what was rolled back: a phantom trial, a finished
+            # state. Rebuild it rather than repair it.
             self._cached = get_storage(self._rdb)
             raise
         finally:
@@ -107,7 +107,7 @@ class Binding:
 
 
 def create_study(storage: BaseStorage, title: str, metric: str) -> int:
-    """Create the Optuna study, judged by one of our metrics, and return its id."""
+    """Create the Optuna study for one of our metrics and return its id."""
     direction = StudyDirection[METRICS[metric].upper()]
     study_id = storage.create_new_study([direction], study_name=title)
     storage.set_study_system_attr(study_id, METRIC_NAMES, [metric])
@@ -123,7 +123,7 @@ def add_trial(
 ) -> tuple[int, int]:
     """Create a RUNNING trial with its parameters; return its id and number.
 
-    Three statements on Optuna's own tables, where its storage takes about twenty. The study's
+    Three statements on Optuna's tables, where its storage takes about twenty. The study's
     lock keeps others from taking the same number.
     """
     before = sa.select(sa.func.count()).select_from(TRIALS).where(TRIALS.c.study_id == study_id)
@@ -167,15 +167,15 @@ def _set_attributes(
         index_elements=[ATTRIBUTES.c.trial_id, ATTRIBUTES.c.key],
         set_={"value_json": statement.excluded.value_json},
     )
-    # With RETURNING all rows go in one statement; without it SQLAlchemy sends them one by one.
+    # With RETURNING, all rows go in one statement; without it SQLAlchemy sends them one by one.
     connection.execute(statement.returning(ATTRIBUTES.c.key), rows)
 
 
 def report(connection: sa.Connection, trial_id: int, values: Mapping[int, float]) -> None:
     """Store values of the study's metric by epoch.
 
-    One statement on Optuna's own table, where its storage takes six for each
-    value; that the trial may still be written is for our fence to know.
+    One statement on Optuna's table, where its storage takes six for each value;
+    our fence has checked that the trial may still be written.
     """
     if not values:
         return
@@ -191,7 +191,7 @@ def report(connection: sa.Connection, trial_id: int, values: Mapping[int, float]
                 "intermediate_value_type": kind,
             }
         )
-    # With RETURNING all rows go in one statement; without it SQLAlchemy sends them one by one.
+    # With RETURNING, all rows go in one statement; without it SQLAlchemy sends them one by one.
     statement = insert(REPORTS).on_conflict_do_nothing().returning(REPORTS.c.step)
     connection.execute(statement, rows)
 
@@ -199,8 +199,8 @@ def report(connection: sa.Connection, trial_id: int, values: Mapping[int, float]
 def remove_reports(connection: sa.Connection, trial_id: int, first: int, rungs: int | None) -> None:
     """Remove a trial's reported values from epoch `first` on.
 
-    Of its completed rungs the first `rungs` stay; None keeps all. asha and hyperband keep a
-    rung's value as an attribute of the trial, and compare peers with it.
+    The first `rungs` of its completed rungs stay; None keeps all. asha and hyperband keep a
+    rung's value as an attribute of the trial and compare peers with it.
     """
     connection.execute(
         sa.delete(REPORTS).where(REPORTS.c.trial_id == trial_id, REPORTS.c.step >= first)
@@ -209,8 +209,8 @@ def remove_reports(connection: sa.Connection, trial_id: int, first: int, rungs: 
         return
     notes: sa.Table = models.TrialSystemAttributeModel.__table__
     mine = (notes.c.trial_id == trial_id) & notes.c.key.startswith(RUNG, autoescape=True)
-    kept = [f"{RUNG}{number}" for number in range(rungs)]
-    connection.execute(sa.delete(notes).where(mine, notes.c.key.not_in(kept)))
+    rungs_to_keep = [f"{RUNG}{number}" for number in range(rungs)]
+    connection.execute(sa.delete(notes).where(mine, notes.c.key.not_in(rungs_to_keep)))
 
 
 def end_trial(
@@ -222,8 +222,8 @@ def end_trial(
 ) -> None:
     """End a trial for good, with the attributes that become columns in the dashboard.
 
-    Three statements, where Optuna's storage takes four for each attribute; that the trial may
-    still be written is for our fence to know.
+    Three statements, where Optuna's storage takes four for each attribute; our fence has
+    checked that the trial may still be written.
     """
     _set_attributes(connection, trial_id, attributes)
     if value is not None:
@@ -240,7 +240,7 @@ def end_trial(
 
 
 def reopen_trials(connection: sa.Connection, trial_ids: Sequence[int]) -> None:
-    """Make ended trials RUNNING again, which Optuna's interface has no word for."""
+    """Make ended trials RUNNING again, which Optuna's API does not offer."""
     connection.execute(sa.delete(VALUES).where(VALUES.c.trial_id.in_(trial_ids)))
     reasons = ATTRIBUTES.c.trial_id.in_(trial_ids) & (ATTRIBUTES.c.key == "reason")
     connection.execute(sa.delete(ATTRIBUTES).where(reasons))
@@ -252,7 +252,7 @@ def reopen_trials(connection: sa.Connection, trial_ids: Sequence[int]) -> None:
 
 
 def delete_study(connection: sa.Connection, study_id: int) -> None:
-    """Delete a study's rows table by table; Optuna's own way loads each into memory first."""
+    """Delete a study's rows table by table; Optuna would load each row into memory first."""
     trials = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id)
     tables = models.BaseModel.metadata.sorted_tables
     for table in reversed(tables):
@@ -264,7 +264,7 @@ def delete_study(connection: sa.Connection, study_id: int) -> None:
 
 
 class View(optuna.storages.InMemoryStorage):
-    """A frozen picture of a study's trials, for samplers: what they write is dropped."""
+    """A read-only snapshot of a study's trials for samplers; their writes are dropped."""
 
     def __init__(self, trials: Sequence[FrozenTrial], direction: str) -> None:
         super().__init__()
@@ -272,7 +272,7 @@ class View(optuna.storages.InMemoryStorage):
         self._direction = StudyDirection[direction.upper()]
 
     def get_study_id_from_name(self, study_name: str) -> int:  # noqa: ARG002
-        """Return the id of the only study there is."""
+        """Return the id of the only study."""
         return 0
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:  # noqa: ARG002
@@ -285,10 +285,10 @@ class View(optuna.storages.InMemoryStorage):
         deepcopy: bool = True,  # noqa: ARG002
         states: object = None,
     ) -> list[FrozenTrial]:
-        """Return the trials of the picture."""
+        """Return the trials of the snapshot."""
         if states is None:
             return self._frozen
         return [trial for trial in self._frozen if trial.state in states]  # type: ignore[operator]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: object) -> None:
-        """Drop what a sampler shares with its peers: our trials get their parameters at once."""
+        """Ignore a sampler's notes to its peers: our trials get all parameters at once."""

@@ -1,4 +1,4 @@
-"""A study at a glance: what the live screen and `tuner status` show, in a few statements."""
+"""A summary of a study for the live screen and `tuner status`, read in a few statements."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,22 +15,22 @@ from tuner.store.ranking import Seed, rank_settings
 from tuner.store.studies import Study
 
 SILENT_SECONDS = 20.0
-"""A worker that was not seen for longer is not shown as working any more."""
+"""A worker that was not seen for this long is no longer shown as working."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many trials are where."""
+    """Numbers of trials by state."""
 
     total: int
     complete: int = 0
     pruned: int = 0
     diverged: int = 0
-    """Trials that ended since a loss was not a number."""
+    """Trials that ended because a loss was not finite."""
     failed: int = 0
     running: int = 0
     waiting: int = 0
-    """Released or orphaned trials that somebody will take up again."""
+    """Released or orphaned trials that a worker will resume."""
 
     @property
     def ended(self) -> int:
@@ -40,7 +40,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class WorkerLine:
-    """One worker, and a trial it holds; one that holds several has a line for each."""
+    """One worker and a trial it holds; a worker with several trials has a line for each."""
 
     worker_id: int
     host: str
@@ -56,9 +56,9 @@ class WorkerLine:
     val_loss: float | None = None
     epochs_per_second: float | None = None
     lease_seconds: float | None = None
-    """Until the lease expires."""
+    """Seconds until the lease expires."""
     bytes_sent: int | None = None
-    """Of the predictions that the worker is storing, where they are large."""
+    """Of the large predictions that the worker is storing, if it is."""
     bytes_to_send: int | None = None
 
 
@@ -93,23 +93,23 @@ class Overview:
     workers: tuple[WorkerLine, ...]
     best: Best | None
     epochs_recorded: int
-    """Epochs that were trained; reused ones are not among them."""
+    """Epochs that were trained, without reused ones."""
     epochs_reused: int
     seconds_trained: float
     eta_seconds: float | None
     adopted: tuple[int, ...]
-    """Numbers of the trials that changed hands, or were begun again."""
+    """Numbers of the trials that another worker took over, or that were started again."""
     retried: tuple[int, ...] = ()
-    """Those of them of which an attempt failed; the others were interrupted and resumed."""
+    """Those of them with a failed attempt; the others were interrupted and resumed."""
 
 
 def overview(connection: sa.Connection, study: Study) -> Overview:
-    """Read a study at a glance."""
+    """Read the summary of a study."""
     row = connection.execute(
         sa.select(t.study.c.state, t.study.c.reason).where(t.study.c.study_id == study.study_id)
     ).one_or_none()
     if row is None:
-        # Somebody may delete a study while it is looked at again and again.
+        # A study may be deleted while it is being watched.
         raise UnknownStudyError(f"The study {study.title} was deleted.")
     counts = count(connection, study)
     lines = _workers(connection, study)
@@ -135,7 +135,7 @@ def overview(connection: sa.Connection, study: Study) -> Overview:
 
 def count(connection: sa.Connection, study: Study) -> Counts:
     """Count the trials of a study by state."""
-    # A lease that ran out, and that nobody adopted yet, counts as no work.
+    # An expired lease that was not adopted yet counts as waiting, not as running.
     held = (t.lease.c.state == "held") & (t.lease.c.expires > sa.func.clock_timestamp())
     state = sa.func.lower(t.ended_as)
     rows = connection.execute(
@@ -146,16 +146,16 @@ def count(connection: sa.Connection, study: Study) -> Counts:
         .where(t.trial.c.study_id == study.study_id)
         .group_by(state, held)
     )
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for ended, is_held, number in rows:
         kind = ended or ("running" if is_held else "waiting")
-        found[kind] = found.get(kind, 0) + number
-    return Counts(total=study.spec.total_trials, **found)
+        counts[kind] = counts.get(kind, 0) + number
+    return Counts(total=study.spec.total_trials, **counts)
 
 
 def _workers(connection: sa.Connection, study: Study) -> tuple[WorkerLine, ...]:
     now = sa.func.clock_timestamp()
-    # Each worker's trial is one row by its lease; the epochs are those of that trial only.
+    # One row per lease of a worker, with the epochs of that trial only.
     recent = (
         sa.select(
             sa.func.max(t.epoch.c.epoch).label("epoch"),
@@ -171,7 +171,7 @@ def _workers(connection: sa.Connection, study: Study) -> tuple[WorkerLine, ...]:
         .limit(1)
         .lateral()
     )
-    # Sizes of pieces are read without the pieces.
+    # Reads the sizes of pieces without their content.
     sent = (
         sa.select(
             t.upload.c.bytes.label("total"),
@@ -220,7 +220,7 @@ def _workers(connection: sa.Connection, study: Study) -> tuple[WorkerLine, ...]:
 
 
 def _at_a_time(line: WorkerLine, trials: int) -> WorkerLine:
-    """Return a trial's line as it goes beside others: what an epoch takes is stored by shares."""
+    """Adjust a line for trials trained side by side: each stores its share of an epoch's time."""
     if line.epochs_per_second is None:
         return line
     return replace(line, epochs_per_second=line.epochs_per_second / trials)
@@ -384,7 +384,7 @@ def _best_setting(connection: sa.Connection, study: Study) -> Best | None:
 
 
 def _eta(counts: Counts, lines: tuple[WorkerLine, ...], seconds: float) -> float | None:
-    """Seconds until the end, if the rest takes as long a trial as what has ended."""
+    """Estimate the seconds left if the remaining trials take as long as the ended ones."""
     begun = sum(line.epoch / line.epochs for line in lines if line.epochs)
     done = counts.ended + begun
     workers = len({line.worker_id for line in lines})

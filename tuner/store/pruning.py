@@ -1,7 +1,7 @@
 """Whether a trial should be stopped: Optuna's pruners, asked epoch by epoch.
 
-Steps are epochs, counted from 1. A decision and what it saw are stored before
-it takes effect and never revised.
+Steps are epochs, counted from 1. A decision and its inputs are stored before it
+takes effect, and are never revised.
 """
 
 import warnings
@@ -29,14 +29,14 @@ from tuner.store.ledger.leases import Lease
 from tuner.store.optuna_storage import RUNG, View
 
 OWN_CURVE = frozenset({"none", "threshold", "patient"})
-"""Pruners that look at the trial's own curve only, and so need nothing from the database."""
+"""Pruners that look only at the trial's own curve and so need nothing from the database."""
 RUNGS = frozenset({"asha", "hyperband"})
 """Pruners that keep notes (rungs) in the trial's system attributes."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the pruner said of one epoch, and what it saw when it said so."""
+    """The pruner's decision about one epoch, and the inputs that it was based on."""
 
     epoch: int
     prune: bool
@@ -47,7 +47,7 @@ def build_pruner(spec: Spec) -> BasePruner:
     """Build Optuna's pruner for the study."""
     options = spec.search.pruner_options
     warmup = {
-        # Optuna asks when step >= n_warmup_steps; our steps begin with 1.
+        # Optuna prunes from step n_warmup_steps on; our steps begin with 1.
         "n_warmup_steps": int(options.get("warmup", 0)) + 1,
         "interval_steps": int(options.get("interval", 1)),
     }
@@ -81,7 +81,7 @@ def build_pruner(spec: Spec) -> BasePruner:
 
 
 class Pruner:
-    """The study's pruner, as one worker asks it."""
+    """The study's pruner, as used by one worker."""
 
     def __init__(self, spec: Spec, title: str) -> None:
         self.kind = spec.search.pruner
@@ -89,18 +89,18 @@ class Pruner:
         self._title = title
         self._direction = METRICS[spec.search.metric]
         self._warmup = int(spec.search.pruner_options.get("warmup", 0))
-        # Contenders' further seeds tell how much of a win was luck. A pruner that holds them
-        # against the lucky seeds they were chosen by would leave only lucky ones.
+        # The contenders' further seeds measure selection bias. A pruner that compared them with
+        # the lucky seeds by which they were chosen would leave only lucky ones.
         compares = self.kind not in OWN_CURVE
         self._spares_replicates = compares and spec.replicates.of == "top"
 
     def asks(self, seed: int, epoch: int) -> bool:
-        """Tell whether the pruner has a say about a trial of this seed at this epoch at all."""
+        """Return whether the pruner decides about a trial with this seed at this epoch."""
         spared = self._spares_replicates and seed > 0
         return self.kind != "none" and epoch > self._warmup and not spared
 
     def panel(self, storage: BaseStorage, study_id: int) -> "Panel":
-        """Return the pruner with what it may look at during one transaction."""
+        """Return the pruner bound to one transaction."""
         return Panel(self, storage, study_id)
 
     def study(self, storage: BaseStorage) -> optuna.Study:
@@ -108,7 +108,7 @@ class Pruner:
         return optuna.study.Study(self._title, storage, pruner=self._pruner)
 
     def view(self, trials: Sequence[FrozenTrial]) -> optuna.Study:
-        """Return Optuna's study object over a frozen picture of trials."""
+        """Return Optuna's study object over a snapshot of trials."""
         return self.study(View(trials, self._direction))
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
@@ -117,7 +117,7 @@ class Pruner:
 
 
 class Panel:
-    """Decides about epochs within one transaction; what peers have done is read once."""
+    """Decides about epochs within one transaction; the peers' trials are read once."""
 
     def __init__(self, pruner: Pruner, storage: BaseStorage, study_id: int) -> None:
         self._pruner = pruner
@@ -128,14 +128,14 @@ class Panel:
         """Decide about one epoch, as if later epochs of the curve did not exist yet.
 
         A resumed trial goes through its stored epochs again, and must get the
-        answer that it would have got then.
+        decisions that it would have got at the time.
         """
         seen = {step: value for step, value in curve.items() if step <= epoch}
         trial = self._trial(lease, seen)
         prune = self._pruner.prune(self._study, trial)
         saw: dict[str, Value] = {"value": curve[epoch]}
         if self._pruner.kind in RUNGS:
-            # How many rungs it had completed before: what stays of them if this epoch goes.
+            # How many rungs it had completed before: these stay if this epoch is removed.
             saw["rungs"] = sum(name.startswith(RUNG) for name in trial.system_attrs)
         if self._pruner.kind not in OWN_CURVE:
             saw["complete"] = len(self._complete)
@@ -168,7 +168,7 @@ class Panel:
 
 def _patient(options: Mapping[str, Value]) -> PatientPruner:
     with warnings.catch_warnings():
-        # What Optuna calls experimental here is years old; the terminal is for the study.
+        # The pruner has been "experimental" for years; keep the warning off the terminal.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return PatientPruner(
             None,

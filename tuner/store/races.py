@@ -1,4 +1,4 @@
-"""The looks of a race as they are stored: written once, read by every claim."""
+"""Storage of a race's looks: written once, read by every claim."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tuner.store.ledger.race import Decided, Look
 
 
 def read_decisions(connection: sa.Connection, study_id: int) -> tuple[Decided, ...]:
-    """Return what was decided at the looks of a study, the first look first."""
+    """Return the decisions of a study's looks, the first look first."""
     rows = connection.execute(
         sa.select(t.look).where(t.look.c.study_id == study_id).order_by(t.look.c.number)
     )
@@ -17,7 +17,7 @@ def read_decisions(connection: sa.Connection, study_id: int) -> tuple[Decided, .
 
 
 def insert_decision(connection: sa.Connection, study_id: int, decided: Decided) -> None:
-    """Store what was decided at a look; its number may be there once only."""
+    """Store the decision of a look; a look's number is unique."""
     at = decided.look
     connection.execute(
         sa.insert(t.look).values(

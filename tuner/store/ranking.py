@@ -1,4 +1,4 @@
-"""Which setting is best: ranked by its mean over seeds, among those that have as many of them.
+"""Which setting is best: settings ranked by their mean over seeds.
 
 The best single trial of many is often a lucky seed of a poor setting, so a study with replicates
 ends with a setting and not with a trial:
@@ -6,9 +6,9 @@ ends with a setting and not with a trial:
 1. A setting's value is the mean of the study's metric over its complete seeds.
 2. A setting with fewer complete seeds ranks below every setting with more, whatever its mean: seeds
    that were pruned, diverged or failed are not missing at random.
-3. While a study runs, only seeds that have ended under every setting count for rule 2, so that the
-   first settings of a new seed are not ahead by having begun it.
-4. In a race the further seeds alone count: seed 0 chose the contenders, and its luck with them.
+3. While a study runs, only seeds that have ended under every setting count for rule 2, so that
+   settings do not lead merely because they started a new seed first.
+4. In a race only the further seeds count: seed 0 chose the contenders, so its values are biased.
 """
 
 import math
@@ -22,7 +22,7 @@ from tuner.spec.study import Spec
 
 @dataclass(frozen=True)
 class Seed:
-    """One trial, as far as the ranking of its setting needs it."""
+    """The fields of one trial that the ranking of its setting needs."""
 
     configuration: int
     seed: int
@@ -35,18 +35,18 @@ class Seed:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A setting with the seeds that its mean is over."""
+    """A setting with the seeds that its mean is taken over."""
 
     configuration: int
     seeds: tuple[Seed, ...]
-    """Complete ones, in their order; never empty."""
+    """The complete ones in order; never empty."""
     mean: float
     median: Seed
-    """The seed whose value is the median; of an even number the worse of the middle two."""
+    """The seed with the median value; for an even number, the worse of the middle two."""
 
 
 def rank_settings(spec: Spec, trials: Sequence[Seed]) -> list[Ranked]:
-    """Return the settings that have a complete seed, the best first."""
+    """Return the settings with at least one complete seed, the best first."""
     sign = 1.0 if METRICS[spec.search.metric] == "minimize" else -1.0
     raced = spec.replicates.of == "top"
     contenders = {trial.configuration for trial in trials if raced and trial.seed > 0}
@@ -55,7 +55,7 @@ def rank_settings(spec: Spec, trials: Sequence[Seed]) -> list[Ranked]:
     for trial in trials:
         if trial.value is not None and math.isfinite(trial.value):
             by_setting[trial.configuration].append(trial)
-    found: list[tuple[tuple[int, float, int], Ranked]] = []
+    settings: list[tuple[tuple[int, float, int], Ranked]] = []
     for configuration, complete in by_setting.items():
         further = [trial for trial in complete if trial.seed > 0]
         seeds = sorted(
@@ -69,5 +69,5 @@ def rank_settings(spec: Spec, trials: Sequence[Seed]) -> list[Ranked]:
         mean = math.fsum(trial.value or 0.0 for trial in seeds) / len(seeds)
         best_first = sorted(seeds, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
         ranked = Ranked(configuration, tuple(seeds), mean, best_first[len(seeds) // 2])
-        found.append(((-counted, sign * mean, seeds[0].number), ranked))
-    return [ranked for _, ranked in sorted(found, key=lambda pair: pair[0])]
+        settings.append(((-counted, sign * mean, seeds[0].number), ranked))
+    return [ranked for _, ranked in sorted(settings, key=lambda pair: pair[0])]

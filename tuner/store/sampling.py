@@ -1,9 +1,9 @@
-"""What parameters a configuration gets: the samplers, as functions of (seed, configuration).
+"""The samplers, which choose a configuration's parameters from (seed, configuration).
 
-Grid, random and quasi-random values depend on the study's seed and the
-configuration's index alone, so that two workers never propose the same point
-twice and a study is the same however many workers run it. TPE and GP also look
-at what peers have found; they are asked outside of any lock.
+Grid, random and quasi-random values depend only on the study's seed and the
+configuration's index, so that two workers never propose the same point twice and
+a study does not depend on the number of workers. TPE and GP also look at the
+peers' results; they run outside of any lock.
 """
 
 import math
@@ -40,7 +40,7 @@ def distributions(spec: Spec) -> dict[str, BaseDistribution]:
 
 
 def choose(spec: Spec, configuration: int) -> dict[str, Value]:
-    """Return the parameters of a configuration where no peer's result is needed."""
+    """Return the parameters of a configuration, for samplers that need no peer's results."""
     if spec.search.sampler == "grid":
         return dict(spec.grid[configuration])
     if spec.search.sampler == "qmc":
@@ -58,37 +58,37 @@ def choose(spec: Spec, configuration: int) -> dict[str, Value]:
 def propose(
     spec: Spec, title: str, trials: Sequence[FrozenTrial], configuration: int
 ) -> dict[str, Value]:
-    """Ask a learning sampler for a configuration, given the trials there are."""
+    """Ask a learning sampler for a configuration, given the trials so far."""
     view = View(as_seen(spec, trials), METRICS[spec.search.metric])
     study = optuna.study.Study(title, view, _sampler(spec, configuration), build_pruner(spec))
     asked = create_trial(state=TrialState.RUNNING)
     asked.number = 1 + max((trial.number for trial in trials), default=-1)
-    asked._trial_id = -1  # no trial has it: what the sampler writes is dropped
+    asked._trial_id = -1  # no real trial: whatever the sampler writes is dropped
     seen = _filter_study(study, asked)
     relative_space = study.sampler.infer_relative_search_space(seen, asked)
     relative = study.sampler.sample_relative(seen, asked, relative_space)
-    known = distributions(spec)
+    every = distributions(spec)
     chosen: dict[str, Value] = {}
     for dimension in spec.space.ordered():
         name = dimension.name
         if not spec.space.is_active(dimension, chosen):
             continue
-        if name in relative and relative_space[name] == known[name]:
+        if name in relative and relative_space[name] == every[name]:
             value = relative[name]
         else:
-            value = study.sampler.sample_independent(seen, asked, name, known[name])
+            value = study.sampler.sample_independent(seen, asked, name, every[name])
         chosen[name] = _plain(value)
         asked.params = dict(chosen)
-        asked.distributions = {given: known[given] for given in chosen}
+        asked.distributions = {given: every[given] for given in chosen}
     return in_file_order(spec, chosen)
 
 
 def as_seen(spec: Spec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return trials as a sampler should see them: no replicates, and divergence as the worst.
+    """Return the trials for a sampler: without replicates, with diverged ones as the worst.
 
     TPE ranks pruned trials by their last epoch first, so that NaN at epoch 20
     would beat 0.3 at epoch 4; a pruned trial without any epoch ranks last. GP
-    ignores pruned trials, so there divergence is told as the worst finite value.
+    ignores pruned trials, so it gets diverged trials with the worst finite value.
     """
     explored = [trial for trial in trials if trial.user_attrs.get("seed", 0) == 0]
     values = [trial.value for trial in explored if trial.state == TrialState.COMPLETE]
@@ -99,14 +99,14 @@ def as_seen(spec: Spec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         if not trial.user_attrs.get("diverged"):
             seen.append(trial)
         elif spec.search.sampler == "gp" and finite:
-            seen.append(_retold(trial, TrialState.COMPLETE, worst(finite)))
+            seen.append(_with_state(trial, TrialState.COMPLETE, worst(finite)))
         else:
-            seen.append(_retold(trial, TrialState.PRUNED, None))
+            seen.append(_with_state(trial, TrialState.PRUNED, None))
     return seen
 
 
 def value_at(dimension: Choice | Range, unit: float) -> Value:
-    """Return the dimension's value at a place between 0 (included) and 1 (excluded)."""
+    """Map a unit value from [0, 1) to a value of the dimension."""
     if isinstance(dimension, Choice):
         return dimension.values[int(unit * len(dimension.values))]
     low, high = dimension.low, dimension.high
@@ -115,10 +115,10 @@ def value_at(dimension: Choice | Range, unit: float) -> Value:
     if dimension.integer:
         return _whole_at(dimension, unit)
     if dimension.log:
-        # Back from logarithms the ends may be missed by a rounding error.
+        # Rounding in exp and log may miss the ends of the range.
         value = math.exp(math.log(low) + unit * (math.log(high) - math.log(low)))
         return min(max(value, float(low)), float(high))
-    # Not low + unit * width: a width may be beyond what a float holds.
+    # Not low + unit * width, because the width may overflow a float.
     value = low * (1.0 - unit) + high * unit
     return min(max(float(value), float(low)), float(high))
 
@@ -175,12 +175,12 @@ def _qmc_point(spec: Spec, configuration: int) -> NDArray[np.float64]:
 
 
 def _sampler(spec: Spec, configuration: int) -> BaseSampler:
-    # With one seed for all workers Optuna's samplers propose the same values twice.
+    # With one seed for all workers, Optuna's samplers would propose the same values twice.
     seed = int(_entropy(spec, configuration).generate_state(1)[0])
     options: dict[str, Any] = dict(spec.search.sampler_options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # Optuna announces the end of warn_independent_sampling at every use of it.
+        # Optuna warns at every use of warn_independent_sampling that it will be removed.
         warnings.simplefilter("ignore", FutureWarning)
         if spec.search.sampler == "gp":
             deterministic = options.pop("deterministic", None)
@@ -190,17 +190,17 @@ def _sampler(spec: Spec, configuration: int) -> BaseSampler:
         return TPESampler(seed=seed, warn_independent_sampling=False, **options)
 
 
-def _retold(trial: FrozenTrial, state: TrialState, value: float | None) -> FrozenTrial:
-    told = create_trial(
+def _with_state(trial: FrozenTrial, state: TrialState, value: float | None) -> FrozenTrial:
+    copy = create_trial(
         state=state,
         value=value,
         params=trial.params,
         distributions=trial.distributions,
         user_attrs=trial.user_attrs,
     )
-    told.number = trial.number
-    told._trial_id = trial._trial_id
-    return told
+    copy.number = trial.number
+    copy._trial_id = trial._trial_id
+    return copy
 
 
 def _plain(value: Any) -> Value:

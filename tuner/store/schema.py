@@ -1,6 +1,6 @@
 """Create and migrate the database in one place: Optuna's tables, then ours.
 
-Several processes may come at the same moment; creating Optuna's tables from
+Several processes may arrive at the same moment; creating Optuna's tables from
 five at once failed three times in three, so everything happens under one
 advisory lock.
 """
@@ -20,14 +20,14 @@ CREATION_LOCK = 0x7475_6E65_72  # "tuner", as a number
 
 
 def ensure(database: Database) -> None:
-    """Make the database ready: create or migrate it, or refuse one that is newer than we are."""
+    """Create or migrate the database's tables; refuse a database newer than this program."""
     with database.transaction() as connection:
-        if _made_by_another_optuna(connection):
-            _ensure_optuna(database)  # whose own look at its tables costs more
+        if _is_from_another_optuna(connection):
+            _ensure_optuna(database)  # Optuna's own check of its tables is slower
         if _current(connection) == t.REVISION:
-            return  # the common case costs four statements and loads no Alembic
+            return  # the common case takes four statements and does not load Alembic
     with database.transaction() as connection:
-        # Held to the end of this transaction; whoever waited finds the work done.
+        # Held until this transaction ends; a process that waited finds the work done.
         connection.execute(sa.text("SET LOCAL lock_timeout = '120s'"))
         connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATION_LOCK)))
@@ -53,19 +53,19 @@ def _refuse_newer(current: str | None) -> None:
         return
     from alembic.script import ScriptDirectory
 
-    known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
-    if current not in known:
+    revisions = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+    if current not in revisions:
         raise DatabaseNewerError(
-            f"The database is at schema {current}, which this tuner does not know: "
-            "it was written by a newer one. Upgrade tuner here, or use another database."
+            f"The database has schema {current}, which this tuner does not know: it was written "
+            "by a newer version. Upgrade tuner here, or use another database."
         )
 
 
-def _made_by_another_optuna(connection: sa.Connection) -> bool:
-    """Tell whether another Optuna made its tables; another major version's are refused.
+def _is_from_another_optuna(connection: sa.Connection) -> bool:
+    """Return whether another Optuna version made its tables; raise for another major version.
 
-    Major versions have shared one revision of the tables and written other things into them
-    (times, between 4 and 5), so that the revision alone lets both in.
+    Major versions 4 and 5 share a revision of the tables but store times differently, so the
+    revision alone would accept both.
     """
     if connection.execute(sa.select(sa.func.to_regclass("version_info"))).scalar() is None:
         return False
@@ -74,15 +74,15 @@ def _made_by_another_optuna(connection: sa.Connection) -> bool:
     theirs, ours = (int(str(one).split(".", 1)[0]) for one in (writer or here, here))
     if theirs > ours:
         raise DatabaseNewerError(
-            f"Optuna {writer} made the tables of this database, and this is Optuna {here}. "
+            f"Optuna {writer} created the tables of this database, and this is Optuna {here}. "
             f"Upgrade Optuna here (and tuner with it), or use another database."
         )
     if theirs < ours:
         raise DatabaseError(
-            f"Optuna {writer} made the tables of this database, and this is Optuna {here}, which "
-            "writes them differently. Save the database with `tuner db dump`, let all programs "
-            "that use it end, and run `optuna storage upgrade --storage URL` with this Optuna; or "
-            "use another database."
+            f"Optuna {writer} created the tables of this database, and this is Optuna {here}, "
+            "which writes them differently. Save the database with `tuner db dump`, stop all "
+            "programs that use it, and run `optuna storage upgrade --storage URL` with this "
+            "Optuna; or use another database."
         )
     return bool(writer != here)
 

@@ -1,4 +1,4 @@
-"""Studies: created in one place, found by name and version, extended, stopped, deleted."""
+"""Creating studies, finding them by name and version, extending, stopping and deleting them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from tuner.store.ledger.leases import StudyState
 from tuner.store.ledger.locks import lock_study
 
 if TYPE_CHECKING:
-    # Loaded only where a study is created or deleted: commands that read do without Optuna.
+    # Loaded only to create or delete a study, so that commands that only read skip Optuna.
     from optuna.storages import BaseStorage
 
     from tuner.store.optuna_storage import Binding
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Study:
-    """A stored study: one version of a question, with the file that asked it."""
+    """A stored study: one version, with the study file that it was launched from."""
 
     study_id: int
     name: str
@@ -40,18 +40,18 @@ class Study:
     created: datetime
     provenance: Mapping[str, Any]
     versions: int = field(default=1, compare=False)
-    """How many versions of this name were stored when this one was read."""
+    """How many versions of this name were stored when this was read."""
 
     @property
     def full_name(self) -> str:
-        """The name that means this version only, the first included: `name@1`."""
+        """The name that always means this version, including the first one: `name@1`."""
         return f"{self.name}@{self.version}"
 
     @property
     def title(self) -> str:
-        """The name for people: bare while there is one version, `name@1` once there are two.
+        """The name for people: `name` while there is one version, `name@1` once there are two.
 
-        The bare name means the newest version, so an older one must not be shown under it.
+        The bare name means the newest version, so it must not be shown for an older one.
         """
         return self.name if self.version == self.versions == 1 else self.full_name
 
@@ -63,7 +63,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Launch:
-    """What launching did: the study, and whether it was created, extended or found."""
+    """The result of launching: the study, and whether it was created, extended or found."""
 
     study: Study
     what: str  # created | extended | found | replaced
@@ -76,7 +76,7 @@ def optuna_name(name: str, version: int) -> str:
 
 
 def find(connection: sa.Connection, wanted: str) -> Study:
-    """Return the study `name` (its newest version), `name@2`, or the one that a file asks."""
+    """Return the study `name` (its newest version), `name@2`, or the one that a file describes."""
     name = named_by(Path(wanted)) if wanted.endswith(".toml") else wanted
     study = find_or_none(connection, name)
     if study is not None:
@@ -96,7 +96,7 @@ def find_or_none(connection: sa.Connection, wanted: str) -> Study | None:
     if version:
         if not version.isdigit():
             raise UnknownStudyError(
-                f"{wanted!r} is not a study: a version is a number, as in lr@2."
+                f"{wanted!r} is not a study: the version after @ must be a number, as in lr@2."
             )
         query = query.where(t.study.c.version == int(version))
     row = connection.execute(query).one_or_none()
@@ -126,11 +126,11 @@ def launch(
 ) -> Launch:
     """Create the study, extend the stored one, or find it unchanged; then open it for work.
 
-    `changed` says that code or data changed: then an unchanged file may be a new version too.
+    If code or data `changed`, an unchanged file may be launched as a new version too.
     """
     with database.transaction() as connection, binding.within(connection) as storage:
-        # Two launches of one name at the same moment: the second waits here and
-        # then finds what the first created.
+        # Of two simultaneous launches of one name, the second waits here and then finds
+        # what the first created.
         key = sa.func.hashtext(f"tuner study {spec.name}")
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
         study = find_or_none(connection, spec.name)
@@ -151,8 +151,8 @@ def launch(
                 _copy_queue(connection, study, created)
             return Launch(created, "created", changes)
         if not difference.extends and _failed_untrained(connection, study):
-            # A fault that the stored file has (bce with three classes) can be mended in it:
-            # no epoch is mixed with another study's, since there is none.
+            # A fault in the stored file (bce with three classes) can be fixed under the same
+            # name: there are no epochs that could be mixed with the new study's.
             delete(connection, study)
             created = _create(connection, storage, spec, study.version, provenance)
             return Launch(created, "replaced", changes)
@@ -164,19 +164,19 @@ def launch(
 
 
 def continued(connection: sa.Connection, spec: Spec) -> Study | None:
-    """Return the stored version that launching a file would go on with, if there is one."""
+    """Return the stored version that launching a file would continue, if there is one."""
     return _asked_before(connection, spec) or find_or_none(connection, spec.name)
 
 
 def go_on(connection: sa.Connection, wanted: str) -> Launch:
-    """Open a stored study for work again, by its full name; its file is not needed."""
+    """Open a stored study for work again, by name, without its file."""
     study = _locked(connection, find(connection, wanted))
     _open(connection, study)
     return Launch(find(connection, study.full_name), "found")
 
 
 def read_spec(connection: sa.Connection, study: Study) -> Spec:
-    """Return the study's file as stored now: a launch may have extended it meanwhile."""
+    """Return the study's spec as stored now: a launch may have extended it meanwhile."""
     row = connection.execute(
         sa.select(t.study.c.fingerprint, t.study.c.spec).where(t.study.c.study_id == study.study_id)
     ).one()
@@ -184,7 +184,7 @@ def read_spec(connection: sa.Connection, study: Study) -> Spec:
 
 
 def set_state(connection: sa.Connection, study: Study, state: StudyState, reason: str) -> None:
-    """Change what a study wants of its workers, and note it in its history."""
+    """Change a study's state, and record that in its history."""
     connection.execute(
         sa.update(t.study)
         .where(t.study.c.study_id == study.study_id)
@@ -194,23 +194,23 @@ def set_state(connection: sa.Connection, study: Study, state: StudyState, reason
 
 
 def delete(connection: sa.Connection, study: Study) -> None:
-    """Delete a study with everything that hangs on it, in both schemas."""
+    """Delete a study with everything that belongs to it, in both schemas."""
     from tuner.store import optuna_storage
 
-    # In the ledger's order of locks: who works on a trial commits first, and
-    # finds it gone afterwards; deleting from the top would meet them in a deadlock.
+    # In the ledger's order of locks: a worker commits first and finds its trial gone
+    # afterwards. Deleting from the top would deadlock with it.
     lock_study(connection, study.study_id)
-    held = sa.select(t.lease.c.trial_id).where(t.lease.c.study_id == study.study_id)
-    connection.execute(held.order_by(t.lease.c.trial_id).with_for_update())
+    leases = sa.select(t.lease.c.trial_id).where(t.lease.c.study_id == study.study_id)
+    connection.execute(leases.order_by(t.lease.c.trial_id).with_for_update())
     connection.execute(sa.delete(t.study).where(t.study.c.study_id == study.study_id))
     optuna_storage.delete_study(connection, study.study_id)
 
 
 def _failed_untrained(connection: sa.Connection, study: Study) -> bool:
-    """Say whether a study failed before its first epoch, and nobody is at work on one.
+    """Return whether a study failed before its first epoch and no worker is training it.
 
-    The study is locked: no trial is claimed meanwhile. A worker that has one may be in its first
-    epoch, so a lease that has not run out keeps the study as it is.
+    The study is locked, so no trial is claimed meanwhile. A worker with a trial may be in its
+    first epoch, so an unexpired lease keeps the study as it is.
     """
     trials = sa.select(t.trial.c.trial_id).where(t.trial.c.study_id == study.study_id)
 
@@ -240,7 +240,7 @@ def _create(
         study_id = optuna_storage.create_study(storage, name, spec.search.metric)
     except DuplicatedStudyError:
         raise StudyConflictError(
-            f"Optuna already has a study {name!r} in this database that tuner did not make. "
+            f"This database already has an Optuna study {name!r} that tuner did not create. "
             "Choose another name for yours."
         ) from None
     storage.set_study_user_attr(study_id, "question", spec.question)
@@ -269,7 +269,7 @@ def _copy_queue(connection: sa.Connection, study: Study, version: Study) -> None
 
 
 def _launched_before(connection: sa.Connection, spec: Spec) -> Study | None:
-    """Return the newest version that asks exactly this, if there is one, locked."""
+    """Return the newest version with exactly this spec, locked, if there is one."""
     study = _asked_before(connection, spec)
     return None if study is None else _locked(connection, study)
 
@@ -282,7 +282,7 @@ def _asked_before(connection: sa.Connection, spec: Spec) -> Study | None:
 
 
 def _locked(connection: sa.Connection, study: Study) -> Study:
-    # A claim may be ending the study at this moment, by the old budget: either it
+    # A claim may be ending the study right now because of the old budget: either it
     # sees our extension, or we see its end and open the study again.
     lock_study(connection, study.study_id)
     return find(connection, f"{study.name}@{study.version}")
@@ -300,9 +300,9 @@ def _open(connection: sa.Connection, study: Study) -> None:
     _note(connection, study.study_id, "opened", f"it was {study.state}")
 
 
-def _extend(connection: sa.Connection, study: Study, given: Spec) -> None:
+def _extend(connection: sa.Connection, study: Study, launched: Spec) -> None:
     identities.reset(connection, study.study_id)
-    spec = identity.extended(study.spec, given)
+    spec = identity.extended(study.spec, launched)
     connection.execute(
         sa.update(t.study)
         .where(t.study.c.study_id == study.study_id)
@@ -324,8 +324,8 @@ def _note(connection: sa.Connection, study_id: int, kind: str, text: str) -> Non
 def _conflict(study: Study, changes: Sequence[str]) -> str:
     lines = "\n".join(f"  {change}" for change in changes)
     return (
-        f"The study {study.title} exists, and this file differs from what it was launched with:\n"
-        f"{lines}\n"
+        f"The study {study.title} exists, and this file differs from the one that it was launched "
+        f"with:\n{lines}\n"
         "More trials or more seeds extend a study; any other change would mix two questions. "
         "Launch it as a new version with --new-version, or undo the change."
     )
@@ -338,7 +338,7 @@ def _unknown(connection: sa.Connection, wanted: str) -> str:
 
 
 def _studies() -> sa.Select[Any]:
-    """Select studies, each with the number of versions that its name has."""
+    """Select studies, each with the number of versions of its name."""
     same = t.study.alias()
     count = sa.select(sa.func.count()).where(same.c.name == t.study.c.name).scalar_subquery()
     return sa.select(t.study, count.label("versions"))

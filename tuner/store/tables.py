@@ -1,9 +1,9 @@
 """The tables of the schema `tuner`, beside Optuna's own in the same database.
 
-Optuna keeps studies, trials, parameters, curves of the study's metric and
-states; these keep what Optuna has no place for. `trial_id` and `study_id` are
-Optuna's, without foreign keys across, so that Optuna's migrations stay free.
-Changes go through `migrations/`; a test holds both against each other.
+Optuna stores studies, trials, parameters, curves of the study's metric and
+states; these tables store what Optuna has no place for. `trial_id` and `study_id`
+are Optuna's, without foreign keys into its tables, so as not to block Optuna's
+migrations. Changes go through `migrations/`; a test compares the two.
 """
 
 from dataclasses import Field, fields
@@ -36,7 +36,7 @@ from tuner.records import DIVERGED, Epoch, Figures
 
 SCHEMA = "tuner"
 REVISION = "0008"
-"""The newest migration; the schema this program reads and writes."""
+"""The newest migration: the schema that this program reads and writes."""
 metadata = MetaData(schema=SCHEMA)
 
 NOW = text("clock_timestamp()")
@@ -66,7 +66,7 @@ study = Table(
     Column("study_id", Integer, primary_key=True, autoincrement=False),
     Column("name", Text, nullable=False),
     Column("version", Integer, nullable=False),
-    # JSON, not JSONB: the order of [fixed] in the file is the order of columns in tables.
+    # JSON, not JSONB, to keep the order of [fixed] in the file: tables show columns in it.
     Column("spec", JSON, nullable=False),
     Column("fingerprint", Text, nullable=False),
     Column("state", Text, nullable=False),  # open | stopped | paused | complete
@@ -74,7 +74,7 @@ study = Table(
     Column("provenance", JSONB, nullable=False),
     _moment("created", required=True),
     _moment("opened", required=True),
-    # How many times ended trials were opened again: what a worker has in memory is then old.
+    # How many times ended trials were reopened, which makes a worker's cache of them stale.
     Column("reopenings", Integer, nullable=False, server_default="0"),
     UniqueConstraint("name", "version"),
 )
@@ -116,17 +116,17 @@ lease = Table(
     Column("state", Text, nullable=False),  # held | released | ended
     Column("worker_id", BigInteger, nullable=False),
     Column("token", Integer, nullable=False),
-    # In a row without a new epoch: attempts that failed by themselves, and attempts that
-    # ended because a process or machine died, with the machines on which that happened.
+    # In a row, without a new epoch in between: failed attempts, and attempts that ended
+    # because a process or machine died, with the machines on which that happened.
     Column("strikes", Integer, nullable=False, server_default="0"),
     _moment("claimed", required=True),
     _moment("renewed", required=True),
     _moment("expires", required=True),
     Column("interruptions", Integer, nullable=False, server_default="0"),
     Column("hosts", JSONB, nullable=False, server_default=text("'[]'")),
-    # The last epoch of a training that was removed because another took its place.
+    # The last epoch of a training that was removed because another replaced it.
     Column("removed_epochs", Integer, nullable=False, server_default="0"),
-    # Claims look only for leases that have not ended: few, however long the study.
+    # Claims search only leases that have not ended, which are few however long the study is.
     Index("lease_open", "study_id", "expires", postgresql_where=text("state <> 'ended'")),
 )
 
@@ -172,16 +172,16 @@ ended_as = case(
     ((outcome.c.state == "PRUNED") & outcome.c.reason.startswith(DIVERGED), "DIVERGED"),
     else_=outcome.c.state,
 )
-"""How a trial ended, as people read it.
+"""How a trial ended, for people.
 
-Optuna has no state for a trial that diverged and has it PRUNED, though no pruner stopped it.
+Optuna has no state for a diverged trial and calls it PRUNED, though no pruner stopped it.
 """
 trial_state = case(
     (ended_as.is_not(None), ended_as),
     ((lease.c.state == "held") & (lease.c.expires > NOW), "RUNNING"),
     else_="WAITING",
 )
-"""How a trial ended, or whether a worker trains it now or it waits for one."""
+"""How a trial ended, or whether it is running or waiting for a worker."""
 
 dataset = Table(
     "dataset",
@@ -198,7 +198,7 @@ label = Table(
     Column("split", Text, primary_key=True),
     Column("ids", JSONB, nullable=False),
     Column("labels", LargeBinary, nullable=False),  # little-endian int64
-    # By image; an empty list where the data name no patients, NULL before the fourth migration.
+    # By image; an empty list if the data name no patients, NULL before the fourth migration.
     Column("patients", JSONB),
 )
 
@@ -210,7 +210,7 @@ prediction = Table(
     Column("moment", Text, primary_key=True),  # best | last
     Column("classes", Integer, nullable=False),
     Column("log_probabilities", LargeBinary),  # little-endian float32, by image
-    # Where they are too large for one value: the upload that has their pieces.
+    # If they are too large for one value: the upload that has their pieces.
     Column("token", Integer),
 )
 
@@ -260,7 +260,7 @@ check = Table(
 look = Table(
     "look",
     metadata,
-    # One row a look, so that it is decided whole or not at all, and only once.
+    # One row per look, so that it is decided as a whole and only once.
     Column("study_id", ForeignKey(study.c.study_id, ondelete="CASCADE"), primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("rounds", Integer, nullable=False),
@@ -293,7 +293,7 @@ identity = Table(
     metadata,
     Column("study_id", ForeignKey(study.c.study_id, ondelete="CASCADE"), primary_key=True),
     Column("kind", Text, primary_key=True),  # code | data | images | tuner
-    Column("key", Text, primary_key=True),  # the keys of [data], where they tell apart
+    Column("key", Text, primary_key=True),  # hash of the keys of [data] for data and images
     Column("number", Integer, primary_key=True),  # above 1: a change that was accepted
     Column("fingerprint", Text, nullable=False),
     Column("body", JSONB, nullable=False),

@@ -1,15 +1,15 @@
 """Predictions too large for one statement: sent in pieces, then linked by a short transaction.
 
-    upload      one attempt's pieces: trial, token, bytes in all
-      piece     a megabyte of one array, at most; COPY in binary, each a transaction of its own
-    prediction  its token says that its array lies in that upload's pieces
+    upload      one attempt's pieces: trial, token, total bytes
+      piece     at most a megabyte of one array; sent by binary COPY, each in its own transaction
+    prediction  its token names the upload whose pieces hold its array
 
-A value of 200 MB needs minutes on a slow line. Inside a transaction that would
-hold the trial's lease row all the while, and the server ends a session whose
-transaction is idle, as ours is while the value is under way. So the pieces go
-first, and only the transaction that ends the trial is fenced: it links an upload
-by its own token. Pieces of a token that was replaced are never linked, and go
-with their upload when the next attempt begins its own or the trial ends.
+A value of 200 MB needs minutes on a slow line. Sent inside a transaction, it would
+lock the trial's lease row all that time, and the server ends a session whose
+transaction is idle, as ours would be meanwhile. So the pieces are sent first, and
+only the transaction that ends the trial is fenced: it links an upload by its own
+token. Pieces of a replaced token are never linked; they are deleted with their
+upload when the next attempt begins its own or the trial ends.
 """
 
 import struct
@@ -30,16 +30,16 @@ from tuner.store.ledger.leases import Lease, LeaseLostError
 from tuner.store.ledger.transactions import Transaction
 
 INLINE_BYTES = 2**16
-"""Larger arrays are sent in pieces. Ten seconds, the server's patience with a transaction
-that does nothing, are enough for this much at 100 kbit/s."""
+"""Larger arrays are sent in pieces. This much takes less than ten seconds, the server's limit
+for an idle transaction, at 100 kbit/s."""
 PIECE_BYTES = 2**20
-"""The server's limit of a minute a statement is enough for this much at 150 kbit/s."""
+"""This much takes less than a minute, the server's limit for a statement, at 150 kbit/s."""
 COPY = (
     f"COPY {t.SCHEMA}.piece (trial_id, token, split, moment, number, content) "
     "FROM STDIN (FORMAT binary)"
 )
 
-Told = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 """Called after each piece with the bytes that are stored, and with those there are."""
 
 
@@ -49,14 +49,14 @@ def is_large(predictions: Predictions) -> bool:
 
 
 def has_large_labels(data: Dataset) -> bool:
-    """Whether the labels of a data set are too much for a transaction that holds a lease."""
+    """Whether the labels of a data set are too large for a transaction that locks a lease."""
     return any(
         labels.labels.nbytes + sum(map(len, labels.ids)) > INLINE_BYTES for labels in data.labels
     )
 
 
 def begin(transaction: Transaction, lease: Lease, large: Sequence[Predictions]) -> bool:
-    """Make room for an attempt's pieces and drop those of earlier ones; False if it has ended."""
+    """Start an attempt's upload and drop earlier ones; return False if the trial has ended."""
     if transaction.hold(lease) == "ended":
         return False
     drop(transaction.connection, lease.trial_id, but=lease.token)
@@ -66,10 +66,12 @@ def begin(transaction: Transaction, lease: Lease, large: Sequence[Predictions]) 
     return True
 
 
-def send(connection: sa.Connection, lease: Lease, large: Sequence[Predictions], told: Told) -> None:
-    """Store the pieces that are not stored yet; the connection commits each by itself.
+def send(
+    connection: sa.Connection, lease: Lease, large: Sequence[Predictions], progress: Progress
+) -> None:
+    """Store the pieces that are not stored yet; each is committed by itself.
 
-    It may be repeated after any error: what arrived is not sent again.
+    It may be repeated after any error: pieces that arrived are not sent again.
     """
     stored = {
         (row.split, row.moment, row.number)
@@ -79,13 +81,13 @@ def send(connection: sa.Connection, lease: Lease, large: Sequence[Predictions], 
     }
     total = sum(predictions.log_probabilities.nbytes for predictions in large)
     sent = 0
-    told(sent, total)
+    progress(sent, total)
     for predictions in large:
         for number, content in enumerate(_pieces(predictions.log_probabilities)):
             if (predictions.split, predictions.at, number) not in stored:
                 _copy(connection, lease, (predictions.split, predictions.at, number), content)
             sent += len(content)
-            told(sent, total)
+            progress(sent, total)
 
 
 def check_whole(connection: sa.Connection, lease: Lease, predictions: Predictions) -> None:
@@ -104,8 +106,8 @@ def check_whole(connection: sa.Connection, lease: Lease, predictions: Prediction
 
 def drop(connection: sa.Connection, trial_id: int, *, but: int) -> None:
     """Remove the pieces that attempts with other tokens left."""
-    # A holder that was replaced may still be sending. Its next piece finds its upload
-    # gone, by the foreign key, and so it learns that it lost the lease.
+    # A replaced holder may still be sending. Its next piece violates the foreign key to the
+    # deleted upload, and so it learns that it lost the lease.
     connection.execute(
         sa.delete(t.upload).where(t.upload.c.trial_id == trial_id, t.upload.c.token != but)
     )
@@ -119,8 +121,8 @@ def array(connection: sa.Connection, row: Any, images: int) -> NDArray[np.float3
     if row.log_probabilities is not None:
         logs = np.frombuffer(row.log_probabilities, dtype="<f4")
         return logs.reshape(images, row.classes).astype(np.float32, copy=False)
-    found = np.empty((images, row.classes), dtype="<f4")
-    room, filled = found.reshape(-1).view(np.uint8).data, 0
+    logs_in_pieces = np.empty((images, row.classes), dtype="<f4")
+    room, filled = logs_in_pieces.reshape(-1).view(np.uint8).data, 0
     contents = connection.execute(
         sa.select(t.piece.c.content)
         .where(
@@ -137,7 +139,7 @@ def array(connection: sa.Connection, row: Any, images: int) -> NDArray[np.float3
         filled += len(content)
     if filled != len(room):
         raise RuntimeError(f"{filled:,} of {len(room):,} bytes of a prediction are stored")
-    return found.astype(np.float32, copy=False)
+    return logs_in_pieces.astype(np.float32, copy=False)
 
 
 def _of(lease: Lease) -> sa.ColumnElement[bool]:
@@ -167,9 +169,9 @@ def _copy(
     stream = BytesIO()
     stream.write(b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0))
     stream.write(struct.pack(">h", len(fields)))
-    for one in fields:
-        stream.write(struct.pack(">i", len(one)))
-        stream.write(one)
+    for column in fields:
+        stream.write(struct.pack(">i", len(column)))
+        stream.write(column)
     stream.write(struct.pack(">h", -1))
     stream.seek(0)
     driver: Any = connection.connection.dbapi_connection
@@ -177,9 +179,9 @@ def _copy(
         with driver.cursor() as cursor:
             cursor.copy_expert(COPY, stream, size=2**16)
     except errors.UniqueViolation:
-        return  # a connection that was cut had sent it, and the server went on alone
+        return  # sent on an earlier connection that broke after the server had received it
     except errors.ForeignKeyViolation:
         raise LeaseLostError(f"trial {lease.number} has another holder") from None
     except psycopg2.Error as error:
-        # As SQLAlchemy would have raised it, so that one rule judges all errors.
+        # As SQLAlchemy would have raised it, so that all errors are handled alike.
         raise sa.exc.DBAPIError(COPY, None, error) from error

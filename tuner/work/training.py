@@ -221,13 +221,13 @@ class HeldTrial:
         if epochs:
             whose = "" if self.lease.stored_epochs else " of another trial"
             text = f"at epoch {epochs}, from a checkpoint{whose}"
-            self._store(lambda: self._watch.ledger.tell(self.lease, "resumed", text))
+            self._store(lambda: self._watch.ledger.add_event(self.lease, "resumed", text))
 
     def _tell_saved(self) -> None:
         """Note the newest checkpoint; of several since the last time, the others do not matter."""
         if self._saved:
             text, self._saved = f"at epoch {self._saved}", 0
-            self._store(lambda: self._watch.ledger.tell(self.lease, "checkpoint", text))
+            self._store(lambda: self._watch.ledger.add_event(self.lease, "checkpoint", text))
 
     def _record(self) -> Ending | None:
         self._tell_saved()
@@ -367,7 +367,7 @@ class HeldTrial:
         if self._watch.renewal.study_state != "open":
             return f"the study is {self._watch.renewal.study_state}"
         if self._watch.renewal.hours_spent:
-            return "the budget of hours is spent"
+            return "the budget of hours is used up"
         return None
 
     def _known_setup(self) -> Setup:

@@ -1,4 +1,4 @@
-"""PostgreSQL's programs, from the wheel, where the server's account can run them."""
+"""PostgreSQL's programs from the wheel, in a place where the server's account can run them."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ _NEEDLESS = shutil.ignore_patterns("*.a", "include", "pgxs", "pkgconfig")
 
 @dataclass(frozen=True)
 class Binaries:
-    """A folder of PostgreSQL's programs and the version they say they are."""
+    """A folder of PostgreSQL's programs and the version that they report."""
 
     folder: Path
     version: str
@@ -35,7 +35,7 @@ class Binaries:
 
 
 def locate() -> Binaries:
-    """Return the wheel's programs as this very process can run them."""
+    """Return the wheel's programs, for this process to run."""
     folder = _wheel() / PACKAGE / _INSTALL / "bin"
     version = _version(folder, None)
     if version is None:
@@ -44,7 +44,7 @@ def locate() -> Binaries:
 
 
 def locate_for(account: Account | None) -> Binaries:
-    """Return programs that `account` can run: a copy where it cannot reach the wheel's."""
+    """Return programs that `account` can run: a copy if it cannot reach the wheel's."""
     if account is None:
         return locate()
     site = _wheel()
@@ -60,7 +60,7 @@ def locate_for(account: Account | None) -> Binaries:
 
 
 def _wheel() -> Path:
-    """Return the folder that the wheel's package is in, without importing it."""
+    """Return the folder that contains the wheel's package, without importing it."""
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise MachineError(
@@ -73,8 +73,8 @@ def _wheel() -> Path:
 def _version(folder: Path, account: Account | None) -> str | None:
     """Return the version `postgres` prints when run as `account`; None if it cannot be run.
 
-    Really running it is the only sound test: it covers folders that cannot be
-    traversed, access lists, noexec mounts and libraries that are not found.
+    Running it is the only reliable test: it covers folders that cannot be
+    traversed, access lists, noexec mounts and missing libraries.
     """
     options = account.options() if account else {}
     try:
@@ -100,7 +100,7 @@ def _unusable(folder: Path, who: str) -> MachineError:
 
 
 def _copy(site: Path, version: str) -> Path:
-    """Copy programs and libraries once to a place that everyone reaches; return that place."""
+    """Copy programs and libraries once to a place that everyone can reach; return that place."""
     target = SYSTEM_FOLDER / f"postgres-{version}-{_fingerprint(site)}"
     if target.is_dir():
         return target
@@ -134,7 +134,7 @@ def _fingerprint(site: Path) -> str:
 
 
 def _open_to_all(folder: Path) -> None:
-    """Make our own copy readable whatever the umask was."""
+    """Make our copy readable by everyone, whatever the umask is."""
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)

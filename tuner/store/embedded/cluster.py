@@ -1,4 +1,4 @@
-"""A data folder: made whole or not at all, and only used by the version that wrote it."""
+"""The data folder: created atomically, and used only by the version that wrote it."""
 
 import os
 import secrets
@@ -13,14 +13,14 @@ from tuner.store.embedded.places import Places, open_private
 
 USER = "tuner"
 DATABASE = "tuner"
-# Programs of the server see nothing of the caller's environment: no passwords,
-# no PG variables, no library paths. A given TZ spares initdb a search of all zones.
+# The server's programs see nothing of the caller's environment: no passwords, no PG
+# variables, no library paths. Setting TZ spares initdb a search of all time zones.
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _DRAFT = "draft-"
 
 
 def ensure(places: Places, binaries: Binaries) -> None:
-    """Make the data folder if there is none; refuse one that another major version wrote."""
+    """Create the data folder if it is missing; refuse one written by another major version."""
     made = places.data.exists()
     if made:
         check_version(places.data)
@@ -34,22 +34,22 @@ def check_version(data: Path) -> None:
     """Refuse a data folder that this major version of PostgreSQL cannot read."""
     file = data / "PG_VERSION"
     try:
-        found = file.read_text().strip()
+        version = file.read_text().strip()
     except OSError as error:
         raise DatabaseError(
             f"The folder {data} is not a PostgreSQL data folder: {file.name} cannot be read "
-            f"({error.strerror}). Move the folder away, and a new database is made."
+            f"({error.strerror}). Move the folder away to start with a new database."
         ) from error
-    if found != str(MAJOR):
+    if version != str(MAJOR):
         raise DatabaseError(
-            f"The data in {data} were written by PostgreSQL {found}, and this tuner brings "
+            f"The data in {data} were written by PostgreSQL {version}, and this tuner brings "
             f"PostgreSQL {MAJOR}. With the tuner that wrote them run `tuner db dump -o old.dump`; "
             f"then move {data} away, and with this one run `tuner db restore old.dump`."
         )
 
 
 def _make(places: Places, binaries: Binaries) -> None:
-    """Fill a draft and rename it, so that a death midway leaves nothing half-made."""
+    """Fill a draft folder and rename it, so that a crash midway leaves nothing half-made."""
     for leftover in places.root.glob(_DRAFT + "*"):
         shutil.rmtree(leftover, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix=_DRAFT, dir=places.root))
@@ -62,9 +62,9 @@ def _make(places: Places, binaries: Binaries) -> None:
 
 
 def _draw_password(places: Places, binaries: Binaries | None) -> None:
-    """Draw a password, make it known to a server that exists already, and keep it.
+    """Generate a password, set it in an existing cluster, and store it.
 
-    The file appears last: a death before that leads here again.
+    The file is written last: after a crash before that, this runs again.
     """
     password = secrets.token_hex(24)
     if binaries:
@@ -79,7 +79,7 @@ def _draw_password(places: Places, binaries: Binaries | None) -> None:
 
 
 def _fill(draft: Path, places: Places, binaries: Binaries) -> None:
-    """Make a cluster with our database in it, synced to disk once at the end."""
+    """Create a cluster with our database in it, synced to disk once at the end."""
     password = draft / "password"
     password.touch(0o600)
     password.write_text(places.password_file.read_text())
@@ -97,7 +97,7 @@ def _fill(draft: Path, places: Places, binaries: Binaries) -> None:
 
 
 def _single_user(places: Places, binaries: Binaries, data: Path, statement: str) -> None:
-    """Run a statement without a server; a failed one fails the program."""
+    """Run a statement in single-user mode; a failed statement fails the program."""
     postgres = [binaries.program("postgres"), "--single", "-D", str(data)]
     settings = ["-c", "exit_on_error=on", "-c", "log_checkpoints=off", "template1"]
     _run([*postgres, *settings], places, statement + ";\n")
@@ -120,14 +120,14 @@ def _run(command: list[str], places: Places, text: str = "") -> None:
     if done.returncode != 0:
         said = "\n".join(f"  {line}" for line in done.stdout.strip().splitlines()[-8:])
         raise MachineError(
-            f"The database could not be made in {places.root}: {Path(command[0]).name} failed "
-            f"(status {done.returncode}). It said:\n{said}\nFree disk space or fix the "
+            f"The database could not be created in {places.root}: {Path(command[0]).name} failed "
+            f"(exit status {done.returncode}). Its output:\n{said}\nFree disk space or fix the "
             "permissions, and try again; nothing incomplete was left behind."
         )
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write the folder's entries to disk, so that a rename in it outlives a power cut."""
+    """Sync the folder's entries to disk, so that a rename in it survives a power cut."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

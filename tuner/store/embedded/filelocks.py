@@ -1,4 +1,4 @@
-"""Locks that the kernel drops when their holders die, however they die."""
+"""File locks, which the kernel releases when their holders die, however they die."""
 
 import errno
 import fcntl
@@ -13,10 +13,10 @@ _POLL_SECONDS = 0.02
 
 
 class FileLock:
-    """A flock on a file of its own; closing the descriptor, or death, releases it.
+    """A flock on a lock file, released when the descriptor is closed or the process dies.
 
-    The descriptor is closed in programs that this process starts, unless it is
-    handed to one on purpose: then the lock lives as long as any of them.
+    Programs that this process starts do not inherit the descriptor, unless it is
+    passed to one on purpose: then the lock lasts as long as any of them has it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,22 +25,22 @@ class FileLock:
 
     @classmethod
     def inherited(cls, path: Path, fd: int) -> "FileLock":
-        """Return the lock that the process which started this one handed to it."""
+        """Return the lock that was passed down by the parent process."""
         lock = cls.__new__(cls)
         lock.path, lock.fd = path, fd
         os.set_inheritable(fd, False)
         return lock
 
     def try_shared(self) -> bool:
-        """Take the lock beside other sharers, unless somebody has it alone."""
+        """Take the lock shared, unless a process has it exclusively."""
         return self._try(fcntl.LOCK_SH)
 
     def try_alone(self) -> bool:
-        """Take the lock alone, unless anybody has it."""
+        """Take the lock exclusively, unless any process has it."""
         return self._try(fcntl.LOCK_EX)
 
     def wait_alone(self, seconds: float) -> bool:
-        """Take the lock alone, waiting for others to leave it at most so long."""
+        """Take the lock exclusively, waiting at most this long for others to release it."""
         deadline = time.monotonic() + seconds
         while not self.try_alone():
             if time.monotonic() > deadline:
@@ -49,7 +49,7 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Let others have the lock; the file stays open."""
+        """Release the lock; the file stays open."""
         fcntl.flock(self.fd, fcntl.LOCK_UN)
 
     def close(self) -> None:

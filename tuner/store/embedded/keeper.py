@@ -1,9 +1,9 @@
 """The process that owns the embedded server: it starts it, watches it, and stops it.
 
-A keeper is started by the first client (`tuner.store.embedded`), which hands it
-the server's lock: holding that lock is being the keeper. It outlives its starter,
-and stops the server once nobody holds the clients' lock. It is a program of its
-own so that no client's death, of whatever kind, is the server's.
+The first client (`tuner.store.embedded`) starts a keeper and passes it the server's
+lock: whoever holds that lock is the keeper. It outlives its parent, and stops the
+server once no process holds the clients' lock. It is a separate program, so that
+no client's death, of whatever kind, takes the server down.
 """
 
 import json
@@ -27,12 +27,12 @@ from tuner.store.embedded.postmaster import Postmaster
 _POLL_SECONDS = 0.25
 _LOG_BYTES = 5_000_000
 _LOG_LINES = 12
-# A server that dies this often in a row, each time so soon, is not started again.
+# A server that dies this often in a row, each time within this time, is not restarted.
 _RESTARTS, _SOON_SECONDS = 3, 10.0
 
 
 class Keeper:
-    """The life of one server, from before its start until after its end."""
+    """Runs one server, from before its start until after its end."""
 
     def __init__(self, places: Places, binaries: Binaries) -> None:
         self.places = places
@@ -45,9 +45,9 @@ class Keeper:
         self.told_to_stop = False
 
     def start(self) -> None:
-        """Adopt the server that runs, or start one; return when it accepts sessions."""
-        # Before the pid file is believed: it may be another machine's, and its number someone
-        # else's here.
+        """Adopt a running server, or start one; return when it accepts sessions."""
+        # Before trusting the pid file: it may be from another machine, and its pid may belong
+        # to an unrelated process here.
         embedded_occupancy.occupy(self.places)
         self.started = time.monotonic()
         log_start = os.fstat(self.log_fd).st_size
@@ -58,27 +58,27 @@ class Keeper:
         self._await_ready(self.postmaster, log_start)
 
     def keep(self) -> None:
-        """Watch the server until nobody needs it or somebody says so; then stop it."""
+        """Watch the server until its last client has left or SIGTERM comes; then stop it."""
         while not self.told_to_stop and not self._deserted():
             if self.postmaster is None or not self.postmaster.alive():
                 self._restart()
             self._bound_log()
             time.sleep(_POLL_SECONDS)
         if self.postmaster is not None and not self.postmaster.stop():
-            raise DatabaseError(f"The server (process {self.postmaster.pid}) does not stop.")
+            raise DatabaseError(f"The server (process {self.postmaster.pid}) did not stop.")
 
     def obey(self, *_: object) -> None:
-        """Stop at the next look, clients or not (the handler of SIGTERM)."""
+        """Handle SIGTERM: stop at the next poll, even with clients."""
         self.told_to_stop = True
 
     def _deserted(self) -> bool:
-        """Whether the last client has left; if so, newcomers wait until we are gone.
+        """Return whether the last client has left; if so, new clients wait until we are gone.
 
-        The lock stays with us until this process ends, so nobody can find the
-        server there and lose it a moment later.
+        We keep the lock until this process ends, so that no client can join a
+        server that is about to stop.
         """
         if not _same_file(self.clients):
-            return True  # the home was deleted, and its data with it
+            return True  # the home was deleted, and the data with it
         if not self.clients.try_alone():
             return False
         if self.places.pin.exists():
@@ -87,17 +87,17 @@ class Keeper:
         return True
 
     def _restart(self) -> None:
-        """Start the server again, unless it keeps dying as soon as it starts."""
+        """Restart the server, unless it keeps dying as soon as it starts."""
         soon = time.monotonic() - self.started < _SOON_SECONDS
         self.restarts = self.restarts + 1 if soon else 1
         if self.restarts > _RESTARTS:
             raise DatabaseError(f"The server died {_RESTARTS} times in a row; giving up.")
-        os.write(self.log_fd, b"tuner: the server died; starting it again\n")
-        with suppress(DatabaseError):  # its end is in the log, and the next look counts it
+        os.write(self.log_fd, b"tuner: the server died; restarting it\n")
+        with suppress(DatabaseError):  # the failure is in the log, and the next poll counts it
             self.start()
 
     def _await_ready(self, postmaster: Postmaster, log_start: int) -> None:
-        """Wait as long as recovery takes; a server that ends instead is an error."""
+        """Wait as long as recovery takes; raise if the server exits instead."""
         while not embedded_postmaster.is_ready(self.places):
             if not postmaster.alive():
                 said = _tail(self.places.log, log_start)
@@ -111,9 +111,9 @@ class Keeper:
             time.sleep(0.01)
 
     def _bound_log(self) -> None:
-        """Keep the log's last part as server.log.1 and start over when it grows.
+        """Move the end of a large log to server.log.1 and truncate the log.
 
-        The server appends, so it goes on at the new end after the cut.
+        The server appends, so it continues at the new end.
         """
         if os.fstat(self.log_fd).st_size > _LOG_BYTES:
             self.places.log.with_name("server.log.1").write_bytes(self.places.log.read_bytes())
@@ -121,7 +121,7 @@ class Keeper:
 
 
 def main(home: Path, lock_fd: int, report_fd: int) -> None:
-    """Keep the server of `home`; tell the starter by the pipe how its start went."""
+    """Keep the server of `home`; report through the pipe how the start went."""
     _detach()
     lock = FileLock.inherited(home / "server.lock", lock_fd)
     os.set_inheritable(report_fd, False)
@@ -145,7 +145,7 @@ def main(home: Path, lock_fd: int, report_fd: int) -> None:
 def _begin(home: Path) -> Keeper:
     places = embedded_places.find(home)
     if places is None:
-        raise MachineError(f"The folder {home} vanished while its database was being started.")
+        raise MachineError(f"The folder {home} disappeared while its database was being started.")
     keeper = Keeper(places, locate_for(places.account))
     signal.signal(signal.SIGTERM, keeper.obey)
     keeper.start()
@@ -153,10 +153,10 @@ def _begin(home: Path) -> Keeper:
 
 
 def _detach() -> None:
-    """Leave the starter's process tree, terminal and folder, and its taste in signals.
+    """Detach from the parent's process tree, terminal, folder and signal handlers.
 
-    The starter made a new session; forking once more leaves nothing that it would
-    have to wait for, and that a killer of its descendants would find.
+    The parent made a new session; forking once more leaves no child that the parent
+    would have to wait for, or that killing its descendants would reach.
     """
     if os.fork() > 0:
         os._exit(0)
@@ -168,7 +168,7 @@ def _detach() -> None:
 
 
 def _report(fd: int, message: dict[str, str]) -> None:
-    """Tell the starter, if it still lives."""
+    """Report to the parent, if it is still alive."""
     try:
         os.write(fd, json.dumps(message).encode() + b"\n")
         os.close(fd)
@@ -177,10 +177,10 @@ def _report(fd: int, message: dict[str, str]) -> None:
 
 
 def _fault(error: Exception) -> dict[str, str]:
-    """Return what the starter will raise in its own process."""
+    """Return the error for the parent to raise in its process."""
     if isinstance(error, TunerError):
         return {"error": type(error).__name__, "message": str(error)}
-    text = f"The embedded database cannot be started: {error}. Fix that, and try again."
+    text = f"The embedded database cannot be started: {error}. Fix this and try again."
     return {"error": MachineError.__name__, "message": text}
 
 

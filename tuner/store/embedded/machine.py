@@ -1,4 +1,4 @@
-"""This machine, told from others that see the same files."""
+"""The identity of this machine, among others that share its files."""
 
 import json
 import platform
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Machine:
-    """One start of one machine."""
+    """One boot of one machine."""
 
     host: str
     machine_id: str
@@ -20,17 +20,17 @@ class Machine:
         return self.host or "an unknown machine"
 
     def shares_locks_with(self, machine: "Machine") -> bool:
-        """Whether a flock of one would have been seen by the other.
+        """Whether the two machines see each other's flocks.
 
-        One boot is one kernel, whatever its containers are called. The same machine after
-        another boot has lost all its processes, and its locks with them.
+        One boot is one kernel, whatever its containers are called. After a reboot a machine
+        has lost all its processes, and their locks with them.
         """
         if self.boot_id and self.boot_id == machine.boot_id:
             return True
         return (self.host, self.machine_id) == (machine.host, machine.machine_id)
 
     def to_json(self) -> str:
-        """Write it for `from_json`."""
+        """Return the machine as JSON for `from_json`."""
         return json.dumps(asdict(self))
 
 
@@ -47,7 +47,7 @@ def this_machine() -> Machine:
 
 
 def from_json(text: str) -> Machine:
-    """Read a machine; a text that names none is an unknown one, which shares no locks."""
+    """Parse a machine; an invalid text gives an unknown one, which shares no locks."""
     try:
         facts = json.loads(text)
         return Machine(**{name: str(facts[name]) for name in ("host", "machine_id", "boot_id")})

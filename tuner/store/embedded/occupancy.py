@@ -1,9 +1,10 @@
-"""Which machine uses a data folder, beyond what file locks can tell.
+"""Which machine uses a data folder, for file systems where locks do not show it.
 
-On some file systems a flock is seen by its own machine only (NFS with local_lock,
-Lustre with localflock, BeeGFS by default). Two machines would then run a server each
-on one data folder, and ruin it. So whoever starts a server first writes its machine
-into a file beside the data, and removes it when no process of the server is left.
+On some file systems a flock is visible only on its own machine (NFS with local_lock,
+Lustre with localflock, BeeGFS by default). Two machines could then each run a server
+on the same data folder and corrupt it. So before a server starts, its machine is
+written to a file beside the data; the file is removed when no process of the server
+is left.
 """
 
 import os
@@ -21,36 +22,36 @@ _ATTEMPTS, _PAUSE_SECONDS = 20, 0.1
 
 
 def occupy(places: Places) -> None:
-    """Write down that this machine uses the data; refuse data in use on another one.
+    """Record that this machine uses the data; refuse data in use on another machine.
 
-    The caller holds the server's lock, so no other process of this machine is here.
+    The caller holds the server's lock, so no other process of this machine is in here.
     """
     here = this_machine()
     for _ in range(_ATTEMPTS):
-        # Of two machines exactly one creates the file: link() and O_EXCL are decided by the
-        # file server. Reading first and writing afterwards would let both through.
+        # Exactly one of two machines creates the file: the file server arbitrates link() and
+        # O_EXCL. Reading first and writing afterwards would let both through.
         if _create(places.occupied, here):
             return
         occupant = _read(places.occupied)
         if occupant is not None:
             break
-        # Removed this moment, or hidden by a cache of directory entries.
+        # The file was removed just now, or a cache of directory entries hides it.
         time.sleep(_PAUSE_SECONDS)
     else:
         occupant = UNKNOWN
     if not here.shares_locks_with(occupant):
         raise _in_use(places, occupant)
-    # An earlier server of this machine left the file. Locks work within one machine, and we
-    # have the server's. Another machine never touches a file that exists.
+    # An earlier server of this machine left the file. Within one machine locks work, and we
+    # hold the server's. Another machine never touches an existing file.
     draft = _write_draft(places.occupied, here)
     draft.replace(places.occupied)
 
 
 def vacate(places: Places) -> None:
-    """Remove the note of `occupy`, unless a process of the server may be left.
+    """Remove the file of `occupy`, unless a process of the server may be left.
 
     The caller holds the server's lock. Every process of a server holds the postmaster's
-    lock; whoever gets it alone knows that all of them are gone.
+    lock; getting that lock exclusively proves that all of them are gone.
     """
     occupant = _read(places.occupied)
     if occupant is None or not this_machine().shares_locks_with(occupant):
@@ -79,7 +80,7 @@ def _in_use(places: Places, occupant: Machine) -> DatabaseError:
     host = occupant.name
     return DatabaseError(
         f"The database in {places.data} is in use on another machine ({host}), or was not shut "
-        f"down there. This machine is {platform.node()}. A second server on the same files would "
+        f"down there; this machine is {platform.node()}. A second server on the same files would "
         f"destroy it.\n"
         f"Run `tuner db stop` on {host}, or wait until the programs that use it there have ended. "
         f"If {host} is gone for good, remove the file {places.occupied} and try again.\n"
@@ -89,7 +90,7 @@ def _in_use(places: Places, occupant: Machine) -> DatabaseError:
 
 
 def _create(path: Path, machine: Machine) -> bool:
-    """Make the file with its whole content; return False if it exists."""
+    """Create the file atomically with its content; return False if it exists."""
     draft = _write_draft(path, machine)
     try:
         os.link(draft, path, follow_symlinks=False)
@@ -104,7 +105,7 @@ def _create(path: Path, machine: Machine) -> bool:
 
 def _write_draft(path: Path, machine: Machine) -> Path:
     # The folder belongs to the server's account and we may be root: a new name with O_EXCL
-    # follows no link that was planted there.
+    # does not follow a symlink planted there.
     draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     _write(draft, machine)
     return draft

@@ -1,4 +1,4 @@
-"""Where the embedded server keeps its things, and as whom it runs."""
+"""Where the embedded server keeps its files, and which account it runs as."""
 
 import hashlib
 import os
@@ -17,12 +17,12 @@ from tuner.home import name_of
 from tuner.store.embedded.machine import Machine, from_json, this_machine
 
 SYSTEM_FOLDER = Path("/var/lib/tuner")
-SHORT_FOLDER = Path("/tmp")  # noqa: S108 - a folder of our own in it, checked before use
+SHORT_FOLDER = Path("/tmp")  # noqa: S108 - we make our own folder in it, checked before use
 PORT = "5432"
 # A socket's path must fit sockaddr_un: 107 bytes on Linux, 103 on macOS.
 _SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
 _SOCKET_NAME = f".s.PGSQL.{PORT}"
-# libpq reads a comma as a list of hosts, the server reads quotes and spaces.
+# libpq takes a comma as a list of hosts; the server interprets quotes and spaces.
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+=@~-]+")
 
 
@@ -41,13 +41,13 @@ class Account:
 
 @dataclass(frozen=True)
 class Places:
-    """Every path of one embedded server; the locks and the password stay in `home`."""
+    """All paths of one embedded server; the locks and the password are in `home`."""
 
     home: Path
     root: Path
     """Holds the data; belongs to the server's account alone."""
     account: Account | None
-    """None where the server runs as whoever starts it."""
+    """None if the server runs as the user who starts it."""
 
     @property
     def data(self) -> Path:
@@ -56,12 +56,12 @@ class Places:
 
     @property
     def occupied(self) -> Path:
-        """Names the machine whose server uses the data; see `occupancy`."""
+        """The file naming the machine whose server uses the data; see `occupancy`."""
         return self.root / "in-use.json"
 
     @property
     def log(self) -> Path:
-        """What the server and its keeper have to say."""
+        """The log of the server and its keeper."""
         return self.home / "server.log"
 
     @property
@@ -71,7 +71,7 @@ class Places:
 
     @property
     def pin(self) -> Path:
-        """Exists while the server is to run without clients."""
+        """A file that exists while the server should run without clients."""
         return self.home / "pinned"
 
     @property
@@ -91,7 +91,7 @@ class Places:
 
 
 def find(home: Path) -> Places | None:
-    """Return the places of a server that was set up under `home`, or None; changes nothing."""
+    """Return the places of the server set up under `home`, or None; changes nothing."""
     home = home.resolve()
     elsewhere, machine = home / "elsewhere", None
     root = home / "postgres"
@@ -110,19 +110,19 @@ def find(home: Path) -> Places | None:
 
 
 def settle(home: Path) -> Places:
-    """Make the places under `home`, or elsewhere if the server could not reach them there.
+    """Create the places under `home`, or elsewhere if the server cannot reach them there.
 
-    The caller holds the server's lock, so that nobody settles at the same time.
+    The caller holds the server's lock, so no other process does this at the same time.
     """
     home_folder.make(home)
-    places = find(home) or _settle_anew(home.resolve())
+    places = find(home) or _settle_first(home.resolve())
     if places.account is not None and places.root.parent == places.home:
         _let_through(places.account, places.home)
     return places
 
 
 def account_for(home: Path) -> Account | None:
-    """Return whom a new server runs as: for root the home's owner, or an account made for it."""
+    """Return the account for a new server: for root the home's owner, or a system account."""
     if os.geteuid() != 0:
         return None
     owner = home.stat() if home.exists() else None
@@ -141,7 +141,7 @@ def account_for(home: Path) -> Account | None:
 
 
 def open_private(path: Path, flags: int) -> int:
-    """Open a file of the embedded server's, made for its owner only."""
+    """Open a file of the embedded server, readable by its owner only."""
     try:
         return home_folder.open_private(path, flags)
     except FileExistsError:
@@ -151,7 +151,7 @@ def open_private(path: Path, flags: int) -> int:
 
 
 def make_socket_folder(places: Places) -> None:
-    """Make the socket's folder and check that nobody else can have made it."""
+    """Create the socket's folder and check that no other user made it."""
     folder = places.socket
     uid = places.account.uid if places.account else os.geteuid()
     if not folder.is_symlink() and not folder.exists():
@@ -167,29 +167,29 @@ def make_socket_folder(places: Places) -> None:
 
 
 def make_system_folder() -> None:
-    """Create /var/lib/tuner, which everyone may pass through, if it is missing."""
+    """Create /var/lib/tuner, which every user may traverse, if it is missing."""
     try:
         if not SYSTEM_FOLDER.exists():
             SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
             SYSTEM_FOLDER.chmod(0o755)
     except OSError as error:
         raise MachineError(
-            f"The folder {SYSTEM_FOLDER} cannot be made: {error.strerror}. It is needed because "
+            f"The folder {SYSTEM_FOLDER} cannot be created: {error.strerror}. It is needed because "
             "PostgreSQL does not run as root, and its account cannot reach the folders in use. "
             "Set TUNER_HOME to a folder that every user can reach."
         ) from error
 
 
 def _let_through(account: Account, home: Path) -> None:
-    """Let the server's account pass through root's private home, and nobody else."""
+    """Let only the server's account traverse root's private home."""
     found = home.stat()
     if found.st_uid == 0 and not found.st_mode & 0o077:
-        # The group first: never is the old group let in.
+        # The group first, so that the old group never gets access.
         os.chown(home, 0, account.gid)
         home.chmod(0o710)
 
 
-def _settle_anew(home: Path) -> Places:
+def _settle_first(home: Path) -> Places:
     account = account_for(home)
     if account is not None:
         _let_through(account, home)
@@ -203,7 +203,7 @@ def _settle_anew(home: Path) -> Places:
 
 
 def _settle_elsewhere(home: Path, account: Account) -> Places:
-    """Make a folder outside `home` and leave a note in either that names the other.
+    """Create a folder outside `home`, each with a note that names the other.
 
     The folder is new even if one for the same path exists: that one belongs to a
     home that was deleted or moved, and its data must not reappear in this one.
@@ -232,7 +232,7 @@ def _account_of(root: Path, owner: int) -> Account | None:
 
 
 def _reaches(account: Account, folder: Path) -> bool:
-    """Whether `account` can enter the folder, found by entering it."""
+    """Whether `account` can enter the folder, tested by entering it."""
     try:
         done = subprocess.run(
             ["/bin/sh", "-c", 'cd -- "$0"', str(folder)],
@@ -243,7 +243,7 @@ def _reaches(account: Account, folder: Path) -> bool:
         )
     except (OSError, subprocess.SubprocessError) as error:
         raise MachineError(
-            f"PostgreSQL does not run as root, and a program cannot be run as the account "
+            f"PostgreSQL does not run as root, and no program can be run as the account "
             f"{account.name}: {error}. Run tuner as another user, or give a server with "
             "--database URL."
         ) from error
@@ -252,16 +252,16 @@ def _reaches(account: Account, folder: Path) -> bool:
 
 def _left_on(machine: Machine, root: Path, note: Path) -> MachineError:
     return MachineError(
-        f"The database of {note.parent} is on another machine ({machine.name}), in {root}: it was "
-        f"made there by root, whose server could not reach {note.parent}. Use it there; or remove "
-        f"{note} to start a new database; or set TUNER_HOME to another folder."
+        f"The database of {note.parent} is on another machine ({machine.name}), in {root}: root "
+        f"created it there because the server could not reach {note.parent}. Use it there; or "
+        f"remove {note} to start a new database; or set TUNER_HOME to another folder."
     )
 
 
 def _not_ours(folder: Path, error: OSError) -> MachineError:
     return MachineError(
         f"The folder {folder} cannot be used: {error.strerror} ({error.filename}). Run tuner as "
-        "the user that it belongs to, or set TUNER_HOME to another folder."
+        "the user who owns it, or set TUNER_HOME to another folder."
     )
 
 

@@ -1,4 +1,4 @@
-"""The server process itself: finding it, starting it, stopping it."""
+"""Finding, starting and stopping the server process."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import psutil
 
 _POLL_SECONDS = 0.02
-# A server whose keeper died ends its sessions by itself within moments.
+# The sessions of a server that died end by themselves within moments.
 _ORPHANS_SECONDS = 10.0
 _FAST_SECONDS, _IMMEDIATE_SECONDS = 60.0, 10.0
 
@@ -33,7 +33,7 @@ SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "128MB",
     "max_wal_size": "256MB",
-    "jit": "off",  # compiling costs more than our short statements
+    "jit": "off",  # compiling takes longer than our short statements
     "io_method": "sync",  # the default keeps three more processes
     "max_parallel_workers_per_gather": "0",  # containers give /dev/shm only 64 MB
     "huge_pages": "off",
@@ -51,20 +51,20 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Postmaster:
-    """A running server: our own child, or one that an earlier keeper left behind."""
+    """A running server: our own child, or one left behind by an earlier keeper."""
 
     pid: int
     data: Path
     child: "subprocess.Popen[bytes] | None" = None
 
     def alive(self) -> bool:
-        """Whether the server still runs."""
+        """Whether the server is still running."""
         if self.child is not None:
             return self.child.poll() is None
         return _is_postmaster(self.pid, self.data)
 
     def stop(self) -> bool:
-        """End sessions and stop, the hard way if it must be; return whether it stopped."""
+        """End sessions and stop the server, by force if necessary; return whether it stopped."""
         for how, seconds in ((signal.SIGINT, _FAST_SECONDS), (signal.SIGQUIT, _IMMEDIATE_SECONDS)):
             with suppress(ProcessLookupError):
                 if self.alive():
@@ -75,17 +75,17 @@ class Postmaster:
 
 
 def find(data: Path) -> Postmaster | None:
-    """Return the server that runs on `data`; a stale pid file does not deceive it."""
+    """Return the server running on `data`; a stale pid file is recognised as such."""
     lines = _pid_lines(data)
     pid = int(lines[0]) if lines and lines[0].isdigit() else 0
     return Postmaster(pid, data) if pid and _is_postmaster(pid, data) else None
 
 
 def is_ready(places: Places) -> bool:
-    """Whether a server listens on the socket and says that it accepts sessions.
+    """Whether a server listens on the socket and reports that it accepts sessions.
 
-    Listening alone would not do (recovery), nor would the pid file (stale after
-    a power cut); a server writes the file again before it listens.
+    Listening alone is not enough (recovery), nor is the pid file (stale after a
+    power cut); a server rewrites the file before it listens.
     """
     with socket.socket(socket.AF_UNIX) as probe:
         try:
@@ -97,15 +97,15 @@ def is_ready(places: Places) -> bool:
 
 
 def launch(places: Places, binaries: Binaries, log_fd: int) -> Postmaster:
-    """Start a server where none runs; it is not ready yet."""
+    """Start a server, without waiting until it is ready."""
     with FileLock(places.home / "postmaster.lock") as lock:
-        # Every process of a server inherits this lock, so holding it alone means
-        # that not even an orphaned session of an earlier server is left, and then
-        # whatever its pid file says, also of a pid that now is someone else's. That holds for
-        # this machine; the caller has made sure that no other one uses the data (`occupancy`).
+        # Every process of a server inherits this lock, so holding it exclusively proves that
+        # not even an orphaned session of an earlier server is left, whatever the pid file says:
+        # its pid may have been reused. This covers this machine only; the caller has made sure
+        # that no other machine uses the data (`occupancy`).
         if not lock.wait_alone(_ORPHANS_SECONDS):
             raise MachineError(
-                f"Processes of an earlier PostgreSQL on {places.data} are still ending. "
+                f"Processes of an earlier PostgreSQL server on {places.data} are still ending. "
                 "Try again in a moment."
             )
         (places.data / "postmaster.pid").unlink(missing_ok=True)
@@ -125,7 +125,7 @@ def launch(places: Places, binaries: Binaries, log_fd: int) -> Postmaster:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Wait for a condition at most so long; return whether it came to hold."""
+    """Wait for a condition at most this long; return whether it became true."""
     deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
@@ -144,7 +144,7 @@ def _command(places: Places, binaries: Binaries) -> list[str]:
 
 
 def _renew_socket_folder(places: Places) -> None:
-    """Start from an empty folder: a left-over lock in it may name a pid that lives again."""
+    """Recreate the folder: a left-over lock in it may name a pid that has been reused."""
     make_socket_folder(places)
     for leftover in places.socket.iterdir():
         if leftover.is_dir() and not leftover.is_symlink():
@@ -181,6 +181,6 @@ def _is_postmaster(pid: int, data: Path) -> bool:
 
 
 def _serves(process: "psutil.Process", data: Path) -> bool:
-    """Whether the process was started as the server of our data folder."""
+    """Whether the process's command line is that of a server on our data folder."""
     words = process.cmdline()
     return "-D" in words[:-1] and words[words.index("-D") + 1] == str(data)

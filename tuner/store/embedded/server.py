@@ -1,10 +1,10 @@
-"""The PostgreSQL server that tuner brings along: joining it, and looking after it.
+"""The embedded PostgreSQL server: joining, starting, stopping and erasing it.
 
-Whoever uses the server holds the *clients' lock* shared; the kernel drops it when
-a process dies. A keeper (`tuner.store.embedded.keeper`) holds the *server's lock* and
-stops the server when the clients' lock is free. A client that finds the server's
-lock free takes it and hands it to a keeper that it starts: of any number of
-simultaneous first clients exactly one does.
+Every client of the server holds the *clients' lock* shared; the kernel releases it
+when the process dies. A keeper (`tuner.store.embedded.keeper`) holds the *server's
+lock* and stops the server when the clients' lock is free. A client that finds the
+server's lock free takes it and passes it to a keeper that it starts; exactly one of
+any number of simultaneous first clients does so.
 """
 
 import json
@@ -40,14 +40,14 @@ _KEEPER_ATTEMPTS = 3
 
 
 class Membership:
-    """A process's share in the server: while it is held, the server runs."""
+    """A process's share in the server, which keeps the server running until left."""
 
     def __init__(self, address: Address, lock: FileLock) -> None:
         self.address = address
         self._lock = lock
 
     def leave(self) -> None:
-        """Give up the share; the last one to do so lets the server stop."""
+        """Give up the share; when the last client has left, the server stops."""
         self._lock.close()
 
     def __enter__(self) -> "Membership":
@@ -63,7 +63,7 @@ class Membership:
 
 
 def exists(home: Path) -> bool:
-    """Whether a database was made in the home."""
+    """Whether the home has a database."""
     places = embedded_places.find(home)
     return places is not None and places.data.exists()
 
@@ -74,11 +74,11 @@ def join(home: Path) -> Membership:
     home = home.resolve()
     clients = FileLock(home / "clients.lock")
     try:
-        # Held alone by a keeper that is stopping the server: it will be gone soon.
+        # Held exclusively by a keeper that is stopping the server and will be gone soon.
         if not wait_until(clients.try_shared, _PATIENCE_SECONDS):
             raise DatabaseUnreachableError(
-                f"The embedded database in {home} is being stopped, and that takes very long. "
-                f"See {home / 'server.log'}, and try again."
+                f"The embedded database in {home} is still stopping after a long time. "
+                f"See {home / 'server.log'}, then try again."
             )
         places = _ensure_running(home)
         return Membership(_address(places), clients)
@@ -88,16 +88,16 @@ def join(home: Path) -> Membership:
 
 
 def start(home: Path) -> Membership:
-    """Make the server run without clients until `stop`; the share is the caller's to leave."""
+    """Make the server run even without clients until `stop`; the caller must leave its share."""
     home_folder.make(home)
     os.close(embedded_places.open_private(home.resolve() / "pinned", os.O_WRONLY))
     return join(home)
 
 
 def stop(home: Path, force: bool = False) -> bool:
-    """Stop the server, unless somebody uses it; return whether one was running.
+    """Stop the server, unless it is in use; return whether one was running.
 
-    With `force` those who use it lose their sessions.
+    With `force` it is stopped anyway, and its clients lose their sessions.
     """
     places = embedded_places.find(home)
     if places is None:
@@ -111,7 +111,7 @@ def stop(home: Path, force: bool = False) -> bool:
 
 
 def erase(home: Path) -> None:
-    """Stop the server, used or not, and remove its data for good, wherever they are."""
+    """Stop the server, even if it is in use, and delete its data, wherever they are."""
     places = embedded_places.find(home)
     if places is None:
         return
@@ -131,13 +131,13 @@ def _ensure_running(home: Path) -> Places:
             silent += 1
         if silent == _KEEPER_ATTEMPTS:
             raise DatabaseError(
-                f"The database's keeper process died without a word, {silent} times; the end of "
-                f"{home / 'server.log'} may say why."
+                f"The database's keeper process died {silent} times without reporting an error; "
+                f"the end of {home / 'server.log'} may say why."
             )
         places = embedded_places.find(home)
         if places is not None:
-            # Where locks are shared between machines, the keeper may be on another one. Its
-            # socket is of no use here, and waiting for it would be in vain.
+            # If locks are shared between machines, the keeper may be on another machine. Its
+            # socket is useless here, so do not wait for it.
             embedded_occupancy.refuse_elsewhere(places)
             if embedded_postmaster.is_ready(places):
                 return places
@@ -151,8 +151,8 @@ def _ensure_running(home: Path) -> Places:
 def _start_keeper(home: Path) -> int | None:
     """Start a keeper if there is none; return the pipe on which it reports its start.
 
-    The lock goes to the keeper with its descriptor: at no time could another
-    client take it, and if we die on the way it is free again.
+    The lock passes to the keeper with its descriptor: no other client can take it
+    in between, and if we die on the way it is free again.
     """
     with FileLock(home / "server.lock") as server:
         if not server.try_alone():
@@ -179,7 +179,7 @@ def _start_keeper(home: Path) -> int | None:
 
 
 def _hear(report_fd: int, deadline: float) -> bool:
-    """Wait for the keeper's word; raise its fault here, or return whether it said anything."""
+    """Wait for the keeper's report; raise its error here, or return whether it reported."""
     with os.fdopen(report_fd, "rb") as pipe, selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         if not selector.select(max(0.0, deadline - time.monotonic())):
@@ -200,7 +200,7 @@ def _address(places: Places) -> Address:
     except OSError as error:
         raise MachineError(
             f"The password of the embedded database cannot be read from {places.password_file}: "
-            f"{error.strerror}. Run `tuner db stop`; the next start makes a new one."
+            f"{error.strerror}. Run `tuner db stop`; the next start creates a new password."
         ) from error
     return Address(
         {
@@ -214,7 +214,7 @@ def _address(places: Places) -> Address:
 
 
 def _wait_for_nobody(places: Places, clients: FileLock) -> None:
-    """Take the clients' lock alone, or say who uses the server."""
+    """Take the clients' lock exclusively, or raise an error that names the clients."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while not clients.try_alone():
         users = client_pids(places)
@@ -222,16 +222,16 @@ def _wait_for_nobody(places: Places, clients: FileLock) -> None:
             who = ", ".join(str(pid) for pid in users) or "unknown"
             raise UserError(
                 f"The database in {places.home} is in use (processes: {who}). It stops by "
-                "itself when they have ended; `tuner db stop --force` stops it under them."
+                "itself when they end; `tuner db stop --force` stops it anyway."
             )
         time.sleep(_POLL_SECONDS)
 
 
 def _stop(places: Places) -> bool:
-    """Tell the keeper to stop, or where there is none stop the server ourselves.
+    """Tell the keeper to stop, or without a keeper stop the server ourselves.
 
-    Only the keeper found now is waited for: by force, a newcomer may have started
-    another before we look again, and that one is not ours to stop.
+    Wait only for the keeper that is running now: with `force`, a new client may have
+    started another before we look again, and that one must not be stopped.
     """
     running = embedded_postmaster.find(places.data) is not None
     keeper = keeper_pid(places)
@@ -241,7 +241,7 @@ def _stop(places: Places) -> bool:
         if wait_until(lambda: keeper_pid(places) != keeper, _PATIENCE_SECONDS):
             return True
         raise DatabaseError(
-            f"The embedded database in {places.home} does not stop (keeper process {keeper}); "
+            f"The embedded database in {places.home} did not stop (keeper process {keeper}); "
             f"see {places.log}."
         )
     with FileLock(places.home / "server.lock") as server:
@@ -249,7 +249,7 @@ def _stop(places: Places) -> bool:
         left = embedded_postmaster.find(places.data) if alone else None
         if left is not None and not left.stop():
             raise DatabaseError(
-                f"The embedded PostgreSQL (process {left.pid}) does not stop; see {places.log}."
+                f"The embedded PostgreSQL (process {left.pid}) did not stop; see {places.log}."
             )
         if alone:
             embedded_occupancy.vacate(places)

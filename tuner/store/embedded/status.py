@@ -1,4 +1,4 @@
-"""What can be known of the embedded server without joining it."""
+"""The embedded server's status, read without joining it."""
 
 import os
 from dataclasses import dataclass
@@ -14,33 +14,33 @@ from tuner.store.embedded.places import Places
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """The state of one embedded server and where its things are."""
+    """The state of one embedded server and where its files are."""
 
     running: bool
     pid: int | None
     keeper: int | None
-    """The process that stops the server; None beside a running server until the next join."""
+    """The process that stops the server; None if it died, until the next client joins."""
     pinned: bool
     """Whether it runs without clients, until `tuner db stop`."""
     version: str
-    """Of the programs; the data are of the same major version."""
+    """Of the programs; the data have the same major version."""
     home: Path
     data: Path | None
-    """None while no database was made. Outside `home` where its account cannot reach that."""
+    """None before a database is created. Outside `home` if the server's account cannot reach it."""
     binaries: Path
     socket: Path | None
     log: Path
     account: str
-    """Whom the server runs as."""
+    """The user that the server runs as."""
     clients: tuple[int, ...]
-    """Processes that hold the server, as far as this user may see them."""
+    """Processes that use the server, as far as this user may see them."""
     bytes_on_disk: int
     used_on: str | None = None
-    """Another machine whose server uses the data, or did not shut down there."""
+    """Another machine whose server uses the data, or was not shut down."""
 
 
 def status(home: Path) -> ServerStatus:
-    """Return what is known of the server of `home`; nothing is created or started."""
+    """Return the status of the server of `home`; nothing is created or started."""
     places = embedded_places.find(home)
     made = places is not None and places.data.exists()
     account = places.account if places else embedded_places.account_for(home)
@@ -67,7 +67,7 @@ def status(home: Path) -> ServerStatus:
 
 
 def keeper_pid(places: Places) -> int | None:
-    """Return the process that keeps the server, verified to be a keeper."""
+    """Return the pid of the server's keeper, verified to be a keeper."""
     import psutil
 
     try:
@@ -79,19 +79,19 @@ def keeper_pid(places: Places) -> int | None:
 
 
 def client_pids(places: Places) -> tuple[int, ...]:
-    """Return the processes that have the clients' lock open, but for the keeper and ourselves."""
+    """Return the processes with the clients' lock open, except the keeper and ourselves."""
     import psutil
 
     lock = str(places.home / "clients.lock")
     ours = {os.getpid(), keeper_pid(places)}
-    found = []
+    pids = []
     for process in psutil.process_iter():
         try:
             if process.pid not in ours and any(f.path == lock for f in process.open_files()):
-                found.append(process.pid)
+                pids.append(process.pid)
         except (psutil.Error, OSError):
-            continue  # ended meanwhile, or not ours to look at
-    return tuple(sorted(found))
+            continue  # ended meanwhile, or not readable by us
+    return tuple(sorted(pids))
 
 
 def _size(folder: Path) -> int:
@@ -100,5 +100,5 @@ def _size(folder: Path) -> int:
         try:
             total += path.lstat().st_size
         except OSError:
-            continue  # the server removes files while we look
+            continue  # the server is removing files meanwhile
     return total

@@ -1,1 +1,1 @@
-"""Who trains which trial, and what came of it, exactly once: `ledger.Ledger` and its parts."""
+"""Who trains which trial and with what result, exactly once: `ledger.Ledger` and its parts."""

@@ -1,4 +1,4 @@
-"""Which (configuration, seed) comes next: pure functions over what exists."""
+"""Choosing the next (configuration, seed): pure functions over the existing trials."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
@@ -18,7 +18,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Existing:
-    """One trial as far as assigning the next one needs it."""
+    """The fields of an existing trial that the choice of the next one depends on."""
 
     configuration: int
     seed: int
@@ -27,17 +27,17 @@ class Existing:
     """The study's metric, smaller is better; None unless the trial is complete."""
     complete: bool = False
     fresh: bool = False
-    """Whether it ended a moment ago, so that its last checkpoint may still be on its way."""
+    """Whether it ended a moment ago, so that its last checkpoint may still be being written."""
 
 
 PENDING = "pending"
-"""The next trial depends on trials that still run."""
+"""The next trial depends on trials that are still running."""
 RACING = "racing"
-"""The contenders are compared with each other when their trials so far have ended."""
+"""The contenders are compared once their current trials have ended."""
 WAITING = "waiting"
-"""Whatever is left begins with epochs that a peer is training now."""
+"""All remaining trials begin with epochs that a peer is training now."""
 LOOK_AHEAD = 64
-"""This many waiting trials are passed over, at most, in search of one that need not wait."""
+"""How many waiting trials are skipped, at most, in search of one that can start now."""
 
 Waits = Callable[[Assignment], bool]
 
@@ -49,12 +49,12 @@ def next_assignment(
     decided: Sequence[Decided] = (),
     queued: Sequence[int] = (),
 ) -> Assignment | Look | str | None:
-    """Return what to train next, a look that is due, why to wait, or None when nothing is left.
+    """Return the next assignment, a look that is due, a reason to wait, or None at the end.
 
-    All configurations come under seed 0 first, then under seed 1, and so on, so
-    that a study stopped half-way has seen everything once. One that would train
-    what a peer is training already lets the others go first. Cells of a grid that were `queued`
-    come before the others.
+    All configurations run under seed 0 first, then under seed 1, and so on, so
+    that a study stopped half-way has seen every configuration. A configuration
+    whose next epochs a peer is training already lets the others go first. Grid
+    cells that were `queued` come before the others.
     """
     taken = {(trial.configuration, trial.seed) for trial in existing}
     if len(taken) >= spec.total_trials:
@@ -71,10 +71,10 @@ def next_assignment(
 
 
 def _explored(spec: Spec, begun: Collection[int], queued: Sequence[int]) -> Sequence[int]:
-    """Return the configurations of the budget in the order in which they begin.
+    """Return the configurations of the budget in the order in which they start.
 
-    The grid may have more cells than the budget: then a queued one takes the place of the last
-    cell that has not begun, so that there are never more.
+    If the grid has more cells than the budget, a queued cell replaces the last cell that has
+    not started, so that the budget is kept.
     """
     if not queued:
         return range(spec.configurations)
@@ -93,22 +93,22 @@ def _explored(spec: Spec, begun: Collection[int], queued: Sequence[int]) -> Sequ
 
 
 def race(spec: Spec, existing: Collection[Existing], decided: Sequence[Decided] = ()) -> Race:
-    """Return how the race of a study stands whose exploration has ended.
+    """Return the state of a study's race after its exploration has ended.
 
-    The contenders are the best under seed 0. One that has had further seeds
-    stays a contender when a longer exploration finds better ones.
+    The contenders are the best configurations under seed 0. A configuration that has
+    further seeds stays a contender when a longer exploration finds better ones.
     """
     seeds: dict[int, set[int]] = defaultdict(set)
     for trial in existing:
         if trial.seed > 0:
             seeds[trial.configuration].add(trial.seed)
     explored = [t for t in existing if t.seed == 0 and t.value is not None]
-    # Ties fall to the older configuration, so that every worker sees one order.
+    # The older configuration wins ties, so that every worker sees the same order.
     ranked = sorted(explored, key=lambda trial: (trial.value, trial.configuration))
     best = {trial.configuration for trial in ranked[: spec.replicates.top]}
     contenders = [t.configuration for t in ranked if t.configuration in best | seeds.keys()]
     each = spec.replicates.seeds - 1
-    # Fewer than were asked for where fewer completed; never more than the study's total.
+    # Smaller than requested if fewer configurations completed; never above the study's total.
     room = min(spec.total_trials - spec.configurations, len(contenders) * each)
     return Race(tuple(contenders), dict(seeds), room, tuple(decided))
 
@@ -119,14 +119,14 @@ def _next_of_race(
     if standing.over:
         return None
     look = standing.look()
-    # Between looks workers go ahead; no seed beyond the next look is given before it.
+    # Workers are not held up between looks; no seed beyond the next look starts before it.
     rounds = standing.affordable if look is None else look.rounds
-    taken = {(one, seed) for one, seeds in standing.seeds.items() for seed in seeds}
-    found = _missing(taken, standing.racing, range(1, rounds + 1), waits)
-    if found is not None or look is None:
-        return found
-    looked_at = {(one, seed) for one in look.racing for seed in range(1, look.rounds + 1)}
-    running = any(not t.ended and (t.configuration, t.seed) in looked_at for t in existing)
+    taken = {(contender, seed) for contender, seeds in standing.seeds.items() for seed in seeds}
+    assignment = _missing(taken, standing.racing, range(1, rounds + 1), waits)
+    if assignment is not None or look is None:
+        return assignment
+    compared = {(racer, seed) for racer in look.racing for seed in range(1, look.rounds + 1)}
+    running = any(not t.ended and (t.configuration, t.seed) in compared for t in existing)
     return RACING if running else look
 
 

@@ -43,12 +43,12 @@ from tuner.store.studies import Study, read_spec
 
 FRESH_SECONDS = 15.0
 YIELDS = 3
-"""A trial interrupted so often in a row lets new trials go first: it may be what kills workers."""
+"""After this many interruptions in a row a trial yields to new ones: it may be killing workers."""
 WAITS = {
     None: "the last trials are running",
-    PENDING: "the contenders are known when the exploration has ended",
-    RACING: "the contenders are compared when their trials so far have ended",
-    WAITING: "peers are training the epochs that are next",
+    PENDING: "the contenders are chosen when the exploration has ended",
+    RACING: "the contenders are compared when their current trials have ended",
+    WAITING: "peers are training the next epochs",
 }
 
 
@@ -61,10 +61,11 @@ def claim(
 ) -> Answer:
     """Give the worker a trial to train, or say why there is none.
 
-    In company it gets one of its kind or none, and never more than its share.
+    A worker that already trains a pack gets a trial of the same kind or none, and never more
+    than its share.
     """
-    # From here to commit no other worker counts or creates: the count below
-    # and the creation belong to one transaction, so the budget is exact.
+    # From here to commit no other worker counts or creates trials: the count below and
+    # the creation are one transaction, so the budget is exact.
     transaction.lock_study()
     state, reason = _study_state(transaction)
     if state != "open":
@@ -88,29 +89,29 @@ def claim(
 
 
 def _companion(transaction: Transaction, spec: Spec, company: Company, *, expired: bool) -> Answer:
-    """Give a trial for this company: one that was given back, or the next new one."""
+    """Give a trial to train beside these: one that was given back, or the next new one."""
     if len(company.held) >= _share(transaction, spec):
-        return Wait("the rest is for other workers")
+        return Wait("the remaining trials are for other workers")
     orphan = _orphan(transaction, expired=expired, below=YIELDS)
     if orphan is not None:
-        # Who must be trained alone, or elsewhere, is not kept waiting by a company that is
-        # filled up for ever: it ends, and the next claim adopts.
+        # A trial that must be trained alone, or by another worker, must not starve because this
+        # pack is always refilled: the pack runs out, and the next claim adopts the trial.
         lease = _lease(transaction, orphan.trial_id, orphan.token + 1)
         if lease.alone or orphan.state == "held" or not company.fits(lease.chosen, lease.seed):
             return Wait("an unfinished trial goes first")
         _hold(transaction, orphan.trial_id, lease.token)
-        transaction.tell("adopted", f"from worker {orphan.worker_id}", lease.trial_id)
+        transaction.add_event("adopted", f"from worker {orphan.worker_id}", lease.trial_id)
         _tell_joined(transaction, company, lease)
         return Claimed(lease, adopted=True)
     existing = _existing(transaction, spec)
     assignment = _assignment(transaction, spec, existing)
-    # Where somebody has to think first (a sampler, a race), whoever is free does that.
+    # If a sampler or a race has to decide first, a worker that is free does that.
     chosen = _chosen(transaction, spec, assignment) if isinstance(assignment, Assignment) else None
     if not isinstance(assignment, Assignment) or chosen is None:
-        return Wait("the next trial is not known yet")
+        return Wait("the next trial is not decided yet")
     if not company.fits(sampling.in_file_order(spec, chosen.values), assignment.seed):
         return Wait("the next trial is of another kind")
-    # No checkpoint is waited for: the others would wait as well.
+    # Wait for no checkpoint: the other trials of the pack would wait as well.
     created = _create(transaction, spec, assignment, chosen)
     _tell_joined(transaction, company, created)
     return Claimed(created, adopted=False)
@@ -118,15 +119,15 @@ def _companion(transaction: Transaction, spec: Spec, company: Company, *, expire
 
 def _tell_joined(transaction: Transaction, company: Company, joining: Lease) -> None:
     beside = ", ".join(str(lease.number) for lease in company.held)
-    transaction.tell("joined", f"trained beside {beside}", joining.trial_id)
+    transaction.add_event("joined", f"trained beside {beside}", joining.trial_id)
 
 
 def _share(transaction: Transaction, spec: Spec) -> int:
-    """Return how many of the trials that are not over a worker may have at a time."""
+    """Return how many of the unfinished trials one worker may hold at a time."""
     here = transaction.study.study_id
-    # Of workers that died nobody has noted the end.
-    there = t.worker.c.ended.is_(None) & (t.worker.c.seen > in_seconds(-transaction.timing.lease))
-    workers_there = sa.select(sa.func.count()).where(t.worker.c.study_id == here, there)
+    # A worker that died has no `ended`, so its `seen` decides.
+    present = t.worker.c.ended.is_(None) & (t.worker.c.seen > in_seconds(-transaction.timing.lease))
+    workers_there = sa.select(sa.func.count()).where(t.worker.c.study_id == here, present)
     over = sa.select(sa.func.count()).where(t.lease.c.study_id == here, t.lease.c.state == "ended")
     workers, ended = transaction.connection.execute(
         sa.select(workers_there.scalar_subquery(), over.scalar_subquery())
@@ -135,11 +136,11 @@ def _share(transaction: Transaction, spec: Spec) -> int:
 
 
 def configurations_ahead(connection: sa.Connection, study: Study, past: Past) -> list[int]:
-    """Return the configurations that a claim will look at: those begun, and the next ones.
+    """Return the configurations that a claim will look at: the started ones and the next ones.
 
-    Of those begun, the ones that an earlier call has returned are left out.
+    Started configurations that an earlier call returned are left out.
     """
-    # Numbers are given under the study's lock: below the largest that is seen none is missing.
+    # Numbers are assigned under the study's lock, so none is missing below the largest one seen.
     rows = connection.execute(
         sa.select(t.trial.c.number, t.trial.c.configuration).where(
             t.trial.c.study_id == study.study_id, t.trial.c.number >= past.seen
@@ -148,21 +149,21 @@ def configurations_ahead(connection: sa.Connection, study: Study, past: Past) ->
     past.seen = max((row.number + 1 for row in rows), default=past.seen)
     begun = {row.configuration for row in rows} - past.begun
     past.begun |= begun
-    # As it was when the worker joined: one that was extended, or deleted, since then is met
-    # by the claim itself, which reads it again.
+    # The study as it was when the worker joined. If it was extended or deleted since, the
+    # claim notices: it reads the study again.
     spec = study.spec
     order = dict.fromkeys([*_queued_cells(connection, study), *range(spec.configurations)])
-    new = (one for one in order if one not in past.begun)
+    new = (index for index in order if index not in past.begun)
     return [*begun, *islice(new, LOOK_AHEAD)]
 
 
 def decide(transaction: Transaction, decided: Decided) -> bool:
-    """Store what came of a look; say whether it was this call that did.
+    """Store the decision of a look; return whether this call stored it.
 
-    The first writer wins. Whoever comes later, or decided upon what is no
-    longer so (a trial was retried, the study extended meanwhile), stores nothing.
+    The first writer wins. A later writer stores nothing, nor does one whose decision is
+    out of date because a trial was retried or the study extended meanwhile.
     """
-    # The same lock as a claim's: no trial is created and none reopened in between.
+    # The same lock as a claim's: no trial is created or reopened in between.
     transaction.lock_study()
     if _study_state(transaction)[0] != "open":
         return False
@@ -170,21 +171,21 @@ def decide(transaction: Transaction, decided: Decided) -> bool:
     if _due(transaction, spec, _existing(transaction, spec)) != decided.look:
         return False
     insert_decision(transaction.connection, transaction.study.study_id, decided)
-    transaction.tell("looked", _told(decided))
+    transaction.add_event("looked", _summary(decided))
     return True
 
 
-def _told(decided: Decided) -> str:
+def _summary(decided: Decided) -> str:
     left = len(decided.look.racing) - len(decided.dropped)
     dropped = ", ".join(map(str, decided.dropped))
-    who = "nobody" if not decided.dropped else f"configuration {dropped}"
+    who = "none" if not decided.dropped else f"configuration {dropped}"
     return f"after seed {decided.look.rounds}: dropped {who}; {left} left in the race"
 
 
 def _due(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> Look | None:
     decided = read_decisions(transaction.connection, transaction.study.study_id)
-    found = next_assignment(spec, existing, decided=decided)
-    return found if isinstance(found, Look) else None
+    due = next_assignment(spec, existing, decided=decided)
+    return due if isinstance(due, Look) else None
 
 
 def _study_state(transaction: Transaction) -> tuple[str, str]:
@@ -201,24 +202,27 @@ def _study_state(transaction: Transaction) -> tuple[str, str]:
     if row is None:
         return "stopped", "The study was deleted."
     if not row.present:
-        # After a restore even the study may be another one of the same number.
-        return "stopped", "The database was restored, and this worker is unknown: start it again."
+        # After a restore even the study may be a different one with the same id.
+        return (
+            "stopped",
+            "The database was restored and does not know this worker: start the worker again.",
+        )
     return row.state, row.reason
 
 
 def _already_held(transaction: Transaction, company: Company | None) -> Lease | None:
-    """Return a lease that this worker has and does not know of.
+    """Return a lease that this worker holds without knowing it.
 
-    Its last claim's commit went through, and the answer was lost.
+    That happens when its last claim was committed but the answer was lost.
     """
-    known = [lease.trial_id for lease in company.held] if company else []
+    trial_ids = [lease.trial_id for lease in company.held] if company else []
     row = transaction.connection.execute(
         sa.select(t.lease.c.trial_id, t.lease.c.token)
         .where(
             t.lease.c.study_id == transaction.study.study_id,
             t.lease.c.worker_id == transaction.worker_id,
             t.lease.c.state == "held",
-            t.lease.c.trial_id.not_in(known),
+            t.lease.c.trial_id.not_in(trial_ids),
         )
         .order_by(t.lease.c.trial_id)
     ).first()
@@ -226,23 +230,23 @@ def _already_held(transaction: Transaction, company: Company | None) -> Lease | 
 
 
 def _adopt(transaction: Transaction, *, expired: bool, below: int | None) -> Lease | None:
-    """Take over a released trial, or an expired one if `expired` allows; next token.
+    """Take over a released trial, or an expired one if `expired` allows, under its next token.
 
-    Only one that was interrupted less than `below` times in a row, where that is given.
+    If `below` is given, only a trial interrupted fewer than `below` times in a row.
     """
     while (row := _orphan(transaction, expired=expired, below=below)) is not None:
-        # The next token first, also for a trial that ends here: its silent holder
-        # may only be slow, and must find itself fenced off.
+        # Take the next token first, even if the trial ends here: its silent holder may
+        # only be slow, and must find itself fenced off.
         _hold(transaction, row.trial_id, row.token + 1)
         if row.state == "held":
-            # Its worker or machine died, was cut off or slept: nothing that the trial did,
-            # as far as anybody can tell, so that it is no failed attempt.
-            transaction.tell("lost", f"worker {row.worker_id} fell silent", row.trial_id)
+            # Its worker or machine died, was cut off or slept. As far as we can tell the trial
+            # is not to blame, so this does not count as a failed attempt.
+            transaction.add_event("lost", f"worker {row.worker_id} fell silent", row.trial_id)
             why = endings.count_interruption(transaction, row.trial_id, row.worker_id)
             if why is not None:
                 endings.fail_for_good(transaction, row.trial_id, row.token + 1, why)
                 continue
-        transaction.tell("adopted", f"from worker {row.worker_id}", row.trial_id)
+        transaction.add_event("adopted", f"from worker {row.worker_id}", row.trial_id)
         return _lease(transaction, row.trial_id, row.token + 1)
     return None
 
@@ -250,7 +254,7 @@ def _adopt(transaction: Transaction, *, expired: bool, below: int | None) -> Lea
 def _orphan(transaction: Transaction, *, expired: bool, below: int | None) -> sa.Row[Any] | None:
     free = t.lease.c.state == "released"
     if expired:
-        # The server's clock only; a worker's may be an hour off.
+        # Use the server's clock only; a worker's clock may be an hour off.
         free |= (t.lease.c.state == "held") & (t.lease.c.expires < sa.func.clock_timestamp())
     return transaction.connection.execute(
         sa.select(t.lease)
@@ -261,7 +265,7 @@ def _orphan(transaction: Transaction, *, expired: bool, below: int | None) -> sa
         )
         .order_by(t.lease.c.strikes + t.lease.c.interruptions, t.lease.c.trial_id)
         .limit(1)
-        # A holder that is renewing or recording right now is alive: leave it alone.
+        # Skip a locked row: its holder is renewing or recording right now, so it is alive.
         .with_for_update(skip_locked=True)
     ).one_or_none()
 
@@ -286,7 +290,7 @@ def _next(transaction: Transaction, spec: Spec, proposal: Proposal | None) -> An
     assignment = _assignment(transaction, spec, existing)
     if isinstance(assignment, Look):
         return NeedsLook(assignment)
-    if assignment is None and all(one.ended for one in existing):
+    if assignment is None and all(trial.ended for trial in existing):
         return _complete_study(transaction)
     if not isinstance(assignment, Assignment):
         return Wait(WAITS[assignment])
@@ -309,7 +313,7 @@ def _assignment(
     waits = _waits(transaction, existing)
     cells = _queued_cells(transaction.connection, transaction.study)
     if cells:
-        # Somebody asked for these first: they do not wait for what a peer is training.
+        # Queued cells were asked for explicitly: they do not wait for a peer's epochs.
         first = frozenset(cells)
         return next_assignment(
             spec,
@@ -338,13 +342,13 @@ class Chosen:
 
 
 def _chosen(transaction: Transaction, spec: Spec, assignment: Assignment) -> Chosen | None:
-    """Return a configuration's parameters; None where a sampler that learns has to propose them.
+    """Return a configuration's parameters; None if a learning sampler has to propose them.
 
-    One that has begun has those of its other seeds. It need not have begun under seed 0: that
-    trial may be waiting for epochs of a peer. One that has not takes the setting that was queued
-    for it, or the first that waits in the queue.
+    A configuration that has started has the parameters of its other seeds. It may have started
+    under another seed first: seed 0 may be waiting for a peer's epochs. A configuration that has
+    not started takes the setting queued for it, or the first one in the queue.
     """
-    known = transaction.connection.execute(
+    stored = transaction.connection.execute(
         sa.select(t.trial.c.chosen)
         .where(
             t.trial.c.study_id == transaction.study.study_id,
@@ -352,12 +356,12 @@ def _chosen(transaction: Transaction, spec: Spec, assignment: Assignment) -> Cho
         )
         .limit(1)
     ).scalar_one_or_none()
-    if known is not None:
-        return Chosen(known)
+    if stored is not None:
+        return Chosen(stored)
     if spec.search.sampler != "grid":
         queue = read_queue(transaction.connection, transaction.study.study_id)
-        mine = [one for one in queue if one.configuration == assignment.configuration]
-        waiting = [one for one in queue if one.configuration is None]
+        mine = [entry for entry in queue if entry.configuration == assignment.configuration]
+        waiting = [entry for entry in queue if entry.configuration is None]
         for queued in (*mine, *waiting):
             return Chosen(queued.chosen, queued)
     if spec.search.sampler in sampling.LEARNING:
@@ -366,7 +370,7 @@ def _chosen(transaction: Transaction, spec: Spec, assignment: Assignment) -> Cho
 
 
 def _waits(transaction: Transaction, existing: Sequence[Existing]) -> Callable[[Assignment], bool]:
-    """Return who should wait for epochs that a peer is training right now."""
+    """Return a function that tells whether an assignment should wait for a peer's epochs."""
     sharing = transaction.sharing
     running = [] if sharing is None else _running(transaction)
     if sharing is None or not running:
@@ -392,17 +396,17 @@ def _waits(transaction: Transaction, existing: Sequence[Existing]) -> Callable[[
 def _expected(
     transaction: Transaction, assignment: Assignment, existing: Sequence[Existing]
 ) -> int:
-    """Return how many epochs a peer has just trained and may still be storing."""
+    """Return how many epochs a peer has just trained and may still be saving."""
     sharing = transaction.sharing
     if sharing is None:
         return 0
-    ended = _ended([one for one in existing if one.fresh], assignment.seed)
+    ended = _ended([trial for trial in existing if trial.fresh], assignment.seed)
     return sharing.stored(assignment.configuration, sharing.reached(ended))
 
 
 def _ended(existing: Sequence[Existing], seed: int) -> list[int]:
-    """Return the configurations whose curves are whole under a seed."""
-    return [one.configuration for one in existing if one.seed == seed and one.complete]
+    """Return the configurations that are complete under a seed."""
+    return [trial.configuration for trial in existing if trial.seed == seed and trial.complete]
 
 
 def _running(transaction: Transaction) -> list[Runner]:
@@ -423,10 +427,10 @@ def _running(transaction: Transaction) -> list[Runner]:
 
 
 def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
-    """Return all trials in the order of their numbers; only the newest are read.
+    """Return all trials by number; only the newest are read from the database.
 
-    To be called under the study's lock, as whatever opens trials again holds it too: the count
-    of reopenings that is read here cannot be out of date when the trials are.
+    Call it under the study's lock. Reopening trials takes the same lock, so no trial can be
+    reopened between reading the count of reopenings and reading the trials.
     """
     sign = 1.0 if METRICS[spec.search.metric] == "minimize" else -1.0
     value = _metric_value(spec)
@@ -459,8 +463,8 @@ def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
             fresh=bool(row.fresh),
             value=sign * row.value if row.state == "COMPLETE" and row.value is not None else None,
         )
-        # In one piece from the first: a trial that still runs keeps all after it from being
-        # remembered. Those are read again, which costs time and is as right.
+        # Remember an unbroken range from trial 0 on. Trials after one that still runs are not
+        # remembered but read again, which is slower and just as correct.
         if trial.ended and not trial.fresh and not newest:
             past.trials.append(trial)
             past.floor = row.number + 1
@@ -514,12 +518,12 @@ def _create(transaction: Transaction, spec: Spec, assignment: Assignment, origin
             expires=in_seconds(transaction.timing.lease),
         )
     )
-    transaction.tell("created", f"trial {number}", trial_id)
+    transaction.add_event("created", f"trial {number}", trial_id)
     return _lease(transaction, trial_id, 1)
 
 
 def _lease(transaction: Transaction, trial_id: int, token: int) -> Lease:
-    # Read back from the database, not from memory: what is stored is what is trained.
+    # Read back from the database, so that the stored parameters are the ones trained.
     row = transaction.connection.execute(
         sa.select(
             t.trial,
@@ -552,7 +556,7 @@ def _complete_study(transaction: Transaction) -> Ended:
 
 
 def _stop_for_hours(transaction: Transaction, spec: Spec) -> Ended:
-    reason = f"The budget of {spec.budget.hours:g} worker hours is spent."
+    reason = f"The budget of {spec.budget.hours:g} worker hours is used up."
     _close(transaction, "stopped", reason)
     return Ended("stopped", reason)
 
@@ -564,4 +568,4 @@ def _close(transaction: Transaction, state: str, reason: str) -> None:
         .values(state=state, reason=reason)
     )
     if changed.rowcount:
-        transaction.tell(state, reason)
+        transaction.add_event(state, reason)

@@ -1,4 +1,4 @@
-"""How trials end: complete, pruned, failed for good, or given back; and the brake."""
+"""Ending trials: complete, pruned, failed for good, or given back; and the brake."""
 
 import hashlib
 import json
@@ -31,25 +31,25 @@ from tuner.store.optuna_storage import end_trial, reopen_trials
 from tuner.text import storable
 
 INTERRUPTIONS = 100
-"""This many interruptions in a row, without a new epoch, end a trial.
+"""A trial fails after this many interruptions in a row without a new epoch.
 
-Far more than a preempted cluster comes to: where seven attempts in ten are killed before
-their first epoch, one trial in 10^15 is interrupted so often. A trial that brings down its
-own worker every time must still end.
+Preemption alone never gets there: if seven attempts in ten are killed before their first
+epoch, one trial in 10^15 is interrupted so often. A trial that kills its own worker every
+time must still end.
 """
 HOSTS = 25
-"""On this many machines in a row a trial is taken to bring down the machine."""
+"""After interruptions on this many machines in a row, the trial itself is assumed to crash them."""
 NO_TOKEN = 0
-"""Less than any token."""
+"""Smaller than any real token."""
 BRAKE_TRIALS = 3
-"""This many trials failing for one reason, before any succeeds, pause the study."""
+"""The study is paused when this many trials fail for the same reason before any succeeds."""
 REASON_LIMIT = 2000
-"""Characters of a reason that are kept; the rest is in the attempt's output."""
+"""Characters of a reason that are stored; the rest is in the attempt's output."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a trial ended, and what is known of it then."""
+    """How a trial ended, with its setup, figures and predictions as far as they exist."""
 
     state: str
     reason: str
@@ -63,13 +63,14 @@ def complete(
 ) -> None:
     """End a trial that ran to its end."""
     if transaction.hold(lease) == "ended":
-        return  # the commit went through before, and only its answer was lost
+        return  # an earlier try was committed, and only its answer was lost
     curve = read_curve(transaction.connection, lease.trial_id)
     if curve and curve[-1].epoch > result.last.epoch:
-        # The stored rest is not of the training that ends here (recording has more on it).
+        # Later stored epochs belong to another training than the one that ends here (see
+        # `recording`).
         remove_epochs(transaction, lease.trial_id, result.last.epoch + 1)
         curve = [epoch for epoch in curve if epoch.epoch <= result.last.epoch]
-    assert len(curve) == result.last.epoch, "a curve must be whole to complete"
+    assert len(curve) == result.last.epoch, "every epoch must be stored before a trial completes"
     keep_dataset(transaction.connection, data)
     for predictions in result.predictions:
         _keep_prediction(transaction.connection, lease, predictions)
@@ -86,13 +87,13 @@ def prune(transaction: Transaction, lease: Lease, setup: Setup, reason: str) -> 
 
 
 def fail_attempt(transaction: Transaction, lease: Lease, reason: str) -> Verdict:
-    """Note an attempt that failed: the trial goes back, fails for good, or trips the brake."""
+    """Record a failed attempt: the trial is tried again, fails for good, or trips the brake."""
     transaction.lock_study()
     _lock_failing(transaction, lease)
     if transaction.hold(lease) == "ended":
         return "failed"
     reason = storable(reason)[:REASON_LIMIT]
-    transaction.tell("attempt failed", reason, lease.trial_id)
+    transaction.add_event("attempt failed", reason, lease.trial_id)
     strikes = transaction.connection.execute(
         sa.update(t.lease)
         .where(t.lease.c.trial_id == lease.trial_id)
@@ -109,10 +110,10 @@ def fail_attempt(transaction: Transaction, lease: Lease, reason: str) -> Verdict
 
 
 def _lock_failing(transaction: Transaction, lease: Lease) -> None:
-    """Lock the leases that the brake may change, in the order in which all are locked.
+    """Lock the leases that the brake may change, in the usual order.
 
-    A worker that renews several leases locks them in this order; in any other, each could hold
-    a lease that the other waits for.
+    A worker that renews several leases locks them in the same order; otherwise the two could
+    deadlock.
     """
     failing = sa.select(t.event.c.trial_id).where(
         t.event.c.study_id == transaction.study.study_id, t.event.c.kind == "attempt failed"
@@ -129,10 +130,10 @@ def _lock_failing(transaction: Transaction, lease: Lease) -> None:
 
 
 def interrupt(transaction: Transaction, lease: Lease, reason: str) -> Verdict:
-    """Give back a trial whose trainer was killed from outside; no failed attempt is counted."""
+    """Release a trial whose trainer was killed from outside, without counting a failed attempt."""
     if transaction.hold(lease) == "ended":
         return "failed"
-    transaction.tell("interrupted", reason, lease.trial_id)
+    transaction.add_event("interrupted", reason, lease.trial_id)
     verdict = count_interruption(transaction, lease.trial_id, transaction.worker_id)
     if verdict is not None:
         fail_for_good(transaction, lease.trial_id, lease.token, verdict)
@@ -142,7 +143,7 @@ def interrupt(transaction: Transaction, lease: Lease, reason: str) -> Verdict:
 
 
 def count_interruption(transaction: Transaction, trial_id: int, worker_id: int) -> str | None:
-    """Count that a trial's worker or trainer died under it; return why to give up, if so."""
+    """Count an interruption of a trial; return the reason to give it up, if there is one."""
     connection = transaction.connection
     host = connection.execute(
         sa.select(t.worker.c.host).where(t.worker.c.worker_id == worker_id)
@@ -161,32 +162,32 @@ def count_interruption(transaction: Transaction, trial_id: int, worker_id: int) 
     machines = f"{len(hosts)} machines" if len(hosts) > 1 else "one machine"
     return (
         f"interrupted {count} times in a row on {machines}, without a new epoch: its worker or "
-        "trainer was killed each time. If the trial itself does that (memory, a driver), change "
-        "it; else start it again with `tuner retry`"
+        "trainer was killed each time. If the trial itself is the cause (memory, a driver), "
+        "change the study; if not, start the trial again with `tuner retry`"
     )
 
 
 def fail_for_good(transaction: Transaction, trial_id: int, token: int, reason: str) -> None:
-    """End a trial as FAILED; only `tuner retry` opens it again."""
+    """End a trial as FAILED; only `tuner retry` reopens it."""
     curve = read_curve(transaction.connection, trial_id)
     best, last = _figures(curve, transaction.study.spec.search.metric)
     _keep_outcome(transaction, trial_id, token, Ending("FAILED", reason, None, best, last))
     uploads.drop(transaction.connection, trial_id, but=NO_TOKEN)
     end_trial(transaction.connection, trial_id, TrialState.FAIL, None, {"reason": reason})
     _close_lease(transaction, trial_id)
-    transaction.tell("failed", reason, trial_id)
+    transaction.add_event("failed", reason, trial_id)
 
 
 def give_back(transaction: Transaction, lease: Lease, why: str) -> None:
-    """Release a trial at once; no attempt is counted."""
+    """Release a trial at once, without counting an attempt."""
     if transaction.hold(lease) == "ended":
         return
     _release(transaction, lease.trial_id)
-    transaction.tell("given back", why, lease.trial_id)
+    transaction.add_event("given back", why, lease.trial_id)
 
 
 def reopen(transaction: Transaction, trial_ids: Sequence[int], why: str) -> None:
-    """Open failed trials again under their own numbers, with a clean record of attempts."""
+    """Reopen failed trials under their own numbers, with their attempts reset."""
     if not trial_ids:
         return
     reopen_trials(transaction.connection, trial_ids)
@@ -196,18 +197,18 @@ def reopen(transaction: Transaction, trial_ids: Sequence[int], why: str) -> None
         .where(t.lease.c.trial_id.in_(trial_ids))
         .values(state="released", strikes=0, interruptions=0, hosts=[])
     )
-    # Whoever has these trials in memory as ended sees by this number that they are not.
+    # Workers that remember these trials as ended notice by this count that they are not.
     transaction.connection.execute(
         sa.update(t.study)
         .where(t.study.c.study_id == transaction.study.study_id)
         .values(reopenings=t.study.c.reopenings + 1)
     )
     for trial_id in trial_ids:
-        transaction.tell("reopened", why, trial_id)
+        transaction.add_event("reopened", why, trial_id)
 
 
 def _brake(transaction: Transaction, reason: str) -> bool:
-    """Pause the study if its trials only ever fail, and always for the same reason."""
+    """Pause the study if no trial has succeeded and several failed for the same reason."""
     spec = transaction.study.spec
     here = t.event.c.study_id == transaction.study.study_id
     opened = sa.select(t.study.c.opened).where(t.study.c.study_id == transaction.study.study_id)
@@ -227,21 +228,21 @@ def _brake(transaction: Transaction, reason: str) -> bool:
         )
     ).scalars()
     reopen(transaction, list(failed), "given back by the brake")
-    told = f"{len(alike)} trials failed alike, and none succeeded: {reason}"
+    message = f"{len(alike)} trials failed for the same reason, and none succeeded: {reason}"
     transaction.connection.execute(
         sa.update(t.lease).where(t.lease.c.trial_id.in_(alike)).values(strikes=0)
     )
     transaction.connection.execute(
         sa.update(t.study)
         .where(t.study.c.study_id == transaction.study.study_id)
-        .values(state="paused", reason=told)
+        .values(state="paused", reason=message)
     )
-    transaction.tell("paused", told)
+    transaction.add_event("paused", message)
     return True
 
 
 def _any_success(transaction: Transaction) -> bool:
-    found = transaction.connection.execute(
+    row = transaction.connection.execute(
         sa.select(sa.literal(1))
         .select_from(t.outcome.join(t.trial))
         .where(
@@ -250,7 +251,7 @@ def _any_success(transaction: Transaction) -> bool:
         )
         .limit(1)
     )
-    return found.first() is not None
+    return row.first() is not None
 
 
 def _end(transaction: Transaction, lease: Lease, ending: Ending, curve: Sequence[Epoch]) -> None:
@@ -258,7 +259,7 @@ def _end(transaction: Transaction, lease: Lease, ending: Ending, curve: Sequence
     _keep_outcome(transaction, lease.trial_id, lease.token, ending)
     uploads.drop(transaction.connection, lease.trial_id, but=lease.token)
     judged = ending.best if spec.search.at == "best" else ending.last
-    # Optuna's value of a pruned trial is its last report, by its own convention.
+    # By Optuna's convention the value of a pruned trial is the last one reported.
     at = ending.last if ending.state == "PRUNED" else judged
     value = next((o.figure(spec.search.metric) for o in curve if at and o.epoch == at.epoch), None)
     end_trial(
@@ -269,7 +270,7 @@ def _end(transaction: Transaction, lease: Lease, ending: Ending, curve: Sequence
         _attributes(ending, judged, curve),
     )
     _close_lease(transaction, lease.trial_id)
-    transaction.tell(ending.state.lower(), ending.reason, lease.trial_id)
+    transaction.add_event(ending.state.lower(), ending.reason, lease.trial_id)
 
 
 def _attributes(
@@ -298,9 +299,9 @@ def _attributes(
 
 def _keep_outcome(transaction: Transaction, trial_id: int, token: int, ending: Ending) -> None:
     figures: dict[str, object] = {}
-    for prefix, one in (("best_", ending.best), ("last_", ending.last)):
-        if one is not None:
-            figures |= {prefix + name: figure for name, figure in asdict(one).items()}
+    for prefix, judged in (("best_", ending.best), ("last_", ending.last)):
+        if judged is not None:
+            figures |= {prefix + name: figure for name, figure in asdict(judged).items()}
     transaction.connection.execute(
         sa.insert(t.outcome).values(
             trial_id=trial_id,
@@ -318,37 +319,37 @@ def _plain(setup: Setup) -> dict[str, object]:
 
 
 def _figures(curve: Sequence[Epoch], metric: str) -> tuple[Figures | None, Figures | None]:
-    """Return what a trial without a final evaluation shows: its best and its last epoch."""
+    """Return the figures of the best and the last epoch, for a trial without a final evaluation."""
     if not curve:
         return None, None
     sign = 1.0 if METRICS[metric] == "minimize" else -1.0
-    # A diverged epoch is never the best one, though its accuracy may be a number.
+    # A diverged epoch is never the best one, even if its accuracy is finite.
     finite = [epoch for epoch in curve if epoch.is_finite(metric)]
     best = min(finite, key=lambda epoch: sign * epoch.figure(metric), default=None)
     return (None if best is None else Figures.of(best)), Figures.of(curve[-1])
 
 
 def keep_dataset(connection: sa.Connection, data: Dataset) -> None:
-    """Store labels, ids and patients, unless an earlier trial did; equal data are stored once."""
+    """Store labels, ids and patients unless an earlier trial stored the same data."""
     connection.execute(
         insert(t.dataset)
         .values(fingerprint=data.fingerprint, classes=list(data.classes), sizes=dict(data.sizes))
         .on_conflict_do_nothing()
     )
-    # Always in the same order: two trials that complete at once and update the same rows would
-    # otherwise wait for each other.
-    for one in sorted(data.labels, key=lambda labels: labels.split):
-        if _has_labels(connection, data.fingerprint, one):
-            continue  # megabytes of ids need not be sent by every trial
+    # Always in the same order: two trials that complete at once and update the same rows
+    # could otherwise deadlock.
+    for labels in sorted(data.labels, key=lambda each: each.split):
+        if _has_labels(connection, data.fingerprint, labels):
+            continue  # spare every further trial sending megabytes of ids
         statement = insert(t.label).values(
             fingerprint=data.fingerprint,
-            split=one.split,
-            ids=list(one.ids),
-            labels=np.ascontiguousarray(one.labels, dtype="<i8").tobytes(),
-            patients=list(one.patients),
+            split=labels.split,
+            ids=list(labels.ids),
+            labels=np.ascontiguousarray(labels.labels, dtype="<i8").tobytes(),
+            patients=list(labels.patients),
         )
-        # The fingerprint is of pixels and labels. Who the patients are may be added or corrected
-        # later, for the same images: the newest list holds, and data without one take none away.
+        # The fingerprint covers pixels and labels only. Patients may be added or corrected later
+        # for the same images: the newest list wins, and data without patients remove none.
         newer = sa.func.jsonb_array_length(statement.excluded.patients) > 0
         unknown = t.label.c.patients.is_(None)
         connection.execute(
@@ -361,14 +362,15 @@ def keep_dataset(connection: sa.Connection, data: Dataset) -> None:
 
 
 def _has_labels(connection: sa.Connection, fingerprint: str, labels: Labels) -> bool:
-    """Whether these labels are stored, with these patients or with any where none are given."""
+    """Whether these labels are stored with these patients (or with any, if none are given)."""
     stored = sa.func.md5(sa.cast(t.label.c.patients, sa.Text))
     digest = connection.execute(
         sa.select(stored).where(
             t.label.c.fingerprint == fingerprint, t.label.c.split == labels.split
         )
     ).scalar_one_or_none()
-    # The server's way to write JSON; where Python's differs they are sent again, that is all.
+    # JSON as the server writes it. Where Python writes it differently, the labels are merely
+    # sent again.
     written = json.dumps(list(labels.patients), ensure_ascii=False).encode()
     mine = hashlib.md5(written, usedforsecurity=False).hexdigest()
     return digest is not None and (digest == mine or not labels.patients)

@@ -1,4 +1,4 @@
-"""The words of the ledger: a lease, and the answers a worker gets when it asks."""
+"""The ledger's data types: a lease, and the answers to a worker's claim."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ StudyState = Literal["open", "stopped", "paused", "complete"]
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to train one trial, until another token is given out for it."""
+    """The right to train one trial, valid until another token is issued for it."""
 
     trial_id: int
     number: int
@@ -21,17 +21,17 @@ class Lease:
     chosen: Mapping[str, Value]
     token: int
     stored_epochs: int
-    """How much of the curve is stored already, by earlier attempts."""
+    """How many epochs earlier attempts have stored."""
     expected_epochs: int = 0
-    """First epochs that peers have trained, so that a checkpoint of them is to be expected."""
+    """How many first epochs peers have trained, so that a checkpoint of them should appear."""
     alone: bool = False
-    """Whether it must be trained alone: its last attempt came to nothing, and if this one does
-    too, it must be clear whose fault that is."""
+    """Whether it must be trained alone: its last attempt failed or was interrupted, and if this
+    one is too, it must be clear that this trial was the cause."""
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """Here is a trial: train it."""
+    """A trial to train."""
 
     lease: Lease
     adopted: bool
@@ -39,14 +39,14 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing to train now, but the study has not ended: ask again."""
+    """There is nothing to train now, but the study has not ended: ask again later."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The study takes no more work: it is complete, stopped, or paused by the brake."""
+    """The study gives out no more work: it is complete, stopped, or paused by the brake."""
 
     state: StudyState
     reason: str
@@ -54,25 +54,25 @@ class Ended:
 
 @dataclass(frozen=True)
 class NeedsProposal:
-    """The next configuration is for a learning sampler to choose: propose, then claim again."""
+    """A learning sampler chooses the next configuration: propose one, then claim again."""
 
     configuration: int
 
 
 @dataclass(frozen=True)
 class NeedsLook:
-    """Contenders are to be compared with each other: decide, store that, then claim again."""
+    """The contenders must be compared: decide, store the decision, then claim again."""
 
     look: Look
 
 
 @dataclass(frozen=True)
 class Company:
-    """What a worker trains already, when it asks for a trial to train beside."""
+    """The trials that a worker is training when it asks for another to train beside them."""
 
     held: Sequence[Lease]
     fits: Callable[[Mapping[str, Value], int], bool]
-    """Whether a trial of this configuration, under this seed, could be trained with them."""
+    """Whether a trial of this configuration and seed could be trained with them."""
 
 
 Answer = Claimed | Wait | Ended | NeedsProposal | NeedsLook
@@ -88,7 +88,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What became of a batch of epochs: where the trial is to stop, if it is."""
+    """The result of recording epochs: where the trial must stop, if it must."""
 
     stop_epoch: int | None = None
     diverged: bool = False
@@ -96,7 +96,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Renewed:
-    """Which leases are not the worker's any more, and what the study wants of its workers."""
+    """Which leases the worker has lost, and which state the study is in."""
 
     study_state: StudyState
     hours_left: float | None
@@ -104,11 +104,11 @@ class Renewed:
 
 
 class LeaseLostError(Exception):
-    """Another token was given out for the trial: its holder writes nothing more.
+    """Another token was issued for the trial, so its former holder must write nothing more.
 
-    An answer, not a failure; the supervisor drops the trial and takes another.
+    This is an answer, not a failure: the supervisor drops the trial and takes another.
     """
 
 
 Verdict = Literal["again", "failed", "paused"]
-"""After a failed attempt: the trial is tried again, failed for good, or the study is paused."""
+"""After a failed attempt: the trial is tried again or fails for good, or the study is paused."""

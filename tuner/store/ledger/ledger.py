@@ -1,10 +1,10 @@
-"""The ledger: who trains which trial, and what came of it, exactly once.
+"""The ledger: who trains which trial and with what result, exactly once.
 
-Every method is one transaction in which the token is checked and our rows and
-Optuna's are written; it can be repeated when the answer to its commit is lost.
-Large predictions are stored before the transaction that links them (`uploads`).
+Every method is one transaction that checks the token and writes our rows and
+Optuna's; it can be repeated when the answer to its commit is lost. Large
+predictions are stored before the transaction that links them (`uploads`).
 
-Order of locks, so that no two transactions wait for each other: the study's
+Order of locks, so that no two transactions deadlock: the study's
 advisory lock, then the trial's lease row, then the study's row, then the
 worker's row.
 """
@@ -33,7 +33,7 @@ from tuner.store.studies import Study
 
 @dataclass
 class Ledger:
-    """The ledger of one study, as one worker's main loop uses it."""
+    """The ledger of one study, used by one worker's main loop."""
 
     database: Database
     binding: Binding
@@ -41,26 +41,26 @@ class Ledger:
     worker_id: int
     timing: Timing
     marks: Marks | None = None
-    """Says which first epochs jobs have in common; None where no checkpoints are kept."""
+    """Finds the first epochs that jobs share; None if no checkpoints are kept."""
 
     def __post_init__(self) -> None:
         spec = self.study.spec
         self._recorder = Recorder(spec, self.study.optuna_name)
         self._past = Past()
-        # What no trial leaves behind, none can wait for.
-        kept = spec.checkpoints.keep == "auto"
-        shares = spec.search.sampler == "grid" and kept
+        # Without checkpoints there is nothing to wait for.
+        keep = spec.checkpoints.keep == "auto"
+        shares = spec.search.sampler == "grid" and keep
         self.sharing = Sharing(spec, self.marks) if shares and self.marks else None
 
     def claim(
         self, proposal: Proposal | None, *, adopt: bool, company: Company | None = None
     ) -> Answer:
-        """Ask for a trial, perhaps to train it in company.
+        """Ask for a trial, perhaps to train it beside others.
 
-        `adopt` says whether expired leases may be taken over.
+        `adopt` allows taking over expired leases.
         """
         if self.sharing is not None:
-            # Peers wait for the study's lock: what can be computed before it, is.
+            # Peers wait for the study's lock, so compute beforehand what can be.
             with self.database.transaction() as connection:
                 ahead = claims.configurations_ahead(connection, self.study, self._past)
             self.sharing.prepare(ahead)
@@ -68,14 +68,14 @@ class Ledger:
             return claims.claim(transaction, proposal, adopt=adopt, company=company)
 
     def decide(self, decided: Decided) -> bool:
-        """Store what came of a look, unless a peer did before or it is no longer due."""
+        """Store the decision of a look, unless a peer has done so or it is no longer due."""
         with self._transaction() as transaction:
             return claims.decide(transaction, decided)
 
     def identify(self, lease: Lease, identity: Identity) -> list[str]:
-        """Compare code and data that are about to train a trial with the study's.
+        """Compare the code and data of a trial with the study's, and return the differences.
 
-        Returns what differs, if anything does: then nothing of it may be recorded.
+        If there are any, nothing of the trial may be recorded.
         """
         with self._transaction() as transaction:
             transaction.hold(lease)
@@ -92,12 +92,12 @@ class Ledger:
         setup: Setup,
         dataset: Dataset,
         result: Result,
-        told: uploads.Told = lambda *_: None,
+        progress: uploads.Progress = lambda *_: None,
     ) -> None:
         """End a trial that ran to its end: figures, predictions, Optuna's state.
 
-        What is large is stored before, outside the transaction; `told` hears how
-        far that is, and may end it by raising.
+        Large arrays are stored first, outside the transaction; `progress` is called
+        meanwhile, and may cancel it by raising.
         """
         if uploads.has_large_labels(dataset):
             with self.database.autocommit() as connection:
@@ -105,7 +105,7 @@ class Ledger:
         large = [predictions for predictions in result.predictions if uploads.is_large(predictions)]
         if large and self._begin_upload(lease, large):
             with self.database.autocommit() as connection:
-                uploads.send(connection, lease, large, told)
+                uploads.send(connection, lease, large, progress)
         with self._transaction() as transaction:
             endings.complete(transaction, lease, setup, dataset, result)
 
@@ -115,29 +115,29 @@ class Ledger:
             endings.prune(transaction, lease, setup, reason)
 
     def fail(self, lease: Lease, reason: str) -> Verdict:
-        """Note a failed attempt; say whether the trial is tried again."""
+        """Record a failed attempt; return whether the trial is tried again."""
         with self._transaction() as transaction:
             return endings.fail_attempt(transaction, lease, reason)
 
     def interrupt(self, lease: Lease, reason: str) -> Verdict:
-        """Give back a trial whose trainer was killed from outside."""
+        """Release a trial whose trainer was killed from outside."""
         with self._transaction() as transaction:
             return endings.interrupt(transaction, lease, reason)
 
     def give_back(self, lease: Lease, why: str) -> None:
-        """Release a trial at once, so that a peer goes on with it."""
+        """Release a trial at once, so that a peer can continue it."""
         with self._transaction() as transaction:
             endings.give_back(transaction, lease, why)
 
-    def tell(self, lease: Lease, kind: str, text: str) -> None:
-        """Add a line to the trial's history, once a lease; whoever lost it says nothing."""
+    def add_event(self, lease: Lease, kind: str, text: str) -> None:
+        """Add a line to the trial's history, once per lease; does nothing if the lease is lost."""
         with self._transaction() as transaction:
             transaction.hold(lease)
-            if not transaction.told(kind, text, lease.trial_id):
-                transaction.tell(kind, text, lease.trial_id)
+            if not transaction.has_event(kind, text, lease.trial_id):
+                transaction.add_event(kind, text, lease.trial_id)
 
     def keep_output(self, lease: Lease, text: str) -> None:
-        """Keep what an attempt printed; needs no lease, since nothing rests on it."""
+        """Store what an attempt printed; needs no lease, because no result depends on it."""
         with self.database.autocommit() as connection:
             recording.keep_output(connection, lease, self.worker_id, text)
 
@@ -169,7 +169,7 @@ class Ledger:
                         self._past,
                     )
         except BaseException:
-            # Rolled back, or committed with its answer lost: memory cannot tell.
+            # Either rolled back, or committed and the answer lost: what we remember may be wrong.
             self._recorder.forget()
             raise
 

@@ -1,4 +1,4 @@
-"""The advisory lock of a study: held by whoever counts, creates, extends or deletes."""
+"""The advisory lock of a study, needed to count or create trials, and to extend or delete it."""
 
 import sqlalchemy as sa
 

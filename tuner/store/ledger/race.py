@@ -1,8 +1,8 @@
 """Racing: which contenders get a further seed, and when they are compared with each other.
 
-Pure functions over what exists and what was decided; whoever holds contenders
-against each other lives above. When everyone is looked at is known beforehand,
-and what was decided is never decided again.
+A group-sequential design as pure functions over the existing trials and the stored
+decisions; the comparison itself is made in the rooms above. The looks are scheduled
+beforehand, and a decision is never revised.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -12,12 +12,12 @@ from itertools import count, takewhile
 from typing import Any, Literal
 
 ERROR = 0.05
-"""How often, at most, the truly best of the contenders may be dropped."""
+"""Upper bound of the probability that the truly best contender is dropped (alpha)."""
 KEPT_BACK = 0.2
-"""The share of it that is kept for a later extension of the study."""
+"""The share of alpha that is reserved for a later extension of the study."""
 
 Ends = Literal["", "images"]
-"""Why a look ends the race with several left: more images would be needed, not more seeds."""
+"""Why a look ends the race with several left: it would need more images, not more seeds."""
 
 
 @dataclass(frozen=True)
@@ -25,35 +25,35 @@ class Look:
     """A moment at which the contenders are compared with each other."""
 
     number: int
-    """From 1 on."""
+    """Counted from 1."""
     rounds: int
-    """The seeds 1 to this one are looked at."""
+    """Seeds 1 to this one are compared."""
     racing: tuple[int, ...]
     """The contenders that are still in the race, the best under seed 0 first."""
     field: int
-    """How many contenders there have been in all."""
+    """How many contenders there have been in total."""
     looks: int
-    """How many looks there can be in all, as the study's file has it now."""
+    """How many looks there can be in total, by the current study file."""
     room: int
-    """How many trials there are for further seeds, as the study's file has it now."""
+    """How many trials there are for further seeds, by the current study file."""
     error: float
-    """How often this look, at most, may drop the truly best."""
+    """Upper bound of the probability that this look drops the truly best (alpha spent)."""
 
     @property
     def level(self) -> float:
-        """Return how often one comparison of this look may be wrong."""
+        """Return the significance level of one comparison at this look (Bonferroni)."""
         return self.error / max(1, self.field - 1)
 
 
 @dataclass(frozen=True)
 class Decided:
-    """What came of a look; stored once, never revised."""
+    """The decision of a look; stored once, never revised."""
 
     look: Look
     dropped: tuple[int, ...]
     ends: Ends = ""
     seen: Mapping[str, Any] = field(default_factory=dict)
-    """What was decided upon, as JSON."""
+    """The data on which the decision is based, as JSON."""
 
 
 def schedule() -> Iterator[int]:
@@ -62,7 +62,7 @@ def schedule() -> Iterator[int]:
 
 
 def looks(contenders: int, room: int) -> list[int]:
-    """Return the rounds of all looks that a race with so much room can come to.
+    """Return the rounds of all looks that a race with this much room can reach.
 
     The longest race drops all but two at its first look, and after its last
     look there is room for another round of these two.
@@ -74,10 +74,10 @@ def looks(contenders: int, room: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Race:
-    """How a race stands."""
+    """The state of a race."""
 
     contenders: tuple[int, ...]
-    """All that ever were, the best under seed 0 first."""
+    """All contenders so far, the best under seed 0 first."""
     seeds: Mapping[int, Collection[int]]
     """The further seeds that each contender has been given."""
     room: int
@@ -86,42 +86,42 @@ class Race:
 
     @cached_property
     def racing(self) -> tuple[int, ...]:
-        """The contenders that nothing was decided against."""
-        dropped = {one for past in self.decided for one in past.dropped}
-        return tuple(one for one in self.contenders if one not in dropped)
+        """The contenders that have not been dropped."""
+        dropped = {contender for past in self.decided for contender in past.dropped}
+        return tuple(contender for contender in self.contenders if contender not in dropped)
 
     @property
     def over(self) -> bool:
-        """Whether no further seed is to be given, whatever room there is."""
+        """Whether the race is decided, so that no contender gets a further seed."""
         return self.won or self.stuck
 
     @property
     def won(self) -> bool:
-        """Whether one is left of several."""
+        """Whether one of several contenders is left."""
         return len(self.racing) < 2 <= len(self.contenders)
 
     @property
     def stuck(self) -> bool:
-        """Whether a look ended the race, and nothing has given it more to tell since.
+        """Whether a look ended the race undecided, and nothing has reopened it since.
 
-        More room does, and so does a contender that no look has seen: a longer
-        exploration found it, or a retried trial.
+        More room reopens it, and so does a contender that no look has compared yet, found by a
+        longer exploration or a retried trial.
         """
         if not self.decided:
             return False
         last = self.decided[-1]
-        known = set(self.racing) <= set(last.look.racing)
-        return bool(last.ends) and known and last.look.room >= self.room
+        same_field = set(self.racing) <= set(last.look.racing)
+        return bool(last.ends) and same_field and last.look.room >= self.room
 
     @cached_property
     def affordable(self) -> int:
-        """How many rounds there is room for, all that race in each.
+        """How many rounds there is room for, with all remaining contenders in each.
 
-        A round that not all can be given is not begun: it would tell of none.
+        A round that cannot include all of them is not started: it would decide nothing.
         """
         spent, rounds = self.spent, 0
         while self.racing:
-            spent += sum(rounds + 1 not in self.seeds.get(one, ()) for one in self.racing)
+            spent += sum(rounds + 1 not in self.seeds.get(racer, ()) for racer in self.racing)
             if spent > self.room:
                 break
             rounds += 1
@@ -129,45 +129,45 @@ class Race:
 
     @property
     def spent(self) -> int:
-        """How many trials were given to further seeds."""
-        return sum(len(given) for given in self.seeds.values())
+        """How many trials further seeds have used."""
+        return sum(len(seeds) for seeds in self.seeds.values())
 
     @property
     def saved(self) -> int:
-        """How many trials are left over where the race is over."""
+        """How many trials are saved when the race is over."""
         return max(0, self.room - self.spent)
 
     def look(self) -> Look | None:
-        """Return the next look; None where there is none, or nothing could come of it."""
+        """Return the next look; None if there is none or it could not decide anything."""
         past = self.decided[-1].look.rounds if self.decided else 0
-        rounds = next(one for one in schedule() if one > past)
+        rounds = next(scheduled for scheduled in schedule() if scheduled > past)
         if len(self.racing) < 2 or rounds > self.affordable:
             return None
         missing = sum(len(set(range(1, rounds + 1)) - set(self._given(c))) for c in self.racing)
         if self.spent + missing + 2 > self.room:
             return None
-        known = looks(len(self.contenders), self.room)
+        all_rounds = looks(len(self.contenders), self.room)
         return Look(
             number=len(self.decided) + 1,
             rounds=rounds,
             racing=self.racing,
             field=len(self.contenders),
-            looks=len(known),
+            looks=len(all_rounds),
             room=self.room,
-            error=self._error(known),
+            error=self._error(all_rounds),
         )
 
     def _given(self, contender: int) -> Collection[int]:
         return self.seeds.get(contender, ())
 
-    def _error(self, known: Sequence[int]) -> float:
-        """Return what the next look may spend.
+    def _error(self, rounds_of_looks: Sequence[int]) -> float:
+        """Return the alpha that the next look may spend.
 
-        The looks of one extent of the study share alike what was left when it
-        got that extent, but for what is kept back for the next. Weights that
+        The looks of one extent of the study share equally what was left when the study
+        got that extent, minus the reserve for the next extension. Weights that
         grow with the look were tried: they find no more, and save less.
         """
         before = [past.look for past in self.decided if past.look.room != self.room]
         left = ERROR - sum(look.error for look in before)
         since = before[-1].rounds if before else 0
-        return (1 - KEPT_BACK) * left / max(1, sum(rounds > since for rounds in known))
+        return (1 - KEPT_BACK) * left / max(1, sum(rounds > since for rounds in rounds_of_looks))

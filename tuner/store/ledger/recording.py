@@ -20,7 +20,7 @@ OUTPUT_LIMIT = 256 * 1024
 
 @dataclass
 class Progress:
-    """What is stored of the held trial: read once, then kept while nobody else may write it."""
+    """What is stored of the leased trial: read once, then cached while we alone may write it."""
 
     epochs: dict[int, Epoch]
     curve: dict[int, float]
@@ -28,7 +28,7 @@ class Progress:
     decided: dict[int, bool]
 
     def before(self, first: int) -> "Progress":
-        """Return what is left without the epochs from `first` on."""
+        """Return the progress before epoch `first`."""
         return Progress(
             {number: epoch for number, epoch in self.epochs.items() if number < first},
             {number: value for number, value in self.curve.items() if number < first},
@@ -46,14 +46,14 @@ class Recorder:
         self._progress = Progress({}, {}, {})
 
     def forget(self) -> None:
-        """Read again what is stored: a transaction was rolled back, or its answer was lost."""
+        """Drop the cache: a transaction was rolled back, or its answer was lost."""
         self._held = None
 
     def record(self, transaction: Transaction, lease: Lease, epochs: Sequence[Epoch]) -> Recorded:
-        """Store epochs that are new, in order, up to the one at which the trial is to stop."""
+        """Store new epochs in order, up to the one at which the trial must stop."""
         if transaction.hold(lease) == "ended":
             raise LeaseLostError(f"trial {lease.number} has ended")
-        # Before the pruner is asked: it must not see notes of epochs that are gone.
+        # Before asking the pruner, which must not see rungs of epochs that are gone.
         progress = self._of_one_training(transaction, lease, epochs)
         panel = self._pruner.panel(transaction.storage, transaction.study.study_id)
         new: list[Epoch] = []
@@ -78,7 +78,7 @@ class Recorder:
         return answer
 
     def _progress_of(self, transaction: Transaction, lease: Lease) -> Progress:
-        # While this token is the newest, no one but us writes these rows.
+        # While this token is the newest, only we write these rows.
         if self._held != (lease.trial_id, lease.token):
             stored = {
                 epoch.epoch: epoch for epoch in read_curve(transaction.connection, lease.trial_id)
@@ -91,18 +91,18 @@ class Recorder:
     def _of_one_training(
         self, transaction: Transaction, lease: Lease, epochs: Sequence[Epoch]
     ) -> Progress:
-        """Remove stored epochs from the first one on that is now reported with other figures.
+        """Remove the stored epochs from the first one whose reported figures now differ.
 
         A trainer that found no checkpoint of the stored epochs trains them again. With the
         same code, data and arithmetic they come out the same, and stay with their decisions.
         On another GPU or processor, with other threads or versions, they do not: that is
-        another training, and the rest of the stored curve is not its past. Figures are
-        compared rather than descriptions of machines, since a description that leaves out
-        what matters (or a GPU that is not deterministic) would mix two trainings.
+        another training, and the rest of the stored curve does not belong to it. Figures are
+        compared rather than descriptions of machines, because a description may leave out
+        what matters, and a GPU may not be deterministic: either would mix two trainings.
 
-        This is done in the transaction that stores the first new epoch, behind the fence: a
-        holder that dies before it has removed nothing, and one whose answer was lost finds
-        its own epoch stored when it tries again.
+        This happens in the transaction that stores the first new epoch, behind the fence: a
+        holder that dies before the commit has removed nothing, and a holder whose answer was
+        lost finds its own epoch stored when it tries again.
         """
         progress = self._progress_of(transaction, lease)
         for epoch in epochs:
@@ -127,22 +127,22 @@ class Recorder:
 
 
 def keep_output(connection: sa.Connection, lease: Lease, worker_id: int, text: str) -> None:
-    """Keep the end of what an attempt printed."""
+    """Store the end of what an attempt printed."""
     # A crashed program may print anything.
-    kept = storable(text[-OUTPUT_LIMIT:])
+    stored = storable(text[-OUTPUT_LIMIT:])
     # The trial may be gone: `tuner delete` does not wait for its workers.
-    there = (
+    exists = (
         sa.select(
-            t.trial.c.trial_id, sa.literal(lease.token), sa.literal(worker_id), sa.literal(kept)
+            t.trial.c.trial_id, sa.literal(lease.token), sa.literal(worker_id), sa.literal(stored)
         )
         .where(t.trial.c.trial_id == lease.trial_id)
         .with_for_update(read=True, key_share=True)
     )
     connection.execute(
         insert(t.output)
-        .from_select(["trial_id", "token", "worker_id", "text"], there)
+        .from_select(["trial_id", "token", "worker_id", "text"], exists)
         .on_conflict_do_update(
-            index_elements=[t.output.c.trial_id, t.output.c.token], set_={"text": kept}
+            index_elements=[t.output.c.trial_id, t.output.c.token], set_={"text": stored}
         )
     )
 
@@ -150,7 +150,7 @@ def keep_output(connection: sa.Connection, lease: Lease, worker_id: int, text: s
 def read_curve(connection: sa.Connection, trial_id: int) -> list[Epoch]:
     """Return a trial's stored epochs in order."""
     rows = connection.execute(
-        sa.select(*(t.epoch.c[one.name] for one in fields(Epoch)))
+        sa.select(*(t.epoch.c[column.name] for column in fields(Epoch)))
         .where(t.epoch.c.trial_id == trial_id)
         .order_by(t.epoch.c.epoch)
     )
@@ -158,7 +158,7 @@ def read_curve(connection: sa.Connection, trial_id: int) -> list[Epoch]:
 
 
 def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> None:
-    """Remove a trial's epochs from `first` on, with what was decided and reported of them."""
+    """Remove a trial's epochs from `first` on, with their decisions and reports."""
     connection = transaction.connection
     removed = connection.execute(
         sa.delete(t.epoch)
@@ -173,17 +173,17 @@ def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> None:
     ).all()
     rungs = min(((row.epoch, row.saw.get("rungs", 0)) for row in decisions), default=None)
     remove_reports(connection, trial_id, first, None if rungs is None else rungs[1])
-    # Only epochs beyond these are progress: two kinds of machines that undo each other's
-    # epochs would otherwise wipe out the trial's failed attempts for ever.
+    # Only epochs beyond these count as progress: two kinds of machines that undo each other's
+    # epochs would otherwise reset the trial's failed attempts for ever.
     connection.execute(
         sa.update(t.lease)
         .where(t.lease.c.trial_id == trial_id)
         .values(removed_epochs=sa.func.greatest(t.lease.c.removed_epochs, last))
     )
     which = f"epoch {first} was" if first == last else f"epochs {first} to {last} were"
-    transaction.tell(
+    transaction.add_event(
         "retrained",
-        f"{which} removed: trained again, epoch {first} has other figures "
+        f"{which} removed: when trained again, epoch {first} had different figures "
         "(another machine, number of threads or version)",
         trial_id,
     )
@@ -203,7 +203,7 @@ def _insert_epochs(transaction: Transaction, lease: Lease, epochs: Sequence[Epoc
         return
     rows = [{**asdict(epoch), "trial_id": lease.trial_id, "token": lease.token} for epoch in epochs]
     transaction.connection.execute(sa.insert(t.epoch), rows)
-    # Progress: failures and interruptions count only when they follow one another without any.
+    # This is progress: failures and interruptions count only while there is none in between.
     transaction.connection.execute(
         sa.update(t.lease)
         .where(

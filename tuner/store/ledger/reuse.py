@@ -1,7 +1,7 @@
-"""Sharing epochs between settings: what a trial may start from, and when it pays to wait.
+"""Sharing epochs between settings: what a trial may start from, and when waiting pays.
 
-Whether two settings share their first epochs is for training to say; the
-ledger only asks, through the function that it is given.
+The training code knows whether two settings share their first epochs; the
+ledger only asks it, through the function passed in.
 """
 
 from bisect import bisect_left
@@ -14,16 +14,16 @@ from tuner.records import Job, Value
 from tuner.spec.study import Spec
 
 Marks = Callable[[Job], Sequence[str]]
-"""Returns a mark after each epoch of a job. Two jobs share the epochs up to the last equal mark:
-a mark stands for all that came before it, so that no two are equal behind a difference."""
+"""Returns a mark for each epoch of a job. Two jobs share the epochs up to the last equal mark:
+a mark covers everything before it, so marks after a difference are never equal."""
 
 BRANCHING = 5_000
-"""Settings of a grid that are looked through for branches; beyond, only ends are kept."""
+"""Settings of a grid that are searched for branches; of further ones only ends are kept."""
 
 
 @dataclass(frozen=True)
 class Runner:
-    """A trial that somebody is training."""
+    """A trial in training."""
 
     configuration: int
     seed: int
@@ -33,7 +33,7 @@ class Runner:
 
 
 class Sharing:
-    """Which epochs the settings of one grid have in common; nothing is shared across seeds."""
+    """The epochs that settings of one grid share; nothing is shared across seeds."""
 
     def __init__(self, spec: Spec, marks: Marks) -> None:
         self._spec = spec
@@ -41,21 +41,21 @@ class Sharing:
         self._paths: dict[int, Sequence[str]] = {}
 
     def prepare(self, configurations: Iterable[int]) -> None:
-        """Mark the epochs of configurations before a lock is held; later each costs nothing."""
+        """Compute the marks of configurations before taking a lock, so they are cheap under it."""
         for configuration in configurations:
             self._path(configuration)
 
-    def epochs(self, one: int, other: int) -> int:
+    def epochs(self, configuration: int, other: int) -> int:
         """Return how many first epochs two configurations of the grid share."""
-        mine, theirs = self._path(one), self._path(other)
+        mine, theirs = self._path(configuration), self._path(other)
         both = range(min(len(mine), len(theirs)))
         return bisect_left(both, True, key=lambda place: mine[place] != theirs[place])
 
     def branches(self, configuration: int) -> list[int]:
         """Return the epochs of a configuration at which others branch off or end."""
         path = self._path(configuration)
-        # This many settings go through each of its epochs; where there are fewer after one than
-        # before, somebody left. It goes through them itself, also if it was not counted.
+        # How many settings share each of its epochs. If fewer share the next one, a setting
+        # branched off or ended. The configuration itself always counts.
         passing = [self._passing[mark] for mark in path]
         itself = 1 if configuration < min(self._spec.configurations, BRANCHING) else 0
         after = [*passing[1:], itself]
@@ -66,20 +66,20 @@ class Sharing:
         ]
 
     def reached(self, configurations: Iterable[int]) -> set[str]:
-        """Return the marks of all epochs that any of these configurations has trained."""
-        return {mark for one in configurations for mark in self._path(one)}
+        """Return the marks of all epochs of these configurations."""
+        return {mark for index in configurations for mark in self._path(index)}
 
     def stored(self, configuration: int, reached: Collection[str]) -> int:
-        """Return how many epochs of a configuration were trained by others, given their marks."""
+        """Return how many first epochs of a configuration are among the marks reached."""
         path = self._path(configuration)
         return bisect_left(range(len(path)), True, key=lambda place: path[place] not in reached)
 
     def waits(
         self, configuration: int, stored: int, running: Sequence[Runner], mean_seconds: float | None
     ) -> bool:
-        """Tell whether to wait for a peer's epochs rather than to train them here.
+        """Return whether to wait for a peer's epochs rather than train them here.
 
-        Waiting pays if the peer gets there sooner than training from what is stored.
+        Waiting pays if the peer gets there sooner than training from the stored epochs would.
         """
         for peer in running:
             shared = self.epochs(configuration, peer.configuration)
@@ -94,9 +94,9 @@ class Sharing:
 
     @cached_property
     def _passing(self) -> Counter[str]:
-        """How many settings of the grid go through each epoch."""
-        some = range(min(self._spec.configurations, BRANCHING))
-        return Counter(mark for one in some for mark in self._path(one))
+        """How many settings of the grid share each epoch."""
+        searched = range(min(self._spec.configurations, BRANCHING))
+        return Counter(mark for index in searched for mark in self._path(index))
 
     def _path(self, configuration: int) -> Sequence[str]:
         if configuration not in self._paths:

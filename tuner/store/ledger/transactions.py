@@ -1,4 +1,4 @@
-"""What the statements of one ledger transaction share, and the two locks they take."""
+"""What the statements of one ledger transaction share, and the two locks that they take."""
 
 from dataclasses import dataclass, field
 
@@ -16,25 +16,25 @@ from tuner.store.studies import Study
 
 @dataclass
 class Past:
-    """What a worker remembers of its study's trials, so that a claim reads only the newest.
+    """A worker's cache of its study's trials, so that a claim reads only the newest.
 
-    Trials that ended a while ago change only if they are opened again, which the study counts.
-    Only committed rows are remembered, so that a rollback leaves nothing wrong here.
+    Trials that ended a while ago change only if they are reopened, which the study counts.
+    Only committed rows are cached, so that a rollback leaves nothing wrong here.
     """
 
     reopenings: int = 0
     floor: int = 0
-    """The trials with lower numbers are those remembered."""
+    """Trials with lower numbers are cached."""
     trials: list[Existing] = field(default_factory=list)
     """By number."""
     kind: tuple[str, ...] = ()
-    """How their values were read."""
+    """The options by which their values were read."""
     seen: int = 0
-    """The trials with lower numbers have their configurations in `begun`."""
+    """Trials with lower numbers have their configurations in `begun`."""
     begun: set[int] = field(default_factory=set)
 
     def heed(self, reopenings: int, kind: tuple[str, ...]) -> None:
-        """Forget everything if trials were opened again, or are now judged in another way."""
+        """Empty the cache if trials were reopened, or if another metric counts now."""
         if (self.reopenings, self.kind) != (reopenings, kind):
             self.reopenings, self.kind = reopenings, kind
             self.floor, self.trials = 0, []
@@ -42,7 +42,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Transaction:
-    """An open transaction: our connection, and Optuna's storage bound to it."""
+    """An open transaction: our connection, with Optuna's storage bound to it."""
 
     connection: sa.Connection
     storage: BaseStorage
@@ -50,18 +50,18 @@ class Transaction:
     worker_id: int
     timing: Timing = field(default_factory=Timing)
     sharing: Sharing | None = None
-    """Which epochs settings have in common, where that is known and checkpoints are kept."""
+    """Which epochs settings share, for grids that keep checkpoints."""
     past: Past = field(default_factory=Past)
 
     def lock_study(self) -> None:
-        """Let no other claim or brake of this study run until this transaction ends."""
+        """Block other claims and the brake of this study until this transaction ends."""
         lock_study(self.connection, self.study.study_id)
 
     def hold(self, lease: Lease) -> str:
-        """Check the fence and keep it shut until commit; return the lease's state.
+        """Check the fencing token and lock its row until commit; return the lease's state.
 
-        The row lock is the fence: an adopter must update this row to give out a
-        new token, so between this check and our commit nobody can. A worker that
+        The row lock is the fence: an adopter must update this row to issue a new
+        token, so it cannot do so between this check and our commit. A worker that
         slept through its lease finds another token here and writes nothing.
         """
         row = self.connection.execute(
@@ -75,10 +75,10 @@ class Transaction:
             raise LeaseLostError(f"trial {lease.number} was given back")
         return str(row.state)
 
-    def told(self, kind: str, text: str, trial_id: int) -> bool:
-        """Tell whether the history has this very line since the trial was last claimed."""
+    def has_event(self, kind: str, text: str, trial_id: int) -> bool:
+        """Return whether the history has this line already since the trial was last claimed."""
         claimed = sa.select(t.lease.c.claimed).where(t.lease.c.trial_id == trial_id)
-        found = self.connection.execute(
+        rows = self.connection.execute(
             sa.select(t.event.c.event_id).where(
                 t.event.c.trial_id == trial_id,
                 t.event.c.kind == kind,
@@ -86,9 +86,9 @@ class Transaction:
                 t.event.c.happened >= claimed.scalar_subquery(),
             )
         )
-        return found.first() is not None
+        return rows.first() is not None
 
-    def tell(self, kind: str, text: str = "", trial_id: int | None = None) -> None:
+    def add_event(self, kind: str, text: str = "", trial_id: int | None = None) -> None:
         """Add a line to the study's history."""
         self.connection.execute(
             sa.insert(t.event).values(
@@ -102,6 +102,6 @@ class Transaction:
 
 
 def in_seconds(seconds: float) -> sa.ColumnElement[object]:
-    """Return the server's time this many seconds from now; no worker's clock is ever asked."""
+    """Return the server's time this many seconds from now; workers' clocks are never used."""
     span = sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)
     return sa.func.clock_timestamp() + span

@@ -13,7 +13,7 @@ from tuner.store.ledger.transactions import in_seconds
 
 @dataclass(frozen=True)
 class Post:
-    """A worker's place in a study, as the database knows it."""
+    """A worker's registration in a study."""
 
     study_id: int
     worker_id: int
@@ -21,7 +21,7 @@ class Post:
 
 @dataclass(frozen=True)
 class Worker:
-    """Who a worker is: what `tuner status` shows of it."""
+    """What `tuner status` shows about a worker."""
 
     host: str
     pid: int
@@ -29,7 +29,7 @@ class Worker:
 
 
 def join(connection: sa.Connection, study_id: int, who: Worker) -> Post:
-    """Register a worker and return its post."""
+    """Register a worker in a study."""
     worker_id = int(
         connection.execute(
             sa.insert(t.worker)
@@ -41,7 +41,7 @@ def join(connection: sa.Connection, study_id: int, who: Worker) -> Post:
 
 
 def leave(connection: sa.Connection, post: Post, active_seconds: float) -> None:
-    """Note that a worker has left."""
+    """Record that a worker has left."""
     connection.execute(
         sa.update(t.worker)
         .where(t.worker.c.worker_id == post.worker_id)
@@ -60,12 +60,12 @@ def renew(
     timing: Timing,
     active_seconds: float,
 ) -> Renewed:
-    """Keep the leases that are ours, say which are not, and note that the worker lives.
+    """Renew the leases that are still ours, return those that are not, and update `seen`.
 
-    An expired lease that nobody adopted is renewed: only another token takes a
+    An expired lease that was not adopted is renewed: only another token takes a
     trial away.
     """
-    # In one order, as all who lock several: two that renewed each other's last one would wait.
+    # In the order in which every transaction locks several leases; otherwise two could deadlock.
     in_order = sorted(leases, key=lambda lease: lease.trial_id)
     lost = [lease for lease in in_order if not _keep(connection, post.worker_id, lease, timing)]
     connection.execute(
@@ -84,7 +84,7 @@ def renew(
 
 
 def hours_left(connection: sa.Connection, study_id: int, hours: float | None) -> float | None:
-    """Return what is left of the budget of worker-active hours, if there is one."""
+    """Return the remaining hours of the worker-hours budget; None without a budget."""
     if hours is None:
         return None
     used = connection.execute(
@@ -96,18 +96,18 @@ def hours_left(connection: sa.Connection, study_id: int, hours: float | None) ->
 
 
 def _keep(connection: sa.Connection, worker_id: int, lease: Lease, timing: Timing) -> bool:
-    """Renew a lease; say whether it is ours."""
+    """Renew a lease; return whether it is still ours."""
     mine = (t.lease.c.trial_id == lease.trial_id) & (t.lease.c.token == lease.token)
-    kept = connection.execute(
+    renewed = connection.execute(
         sa.update(t.lease)
         .where(mine, t.lease.c.worker_id == worker_id, t.lease.c.state == "held")
         .values(renewed=sa.func.clock_timestamp(), expires=in_seconds(timing.lease))
     )
-    if kept.rowcount:
+    if renewed.rowcount:
         return True
     row = connection.execute(
         sa.select(t.lease.c.token, t.lease.c.worker_id).where(t.lease.c.trial_id == lease.trial_id)
     ).one_or_none()
     # Our own token on a lease that is not held means that our main loop has
-    # just ended or released it: nothing to keep, and nothing lost.
+    # just ended or released it: there is nothing to renew, and nothing was lost.
     return row is not None and row.token == lease.token and row.worker_id == worker_id

@@ -1,4 +1,4 @@
-"""Figures for unequal classes, the time of validation, and what `tuner check` found."""
+"""Figures for unequal classes, the time of validation, and the findings of `tuner check`."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add the columns and the table; what older trials did not measure stays unknown."""
+    """Add the columns and the table; older trials have no values in them."""
     for name in ("val_sensitivity", "val_specificity", "val_seconds"):
         column: sa.Column[float] = sa.Column(
             name, sa.Double(), server_default=sa.text("'NaN'"), nullable=False

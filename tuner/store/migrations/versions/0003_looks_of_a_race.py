@@ -1,4 +1,4 @@
-"""What was decided at each look of a race between contenders."""
+"""The decisions of each look of a race between contenders."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add the table; a study stored before has no looks, so that nobody was dropped."""
+    """Add the table; older studies have no looks, so no contender was dropped."""
     op.create_table(
         "look",
         sa.Column("study_id", sa.Integer(), nullable=False),

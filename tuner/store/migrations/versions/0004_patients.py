@@ -1,4 +1,4 @@
-"""Which patient each image is of, so that answers can be judged by patient."""
+"""The patient of each image, so that answers can be judged by patient."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,6 +9,6 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Add the column; labels stored before have NULL, and are judged by image."""
+    """Add the column; older labels have NULL and are judged by image."""
     patients: sa.Column[object] = sa.Column("patients", postgresql.JSONB(), nullable=True)
     op.add_column("label", patients, schema="tuner")

@@ -1,4 +1,4 @@
-"""Interruptions apart from failed attempts; removed epochs; how often trials were reopened."""
+"""Interruptions separate from failed attempts; removed epochs; counts of reopened trials."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add the counts; a lost lease that was counted as a failed attempt before stays one."""
+    """Add the counts; a lost lease counted as a failed attempt before stays one."""
     for table, name in (
         ("lease", "interruptions"),
         ("lease", "removed_epochs"),

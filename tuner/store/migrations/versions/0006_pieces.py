@@ -8,7 +8,7 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Add the tables; predictions stored before stay in one value."""
+    """Add the tables; older predictions stay in one value."""
     op.create_table(
         "upload",
         sa.Column("trial_id", sa.Integer(), nullable=False),

@@ -1,4 +1,4 @@
-"""Which code and data a study was trained by."""
+"""Which code and data a study was trained with."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,7 +9,7 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    """Add the table; a study stored before takes what its next trial is trained by."""
+    """Add the table; an older study takes the identity of its next trial."""
     op.create_table(
         "identity",
         sa.Column("study_id", sa.Integer(), nullable=False),
