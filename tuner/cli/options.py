@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tuner.cli.completion import complete_study
 from tuner.cli.terminal import echo
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.names import meant
@@ -30,6 +31,7 @@ def add_common(command: click.Command) -> None:
         for below in command.commands.values():
             add_common(below)
         return
+    complete_study(command)
     for parameter in command.params:
         if type(parameter.type) is click.Choice:
             parameter.type = NearChoice(parameter.type.choices)
@@ -191,6 +193,19 @@ def open_database(
         except UnknownStudyError as error:
             where = _where(settings, database)
             raise UnknownStudyError(f"{error}\nThe database is {where}.") from None
+        _remember_names(settings, database)
+
+
+def _remember_names(settings: Settings, database: "Database") -> None:
+    """Leave the names of all studies for the shell's completion; it costs one statement."""
+    from sqlalchemy.exc import DBAPIError
+
+    from tuner.cli.completion import remember_names
+    from tuner.store import studies
+
+    # Nobody asked for it: a command that has done its work does not fail for this.
+    with suppress(DBAPIError), database.transaction() as connection:
+        remember_names(settings, studies.names(connection))
 
 
 def tell_home(settings: Settings, *, makes: bool = False) -> None:

@@ -1,5 +1,6 @@
 """Creating studies, finding them by name and version, extending, stopping and deleting them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -107,6 +108,16 @@ def listing(connection: sa.Connection) -> list[Study]:
     """Return all studies, the oldest first."""
     rows = connection.execute(_studies().order_by(t.study.c.created, t.study.c.study_id))
     return [_study(row) for row in rows]
+
+
+def names(connection: sa.Connection) -> list[str]:
+    """Return what studies can be called, the newest first: lr, and lr@1 where there is an lr@2."""
+    rows = connection.execute(
+        sa.select(t.study.c.name, t.study.c.version).order_by(t.study.c.created.desc())
+    ).all()
+    several = Counter(row.name for row in rows)
+    bare = dict.fromkeys(row.name for row in rows)
+    return [*bare, *(f"{row.name}@{row.version}" for row in rows if several[row.name] > 1)]
 
 
 def versions(connection: sa.Connection, name: str) -> list[Study]:
