@@ -3,14 +3,15 @@
 In this order: the answer, the comparison, its sentences, its table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from tuner.answers import words
+from tuner.answers.settings import has_replicates, settings
 from tuner.errors import UserError
 from tuner.names import meant
-from tuner.results.designs import Design, Level, Standing, design
+from tuner.results.designs import Design, Level, Standing, combination_name, design
 from tuner.results.measures import MEASURES, Measure
 from tuner.results.results import Results, once
 from tuner.results.rows import TrialRow
@@ -28,6 +29,8 @@ RESOLVED_POINTS = 0.01
 
 SEVERAL = 3
 """So many factors without a difference share one sentence."""
+MANY = 5
+"""More levels than this are told together, and not one sentence each."""
 AS_EXPLORED = (
     "Settings are compared as they were explored, under seed 0; `tuner compare STUDY "
     "--contenders` compares the contenders over their further seeds."
@@ -190,20 +193,52 @@ def compare(
     if asked.reference is not None and len(names) != 1:
         raise UserError("--reference names a level of one factor; say which with --by.")
 
-    def measured(row: TrialRow) -> bool:
-        return has_figure(row, measure, results.at)
-
     comparisons = []
     raced = spec.replicates.of == "top" and spec.search.sampler == "grid"
     # Further seeds are the contenders' alone: a mean over them would be over who was good.
     explored = [row for row in rows if row["seed"] == 0] if raced else rows
     for name in names:
+        whole = set(name.split(",")) == set(spec.varied)
+        aside = _behind(results) if whole and has_replicates(spec) else {}
+
+        def measured(row: TrialRow, aside: Mapping[int, str] = aside) -> bool:
+            return row.configuration not in aside and has_figure(row, measure, results.at)
+
         made = design(explored, spec, name, measured)
+        if aside:
+            made = replace(made, asides={**made.asides, **_asides(results, name, aside)})
         if raced:
             made = replace(made, notes=(*made.notes, AS_EXPLORED))
         taken = sample(results, made, measure)
         comparisons.append(judge(spec, made, measure, taken, asked))
     return comparisons
+
+
+def _behind(results: Results) -> dict[int, str]:
+    """Say of each setting with fewer seeds than the best why it is not compared with that.
+
+    It ranks below whatever its mean, for lost seeds are not missing at random.
+    """
+    ranked = results.ranked_settings
+    most = ranked[0].counted if ranked else 0
+    counted = {one.configuration: one.counted for one in ranked}
+    return {
+        one.configuration: f"not compared: {one.lost or 'seeds still to come'}."
+        for one in settings(results)
+        if counted.get(one.configuration, 0) < most
+    }
+
+
+def _asides(results: Results, factor: str, behind: Mapping[int, str]) -> dict[Level, str]:
+    names = factor.split(",")
+    values = {one.configuration: one.values for one in settings(results)}
+    called = {
+        configuration: combination_name({name: values[configuration][name] for name in names})
+        for configuration in behind
+    }
+    if len(names) == 1:
+        return {values[one][factor]: f"{called[one]} is {why}" for one, why in behind.items()}
+    return {called[one]: f"{called[one]} is {why}" for one, why in behind.items()}
 
 
 @dataclass(frozen=True)
@@ -227,6 +262,11 @@ class Finding:
     def too_few(self) -> bool:
         """Whether there are too few patients to judge by."""
         return self.sample is not None and too_few(self.sample.panel.clusters)
+
+    @property
+    def factor(self) -> str:
+        """What is compared, as sentences name it."""
+        return words.listed(self.design.factor.split(","))
 
     @property
     def names(self) -> list[str]:
@@ -389,7 +429,7 @@ def headline(finding: Finding) -> str | None:
         said = f"{tied[0]} is best in {metric}; {words.listed(apart)} differ from it"
     else:
         said = f"{words.listed(tied)} are tied for the best {metric}; {words.listed(apart)} not"
-    return f"{finding.design.factor}: {said}."
+    return f"{finding.factor}: {said}."
 
 
 def told_together(said: Sequence[tuple[str, str, str, bool]]) -> list[str]:
@@ -412,13 +452,13 @@ def summary(finding: Finding) -> str | None:
     """Say in one line what is seen of a factor, and what more seeds would buy."""
     if finding.too_few and finding.n > 1 and finding.sample is not None:
         limits = words.patient_remarks(finding.sample.panel.clusters)
-        return " ".join([f"{finding.design.factor}:", *limits])
+        return " ".join([f"{finding.factor}:", *limits])
     said = headline(finding)
     return None if said is None else " ".join([said, *_promised(finding)])
 
 
 def _silence(finding: Finding) -> str:
-    factor = finding.design.factor
+    factor = finding.factor
     if not finding.design.levels and any(
         standing.complete for standing in finding.design.standings
     ):
@@ -445,7 +485,7 @@ def _one_seed(finding: Finding, sample: Sample) -> list[str]:
     )
     said = (
         f"One {unit} cannot rule out chance: {best} is ahead here, which says nothing about "
-        f"{finding.design.factor} in general.{images} A verdict takes two or more."
+        f"{finding.factor} in general.{images} A verdict takes two or more."
     )
     return [said]
 
@@ -454,12 +494,14 @@ def _too_few(finding: Finding, sample: Sample) -> str:
     means = sample.panel.means
     best = finding.names[int(means.argmax() if finding.measure.larger else means.argmin())]
     what = words.sampled(sample.panel.images, sample.panel.patients)
-    return f"{best} is ahead here, on {what}, which says nothing about {finding.design.factor}."
+    return f"{best} is ahead here, on {what}, which says nothing about {finding.factor}."
 
 
 def _judged(finding: Finding, verdict: Verdict) -> list[str]:
     names, measure = finding.names, finding.measure
     best = names[verdict.reference]
+    if len(names) > MANY:
+        return _judged_together(finding, verdict)
     said = [
         f"{names[one.level]} and {best} are not distinguishable: "
         f"{words.difference(measure, one.difference)}."
@@ -474,6 +516,37 @@ def _judged(finding: Finding, verdict: Verdict) -> list[str]:
                 f"{words.amount(measure, one.difference)}."
             )
     return said
+
+
+def _judged_together(finding: Finding, verdict: Verdict) -> list[str]:
+    """Say of many levels which differ; the table says by how much."""
+    best = finding.names[verdict.reference]
+    groups: dict[str, list[str]] = {
+        f"not distinguishable from {best}": [],
+        f"worse than {best}": [],
+        f"better than {best}": [],
+    }
+    alike, worse, better = groups.values()
+    for one in verdict.others:
+        if not one.differs:
+            alike.append(finding.names[one.level])
+        elif (one.difference.value > 0) == finding.measure.larger:
+            better.append(finding.names[one.level])
+        else:
+            worse.append(finding.names[one.level])
+    if len(alike) == len(verdict.others):
+        return [f"None of the {len(alike)} others is distinguishable from {best}."]
+    return [
+        f"{_several(of, len(verdict.others))} {'is' if len(of) == 1 else 'are'} {how}."
+        for how, of in groups.items()
+        if of
+    ]
+
+
+def _several(names: Sequence[str], others: int) -> str:
+    if len(names) == others:
+        return f"All {others} others"
+    return words.listed(names) if len(names) < MANY else f"{len(names)} of the {others} others"
 
 
 def _about(finding: Finding, sample: Sample) -> str:

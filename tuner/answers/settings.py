@@ -11,7 +11,8 @@ from typing import Any
 
 from tuner.answers import words
 from tuner.errors import UserError
-from tuner.records import Value, value_text
+from tuner.records import Value
+from tuner.results.designs import combination_name
 from tuner.results.factors import VIEWS, WHOLE
 from tuner.results.results import Results, once
 from tuner.results.rows import TrialRow
@@ -72,10 +73,7 @@ def settings(results: Results, figures: tuple[str, ...] = VIEWS["figures"]) -> l
 
 def name(values: Mapping[str, Value | None]) -> str:
     """Return a setting as sentences name it: "scheduler=step lr=0.01"."""
-    # A parameter that is not active under this setting's condition says nothing of it.
-    return " ".join(
-        f"{key}={value_text(value)}" for key, value in values.items() if value is not None
-    )
+    return combination_name(values)
 
 
 def best_name(results: Results) -> str:

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from tuner.answers.compare import Comparison
+    from tuner.answers.compare import Asked, Comparison
     from tuner.answers.pair import Pair
     from tuner.records import SplitName
+    from tuner.results.results import Results
     from tuner.store.studies import Study
 
 
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     "--by",
     multiple=True,
     metavar="FACTOR",
-    help="Factor to compare by; may be repeated. By default all with few levels.",
+    help="Factor to compare by, or several joined by commas, whose combinations are compared; "
+    "may be repeated. By default whole settings, and all factors with few levels.",
 )
 @click.option(
     "--metric",
@@ -97,6 +99,10 @@ def compare(
 ) -> None:
     """Say which settings differ, which are tied with the best, and how sure that is.
 
+    Where settings have several seeds, each is compared with the best by the
+    study's metric, which validation images decide; what the best one shows on
+    test images is the check. Below that each factor is compared.
+
     Intervals and verdicts are about settings in general: over seeds and over
     images like these, or over patients where the data name them. They are
     corrected for having looked at several levels
@@ -108,12 +114,13 @@ def compare(
     'tpe-*' takes studies that repeat a search under other seeds of it.
     """
     from tuner.answers.compare import Asked
-    from tuner.answers.compare import compare as compare_settings
     from tuner.answers.pair import pair
     from tuner.answers.plain import plain
     from tuner.answers.race import compare_contenders
+    from tuner.answers.setting_comparison import check, compare_settings, why_not
     from tuner.cli.console import open_console, print_sentences
     from tuner.cli.searches import show_searches
+    from tuner.cli.setting_comparison import show_settings
     from tuner.results.results import Results
     from tuner.store import identities
 
@@ -140,16 +147,46 @@ def compare(
                 print_sentences(open_console(), changes)
             return
         asked = Asked(reference, resolve)
+        best = None
         if contenders:
             compared = [compare_contenders(results, metric=metric, asked=asked)]
         else:
-            compared = compare_settings(results, by=by, metric=metric, asked=asked)
-    if as_json:
-        body = {"study": found.title, "changes": changes, "comparisons": plain(compared)}
-        echo_json(body, allow_nan=False)
-    else:
-        _show(compared)
-        print_sentences(open_console(), changes)
+            if not by:
+                best = compare_settings(results, metric=metric, asked=Asked(None, resolve))
+            compared = _by_factor(results, by, metric, asked, needed=best is None)
+        checked = None if best is None else check(results, best)
+        if not as_json:
+            if best is not None:
+                show_settings(open_console(), results, best, checked)
+            elif not by and why_not(results):
+                open_console().print(f"\n{why_not(results)}")
+            _show(results, compared, several=len(compared) > 1 or best is not None)
+            print_sentences(open_console(), changes)
+            return
+        body = {
+            "study": found.title,
+            "changes": changes,
+            "settings": plain(best),
+            "settings_on_test": plain(checked),
+            "comparisons": plain(compared),
+        }
+    echo_json(body, allow_nan=False)
+
+
+def _by_factor(
+    results: "Results",
+    by: tuple[str, ...],
+    metric: str | None,
+    asked: "Asked",
+    *,
+    needed: bool,
+) -> "list[Comparison]":
+    """Compare the levels of factors; without any that can be compared it is an error if needed."""
+    from tuner.answers.compare import compare
+
+    if not by and not results.comparable and not needed:
+        return []
+    return compare(results, by=by, metric=metric, asked=asked)
 
 
 def _check_options(
@@ -176,16 +213,22 @@ def _check_options(
         raise UserError("--split goes with --trials; settings are compared by --metric test_acc.")
 
 
-def _show(compared: "Sequence[Comparison]") -> None:
+def _show(results: "Results", compared: "Sequence[Comparison]", *, several: bool) -> None:
     from tuner.cli.console import open_console, print_sentences
+    from tuner.cli.setting_comparison import print_combinations
 
     console = open_console()
     for comparison in compared:
         console.print()
-        console.print(_table(comparison))
+        if comparison.factor == "contender" or "," in comparison.factor:
+            factors = comparison.factor.replace(",", " and ")
+            title = f"By {factors}: {comparison.measure.name}, 95 % intervals"
+            print_combinations(console, results, comparison, title)
+        else:
+            console.print(_table(comparison))
         print_sentences(console, comparison.sentences)
     console.print()
-    if len(compared) > 1:
+    if several and compared:
         console.print("Each factor is compared separately; `--by FACTOR` compares only one.")
 
 

@@ -8,16 +8,18 @@ random search, nothing is paired, and each configuration stands for itself.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Literal, TypeVar
 
 from tuner.errors import UserError
 from tuner.names import meant
-from tuner.records import Value
+from tuner.records import Value, value_text
 from tuner.results.rows import TrialRow
 from tuner.spec.study import Spec
 
+COMBINATIONS_MOST = 50
+"""More combinations of factors than this are ranked, not compared one by one."""
 LEVELS_MOST = 12
 """More levels than this are a range, not a choice between settings."""
 
@@ -106,12 +108,19 @@ Measured = Callable[[TrialRow], bool]
 def design(
     rows: Sequence[TrialRow], spec: Spec, factor: str, measured: Measured = lambda _: True
 ) -> Design:
-    """Say which trials speak for which level; a factor with too many levels is refused."""
-    if factor not in spec.varied:
-        raise UserError(
-            f"{spec.name} does not vary {factor!r}; "
-            f"it varies {', '.join(spec.varied) or 'nothing'}.{meant(factor, spec.varied)}"
-        )
+    """Say which trials speak for which level; a factor with too many levels is refused.
+
+    Several factors, joined by commas, are one whose levels are the combinations of theirs.
+    """
+    factors = factor.split(",")
+    for name in factors:
+        if name not in spec.varied:
+            raise UserError(
+                f"{spec.name} does not vary {name!r}; "
+                f"it varies {', '.join(spec.varied) or 'nothing'}.{meant(name, spec.varied)}"
+            )
+    if len(factors) > 1:
+        return _combined(rows, spec, factors, measured)
     by_level: dict[Level, list[TrialRow]] = defaultdict(list)
     for row in rows:
         by_level[row[factor]].append(row)
@@ -127,6 +136,53 @@ def design(
     if spec.search.sampler == "grid":
         return _paired(rows, spec, factor, standings, usable)
     return _unpaired(rows, spec, factor, standings, usable)
+
+
+def _combined(
+    rows: Sequence[TrialRow], spec: Spec, factors: Sequence[str], measured: Measured
+) -> Design:
+    factor = ",".join(factors)
+    combinations = {tuple(row[name] for name in factors) for row in rows}
+    if len(combinations) > COMBINATIONS_MOST:
+        raise UserError(
+            f"{factor} has {len(combinations)} combinations, too many to be compared one by one; "
+            f"`tuner table {spec.name}` ranks settings, `tuner influence {spec.name}` says how "
+            "much each parameter matters."
+        )
+    places = [
+        {value: at for at, value in enumerate(spec.in_order(name, {row[name] for row in rows}))}
+        for name in factors
+    ]
+
+    def place(values: tuple[Level, ...]) -> tuple[int, ...]:
+        return tuple(of[value] for of, value in zip(places, values, strict=True))
+
+    ordered = sorted(combinations, key=place)
+    names = {
+        values: combination_name(dict(zip(factors, values, strict=True))) for values in ordered
+    }
+    # Each trial with its combination as one more cell, as if the study varied that.
+    named = [
+        replace(row, cells={**row.cells, factor: names[tuple(row[name] for name in factors)]})
+        for row in rows
+    ]
+    usable = {row["trial"] for row in named if row.complete and measured(row)}
+    standings = tuple(
+        standing(names[values], [row for row in named if row[factor] == names[values]], usable)
+        for values in ordered
+    )
+    # Whole settings under the same seeds are pairs, however their values were chosen.
+    if spec.search.sampler == "grid" or set(factors) == set(spec.varied):
+        return _paired(named, spec, factor, standings, usable)
+    return _unpaired(named, spec, factor, standings, usable)
+
+
+def combination_name(values: Mapping[str, Level]) -> str:
+    """Return what a combination of levels is called: "scheduler=step lr=0.01"."""
+    # A parameter that is not active under this combination says nothing of it.
+    return " ".join(
+        f"{name}={value_text(value)}" for name, value in values.items() if value is not None
+    )
 
 
 def comparable(rows: Sequence[TrialRow], spec: Spec) -> list[str]:
@@ -185,8 +241,8 @@ _Place = tuple[int, tuple[Level, ...]]
 
 
 def _below(spec: Spec, factor: str) -> set[str]:
-    """Return the factor with all that is active only under some of its levels."""
-    below = {factor}
+    """Return the factors, joined by commas, with all that is active only under their levels."""
+    below = set(factor.split(","))
     for dimension in spec.space.ordered():
         if below & set(dimension.when):
             below.add(dimension.name)

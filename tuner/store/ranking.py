@@ -6,8 +6,8 @@ ends with a setting and not with a trial:
 1. A setting's value is the mean of the study's metric over its complete seeds.
 2. A setting with fewer complete seeds ranks below every setting with more, whatever its mean: seeds
    that were pruned, diverged or failed are not missing at random.
-3. While a study runs, only seeds that have ended under every setting count for rule 2, so that
-   settings do not lead merely because they started a new seed first.
+3. While a study runs, only seeds that have ended under every setting count, so that all settings
+   are ranked over the same seeds. Before there is one, all count.
 4. In a race only the further seeds count: seed 0 chose the contenders, so its values are biased.
 """
 
@@ -41,6 +41,8 @@ class Ranked:
     seeds: tuple[Seed, ...]
     """The complete ones in order; never empty."""
     mean: float
+    counted: int
+    """How many of its seeds rank it above settings with fewer, by rule 2."""
     median: Seed
     """The seed with the median value; for an even number, the worse of the middle two."""
 
@@ -51,23 +53,21 @@ def rank_settings(spec: Spec, trials: Sequence[Seed]) -> list[Ranked]:
     raced = spec.replicates.of == "top"
     contenders = {trial.configuration for trial in trials if raced and trial.seed > 0}
     ended = Counter(trial.seed for trial in trials if trial.ended)
+    whole = {seed for seed, count in ended.items() if count >= spec.configurations}
     by_setting: dict[int, list[Seed]] = defaultdict(list)
     for trial in trials:
         if trial.value is not None and math.isfinite(trial.value):
             by_setting[trial.configuration].append(trial)
     settings: list[tuple[tuple[int, float, int], Ranked]] = []
     for configuration, complete in by_setting.items():
-        further = [trial for trial in complete if trial.seed > 0]
-        seeds = sorted(
-            further if configuration in contenders and further else complete,
-            key=lambda trial: (trial.seed, trial.number),
-        )
         if raced:
-            counted = len(further)
+            ranking = [trial for trial in complete if configuration in contenders and trial.seed]
         else:
-            counted = sum(ended[trial.seed] >= spec.configurations for trial in seeds)
+            ranking = [trial for trial in complete if trial.seed in whole]
+        seeds = sorted(ranking or complete, key=lambda trial: (trial.seed, trial.number))
         mean = math.fsum(trial.value or 0.0 for trial in seeds) / len(seeds)
         best_first = sorted(seeds, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
-        ranked = Ranked(configuration, tuple(seeds), mean, best_first[len(seeds) // 2])
-        settings.append(((-counted, sign * mean, seeds[0].number), ranked))
+        median = best_first[len(seeds) // 2]
+        ranked = Ranked(configuration, tuple(seeds), mean, len(ranking), median)
+        settings.append(((-len(ranking), sign * mean, seeds[0].number), ranked))
     return [ranked for _, ranked in sorted(settings, key=lambda pair: pair[0])]

@@ -1,0 +1,102 @@
+"""Settings against the best one by the study's metric, and what the best one shows on test.
+
+Validation chooses, test checks: a comparison leads by the study's metric, and its check holds the
+others against the level that leads, by test accuracy.
+"""
+
+from tuner.answers import words
+from tuner.answers.compare import Asked, Comparison, compare
+from tuner.answers.race import compare_contenders, tell_race
+from tuner.answers.settings import has_replicates
+from tuner.errors import UserError
+from tuner.results.designs import COMBINATIONS_MOST
+from tuner.results.results import Results, once
+
+USUAL = Asked()
+CHECK = "test_acc"
+
+
+@once
+def compare_settings(
+    results: Results, *, metric: str | None = None, asked: Asked = USUAL
+) -> Comparison | None:
+    """Compare every setting with the best by the study's metric; None where that says nothing.
+
+    That is so with one seed a setting, with one setting, and with too many (`why_not`). The
+    contenders of a race are compared over their further seeds.
+    """
+    name = metric or results.spec.search.metric
+    if not has_replicates(results.spec) or len(results.ranked_settings) < 2 or why_not(results):
+        return None
+    if results.spec.replicates.of == "top":
+        story = tell_race(results)
+        if story is None or not story.spent:
+            return None
+        return compare_contenders(results, metric=name, asked=asked)
+    return compare(results, by=(",".join(results.spec.varied),), metric=name, asked=asked)[0]
+
+
+def why_not(results: Results) -> str:
+    """Say why settings with several seeds are not compared one by one; "" where they are."""
+    count = len({row.configuration for row in results.rows})
+    if not has_replicates(results.spec) or results.spec.replicates.of == "top":
+        return ""
+    if count <= COMBINATIONS_MOST:
+        return ""
+    return (
+        f"{count} settings are too many to be compared one by one; `tuner table {results.title}` "
+        "ranks them by their means over seeds."
+    )
+
+
+def check(results: Results, comparison: Comparison) -> Comparison | None:
+    """Compare the levels with the leading one by test accuracy; None where there is no such check.
+
+    The leading level was chosen on validation images, so it is a reference that test images had
+    no say in.
+    """
+    if {split for split, _ in comparison.measure.blocks} != {"val"} or not results.tested:
+        return None
+    if comparison.reference is None or comparison.seeds < 2:
+        return None
+    asked = Asked(reference=words.level_name(comparison.reference))
+    try:
+        if comparison.factor == "contender":
+            return compare_contenders(results, metric=CHECK, asked=asked)
+        return compare(results, by=(comparison.factor,), metric=CHECK, asked=asked)[0]
+    except UserError:
+        # The leading level has no figure on test.
+        return None
+
+
+def check_sentence(checked: Comparison | None) -> str:
+    """Say what the level that leads on validation shows on test, and who differs from it there."""
+    if checked is None or checked.too_few or checked.seeds < 2:
+        return ""
+    first = next((row for row in checked.rows if row.standing.level == checked.reference), None)
+    if first is None or first.mean is None:
+        return ""
+    leading = words.level_name(checked.reference)
+    measure = checked.measure
+    shown = f"{words.figure(measure, first.mean.value)} ({words.interval(measure, first.mean)})"
+    said = f"On test {leading} is right on {shown}"
+    others = [row for row in checked.rows if row.against is not None]
+    parts = []
+    for better, word in ((True, "better"), (False, "worse")):
+        apart = [
+            words.level_name(row.standing.level)
+            for row in others
+            if row.against is not None
+            and row.against.differs
+            and (row.against.difference.value > 0) == better
+        ]
+        if apart:
+            listed = words.listed(apart) if len(apart) <= 5 else f"{len(apart)} others"
+            verb = "is" if len(apart) == 1 else "are"
+            parts.append(f"{listed} {verb} significantly {word} there")
+    if parts:
+        return f"{said}; {', '.join(parts)}."
+    if len(others) == 1:
+        other = words.level_name(others[0].standing.level)
+        return f"{said}; {other} does not differ from it significantly."
+    return f"{said}; none of the {len(others)} others differs from it significantly."

@@ -1,0 +1,133 @@
+"""The table of `tuner compare` in which settings stand against the best one."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from tuner.cli.console import fits, plain_table, print_sentences
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from tuner.answers.compare import Comparison, Row
+    from tuner.results.results import Results
+
+SHOWN = 20
+"""Of more settings the best are shown; --json has all."""
+NAME_WIDTH = 40
+"""Columns of the terminal that a setting's name has at least, where it is written in one."""
+FIRST_DROPPED = ("done", "p", "n", "on test")
+"""What is left out of a table that does not fit, one after another."""
+
+
+def show_settings(
+    console: "Console",
+    results: "Results",
+    comparison: "Comparison",
+    checked: "Comparison | None",
+) -> None:
+    """Print settings against the best, the verdict, and what the best shows on test images."""
+    from tuner.answers.setting_comparison import check_sentence
+
+    what = "contenders over further seeds" if comparison.factor == "contender" else "settings"
+    title = f"{results.title}: {what} by {comparison.measure.name}, 95 % intervals"
+    console.print()
+    print_combinations(console, results, comparison, title, checked)
+    print_sentences(console, comparison.sentences)
+    said = check_sentence(checked)
+    if said:
+        print_sentences(console, [said])
+
+
+def print_combinations(
+    console: "Console",
+    results: "Results",
+    comparison: "Comparison",
+    title: str,
+    checked: "Comparison | None" = None,
+) -> None:
+    """Print the best combinations of levels, in the fullest table that fits."""
+    sign = -1.0 if comparison.measure.larger else 1.0
+    rows = sorted(
+        comparison.rows,
+        key=lambda row: (row.mean is None, sign * row.mean.value if row.mean else 0.0),
+    )
+    console.print(_fitting(console, results, comparison, title, rows[:SHOWN], checked))
+    if len(rows) > SHOWN:
+        console.print(f"… and {len(rows) - SHOWN} more settings; --json has all of them.")
+
+
+def _fitting(  # what the table is of, and where it has to fit
+    console: "Console",
+    results: "Results",
+    comparison: "Comparison",
+    title: str,
+    rows: "Sequence[Row]",
+    checked: "Comparison | None",
+) -> "RichTable":
+    """Return the fullest table that fits; levels that do not fit apart share one column."""
+    from tuner.answers.words import level_name
+    from tuner.results.designs import combination_name
+
+    factors = comparison.factor.split(",")
+    names = [level_name(row.standing.level) for row in rows]
+    apart: dict[str, list[str]] = {}
+    if comparison.factor != "contender":
+        levels = [{factor: row[factor] for factor in factors} for row in results.rows]
+        values = {combination_name(one): one for one in levels}
+        if len(factors) == 1:
+            values = {level_name(one[factors[0]]): one for one in levels}
+        apart = {factor: [level_name(values[one][factor]) for one in names] for factor in factors}
+    figures = _figures(comparison, rows, checked)
+    kept = [
+        {head: cells for head, cells in figures.items() if head not in FIRST_DROPPED[:dropped]}
+        for dropped in range(len(FIRST_DROPPED) + 1)
+    ]
+    for columns in kept if apart else ():
+        table = _columns(title, {**apart, **columns})
+        if fits(console, table):
+            return table
+    narrow = next(
+        (one for one in kept if fits(console, _columns(title, one), NAME_WIDTH)), kept[-1]
+    )
+    return _columns(title, {**narrow, "setting": names})
+
+
+def _figures(
+    comparison: "Comparison", rows: "Sequence[Row]", checked: "Comparison | None"
+) -> dict[str, list[str]]:
+    """Return the columns of figures by their heads."""
+    from tuner.answers.compare import table_head, table_row
+    from tuner.answers.words import figure, fixed
+
+    cells = [table_row(comparison, row) for row in rows]
+    against = "difference" if comparison.named else "against best"
+    columns = {against: 3, "interval": 4, "p": 5, "n": 6, "done": 7}
+    metric, measure = table_head(comparison)[1], comparison.measure
+    means = [None if row.mean is None else row.mean.value for row in rows]
+    found = {
+        metric: [
+            "–" if mean is None else fixed(mean, 4) if measure.unit == "nats" else row[1]
+            for mean, row in zip(means, cells, strict=True)
+        ],
+        **{head: [row[at] for row in cells] for head, at in columns.items()},
+    }
+    if checked is not None:
+        on_test = {row.standing.level: row.mean for row in checked.rows}
+        tested = [on_test.get(row.standing.level) for row in rows]
+        found["on test"] = [
+            "–" if mean is None else figure(checked.measure, mean.value) for mean in tested
+        ]
+    return {**found, "": [row[8] for row in cells]}
+
+
+def _columns(title: str, columns: Mapping[str, Sequence[str]]) -> "RichTable":
+    table = plain_table(title)
+    for head in columns:
+        if head in ("", "setting"):
+            table.add_column(head, no_wrap=not head, overflow="fold")
+        else:
+            table.add_column(head.replace("_", " "), justify="right", no_wrap=True)
+    for cells in zip(*columns.values(), strict=True):
+        table.add_row(*cells)
+    return table
