@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tuner.notebook import OpenStudy, StoredStudy
+    from tuner.winner.loaded import Loaded
 
     __version__: str
 
@@ -108,3 +109,27 @@ def launch(
         no_check=not check,
         wait=wait,
     )
+
+
+def load(
+    folder: "str | PathLike[str]",
+    *,
+    device: str = "cpu",
+    objectives: "Sequence[str | PathLike[str]]" = (),
+) -> "Loaded":
+    """Load a network that `tuner best STUDY --save FOLDER` wrote, with its preprocessing.
+
+        model = tuner.load("models/lr_sched")
+        model.predict(["scan.png", "more_scans/"])   # or an array of images
+
+    `model.network` is the torch module and `model.preprocess(images)` what it takes. The code of
+    the network's objective is imported from ./objectives, from the folders in `objectives`, or
+    as it comes with tuner.
+    """
+    from pathlib import Path
+
+    from tuner.winner.loaded import Loaded
+
+    # Nearest first, as for the command `tuner predict`.
+    folders = [Path(one).resolve() for one in (*objectives, "objectives")]
+    return Loaded.read(Path(folder), folders, device)

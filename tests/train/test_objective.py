@@ -39,7 +39,9 @@ def test_two_objectives_of_one_name_do_not_meet(tmp_path: Path) -> None:
     two = find("same", [place(tmp_path / "b", "same", "two")])
     assert one.module != two.module
     for found, name in ((one, "one"), (two, "two")):
-        with pytest.raises(ObjectiveError, match=f"load.. in .*data.py failed: OSError: {name}"):
+        with pytest.raises(
+            ObjectiveError, match=f"load.. in .*data.py, line 2 failed: OSError: {name}"
+        ):
             found.load_data({}, tmp_path, lambda *_: None)
 
 
@@ -125,6 +127,41 @@ def test_faults_of_the_submodules_are_the_objective_s(tmp_path: Path) -> None:
     (tmp_path / "poorer" / "data.py").unlink()
     with pytest.raises(ObjectiveError, match=r"cannot be imported from .*data.py"):
         find("poorer", [tmp_path]).load_data({}, tmp_path, lambda *_: None)
+
+
+def test_an_error_names_the_line_of_the_objective(tmp_path: Path) -> None:
+    """Where build() went wrong in its own files, however deep in a library it was raised."""
+    declared = "from tuner.train.objective import Objective\nOBJECTIVE = Objective()"
+    models = "from . import parts\n\n\ndef build(*_):\n    return parts.first(-1)\n"
+    write_objective(tmp_path / "deep", declared, "", models)
+    parts = "from torch import nn\n\n\ndef first(size):\n    return nn.Linear(size, 2)\n"
+    (tmp_path / "deep" / "parts.py").write_text(parts)
+    with pytest.raises(ObjectiveError) as told:
+        find("deep", [tmp_path]).build_model({}, (1, 2, 2), 1)
+    assert "models.py (parts.py, line 5) failed: RuntimeError" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("models", "line", "mended"),
+    [
+        ("import os\nimport no_such_library.inner\n", 2, "Install no_such_library into"),
+        ("import parts\n", 1, "write `from . import parts`"),
+        ("from parts import first\n", 1, "write `from . import parts`"),
+        ("from . import nothing\n", 1, "cannot import name 'nothing'"),
+        ("\n1 / 0\n", 2, "ZeroDivisionError"),
+    ],
+)
+def test_an_import_that_fails_says_where_and_how_to_mend_it(
+    models: str, line: int, mended: str, tmp_path: Path
+) -> None:
+    """A library that is not installed, and a file beside it that is imported as if installed."""
+    declared = "from tuner.train.objective import Objective\nOBJECTIVE = Objective()"
+    write_objective(tmp_path / "objectives" / "lone", declared, "", models)
+    (tmp_path / "objectives" / "lone" / "parts.py").write_text("first = 1\n")
+    with pytest.raises(ObjectiveError) as told:
+        find("lone", [tmp_path / "objectives"]).build_model({}, (1, 2, 2), 1)
+    assert f"models.py, line {line}: " in str(told.value)
+    assert mended in str(told.value)
 
 
 def test_a_data_error_stays_a_data_error(tmp_path: Path) -> None:

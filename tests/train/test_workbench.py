@@ -79,7 +79,7 @@ def test_a_model_that_does_not_fit_is_refused_before_training(tmp_path: Path) ->
         bench(tmp_path / "a").begin(blob_job())
     failing = MODELS.replace("channels * height * width", "5")
     write_objective(tmp_path / "b" / "blobs", DECLARATIONS, DATA, failing)
-    with pytest.raises(ObjectiveError, match=r"fails on an image of shape \(1, 6, 6\)"):
+    with pytest.raises(ObjectiveError, match=r"fails on an image of shape \(1, 6, 6\): "):
         bench(tmp_path / "b").begin(blob_job())
 
 

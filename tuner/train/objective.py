@@ -27,6 +27,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,6 +162,10 @@ class Found:
             self._submodule(name)
         return code.identify(self.name, self.folder)
 
+    def place_of(self, error: BaseException) -> str:
+        """Return where in the objective's own files an error was raised: ` (models.py, line 7)`."""
+        return _place(error, self.folder)
+
     def _submodule(self, name: str) -> ModuleType:
         return _import(self.name, f"{self.module}.{name}", self.folder / f"{name}.py")
 
@@ -180,7 +185,8 @@ class Found:
             raise
         except Exception as error:
             raise ObjectiveError(
-                f"{function}() in {source} failed: {type(error).__name__}: {error}"
+                f"{function}() in {source}{_place(error, self.folder, source)} failed: "
+                f"{type(error).__name__}: {error}"
             ) from error
 
 
@@ -254,9 +260,42 @@ def _import(name: str, module_name: str, source: Path, package: bool = False) ->
         return _execute(module_name, source)
     # The file is the user's: whatever it raises is a fault of the objective.
     except Exception as error:
+        where = _place(error, source.parent, source)
         raise ObjectiveError(
-            f"objective {name!r} cannot be imported from {source}: {type(error).__name__}: {error}"
+            f"objective {name!r} cannot be imported from {source}{where}: "
+            f"{type(error).__name__}: {error}{_mending(error, source.parent)}"
         ) from error
+
+
+def _place(error: BaseException, folder: Path, named: Path | None = None) -> str:
+    """Return the last line of the folder's files that an error passed, wherever it was raised.
+
+    Of the file that was `named` already, the line alone.
+    """
+    inside = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).is_relative_to(folder)
+    ]
+    if not inside:
+        return ""
+    file, line = Path(inside[-1].filename), inside[-1].lineno
+    return f", line {line}" if file == named else f" ({file.relative_to(folder)}, line {line})"
+
+
+def _mending(error: Exception, folder: Path) -> str:
+    """Say how to mend an import that failed; nothing for other errors."""
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return ""
+    first = error.name.split(".")[0]
+    # One of the objective's own modules, called by a name under which it is not loaded.
+    if (folder / f"{first}.py").is_file() or (folder / first / "__init__.py").is_file():
+        return f". It lies in {folder}: write `from . import {first}`"
+    return (
+        f". Install {first} into the Python that runs tuner ({sys.executable} -m pip install …), "
+        f"or put your own {first} beside the folder objectives ({folder.parent.parent}) or on "
+        "PYTHONPATH"
+    )
 
 
 def _execute(module_name: str, source: Path) -> ModuleType:

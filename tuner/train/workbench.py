@@ -171,7 +171,8 @@ def _check_outputs(found: Found, model: nn.Module, data: Prepared, loss: Loss) -
     # The model is the objective's own code: whatever it raises is a fault of the objective.
     except Exception as error:
         raise ObjectiveError(
-            f"the model of objective {found.name!r} fails on an image of shape {data.inputs}: "
+            f"the model of objective {found.name!r} fails on an image of shape "
+            f"{data.inputs}{found.place_of(error)}: "
             f"{type(error).__name__}: {error}"
         ) from error
     if shape != expected:

@@ -126,21 +126,25 @@ class Reader:
             )
 
     def _arrays(self, path: Path) -> list[Picture]:
-        pictures = []
-        for name, array in _held(path).items():
-            _, height, width = self._model.inputs
-            stack = _stacked(array, in_colour=self._model.inputs[0] == 3)
-            reading = self._model.reading
-            images = array_deepened(images_of(stack, name), reading.depth, reading.depths)
-            images = sized(images, height, width, lambda *_: None, reading.fit)
-            if str(images.dtype) != self._model.reading.depth:
-                raise UnreadableError(
-                    f"{name} holds {images.dtype}, and the study's images are "
-                    f"{self._model.reading.depth}; convert it as those were"
-                )
-            pixels = [self._fitted(image) for image in images]
-            pictures += [Picture(f"{name}#{n}", one) for n, one in enumerate(pixels)]
-        return pictures
+        return [
+            Picture(f"{name}#{number}", pixels)
+            for name, array in _held(path).items()
+            for number, pixels in enumerate(self.images(array, name))
+        ]
+
+    def images(self, array: Pixels, name: str) -> list[Pixels]:
+        """Return an array's images as the network takes them."""
+        _, height, width = self._model.inputs
+        stack = _stacked(array, in_colour=self._model.inputs[0] == 3)
+        reading = self._model.reading
+        images = array_deepened(images_of(stack, name), reading.depth, reading.depths)
+        images = sized(images, height, width, lambda *_: None, reading.fit)
+        if str(images.dtype) != self._model.reading.depth:
+            raise UnreadableError(
+                f"{name} holds {images.dtype}, and the study's images are "
+                f"{self._model.reading.depth}; convert it as those were"
+            )
+        return [self._fitted(image) for image in images]
 
     def _fitted(self, pixels: Pixels) -> Pixels:
         """Return pixels in the network's shape and type, or say what is wrong with them."""

@@ -67,6 +67,17 @@ class Predictor:
         self._mean = _by_channel(model.reading.mean, device)
         self._scale = _by_channel(model.reading.scale, device)
 
+    @property
+    def network(self) -> nn.Module:
+        """The network itself; it takes what `standardised` gives."""
+        return self._network
+
+    def standardised(self, batch: Images) -> Tensor:
+        """Return images as the network takes them: as float32, minus mean, times scale."""
+        raw = torch.from_numpy(batch).to(self._device.torch)
+        # As the trainer's feed does it, operation by operation.
+        return raw.to(torch.float32).sub_(self._mean).mul_(self._scale)
+
     def at_places(
         self, images: Sequence[Images], places: Sequence[Place], kept: Kept, progress: Progress
     ) -> Logs:
@@ -120,9 +131,7 @@ class Predictor:
         return np.zeros(shape, np.float32)
 
     def _compute(self, batch: Images) -> Logs:
-        raw = torch.from_numpy(batch).to(self._device.torch)
-        # As the trainer's feed does it, operation by operation.
-        images = raw.to(torch.float32).sub_(self._mean).mul_(self._scale)
+        images = self.standardised(batch)
         with torch.inference_mode():
             found = log_probabilities(self._output(images))
         return np.asarray(found.cpu().numpy(), np.float32)
