@@ -33,9 +33,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from benchmarks import record
-from tuner.results.measures import MEASURES
-from tuner.results.race import Evidence
-from tuner.results.results import Results
+from tuner.results import MEASURES, Evidence, Results
 from tuner.settings import Settings
 from tuner.statistics.multiple_comparisons import against_best
 from tuner.store import studies

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.marking import Line, gathered, percent
 from benchmarks.worlds import PATIENTS, WILD, WORLDS, Shape, draw
-from tuner.results.race import decide
+from tuner.results import decide
 from tuner.statistics.anova import Panel
 from tuner.store.ledger.race import Decided, Look, Race
 

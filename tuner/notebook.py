@@ -21,7 +21,7 @@ from tuner.pictures import GO_WITH, misplaced
 from tuner.pictures import MARK as PICTURE
 from tuner.records import SplitName
 from tuner.report import MARK
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.settings import Settings
 from tuner.store import schema, studies
 from tuner.store.database import Database, is_outage, is_servers_trouble, server_words

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.harness.postgres import PASSWORD, Server
-from tuner.results.rows import FIGURES, LEADING, TRAILING
+from tuner.results import FIGURES, LEADING, TRAILING
 from tuner.store.embedded import server as embedded
 
 QUICK = ["--set", "epochs=3", "--set", "replicates.seeds=2", "--set", "data.train_images=200"]

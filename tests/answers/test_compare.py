@@ -16,7 +16,7 @@ from tuner.answers.plain import plain
 from tuner.answers.sheets.contents import comparisons
 from tuner.errors import UserError
 from tuner.records import Value
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.spec.space import Choice
 from tuner.spec.study import Replicates, Spec
 from tuner.store.database import Database
@@ -90,7 +90,7 @@ def test_a_plan_is_told_with_how_rough_it_is(database: Database) -> None:
 def test_means_are_those_of_the_stored_figures(database: Database) -> None:
     """What is computed from predictions is what the trials' rows say."""
     bench = by_accuracy(database, schedules(3), one_is_worse)
-    from tuner.results.rows import trial_rows
+    from tuner.results import trial_rows
 
     with bench.database.transaction() as connection:
         rows = trial_rows(connection, bench.study)

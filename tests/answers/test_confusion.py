@@ -21,8 +21,8 @@ from tests.store.specs import (
 from tuner.answers.confusion import confusion
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Predictions
-from tuner.results.predictions import Predicted, kept_splits, predicted
-from tuner.results.results import Results
+from tuner.results import Predicted, Results, predicted
+from tuner.results.predictions import kept_splits
 from tuner.store.database import Database
 from tuner.train.metrics import is_right
 

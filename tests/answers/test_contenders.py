@@ -14,8 +14,7 @@ from tuner.answers.compare import Comparison, compare
 from tuner.answers.race import Story, compare_contenders, tell_race
 from tuner.errors import UserError
 from tuner.records import Value
-from tuner.results.race import judge, names, read_race
-from tuner.results.results import Results
+from tuner.results import Results, contender_names, judge_look, read_race
 from tuner.spec.space import Choice
 from tuner.spec.study import Replicates, Spec
 from tuner.store import tables as t
@@ -84,7 +83,7 @@ def due(bench: Bench) -> Look:
 def look_at(bench: Bench, *, keep: bool = True) -> Decided:
     """Decide the look that is due as a worker does, and store it."""
     with bench.database.transaction() as connection:
-        decided = judge(Results(connection, bench.study), due(bench))
+        decided = judge_look(Results(connection, bench.study), due(bench))
         if keep:
             insert_decision(connection, bench.study.study_id, decided)
     return decided
@@ -351,9 +350,9 @@ def test_names_are_the_values_in_which_contenders_differ(database: Database) -> 
     with database.transaction() as connection:
         results = Results(connection, bench.study)
         assert len(results.rows) == 3
-    assert names(results, (0, 1)) == {0: "lr=0.1", 1: "lr=0.01"}
-    assert names(results, (0, 1, 2)) == {0: "lr=0.1", 1: "lr=0.01 #1", 2: "lr=0.01 #2"}
-    assert names(results, (1, 2)) == {1: "#1", 2: "#2"}
+    assert contender_names(results, (0, 1)) == {0: "lr=0.1", 1: "lr=0.01"}
+    assert contender_names(results, (0, 1, 2)) == {0: "lr=0.1", 1: "lr=0.01 #1", 2: "lr=0.01 #2"}
+    assert contender_names(results, (1, 2)) == {1: "#1", 2: "#2"}
 
 
 def test_factors_are_compared_as_they_were_explored(database: Database) -> None:

@@ -9,7 +9,7 @@ from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
 from tuner.answers.diff import Diff, diff
 from tuner.errors import UserError
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.spec.space import Choice
 from tuner.spec.study import Spec
 from tuner.store.database import Database

@@ -10,7 +10,7 @@ from tests.store.specs import Bench, make_spec
 from tuner.answers.gap import Cause, Gap, Probed, cause, gap, sentences
 from tuner.errors import UserError
 from tuner.records import Value
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.spec.space import Choice
 from tuner.statistics.proportions import newcombe
 from tuner.statistics.selection_bias import Tried, selection_bias

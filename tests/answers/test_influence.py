@@ -12,7 +12,7 @@ from tests.store.specs import Bench, make_ranged, make_spec
 from tuner.answers.influence import Influence, Part, importance, influence
 from tuner.errors import UserError
 from tuner.records import Value
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.spec.space import Choice, Range
 from tuner.statistics.fanova import decompose
 from tuner.statistics.variance import Interval

@@ -15,7 +15,7 @@ from tuner.answers.influence import Influence, influence
 from tuner.answers.pair import Pair, pair
 from tuner.answers.trial import one_trial
 from tuner.records import Value
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.spec.space import Choice
 from tuner.store import tables as t
 from tuner.store.database import Database

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.marking import Line, batch
 from benchmarks.racing import SIZES, marks
 from benchmarks.worlds import WORLDS, Shape
-from tuner.results.race import decide
+from tuner.results import decide
 from tuner.statistics.anova import Panel
 from tuner.statistics.sequential import hold
 from tuner.store.ledger.race import Decided, Look

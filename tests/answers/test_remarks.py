@@ -7,7 +7,7 @@ from tests.answers.fabricate import Images, Told, fabricate, hits
 from tests.store.specs import make_spec
 from tuner.answers.remarks import remarks
 from tuner.records import Value
-from tuner.results.rows import trial_rows
+from tuner.results import trial_rows
 from tuner.store.database import Database
 
 LABELS = (np.arange(200) >= 190).astype(np.int64)

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from tests.store.specs import DATASET, SETUP, Bench, claim_trial, make_curve, make_result, make_spec
-from tuner.results.results import Results
-from tuner.results.reuse import reuse
+from tuner.results import Results, reuse
 from tuner.spec.space import Choice
 from tuner.store.database import Database
 

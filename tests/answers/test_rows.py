@@ -17,14 +17,15 @@ from tests.store.specs import (
     make_spec,
 )
 from tuner.errors import UserError
-from tuner.results.factors import VIEWS, factors
-from tuner.results.further import COLUMNS
-from tuner.results.predictions import predicted
-from tuner.results.results import Results
-from tuner.results.rows import (
+from tuner.results import (
     EPOCH_COLUMNS,
+    FURTHER,
+    VIEWS,
+    Results,
     TrialRow,
     epoch_rows,
+    factors,
+    predicted,
     ranked,
     trial_columns,
     trial_rows,
@@ -195,7 +196,7 @@ def test_further_cells_are_what_training_measured(bench: Bench) -> None:
     assert row["val_seconds"] == pytest.approx(2 * 0.002)
     assert row["train_seconds"] == pytest.approx(2 * 0.008)
     assert row["seconds_per_epoch"] == pytest.approx(0.01)
-    assert set(row.further) == set(COLUMNS)
+    assert set(row.further) == set(FURTHER)
 
 
 def test_late_slopes_are_lines_through_the_last_epochs(bench: Bench) -> None:

@@ -7,11 +7,12 @@ import pytest
 
 from tests.answers.fabricate import Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
-from tuner.answers.settings import Setting, best_sentence, described, settings, short_names
+from tuner.answers.plain import plain
+from tuner.answers.settings import Setting, best_sentence, settings, short_names
 from tuner.answers.winner import choice, seeds, winner
 from tuner.errors import UserError
 from tuner.records import Value
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.spec.space import Choice
 from tuner.store.database import Database
 from tuner.store.overview import overview
@@ -85,7 +86,7 @@ def test_the_study_ends_with_the_steady_setting(database: Database) -> None:
     assert found.settings == {"lr": STEADY}
     assert found.trial.row.value == 0.85
     assert found.trial.rank == 3
-    assert [cells[-2:] for cells in seeds(found)[1]][:3] == [
+    assert [cells[-2:] for cells in seeds(found).rows][:3] == [
         ("0.000", "this network"),
         ("0.000", ""),
         ("0.000", ""),
@@ -138,7 +139,7 @@ def test_what_became_of_lost_seeds_is_told(database: Database) -> None:
         (0.1, 2, 2, "1 diverged"),
         (0.001, None, 0, "2 pruned, 1 failed"),
     ]
-    assert described(found[2])["means"]["val_acc"] is None
+    assert plain(found[2])["means"]["val_acc"] is None
 
 
 def test_settings_are_called_by_what_they_differ_in(database: Database) -> None:

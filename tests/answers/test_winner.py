@@ -10,7 +10,7 @@ from tests.store.specs import Bench, make_spec
 from tuner.answers.winner import Winner, described, figures, sentences, winner
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Value
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.spec.space import Choice
 from tuner.statistics.proportions import wilson
 from tuner.store.database import Database
@@ -59,7 +59,8 @@ def test_the_winner_has_its_figures(database: Database) -> None:
     assert found.luck is not None
     assert found.setting_gap is not None
     assert described(found)["splits"]["test"]["sensitivity"]["low"] == rates.sensitivity.low
-    head, rows = figures(found)
+    table = figures(found)
+    head, rows = table.head, table.rows
     assert len(head) == len(rows[0]) == len(rows[1]) == 9
 
 
@@ -79,7 +80,8 @@ def test_three_classes_have_no_sensitivity(database: Database) -> None:
     labels = {"val": np.arange(90) % 3, "test": np.arange(60) % 3}
     found = read(study(database, Images(labels, classes=("a", "b", "c")), seeds=2))
     assert not found.rates
-    head, rows = figures(found)
+    table = figures(found)
+    head, rows = table.head, table.rows
     assert "sensitivity" not in head
     assert {len(row) for row in rows} == {len(head)}
 

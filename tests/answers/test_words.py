@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.answers import words
-from tuner.cli.intervals import with_ends
-from tuner.results.measures import MEASURES
+from tuner.results import MEASURES
 from tuner.statistics.variance import Interval
 
 COUNTS = st.integers(0, 400)
@@ -17,7 +16,7 @@ COUNTS = st.integers(0, 400)
 def test_table_and_sentence_have_the_same_digits(one: int, other: int) -> None:
     """A difference of shares is rounded alike as a fraction and in points, halves too."""
     value = one / 400 - other / 400
-    fraction = with_ends(Interval(value, value - 0.05, value + 0.05), sign=True).split()[0]
+    fraction = words.with_ends(Interval(value, value - 0.05, value + 0.05), sign=True).split()[0]
     points = words.difference(
         MEASURES["test_acc"], Interval(value, value - 0.05, value + 0.05)
     ).split()[0]

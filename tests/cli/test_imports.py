@@ -37,7 +37,7 @@ for room in ROOMS:
 A_RACE = """
 import numpy as np
 from tuner.statistics.anova import Panel
-from tuner.results.race import decide
+from tuner.results import decide
 from tuner.store.ledger.race import Look
 
 hits = np.random.default_rng(0).random((3, 4, 300)) < np.array([0.9, 0.88, 0.5])[:, None, None]

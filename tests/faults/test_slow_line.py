@@ -17,7 +17,7 @@ from tests.harness.processes import until
 from tests.store.specs import Bench, make_spec
 from tests.work.trainer_double import large_scores
 from tuner.cli.live import plain_line
-from tuner.results.predictions import predicted
+from tuner.results import predicted
 from tuner.settings import Timing
 from tuner.store import database as stored
 from tuner.store import tables as t

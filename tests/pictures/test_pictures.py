@@ -17,7 +17,7 @@ from tuner.pictures.canvas import Picture
 from tuner.pictures.kinds import KINDS, draw
 from tuner.pictures.subject import Subject
 from tuner.records import Value
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.spec.space import Choice
 from tuner.statistics.auc import placements, roc
 from tuner.store.database import Database

@@ -12,12 +12,13 @@ from tests.answers.test_contenders import raced
 from tests.answers.test_contenders import store as store_race
 from tests.pictures.test_pictures import LETTERS, TRUTH, accurate
 from tests.store.specs import Bench, make_ranged, make_spec
+from tuner.answers.table import Table
 from tuner.records import Value
-from tuner.report.document import Code, Drawing, Report, Table, Words
+from tuner.report.document import Code, Drawing, Report, Words
 from tuner.report.gather import gather
 from tuner.report.html import as_html
 from tuner.report.markdown import as_markdown
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.spec import identity
 from tuner.spec.load import check
 from tuner.store.database import Database

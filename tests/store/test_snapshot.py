@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.store.specs import Bench, make_spec
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.store import studies
 from tuner.store import tables as t
 from tuner.store.database import Database

@@ -16,10 +16,7 @@ from tests.store.specs import (
     make_spec,
 )
 from tuner.records import Predictions, Result
-from tuner.results.measures import MEASURES
-from tuner.results.predictions import predicted
-from tuner.results.results import Results
-from tuner.results.samples import Source
+from tuner.results import MEASURES, Results, Source, predicted
 from tuner.store import studies, uploads
 from tuner.store import tables as t
 from tuner.store.database import Database

@@ -19,7 +19,7 @@ from tests.train.sources.image_files import deepen, draw, save
 from tests.winner.conftest import Saved
 from tuner.answers.winner import winner
 from tuner.errors import DataError, ObjectiveError, UserError
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.settings import Settings
 from tuner.store import studies
 from tuner.store.database import Database

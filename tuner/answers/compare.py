@@ -9,13 +9,24 @@ from typing import ClassVar
 
 from tuner.answers import words
 from tuner.answers.settings import has_replicates, settings
+from tuner.answers.table import Table
 from tuner.errors import UserError
 from tuner.names import meant
-from tuner.results.designs import Design, Level, Standing, combination_name, design
-from tuner.results.measures import MEASURES, Measure
-from tuner.results.results import Results, once
-from tuner.results.rows import TrialRow
-from tuner.results.samples import Sample, has_figure, sample
+from tuner.results import (
+    MEASURES,
+    Design,
+    Level,
+    Measure,
+    Results,
+    Sample,
+    Standing,
+    TrialRow,
+    combination_name,
+    design,
+    has_figure,
+    once,
+    sample,
+)
 from tuner.spec.study import Spec
 from tuner.statistics.anova import Panel
 from tuner.statistics.clusters import too_few
@@ -50,7 +61,7 @@ class Row:
     mean: Interval | None
     """None where nothing can be said; without limits (low = value = high) from one seed alone."""
     against: Against | None
-    """None for the reference itself and for what is not compared."""
+    """None for the reference itself and for levels that are not compared."""
     tied: bool
 
     JSON: ClassVar = (
@@ -73,7 +84,7 @@ class Row:
 
     @property
     def differs(self) -> bool:
-        """Whether it is told apart from the reference."""
+        """Whether it differs significantly from the reference."""
         return self.against is not None and self.against.differs
 
 
@@ -102,7 +113,7 @@ class Comparison:
     plan: Plan | None
     sentences: tuple[str, ...]
     headline: str | None
-    """What is seen, in one line; None where nothing can be judged."""
+    """The result in one line; None where there are too few seeds or patients to judge."""
     summary: str | None
     """The same, with what more seeds would buy."""
 
@@ -132,12 +143,12 @@ class Comparison:
 
     @property
     def tied(self) -> tuple[Level, ...]:
-        """The levels that cannot be told from the best."""
+        """The levels that do not differ significantly from the best."""
         return tuple(row.standing.level for row in self.rows if row.tied)
 
 
 def headlines(comparisons: Sequence[Comparison]) -> list[str]:
-    """Say in a few lines what is seen of several factors."""
+    """Summarise the comparisons of several factors in a few lines."""
     return told_together(
         [
             (
@@ -154,7 +165,7 @@ def headlines(comparisons: Sequence[Comparison]) -> list[str]:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person wants besides the usual."""
+    """Optional parts of a question."""
 
     reference: str | None = None
     """The level that the others are compared with, named beforehand; the best where none is."""
@@ -318,8 +329,8 @@ def _verdict(sample: Sample | None, measure: Measure, named: int | None, n: int)
         verdict = against(panel, named, larger=measure.larger)
     if n > 1 and not too_few(panel.clusters):
         return verdict
-    # One seed tells a setting from its luck in no way, whatever its images say; few patients
-    # tell it from theirs no better.
+    # One seed cannot separate the effect of a setting from that of its seed, however many images
+    # there are; nor can few patients from that of the patients.
     others = tuple(Against(one.level, one.difference, 1.0, False) for one in verdict.others)
     return Verdict(verdict.reference, others)
 
@@ -386,7 +397,7 @@ def _nothing_to_compare(results: Results) -> str:
 
 
 def sentences(finding: Finding) -> tuple[str, ...]:
-    """Say what was found, what it is about, and what is missing from it."""
+    """Say which levels differ, what the intervals are over, and which trials are missing."""
     said = []
     if finding.verdict is None or finding.sample is None:
         said.append(_silence(finding))
@@ -416,7 +427,7 @@ def sentences(finding: Finding) -> tuple[str, ...]:
 
 
 def headline(finding: Finding) -> str | None:
-    """Say in one line what is seen of a factor; None of one seed, or of one level."""
+    """Say in one line which levels differ; None of one seed, or of one level."""
     verdict, names = finding.verdict, finding.names
     if verdict is None or finding.n < 2 or len(names) < 2 or finding.too_few:
         return None
@@ -449,7 +460,7 @@ def told_together(said: Sequence[tuple[str, str, str, bool]]) -> list[str]:
 
 
 def summary(finding: Finding) -> str | None:
-    """Say in one line what is seen of a factor, and what more seeds would buy."""
+    """Say in one line which levels differ, and what more seeds would resolve."""
     if finding.too_few and finding.n > 1 and finding.sample is not None:
         limits = words.patient_remarks(finding.sample.panel.clusters)
         return " ".join([f"{finding.factor}:", *limits])
@@ -670,11 +681,11 @@ def _missing(finding: Finding) -> list[str]:
 # Its table
 
 
-def table_head(comparison: Comparison) -> tuple[str, ...]:
-    """Return the names of the columns of a comparison's table."""
+def table(comparison: Comparison) -> Table:
+    """Return the levels with their means, differences from the reference and standing."""
     against = words.level_name(comparison.reference) if comparison.named else "best"
     metric = comparison.measure.name.replace("_", " ")
-    return (
+    head = (
         comparison.factor,
         metric,
         "interval",
@@ -685,9 +696,15 @@ def table_head(comparison: Comparison) -> tuple[str, ...]:
         "done",
         "",
     )
+    return Table(
+        head,
+        tuple(cells(comparison, row) for row in comparison.rows),
+        f"By {comparison.factor}: {comparison.measure.name}, 95 % intervals",
+        left=(len(head) - 1,),
+    )
 
 
-def table_row(comparison: Comparison, row: Row) -> tuple[str, ...]:
+def cells(comparison: Comparison, row: Row) -> tuple[str, ...]:
     """Return the cells of one level."""
     standing, measure, against = row.standing, comparison.measure, row.against
     done = f"{standing.complete}/{standing.trials}"

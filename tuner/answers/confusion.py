@@ -1,4 +1,4 @@
-"""Which classes are taken for which: counts of true by predicted class."""
+"""The confusion matrix of a trial: counts of images by true and predicted class."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from tuner.records import most_probable
-from tuner.results.predictions import Predicted
+from tuner.results import Predicted
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Confusion:
     counts: tuple[tuple[int, ...], ...]
     """A row a true class, a column a predicted one."""
     undecided: tuple[int, ...]
-    """Images of each true class whose prediction is not a number: of no class, and wrong."""
+    """Images of each true class whose prediction is NaN; they count as wrong."""
 
     JSON: ClassVar = (
         "classes",
@@ -36,23 +36,23 @@ class Confusion:
 
     @property
     def right(self) -> int:
-        """How many images are taken for what they are."""
+        """The number of correct predictions."""
         return sum(row[place] for place, row in enumerate(self.counts))
 
     @property
     def accuracy(self) -> float:
-        """The share of all images that is right."""
+        """The share of correct predictions."""
         return self.right / sum(self.images)
 
     @property
     def recall(self) -> tuple[float | None, ...]:
-        """Of each class's images the share that is found; None where there is no image."""
+        """The recall of each class; None for a class without images."""
         diagonal = (row[place] for place, row in enumerate(self.counts))
         return tuple(_share(hit, all_) for hit, all_ in zip(diagonal, self.images, strict=True))
 
     @property
     def precision(self) -> tuple[float | None, ...]:
-        """Of the images taken for each class the share that is of it; None where none is."""
+        """The precision of each class; None for a class that is never predicted."""
         taken = [sum(column) for column in zip(*self.counts, strict=True)]
         diagonal = (row[place] for place, row in enumerate(self.counts))
         return tuple(_share(hit, all_) for hit, all_ in zip(diagonal, taken, strict=True))

@@ -10,11 +10,18 @@ import numpy as np
 from tuner.answers import words
 from tuner.answers.compare import measure_named
 from tuner.errors import UserError
-from tuner.results.designs import Design, Level
-from tuner.results.measures import Measure
-from tuner.results.results import Results, by_number
-from tuner.results.rows import TrialRow
-from tuner.results.samples import Source, column_of, has_figure, sample
+from tuner.results import (
+    Design,
+    Level,
+    Measure,
+    Results,
+    Source,
+    TrialRow,
+    by_number,
+    column_of,
+    has_figure,
+    sample,
+)
 from tuner.spec import identity
 from tuner.spec.identity import Change
 from tuner.statistics.anova import Panel
@@ -49,7 +56,7 @@ class Shared:
     images: int
     """0 where the two were not measured on the same images."""
     clusters: tuple[Clusters, ...]
-    """The patients that the images are of, by split; none where they are not named."""
+    """The patients of each split; empty where they are not named."""
     patients_unknown: bool
     """Whether labels of one of the two were stored before patients were."""
     difference: Interval
@@ -73,7 +80,7 @@ class Shared:
 
     @property
     def patients(self) -> int:
-        """How many patients the images are of; 0 where they are not named."""
+        """The number of patients; 0 where they are not named."""
         return sum(clusters.patients for clusters in self.clusters)
 
 
@@ -103,7 +110,7 @@ class Diff:
 
     @property
     def verdict(self) -> str:
-        """What is seen in the settings that both have."""
+        """How the settings that both have compare, in plain words."""
         if self.shared is None or not self.shared.images:
             return self._seen
         unknown = self.shared.patients_unknown
@@ -250,7 +257,7 @@ def _shared(
 
 
 def _share_patients(one: Source, other: Source) -> None:
-    """Let two studies of the same images, of which one has no patients stored, use the other's."""
+    """Give a study without stored patients those of the other, where the images are the same."""
     for source, giver in ((one, other), (other, one)):
         for key, truth in source.truths.items():
             if not truth.patients:

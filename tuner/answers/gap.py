@@ -15,12 +15,19 @@ from numpy.typing import NDArray
 
 from tuner.answers import words
 from tuner.answers.settings import best_name, has_replicates
+from tuner.answers.table import Table
 from tuner.errors import UserError
-from tuner.results.designs import Design, Level
-from tuner.results.measures import MEASURES
-from tuner.results.results import Results, by_number, once
-from tuner.results.rows import TrialRow
-from tuner.results.samples import Source, sample
+from tuner.results import (
+    MEASURES,
+    Design,
+    Level,
+    Results,
+    Source,
+    TrialRow,
+    by_number,
+    once,
+    sample,
+)
 from tuner.statistics.anova import Panel
 from tuner.statistics.clusters import Clusters, too_few
 from tuner.statistics.correlation import rank_correlation
@@ -687,4 +694,32 @@ def _lost(gap: Gap) -> str:
     return (
         f"{words.count(gap.left_out, 'trial')} pruned, diverged or failed and not included: "
         "these figures are over trials that were good enough to finish."
+    )
+
+
+# Its table
+
+
+def table(gap: Gap, study: str, best: int) -> Table:
+    """Return the best settings on validation with their gaps."""
+    shown = gap.settings[:best]
+    of = f"{len(shown)} of {len(gap.settings)}" if len(shown) < len(gap.settings) else "all"
+    rows = []
+    for setting in shown:
+        own = setting.gap.scaled(100)
+        rows.append(
+            (
+                *(words.level_name(value) for value in setting.values.values()),
+                words.fixed(setting.val_acc, 3),
+                words.fixed(setting.test_acc, 3),
+                words.signed(own.value, 1),
+                f"{words.signed(own.low, 1)} to {words.signed(own.high, 1)}",
+                str(len(setting.trials)),
+            )
+        )
+    varied = [name.replace("_", " ") for name in shown[0].values]
+    return Table(
+        (*varied, "val acc", "test acc", "gap", "95 % interval", "n"),
+        tuple(rows),
+        f"{study}: {of} configurations, by validation accuracy",
     )

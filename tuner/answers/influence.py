@@ -18,14 +18,22 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.answers import words
+from tuner.answers.table import Table
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import Value
-from tuner.results.designs import Level
-from tuner.results.measures import MEASURES, Measure
-from tuner.results.results import Results, by_number, once
-from tuner.results.rows import TrialRow
-from tuner.results.samples import Source, column_of, has_figure
+from tuner.results import (
+    MEASURES,
+    Level,
+    Measure,
+    Results,
+    Source,
+    TrialRow,
+    by_number,
+    column_of,
+    has_figure,
+    once,
+)
 from tuner.spec.study import Spec
 from tuner.statistics.clusters import too_few
 from tuner.statistics.fanova import DRAWS, decompose
@@ -37,6 +45,8 @@ Array = NDArray[np.float64]
 METRICS = ("val_loss", "test_acc", "gap")
 FEWEST = 8
 """Fewer drawn settings are too few to say what matters."""
+BAR = 24
+"""Characters of the bar of a share of 100 %."""
 RESAMPLES = 60
 SEED = 20_014
 RESAMPLED_MOST = 1000
@@ -50,7 +60,7 @@ class Part:
     names: tuple[str, ...]
     """None for what is left over."""
     share: Interval
-    """Without limits (low = value = high) where nothing tells how sure it is."""
+    """Without limits (low = value = high) where its uncertainty is unknown."""
 
     JSON: ClassVar = (
         "parameters=names",
@@ -69,7 +79,7 @@ class Influence:
     """Exact for whole grids; PED-ANOVA, by which parameter the best tenth stands out, else."""
     parts: tuple[Part, ...]
     ahead: tuple[tuple[str, str], ...]
-    """Parameters of which the first matters more, beyond chance."""
+    """Pairs of parameters of which the first matters significantly more."""
     settings: int
     seeds: int
     trials: int
@@ -190,6 +200,49 @@ def _of(results: Results, measure: Measure) -> Influence:
     if grid is not None:
         return _decomposed(results, grid, measure)
     return _estimated(results, rows, measure)
+
+
+def basis(influence: Influence) -> str:
+    """Say what the shares are computed from, and what is missing from them."""
+    lost = ""
+    if influence.left_out:
+        lost = (
+            f" {words.count(influence.left_out, 'trial')} pruned, diverged or failed and are not "
+            "included; they are not missing at random."
+        )
+    if influence.how == "ped-anova":
+        return (
+            f"(PED-ANOVA over {words.count(influence.settings, 'setting')} of "
+            f"{words.count(influence.trials, 'complete trial')}, resampled.){lost}"
+        )
+    measure = MEASURES[influence.metric]
+    images = f", {words.sampled(influence.images, influence.patients)}" if influence.images else ""
+    if influence.seeds == 1:
+        lost = f" Variation between seeds is not included: there is one seed.{lost}"
+    spread = (influence.spread or 0.0) * measure.scale
+    return (
+        f"({words.count(influence.settings, 'setting')}, "
+        f"{words.count(influence.seeds, 'seed')}{images}; "
+        f"settings spread by {spread:.{measure.digits}f} {measure.unit}.){lost}"
+        f"{''.join(f' {remark}' for remark in influence.remarks)}"
+    )
+
+
+def table(influence: Influence) -> Table:
+    """Return the shares, the largest first, each with a bar."""
+    what = "spread" if influence.how == "decomposition" else "best tenth"
+    rows = []
+    for part in sorted(influence.parts, key=lambda part: -part.share.value):
+        share = part.share
+        name = " × ".join(part.names) if part.names else "the rest"
+        ends = f"{share.low:.0%} to {share.high:.0%}"
+        rows.append((name, f"{share.value:.0%}", ends, "█" * round(BAR * share.value)))
+    return Table(
+        ("parameter", "share", "95 % interval", ""),
+        tuple(rows),
+        f"{influence.metric}: shares of the {what}",
+        left=(0, 3),
+    )
 
 
 # Whole grids: decomposition
@@ -319,7 +372,7 @@ class Importance:
     shares: Mapping[str, Interval]
     """Of a parameter that is active only in some trials: where it is active."""
     ahead: tuple[tuple[str, str], ...]
-    """Parameters of which the first matters more, beyond chance."""
+    """Pairs of parameters of which the first matters significantly more."""
 
 
 def importance(
@@ -358,7 +411,7 @@ class _GivenTrials(optuna.storages.InMemoryStorage):
 
     def __init__(self, trials: Sequence[FrozenTrial]) -> None:
         super().__init__()
-        # A trial that was drawn twice is two trials, which the evaluator tells by their ids.
+        # A trial drawn twice counts as two trials; the evaluator distinguishes them by id.
         self._given = [copy(one) for one in trials]
         for place, one in enumerate(self._given):
             one.number = place

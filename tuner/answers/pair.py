@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.answers import words
+from tuner.answers.table import Table
 from tuner.errors import UserError
 from tuner.records import Moment, SplitName
-from tuner.results.measures import MEASURES, nll, right
-from tuner.results.predictions import Predicted
-from tuner.results.results import Results
+from tuner.results import MEASURES, Predicted, Results, nll, right
 from tuner.statistics.auc import delong, delong_difference
 from tuner.statistics.bootstrap import mean_difference
 from tuner.statistics.calibration import reliability
@@ -110,12 +109,12 @@ class Pair:
 
     @property
     def differs(self) -> bool:
-        """Whether the two can be told apart on these images."""
+        """Whether the two differ significantly on these images."""
         return self.discordance.p_value < 0.05 and not too_few(self._clusters)
 
     @property
     def patients(self) -> int:
-        """How many patients the images are of; 0 where they are not named."""
+        """The number of patients; 0 where they are not named."""
         return self.discordance.patients
 
     @property
@@ -124,7 +123,7 @@ class Pair:
 
     @property
     def verdict(self) -> str:
-        """What is to be said of the two, and what of nothing else."""
+        """How the two networks compare, in plain words; it says nothing about their settings."""
         ahead, behind = self.one.trial, self.other.trial
         if self.discordance.difference.value < 0:
             ahead, behind = behind, ahead
@@ -250,3 +249,50 @@ def _described(
 
 def _odds(logs: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(logs[:, 1].astype(np.float64) - logs[:, 0])
+
+
+def pair_table(pair: Pair, study: str) -> Table:
+    """Return the figures of both trials, and their differences."""
+    both = [
+        (
+            str(one.trial),
+            words.with_ends(one.accuracy),
+            f"{one.nll:.4f}",
+            "–" if one.auc is None else words.with_ends(one.auc),
+            f"{one.calibration_error:.3f}",
+            f"{one.brier:.3f}",
+        )
+        for one in pair.both
+    ]
+    difference = (
+        "difference",
+        words.with_ends(pair.discordance.difference, sign=True),
+        words.with_ends(pair.nll, sign=True),
+        "–" if pair.auc_difference is None else words.with_ends(pair.auc_difference, sign=True),
+        "",
+        "",
+    )
+    return Table(
+        ("trial", "accuracy", "nll", "AUC", "ECE", "Brier"),
+        (*both, difference),
+        f"{study}: two trials on {words.sampled(pair.images, pair.patients)} of {pair.split} "
+        f"({pair.at} epoch), 95 % intervals over {words.sampling_unit(pair.patients)}",
+    )
+
+
+def class_table(pair: Pair) -> Table:
+    """Return both trials' shares of each class, and their differences."""
+    classes = pair.of_classes
+    return Table(
+        ("trial", *(f"{one.name} ({one.images:,} {one.of})" for one in classes)),
+        (
+            (str(pair.one.trial), *(words.with_ends(one.one) for one in classes)),
+            (str(pair.other.trial), *(words.with_ends(one.other) for one in classes)),
+            (
+                "difference",
+                *(words.with_ends(one.discordance.difference, sign=True) for one in classes),
+            ),
+            ("p", *(words.p_value(one.discordance.p_value) for one in classes)),
+        ),
+        "By class",
+    )

@@ -8,13 +8,22 @@ from typing import Any, ClassVar, Literal
 from tuner.answers import words
 from tuner.answers.compare import Asked, Comparison, judge, measure_named
 from tuner.errors import UserError
-from tuner.results import designs
-from tuner.results.designs import Design, Level
-from tuner.results.measures import MEASURES, Measure
-from tuner.results.race import Evidence, names, read_race
-from tuner.results.results import Results, once
-from tuner.results.rows import TrialRow
-from tuner.results.samples import has_figure, sample
+from tuner.results import (
+    MEASURES,
+    Design,
+    Evidence,
+    Level,
+    Measure,
+    Results,
+    TrialRow,
+    common_levels,
+    contender_names,
+    has_figure,
+    once,
+    read_race,
+    sample,
+    standing_of,
+)
 from tuner.spec.study import Spec
 from tuner.statistics.clusters import FEWEST
 from tuner.statistics.variance import Interval
@@ -85,7 +94,7 @@ class Story:
 
 @once
 def tell_race(results: Results) -> Story | None:
-    """Tell the state of a study's race; None where there is none."""
+    """Return the state of a study's race; None where there is none."""
     spec = results.spec
     # Asked first, since it costs nothing: most studies have no contenders.
     if spec.replicates.of != "top":
@@ -93,7 +102,7 @@ def tell_race(results: Results) -> Story | None:
     race = read_race(results)
     if race is None or len(race.contenders) < 2:
         return None
-    rows, called = results.rows, names(results, race.contenders)
+    rows, called = results.rows, contender_names(results, race.contenders)
     runners = tuple(_runner(one, race, rows, called) for one in race.contenders)
     story = Story(
         runners=runners,
@@ -229,14 +238,14 @@ def contenders(results: Results) -> Comparison | None:
 
 
 def _design(results: Results, evidence: Evidence, race: Race) -> Design:
-    called = names(results, race.contenders)
+    called = contender_names(results, race.contenders)
     mine: dict[int, list[TrialRow]] = defaultdict(list)
     for row in evidence.rows:
         mine[row.configuration].append(row)
     usable = {
         row["trial"] for row in evidence.rows if has_figure(row, evidence.measure, results.at)
     }
-    standings = tuple(designs.standing(called[one], mine[one], usable) for one in race.contenders)
+    standings = tuple(standing_of(called[one], mine[one], usable) for one in race.contenders)
     done = evidence.done(max(row["seed"] for row in evidence.rows))
     compared, seeds = _compared(race, done)
     used = len(compared) * len(seeds)
@@ -263,7 +272,8 @@ def _compared(race: Race, done: Mapping[int, frozenset[int]]) -> tuple[list[int]
     able = [one for one in field if done.get(one)]
     every = sorted({seed for one in able for seed in done[one]})
     places = [{one: [seed] for one in able if seed in done[one]} for seed in every]
-    kept = [one for one in able if one in designs.kept(able, places)]
+    chosen = common_levels(able, places)
+    kept = [one for one in able if one in chosen]
     return kept, [seed for seed in every if all(seed in done[one] for one in kept)]
 
 

@@ -1,14 +1,14 @@
-"""What a reader of a study's figures should know of its networks, in sentences."""
+"""Warnings about networks whose figures mislead: one class only, or unusual outputs."""
 
 from collections.abc import Iterator, Sequence
 
-from tuner.results.rows import TrialRow
+from tuner.results import TrialRow
 
 SPLITS = {"val": "validation", "test": "test"}
 
 
 def remarks(rows: Sequence[TrialRow], prefix: str = "") -> Iterator[str]:
-    """Yield a sentence for networks that do not tell classes apart, or end as none should.
+    """Yield a sentence for networks that predict a single class, or have unusual outputs.
 
     `prefix` says which figures are shown: those of the best epoch, or `last_`.
     """

@@ -24,8 +24,7 @@ from tuner.answers import words
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import METRICS
-from tuner.results.results import Results
-from tuner.results.rows import TrialRow
+from tuner.results import Results, TrialRow
 from tuner.statistics.means import Mean, mean_over_seeds, welch
 from tuner.statistics.variance import Interval
 from tuner.store import studies

@@ -9,8 +9,7 @@ from tuner.answers.compare import Asked, Comparison, compare
 from tuner.answers.race import compare_contenders, tell_race
 from tuner.answers.settings import has_replicates
 from tuner.errors import UserError
-from tuner.results.designs import COMBINATIONS_MOST
-from tuner.results.results import Results, once
+from tuner.results import COMBINATIONS_MOST, Results, once
 
 USUAL = Asked()
 CHECK = "test_acc"

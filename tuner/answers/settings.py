@@ -7,15 +7,12 @@ A setting is one combination of the varied parameters. How settings are ranked i
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tuner.answers import words
 from tuner.errors import UserError
 from tuner.records import Value
-from tuner.results.designs import combination_name
-from tuner.results.factors import VIEWS, WHOLE
-from tuner.results.results import Results, once
-from tuner.results.rows import TrialRow
+from tuner.results import VIEWS, WHOLE, Results, TrialRow, combination_name, once
 from tuner.spec.study import Spec
 from tuner.statistics.means import Mean, mean_over_seeds
 from tuner.store.ranking import Ranked
@@ -41,6 +38,23 @@ class Setting:
     pruned: int
     diverged: int
     failed: int
+
+    JSON: ClassVar = (
+        *("rank", "setting=values", "trials", "complete", "pruned", "diverged", "failed"),
+        *("seeds=networks", "median_trial", "means"),
+    )
+
+    @property
+    def networks(self) -> list[dict[str, Any]]:
+        """Seed, trial and value of the study's metric of each seed."""
+        return [
+            {"seed": row["seed"], "trial": row["trial"], "value": row.value} for row in self.seeds
+        ]
+
+    @property
+    def median_trial(self) -> int | None:
+        """The trial of the median seed."""
+        return None if self.median is None else int(self.median["trial"])
 
     @property
     def lost(self) -> str:
@@ -146,30 +160,6 @@ def short_names(settings: Sequence[Setting], spec: Spec) -> dict[int, str]:
             }
         )
         for one in settings
-    }
-
-
-def described(setting: Setting) -> dict[str, Any]:
-    """Return a setting for programs."""
-    return {
-        "rank": setting.rank,
-        "setting": dict(setting.values),
-        "trials": setting.trials,
-        "complete": setting.complete,
-        "pruned": setting.pruned,
-        "diverged": setting.diverged,
-        "failed": setting.failed,
-        "seeds": [
-            {"seed": row["seed"], "trial": row["trial"], "value": row.value}
-            for row in setting.seeds
-        ],
-        "median_trial": None if setting.median is None else setting.median["trial"],
-        "means": {
-            name: None
-            if mean is None
-            else {"value": mean.value, "n": mean.n, "low": mean.low, "high": mean.high}
-            for name, mean in setting.means.items()
-        },
     }
 
 

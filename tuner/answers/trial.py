@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 import sqlalchemy as sa
 
+from tuner.answers import words
+from tuner.answers.table import Table
 from tuner.errors import UnknownStudyError
 from tuner.records import SplitName
-from tuner.results.measures import right
-from tuner.results.results import Results
-from tuner.results.rows import EPOCH_COLUMNS, TrialRow, trial_columns
+from tuner.results import EPOCH_COLUMNS, Results, TrialRow, right, trial_columns
 from tuner.statistics.auc import delong
 from tuner.statistics.calibration import reliability
 from tuner.statistics.proportions import apart, share_of
@@ -160,3 +160,23 @@ def _setup(results: Results, number: int) -> Mapping[str, Any]:
         .where(t.trial.c.study_id == results.study.study_id, t.trial.c.number == number)
     )
     return results.connection.execute(query).scalar() or {}
+
+
+def table(trial: OneTrial) -> Table:
+    """Return the figures of each split, and the gap."""
+    rows: list[tuple[str, ...]] = [
+        (
+            one.split,
+            words.sampled_cell(one.images, one.patients),
+            "–" if (loss := trial.row[f"{one.split}_loss"]) is None else f"{loss:.4f}",
+            words.with_ends(one.accuracy),
+            "–" if one.auc is None else words.with_ends(one.auc),
+            f"{one.calibration_error:.3f}",
+            f"{one.brier:.3f}",
+        )
+        for one in trial.splits
+    ]
+    if trial.gap is not None:
+        rows.append(("gap", "", "", words.with_ends(trial.gap, sign=True), "", "", ""))
+    head = ("split", "images", "loss", "accuracy", "AUC", "ECE", "Brier")
+    return Table(head, tuple(rows), left=(0,))

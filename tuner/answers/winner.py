@@ -15,13 +15,11 @@ from tuner.answers.gap import CAUSES, Gap, bias_of_best
 from tuner.answers.gap import gap as measure_gap
 from tuner.answers.plain import plain
 from tuner.answers.settings import Setting, has_replicates, setting_of, trial_of_seed
-from tuner.answers.settings import described as setting_described
+from tuner.answers.table import Table
 from tuner.answers.trial import OneTrial, OnSplit, one_trial
 from tuner.errors import UserError
 from tuner.records import SplitName
-from tuner.results.measures import MEASURES, right
-from tuner.results.predictions import Predicted
-from tuner.results.results import Results
+from tuner.results import MEASURES, Predicted, Results, right
 from tuner.statistics.means import Mean, mean_over_seeds
 from tuner.statistics.proportions import Right, share_of
 from tuner.statistics.selection_bias import SelectionBias
@@ -234,7 +232,7 @@ def described(winner: Winner) -> dict[str, Any]:
             for name, mean in winner.over_seeds.items()
         },
         "other_seeds": list(winner.trial.peers),
-        "setting": None if winner.setting is None else setting_described(winner.setting),
+        "setting": plain(winner.setting),
         "ranked_settings": winner.settings_ranked,
         "optimism": plain(luck),
         "study_gap": plain(winner.gap.gap) if winner.gap else None,
@@ -410,8 +408,8 @@ SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
 """The figures of each seed beside the study's metric."""
 
 
-def seeds(winner: Winner) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the seeds of the trial's setting as a table: its head and its rows."""
+def seeds(winner: Winner) -> Table:
+    """Return the figures of each seed of the trial's setting, and their means."""
     setting = winner.setting
     assert setting is not None, "asked of a study with replicates"
     metric = winner.study.spec.search.metric
@@ -435,19 +433,19 @@ def seeds(winner: Winner) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         for one, mean in zip(names, means, strict=True)
     ]
     rows.append(("mean", "", *shown, ""))
-    return ("seed", "trial", *(one.replace("_", " ") for one in names), ""), rows
+    head = ("seed", "trial", *(one.replace("_", " ") for one in names), "")
+    return Table(head, tuple(rows), left=(len(head) - 1,))
 
 
 def _digits(name: str, value: float | None) -> str:
     return "–" if value is None else words.fixed(value, 4 if name.endswith("loss") else 3)
 
 
-def figures(winner: Winner) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the figures of each split as a table: its head and its rows."""
+def figures(winner: Winner) -> Table:
+    """Return the figures of each split."""
     binary = ("sensitivity", "specificity", "AUC") if winner.rates else ()
-    return ("split", "images", "loss", "accuracy", *binary, "ECE", "Brier"), [
-        _split_row(winner, one) for one in winner.splits
-    ]
+    head = ("split", "images", "loss", "accuracy", *binary, "ECE", "Brier")
+    return Table(head, tuple(_split_row(winner, one) for one in winner.splits), left=(0,))
 
 
 def _split_row(winner: Winner, one: OnSplit) -> tuple[str, ...]:
@@ -469,16 +467,12 @@ def mean(mean: Mean) -> str:
     """Return a mean of fractions with its interval: "0.951 (0.947 to 0.955)"."""
     if mean.low is None or mean.high is None:
         return words.fixed(mean.value, 3)
-    return _with_ends(mean.value, mean.low, mean.high)
+    return words.with_ends(Interval(mean.value, mean.low, mean.high))
 
 
 def share(found: Interval | None) -> str:
     """Return a fraction with its limits, or – for one that is not known."""
-    return "–" if found is None else _with_ends(found.value, found.low, found.high)
-
-
-def _with_ends(value: float, low: float, high: float) -> str:
-    return f"{words.fixed(value, 3)} ({words.fixed(low, 3)} to {words.fixed(high, 3)})"
+    return "–" if found is None else words.with_ends(found)
 
 
 def _in_points(interval: Interval) -> str:

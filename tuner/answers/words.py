@@ -9,7 +9,7 @@ from tuner.records import Value, value_text
 
 if TYPE_CHECKING:
     # Statistics take long to load, and words are needed without them.
-    from tuner.results.measures import Measure
+    from tuner.results import Measure
     from tuner.statistics.clusters import Clusters
     from tuner.statistics.variance import Interval
 
@@ -96,6 +96,12 @@ def interval(measure: "Measure", interval: "Interval") -> str:
     if measure.unit == "points":
         return f"{fixed(interval.low * 100, 1)} to {fixed(interval.high * 100, 1)}"
     return minus(f"{interval.low:.4g} to {interval.high:.4g}")
+
+
+def with_ends(interval: "Interval", *, sign: bool = False) -> str:
+    """Return a fraction with its limits: "0.960 (0.936 to 0.975)"."""
+    write = signed if sign else fixed
+    return f"{write(interval.value, 3)} ({write(interval.low, 3)} to {write(interval.high, 3)})"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -12,7 +12,6 @@ from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table as RichTable
 
     from tuner.answers.winner import Winner
     from tuner.winner.document import Model
@@ -80,14 +79,12 @@ def best(
     folder.
     """
     from tuner.answers.winner import described, winner
-    from tuner.results.results import Results
 
     if target is None and (overwrite or allow_different):
         raise UserError("--overwrite and --allow-different go with --save DIR.")
     if trial is not None and seed is not None:
         raise UserError("--seed is of the best setting, --trial names any trial; choose one.")
-    with options.open_database(settings) as database, database.snapshot() as connection:
-        results = Results.of(connection, study)
+    with options.open_results(settings, study) as results:
         found = winner(results, trial, seed)
         if target is not None:
             from tuner.winner.saving import stored_predictions
@@ -156,9 +153,9 @@ def _described(saved: "Model") -> dict[str, object]:
 
 def _print(console: "Console", winner: "Winner") -> None:
     from tuner.answers.settings import name
-    from tuner.answers.winner import sentences
+    from tuner.answers.winner import figures, seeds, sentences
     from tuner.answers.words import level_name
-    from tuner.cli.console import print_sentences
+    from tuner.cli.console import as_rich, print_sentences
 
     setting, title = winner.setting, winner.study.title
     settings = " ".join(f"{key}={level_name(value)}" for key, value in winner.settings.items())
@@ -177,39 +174,13 @@ def _print(console: "Console", winner: "Winner") -> None:
         console.print(f"fixed: {fixed}")
     console.print()
     if setting is not None:
-        console.print(_seeds(winner))
+        console.print(as_rich(seeds(winner)))
         console.print()
         console.print(f"Trial {winner.number} (seed {winner.trial.row['seed']})", style="bold")
-    console.print(_figures(winner))
+    # Six figures with their intervals do not fit beside each other: a column for each split.
+    console.print(as_rich(figures(winner).turned))
     print_sentences(console, sentences(winner))
     console.print()
-
-
-def _seeds(winner: "Winner") -> "RichTable":
-    from tuner.answers.winner import seeds
-    from tuner.cli.console import plain_table
-
-    head, rows = seeds(winner)
-    table = plain_table()
-    for name in head:
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _figures(winner: "Winner") -> "RichTable":
-    from tuner.answers.winner import figures
-    from tuner.cli.console import plain_table
-
-    head, rows = figures(winner)
-    # A column a split: six figures with their intervals do not fit beside each other.
-    table = plain_table()
-    for name in ("", *(row[0] for row in rows)):
-        table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    for name, *cells in list(zip(head, *rows, strict=True))[1:]:
-        table.add_row(name, *cells)
-    return table
 
 
 def _print_saved(console: "Console", saved: "Model", target: Path | None) -> None:

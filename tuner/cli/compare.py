@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from tuner.cli import options
-from tuner.cli.intervals import with_ends
 from tuner.cli.terminal import echo_json
 from tuner.errors import UserError
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table as RichTable
 
     from tuner.answers.compare import Asked, Comparison
     from tuner.answers.pair import Pair
     from tuner.records import SplitName
-    from tuner.results.results import Results
+    from tuner.results import Results
     from tuner.store.studies import Study
 
 
@@ -121,7 +119,6 @@ def compare(
     from tuner.cli.console import open_console, print_sentences
     from tuner.cli.searches import show_searches
     from tuner.cli.setting_comparison import show_settings
-    from tuner.results.results import Results
     from tuner.store import identities
 
     one_study = bool(by or reference or resolve or trials is not None or contenders or split)
@@ -136,10 +133,10 @@ def compare(
         )
         return
     _check_options(by, metric, reference, resolve, trials, split, picture, contenders=contenders)
-    with options.open_database(settings) as database, database.snapshot() as connection:
-        results = Results.of(connection, study)
+    with options.open_results(settings, study) as results:
         found = results.study
-        changes = [mark.sentence for mark in identities.marks(connection, found.study_id)]
+        marks = identities.marks(results.connection, found.study_id)
+        changes = [mark.sentence for mark in marks]
         if trials is not None:
             between = pair(results, trials, cast("SplitName | None", split))
             _tell_pair(between, found, as_json=as_json)
@@ -214,7 +211,8 @@ def _check_options(
 
 
 def _show(results: "Results", compared: "Sequence[Comparison]", *, several: bool) -> None:
-    from tuner.cli.console import open_console, print_sentences
+    from tuner.answers.compare import table
+    from tuner.cli.console import as_rich, open_console, print_sentences
     from tuner.cli.setting_comparison import print_combinations
 
     console = open_console()
@@ -225,25 +223,11 @@ def _show(results: "Results", compared: "Sequence[Comparison]", *, several: bool
             title = f"By {factors}: {comparison.measure.name}, 95 % intervals"
             print_combinations(console, results, comparison, title)
         else:
-            console.print(_table(comparison))
+            console.print(as_rich(table(comparison)))
         print_sentences(console, comparison.sentences)
     console.print()
     if several and compared:
         console.print("Each factor is compared separately; `--by FACTOR` compares only one.")
-
-
-def _table(comparison: "Comparison") -> "RichTable":
-    from tuner.answers.compare import table_head, table_row
-    from tuner.cli.console import plain_table
-
-    table = plain_table(f"By {comparison.factor}: {comparison.measure.name}, 95 % intervals")
-    *names, mark = table_head(comparison)
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column(mark, no_wrap=True)
-    for row in comparison.rows:
-        table.add_row(*table_row(comparison, row))
-    return table
 
 
 def _tell_pair(pair: "Pair", study: "Study", *, as_json: bool) -> None:
@@ -260,57 +244,11 @@ def _tell_pair(pair: "Pair", study: "Study", *, as_json: bool) -> None:
 
 
 def _print_pair(console: "Console", found: "Pair", study: "Study") -> None:
-    from tuner.answers import words
-    from tuner.cli.console import plain_table
+    from tuner.answers.pair import class_table, pair_table
+    from tuner.cli.console import as_rich
 
-    table = plain_table(
-        f"{study.title}: two trials on {words.sampled(found.images, found.patients)} of "
-        f"{found.split} ({found.at} epoch), 95 % intervals over "
-        f"{words.sampling_unit(found.patients)}"
-    )
-    for name in ("trial", "accuracy", "nll", "AUC", "ECE", "Brier"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for one in (found.one, found.other):
-        table.add_row(
-            str(one.trial),
-            with_ends(one.accuracy),
-            f"{one.nll:.4f}",
-            "–" if one.auc is None else with_ends(one.auc),
-            f"{one.calibration_error:.3f}",
-            f"{one.brier:.3f}",
-        )
-    differences = [
-        with_ends(found.discordance.difference, sign=True),
-        with_ends(found.nll, sign=True),
-    ]
-    table.add_row(
-        "difference",
-        differences[0],
-        differences[1],
-        "–" if found.auc_difference is None else with_ends(found.auc_difference, sign=True),
-        "",
-        "",
-    )
-    console.print(table)
+    console.print(as_rich(pair_table(found, study.title)))
     if found.of_classes:
         console.print()
-        console.print(_class_table(found))
+        console.print(as_rich(class_table(found)))
     console.print(found.verdict)
-
-
-def _class_table(pair: "Pair") -> "RichTable":
-    from tuner.answers.words import p_value
-    from tuner.cli.console import plain_table
-
-    table = plain_table("By class")
-    table.add_column("trial", justify="right", no_wrap=True)
-    for one in pair.of_classes:
-        table.add_column(f"{one.name} ({one.images:,} {one.of})", justify="right", no_wrap=True)
-    apart = [one.discordance for one in pair.of_classes]
-    table.add_row(str(pair.one.trial), *(with_ends(one.one) for one in pair.of_classes))
-    table.add_row(str(pair.other.trial), *(with_ends(one.other) for one in pair.of_classes))
-    table.add_row(
-        "difference", *(with_ends(discordance.difference, sign=True) for discordance in apart)
-    )
-    table.add_row("p", *(p_value(discordance.p_value) for discordance in apart))
-    return table

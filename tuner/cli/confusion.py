@@ -6,7 +6,6 @@ import click
 
 from tuner.cli import options
 from tuner.cli.terminal import echo_json
-from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
     from tuner.answers.confusion import Confusion
     from tuner.records import Moment, SplitName
-    from tuner.results.predictions import Predicted
+    from tuner.results import Predicted, Results
     from tuner.store.studies import Study
 
 ROOM = 50
@@ -22,7 +21,7 @@ ROOM = 50
 
 
 @click.command(epilog="\b\nExample:\n  tuner confusion digits --trial 3 --split val")
-@click.argument("study")
+@options.answering
 @click.option("--trial", type=int, metavar="N", help="Which trial; by default the best one.")
 @click.option(
     "--split",
@@ -34,11 +33,8 @@ ROOM = 50
     type=click.Choice(["best", "last"]),
     help="Weights of which epoch; by default those that the study is judged at.",
 )
-@options.json_option
-@click.pass_obj
 def confusion(
-    settings: Settings,
-    study: str,
+    results: "Results",
     trial: int | None,
     split: str | None,
     at: str | None,
@@ -53,21 +49,17 @@ def confusion(
     """
     from tuner.answers.confusion import confusion as count
     from tuner.answers.plain import plain
-    from tuner.results.results import Results
 
-    with options.open_database(settings) as database, database.snapshot() as connection:
-        results = Results.of(connection, study)
-        found = results.study
-        number = results.best if trial is None else trial
-        predicted = results.predicted(
-            number, cast("SplitName | None", split), cast("Moment | None", at)
-        )
+    number = results.best if trial is None else trial
+    predicted = results.predicted(
+        number, cast("SplitName | None", split), cast("Moment | None", at)
+    )
     counted = count(predicted)
     if as_json:
-        body = {"study": found.title, **plain(predicted), **plain(counted)}
+        body = {"study": results.title, **plain(predicted), **plain(counted)}
         echo_json(body, indent=None)
     else:
-        _show(found, predicted, counted)
+        _show(results.study, predicted, counted)
 
 
 def _show(study: "Study", predicted: "Predicted", counted: "Confusion") -> None:

@@ -5,7 +5,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
@@ -15,6 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.cli.terminal import readable
+
+if TYPE_CHECKING:
+    from tuner.answers.table import Table as AnswerTable
 
 WIDE = 200
 """Columns of what is not a terminal: a file or a pipe wraps nothing."""
@@ -101,6 +104,17 @@ def plain_table(title: str | None = None) -> Table:
         padding=(0, 1, 0, 0),
         header_style="bold",
     )
+
+
+def as_rich(table: "AnswerTable") -> Table:
+    """Return an answer's table as rich prints it."""
+    shown = plain_table(table.title or None)
+    for place, name in enumerate(table.head):
+        side: Literal["left", "right"] = "left" if place in table.left else "right"
+        shown.add_column(name, justify=side, no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
 
 
 def fits(console: Console, table: Table, beside: int = 0) -> bool:

@@ -29,7 +29,7 @@ def diff(settings: Settings, study: str, other: str, metric: str | None, *, as_j
     """
     from tuner.answers.diff import diff as between
     from tuner.answers.plain import plain
-    from tuner.results.results import Results
+    from tuner.results import Results
 
     with options.open_database(settings) as database, database.snapshot() as connection:
         one, two = (Results.of(connection, name) for name in (study, other))

@@ -15,7 +15,7 @@ from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from tuner.answers.sheets.contents import Sheet
-    from tuner.results.results import Results
+    from tuner.results import Results
 
 TABLE_ROWS = 10
 """Of a table for people, where --best names no other number: as many as `tuner table` shows."""
@@ -124,8 +124,7 @@ def export(  # noqa: C901, PLR0915  # one story: which sheet, which rows, how it
     from tuner.answers.sheets import contents, formats, selection
     from tuner.answers.sheets.export import as_csv
     from tuner.files import begins_with, write_output
-    from tuner.results.results import Results
-    from tuner.results.rows import trial_columns
+    from tuner.results import Results, trial_columns
 
     sheets = {
         "epochs": epochs,

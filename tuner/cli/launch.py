@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tuner.cli.live import Screen
     from tuner.notebook import OpenStudy
     from tuner.records import Identity, Value
-    from tuner.results.results import Results
+    from tuner.results import Results
     from tuner.spec.study import Spec
     from tuner.store.database import Database
     from tuner.store.overview import Overview
@@ -437,8 +437,7 @@ def _check_ended(database: "Database", study: "Study", failures: list[str]) -> N
 def _conclude(database: "Database", settings: Settings, launched: "Study", *, told: bool) -> None:
     from tuner.answers.sheets.export import as_csv
     from tuner.cli.tables import show_tables
-    from tuner.results.results import Results
-    from tuner.results.rows import trial_columns
+    from tuner.results import Results, trial_columns
     from tuner.store import identities
 
     with database.snapshot() as connection:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ from tuner.names import meant
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
+    from tuner.results import Results
     from tuner.spec.reader import Declared
     from tuner.spec.study import Spec
     from tuner.store.database import Database
@@ -70,6 +72,24 @@ def json_option(function: Decorated) -> Decorated:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(
         function
     )
+
+
+def answering(answer: Callable[..., None]) -> Callable[..., None]:
+    """Make a function of a study's results a command's: with STUDY, and --json as its last option.
+
+    All that it asks is read from one snapshot. Place it above the command's own options.
+    """
+
+    @wraps(answer)
+    def command(settings: Settings, /, study: str, **wishes: Any) -> None:
+        with open_results(settings, study) as results:
+            answer(results, **wishes)
+
+    # click lists options in the reverse order of their decorators.
+    own = command.__dict__.pop("__click_params__", [])
+    json_option(command)
+    command.__dict__["__click_params__"] += own
+    return click.argument("study")(click.pass_obj(command))
 
 
 def overwrite_option(function: Decorated) -> Decorated:
@@ -206,6 +226,15 @@ def _remember_names(settings: Settings, database: "Database") -> None:
     # Nobody asked for it: a command that has done its work does not fail for this.
     with suppress(DBAPIError), database.transaction() as connection:
         remember_names(settings, studies.names(connection))
+
+
+@contextmanager
+def open_results(settings: Settings, study: str) -> Iterator["Results"]:
+    """Open the results of a stored study in a snapshot: all that is read describes one moment."""
+    from tuner.results import Results
+
+    with open_database(settings) as database, database.snapshot() as connection:
+        yield Results.of(connection, study)
 
 
 def tell_home(settings: Settings, *, makes: bool = False) -> None:

@@ -15,7 +15,7 @@ from tuner.settings import Settings
 if TYPE_CHECKING:
     from tuner.pictures.subject import Subject
     from tuner.records import SplitName
-    from tuner.results.results import Results
+    from tuner.results import Results
 
 ALL = "all"
 SHOWN = {
@@ -79,10 +79,8 @@ def plot(
         raise UserError(f"--{option} goes with {drawn}; {kind} is drawn without it.")
     if output is not None:
         _check_target(kind, output)
-    from tuner.results.results import Results
 
-    with options.open_database(settings) as database, database.snapshot() as connection:
-        results = Results.of(connection, study)
+    with options.open_results(settings, study) as results:
         usual = f"{results.title}-figures" if kind == ALL else f"{results.title}-{kind}.svg"
         target = output or Path(usual)
         for file in [target / f"{name}.svg" for name in SHOWN] if kind == ALL else [target]:

@@ -12,7 +12,7 @@ def race_lines(database: "Database", study: "Study") -> list[str]:
     if study.spec.replicates.of != "top":
         return []  # As most studies, and what tells races takes long to load.
     from tuner.answers.race import compare_contenders, tell_race
-    from tuner.results.results import Results
+    from tuner.results import Results
 
     with database.snapshot() as connection:
         results = Results(connection, study)

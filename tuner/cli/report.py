@@ -44,17 +44,11 @@ def report(settings: Settings, study: str, output: Path | None, *, overwrite: bo
     from tuner.report.gather import gather
     from tuner.report.html import as_html
     from tuner.report.markdown import as_markdown
-    from tuner.results.results import Results
 
     page = output is None or output.suffix.lower() != ".md"
     # People write on in Markdown; nobody edits the page.
     earlier = contains(MARK) if page else None
-    with (
-        options.open_database(settings) as database,
-        database.snapshot() as connection,
-        waiting() as tell,
-    ):
-        results = Results.of(connection, study)
+    with options.open_results(settings, study) as results, waiting() as tell:
         file = output or Path(f"{results.title}-report.html")
         check_output(file, overwrite=overwrite, recognised=earlier)
         report = gather(results, tell)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from tuner.answers.compare import Comparison, Row
-    from tuner.results.results import Results
+    from tuner.results import Results
 
 SHOWN = 20
 """Of more settings the best are shown; --json has all."""
@@ -67,7 +67,7 @@ def _fitting(  # what the table is of, and where it has to fit
 ) -> "RichTable":
     """Return the fullest table that fits; levels that do not fit apart share one column."""
     from tuner.answers.words import level_name
-    from tuner.results.designs import combination_name
+    from tuner.results import combination_name
 
     factors = comparison.factor.split(",")
     names = [level_name(row.standing.level) for row in rows]
@@ -97,13 +97,14 @@ def _figures(
     comparison: "Comparison", rows: "Sequence[Row]", checked: "Comparison | None"
 ) -> dict[str, list[str]]:
     """Return the columns of figures by their heads."""
-    from tuner.answers.compare import table_head, table_row
+    from tuner.answers.compare import cells as cells_of
+    from tuner.answers.compare import table
     from tuner.answers.words import figure, fixed
 
-    cells = [table_row(comparison, row) for row in rows]
+    cells = [cells_of(comparison, row) for row in rows]
     against = "difference" if comparison.named else "against best"
     columns = {against: 3, "interval": 4, "p": 5, "n": 6, "done": 7}
-    metric, measure = table_head(comparison)[1], comparison.measure
+    metric, measure = table(comparison).head[1], comparison.measure
     means = [None if row.mean is None else row.mean.value for row in rows]
     found = {
         metric: [

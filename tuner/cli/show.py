@@ -5,27 +5,22 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli import options
-from tuner.cli.intervals import with_ends
 from tuner.cli.terminal import echo_json
-from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table as RichTable
 
     from tuner.answers.trial import OneTrial
-    from tuner.results.results import Results
+    from tuner.results import Results
     from tuner.store.studies import Study
 
 EVENTS_SHOWN = 12
 
 
 @click.command(epilog="\b\nExample:\n  tuner show lr_sched 7\n  tuner show lr_sched 7 --json")
-@click.argument("study")
+@options.answering
 @click.argument("trial", type=click.IntRange(0))
-@options.json_option
-@click.pass_obj
-def show(settings: Settings, study: str, trial: int, *, as_json: bool) -> None:
+def show(results: "Results", trial: int, *, as_json: bool) -> None:
     """Show one trial: parameters, figures with intervals, curves, setup and history.
 
     Intervals are 95 % over the images that the trial was measured on: they are
@@ -33,20 +28,17 @@ def show(settings: Settings, study: str, trial: int, *, as_json: bool) -> None:
     """
     from tuner.answers.plain import plain
     from tuner.answers.trial import one_trial
-    from tuner.results.results import Results
     from tuner.store import identities
 
-    with options.open_database(settings) as database, database.snapshot() as connection:
-        results = Results.of(connection, study)
-        found, read = results.study, one_trial(results, trial)
-        place = _place(results, trial)
-        changes = [mark.sentence for mark in identities.marks(connection, found.study_id)]
+    read = one_trial(results, trial)
+    marks = identities.marks(results.connection, results.study.study_id)
+    changes = [mark.sentence for mark in marks]
     if as_json:
-        echo_json({"study": found.title, **plain(read), "changes": changes})
+        echo_json({"study": results.title, **plain(read), "changes": changes})
         return
     from tuner.cli.console import open_console, print_sentences
 
-    _print(open_console(), read, found, place)
+    _print(open_console(), read, results.study, _place(results, trial))
     print_sentences(open_console(), changes)
 
 
@@ -68,6 +60,8 @@ def _place(results: "Results", trial: int) -> str:
 
 def _print(console: "Console", trial: "OneTrial", study: "Study", place: str) -> None:
     from tuner.answers.remarks import remarks
+    from tuner.answers.trial import table
+    from tuner.cli.console import as_rich
     from tuner.cli.drawing import chart
 
     console.print()
@@ -79,7 +73,7 @@ def _print(console: "Console", trial: "OneTrial", study: "Study", place: str) ->
         console.print(str(trial.row["reason"]))
     if trial.splits:
         console.print()
-        console.print(_figures(trial))
+        console.print(as_rich(table(trial)))
     for sentence in remarks([trial.row], "" if study.spec.search.at == "best" else "last_"):
         console.print(sentence)
     curves = {name: [one[name] for one in trial.epochs] for name in ("val_loss", "train_nll")}
@@ -137,30 +131,6 @@ def _chosen(trial: "OneTrial", study: "Study") -> str:
         seeds = f"; other seeds: {word} {', '.join(map(str, trial.peers))}"
     text = " ".join([*varied, f"seed={trial.row['seed']}"]) + seeds
     return f"{text}\nfixed: {' '.join(fixed)}" if fixed else text
-
-
-def _figures(trial: "OneTrial") -> "RichTable":
-    from tuner.answers.words import sampled_cell
-    from tuner.cli.console import plain_table
-
-    table = plain_table()
-    table.add_column("split")
-    for name in ("images", "loss", "accuracy", "AUC", "ECE", "Brier"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for one in trial.splits:
-        loss = trial.row[f"{one.split}_loss"]
-        table.add_row(
-            one.split,
-            sampled_cell(one.images, one.patients),
-            "–" if loss is None else f"{loss:.4f}",
-            with_ends(one.accuracy),
-            "–" if one.auc is None else with_ends(one.auc),
-            f"{one.calibration_error:.3f}",
-            f"{one.brier:.3f}",
-        )
-    if trial.gap is not None:
-        table.add_row("gap", "", "", with_ends(trial.gap, sign=True), "", "", "")
-    return table
 
 
 def _facts(trial: "OneTrial") -> list[str]:

@@ -155,7 +155,7 @@ def _print_race(database: "Database", title: str) -> None:
 def _race(database: "Database", title: str) -> dict[str, Any] | None:
     from tuner.answers.plain import plain
     from tuner.answers.race import tell_race
-    from tuner.results.results import Results
+    from tuner.results import Results
 
     with database.snapshot() as connection:
         return cast("dict[str, Any] | None", plain(tell_race(Results.of(connection, title))))

@@ -7,17 +7,13 @@ import click
 
 from tuner.cli import options
 from tuner.cli.terminal import echo_json
-from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
     from tuner.answers.settings import Setting
-    from tuner.results.factors import Factor
-    from tuner.results.results import Results
-    from tuner.results.reuse import Reuse
-    from tuner.results.rows import TrialRow
+    from tuner.results import Factor, Results, Reuse, TrialRow
     from tuner.statistics.means import Mean
     from tuner.store.studies import Study
 
@@ -30,7 +26,7 @@ SHOWS = ("figures", "classes", "cost", "slope")
 @click.command(
     epilog="\b\nExample:\n  tuner table lr_sched --best 5\n  tuner table ann_vs_cnn --show cost"
 )
-@click.argument("study")
+@options.answering
 @click.option(
     "--best",
     type=click.IntRange(1),
@@ -52,11 +48,7 @@ SHOWS = ("figures", "classes", "cost", "slope")
     help="By factor: losses and accuracies; figures for unequal classes on the test set; "
     "parameters and time; how the losses move over the last 40 % of the epochs.",
 )
-@options.json_option
-@click.pass_obj
-def table(
-    settings: Settings, study: str, best: int, show: str, *, trials: bool, as_json: bool
-) -> None:
+def table(results: "Results", best: int, show: str, *, trials: bool, as_json: bool) -> None:
     """Show a study's leaderboard, and each factor's levels over seeds.
 
     Where settings have several seeds, settings are ranked by their mean over
@@ -68,14 +60,10 @@ def table(
     A level's value under one seed is the mean over the other factors'
     settings. A late slope is in nats per epoch: below 0 the loss still falls.
     """
-    from tuner.results.results import Results
-
-    with options.open_database(settings) as database, database.snapshot() as connection:
-        results = Results.of(connection, study)
-        if as_json:
-            echo_json(_described(results, best, show))
-        else:
-            show_tables(results, best=best, show=show, trials=trials)
+    if as_json:
+        echo_json(_described(results, best, show))
+    else:
+        show_tables(results, best=best, show=show, trials=trials)
 
 
 def show_tables(
@@ -94,8 +82,7 @@ def show_tables(
     from tuner.answers.remarks import remarks
     from tuner.answers.settings import has_replicates
     from tuner.cli.console import open_console
-    from tuner.results.factors import VIEWS, factors
-    from tuner.results.reuse import reuse
+    from tuner.results import VIEWS, factors, reuse
 
     console = open_console()
     study, rows, leaders = results.study, results.rows, results.ranked
@@ -285,9 +272,8 @@ def _figure(name: str, value: float | None) -> str:
 
 def _described(results: "Results", best: int, show: str) -> dict[str, Any]:
     from tuner.answers.plain import plain
-    from tuner.answers.settings import described, settings
-    from tuner.results.factors import VIEWS, factors
-    from tuner.results.reuse import reuse
+    from tuner.answers.settings import settings
+    from tuner.results import VIEWS, factors, reuse
 
     study, leaders = results.study, results.ranked[:best]
     return {
@@ -296,7 +282,7 @@ def _described(results: "Results", best: int, show: str) -> dict[str, Any]:
         "state": study.state,
         "metric": study.spec.search.metric,
         "at": study.spec.search.at,
-        "settings": [described(one) for one in settings(results, VIEWS[show])[:best]],
+        "settings": plain(settings(results, VIEWS[show])[:best]),
         "best": [plain(row.cells) for row in leaders],
         "time": plain(reuse(results)),
         "factors": plain(factors(results, VIEWS[show])),

@@ -12,8 +12,7 @@ from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, level_label, sentence, shortened
-from tuner.results.curves import COURSES_MOST, Curve, Rates, curves, rates
-from tuner.results.designs import Level
+from tuner.results import COURSES_MOST, Curve, Level, Rates, curves, rates
 from tuner.spec.study import Spec
 
 LEVELS_MOST = 12

@@ -11,7 +11,7 @@ from tuner.answers.gap import gap as measure_gap
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, level_label, sentence
-from tuner.results.designs import Level
+from tuner.results import Level
 from tuner.statistics.variance import Interval
 
 WITHIN = 2.4477

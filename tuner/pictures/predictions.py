@@ -10,8 +10,7 @@ from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, sentence, shortened
-from tuner.results.measures import right
-from tuner.results.predictions import Predicted
+from tuner.results import Predicted, right
 from tuner.statistics.auc import delong, roc
 from tuner.statistics.calibration import reliability
 from tuner.statistics.proportions import share_of

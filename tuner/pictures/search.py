@@ -21,7 +21,7 @@ from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, level_label, named, sentence, shortened
 from tuner.records import METRICS, Value
-from tuner.results.rows import TrialRow
+from tuner.results import TrialRow
 
 Array = NDArray[np.float64]
 TICKS_MOST = 8

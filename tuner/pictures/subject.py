@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tuner.answers import words
 from tuner.records import SplitName
-from tuner.results.results import Results
+from tuner.results import Results
 
 LONGEST = 28
 """Characters of a name that a legend has room for."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tuner.answers.table import Table
 from tuner.pictures.canvas import Picture
 
 
@@ -11,22 +12,6 @@ class Words:
     """A paragraph."""
 
     text: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows under a head; the first column names, the others are figures."""
-
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
-
-    @property
-    def figures(self) -> tuple[bool, ...]:
-        """Which columns are of figures, which stand at the right."""
-        if not self.rows:
-            return (False,) * len(self.head)
-        return tuple(all(map(_is_figure, column)) for column in zip(*self.rows, strict=True))
 
 
 @dataclass(frozen=True)
@@ -74,10 +59,6 @@ class Report:
     sections: tuple[Section, ...]
     made: str
     """When, and by which version."""
-
-
-def _is_figure(cell: str) -> bool:
-    return not cell or cell[0].isdigit() or cell[0] in "−+<–"
 
 
 def paragraphs(texts: Sequence[str]) -> tuple[Words, ...]:

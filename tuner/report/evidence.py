@@ -1,26 +1,14 @@
 """The tables that a report's answer stands on."""
 
 from tuner.answers import words
-from tuner.answers.compare import Comparison, table_head, table_row
 from tuner.answers.gap import gap
 from tuner.answers.settings import settings
-from tuner.report.document import Table
-from tuner.results.results import Results
-from tuner.results.rows import TrialRow
+from tuner.answers.table import Table
+from tuner.results import Results, TrialRow
 from tuner.statistics.means import Mean
 
 SHOWN = 10
 FIGURES = ("val_loss", "val_acc", "test_acc", "gap")
-
-
-def comparison(comparison: Comparison) -> Table:
-    """Return the levels of a factor with their means, intervals and standing."""
-    rows = tuple(table_row(comparison, row) for row in comparison.rows)
-    return Table(
-        table_head(comparison),
-        rows,
-        f"By {comparison.factor}: {comparison.measure.name}, 95 % intervals",
-    )
 
 
 def configurations(results: Results) -> Table:

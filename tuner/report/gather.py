@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from tuner.answers import words
 from tuner.answers.compare import Comparison, compare, headlines
+from tuner.answers.compare import table as comparison_table
 from tuner.answers.gap import choosing, gap, selection, sentences, size
 from tuner.answers.influence import influence
 from tuner.answers.race import Story, contenders, tell_race
@@ -14,7 +15,7 @@ from tuner.pictures.kinds import draw
 from tuner.pictures.subject import Subject
 from tuner.report import evidence, record
 from tuner.report.document import Block, Drawing, Report, Section, Words, paragraphs
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.store import identities
 from tuner.version import version
 
@@ -133,7 +134,7 @@ def _compared(results: Results) -> Iterator[Block]:
         )
         return
     for comparison in compare(results):
-        yield evidence.comparison(comparison)
+        yield comparison_table(comparison)
         yield Words(comparison.verdict)
     yield _drawing(results, "effects")
 
@@ -143,7 +144,7 @@ def _raced(results: Results) -> Iterator[Block]:
     if story is not None:
         yield Words(" ".join(story.sentences))
     if compared is not None:
-        yield evidence.comparison(compared)
+        yield comparison_table(compared)
         yield Words(compared.verdict)
 
 

@@ -7,7 +7,8 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from tuner.report.document import Block, Code, Drawing, Report, Table
+from tuner.answers.table import Table
+from tuner.report.document import Block, Code, Drawing, Report
 
 
 def as_html(report: Report) -> str:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from tuner.answers.sheets import markup
-from tuner.report.document import Block, Code, Drawing, Report, Table
+from tuner.answers.table import Table
+from tuner.report.document import Block, Code, Drawing, Report
 
 
 def as_markdown(report: Report) -> str:
@@ -26,8 +27,8 @@ def _parts(report: Report) -> Iterator[str]:
 
 def _block(block: Block) -> Iterator[str]:
     if isinstance(block, Table):
-        if block.caption:
-            yield f"*{markup.prose(block.caption)}*"
+        if block.title:
+            yield f"*{markup.prose(block.title)}*"
         yield "\n".join(
             [
                 markup.row(block.head),

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from tuner.answers import words
 from tuner.answers.gap import gap
-from tuner.report.document import Block, Code, Table, Words
-from tuner.results import origin
-from tuner.results.results import Results
-from tuner.results.reuse import reuse
+from tuner.answers.table import Table
+from tuner.report.document import Block, Code, Words
+from tuner.results import DataSet, Results, origin, reuse
+from tuner.results import endings as endings_of
 from tuner.spec import identity
 from tuner.spec.writing import as_toml
 from tuner.text import masked
@@ -48,7 +48,7 @@ def span(seconds: float) -> str:
 
 def endings(results: Results) -> Iterator[Block]:
     """Say which trials did not run to their end, and why."""
-    endings = origin.endings(results)
+    endings = endings_of(results)
     unfinished = sum(not row.ended for row in results.rows)
     if unfinished:
         yield Words(f"{words.count(unfinished, 'trial')} running or waiting for a worker.")
@@ -93,7 +93,7 @@ def _numbers(trials: tuple[int, ...]) -> str:
 def cost(results: Results) -> Iterator[Block]:
     """Say what the study cost, and what sharing first epochs saved."""
     found = reuse(results)
-    source = origin.origin(results)
+    source = origin(results)
     trained = found.epochs - found.reused
     rows = [
         ("epochs trained", f"{trained:,}"),
@@ -111,7 +111,7 @@ def cost(results: Results) -> Iterator[Block]:
 def provenance(results: Results) -> Iterator[Block]:
     """Say where the results come from: code, versions, machine, data."""
     study = results.study
-    source = origin.origin(results)
+    source = origin(results)
     kept = study.provenance
     packages = ", ".join(f"{name} {one}" for name, one in dict(kept.get("packages") or {}).items())
     rows = [
@@ -132,7 +132,7 @@ def provenance(results: Results) -> Iterator[Block]:
         yield Table(("how it was computed", ""), tuple(sorted(notes.items())))
 
 
-def _data(dataset: origin.DataSet) -> str:
+def _data(dataset: DataSet) -> str:
     sizes = ", ".join(f"{count:,} {split}" for split, count in dataset.sizes.items())
     many = len(dataset.classes)
     classes = words.listed(dataset.classes) if many <= CLASSES_MOST else f"{many} classes"

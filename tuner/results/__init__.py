@@ -1,1 +1,65 @@
-"""A study as it is stored: its trials, their predictions, and samples for the statistics."""
+"""A study as it is stored: its trials, their predictions, and samples for the statistics.
+
+This is what other rooms may use. A name is loaded when it is first used: a command that prints
+rows need not load what judges a race.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tuner.results.designs import (
+        COMBINATIONS_MOST,
+        Design,
+        Fall,
+        Level,
+        Standing,
+        combination_name,
+        common_levels,
+        comparable,
+        design,
+        standing_of,
+    )
+    from tuner.results.epochs import COURSES_MOST, Curve, Rates, curves, rates
+    from tuner.results.levels import SHOWN, VIEWS, WHOLE, Factor, factors
+    from tuner.results.measures import MEASURES, Measure, nll, right
+    from tuner.results.predictions import Predicted, predicted
+    from tuner.results.provenance import DataSet, Reuse, endings, origin, reuse
+    from tuner.results.race import Evidence, contender_names, decide, judge_look, read_race
+    from tuner.results.results import Results, by_number, once
+    from tuner.results.rows import (
+        COSTS,
+        EPOCH_COLUMNS,
+        FIGURES,
+        FURTHER,
+        LEADING,
+        SLOPES,
+        TRAILING,
+        TrialRow,
+        epoch_rows,
+        ranked,
+        trial_columns,
+        trial_rows,
+    )
+    from tuner.results.samples import Sample, Source, by_trial, column_of, has_figure, sample
+else:
+    _NAMES = {
+        "designs": "COMBINATIONS_MOST Design Fall Level Standing combination_name common_levels "
+        "comparable design standing_of",
+        "epochs": "COURSES_MOST Curve Rates curves rates",
+        "levels": "SHOWN VIEWS WHOLE Factor factors",
+        "measures": "MEASURES Measure nll right",
+        "predictions": "Predicted predicted",
+        "provenance": "DataSet Reuse endings origin reuse",
+        "race": "Evidence contender_names decide judge_look read_race",
+        "results": "Results by_number once",
+        "rows": "COSTS EPOCH_COLUMNS FIGURES FURTHER LEADING SLOPES TRAILING TrialRow "
+        "epoch_rows ranked trial_columns trial_rows",
+        "samples": "Sample Source by_trial column_of has_figure sample",
+    }
+    _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

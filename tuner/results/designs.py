@@ -1,4 +1,4 @@
-"""Which trials of a study answer for which level of a factor, and which must be left out.
+"""The design of a comparison: the trials of each level of a factor, and those left out.
 
 A grid with seeds is a complete design: each level meets the same seeds in the same places, that
 is, under the same values of the other factors. Only places in which every compared level
@@ -54,7 +54,7 @@ class Standing:
 
     @property
     def survivors_only(self) -> bool:
-        """Whether trials are missing from its mean, and not by chance."""
+        """Whether trials are missing from its mean, and not at random."""
         return self.lost > 0
 
     @property
@@ -91,13 +91,13 @@ class Design:
     left_out: int
     """Complete trials that no mean is over, because a peer of theirs did not complete."""
     asides: Mapping[Level, str] = field(default_factory=dict)
-    """Why levels are not compared, where that is known better than from their standing."""
+    """The reason why a level is not compared, where its standing does not say it."""
     notes: tuple[str, ...] = ()
-    """What else is to be known about these trials."""
+    """Further remarks about these trials."""
 
     @property
     def uncompared(self) -> tuple[Standing, ...]:
-        """The levels that nothing can be said of."""
+        """The levels that are not compared."""
         return tuple(standing for standing in self.standings if standing.level not in self.levels)
 
 
@@ -108,7 +108,7 @@ Measured = Callable[[TrialRow], bool]
 def design(
     rows: Sequence[TrialRow], spec: Spec, factor: str, measured: Measured = lambda _: True
 ) -> Design:
-    """Say which trials speak for which level; a factor with too many levels is refused.
+    """Return the design that compares a factor's levels; one with too many levels is refused.
 
     Several factors, joined by commas, are one whose levels are the combinations of theirs.
     """
@@ -131,7 +131,7 @@ def design(
         )
     usable = {row["trial"] for row in rows if row.complete and measured(row)}
     standings = tuple(
-        standing(level, by_level[level], usable) for level in spec.in_order(factor, by_level)
+        standing_of(level, by_level[level], usable) for level in spec.in_order(factor, by_level)
     )
     if spec.search.sampler == "grid":
         return _paired(rows, spec, factor, standings, usable)
@@ -168,7 +168,7 @@ def _combined(
     ]
     usable = {row["trial"] for row in named if row.complete and measured(row)}
     standings = tuple(
-        standing(names[values], [row for row in named if row[factor] == names[values]], usable)
+        standing_of(names[values], [row for row in named if row[factor] == names[values]], usable)
         for values in ordered
     )
     # Whole settings under the same seeds are pairs, however their values were chosen.
@@ -201,7 +201,7 @@ def _paired(
     standings: Sequence[Standing],
     usable: Set[int],
 ) -> Design:
-    # What is only chosen under some of the factor's levels belongs to the level, not to the place.
+    # A parameter that is active only under some levels of the factor belongs to the level.
     others = [name for name in spec.varied if name not in _below(spec, factor)]
     places: dict[_Place, dict[Level, list[int]]] = defaultdict(lambda: defaultdict(list))
     expected: dict[_Place, dict[Level, int]] = defaultdict(lambda: defaultdict(int))
@@ -214,7 +214,7 @@ def _paired(
         place: {level: of for level, of in found.items() if len(of) == expected[place][level]}
         for place, found in places.items()
     }
-    levels = kept(
+    levels = common_levels(
         [standing.level for standing in standings if standing.measured], list(whole.values())
     )
     shared = {at: of for at, of in whole.items() if all(level in of for level in levels)}
@@ -249,7 +249,7 @@ def _below(spec: Spec, factor: str) -> set[str]:
     return below
 
 
-def kept(
+def common_levels(
     levels: Sequence[Kept], places: Sequence[Mapping[Kept, Sequence[int]]]
 ) -> tuple[Kept, ...]:
     """Return the levels that completed in enough of the same places, seed by seed.
@@ -295,8 +295,8 @@ def _unpaired(
     return Design(factor, tuple(standings), tuple(levels), False, units, 0)
 
 
-def standing(level: Level, rows: Sequence[TrialRow], usable: Set[int]) -> Standing:
-    """Say what became of a level's trials; usable are those that have the figure."""
+def standing_of(level: Level, rows: Sequence[TrialRow], usable: Set[int]) -> Standing:
+    """Count a level's trials by how they ended; usable ones have the figure."""
     states = [row["state"] for row in rows]
     fallen = [row for row in rows if row["state"] == "PRUNED"]
     losses = [row["last_val_loss"] for row in fallen if row["last_val_loss"] is not None]

@@ -1,4 +1,4 @@
-"""What settings are compared by: figures that are means over images, and how to read each image."""
+"""Measures: figures that are means over images, with the contribution of each image."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Measure:
 
     @property
     def scale(self) -> float:
-        """What a difference is multiplied by to be shown in its unit."""
+        """The factor from a difference to its unit: 100 for points."""
         return 100.0 if self.unit == "points" else 1.0
 
     @property
@@ -43,7 +43,7 @@ class Measure:
 
 
 def right(logs: Logs, labels: Labels) -> Array:
-    """Return 1 for each image that is taken for what it is; ties go to the higher class."""
+    """Return 1 for each correct prediction, else 0; ties go to the higher class."""
     return _is_right(logs, labels).astype(np.float64)
 
 
@@ -53,14 +53,14 @@ def nll(logs: Logs, labels: Labels) -> Array:
 
 
 def balanced(logs: Logs, labels: Labels) -> Array:
-    """Return each image's part in the mean, over the classes that occur, of what is right."""
+    """Return each image's contribution to balanced accuracy, over the classes that occur."""
     counts = np.bincount(labels, minlength=logs.shape[1])
     weight = len(labels) / (np.count_nonzero(counts) * counts[labels])
     return np.asarray(right(logs, labels) * weight)
 
 
 def found(logs: Logs, labels: Labels) -> Array | None:
-    """Return each image's part in sensitivity: of class 1, or over all classes."""
+    """Return each image's contribution to sensitivity: of class 1, or the mean over classes."""
     counts = np.bincount(labels, minlength=logs.shape[1])
     if not counts.all():
         return None
@@ -70,7 +70,7 @@ def found(logs: Logs, labels: Labels) -> Array | None:
 
 
 def left_alone(logs: Logs, labels: Labels) -> Array | None:
-    """Return each image's part in specificity: of class 0, or over all classes."""
+    """Return each image's contribution to specificity: of class 0, or the mean over classes."""
     classes = logs.shape[1]
     counts = np.bincount(labels, minlength=classes)
     if not counts.all():
@@ -86,7 +86,7 @@ def left_alone(logs: Logs, labels: Labels) -> Array | None:
 
 
 def ranked(logs: Logs, labels: Labels) -> Array | None:
-    """Return each image's part in the area under the ROC curve."""
+    """Return each image's contribution to the area under the ROC curve."""
     if np.isnan(logs).any():
         return None
     classes = logs.shape[1]

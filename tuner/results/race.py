@@ -60,7 +60,7 @@ def _existing(row: TrialRow, spec: Spec) -> Existing:
     )
 
 
-def names(results: Results, contenders: Collection[int]) -> dict[int, str]:
+def contender_names(results: Results, contenders: Collection[int]) -> dict[int, str]:
     """Return the name of each contender: the values in which it differs from the others."""
     spec = results.spec
     chosen: dict[int, Mapping[str, Value | None]] = {
@@ -80,7 +80,7 @@ def names(results: Results, contenders: Collection[int]) -> dict[int, str]:
 
 
 def _name(values: Mapping[str, Value | None], telling: Sequence[str]) -> str:
-    # A condition's parameter that is not active here says nothing of this contender.
+    # A parameter that is not active in this contender is not part of its name.
     known = {name: value for name in telling if (value := values[name]) is not None}
     return " ".join(f"{name}={_short(value)}" for name, value in known.items())
 
@@ -136,7 +136,7 @@ class Evidence:
 # A look at the race
 
 
-def judge(results: Results, look: Look) -> Decided:
+def judge_look(results: Results, look: Look) -> Decided:
     """Decide a look from the stored predictions, or from the figures where there are none."""
     measure = MEASURES[results.spec.search.metric]
     evidence = Evidence(results, measure)
@@ -182,7 +182,7 @@ class _Judged:
     """None where there are too few pairs, or patients, to judge it."""
 
     def described(self) -> dict[str, Any]:
-        """Return it as JSON, to be stored with what was decided."""
+        """Return it as JSON, to be stored with the decision."""
         about = {"configuration": self.contender, "pairs": self.pairs, "left_out": self.left_out}
         if self.found is None:
             return {**about, "difference": None}

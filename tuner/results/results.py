@@ -9,9 +9,8 @@ import sqlalchemy as sa
 from tuner.errors import UserError
 from tuner.records import Moment, SplitName
 from tuner.results.designs import comparable
-from tuner.results.further import COLUMNS
 from tuner.results.predictions import Predicted, kept_predictions, kept_splits, predicted
-from tuner.results.rows import TrialRow, epoch_rows, ranked, trial_rows
+from tuner.results.rows import FURTHER, TrialRow, epoch_rows, ranked, trial_rows
 from tuner.spec.study import Spec
 from tuner.store import studies
 from tuner.store.ranking import Ranked, Seed, rank_settings
@@ -71,7 +70,7 @@ class Results:
 
     def rows_with(self, *columns: str) -> list[TrialRow]:
         """Return one row for each trial, wide ones only if one of these columns requires them."""
-        return self.rows if set(columns).isdisjoint(COLUMNS) else self.wide_rows
+        return self.rows if set(columns).isdisjoint(FURTHER) else self.wide_rows
 
     @cached_property
     def complete(self) -> list[TrialRow]:

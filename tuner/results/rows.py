@@ -1,4 +1,4 @@
-"""The rows that every table and export is made of: one a trial, one an epoch."""
+"""The rows of all tables and exports: one for each trial, one for each epoch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from tuner.records import METRICS, Epoch
-from tuner.results.further import further_cells
 from tuner.spec.study import Spec
 from tuner.store import tables as t
 from tuner.store.studies import Study
@@ -33,10 +32,28 @@ TRAILING = (
     "started",
     "ended",
 )
+CLASS_FIGURES = tuple(
+    f"{split}_{figure}"
+    for split in ("val", "test")
+    for figure in ("auc", "balanced_acc", "sensitivity", "specificity")
+)
+COSTS = ("seconds_per_epoch", "train_seconds", "val_seconds")
+"""Of all epochs of a trial, reused ones with what they took when they were trained."""
+
+SLOPES = ("late_train_slope", "late_val_slope")
+"""Nats per epoch, from a straight line through the late epochs; below 0 the loss still falls."""
+
+LATE = 0.4
+"""The share of a trial's epochs, its last ones, that a late slope is fitted to."""
+LEAST = 3
+"""Epochs without which no slope is given: two points lie on a line whatever they are."""
+
+FURTHER = (*CLASS_FIGURES, *(f"last_{name}" for name in CLASS_FIGURES), *COSTS, *SLOPES)
+"""The further columns, in the order that exports have."""
 # Every field of the record, so that what is stored of an epoch can be exported.
 EPOCH_COLUMNS = ("trial", *(one.name for one in fields(Epoch)))
 UNDEFINED = frozenset(name for name in EPOCH_COLUMNS if name.startswith("val_")) - {"val_loss"}
-"""Columns in which NaN is no divergence: a class is missing, or it was not measured then."""
+"""Columns in which NaN is not a divergence: a class is missing, or it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +65,11 @@ class TrialRow:
     seconds_alone: float = 0.0
     """What training would have taken without reuse; `seconds` is what it took."""
     further: Mapping[str, Any] = field(default_factory=dict)
-    """The cells of `answers.further`, where they were asked for."""
+    """The cells of the further columns, where they were asked for."""
     configuration: int = 0
     """Which configuration of the study it is; trials of one differ in their seed alone."""
     one_class: tuple[str, ...] = ()
-    """Splits of which every image is taken for one class, at the epoch that is judged."""
+    """Splits of which every image is predicted as one class, at the epoch that counts."""
     remark: str = ""
     """What the trainer noticed of the model's outputs."""
 
@@ -72,7 +89,7 @@ class TrialRow:
 
     @property
     def lost(self) -> bool:
-        """Whether the trial was pruned, diverged or failed, and so is in no mean."""
+        """Whether the trial was pruned, diverged or failed; such trials are in no mean."""
         return self.cells["state"] in ("PRUNED", "DIVERGED", "FAILED")
 
 
@@ -199,7 +216,7 @@ def _trial_row(spec: Spec, row: Any, further: Mapping[str, Any]) -> TrialRow:
 
 
 def _one_class(row: Any, at: str) -> tuple[str, ...]:
-    """Return the splits of which every image is taken for one class.
+    """Return the splits of which every image is predicted as one class.
 
     Of two classes that is so if, and only if, all images of one are found and none of the other.
     Of more classes the stored means do not tell it from guessing.
@@ -225,3 +242,67 @@ def _figures(row: Any, stored: str, shown: str) -> dict[str, Any]:
     known = val_acc is not None and test_acc is not None
     figures[f"{shown}gap"] = val_acc - test_acc if known else None
     return figures
+
+
+# Further columns: figures for unequal classes, costs, and how losses move at the end of training
+
+
+def further_cells(connection: sa.Connection, study: Study) -> dict[int, Mapping[str, Any]]:
+    """Return the further cells of every trial of the study, by its number."""
+    return {row.number: _further_of(row) for row in connection.execute(_further_query(study))}
+
+
+def _further_of(row: Any) -> dict[str, Any]:
+    cells = {name: _measured(getattr(row, f"best_{name}")) for name in CLASS_FIGURES}
+    cells |= {f"last_{name}": _measured(getattr(row, f"last_{name}")) for name in CLASS_FIGURES}
+    return cells | {name: _measured(getattr(row, name)) for name in (*COSTS, *SLOPES)}
+
+
+def _measured(value: float | None) -> float | None:
+    """Return a figure, or None where it, or an epoch that it sums, was not measured."""
+    return None if value is None or math.isnan(value) else value
+
+
+def _further_query(study: Study) -> sa.Select[Any]:
+    lengths = (
+        sa.select(t.epoch.c.trial_id, sa.func.max(t.epoch.c.epoch).label("last"))
+        .select_from(t.epoch.join(t.trial))
+        .where(t.trial.c.study_id == study.study_id)
+        .group_by(t.epoch.c.trial_id)
+        .subquery("lengths")
+    )
+    late = t.epoch.c.epoch > lengths.c.last * (1 - LATE)
+    enough = sa.func.count().filter(late) >= LEAST
+    curves = (
+        sa.select(
+            t.epoch.c.trial_id,
+            sa.func.avg(t.epoch.c.seconds).label("seconds_per_epoch"),
+            sa.func.sum(t.epoch.c.seconds - t.epoch.c.val_seconds).label("train_seconds"),
+            sa.func.sum(t.epoch.c.val_seconds).label("val_seconds"),
+            _slope(t.epoch.c.train_nll, late, enough).label("late_train_slope"),
+            _slope(t.epoch.c.val_loss, late, enough).label("late_val_slope"),
+        )
+        .select_from(t.epoch.join(lengths, lengths.c.trial_id == t.epoch.c.trial_id))
+        .group_by(t.epoch.c.trial_id)
+        .subquery("curves")
+    )
+    figures = [
+        t.outcome.c[f"{moment}_{name}"] for moment in ("best", "last") for name in CLASS_FIGURES
+    ]
+    return (
+        sa.select(t.trial.c.number, *figures, *(curves.c[name] for name in (*COSTS, *SLOPES)))
+        .select_from(
+            t.trial.outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id).outerjoin(
+                curves, curves.c.trial_id == t.trial.c.trial_id
+            )
+        )
+        .where(t.trial.c.study_id == study.study_id)
+    )
+
+
+def _slope(
+    figure: sa.Column[Any], late: sa.ColumnElement[bool], enough: sa.ColumnElement[bool]
+) -> sa.ColumnElement[Any]:
+    # A loss that is not finite has no slope; regr_slope would return NaN.
+    fitted = sa.func.regr_slope(figure, sa.cast(t.epoch.c.epoch, sa.Double)).filter(late)
+    return sa.case((enough, fitted), else_=None)

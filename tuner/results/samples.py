@@ -1,4 +1,4 @@
-"""Stored predictions as panels: one pass over the study fills every design that is asked for."""
+"""Stored predictions as arrays for the statistics: one pass over the trials of a design."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass
 class _Sums:
-    """What one pass keeps of a unit of a design: never all trials' predictions at once."""
+    """The sums of one unit of a design, so that predictions are never all in memory."""
 
     totals: dict[SplitName, Array] = field(default_factory=dict)
     squares: dict[SplitName, float] = field(default_factory=lambda: defaultdict(float))
@@ -96,7 +96,7 @@ class Source:
 
     @cached_property
     def truths(self) -> dict[tuple[str, SplitName], Truth]:
-        """What is stored of the measure's splits, by the data's fingerprint and split.
+        """The images of the measure's splits, by the data's fingerprint and split.
 
         The same images may be stored twice, and only once with patients: these are
         then known for both.
@@ -133,7 +133,7 @@ class Source:
         return sum(len(one) for one in self.ids().values())
 
     def patients(self, split: SplitName) -> int:
-        """Return how many patients a split's images are of; 0 where they are not named."""
+        """Return the number of patients in a split; 0 where they are not named."""
         mine = [truth.clusters for (_, name), truth in self.truths.items() if name == split]
         return max((clusters.patients for clusters in mine if clusters is not None), default=0)
 
@@ -208,7 +208,7 @@ def sample(
 
 
 def has_figure(row: TrialRow, measure: Measure, at: Moment) -> bool:
-    """Say whether a trial was measured on all that the figure is over."""
+    """Say whether a complete trial has the figure."""
     prefix = "" if at == "best" else "last_"
     names = [f"{prefix}{split}_acc" for split, _ in measure.blocks] or [column_of(measure, at)]
     return row.complete and all(row[name] is not None for name in names)
@@ -234,7 +234,7 @@ def _by_image(source: Source, design: Design) -> Sample | None:
         sums.totals[split] = sums.totals.get(split, 0.0) + values
         sums.squares[split] += float((values**2).sum())
         sums.means[split][number] = float(values.mean())
-    # A trial that lacks a split, or whose predictions are no numbers, gives no figure.
+    # A trial without predictions of a split, or with NaN among them, has no figure.
     found = {
         split: {number for sums in kept.values() for number in sums.means[split]}
         for split, _ in source.measure.blocks
@@ -287,7 +287,7 @@ def _group(sums: _Sums, units: Sequence[Sequence[int]], measure: Measure) -> Gro
 
 
 def by_trial(results: Results, design: Design, measure: Measure, units: int = 0) -> Sample | None:
-    """Return the figures themselves: for what has no images, or where every seed has its own.
+    """Return the stored figures: of measures without images, or where seeds differ in images.
 
     `units` is how many images, or patients, each seed has of its own, of a figure that
     is a share of images.

@@ -62,13 +62,13 @@ def _head(winner: Winner, model: Model) -> Iterator[str]:
 def _figures(winner: Winner) -> Iterator[str]:
     yield "## What it does"
     yield ""
-    head, rows = best.figures(winner)
-    yield from _table(head, rows)
+    figures = best.figures(winner)
+    yield from _table(figures.head, figures.rows)
     yield ""
     yield (
         "In parentheses 95 % intervals over "
         f"{sampling_unit(max(one.patients for one in winner.splits))}. "
-        + "; ".join(f"{name}: {MEANING[name]}" for name in head[2:])
+        + "; ".join(f"{name}: {MEANING[name]}" for name in figures.head[2:])
         + "."
     )
     if winner.rates:
@@ -90,7 +90,8 @@ def _chosen(winner: Winner) -> Iterator[str]:
             yield sentence
     if winner.setting is not None:
         yield ""
-        yield from _table(*best.seeds(winner))
+        seeds = best.seeds(winner)
+        yield from _table(seeds.head, seeds.rows)
     yield ""
     varied = [[name, level_name(value), "varied"] for name, value in winner.settings.items()]
     fixed = [[name, level_name(value), "fixed"] for name, value in winner.fixed.items()]

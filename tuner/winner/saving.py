@@ -9,7 +9,7 @@ from tuner.answers.winner import Winner, described
 from tuner.errors import UserError
 from tuner.questions import Progress, ask, paths
 from tuner.records import SplitName
-from tuner.results.results import Results
+from tuner.results import Results
 from tuner.train.checkpoints.local import write_synced
 from tuner.winner import document
 from tuner.winner.agreement import words

@@ -174,11 +174,10 @@ class Supervisor:
 
     def _judged(self, look: Look) -> Decided:
         # Only races need statistics, which would make every worker start more slowly.
-        from tuner.results.race import judge
-        from tuner.results.results import Results
+        from tuner.results import Results, judge_look
 
         with self._ledger.database.snapshot() as connection:
-            return judge(Results(connection, self._ledger.study), look)
+            return judge_look(Results(connection, self._ledger.study), look)
 
     def _train(self, lease: Lease, *, adopted: bool) -> None:
         """Have a trial trained, and others of its kind beside it, until none is left."""

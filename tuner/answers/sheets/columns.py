@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from tuner.answers.sheets.contents import COMPARISON_COLUMNS, PREDICTION_COLUMNS
-from tuner.results import further
-from tuner.results.rows import EPOCH_COLUMNS, FIGURES, LEADING, TRAILING
+from tuner.results import EPOCH_COLUMNS, FIGURES, LEADING, TRAILING
+from tuner.results import FURTHER as FURTHER_COLUMNS
 
 ACCURACY = "fraction"
 LOSS = "nats"
@@ -146,7 +146,7 @@ def page() -> str:
         OF_TRIALS,
         _table(plain, TRIALS),
         "With `--wide`, also (the classes' figures for `val_` and `test_`, and with `last_`):\n",
-        _table([name for name in further.COLUMNS if name in FURTHER], FURTHER),
+        _table([name for name in FURTHER_COLUMNS if name in FURTHER], FURTHER),
         OF_SETTINGS,
         _table(tuple(SETTINGS), SETTINGS),
         "## Epochs (`--epochs`)\n\nOne row an epoch.\n",

@@ -12,10 +12,7 @@ from tuner.answers.settings import settings as ranked_settings
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import most_probable
-from tuner.results import further
-from tuner.results.factors import SHOWN
-from tuner.results.results import Results
-from tuner.results.rows import EPOCH_COLUMNS, ranked, trial_columns
+from tuner.results import EPOCH_COLUMNS, FURTHER, SHOWN, Results, ranked, trial_columns
 
 PREDICTION_COLUMNS = (
     "trial",
@@ -92,7 +89,7 @@ def trials(results: Results, *, best_first: bool = False, wide: bool = False) ->
     rows = results.wide_rows if wide else results.rows
     if best_first:
         rows = ranked(rows, results.spec)
-    columns = (*trial_columns(results.spec), *(further.COLUMNS if wide else ()))
+    columns = (*trial_columns(results.spec), *(FURTHER if wide else ()))
     return Sheet(columns, [[row[column] for column in columns] for row in rows])
 
 

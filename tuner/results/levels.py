@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.records import Value
-from tuner.results.further import COSTS, SLOPES
 from tuner.results.results import Results
-from tuner.results.rows import TrialRow
+from tuner.results.rows import COSTS, SLOPES, TrialRow
 from tuner.statistics.means import Mean, mean_over_seeds
 
 SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
@@ -22,7 +21,7 @@ VIEWS: Mapping[str, tuple[str, ...]] = {
     "cost": ("parameter_count", *COSTS),
     "slope": ("val_loss", *SLOPES),
 }
-"""Which figures a table by factor shows, by what a person wants to see."""
+"""The figures of a table by factor, by the name of the view."""
 
 
 WHOLE = frozenset({"parameter_count", *COSTS, *SLOPES})
@@ -30,7 +29,7 @@ WHOLE = frozenset({"parameter_count", *COSTS, *SLOPES})
 
 
 @dataclass(frozen=True)
-class Level:
+class LevelMeans:
     """One level of a factor."""
 
     level: Value | None
@@ -44,7 +43,7 @@ class Level:
 
     @property
     def survivors_only(self) -> bool:
-        """Whether trials are missing from the means, and not by chance."""
+        """Whether trials are missing from the means, and not at random."""
         return self.complete < self.trials
 
 
@@ -53,7 +52,7 @@ class Factor:
     """One varied parameter with all its levels."""
 
     name: str
-    levels: tuple[Level, ...]
+    levels: tuple[LevelMeans, ...]
 
 
 def factors(results: Results, figures: Sequence[str] = SHOWN) -> list[Factor]:
@@ -72,9 +71,9 @@ def factors(results: Results, figures: Sequence[str] = SHOWN) -> list[Factor]:
     return factors
 
 
-def _level(level: Value | None, rows: Sequence[TrialRow], columns: Mapping[str, str]) -> Level:
+def _level(level: Value | None, rows: Sequence[TrialRow], columns: Mapping[str, str]) -> LevelMeans:
     states = [row["state"] for row in rows]
-    return Level(
+    return LevelMeans(
         level=level,
         trials=len(rows),
         complete=states.count("COMPLETE"),

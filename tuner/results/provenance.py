@@ -1,16 +1,18 @@
-"""Where a study's results come from: data, devices, workers, and how its trials ended."""
+"""Where a study's results come from, how its trials ended, and what sharing epochs saved."""
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from tuner.results.results import Results
 from tuner.results.rows import TrialRow
+from tuner.spec.study import Spec
 from tuner.store import tables as t
 from tuner.store.studies import Study
+from tuner.train.checkpoints.keys import shared_epochs_of_jobs
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Setup:
-    """What trials were trained on and with, as their trainers told it."""
+    """Device and settings of the computation, as the trainers reported them."""
 
     device: str
     notes: Mapping[str, str]
@@ -129,3 +131,60 @@ def _why(reason: str | None) -> str:
     """Return a reason's first line without the epoch, which differs from trial to trial."""
     first = next(iter((reason or "").strip().splitlines()), "")
     return re.sub(r" at epoch \d+$", "", first)
+
+
+# What sharing epochs saved
+
+
+COMPARED = 1_000
+"""Most trials of one seed that are compared; with more, the excess is not counted."""
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """Epochs and seconds of a study, as spent and as they would have been."""
+
+    epochs: int
+    reused: int
+    seconds: float
+    seconds_without: float
+    excess: int | None
+    """Epochs that were trained although another trial has them too; None if not counted."""
+
+
+def reuse(results: Results) -> Reuse:
+    """Sum up the epochs that a study's trials trained and those that they reused."""
+    rows = results.rows
+    return Reuse(
+        epochs=sum(row["epochs_run"] for row in rows),
+        reused=sum(row["epochs_reused"] for row in rows),
+        seconds=sum(row["seconds"] for row in rows),
+        seconds_without=sum(row.seconds_alone for row in rows),
+        excess=_excess(rows, results.spec),
+    )
+
+
+def _excess(rows: Sequence[TrialRow], spec: Spec) -> int | None:
+    by_seed: dict[int, list[TrialRow]] = defaultdict(list)
+    for row in rows:
+        by_seed[row["seed"]].append(row)
+    if any(len(group) > COMPARED for group in by_seed.values()):
+        return None
+    return sum(_excess_of_seed(group, spec) for group in by_seed.values())
+
+
+def _excess_of_seed(rows: Sequence[TrialRow], spec: Spec) -> int:
+    """Count the epochs that a trial trained although an earlier trial has the same ones."""
+    chosen = [{n: row[n] for n in spec.varied if row[n] is not None} for row in rows]
+    jobs = [spec.job(one, row["seed"]) for one, row in zip(chosen, rows, strict=True)]
+    excess = 0
+    for place, row in enumerate(rows):
+        shared = max(
+            (
+                min(shared_epochs_of_jobs(jobs[place], jobs[earlier]), rows[earlier]["epochs_run"])
+                for earlier in range(place)
+            ),
+            default=0,
+        )
+        excess += max(0, min(shared, row["epochs_run"]) - row["epochs_reused"])
+    return excess

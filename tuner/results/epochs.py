@@ -1,4 +1,4 @@
-"""How training went, epoch by epoch, for each level of a factor: means over places, by seed."""
+"""Training curves for each level of a factor: a mean for each seed, and single stopped trials."""
 
 import json
 from collections import defaultdict
@@ -176,7 +176,7 @@ class Rates:
 
 
 COURSES_MOST = 200
-"""More courses than this are not read: nobody tells them apart in a picture."""
+"""Most courses to read: more are not distinguishable in a picture."""
 
 
 def rates(results: Results, by: str | None) -> list[Rates]:

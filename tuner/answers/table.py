@@ -1,0 +1,33 @@
+"""An answer's table as people read it: the terminal, HTML and Markdown show the same texts."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts under a head."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    title: str = ""
+    left: Collection[int] = ()
+    """The columns of words, by place; a terminal aligns all others to the right."""
+
+    @property
+    def turned(self) -> "Table":
+        """The table with rows and columns exchanged, for rows too wide for a terminal."""
+        head = ("", *(row[0] for row in self.rows))
+        rows = zip(self.head[1:], *(row[1:] for row in self.rows), strict=True)
+        return Table(head, tuple(rows), self.title, left=(0,))
+
+    @property
+    def figures(self) -> tuple[bool, ...]:
+        """Which columns hold only figures, by what is in their cells."""
+        if not self.rows:
+            return (False,) * len(self.head)
+        return tuple(all(map(_is_figure, column)) for column in zip(*self.rows, strict=True))
+
+
+def _is_figure(cell: str) -> bool:
+    return not cell or cell[0].isdigit() or cell[0] in "−+<–"
