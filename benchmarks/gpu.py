@@ -95,6 +95,8 @@ def _case(
         by_steps = begin(0)
         if by_steps.training.recorded is not None:
             by_steps.training.recorded.graph.obstacle = "measured step by step"
+            for forward in by_steps._validation.recorded:
+                forward.graph.obstacle = "measured step by step"
         for name, run in (("steps_ms", by_steps), ("recorded_ms", begin(0))):
             epochs = run.epochs(_nothing)
             figures[name] = _milliseconds(lambda: next(epochs), options.epochs, device)  # noqa: B023

@@ -87,6 +87,15 @@ def test_runs_of_other_shapes_take_turns(bench: Workbench) -> None:
     assert trained(runs) == [alone(bench, one)[0] for one in jobs]
 
 
+def test_losses_of_other_targets_are_no_pack(bench: Workbench) -> None:
+    """Plain bce takes fractions and its weighted forms classes: each trains with its like."""
+    shaped: list[dict[str, Any]] = [{}, {"class_weights": "balanced"}, {"label_smoothing": 0.1}]
+    jobs = [job(seed, loss="bce", **chosen) for seed, chosen in enumerate([*shaped, *shaped])]
+    runs = [bench.begin(one) for one in jobs]
+    assert len({shape(run) for run in runs}) == 2
+    assert trained(runs) == [alone(bench, one)[0] for one in jobs]
+
+
 def test_a_run_joins_and_leaves_between_epochs(bench: Workbench) -> None:
     """One that has trained alone, or comes from a state, goes on with others, and alone again."""
     first, second = bench.begin(job(0)), bench.begin(job(1))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.train.functional import ObstacleError
-from tuner.train.graphs import LONGEST, _python_side, stretches
+from tuner.train.graphs import LONGEST, _python_side, _state, stretches
 from tuner.train.passes import training_bounds
 
 
@@ -36,12 +36,20 @@ class Network(nn.Module):
         self.does, self.steps = does, 0
         if does == "keeps":
             self.last = torch.zeros(4)
+        self.centre: Tensor
+        self.register_buffer("centre", torch.zeros(4))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the outputs."""
         if self.does == "counts":
             self.steps += 1
         found: Tensor = self.first(images)
+        if self.does == "moves a buffer":
+            self.centre = 0.9 * self.centre + 0.1 * images.mean(0)
+        if self.does == "moves a weight":
+            self.first.weight.data = self.first.weight.data.clamp(-1, 1)
+        if self.does == "drops more":
+            self.dropout.p = 0.6
         if self.does == "draws":
             found = found * random.random()
         if self.does == "draws by numpy":
@@ -51,9 +59,12 @@ class Network(nn.Module):
         return found
 
 
-@pytest.mark.parametrize("does", ["nothing", "counts", "draws", "draws by numpy", "draws by torch"])
+SEEN = ("counts", "draws", "draws by numpy", "draws by torch", "moves a buffer", "moves a weight")
+
+
+@pytest.mark.parametrize("does", ["nothing", "drops more", *SEEN])
 def test_what_a_replay_would_miss_is_seen(does: str) -> None:
-    """A counter, and every kind of random number that Python draws."""
+    """A counter, a tensor put in another's place, every kind of random number that Python draws."""
     network = Network(does)
     before = _python_side([network])
     network(torch.zeros(2, 4))
@@ -64,3 +75,18 @@ def test_attributes_that_cannot_be_compared_are_not_guessed() -> None:
     """A tensor that is no buffer may hold anything."""
     with pytest.raises(ObstacleError, match=r"Network\.last is a Tensor"):
         _python_side([Network("keeps")])
+
+
+@pytest.mark.parametrize("change", ["freeze", "evaluate", "count"])
+def test_a_network_that_changes_between_epochs_is_recorded_again(change: str) -> None:
+    """Weights frozen from some epoch on, a layer that no longer trains, a count of epochs."""
+    network = Network("nothing").train()
+    before = _state([network])
+    assert _state([network]) == before
+    if change == "freeze":
+        network.first.weight.requires_grad_(False)  # noqa: FBT003
+    if change == "evaluate":
+        network.dropout.eval()
+    if change == "count":
+        network.steps += 1
+    assert _state([network]) != before

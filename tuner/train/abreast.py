@@ -252,7 +252,7 @@ def _packed_always(run: Run) -> bool:
 def shape(run: Run) -> Hashable | None:
     """Return what runs must have in common to be packed; None for one that trains alone."""
     learner = run.training.learner
-    rest = run.training.bounds, id(run.training.split)
+    rest = run.training.bounds, id(run.training.split), run.training.loss.target_type
     if isinstance(learner, Stack):
         return learner.shape, *rest
     if run.together and isinstance(learner, Autograd):

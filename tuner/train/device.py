@@ -45,6 +45,9 @@ def open_device(text: str, threads: int) -> Device:
     """Open "cpu", "cuda:N" or "mps" and fix the numerics of this process for it."""
     device = _parse(text)
     _check_present(device, text)
+    if device.type == "cuda":
+        # Streams and recordings are the current device's where none is named.
+        torch.cuda.set_device(device)
     _keep_freed_memory()
     _fix_threads(threads)
     _fix_determinism(device)

@@ -13,26 +13,32 @@ reads them, outputs and losses from where it writes them.
 
 A replay repeats kernels, not Python. So something is recorded only if it was seen to
 change nothing on the Python side: no attribute of a module (a counter of steps), no
-random state of `random`, NumPy or torch on the CPU, and to wait for no value of the
-GPU (`.item()`, control flow by data). Any other network trains step by step, with
-the reason in `obstacle`. Draws on the GPU go on correctly: a replay takes the state
+place of a buffer, no random state of `random`, NumPy or torch on the CPU, and to wait
+for no value of the GPU (`.item()`, control flow by data). Any other network trains step
+by step, with the reason in the trainer's log. What a network keeps outside of its
+modules (a counter of its class) is not seen. Draws on the GPU go on correctly: a replay
+takes the state
 of its generators as it is then, and moves it on.
 """
 
+import contextlib
 import gc
 import logging
 import random
+import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tuner.train.functional import ObstacleError, signature
+from tuner.train.functional import PLAIN, ObstacleError, signature
 from tuner.train.optimizers import Optimizer
 
 logger = logging.getLogger(__name__)
@@ -44,12 +50,19 @@ Take = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Returns outputs and loss, of one network or, with a first dimension, of several.
 """
 Result = TypeVar("Result")
+Pool = Any
+"""A handle of torch's for the memory that recordings share; None for memory of their own."""
 
 LONGEST = 32
 """Steps of a stretch: enough that Python's share is small, and an epoch is not held up."""
 WARM = 2
 """Steps of a kind before the watched one. Each kernel must have run before it is recorded."""
 
+
+COMPARED = (bool, int, float, str, list, tuple, dict, set)
+"""Kinds of attributes that a network may change from epoch to epoch, and that can be compared."""
+AHEAD = 2
+"""Stretches that may wait for the GPU: without a limit an epoch would be sent off in a moment."""
 
 _WATCHED: set[Hashable] = set()
 """Kinds of steps, and images of a batch, that a replay repeats in full."""
@@ -58,27 +71,38 @@ _WATCHED: set[Hashable] = set()
 class Graph:
     """Work on the same shapes each time, which is watched once, recorded, and replayed."""
 
-    def __init__(self, models: Sequence[nn.Module], generators: Sequence[torch.Generator]) -> None:
-        """Generators are those that the work draws from, beside torch's own for the GPU."""
-        self._models, self._generators = models, generators
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        generators: Sequence[torch.Generator],
+        pool: Pool,
+    ) -> None:
+        """Generators are those that the work draws from, beside torch's own for the GPU.
+
+        Recordings that share a pool share the memory of what they compute on the way. They may,
+        as they are replayed one after the other and their results are copied at once.
+        """
+        self._models, self._generators, self._pool = models, generators, pool
+        self._device = next(iter(models[0].parameters())).device
         self.obstacle = ""
         """Why nothing is recorded; empty while nothing speaks against it."""
         self._recordings: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensors, Tensors]] = {}
-        self._addresses: list[int] = []
+        self._state: Hashable = None
 
     def begin(self) -> None:
-        """Forget what was recorded of weights or buffers that lie elsewhere now."""
-        addresses = [
-            tensor.data_ptr()
-            for model in self._models
-            for tensor in (*model.parameters(), *model.buffers())
-        ]
-        if addresses != self._addresses:
-            self._recordings, self._addresses = {}, addresses
+        """Forget what was recorded of networks that are not as they were then.
+
+        Weights may lie elsewhere, or be frozen from some epoch on; a network may count epochs.
+        """
+        if self.obstacle:
+            return
+        state = _state(self._models)
+        if state != self._state:
+            self._recordings, self._state = {}, state
 
     def refuse(self, reason: str) -> None:
         """Record nothing from now on; the reason goes to the trainer's log."""
-        self.obstacle = reason
+        self.obstacle, self._recordings = reason, {}
         logger.warning("This network is not recorded as a CUDA graph, and is slower: %s.", reason)
 
     def watched(self, work: Callable[[], Result]) -> Result:
@@ -88,70 +112,98 @@ class Graph:
         except ObstacleError as reason:
             self.refuse(str(reason))
             return work()
-        mode = torch.cuda.get_sync_debug_mode()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            torch.cuda.set_sync_debug_mode("warn")
-            try:
-                result = work()
-            finally:
-                torch.cuda.set_sync_debug_mode(mode)
-        if any("called a synchronizing" in str(warning.message) for warning in caught):
+        with _waits() as waits:
+            result = work()
+        try:
+            same = _python_side(self._models) == before
+        except ObstacleError:
+            same = False
+        if waits:
             self.refuse("it waits for a value that the GPU computes")
-        elif _python_side(self._models) != before:
-            self.refuse("it changes an attribute, or draws random numbers on the CPU")
+        elif not same:
+            self.refuse("it changes an attribute or a buffer, or draws random numbers on the CPU")
         return result
 
     def replayed(
         self, kind: Hashable, work: Callable[..., Tensors], inputs: Tensors
     ) -> Tensors | None:
         """Record the work if it is not yet, and replay it; None where it cannot be recorded."""
-        if kind not in self._recordings:
-            recording = self._record(work, tuple(given.clone() for given in inputs))
-            if recording is None:
+        # What is recorded is what the current device does, whatever device the tensors are on.
+        with torch.cuda.device(self._device):
+            if kind not in self._recordings and not self._record(kind, work, inputs):
                 return None
-            self._recordings[kind] = recording
-        graph, places, results = self._recordings[kind]
-        for place, given in zip(places, inputs, strict=True):
-            place.copy_(given)
-        graph.replay()
-        return tuple(result.clone() for result in results)
+            graph, places, results = self._recordings[kind]
+            for place, given in zip(places, inputs, strict=True):
+                place.copy_(given)
+            graph.replay()
+            return tuple(result.clone() for result in results)
 
-    def _record(
-        self, work: Callable[..., Tensors], inputs: Tensors
-    ) -> tuple[torch.cuda.CUDAGraph, Tensors, Tensors] | None:
+    def _record(self, kind: Hashable, work: Callable[..., Tensors], inputs: Tensors) -> bool:
         # Nothing may be freed by the garbage collector in the middle: to destroy a graph of
         # a trial that has ended would break off the one that is being recorded.
         gc.collect()
         collecting = gc.isenabled()
         gc.disable()
         try:
-            return _captured(work, inputs, self._generators)
+            places = tuple(given.clone() for given in inputs)
+            self._recordings[kind] = self._captured(work, places, self._pool)
         # A network is other people's code; what cannot be recorded says so by errors of many kinds.
         except Exception as error:  # noqa: BLE001
             text = str(error).strip().partition("\n")[0]
             self.refuse(f"CUDA could not record it: {type(error).__name__}: {text}")
-            # A recording that fails leaves generators waiting for its end. One that succeeds,
-            # of next to nothing, takes them out of that.
-            _captured(
-                lambda place: (place.add(1),), (torch.zeros(1, device="cuda"),), self._generators
-            )
-            return None
         finally:
             if collecting:
                 gc.enable()
+        # Not in the handler, where the error still holds the memory of what failed.
+        if self.obstacle:
+            self._mend()
+        return not self.obstacle
+
+    def _mend(self) -> None:
+        """Take generators out of a recording that failed: they wait for its end.
+
+        A recording that succeeds, of next to nothing, ends it. Where even that fails, the next
+        draw raises, and the trial goes on from its checkpoint in a process of its own.
+        """
+        with contextlib.suppress(RuntimeError):
+            one = torch.zeros(1, device=self._device)
+            self._captured(lambda place: (place.add(1),), (one,), None)
+
+    def _captured(
+        self, work: Callable[..., Tensors], places: Tensors, pool: Pool
+    ) -> tuple[torch.cuda.CUDAGraph, Tensors, Tensors]:
+        graph = torch.cuda.CUDAGraph()
+        for generator in self._generators:
+            graph.register_generator_state(generator)
+        # Only this thread's calls are part of it: checkpoints are copied by another thread.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            results = work(*places)
+        return graph, places, results
 
 
-def _captured(
-    work: Callable[..., Tensors], inputs: Tensors, generators: Sequence[torch.Generator]
-) -> tuple[torch.cuda.CUDAGraph, Tensors, Tensors]:
-    graph = torch.cuda.CUDAGraph()
-    for generator in generators:
-        graph.register_generator_state(generator)
-    # Only this thread's calls are part of it: checkpoints are copied by another thread.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        results = work(*inputs)
-    return graph, inputs, results
+@contextmanager
+def _waits() -> Iterator[list[str]]:
+    """Give the places at which this thread waits for the GPU.
+
+    Both the mode and the handler of warnings are the whole process's, and the thread that writes
+    checkpoints waits for the GPU as it copies.
+    """
+    waits: list[str] = []
+    ours = threading.get_ident()
+
+    def note(message: Warning | str, *_: object, **__: object) -> None:
+        if threading.get_ident() == ours and "called a synchronizing" in str(message):
+            waits.append(str(message))
+
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = note
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield waits
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
 
 
 class RecordedSteps:
@@ -167,7 +219,7 @@ class RecordedSteps:
         """Of a kind that was watched in this process before, steps are recorded at once."""
         self._optimizers = optimizers
         self._kind = kind
-        self.graph = Graph(models, generators)
+        self.graph = Graph(models, generators, torch.cuda.graph_pool_handle())
         self._seen: dict[Hashable, int] = {}
         """How many steps of each size were taken one by one."""
 
@@ -186,6 +238,7 @@ class RecordedSteps:
         Order and targets are (..., images); each optimizer has a rate for every step.
         """
         self.graph.begin()
+        ahead: deque[torch.cuda.Event] = deque()
         for first, last, size in stretches(bounds):
             steps = range(first, last)
             known = (self._kind, size) in _WATCHED
@@ -200,6 +253,10 @@ class RecordedSteps:
                 )
                 stretch = partial(self._stretch, take)
                 done = self.graph.replayed((len(steps), size), stretch, inputs)
+                ahead.append(torch.cuda.Event(blocking=True))  # type: ignore[no-untyped-call]
+                ahead[-1].record(torch.cuda.current_stream(order.device))
+                if len(ahead) > AHEAD:
+                    ahead.popleft().synchronize()
                 alive()
             if done is not None:
                 outputs, losses = done
@@ -236,8 +293,8 @@ class RecordedSteps:
 class RecordedForward:
     """Computes a network's outputs for the same images again and again, as its weights change."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.graph = Graph([model], ())
+    def __init__(self, model: nn.Module, pool: Pool) -> None:
+        self.graph = Graph([model], (), pool)
         self._seen = 0
 
     def outputs(self, forward: Callable[[], Tensor]) -> Tensor:
@@ -272,14 +329,35 @@ def stretches(bounds: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
 
 
 def _python_side(models: Sequence[nn.Module]) -> Hashable:
-    """Return what work on a GPU may change beside tensors there.
+    """Return what work on a GPU may change beside the content of tensors there.
 
     Raises ObstacleError where a network has attributes that cannot be compared.
     """
     name, keys, place, *rest = np.random.get_state()
     return (
         tuple(signature(model) for model in models),
+        _state(models),
         random.getstate(),
         (name, np.asarray(keys).tobytes(), place, *rest),
         torch.get_rng_state().numpy().tobytes(),
     )
+
+
+def _state(models: Sequence[nn.Module]) -> Hashable:
+    """Return where weights and buffers lie, which are trained, and plain attributes of all modules.
+
+    Of a replay it decides what is read and written; it is looked at before each epoch.
+    """
+    tensors = [
+        (tensor.data_ptr(), tensor.requires_grad)
+        for model in models
+        for tensor in (*model.parameters(), *model.buffers())
+    ]
+    attributes = [
+        (name, value if isinstance(value, bool | int | float | str) else repr(value))
+        for model in models
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if name == "training" or (name not in PLAIN and isinstance(value, COMPARED))
+    ]
+    return tuple(tensors), tuple(attributes)

@@ -110,8 +110,9 @@ class TrainingPass:
             network: Hashable = signature(self.learner.model)
         except ObstacleError:
             return RecordedSteps([self.optimizer], [self.learner.model], self.generators)
+        images = self.split.images.shape[1:], self.split.images.dtype
         rest = type(self.optimizer), self.loss.name, self.loss.outputs, self.augmentation is None
-        kind = network, self.learner.note, rest
+        kind = network, getattr(self.learner, "arithmetic", None), images, rest
         return RecordedSteps([self.optimizer], [self.learner.model], self.generators, kind)
 
     @property
@@ -142,7 +143,9 @@ class Turn:
     def set_rate(self, place: int) -> None:
         """Set the learning rate of a step, by the place of its batch in the epoch."""
         if place == 0 or len(self._rates) > 1:
-            self._training.optimizer.set_rate(self._rates[place])
+            # As recorded steps do, so that no bit depends on whether the images fit on the GPU.
+            on_gpu = self.targets.is_cuda
+            self._training.optimizer.set_rate(self.rates[place] if on_gpu else self._rates[place])
 
     def keep(self, outputs: Tensor, loss: Tensor) -> None:
         """Keep what came of a batch, or of several: outputs of all images, a loss of each."""
@@ -171,7 +174,8 @@ class Evaluation:
         self._bounds = evaluation_bounds(feed.images, feed.size)
         # What a GPU computes every epoch is recorded as its training steps are.
         resident = feed.place.type == "cuda"
-        self.recorded = [RecordedForward(model) for _ in self._bounds] if resident else []
+        pool = torch.cuda.graph_pool_handle() if resident else None
+        self.recorded = [RecordedForward(model, pool) for _ in self._bounds] if resident else []
 
     def predict(self, alive: Alive) -> NDArray[np.float32]:
         """Return the log-probabilities of every class for every image, in the split's order."""
