@@ -49,7 +49,7 @@ def compared(bench: Bench) -> tuple[Comparison, Comparison]:
         results = Results(connection, bench.study)
         found = compare_settings(results)
         assert found is not None
-        checked = check(results, found)
+        checked = check(results, found, whole=True)
         assert checked is not None
     return found, checked
 
@@ -81,7 +81,7 @@ def test_a_setting_that_lost_a_seed_is_not_the_best(database: Database) -> None:
     found, _ = compared(study(database, lost=True))
     assert found.reference not in ("depth=2 lr=0.01 loss=bce", "depth=2 lr=0.01 loss=focal")
     assert found.seeds == 3
-    assert "depth=2 lr=0.01 loss=bce is not compared: 1 diverged." in found.sentences
+    assert "depth=2 lr=0.01 loss=bce is not compared: 1 diverged of its 3 seeds." in found.sentences
 
 
 def test_combinations_of_some_factors_are_compared_in_the_same_places(database: Database) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from tuner.answers import words
-from tuner.answers.settings import has_replicates, settings
+from tuner.answers.settings import settings
 from tuner.answers.table import Table
 from tuner.errors import UserError
 from tuner.names import meant
@@ -193,8 +193,12 @@ def compare(
     by: tuple[str, ...] = (),
     metric: str | None = None,
     asked: Asked = Asked(),
+    whole: bool = False,
 ) -> list[Comparison]:
-    """Compare the levels of the named factors, or of all with few enough levels."""
+    """Compare the levels of the named factors, or of all with few enough levels.
+
+    `whole` says that the levels are whole settings: who lost a seed then stands aside.
+    """
     assert results.complete, "it says so otherwise"
     spec, rows = results.spec, results.rows
     measure = measure_named(metric or results.metric)
@@ -209,8 +213,7 @@ def compare(
     # Further seeds are the contenders' alone: a mean over them would be over who was good.
     explored = [row for row in rows if row["seed"] == 0] if raced else rows
     for name in names:
-        whole = set(name.split(",")) == set(spec.varied)
-        aside = _behind(results) if whole and has_replicates(spec) else {}
+        aside = _behind(results) if whole else {}
 
         def measured(row: TrialRow, aside: Mapping[int, str] = aside) -> bool:
             return row.configuration not in aside and has_figure(row, measure, results.at)
@@ -233,23 +236,25 @@ def _behind(results: Results) -> dict[int, str]:
     ranked = results.ranked_settings
     most = ranked[0].counted if ranked else 0
     counted = {one.configuration: one.counted for one in ranked}
+    behind = [one for one in settings(results) if counted.get(one.configuration, 0) < most]
     return {
-        one.configuration: f"not compared: {one.lost or 'seeds still to come'}."
-        for one in settings(results)
-        if counted.get(one.configuration, 0) < most
+        one.configuration: f"is not compared: {one.lost} of its {one.trials} seeds."
+        if one.lost and one.complete
+        else ""
+        for one in behind
     }
 
 
 def _asides(results: Results, factor: str, behind: Mapping[int, str]) -> dict[Level, str]:
     names = factor.split(",")
     values = {one.configuration: one.values for one in settings(results)}
-    called = {
-        configuration: combination_name({name: values[configuration][name] for name in names})
-        for configuration in behind
-    }
-    if len(names) == 1:
-        return {values[one][factor]: f"{called[one]} is {why}" for one, why in behind.items()}
-    return {called[one]: f"{called[one]} is {why}" for one, why in behind.items()}
+    found: dict[Level, str] = {}
+    for configuration, why in behind.items():
+        mine = {name: values[configuration][name] for name in names}
+        level = mine[factor] if len(names) == 1 else combination_name(mine)
+        if why:
+            found[level] = f"{words.level_name(level)} {why}"
+    return found
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ def compare_settings(
         if story is None or not story.spent:
             return None
         return compare_contenders(results, metric=name, asked=asked)
-    return compare(results, by=(",".join(results.spec.varied),), metric=name, asked=asked)[0]
+    factor = ",".join(results.spec.varied)
+    return compare(results, by=(factor,), metric=name, asked=asked, whole=True)[0]
 
 
 def why_not(results: Results) -> str:
@@ -48,11 +49,11 @@ def why_not(results: Results) -> str:
     )
 
 
-def check(results: Results, comparison: Comparison) -> Comparison | None:
+def check(results: Results, comparison: Comparison, *, whole: bool = False) -> Comparison | None:
     """Compare the levels with the leading one by test accuracy; None where there is no such check.
 
-    The leading level was chosen on validation images, so it is a reference that test images had
-    no say in.
+    `whole` says that the levels are whole settings. The leading level was chosen on validation
+    images, so it is a reference that test images had no say in.
     """
     if {split for split, _ in comparison.measure.blocks} != {"val"} or not results.tested:
         return None
@@ -62,7 +63,8 @@ def check(results: Results, comparison: Comparison) -> Comparison | None:
     try:
         if comparison.factor == "contender":
             return compare_contenders(results, metric=CHECK, asked=asked)
-        return compare(results, by=(comparison.factor,), metric=CHECK, asked=asked)[0]
+        by = (comparison.factor,)
+        return compare(results, by=by, metric=CHECK, asked=asked, whole=whole)[0]
     except UserError:
         # The leading level has no figure on test.
         return None

@@ -151,7 +151,7 @@ def compare(
             if not by:
                 best = compare_settings(results, metric=metric, asked=Asked(None, resolve))
             compared = _by_factor(results, by, metric, asked, needed=best is None)
-        checked = None if best is None else check(results, best)
+        checked = None if best is None else check(results, best, whole=True)
         if not as_json:
             if best is not None:
                 show_settings(open_console(), results, best, checked)
