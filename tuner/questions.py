@@ -32,11 +32,11 @@ STDERR = 2
 
 @dataclass(frozen=True)
 class Site:
-    """Where a check works: what its children find there, what starts them, who is told."""
+    """Where a check runs: the folders of its children, how they start, who hears of progress."""
 
     home: Path
     folders: Sequence[Path]
-    """Where objectives are looked for."""
+    """Folders searched for objectives."""
     progress: Progress
     forks: ForkServer | None = None
 
@@ -46,15 +46,15 @@ class Site:
             return question.answer(self.progress)
 
     def begin(self, module: str, work: Body) -> "Question":
-        """Begin a piece of work."""
+        """Start a piece of work."""
         here = {"cache": str(self.home / "cache"), "folders": paths(self.folders)}
         return Question(module, {**work, **here}, forks=self.forks)
 
 
 class Question:
-    """A piece of work for a module's `main`, begun at once; leaving the context ends it.
+    """A piece of work for a module's `main`, started at once; leaving the context ends it.
 
-    `doing` is what the process does, for when it dies without a word.
+    `doing` says what the process does, for the error message if it dies without an answer.
     """
 
     def __init__(

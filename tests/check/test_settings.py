@@ -85,7 +85,7 @@ def test_paths_of_a_file_must_be_there(tmp_path: Path) -> None:
         "space.data.path": f"there is no file or folder {tmp_path / 'gone'}",
         "fixed.weights": f"there is no file or folder {tmp_path / 'w.safetensors'}",
     }
-    with pytest.raises(StudyFileError, match=r"data\.path: source = 'npz' needs it"):
+    with pytest.raises(StudyFileError, match=r"data\.path: source = 'npz' needs the path"):
         check_paths(spec_of('[space]\nlr = [1, 2]\n[data]\nsource = "npz"', tmp_path), "s")
     check_paths(spec_of("[space]\nlr = [1, 2]", tmp_path), "s")
 

@@ -52,7 +52,7 @@ def test_a_worker_a_gpu_or_else_a_core(
 def test_gpus_that_are_not_there_cannot_be_asked_for(machine: object) -> None:
     """--device cuda without a GPU is refused with the reason."""
     machine(0, 4)  # type: ignore[operator]
-    with pytest.raises(UserError, match="no NVIDIA GPU"):
+    with pytest.raises(UserError, match="no usable NVIDIA GPU"):
         crew_devices("cuda", None, 1)
 
 

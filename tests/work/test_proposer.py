@@ -58,7 +58,7 @@ def test_a_helper_that_dies_is_told(
     bench = Bench.launch(database, make_ranged(sampler="gp", sampler_options=GP))
     monkeypatch.setattr(sys, "executable", "/bin/false")
     proposer = Proposer(bench.study, tmp_path / "log")
-    with pytest.raises(MachineError, match="helper died"):
+    with pytest.raises(MachineError, match="helper of the gp sampler died"):
         proposer.propose([], 0, lambda: None)
 
 

@@ -82,7 +82,7 @@ def test_what_no_column_can_hold_costs_the_attempt(station: Station) -> None:
     """The server's refusal is the attempt's reason, in its words; the worker goes on."""
     bench = station.launch(make_spec(epochs=2))
     assert station.work("small", "absurd:2").state == "complete"
-    refused = "what the trainer sent cannot be stored: integer out of range (SQLSTATE 22003)"
+    refused = "the trainer's data cannot be stored: integer out of range (SQLSTATE 22003)"
     assert attempts(bench) == [refused] * 2
     assert Counter(row.state for row in bench.rows(t.outcome)) == {"COMPLETE": 3}
     assert len(bench.rows(t.worker)) == 1
@@ -104,8 +104,8 @@ def test_a_full_disk_of_the_server_is_no_outage(
     ended = station.work("small", "quick")
     words = "could not extend file (SQLSTATE 53100)"
     assert ended.state == "paused"
-    assert f"what the trainer sent cannot be stored: {words}" in ended.reason
-    assert f"the database refused; trying again ({words})" in caplog.text
+    assert f"the trainer's data cannot be stored: {words}" in ended.reason
+    assert f"the database refused the request; trying again ({words})" in caplog.text
     assert bench.rows(t.outcome) == []
 
 

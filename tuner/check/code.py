@@ -1,4 +1,4 @@
-"""Imports an objective's data and models in a process of its own, and looks for what it needs."""
+"""Imports an objective's data and models in a child process, to see whether that works."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from tuner.train.objective import find
 def check_code(spec: Spec, folders: Sequence[Path]) -> None:
     """Raise an ObjectiveError if the objective's modules cannot be imported as they are.
 
-    They import torch and are other people's code: a process of their own, without a password.
+    They import torch and are other people's code, so they run in a process without the password.
     """
     work = {"objective": spec.objective, "folders": paths(folders)}
     ask("tuner.check.code", work, lambda *_: None, "imported the objective")

@@ -1,4 +1,4 @@
-"""What a study will cost: seconds an epoch at the ends of its space, hours, memory; and noise."""
+"""What a study will cost: seconds per epoch at the ends of its space, hours, memory; and noise."""
 
 import statistics
 import sys
@@ -14,61 +14,61 @@ from tuner.spec.space import Choice, Dimension
 from tuner.spec.study import Spec
 
 DRIVERS = ("model", "depth", "width", "pool_kernel", "batch_size", "augment", "precision")
-"""Parameters that decide what an epoch costs; of the data it is the images' size and number."""
+"""Parameters that decide the cost of an epoch, beside the size and number of images."""
 DATA_DRIVERS = ("data.image_size", "data.train_images", "data.source", "data.path")
 MOST = 6
-"""Settings whose epochs are measured."""
+"""How many settings are measured."""
 MEASURED = 2
-"""Epochs that are measured after one that warms up."""
+"""Epochs that are measured after one warm-up epoch."""
 FALLING = ("batch_size", "pool_kernel")
 """Drivers whose larger values cost less."""
 HEAVIER = ("ann", "cnn_gap", "cnn", "efficientnet_b0", "resnet18", "densenet121")
-"""Networks in the order of what an epoch of them costs."""
+"""Networks by the cost of an epoch, the cheapest first."""
 
 Chosen = Mapping[str, Value]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What an epoch of one setting took."""
+    """The measured cost of an epoch of one setting."""
 
     chosen: dict[str, Value]
-    """Only what decides the cost."""
+    """Only the parameters that decide the cost."""
     seconds: float
     parameters: int
     pack: int
-    """How many trials of its shape a trainer would take at a time."""
+    """How many trials of its shape a trainer would train at a time."""
     alone: str
-    """Why one trial at a time is trained, where it is one."""
+    """If trials are trained one at a time, why."""
     together: bool
-    """Whether more would be one program by torch.func, and round otherwise than alone."""
+    """Whether a pack would run by torch.func, whose rounding differs from training alone."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The cheap and the dear end of a study, and an estimate of the whole of it."""
+    """The cheapest and the most expensive settings of a study, and an estimate of all of it."""
 
     measured: tuple[Measured, ...]
-    """From the fastest to the slowest."""
+    """The fastest first."""
     memory_bytes: int
-    """The most that the measuring process held at any time, or a GPU held for it."""
+    """Peak memory of the measuring process, or of the GPU it used."""
     on: str
     epochs: int
-    """Of all trials together, if none is pruned and none reused."""
+    """Of all trials together, if none is pruned and no epoch is reused."""
     seconds: float
-    """Of all trials, one after another."""
+    """Of all trials, run one after another."""
     workers: int
     remarks: tuple[str, ...] = ()
-    """What the trainer noticed of the models' outputs."""
+    """What the trainer noticed about the models' outputs."""
 
     @property
     def measured_epochs(self) -> int:
-        """How many epochs the estimate was made from."""
+        """How many epochs the estimate is based on."""
         return MEASURED * len(self.measured)
 
     @property
     def hours(self) -> float:
-        """How long the study takes on its workers, as far as so few epochs tell."""
+        """Estimated hours of the study on its workers."""
         return self.seconds / self.workers / 3600
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Spread:
-    """One figure of the default setting over seeds."""
+    """One figure of the default setting over several seeds."""
 
     figure: str
     values: tuple[float, ...]
@@ -103,7 +103,7 @@ class Spread:
 
 
 def candidates(spec: Spec) -> list[dict[str, Value]]:
-    """Return settings from the cheap to the dear end, those included."""
+    """Return settings from the cheapest to the most expensive, both included."""
     ordered = sorted(_combinations(spec), key=_weight)
     if len(ordered) <= MOST:
         return ordered
@@ -118,11 +118,11 @@ def measure_cost(
     device: str,
     workers: int,
 ) -> Cost:
-    """Train a few epochs of a few settings in a process of its own, and estimate the study."""
+    """Train a few epochs of a few settings in a child process, and estimate the study's cost."""
     settings = candidates(spec)
     jobs = [_short(spec.job({**_first(spec), **chosen}, seed=0)) for chosen in settings]
-    found = site.ask("tuner.check.cost", _body(spec, jobs, device))
-    runs = found["runs"]
+    answer = site.ask("tuner.check.cost", _body(spec, jobs, device))
+    runs = answer["runs"]
     measured = tuple(
         sorted(
             (
@@ -136,12 +136,12 @@ def measure_cost(
                 )
                 for chosen, run in zip(settings, runs, strict=True)
             ),
-            key=lambda one: one.seconds,
+            key=lambda setting: setting.seconds,
         )
     )
     epochs, seconds = _estimate(spec, measured)
     noticed = tuple(dict.fromkeys(run["noticed"] for run in runs if run["noticed"]))
-    return Cost(measured, found["memory"], found["on"], epochs, seconds, workers, noticed)
+    return Cost(measured, answer["memory"], answer["on"], epochs, seconds, workers, noticed)
 
 
 def measure_noise(
@@ -151,12 +151,12 @@ def measure_noise(
     *,
     device: str,
 ) -> tuple[Spread, ...]:
-    """Train the default setting to its end under several seeds and return how figures spread."""
+    """Train the default setting under several seeds and return how its figures vary."""
     jobs = [spec.job(_first(spec), seed) for seed in range(seeds)]
-    found = site.ask("tuner.check.cost", _body(spec, jobs, device))
-    best = [run["best"] for run in found["runs"]]
+    answer = site.ask("tuner.check.cost", _body(spec, jobs, device))
+    best = [run["best"] for run in answer["runs"]]
     names = [name for name in ("val_loss", "val_acc", "test_acc") if best[0][name] is not None]
-    return tuple(Spread(name, tuple(one[name] for one in best)) for name in names)
+    return tuple(Spread(name, tuple(figures[name] for figures in best)) for name in names)
 
 
 def _body(spec: Spec, jobs: Sequence[Job], device: str) -> Body:
@@ -180,7 +180,7 @@ def _seconds(run: Mapping[str, Any]) -> list[float]:
 
 
 def _first(spec: Spec) -> dict[str, Value]:
-    """Return the first value of everything that varies, as `tuner run` takes them."""
+    """Return the first value of everything that varies, like `tuner run`."""
     chosen: dict[str, Value] = {}
     for dimension in spec.space.ordered():
         if spec.space.is_active(dimension, chosen):
@@ -193,10 +193,10 @@ def _ends(dimension: Dimension) -> tuple[Value, ...]:
 
 
 def _combinations(spec: Spec) -> list[dict[str, Value]]:
-    """Return the distinct settings of what decides the cost: of the grid, or of the ends."""
+    """Return the distinct settings of the cost drivers: of the grid, or at the ends of ranges."""
     drivers = [name for name in (*DRIVERS, *DATA_DRIVERS) if name in spec.varied]
     if spec.search.sampler == "grid":
-        parts = [{name: one[name] for name in drivers if name in one} for one in spec.grid]
+        parts = [{name: cell[name] for name in drivers if name in cell} for cell in spec.grid]
     else:
         ends = [_ends(d) for d in spec.space.dimensions if d.name in drivers]
         names = [d.name for d in spec.space.dimensions if d.name in drivers]
@@ -209,7 +209,7 @@ def _combinations(spec: Spec) -> list[dict[str, Value]]:
 
 
 def _weight(chosen: Chosen) -> tuple[float, float]:
-    """Order settings by what they are likely to cost; measuring tells what they do."""
+    """Return a sort key by the likely cost of a setting; the real cost is measured."""
     model = str(chosen.get("model", ""))
     heavy = float(HEAVIER.index(model)) if model in HEAVIER else 0.0
     weight = 1.0
@@ -221,17 +221,17 @@ def _weight(chosen: Chosen) -> tuple[float, float]:
 
 
 def _estimate(spec: Spec, measured: Sequence[Measured]) -> tuple[int, float]:
-    """Return epochs and seconds of all trials, by the setting that each is most like."""
+    """Return epochs and seconds of all trials, each by the measured setting most like it."""
     if spec.search.sampler == "grid":
-        trials = [spec.job(one, 0).parameters for one in spec.grid]
+        trials = [spec.job(cell, 0).parameters for cell in spec.grid]
         share = spec.total_trials / len(trials)
-        epochs = [int(one["epochs"]) for one in trials]
+        epochs = [int(parameters["epochs"]) for parameters in trials]
         seconds = [
-            int(one["epochs"]) * _likest(spec.job(chosen, 0).parameters, measured).seconds
-            for one, chosen in zip(trials, spec.grid, strict=True)
+            int(parameters["epochs"]) * _likest(spec.job(chosen, 0).parameters, measured).seconds
+            for parameters, chosen in zip(trials, spec.grid, strict=True)
         ]
         return round(sum(epochs) * share), sum(seconds) * share
-    mean = statistics.fmean(one.seconds for one in measured)
+    mean = statistics.fmean(setting.seconds for setting in measured)
     longest = _mean_epochs(spec)
     return round(longest * spec.total_trials), longest * spec.total_trials * mean
 
@@ -244,10 +244,10 @@ def _mean_epochs(spec: Spec) -> float:
 
 
 def _likest(parameters: Mapping[str, Value], measured: Sequence[Measured]) -> Measured:
-    def differences(one: Measured) -> int:
+    def differences(setting: Measured) -> int:
         return sum(
             parameters.get(name) != value
-            for name, value in one.chosen.items()
+            for name, value in setting.chosen.items()
             if not name.startswith("data.")
         )
 
@@ -296,7 +296,7 @@ def _work(body: Body, progress: Progress) -> Body:
 
 
 def _memory(device: str) -> int:
-    """Return the most memory that was held: on the GPU, or by this process."""
+    """Return the peak memory in bytes: on the GPU, or of this process."""
     import torch
 
     if device.startswith("cuda"):

@@ -1,10 +1,10 @@
 """Images that come twice: the same pixels, or the same picture stored again.
 
-A picture's perceptual hash is its own coarse form: reduced, brightness and
-contrast taken away, and what all pictures of the data have in common, because
-radiographs all look alike. Pictures whose hashes agree are compared on a closer
-look, also moved against each other by half a reduced pixel. Both limits were
-set on the phantom; docs/check.md has the figures.
+A picture's perceptual hash is its coarse form: reduced, without brightness and
+contrast, and without what all pictures of the data have in common, because all
+radiographs look alike. Pictures whose hashes agree are then compared in more
+detail, also shifted against each other by half a reduced pixel. Both thresholds
+were set on the phantom; docs/check.md has the figures.
 """
 
 import hashlib
@@ -19,42 +19,42 @@ from numpy.typing import NDArray
 from tuner.train.objective import Data, Split
 
 SIDE = 32
-"""Pixels a side of a reduced picture."""
+"""Pixels per side of a reduced picture."""
 COARSE = 8
-"""Pixels a side of the hash."""
+"""Pixels per side of the hash."""
 LEAST_HASH = 0.85
-"""Correlation of two hashes from which on their pictures are looked at."""
+"""Correlation of two hashes above which their pictures are compared."""
 LEAST_AGREEMENT = 0.96
-"""Correlation of two reduced pictures that makes them one."""
+"""Correlation of two reduced pictures above which they are duplicates."""
 MOVES = (-0.5, 0.0, 0.5)
-"""Reduced pixels, down and to the right, by which a picture may be moved against another."""
+"""Shifts, in reduced pixels down and to the right, at which two pictures are compared."""
 MOVED_AT_MOST = 20_000
-"""Images beyond which pictures are compared where they are: moving costs nine times as much."""
+"""With more images than this, pictures are compared unshifted: shifts cost nine times as much."""
 FEW = 50
-"""Images below which nothing is known of what all have in common."""
+"""With fewer images than this, no common part is estimated."""
 ROWS = 512
-"""Pictures that are compared with all others at a time."""
+"""How many pictures are compared with all others at a time."""
 
 Pictures = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Images that are one picture: (split, id) of each, in the order of the splits."""
+    """Duplicates of one picture: (split, id) of each, in the order of the splits."""
 
     images: tuple[tuple[str, str], ...]
     exact: bool
-    """Whether all pixels of all of them are equal."""
+    """Whether all of them are equal in every pixel."""
 
     @property
     def across(self) -> int:
-        """How many of them have a copy in an earlier split, train before val before test."""
+        """How many of them have a copy in an earlier split (train, val, test)."""
         first = self.images[0][0]
         return sum(split != first for split, _ in self.images)
 
     @property
     def within(self) -> int:
-        """How many of them repeat another one of their own split."""
+        """How many of them repeat another image of the same split."""
         return len(self.images) - len({split for split, _ in self.images})
 
 
@@ -65,7 +65,7 @@ class Duplicates:
     groups: tuple[Group, ...]
 
     def count(self, *, exact: bool, across: bool) -> int:
-        """Count images that repeat one of an earlier split, or one of their own."""
+        """Count images that repeat one of an earlier split (`across`) or of the same split."""
         return sum(
             group.across if across else group.within
             for group in self.groups
@@ -76,15 +76,15 @@ class Duplicates:
 def find_duplicates(data: Data) -> Duplicates:
     """Return all groups of equal or almost equal images."""
     splits = named_splits(data)
-    where = [(name, one) for name, split in splits.items() for one in split.ids]
+    where = [(name, image) for name, split in splits.items() for image in split.ids]
     pictures = np.concatenate([reduce(split.images) for split in splits.values()])
     digests = [digest for split in splits.values() for digest in _digests(split)]
     linked = _Links(len(where))
     for places in _equal(digests):
         for place in places[1:]:
             linked.join(places[0], place)
-    for one, other in _near(pictures):
-        linked.join(one, other)
+    for place, other in _near(pictures):
+        linked.join(place, other)
     groups = [
         Group(tuple(where[i] for i in places), len({digests[i] for i in places}) == 1)
         for places in linked.groups()
@@ -93,13 +93,13 @@ def find_duplicates(data: Data) -> Duplicates:
 
 
 def named_splits(data: Data) -> dict[str, Split]:
-    """Return the splits that there are, by name, in their order."""
+    """Return the existing splits by name, in order."""
     splits = {"train": data.train, "val": data.val}
     return splits if data.test is None else {**splits, "test": data.test}
 
 
 def reduce(images: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Return small grey pictures, (n, SIDE, SIDE), each pixel the mean of what it covers."""
+    """Return small grey pictures, (n, SIDE, SIDE), by mean pooling."""
     reduced: Pictures = np.empty((len(images), SIDE, SIDE), dtype=np.float32)
     rows, columns = (_pooling(length) for length in images.shape[-2:])
     for start in range(0, len(images), 512):
@@ -110,7 +110,7 @@ def reduce(images: NDArray[np.generic]) -> NDArray[np.float32]:
 
 
 def _pooling(length: int) -> NDArray[np.float32]:
-    """Return the matrix that takes means over SIDE equal stretches of a length."""
+    """Return the matrix that averages over SIDE equal parts of a length."""
     edges = np.linspace(0, length, SIDE + 1)
     cells = np.arange(length)
     covered = np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells)
@@ -132,7 +132,7 @@ def _equal(digests: Sequence[bytes]) -> Iterator[list[int]]:
 
 
 def _near(pictures: Pictures) -> Iterator[tuple[int, int]]:
-    """Yield pairs of pictures whose hashes agree, and that agree on a closer look."""
+    """Yield pairs of pictures whose hashes agree and that also agree in detail."""
     common = _common(pictures)
     own = _own(pictures, common)
     flat, hashes = _unit(own), _unit(_coarse(own))
@@ -144,7 +144,7 @@ def _near(pictures: Pictures) -> Iterator[tuple[int, int]]:
             alike = moved_hashes[start : start + ROWS] @ hashes.T >= LEAST_HASH
             ones, others = np.nonzero(alike)
             ones += start
-            # A picture with no form of its own, such as a blank one, is like no other.
+            # A picture without a form of its own, such as a blank one, matches no other.
             later = others != ones
             ones, others = ones[later], others[later]
             agreed = np.einsum("ij,ij->i", moved_flat[ones], flat[others]) >= LEAST_AGREEMENT
@@ -152,20 +152,20 @@ def _near(pictures: Pictures) -> Iterator[tuple[int, int]]:
 
 
 def _plain(pictures: Pictures) -> Pictures:
-    """Take brightness and contrast away."""
+    """Remove brightness and contrast."""
     level = pictures - pictures.mean(axis=(1, 2), keepdims=True)
     spread = level.std(axis=(1, 2), keepdims=True)
     return np.asarray(level / np.where(spread > 1e-3, spread, np.inf), dtype=np.float32)
 
 
 def _common(pictures: Pictures) -> Pictures:
-    """Return what all pictures have in common."""
+    """Return the part that all pictures have in common."""
     plain = _plain(pictures)
     return np.asarray(plain.mean(axis=0) if len(plain) >= FEW else 0 * plain[0])
 
 
 def _own(pictures: Pictures, common: Pictures) -> Pictures:
-    """Return what each picture has beside what all have in common."""
+    """Return each picture without the common part."""
     plain = _plain(pictures)
     blank = ~plain.any(axis=(1, 2))
     own = plain - common
@@ -180,7 +180,7 @@ def _coarse(own: Pictures) -> Pictures:
 
 
 def _unit(pictures: Pictures) -> Pictures:
-    """Return each picture as a row of mean 0 and length 1: products are correlations."""
+    """Return each picture as a row of mean 0 and length 1, so that products are correlations."""
     rows = pictures.reshape(len(pictures), -1)
     rows = rows - rows.mean(axis=1, keepdims=True)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -188,7 +188,7 @@ def _unit(pictures: Pictures) -> Pictures:
 
 
 def _moved(pictures: Pictures, down: float, right: float) -> Pictures:
-    """Return pictures moved by half a pixel each way; the border is repeated."""
+    """Return the pictures shifted by this much; the border is repeated."""
     for axis, move in ((1, down), (2, right)):
         if move:
             last = np.roll(pictures, 1 if move > 0 else -1, axis=axis)
@@ -201,22 +201,22 @@ def _moved(pictures: Pictures, down: float, right: float) -> Pictures:
 
 
 class _Links:
-    """Which places belong together, by union and find."""
+    """Union-find over places."""
 
     def __init__(self, count: int) -> None:
         self._parent = list(range(count))
 
     def join(self, one: int, other: int) -> None:
-        """Put two places, and all that belongs to them, together."""
+        """Merge the groups of two places."""
         first, second = sorted((self._root(one), self._root(other)))
         self._parent[second] = first
 
     def groups(self) -> Iterable[list[int]]:
-        """Return all groups of more than one place, each in order."""
-        found: dict[int, list[int]] = defaultdict(list)
+        """Return all groups of more than one place, each sorted."""
+        members: dict[int, list[int]] = defaultdict(list)
         for place in range(len(self._parent)):
-            found[self._root(place)].append(place)
-        return [places for places in found.values() if len(places) > 1]
+            members[self._root(place)].append(place)
+        return [places for places in members.values() if len(places) > 1]
 
     def _root(self, place: int) -> int:
         while self._parent[place] != place:

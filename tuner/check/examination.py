@@ -1,4 +1,4 @@
-"""What is to be known of a study's data before it is trained on, found without torch."""
+"""What to know about a study's data before training on it, found without torch."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,13 +14,13 @@ from tuner.statistics.clusters import Clusters
 from tuner.train.objective import Data, Split
 
 CLIPPED = 0.5
-"""The share of an image's pixels that are the darkest or the brightest value, to be told."""
+"""An image is reported if more than this share of its pixels has the darkest or brightest value."""
 CHUNK = 64
-"""Images that are looked at in one go."""
+"""How many images are examined at a time."""
 QUICK_PROBE = 400
-"""Images of each split that a quick probe looks at."""
+"""How many images of each split a quick probe uses."""
 PROBED = (("train", "val"), ("train", "test"))
-"""Which splits are compared with each other: the first shows luck, the second another source."""
+"""Pairs of splits to compare: the first reveals an unlucky split, the second another source."""
 
 
 Pixels = NDArray[Any]
@@ -28,30 +28,30 @@ Pixels = NDArray[Any]
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in one split."""
+    """The contents of one split."""
 
     images: int
     patients: int
-    """How many patients the images are of; 0 where the source names none."""
+    """How many patients the images are from; 0 if the source names none."""
     classes: Mapping[str, int]
     constant: tuple[str, ...]
-    """Ids of images of one value."""
+    """Ids of images whose pixels all have the same value."""
     clipped: tuple[str, ...]
-    """Ids of images most of which is the darkest or the brightest value."""
+    """Ids of images whose pixels mostly have the darkest or the brightest value."""
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """One picture under more than one label: split, id and class of each image of it."""
+    """A picture with more than one label: split, id and class of each of its images."""
 
     images: tuple[tuple[str, str, str], ...]
     exact: bool
-    """Whether all pixels of all of them are equal."""
+    """Whether all of them are equal in every pixel."""
 
 
 @dataclass(frozen=True)
 class Examination:
-    """Everything that was found of one configuration of [data]."""
+    """All findings about one configuration of [data]."""
 
     data: Mapping[str, Value]
     """The keys of [data] that were examined."""
@@ -64,33 +64,33 @@ class Examination:
     patients_known: bool
     probes: tuple[Probe, ...]
     notes: tuple[str, ...]
-    """What the source told of how it read the data."""
+    """The source's notes on how it read the data."""
     quick: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON, duplicates counted."""
-        found = self.duplicates
+        """Return everything as JSON, with duplicates counted."""
+        duplicates = self.duplicates
         return {
             **asdict(self),
             "patients": [{"patient": name, "splits": splits} for name, splits in self.patients],
             "duplicates": {
-                "exact_across_splits": found.count(exact=True, across=True),
-                "near_across_splits": found.count(exact=False, across=True),
-                "exact_within_splits": found.count(exact=True, across=False),
-                "near_within_splits": found.count(exact=False, across=False),
+                "exact_across_splits": duplicates.count(exact=True, across=True),
+                "near_across_splits": duplicates.count(exact=False, across=True),
+                "exact_within_splits": duplicates.count(exact=True, across=False),
+                "near_within_splits": duplicates.count(exact=False, across=False),
                 "groups": [
                     {
                         "exact": group.exact,
-                        "images": [{"split": split, "id": one} for split, one in group.images],
+                        "images": [{"split": split, "id": image} for split, image in group.images],
                     }
-                    for group in found.groups
+                    for group in duplicates.groups
                 ],
             },
         }
 
 
 def examine(data: Data, keys: Mapping[str, Value], *, quick: bool) -> Examination:
-    """Examine data that were loaded for these keys."""
+    """Examine the data that were loaded for these keys."""
     splits = named_splits(data)
     duplicates = find_duplicates(data)
     return Examination(
@@ -146,7 +146,7 @@ def _contradictions(
 
 
 def _clipped_share(pixels: Pixels, low: Pixels, high: Pixels) -> NDArray[np.float64]:
-    """Return which share of each image's pixels is the least or the most that there can be."""
+    """Return the share of each image's pixels at the lowest or the highest possible value."""
     if pixels.dtype == np.uint8:
         low, high = np.zeros_like(low), np.full_like(high, 255)
     clipped = (pixels == low[:, None]) | (pixels == high[:, None])
@@ -163,9 +163,9 @@ def _torn_patients(splits: Mapping[str, Split]) -> tuple[tuple[str, tuple[str, .
 
 def _probes(splits: Mapping[str, Split], *, quick: bool) -> tuple[Probe, ...]:
     most = {"most": QUICK_PROBE} if quick else {}
-    found = [
-        probe((one, splits[one]), (other, splits[other]), **most)
-        for one, other in PROBED
-        if one in splits and other in splits
+    probes = [
+        probe((first, splits[first]), (second, splits[second]), **most)
+        for first, second in PROBED
+        if first in splits and second in splits
     ]
-    return tuple(one for one in found if one is not None)
+    return tuple(made for made in probes if made is not None)

@@ -1,4 +1,4 @@
-"""What an examination means, in sentences."""
+"""The findings of an examination as sentences."""
 
 from collections.abc import Iterator
 
@@ -6,34 +6,34 @@ from tuner.check.examination import Contents, Examination
 from tuner.statistics.clusters import FEWEST
 
 UNEVEN = 0.1
-"""By how much a class's share may differ between two splits before it is told."""
+"""A class whose share differs by more than this between two splits is reported."""
 RARE = 0.1
-"""The share of the training images below which a class is called rare."""
+"""A class with a smaller share of the training images is called rare."""
 SHOWN = 5
 
 
-def warnings(found: Examination) -> tuple[str, ...]:
-    """Return a sentence for everything that should be known before hours are spent."""
+def warnings(examination: Examination) -> tuple[str, ...]:
+    """Return a sentence for everything worth knowing before training for hours."""
     return (
-        *_contradictions(found),
-        *_duplicates(found),
-        *_patients(found),
-        *_few_patients(found),
-        *_balance(found),
-        *_odd_images(found),
-        *_shift(found),
+        *_contradictions(examination),
+        *_duplicates(examination),
+        *_patients(examination),
+        *_few_patients(examination),
+        *_balance(examination),
+        *_odd_images(examination),
+        *_shift(examination),
     )
 
 
-def _contradictions(found: Examination) -> Iterator[str]:
-    many = len(found.contradictions)
+def _contradictions(examination: Examination) -> Iterator[str]:
+    many = len(examination.contradictions)
     if not many:
         return
-    exact = sum(one.exact for one in found.contradictions)
+    exact = sum(contradiction.exact for contradiction in examination.contradictions)
     subject = "1 picture has" if many == 1 else f"{many} pictures have"
     names = [
-        " = ".join(f"{split}: {name} ({label})" for split, name, label in one.images)
-        for one in found.contradictions
+        " = ".join(f"{split}: {name} ({label})" for split, name, label in contradiction.images)
+        for contradiction in examination.contradictions
     ]
     yield (
         f"{subject} more than one label ({exact} exact, {many - exact} near duplicates): at least "
@@ -41,15 +41,15 @@ def _contradictions(found: Examination) -> Iterator[str]:
     )
 
 
-def _duplicates(found: Examination) -> Iterator[str]:
-    exact = found.duplicates.count(exact=True, across=True)
-    near = found.duplicates.count(exact=False, across=True)
+def _duplicates(examination: Examination) -> Iterator[str]:
+    exact = examination.duplicates.count(exact=True, across=True)
+    near = examination.duplicates.count(exact=False, across=True)
     if exact or near:
         parts = [f"{exact} exact"] if exact else []
         parts += [f"{near} near"] if near else []
         names = [
-            " = ".join(f"{split}: {one}" for split, one in group.images)
-            for group in found.duplicates.groups
+            " = ".join(f"{split}: {image}" for split, image in group.images)
+            for group in examination.duplicates.groups
             if group.across
         ]
         yield (
@@ -57,8 +57,8 @@ def _duplicates(found: Examination) -> Iterator[str]:
             f"{'duplicate' if exact + near == 1 else 'duplicates'}): the model is tested on "
             f"images that it was trained on. {_some(names)}"
         )
-    exact = found.duplicates.count(exact=True, across=False)
-    near = found.duplicates.count(exact=False, across=False)
+    exact = examination.duplicates.count(exact=True, across=False)
+    near = examination.duplicates.count(exact=False, across=False)
     if exact or near:
         yield (
             f"{exact + near} images repeat another image of the same split ({exact} exact, "
@@ -66,16 +66,16 @@ def _duplicates(found: Examination) -> Iterator[str]:
         )
 
 
-def _patients(found: Examination) -> Iterator[str]:
-    if found.patients:
-        count = len(found.patients)
-        names = [f"{patient} ({', '.join(splits)})" for patient, splits in found.patients]
+def _patients(examination: Examination) -> Iterator[str]:
+    if examination.patients:
+        count = len(examination.patients)
+        names = [f"{patient} ({', '.join(splits)})" for patient, splits in examination.patients]
         subject = "1 patient is" if count == 1 else f"{count} patients are"
-        yield (f"{subject} in more than one split: a model may know them again. {_some(names)}")
+        yield (f"{subject} in more than one split: a model may recognise them. {_some(names)}")
 
 
-def _few_patients(found: Examination) -> Iterator[str]:
-    for split, contents in found.contents.items():
+def _few_patients(examination: Examination) -> Iterator[str]:
+    for split, contents in examination.contents.items():
         if split != "train" and 0 < contents.patients < FEWEST:
             count = "1 patient" if contents.patients == 1 else f"{contents.patients} patients"
             yield (
@@ -84,15 +84,16 @@ def _few_patients(found: Examination) -> Iterator[str]:
             )
 
 
-def _balance(found: Examination) -> Iterator[str]:
-    train = found.contents["train"]
+def _balance(examination: Examination) -> Iterator[str]:
+    train = examination.contents["train"]
     alone = {
-        split: [n for n, k in one.classes.items() if k] for split, one in found.contents.items()
+        split: [n for n, k in contents.classes.items() if k]
+        for split, contents in examination.contents.items()
     }
     for split, names in alone.items():
         if len(names) == 1:
             yield (
-                f"all {found.contents[split].images} {split} images are of class {names[0]}: "
+                f"all {examination.contents[split].images} {split} images are of class {names[0]}: "
                 f"{split} accuracy only measures how often that class is predicted, and AUC is "
                 f"undefined. Add {split} images of the other "
                 f"{'class' if len(train.classes) == 2 else 'classes'}."
@@ -104,7 +105,7 @@ def _balance(found: Examination) -> Iterator[str]:
                 f"class {name} is rare: {count} of {train.images} training images. Look at "
                 "balanced accuracy and AUC, and try class_weights = 'balanced'."
             )
-        for split, other in found.contents.items():
+        for split, other in examination.contents.items():
             if len(alone[split]) == 1:
                 continue
             theirs = other.classes[name] / other.images
@@ -115,8 +116,8 @@ def _balance(found: Examination) -> Iterator[str]:
                 )
 
 
-def _odd_images(found: Examination) -> Iterator[str]:
-    for split, contents in found.contents.items():
+def _odd_images(examination: Examination) -> Iterator[str]:
+    for split, contents in examination.contents.items():
         yield from _odd(split, contents)
 
 
@@ -130,12 +131,12 @@ def _odd(split: str, contents: Contents) -> Iterator[str]:
         )
 
 
-def _shift(found: Examination) -> Iterator[str]:
-    for one in found.probes:
-        if not one.tells_apart:
+def _shift(examination: Examination) -> Iterator[str]:
+    for probe in examination.probes:
+        if not probe.tells_apart:
             continue
-        figures = f"AUC {one.auc:.2f}, {one.low:.2f} to {one.high:.2f}; 0.5 is chance"
-        if one.second == "test":
+        figures = f"AUC {probe.auc:.2f}, {probe.low:.2f} to {probe.high:.2f}; 0.5 is chance"
+        if probe.second == "test":
             yield (
                 f"training and test images can be told apart ({figures}): they come from "
                 "different distributions. Expect test accuracy below validation accuracy, "

@@ -1,8 +1,8 @@
-"""Says which code and data a study would be trained by now, in a process that loads them.
+"""Finds with which code and data a study would be trained now, in a process that loads them.
 
-Without torch it follows the objective's imports and loads its data only. With
-`whole` it loads the objective's models too, as a trainer does, so that imports
-count which depend on what these do.
+Normally it works without torch: it follows the objective's imports and loads only its
+data. With `whole` it loads the objective's models too, as a trainer does, and so also
+sees imports that happen only when they run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def identify(
     *,
     whole: bool,
 ) -> list[Identity]:
-    """Return the identity that trials of an objective would have now, for each keys of [data]."""
+    """Return the identity that its trials would have now, per set of [data] keys."""
     work = {
         "objective": objective,
         "data": [dict(keys) for keys in data],

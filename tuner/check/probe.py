@@ -1,13 +1,14 @@
 """The shift probe: can a small classifier tell which of two splits an image came from?
 
-It is fitted on one half of the images, by features and not by class, and asked
-about the other half. An area under the ROC curve of 0.5 means that it cannot.
-(Cross-validation would use every image twice, but its folds share what they
-were fitted on: its intervals covered 0.5 in 85 % of random divisions, not 95 %.)
-Images are only compared with images of their own class, so that a split with
-another mix of classes is not taken for another distribution.
-Where patients are named, a patient is wholly in one half, and the interval is
-over patients: of images of one patient the probe would know the patient again.
+It is fitted on one half of the images, from image features, and tested on the other
+half. An area under the ROC curve of 0.5 means that it cannot. (Cross-validation would
+use every image twice, but its folds share training images: its intervals covered 0.5 in
+85 % of random splits, not 95 %.) Images are only compared with images of their own
+class, so that a split with a different class balance is not mistaken for a different
+distribution.
+
+If patients are named, all images of a patient are in the same half, and the interval is
+over patients: otherwise the probe would recognise the patient.
 """
 
 import math
@@ -27,14 +28,14 @@ from tuner.train.objective import Split
 Floats = NDArray[np.float64]
 
 LOOKED_AT = 64
-"""Pixels a side, about, that grey values and noise are taken from."""
+"""Approximate number of pixels per side that grey values and noise are taken from."""
 POOLED = 8
-"""Pixels a side of the coarse picture among the features."""
+"""Pixels per side of the coarse picture among the features."""
 QUANTILES = (0, 1, 5, 25, 50, 75, 95, 99, 100)
 PENALTY = 30.0
-"""Of the squared weights; features have unit deviation, images weigh 1 on average."""
+"""Ridge penalty; features have unit standard deviation, images weigh 1 on average."""
 FEWEST = 3
-"""Images (or patients) of one class and split that must be asked about, or it says nothing."""
+"""Fewest test images (or patients) of a class and split; with fewer there is no result."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,16 @@ class Probe:
     high: float
     images: tuple[int, int]
     patients: tuple[int, int] | None = None
-    """How many patients these images are of, where they are named."""
+    """How many patients these images are from, if patients are named."""
 
     @property
     def tells_apart(self) -> bool:
-        """Whether the splits differ beyond what chance would show."""
+        """Whether the splits differ significantly."""
         return self.low > 0.5
 
 
 def probe(first: tuple[str, Split], second: tuple[str, Split], *, most: int = 1000) -> Probe | None:
-    """Probe two splits; None where they have too few images to say anything."""
+    """Probe two splits; None if they have too few images."""
     picked = [_pick(split, most) for _, split in (first, second)]
     images = np.concatenate(
         [
@@ -97,7 +98,7 @@ def _patients(split: Split, places: NDArray[np.int64]) -> list[str]:
 
 
 def _half_width(weights: Floats, cells: Sequence["_Cell"]) -> float:
-    """Return half of the interval of the weighted area."""
+    """Return half the width of the weighted area's interval."""
     floor = sum(w**2 * cell.floor for w, cell in zip(weights, cells, strict=True))
     parts = [
         (w**2 * side.variance, side.freedom)
@@ -107,7 +108,7 @@ def _half_width(weights: Floats, cells: Sequence["_Cell"]) -> float:
     if not any(freedom for _, freedom in parts):
         error = math.sqrt(sum(w**2 * c.variance for w, c in zip(weights, cells, strict=True)))
         return students(0.975, 0.0) * error
-    # A patient may have images of several classes and in both splits: all of them move together.
+    # A patient may have images of several classes and in both splits: they are all dependent.
     moved = np.zeros(max(len(side.by_patient) for cell in cells for side in cell.sides))
     for w, cell in zip(weights, cells, strict=True):
         for side in cell.sides:
@@ -119,7 +120,7 @@ def _half_width(weights: Floats, cells: Sequence["_Cell"]) -> float:
 
 
 def features(images: NDArray[np.generic]) -> Floats:
-    """Return what a machine would leave its mark on: coarse picture, grey values, noise, edges."""
+    """Return features by which scanners differ: coarse picture, grey values, noise, edges."""
     found = []
     for start in range(0, len(images), 256):
         some = images[start : start + 256].astype(np.float32)
@@ -130,41 +131,41 @@ def features(images: NDArray[np.generic]) -> Floats:
 
 @dataclass(frozen=True)
 class _Side:
-    """What one split's images of a class make an area uncertain by."""
+    """How much the images of a class in one split contribute to the variance of an area."""
 
     variance: float
     freedom: float
-    """Of the variance, over patients; 0 where images are independent."""
+    """Degrees of freedom of the variance over patients; 0 if images are independent."""
     by_patient: Floats
-    """How each patient moves the area; their squares add up to the variance."""
+    """Influence of each patient on the area; the squares add up to the variance."""
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """One class: an area, what makes it uncertain, and how much it weighs."""
+    """One class: its area, the area's uncertainty, and its weight."""
 
     auc: float
     sides: tuple[_Side, _Side]
     floor: float
-    """The variance below which nothing is known."""
+    """Lower bound of the variance."""
     weight: float
 
     @property
     def variance(self) -> float:
-        """The variance of the area, were no patient in both splits."""
+        """The variance of the area if no patient is in both splits."""
         return max(sum(side.variance for side in self.sides), self.floor)
 
 
 def _pick(split: Split, most: int) -> NDArray[np.int64]:
-    """Return at most this many places, evenly spread over the split."""
+    """Return at most this many indices, evenly spread over the split."""
     count = len(split.labels)
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
 def _features(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     coarse = reduce(grey).reshape(len(grey), POOLED, 4, POOLED, 4).mean(axis=(2, 4))
-    # Grey values and noise of a large image are known well enough from pixels spread over it; each
-    # of them is compared with its very neighbours.
+    # For a large image, a sample of evenly spread pixels estimates grey values and noise well
+    # enough; each of them is compared with its direct neighbours.
     rows, columns = (slice(1, -1, max(1, length // LOOKED_AT)) for length in grey.shape[1:])
     pixels = grey[:, rows, columns]
     right, left = (grey[:, rows, _beside(columns, step)] for step in (1, -1))
@@ -208,9 +209,9 @@ def _cells(
 def _half(
     labels: NDArray[np.int64], origin: NDArray[np.int64], clusters: Clusters
 ) -> NDArray[np.bool_]:
-    """Choose every second patient of every class and split, in an order that means nothing.
+    """Choose every second patient of every class and split, in a meaningless order.
 
-    A patient counts where its first image is, and is chosen with all its images.
+    A patient belongs to the class and split of its first image, and is chosen with all its images.
     """
     order = np.random.default_rng(0).permutation(len(labels))
     _, first = np.unique(clusters.of_image[order], return_index=True)
@@ -235,7 +236,7 @@ def _scores(
 
 
 def _importance(labels: NDArray[np.int64], origin: NDArray[np.int64]) -> Floats:
-    """Weigh images so that within each class both splits weigh alike; the mean weight is 1."""
+    """Weight images so that both splits count equally within each class; the mean weight is 1."""
     weights = np.zeros(len(labels))
     for label in np.unique(labels):
         for side in (0, 1):
@@ -252,7 +253,8 @@ def _area(
 ) -> _Cell:
     """Return the area under the ROC curve of one class, with DeLong's variance, or by patient.
 
-    `patients` are numbers of whose images ours and theirs are; else each is somebody's own.
+    `patients` are the patient numbers of our and their images; without them, images are
+    independent.
     """
     m, n = len(theirs), len(ours)
     both = average_ranks(np.concatenate([theirs, ours]))
@@ -261,13 +263,13 @@ def _area(
     mine, other = patients or (np.arange(n), np.arange(n, n + m))
     count = int(max(mine.max(), other.max())) + 1
     sides = _side(of_theirs, other, count), _side(of_ours, mine, count)
-    # Images that are told apart without a fault have not shown that none is possible.
+    # A perfect separation of a finite sample does not prove that the variance is zero.
     floor = 1 / (12 * m * n)
     return _Cell(float(of_theirs.mean()), sides, floor, m * n / (m + n))
 
 
 def _side(placements: Floats, of: NDArray[np.int64], count: int) -> _Side:
-    """Return what the placements of one split's images say of how uncertain their mean is."""
+    """Return the uncertainty of the mean placement of one split's images (DeLong)."""
     known, numbers = np.unique(of, return_inverse=True)
     clusters = Clusters(numbers.reshape(-1))
     values = clusters.linearise(placements)

@@ -1,4 +1,4 @@
-"""Examines a study's data in a process of its own, which loads them as a trainer would."""
+"""Examines a study's data in a child process, which loads them as a trainer would."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from tuner.records import Value
 from tuner.spec.study import Spec
 
 MOST = 4
-"""Configurations of [data] that are examined at most."""
+"""How many configurations of [data] are examined at most."""
 
 
 @dataclass(frozen=True)
 class Examined:
-    """One configuration of [data]: what was found, as JSON, and what to know of it."""
+    """One examined configuration of [data]: the findings as JSON, and as sentences."""
 
     body: Mapping[str, Any]
     warnings: tuple[str, ...]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the source told of how it read the data."""
+        """The source's notes on how it read the data."""
         return tuple(self.body["notes"])
 
 
@@ -47,22 +47,22 @@ def examine_data(
     *,
     quick: bool,
 ) -> Examined:
-    """Load and examine one configuration of [data]; whatever is wrong with it is raised.
+    """Load and examine one configuration of [data]; raise if it is wrong.
 
-    So are settings of the study that cannot be trained on such data.
+    Also raises if settings of the study cannot be trained on such data.
     """
     with begin(spec, data, site, quick=quick) as question:
         return examined(spec, question, site.progress)
 
 
 def begin(spec: Spec, data: Mapping[str, Value], site: Site, *, quick: bool) -> Question:
-    """Begin to load and examine one configuration of [data]."""
+    """Start loading and examining one configuration of [data]."""
     work = {"objective": spec.objective, "data": dict(data), "quick": quick}
     return site.begin("tuner.check.quick", work)
 
 
 def examined(spec: Spec, question: Question, progress: Progress) -> Examined:
-    """Return what was found, or raise what is wrong."""
+    """Return the findings, or raise if the data are wrong."""
     found = question.answer(progress)
     contents = found["examination"]["contents"]
     check_data(spec, contents)
@@ -70,7 +70,7 @@ def examined(spec: Spec, question: Question, progress: Progress) -> Examined:
 
 
 def _work(body: Body, progress: Progress) -> Body:
-    # In the child alone: whoever asks only reads what was found.
+    # Imported in the child only: the caller just reads the findings.
     from tuner.check.examination import examine
     from tuner.check.findings import warnings
     from tuner.train.objective import find

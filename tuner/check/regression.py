@@ -1,4 +1,4 @@
-"""Logistic regression with a penalty on its weights, which keeps them finite in any case."""
+"""Ridge-penalised logistic regression; the penalty keeps the weights finite in all cases."""
 
 from dataclasses import dataclass
 
@@ -9,28 +9,28 @@ from scipy.special import expit
 Floats = NDArray[np.float64]
 
 STEPS = 50
-"""Newton's method takes about eight; more than this is left as it is."""
+"""Newton's method needs about eight; it stops after this many."""
 ENOUGH = 1e-9
-"""How much less the loss would still become, in units of one image."""
+"""It stops when the expected decrease of the loss is below this, in units of one image."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is added up to a score: a weight for each feature, and a constant."""
+    """A fitted linear score: a weight for each feature, and an intercept."""
 
     constant: float
     weights: Floats
 
     def scores(self, features: Floats) -> Floats:
-        """Return the score of each row: above 0 where the second side is more likely."""
+        """Return the score of each row: above 0 if the second side is more likely."""
         return np.asarray(features @ self.weights + self.constant)
 
 
 def fit(features: Floats, sides: NDArray[np.floating], importance: Floats, penalty: float) -> Line:
-    """Return the line that tells rows of one side (-1) from those of the other (+1).
+    """Return the line that separates rows of one side (-1) from those of the other (+1).
 
-    It has the least loss: that of each row by its importance, and half the penalty on the squared
-    weights; the constant costs nothing, so that there must be rows of both sides.
+    It minimises the importance-weighted logistic loss plus half the penalty on the squared
+    weights. The intercept is not penalised, so there must be rows of both sides.
     """
     rows = np.column_stack([np.ones(len(features)), features])
     costs = np.full(rows.shape[1], penalty)
@@ -40,18 +40,22 @@ def fit(features: Floats, sides: NDArray[np.floating], importance: Floats, penal
         fitting = importance @ np.logaddexp(0, -sides * (rows @ at))
         return float(fitting + (costs * at) @ at / 2)
 
-    found = np.zeros(rows.shape[1])
+    solution = np.zeros(rows.shape[1])
     for _ in range(STEPS):
-        wrong = expit(-sides * (rows @ found))
-        slope = costs * found - rows.T @ (importance * sides * wrong)
-        bend = (rows.T * (importance * wrong * (1 - wrong))) @ rows + np.diag(costs)
-        step = -np.linalg.solve(bend, slope)
-        promised = -float(slope @ step)
-        # A parabola would keep half of the promise; hardly any of it kept is a step too far.
-        least, length = loss(found), 1.0
-        while promised > ENOUGH and loss(found + length * step) > least - 1e-4 * length * promised:
+        wrong = expit(-sides * (rows @ solution))
+        gradient = costs * solution - rows.T @ (importance * sides * wrong)
+        hessian = (rows.T * (importance * wrong * (1 - wrong))) @ rows + np.diag(costs)
+        step = -np.linalg.solve(hessian, gradient)
+        decrement = -float(gradient @ step)
+        # Backtracking line search (Armijo): a quadratic would achieve half of the predicted
+        # decrease; achieving hardly any of it means that the step is too long.
+        least, length = loss(solution), 1.0
+        while (
+            decrement > ENOUGH
+            and loss(solution + length * step) > least - 1e-4 * length * decrement
+        ):
             length /= 2
-        found += length * step
-        if promised <= ENOUGH:
+        solution += length * step
+        if decrement <= ENOUGH:
             break
-    return Line(float(found[0]), found[1:])
+    return Line(float(solution[0]), solution[1:])

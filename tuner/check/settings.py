@@ -1,4 +1,4 @@
-"""What a study file sets that its data, this machine or its objective do not allow."""
+"""Settings of a study file that its data, this machine or its objective do not allow."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,17 +11,17 @@ from tuner.spec.study import DATA, WEIGHTS, Spec
 from tuner.train.sources.declared import KINDS
 
 Contents = Mapping[str, Any]
-"""A split as `Examination.to_json` has it: its images, and how many each class has."""
+"""A split as in `Examination.to_json`: its number of images, in total and per class."""
 
 
 def check_paths(spec: Spec, source: str) -> None:
-    """Refuse a study whose data or starting weights are not where its file says."""
+    """Refuse a study whose data or starting weights do not exist."""
     faults = [*_missing(spec, "path", spec.data, DATA), *_missing(spec, WEIGHTS, spec.fixed, "")]
     kinds = [kind for _, kind in _values(spec, "source", spec.data, spec.data_defaults, DATA)]
     paths = [path for _, path in _values(spec, "path", spec.data, spec.data_defaults, DATA)]
     without = [str(kind) for kind in kinds if kind in KINDS]
     if without and "" in paths:
-        faults.append(Fault("data.path", f"source = {without[0]!r} needs it: where the images are"))
+        faults.append(Fault("data.path", f"source = {without[0]!r} needs the path of the images"))
     if faults:
         raise StudyFileError(source, faults)
 
@@ -32,7 +32,7 @@ def check_data(spec: Spec, contents: Mapping[str, Contents]) -> None:
     faults = [
         Fault(
             key,
-            f"'bce' has one output and separates two classes, and the data have {len(classes)} "
+            f"'bce' has one output and separates two classes, but the data have {len(classes)} "
             f"({', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}); use 'ce' or 'focal'",
         )
         for key, value in _values(spec, "loss", spec.fixed, spec.defaults, "")
@@ -43,14 +43,14 @@ def check_data(spec: Spec, contents: Mapping[str, Contents]) -> None:
 
 
 def remarks(spec: Spec, contents: Mapping[str, Contents]) -> Iterator[str]:
-    """Yield a sentence for every setting that means less than it says on such data."""
+    """Yield a sentence for every setting that such data make less effective than it looks."""
     images = contents["train"]["images"]
     sizes = [value for _, value in _values(spec, "batch_size", spec.fixed, spec.defaults, "")]
     large = max((int(size) for size in sizes), default=0)
     if large > images:
         yield (
             f"batch_size = {large} is more than the {images} training images: an epoch is a single "
-            "step on all of them, and every larger size means the same."
+            "step on all of them, as with any larger size."
         )
 
 
@@ -70,11 +70,11 @@ def _values(
     defaults: Mapping[str, Value],
     prefix: str,
 ) -> list[tuple[str, Value]]:
-    """Return every value that a key may have in a trial, with where the file says so."""
+    """Return every value that a key may have in a trial, with its place in the file."""
     section = "data" if prefix else "fixed"
     if name in written:
         return [(f"{section}.{name}", written[name])]
-    found: list[tuple[str, Value]] = []
+    values_by_key: list[tuple[str, Value]] = []
     for dimension in spec.space.dimensions:
         if dimension.name == f"{prefix}{name}":
             values = (
@@ -82,6 +82,6 @@ def _values(
                 if isinstance(dimension, Choice)
                 else (dimension.low, dimension.high)
             )
-            found += [(f"space.{dimension.name}", value) for value in values]
-    # A dimension that some trials do not have leaves the default to those.
-    return found + ([(f"{section}.{name}", defaults[name])] if name in defaults else [])
+            values_by_key += [(f"space.{dimension.name}", value) for value in values]
+    # Trials in which the dimension is inactive get the default.
+    return values_by_key + ([(f"{section}.{name}", defaults[name])] if name in defaults else [])

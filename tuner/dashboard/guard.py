@@ -1,4 +1,4 @@
-"""What stands before optuna-dashboard: read-only, this machine's names only, safe headers.
+"""A guard around optuna-dashboard: read-only, local host names only, safe headers.
 
 optuna-dashboard has no login, no read-only mode and no Host check; one POST
 changed a running trial's state.
@@ -23,15 +23,17 @@ DROPPED = frozenset({"access-control-allow-origin", *(name.lower() for name, _ i
 
 
 def guarded(app: App) -> App:
-    """Return the app with nothing but reading possible, and only under a local name."""
+    """Wrap the app so that it can only be read, and only under a local host name."""
 
     def guard(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        # Another site's script may reach a loopback port under a name of its own
-        # that resolves to 127.0.0.1; the Host header still tells that name.
+        # A script of another site may reach a loopback port through its own domain name
+        # that resolves to 127.0.0.1 (DNS rebinding); the Host header still has that name.
         if _host_name(environ) not in LOCAL_NAMES:
-            return _refuse(start_response, "421 Misdirected Request", "Ask for localhost.")
+            return _refuse(
+                start_response, "421 Misdirected Request", "Use the address http://localhost."
+            )
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _refuse(start_response, "405 Method Not Allowed", "This dashboard only shows.")
+            return _refuse(start_response, "405 Method Not Allowed", "This dashboard is read-only.")
         return app(environ, _safe(environ, start_response))
 
     return guard

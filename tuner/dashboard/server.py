@@ -18,28 +18,28 @@ from tuner.store.optuna_storage import Binding
 LOOPBACK = {
     "127.0.0.1": ("127.0.0.1",),
     "::1": ("::1",),
-    # Both, for a browser may try either first. The name is not looked up: a hosts
-    # file may say anything.
+    # Both, because a browser may try either first. The name is not looked up: a hosts
+    # file may map it to anything.
     "localhost": ("127.0.0.1", "::1"),
 }
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # in a container, whose port is published on loopback only
 
 FREE_PORTS_TRIED = 20
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-"""What the kernel says of ::1 on a machine without IPv6."""
+"""Errors for ::1 on a machine without IPv6."""
 
 
 def build(database: Database) -> App:
-    """Return the dashboard's WSGI app over a storage that keeps finished trials in memory."""
+    """Return the dashboard's WSGI app over a storage that caches finished trials."""
     return guarded(_Current(database))
 
 
 class _Current:
     """optuna-dashboard over a cached storage, replaced when ended trials were reopened.
 
-    By itself optuna-dashboard opens an uncached storage: at 1,000 trials a refresh then reads
-    36,700 rows instead of 1,700. Optuna's cache, for its part, never reads a finished trial
-    again, and optuna-dashboard keeps the trials for some seconds more: both go.
+    By default optuna-dashboard opens an uncached storage: at 1,000 trials a refresh then reads
+    36,700 rows instead of 1,700. But Optuna's cache never reads a finished trial again, and
+    optuna-dashboard itself keeps trials for some seconds, so both are replaced.
     """
 
     def __init__(self, database: Database) -> None:
@@ -49,14 +49,15 @@ class _Current:
         self._app: App = wsgi(Binding(database).storage)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request; the threads of the server call this at the same time."""
+        """Answer one request; called by several server threads at once."""
         asks_database = environ.get("PATH_INFO", "").startswith("/api/")
         app = self._refreshed() if asks_database else self._app
         return app(environ, start_response)
 
     def _refreshed(self) -> App:
         with self._lock:
-            # The numbers before the trials: what is then read is at least as new as they are.
+            # Read the counts of reopenings before the trials, so that the trials are at least as
+            # new.
             with self._database.transaction() as connection:
                 rows = connection.execute(sa.select(t.study.c.study_id, t.study.c.reopenings)).all()
             reopenings = {row.study_id: row.reopenings for row in rows}
@@ -72,8 +73,9 @@ def serve(
     """Serve until interrupted; `ready` is called with the address once it listens."""
     if host not in LOOPBACK and not anywhere:
         raise UserError(
-            f"--host {host} would show the studies to the network, and there is no login yet. "
-            "Use 127.0.0.1, and an SSH tunnel from elsewhere: ssh -L 8080:127.0.0.1:8080 MACHINE"
+            f"--host {host} would expose the studies to the network, and there is no login yet. "
+            "Use 127.0.0.1, and from another machine an SSH tunnel: "
+            "ssh -L 8080:127.0.0.1:8080 MACHINE"
         )
     try:
         sockets = _listen((EVERYWHERE,) if anywhere else LOOPBACK[host], port)
@@ -90,12 +92,12 @@ def serve(
 
 
 def _listen(addresses: Sequence[str], port: int) -> list[socket.socket]:
-    """Listen on one port of all addresses that this machine has; 0 takes one free on all."""
+    """Listen on one port of all local addresses; port 0 chooses one that is free on all."""
     for _ in range(FREE_PORTS_TRIED):
         sockets: list[socket.socket] = []
         try:
             for address in addresses:
-                # The first socket chooses the port, and the others must get the same.
+                # The first socket chooses the port, and the others must get the same one.
                 chosen = sockets[0].getsockname()[1] if sockets else port
                 family = socket.AF_INET6 if ":" in address else socket.AF_INET
                 try:
@@ -106,7 +108,7 @@ def _listen(addresses: Sequence[str], port: int) -> list[socket.socket]:
         except OSError as error:
             for opened in sockets:
                 opened.close()
-            # Another program has the port that was free on the first address.
+            # The port is free on the first address but taken on another.
             if port or error.errno != errno.EADDRINUSE:
                 raise
         else:

@@ -1,1 +1,1 @@
-"""Where workers run: a contract, and the engines that keep it."""
+"""Where workers run: a contract, and the engines that implement it."""

@@ -1,4 +1,4 @@
-"""What a fleet is: workers started somewhere, watched, and asked to stop."""
+"""The contract of a fleet, which starts workers, watches them and asks them to stop."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Crew:
-    """Which workers to start: one for each device, all on one study."""
+    """The workers to start: one for each device, all on one study."""
 
     study: str
     devices: tuple[str, ...]
@@ -22,13 +22,13 @@ class Fleet(Protocol):
         """Start the workers."""
 
     def running(self) -> int:
-        """Return how many workers are left; replace those that died by accident."""
+        """Return how many workers are running; replace those that crashed or were killed."""
 
     def ask_to_stop(self) -> None:
-        """Ask every worker to finish its epoch, give its trial back and leave."""
+        """Ask every worker to finish its epoch, give its trial back and exit."""
 
     def stop_now(self) -> None:
-        """Ask every worker to leave at once; its trial is given back if that is possible."""
+        """Ask every worker to exit at once, giving its trial back if possible."""
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """End the workers that are left."""

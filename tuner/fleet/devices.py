@@ -1,4 +1,4 @@
-"""What this machine can train on, found without torch."""
+"""The devices that this machine can train on, found without torch."""
 
 import os
 
@@ -7,7 +7,7 @@ from tuner.settings import visible_gpus
 
 
 def gpus() -> int:
-    """Return how many NVIDIA GPUs a process of ours may use; none where there is no driver."""
+    """Return how many NVIDIA GPUs our processes may use; 0 without a driver."""
     import pynvml
 
     try:
@@ -18,7 +18,7 @@ def gpus() -> int:
         present = int(pynvml.nvmlDeviceGetCount())
     finally:
         pynvml.nvmlShutdown()
-    # NVML sees every card; CUDA numbers only those that the variable leaves visible.
+    # NVML sees every card; CUDA numbers only those that CUDA_VISIBLE_DEVICES leaves visible.
     visible = visible_gpus()
     return present if visible is None else min(present, visible)
 
@@ -29,16 +29,19 @@ def cores() -> int:
 
 
 def crew_devices(wanted: str, workers: int | None, threads: int) -> tuple[str, ...]:
-    """Return a device for each worker: one a GPU, or without GPUs one for each free core.
+    """Return a device for each worker: one worker per GPU, or per core without GPUs.
 
     `wanted` is auto, cpu, cuda, or a single device such as cuda:1.
     """
-    found = gpus() if wanted in ("auto", "cuda") else 0
-    if wanted == "cuda" and found == 0:
-        raise UserError("--device cuda was asked for, but no NVIDIA GPU answers on this machine.")
-    if found:
-        places = [f"cuda:{index}" for index in range(found)]
-        return tuple(places[index % found] for index in range(workers or found))
+    count = gpus() if wanted in ("auto", "cuda") else 0
+    if wanted == "cuda" and count == 0:
+        raise UserError(
+            "This machine has no usable NVIDIA GPU (--device cuda). Leave out --device to train on "
+            "the CPU."
+        )
+    if count:
+        places = [f"cuda:{index}" for index in range(count)]
+        return tuple(places[index % count] for index in range(workers or count))
     single = "cpu" if wanted == "auto" else wanted
     default = max(1, cores() // threads) if single == "cpu" else 1
     return (single,) * (workers or default)

@@ -1,4 +1,4 @@
-"""Workers as processes of this machine."""
+"""Workers as processes on this machine."""
 
 import os
 import signal
@@ -16,29 +16,29 @@ from tuner.processes import Process, Streams
 from tuner.settings import Settings, worker_environment
 
 DELIBERATE = frozenset({EXIT_DONE, EXIT_FAILURES, EXIT_USER, EXIT_MACHINE})
-"""Exit codes of workers that had their reasons; anything else is an accident."""
+"""Exit codes of workers that ended on purpose; any other end is an accident."""
 YOUNG_SECONDS = 20.0
 LEAVING_SECONDS = 10.0
-"""Beyond the time in which a trial is given back."""
+"""Added to the time allowed for giving a trial back."""
 HOPELESS = 5
-"""After this many workers in a row that die young or of an unexpected error none is replaced."""
+"""A worker is not replaced after this many early deaths or unexpected errors in a row."""
 
 
 @dataclass
 class _Post:
-    """One place in the crew, and the process that fills it now."""
+    """One place in the crew, and its current process."""
 
     device: str
     log: Path
     process: Process | None = None
     started: float = 0.0
     accidents: int = 0
-    """In a row that count against the post."""
+    """Early deaths and unexpected errors in a row."""
     pipe: IO[bytes] | None = field(default=None, repr=False)
 
 
 class LocalFleet:
-    """A crew on this machine; a worker killed by accident is replaced."""
+    """A crew on this machine; a worker that crashed or was killed is replaced."""
 
     def __init__(self, settings: Settings, crew: Crew, forks: ForkServer | None = None) -> None:
         self._settings = settings
@@ -59,25 +59,25 @@ class LocalFleet:
             self._fill(post)
 
     def running(self) -> int:
-        """Return how many workers are left; replace those that died by accident."""
+        """Return how many workers are running; replace those that crashed or were killed."""
         return sum(self._attend(post) for post in self._posts)
 
     def ask_to_stop(self) -> None:
-        """Ask every worker to finish its epoch, give its trial back and leave."""
+        """Ask every worker to finish its epoch, give its trial back and exit."""
         self._stopping = True
         self._signal(signal.SIGINT)
 
     def stop_now(self) -> None:
-        """Ask every worker to leave at once."""
+        """Ask every worker to exit at once."""
         self._stopping = True
         self._signal(signal.SIGTERM)
 
     def close(self) -> None:
-        """End what is left of the crew: politely first, since they may hold trials."""
+        """End the workers that are left: politely first, because they may hold trials."""
         self._stopping = True
         for post in self._posts:
             if post.pipe is not None:
-                post.pipe.close()  # whoever follows it gives its trial back and leaves
+                post.pipe.close()  # its worker notices, gives its trial back and exits
         deadline = time.monotonic() + self._settings.timing.give_back + LEAVING_SECONDS
         for post in self._posts:
             if post.process is None:
@@ -89,13 +89,13 @@ class LocalFleet:
                 post.process.wait()
 
     def failures(self) -> list[str]:
-        """Return what workers said that gave up with an error of their own."""
-        told = []
+        """Return the last output of workers that gave up with an error."""
+        messages = []
         for post in self._posts:
             code = post.process.poll() if post.process else None
             if code in (EXIT_USER, EXIT_MACHINE) or post.accidents >= HOPELESS:
-                told.append(_last_lines(post.log))
-        return list(dict.fromkeys(told))
+                messages.append(_last_lines(post.log))
+        return list(dict.fromkeys(messages))
 
     def _fill(self, post: _Post) -> None:
         arguments = ["--study", self._crew.study, "--device", post.device, "--follow-stdin"]
@@ -109,12 +109,13 @@ class LocalFleet:
         start = starter(self._forks, worker, worker_environment(self._settings))
         if post.pipe is not None:
             post.pipe.close()
-        # Its end tells the worker that the launcher is gone, kill -9 included.
+        # When the launcher dies, by kill -9 too, the pipe closes and the worker notices.
         theirs, ours = os.pipe()
         post.pipe = os.fdopen(ours, "wb")
         log = home_folder.open_private(post.log, os.O_WRONLY | os.O_APPEND)
         try:
-            # Ctrl-C in the terminal is for the launcher, which passes it on: a session of its own.
+            # The worker has its own session: Ctrl-C in the terminal reaches only the launcher,
+            # which passes it on.
             post.process = start(Streams(theirs, log, log))
         finally:
             os.close(theirs)
@@ -129,7 +130,7 @@ class LocalFleet:
         if self._stopping or code in DELIBERATE:
             return False
         young = time.monotonic() - post.started < YOUNG_SECONDS
-        # An error of ours may meet each successor too, however long that takes.
+        # A bug of ours may also hit every replacement, even after a long time.
         counts = young or code == EXIT_UNEXPECTED
         post.accidents = post.accidents + 1 if counts else 0
         if post.accidents >= HOPELESS:

@@ -1,9 +1,8 @@
-"""The queue of a study: settings that a person wants to be trained before the others.
+"""The queue of a study: settings that a person wants to train before the others.
 
-A queued setting is one of the study's configurations, not one more: it takes a place in the budget
-that the grid or the sampler would have filled. A cell of a grid is that cell, moved to the front;
-any other setting becomes the next configuration that begins, in place of what the sampler would
-have proposed for it.
+A queued setting is one of the study's configurations, not an additional one: it takes a place in
+the budget that the grid or the sampler would have filled. In a grid it is its cell, moved to the
+front; in other studies it becomes the next configuration, in place of the sampler's proposal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,22 +27,22 @@ class Queued:
     """Its place: lower numbers are trained first."""
     chosen: Mapping[str, Value]
     configuration: int | None
-    """The grid's cell; of other studies None until a worker begins it."""
+    """The grid's cell; in other studies None until a worker starts it."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a setting is: in the queue, or training or trained already as a trial."""
+    """Where a setting is: in the queue, or already a trial."""
 
     chosen: Mapping[str, Value]
     trial: int | None
-    """The trial's number; None where it waits in the queue."""
+    """The trial's number; None while it waits in the queue."""
     added: bool = False
     """Whether this call put it there."""
 
 
 def read_queue(connection: sa.Connection, study_id: int) -> list[Queued]:
-    """Return all that was ever queued for a study, in its order."""
+    """Return every setting ever queued for a study, in order."""
     rows = connection.execute(
         sa.select(t.queued.c.number, t.queued.c.chosen, t.queued.c.configuration)
         .where(t.queued.c.study_id == study_id)
@@ -53,7 +52,7 @@ def read_queue(connection: sa.Connection, study_id: int) -> list[Queued]:
 
 
 def places(connection: sa.Connection, study: Study) -> list[Place]:
-    """Return where each queued setting is by now, in the order of the queue."""
+    """Return where each queued setting is now, in the order of the queue."""
     begun = _begun(connection, study)
     return [
         Place(
@@ -67,23 +66,23 @@ def places(connection: sa.Connection, study: Study) -> list[Place]:
 def enqueue(
     connection: sa.Connection, study: Study, settings: Sequence[Mapping[str, Value]]
 ) -> list[Place]:
-    """Queue settings behind those that wait already; one that has begun, or waits, stays there.
+    """Append settings to the queue; one that has started, or waits already, keeps its place.
 
-    All of them are queued or none. Raises where the budget has no room.
+    All of them are queued or none. Raises if the budget has no room.
     """
-    # The lock of a claim: what has begun, what waits and the budget cannot change before the
+    # The lock of a claim: the started trials, the queue and the budget cannot change before the
     # commit, so that a setting is never queued for a place that a worker takes meanwhile.
     lock_study(connection, study.study_id)
     spec = read_spec(connection, study)
     found = []
     for given in settings:
         chosen = check_setting(spec, given)
-        found.append(_known(connection, study, chosen) or _add(connection, study, spec, chosen))
+        found.append(_place(connection, study, chosen) or _add(connection, study, spec, chosen))
     return found
 
 
 def take(connection: sa.Connection, study_id: int, queued: Queued, configuration: int) -> None:
-    """Note as which configuration a queued setting begins; in the transaction that creates it."""
+    """Record the configuration of a queued setting, in the transaction that creates its trial."""
     connection.execute(
         sa.update(t.queued)
         .where(t.queued.c.study_id == study_id, t.queued.c.number == queued.number)
@@ -91,7 +90,7 @@ def take(connection: sa.Connection, study_id: int, queued: Queued, configuration
     )
 
 
-def _known(connection: sa.Connection, study: Study, chosen: Mapping[str, Value]) -> Place | None:
+def _place(connection: sa.Connection, study: Study, chosen: Mapping[str, Value]) -> Place | None:
     for number, begun in _begun(connection, study).values():
         if begun == chosen:
             return Place(chosen, number)
@@ -107,9 +106,9 @@ def _add(connection: sa.Connection, study: Study, spec: Spec, chosen: Mapping[st
         settings = "setting" if spec.configurations == 1 else "settings"
         waits = f", {waiting} of them queued" if waiting else ""
         raise UserError(
-            f"All {spec.configurations} {settings} that {study.title} has a budget for have begun"
-            f"{waits}, so there is no place for another. Raise trials in [budget], launch, and "
-            "queue it then."
+            f"All {spec.configurations} {settings} in the budget of {study.title} have started"
+            f"{waits}, so there is no room for another. Raise trials in [budget] and launch, "
+            "then queue the setting."
         )
     cell = spec.grid.index(dict(chosen)) if spec.search.sampler == "grid" else None
     number = 1 + max((one.number for one in queue), default=-1)
@@ -124,7 +123,7 @@ def _add(connection: sa.Connection, study: Study, spec: Spec, chosen: Mapping[st
 
 
 def _begun(connection: sa.Connection, study: Study) -> dict[int, tuple[int, Mapping[str, Value]]]:
-    """Return each configuration that has begun, with its first trial and its parameters."""
+    """Return each started configuration, with its first trial and its parameters."""
     rows = connection.execute(
         sa.select(t.trial.c.configuration, t.trial.c.number, t.trial.c.chosen)
         .where(t.trial.c.study_id == study.study_id)

@@ -1,7 +1,7 @@
-"""A child process with a message channel: how a supervisor holds its trainer.
+"""A child process with a message channel: how a supervisor runs its trainer.
 
-The child runs in a session of its own, so that Ctrl-C in a terminal reaches
-the supervisor alone. What it prints goes to a file.
+The child runs in its own session, so that Ctrl-C in a terminal reaches only the
+supervisor. Its output goes to a file.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from tuner.processes import Process, Streams, kill_family
 from tuner.work.messages import GarbledError, Message, TornError, receive, send
 
 PRINTED_LIMIT = 2**20
-"""Bytes of output that are read at once; a trainer may print without end."""
+"""Bytes of output that are read at most; a trainer may print without end."""
 OUTSIDE = frozenset(
     {
         signal.SIGKILL,
@@ -33,14 +33,14 @@ OUTSIDE = frozenset(
         signal.SIGUSR2,
     }
 )
-"""Signals that people, schedulers and the kernel send; the others are a program's own faults."""
+"""Signals that people, schedulers and the kernel send; all others come from a program's faults."""
 GARBLED = "the trainer sent an invalid message"
 
 
 class Child:
-    """A running child; its messages arrive on a thread, whether anyone waits for them or not.
+    """A running child process; a thread receives its messages even while nobody waits for them.
 
-    `start` starts it, with these streams.
+    `start` starts the process with the given streams.
     """
 
     def __init__(self, start: Callable[[Streams], Process], log: Path) -> None:
@@ -49,12 +49,12 @@ class Child:
         """When the last message came, by the monotonic clock."""
         self.garbled = False
         self.killed_by: signal.Signals | None = None
-        """The signal by which somebody else ended the child, once `death` was asked."""
+        """The signal from outside that ended the child; set by `death`."""
         self._killed = False
         self._why = ""
-        """Why we killed it, if there is more to say than that."""
+        """Why we killed it, if a reason was given."""
         self._ended = threading.Event()
-        """Whether the process has ended, whoever else holds its end of the channel."""
+        """Set when the process has ended, even if others still have its end of the channel."""
         ours, theirs = socket.socketpair()
         with (
             theirs,
@@ -65,8 +65,8 @@ class Child:
             self._process = start(Streams(nothing.fileno(), out, out, theirs.fileno()))
         self._channel = ours
         self._messages: queue.Queue[Message | None] = queue.Queue()
-        # A thread empties the channel even while the supervisor waits for the
-        # database: a trainer never waits for a full pipe.
+        # A thread empties the channel even while the supervisor waits for the database,
+        # so that a trainer never blocks on a full pipe.
         threading.Thread(target=self._listen, daemon=True).start()
         threading.Thread(target=self._await_end, daemon=True).start()
 
@@ -76,7 +76,7 @@ class Child:
         return self._process.pid
 
     def send(self, message: Message) -> None:
-        """Send a message; a child that is gone is noticed when its silence is read."""
+        """Send a message; if the child is gone, the end of its messages will show that."""
         try:
             send(self._channel, message)
         except OSError:
@@ -89,13 +89,13 @@ class Child:
         except queue.Empty:
             return None
         if message is None:
-            self._messages.put(None)  # gone stays gone, for whoever asks next
+            self._messages.put(None)  # the end stays in the queue for the next caller
         return message
 
     @property
     def gone(self) -> bool:
-        """Whether the child was killed, or has closed its channel and all of it was read."""
-        # Killed is gone at once: the listener may not have noticed yet, and the
+        """Whether the child was killed, or has closed its channel and all messages were read."""
+        # A killed child is gone at once: the listener may not have noticed yet, and the
         # next trial must not be given to a dead child.
         if self._killed:
             return True
@@ -104,7 +104,7 @@ class Child:
         return waiting[:1] == [None]
 
     def memory(self) -> int:
-        """Return the resident memory of the child and all it started, in bytes."""
+        """Return the resident memory of the child and its descendants, in bytes."""
         try:
             root = psutil.Process(self.pid)
             family = [root, *root.children(recursive=True)]
@@ -113,11 +113,11 @@ class Child:
             return 0
 
     def wait(self, seconds: float) -> None:
-        """Wait for the child to end by itself, for so long at most."""
+        """Wait at most this long for the child to end by itself."""
         self._ended.wait(seconds)
 
     def kill(self, why: str = "") -> None:
-        """End the child and all it started, at once; `why` is told to whoever asks how it ended."""
+        """Kill the child and its descendants; `death` then returns `why` as the reason."""
         self._killed = True
         self._why = self._why or why
         kill_family(self._process)
@@ -125,14 +125,14 @@ class Child:
         self._channel.close()
 
     def death(self) -> str:
-        """Say how the child ended, in words that are equal for equal causes."""
+        """Return how the child ended, in the same words for the same cause."""
         if self.garbled:
             self.kill()
             return GARBLED
         if self._why:
             return self._why
         ended, killed_by_us = self._ended.wait(timeout=5), self._killed
-        self.kill()  # and all that it has left behind
+        self.kill()  # including descendants that it left behind
         if not ended:
             return "the trainer closed its channel"
         code = self._process.wait()
@@ -141,13 +141,13 @@ class Child:
         return _death(code)
 
     def printed(self, start: int) -> str:
-        """Return the end of what the child printed since a position in its log."""
+        """Return the last output of the child after a position in its log."""
         with self.log.open("rb") as printed:
             printed.seek(max(start, self.position() - PRINTED_LIMIT))
             return printed.read(PRINTED_LIMIT).decode(errors="replace")
 
     def position(self) -> int:
-        """Return the end of the log as it is now."""
+        """Return the current size of the log."""
         return self.log.stat().st_size
 
     def _listen(self) -> None:
@@ -166,12 +166,12 @@ class Child:
                 return
 
     def _await_end(self) -> None:
-        """End the channel when the process ends.
+        """Shut the channel down when the process ends.
 
-        A process that the child forked (a loader of data, say) holds the channel
-        open after the child was killed, and its end would be noticed only with
-        that one's. What the child sent lies in our end of the channel already,
-        and is read before the end that this puts behind it.
+        A process that the child forked (a data loader, say) keeps the channel open
+        after the child was killed, so we would notice the child's end only when that
+        process ends too. What the child sent is already in our end of the channel,
+        and is read before the end of file that this adds.
         """
         self._process.wait_unreaped()
         self._ended.set()

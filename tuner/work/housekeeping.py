@@ -1,4 +1,4 @@
-"""Room for checkpoints: where they go, whose they are, and which of them may go."""
+"""Disk space for checkpoints: where they go, who owns them, and which may be removed."""
 
 import logging
 import threading
@@ -21,7 +21,7 @@ from tuner.train.checkpoints.space import Entry, Owner, owner, removals
 from tuner.train.checkpoints.tree import Tree
 
 NOWHERE = "off"
-"""Said in place of a location, it switches checkpoints off."""
+"""Given as the location, it switches checkpoints off."""
 TIDY_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
@@ -29,28 +29,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Room:
-    """What checkpoints take, and what may go of them."""
+    """The checkpoints of a place, and which of them may be removed."""
 
     entries: Sequence[Entry]
     removable: Sequence[Entry]
     foreign: Sequence[Entry]
-    """Of studies that this database does not have: another's, or deleted ones."""
+    """Of studies that are not in this database: of another database, or deleted."""
     running: frozenset[Owner]
-    """Whose trials have not ended."""
+    """The owners whose trials have not ended."""
 
     @property
     def taken(self) -> int:
-        """Bytes of all checkpoints."""
+        """Size of all checkpoints in bytes."""
         return sum(entry.bytes for entry in self.entries)
 
     @property
     def freed(self) -> int:
-        """Bytes that removing what may go would free."""
+        """How many bytes removing the removable ones would free."""
         return sum(entry.bytes for entry in self.removable)
 
 
 def checkpoint_place(settings: Settings, spec: Spec) -> str | None:
-    """Return where a study's checkpoints go: its file decides, then the setting, then the home."""
+    """Return where a study's checkpoints go: by its file, else by the settings, else the home."""
     if NOWHERE in {settings.checkpoints, spec.checkpoints.location}:
         return None
     written = spec.checkpoints.location
@@ -60,20 +60,20 @@ def checkpoint_place(settings: Settings, spec: Spec) -> str | None:
 
 
 def places(settings: Settings, database: Database) -> dict[str, int]:
-    """Return where the studies' checkpoints are, with the largest limit that any of them sets."""
+    """Return the places of all studies' checkpoints, each with the largest limit set for it."""
     with database.transaction() as connection:
-        known = studies.listing(connection)
+        stored = studies.listing(connection)
     home = settings.checkpoints or str(settings.home / "checkpoints")
-    found = {} if home == NOWHERE else {home: Checkpoints().limit_bytes}
-    for study in known:
+    limits = {} if home == NOWHERE else {home: Checkpoints().limit_bytes}
+    for study in stored:
         place = checkpoint_place(settings, study.spec)
         if place is not None:
-            found[place] = max(found.get(place, 0), study.spec.checkpoints.limit_bytes)
-    return found
+            limits[place] = max(limits.get(place, 0), study.spec.checkpoints.limit_bytes)
+    return limits
 
 
 def labels(study: Study, number: int) -> dict[str, str]:
-    """Return what tells one trial's checkpoints from every other trial's, in any database."""
+    """Return labels that identify a trial's checkpoints among all trials of all databases."""
     return {
         "study": study.optuna_name,
         "created": study.created.isoformat(),
@@ -82,39 +82,39 @@ def labels(study: Study, number: int) -> dict[str, str]:
 
 
 def survey(tree: Tree, database: Database, limit: int) -> Room:
-    """Look at all checkpoints of a place, and at who may still need them."""
+    """List the checkpoints of a place and find which are still needed."""
     with database.transaction() as connection:
-        known = studies.listing(connection)
-        trials = {study.study_id: _trials(connection, study) for study in known}
+        stored = studies.listing(connection)
+        trials = {study.study_id: _trials(connection, study) for study in stored}
     running: set[Owner] = set()
     owners: dict[Owner, tuple[Study, int]] = {}
-    for study in known:
+    for study in stored:
         for number, (configuration, runs) in trials[study.study_id].items():
             whose = owner(labels(study, number))
             owners[whose] = (study, configuration)
             if runs:
                 running.add(whose)
     entries = tree.listing()
-    # Whether another database's trial still runs cannot be known here: its checkpoints are
-    # neither counted nor removed. `tuner clean --foreign` removes them when asked to.
+    # We cannot know whether another database's trial is still running, so its checkpoints are
+    # neither counted nor removed. `tuner clean --foreign` removes them on request.
     foreign = [entry for entry in entries if entry.owner not in owners]
     ours = [entry for entry in entries if entry.owner in owners]
-    gone = removals(ours, limit, running, _branches(ours, owners))
-    return Room(entries, gone, foreign, frozenset(running))
+    removable = removals(ours, limit, running, _branches(ours, owners))
+    return Room(entries, removable, foreign, frozenset(running))
 
 
 def forget(tree: Tree, study: Study) -> int:
-    """Remove the checkpoints of a study that was deleted; return how many they were."""
+    """Remove the checkpoints of a deleted study; return how many were removed."""
     whose = labels(study, 0)
-    gone = [
+    keys = [
         entry.key for entry in tree.listing() if {**entry.labels, "trial": whose["trial"]} == whose
     ]
-    tree.remove(gone)
-    return len(gone)
+    tree.remove(keys)
+    return len(keys)
 
 
 class Tidier:
-    """Keeps the place within its limit, now and then, beside a worker's own work."""
+    """Keeps a place within its limit, from time to time, in a background thread of a worker."""
 
     def __init__(self, place: str, database: Database, limit: int) -> None:
         self._place = place
@@ -124,7 +124,7 @@ class Tidier:
         self._thread: threading.Thread | None = None
 
     def after_trial(self) -> None:
-        """Tidy if it was not done for a while; returns at once."""
+        """Start tidying if the last time was a while ago; returns at once."""
         busy = self._thread is not None and self._thread.is_alive()
         if busy or time.monotonic() - self._tidied < TIDY_SECONDS:
             return
@@ -137,16 +137,16 @@ class Tidier:
             tree = Tree(self._place)
             room = survey(tree, self._database, self._limit)
             for entry in room.removable:
-                # Since the survey another database's trial may have stored the same state.
+                # Another database's trial may have stored the same state since the survey.
                 tree.remove([entry.key], entry.labels)
             tree.sweep()
-        # Tidying is a courtesy: no trial may fail because a disk or the database is away.
+        # Tidying is optional: no trial may fail because a disk or the database is away.
         except Exception as error:  # noqa: BLE001
             logger.warning("checkpoints were not tidied: %s", error)
 
 
 def _trials(connection: sa.Connection, study: Study) -> dict[int, tuple[int, bool]]:
-    """Return each trial's configuration, and whether it has not ended, by number."""
+    """Return each trial's configuration, and whether it is unfinished, by number."""
     rows = connection.execute(
         sa.select(t.trial.c.number, t.trial.c.configuration, t.lease.c.state)
         .select_from(t.trial.join(t.lease))
@@ -158,7 +158,7 @@ def _trials(connection: sa.Connection, study: Study) -> dict[int, tuple[int, boo
 def _branches(entries: Sequence[Entry], owners: dict[Owner, tuple[Study, int]]) -> set[str]:
     """Return the keys at which another setting of the same study branches off or ends."""
     sharings: dict[int, Sharing] = {}
-    found: set[str] = set()
+    keys: set[str] = set()
     for entry in entries:
         if entry.owner not in owners:
             continue
@@ -167,5 +167,5 @@ def _branches(entries: Sequence[Entry], owners: dict[Owner, tuple[Study, int]]) 
             continue
         sharing = sharings.setdefault(study.study_id, Sharing(study.spec, marks))
         if entry.epoch in sharing.branches(configuration):
-            found.add(entry.key)
-    return found
+            keys.add(entry.key)
+    return keys

@@ -1,4 +1,4 @@
-"""What the kernel says of memory: how many processes it had to kill."""
+"""The kernel's count of processes that it killed for lack of memory."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ ROOT = Path("/")
 
 
 def memory_kills(root: Path = ROOT) -> int:
-    """Return how many processes the kernel has killed for want of memory, as far as can be told.
+    """Return how many processes the kernel's OOM killer has killed.
 
-    Of this process's control group where that counts them, else of the whole machine; 0
-    where neither is readable (macOS).
+    In this process's control group if that counts them, else on the whole machine; 0 if
+    neither is readable (macOS).
     """
     for path, name in _counters(root):
         count = _count(path, name)

@@ -25,7 +25,7 @@ _LENGTH = struct.Struct(">I")
 
 
 class GarbledError(Exception):
-    """What arrived is no message: the other side is broken, or is not a trainer."""
+    """An invalid message arrived: the other side is broken, or is not a trainer."""
 
 
 class TornError(GarbledError):
@@ -34,7 +34,7 @@ class TornError(GarbledError):
 
 @dataclass(frozen=True)
 class Message:
-    """One message: its kind, a body that JSON can hold, and arrays."""
+    """One message: its kind, a JSON body, and arrays."""
 
     kind: str
     body: Mapping[str, Any] = field(default_factory=dict)
@@ -71,11 +71,11 @@ def receive(channel: socket.socket) -> Message | None:
         arrays = [_array(channel, described) for described in header["arrays"]]
         return Message(str(header["kind"]), dict(header["body"]), arrays)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise GarbledError(f"a message lacks its parts: {error}") from None
+        raise GarbledError(f"a message is incomplete: {error}") from None
 
 
 def _portable(array: NDArray[Any]) -> NDArray[Any]:
-    # numpy makes a row of a single number here; the shape is to arrive as it was.
+    # ascontiguousarray turns a scalar into a row; restore the shape.
     portable = np.ascontiguousarray(array).reshape(array.shape)
     return portable.astype(portable.dtype.newbyteorder("<"), copy=False)
 

@@ -1,6 +1,6 @@
-"""Asking a learning sampler: TPE in this process, GP in a helper, since it needs torch.
+"""Asking a learning sampler: TPE in this process, GP in a helper process because it needs torch.
 
-The helper is given the trials as JSON over a pipe, and no database.
+The helper gets the trials as JSON over a pipe, and no access to the database.
 """
 
 import sys
@@ -37,14 +37,14 @@ class Proposer:
     def propose(
         self, trials: Sequence[FrozenTrial], configuration: int, tick: Callable[[], None]
     ) -> dict[str, Value]:
-        """Return parameters for a configuration; `tick` is called while a helper thinks."""
+        """Return parameters for a configuration; `tick` is called while a helper works."""
         spec = self._study.spec
         if spec.search.sampler not in HELPED:
             return sampling.propose(spec, self._study.optuna_name, trials, configuration)
         asked = {
             "spec": spec.to_json(),
             "title": self._study.optuna_name,
-            "trials": [_told(trial) for trial in sampling.as_seen(spec, trials)],
+            "trials": [_to_json(trial) for trial in sampling.as_seen(spec, trials)],
             "configuration": configuration,
         }
         helper = self._open()
@@ -56,7 +56,7 @@ class Proposer:
                 return sampling.in_file_order(spec, answer.body["chosen"])
         printed = helper.printed(self._log_start)[-2000:]
         self.close()
-        raise MachineError(f"The {spec.search.sampler} sampler's helper died.\n{printed}")
+        raise MachineError(f"The helper of the {spec.search.sampler} sampler died.\n{printed}")
 
     def close(self) -> None:
         """End the helper, if there is one."""
@@ -72,7 +72,7 @@ class Proposer:
         return self._helper
 
 
-def _told(trial: FrozenTrial) -> dict[str, Any]:
+def _to_json(trial: FrozenTrial) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": trial.state.name,
@@ -82,22 +82,22 @@ def _told(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def _heard(spec: Spec, told: dict[str, Any]) -> FrozenTrial:
-    known = sampling.distributions(spec)
+def _from_json(spec: Spec, body: dict[str, Any]) -> FrozenTrial:
+    distributions = sampling.distributions(spec)
     trial = create_trial(
-        state=TrialState[told["state"]],
-        value=told["value"],
-        params=told["params"],
-        distributions={name: known[name] for name in told["params"]},
-        intermediate_values={int(step): value for step, value in told["curve"].items()},
+        state=TrialState[body["state"]],
+        value=body["value"],
+        params=body["params"],
+        distributions={name: distributions[name] for name in body["params"]},
+        intermediate_values={int(step): value for step, value in body["curve"].items()},
         user_attrs={"seed": 0},
     )
-    trial.number = told["number"]
+    trial.number = body["number"]
     return trial
 
 
 def main(arguments: list[str]) -> int:
-    """Answer proposals on a descriptor until the other side closes it."""
+    """Answer requests for proposals on a descriptor until the other side closes it."""
     import socket
 
     channel = socket.socket(fileno=int(arguments[0]))
@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
     while (message := receive(channel)) is not None:
         asked = message.body
         spec = Spec.from_json(asked["spec"])
-        trials = [_heard(spec, told) for told in asked["trials"]]
+        trials = [_from_json(spec, body) for body in asked["trials"]]
         chosen = sampling.propose(spec, asked["title"], trials, asked["configuration"])
         send(channel, Message("proposed", {"chosen": chosen}))
     return 0

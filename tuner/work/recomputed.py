@@ -1,8 +1,8 @@
-"""The validation loss computed again from a trial's predictions, compared with its epochs' loss.
+"""Recomputes the validation loss from a trial's predictions and compares it with the epoch's.
 
-Both come from the same weights on the same images. Where they differ, the curve
-belongs to another network than the predictions, as when a checkpoint of other
-code was reused. Computed here, outside the trainer, from what is about to be stored.
+Both come from the same weights on the same images. If they differ, the curve and the
+predictions belong to different networks, as when a checkpoint of other code was reused.
+This runs outside the trainer, on the data about to be stored.
 """
 
 import math
@@ -12,30 +12,31 @@ from tuner.records import Dataset, Epoch, Result
 from tuner.train.metrics import mean_nll
 
 TOLERANCE = 1e-3
-"""By how much the losses may differ, relative above 1 nat.
+"""How much the losses may differ: absolute up to 1 nat, relative above.
 
-Evaluation takes float32 products whatever `precision` is, without TF32, in the same batches and by
-deterministic kernels. A GPU library that still chooses another kernel the second time changes a
-logit by some 1e-6 of its size per layer, and the mean over the images by less. Two different
-networks agree this closely only by accident. val_loss is the plain negative log-likelihood, so
-class weights, label smoothing and the training loss do not enter it. No other figure is compared:
-one image on the edge between two classes moves an accuracy of a small split by a lot.
+Evaluation always uses float32 products without TF32, whatever `precision` is, in the same batches
+and with deterministic kernels. If a GPU library still chooses another kernel the second time, that
+changes a logit by some 1e-6 of its size per layer, and the mean over the images by less. Two
+different networks agree this closely only by accident. val_loss is the plain negative
+log-likelihood, so class weights, label smoothing and the training loss do not enter it. No other
+figure is compared: one image on the edge between two classes changes the accuracy of a small split
+by a lot.
 """
 
 
 def disagreement(data: Dataset, result: Result, curve: Mapping[int, Epoch]) -> str | None:
-    """Say where the predictions of the best or the last epoch have another loss than the epoch."""
-    labels = next((one.labels for one in data.labels if one.split == "val"), None)
+    """Describe how an epoch's loss differs from that of its predictions; None if it does not."""
+    labels = next((split.labels for split in data.labels if split.split == "val"), None)
     if labels is None:
         return None
     epochs = {"best": result.best.epoch, "last": result.last.epoch}
     for predictions in result.predictions:
         epoch = curve.get(epochs[predictions.at])
-        # A loss that is not a number ended its training: the trial is stored as diverged.
+        # A non-finite loss ended its training: the trial is stored as diverged.
         if predictions.split != "val" or epoch is None or not math.isfinite(epoch.val_loss):
             continue
         again = mean_nll(predictions.log_probabilities, labels)
-        # Written so that a NaN of the predictions disagrees.
+        # Written with `not` so that a NaN in the predictions counts as a difference.
         if not abs(epoch.val_loss - again) <= TOLERANCE * max(1.0, abs(epoch.val_loss)):
             return (
                 f"val_loss of epoch {epoch.epoch} was {epoch.val_loss:.6g}, but the predictions "

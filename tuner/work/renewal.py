@@ -1,4 +1,4 @@
-"""Keeping leases: a thread with a connection of its own, and what it learns on the way."""
+"""The thread that renews leases on its own connection, and what it learns from the answers."""
 
 import logging
 import threading
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Renewal:
-    """Renews held leases while the main loop ticks; survives every loss of the database."""
+    """Renews held leases while the main loop ticks; survives any loss of the database."""
 
     def __init__(self, database: Database, post: Post, timing: Timing) -> None:
         self._database = database
@@ -36,7 +36,7 @@ class Renewal:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
-        """Begin to renew."""
+        """Start renewing."""
         self._thread.start()
 
     def end(self) -> None:
@@ -46,32 +46,32 @@ class Renewal:
         self._thread.join(timeout=5)
 
     def tick(self) -> None:
-        """Show that the main loop runs."""
+        """Show that the main loop is alive."""
         self._ticked = time.monotonic()
 
     def hold(self, lease: Lease) -> None:
-        """Renew this lease from now on, too."""
+        """Renew this lease, too, from now on."""
         with self._lock:
             if not self._held:
                 self._held_since = time.monotonic()
             self._held = (*self._held, lease)
 
     def release(self, lease: Lease) -> None:
-        """Renew this lease no more."""
+        """Stop renewing this lease."""
         with self._lock:
             before = self._held
-            self._held = tuple(one for one in before if one is not lease)
-            self._lost = tuple(one for one in self._lost if one is not lease)
+            self._held = tuple(other for other in before if other is not lease)
+            self._lost = tuple(other for other in self._lost if other is not lease)
             if before and not self._held:
                 self._active += time.monotonic() - self._held_since
 
     def lost(self, lease: Lease) -> bool:
-        """Tell whether the database has shown another token for this lease."""
-        return any(one is lease for one in self._lost)
+        """Return whether the database has shown another token for this lease."""
+        return any(gone is lease for gone in self._lost)
 
     @property
     def study_state(self) -> StudyState:
-        """What the study wanted of its workers at the last renewal."""
+        """The study's state at the last renewal."""
         return self._state
 
     @property
@@ -81,13 +81,13 @@ class Renewal:
 
     @property
     def settled(self) -> bool:
-        """Whether the database has answered for so long that silent peers are really silent.
+        """Whether the database has answered for long enough that silent peers are really dead.
 
-        After an outage every lease has expired, and each holder renews its own
-        within a renewal interval; whoever adopted at once would take them all.
-        The same after a sleep of our own: peers of this machine slept as well.
+        After an outage all leases have expired, and each holder renews its own within a
+        renewal interval; a worker that adopted at once would take them all. The same
+        holds after this machine slept: its other workers slept as well.
         """
-        # Before the other: a renewal that ends a gap moves that one first.
+        # Read before `_reachable_since`, which a renewal that ends a gap updates first.
         answered = self._answered
         since = self._reachable_since
         if since is None or time.monotonic() - answered > self._gap:
@@ -96,20 +96,20 @@ class Renewal:
 
     @property
     def _gap(self) -> float:
-        # No lease of a peer that slept as long as we did ran out in less than half a lease,
-        # unless the peer's last renewal was late by the other half; the second keeps our own
-        # renewals that are merely late from being gaps.
+        # A peer that slept no longer than half a lease has not lost its lease, unless its last
+        # renewal was late by the other half. The second term keeps our own renewals that are
+        # merely late from counting as gaps.
         return max(self._timing.lease / 2, 2 * self._timing.renew)
 
     @property
     def active_seconds(self) -> float:
-        """How long this worker has held trials, however many at a time."""
+        """How long this worker has held at least one trial."""
         with self._lock:
             running = time.monotonic() - self._held_since if self._held else 0.0
             return self._active + running
 
     def unreachable(self) -> None:
-        """Note that the main loop could not reach the database."""
+        """Record that the main loop could not reach the database."""
         self._reachable_since = None
 
     def _run(self) -> None:
@@ -120,14 +120,14 @@ class Renewal:
                 self._renew_once()
 
     def _pause(self) -> float:
-        # After a failure the lease may be about to expire: try again soon.
+        # After a failure the lease may be about to expire, so try again soon.
         return self._timing.renew if self._reachable_since else min(1.0, self._timing.renew)
 
     def _renew_once(self) -> None:
         with self._lock:
             leases = self._held
         if time.monotonic() - self._ticked > self._timing.lease:
-            logger.warning("the main loop stands still; its leases are not renewed")
+            logger.warning("the main loop is stuck; its leases are not renewed")
             return
         try:
             with self._database.transaction() as connection:
@@ -138,7 +138,7 @@ class Renewal:
                     self._timing,
                     self.active_seconds,
                 )
-        # A thread that died of one bad answer would cost every lease after it.
+        # If one unexpected answer killed this thread, all leases would be lost.
         except Exception as error:
             if not (is_outage(error) or isinstance(error, DatabaseError)):
                 logger.exception("renewing leases failed")
@@ -147,7 +147,7 @@ class Renewal:
         else:
             self._state, self._hours_left = renewed.study_state, renewed.hours_left
             with self._lock:
-                # One that was released meanwhile no longer matters.
+                # A lease that was released meanwhile no longer matters.
                 lost = [
                     lease for lease in renewed.lost if any(lease is mine for mine in self._held)
                 ]

@@ -1,4 +1,4 @@
-"""How a worker is asked to stop: once politely, twice at once."""
+"""Asking a worker to stop: the first request is polite, the second means at once."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
-    """What signals, or the end of the parent, have asked for so far."""
+    """The requests to stop received so far, by signals or by the end of the parent."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -21,15 +21,15 @@ class StopRequest:
         self._event = threading.Event()
 
     def install(self) -> None:
-        """Take SIGINT, SIGTERM and SIGHUP for this process; once only, on the main thread."""
+        """Handle SIGINT, SIGTERM and SIGHUP from now on; call it once, on the main thread."""
         for number in SIGNALS:
             signal.signal(number, self._take)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Take the signals for a while, then give them back to whoever had them.
+        """Handle the signals for a while, then restore the previous handlers.
 
-        Python hears signals on its main thread only: on another one nothing is taken.
+        Python receives signals on its main thread only: on another thread this does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -40,11 +40,11 @@ class StopRequest:
             yield
         finally:
             for number, handler in before.items():
-                # None: a handler that was not set from Python, and cannot be set again.
+                # None: the handler was not set from Python and cannot be restored.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def follow(self, descriptor: int) -> None:
-        """Stop politely when the other end of a pipe is closed: the launcher has gone."""
+        """Stop politely when the other end of a pipe is closed, because the launcher is gone."""
 
         def wait() -> None:
             while os.read(descriptor, 1):
@@ -56,12 +56,12 @@ class StopRequest:
 
     @property
     def asked(self) -> bool:
-        """Whether the worker is to stop at the next good moment."""
+        """Whether the worker should stop at the next good moment."""
         return self.count > 0
 
     @property
     def now(self) -> bool:
-        """Whether the worker is to stop at once."""
+        """Whether the worker should stop at once."""
         return self.count > 1
 
     @property
@@ -70,7 +70,7 @@ class StopRequest:
         return time.monotonic() - self._since if self.count else 0.0
 
     def pause(self, seconds: float) -> None:
-        """Sleep, but wake at a request."""
+        """Sleep, but wake up at a request."""
         self._event.wait(seconds)
 
     def _take(self, number: int, _frame: FrameType | None) -> None:

@@ -3,8 +3,8 @@
 It holds the database, the leases, the signals and the terminal, and never loads
 torch. A child that dies costs its trial one attempt, not the worker.
 
-Where the child says that it would train several trials of one kind at a time,
-the supervisor claims as many: each has its own lease, records and end.
+If the child offers to train several trials of one kind at a time, the supervisor
+claims that many: each has its own lease, records and ending.
 """
 
 import logging
@@ -50,19 +50,19 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FIRST_WAIT_SECONDS = 0.1
-"""How long an idle worker waits before it asks again; then twice as long each time, up to `poll`.
-Most often the last trials of others end soon, and with them the study."""
+"""How long an idle worker waits before it asks again; doubles each time, up to `poll`.
+Usually the last trials of other workers end soon, and the study with them."""
 LOOK_SECONDS = 0.25
-"""How long a message of the child is waited for before its trials are looked after."""
+"""How long to wait for a message of the child before attending to its trials."""
 QUIT_SECONDS = 5.0
-"""How long a trainer may write its last checkpoint when its worker leaves."""
+"""How long a trainer may write its last checkpoint when its worker exits."""
 LEAVE_SECONDS = 5.0
-"""How long a worker that is to stop at once still tries to give its trial back."""
+"""How long a stopping worker still tries to reach the database to give its trial back."""
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """How a trainer is started, and what it is told first."""
+    """How a trainer is started, and its settings."""
 
     start: Callable[[Streams], Process]
     log: Path
@@ -73,12 +73,12 @@ class Workshop:
     checkpoints: str | None = None
     """Where checkpoints go, if they are kept."""
     lookup_seconds: float = Timing.lookup
-    """How long a training waits for that place."""
+    """How long a training waits for that place to answer."""
     memory: int | None = None
-    """Bytes that a trainer may hold, if that is limited."""
+    """Limit of a trainer's memory in bytes, if there is one."""
 
     def open(self) -> Child:
-        """Start a trainer; one that is not forked begins to load torch at once."""
+        """Start a trainer; if it is not forked, it begins to load torch at once."""
         child = Child(self.start, self.log)
         child.send(
             Message(
@@ -145,7 +145,7 @@ class Supervisor:
         return Ended("stopped", "The worker was asked to stop.")
 
     def close(self) -> None:
-        """End the trainer and whatever helps to propose."""
+        """End the trainer and the proposer's helper."""
         if not self._stop.now:
             self._child.send(Message("quit"))
             self._child.wait(QUIT_SECONDS)
@@ -153,7 +153,7 @@ class Supervisor:
         self._proposer.close()
 
     def _claim(self, proposal: Proposal | None) -> Answer:
-        # Asked again at each try: after an outage silence means nothing yet.
+        # `settled` is evaluated at each try: right after an outage, silent peers may be alive.
         return self._patiently(lambda: self._ledger.claim(proposal, adopt=self._renewal.settled))
 
     def _propose(self, configuration: int) -> Proposal:
@@ -162,25 +162,26 @@ class Supervisor:
         return Proposal(configuration, chosen)
 
     def _decide(self, look: Look) -> None:
-        """Hold the contenders of a race against each other, and store what came of it.
+        """Compare the contenders of a race and store the decision.
 
-        Peers may be at the same look; all see the same, and the first writes it.
+        Peers may be working on the same look; all see the same data, and the first one's
+        decision is stored.
         """
         decided = self._patiently(lambda: self._judged(look))
         self._renewal.tick()
         if self._patiently(lambda: self._ledger.decide(decided)):
-            told = ", ".join(map(str, decided.dropped)) or "nobody"
-            logger.info("after seed %d %s was dropped", look.rounds, told)
+            dropped = ", ".join(map(str, decided.dropped)) or "none"
+            logger.info("after seed %d %s was dropped", look.rounds, dropped)
 
     def _judged(self, look: Look) -> Decided:
-        # Only races need statistics, which would make every worker start more slowly.
+        # Imported here because only races need statistics, which would slow down every start.
         from tuner.results import Results, judge_look
 
         with self._ledger.database.snapshot() as connection:
             return judge_look(Results(connection, self._ledger.study), look)
 
     def _train(self, lease: Lease, *, adopted: bool) -> None:
-        """Have a trial trained, and others of its kind beside it, until none is left."""
+        """Have a trial trained, and others of its kind beside it, until all have ended."""
         if self._child.gone:
             self._child.kill()
             self._child = self._workshop.open()
@@ -190,7 +191,7 @@ class Supervisor:
             while trials:
                 self._renewal.tick()
                 self._receive(trials)
-                # Of a child that is gone it stays known how many it had.
+                # If the child is gone, remember how many trials it had.
                 together = together if self._child.gone else len(trials)
                 ended = [trial for trial in trials if self._has_ended(trial, together)]
                 trials = [trial for trial in trials if trial not in ended]
@@ -199,14 +200,14 @@ class Supervisor:
                     asked = time.monotonic()
                     gone = self._child.gone
                     trials += self._companions(trials)
-                    # If the child dies from here on, the new ones count too.
+                    # If the child dies from here on, the new trials count too.
                     together = together if gone else len(trials)
         except StudyConflictError:
             for trial in trials:
-                trial.leave("its worker has other code or data than the study")
+                trial.leave("its worker's code or data differ from the study's")
             raise
         except BaseException:
-            # The worker leaves: its trainer is to do so too, not to train on till it is killed.
+            # The worker exits, so its trainer must stop too, not train on until it is killed.
             for trial in trials:
                 trial.halt()
             raise
@@ -214,11 +215,11 @@ class Supervisor:
     def _begin(self, lease: Lease, *, adopted: bool) -> HeldTrial:
         self._renewal.hold(lease)
         self._serial += 1
-        # A warm child may have been silent while nobody wanted anything of it.
+        # An idle child may have been silent for long.
         self._child.heard = time.monotonic()
         spec = self._ledger.study.spec
         job = spec.job(lease.chosen, lease.seed)
-        # A trial that is to be alone keeps the checkpoint keys that it has beside others.
+        # A trial that must be alone has the same checkpoint keys as in a pack.
         packs = {"pack": 1 if lease.alone else spec.search.pack, "study_pack": spec.search.pack}
         trial = HeldTrial(self._watch(), self._child, lease, self._serial)
         order = {"serial": self._serial, "job": job.plain(), "plan": self._plan(lease)}
@@ -226,13 +227,13 @@ class Supervisor:
         _tell(lease, "adopted" if adopted else "started", str(dict(lease.chosen)))
         return trial
 
-    def _receive(self, held: Sequence[HeldTrial]) -> None:
-        """Hand each message that has come to its trial; wait a moment if none has."""
-        trials = {one.serial: one for one in held}
+    def _receive(self, in_training: Sequence[HeldTrial]) -> None:
+        """Pass each received message to its trial; wait a moment if there is none."""
+        by_serial = {trial.serial: trial for trial in in_training}
         message = self._child.next(LOOK_SECONDS)
         while message is not None:
-            if (trial := trials.get(message.body.get("serial", 0))) is not None:
-                trial.take(message)
+            if (addressee := by_serial.get(message.body.get("serial", 0))) is not None:
+                addressee.take(message)
             message = self._child.next(0)
 
     def _has_ended(self, trial: HeldTrial, together: int) -> bool:
@@ -247,10 +248,10 @@ class Supervisor:
         return True
 
     def _companions(self, trials: Sequence[HeldTrial]) -> list[HeldTrial]:
-        """Claim trials to be trained beside those that are held, as many as the child would."""
-        found: list[HeldTrial] = []
+        """Claim trials to be trained beside the current ones, up to the child's number."""
+        companions: list[HeldTrial] = []
         if self._child.gone or self._stop.asked:
-            return found
+            return companions
         spec, first = self._ledger.study.spec, trials[0].lease
         alike = kind(spec.job(first.chosen, first.seed))
 
@@ -258,19 +259,19 @@ class Supervisor:
             return kind(spec.job(chosen, seed)) == alike
 
         def claimed() -> Answer:
-            company = Company([trial.lease for trial in (*trials, *found)], fits)
+            company = Company([trial.lease for trial in (*trials, *companions)], fits)
             return self._ledger.claim(None, adopt=self._renewal.settled, company=company)
 
-        while len(trials) + len(found) < trials[0].most and not self._child.gone:
+        while len(trials) + len(companions) < trials[0].most and not self._child.gone:
             self._renewal.tick()
             answer = self._patiently(claimed)
             if not isinstance(answer, Claimed):
                 break
-            found.append(self._begin(answer.lease, adopted=answer.adopted))
-        return found
+            companions.append(self._begin(answer.lease, adopted=answer.adopted))
+        return companions
 
     def _plan(self, lease: Lease) -> dict[str, object]:
-        """Say what is to be kept of a trial's checkpoints, and what it may start from."""
+        """Return which checkpoints of a trial to keep, and which peers' epochs to expect."""
         study, sharing = self._ledger.study, self._ledger.sharing
         checkpoints = study.spec.checkpoints
         return {
@@ -282,18 +283,18 @@ class Supervisor:
         }
 
     def _keep_output(self, trial: HeldTrial) -> None:
-        """Keep what the child printed while it had the trial; of several it is everybody's."""
+        """Store what the child printed during the trial; trials in a pack share the output."""
         printed = self._child.printed(trial.printed)
         if not printed.strip():
             return
         lease = trial.lease
         try:
             self._patiently(lambda: self._ledger.keep_output(lease, printed))
-        # No result rests on what was printed, so losing it must not cost the worker.
+        # No result depends on the output, so losing it must not end the worker.
         except Exception as error:
             if is_outage(error):
                 raise
-            logger.exception("trial %d: its output was not kept", lease.number)
+            logger.exception("trial %d: its output was not stored", lease.number)
 
     def _watch(self) -> Watch:
         return Watch(
@@ -306,16 +307,16 @@ class Supervisor:
         )
 
     def _patiently(self, work: Callable[[], T]) -> T:
-        def told(error: BaseException) -> None:
+        def report(error: BaseException) -> None:
             self._renewal.tick()
             words = self._ledger.database.words(error)
             if is_outage(error):
                 self._renewal.unreachable()
                 logger.warning("the database is away; trying again (%s)", words)
             else:
-                logger.warning("the database refused; trying again (%s)", words)
+                logger.warning("the database refused the request; trying again (%s)", words)
 
-        return patiently(work, stop=_Leaving(self._stop), before_sleep=told)
+        return patiently(work, stop=_Leaving(self._stop), before_sleep=report)
 
 
 def _tidier(workshop: Workshop, ledger: Ledger) -> Tidier | None:
@@ -326,7 +327,7 @@ def _tidier(workshop: Workshop, ledger: Ledger) -> Tidier | None:
 
 
 class _Leaving(stop_base):
-    """Never enough, unless the worker is to leave: then a few seconds more."""
+    """Never stops retrying, except a few seconds after the worker was asked to stop."""
 
     def __init__(self, stop: StopRequest) -> None:
         self._stop = stop

@@ -2,10 +2,10 @@
 
 Started as `python -m tuner.work.trainer FD`, with one end of a socket pair as
 descriptor FD. It never sees the database. It does not wait for an answer after
-an epoch: the supervisor stores and decides while the next one is trained.
+an epoch: the supervisor stores it and decides while the next one is trained.
 
-Several trials may be in training: an epoch of each at a time, packed where they
-differ in numbers alone. A trial joins, and leaves, between two epochs.
+Several trials may be in training: an epoch of each at a time, as a pack if they
+differ only in numbers. A trial joins or leaves between two epochs.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 ALIVE_SECONDS = 1.0
 SETTLE_SECONDS = 10.0
-"""How long a last checkpoint may take to be written."""
+"""How long writing the last checkpoint may take."""
 
 
 class StoppedError(Exception):
-    """The supervisor wants no more of this trial; raised inside the training loop."""
+    """The supervisor has stopped this trial; raised inside the training loop."""
 
 
 class Link:
@@ -56,18 +56,18 @@ class Link:
         return self._commands.get()
 
     def commands(self, *, wait: bool) -> Iterator[Message]:
-        """Yield the commands that have come; wait for the first of them, if asked to."""
+        """Yield the commands received so far; with `wait`, wait for the first one."""
         if wait:
             yield self.next()
         while not self._commands.empty():
             yield self.next()
 
     def begin(self, serial: int) -> "Line":
-        """Return the line of the trial with this serial number."""
+        """Return the line for the trial with this serial number."""
         return Line(self, serial)
 
     def send(self, kind: str, body: Mapping[str, Any], arrays: list[Any] | None = None) -> None:
-        """Send a message; checkpoints are reported by another thread."""
+        """Send a message; locked, because another thread reports checkpoints."""
         with self._sending:
             send(self._channel, Message(kind, body, arrays or []))
 
@@ -85,8 +85,8 @@ class Link:
             except (OSError, GarbledError):
                 message = None
             if message is None:
-                # The supervisor is gone, however it died. Training on would
-                # burn the device for nobody; nothing here needs tidying up.
+                # The supervisor is gone, however it died. Training on would waste
+                # the device, and nothing here needs cleaning up.
                 os._exit(0)
             if message.kind == "stop":
                 self.stopped.add(int(message.body["serial"]))
@@ -98,27 +98,27 @@ class Link:
 
 @dataclass(frozen=True)
 class Line:
-    """What is said and heard about one trial."""
+    """The part of the channel that belongs to one trial."""
 
     link: Link
     serial: int
 
     def report(self, kind: str, body: dict[str, Any], arrays: list[Any] | None = None) -> None:
-        """Send something about the trial."""
+        """Send a message about the trial."""
         self.link.send(kind, {"serial": self.serial, **body}, arrays)
 
     @property
     def stopped(self) -> bool:
-        """Whether nobody wants anything more of the trial."""
+        """Whether the supervisor has stopped the trial."""
         return self.serial in self.link.stopped
 
     @property
     def leaving(self) -> bool:
-        """Whether the trial is to be left at the end of an epoch."""
+        """Whether to leave the trial at the end of an epoch."""
         return self.serial in self.link.leaving
 
     def alive(self) -> None:
-        """Show a sign of life, at most once a second; leave the trial if it is to stop."""
+        """Show a sign of life, at most once a second; raise StoppedError if the trial must stop."""
         if self.stopped:
             raise StoppedError
         self.link.alive(self.serial)
@@ -135,9 +135,9 @@ class Member:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve one supervisor until it goes."""
+    """Serve one supervisor until it is gone."""
     channel = socket.socket(fileno=int(arguments[0]))
-    # No program that an objective starts gets the channel, and no process that it forks keeps it.
+    # Programs that an objective starts do not inherit the channel, and forked processes close it.
     channel.set_inheritable(False)
     os.register_at_fork(after_in_child=channel.close)
     link = Link(channel)
@@ -151,7 +151,7 @@ def main(arguments: list[str]) -> int:
 
 
 class Trainer:
-    """The trials in training, and what they share: a device with data, and a place to save."""
+    """The trials in training and what they share: a device with data, and a place to save."""
 
     def __init__(self, link: Link, settings: Mapping[str, Any]) -> None:
         from tuner.train.abreast import Abreast
@@ -166,7 +166,7 @@ class Trainer:
         self._beginning: Line | None = None
 
     def serve(self) -> None:
-        """Train what comes until the supervisor says that this is all."""
+        """Train the trials that arrive until the supervisor says quit."""
         while True:
             for command in self._link.commands(wait=not self._members):
                 if command.kind == "quit":
@@ -179,11 +179,11 @@ class Trainer:
     def _begin(self, order: Mapping[str, Any]) -> None:
         line = self._beginning = self._link.begin(int(order["serial"]))
         with self._alone(line):
-            # Opened with the first trial, so that a missing device is told as
-            # that trial's error and not as a death without words.
+            # Opened with the first trial, so that a missing device is reported as that
+            # trial's error and not as an unexplained death.
             self._bench = self._bench or self._open_bench()
-            # Likewise, so that an error is shown in the trial's output. A place that refuses is
-            # not tried again; one whose trial was stopped while it was opened is.
+            # Likewise, so that an error shows in the trial's output. A place that fails is not
+            # tried again, unless its trial was stopped while the place was being opened.
             if self._opening:
                 self._saver = self._open_saver(line)
                 self._opening = False
@@ -202,7 +202,7 @@ class Trainer:
         member = Member(line, job, run, keeping)
         self._members.append(member)
         setup, identity = _plain(asdict(run.setup)), asdict(bench.identity(job))
-        # As long as nothing is trained here nobody waits for the answer.
+        # The first trial of a pack measures this, and while nothing is training it delays nobody.
         most = self._abreast.most(run, order.get("pack", 1))
         line.report(
             "setup", {"setup": setup, "resumed": resumed, "identity": identity, "pack": most}
@@ -214,31 +214,31 @@ class Trainer:
             self._drop(member)
 
     def _train(self) -> None:
-        """Train one epoch of every trial that is still wanted."""
-        for one in [one for one in self._members if one.line.stopped]:
-            self._drop(one)
-            one.line.report("stopped", {})
-        by_run = {one.run: one for one in self._members}
+        """Train one epoch of every trial that was not stopped."""
+        for stopped in [member for member in self._members if member.line.stopped]:
+            self._drop(stopped)
+            stopped.line.report("stopped", {})
+        by_run = {member.run: member for member in self._members}
         try:
             for run, epoch in self._abreast.epochs(list(by_run), self._alive):
                 member = by_run[run]
                 with self._alone(member.line):
                     self._after(member, epoch)
         except StoppedError:
-            return  # nobody wants any of them; the next round says so to each
+            return  # all of them were stopped; the next round reports that for each
         except Exception as error:  # noqa: BLE001  # objectives are other people's code
-            # Whose fault it is cannot be told from here: each is tried alone.
+            # We cannot tell which trial is to blame, so each is retried alone.
             failed = list(self._members)
-            for one in failed:
-                self._drop(one)
-                _report_error(one.line, error, of=len(failed))
+            for failure in failed:
+                self._drop(failure)
+                _report_error(failure.line, error, of=len(failed))
 
     def _after(self, member: Member, epoch: Epoch) -> None:
         member.line.report("epoch", {"epoch": asdict(epoch)})
         if member.keeping:
             member.keeping.after(member.run)
         if member.line.leaving:
-            # Between two epochs, so that whoever adopts the trial goes on from here.
+            # Between two epochs, so that its next worker continues from here.
             if member.keeping:
                 member.keeping.settle(member.run, SETTLE_SECONDS)
             member.line.report("left", {})
@@ -258,14 +258,14 @@ class Trainer:
         _report_result(member.line, self._bench.dataset(member.job), result)
 
     def _alive(self) -> None:
-        """Show a sign of life; give up an epoch that nobody wants any more."""
-        if all(one.line.stopped for one in self._members):
+        """Show a sign of life; abort the epoch if all of its trials were stopped."""
+        if all(member.line.stopped for member in self._members):
             raise StoppedError
         self._link.alive(self._members[0].line.serial)
 
     @contextlib.contextmanager
     def _alone(self, line: Line) -> Iterator[None]:
-        """Do something for one trial, at whose end no other has a part."""
+        """Do something for one trial; its failure does not affect the others."""
         try:
             yield
         except StoppedError:
@@ -276,8 +276,8 @@ class Trainer:
             _report_error(line, error)
         else:
             return
-        for one in [one for one in self._members if one.line == line]:
-            self._drop(one)
+        for member in [member for member in self._members if member.line == line]:
+            self._drop(member)
 
     def _drop(self, member: Member) -> None:
         self._members.remove(member)
@@ -307,7 +307,7 @@ class Trainer:
                 self._settings["checkpoints"], line.alive, self._settings["lookup_seconds"]
             )
         except TunerError as error:
-            # A place that cannot be used costs checkpoints, never a training.
+            # An unusable place costs the checkpoints, never the training.
             print(f"No checkpoints: {error}", file=sys.stderr, flush=True)  # noqa: T201
             return None
 
@@ -323,8 +323,10 @@ def _tell_saved(line: Line) -> Callable[[int], None]:
 
 
 def _report_result(line: Line, data: Dataset, result: Result) -> None:
-    predictions = [{"split": one.split, "at": one.at} for one in result.predictions]
-    labels = [{"split": one.split, "ids": one.ids, "patients": one.patients} for one in data.labels]
+    predictions = [{"split": each.split, "at": each.at} for each in result.predictions]
+    labels = [
+        {"split": each.split, "ids": each.ids, "patients": each.patients} for each in data.labels
+    ]
     line.report(
         "result",
         {
@@ -338,12 +340,15 @@ def _report_result(line: Line, data: Dataset, result: Result) -> None:
                 "labels": labels,
             },
         },
-        [one.log_probabilities for one in result.predictions] + [one.labels for one in data.labels],
+        [
+            *(each.log_probabilities for each in result.predictions),
+            *(each.labels for each in data.labels),
+        ],
     )
 
 
 def _report_error(line: Line, error: BaseException, of: int = 1) -> None:
-    """Report an error in something that was done for this many trials."""
+    """Report an error of work that was done for this many trials at once."""
     traceback.print_exception(error)
     sys.stderr.flush()
     text = str(error).strip()

@@ -1,4 +1,4 @@
-"""One held trial: its messages, turned into records, until it ends one way or another."""
+"""Follows one leased trial: turns the trainer's messages into records until the trial ends."""
 
 import contextlib
 import logging
@@ -40,17 +40,17 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 GATHER_SECONDS = 0.25
-"""Epochs shorter than this are stored together: one transaction, not one each."""
+"""Epochs shorter than this are stored together in one transaction."""
 MEMORY_SECONDS = 2.0
 SENDING_SECONDS = 10.0
-"""How often it is said how much of a large result is stored."""
+"""How often the progress of storing a large result is logged."""
 
 Ending = Literal["complete", "pruned", "again", "failed", "paused", "given back", "lost"]
 
 
 @dataclass
 class Watch:
-    """What a supervisor looks at while a trial runs."""
+    """What a supervisor watches while a trial runs."""
 
     ledger: Ledger
     renewal: Renewal
@@ -58,19 +58,19 @@ class Watch:
     limits: Limits
     give_back_seconds: float
     patiently: Callable[[Callable[[], T]], T]
-    """Runs a transaction again until the database lets it through."""
+    """Retries a transaction until it succeeds."""
 
 
 class RefusedError(Exception):
-    """The database does not take what a trainer sent; the message has the server's words."""
+    """The database rejects what a trainer sent; has the server's message."""
 
 
 class UnwantedError(Exception):
-    """Nobody wants the trial now, in the middle of storing its result; the message says why."""
+    """The trial was stopped in the middle of storing its result; the message says why."""
 
 
 class HeldTrial:
-    """Follows one trial on a child, from the first message to its ending."""
+    """Follows one trial in a child, from the first message to its ending."""
 
     def __init__(self, watch: Watch, child: Child, lease: Lease, serial: int) -> None:
         self.lease = lease
@@ -78,20 +78,20 @@ class HeldTrial:
         self.most = 1
         """How many trials of its kind the child would train at a time."""
         self.printed = child.position()
-        """Where in the child's log its output begins."""
+        """Where in the child's log the trial's output begins."""
         self._watch = watch
         self._child = child
         self._together = 1
-        """How many trials may be to blame for whatever ends the attempt."""
+        """How many trials may be to blame if the attempt fails."""
         self._setup: Setup | None = None
         self._result: tuple[Dataset, Result] | None = None
         self._error: str | None = None
         self._of = 1
-        """How many trials the error is of."""
+        """How many trials the error concerns."""
         self._inbox: list[Message] = []
         self._epochs: list[Epoch] = []
         self._curve: dict[int, Epoch] = {}
-        """All epochs of this attempt, those included that came from a checkpoint."""
+        """All epochs of this attempt, including those from a checkpoint."""
         self._left = False
         self._given_back = False
         self._saved = 0
@@ -102,9 +102,9 @@ class HeldTrial:
         self._said = time.monotonic()
 
     def step(self, together: int) -> Ending | None:
-        """Record what has come, and say how the trial ended, if it did.
+        """Record what has arrived; return how the trial ended, if it did.
 
-        `together` says how many trials the child has, or had when it was last heard.
+        `together` is how many trials the child has, or had when it was last alive.
         """
         self._together = together
         try:
@@ -124,22 +124,22 @@ class HeldTrial:
             return self._give_back(str(error))
 
     def halt(self) -> None:
-        """Tell the child to train this no more."""
+        """Tell the child to stop training this trial."""
         self._child.send(Message("stop", {"serial": self.serial}))
 
     def take(self, message: Message) -> None:
-        """Take a message about this trial, to be read by the next step."""
+        """Add a message about this trial to the inbox, for the next step to read."""
         self._inbox.append(message)
 
     def _read_all(self) -> None:
         messages, self._inbox = self._inbox, []
         for message in messages:
             if self.ready:
-                return  # what comes after a result or an error is of no trial
+                return  # ignore anything after a result or an error
             try:
                 self._read(message)
             except (AttributeError, KeyError, TypeError, ValueError):
-                # A trainer runs other people's code: its word is not trusted to be whole.
+                # A trainer runs other people's code, so its messages may be malformed.
                 self._child.kill(GARBLED)
                 self._error = GARBLED
                 return
@@ -155,20 +155,20 @@ class HeldTrial:
             return self._complete(*self._result)
         if self._error is not None:
             return self._fail_with_others(self._error, self._of)
-        # Epochs that came just before the end are stored first: they are progress.
+        # Store epochs that arrived just before the end first: they are progress.
         if self._child.gone and not self._epochs:
             return self._died()
         return self._misbehaviour() or self._unwanted()
 
     @property
     def _due(self) -> bool:
-        """Whether epochs are to be stored now: short ones are stored a few at a time."""
+        """Whether to store epochs now: short ones are stored a few at a time."""
         waited = time.monotonic() - self._stored
         return self.ready or self._left or self._child.gone or waited >= GATHER_SECONDS
 
     @property
     def ready(self) -> bool:
-        """Whether its result or its error has come."""
+        """Whether its result or its error has arrived."""
         return self._result is not None or self._error is not None
 
     def _read(self, message: Message) -> None:
@@ -198,14 +198,14 @@ class HeldTrial:
             self._error = "the trainer left the trial without being asked to"
 
     def leave(self, why: str) -> None:
-        """Give the trial back, if that was not done, and tell the child."""
+        """Give the trial back, if that was not done, and stop it in the child."""
         if not self._given_back:
-            # One that has ended in this very round, or has another holder, does not matter here.
+            # A trial that has just ended, or has another holder, does not matter here.
             with contextlib.suppress(LeaseLostError):
                 self._give_back(why)
 
     def _check_identity(self, identity: Identity) -> None:
-        """Leave before anything is recorded if code or data are not the study's."""
+        """Give the trial back before recording anything if its code or data differ."""
         ledger = self._watch.ledger
         changes = self._watch.patiently(lambda: ledger.identify(self.lease, identity))
         if not changes:
@@ -224,7 +224,7 @@ class HeldTrial:
             self._store(lambda: self._watch.ledger.add_event(self.lease, "resumed", text))
 
     def _tell_saved(self) -> None:
-        """Note the newest checkpoint; of several since the last time, the others do not matter."""
+        """Record the newest checkpoint; earlier ones since the last call do not matter."""
         if self._saved:
             text, self._saved = f"at epoch {self._saved}", 0
             self._store(lambda: self._watch.ledger.add_event(self.lease, "checkpoint", text))
@@ -256,7 +256,7 @@ class HeldTrial:
         return "complete"
 
     def _sending(self, sent: int, total: int) -> None:
-        """Keep the trial while its predictions go up, which may take minutes, and say how far."""
+        """Keep the lease while predictions are sent, which may take minutes, and log progress."""
         self._watch.renewal.tick()
         if self._watch.renewal.lost(self.lease):
             raise LeaseLostError("the lease has another holder")
@@ -271,10 +271,10 @@ class HeldTrial:
             logger.info(words, self.lease.number, sent / 1e6, total / 1e6)
 
     def _store(self, transaction: Callable[[], T]) -> T:
-        """Run a transaction on what the trainer sent; a refusal costs the attempt, not the worker.
+        """Run a transaction on the trainer's data; if it is rejected, only the attempt fails.
 
-        A trainer runs other people's code, and whatever it sends may be what no
-        column can hold. An outage is not the trainer's fault and is raised as it is.
+        A trainer runs other people's code, and may send values that no column can
+        hold. An outage is not the trainer's fault and is raised unchanged.
         """
         try:
             return self._watch.patiently(transaction)
@@ -287,29 +287,31 @@ class HeldTrial:
             words = server_words(error)
             if words is None:
                 words = f"{type(error).__name__}: {error}".rstrip(": ")
-            raise RefusedError(f"what the trainer sent cannot be stored: {words}") from None
+            raise RefusedError(f"the trainer's data cannot be stored: {words}") from None
 
     def _fail(self, reason: str) -> Ending:
         return self._watch.patiently(lambda: self._watch.ledger.fail(self.lease, reason))
 
     def _fail_with_others(self, reason: str, trials: int) -> Ending:
-        """End an attempt by something that befell this many trials at a time.
+        """End an attempt because of an error that hit this many trials at once.
 
-        Of several nobody knows whose fault it was: it is charged to none, and each is tried
-        alone.
+        If there were several, we cannot tell which is to blame: none is charged with a failed
+        attempt, and each is retried alone.
         """
         if trials == 1:
             return self._fail(reason)
-        told = f"{reason}; {trials} trials were trained together; each is retried alone"
-        return self._watch.patiently(lambda: self._watch.ledger.interrupt(self.lease, told))
+        shared_reason = f"{reason}; {trials} trials were trained together; each is retried alone"
+        return self._watch.patiently(
+            lambda: self._watch.ledger.interrupt(self.lease, shared_reason)
+        )
 
     def _died(self) -> Ending:
-        """Tell a trainer that was killed from one that ended by itself.
+        """Decide whether the trainer was killed from outside or ended by itself.
 
         SIGKILL alone does not say who sent it: a person, a scheduler that wants the machine
-        back, or the kernel that ran out of memory, which is the trial's own doing. The
-        kernel counts its kills. A count that rose since the last epoch may be another
-        process's fault; that costs one failed attempt, which the next epoch wipes out.
+        back, or the kernel out of memory, which is the trial's own fault. The kernel counts
+        its kills. If the count has risen since the last epoch, that may be due to another
+        process; it costs one failed attempt, which the next epoch resets.
         """
         reason = self._child.death()
         sent = self._child.killed_by
@@ -343,10 +345,10 @@ class HeldTrial:
         return self._fail_with_others(why, self._together)
 
     def _unwanted(self) -> Ending | None:
-        """Give the trial back if nobody wants it now: after an epoch, or when time is up."""
+        """Give the trial back if it must stop: after an epoch, or when time is up."""
         why = self._why_unwanted()
         if why is None:
-            # It may be wanted again, by the time that its trainer has left it.
+            # The reason may be gone by the time the trainer has left the trial.
             return self._give_back("its trainer has left it") if self._left else None
         if self._since is None:
             self._since = time.monotonic()
@@ -384,8 +386,13 @@ def _dataset(message: Message) -> Dataset:
     described: Mapping[str, Any] = message.body["dataset"]
     first = len(message.body["predictions"])
     labels = tuple(
-        Labels(one["split"], storable_names(one["ids"]), array, storable_names(one["patients"]))
-        for one, array in zip(described["labels"], message.arrays[first:], strict=True)
+        Labels(
+            header["split"],
+            storable_names(header["ids"]),
+            array,
+            storable_names(header["patients"]),
+        )
+        for header, array in zip(described["labels"], message.arrays[first:], strict=True)
     )
     return Dataset(
         storable(described["fingerprint"]),
@@ -396,9 +403,9 @@ def _dataset(message: Message) -> Dataset:
 
 
 def _result(message: Message) -> Result:
-    kept = message.body["predictions"]
+    described = message.body["predictions"]
     predictions = tuple(
-        Predictions(one["split"], one["at"], array)
-        for one, array in zip(kept, message.arrays, strict=False)
+        Predictions(header["split"], header["at"], array)
+        for header, array in zip(described, message.arrays, strict=False)
     )
     return Result(Figures(**message.body["best"]), Figures(**message.body["last"]), predictions)

@@ -1,4 +1,4 @@
-"""A worker from start to end: database, study, trainer, supervisor."""
+"""A worker's life from start to end: database, study, trainer, supervisor."""
 
 import logging
 import os
@@ -36,26 +36,26 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 AWAITED = (DatabaseUnreachableError, UnknownStudyError)
-"""What a worker waits for when it starts."""
+"""Errors that a worker waits out when it starts."""
 JOIN_SECONDS = 60.0
 TRAINER = Program("tuner.work.trainer", "tuner trainer", needs=TRAINERS)
 
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker is to do: which study, on which device, and how long to wait for it."""
+    """A worker's orders: which study, on which device, and how long to wait for it."""
 
     study: str
     device: str = "cpu"
     threads: int | None = None
-    """Instead of the study's; results differ with it."""
+    """Overrides the study's number; results depend on it."""
     folders: tuple[Path, ...] = ()
-    """Where objectives are looked for before the shipped ones."""
+    """Folders searched for objectives before the shipped ones."""
     patience_seconds: float = 60.0
     forks: ForkServer | None = None
-    """What trainers are forked from, if anything."""
+    """The server that trainers are forked from, if there is one."""
     trainer: tuple[str, ...] | None = None
-    """A command to start instead of a trainer."""
+    """A command to run in place of the trainer."""
 
 
 def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
@@ -68,7 +68,7 @@ def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
             home_folder.make_folder(log)
             workshop = _workshop(settings, orders, study, log / f"trainer-{os.getpid()}.log")
             return _supervise(settings, database, study, workshop, stop)
-    # Optuna's and the driver's errors have no common type; what is no outage is raised on.
+    # Optuna's and the driver's errors have no common type; all but outages are re-raised.
     except Exception as error:
         if not stop.asked or not (isinstance(error, AWAITED) or is_outage(error)):
             raise
@@ -85,7 +85,7 @@ def _supervise(
     child: Child = workshop.open()
     who = workers.Worker(socket.gethostname(), os.getpid(), workshop.device)
     post = _joined(database, study, who, stop)
-    # It asks the server for Optuna's version, and so may meet an outage of its own.
+    # It asks the server for Optuna's version, so it may hit an outage too.
     binding = _wait_for(_explained(database, lambda: Binding(database)), JOIN_SECONDS, stop)
     ledger = Ledger(
         database,
@@ -121,7 +121,7 @@ def _leave(database: Database, post: workers.Post, active_seconds: float) -> Non
         with database.transaction() as connection:
             workers.leave(connection, post, active_seconds)
     except DBAPIError:
-        logger.warning("the database is away; this worker leaves without saying so")
+        logger.warning("the database is away; this worker leaves without signing off")
 
 
 def _opened(settings: Settings, orders: Orders, stop: StopRequest) -> Database:
@@ -149,12 +149,12 @@ def _await_study(database: Database, orders: Orders, stop: StopRequest) -> Study
 
 
 def _explained(database: Database, work: Callable[[], T]) -> Callable[[], T]:
-    """Make a lost connection an error that is waited out like a server not there yet."""
+    """Turn a lost connection into an error that is waited out like a server not yet started."""
 
     def attempt() -> T:
         try:
             return work()
-        # Optuna wraps the driver's error in one of its own.
+        # Optuna wraps the driver's error in its own.
         except Exception as error:
             if is_servers_trouble(error):
                 raise database.explain(error) from None
@@ -164,18 +164,18 @@ def _explained(database: Database, work: Callable[[], T]) -> Callable[[], T]:
 
 
 def _wait_for(attempt: Callable[[], T], seconds: float, stop: StopRequest) -> T:
-    """Try until it works, the time is up, or the worker is asked to stop."""
+    """Retry until it works, the time is up, or the worker is asked to stop."""
     deadline = time.monotonic() + seconds
-    told = False
+    logged = False
     while True:
         try:
             return attempt()
         except AWAITED as error:
             if stop.asked or time.monotonic() >= deadline:
                 raise
-            if not told:
+            if not logged:
                 logger.warning("%s\nWaiting up to %g s for it.", error, seconds)
-                told = True
+                logged = True
             stop.pause(0.5)
 
 
