@@ -12,10 +12,13 @@ from tuner.statistics.means import welch
 
 
 def course(
-    epochs: Sequence[float], best: Sequence[float], total: int = 100, test_acc: float | None = None
+    epochs: Sequence[float],
+    best: Sequence[float],
+    total: int = 100,
+    tested: tuple[float | None, ...] = (),
 ) -> Course:
     """Return a course that improves after these epochs."""
-    return Course("some", None, np.array(epochs, float), np.array(best, float), total, test_acc)
+    return Course("some", None, np.array(epochs, float), np.array(best, float), total, tested)
 
 
 def compared(one: Search, other: Search, *, same_images: bool = True) -> Searches:
@@ -81,6 +84,22 @@ def test_equal_searches_do_not_differ() -> None:
     assert "no significant difference" in both.verdict
 
 
+def test_a_trial_whose_epochs_were_all_reused_costs_nothing() -> None:
+    """There is no ratio to 0 epochs; the rest is said."""
+    free = Search("free", (course([0], [0.1]),))
+    both = compared(free, Search("slow", SLOW.courses[:1]))
+    assert both.saved == {"free": 0, "slow": 80}
+    assert "times as many" not in both.verdict
+
+
+def test_runs_without_any_spread_are_not_judged() -> None:
+    """Chance is unknown where all runs agree, and the verdict does not call it none."""
+    pair = [Search(name, (course([10], [value]),) * 2) for name, value in (("a", 0.2), ("b", 0.3))]
+    both = compared(*pair)
+    assert not both.differs
+    assert "agree exactly" in both.verdict
+
+
 def test_other_images_are_told() -> None:
     """Values measured on other images are not on one scale."""
     assert "not on one scale" in compared(FAST, SLOW, same_images=False).verdict
@@ -88,10 +107,12 @@ def test_other_images_are_told() -> None:
 
 def test_test_accuracy_comes_second() -> None:
     """It is told where every run has one, after the metric."""
-    tested = Search("tested", tuple(course([10], [0.5], test_acc=0.75) for _ in range(2)))
-    said = compared(tested, Search("slow", tested.courses)).sentences
+    tested = Search("tested", tuple(course([10], [value], tested=(0.75,)) for value in (0.5, 0.4)))
+    later = course([10, 900], [0.5, 0.1], total=1000, tested=(0.7, 0.95))
+    said = compared(tested, Search("longer", (later, later))).sentences
     assert "val_loss" in said[0]
     assert "75.0 % (tested)" in said[-1]
+    assert "70.0 % (longer)" in said[-1], "what it reached after as many epochs, not at its end"
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (3, 8), (12, 5)])

@@ -115,6 +115,8 @@ FURTHER = {
         compare {study} everything
         compare {study} everything --json
         compare {study} 'p*d' --metric val_acc
+        compare {study} 'prun*' --metric val_acc
+        compare {study} everything --metric val_auc
         compare {study} running
         compare {study} paused
         compare {study} failed

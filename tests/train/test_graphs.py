@@ -84,7 +84,7 @@ def test_a_network_that_changes_between_epochs_is_recorded_again(change: str) ->
     before = _state([network])
     assert _state([network]) == before
     if change == "freeze":
-        network.first.weight.requires_grad_(False)  # noqa: FBT003
+        network.first.weight.requires_grad_(False)
     if change == "evaluate":
         network.dropout.eval()
     if change == "count":

@@ -29,13 +29,16 @@ from tuner.statistics.means import Mean, mean_over_seeds, welch
 from tuner.statistics.variance import Interval
 from tuner.store import studies
 from tuner.store import tables as t
+from tuner.store.studies import Study
 
 Array = NDArray[np.float64]
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 """Of the budget that both searches have, at which they are compared."""
-CHOICES = ("val_loss", "val_acc")
-"""Figures that a search may be followed by, beside its own metric."""
+INCIDENTAL = frozenset(
+    {"name", "question", "overrides", "folder", "limits", "checkpoints", "budget", "search"}
+)
+"""Keys of a stored study in which repeats of a search may differ; `search` is compared apart."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,21 @@ class Course:
     best: Array
     total: int
     """How many epochs were trained in all."""
-    test_acc: float | None
-    """Of the trial that it ends with."""
+    tested: tuple[float | None, ...] = ()
+    """The test accuracies of those trials."""
 
     def at(self, budget: float) -> float | None:
         """Return the best value after this many epochs; None before the first complete trial."""
-        place = int(np.searchsorted(self.epochs, budget, side="right")) - 1
+        place = self._place(budget)
         return None if place < 0 else float(self.best[place])
+
+    def tested_at(self, budget: float) -> float | None:
+        """Return the test accuracy of the best trial after this many epochs."""
+        place = self._place(budget)
+        return self.tested[place] if 0 <= place < len(self.tested) else None
+
+    def _place(self, budget: float) -> int:
+        return int(np.searchsorted(self.epochs, budget, side="right")) - 1
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ class Search:
     name: str
     courses: tuple[Course, ...]
 
-    JSON: ClassVar = ("name", "courses=runs", "epochs=total", "best", "test_acc")
+    JSON: ClassVar = ("name", "courses=runs", "epochs=total", "best")
 
     @property
     def runs(self) -> list[dict[str, Any]]:
@@ -94,21 +105,23 @@ class Search:
         """The mean of the courses' best values after these epochs."""
         return self.at(self.total)
 
-    @property
-    def test_acc(self) -> Mean | None:
-        """The mean test accuracy of the trials that its courses end with."""
-        return _mean([course.test_acc for course in self.courses])
-
     def at(self, budget: float) -> Mean | None:
         """Return the mean best value after this many epochs; None until every course has one."""
         return _mean([course.at(budget) for course in self.courses])
+
+    def tested_at(self, budget: float) -> Mean | None:
+        """Return the mean test accuracy of its courses' best trials after this many epochs."""
+        return _mean([course.tested_at(budget) for course in self.courses])
 
     def first(self, value: float, *, smaller: bool) -> int | None:
         """Return after how many epochs its mean best value reaches this one."""
         moments = sorted({float(one) for course in self.courses for one in course.epochs})
         for moment in moments:
             mean = self.at(moment)
-            if mean is not None and (mean.value <= value if smaller else mean.value >= value):
+            # A mean of equal values may differ from them in its last bit.
+            close = mean is not None and math.isclose(mean.value, value, rel_tol=1e-12)
+            better = mean is not None and (mean.value < value if smaller else mean.value > value)
+            if close or better:
                 return int(moment)
         return None
 
@@ -121,7 +134,9 @@ class Budget:
     one: Mean | None
     other: Mean | None
     difference: Interval | None
-    """With a Welch interval; None unless both have several courses."""
+    """With a Welch interval; None unless both have several courses, which differ."""
+    test_acc: tuple[Mean | None, Mean | None] = (None, None)
+    """What the trials reach on test that each would return then."""
 
 
 @dataclass(frozen=True)
@@ -207,13 +222,14 @@ class Searches:
         )
         said = [f"{reached}{self._certainty(last)}"]
         needed = self.saved or {}
-        if len(needed) == 2 and needed[ahead.name] < needed[behind.name]:
-            mine, theirs = needed[ahead.name], needed[behind.name]
+        mine, theirs = needed.get(ahead.name, 0), needed.get(behind.name, 0)
+        # The epochs of a first trial may all have been reused: then there is no ratio.
+        if 0 < mine < theirs:
             said.append(
                 f"{ahead.name} reached {second.value:.4g} after {mine:,} epochs, {behind.name} "
                 f"after {theirs:,}: {theirs / mine:.1f} times as many."
             )
-        tested = [(one.name, one.test_acc) for one in (ahead, behind)]
+        tested = [(one.name, one.tested_at(last.epochs)) for one in (ahead, behind)]
         if all(mean is not None for _, mean in tested):
             figures = words.listed(
                 [f"{words.percent(mean.value)} ({name})" for name, mean in tested if mean]
@@ -228,6 +244,11 @@ class Searches:
     def _certainty(self, last: Budget) -> str:
         if last.difference is None:
             single = words.listed([one.name for one in self.both if len(one.courses) == 1])
+            if not single:
+                return (
+                    ". The runs of each search agree exactly, so it cannot be said how much "
+                    "chance there is in them."
+                )
             return (
                 f". There is one run of {single}, so chance cannot be told from the method: launch "
                 "each search under several values of [search] seed and compare patterns, such as "
@@ -254,16 +275,17 @@ def compare_searches(
         raise UserError(f"{min(shared)} is on both sides; name two different searches.")
     every = [results for side in sides for results in side]
     metric = metric or _common_metric(every)
-    if metric not in {*CHOICES, *(results.spec.search.metric for results in every)}:
+    if metric not in METRICS:
         raise UserError(
-            f"Searches are compared by their own metric, or by {words.listed(CHOICES)}; "
-            f"not by {metric!r}.{meant(metric, CHOICES)}"
+            f"Searches are compared by {words.listed(list(METRICS))}; not by {metric!r}."
+            f"{meant(metric, METRICS)}"
         )
     found = [
         Search(name, tuple(course for results in side for course in _courses(results, metric)))
         for name, side in zip((one, other), sides, strict=True)
     ]
-    empty = [course.study for search in found for course in search.courses if course.total == 0]
+    courses = [course for search in found for course in search.courses]
+    empty = [one.study for one in courses if one.total == 0 and len(one.best) == 0]
     if empty:
         raise UserError(
             f"No epoch of {empty[0]} is trained yet; `tuner status {empty[0]}` says how far it is."
@@ -282,11 +304,37 @@ def compare_searches(
 def _matching(connection: sa.Connection, name: str) -> list[Results]:
     if not set(name) & set("*?["):
         return [Results.of(connection, name)]
-    everything = studies.listing(connection)
-    matching = [study for study in everything if fnmatchcase(study.title, name)]
+    # Of several versions of a study the newest one, as its name alone means it.
+    newest = {study.name: study for study in studies.listing(connection)}
+    matching = [study for study in newest.values() if fnmatchcase(study.name, name)]
     if not matching:
         raise UserError(f"No stored study matches {name!r}; `tuner studies` lists them.")
+    _check_repeats(name, matching)
     return [Results(connection, study) for study in matching]
+
+
+def _check_repeats(pattern: str, repeats: Sequence[Study]) -> None:
+    """Refuse studies that are not one search under different seeds of it."""
+    seeds: dict[int, str] = {}
+    asked: dict[str, Any] = {}
+    for study in repeats:
+        whole = study.spec.to_json()
+        mine = {key: value for key, value in whole.items() if key not in INCIDENTAL}
+        mine["search"] = {key: one for key, one in whole["search"].items() if key != "seed"}
+        different = [key for key, value in mine.items() if asked and asked[key] != value]
+        if different:
+            raise UserError(
+                f"The studies that match {pattern!r} are not repeats of one search: "
+                f"{repeats[0].title} and {study.title} differ in {words.listed(different)}. "
+                "Choose a narrower pattern."
+            )
+        other = seeds.get(study.spec.search.seed)
+        if other is not None:
+            raise UserError(
+                f"{other} and {study.title} have the same [search] seed, so they are not two "
+                "independent runs. Choose a narrower pattern."
+            )
+        asked, seeds[study.spec.search.seed] = mine, study.title
 
 
 def _common_metric(every: Sequence[Results]) -> str:
@@ -295,7 +343,7 @@ def _common_metric(every: Sequence[Results]) -> str:
         judged = words.listed([f"{title} by {metric}" for metric, title in metrics.items()])
         raise UserError(
             f"These searches are judged by different metrics: {judged}. Name one with --metric: "
-            f"{' or '.join(CHOICES)}."
+            f"{words.listed(list(METRICS))}."
         )
     return next(iter(metrics))
 
@@ -303,16 +351,20 @@ def _common_metric(every: Sequence[Results]) -> str:
 def _courses(results: Results, metric: str) -> list[Course]:
     """Return a course for each seed, or one for all where seeds are no repeats of the search."""
     moments = _trained(results)
+    rows = results.rows_with(metric)
     replicates = results.spec.replicates
-    if replicates.seeds == 1 or replicates.of == "top" or not moments:
+    if replicates.seeds == 1 or replicates.of == "top" or not rows:
         every = sorted(moment for seed in moments.values() for moment in seed)
-        return [_course(results, None, results.rows, every, metric)]
+        return [_course(results, None, rows, every, metric)]
+    by_seed = {seed: [row for row in rows if row["seed"] == seed] for seed in _seeds(rows)}
     return [
-        _course(
-            results, seed, [row for row in results.rows if row["seed"] == seed], trained, metric
-        )
-        for seed, trained in sorted(moments.items())
+        _course(results, seed, mine, moments.get(seed, []), metric)
+        for seed, mine in by_seed.items()
     ]
+
+
+def _seeds(rows: Sequence[TrialRow]) -> list[int]:
+    return sorted({row["seed"] for row in rows})
 
 
 def _trained(results: Results) -> dict[int, list[datetime]]:
@@ -343,7 +395,7 @@ def _course(
     complete = sorted((row for row in rows if row.complete), key=lambda row: row["ended"])
     epochs: list[float] = []
     values: list[float] = []
-    best: TrialRow | None = None
+    tested: list[float | None] = []
     for row in complete:
         value = row.value if own else row[column]
         if value is None or not math.isfinite(value):
@@ -352,14 +404,14 @@ def _course(
             spent = np.searchsorted(recorded, row["ended"].timestamp(), side="right")
             epochs.append(float(spent))
             values.append(float(value))
-            best = row
+            tested.append(row[f"{results.prefix}test_acc"])
     return Course(
         study=results.title,
         seed=seed,
         epochs=np.array(epochs),
         best=np.array(values),
         total=len(trained),
-        test_acc=None if best is None else best[f"{results.prefix}test_acc"],
+        tested=tuple(tested),
     )
 
 
@@ -368,7 +420,8 @@ def _budget(one: Search, other: Search, epochs: int) -> Budget:
     known = [[value for value in side if value is not None] for side in values]
     whole = all(len(side) == len(all_of) for side, all_of in zip(known, values, strict=True))
     difference = welch(known[0], known[1]) if whole else None
-    return Budget(epochs, one.at(epochs), other.at(epochs), difference)
+    tested = one.tested_at(epochs), other.tested_at(epochs)
+    return Budget(epochs, one.at(epochs), other.at(epochs), difference, tested)
 
 
 def _mean(values: Sequence[float | None]) -> Mean | None:
@@ -377,10 +430,14 @@ def _mean(values: Sequence[float | None]) -> Mean | None:
 
 
 def _same_images(every: Sequence[Results]) -> bool:
-    """Say whether all best trials predicted the same validation images."""
-    found = []
+    """Say whether trials predicted the same validation images, division by division."""
+    images: dict[int, set[tuple[object, ...]]] = {}
     for results in every:
-        if results.ranked:
-            predicted = results.predicted(results.best, "val")
-            found.append((tuple(predicted.ids), tuple(predicted.labels.tolist())))
-    return len(set(found)) <= 1
+        splits = results.spec.replicates.splits
+        # One complete trial of each division: the others of it have the same images.
+        complete = [row for row in results.rows if row.complete]
+        for division, number in {row["seed"] % splits: row["trial"] for row in complete}.items():
+            predicted = results.predicted(number, "val")
+            found = (tuple(predicted.ids), tuple(predicted.labels.tolist()))
+            images.setdefault(division, set()).add(found)
+    return all(len(different) == 1 for different in images.values())

@@ -40,9 +40,10 @@ def mean_over_seeds(values: Sequence[float], confidence: float = 0.95) -> Mean |
 def welch(
     one: Sequence[float], other: Sequence[float], confidence: float = 0.95
 ) -> Interval | None:
-    """Return the difference of two means with Welch's interval; None with fewer than two each.
+    """Return the difference of two means with Welch's interval.
 
-    Variances may differ; the degrees of freedom are Satterthwaite's (Welch 1947).
+    Variances may differ; the degrees of freedom are Satterthwaite's (Welch 1947). None with fewer
+    than two values each, or where both have no variance at all: chance is unknown then, not 0.
     """
     if min(len(one), len(other)) < 2:
         return None
@@ -54,7 +55,7 @@ def welch(
         errors.append(squares / (len(values) - 1) / len(values))
     difference, error = means[0] - means[1], sum(errors)
     if error == 0:
-        return Interval(difference, difference, difference)
+        return None
     freedom = error**2 / sum(
         part**2 / (len(values) - 1) for part, values in zip(errors, (one, other), strict=True)
     )
