@@ -293,7 +293,7 @@ def test_figures_for_unequal_classes_are_compared_too(database: Database, metric
 
     found = judged(fabricate(database, spec, tell), metric=metric)
     assert {row.standing.level for row in found.rows} == {level for level, _ in kept}
-    field = metric.removeprefix("test_").replace("_acc", "_accuracy")
+    field = metric.removeprefix("test_")
     for row in found.rows:
         mine = [
             getattr(score(one.logs["test"], TRUTH.labels["test"]), field)

@@ -130,7 +130,7 @@ def test_one_image_a_patient_is_the_answer_by_image(database: Database) -> None:
         (row.mean, row.against) for row in by_image[0].rows
     ]
     assert by_person[0].patients == 200
-    for name in ("one", "other", "nll", "auc"):
+    for name in ("one", "other", "nll", "auc_difference", "auc_p"):
         assert getattr(by_person[1], name) == getattr(by_image[1], name)
     apart = replace(by_person[1].discordance, patients=0)
     assert apart == by_image[1].discordance
