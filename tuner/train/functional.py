@@ -110,6 +110,9 @@ class FunctionalPack:
 
     def begin(self, steps: int, seeds: Sequence[int]) -> AbstractContextManager[object]:  # noqa: ARG002
         """Begin an epoch in which each member draws by its own seed."""
+        for model in self._models:
+            # Validation has left them in the other mode, and a recording is of one mode.
+            model.train()
         for generator, seed in zip(self.generators, seeds, strict=True):
             generator.manual_seed(seed)
         return nullcontext()
