@@ -162,19 +162,21 @@ def _combined(
         values: combination_name(dict(zip(factors, values, strict=True))) for values in ordered
     }
     # Each trial with its combination as one more cell, as if the study varied that.
-    named = [
+    combined = [
         replace(row, cells={**row.cells, factor: names[tuple(row[name] for name in factors)]})
         for row in rows
     ]
-    usable = {row["trial"] for row in named if row.complete and measured(row)}
+    usable = {row["trial"] for row in combined if row.complete and measured(row)}
     standings = tuple(
-        standing_of(names[values], [row for row in named if row[factor] == names[values]], usable)
+        standing_of(
+            names[values], [row for row in combined if row[factor] == names[values]], usable
+        )
         for values in ordered
     )
     # Whole settings under the same seeds are pairs, however their values were chosen.
     if spec.search.sampler == "grid" or set(factors) == set(spec.varied):
-        return _paired(named, spec, factor, standings, usable)
-    return _unpaired(named, spec, factor, standings, usable)
+        return _paired(combined, spec, factor, standings, usable)
+    return _unpaired(combined, spec, factor, standings, usable)
 
 
 def combination_name(values: Mapping[str, Level]) -> str:
@@ -211,8 +213,10 @@ def _paired(
         if row["trial"] in usable:
             places[place][row[factor]].append(row["trial"])
     whole = {
-        place: {level: of for level, of in found.items() if len(of) == expected[place][level]}
-        for place, found in places.items()
+        place: {
+            level: of for level, of in numbers_by_level.items() if len(of) == expected[place][level]
+        }
+        for place, numbers_by_level in places.items()
     }
     levels = common_levels(
         [standing.level for standing in standings if standing.measured], list(whole.values())
@@ -257,18 +261,19 @@ def common_levels(
     A level that pruning or failing left in few places would drag all others
     down to those; it is set aside while it halves what the rest can be compared on.
     """
-    found = list(levels)
-    while len(found) > 1:
-        shared = _shared(found, places)
+    remaining = list(levels)
+    while len(remaining) > 1:
+        shared = _shared(remaining, places)
         without = {
-            level: _shared([one for one in found if one != level], places) for level in found
+            level: _shared([other for other in remaining if other != level], places)
+            for level in remaining
         }
-        count = {level: sum(level in of for of in places) for level in found}
-        rarest = max(found, key=lambda level: (without[level], -count[level]))
+        count = {level: sum(level in of for of in places) for level in remaining}
+        rarest = max(remaining, key=lambda level: (without[level], -count[level]))
         if shared and 2 * shared >= without[rarest]:
             break
-        found.remove(rarest)
-    return tuple(found)
+        remaining.remove(rarest)
+    return tuple(remaining)
 
 
 def _shared(levels: Sequence[Kept], places: Sequence[Mapping[Kept, Sequence[int]]]) -> int:

@@ -99,10 +99,10 @@ def _means(results: Results, by: str | None) -> dict[str, list[Any]]:
         .group_by(level, t.trial.c.seed, t.epoch.c.epoch)
         .order_by(level, t.trial.c.seed, t.epoch.c.epoch)
     )
-    found: dict[str, list[Any]] = defaultdict(list)
+    rows_by_level: dict[str, list[Any]] = defaultdict(list)
     for row in results.connection.execute(query):
-        found[_key(row.level)].append(row)
-    return found
+        rows_by_level[_key(row.level)].append(row)
+    return rows_by_level
 
 
 def _by_seed(rows: Sequence[Any]) -> dict[str, Array]:
@@ -127,10 +127,10 @@ def _stopped(results: Results, by: str | None) -> dict[str, list[int]]:
         .where(t.trial.c.study_id == results.study.study_id, t.outcome.c.state != "COMPLETE")
         .order_by(t.trial.c.number)
     )
-    found: dict[str, list[int]] = defaultdict(list)
+    numbers: dict[str, list[int]] = defaultdict(list)
     for row in results.connection.execute(query):
-        found[_key(row.level)].append(row.number)
-    return found
+        numbers[_key(row.level)].append(row.number)
+    return numbers
 
 
 def _strays(results: Results, numbers: Sequence[int]) -> list[Stray]:

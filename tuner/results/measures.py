@@ -52,40 +52,42 @@ def nll(logs: Logs, labels: Labels) -> Array:
     return -logs[np.arange(len(labels)), labels].astype(np.float64)
 
 
-def balanced(logs: Logs, labels: Labels) -> Array:
+def balanced_parts(logs: Logs, labels: Labels) -> Array:
     """Return each image's contribution to balanced accuracy, over the classes that occur."""
     counts = np.bincount(labels, minlength=logs.shape[1])
     weight = len(labels) / (np.count_nonzero(counts) * counts[labels])
     return np.asarray(right(logs, labels) * weight)
 
 
-def found(logs: Logs, labels: Labels) -> Array | None:
+def sensitivity_parts(logs: Logs, labels: Labels) -> Array | None:
     """Return each image's contribution to sensitivity: of class 1, or the mean over classes."""
     counts = np.bincount(labels, minlength=logs.shape[1])
     if not counts.all():
         return None
     if logs.shape[1] == 2:
         return np.asarray(right(logs, labels) * (labels == 1) * len(labels) / counts[1])
-    return balanced(logs, labels)
+    return balanced_parts(logs, labels)
 
 
-def left_alone(logs: Logs, labels: Labels) -> Array | None:
+def specificity_parts(logs: Logs, labels: Labels) -> Array | None:
     """Return each image's contribution to specificity: of class 0, or the mean over classes."""
     classes = logs.shape[1]
     counts = np.bincount(labels, minlength=classes)
     if not counts.all():
         return None
     images = len(labels)
-    taken, valid = most_probable(logs), ~np.isnan(logs).any(axis=1)
+    predicted, valid = most_probable(logs), ~np.isnan(logs).any(axis=1)
     parts = np.zeros(images)
-    asked = [1] if classes == 2 else range(classes)
-    for one in asked:
-        others = labels != one
-        parts += ((taken != one) & valid & others) * images / (len(asked) * others.sum())
+    positives = [1] if classes == 2 else range(classes)
+    for positive in positives:
+        others = labels != positive
+        parts += (
+            ((predicted != positive) & valid & others) * images / (len(positives) * others.sum())
+        )
     return parts
 
 
-def ranked(logs: Logs, labels: Labels) -> Array | None:
+def auc_parts(logs: Logs, labels: Labels) -> Array | None:
     """Return each image's contribution to the area under the ROC curve."""
     if np.isnan(logs).any():
         return None
@@ -94,23 +96,23 @@ def ranked(logs: Logs, labels: Labels) -> Array | None:
         odds = logs[:, 1].astype(np.float64) - logs[:, 0]
         return shares_of_area(odds, labels == 1)
     parts = [shares_of_area(logs[:, k].astype(np.float64), labels == k) for k in range(classes)]
-    known = [part for part in parts if part is not None]
-    return np.mean(known, axis=0) if len(known) == classes else None
+    defined = [part for part in parts if part is not None]
+    return np.mean(defined, axis=0) if len(defined) == classes else None
 
 
 def _is_right(logs: Logs, labels: Labels) -> NDArray[np.bool_]:
     valid = ~np.isnan(logs).any(axis=1)
-    taken: NDArray[np.bool_] = (most_probable(logs) == labels) & valid
-    return taken
+    correct: NDArray[np.bool_] = (most_probable(logs) == labels) & valid
+    return correct
 
 
 _OF_A_SPLIT: Mapping[str, tuple[PerImage, bool]] = {
     "loss": (nll, False),
     "acc": (right, True),
-    "auc": (ranked, False),
-    "balanced_acc": (balanced, False),
-    "sensitivity": (found, False),
-    "specificity": (left_alone, False),
+    "auc": (auc_parts, False),
+    "balanced_acc": (balanced_parts, False),
+    "sensitivity": (sensitivity_parts, False),
+    "specificity": (specificity_parts, False),
 }
 _SPLITS: tuple[SplitName, ...] = ("val", "test")
 

@@ -149,5 +149,5 @@ def kept_predictions(
         .order_by(t.prediction.c.split.desc(), t.prediction.c.moment)
     )
     place = {number: at for at, number in enumerate(numbers)}
-    found = [(row.number, row.split, row.moment) for row in connection.execute(query)]
-    return sorted(found, key=lambda one: place[one[0]])
+    predictions = [(row.number, row.split, row.moment) for row in connection.execute(query)]
+    return sorted(predictions, key=lambda prediction: place[prediction[0]])

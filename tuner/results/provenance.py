@@ -176,7 +176,7 @@ def _excess(rows: Sequence[TrialRow], spec: Spec) -> int | None:
 def _excess_of_seed(rows: Sequence[TrialRow], spec: Spec) -> int:
     """Count the epochs that a trial trained although an earlier trial has the same ones."""
     chosen = [{n: row[n] for n in spec.varied if row[n] is not None} for row in rows]
-    jobs = [spec.job(one, row["seed"]) for one, row in zip(chosen, rows, strict=True)]
+    jobs = [spec.job(values, row["seed"]) for values, row in zip(chosen, rows, strict=True)]
     excess = 0
     for place, row in enumerate(rows):
         shared = max(

@@ -42,11 +42,11 @@ def read_race(results: Results) -> Race | None:
     if spec.replicates.of != "top":
         return None
     existing = [_existing(row, spec) for row in results.rows]
-    explored = [one for one in existing if one.seed == 0]
-    if len(explored) < spec.configurations or any(not one.ended for one in explored):
+    explored = [trial for trial in existing if trial.seed == 0]
+    if len(explored) < spec.configurations or any(not trial.ended for trial in explored):
         return None
-    found = race(spec, existing, read_decisions(results.connection, results.study.study_id))
-    return found if found.contenders else None
+    state = race(spec, existing, read_decisions(results.connection, results.study.study_id))
+    return state if state.contenders else None
 
 
 def _existing(row: TrialRow, spec: Spec) -> Existing:
@@ -69,20 +69,22 @@ def contender_names(results: Results, contenders: Collection[int]) -> dict[int, 
         if row.configuration in contenders
     }
     telling = [
-        name for name in spec.varied if len({repr(one[name]) for one in chosen.values()}) > 1
+        name
+        for name in spec.varied
+        if len({repr(contender[name]) for contender in chosen.values()}) > 1
     ]
-    found = {one: _name(values, telling) for one, values in chosen.items()}
-    shared = Counter(found.values())
+    names = {contender: _name(values, telling) for contender, values in chosen.items()}
+    shared = Counter(names.values())
     return {
-        one: f"{name} #{one}".strip() if not name or shared[name] > 1 else name
-        for one, name in found.items()
+        contender: f"{name} #{contender}".strip() if not name or shared[name] > 1 else name
+        for contender, name in names.items()
     }
 
 
 def _name(values: Mapping[str, Value | None], telling: Sequence[str]) -> str:
     # A parameter that is not active in this contender is not part of its name.
-    known = {name: value for name in telling if (value := values[name]) is not None}
-    return " ".join(f"{name}={_short(value)}" for name, value in known.items())
+    active = {name: value for name in telling if (value := values[name]) is not None}
+    return " ".join(f"{name}={_short(value)}" for name, value in active.items())
 
 
 def _short(value: Value) -> str:

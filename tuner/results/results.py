@@ -187,7 +187,7 @@ def once(
         key = (ask, arguments, tuple(sorted(named.items())))
         if key not in results.answers:
             results.answers[key] = ask(results, *arguments, **named)
-        found: Answer = results.answers[key]
-        return found
+        value: Answer = results.answers[key]
+        return value
 
     return answer

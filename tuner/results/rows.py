@@ -221,15 +221,15 @@ def _one_class(row: Any, at: str) -> tuple[str, ...]:
     Of two classes that is so if, and only if, all images of one are found and none of the other.
     Of more classes the stored means do not tell it from guessing.
     """
-    found = []
+    splits = []
     for split in ("val", "test"):
         rates = [
             getattr(row, f"tuner_outcome_{at}_{split}_{name}")
             for name in ("sensitivity", "specificity", "balanced_acc")
         ]
         if set(rates[:2]) == {0.0, 1.0} and rates[2] == 0.5:
-            found.append(split)
-    return tuple(found)
+            splits.append(split)
+    return tuple(splits)
 
 
 def _figures(row: Any, stored: str, shown: str) -> dict[str, Any]:
@@ -239,8 +239,8 @@ def _figures(row: Any, stored: str, shown: str) -> dict[str, Any]:
         if name != "gap"
     }
     val_acc, test_acc = figures[f"{shown}val_acc"], figures[f"{shown}test_acc"]
-    known = val_acc is not None and test_acc is not None
-    figures[f"{shown}gap"] = val_acc - test_acc if known else None
+    measured = val_acc is not None and test_acc is not None
+    figures[f"{shown}gap"] = val_acc - test_acc if measured else None
     return figures
 
 

@@ -102,18 +102,18 @@ class Source:
         then known for both.
         """
         query = sa.select(t.label).where(self._mine()).order_by(t.label.c.fingerprint)
-        found: dict[tuple[str, SplitName], Truth] = {}
-        named: dict[tuple[str, ...], tuple[str, ...]] = {}
+        truths: dict[tuple[str, SplitName], Truth] = {}
+        patients_of: dict[tuple[str, ...], tuple[str, ...]] = {}
         for row in self._connection.execute(query):
             labels = np.frombuffer(row.labels, "<i8").astype(np.int64)
             patients = None if row.patients is None else tuple(row.patients)
             truth = Truth(tuple(row.ids), labels, patients)
-            found[row.fingerprint, row.split] = truth
+            truths[row.fingerprint, row.split] = truth
             if patients:
-                named.setdefault(truth.ids, patients)
+                patients_of.setdefault(truth.ids, patients)
         return {
-            key: replace(truth, patients=named.get(truth.ids, truth.patients))
-            for key, truth in found.items()
+            key: replace(truth, patients=patients_of.get(truth.ids, truth.patients))
+            for key, truth in truths.items()
         }
 
     def clusters(self) -> tuple[Clusters, ...]:
@@ -226,32 +226,32 @@ def _by_image(source: Source, design: Design) -> Sample | None:
         for unit, numbers in enumerate(units)
         for number in numbers
     }
-    kept: dict[tuple[int, int], _Sums] = defaultdict(_Sums)
+    sums_by_unit: dict[tuple[int, int], _Sums] = defaultdict(_Sums)
     for number, split, values in source.values(sorted(place)):
         # Unpaired, a group's images are averaged over its trials; paired, a seed's over its places.
         level, unit = place[number]
-        sums = kept[level, unit if design.paired else 0]
+        sums = sums_by_unit[level, unit if design.paired else 0]
         sums.totals[split] = sums.totals.get(split, 0.0) + values
         sums.squares[split] += float((values**2).sum())
         sums.means[split][number] = float(values.mean())
     # A trial without predictions of a split, or with NaN among them, has no figure.
-    found = {
-        split: {number for sums in kept.values() for number in sums.means[split]}
+    measured = {
+        split: {number for sums in sums_by_unit.values() for number in sums.means[split]}
         for split, _ in source.measure.blocks
     }
-    if not place or any(numbers != set(place) for numbers in found.values()):
+    if not place or any(numbers != set(place) for numbers in measured.values()):
         return None
     build = _panel if design.paired else _groups
-    panel = replace(build(kept, design, source.measure), clusters=source.clusters())
+    panel = replace(build(sums_by_unit, design, source.measure), clusters=source.clusters())
     return Sample(panel, images_shared=True, patients_unknown=source.patients_unknown)
 
 
-def _panel(kept: Mapping[tuple[int, int], _Sums], design: Design, measure: Measure) -> Panel:
+def _panel(sums: Mapping[tuple[int, int], _Sums], design: Design, measure: Measure) -> Panel:
     def block(split: SplitName, sign: float) -> Array:
         return np.array(
             [
                 [
-                    sign * kept[level, unit].totals[split] / len(kept[level, unit].means[split])
+                    sign * sums[level, unit].totals[split] / len(sums[level, unit].means[split])
                     for unit in range(len(units))
                 ]
                 for level, units in enumerate(design.units)
@@ -261,9 +261,9 @@ def _panel(kept: Mapping[tuple[int, int], _Sums], design: Design, measure: Measu
     return Panel(tuple(block(*one) for one in measure.blocks), measure.counts_images)
 
 
-def _groups(kept: Mapping[tuple[int, int], _Sums], design: Design, measure: Measure) -> Groups:
+def _groups(sums: Mapping[tuple[int, int], _Sums], design: Design, measure: Measure) -> Groups:
     return Groups(
-        tuple(_group(kept[level, 0], units, measure) for level, units in enumerate(design.units)),
+        tuple(_group(sums[level, 0], units, measure) for level, units in enumerate(design.units)),
         measure.counts_images,
     )
 
