@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from tuner.results.designs import (
         COMBINATIONS_MOST,
         Design,
-        Fall,
         Level,
         Standing,
         combination_name,
@@ -28,12 +27,10 @@ if TYPE_CHECKING:
     from tuner.results.race import Evidence, contender_names, decide, judge_look, read_race
     from tuner.results.results import Results, by_number, once
     from tuner.results.rows import (
-        COSTS,
         EPOCH_COLUMNS,
         FIGURES,
         FURTHER,
         LEADING,
-        SLOPES,
         TRAILING,
         TrialRow,
         epoch_rows,
@@ -44,7 +41,7 @@ if TYPE_CHECKING:
     from tuner.results.samples import Sample, Source, by_trial, column_of, has_figure, sample
 else:
     _NAMES = {
-        "designs": "COMBINATIONS_MOST Design Fall Level Standing combination_name common_levels "
+        "designs": "COMBINATIONS_MOST Design Level Standing combination_name common_levels "
         "comparable design standing_of",
         "epochs": "COURSES_MOST Curve Rates curves rates",
         "levels": "SHOWN VIEWS WHOLE Factor factors",
@@ -53,7 +50,7 @@ else:
         "provenance": "DataSet Reuse endings origin reuse",
         "race": "Evidence contender_names decide judge_look read_race",
         "results": "Results by_number once",
-        "rows": "COSTS EPOCH_COLUMNS FIGURES FURTHER LEADING SLOPES TRAILING TrialRow "
+        "rows": "EPOCH_COLUMNS FIGURES FURTHER LEADING TRAILING TrialRow "
         "epoch_rows ranked trial_columns trial_rows",
         "samples": "Sample Source by_trial column_of has_figure sample",
     }
