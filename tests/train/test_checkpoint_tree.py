@@ -190,13 +190,13 @@ def rewritten(content: bytes, changes: Mapping[str, object]) -> bytes:
         ({"format": FORMAT + 1}, "a newer tuner wrote it"),
         ({"format": 0}, "its format is 0"),
         ({"curve": []}, "its curve has gaps"),
-        ({"curve": [{"epoch": 1}]}, "lacks what it needs"),
+        ({"curve": [{"epoch": 1}]}, "is incomplete"),
         ({"epoch": 2}, "its curve has gaps"),
         ({"best_epoch": 7}, "its best epoch"),
         ({"best_epoch": True}, "its best epoch"),
-        ({"parts": {}}, "lacks what it needs"),
-        ({"base": None}, "lacks what it needs"),
-        ({"labels": 3}, "lacks what it needs"),
+        ({"parts": {}}, "is incomplete"),
+        ({"base": None}, "is incomplete"),
+        ({"labels": 3}, "is incomplete"),
         (
             {
                 "parts": {
@@ -421,7 +421,7 @@ def test_a_use_is_noted_on_a_disk(tmp_path: Path, trained: Trained) -> None:
 
 @pytest.mark.parametrize(
     ("location", "message"),
-    [("nonsense://x", "is not a place for checkpoints"), ("gs://bucket/x", "cannot be kept at")],
+    [("nonsense://x", "is not a place for checkpoints"), ("gs://bucket/x", "cannot be stored at")],
 )
 def test_a_location_that_cannot_be_opened_is_the_person_s_error(
     location: str, message: str

@@ -187,7 +187,7 @@ def test_installed_packages_offer_objectives(
     monkeypatch.syspath_prepend(str(tmp_path))
     assert version("offering") == "1.0"
     assert "offered" in find("offer", []).objective.declarations().parameters
-    with pytest.raises(ObjectiveError, match="install that package again"):
+    with pytest.raises(ObjectiveError, match="reinstall it"):
         find("gone", [])
 
 

@@ -44,5 +44,5 @@ def test_the_trainer_notes_it(tmp_path: Path) -> None:
         notes = bench.begin(blob_job()).setup.notes
         assert ("output" in notes) == (place == "squashing")
     assert notes["output"].startswith(
-        "the model ends in a softmax, and loss = 'ce' takes raw outputs (logits)"
+        "the model ends in a softmax, but loss = 'ce' expects raw outputs (logits)"
     )

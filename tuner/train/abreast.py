@@ -1,15 +1,15 @@
-"""Runs that train abreast: an epoch of each at a time, those of one shape as a pack.
+"""Training several runs side by side: an epoch of each at a time, runs of one shape as a pack.
 
     runs ── planned ──> turns of one shape ──> one batch of each, one step of each ──> figures
                         any other run      ──> its epoch alone
 
-Each run keeps its seed, its order of images, its rates, curve and end. What an
-epoch takes is counted to the members in equal parts.
+Each run keeps its seed, its order of images, its rates, its curve and its end. The
+time of an epoch is divided equally among the members.
 
-There are two kinds of packs. Stacks of plain layers (`stack`) give each member the
-bits that it has alone; `"auto"` may choose them. Packs by torch.func (`functional`)
-are for networks that learn by autograd. They round in another order, so only a
-number in `[search] pack` asks for them, and each run is marked for it (`Run.together`).
+There are two kinds of packs. Stacks of plain layers (`stack`) give each member exactly
+the bits that it has alone, so `"auto"` may choose them. Packs by torch.func
+(`functional`) are for networks that learn by autograd. Their rounding differs, so they
+are used only if `[search] pack` is a number, and each run is marked (`Run.together`).
 """
 
 import copy
@@ -42,15 +42,15 @@ from tuner.train.run import Plan, Run
 from tuner.train.stack import DRAWN_ROWS, Pack, Stack, layers_of
 
 SIZES = (4, 16)
-"""Members of the packs that are tried; each has to be faster for the next to be tried."""
+"""Pack sizes to try; the next is tried only if the one before it is faster."""
 GAIN = 1.2
-"""How much faster a member's step must be in a pack."""
+"""How many times faster a member's step must be in a pack."""
 STEPS = 6
-"""Of a pack that is tried; the fastest counts, since whatever else the machine does slows some."""
+"""Steps timed per pack size; the fastest counts, because other load on the machine slows some."""
 LONG_STEP = 0.02
-"""Seconds. On a CPU a step that takes longer is arithmetic, of which vmap saves nothing."""
+"""Seconds. On a CPU a longer step is dominated by arithmetic, which vmap does not speed up."""
 FEW = 4
-"""Images of a batch by which it is seen whether torch.func can handle a network."""
+"""Batch size for testing whether torch.func can handle a network."""
 
 
 @dataclass(frozen=True)
@@ -76,32 +76,32 @@ class Ready:
 
     @cached_property
     def recorded(self) -> RecordedSteps | None:
-        """Steps as CUDA graphs, where the images are on the GPU as well."""
+        """Steps as CUDA graphs, if the images are on the GPU as well."""
         if self.feed.place.type != "cuda" or not isinstance(self.pack, FunctionalPack):
             return None
-        own = [one for run in self.runs for one in run.training.generators]
+        own = [generator for run in self.runs for generator in run.training.generators]
         models = [run.training.learner.model for run in self.runs]
         optimizers = [run.training.optimizer for run in self.runs]
         return RecordedSteps(optimizers, models, [*self.pack.generators, *own])
 
 
 class Abreast:
-    """The runs that a process trains at a time, and the packs that are ready for them."""
+    """The runs that a process trains side by side, and their packs."""
 
     def __init__(self, memory: int | None = None) -> None:
-        """With a limit, packs that would take the process beyond it are not tried."""
+        """With a memory limit in bytes, packs that would exceed it are not tried."""
         self._memory = memory
         self._ready: dict[Hashable, Ready] = {}
         self._measured: dict[Hashable, int] = {}
         self._obstacles: dict[Hashable, str] = {}
         self._steps: dict[tuple[Hashable, int], float] = {}
-        """Of a member's step by torch.func, in packs of this many."""
+        """Seconds of a member's step by torch.func, by shape and pack size."""
 
     def mark(self, run: Run, asked: int | str) -> None:
-        """Say of a run that has not begun whether it may train by torch.func beside others.
+        """Mark a run, before its first epoch, as one that may train in a pack by torch.func.
 
-        That goes by the study's setting and the network, never by what was measured or by who
-        else is there: whoever resumes the trial must find its checkpoints under the same keys.
+        This depends on the study's setting and the network, never on measurements or on the
+        other runs: a worker that resumes the trial must find its checkpoints under the same keys.
         """
         run.together = asked not in ("auto", 1) and not self.obstacle(run)
         if run.together:
@@ -116,7 +116,7 @@ class Abreast:
         for kind, group in list(groups.items()):
             if len(group) > 1 and group[0].together and not self._pays(group[0], len(group)):
                 groups |= {id(run): [run] for run in groups.pop(kind)}
-        # A pack whose runs have gone holds the memory of all of them.
+        # Drop packs whose runs have ended: they keep the memory of all of them.
         self._ready = {kind: one for kind, one in self._ready.items() if kind in groups}
         for kind, group in groups.items():
             begun = time.perf_counter()
@@ -133,7 +133,7 @@ class Abreast:
                 yield run, run.end_epoch(plan, train, share, alive)
 
     def most(self, run: Run, asked: int | str) -> int:
-        """Return how many runs like this one are best trained at a time; `asked` may say it."""
+        """Return how many runs like this one to train at a time; `asked` may be a number."""
         kind = shape(run)
         if kind is None or asked == 1:
             return 1
@@ -147,13 +147,13 @@ class Abreast:
         return self._measured[kind]
 
     def obstacle(self, run: Run) -> str:
-        """Say what keeps a run from packs by torch.func; nothing if nothing does."""
+        """Return why a run cannot join packs by torch.func; empty if it can."""
         learner = run.training.learner
         if not isinstance(learner, Autograd):
             return "it learns as a stack"
         on = run.training.split.labels.device.type
         if on not in TRIED:
-            return f"packs by torch.func were never tried on {on}"
+            return f"packs by torch.func are untested on {on}"
         try:
             kind = signature(learner.model), learner.arithmetic
         except ObstacleError as reason:
@@ -163,9 +163,9 @@ class Abreast:
         return self._obstacles[kind]
 
     def alone(self, run: Run, asked: int | str) -> str:
-        """Say why a run like this one is trained alone."""
+        """Return why a run like this one is trained alone."""
         if isinstance(run.training.learner, Stack):
-            return "the fastest here"
+            return "training alone is fastest here"
         why = self.obstacle(run)
         if why:
             return f"torch.func cannot pack the network: {why}"
@@ -184,7 +184,7 @@ class Abreast:
         return f"a pack of {asked} does not fit into the memory that [limits] allows"
 
     def _pays(self, run: Run, size: int) -> bool:
-        """Say whether a member's step by torch.func is faster in a pack of this many than alone."""
+        """Return whether a member's step by torch.func is faster in a pack of this size."""
         kind = shape(run)
         if (kind, 1) not in self._steps:
             self._steps[kind, 1] = _seconds(run, 1)
@@ -200,14 +200,14 @@ class Abreast:
         return _has_room(run, size, self._memory)
 
     def _readied(self, kind: Hashable, runs: Sequence[Run]) -> Ready:
-        found = self._ready.get(kind)
-        # A run may have trained alone since, and left the pack.
+        ready = self._ready.get(kind)
+        # Rebuild the pack if a run has left it by training alone since.
         if (
-            found is not None
-            and list(found.runs) == list(runs)
-            and all(_learner(run).pack is found.pack for run in runs)
+            ready is not None
+            and list(ready.runs) == list(runs)
+            and all(_learner(run).pack is ready.pack for run in runs)
         ):
-            return found
+            return ready
         size = max(stop - start for start, stop in runs[0].training.bounds)
         feed = runs[0].training.feed.wider(len(runs) * size)
         return Ready(runs, _pack([_learner(run) for run in runs]), feed)
@@ -241,16 +241,16 @@ def _together(ready: Ready, plans: Sequence[Plan], alive: Alive) -> list[TrainFi
 
 
 def _packed_always(run: Run) -> bool:
-    """Say whether a run is a pack of one when it trains alone.
+    """Return whether a run trains as a pack of one when it is alone.
 
-    On a GPU dropout alone draws otherwise than a pack does, and a run that has been in
-    one would go on with other draws.
+    On a GPU, dropout draws differently alone than in a pack, so a run that leaves a pack
+    would continue with different draws.
     """
     return run.together and run.training.split.labels.is_cuda
 
 
 def shape(run: Run) -> Hashable | None:
-    """Return what runs must have in common to be packed; None for one that trains alone."""
+    """Return what runs must have in common to be packed; None if the run trains alone."""
     learner = run.training.learner
     rest = run.training.bounds, id(run.training.split), run.training.loss.target_type
     if isinstance(learner, Stack):
@@ -267,17 +267,17 @@ def _learner(run: Run) -> Stack | Autograd:
 
 
 def _pack(learners: Sequence[Stack | Autograd]) -> Pack | FunctionalPack:
-    stacks = [one for one in learners if isinstance(one, Stack)]
-    others = [one for one in learners if isinstance(one, Autograd)]
+    stacks = [learner for learner in learners if isinstance(learner, Stack)]
+    others = [learner for learner in learners if isinstance(learner, Autograd)]
     return Pack(stacks) if stacks else FunctionalPack(others)
 
 
 def _fastest(run: Run, memory: int | None) -> int:
-    """Try packs of copies of a run's stack, and return the size that trains fastest."""
+    """Time packs of copies of a run's stack, and return the fastest size."""
     stack = _learner(run)
     assert isinstance(stack, Stack)
     if stack.large and not run.training.split.labels.is_cuda:
-        return 1  # members take turns there
+        return 1  # their members take turns, so a pack gains nothing
     best, least = 1, _seconds(run, 1)
     for size in SIZES:
         if not _has_room(run, size, memory):
@@ -297,22 +297,22 @@ def _has_room(run: Run, size: int, memory: int | None) -> bool:
 
 
 def _bytes(run: Run, members: int) -> int:
-    """Return about how much memory a pack takes, generously."""
+    """Return a generous estimate of a pack's memory in bytes."""
     learner = _learner(run)
     weights = sum(weight.numel() for weight in learner.model.parameters())
     batch = max(stop - start for start, stop in run.training.bounds)
     images = batch * run.training.split.images[0].numel()
     if isinstance(learner, Autograd):
-        # What a forward keeps, once more as vmap rearranges it, and its slopes on the way back.
+        # What the forward pass saves, a copy as vmap rearranges it, and its gradients.
         pair, targets = _two_batches(run)
-        kept = 3 * batch * kept_bytes(learner, pair[0], targets[0]) // FEW
+        saved = 3 * batch * kept_bytes(learner, pair[0], targets[0]) // FEW
     else:
-        # Masks, and what is kept of a batch.
-        units = sum(one.out_features for one in learner.layers if isinstance(one, nn.Linear))
-        kept = 4 * units * (DRAWN_ROWS + 8 * batch)
-    # Weights, gradients, two moments, the best and the stored weights; the batch itself, as it is
-    # gathered and as it is shown.
-    return members * (4 * (8 * weights + 3 * images) + kept)
+        # Masks, and what is saved of a batch.
+        units = sum(layer.out_features for layer in learner.layers if isinstance(layer, nn.Linear))
+        saved = 4 * units * (DRAWN_ROWS + 8 * batch)
+    # Weights, gradients, two moments, the best and the stored weights; the batch itself, as
+    # gathered and as changed by augmentation.
+    return members * (4 * (8 * weights + 3 * images) + saved)
 
 
 def _two_batches(run: Run) -> tuple[Tensor, Tensor]:
@@ -327,7 +327,7 @@ def _two_batches(run: Run) -> tuple[Tensor, Tensor]:
 
 
 def _seconds(run: Run, members: int) -> float:
-    """Return how long one member's step takes in a pack of this many copies."""
+    """Return the seconds of one member's step in a pack of this many copies."""
     training = run.training
     copies = [_copy(_learner(run)) for _ in range(members)]
     optimizers = [build_optimizer(read_recipe({}), one.weights) for one in copies]
@@ -337,7 +337,7 @@ def _seconds(run: Run, members: int) -> float:
     places = torch.arange(stop - start, device=feed.place).repeat(members)
     targets = [training.loss.targets(training.split.labels[: stop - start])] * members
     fastest = math.inf
-    # What a network by autograd draws comes from torch's own generator: it is left as it was.
+    # Networks by autograd draw from torch's own generator, whose state is restored.
     with (
         torch.random.fork_rng(devices=[]),
         pack.begin(STEPS, range(members)) if pack else copies[0].begin(STEPS, 0),
@@ -368,6 +368,6 @@ def _copy(learner: Stack | Autograd) -> Stack | Autograd:
 
 
 def _await(on: torch.Tensor) -> None:
-    """Wait until a GPU has done what it was told."""
+    """Wait until the GPU has finished its work."""
     if on.is_cuda:
         torch.cuda.synchronize(on.device)

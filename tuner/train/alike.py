@@ -1,7 +1,7 @@
-"""Which jobs may differ in numbers alone, so that their networks can be trained as a pack.
+"""Which jobs differ only in numbers, so that their networks may be trained as a pack.
 
-Nothing here loads torch. What a job's parameters do to its network only the
-trainer knows, which looks at the layers: this says which are worth trying.
+Nothing here loads torch. Only the trainer, which sees the layers, knows what a job's
+parameters do to its network: this says which jobs are worth trying.
 """
 
 import json
@@ -16,13 +16,13 @@ NUMBERS = (
     | {"augment", "class_weights", "dropout", "focal_gamma", "label_smoothing", "loss"}
     | {"momentum", "nesterov", "optimizer", "weight_decay"}
 )
-"""Parameters that change no layer's shape."""
+"""Parameters that do not change the shape of any layer."""
 
 
 def kind(job: Job) -> Hashable:
-    """Return what jobs have in common that may be trained as a pack."""
+    """Return a key that is equal for jobs that may be trained as a pack."""
     whole = shaping(job.parameters)
-    # Of all losses this one alone has another number of outputs.
+    # bce is the only loss with a different number of outputs.
     rest = {name: value for name, value in whole.items() if name not in NUMBERS}
     rest["loss"] = whole["loss"] == "bce"
     return job.objective, json.dumps([rest, dict(job.data)], sort_keys=True)

@@ -1,12 +1,12 @@
-"""Random changes of the training images, on whole batches and an own draw for each image.
+"""Augmentation of training images, on whole batches, with a separate draw for each image.
 
-torchvision's transforms draw once for a whole batch, so that all its images
-would be turned by one angle; here every image has its own. At strength 1 an
-image is turned by up to 10°, moved by up to 10 % of its sides, scaled by up to
-10 %, flipped left to right every other time, and given up to 20 % more or less
-contrast and noise of a tenth of the images' deviation: small, because where an
-organ lies and which way it is turned is part of a radiograph. One epoch of
-1,600 images of 64×64 takes 60 ms for it on one core.
+torchvision's transforms draw once per batch, so all its images would be rotated by
+the same angle; here every image has its own. At strength 1 an image is rotated by up
+to 10°, shifted by up to 10 % of its sides, scaled by up to 10 %, flipped left to right
+half of the time, and given up to 20 % more or less contrast and noise with a tenth of
+the images' standard deviation. That is mild, because position and orientation of an
+organ are part of a radiograph. It takes 60 ms per epoch of 1,600 images of 64×64 on
+one core.
 """
 
 import math
@@ -19,15 +19,15 @@ from tuner.train.seeds import derive
 
 ANGLE = math.radians(10)
 MOVE = 0.1
-"""Of a side."""
+"""Share of a side."""
 SCALE = 0.1
 CONTRAST = 0.2
 NOISE = 0.1
-"""In deviations of the training pixels, which are 1 after standardisation."""
+"""In standard deviations of the training pixels, which are 1 after standardisation."""
 
 
 class Augmentation:
-    """Changes batches of standardised images; what it draws is a function of seed and epoch."""
+    """Changes batches of standardised images; its draws are a function of seed and epoch."""
 
     def __init__(self, strength: float, device: torch.device) -> None:
         self._strength = strength
@@ -35,7 +35,7 @@ class Augmentation:
         self.generator = torch.Generator(device)
 
     def begin(self, seed: int, epoch: int) -> None:
-        """Start the draws of an epoch, whatever was drawn before."""
+        """Seed the draws of an epoch, independently of earlier draws."""
         self.generator.manual_seed(derive(seed, "augment", epoch))
 
     def change(self, images: Tensor) -> Tensor:
@@ -54,10 +54,10 @@ class Augmentation:
         angle, scale = self._within(count, ANGLE), 1 + self._within(count, SCALE)
         flip = 1 - 2 * (self._uniform(count) < self._strength / 2).float()
         cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
-        # Turning is done in pixels: coordinates of an oblong image have two units.
+        # Rotate in pixels: on an oblong image, the units of the two coordinates differ.
         across = torch.stack((cosine * flip, -sine * height / width), dim=1)
         down = torch.stack((sine * flip * width / height, cosine), dim=1)
-        # The whole side is 2 long.
+        # In these coordinates a side is 2 long.
         moves = torch.stack([self._within(count, 2 * MOVE) for _ in range(2)], dim=1)
         return torch.cat((torch.stack((across, down), dim=1), moves[:, :, None]), dim=2)
 

@@ -1,14 +1,14 @@
-"""Which code trains: an objective's own files, and all that they import that is not installed.
+"""Which code trains: an objective's files, and everything they import that is not installed.
 
 The files are found by following import statements from the objective's folder,
 without running anything. So two machines with equal code agree, whatever they
 trained before. Installed packages count by their version.
 
-What import statements cannot show is watched as it happens: an audit hook sees
-all code that Python executes. It notes the source that was really loaded, so
-that a file edited under a running process is not taken for what runs, and it
-notes code that no import statement leads to. Such code is a doubt: nothing
-trained by it is reused. Nothing here loads torch.
+Import statements do not show everything, so an audit hook watches all code that Python
+executes. It records the source that was really loaded, so that a file edited under a
+running process is not mistaken for the code that runs, and it records code that no
+import statement leads to. Such code is a doubt: nothing trained with it is reused.
+Nothing here loads torch.
 """
 
 import ast
@@ -28,7 +28,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy")
-"""Described by `checkpoints.numerics`: other versions are other arithmetic, not other code."""
+"""Covered by `checkpoints.numerics`: other versions mean other arithmetic, not other code."""
 
 INSTALLED = frozenset({"site-packages", "dist-packages"})
 STANDARD = tuple(
@@ -36,10 +36,10 @@ STANDARD = tuple(
 )
 OWN = os.path.realpath(Path(__file__).parents[1]) + os.sep
 SHIPPED = OWN + "shipped" + os.sep
-"""Objectives that come with tuner count like anybody's."""
+"""Objectives shipped with tuner count like a user's."""
 
 MOST_FILES = 5000
-"""Files that are followed; beyond, what is imported is not known."""
+"""How many files are followed at most; beyond that the imports are not known."""
 INNER = frozenset({"<lambda>", "<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
 
 
@@ -48,34 +48,34 @@ class Code:
     """The code of one objective, as this process runs it."""
 
     files: Mapping[str, str]
-    """SHA-256 of each source file, by a name that is equal on every machine."""
+    """SHA-256 of each source file, by a name that is the same on every machine."""
     packages: Mapping[str, str]
     """Version of each installed package that the files import."""
     doubts: tuple[str, ...] = ()
-    """Why it is not known what runs; not empty where nothing may be reused."""
+    """Why it is not known which code runs; if not empty, nothing may be reused."""
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal code."""
+        """A hash that is equal for equal code."""
         text = json.dumps([dict(self.files), dict(self.packages)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass
 class _Source:
-    """One file: its name on every machine, its content, and what it is as a module."""
+    """One file: its machine-independent name, its content, and its package."""
 
     name: str
     content: bytes
     package: str | None
-    """What relative imports start from; None in an objective, all of whose files count anyway."""
+    """Base of relative imports; None in an objective, where all files count anyway."""
 
 
 def identify(name: str, folder: Path) -> Code:
-    """Return the code of the objective in a folder; it should be loaded by now.
+    """Return the code of the objective in a folder, which should be loaded already.
 
-    A file that was loaded counts as it was when it was loaded. The rest counts
-    as it was when the objective was first identified in this process.
+    A loaded file counts as it was when it was loaded. The others count as they were
+    when the objective was first identified in this process.
     """
     followed = _followed(name, str(folder))
     files = {
@@ -87,7 +87,7 @@ def identify(name: str, folder: Path) -> Code:
 
 
 def trainer_fingerprint() -> str:
-    """Hash the shared trainer's source, as it was when this process first asked."""
+    """Hash the shared trainer's source as it was at the first call in this process."""
     return _trainer_fingerprint()
 
 
@@ -106,7 +106,7 @@ def _trainer_fingerprint() -> str:
 
 @dataclass
 class _Followed:
-    """What was found by following import statements from an objective's folder."""
+    """The sources found by following import statements from an objective's folder."""
 
     sources: dict[str, _Source] = field(default_factory=dict)
     """By real path."""
@@ -117,7 +117,7 @@ class _Followed:
     _whole: set[str] = field(default_factory=set)
 
     def add(self, path: str, name: str, package: str | None) -> None:
-        """Count a source file, and follow its imports later."""
+        """Add a source file, and follow its imports later."""
         real = os.path.realpath(path)
         if real in self.sources:
             return
@@ -139,12 +139,12 @@ class _Followed:
             try:
                 tree = ast.parse(source.content)
             except (SyntaxError, ValueError, RecursionError):
-                continue  # It cannot be loaded either.
+                continue  # It cannot be loaded, either.
             for name, whole in _imports(tree, source.package):
                 self._module(name, whole=whole)
 
     def _module(self, name: str, *, whole: bool) -> None:
-        """Count a module, the packages around it, and with `whole` all below it."""
+        """Add a module and its parent packages, and with `whole` everything below it."""
         parts = name.split(".")
         for end in range(1, len(parts) + 1):
             part = ".".join(parts[:end])
@@ -162,7 +162,7 @@ class _Followed:
                 self._file(below.removesuffix(".__init__"), str(path))
 
     def _take(self, name: str) -> bool:
-        """Count one module; say whether what is below it is of interest."""
+        """Add one module; return whether modules below it are of interest."""
         spec = _spec(name)
         if spec is None:
             return False
@@ -187,7 +187,7 @@ class _Followed:
         self.add(path, shown, name if is_package else name.rpartition(".")[0])
 
     def _distribution(self, top: str) -> bool:
-        """Note the version of the installed package that has a module; False if none says so."""
+        """Record the version of the installed package with this module; False if there is none."""
         found = _distributions_of(top)
         for distribution in found:
             if distribution not in LIBRARIES:
@@ -199,8 +199,8 @@ _FOLLOWED: dict[tuple[str, str], _Followed] = {}
 
 
 def _followed(name: str, folder: str) -> _Followed:
-    # Modules of the objective that are not loaded yet may extend sys.path when they are:
-    # what was followed before counts only for the modules that were loaded then.
+    # Loading further modules of the objective may extend sys.path, so the cached result holds
+    # only for the modules that were loaded at the time.
     loaded = sorted(path for path in WITNESS.executed if path.startswith(folder + os.sep))
     key = folder, json.dumps(loaded)
     if key not in _FOLLOWED:
@@ -214,7 +214,7 @@ def _followed(name: str, folder: str) -> _Followed:
 
 
 def _imports(tree: ast.AST, package: str | None) -> Iterator[tuple[str, bool]]:
-    """Yield what a file imports, wherever in it, and whether all below that may be meant."""
+    """Yield all imports of a file, each with whether everything below it may be meant."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, False) for alias in node.names)
@@ -222,7 +222,7 @@ def _imports(tree: ast.AST, package: str | None) -> Iterator[tuple[str, bool]]:
             base = _absolute(node.module or "", node.level, package)
             if base:
                 yield base, False
-                # What is imported from a package may be a module in it.
+                # A name imported from a package may be a module in it.
                 yield from ((f"{base}.{a.name}", False) for a in node.names if a.name != "*")
         elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
             yield from _computed(node, package)
@@ -242,10 +242,10 @@ def _called(node: ast.Call) -> str:
 
 
 def _computed(node: ast.Call, package: str | None) -> Iterator[tuple[str, bool]]:
-    """Yield what a call imports; where its name is computed, all of the package it is in."""
+    """Yield what a call imports; if the name is computed, everything in its package."""
     argument = node.args[0] if node.args else None
     given: ast.AST | None = argument
-    # What comes first in f"mylab.{name}", "mylab." + name, "mylab.%s" % name, "mylab.{}".format()
+    # The prefix of f"mylab.{name}", "mylab." + name, "mylab.%s" % name, "mylab.{}".format()
     while not isinstance(given, ast.Constant | None):
         if isinstance(given, ast.JoinedStr) and given.values:
             given = given.values[0]
@@ -278,14 +278,14 @@ def _distributions_of(top: str) -> list[str]:
     try:
         metadata.version(top)
     except metadata.PackageNotFoundError:
-        # Reading all metadata takes a while, and is needed only for names as `cv2`.
+        # Reading all metadata takes a while, and is needed only for names such as `cv2`.
         return sorted(set(_distributions().get(top, [])))
     return [top]
 
 
 @cache
 def _version(distribution: str) -> str:
-    """Return the version, with a hash of the source: the same version may be built again."""
+    """Return the version with a hash of the source, since a version may be rebuilt."""
     found = metadata.distribution(distribution)
     record = found.read_text("RECORD") or ""
     lines = sorted(line for line in record.splitlines() if re.search(r"\.py,sha256=", line))
@@ -294,7 +294,7 @@ def _version(distribution: str) -> str:
 
 
 def _spec(name: str) -> machinery.ModuleSpec | None:
-    """Find a module without importing the packages around it."""
+    """Find a module without importing its parent packages."""
     loaded = getattr(sys.modules.get(name), "__spec__", None)
     if isinstance(loaded, machinery.ModuleSpec):
         return loaded
@@ -309,7 +309,7 @@ def _spec(name: str) -> machinery.ModuleSpec | None:
         look = getattr(finder, "find_spec", None)
         try:
             spec = look(name, path) if look is not None else None
-        # Finders are other people's code, and not made to be asked for what is not imported.
+        # Finders are other people's code, and may not expect to be asked about unimported modules.
         except Exception:  # noqa: BLE001
             spec = None
         if isinstance(spec, machinery.ModuleSpec):
@@ -321,24 +321,24 @@ def _spec(name: str) -> machinery.ModuleSpec | None:
 
 
 def is_installed(path: str) -> bool:
-    """Say whether a path is below a folder of installed packages."""
+    """Return whether a path is below a folder of installed packages."""
     return not INSTALLED.isdisjoint(Path(path).parts)
 
 
 def is_standard(path: str) -> bool:
-    """Say whether a path is in Python's standard library."""
+    """Return whether a path is in Python's standard library."""
     return os.path.realpath(path).startswith(STANDARD) and not is_installed(path)
 
 
 def is_own(path: str) -> bool:
-    """Say whether a path is tuner's own; objectives that come with it are not."""
+    """Return whether a path belongs to tuner, without its shipped objectives."""
     real = os.path.realpath(path)
     return real.startswith(OWN) and not real.startswith(SHIPPED)
 
 
 @cache
 def is_foreign(path: str) -> bool:
-    """Say whether a file of code is neither tuner's, nor Python's, nor installed."""
+    """Return whether a file of code is neither tuner's, nor Python's, nor installed."""
     return not (is_standard(path) or is_own(path) or is_installed(path))
 
 
@@ -346,25 +346,25 @@ def is_foreign(path: str) -> bool:
 
 
 class Witness:
-    """Sees all code that Python executes, and notes whose it is."""
+    """Watches all code that Python executes, and records where it comes from."""
 
     def __init__(self) -> None:
         self.executed: dict[str, bytes] = {}
-        """By real path, the source of a file as it was loaded."""
+        """The source of each file as it was loaded, by real path."""
         self._watched: set[str] = set()
         self._callers: dict[str, set[str]] = {}
-        """By real path, the files on whose behalf it was loaded."""
+        """The files on whose behalf each file was loaded, by real path."""
         self._strange: list[tuple[str, set[str]]] = []
-        """What cannot be known of a file, and the files concerned."""
+        """Reasons why the code is not known, and the files that they concern."""
 
     def watch(self, folder: Path) -> None:
-        """Note what is loaded from here on; that of the folder wherever it is installed."""
+        """Record what is loaded from now on; code in this folder counts even if installed."""
         if not self._watched:
             sys.addaudithook(self._hear)
         self._watched.add(str(folder) + os.sep)
 
     def doubts(self, sources: Mapping[str, _Source], folder: str) -> list[str]:
-        """Return what was executed for these files that no import statement leads to."""
+        """Return doubts: code executed for these files that no import statement leads to."""
         mine = {*sources}
 
         def concerns(files: set[str]) -> bool:
@@ -377,7 +377,7 @@ class Witness:
         return found
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        # An exception here would end what is being done, an import for one.
+        # An exception here would break the operation being watched, such as an import.
         try:
             if event == "exec":
                 self._executing(arguments[0], sys._getframe(1))
@@ -393,7 +393,7 @@ class Witness:
         path = _real(name)
         if path is None:
             caller = _real(frame.f_code.co_filename)
-            # A text that gives a value is a parameter; one that defines something is code.
+            # A text that only gives a value is a parameter; one that defines something is code.
             if caller is not None and self._counts(caller) and _defines(code):
                 self._strange.append((f"{_short(caller)} executes a text as code", {caller}))
             return
@@ -401,7 +401,7 @@ class Witness:
             return
         source = Path(path).read_bytes()
         if compile(source, name, "exec", dont_inherit=True) != code:
-            # A stale .pyc, or the file was written while it was loaded.
+            # The .pyc is stale, or the file was written while it was being loaded.
             why = f"{_short(path)} is not what was loaded from it"
             self._strange.append((why, {path}))
         self.executed[path] = source
@@ -415,7 +415,7 @@ class Witness:
             self._strange.append((why, self._on_behalf_of(frame)))
 
     def _library(self, name: str, frame: FrameType | None) -> None:
-        """Doubt a file that itself opens a library; those of installed packages are theirs."""
+        """Doubt a file that opens a library itself; installed packages may open theirs."""
         while frame is not None and is_standard(frame.f_code.co_filename):
             frame = frame.f_back
         caller = None if frame is None else _real(frame.f_code.co_filename)
@@ -437,7 +437,7 @@ class Witness:
 
 @cache
 def _real(name: str) -> str | None:
-    """Return the real path of a file of code; None for what is no file, as `<string>`."""
+    """Return the real path of a file of code; None for code without a file, such as `<string>`."""
     return None if name.startswith("<") or not Path(name).is_file() else os.path.realpath(name)
 
 

@@ -1,10 +1,10 @@
-"""Data as a trainer holds it: checked, resident on the device, standardised batch by batch.
+"""A trainer's data: checked, resident on the device, standardised batch by batch.
 
-Images stay in the type they came in (uint8 takes a quarter of float32). On a
-CPU, converting each batch costs 0.4 ms more an epoch of 1,600 64×64 images than
-gathering from a float32 copy, which is 1 % of an epoch, so no copy is kept.
-Images that are mapped from a file stay mapped; images that a GPU has no room
-for stay in main memory, and batches go over.
+Images keep their type (uint8 takes a quarter of float32). On a CPU, converting each
+batch costs 0.4 ms more per epoch of 1,600 64×64 images than gathering from a float32
+copy, which is 1 % of an epoch, so there is no copy. Images that are mapped from a file
+stay mapped; images that do not fit on a GPU stay in main memory, and their batches are
+transferred.
 """
 
 import math
@@ -26,23 +26,23 @@ from tuner.train.objective import Data, Images, Reading, Split
 Wide = NDArray[np.float64]
 
 DEVICE_SHARE = 0.5
-"""Of a GPU's free memory that images may take; the rest is for the model and its batches."""
+"""Share of a GPU's free memory for images; the rest is for the model and its batches."""
 
 CACHED = 1 << 17
-"""Pixels that a CPU standardises at a time: 512 KB as float32, which stay in its cache."""
+"""Pixels that a CPU standardises at a time: 512 KB as float32, which fits in its cache."""
 
 CHUNK = 64
-"""Images whose pixels are widened to 8 bytes at a time while moments are computed."""
+"""How many images are converted to float64 at a time to compute moments."""
 
 
 @dataclass(frozen=True)
 class Resident:
-    """One split, its images where they fit, its labels on the device and here."""
+    """One split: its images where they fit, its labels on the device and in main memory."""
 
     images: Tensor
-    """(n, channels, height, width), uint8 or float32, never written to."""
+    """(n, channels, height, width), uint8 or float32, read-only."""
     labels: Tensor
-    """On the device, wherever the images are."""
+    """On the device, even if the images are not."""
     true: NDArray[np.int64]
     ids: tuple[str, ...]
     patients: tuple[str, ...] = ()
@@ -61,13 +61,13 @@ class Prepared:
     classes: tuple[str, ...]
     fingerprint: str
     content: str
-    """Hash of pixels and labels, whatever the objective says of them."""
+    """Hash of pixels and labels, independent of the objective's own fingerprint."""
     mean: Tensor
-    """Of all training pixels, by channel: (channels, 1, 1); the same for every split."""
+    """Mean of all training pixels by channel, (channels, 1, 1); used for every split."""
     scale: Tensor
-    """One over the deviation of all training pixels, by channel: (channels, 1, 1)."""
+    """Inverse standard deviation of all training pixels by channel, (channels, 1, 1)."""
     notes: Mapping[str, str]
-    """How the data were read and where they are kept, for the record."""
+    """How the data were read and where they are stored, for the record."""
     reading: Reading | None = None
 
     @property
@@ -77,7 +77,7 @@ class Prepared:
         return channels, height, width
 
     def describe(self) -> Dataset:
-        """Return what the store keeps of these data."""
+        """Return the description of these data that the store keeps."""
         judged: dict[SplitName, Resident] = {"val": self.val}
         if self.test is not None:
             judged["test"] = self.test
@@ -92,9 +92,9 @@ class Prepared:
 class Feed:
     """Standardised batches of one split, gathered into one buffer that every batch reuses.
 
-    `images` says how many the split has, `size` how many a batch has at most. A
-    batch is valid until the next one is asked for. Fresh batches of tens of
-    megabytes would cost more in page faults than the gathering itself.
+    `images` is the number of images of the split, `size` the largest batch. A batch
+    is valid until the next one is requested. Allocating batches of tens of megabytes
+    would cost more in page faults than the gathering itself.
     """
 
     def __init__(self, data: Prepared, split: Resident, size: int) -> None:
@@ -109,7 +109,7 @@ class Feed:
             shape,
             dtype=split.images.dtype,
             device=split.images.device,
-            # What a GPU is sent from pinned memory need not be copied twice.
+            # Pinned memory spares a second copy on the way to the GPU.
             pin_memory=self.place.type == "cpu" and self._batch.is_cuda,
         )
         few = max(1, CACHED // math.prod(data.inputs))
@@ -121,7 +121,7 @@ class Feed:
 
     @property
     def place(self) -> torch.device:
-        """Where the images are, and indices are wanted."""
+        """The device of the images, where indices must be too."""
         return self._images.device
 
     def gather(self, indices: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class Feed:
 
     def _standardise(self, raw: Tensor) -> Tensor:
         batch = self._batch[: len(raw)]
-        # Three passes over what is in the cache, not over memory.
+        # In chunks that fit in the cache, because this makes three passes over them.
         for start in range(0, len(raw), self._together):
             some = batch[start : start + self._together]
             some.copy_(raw[start : start + self._together])
@@ -145,7 +145,7 @@ class Feed:
 
 
 def prepare(data: Data, device: torch.device) -> Prepared:
-    """Check an objective's data and put them on the device, or beside it if they do not fit."""
+    """Check an objective's data and put them on the device, or in main memory if too large."""
     _check(data)
     home, reason = choose_home(_bytes(data), device, free_bytes(device))
     mean, deviation = moments(_with_channels(data.train.images))
@@ -168,7 +168,7 @@ def prepare(data: Data, device: torch.device) -> Prepared:
 
 
 def choose_home(needed: int, device: torch.device, free: int | None) -> tuple[torch.device, str]:
-    """Return where images of this many bytes are kept, with the reason in words."""
+    """Return where to keep images of this many bytes, and the reason."""
     size = f"{needed / 1e6:,.0f} MB of images"
     if device.type == "cpu" or free is None:
         return device, f"{size} where they were loaded"
@@ -180,14 +180,14 @@ def choose_home(needed: int, device: torch.device, free: int | None) -> tuple[to
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return how many bytes a GPU has free; None for a device that has no memory of its own."""
+    """Return the free bytes of a GPU; None for a device without its own memory."""
     if device.type != "cuda":
         return None
     return int(torch.cuda.mem_get_info(device)[0])
 
 
 def moments(images: Images) -> tuple[Wide, Wide]:
-    """Return mean and deviation of all pixels by channel, of images (n, channels, h, w)."""
+    """Return mean and standard deviation of all pixels by channel, of (n, channels, h, w)."""
     count = images.size // images.shape[1]
     mean = _sum(images, lambda chunk: chunk) / count
     centre = mean[:, None, None]
@@ -220,7 +220,7 @@ def _resident(split: Split, home: torch.device, device: torch.device) -> Residen
     images = np.ascontiguousarray(_with_channels(split.images))
     labels = np.ascontiguousarray(split.labels, dtype=np.int64)
     with warnings.catch_warnings():
-        # Arrays mapped read-only from a cache are welcome: resident images are never written.
+        # Arrays mapped read-only from a cache are fine: resident images are never written.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         held = torch.from_numpy(images).to(home), torch.from_numpy(labels).to(device)
     ids = storable_names([str(name) for name in split.ids])

@@ -1,7 +1,7 @@
-"""The device a trainer computes on, and the choices of numerics that go with it.
+"""The device that a trainer computes on, and its numerics.
 
-Two runs of one trial on the CPU must agree in every bit, so everything global
-that torch lets a process choose is chosen here, once, and noted with its reason.
+Two runs of one trial on the CPU must agree in every bit, so all of torch's
+process-wide options are set here, once, and recorded with the reason.
 """
 
 import ctypes
@@ -14,21 +14,21 @@ import torch
 from tuner.errors import MachineError, UserError
 
 EVALUATION_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
-"""Images evaluated at a time, as float32: what stays in a CPU's cache, or fills a GPU."""
+"""Size of an evaluation batch as float32: it fits in a CPU's cache, or fills a GPU."""
 
 CONVOLVED_BYTES = {"cpu": 512 << 10, "cuda": 64 << 20}
-"""The same for a network that convolves: it makes tens of images of each image on its way."""
+"""The same for convolutional networks, whose activations are tens of times larger than an image."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""mallopt's names for them, from malloc.h."""
+"""The parameters of mallopt, from malloc.h."""
 
 KEPT_BLOCK = 32 << 20
-"""Largest block, in bytes, that freed memory is kept for; glibc allows no more."""
+"""Largest block, in bytes, that is reused after it was freed; glibc's maximum."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """An opened device, its name for the record, and the numerics chosen for it."""
+    """An opened device, its name for the record, and its numerics."""
 
     torch: torch.device
     description: str
@@ -74,11 +74,11 @@ def _check_present(device: torch.device, text: str) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let the process keep what tensors free, for the tensors of the next step.
+    """Make malloc keep the memory that tensors free, for the tensors of the next step.
 
-    By default glibc gives large blocks back to the system and gets them again,
-    page by page: of a CNN's float32 epoch at 64×64 that is half the time, of its
-    evaluation two thirds.
+    By default glibc returns large blocks to the system and gets them back page by
+    page: that takes half the time of a CNN's float32 epoch at 64×64, and two thirds of
+    its evaluation.
     """
     with suppress(OSError, AttributeError):  # other C libraries have no mallopt
         mallopt = ctypes.CDLL(None).mallopt
@@ -103,9 +103,9 @@ def _fix_determinism(device: torch.device) -> None:
         torch.backends.cuda.matmul.allow_tf32 = False
     if device.type != "cpu":
         return
-    # As `use_deterministic_algorithms(True)`, which also loads torch's compiler: 2 s in vain.
+    # Like `use_deterministic_algorithms(True)`, which would also load torch's compiler in 2 s.
     torch.set_deterministic_debug_mode("error")
-    # By default the mode above fills every new tensor first: time for nothing here.
+    # By default the mode above also fills every new tensor, which costs time and helps nothing.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 

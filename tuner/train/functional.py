@@ -1,17 +1,17 @@
-"""Networks of any kind that learn together, as one program made by torch.func.
+"""Packs of any networks, trained as one program by torch.func.
 
     weights, buffers: (members, ...) ──┐
     images:   (members, images, ...) ──┼─> vmap of the first member's forward ──> outputs of all
     dropout's masks, member by member ─┘        backward by autograd, once for all members
 
-`torch.func.vmap` turns a forward written for one network into one for many. What
-a member carries stays its own: weights, buffers and gradients are rows of stacked
-tensors, dropout is drawn from a generator of each member (the draws it makes
-alone), and losses are taken member by member, as they may differ.
+`torch.func.vmap` turns a forward pass written for one network into one for many. Each
+member keeps its own state: weights, buffers and gradients are rows of stacked tensors,
+dropout is drawn from each member's generator (the same draws as alone), and losses are
+computed member by member, because they may differ.
 
-Batched kernels sum in another order, so that a member agrees with the same
-network alone to rounding, and its last digits depend on how many members there
-are. Checkpoint keys keep such trainings apart (`Run.together`).
+Batched kernels sum in another order, so a member agrees with the same network alone
+up to rounding, and its last digits depend on the number of members. Checkpoint keys
+keep such trainings apart (`Run.together`).
 """
 
 import copy
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from tuner.train.precision import Arithmetic
 
 TRIED = frozenset({"cpu", "cuda"})
-"""Kinds of devices on which packs by torch.func were compared with networks alone."""
+"""Kinds of devices on which packs by torch.func were compared with single networks."""
 ROUNDING = {"fp32": 1e-3, "bf16": 0.1}
-"""How far a gradient may be from the same network's alone, as a share of the largest gradient.
+"""How much a gradient may differ from that of the same network alone, relative to the largest.
 
-It tells rounding from another computation, such as another mask of dropout.
+It distinguishes rounding from a different computation, such as another dropout mask.
 """
 REASONS = (
     (".item()", "its computation depends on values of the data"),
@@ -52,17 +52,17 @@ REASONS = (
     ("inplace arithmetic", "it writes into a tensor that all trials would share"),
     ("doesn't match the broadcast shape", "it writes into a tensor that all trials would share"),
 )
-"""What torch's messages say, in words of the user's."""
+"""Fragments of torch's messages, and what they mean for the user."""
 PLAIN = frozenset(vars(nn.Module()))
-"""What every module has; any other attribute is a network's own."""
+"""Attributes of every module; any other is the network's own."""
 
 
 class ObstacleError(Exception):
-    """Why a network cannot be trained in a pack, in words."""
+    """A network cannot be trained in a pack; the message says why."""
 
 
 class Learner(Protocol):
-    """What a pack asks of its members: `learners.Autograd` has it."""
+    """What a pack needs of its members; implemented by `learners.Autograd`."""
 
     model: nn.Module
     loss: Loss
@@ -72,21 +72,21 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Site:
-    """A call of dropout in a forward: what is drawn there, and how it lies in memory."""
+    """A call of dropout in a forward pass: the shape drawn there, and its memory layout."""
 
     shape: torch.Size
     order: tuple[int, ...]
     """Dimensions from the outermost in memory to the innermost."""
     dtype: torch.dtype
     rate: float
-    """0 where nothing is drawn."""
+    """0 if nothing is drawn."""
 
 
 class FunctionalPack:
-    """Networks of one signature that take their steps together, each by its own loss."""
+    """Networks of one signature that take their steps together, each with its own loss."""
 
     def __init__(self, learners: Sequence[Learner]) -> None:
-        # No reference to the learners, so that no cycle keeps the memory of a pack that ended.
+        # No reference to the learners: a cycle would keep the memory of a pack that has ended.
         self._models = [one.model for one in learners]
         self._losses = [one.loss for one in learners]
         self._arithmetic = learners[0].arithmetic
@@ -96,11 +96,11 @@ class FunctionalPack:
         self._members: list[Sequence[nn.Parameter]] = []
         """The networks' own weights, in the order of `_weights`."""
         self._without: frozenset[int] = frozenset()
-        """Places of weights that had no gradient in the last step."""
+        """Indices of weights that had no gradient in the last step."""
         self._sites: dict[torch.Size, Sequence[Sequence[Site]]] = {}
         self._shares: dict[Hashable, list[Tensor]] = {}
         self.generators: Sequence[torch.Generator] = ()
-        """What each member draws dropout from; the same objects for the life of the pack."""
+        """Each member's generator for dropout; the same objects throughout the pack's life."""
         self._program = _program(self._models[0])
         self._lie()
         device = next(iter(self._weights.values())).device
@@ -109,9 +109,9 @@ class FunctionalPack:
             one.pack = self
 
     def begin(self, steps: int, seeds: Sequence[int]) -> AbstractContextManager[object]:  # noqa: ARG002
-        """Begin an epoch in which each member draws by its own seed."""
+        """Start an epoch in which each member draws from its own seed."""
         for model in self._models:
-            # Validation has left them in the other mode, and a recording is of one mode.
+            # Validation left them in evaluation mode, and a recording holds for one mode only.
             model.train()
         for generator, seed in zip(self.generators, seeds, strict=True):
             generator.manual_seed(seed)
@@ -139,19 +139,19 @@ class FunctionalPack:
         """Return every member's loss."""
         value = self._losses[0].value
         if outputs.is_cuda and all(loss.value is value for loss in self._losses):
-            # A GPU needs as long for one member's few numbers as for all of them.
+            # On a GPU, one member's few numbers take as long as those of all members.
             together: Tensor = vmap(value)(outputs, torch.stack(list(targets)))
             return together
-        # By turns: losses may differ, and cost next to nothing beside the network.
+        # One by one: losses may differ, and cost next to nothing compared with the network.
         pairs = zip(self._losses, outputs.unbind(), targets, strict=True)
         return torch.stack([loss.value(one, true) for loss, one, true in pairs])
 
     def pieces(self, member: int) -> Sequence[Piece]:  # noqa: ARG002
-        """Return nothing: all gradients lie in the weights."""
+        """Return nothing: all gradients are stored in the weights."""
         return ()
 
     def _lie(self) -> None:
-        """Move weights and buffers of all members into rows; the networks' own become views."""
+        """Move weights and buffers of all members into rows, of which the networks get views."""
         for name, own in _named(nn.Module.named_parameters, self._models):
             rows = _rows([one.data for one in own])
             for one, row in zip(own, rows, strict=True):
@@ -171,7 +171,7 @@ class FunctionalPack:
                 one.data = row
 
     def _keep(self, slopes: Sequence[Tensor | None]) -> None:
-        """Copy gradients to where the optimizers find them; a weight without one has none alone."""
+        """Copy gradients to where the optimizers expect them; some weights have none."""
         without = frozenset(at for at, slope in enumerate(slopes) if slope is None)
         for at in without ^ self._without:
             for one, slope in zip(self._members[at], self._gradients[at], strict=True):
@@ -183,11 +183,11 @@ class FunctionalPack:
     def _computing(self, device: torch.device) -> AbstractContextManager[object]:
         if self._arithmetic.precision == "fp32":
             return nullcontext()
-        # Casts are not kept: what vmap computes with are wrappers that end with the call.
+        # Do not cache casts: vmap computes with wrappers that are invalid after the call.
         return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
 
     def masks(self, images: Tensor) -> list[Tensor]:
-        """Draw dropout's masks for a batch, in the order in which each member draws alone."""
+        """Draw dropout masks for a batch, in the order in which each member draws alone."""
         if images.shape not in self._sites:
             self._sites[images.shape] = self._look(images)
         sites = self._sites[images.shape]
@@ -206,7 +206,7 @@ class FunctionalPack:
         return masks
 
     def _masks_at_once(self, sites: Sequence[Sequence[Site]], device: torch.device) -> list[Tensor]:
-        """Draw a member's masks by one call for all layers: on a GPU each call costs alike."""
+        """Draw a member's masks for all layers in one call: on a GPU every call costs the same."""
         kept = self._kept_shares(sites, device)
         sizes = [site[0].shape.numel() for site in sites]
         drawn = torch.empty(len(self.generators), sum(sizes), device=device)
@@ -221,9 +221,9 @@ class FunctionalPack:
         return masks
 
     def _kept_shares(self, sites: Sequence[Sequence[Site]], device: torch.device) -> list[Tensor]:
-        """Return what share each member keeps at each site, (members, 1); made once.
+        """Return each member's share of kept units at each site, (members, 1); made once.
 
-        Numbers from Python cannot be sent to a GPU while a step is recorded.
+        Python numbers cannot be sent to a GPU while a step is being recorded.
         """
         shares = tuple(tuple(1 - member.rate for member in site) for site in sites)
         if shares not in self._shares:
@@ -231,7 +231,7 @@ class FunctionalPack:
         return self._shares[shares]
 
     def _look(self, images: Tensor) -> Sequence[Sequence[Site]]:
-        """Find where each member draws for a batch of this size, on a copy of its network."""
+        """Find where each member draws for a batch of this size, using a copy of its network."""
         first = _sites(self._models[0], images[0], self._arithmetic)
         if not first:
             return ()
@@ -243,7 +243,7 @@ class FunctionalPack:
 
 
 def part(model: nn.Module) -> None:
-    """Take a network out of its pack: its weights and buffers get memory of their own."""
+    """Take a network out of its pack: its weights and buffers get their own memory."""
     for weight in model.parameters():
         weight.data = weight.data.clone()
         weight.grad = None
@@ -252,9 +252,9 @@ def part(model: nn.Module) -> None:
 
 
 def signature(model: nn.Module) -> Hashable:
-    """Return what networks must have in common to be one program; dropout's rates may differ.
+    """Return what networks must have in common to form a pack; dropout rates may differ.
 
-    Raises ObstacleError where it cannot be known.
+    Raises ObstacleError if that cannot be determined.
     """
     found: list[Hashable] = []
     for name, module in model.named_modules(remove_duplicate=False):
@@ -276,7 +276,7 @@ def signature(model: nn.Module) -> Hashable:
 
 
 def obstacle(learner: Learner, images: Tensor, targets: Tensor) -> str:
-    """Say what keeps a network from a pack, or nothing: one is tried on copies.
+    """Return why a network cannot join a pack, or an empty text; tries a pack of copies.
 
     Images are two batches, (2, images, ...), targets are (2, images).
     """
@@ -286,7 +286,7 @@ def obstacle(learner: Learner, images: Tensor, targets: Tensor) -> str:
             _compare(learner, images, targets)
     except ObstacleError as reason:
         return str(reason)
-    # The network is other people's code, and torch refuses by errors of many kinds.
+    # The network is other people's code, and torch raises errors of many types.
     except Exception as error:  # noqa: BLE001
         text = str(error).strip()
         for sign, reason_in_words in REASONS:
@@ -315,7 +315,7 @@ def kept_bytes(learner: Learner, images: Tensor, targets: Tensor) -> int:
 
 
 def _program(model: nn.Module) -> Callable[..., Tensor]:
-    """Return a network's forward for all members at once, over stacked tensors by name."""
+    """Return a network's forward pass for all members at once, over stacked tensors by name."""
     frame = copy.deepcopy(model).to("meta").train()
 
     def forward(
@@ -328,13 +328,13 @@ def _program(model: nn.Module) -> Callable[..., Tensor]:
             computed: Tensor = functional_call(frame, (dict(weights), dict(fixed)), (images,))
         return computed
 
-    # No random number may be drawn in there: members would share it, or miss their own seeds.
+    # No random numbers may be drawn inside: members would share them, or ignore their seeds.
     program: Callable[..., Tensor] = vmap(forward, randomness="error")
     return program
 
 
 class _Masked(TorchFunctionMode):
-    """Multiplies by masks that were drawn where dropout would draw; mends batch norm on a GPU."""
+    """Applies prepared masks in place of dropout; works around vmap's batch norm on a GPU."""
 
     def __init__(self, masks: Sequence[Tensor]) -> None:
         super().__init__()
@@ -347,13 +347,13 @@ class _Masked(TorchFunctionMode):
             given = args[0] if args else kwargs["input"]
             return given * next(self._masks)
         if func is functional.batch_norm and args and args[0].is_cuda:
-            # Statistics stay in 32 bits under bf16; vmap's rule wants one type for all there.
+            # Statistics stay in 32 bits under bf16, but vmap's rule requires one type for all.
             return func(args[0].float(), *args[1:], **(kwargs or {})).to(args[0].dtype)
         return func(*args, **(kwargs or {}))
 
 
 class _Watched(TorchFunctionMode):
-    """Notes where dropout draws."""
+    """Records where dropout draws."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -392,12 +392,13 @@ def _compare(learner: Learner, images: Tensor, targets: Tensor) -> None:
     """Take a step with a pack of two copies, and with each of two others alone."""
     ours, theirs = ([_copied(learner) for _ in range(2)] for _ in range(2))
     for one in (ours[1], theirs[1]):
-        # Members that are all alike would hide a mix-up.
+        # Identical members would hide a mix-up.
         for weight in one.model.parameters():
             weight.data.mul_(1.25)
     pack = FunctionalPack(ours)
     pack.begin(1, [0, 1])
-    # On a GPU dropout alone draws in another order; runs that may be packed are always in a pack.
+    # On a GPU, dropout alone draws in another order; runs that may be packed always train as a
+    # pack there.
     masks = pack.masks(images) if images.is_cuda else []
     pack.begin(1, [0, 1])
     outputs, _ = pack.learn(images, list(targets))
@@ -420,20 +421,20 @@ def _gradients(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _agree(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], share: float) -> None:
-    """Refuse tensors that differ by more than a share of the largest number in any of them."""
+    """Raise if tensors differ by more than a share of the largest number in any of them."""
     if set(found) != set(wanted):
         raise ObstacleError("other weights would be trained in a pack than alone")
     pairs = [(found[name].double(), one.double()) for name, one in wanted.items() if one.numel()]
     most = max((float(one.abs().max()) for _, one in pairs), default=0.0)
     apart = max((float((mine - one).abs().max()) for mine, one in pairs), default=0.0)
-    # Not `apart > …`, which a NaN would pass.
+    # Not `apart > …`, which would be false for a NaN.
     if not apart <= share * most:
         raise ObstacleError("in a pack its results differ from those alone by more than rounding")
 
 
 @dataclass
 class Copied:
-    """A copy of a learner's network, to be tried."""
+    """A copy of a learner's network for trying a pack."""
 
     model: nn.Module
     loss: Loss
@@ -448,17 +449,17 @@ def _copied(learner: Learner) -> Copied:
 def _named(
     each: Callable[[nn.Module], Any], models: Sequence[nn.Module]
 ) -> list[tuple[str, list[Any]]]:
-    """Return the members' tensors by name; a tied one has its first name alone."""
+    """Return the members' tensors by name; tied weights appear once, under their first name."""
     every = [dict(each(model)) for model in models]
     return [(name, [own[name] for own in every]) for name in every[0]]
 
 
 def _rows(parts: Sequence[Tensor]) -> Tensor:
-    """Stack copies of tensors, each lying as it lay."""
+    """Stack copies of tensors, keeping their memory layout."""
     one = parts[0]
     if not one.permute(_order(one)).is_contiguous():
         raise ObstacleError("a weight or buffer does not lie in one piece")
-    # Without room between rows: batch norm's rule for vmap would update a copy of its buffers.
+    # Contiguous rows: otherwise vmap's rule for batch norm would update a copy of its buffers.
     room = one.new_zeros(len(parts) * one.numel())
     rows = room.as_strided((len(parts), *one.shape), (one.numel(), *one.stride()))
     for row, own in zip(rows, parts, strict=True):
@@ -471,12 +472,12 @@ def _order(one: Tensor) -> tuple[int, ...]:
 
 
 def _inverse(order: Sequence[int]) -> list[int]:
-    """Return dimensions of stacked tensors that undo a permutation of one."""
+    """Return the permutation of stacked tensors that undoes a permutation of one tensor."""
     return [1 + order.index(place) for place in range(len(order))]
 
 
 def _comparable(value: object, where: str) -> Hashable:
-    """Return an attribute as something that is equal where networks compute alike."""
+    """Return an attribute as a value that is equal if networks compute the same."""
     if value is None or isinstance(value, bool | int | float | str | bytes | enum.Enum):
         return type(value), value
     if isinstance(value, torch.dtype | torch.device | type):
@@ -488,5 +489,5 @@ def _comparable(value: object, where: str) -> Hashable:
     if isinstance(value, dict):
         return tuple((repr(key), _comparable(one, where)) for key, one in value.items())
     raise ObstacleError(
-        f"{where} is a {type(value).__name__}, of which it is not known what it does to the network"
+        f"{where} is a {type(value).__name__}, whose effect on the network is not known"
     )

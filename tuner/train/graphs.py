@@ -1,4 +1,4 @@
-"""Training and validation on a GPU, recorded once as CUDA graphs and replayed.
+"""Training and validation on a GPU, recorded once as CUDA graphs and then replayed.
 
     an epoch's batches ── cut into stretches of equal batches ──> (25, 25), 1 that is shorter
 
@@ -7,18 +7,17 @@
     from then on                   one call for all of its steps
 
 A small network's step is a hundred kernels of a few microseconds each, and Python
-takes longer to launch one than the GPU to run it. A replay launches all of them at
-once, on the same memory: batches, targets and rates are copied to where the recording
-reads them, outputs and losses from where it writes them.
+takes longer to launch one than the GPU takes to run it. A replay launches all of them
+at once, on the same memory: batches, targets and rates are copied to where the
+recording reads them, outputs and losses from where it writes them.
 
-A replay repeats kernels, not Python. So something is recorded only if it was seen to
-change nothing on the Python side: no attribute of a module (a counter of steps), no
-place of a buffer, no random state of `random`, NumPy or torch on the CPU, and to wait
-for no value of the GPU (`.item()`, control flow by data). Any other network trains step
-by step, with the reason in the trainer's log. What a network keeps outside of its
-modules (a counter of its class) is not seen. Draws on the GPU go on correctly: a replay
-takes the state
-of its generators as it is then, and moves it on.
+A replay repeats kernels, not Python. So work is recorded only if a watched step changed
+nothing on the Python side: no attribute of a module (a step counter), no address of a
+buffer, no random state of `random`, NumPy or torch on the CPU; and if it did not wait for
+a value of the GPU (`.item()`, data-dependent control flow). Any other network trains step
+by step, with the reason in the trainer's log. State outside a network's modules (a counter
+of its class) goes unnoticed. Random draws on the GPU continue correctly: a replay uses the
+current state of its generators and advances it.
 """
 
 import contextlib
@@ -45,31 +44,31 @@ logger = logging.getLogger(__name__)
 
 Tensors = tuple[Tensor, ...]
 Take = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Takes a step on the training images at some places, with their targets.
+"""Takes a step on the training images at these indices, with their targets.
 
 Returns outputs and loss, of one network or, with a first dimension, of several.
 """
 Result = TypeVar("Result")
 Pool = Any
-"""A handle of torch's for the memory that recordings share; None for memory of their own."""
+"""torch's handle for the memory that recordings share; None for separate memory."""
 
 LONGEST = 32
-"""Steps of a stretch: enough that Python's share is small, and an epoch is not held up."""
+"""Steps of a stretch: enough to make Python's share small, without delaying signs of life."""
 WARM = 2
-"""Steps of a kind before the watched one. Each kernel must have run before it is recorded."""
+"""Warm-up steps before the watched one. Each kernel must have run before it is recorded."""
 
 
 COMPARED = (bool, int, float, str, list, tuple, dict, set)
-"""Kinds of attributes that a network may change from epoch to epoch, and that can be compared."""
+"""Types of attributes that a network may change between epochs, and that can be compared."""
 AHEAD = 2
-"""Stretches that may wait for the GPU: without a limit an epoch would be sent off in a moment."""
+"""Stretches queued on the GPU; without a limit a whole epoch would be queued in a moment."""
 
 _WATCHED: set[Hashable] = set()
-"""Kinds of steps, and images of a batch, that a replay repeats in full."""
+"""Kinds of steps, with their batch size, that a replay was seen to repeat completely."""
 
 
 class Graph:
-    """Work on the same shapes each time, which is watched once, recorded, and replayed."""
+    """Work on constant shapes, which is watched once, then recorded and replayed."""
 
     def __init__(
         self,
@@ -77,22 +76,22 @@ class Graph:
         generators: Sequence[torch.Generator],
         pool: Pool,
     ) -> None:
-        """Generators are those that the work draws from, beside torch's own for the GPU.
+        """`generators` are those that the work draws from, beside torch's own for the GPU.
 
-        Recordings that share a pool share the memory of what they compute on the way. They may,
-        as they are replayed one after the other and their results are copied at once.
+        Recordings that share a pool share the memory of intermediate results. That is safe
+        because they are replayed one after the other and their results are copied at once.
         """
         self._models, self._generators, self._pool = models, generators, pool
         self._device = next(iter(models[0].parameters())).device
         self.obstacle = ""
-        """Why nothing is recorded; empty while nothing speaks against it."""
+        """Why nothing is recorded; empty if recording is possible."""
         self._recordings: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensors, Tensors]] = {}
         self._state: Hashable = None
 
     def begin(self) -> None:
-        """Forget what was recorded of networks that are not as they were then.
+        """Drop recordings if the networks have changed since.
 
-        Weights may lie elsewhere, or be frozen from some epoch on; a network may count epochs.
+        Weights may have moved, or be frozen from some epoch on; a network may count epochs.
         """
         if self.obstacle:
             return
@@ -101,12 +100,12 @@ class Graph:
             self._recordings, self._state = {}, state
 
     def refuse(self, reason: str) -> None:
-        """Record nothing from now on; the reason goes to the trainer's log."""
+        """Stop recording, and log the reason."""
         self.obstacle, self._recordings = reason, {}
         logger.warning("This network is not recorded as a CUDA graph, and is slower: %s.", reason)
 
     def watched(self, work: Callable[[], Result]) -> Result:
-        """Do the work once, and see whether a replay would do the same."""
+        """Do the work once, and check whether a replay would do the same."""
         try:
             before = _python_side(self._models)
         except ObstacleError as reason:
@@ -127,8 +126,8 @@ class Graph:
     def replayed(
         self, kind: Hashable, work: Callable[..., Tensors], inputs: Tensors
     ) -> Tensors | None:
-        """Record the work if it is not yet, and replay it; None where it cannot be recorded."""
-        # What is recorded is what the current device does, whatever device the tensors are on.
+        """Record the work if necessary and replay it; return None if it cannot be recorded."""
+        # A recording captures the current device, whatever device the tensors are on.
         with torch.cuda.device(self._device):
             if kind not in self._recordings and not self._record(kind, work, inputs):
                 return None
@@ -139,31 +138,31 @@ class Graph:
             return tuple(result.clone() for result in results)
 
     def _record(self, kind: Hashable, work: Callable[..., Tensors], inputs: Tensors) -> bool:
-        # Nothing may be freed by the garbage collector in the middle: to destroy a graph of
-        # a trial that has ended would break off the one that is being recorded.
+        # Collect garbage now, so that the collector frees nothing during the recording:
+        # destroying the graph of an ended trial would abort it.
         gc.collect()
         collecting = gc.isenabled()
         gc.disable()
         try:
             places = tuple(given.clone() for given in inputs)
             self._recordings[kind] = self._captured(work, places, self._pool)
-        # A network is other people's code; what cannot be recorded says so by errors of many kinds.
+        # A network is other people's code; failing to record it raises errors of many types.
         except Exception as error:  # noqa: BLE001
             text = str(error).strip().partition("\n")[0]
             self.refuse(f"CUDA could not record it: {type(error).__name__}: {text}")
         finally:
             if collecting:
                 gc.enable()
-        # Not in the handler, where the error still holds the memory of what failed.
+        # Outside the handler, where the error would still hold the memory of what failed.
         if self.obstacle:
             self._mend()
         return not self.obstacle
 
     def _mend(self) -> None:
-        """Take generators out of a recording that failed: they wait for its end.
+        """Release generators from a failed recording, which they expect to end.
 
-        A recording that succeeds, of next to nothing, ends it. Where even that fails, the next
-        draw raises, and the trial goes on from its checkpoint in a process of its own.
+        A tiny successful recording ends it. If even that fails, the next draw raises, and the
+        trial continues from its checkpoint in another process.
         """
         with contextlib.suppress(RuntimeError):
             one = torch.zeros(1, device=self._device)
@@ -175,7 +174,7 @@ class Graph:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
-        # Only this thread's calls are part of it: checkpoints are copied by another thread.
+        # Capture only this thread's calls, because another thread copies checkpoints.
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             results = work(*places)
         return graph, places, results
@@ -183,10 +182,10 @@ class Graph:
 
 @contextmanager
 def _waits() -> Iterator[list[str]]:
-    """Give the places at which this thread waits for the GPU.
+    """Yield a list that collects the places at which this thread waits for the GPU.
 
-    Both the mode and the handler of warnings are the whole process's, and the thread that writes
-    checkpoints waits for the GPU as it copies.
+    The mode and the warnings handler are process-wide, so waits of other threads must be ignored:
+    the thread that writes checkpoints waits for the GPU as it copies.
     """
     waits: list[str] = []
     ours = threading.get_ident()
@@ -207,7 +206,7 @@ def _waits() -> Iterator[list[str]]:
 
 
 class RecordedSteps:
-    """Takes the steps of an epoch, of one network or of a pack, by recordings where it can."""
+    """Takes an epoch's steps, of one network or a pack, by recordings where possible."""
 
     def __init__(
         self,
@@ -216,12 +215,12 @@ class RecordedSteps:
         generators: Sequence[torch.Generator],
         kind: Hashable = None,
     ) -> None:
-        """Of a kind that was watched in this process before, steps are recorded at once."""
+        """If this kind of step was watched in this process before, it is recorded at once."""
         self._optimizers = optimizers
         self._kind = kind
         self.graph = Graph(models, generators, torch.cuda.graph_pool_handle())
         self._seen: dict[Hashable, int] = {}
-        """How many steps of each size were taken one by one."""
+        """How many steps of each batch size were taken one by one."""
 
     def epoch(
         self,
@@ -291,14 +290,14 @@ class RecordedSteps:
 
 
 class RecordedForward:
-    """Computes a network's outputs for the same images again and again, as its weights change."""
+    """Computes a network's outputs for the same images repeatedly, as its weights change."""
 
     def __init__(self, model: nn.Module, pool: Pool) -> None:
         self.graph = Graph([model], (), pool)
         self._seen = 0
 
     def outputs(self, forward: Callable[[], Tensor]) -> Tensor:
-        """Return what the same forward returns each time."""
+        """Return the result of `forward`, which must be the same work each time."""
         self.graph.begin()
         if not self.graph.obstacle and self._seen > WARM:
             done = self.graph.replayed("forward", lambda: (forward(),), ())
@@ -311,16 +310,16 @@ class RecordedForward:
 
 
 def stretches(bounds: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """Cut an epoch's batches into stretches of equal batches: first, last + 1, images of each.
+    """Cut an epoch's batches into stretches of equal batches: (first, last + 1, batch size).
 
-    Stretches of the same batches are as equal as can be, so that few are recorded.
+    Stretches of the same batch size are as equal as possible, so that few are recorded.
     """
     found = []
     first = 0
     for size, group in groupby(stop - start for start, stop in bounds):
         count = len(list(group))
         parts = -(-count // LONGEST)
-        # The longer ones first: 49 steps are 25 and 24.
+        # The longer ones first: 49 steps become 25 and 24.
         for part in range(parts):
             steps = count // parts + (part < count % parts)
             found.append((first, first + steps, size))
@@ -329,9 +328,9 @@ def stretches(bounds: Sequence[tuple[int, int]]) -> list[tuple[int, int, int]]:
 
 
 def _python_side(models: Sequence[nn.Module]) -> Hashable:
-    """Return what work on a GPU may change beside the content of tensors there.
+    """Return all state that work on a GPU may change, except the content of tensors there.
 
-    Raises ObstacleError where a network has attributes that cannot be compared.
+    Raises ObstacleError if a network has attributes that cannot be compared.
     """
     name, keys, place, *rest = np.random.get_state()
     return (
@@ -344,9 +343,9 @@ def _python_side(models: Sequence[nn.Module]) -> Hashable:
 
 
 def _state(models: Sequence[nn.Module]) -> Hashable:
-    """Return where weights and buffers lie, which are trained, and plain attributes of all modules.
+    """Return addresses of weights and buffers, which are trained, and plain module attributes.
 
-    Of a replay it decides what is read and written; it is looked at before each epoch.
+    This determines what a replay reads and writes, so it is checked before each epoch.
     """
     tensors = [
         (tensor.data_ptr(), tensor.requires_grad)

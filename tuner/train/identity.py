@@ -1,6 +1,6 @@
-"""Which data train: their content, how many images of each class, and which images at all.
+"""The identity of training data: their content, the images per class, and the set of images.
 
-Nothing here loads torch: a launch asks for it too.
+Nothing here loads torch, because a launch uses it too.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from tuner.train.objective import Data, Split
 from tuner.version import version
 
 DIVIDING = frozenset({"val_fraction", "folds", "split_seed", "image_size"})
-"""Keys of [data] that choose among and size the same images."""
+"""Keys of [data] that only divide or resize the same images."""
 CHUNK = 256
 
 
 def identity(code: Code, data: DataIdentity) -> Identity:
-    """Return which code and data train a trial, for the store to compare."""
+    """Return the identity of a trial's code and data, for the store to compare."""
     return Identity(
         files=dict(code.files),
         packages=dict(code.packages),
@@ -32,7 +32,7 @@ def identity(code: Code, data: DataIdentity) -> Identity:
 
 
 def data_identity(data: Data, keys: Mapping[str, Value], fingerprint: str) -> DataIdentity:
-    """Return which data these are, loaded for the keys of [data] and with the given content."""
+    """Return the identity of data loaded for these [data] keys, given their content hash."""
     splits = {"train": data.train, "val": data.val, "test": data.test}
     there = {name: split for name, split in splits.items() if split is not None}
     counts = {name: _counts(split.labels, data.classes) for name, split in there.items()}
@@ -41,17 +41,17 @@ def data_identity(data: Data, keys: Mapping[str, Value], fingerprint: str) -> Da
         keys=json.dumps(dict(keys), sort_keys=True),
         fingerprint=fingerprint,
         counts=counts,
-        # Only the shared sources are known to give the same images whatever the division.
+        # Only the shared sources are known to give the same images for every division.
         images_keys=json.dumps(same_images) if data.reading is not None else "",
         images=_images(data, there) if data.reading is not None else "",
     )
 
 
 def content(data: Data) -> str:
-    """Hash what is trained and judged on.
+    """Hash the data that a trial is trained and evaluated on.
 
-    The shared sources have done so. An objective's own fingerprint is its word,
-    so its pixels and labels are hashed beside it.
+    The shared sources have hashed them already. An objective's own fingerprint cannot be
+    verified, so its pixels and labels are hashed as well.
     """
     if data.reading is not None:
         return data.fingerprint
@@ -72,7 +72,7 @@ def _counts(labels: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, in
 
 
 def _images(data: Data, splits: Mapping[str, Split]) -> str:
-    """Hash which images there are, by class and patient, however they are divided."""
+    """Hash the set of images by class and patient, independently of their division."""
     names = sorted(
         json.dumps([name, data.classes[label], patient])
         for split in splits.values()

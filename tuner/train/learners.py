@@ -1,10 +1,10 @@
-"""How a network learns from a batch: its outputs, its loss, and gradients for the optimizer.
+"""How a network learns from a batch: outputs, loss, and gradients for the optimizer.
 
     learner.learn(images, targets) -> outputs, loss; gradients lie in learner.weights
 
-Any network can learn by autograd. One that is a stack of plain layers learns
-by steps that are written out (`stack`), twice as fast where it is small. Beside
-others a network that learns by autograd may be a member of a pack (`functional`).
+Any network can learn by autograd. A stack of plain layers learns by hand-written
+derivatives (`stack`), twice as fast if it is small. A network that learns by autograd
+may also be a member of a pack (`functional`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,33 +30,33 @@ class Learner(Protocol):
 
     @property
     def weights(self) -> Mapping[str, nn.Parameter]:
-        """What the optimizer updates, by name."""
+        """The weights that the optimizer updates, by name."""
 
     def begin(self, steps: int, seed: int) -> AbstractContextManager[object]:
-        """Begin an epoch of this many steps, which are taken inside of the context.
+        """Start an epoch of this many steps, which are taken inside the context.
 
-        The seed is of what the network draws (dropout).
+        The seed determines what the network draws (dropout).
         """
 
     def learn(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs and loss of a batch, and leave gradients in the weights."""
 
     def pieces(self) -> Iterable[Piece]:
-        """Yield the gradients that are not left there, one after the other, to be used at once."""
+        """Yield the gradients that are not left in the weights; each must be used at once."""
 
 
 class Autograd:
-    """A network of any kind, differentiated by torch as it computes."""
+    """Any network, differentiated by torch's autograd."""
 
     def __init__(self, model: nn.Module, loss: Loss, arithmetic: Arithmetic, why: str = "") -> None:
         self.note = f"by autograd: {why}" if why else "by autograd"
         self.weights = dict(model.named_parameters())
         self.model, self.loss, self.arithmetic = model, loss, arithmetic
         self.pack: FunctionalPack | None = None
-        """Where it took its last step, if not alone."""
+        """The pack of its last step, if it was not alone."""
 
     def begin(self, steps: int, seed: int) -> AbstractContextManager[object]:  # noqa: ARG002
-        """Make the network one that learns, alone."""
+        """Put the network in training mode, outside of any pack."""
         if self.pack is not None:
             part(self.model)
             self.pack = None
@@ -68,7 +68,7 @@ class Autograd:
         """Return outputs and loss of a batch, and leave gradients in the weights."""
         with self.arithmetic.training(images.device):
             computed: Tensor = self.model(self.arithmetic.arranged(images))
-        # Losses are float32: bfloat16 has 8 bits, too few to tell 0.99 from 0.993.
+        # Losses are float32: the 8 bits of bfloat16 cannot distinguish 0.99 from 0.993.
         outputs = computed.float()
         loss = self.loss.value(outputs, targets)
         for weight in self.weights.values():
@@ -84,12 +84,12 @@ class Autograd:
 def choose_learner(
     model: nn.Module, loss: Loss, arithmetic: Arithmetic, device: torch.device
 ) -> Learner:
-    """Return the fastest learner for a network; weights of a stack's lie in one piece from here."""
+    """Return the fastest learner for a network; a stack's weights move into one tensor."""
     why = obstacle(model)
     if not why and arithmetic.precision != "fp32":
         why = f"a stack's steps are in 32 bits, not in {arithmetic.precision}"
     if not why and device.type != "cpu":
-        why = f"a stack's steps were never tried on {device.type}"
+        why = f"a stack's steps are untested on {device.type}"
     if why:
         return Autograd(model, loss, arithmetic, why)
     return Stack(model, list(model.children()), loss)

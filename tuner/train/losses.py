@@ -1,7 +1,7 @@
-"""Training losses, and the log-probabilities that every loss's outputs stand for.
+"""Training losses, and the log-probabilities that a network's outputs represent.
 
-The loss is what is trained on; the yardstick is always the negative
-log-likelihood of the true class in nats, computed from these log-probabilities.
+Training minimises the loss; evaluation always uses the negative log-likelihood of the
+true class in nats, computed from these log-probabilities.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 SlopedLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 SMALLEST_DOUBT = 1e-12
-"""Below it, focal's factor is taken as constant: its slope has no bound where doubt ends."""
+"""Below this, focal's factor is taken as constant: its slope is unbounded near 0."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A training loss: how many outputs a model needs for it, and its value for a batch."""
+    """A training loss: the number of outputs that it needs, and its value for a batch."""
 
     name: str
     outputs: int
@@ -33,10 +33,10 @@ class Loss:
     """From outputs (n, outputs) and targets (n,) to the batch's mean, a scalar."""
     target_type: torch.dtype
     written_out: SlopedLoss | None = None
-    """Value and slope at once, where the loss is simple enough."""
+    """Value and gradient at once, if the loss is simple enough."""
 
     def sloped(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the batch's value and its slope by the outputs, outside of autograd."""
+        """Return the batch's value and its gradient by the outputs, without autograd."""
         if self.written_out is not None:
             return self.written_out(outputs, targets)
         with torch.inference_mode(mode=False), torch.enable_grad():
@@ -46,7 +46,7 @@ class Loss:
         return value.detach(), slope
 
     def targets(self, labels: Tensor) -> Tensor:
-        """Return labels in the type that the loss takes."""
+        """Return labels in the type that the loss expects."""
         return labels.to(self.target_type)
 
 
@@ -71,7 +71,7 @@ def choose_loss(
 
 
 def output_count(recipe: Recipe, classes: int) -> int:
-    """Return how many numbers a network gives for an image: one a class, or one for bce."""
+    """Return the number of outputs per image: one per class, or one for bce."""
     return 1 if recipe.loss == "bce" else classes
 
 
@@ -84,7 +84,7 @@ def log_probabilities(outputs: Tensor) -> Tensor:
 
 
 def balanced_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
-    """Return one weight a class, inverse to its share; their mean over the images is 1."""
+    """Return one weight per class, inverse to its share; their mean over the images is 1."""
     counts = np.bincount(labels, minlength=classes)
     if not counts.all():
         raise DataError(
@@ -95,10 +95,10 @@ def balanced_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
 
 
 def _shaped(recipe: Recipe, weights: Tensor | None) -> LossFunction:
-    """Return cross-entropy with smoothed labels, focal's discount and weights, as asked.
+    """Return cross-entropy with the recipe's label smoothing, focal factor and class weights.
 
-    A batch's value is the plain mean of its images' weighted losses: dividing by
-    the batch's own weights would let an image count by the company it keeps.
+    A batch's value is the plain mean of its images' weighted losses: if it were divided
+    by the batch's own weights, an image's influence would depend on the rest of its batch.
     """
     smoothing = recipe.label_smoothing
     gamma = recipe.focal_gamma if recipe.loss == "focal" else 0.0
@@ -123,7 +123,7 @@ def _binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 def _sloped(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     logs = functional.log_softmax(outputs, dim=1)
     value = functional.nll_loss(logs, targets)
-    # Of a batch's mean: the probabilities, but for the true class less 1, over its images.
+    # Gradient of the batch's mean: the probabilities, minus 1 for the true class, over its images.
     true = targets[:, None]
     slope = logs.exp_().scatter_add_(1, true, logs.new_full(true.shape, -1.0))
     return value, slope.mul_(1 / len(outputs))

@@ -1,7 +1,7 @@
 """Figures of a split from its log-probabilities, in float64 and in nats.
 
-They are computed from the very float32 log-probabilities that are stored as
-predictions, so a stored prediction gives its stored figure again.
+They are computed from the same float32 log-probabilities that are stored as
+predictions, so a stored prediction reproduces its stored figure.
 """
 
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ Classes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Scores:
-    """How well log-probabilities fit the labels of one split; the names are those of records."""
+    """The figures of one split; the names are those of records."""
 
     loss: float
     """The mean negative log-likelihood of the true class, in nats."""
     acc: float
     auc: float
-    """NaN where a class is missing or a prediction is not a number."""
+    """NaN if a class is missing or a prediction is not finite."""
     balanced_acc: float
     sensitivity: float
-    """Share of class 1 that is found; of more than two classes the mean, one against the rest."""
+    """Recall of class 1; with more than two classes the one-vs-rest mean."""
     specificity: float
-    """Share of class 0 that is left alone; of more than two classes the mean as above."""
+    """Recall of class 0; with more than two classes the one-vs-rest mean of specificities."""
 
     def named(self, split: SplitName) -> dict[str, float]:
-        """Return them by the names that records have for a split: val_loss, val_acc, …"""
+        """Return the figures by a split's names in records: val_loss, val_acc, …"""
         return {f"{split}_{name}": value for name, value in vars(self).items()}
 
 
@@ -50,7 +50,7 @@ def score(predictions: LogProbabilities, labels: Classes) -> Scores:
 
 
 class _Counted:
-    """How many images there are of each class, are taken for it, and rightly so.
+    """Counts per class: images, predictions, and correct predictions.
 
     Counted once for all figures: scoring is most of what a GPU waits for between epochs.
     """
@@ -74,7 +74,7 @@ class _Counted:
         if not self.images.all():
             return float("nan"), float("nan")
         found = self.hits / self.images
-        # Of the images of other classes, those that have a prediction and are not taken for this.
+        # True negatives: images of other classes with a valid prediction other than this class.
         left = (self.valid.sum() - self.valid) - (self.taken - self.hits)
         alone = left / (self.images.sum() - self.images)
         if len(found) == 2:
@@ -98,10 +98,10 @@ def mean_nll(predictions: LogProbabilities, labels: Classes) -> float:
 
 
 def is_right(predictions: LogProbabilities, labels: Classes) -> NDArray[np.bool_]:
-    """Say for each image whether its most probable class is the true one.
+    """Return for each image whether its most probable class is the true one.
 
     Ties go to the higher class (for two classes: p >= 0.5 is class 1), and an
-    image whose prediction is not a number is wrong.
+    image with a NaN prediction is wrong.
     """
     valid = ~np.isnan(predictions).any(axis=1)
     right: NDArray[np.bool_] = (most_probable(predictions) == labels) & valid
@@ -114,13 +114,13 @@ def area_under_curve(predictions: LogProbabilities, labels: Classes) -> float:
     if len(np.unique(labels)) < classes or np.isnan(predictions).any():
         return float("nan")
     if classes == 2:
-        # The difference is the log-odds: log p1 alone saturates to 0 for sure cases.
+        # The difference is the log-odds: log p1 alone saturates to 0 for confident predictions.
         return _area(predictions[:, 1].astype(np.float64) - predictions[:, 0], labels == 1)
     return float(np.mean([_area(predictions[:, k], labels == k) for k in range(classes)]))
 
 
 def _area(scores: NDArray[np.floating], positive: NDArray[np.bool_]) -> float:
-    """Return the fraction of (positive, negative) pairs in right order, ties counting half."""
+    """Return the fraction of (positive, negative) pairs in the right order, ties counting half."""
     _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
     mean_rank = np.cumsum(count) - (count - 1) / 2  # ranks from 1, shared by tied scores
     positives = int(positive.sum())

@@ -1,6 +1,6 @@
 """The objective contract: what a problem provides, and how it is found by name.
 
-Nothing here loads torch: the supervisor and the command line import it too.
+Nothing here loads torch, because the supervisor and the command line import it too.
 An objective is a package `objectives/NAME` whose `__init__` defines
 
     OBJECTIVE = Objective(parameters=[...], data=[...])
@@ -11,16 +11,16 @@ loaded only when a trial is trained:
     data.load(data, cache, progress) -> Data
     models.build(parameters, inputs, outputs) -> torch.nn.Module
 
-and, where it reads files in a way of its own, so that new ones can be predicted,
+and, if it reads files in its own way, so that new files can be predicted,
 
     data.read(path, data) -> pixels, (height, width) or (channels, height, width)
 
-Losses, optimizers, schedules, epochs, batches, metrics and predictions are the
-shared trainer's, never an objective's. A package is loaded by its path under a
-private module name, so that two objectives of one name never meet; inside it,
-modules import each other relatively (`from . import phantom`). A library of one's own is
-imported from an installed package, from PYTHONPATH, or from beside the folder `objectives`.
-What it imports from elsewhere is part of what it is (`code`).
+Losses, optimizers, schedules, epochs, batches, metrics and predictions belong to the
+shared trainer, never to an objective. A package is loaded by its path under a private
+module name, so that two objectives with the same name do not collide; inside it, modules
+import each other relatively (`from . import phantom`). An objective may import a library
+that is installed, on PYTHONPATH, or beside the folder `objectives`. Everything that it
+imports is part of its identity (`code`).
 """
 
 import hashlib
@@ -48,10 +48,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 ENTRY_POINTS = "tuner.objectives"
-"""The entry-point group by which an installed package offers objectives."""
+"""The entry-point group in which an installed package offers objectives."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Called with what is being done, how much is done, and the total."""
 
 Images = NDArray[np.uint8] | NDArray[np.float32]
 
@@ -64,25 +64,25 @@ class Split:
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
     patients: tuple[str, ...] = ()
-    """The patient of each image, where the source names patients; else empty. Images of one patient
-    are alike, so answers are judged by patient. "" is an image whose patient is not known."""
+    """The patient of each image if the source names patients, else empty. Images of one patient
+    are similar, so answers are judged by patient. "" means that the patient is not known."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the shared sources made images of what they found, so that a new file is read alike."""
+    """How the shared sources read images, so that new files are read in the same way."""
 
     depth: str
-    """uint8, uint16 or float32: the pixels' type before the window."""
+    """The pixels' type before windowing: uint8, uint16 or float32."""
     kind: str = ""
-    """What the files were, in the words of `sources.files`; empty where there were none, and
-    `mixed` where files of any kind are taken (`depths`)."""
+    """The kind of files, as `sources.files` names it; empty if there were none, and `mixed` if
+    files of any kind are accepted (`depths`)."""
     fit: str = "stretch"
-    """How an image of other proportions came to the size: the key `fit` of [data]."""
+    """How images with other proportions were brought to the size: the key `fit` of [data]."""
     depths: str = "same"
     """How images of different depths were joined: the key `depths` of [data]."""
     window: tuple[float, float] | None = None
-    """What became 0 and what became 255; None where pixels stayed as they were."""
+    """The values mapped to 0 and to 255; None if pixels are unchanged."""
 
 
 @dataclass(frozen=True)
@@ -94,30 +94,30 @@ class Data:
     test: Split | None
     classes: tuple[str, ...]
     fingerprint: str
-    """Hash of the content: equal data have equal fingerprints, wherever they lie."""
+    """Hash of the content: equal data have equal fingerprints, wherever they are stored."""
     notes: tuple[str, ...] = ()
-    """What a person should know of how the data were read, each a sentence: images left out,
-    a window that was applied, a split that was made, a test set that is missing."""
+    """What a person should know about how the data were read, as sentences: images left out,
+    a window applied, a split made, a missing test set."""
     reading: Reading | None = None
-    """How a further file becomes such an image; None where only the objective knows."""
+    """How to read further files in the same way; None if only the objective knows."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What an objective lets a study set, beside the shared trainer's parameters."""
+    """What an objective lets a study set, in addition to the shared trainer's parameters."""
 
     parameters: Sequence[Parameter] = ()
     data: Sequence[Parameter] = field(default_factory=tuple)
 
     def declarations(self) -> Declarations:
-        """Return all parameters and data keys a study of this objective may use."""
+        """Return all parameters and data keys that a study of this objective may use."""
         own = by_name(self.parameters)
         return Declarations(parameters={**own, **SHARED}, data=by_name(self.data))
 
 
 @dataclass(frozen=True)
 class Found:
-    """An objective that was found by name: where it lies, what it declares, how to use it."""
+    """An objective found by name: where it is, what it declares, and how to use it."""
 
     name: str
     folder: Path
@@ -126,7 +126,7 @@ class Found:
     """The private name under which its package is loaded in this process."""
 
     def load_data(self, data: Mapping[str, Value], cache: Path, progress: Progress) -> Data:
-        """Return the objective's data for the given [data] keys; made data may use the cache."""
+        """Return the objective's data for these [data] keys; generated data may use the cache."""
         loaded = self._call("data", "load", data, cache, progress)
         if not isinstance(loaded, Data):
             raise ObjectiveError(
@@ -138,26 +138,26 @@ class Found:
     def build_model(
         self, parameters: Mapping[str, Value], inputs: tuple[int, int, int], outputs: int
     ) -> "nn.Module":
-        """Build a fresh model for images of shape (channels, height, width)."""
+        """Build a new model for images of shape (channels, height, width)."""
         model: nn.Module = self._call("models", "build", parameters, inputs, outputs)
         return model
 
     def check_modules(self) -> None:
-        """Import the submodules and raise an ObjectiveError if one lacks what is called in it."""
+        """Import the submodules and raise an ObjectiveError if one lacks a required function."""
         for submodule, function in (("data", "load"), ("models", "build")):
             self._function(submodule, function)
 
     @property
     def reads_files(self) -> bool:
-        """Whether the objective says itself how a file becomes an image."""
+        """Whether the objective has its own function for reading a file."""
         return hasattr(self._submodule("data"), "read")
 
     def read_file(self, path: Path, data: Mapping[str, Value]) -> NDArray[Any]:
-        """Return a file's pixels as the objective's own `read` gives them."""
+        """Return a file's pixels as the objective's own `read` returns them."""
         return np.asarray(self._call("data", "read", path, data))
 
     def code(self) -> Code:
-        """Load all of the objective, and return which code it is."""
+        """Load the whole objective, and return its code."""
         for name in ("data", "models"):
             self._submodule(name)
         return code.identify(self.name, self.folder)
@@ -191,8 +191,8 @@ class Found:
 
 
 def find(name: str, folders: Sequence[Path]) -> Found:
-    """Find an objective by name in the folders in order, then shipped, then installed ones."""
-    # A name can come from a database: it must never be able to point at a path.
+    """Find an objective by name: in the folders in order, then shipped, then installed ones."""
+    # A name can come from a database, so it must never be able to name a path.
     if not name.isidentifier():
         raise ObjectiveError(
             f"{name!r} cannot be the name of an objective; expected letters, digits and _"
@@ -210,34 +210,34 @@ def find(name: str, folders: Sequence[Path]) -> Found:
 
 
 def _add_library(folder: Path) -> None:
-    """Let an objective import what lies beside its folder of objectives: a laboratory's library.
+    """Let an objective import modules beside its folder of objectives, such as a lab's library.
 
-    Last on the path, so that nothing there stands in for a module of Python or of a package.
+    Appended to the path, so that nothing there shadows a module of Python or of a package.
     """
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
 
 def search_folders(folders: Sequence[Path]) -> tuple[Path, ...]:
-    """Return the folders in which objectives are looked for, in order, each once."""
+    """Return the folders in which to search for objectives, in order, without duplicates."""
     return tuple(dict.fromkeys(folder.resolve() for folder in (*folders, shipped_folder())))
 
 
 def shipped_folder() -> Path:
-    """Return the folder of the objectives that come with tuner."""
+    """Return the folder of the objectives shipped with tuner."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "shipped" / "objectives"
     return installed if installed.is_dir() else package.parent / "objectives"
 
 
 def source_fingerprint(found: Found) -> str:
-    """Hash the source that shapes a training: the shared trainer's and the objective's."""
+    """Hash the source that determines a training: the shared trainer's and the objective's."""
     both = f"{code.trainer_fingerprint()} {found.code().fingerprint}"
     return hashlib.sha256(both.encode()).hexdigest()
 
 
 def _load(name: str, folder: Path) -> Found:
-    # From here on, what is loaded is noted as it was when it was loaded.
+    # From here on, each file is recorded as it is when it is loaded.
     code.WITNESS.watch(folder)
     module_name = f"_tuner_objective_{name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}"
     source = folder / "__init__.py"
@@ -251,7 +251,7 @@ def _load(name: str, folder: Path) -> Found:
 
 
 def _import(name: str, module_name: str, source: Path, package: bool = False) -> ModuleType:
-    """Import a package by path, or a submodule of one; a failure names the file and its cause."""
+    """Import a package or a submodule by path; errors name the file and the cause."""
     try:
         if module_name in sys.modules:
             return sys.modules[module_name]
@@ -299,7 +299,7 @@ def _mending(error: Exception, folder: Path) -> str:
 
 
 def _execute(module_name: str, source: Path) -> ModuleType:
-    # A file written a moment ago may be missing from the import system's listings.
+    # A file written a moment ago may be missing from the import system's cached listings.
     importlib.invalidate_caches()
     spec = importlib.util.spec_from_file_location(
         module_name, source, submodule_search_locations=[str(source.parent)]
@@ -311,7 +311,7 @@ def _execute(module_name: str, source: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        # A half-made package must not be taken for a whole one at the next look.
+        # The next import must not find a half-imported package.
         for stale in [key for key in sys.modules if key.split(".")[0] == module_name]:
             del sys.modules[stale]
         raise
@@ -331,8 +331,8 @@ def _installed_folder(name: str, module: str) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ObjectiveError(
-            f"objective {name!r} is announced by an installed package as {module}, "
-            "which is not a package that can be imported; install that package again"
+            f"an installed package offers objective {name!r} as {module}, "
+            "which is not a package that can be imported; reinstall it"
         )
     return Path(next(iter(spec.submodule_search_locations))).resolve()
 

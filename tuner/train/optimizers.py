@@ -1,8 +1,8 @@
-"""The optimizers a study can choose: torch's fused kernels, called without torch's classes.
+"""The optimizers that a study can choose: torch's fused kernels, without torch's classes.
 
 One kernel updates all weights. The classes of torch.optim call the same kernels,
 but spend more time on bookkeeping than a small network's update takes, and load
-torch's compiler on the way: 2 s for every process that trains.
+torch's compiler, which costs every training process 2 s.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,19 +16,19 @@ from tuner.train.recipe import Recipe
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
-"""torch's defaults for Adam, and the paper's."""
+"""The default of torch's Adam and of the paper."""
 
 PART = 1 << 14
-"""Numbers of a weight that one block of a GPU's threads updates in a recorded step."""
+"""How many numbers one block of GPU threads updates in a recorded step."""
 
 Memory = dict[str, Tensor]
-"""What an optimizer carries from step to step: tensors named `what.weight`."""
+"""An optimizer's state: tensors named `what.weight`."""
 Memories = Callable[[str], list[Tensor]]
-"""Returns what is remembered of the weights that are updated."""
+"""Returns one kind of state for the weights being updated."""
 
 
 class Piece(NamedTuple):
-    """The gradient of some rows of a weight; the pieces of a weight come from its first row on."""
+    """The gradient of some rows of a weight; a weight's pieces come in the order of its rows."""
 
     name: str
     start: int
@@ -36,7 +36,7 @@ class Piece(NamedTuple):
 
 
 class Optimizer:
-    """Updates weights by their gradients; `what` it remembers of each lies as the weight does."""
+    """Updates weights by their gradients; its state has the memory layout of the weights."""
 
     def __init__(self, weights: Mapping[str, nn.Parameter], lr: float, remembered: tuple[str, ...]):
         self._weights = {name: one for name, one in weights.items() if one.requires_grad}
@@ -47,17 +47,17 @@ class Optimizer:
             for what in remembered
             for name, weight in self._weights.items()
         }
-        # Of each weight its own: one without a gradient, which a step leaves out, takes no step.
+        # A step count for each weight: a step skips weights without a gradient.
         self._memory |= {
             f"step.{name}": torch.zeros((), device=weight.device)
             for name, weight in self._weights.items()
         }
 
     def set_rate(self, lr: float | Tensor) -> None:
-        """Set the learning rate of the steps to come.
+        """Set the learning rate of the following steps.
 
-        A tensor on the weights' GPU is read by the kernel, so that a step that was recorded
-        takes the rate that is there when it is replayed.
+        A tensor on the weights' GPU is read by the kernel, so that a recorded step uses the
+        rate that it contains at replay.
         """
         self._lr = lr
 
@@ -81,10 +81,10 @@ class Optimizer:
     ) -> None:
         """Update weights as views of some thousand numbers each.
 
-        The kernels give 65,536 numbers of a tensor to one block of threads, so that a small
-        network's update keeps a few of a GPU's hundred processors busy. Each number is updated
-        by itself: no bit depends on the parts. Views cost Python some time, and a recorded
-        step pays it once.
+        The kernels give 65,536 numbers of a tensor to one block of threads, so a small
+        network's update would keep only a few of a GPU's hundred processors busy. Each number
+        is updated independently, so the bits do not depend on the parts. Creating views costs
+        Python some time, which a recorded step pays once.
         """
         parts: dict[str, list[Tensor]] = {}
         held = ("weights", "grads", *self._remembered)
@@ -111,11 +111,11 @@ class Optimizer:
         self._update([self._weights[name][rows]], [piece.gradient], of)
 
     def state(self) -> Memory:
-        """Return a copy of what is remembered, which later steps do not touch."""
+        """Return a copy of the state, which later steps do not change."""
         return {name: held.clone() for name, held in self._memory.items()}
 
     def restore(self, state: Memory) -> None:
-        """Remember what another optimizer of this kind did; files keep no layout, memory does."""
+        """Restore the state of another optimizer of this kind, in our weights' memory layout."""
         for name, held in self._memory.items():
             held.copy_(state[name])
 
@@ -127,7 +127,7 @@ class Optimizer:
 
 
 class Adam(Optimizer):
-    """Adam with decay added to gradients, or AdamW with decay of the weights themselves."""
+    """Adam with weight decay added to gradients, or AdamW with decoupled weight decay."""
 
     def __init__(self, weights: Mapping[str, nn.Parameter], recipe: Recipe, *, decoupled: bool):
         super().__init__(weights, recipe.lr, ("mean", "square"))
@@ -153,14 +153,14 @@ class Adam(Optimizer):
 
 
 class SGD(Optimizer):
-    """Gradient descent with momentum, perhaps Nesterov's."""
+    """Stochastic gradient descent with momentum, optionally Nesterov's."""
 
     def __init__(self, weights: Mapping[str, nn.Parameter], recipe: Recipe):
         super().__init__(weights, recipe.lr, ("velocity",) if recipe.momentum else ())
         self._recipe = recipe
 
     def _update(self, weights: list[Tensor], grads: list[Tensor], of: Memories) -> None:
-        # A velocity that starts at 0 becomes the first gradient: no step is a first one.
+        # A velocity of 0 becomes the gradient in the first step, which needs no special case.
         kernel: Callable[..., None] = torch._fused_sgd_
         kernel(
             weights,
@@ -177,7 +177,7 @@ class SGD(Optimizer):
 
 
 def build_optimizer(recipe: Recipe, weights: Mapping[str, nn.Parameter]) -> Optimizer:
-    """Return a fresh optimizer of the recipe's kind over named weights."""
+    """Return a new optimizer of the recipe's kind over named weights."""
     if recipe.optimizer == "sgd":
         _check_nesterov(recipe)
         return SGD(weights, recipe)

@@ -1,18 +1,18 @@
-"""Looks at what a model gives: how many outputs, and whether they were squashed already."""
+"""Checks a model's outputs: how many there are, and whether they were squashed already."""
 
 from torch import Tensor
 
 SQUASHED = {"SoftmaxBackward0": "a softmax", "SigmoidBackward0": "a sigmoid"}
-"""Operations, by autograd's names for them, behind which no loss here can be trained well."""
+"""Autograd's names of operations after which no loss here trains well."""
 RESHAPING = ("View", "Squeeze", "Unsqueeze", "Reshape", "UnsafeView", "Alias", "ToCopy", "Clone")
-"""Operations behind which one looks further: they change no value."""
+"""Operations that change no value, and are skipped."""
 
 
 def squashed(outputs: Tensor) -> str:
-    """Return which squashing operation outputs come out of, or nothing.
+    """Return the squashing operation that produced the outputs, or an empty text.
 
-    Its history says so for certain, whether a module or a function did it. From the values
-    nobody could: a logit may lie between 0 and 1 as well.
+    The autograd graph shows it reliably, whether a module or a function did it. The values
+    do not: a logit may be between 0 and 1 as well.
     """
     step = outputs.grad_fn
     while step is not None:
@@ -26,8 +26,8 @@ def squashed(outputs: Tensor) -> str:
 
 
 def remark(what: str, loss: str) -> str:
-    """Say what is wrong with squashed outputs, as the end of a sentence."""
+    """Return what is wrong with squashed outputs, as the end of a sentence."""
     return (
-        f"the model ends in {what}, and loss = '{loss}' takes raw outputs (logits): it learns "
-        f"slowly, and its probabilities are never sure. Leave {what} out"
+        f"the model ends in {what}, but loss = '{loss}' expects raw outputs (logits): it learns "
+        f"slowly, and its probabilities are never confident. Remove {what}"
     )

@@ -1,7 +1,7 @@
-"""One pass over a split: an epoch of training, or an evaluation that changes nothing.
+"""One pass over a split: an epoch of training, or an evaluation.
 
 Nothing in a pass waits for the device: outputs and losses are collected there
-and read once at its end.
+and read once at the end.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -29,7 +29,7 @@ Bounds = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class TrainFigures:
-    """Means over the batches of an epoch, each taken just before its step."""
+    """Means over the batches of an epoch, each computed just before its step."""
 
     loss: float
     nll: float
@@ -37,10 +37,10 @@ class TrainFigures:
 
 
 def training_bounds(count: int, size: int) -> Bounds:
-    """Cut an epoch into batches; the last may be short, or one image longer.
+    """Cut an epoch into batches; the last one may be smaller, or one image larger.
 
-    A single last image joins the batch before it: batch norm has no deviation
-    over one image, and no network learns much from it alone.
+    A single last image joins the batch before it: batch norm has no variance over one
+    image, and no network learns much from it alone.
     """
     bounds = evaluation_bounds(count, size)
     if len(bounds) > 1 and bounds[-1] == (count - 1, count):
@@ -49,13 +49,13 @@ def training_bounds(count: int, size: int) -> Bounds:
 
 
 def evaluation_bounds(count: int, size: int) -> Bounds:
-    """Cut a split into batches; the last may be short."""
+    """Cut a split into batches; the last one may be smaller."""
     return tuple((start, min(start + size, count)) for start in range(0, count, size))
 
 
 @dataclass(frozen=True)
 class TrainingPass:
-    """What every training epoch of a run uses again: how it learns, and the batches."""
+    """What all training epochs of a run share: how it learns, and its batches."""
 
     learner: Learner
     optimizer: Optimizer
@@ -66,9 +66,9 @@ class TrainingPass:
     augmentation: Augmentation | None = None
 
     def train(self, order: Tensor, rates: Sequence[float], seed: int, alive: Alive) -> TrainFigures:
-        """Train on every image of the split once, in the given order.
+        """Train once on every image of the split, in the given order.
 
-        `rates` has one rate for every batch, or one for all of them.
+        `rates` has one rate per batch, or one for all of them.
         """
         turn = Turn(self, order, rates)
         with self.learner.begin(len(self.bounds), seed):
@@ -91,19 +91,19 @@ class TrainingPass:
             return turn.figures()
 
     def step(self, places: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Learn from the images at these places; return outputs and loss from before the step."""
+        """Learn from the images at these indices; return outputs and loss before the step."""
         images = self.changed(self.feed.gather(places))
         outputs, loss = self.learner.learn(images, targets)
         self.optimizer.step(self.learner.pieces())
         return outputs, loss
 
     def changed(self, images: Tensor) -> Tensor:
-        """Return a batch as the network is shown it."""
+        """Return a batch as the network sees it, after augmentation."""
         return images if self.augmentation is None else self.augmentation.change(images)
 
     @cached_property
     def recorded(self) -> RecordedSteps | None:
-        """Steps as CUDA graphs, where the images are on the GPU as well."""
+        """Steps as CUDA graphs, if the images are on the GPU as well."""
         if self.feed.place.type != "cuda":
             return None
         try:
@@ -117,12 +117,12 @@ class TrainingPass:
 
     @property
     def generators(self) -> list[torch.Generator]:
-        """What steps draw from, beside torch's own generator."""
+        """The generators that steps draw from, beside torch's own."""
         return [] if self.augmentation is None else [self.augmentation.generator]
 
 
 class Turn:
-    """One run's epoch of training, batch by batch, whoever computes them."""
+    """One run's epoch of training, batch by batch, computed alone or in a pack."""
 
     def __init__(self, training: TrainingPass, order: Tensor, rates: Sequence[float]) -> None:
         labels = training.split.labels
@@ -141,14 +141,14 @@ class Turn:
         return rates.expand(steps) if len(self._rates) == 1 else rates
 
     def set_rate(self, place: int) -> None:
-        """Set the learning rate of a step, by the place of its batch in the epoch."""
+        """Set the learning rate of a step, by the index of its batch in the epoch."""
         if place == 0 or len(self._rates) > 1:
             # As recorded steps do, so that no bit depends on whether the images fit on the GPU.
             on_gpu = self.targets.is_cuda
             self._training.optimizer.set_rate(self.rates[place] if on_gpu else self._rates[place])
 
     def keep(self, outputs: Tensor, loss: Tensor) -> None:
-        """Keep what came of a batch, or of several: outputs of all images, a loss of each."""
+        """Collect the results of one or several batches: outputs of all images, a loss for each."""
         self._outputs.append(outputs)
         self._losses.append(loss)
 
@@ -167,12 +167,12 @@ class Turn:
 
 
 class Evaluation:
-    """The log-probabilities of one split's images, under a network's weights of the moment."""
+    """The log-probabilities of one split's images under a network's current weights."""
 
     def __init__(self, model: nn.Module, feed: Feed, arithmetic: Arithmetic) -> None:
         self._model, self._feed, self._arithmetic = model, feed, arithmetic
         self._bounds = evaluation_bounds(feed.images, feed.size)
-        # What a GPU computes every epoch is recorded as its training steps are.
+        # On a GPU, evaluation is recorded like training steps.
         resident = feed.place.type == "cuda"
         pool = torch.cuda.graph_pool_handle() if resident else None
         self.recorded = [RecordedForward(model, pool) for _ in self._bounds] if resident else []

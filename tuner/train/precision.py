@@ -1,9 +1,8 @@
-"""In which numbers a network is computed, and how its tensors lie in memory.
+"""The precision that a network is computed in, and the memory layout of its tensors.
 
-Weights, losses, optimizers and figures are float32 whatever is chosen; bf16
-means that a training step's products are taken in bfloat16. Evaluation is
-always float32, so that no yardstick is rounded; of the cnn's epoch at 64×64
-that takes a tenth.
+Weights, losses, optimizers and figures are always float32; bf16 means that a training
+step's products are computed in bfloat16. Evaluation is always float32, so that no
+figure is rounded; it takes a tenth of the cnn's epoch at 64×64.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from tuner.errors import UserError
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """The choice for one network on one device, with its reasons."""
+    """The choice for one network on one device, with its reason."""
 
     precision: str
     """fp32 or bf16."""
@@ -26,7 +25,7 @@ class Arithmetic:
     reason: str
 
     def note(self) -> str:
-        """Return choice and reason in a sentence for the record."""
+        """Return the choice and its reason as a sentence for the record."""
         layout = "channels last" if self.channels_last else "contiguous"
         return f"{self.precision}, {layout}: {self.reason}"
 
@@ -37,14 +36,14 @@ class Arithmetic:
         return torch.autocast(device.type, dtype=torch.bfloat16)
 
     def arranged(self, images: Tensor) -> Tensor:
-        """Return a batch as the network wants it in memory."""
+        """Return a batch in the network's memory layout."""
         if not self.channels_last:
             return images
         return images.contiguous(memory_format=torch.channels_last)
 
 
 def choose_arithmetic(asked: str, device: torch.device, model: nn.Module) -> Arithmetic:
-    """Return what `precision` means for a network on a device, or say why it cannot be had."""
+    """Return what `precision` means for a network on a device, or raise if it is unsupported."""
     supported = supports_bf16(device)
     if asked == "bf16" and not supported:
         raise UserError(
@@ -55,23 +54,23 @@ def choose_arithmetic(asked: str, device: torch.device, model: nn.Module) -> Ari
         precision, reason = _automatic(model, supported=supported)
     else:
         precision, reason = asked, "as the study asks"
-    # Convolutions are twice as fast so on a CPU, and on a GPU where tensor cores take bf16.
+    # channels_last makes convolutions twice as fast on a CPU, and on a GPU with bf16 tensor cores.
     last = convolves(model) and (device.type == "cpu" or precision == "bf16")
     return Arithmetic(precision, last, reason)
 
 
 def convolves(model: nn.Module) -> bool:
-    """Say whether a network has convolutions."""
+    """Return whether a network has convolutions."""
     return any(isinstance(module, nn.Conv2d) for module in model.modules())
 
 
 def supports_bf16(device: torch.device) -> bool:
-    """Say whether a device computes in bfloat16 itself, not by way of float32."""
+    """Return whether a device computes in bfloat16 natively, not by way of float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
         return False
-    # torch has no public word for it; where these are missing, float32 is used.
+    # torch has no public API for it; if these are missing, float32 is used.
     probes: list[Callable[[], bool] | None] = [
         getattr(torch.cpu, name, None)
         for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -80,7 +79,7 @@ def supports_bf16(device: torch.device) -> bool:
 
 
 def lay_out(model: nn.Module, arithmetic: Arithmetic) -> None:
-    """Put a network's weights in memory as the arithmetic has them."""
+    """Put a network's weights into the memory layout of the arithmetic."""
     if arithmetic.channels_last:
         model.to(memory_format=torch.channels_last)
 

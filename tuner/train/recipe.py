@@ -1,4 +1,4 @@
-"""The shared trainer's own parameters, typed: what a job asks of losses, steps and epochs."""
+"""The shared trainer's parameters, typed: losses, optimizers, schedules and epochs of a job."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -33,13 +33,13 @@ class Recipe:
 
 
 def read_recipe(parameters: Mapping[str, Value]) -> Recipe:
-    """Pick the trainer's parameters out of a job's; one that is not given has its default."""
-    given = {item.name: _value(item.name, parameters) for item in fields(Recipe)}
-    return Recipe(**given)  # type: ignore[arg-type]  # kinds are checked by the declarations
+    """Pick the trainer's parameters out of a job's; missing ones have their defaults."""
+    values = {item.name: _value(item.name, parameters) for item in fields(Recipe)}
+    return Recipe(**values)  # type: ignore[arg-type]  # kinds are checked by the declarations
 
 
 def _value(name: str, parameters: Mapping[str, Value]) -> Value:
     declared = SHARED[name]
     value = parameters.get(name, declared.default)
-    # TOML's `lr = 1` is a whole number; arithmetic must not depend on how it was written.
+    # TOML's `lr = 1` is an integer; the arithmetic must not depend on how it was written.
     return float(value) if declared.kind == "float" else value

@@ -1,7 +1,7 @@
 """One trial's training, epoch by epoch: a function of job, code and data.
 
-Between two epochs the whole of a run is its `TrainingState`; a run restored
-from one goes on as if it had never stopped.
+Between two epochs, `TrainingState` is the whole state of a run; a run restored from it
+continues as if it had never stopped.
 """
 
 import math
@@ -42,7 +42,7 @@ LogProbabilities = NDArray[np.float32]
 
 
 def _nothing() -> None:
-    """Stand in for `alive` where nobody waits."""
+    """Do nothing: the default of `alive`."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +51,23 @@ class Plan:
 
     number: int
     order: Tensor
-    """In which the training images are seen."""
+    """The order of the training images."""
     rates: Sequence[float]
-    """Of all batches, or one for all of them."""
+    """One for each batch, or one for all of them."""
     seed: int
-    """Of what the network draws."""
+    """For what the network draws (dropout)."""
 
 
 class Run:
-    """A trial being trained on a fresh model, which nobody else may hold."""
+    """A trial in training on a new model, which nothing else may use."""
 
     setup: Setup
     training: TrainingPass
-    """How an epoch is trained, alone or beside others."""
+    """How an epoch is trained, alone or in a pack."""
     diverged: bool
-    """Whether a figure stopped being a number; the epochs end there."""
+    """Whether a figure became non-finite; training ends there."""
     together: bool
-    """Whether it may train by torch.func beside others, whose number then decides its last bits."""
+    """Whether it may train in packs by torch.func, whose size then affects its last bits."""
 
     def __init__(self, job: Job, model: nn.Module, loss: Loss, data: Prepared, device: Device):
         self._job = job
@@ -104,7 +104,7 @@ class Run:
 
     @property
     def curve(self) -> tuple[Epoch, ...]:
-        """All epochs so far, those included that were restored."""
+        """All epochs so far, including restored ones."""
         return self._curve
 
     @property
@@ -113,7 +113,7 @@ class Run:
         return self._evaluation_size
 
     def epochs(self, alive: Alive) -> Iterator[Epoch]:
-        """Train one epoch for each one asked for, until the last, patience or divergence.
+        """Train and yield epochs until the last, patience or divergence.
 
         `alive` is called after every batch, of training and of validation.
         """
@@ -121,7 +121,7 @@ class Run:
             yield self._train_one(alive)
 
     def result(self, alive: Alive = _nothing) -> Result:
-        """Evaluate the best and the last weights on validation and test; the last stay in place."""
+        """Evaluate the best and the last weights on validation and test; the last ones remain."""
         assert self._curve, "a run has no result before its first epoch"
         last = self._predictions("last", alive)
         if self._best_epoch == len(self._curve):
@@ -135,7 +135,7 @@ class Run:
         )
 
     def state(self) -> TrainingState:
-        """Return a copy of all that the epochs to come depend on, beside the job."""
+        """Return a copy of everything, beside the job, that further epochs depend on."""
         return TrainingState(
             weights=copy_weights(self._model),
             best_weights=dict(self._best_weights),
@@ -145,15 +145,15 @@ class Run:
         )
 
     def restore(self, state: TrainingState) -> None:
-        """Go on from a state of the same job, as if this run had trained so far itself.
+        """Continue from a state of the same job, as if this run had trained that far itself.
 
-        Raises UnfitError, and takes nothing, if this run would not have come to that state.
+        Raises UnfitError, and changes nothing, if this run would not have reached that state.
         """
         check_fit(state, self._model, self._optimizer)
         self._check_course(state)
         self._model.load_state_dict(state.weights)
         self._optimizer.restore(state.optimizer)
-        # A file knows no order of names; fingerprints go by the model's.
+        # A file does not keep the order of names, but fingerprints depend on it.
         self._best_weights = {name: state.best_weights[name] for name in self._model.state_dict()}
         self._best_epoch = state.best_epoch
         self._curve = state.curve
@@ -178,12 +178,12 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether the last epoch was trained, by length, patience or divergence."""
+        """Whether training has ended, by length, patience or divergence."""
         last = self._curve[-1] if self._curve else None
         return last is not None and _ends(last, self._best_epoch, self._recipe, self._job.metric)
 
     def _check_course(self, state: TrainingState) -> None:
-        """Refuse a state that lies beyond this run's end, or whose best epoch is not its best."""
+        """Raise if a state is beyond this run's end, or its best epoch is not the best."""
         best: Epoch | None = None
         for epoch in state.curve:
             best = _better(best, epoch, self._job.metric)
@@ -200,7 +200,7 @@ class Run:
         return self.end_epoch(plan, train, time.perf_counter() - begun, alive)
 
     def plan(self) -> Plan:
-        """Say what the next epoch of training is; its augmentation begins."""
+        """Return the plan of the next epoch, and seed its augmentation."""
         number = len(self._curve) + 1
         steps = rates(self._recipe, number, len(self.training.bounds), self._curve)
         if self.training.augmentation is not None:
@@ -209,7 +209,7 @@ class Run:
         return Plan(number, order, steps, of_epoch(self._job.seed, number))
 
     def end_epoch(self, plan: Plan, train: TrainFigures, seconds: float, alive: Alive) -> Epoch:
-        """Validate after an epoch whose training took this many seconds, and count it."""
+        """Validate after an epoch that took this many seconds to train, and add it to the curve."""
         begun = time.perf_counter()
         val: dict[str, Any] = self._validate(alive).named("val")
         validated = time.perf_counter() - begun
@@ -274,7 +274,7 @@ class Run:
 
 def _better(best: Epoch | None, epoch: Epoch, metric: str) -> Epoch:
     """Return the better of the best epoch so far and the next one."""
-    # The first epoch is the best so far whatever it is, so that there always is one.
+    # The first epoch counts as best even if it diverged, so that there always is a best one.
     if best is None:
         return epoch
     new, old = epoch.figure(metric), best.figure(metric)
@@ -283,7 +283,7 @@ def _better(best: Epoch | None, epoch: Epoch, metric: str) -> Epoch:
 
 
 def _ends(last: Epoch, best_epoch: int, recipe: Recipe, metric: str) -> bool:
-    """Say whether a training ends after its last epoch: divergence, patience, or its length."""
+    """Return whether training ends after this epoch: by divergence, patience, or length."""
     impatient = 0 < recipe.patience <= last.epoch - best_epoch
     return not last.is_finite(metric) or impatient or last.epoch >= recipe.epochs
 

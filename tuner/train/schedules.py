@@ -1,7 +1,7 @@
 """Learning-rate schedules: pure functions of the epoch, the step and the curve so far.
 
-No schedule keeps anything between calls, so the rate of a step is the same
-whether the training reached it in one go or was resumed on the way.
+Schedules have no state, so the rate of a step is the same whether the training
+ran through or was resumed.
 """
 
 import math
@@ -16,7 +16,7 @@ EXPONENTIAL_DECAY = 0.95
 PLATEAU_DECAY = 0.1
 
 CLIMB = 0.3
-"""The share of all steps in which onecycle climbs."""
+"""The share of all steps in which onecycle rises."""
 START = 25.0
 """onecycle starts at `lr` over this,"""
 END = 1e4
@@ -25,12 +25,12 @@ END = 1e4
 
 @dataclass(frozen=True)
 class Position:
-    """Where a training stands when it asks for a rate; epochs count from 1, steps from 0."""
+    """The point of a training for which a rate is computed; epochs count from 1, steps from 0."""
 
     epoch: int
     step: int = 0
     steps: int = 1
-    """Of an epoch."""
+    """Steps per epoch."""
     curve: tuple[Epoch, ...] = ()
 
 
@@ -40,24 +40,24 @@ Schedule = Callable[[Recipe, Position], float]
 def rates(
     recipe: Recipe, epoch: int, steps: int, curve: tuple[Epoch, ...] = ()
 ) -> tuple[float, ...]:
-    """Return the rates of an epoch's steps; a rate that holds for all of them is given once."""
+    """Return the rates of an epoch's steps; if all are equal, a single rate."""
     count = steps if moves_within(recipe, epoch) else 1
     after = after_warm_up(recipe)
     return tuple(_rate(recipe, after, Position(epoch, step, steps, curve)) for step in range(count))
 
 
 def moves_within(recipe: Recipe, epoch: int) -> bool:
-    """Say whether the rate changes from step to step of an epoch."""
+    """Return whether the rate changes from step to step within an epoch."""
     return recipe.scheduler == "onecycle" or epoch <= recipe.warmup_epochs
 
 
 def reads_curve(recipe: Recipe) -> bool:
-    """Say whether rates depend on how the training goes."""
+    """Return whether rates depend on the training curve."""
     return recipe.scheduler == "plateau"
 
 
 def rate(recipe: Recipe, position: Position) -> float:
-    """Return the learning rate of a step: the warm-up's climb, then the recipe's schedule."""
+    """Return the learning rate of a step: linear warm-up, then the recipe's schedule."""
     return _rate(recipe, after_warm_up(recipe), position)
 
 
@@ -87,25 +87,25 @@ def constant(recipe: Recipe, _position: Position) -> float:
 
 
 def step(recipe: Recipe, position: Position) -> float:
-    """Return the rate after one drop by `decay` every `step_size` epochs."""
+    """Return the rate that drops by the factor `decay` every `step_size` epochs."""
     drops = (position.epoch - 1) // recipe.step_size
     return recipe.lr * float((recipe.decay or STEP_DECAY) ** drops)
 
 
 def exponential(recipe: Recipe, position: Position) -> float:
-    """Return the rate after one factor `decay` an epoch."""
+    """Return the rate that falls by the factor `decay` every epoch."""
     return recipe.lr * float((recipe.decay or EXPONENTIAL_DECAY) ** (position.epoch - 1))
 
 
 def cosine(recipe: Recipe, position: Position) -> float:
-    """Return half a cosine's fall from `lr` to 0 over all epochs of the recipe."""
+    """Return the rate that falls along half a cosine from `lr` to 0 over all epochs."""
     return recipe.lr * (1 + math.cos(math.pi * (position.epoch - 1) / recipe.epochs)) / 2
 
 
 def onecycle(recipe: Recipe, position: Position) -> float:
-    """Return half a cosine's climb to `lr`, then half a cosine's fall to almost 0.
+    """Return the rate that rises along half a cosine to `lr`, then falls along one to almost 0.
 
-    Only the rate moves: momentum stays as it is.
+    Momentum stays constant.
     """
     last = recipe.epochs * position.steps - 1
     place = (position.epoch - 1) * position.steps + position.step
@@ -116,10 +116,10 @@ def onecycle(recipe: Recipe, position: Position) -> float:
 
 
 def plateau(recipe: Recipe, position: Position) -> float:
-    """Return the rate after one drop by `decay` whenever the validation loss has stood still.
+    """Return the rate that drops by the factor `decay` whenever the validation loss plateaus.
 
-    It stands still after `plateau_patience` epochs in a row without a lower one;
-    after a drop, the count starts over.
+    A plateau is `plateau_patience` epochs in a row without a lower loss; after a drop,
+    the count restarts.
     """
     lowest, still, drops = math.inf, 0, 0
     for epoch in position.curve:
@@ -141,10 +141,10 @@ SCHEDULES: dict[str, Schedule] = {
 
 
 def course(recipe: Recipe, epoch: int, steps: int) -> tuple[Sequence[float], str]:
-    """Return what decides an epoch's rates before anything was trained: the rates, or a rule.
+    """Return what determines an epoch's rates before training: the rates, or a rule.
 
-    A training is a function of its settings, so where rates follow the curve,
-    the rule and all else being equal, the rates are.
+    A training is a function of its settings, so even if rates follow the curve, they are
+    equal when the rule and everything else is.
     """
     if not reads_curve(recipe):
         return rates(recipe, epoch, steps), ""
@@ -154,5 +154,5 @@ def course(recipe: Recipe, epoch: int, steps: int) -> tuple[Sequence[float], str
 
 
 def _between(start: float, end: float, way: float) -> float:
-    """Return a value on half a cosine from start (way 0) to end (way 1)."""
+    """Interpolate from start (way 0) to end (way 1) along half a cosine."""
     return end + (start - end) / 2 * (1 + math.cos(math.pi * way))

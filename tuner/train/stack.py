@@ -1,18 +1,18 @@
-"""Stacks of plain layers that learn without autograd, alone or several abreast.
+"""Stacks of plain layers that learn without autograd, alone or several as a pack.
 
 Half of a small network's step by autograd is bookkeeping: a graph is built for
-every batch and walked back, gradients are allocated and let go, and an optimizer
-visits each weight. A stack of layers that are known needs none of that: their
-derivatives are called one after the other, gradients go where they stay, and
-weights and gradients lie in one piece each, so that the optimizer has one to
-update.
+every batch and traversed backwards, gradients are allocated and freed, and an
+optimizer visits each weight. A stack of known layers needs none of that: their
+derivatives are called one after the other, gradients are written in place, and
+weights and gradients are one tensor each, so that the optimizer has a single
+tensor to update.
 
 Stacks of equal shapes can take their steps together, as a `Pack`: one call of
 each kernel for all of them, on tensors that have the members as their first
 dimension. A stack alone is a pack of one, whose tensors lack that dimension. On a
-CPU no bit of a member depends on who else is there, or on how many.
+CPU no bit of a member depends on the other members, or on how many there are.
 
-The sums are autograd's but for rounding. Only dropout draws otherwise: for many
+The results are autograd's up to rounding. Only dropout draws differently: for many
 batches at once, from a generator that each member seeds for each epoch.
 """
 
@@ -27,31 +27,31 @@ from tuner.train.losses import Loss
 from tuner.train.optimizers import Piece
 
 DRAWN_ROWS = 2048
-"""Images that dropout is drawn for at a time; fewer, longer draws gain nothing more."""
+"""How many images dropout is drawn for at a time; larger draws gain nothing more."""
 LARGE = 1 << 20
-"""Weights of a layer from which on they are passed over once a step: 4 MB."""
+"""Layers with this many weights (4 MB) or more are traversed only once per step."""
 PIECE = 1 << 18
 """Weights of a piece: 1 MB."""
 ALIGNED = 16
-"""Numbers between whose multiples a vector register of any CPU lies: 64 bytes."""
+"""Alignment of weights, in numbers: 64 bytes, the largest vector register of any CPU."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Layer(Protocol):
-    """The same layer of every member, its way forward and back.
+    """One layer of all members, with its forward and backward pass.
 
-    Tensors are (members, images, ...), or (images, ...) of one alone; what the way
-    back needs is kept in between.
+    Tensors are (members, images, ...), or (images, ...) for one member alone; what the
+    backward pass needs is saved in between.
     """
 
     def begin(self, steps: int, chances: Sequence[torch.Generator]) -> None:
-        """Begin an epoch of this many steps, each member with its own chance."""
+        """Start an epoch of this many steps, each member with its own generator."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return what the layer makes of a batch; the inputs may be written over."""
+        """Return the layer's outputs for a batch; the inputs may be overwritten."""
 
     def backward(self, slope: Tensor, *, first: bool) -> Tensor:
-        """Leave the weights' gradients and return the inputs', which the first layer does not."""
+        """Store the weights' gradients and return the inputs', except in the first layer."""
 
 
 class _Flatten:
@@ -94,13 +94,13 @@ class _Linear:
 def _product(
     left: Tensor, right: Tensor, offset: Tensor | None = None, out: Tensor | None = None
 ) -> Tensor:
-    """Return the matrix product of each member, with the bits that it has alone."""
+    """Return each member's matrix product, with the same bits as alone."""
     if left.ndim == 2:
         if offset is None:
             return torch.mm(left, right, out=out)
         return torch.addmm(offset, left, right, out=out)
     if left.device.type == "cpu":
-        # Batches are taken in another order of sums, which depends on the sizes, and gain nothing.
+        # Batched products sum in another order, which depends on the sizes, and are no faster.
         offsets = [None] * len(left) if offset is None else offset
         trios = zip(map(_aligned, left), right, offsets, strict=True)
         return torch.stack([_product(*trio) for trio in trios], out=out)
@@ -110,14 +110,14 @@ def _product(
 
 
 def _aligned(member: Tensor) -> Tensor:
-    """Return a member's part as it would lie alone: the order of a product's sums depends on it."""
+    """Return a member's part in the layout that it has alone, which affects the rounding."""
     return member.clone() if member.data_ptr() % (4 * ALIGNED) else member
 
 
 def _sum(slope: Tensor, out: Tensor) -> None:
     """Sum over a batch's images."""
     if slope.ndim == 3 and slope.shape[2] == 1:
-        # Rows of numbers are summed in another order than one of them.
+        # A sum over several rows at once rounds differently than over one.
         for one, place in zip(slope, out, strict=True):
             torch.sum(one, 0, out=place)
     else:
@@ -125,11 +125,11 @@ def _sum(slope: Tensor, out: Tensor) -> None:
 
 
 class _LargeLinear:
-    """A linear layer whose weights do not fit a cache: each step should pass over them once.
+    """A linear layer whose weights do not fit in a cache: each step should traverse them once.
 
-    They lie by inputs, as all three products of a step want them, and their
-    gradient is taken in pieces of some inputs, each used while it is in the cache.
-    Members take turns: what is shared by calls is nothing beside what they move.
+    The weights are stored by inputs, as all three products of a step need them, and their
+    gradient is computed in pieces of some inputs, each used while it is in the cache.
+    Members take turns: sharing calls saves nothing compared with the memory traffic.
     """
 
     def __init__(self, pack: "Pack", modules: Sequence[nn.Linear]) -> None:
@@ -173,10 +173,10 @@ class _LargeLinear:
 
 
 class _BatchNorm:
-    """Batch norm of every member's units, as units of one wide layer where no bit depends on that.
+    """Batch norm of all members' units, as one wide layer if that does not change any bit.
 
-    torch's kernels take some units at a time and the rest one by one, with other
-    roundings; whole vectors of units leave no rest.
+    torch's kernels process units in vectors and the rest one by one, with different
+    rounding; if a member's units fill whole vectors there is no rest.
     """
 
     def __init__(self, pack: "Pack", modules: Sequence[nn.BatchNorm1d]) -> None:
@@ -245,7 +245,7 @@ class _BatchNorm:
 
 
 class _Norm:
-    """Some members' units as one layer's, and what their way back needs."""
+    """Some members' units as one layer, with what their backward pass needs."""
 
     def __init__(self, members: slice, means: Tensor, variances: Tensor) -> None:
         self.members = members
@@ -264,7 +264,7 @@ def _running(module: nn.BatchNorm1d) -> Tensor:
 
 
 def _row(values: Tensor, members: slice) -> Tensor:
-    """Return some members' values one behind the other."""
+    """Return some members' values as one row."""
     return values if values.ndim == 1 else values[members].reshape(-1)
 
 
@@ -274,7 +274,7 @@ def _side_by_side(values: Tensor) -> Tensor:
 
 
 def _apart(wide: Tensor, before: Tensor) -> Tensor:
-    """Return what `_side_by_side` made of a tensor of this shape to where it was."""
+    """Undo `_side_by_side` for a tensor of this shape."""
     if before.ndim == 2:
         return wide
     members, images, units = before.shape
@@ -288,7 +288,7 @@ class _ReLU:
     def begin(self, steps: int, chances: Sequence[torch.Generator]) -> None: ...
 
     def forward(self, inputs: Tensor) -> Tensor:
-        # Dropout may write over it afterwards: what it sets to 0 has no slope either way.
+        # Dropout may overwrite it afterwards: what it sets to 0 has no gradient either way.
         self._outputs = inputs.relu_()
         return self._outputs
 
@@ -298,7 +298,7 @@ class _ReLU:
 
 
 class _Dropout:
-    """What is drawn belongs to a member's epoch: each draws from its own chance, layer by layer."""
+    """Dropout; each member draws from its own generator for the epoch, layer by layer."""
 
     def __init__(self, _pack: "Pack", modules: Sequence[nn.Dropout]) -> None:
         self._kept = [1 - module.p for module in modules]
@@ -325,7 +325,7 @@ class _Dropout:
         drawn = inputs.new_empty(len(self._kept), rows, inputs.shape[-1])
         for mask, kept, chance in zip(drawn, self._kept, self._chances, strict=True):
             if kept == 1:
-                mask.fill_(1)  # and draws nothing, as alone
+                mask.fill_(1)  # a rate of 0 draws nothing, as when alone
             else:
                 mask.bernoulli_(kept, generator=chance).mul_(1 / kept)
         return drawn[0] if inputs.ndim == 2 else drawn
@@ -344,12 +344,12 @@ PLAIN = ", ".join(kind.__name__ for kind in KINDS)
 
 
 def layers_of(model: nn.Module) -> Sequence[nn.Module] | None:
-    """Return the layers of a network that may learn as a stack; None for any other network."""
+    """Return the layers of a network that can learn as a stack; None for any other network."""
     return None if obstacle(model) else list(model.children())
 
 
 def obstacle(model: nn.Module) -> str:
-    """Say what keeps a network from learning as a stack; nothing if nothing does."""
+    """Return why a network cannot learn as a stack; empty if it can."""
     if type(model) is not nn.Sequential:
         return f"{type(model).__name__} is not a plain nn.Sequential"
     layers = list(model)
@@ -359,9 +359,9 @@ def obstacle(model: nn.Module) -> str:
     if any(getattr(one, hooks) for one in (model, *layers) for hooks in HOOKS):
         return "a layer has a hook"
     weights = [weight for layer in layers for weight in layer.parameters()]
-    # A weight in two layers would be updated by the gradient of the second alone.
+    # A weight shared by two layers would be updated by the second one's gradient only.
     if len(set(map(id, layers))) < len(layers) or len(set(map(id, weights))) < len(weights):
-        return "a layer, or a weight, has two places"
+        return "a layer, or a weight, is used twice"
     if not all(weight.requires_grad and weight.dtype == torch.float32 for weight in weights):
         return "a weight is not trained, or not in 32 bits"
     if not any(type(layer) is nn.Linear for layer in layers):
@@ -382,15 +382,15 @@ def _is_plain(layer: nn.Module) -> bool:
 
 
 class Stack:
-    """A network of such layers under one loss; its weights are moved into one piece."""
+    """A network of such layers under one loss; its weights are moved into one tensor."""
 
-    note = "by derivatives that are written out: a stack of plain layers"
+    note = "by hand-written derivatives: a stack of plain layers"
 
     def __init__(self, model: nn.Module, layers: Sequence[nn.Module], loss: Loss) -> None:
         self.model, self.layers, self.loss = model, layers, loss
         self.large: dict[nn.Linear, str] = {}
         for module in layers:
-            # A GPU has another cache, and nothing to gain from more and smaller calls.
+            # On a GPU, more and smaller calls gain nothing.
             if not isinstance(module, nn.Linear) or module.weight.device.type != "cpu":
                 continue
             if module.weight.numel() >= LARGE:
@@ -402,13 +402,13 @@ class Stack:
         if small:
             self.weights["all"] = nn.Parameter(small[0].new_empty(_end(self.places)))
         self.pack: Pack | None = None
-        """Where it took its last step. A pack has no reference to its stacks, so a stack that ends
-        is freed at once, with the pack that it was last in."""
+        """The pack of its last step. A pack has no reference to its stacks, so a stack that ends
+        is freed at once, with its last pack."""
         self._place = 0
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """What stacks that may be packed together have in common."""
+        """Equal for stacks that may be packed together."""
         return tuple(_shape(module) for module in self.layers)
 
     def begin(self, steps: int, seed: int) -> AbstractContextManager[object]:
@@ -431,13 +431,13 @@ class Stack:
         return self.pack
 
     def join(self, pack: "Pack", place: int) -> None:
-        """Take all steps from now on as this member of a pack."""
+        """Take all further steps as this member of a pack."""
         self.pack, self._place = pack, place
 
     def lie(self, values: Tensor, gradients: Tensor) -> None:
-        """Move the weights, but for those of large layers, into a piece; gradients go to another.
+        """Move all weights except those of large layers into one tensor, gradients into another.
 
-        The network's own weights, and what the optimizer knows, become views of it.
+        The network's weights, and those of the optimizer, become views of it.
         """
         whole = self.weights["all"]
         for weight, start in self.places.items():
@@ -448,7 +448,7 @@ class Stack:
 
 
 class Pack:
-    """Stacks of one shape that take their steps together, each by its own loss."""
+    """Stacks of one shape that take their steps together, each with its own loss."""
 
     def __init__(self, stacks: Sequence[Stack]) -> None:
         first = stacks[0]
@@ -458,7 +458,7 @@ class Pack:
         self._losses = [one.loss for one in stacks]
         if first.places:
             room = len(stacks), _end(first.places)
-            # Zeros lie between weights and never change: they have no gradient.
+            # The padding between weights is 0 and never changes, because it has no gradient.
             self._values = first.weights["all"].data.new_zeros(room)
             self._gradients = torch.zeros_like(self._values)
             for stack, row, slopes in zip(stacks, self._values, self._gradients, strict=True):
@@ -470,21 +470,21 @@ class Pack:
         self._way_back: list[tuple[Layer, bool]] = []
         for modules in zip(*(one.layers for one in stacks), strict=True):
             if all(isinstance(one, nn.Dropout) and one.p == 0 for one in modules):
-                continue  # dropout of nothing is nothing to do
+                continue  # dropout with rate 0 does nothing
             layer: Layer
             if modules[0] in first.large:
                 layer = large = _LargeLinear(self, modules)
                 self._large.append(large)
             else:
                 layer = KINDS[type(modules[0])](self, modules)
-            # No layer before the first with weights needs to know its inputs' slope.
+            # Layers before the first one with weights need no gradient of their inputs.
             is_first = not self._way_back
             if not is_first or list(modules[0].parameters()):
                 self._way_back.insert(0, (layer, is_first))
             self._layers.append(layer)
 
     def begin(self, steps: int, seeds: Sequence[int]) -> AbstractContextManager[object]:
-        """Begin an epoch of this many steps; a member's seed is the epoch's."""
+        """Start an epoch of this many steps; each member has its own seed for the epoch."""
         device = next(self._models[0].parameters()).device
         chances = [torch.Generator(device).manual_seed(seed) for seed in seeds]
         for model in self._models:
@@ -494,7 +494,7 @@ class Pack:
         return torch.inference_mode()
 
     def learn(self, images: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return outputs and losses of a batch of each member; gradients stay in the weights."""
+        """Return outputs and losses of each member's batch; gradients are left in the weights."""
         outputs = images
         for layer in self._layers:
             outputs = layer.forward(outputs)
@@ -509,11 +509,11 @@ class Pack:
             yield from layer.pieces(member, name)
 
     def values(self, weight: nn.Parameter) -> Tensor:
-        """Return a weight of every member, which is named by the first's."""
+        """Return a weight of all members, identified by the first member's."""
         return self._of(self._values, weight)
 
     def gradients(self, weight: nn.Parameter) -> Tensor:
-        """Return the place of every member's gradient."""
+        """Return the gradients of a weight of all members."""
         return self._of(self._gradients, weight)
 
     def _of(self, rows: Tensor, weight: nn.Parameter) -> Tensor:
@@ -524,7 +524,7 @@ class Pack:
     def _sloped(self, outputs: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         if self.alone:
             return self._losses[0].sloped(outputs, targets[0])
-        # By turns: exponentials of whole vectors and of the rest differ in their last bits.
+        # One by one: exponentials of whole vectors and of the rest differ in their last bits.
         trios = zip(self._losses, outputs, targets, strict=True)
         found = [loss.sloped(one, true) for loss, one, true in trios]
         values, slopes = zip(*found, strict=True)
@@ -532,7 +532,7 @@ class Pack:
 
 
 def _places(weights: Sequence[nn.Parameter]) -> dict[nn.Parameter, int]:
-    """Return where each weight lies in a piece of all, each at the start of a vector."""
+    """Return the offset of each weight in the common tensor, aligned to vectors."""
     places, start = {}, 0
     for weight in weights:
         places[weight] = start
@@ -546,7 +546,7 @@ def _end(places: Mapping[nn.Parameter, int]) -> int:
 
 
 def _by_inputs(layer: nn.Linear) -> nn.Parameter:
-    """Lay a layer's weights by inputs and return them so, (inputs, outputs)."""
+    """Store a layer's weights by inputs and return that view, (inputs, outputs)."""
     whole = nn.Parameter(layer.weight.data.t().contiguous())
     layer.weight.data = whole.data.t()
     return whole

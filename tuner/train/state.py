@@ -1,4 +1,4 @@
-"""What a training carries from one epoch to the next, and nothing else."""
+"""The complete state of a training between two epochs."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A training between two epochs; with the job it determines all epochs to come."""
+    """A training between two epochs; with the job, it determines all further epochs."""
 
     weights: Weights
     best_weights: Weights

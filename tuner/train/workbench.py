@@ -1,4 +1,4 @@
-"""Keeps one device and the data of recent trials warm, and begins one run after another."""
+"""Keeps one device and the data of recent trials ready, and starts runs on them."""
 
 import hashlib
 import json
@@ -28,10 +28,10 @@ from tuner.train.run import Run
 from tuner.train.seeds import seed_initialisation
 
 NEED_EVERY_CLASS = frozenset({"val_auc", "val_sensitivity", "val_specificity"})
-"""Metrics that are not defined where validation lacks a class."""
+"""Metrics that are undefined if the validation split lacks a class."""
 
 KEPT = 3
-"""Data sets kept prepared at a time; a study that varies a data key moves between a few."""
+"""How many prepared data sets are kept; a study that varies a data key alternates between a few."""
 
 
 class Workbench:
@@ -48,33 +48,33 @@ class Workbench:
         self._identities: dict[tuple[str, str], DataIdentity] = {}
 
     def begin(self, job: Job) -> Run:
-        """Return a run of the job on a fresh model; its data are prepared if they are not yet."""
+        """Return a run of the job on a new model, preparing its data if necessary."""
         found = self.found(job)
         data = self.prepared(job)
         recipe = read_recipe(job.parameters)
         loss = choose_loss(recipe, len(data.classes), data.train.true, self._device.torch)
         _check_metric(job, data)
         seed_initialisation(job.seed)
-        # Built on the CPU whatever the device, so that equal seeds begin with equal weights.
-        # It is not shown what checkpoint keys hold as rates only: a model that could read
-        # its learning rate or its length would be shared where it must not be.
+        # Built on the CPU for every device, so that equal seeds start from equal weights. The
+        # builder does not get the parameters that checkpoint keys contain only as rates: a model
+        # that could read its learning rate or its length would be shared wrongly.
         model = found.build_model(shaping(job.parameters), data.inputs, loss.outputs)
         model.to(self._device.torch)
         noticed = _check_outputs(found, model, data, loss)
         run = Run(job, model, loss, data, self._device)
-        # Identified after a model was built and used: by then it has loaded what it needs.
+        # Identified after a model was built and used, when all code is loaded.
         notes = {**run.setup.notes, **_code_notes(found.code())}
         run.setup = replace(run.setup, notes={**notes, **({"output": noticed} if noticed else {})})
         return run
 
     def dataset(self, job: Job) -> Dataset:
-        """Return what the store keeps of the data that the job trains on."""
+        """Return the description of the job's data that the store keeps."""
         return self.prepared(job).describe()
 
     def base(self, job: Job, *, together: bool = False) -> Base:
-        """Return all that shapes the job's training on this device before its first epoch.
+        """Return everything that determines the job's training here before its first epoch.
 
-        Beside others by torch.func (`Run.together`) a training rounds otherwise than alone.
+        In a pack by torch.func (`Run.together`) a training rounds differently than alone.
         """
         found = self.found(job)
         return Base(
@@ -87,9 +87,9 @@ class Workbench:
         )
 
     def path(self, job: Job, *, together: bool = False) -> list[str]:
-        """Return the checkpoint keys after each of the job's epochs.
+        """Return the checkpoint key after each of the job's epochs.
 
-        Empty where it is not known what code runs: what is stored nowhere is reused by nobody.
+        Empty if it is not known which code runs, so that nothing is stored and reused.
         """
         if self.code(job).doubts:
             return []
@@ -103,11 +103,11 @@ class Workbench:
         return find(job.objective, self._folders)
 
     def code(self, job: Job) -> Code:
-        """Return the code that trains the job, as this process runs it."""
+        """Return the code that trains the job in this process."""
         return self.found(job).code()
 
     def identity(self, job: Job) -> Identity:
-        """Return which code and data train the job, for the store to compare."""
+        """Return the identity of the job's code and data, for the store to compare."""
         self.prepared(job)
         return identity(self.code(job), self._identities[self._data_key(job)])
 
@@ -129,16 +129,16 @@ class Workbench:
 
 
 def _code_notes(code: Code) -> dict[str, str]:
-    packages = "".join(f", {name} {one}" for name, one in sorted(code.packages.items()))
+    packages = "".join(f", {name} {version}" for name, version in sorted(code.packages.items()))
     notes = {"code": f"{code.fingerprint[:12]}: {len(code.files)} files{packages}"}
     if code.doubts:
         why = "; ".join(code.doubts)
-        notes["reuse"] = f"off, and no checkpoints, as it is not known what code runs: {why}"
+        notes["reuse"] = f"off, and no checkpoints, because the code is not known: {why}"
     return notes
 
 
 def _by_content(parameters: Mapping[str, Value]) -> dict[str, Value]:
-    """Name a file of weights by its content: another file under the same path is another start."""
+    """Identify a file of weights by its content, because the file at a path may change."""
     path = parameters.get(WEIGHTS)
     if not isinstance(path, str) or not path:
         return dict(parameters)
@@ -158,14 +158,14 @@ def _check_metric(job: Job, data: Prepared) -> None:
 
 
 def _check_outputs(found: Found, model: nn.Module, data: Prepared, loss: Loss) -> str:
-    """Fail before the first epoch if the model does not fit the images or the loss.
+    """Raise before the first epoch if the model does not fit the images or the loss.
 
-    Returns what is odd about its outputs, though they can be trained on.
+    Returns a remark if its outputs are unusual but trainable.
     """
     expected = (1, loss.outputs)
     model.eval()
     try:
-        # With gradients, as in training: an output's history says what it comes out of.
+        # With gradients, as in training: the autograd graph shows how outputs were computed.
         outputs = model(Feed(data, data.val, 1).between(0, 1))
         shape = tuple(outputs.shape)
     # The model is the objective's own code: whatever it raises is a fault of the objective.

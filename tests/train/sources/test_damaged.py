@@ -162,15 +162,15 @@ ODD: Mapping[str, tuple[Callable[[Path], Path], str]] = {
     "empty": (lambda p: written(p / "a.png", b""), "the file is empty"),
     "pipe": (lambda p: pipe(p / "a.png"), "not a regular file"),
     "folder": (lambda p: p, "not a regular file"),
-    "half png": (lambda p: without_end(p / "a.png", encoded(GREY, "PNG")), "cut short"),
-    "half jpeg": (lambda p: without_end(p / "a.jpg", encoded(GREY, "JPEG")), "cut short"),
+    "half png": (lambda p: without_end(p / "a.png", encoded(GREY, "PNG")), "truncated"),
+    "half jpeg": (lambda p: without_end(p / "a.jpg", encoded(GREY, "JPEG")), "truncated"),
     "half progressive": (
-        lambda p: without_end(p / "a.jpg", encoded(COLOUR, "JPEG", progressive=True)), "cut short",
+        lambda p: without_end(p / "a.jpg", encoded(COLOUR, "JPEG", progressive=True)), "truncated",
     ),
-    "half tiff": (lambda p: without_end(p / "a.tif", encoded(GREY, "TIFF")), "cut short|damaged"),
+    "half tiff": (lambda p: without_end(p / "a.tif", encoded(GREY, "TIFF")), "truncated|damaged"),
     "bomb": (lambda p: written(p / "a.png", png_of(60_000, 60_000)), "too many pixels"),
     "flat": (lambda p: written(p / "a.png", png_of(0, 20)), "damaged|no pixels|not an image"),
-    "large": (lambda p: written(p / "a.png", png_of(12_000, 12_000)), "cut short|damaged"),
+    "large": (lambda p: written(p / "a.png", png_of(12_000, 12_000)), "truncated|damaged"),
     "exif": (lambda p: broken_exif(p / "a.png"), "its EXIF data are"),
     "postscript": (
         lambda p: written(p / "a.png", encoded(COLOUR, "EPS")), "in an unsupported format",
@@ -288,8 +288,11 @@ def test_a_check_can_tell_what_was_done_to_how_many(tmp_path: Path) -> None:
     for _ in range(2):
         data = chest(tmp_path / "cache", source="folder", path=str(folder))
         told = " ".join(data.notes)
-        assert "3 images in colour: turned grey by brightness (such as train/" in told
-        assert "1 image with a palette: looked up in it (such as train/pneumonia/palette" in told
+        assert "3 images in colour: converted to grey by brightness (such as train/" in told
+        assert (
+            "1 image with a palette: converted to its colours (such as train/pneumonia/palette"
+            in told
+        )
 
 
 def test_an_archive_that_says_more_than_it_has_is_refused(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ FAULTS: dict[str, tuple[Break, tuple[str, ...]]] = {
     "no folder": (folder_without("none"), ("there is no folder", "correct data.path")),
     "no train": (folder_without("train"), ("has no folder `train`", "train/CLASS")),
     "empty class": (empty_class, ("train/other has no image", "fill or remove")),
-    "one class": (one_class, ("only 'normal'", "two are needed")),
+    "one class": (one_class, ("only 'normal'", "two classes are needed")),
     "strange test class": (strange_test_class, ("'flu'", "no training image has")),
     "broken": (broken_image, ("2 images cannot be read", "003.png", "004.png", "skip_unreadable")),
     "two depths": (two_depths, ("8-bit", "16-bit", "deep.png", "convert")),
@@ -215,7 +215,7 @@ FAULTS: dict[str, tuple[Break, tuple[str, ...]]] = {
     "two spellings": (two_spellings, ("'Normal' and 'normal'", "case or blanks")),
     "blank in a folder": (blank_folder, ("'normal' and 'normal '", "case or blanks")),
     "no columns": (no_columns, ("no column path and no column label", "names file")),
-    "one patient": (one_patient, ("class b has 1 patient", "two are needed")),
+    "one patient": (one_patient, ("class 'b' has only 1 patient", "at least 2 are needed")),
     "no npz": (lambda place: ("npz", place / "no.npz"), ("there is no file",)),
     "no csv": (lambda place: ("manifest", place / "no.csv"), ("there is no file",)),
     "no arrays": (lambda place: ("npy", place / "no"), ("there is no folder",)),
@@ -367,7 +367,7 @@ def test_patients_that_a_table_parts_are_told(tmp_path: Path) -> None:
     table = write_table(tmp_path / "m.csv", rows, ("path", "label", "split", "patient"))
     data = chest(tmp_path / "cache", source="manifest", path=str(table))
     assert [len(split.ids) for split in (data.train, data.val, data.test) if split] == [8, 8, 8]
-    assert any("1 patients are in more than one split, as listed: shared" in n for n in data.notes)
+    assert any("1 patients are in more than one split: shared" in n for n in data.notes)
 
 
 def test_headers_are_read_without_regard_to_case(tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_blanks_and_twins_in_cells_are_noted(tmp_path: Path) -> None:
     assert data.classes == ("a", "b")
     told = " ".join(data.notes)
     assert "Blanks around 7 cells" in told
-    assert "taken for different ones: P1 and p1." in told
+    assert "count as different patients: P1 and p1." in told
     assert "1 of 12 images have no patient" in told
 
 

@@ -138,9 +138,9 @@ def test_what_is_no_single_grey_image_is_told(tmp_path: Path) -> None:
         film: "several frames",
         colour: "in colour",
         half: "truncated",
-        half_dicom: "cut short",
+        half_dicom: "truncated",
         tmp_path / "text.png": "not an image",
-        tmp_path / "text.dcm": "not a whole DICOM",
+        tmp_path / "text.dcm": "not a complete DICOM",
         tmp_path / "none.png": "no such file",
         tmp_path / "none.dcm": "no such file",
     }

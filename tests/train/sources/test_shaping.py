@@ -148,7 +148,7 @@ def test_one_window_takes_values_as_they_are(tmp_path: Path) -> None:
     at = {name: n for n, name in enumerate(data.test.ids)}
     eight, sixteen = (data.test.images[at[f"test/normal/a{n}.png"]] for n in (8, 16))
     assert (eight == sixteen).all()
-    assert any("windowed alike" in note for note in data.notes)
+    assert any("with the same window" in note for note in data.notes)
 
 
 def test_floats_have_no_range(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The checkpoint tree: every state of a training, under the hash of all that shaped it.
+"""The checkpoint tree: training states, each under a hash of everything that determined it.
 
-Only `parts`, `numerics` and `resume` load torch; the rest is for every process.
+Only `parts`, `numerics` and `resume` load torch; every process may use the rest.
 """

@@ -1,4 +1,4 @@
-"""Whether a stored state fits the run that is to go on from it."""
+"""Checks whether a stored state fits the run that would continue from it."""
 
 from collections.abc import Mapping
 
@@ -9,16 +9,16 @@ from tuner.train.state import TrainingState
 
 
 class UnfitError(Exception):
-    """A state is not one that this run would have come to; nothing of it was taken."""
+    """This run would not have reached the state; nothing was changed."""
 
     def __init__(self, why: str, ended_after: int | None = None) -> None:
         super().__init__(why)
         self.ended_after = ended_after
-        """The epoch after which this run would have ended, where the state is a later one."""
+        """The epoch after which this run would have ended, if the state is a later one."""
 
 
 def check_fit(state: TrainingState, model: nn.Module, optimizer: Optimizer) -> None:
-    """Raise UnfitError unless every tensor of the state has its place in model and optimizer."""
+    """Raise UnfitError unless the state's tensors match those of the model and the optimizer."""
     _check("its weights are another model's", state.weights, model.state_dict())
     _check("its best weights are another model's", state.best_weights, model.state_dict())
     _check("its optimizer state is another's", state.optimizer, optimizer.state())

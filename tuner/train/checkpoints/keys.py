@@ -1,10 +1,9 @@
-"""The keys of the checkpoint tree: what shaped a training's weights so far, hashed.
+"""The keys of the checkpoint tree: hashes of everything that determined a training so far.
 
-A key is a chain. Its root hashes everything that is fixed before the first
-epoch; each epoch's key hashes its parent and the rates of its own steps, value
-by value. Two settings share epochs for as long as their rates are equal, and
-only a schedule that follows the curve is hashed as the rule that it follows.
-Nothing here loads torch.
+Keys form a hash chain. The root hashes everything that is fixed before the first
+epoch; each epoch's key hashes its parent and the rates of its steps, value by value.
+So two settings share epochs as long as their rates are equal. Only a schedule that
+follows the curve is hashed as its rule. Nothing here loads torch.
 """
 
 import hashlib
@@ -24,41 +23,41 @@ FORMAT = 2
 RATE_PARAMETERS = frozenset(
     {"lr", "scheduler", "step_size", "decay", "warmup_epochs", "plateau_patience"}
 )
-"""What reaches the weights through the rates alone, and so is hashed as rates.
+"""Parameters that affect the weights only through the rates, and so are hashed as rates.
 
-A parameter forgotten here is hashed as itself: that costs reuse, never truth.
+A parameter missing here is hashed as itself: that costs reuse, but is never wrong.
 """
 
 NOMINAL_STEPS = 8
-"""Steps of an epoch at which two schedules are compared where no data are at hand."""
+"""Steps per epoch assumed when schedules are compared without data."""
 
 MARK_LENGTH = 20
 """Hexadecimal digits of each half of a mark: 80 bits, for some 10^5 marks of one grid."""
 PLAIN = read_recipe({})
 
 LENGTH_PARAMETERS = frozenset({"epochs", "patience"})
-"""What says only when a training ends; where a schedule reads it, it is in the rates."""
+"""Parameters that only decide when a training ends; if a schedule uses them, rates cover that."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """All that shapes a training before its first epoch."""
+    """Everything that determines a training before its first epoch."""
 
     source: str
     """Fingerprint of the trainer's and the objective's source."""
     data: str
     """Fingerprint of the data."""
     numerics: Mapping[str, str]
-    """Device, threads, precision and versions: whatever decides the last bits."""
+    """Device, threads, precision and versions: everything that affects the last bits."""
     seed: int
     metric: str
-    """Chooses the best weights, which are part of a state."""
+    """It chooses the best weights, which are part of a state."""
     parameters: Mapping[str, Value]
-    """All but those of RATE_PARAMETERS and LENGTH_PARAMETERS."""
+    """All except RATE_PARAMETERS and LENGTH_PARAMETERS."""
 
 
 def shaping(parameters: Mapping[str, Value]) -> dict[str, Value]:
-    """Return the parameters that shape weights other than through rates, defaults filled in."""
+    """Return the parameters that affect weights other than through rates, with defaults."""
     whole = {**parameters, **asdict(read_recipe(parameters))}
     apart = RATE_PARAMETERS | LENGTH_PARAMETERS
     return {name: whole[name] for name in sorted(whole) if name not in apart}
@@ -71,13 +70,13 @@ def root(base: Base) -> str:
 
 
 def extend(parent: str, rates: Sequence[float], rule: str = "") -> str:
-    """Return the key after one more epoch whose steps had these rates, or followed this rule."""
+    """Return the key after another epoch whose steps had these rates, or followed this rule."""
     values = ",".join(value.hex() for value in rates) + ";" + rule
     return hashlib.sha256(f"{parent}\0{values}".encode()).hexdigest()
 
 
 def path(base: Base, recipe: Recipe, steps: int) -> list[str]:
-    """Return the keys after epochs 1, 2, … of a training with this many steps an epoch."""
+    """Return the keys after epochs 1, 2, … of a training with this many steps per epoch."""
     keys: list[str] = []
     parent = root(base)
     for rates, rule in courses(recipe, steps):
@@ -87,32 +86,32 @@ def path(base: Base, recipe: Recipe, steps: int) -> list[str]:
 
 
 def courses(recipe: Recipe, steps: int) -> Iterator[tuple[Sequence[float], str]]:
-    """Yield what decides the rates of each epoch in turn."""
+    """Yield what determines the rates of each epoch."""
     for number in range(1, recipe.epochs + 1):
         yield course(recipe, number, steps)
 
 
 def shared_epochs(one: Recipe, other: Recipe) -> int:
-    """Return how many first epochs two settings have in common, seed and data being equal."""
+    """Return how many first epochs two settings share, given equal seed and data."""
     if shaping(asdict(one)) != shaping(asdict(other)):
         return 0
-    # The data would tell the true number; equal settings have the same one.
+    # The true number depends on the data; the comparison needs only equal numbers.
     pairs = zip(courses(one, NOMINAL_STEPS), courses(other, NOMINAL_STEPS), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def shared_epochs_of_jobs(one: Job, other: Job) -> int:
-    """Return how many first epochs two jobs have in common on machines of one kind."""
+    """Return how many first epochs two jobs share on machines of one kind."""
     if _fixed(one) != _fixed(other):
         return 0
     return shared_epochs(read_recipe(one.parameters), read_recipe(other.parameters))
 
 
 def marks(job: Job) -> list[str]:
-    """Return a mark after each epoch of a job; jobs share the epochs that are marked alike.
+    """Return a mark for each epoch of a job; jobs share the epochs with equal marks.
 
-    Linear where pairs of jobs would be compared: a mark stands for all epochs up to its own,
-    as a key does, but needs no data and no machine.
+    Marks avoid comparing all pairs of jobs: like a key, a mark covers all epochs up to its own,
+    but it needs no data and no machine.
     """
     fixed = hashlib.sha256(json.dumps(_fixed(job)).encode()).hexdigest()[:MARK_LENGTH]
     recipe = read_recipe(job.parameters)
@@ -122,7 +121,7 @@ def marks(job: Job) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _rate_marks(recipe: Recipe) -> tuple[str, ...]:
-    """Return a mark of all rates up to each epoch; a grid has few courses for its many settings."""
+    """Return a hash of all rates up to each epoch; cached, as a grid has few distinct courses."""
     found = [""]
     for rates, rule in courses(recipe, NOMINAL_STEPS):
         found.append(extend(found[-1], rates, rule)[:MARK_LENGTH])

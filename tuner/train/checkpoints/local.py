@@ -1,7 +1,7 @@
 """Checkpoints in a folder on a disk.
 
-A file is written under a temporary name, synced and renamed, and the folder
-synced: one that is there is whole, also after a power failure.
+A file is written under a temporary name, synced and renamed, and the folder is synced:
+every file under its final name is complete, even after a power failure.
 """
 
 import os
@@ -15,17 +15,17 @@ from tuner.train.checkpoints.place import TEMPORARY, File, below, told
 
 
 class LocalPlace:
-    """A folder on a disk, where all that was written survives a power failure."""
+    """A folder on a disk, where written files survive a power failure."""
 
     def __init__(self, folder: Path) -> None:
         self.name = str(folder)
         self._folder = folder
 
     def write(self, name: str, content: bytes) -> None:
-        """Write aside, sync, rename, and sync the folder."""
+        """Write a temporary file, sync, rename, and sync the folder."""
         path = self._folder / name
         with told(self.name, "written"):
-            make_folder(path.parent, 0o777)  # a shared place is as open as its umask
+            make_folder(path.parent, 0o777)  # for a shared place the umask decides
             aside = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
                 write_synced(aside, content)
@@ -43,16 +43,16 @@ class LocalPlace:
         return None
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Return the content of those files that are there."""
+        """Return the content of those files that exist."""
         contents = ((name, self.read(name)) for name in names)
         return {name: content for name, content in contents if content is not None}
 
     def files(self, folder: str = "") -> list[File]:
-        """List the files of one folder; there are none where there is no folder."""
+        """List the files of one folder; a missing folder has none."""
         found = []
         with told(self.name, "listed"), suppress(FileNotFoundError):
             for entry in os.scandir(self._folder / folder):
-                # A peer may remove a file between the listing and the look at it.
+                # A peer may remove a file after it was listed.
                 with suppress(FileNotFoundError):
                     if entry.is_file(follow_symlinks=False):
                         stat = entry.stat()
@@ -60,18 +60,18 @@ class LocalPlace:
         return found
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files; one that is gone already is no error."""
+        """Remove files; missing ones are no error."""
         with told(self.name, "cleaned"):
             for name in names:
                 (self._folder / name).unlink(missing_ok=True)
 
     def touch(self, name: str) -> None:
-        """Note that a file was used; a place that may only be read stays as it is."""
+        """Record that a file was used; does nothing on a read-only place."""
         with suppress(OSError):
             os.utime(self._folder / name)
 
     def now(self) -> float:
-        """Return the time by the disk's clock, which for a network's disk is not ours."""
+        """Return the time by the disk's clock, which for a network disk is not ours."""
         probe = f"{TEMPORARY}{uuid.uuid4().hex}"
         with told(self.name, "cleaned"):
             path = self._folder / probe
@@ -92,8 +92,8 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make what was renamed in a folder survive a power failure."""
-    # Without this a rename may be lost with the power, though the file's content is safe.
+    """Make renames in a folder survive a power failure."""
+    # Without this, a power failure may undo a rename, though the file's content is safe.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
 """The readable description beside a checkpoint's parts, checked before any of it is used.
 
-A manifest is written last and names its parts with sizes and hashes, so one
-that is there and sound stands for a whole checkpoint. Nothing here loads torch.
+A manifest is written last and names its parts with sizes and hashes, so a sound
+manifest guarantees a complete checkpoint. Nothing here loads torch.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ KEY = re.compile(r"[0-9a-f]{64}")
 PART_FILE = re.compile(r"parts/[0-9a-f]{64}-[0-9a-f]{32}\.(weights|best_weights|optimizer)")
 PARTS = ("weights", "best_weights", "optimizer")
 LARGEST = 64 << 20
-"""Bytes; no manifest of ours comes near it, and a foreign file may be of any size."""
+"""Bytes; our manifests are much smaller, but a foreign file may have any size."""
 
 
 class DamagedError(Exception):
-    """A stored checkpoint cannot be used; the text says why. Costs time, never leaves training."""
+    """A stored checkpoint cannot be used; the text says why. It costs time, never a training."""
 
 
 class NewerError(DamagedError):
-    """A checkpoint of a later format: of no use here, but somebody else's to remove."""
+    """A checkpoint of a newer format: unusable here, but not ours to remove."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Description:
-    """What is written beside a state, so that a person can read what it is."""
+    """What is written beside a state so that a person can read what it is."""
 
     base: Base
     parent: str
     labels: Mapping[str, str]
-    """Whose training it was: study and trial, or whatever the caller tells trials apart by."""
+    """The owner: study and trial, or other labels by which the caller identifies trials."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Manifest:
     best_epoch: int
     curve: tuple[Epoch, ...]
     parts: Mapping[str, Part]
-    """By the names in PARTS; two of them may be one file."""
+    """By the names in PARTS; two names may refer to the same file."""
 
     @property
     def epoch(self) -> int:
@@ -71,23 +71,23 @@ class Manifest:
         return tuple({part.file: part for part in self.parts.values()}.values())
 
     def bytes(self) -> int:
-        """Return how much room the parts take."""
+        """Return the total size of the parts."""
         return sum(part.bytes for part in self.files)
 
 
 def file_name(key: str) -> str:
-    """Return the name under which a key's manifest is stored."""
+    """Return the file name of a key's manifest."""
     return f"{key}.json"
 
 
 def key_of(name: str) -> str | None:
-    """Return the key whose manifest is stored under a name, or None if it is another file."""
+    """Return the key of the manifest with this file name, or None if it is another file."""
     key = name.removesuffix(".json")
     return key if KEY.fullmatch(key) and name == file_name(key) else None
 
 
 def write(manifest: Manifest) -> bytes:
-    """Return a manifest as JSON that a person can read, with a hash of itself."""
+    """Return a manifest as readable JSON, with a hash of itself."""
     description = manifest.description
     body: dict[str, Any] = {
         "format": FORMAT,
@@ -104,11 +104,11 @@ def write(manifest: Manifest) -> bytes:
 
 
 def read(name: str, content: bytes) -> Manifest:
-    """Read a manifest stored under a name; raise DamagedError unless all of it is as written."""
+    """Parse the manifest stored under a name; raise DamagedError if it was altered."""
     try:
         body = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DamagedError("its manifest is not whole JSON") from error
+        raise DamagedError("its manifest is not valid JSON") from error
     _expect(isinstance(body, dict), "its manifest is not a table")
     _check_format(body.get("format"))
     claimed = body.pop("sha256", None)
@@ -120,14 +120,14 @@ def read(name: str, content: bytes) -> Manifest:
     try:
         manifest = _manifest(body)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedError(f"its manifest lacks what it needs ({error})") from error
+        raise DamagedError(f"its manifest is incomplete ({error})") from error
     _check(manifest, body)
     return manifest
 
 
 def _check_format(found: object) -> None:
     if type(found) is int and found > FORMAT:
-        raise NewerError(f"a newer tuner wrote it (format {found}, known here: {FORMAT})")
+        raise NewerError(f"a newer tuner wrote it (format {found}, supported here: {FORMAT})")
     _expect(found == FORMAT, f"its format is {found!r}, not {FORMAT}")
 
 
@@ -154,7 +154,7 @@ def _check(manifest: Manifest, body: Mapping[str, Any]) -> None:
         "its best epoch is not in its curve",
     )
     for part in manifest.parts.values():
-        # A name is used as a path: it must be one of ours, and of this very key.
+        # A name is used as a path, so it must be one of ours and belong to this key.
         _expect(
             isinstance(part.file, str)
             and PART_FILE.fullmatch(part.file) is not None
@@ -175,7 +175,7 @@ def _plain_epoch(epoch: Epoch) -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
-    # JSON has no word for them; Python's floats otherwise come back in every bit.
+    # JSON has no NaN or infinity; other floats are restored exactly.
     finite = not isinstance(value, float) or math.isfinite(value)
     return value if finite else repr(value)
 
@@ -204,10 +204,10 @@ def _expect(sound: bool, why: str) -> None:
 
 
 def sha256(content: bytes) -> str:
-    """Return the hash by which a part is known again."""
+    """Return the hash that identifies a part."""
     return hashlib.sha256(content).hexdigest()
 
 
 def mark_reused(curve: Sequence[Epoch]) -> tuple[Epoch, ...]:
-    """Return a curve all of whose epochs were trained by another trial."""
+    """Return a curve with all epochs marked as trained by another trial."""
     return tuple(Epoch(**{**asdict(epoch), "reused": True}) for epoch in curve)

@@ -1,4 +1,4 @@
-"""What decides the last bits of a training beside its code, data and parameters."""
+"""What affects the last bits of a training, beside its code, data and parameters."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -9,22 +9,22 @@ from tuner.train.device import Device
 from tuner.train.precision import supports_bf16
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy")
-"""Whose arithmetic weights and figures pass through."""
+"""Libraries that compute weights and figures."""
 
 
 def numerics(device: Device) -> dict[str, str]:
     """Describe a device's arithmetic: equal descriptions promise equal bits."""
-    found = {
+    described = {
         "device": device.torch.type,
         "threads": str(torch.get_num_threads()),
-        # With the parameters and the model this decides precision and memory format.
+        # Together with the parameters and the model, this determines precision and memory format.
         "bf16": "yes" if supports_bf16(device.torch) else "no",
         "matmul": torch.get_float32_matmul_precision(),
         **{name: _version(name) for name in LIBRARIES},
     }
     if device.torch.type == "cuda":
-        return found | _cuda(device.torch)
-    return found | _cpu()
+        return described | _cuda(device.torch)
+    return described | _cpu()
 
 
 def _cpu() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A training state as files, and back; nothing in a file is trusted on the way."""
+"""Converts a training state to files and back; files are not trusted."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from tuner.train.state import TrainingState
 
 
 def encode(state: TrainingState) -> dict[str, bytes]:
-    """Return a state's parts; the best weights are left out where they are the current ones."""
+    """Return a state's parts; the best weights are left out if they are the current ones."""
     parts = {"weights": _encode(state.weights), "optimizer": _encode(state.optimizer)}
     if state.best_epoch != len(state.curve):
         parts["best_weights"] = _encode(state.best_weights)
@@ -18,12 +18,12 @@ def encode(state: TrainingState) -> dict[str, bytes]:
 
 
 def decode(manifest: Manifest, parts: Mapping[str, bytes]) -> TrainingState:
-    """Return the state whose parts these are, or raise DamagedError if they are none."""
+    """Return the state with these parts, or raise DamagedError if they are invalid."""
     try:
         weights = load(parts["weights"])
         best = load(parts["best_weights"])
         optimizer = load(parts["optimizer"])
-    # Bytes that are no tensors make the library raise errors of many kinds.
+    # For invalid bytes the library raises errors of many types.
     except Exception as error:
         raise DamagedError(f"its parts cannot be read ({type(error).__name__})") from error
     return TrainingState(weights, best, manifest.best_epoch, optimizer, manifest.curve)

@@ -1,4 +1,4 @@
-"""What a place for checkpoints must do: keep files by name, each seen whole or not at all."""
+"""The contract of a place for checkpoints: files by name, written atomically."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ from tuner.errors import MachineError
 from tuner.text import masked
 
 TEMPORARY = ".tmp-"
-"""Begins the name of a file that is being written, or whose writer died."""
+"""Prefix of files that are being written, or whose writer died."""
 
 
 @dataclass(frozen=True)
 class File:
-    """One stored file: its name below the place, its size, and when it was last touched."""
+    """One stored file: its name below the place, its size, and its modification time."""
 
     name: str
     size: int
@@ -23,28 +23,28 @@ class File:
 
 
 class Place(Protocol):
-    """Files by name, in one folder and the folders in it."""
+    """Files by name, in one folder and its subfolders."""
 
     name: str
-    """For messages; shows no password."""
+    """For messages, without a password."""
 
     def write(self, name: str, content: bytes) -> None:
-        """Store a file so that it is seen whole or not at all."""
+        """Store a file atomically."""
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, or None if there is no such file."""
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Return the content of those files that are there."""
+        """Return the content of those files that exist."""
 
     def files(self, folder: str = "") -> list[File]:
-        """List the files of one folder, those in folders below it left out."""
+        """List the files of one folder, without those of subfolders."""
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files; one that is gone already is no error."""
+        """Remove files; missing ones are no error."""
 
     def touch(self, name: str) -> None:
-        """Note that a file was used, where the place can."""
+        """Record that a file was used, if the place can."""
 
     def now(self) -> float:
         """Return the time by the clock that dates the files."""
@@ -52,7 +52,7 @@ class Place(Protocol):
 
 @contextmanager
 def told(place: str, done: str) -> Iterator[None]:
-    """Turn whatever a place raises into one error that names it."""
+    """Turn any error of a place into a MachineError that names it."""
     try:
         yield
     except MachineError:
@@ -63,7 +63,7 @@ def told(place: str, done: str) -> Iterator[None]:
             f"checkpoints at {place} could not be {done}: {type(error).__name__}: "
             f"{masked(str(error))}. Check free space, permissions and the network, or choose "
             "another place."
-        ) from None  # Its own words may repeat a password.
+        ) from None  # The original message may contain a password.
 
 
 def below(folder: str, name: str) -> str:

@@ -1,7 +1,7 @@
 """Checkpoints in anything that fsspec opens, as s3://bucket/folder or memory://folder.
 
-An object store shows an object only when all of it arrived. Elsewhere a file
-cut short is known by its hash.
+An object store shows an object only when it has arrived completely. Elsewhere a
+truncated file is recognised by its hash.
 """
 
 import math
@@ -18,20 +18,20 @@ from tuner.train.checkpoints.place import TEMPORARY, File, below, told
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
 S3_PATIENCE = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 3}}
-"""A store that does not answer must not hold a trainer up for minutes."""
+"""A store that does not answer must not block a trainer for minutes."""
 
 
 class RemotePlace:
-    """A folder in anything that fsspec opens, whose writes are whole by themselves."""
+    """A folder in anything that fsspec opens and that writes files atomically."""
 
     def __init__(self, location: str, options: Mapping[str, Any]) -> None:
         self.name = masked(location)
         self._system, self._root = _open_system(location, self.name, options)
-        # There a missing folder is a missing bucket, which is not ours to make.
+        # In an object store a missing folder is a missing bucket, which we do not create.
         self._has_folders = location.partition("://")[0] not in OBJECT_STORES
 
     def write(self, name: str, content: bytes) -> None:
-        """Store a file by one call."""
+        """Store a file in one call."""
         with told(self.name, "written"):
             path = self._path(name)
             if self._has_folders:
@@ -46,28 +46,30 @@ class RemotePlace:
         return None
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Return the content of those files that are there, fetched side by side."""
+        """Return the content of those files that exist, fetched in parallel."""
         if not names:
             return {}
         paths = {self._path(name): name for name in names}
         with told(self.name, "read"):
-            found = self._system.cat(list(paths), on_error="return")
-            return {paths[path]: content for path, content in found.items() if _is_there(content)}
+            contents = self._system.cat(list(paths), on_error="return")
+            return {
+                paths[path]: content for path, content in contents.items() if _is_there(content)
+            }
 
     def files(self, folder: str = "") -> list[File]:
-        """List the files of one folder by one call, past any cached listing."""
-        found: list[File] = []
+        """List the files of one folder in one call, bypassing cached listings."""
+        listed: list[File] = []
         with told(self.name, "listed"), suppress(FileNotFoundError):
             self._system.invalidate_cache()
             path = self._path(folder) if folder else self._root
             for info in self._system.ls(path, detail=True):
                 if info["type"] == "file":
                     name = below(folder, str(info["name"]).rpartition("/")[2])
-                    found.append(File(name, int(info["size"] or 0), _modified(info)))
-        return found
+                    listed.append(File(name, int(info["size"] or 0), _modified(info)))
+        return listed
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files; one that is gone already is no error."""
+        """Remove files; missing ones are no error."""
         with told(self.name, "cleaned"):
             for name in names:
                 with suppress(FileNotFoundError):
@@ -77,7 +79,7 @@ class RemotePlace:
         """Leave the file as it is: an object's date cannot be moved without writing it again."""
 
     def now(self) -> float:
-        """Return the time that a file written now is dated with."""
+        """Return the modification time that a file written now gets."""
         probe = f"{TEMPORARY}{uuid.uuid4().hex}"
         self.write(probe, b"")
         try:
@@ -102,13 +104,13 @@ def _open_system(location: str, shown: str, options: Mapping[str, Any]) -> tuple
         system, root = fsspec.core.url_to_fs(location, **chosen)
     except ImportError as error:
         raise UserError(
-            f"checkpoints cannot be kept at {shown}: {error}. "
+            f"checkpoints cannot be stored at {shown}: {error}. "
             "Install what it needs (for s3: pip install 'tuner[s3]'), or choose a path."
         ) from error
     except ValueError as error:
         raise UserError(
             f"{shown} is not a place for checkpoints: {masked(str(error))}; "
-            "expected a path, or a URL that fsspec opens, as s3://bucket/folder"
+            "expected a path, or a URL that fsspec opens, such as s3://bucket/folder"
         ) from None
     # Some systems connect when they are opened, and raise their own libraries' errors.
     except Exception as error:  # noqa: BLE001  # each system has errors of its own
@@ -132,5 +134,5 @@ def _modified(info: Mapping[str, Any]) -> float:
             return value.timestamp()
         if isinstance(value, int | float):
             return float(value)
-    # An undated file is newer than any, so that it is never swept by mistake.
+    # A file without a date counts as the newest, so that it is never swept by mistake.
     return math.inf

@@ -1,4 +1,4 @@
-"""Goes on with a training from the longest stored prefix of its own path."""
+"""Resumes a training from the longest stored prefix of its path."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,9 +12,9 @@ from tuner.train.state import TrainingState
 
 
 def resume(run: Run, tree: Tree | Lookups, path: Sequence[str], labels: Mapping[str, str]) -> int:
-    """Restore a fresh run from the tree and return how many epochs it then has; 0 if none.
+    """Restore a new run from the tree and return how many epochs it then has.
 
-    Epochs that a trial with other labels trained are marked as reused.
+    Epochs trained by a trial with other labels are marked as reused.
     """
     limit = len(path)
     while stored := tree.longest(path[:limit]):
@@ -30,7 +30,7 @@ def resume(run: Run, tree: Tree | Lookups, path: Sequence[str], labels: Mapping[
 
 
 def own_state(stored: Stored, labels: Mapping[str, str]) -> TrainingState:
-    """Return a stored state as the trial with these labels would carry it on."""
+    """Return a stored state for the trial with these labels to continue from."""
     if dict(stored.description.labels) == dict(labels):
         return stored.state
     return replace(stored.state, curve=mark_reused(stored.state.curve))

@@ -1,4 +1,4 @@
-"""Which states of a training are stored: often enough for a crash, and where others branch off."""
+"""Which states of a training are stored: regularly, and where other settings branch off."""
 
 import threading
 import time
@@ -17,14 +17,14 @@ from tuner.train.run import Run
 from tuner.train.workbench import Workbench
 
 AUTO_SECONDS = 2.0
-"""Of training that a crash may cost, where the study leaves it to us."""
+"""Seconds of training that a crash may cost, if the study does not set `every`."""
 EXPECTED_SECONDS = 5.0
-"""How long a checkpoint that a peer has just trained is waited for."""
+"""How long to wait for a checkpoint that a peer has just trained."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the supervisor wants of one trial's checkpoints."""
+    """The supervisor's plan for one trial's checkpoints."""
 
     labels: Mapping[str, str]
     every: int | Literal["auto"] = "auto"
@@ -32,11 +32,11 @@ class Plan:
     branches: Collection[int] = field(default_factory=frozenset)
     """Epochs at which other settings of the study branch off or end."""
     expected: int = 0
-    """Epochs that a peer is known to have trained and to be storing."""
+    """Epochs that a peer has trained and is storing now."""
 
     @classmethod
     def read(cls, body: Mapping[str, Any]) -> "Plan":
-        """Read a plan from a message."""
+        """Parse a plan from a message."""
         return cls(
             labels=dict(body["labels"]),
             every=body["every"],
@@ -47,7 +47,7 @@ class Plan:
 
 
 class Saver:
-    """Stores the states of trials in one tree, those of several at a time if need be."""
+    """Stores the states of one or several trials in one tree."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Saver:
         alive: Callable[[], None] = lambda: None,
         lookup_seconds: float = LOOKUP_SECONDS,
     ) -> None:
-        """Open the place, for which this many seconds are waited; `alive` is called meanwhile."""
+        """Open the place, waiting at most this many seconds; `alive` is called meanwhile."""
         self.tree = opened(location, lookup_seconds, alive)
         self.lookups = Lookups(self.tree, seconds=lookup_seconds)
         self.writer = Writer(self.tree, self._written)
@@ -74,8 +74,8 @@ class Saver:
     ) -> "Keeping":
         """Restore the longest stored prefix of a trial's path, and store its states from there.
 
-        A place that does not answer is given up after a while, in which `alive` is called.
-        `saved` is called with the epoch of each state that was stored, on another thread.
+        If the place does not answer, it is given up after a while; `alive` is called meanwhile.
+        `saved` is called with the epoch of each stored state, on another thread.
         """
         keeping = Keeping(self, bench, job, plan, saved, alive, together=run.together)
         self._kept[keeping.owner] = keeping
@@ -88,11 +88,11 @@ class Saver:
         return keeping
 
     def close(self, timeout: float) -> None:
-        """Write what waits."""
+        """Write the waiting states."""
         self.writer.close(timeout)
 
     def over(self, keeping: "Keeping") -> None:
-        """Forget a trial that offers nothing more, once nothing of it can wait to be written."""
+        """Forget a trial that has ended, once none of its states is waiting to be written."""
         self._over.append(keeping)
         if len(self._over) > WAITING * (self.writer.room + 1):
             old = self._over.popleft()
@@ -110,7 +110,7 @@ class Saver:
 
 
 class Keeping:
-    """Which states of one trial are stored, and which of them are removed again."""
+    """Decides which states of one trial are stored, and which are removed again."""
 
     def __init__(  # noqa: PLR0917
         self,
@@ -132,12 +132,12 @@ class Keeping:
         self._saved = time.monotonic()
         self._last = 0
         self._stored: dict[str, int] = {}
-        """Keys of this trial that were stored and may be removed, with their epochs."""
+        """Stored keys of this trial that may be removed, with their epochs."""
         self.resumed = 0
-        """How many epochs it began with."""
+        """How many epochs it started with."""
 
     def resume(self, run: Run) -> None:
-        """Take the longest stored prefix of the path."""
+        """Restore the longest stored prefix of the path."""
         if self._path:
             expected = self._plan.expected
             self._saver.lookups.heard_by(self._alive)
@@ -153,13 +153,13 @@ class Keeping:
             self._offer(run, keep=branch)
 
     def settle(self, run: Run, timeout: float) -> None:
-        """Store the state as it is between two epochs, and wait until it is written."""
+        """Store the current state, between two epochs, and wait until it is written."""
         if len(run.curve) != self._last:
             self._offer(run, keep=False)
         self._saver.writer.flush(timeout)
 
     def end(self, run: Run) -> None:
-        """Keep the last state of a trial that has ended, or nothing of it, as the plan says."""
+        """Keep the last state of a trial that has ended, or none, as the plan says."""
         if self._plan.keep != "none":
             if len(run.curve) != self._last:
                 self._offer(run, keep=True)
@@ -167,12 +167,12 @@ class Keeping:
             self._saver.writer.flush(AUTO_SECONDS)
             with self._lock:
                 keys, self._stored = list(self._stored), {}
-            # What stays behind costs room, never the trial's result.
+            # A state that is not removed costs disk space, never the trial's result.
             self._saver.lookups.heard_by(self._alive)
             self._saver.lookups.remove(keys, dict(self._plan.labels))
 
     def written(self, written: Written) -> None:
-        """Remove older states of the trial that nobody else needs; on the writing thread."""
+        """Remove older states of the trial that no other needs; called on the writing thread."""
         with self._lock:
             passed = [key for key, epoch in self._stored.items() if epoch < written.epoch]
             for key in passed:
@@ -183,7 +183,7 @@ class Keeping:
         self._saver.tree.remove(passed, dict(self._plan.labels))
 
     def _await(self, keys: Sequence[str]) -> None:
-        """Wait a moment for a checkpoint that a peer stores off its own training path."""
+        """Wait a moment for a checkpoint that a peer is storing in the background."""
         deadline = time.monotonic() + EXPECTED_SECONDS
         while keys and (left := deadline - time.monotonic()) > 0:
             if self._saver.lookups.known(keys, left):
@@ -199,7 +199,7 @@ class Keeping:
         epoch = len(run.curve)
         if not 0 < epoch <= len(self._path):
             return
-        # Code that was loaded during training is not in the keys: they are not of what ran.
+        # If code was loaded during training, the keys do not cover the code that ran.
         if self._bench.code(self._job) != self._code:
             self._path = []
             return

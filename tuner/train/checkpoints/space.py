@@ -1,19 +1,19 @@
-"""Which checkpoints to give up for room: the least useful first. Pure, and without torch."""
+"""Which checkpoints to remove for space: the least useful first. Pure, and without torch."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 DEFAULT_LIMIT = 10 * 10**9
-"""Bytes that checkpoints may take before the least useful are removed."""
+"""Total size of checkpoints, in bytes, above which the least useful are removed."""
 
 Owner = tuple[tuple[str, str], ...]
-"""A trial's labels, sorted: what tells one trial from another."""
+"""A trial's labels, sorted; they identify the trial."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One stored checkpoint, as far as its room and its use are concerned."""
+    """One stored checkpoint, with its size and its last use."""
 
     key: str
     epoch: int
@@ -29,30 +29,30 @@ class Entry:
 
 
 class Use(IntEnum):
-    """What a checkpoint is good for, the least first."""
+    """What a checkpoint is good for, the least useful first."""
 
     PASSED = 0
     """Its trial has a later one, and no other setting branches off here."""
     FINISHED = 1
-    """The last of a trial that is not running: it pays if that trial is made longer."""
+    """The last one of a trial that is not running: useful if the trial is extended."""
     BRANCH = 2
     """Another setting of a study branches off or ends here."""
     RUNNING = 3
-    """The newest of a running trial: what a crash would cost."""
+    """The newest one of a running trial: needed after a crash."""
 
 
 def owner(labels: Mapping[str, str]) -> Owner:
-    """Return what tells the trial with these labels from another."""
+    """Return the identity of the trial with these labels."""
     return tuple(sorted(labels.items()))
 
 
 def uses(
     entries: Iterable[Entry], running: Collection[Owner], branches: Collection[str]
 ) -> dict[str, Use]:
-    """Say of every checkpoint what it is good for; `branches` are keys."""
-    held = list(entries)
+    """Return the use of every checkpoint; `branches` are keys."""
+    stored = list(entries)
     newest: dict[Owner, int] = {}
-    for entry in held:
+    for entry in stored:
         newest[entry.owner] = max(entry.epoch, newest.get(entry.owner, 0))
 
     def use(entry: Entry) -> Use:
@@ -63,7 +63,7 @@ def uses(
             return Use.BRANCH
         return Use.FINISHED if last else Use.PASSED
 
-    return {entry.key: use(entry) for entry in held}
+    return {entry.key: use(entry) for entry in stored}
 
 
 def removals(
@@ -74,8 +74,8 @@ def removals(
 ) -> list[Entry]:
     """Return the checkpoints to remove so that the rest take at most `limit` bytes.
 
-    Those that cannot pay any more go whatever the room; then the less useful
-    before the more useful, and among equals the longest unused first.
+    Useless ones are removed in any case; then the less useful before the more useful,
+    and among equals the longest unused first.
     """
     use = uses(entries, running, branches)
     queue = sorted(entries, key=lambda e: (use[e.key], e.last_used, e.epoch, e.key))

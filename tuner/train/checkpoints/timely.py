@@ -1,7 +1,7 @@
-"""Deadlines for everything that is waited for at a place of checkpoints.
+"""Deadlines for every call to a place of checkpoints.
 
-A place may refuse when it is opened, or never answer. Either costs checkpoints, never a
-training, nor a command: each call runs on a thread of its own, and is given up after a while.
+A place may fail when it is opened, or never answer. Either costs the checkpoints, but never a
+training or a command: each call runs on its own thread and is given up after a while.
 """
 
 import logging
@@ -19,10 +19,10 @@ from tuner.train.checkpoints.place import File, Place
 from tuner.train.checkpoints.tree import Stored, Tree
 
 LOOKUP_SECONDS = 60.0
-"""How long a training waits for its stored prefix, or for a place to be opened."""
+"""How long a training waits for its stored prefix, or for a place to open."""
 TICK_SECONDS = 0.2
 READ_AT_ONCE = 100
-"""This many small files are one question to a place; more would take longer than a silence may."""
+"""How many small files are read in one call; more might take longer than the deadline."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ class SilentError(MachineError):
 
 
 def timely(work: Callable[[], T], seconds: float, alive: Callable[[], None]) -> T:
-    """Return what work returns, or raise SilentError if that takes longer than this many seconds.
+    """Return the result of `work`, or raise SilentError if it takes longer than this.
 
-    `alive` is called while it lasts. Work that is given up continues on its thread, and its
+    `alive` is called meanwhile. Work that is given up continues on its thread, and its
     result is dropped.
     """
     answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
@@ -44,7 +44,7 @@ def timely(work: Callable[[], T], seconds: float, alive: Callable[[], None]) -> 
     def run() -> None:
         try:
             answers.put((work(), None))
-        # Whatever it raises is raised where it is waited for.
+        # Any exception is re-raised in the waiting thread.
         except BaseException as error:  # noqa: BLE001
             answers.put((None, error))
 
@@ -75,9 +75,9 @@ def opened(location: str, seconds: float, alive: Callable[[], None] = lambda: No
 
 
 class TimelyPlace:
-    """A place each of whose answers is waited for so long; one without raises SilentError.
+    """A place with a deadline for each answer; a missed deadline raises SilentError.
 
-    A healthy place with many checkpoints may take longer than that for all of them.
+    The deadline holds per call: a healthy place with many checkpoints may take longer in total.
     """
 
     def __init__(self, location: str, seconds: float) -> None:
@@ -86,7 +86,7 @@ class TimelyPlace:
         self._place: Place = self._asked(lambda: open_place(location))
 
     def write(self, name: str, content: bytes) -> None:
-        """Store a file so that it is seen whole or not at all."""
+        """Store a file atomically."""
         self._asked(lambda: self._place.write(name, content))
 
     def read(self, name: str) -> bytes | None:
@@ -94,24 +94,24 @@ class TimelyPlace:
         return self._asked(lambda: self._place.read(name))
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Return the content of those files that are there."""
-        found: dict[str, bytes] = {}
+        """Return the content of those files that exist."""
+        contents: dict[str, bytes] = {}
         for start in range(0, len(names), READ_AT_ONCE):
             some = names[start : start + READ_AT_ONCE]
-            found |= self._asked(partial(self._place.read_many, some))
-        return found
+            contents |= self._asked(partial(self._place.read_many, some))
+        return contents
 
     def files(self, folder: str = "") -> list[File]:
-        """List the files of one folder, those in folders below it left out."""
+        """List the files of one folder, without those of subfolders."""
         return self._asked(lambda: self._place.files(folder))
 
     def remove(self, names: Iterable[str]) -> None:
-        """Remove files; one that is gone already is no error."""
+        """Remove files; missing ones are no error."""
         for name in names:
             self._asked(partial(self._place.remove, [name]))
 
     def touch(self, name: str) -> None:
-        """Note that a file was used, where the place can."""
+        """Record that a file was used, if the place can."""
         self._asked(lambda: self._place.touch(name))
 
     def now(self) -> float:
@@ -129,7 +129,7 @@ class TimelyPlace:
 
 
 class Lookups:
-    """A tree as a training may look into it: what does not answer is not asked again."""
+    """A tree for use by a training: after a missed deadline it is not asked again."""
 
     def __init__(
         self, tree: Tree, alive: Callable[[], None] = lambda: None, seconds: float = LOOKUP_SECONDS
@@ -140,25 +140,25 @@ class Lookups:
         self._silent = threading.Event()
 
     def heard_by(self, alive: Callable[[], None]) -> None:
-        """Call `alive` while a look-up lasts."""
+        """Call `alive` during look-ups from now on."""
         self._alive = alive
 
     def longest(self, path: Sequence[str]) -> Stored | None:
-        """Return the longest sound stored prefix of a path, or None if it does not come in time."""
+        """Return the longest sound stored prefix of a path; None if there is no timely answer."""
         if not path:
             return None
         return self._asked(lambda: self._tree.longest(path), self._seconds)
 
     def known(self, keys: Sequence[str], seconds: float) -> set[str]:
-        """Return those of the keys under which something is stored, as far as that is told."""
+        """Return those of the keys that are stored; none if there is no timely answer."""
         return self._asked(lambda: self._tree.known(keys), seconds) or set()
 
     def remove(self, keys: Sequence[str], owner: dict[str, str]) -> None:
-        """Remove checkpoints of a trial; those that stay behind cost room."""
+        """Remove checkpoints of a trial; a failure only costs disk space."""
         self._asked(lambda: self._tree.remove(keys, owner), self._seconds)
 
     def condemn(self, key: str, why: str) -> None:
-        """Warn, once, that a stored checkpoint cannot be used, and why."""
+        """Warn once that a stored checkpoint cannot be used, and why."""
         self._tree.condemn(key, why)
 
     def _asked(self, work: Callable[[], T], seconds: float) -> T | None:
@@ -170,7 +170,7 @@ class Lookups:
             try:
                 return work()
             finally:
-                # Also when nobody waits any more: from now on the place is asked again.
+                # Even if the caller has given up: the place answers, so ask it again from now on.
                 self._silent.clear()
 
         try:

@@ -1,9 +1,10 @@
-"""The stored checkpoints of all trainings: looked up by path, written whole, listed, removed.
+"""The stored checkpoints of all trainings: looking them up by path, writing, listing, removing.
 
-Any number of processes on any machines may use one tree at once. Every writer
-has parts of its own name, and the manifest, written last, names one writer's
-parts; whoever comes second replaces the first's manifest by an equal one. The
-parts that lose such a race, or whose writer died, are swept after an hour.
+Any number of processes on any machines may use one tree at once. Every writer's parts
+have unique names, and the manifest, written last, names one writer's parts. If two
+write the same checkpoint, the second replaces the first one's manifest by an
+equivalent one. Parts that lose such a race, or whose writer died, are swept after an
+hour.
 """
 
 import logging
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
 PARTS_FOLDER = "parts"
 KEY_END = len(f"{PARTS_FOLDER}/") + 64
 ORPHAN_SECONDS = 3600.0
-"""A part that no manifest names may belong to a writer at work for so long."""
+"""A younger part that no manifest names may belong to a writer at work."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A state found in the tree, and whose training it was."""
+    """A state found in the tree, and its owner."""
 
     key: str
     epoch: int
@@ -48,7 +49,7 @@ class Stored:
 
 
 class Tree:
-    """All checkpoints at one location: a path, a URL that fsspec opens, or a place opened so."""
+    """All checkpoints at one location: a path, a URL that fsspec opens, or an open place."""
 
     def __init__(self, location: str | Place, options: Mapping[str, Any] | None = None) -> None:
         self._place: Place = (
@@ -59,29 +60,29 @@ class Tree:
 
     @property
     def name(self) -> str:
-        """The location, for messages; shows no password."""
+        """The location, for messages, without a password."""
         return self._place.name
 
     def has(self, key: str) -> bool:
-        """Say whether a checkpoint is stored under a key; its parts are not looked at."""
+        """Return whether a checkpoint is stored under a key, without checking its parts."""
         return self._place.read(manifests.file_name(key)) is not None
 
     def known(self, keys: Collection[str]) -> set[str]:
-        """Return those of the keys under which something is stored, by one listing."""
+        """Return those of the keys that are stored, by one listing."""
         return self._keys().intersection(keys)
 
     def longest(self, path: Sequence[str]) -> Stored | None:
         """Return the longest sound stored prefix of a path of keys after epochs 1, 2, ….
 
-        A damaged one is named in a warning and passed over; so is a location
-        that cannot be read: both cost only time.
+        A damaged checkpoint, or a location that cannot be read, is skipped with a warning:
+        both cost only time.
         """
         try:
-            known = self.known(path)
+            keys = self.known(path)
         except MachineError as error:
             self._warn(self.name, f"{error} Until then, trainings start from their first epoch.")
             return None
-        wanted = ((epoch, key) for epoch, key in enumerate(path, 1) if key in known)
+        wanted = ((epoch, key) for epoch, key in enumerate(path, 1) if key in keys)
         for epoch, key in sorted(wanted, reverse=True):
             stored = self._sound(key, epoch)
             if stored is not None:
@@ -89,7 +90,7 @@ class Tree:
         return None
 
     def store(self, key: str, state: "TrainingState", description: Description) -> int:
-        """Write a state whole under its key and return its size in bytes."""
+        """Write a state atomically under its key and return its size in bytes."""
         from tuner.train.checkpoints.parts import encode
 
         contents = encode(state)
@@ -100,7 +101,7 @@ class Tree:
                 self._place.write(parts[name].file, content)
             self._place.write(manifests.file_name(key), manifests.write(written))
         except MachineError:
-            # On a full disk, what was written of this one would be in the way.
+            # On a full disk, remove what was written of this state.
             with suppress(MachineError):
                 self._place.remove(part.file for part in written.files)
             raise
@@ -109,9 +110,8 @@ class Tree:
     def remove(self, keys: Iterable[str], owner: Mapping[str, str] | None = None) -> None:
         """Remove checkpoints: the manifest first, so that none is ever seen without its parts.
 
-        With `owner`, the labels of a trial, only what is that trial's: another
-        one, of this database or another, may have stored the same state since
-        and need it.
+        With `owner`, the labels of a trial, only checkpoints of that trial: another trial,
+        of this database or another, may have stored the same state since, and need it.
         """
         for key in keys:
             name = manifests.file_name(key)
@@ -124,7 +124,7 @@ class Tree:
                     self._place.remove(part.file for part in manifests.read(name, content).files)
 
     def listing(self) -> list[Entry]:
-        """Return all checkpoints; a file that is none is named in a warning and left out."""
+        """Return all checkpoints; an invalid file is left out with a warning."""
         files = [file for file in self._place.files() if manifests.key_of(file.name)]
         unread = [file.name for file in files if not self._is_read(file)]
         contents = self._place.read_many(unread)
@@ -151,9 +151,9 @@ class Tree:
         return chosen
 
     def sweep(self, dry: bool = False) -> list[File]:
-        """Remove what dead or beaten writers left behind, and return it; `dry` only returns it."""
-        # Parts before manifests: a manifest that is written between the two
-        # listings can only make a part of the first one owned, never an orphan.
+        """Remove files left by dead or beaten writers, and return them; `dry` only returns them."""
+        # List parts before manifests: a manifest written in between can only make a
+        # listed part owned, never an orphan.
         parts = self._place.files(PARTS_FOLDER)
         top = self._place.files()
         owned = self._owned(top)
@@ -181,7 +181,7 @@ class Tree:
             manifest = _of_epoch(epoch, manifests.read(name, content))
             state = self._state(manifest)
         except (DamagedError, MachineError) as fault:
-            # It may have been removed or replaced while it was read.
+            # It may have been removed or replaced while we read it.
             if not self._is_gone(name):
                 self.condemn(key, str(fault))
             return None
@@ -189,17 +189,19 @@ class Tree:
         return Stored(key, epoch, state, manifest.description)
 
     def condemn(self, key: str, why: str) -> None:
-        """Warn, once, that a stored checkpoint cannot be used, and why."""
+        """Warn once that a stored checkpoint cannot be used, and why."""
         name = manifests.file_name(key)
         self._warn(name, f"The checkpoint {name} at {self.name} is not used: {why}.")
 
     def _state(self, manifest: Manifest) -> "TrainingState":
         from tuner.train.checkpoints.parts import decode
 
-        found = self._place.read_many([part.file for part in manifest.files])
+        contents = self._place.read_many([part.file for part in manifest.files])
         for part in manifest.files:
-            _check_part(part, found.get(part.file))
-        return decode(manifest, {name: found[part.file] for name, part in manifest.parts.items()})
+            _check_part(part, contents.get(part.file))
+        return decode(
+            manifest, {name: contents[part.file] for name, part in manifest.parts.items()}
+        )
 
     def _is_gone(self, name: str) -> bool:
         try:
@@ -208,7 +210,7 @@ class Tree:
             return False
 
     def _owned(self, files: Iterable[File]) -> set[str]:
-        """Return the parts that manifests name, or up to KEY_END where that cannot be read."""
+        """Return the parts named by manifests; for an unreadable one the prefix of its key."""
         names = [file.name for file in files if manifests.key_of(file.name)]
         owned: set[str] = set()
         for name, content in self._place.read_many(names).items():
@@ -260,7 +262,7 @@ def _check_part(part: Part, content: bytes | None) -> None:
 
 def _of_epoch(epoch: int, manifest: Manifest) -> Manifest:
     if manifest.epoch != epoch:
-        raise DamagedError(f"it is of epoch {manifest.epoch}, where epoch {epoch} is expected")
+        raise DamagedError(f"it is from epoch {manifest.epoch}, but epoch {epoch} is expected")
     return manifest
 
 

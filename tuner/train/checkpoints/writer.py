@@ -1,9 +1,9 @@
-"""Writes checkpoints on a thread of its own, so that training never waits for a disk.
+"""Writes checkpoints on a background thread, so that training never waits for a disk.
 
-Training hands over a state that nobody changes any more and goes on. Of each
-trial one state waits at most: a newer one takes the place of one whose writing
-has not begun, unless that one was asked to be kept. Whatever goes wrong here
-stops checkpoints for a while, and training never.
+Training hands over a state, which must not change any more, and goes on. At most one
+state of each trial waits: a newer one replaces one whose writing has not begun,
+unless that one must be kept. Any failure here pauses checkpoints for a while, but
+never training.
 """
 
 import logging
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
     from tuner.train.state import TrainingState
 
 PAUSE_SECONDS = 60.0
-"""After a failure nothing is tried for so long: a full disk is not asked again each epoch."""
+"""How long to pause after a failure, so that a full disk is not tried again every epoch."""
 
 WAITING = 5
-"""States that may wait at a time for each trial in training: memory is bounded whatever the disk
-does."""
+"""How many states may wait per trial in training, to bound memory if the disk is slow."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +34,18 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Offer:
-    """One state to be stored under its key."""
+    """A state to be stored under its key."""
 
     key: str
     state: "TrainingState"
     description: Description
     keep: bool = False
-    """Whether a newer state of the same trial must not take its place: a branch point."""
+    """Whether a newer state of the same trial must not replace it, because it is a branch point."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """One checkpoint that was stored."""
+    """A checkpoint that was stored."""
 
     key: str
     epoch: int
@@ -58,7 +57,7 @@ Slot = tuple[Owner, str]
 
 
 class Writer:
-    """A thread that stores the newest states it was offered, in the order of their trials."""
+    """A thread that stores the newest offered states, trial by trial."""
 
     def __init__(
         self,
@@ -66,7 +65,7 @@ class Writer:
         written: Callable[[Written], None] = lambda _: None,
         clock: Clock = time.monotonic,
     ) -> None:
-        """`written` is called on the writing thread after each checkpoint that was stored."""
+        """`written` is called on the writing thread after each stored checkpoint."""
         self._tree = tree
         self._written = written
         self._clock = clock
@@ -75,26 +74,26 @@ class Writer:
         self._busy = False
         self._closed = False
         self.trials = 1
-        """How many are in training."""
+        """How many trials are in training."""
         self._most = 1
-        """How many were, since anything waits that has not been written."""
+        """The largest number in training since the queue was last empty."""
         self._paused_until: float | None = None
         self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
         self._thread.start()
 
     @property
     def paused(self) -> bool:
-        """Whether checkpoints are stopped for a while: a state is then not worth copying."""
+        """Whether checkpoints are paused, so that a state is not worth copying."""
         return self._paused_until is not None and self._clock() < self._paused_until
 
     @property
     def room(self) -> int:
-        """For how many trials states may wait: those that end together shrink it last."""
+        """For how many trials states may wait; it shrinks only when the queue is empty."""
         self._most = max(1, self.trials, self._most if self._waiting else 0)
         return self._most
 
     def offer(self, offer: Offer) -> None:
-        """Take a state to be stored, and return at once; nobody may change the state any more."""
+        """Queue a state to be stored and return at once; the state must not change any more."""
         with self._changed:
             if self._closed or self.paused:
                 return
@@ -109,12 +108,12 @@ class Writer:
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until everything is written; say whether it is."""
+        """Wait up to `timeout` seconds until everything is written; return whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._busy, timeout)
 
     def close(self, timeout: float) -> bool:
-        """Take no more, write what waits, and say whether all was written in this many seconds."""
+        """Close the queue and write the rest; return whether all was written in time."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -126,7 +125,7 @@ class Writer:
     def _work(self) -> None:
         while (offer := self._next()) is not None:
             self._store(offer)
-            # Held no longer than it is written: it is as large as the model and its optimizer.
+            # Free it as soon as it is written: it is as large as the model and its optimizer.
             del offer
 
     def _next(self) -> Offer | None:
@@ -144,7 +143,7 @@ class Writer:
             size = self._tree.store(offer.key, offer.state, offer.description)
             trial = owner(offer.description.labels)
             self._written(Written(offer.key, len(offer.state.curve), size, trial))
-        # No checkpoint is worth a training: whatever fails here, training goes on.
+        # No checkpoint is worth a failed training: whatever fails here, training goes on.
         except Exception as error:  # noqa: BLE001
             self._pause(error)
         else:

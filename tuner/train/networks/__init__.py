@@ -1,1 +1,1 @@
-"""Networks for images that any objective may offer, with their parameters."""
+"""Image networks that any objective may offer, with their parameters."""

@@ -1,4 +1,4 @@
-"""torchvision's networks with as many input channels and outputs as a problem has.
+"""torchvision's networks, adapted to a problem's input channels and outputs.
 
 Nothing is ever downloaded: weights are random, or come from a local file.
 """
@@ -13,18 +13,18 @@ from tuner.errors import UserError
 from tuner.train.networks.weights import read_weights
 
 RGB = 3
-"""Input channels of torchvision's networks, and of the weights that are published for them."""
+"""Input channels of torchvision's networks and of their published weights."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """One of torchvision's networks, and where its first and last layers sit."""
+    """One of torchvision's networks, with the names of its first and last layers."""
 
     constructor: str
     first: str
     last: str
     smallest: int
-    """Pixels a side below which its poolings leave nothing."""
+    """Smallest side in pixels that survives its poolings."""
 
 
 BACKBONES: Mapping[str, Backbone] = {
@@ -37,12 +37,12 @@ BACKBONES: Mapping[str, Backbone] = {
 def build_backbone(
     kind: str, inputs: tuple[int, int, int], outputs: int, weights: str
 ) -> nn.Module:
-    """Build one of BACKBONES for images of a shape, its weights random or from a file."""
+    """Build one of BACKBONES for images of this shape, with random weights or from a file."""
     backbone = BACKBONES[kind]
     if min(inputs[1:]) < backbone.smallest:
         raise UserError(
             f"images of {inputs[1]}×{inputs[2]} pixels are too small for {kind}; "
-            f"take images of at least {backbone.smallest} pixels a side (data.image_size)"
+            f"use images of at least {backbone.smallest} pixels per side (data.image_size)"
         )
     model = _constructor(backbone)()
     channels = inputs[0]
@@ -55,7 +55,7 @@ def build_backbone(
 
 
 def _constructor(backbone: Backbone) -> Callable[[], nn.Module]:
-    import torchvision.models  # 1 s that networks of our own need not pay
+    import torchvision.models  # takes 1 s, which our own networks do not need
 
     constructor: Callable[[], nn.Module] = getattr(torchvision.models, backbone.constructor)
     return constructor
@@ -85,46 +85,46 @@ def _with_outputs(layer: nn.Module, outputs: int) -> nn.Module:
 
 
 def _start_from(model: nn.Module, backbone: Backbone, path: Path) -> None:
-    """Load a file's weights; the last layer stays random where it is another problem's."""
+    """Load a file's weights; the last layer stays random if its shape does not fit."""
     wanted = model.state_dict()
-    given = {name: value for name, value in read_weights(path).items() if _counts(name)}
+    loaded = {name: value for name, value in read_weights(path).items() if _counts(name)}
     first = f"{backbone.first}.weight"
-    if first in given:
-        given[first] = _fitted(given[first], wanted[first])
+    if first in loaded:
+        loaded[first] = _fitted(loaded[first], wanted[first])
     last = {f"{backbone.last}.weight", f"{backbone.last}.bias"}
-    for name in last & set(given):
-        if given[name].shape != wanted[name].shape:
-            del given[name]
-    _check(path, given, wanted, spared=last)
-    model.load_state_dict(given, strict=False)
+    for name in last & set(loaded):
+        if loaded[name].shape != wanted[name].shape:
+            del loaded[name]
+    _check(path, loaded, wanted, spared=last)
+    model.load_state_dict(loaded, strict=False)
 
 
 def _counts(name: str) -> bool:
-    """Say whether a tensor is a weight; batch norm's counters are in newer files only."""
+    """Return whether a tensor is a weight; batch norm's counters exist only in newer files."""
     return not name.endswith("num_batches_tracked")
 
 
 def _fitted(weight: Tensor, wanted: Tensor) -> Tensor:
-    """Sum the weights of colours for a grey image: what they give for one with equal colours."""
+    """Sum the weights over colours for grey images, as if all colours had the same value."""
     if weight.ndim == 4 and weight.shape[1] == RGB and wanted.shape[1] == 1:
         return weight.sum(dim=1, keepdim=True)
     return weight
 
 
 def _check(
-    path: Path, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], spared: set[str]
+    path: Path, loaded: Mapping[str, Tensor], wanted: Mapping[str, Tensor], spared: set[str]
 ) -> None:
     needed = {name for name in wanted if _counts(name)} - spared
-    faults = [f"{name} is missing" for name in sorted(needed - set(given))]
-    faults += [f"{name} is not in the network" for name in sorted(set(given) - set(wanted))]
+    faults = [f"{name} is missing" for name in sorted(needed - set(loaded))]
+    faults += [f"{name} is not in the network" for name in sorted(set(loaded) - set(wanted))]
     faults += [
-        f"{name} has shape {tuple(given[name].shape)}, not {tuple(wanted[name].shape)}"
-        for name in sorted(set(given) & set(wanted))
-        if given[name].shape != wanted[name].shape
+        f"{name} has shape {tuple(loaded[name].shape)}, not {tuple(wanted[name].shape)}"
+        for name in sorted(set(loaded) & set(wanted))
+        if loaded[name].shape != wanted[name].shape
     ]
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise UserError(
-            f"{path} holds weights of another network: {'; '.join(faults[:5])}{more}; "
-            "give a file of this model's weights"
+            f"{path} has the weights of another network: {'; '.join(faults[:5])}{more}; "
+            "use a file with weights of this model"
         )

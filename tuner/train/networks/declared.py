@@ -1,4 +1,4 @@
-"""What the shared networks let a study set; read without torch."""
+"""The parameters of the shared networks, declared without torch."""
 
 from tuner.spec.parameters import Parameter
 

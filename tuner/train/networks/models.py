@@ -12,23 +12,23 @@ Shape = tuple[int, int, int]
 """Of one image: channels, height, width."""
 
 BLOCKS = 3
-"""Convolutional blocks of cnn and cnn_gap, as in the lab report that the cnn comes from."""
+"""Number of convolutional blocks of cnn and cnn_gap, as in the lab report that defined the cnn."""
 CHANNELS = 32
 UNITS = 32
-"""Of the linear layer between the blocks and the outputs."""
+"""Units of the linear layer between the blocks and the outputs."""
 
 
 def build(parameters: Mapping[str, Value], inputs: Shape, outputs: int) -> nn.Module:
-    """Build a fresh network of the kind that `model` names."""
+    """Build a new network of the kind that `model` names."""
     kind = str(parameters["model"])
     weights = str(parameters.get("weights", ""))
     if kind in BACKBONES:
         return build_backbone(kind, inputs, outputs, weights)
     if weights:
-        known = ", ".join(BACKBONES)
+        loadable = ", ".join(BACKBONES)
         raise UserError(
-            f"weights = {weights!r} cannot be used with model = {kind!r}: only {known} start from "
-            "a file; choose one of them or leave weights out"
+            f"weights = {weights!r} cannot be used with model = {kind!r}: only {loadable} can "
+            "start from a file; choose one of them or remove weights"
         )
     return NETWORKS[kind](parameters, inputs, outputs)
 
@@ -56,7 +56,7 @@ def cnn(parameters: Mapping[str, Value], inputs: Shape, outputs: int) -> nn.Modu
 
 
 def cnn_gap(parameters: Mapping[str, Value], inputs: Shape, outputs: int) -> nn.Module:
-    """Build the cnn with each channel's mean over the image in place of the flatten."""
+    """Build the cnn with global average pooling in place of flattening."""
     _pooled(parameters, inputs)
     return nn.Sequential(
         *_convolutions(parameters, inputs[0]),
@@ -71,7 +71,7 @@ NETWORKS: Mapping[str, Callable[[Mapping[str, Value], Shape, int], nn.Module]] =
     "cnn": cnn,
     "cnn_gap": cnn_gap,
 }
-"""Builders of the networks that are written here; the others are torchvision's."""
+"""Builders of our own networks; the others are torchvision's."""
 
 
 def _block(parameters: Mapping[str, Value], features: int, width: int) -> list[nn.Module]:
@@ -83,7 +83,7 @@ def _convolutions(parameters: Mapping[str, Value], channels: int) -> list[nn.Mod
     layers: list[nn.Module] = []
     for _ in range(BLOCKS):
         convolution = nn.Conv2d(channels, CHANNELS, kernel_size=3, padding=1)
-        # Pooled first, a ReLU has a quarter of the work; outputs and gradients are the same.
+        # After pooling, the ReLU has a quarter of the work; outputs and gradients are the same.
         layers += [convolution, nn.MaxPool2d(int(parameters["pool_kernel"])), nn.ReLU()]
         channels = CHANNELS
     return layers
@@ -94,7 +94,7 @@ def _head(features: int, outputs: int) -> list[nn.Module]:
 
 
 def _pooled(parameters: Mapping[str, Value], inputs: Shape) -> tuple[int, int]:
-    """Return height and width after all poolings, or say why nothing would be left."""
+    """Return height and width after all poolings, or raise if nothing is left."""
     kernel = int(parameters["pool_kernel"])
     _, height, width = inputs
     for _ in range(BLOCKS):
@@ -102,7 +102,7 @@ def _pooled(parameters: Mapping[str, Value], inputs: Shape) -> tuple[int, int]:
     if min(height, width) == 0:
         raise UserError(
             f"images of {inputs[1]}×{inputs[2]} pixels are too small for {BLOCKS} poolings by "
-            f"{kernel}: nothing would be left; take images of at least {kernel**BLOCKS} pixels "
-            "a side (data.image_size) or a smaller pool_kernel"
+            f"{kernel}: nothing would be left; use images of at least {kernel**BLOCKS} pixels "
+            "per side (data.image_size) or a smaller pool_kernel"
         )
     return height, width

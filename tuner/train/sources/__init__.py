@@ -1,1 +1,1 @@
-"""Where an objective's images may come from: arrays, folders, archives, tables of files."""
+"""Sources of an objective's images: arrays, folders, archives, tables of files."""

@@ -1,4 +1,4 @@
-"""Arrays of images: a folder with one NPY file a class, or an NPZ archive as MedMNIST's."""
+"""Arrays of images: a folder with one NPY file per class, or an NPZ archive like MedMNIST's."""
 
 import math
 import zipfile
@@ -23,7 +23,7 @@ PREFIXES: Mapping[Part, str] = {"test": "test_", "val": "val_"}
 
 
 def read_npy(path: Path, keys: Mapping[str, Value], progress: Progress) -> Pool:
-    """Return a folder's arrays: `CLASS.npy`, `test_CLASS.npy`, perhaps `val_CLASS.npy`."""
+    """Return a folder's arrays: `CLASS.npy`, `test_CLASS.npy`, optionally `val_CLASS.npy`."""
     if not path.is_dir():
         raise DataError(f"there is no folder {path}; correct data.path")
     found: dict[tuple[Part, str], Pixels] = {}
@@ -76,7 +76,7 @@ def load_array(path: Path) -> NDArray[Any]:
     """Return the array of an NPY file, mapped."""
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    # As in `files`: a file that was cut or made up raises whatever its bytes lead to.
+    # As in `files`: a truncated or malicious file may raise any error.
     except Exception as error:  # noqa: BLE001
         raise DataError(f"{path} cannot be read as an array of numbers: {error}") from None
     if not isinstance(array, np.ndarray):
@@ -85,10 +85,10 @@ def load_array(path: Path) -> NDArray[Any]:
 
 
 def load_archive(path: Path, called: str = "") -> dict[str, NDArray[Any]]:
-    """Return the arrays of an NPZ file by their names: those that end so, if any does.
+    """Return the arrays of an NPZ file by name: only those whose names end so, if any does.
 
-    Each member says how large it is, twice: the archive how many bytes it inflates to, and its
-    own header of which type and shape it is. Both are looked at before anything is inflated.
+    A member's size is stated twice: the archive has its inflated bytes, and its own header has
+    its type and shape. Both are checked before anything is inflated.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -102,7 +102,7 @@ def load_archive(path: Path, called: str = "") -> dict[str, NDArray[Any]]:
         raise DataError(f"{path} is a folder; data.path must name the NPZ file") from None
     except DataError:
         raise
-    # As in `files`: an archive that was cut or made up raises whatever its bytes lead to.
+    # As in `files`: a truncated or malicious archive may raise any error.
     except Exception as error:  # noqa: BLE001
         if isinstance(error, zipfile.BadZipFile) and _is_single(path):
             raise DataError(f"{path} is a single array, not an NPZ archive") from None
@@ -113,7 +113,7 @@ def load_archive(path: Path, called: str = "") -> dict[str, NDArray[Any]]:
 
 
 def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
-    """Refuse members that are more than memory, or other than their own headers say."""
+    """Raise if members exceed the memory, or contradict their own headers."""
     free = psutil.virtual_memory().available
     total = sum(member.file_size for member in archive.infolist())
     if total > free:
@@ -130,10 +130,10 @@ def _check_members(path: Path, archive: zipfile.ZipFile) -> None:
                 version, np.lib.format.read_array_header_2_0
             )
             shape, _, dtype = read(file)
-        # Of objects the bytes are pickles, which NumPy refuses later.
+        # Arrays of objects are pickles, which NumPy refuses later.
         if not dtype.hasobject and math.prod(shape) * dtype.itemsize > member.file_size:
             raise DataError(
-                f"{member.filename} in {path} says that it has {shape} of {dtype}, which is more "
+                f"{member.filename} in {path} claims the shape {shape} of {dtype}, which is more "
                 f"than its {member.file_size:,} bytes; write the archive again"
             )
 
@@ -144,7 +144,7 @@ def _is_single(path: Path) -> bool:
 
 
 def images_of(array: NDArray[Any], name: str) -> Pixels:
-    """Return an array as (n, height, width) or (n, 3, height, width), or say what is wrong."""
+    """Return an array as (n, height, width) or (n, 3, height, width), or raise a DataError."""
     if array.ndim == 4 and array.shape[3] in CHANNELS:
         array = array[..., :3] if array.shape[3] == 4 else array
         array = np.moveaxis(array, 3, 1)
@@ -156,7 +156,7 @@ def images_of(array: NDArray[Any], name: str) -> Pixels:
             "channels after the images or at the end"
         )
     if not array.size:
-        raise DataError(f"{name} has no image in it")
+        raise DataError(f"{name} has no images")
     return _typed(array, name)
 
 
@@ -177,7 +177,7 @@ def _labels(array: NDArray[Any], count: int, name: str) -> NDArray[np.int64]:
     flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
     if flat.ndim != 1 or flat.dtype.kind not in "iu":
         raise DataError(
-            f"{name} has shape {array.shape} of {array.dtype}; expected one whole number an image"
+            f"{name} has shape {array.shape} of {array.dtype}; expected one whole number per image"
         )
     if len(flat) != count:
         raise DataError(f"{name} has {len(flat)} labels for {count} images")
@@ -191,11 +191,11 @@ def _pool(
     shape: Shape,
     progress: Progress,
 ) -> Pool:
-    """Join arrays in one size and one type."""
+    """Join arrays, bringing them to one size and one type."""
     notes = []
     types = {str(array.dtype) for _, _, array in arrays}
     if len({array.shape[1:-2] for _, _, array in arrays}) > 1:
-        raise DataError(f"arrays of different channels cannot be joined: {_listed(arrays)}")
+        raise DataError(f"arrays with different channels cannot be joined: {_listed(arrays)}")
     if len(types) > 1 and shape.depths == "same":
         raise DataError(
             f"arrays of different types cannot be joined: {_listed(arrays)}; set data.depths = "
@@ -227,11 +227,11 @@ def _listed(arrays: list[tuple[str, Part, Pixels]]) -> str:
 
 
 RANGES: Mapping[str, tuple[float, float]] = {"uint8": (0, 255), "uint16": (0, 65535)}
-"""The lowest and highest value of an array's type; floats have none."""
+"""The lowest and highest value of each type; floats have none."""
 
 
 def common_array_depth(types: set[str], depths: str) -> str:
-    """Return the type that arrays of these types are brought to."""
+    """Return the type that arrays of these types are converted to."""
     if depths == "window":
         return "float32"
     if depths == "range":
@@ -241,7 +241,7 @@ def common_array_depth(types: set[str], depths: str) -> str:
 
 
 def array_deepened(array: Pixels, depth: str, depths: str) -> Pixels:
-    """Return an array in the type that all have, as `depths` says."""
+    """Return an array in the common type, as `depths` says."""
     if depths == "range":
         if str(array.dtype) not in RANGES:
             raise DataError(
@@ -255,7 +255,7 @@ def array_deepened(array: Pixels, depth: str, depths: str) -> Pixels:
 def sized(
     array: Pixels, height: int, width: int, progress: Progress, fit: Fit = "stretch"
 ) -> Pixels:
-    """Return images in a size, stretched, padded or cropped."""
+    """Return images in this size, stretched, padded or cropped."""
     if array.shape[-2:] == (height, width):
         return array
     found = np.empty((*array.shape[:-2], height, width), dtype=array.dtype)

@@ -1,4 +1,4 @@
-"""From a pool of images to the three splits that a trainer takes."""
+"""Turns a pool of images into the three splits for a trainer."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ from tuner.train.sources.splitting import Division, divide
 from tuner.train.sources.window import Window, find_window
 
 MEMORY_SHARE = 0.25
-"""Of the memory that is available: splits that take more are mapped from a file."""
+"""Share of the available memory; splits that take more are mapped from a file."""
 CHUNK = 256
-"""Images that are windowed at a time."""
+"""How many images are windowed at a time."""
 
 Places = NDArray[np.int64]
 TRAINED: tuple[Part, Part] = ("train", "val")
 
 
 def assemble(pool: Pool, keys: Mapping[str, Value], cache: Path) -> Data:
-    """Divide and window a pool; images that memory has no room for are mapped from the cache."""
+    """Divide and window a pool; images that do not fit in memory are mapped from the cache."""
     division = Division.read(keys)
     train, val, words = divided(pool, division)
     test = pool.where("test")
@@ -64,7 +64,7 @@ NO_TEST = "There is no test set: its columns stay empty, and the gap cannot be m
 
 
 def redivided(data: Data, keys: Mapping[str, Value]) -> Data:
-    """Return data whose training and validation images were drawn apart, divided as asked."""
+    """Return the data with training and validation divided again by these keys."""
     if Division.read(keys).as_found:
         return data
     both = (data.train, data.val)
@@ -89,7 +89,7 @@ def redivided(data: Data, keys: Mapping[str, Value]) -> Data:
 
 
 def _patients_of(splits: Sequence[Split]) -> tuple[str, ...]:
-    """Return the patients of all images; an image without one is of someone who has no other."""
+    """Return the patients of all images; an image without one counts as a patient of its own."""
     if not any(split.patients for split in splits):
         return ()
     return tuple(
@@ -100,13 +100,13 @@ def _patients_of(splits: Sequence[Split]) -> tuple[str, ...]:
 
 
 def divided(pool: Pool, division: Division) -> tuple[Places, Places, tuple[str, ...]]:
-    """Return the places of training and validation images, with words on how they were divided."""
+    """Return the indices of training and validation images, and a note on the division."""
     given = pool.where("val")
     if len(given) and division.as_found:
         return pool.where("train"), given, ()
     both = pool.where("train", "val")
     if len(given):
-        # Divided again, validation keeps the share that the source gave it.
+        # After redividing, validation keeps its share in the source.
         division = Division(len(given) / len(both), division.folds, division.seed)
     mask = divide(
         [int(pool.labels[i]) for i in both],
@@ -146,7 +146,7 @@ def _mapped_words(pool: Pool, free: int) -> str:
 
 
 def _fingerprint(pool: Pool, splits: Mapping[str, Split]) -> str:
-    """Hash what is trained and judged on; where it lies and what files are called is not in it."""
+    """Hash the content that is trained and evaluated on, without file names and locations."""
     digest = hashlib.sha256("\0".join(pool.classes).encode())
     for name, split in splits.items():
         digest.update(f"{name} {split.images.shape}".encode())

@@ -1,4 +1,4 @@
-"""What the shared data sources let a study set under [data]; read without numpy or torch."""
+"""The keys of the shared data sources under [data]; declared without numpy or torch."""
 
 from tuner.spec.parameters import Parameter
 
@@ -29,7 +29,7 @@ SPLITTING = (
         low=0,
     ),
 )
-"""Keys of every source whose training images are divided."""
+"""Keys of every source whose training images are split into training and validation."""
 
 SHAPING = (
     Parameter(

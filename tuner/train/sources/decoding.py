@@ -1,4 +1,4 @@
-"""Decodes many files at once, once: the pixels are kept, and mapped ever after."""
+"""Decodes many files in parallel, once: the pixels are cached and mapped from then on."""
 
 import hashlib
 import json
@@ -23,40 +23,40 @@ from tuner.train.sources.pool import Part, Pixels, listed
 from tuner.train.sources.shaping import MIXED, Shape, common_depth, deepened, fitted
 
 READER = 2
-"""Raised when files are read in another way, or more is noted of them: they are decoded again."""
+"""Increased when files are read differently, or with more notes, so that they are decoded again."""
 AHEAD = 64
-"""Files that are looked at or decoded before the next word on progress."""
+"""How many files are inspected or decoded between reports of progress."""
 
 
 @dataclass(frozen=True)
 class File:
-    """One image file, and what its source says of it."""
+    """One image file, and what its source says about it."""
 
     path: Path
     id: str
     name: str
-    """Of its class."""
+    """The name of its class."""
     part: Part
     patient: str = ""
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pixels of the files that could be read, in their order."""
+    """The pixels of the readable files, in order."""
 
     images: Pixels
     read: tuple[int, ...]
-    """The places of those files in the list."""
+    """The indices of those files in the list."""
     notes: tuple[str, ...]
     kind: str
-    """Of the files, all of one; `mixed` where `depths` takes files of any kind."""
+    """The common kind of the files; `mixed` if `depths` accepts files of any kind."""
     shape: Shape
 
 
 def decode(
     found: Sequence[File], keys: Mapping[str, Value], cache: Path, progress: Progress
 ) -> Decoded:
-    """Return the pixels of all files in one size; a second call reads what the first kept."""
+    """Return the pixels of all files in one size; later calls read them from the cache."""
     shape = Shape.read(keys)
     skip = bool(keys["skip_unreadable"])
 
@@ -76,7 +76,7 @@ def decode(
 
 
 class _Decoder:
-    """One decoding of a list of files."""
+    """Decodes one list of files."""
 
     def __init__(
         self, found: Sequence[File], shape: Shape, progress: Progress, *, skip: bool
@@ -120,25 +120,25 @@ class _Decoder:
         return self._without_unread(aside, array), facts
 
     def _depth_words(self, kinds: Mapping[int, Kind], read: Mapping[int, Any]) -> list[str]:
-        """Say which depths were joined, and how."""
+        """Return a note on which depths were joined, and how."""
         counts = Counter(kinds[place] for place in read)
         if len(counts) < 2:
             return []
         how = {
             "range": "each was scaled by the range of its own type",
-            "window": "all values were taken as they are, and windowed alike",
+            "window": "all values were used as they are, with the same window",
         }[self._shape.depths]
         told = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
         return [f"Images of different depths were joined ({told}): {how}."]
 
     def _without_unread(self, aside: Path, array: Any) -> Pixels:
-        """Close the gaps that unreadable files left, one by one: memory may not hold them all."""
+        """Close the gaps of unreadable files, image by image, because all may not fit in memory."""
         if not self._unread:
             return array  # type: ignore[no-any-return]
         kept = [place for place in range(len(self._found)) if place not in self._unread]
         if not kept:
             raise DataError("no image can be read; check the path and the files")
-        # The old file has no name any more, and goes with the array that maps it.
+        # The unlinked file disappears when the array that maps it does.
         aside.unlink()
         closed = open_memmap(
             aside, mode="w+", dtype=array.dtype, shape=(len(kept), *array.shape[1:])
@@ -154,7 +154,7 @@ class _Decoder:
         places: Sequence[int],
         work: Callable[[int], Any],
     ) -> dict[int, Any]:
-        """Do a piece of work for every place, a few ahead, telling how far it is."""
+        """Do a piece of work for every index in parallel, and report progress."""
 
         def attempt(place: int) -> Any:
             try:
@@ -187,7 +187,7 @@ class _Decoder:
 
 
 def _done_words(done: Mapping[int, Sequence[str]], found: Sequence[File]) -> list[str]:
-    """Say what was done to how many images, each with an example."""
+    """Return notes on what was done to how many images, each with an example."""
     of: dict[str, list[int]] = {}
     for place, names in done.items():
         for name in names:
@@ -213,7 +213,7 @@ def _check_one_kind(kinds: Mapping[int, Kind], found: Sequence[File]) -> None:
 
 
 def _name(found: Sequence[File], shape: Shape, *, skip: bool) -> str:
-    """Return a file name that changes with any file, and with what is made of them."""
+    """Return a cache name that changes with any of the files and with how they are read."""
     digest = hashlib.sha256(f"{shape} {skip} reader {READER} pillow {PIL.__version__}".encode())
     for one in found:
         try:
@@ -221,6 +221,6 @@ def _name(found: Sequence[File], shape: Shape, *, skip: bool) -> str:
             stamp = [state.st_size, state.st_mtime_ns]
         except OSError:
             stamp = []
-        # The whole path: two folders of equal names, sizes and times may differ in pixels.
+        # The whole path: files with equal names, sizes and times in two folders may differ.
         digest.update(json.dumps([str(one.path), one.part, *stamp]).encode())
     return f"decoded-{digest.hexdigest()[:20]}.npy"

@@ -1,11 +1,11 @@
 """Reads one image file as grey pixels: PNG, JPEG, BMP, TIFF, PGM, and DICOM with its extra.
 
-A file is somebody's: cut short, of a kind that nobody expects, or made to harm. Everything
-that Pillow and pydicom do with one happens within `_guard`, which turns whatever they raise
-into an `UnreadableError` whose text a person understands.
+Files are untrusted: they may be truncated, of an unexpected kind, or malicious. Everything
+that Pillow and pydicom do with a file happens within `_guard`, which turns any exception
+into an `UnreadableError` with an understandable message.
 
-Memory is bounded: an image has at most MOST_PIXELS by its own header, and threads decode only
-this many at a time as `_room` has memory for.
+Memory is bounded: an image has at most MOST_PIXELS by its header, and threads decode only as
+many at a time as `_room` has memory for.
 """
 
 import errno
@@ -39,48 +39,48 @@ DICOM = (".dcm", ".dicom")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", *DICOM)
 
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "PPM", "GIF", "WEBP", "JPEG2000", "AVIF")
-"""What a file may be, whatever its ending: others, such as EPS, Pillow hands to other programs."""
+"""Accepted formats, whatever the extension; for others, such as EPS, Pillow runs other programs."""
 
 DEPTH: Mapping[Kind, type[np.generic]] = {
     "8-bit": np.uint8,
     "16-bit": np.uint16,
     "float": np.float32,
-    # A radiologist's window is what they look at; it comes as 0 to 65535 of its range.
+    # A radiologist's window shows what matters; its range is mapped to 0 to 65535.
     "windowed DICOM": np.uint16,
     "DICOM": np.float32,
 }
-"""The type that images of a kind are kept in."""
+"""The type that images of each kind are stored in."""
 
 RANGES: Mapping[Kind, tuple[float, float]] = {
     "8-bit": (0, 255),
     "16-bit": (0, 65535),
     "windowed DICOM": (0, 65535),
 }
-"""The lowest and highest value of a kind; a DICOM file says its own, and a float has none."""
+"""The lowest and highest value of each kind; a DICOM file states its own, and floats have none."""
 
 DONE = {
-    "colour": "in colour: turned grey by brightness",
-    "palette": "with a palette: looked up in it",
-    "transparent": "with transparent parts: laid on black",
-    "one bit": "of 1 bit: made black and white",
+    "colour": "in colour: converted to grey by brightness",
+    "palette": "with a palette: converted to its colours",
+    "transparent": "with transparent parts: placed on black",
+    "one bit": "of 1 bit: converted to black and white",
     "halved": "in colour of 16 bits: read with 8 bits",
     "clipped": "with values outside 0 to 65535: clipped",
-    "turned": "on their side or mirrored: put upright as their EXIF data say",
+    "turned": "on their side or mirrored: turned upright by their EXIF data",
     "inverted": "of MONOCHROME1, where high values are dark: inverted",
 }
-"""What is done to a file so that it is a grey image, after `12 images …`."""
+"""What is done to make a file a grey image, phrased to follow `12 images …`."""
 
 MOST_PIXELS = 178_956_970
-"""Of one image; Pillow's own limit beyond which a file is taken for a bomb."""
+"""Limit for one image: Pillow's own, above which it suspects a decompression bomb."""
 PILLOW_BYTES, DICOM_BYTES = 16, 32
-"""Memory that a pixel takes at most while it is decoded: in four colours and copies of them, and
-as two floats of 8 bytes with their intermediate values."""
+"""Peak memory per pixel while decoding: four colours and copies of them, and two floats of
+8 bytes with their intermediate values."""
 MEMORY_SHARE = 0.25
-"""Of the memory that is available: what images that are being decoded may take together."""
+"""Share of the available memory that images being decoded may take together."""
 MOST_BYTES = 2 << 30
-"""Of a file; the largest image of 8 bytes a pixel is smaller."""
+"""Limit for one file; the largest accepted image with 8 bytes per pixel is smaller."""
 MOST_INFLATED = 512 << 20
-"""Bytes that a deflated DICOM file may have when it is inflated."""
+"""Limit in bytes for a deflated DICOM file after inflation."""
 
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -91,19 +91,19 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes an image upright, by its EXIF orientation."""
+"""The transposition that makes an image upright, by its EXIF orientation."""
 TURNED = (5, 6, 7, 8)
 """Orientations that swap height and width."""
 ORIENTATION = 0x0112
 SUBFILE = 254
-"""The TIFF tag whose lowest bit says that a page is a smaller copy of another one."""
+"""The TIFF tag whose lowest bit marks a page as a reduced copy of another one."""
 
 
 class _Room:
-    """Memory for images that are being decoded: threads wait until there is enough.
+    """A budget of memory for images being decoded: threads wait until there is enough.
 
-    An image that is larger than all of it is decoded alone. A thread takes room once at a
-    time: two that held some and waited for more would wait for each other.
+    An image larger than the whole budget is decoded alone. A thread must not take room twice
+    at a time: two threads that held some and waited for more would deadlock.
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class _Room:
 
     @contextmanager
     def __call__(self, needed: int) -> Iterator[None]:
-        """Hold this many bytes."""
+        """Reserve this many bytes."""
         with self._changed:
             most = int(psutil.virtual_memory().available * MEMORY_SHARE)
             self._changed.wait_for(lambda: not self._taken or self._taken + needed <= most)
@@ -129,12 +129,12 @@ _room = _Room()
 
 
 class UnreadableError(Exception):
-    """A file is no image, or only part of one; its text says why."""
+    """A file is not an image, or is incomplete; the message says why."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a file's header says of its image."""
+    """What a file's header says about its image."""
 
     height: int
     width: int
@@ -143,13 +143,13 @@ class Look:
 
 @dataclass(frozen=True)
 class FileImage:
-    """A file's grey pixels, and what was done to get them."""
+    """A file's grey pixels, and the conversions made to get them."""
 
     pixels: Pixels
     """(height, width), in the type of their kind."""
     kind: Kind
     range: tuple[float, float] | None
-    """The lowest and the highest value that such a file can hold; None for floats."""
+    """The lowest and highest value that such a file can contain; None for floats."""
     done: tuple[str, ...] = ()
     """Keys of DONE."""
 
@@ -173,7 +173,7 @@ def read(path: Path) -> Pixels:
 
 
 def read_image(path: Path) -> FileImage:
-    """Return a file's grey image, and what was done to get it."""
+    """Return a file's grey image, and the conversions made to get it."""
     with _guard(path):
         if path.suffix.lower() in DICOM:
             header = _dicom_header(path)
@@ -186,10 +186,10 @@ def read_image(path: Path) -> FileImage:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what Pillow and pydicom warn of while many files are read.
+    """Silence the warnings of Pillow and pydicom while many files are read.
 
-    Around all threads and not in each: the filters of warnings are one list for the process,
-    and threads that save and restore it at once leave it changed.
+    Use it around all threads, not in each: warning filters are process-wide, and threads that
+    save and restore them concurrently leave them changed.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -198,7 +198,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _guard(path: Path) -> Iterator[None]:
-    """Turn whatever is raised over a file into an UnreadableError with a reason for a person."""
+    """Turn any exception about a file into an UnreadableError with a readable reason."""
     try:
         _check_file(path)
         yield
@@ -211,18 +211,18 @@ def _guard(path: Path) -> Iterator[None]:
     except Image.DecompressionBombError:
         raise UnreadableError(_too_large()) from None
     except MemoryError:
-        raise UnreadableError("it takes more memory than there is") from None
-    # Decoders raise whatever a malformed byte leads them to: SyntaxError, KeyError, zlib.error,
+        raise UnreadableError("it needs more memory than is available") from None
+    # For malformed bytes decoders raise all sorts of errors: SyntaxError, KeyError, zlib.error,
     # RecursionError and others were seen. None of them may end a worker or a command.
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            # The process has no file left to open: the image is not at fault.
+            # The process has no file descriptors left: the image is not at fault.
             raise MachineError(f"{path} cannot be opened: {error.strerror}") from error
         raise UnreadableError(_reason(error)) from None
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no file with something in it: reading a pipe would wait for ever."""
+    """Raise if this is not a regular, non-empty file: reading a pipe would block for ever."""
     state = path.stat()
     if not stat.S_ISREG(state.st_mode):
         raise UnreadableError("it is not a regular file")
@@ -230,12 +230,12 @@ def _check_file(path: Path) -> None:
         raise UnreadableError("the file is empty")
     if state.st_size > MOST_BYTES:
         raise UnreadableError(
-            f"it has {state.st_size / 1e9:,.1f} GB, and at most {MOST_BYTES / 1e9:.1f} GB are read"
+            f"it has {state.st_size / 1e9:,.1f} GB, but the limit is {MOST_BYTES / 1e9:.1f} GB"
         )
 
 
 def _reason(error: Exception) -> str:
-    """Say what went wrong in words; the library's own follow, on one line and not too long."""
+    """Return what went wrong, followed by the library's message, shortened to one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     said = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
@@ -243,11 +243,11 @@ def _reason(error: Exception) -> str:
     detail = f"{type(error).__name__}: {said}" if said else type(error).__name__
     signs = ("truncated", "less than expected")
     cut = isinstance(error, EOFError | struct.error) or any(sign in said.lower() for sign in signs)
-    return f"{'cut short' if cut else 'damaged, or of an unusual form'} ({detail})"
+    return f"{'truncated' if cut else 'damaged, or of an unusual form'} ({detail})"
 
 
 def _too_large() -> str:
-    return f"it has too many pixels; at most {MOST_PIXELS:,} are read"
+    return f"it has too many pixels; the limit is {MOST_PIXELS:,}"
 
 
 @cache
@@ -258,7 +258,7 @@ def _formats() -> list[str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open a file with Pillow and check its header; its pixels are not decoded yet."""
+    """Open a file with Pillow and check its header, without decoding its pixels."""
     with Image.open(path, formats=_formats()) as image:
         _check_sides(image.height, image.width)
         _check_single(image)
@@ -269,14 +269,13 @@ def _check_sides(height: int, width: int) -> None:
     if height < 1 or width < 1:
         raise UnreadableError("it has no pixels")
     if height * width > MOST_PIXELS:
-        raise UnreadableError(f"{_too_large()}, and it says {width:,} × {height:,}")
+        raise UnreadableError(f"{_too_large()}, and its size is {width:,} × {height:,}")
 
 
 def _check_single(image: Image.Image) -> None:
-    """Refuse a film, and a TIFF of several pages; a smaller copy of its page is none."""
-    # A phone's JPEG has frames as well: previews, and what the camera measured.
+    """Raise for an animation or a TIFF with several pages, not counting reduced copies."""
     if image.format in ("GIF", "WEBP", "PNG", "AVIF") and getattr(image, "is_animated", False):
-        raise UnreadableError("it is a film of several frames, not one image")
+        raise UnreadableError("it is an animation of several frames, not one image")
     if image.format != "TIFF" or getattr(image, "n_frames", 1) == 1:
         return
     for page in range(1, image.n_frames):  # type: ignore[attr-defined]
@@ -288,13 +287,13 @@ def _check_single(image: Image.Image) -> None:
 
 def _orientation(image: Image.Image) -> Any:
     if image.format == "PNG":
-        # EXIF data may come after the pixels, which Pillow then decodes on the way to them.
+        # EXIF data may come after the pixels, which Pillow then decodes to reach them.
         image.load()
     try:
         return image.getexif().get(ORIENTATION)
     except MemoryError:
         raise
-    # As in `_guard`; this one says which part of the file it is.
+    # As in `_guard`; this one names the part of the file.
     except Exception as error:  # noqa: BLE001
         raise UnreadableError(f"its EXIF data are {_reason(error)}") from None
 
@@ -309,7 +308,7 @@ def _pillow_image(image: Image.Image) -> FileImage:
     """Return an image upright and grey."""
     kind = _kind(image)
     done = []
-    # Of 16 bits in colour Pillow takes the upper 8; its raw mode says what the file has.
+    # Of 16-bit colours Pillow reads the upper 8 bits; its raw mode shows the real depth.
     if kind == "8-bit" and any(str(tile[3]).endswith(";16B") for tile in image.tile if tile[3]):  # type: ignore[attr-defined]
         done.append("halved")
     turn = UPRIGHT.get(_orientation(image))
@@ -330,13 +329,13 @@ def _pillow_image(image: Image.Image) -> FileImage:
 
 
 def _grey(image: Image.Image, done: list[str]) -> Image.Image:
-    """Return an image in grey; what is lost on the way is noted."""
+    """Convert an image to grey, and note what is lost."""
     if image.mode == "1":
         done.append("one bit")
     if image.mode in ("P", "PA"):
         done.append("palette")
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        # Hidden colours are no part of an image.
+        # Colours of transparent pixels are not part of the image.
         shown = image.convert("RGBA")
         if shown.getchannel("A").getextrema() != (255, 255):
             done.append("transparent")
@@ -349,7 +348,7 @@ def _grey(image: Image.Image, done: list[str]) -> Image.Image:
 
 
 def _dicom_header(path: Path) -> "Dataset":
-    """Read a DICOM file without its pixels, and check that it is one grey image."""
+    """Read a DICOM file without its pixels, and check that it is a single grey image."""
     try:
         import pydicom
     except ImportError:
@@ -360,13 +359,13 @@ def _dicom_header(path: Path) -> "Dataset":
         with _room(_inflated(path)):
             held = pydicom.dcmread(path, stop_before_pixels=True)
     except pydicom.errors.InvalidDicomError:
-        raise UnreadableError("not a whole DICOM image: its header is missing") from None
+        raise UnreadableError("not a complete DICOM image: its header is missing") from None
     if int(held.get("NumberOfFrames", 1) or 1) != 1:
-        raise UnreadableError("it holds several frames, not one image")
+        raise UnreadableError("it has several frames, not one image")
     if int(held.get("SamplesPerPixel", 1)) != 1:
         raise UnreadableError("it is in colour")
     if "Rows" not in held or "Columns" not in held:
-        raise UnreadableError("not a whole DICOM image: it does not say how large it is")
+        raise UnreadableError("not a complete DICOM image: its size is missing")
     _check_sides(int(held.Rows), int(held.Columns))
     meaning = str(held.get("PhotometricInterpretation", "MONOCHROME2")).strip()
     if meaning not in ("MONOCHROME1", "MONOCHROME2"):
@@ -378,7 +377,7 @@ def _dicom_header(path: Path) -> "Dataset":
 
 
 def _inflated(path: Path) -> int:
-    """Return how large a deflated DICOM file is inflated, which pydicom does at once; else 0."""
+    """Return the inflated size of a deflated DICOM file, which pydicom inflates at once; else 0."""
     from pydicom.filereader import _read_file_meta_info, read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
@@ -395,14 +394,14 @@ def _inflated(path: Path) -> int:
 
 
 def _dicom_image(path: Path) -> FileImage:
-    """Return values after rescale, and after the window if there is one; MONOCHROME1 inverted."""
+    """Return values after rescale and window (if there is one), with MONOCHROME1 inverted."""
     import pydicom
 
     held = pydicom.dcmread(path)
     _check_decodable(held)
     stored: Any = held.pixel_array.astype(np.float64)
     if stored.ndim != 2:
-        raise UnreadableError("it holds several frames or colours, not one image")
+        raise UnreadableError("it has several frames or colours, not one grey image")
     inverted = held.get("PhotometricInterpretation") == "MONOCHROME1"
     window = _window_of(held)
     slope = float(held.get("RescaleSlope", 1) or 1)
@@ -421,7 +420,7 @@ def _dicom_image(path: Path) -> FileImage:
 
 
 def _check_decodable(held: "Dataset") -> None:
-    """Say before pydicom tries what it would stumble over in words of its own."""
+    """Raise clear errors for files on which pydicom would fail with obscure ones."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import RLELossless
 
@@ -441,7 +440,7 @@ def _check_decodable(held: "Dataset") -> None:
                 "here; pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or convert it"
             )
     if syntax == RLELossless:
-        # Two bytes of runs make up to 128 of pixels: more of them than pixels fill memory.
+        # In RLE two bytes can expand to 128 pixels, so surplus data could fill the memory.
         wanted = int(held.Rows) * int(held.Columns) * int(held.BitsAllocated) // 8
         if len(held.PixelData) > 2 * wanted + 4096:
             raise UnreadableError(
@@ -450,7 +449,7 @@ def _check_decodable(held: "Dataset") -> None:
 
 
 def _stored_range(held: "Dataset") -> tuple[float, float]:
-    """Return the lowest and highest value that can be stored; an inversion turns about them."""
+    """Return the lowest and highest value that can be stored; inversion mirrors this range."""
     bits = int(held.BitsStored)
     if int(held.get("PixelRepresentation", 0)) == 1:
         return -float(2 ** (bits - 1)), float(2 ** (bits - 1) - 1)
@@ -466,7 +465,7 @@ def _range_of(held: "Dataset", slope: float, intercept: float) -> tuple[float, f
 
 
 def _windowed(values: Pixels, center: float, width: float) -> Pixels:
-    """Return values in 0 to 1 by the linear window of DICOM PS3.3 C.11.2.1.2."""
+    """Map values to 0 to 1 by the linear window of DICOM PS3.3 C.11.2.1.2."""
     if width <= 1:
         above: Pixels = (values > center - 0.5).astype(np.float64)
         return above

@@ -1,4 +1,4 @@
-"""A folder of images: `train/CLASS/*`, and perhaps `val/CLASS/*` and `test/CLASS/*`."""
+"""A folder of images: `train/CLASS/*`, and optionally `val/CLASS/*` and `test/CLASS/*`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +20,8 @@ def read_folder(path: Path, keys: Mapping[str, Value], cache: Path, progress: Pr
         raise DataError(f"there is no folder {path}; correct data.path")
     if not (path / "train").is_dir():
         raise DataError(
-            f"{path} has no folder `train`; expected {path}/train/CLASS/IMAGE.png, and if there "
-            "are any, val/CLASS/… and test/CLASS/…"
+            f"{path} has no folder `train`; expected {path}/train/CLASS/IMAGE.png, and optionally "
+            "val/CLASS/… and test/CLASS/…"
         )
     found, others = _files(path)
     names = {part: {one.name for one in found if one.part == part} for part in PARTS}
@@ -32,7 +32,7 @@ def read_folder(path: Path, keys: Mapping[str, Value], cache: Path, progress: Pr
 
 
 def pooled(found: list[File], decoded: Decoded, classes: tuple[str, ...], notes: list[str]) -> Pool:
-    """Return a pool of the files that could be read."""
+    """Return a pool of the readable files."""
     read = [found[place] for place in decoded.read]
     lost = set(classes) - {one.name for one in read if one.part != "test"}
     if lost:
@@ -45,7 +45,7 @@ def pooled(found: list[File], decoded: Decoded, classes: tuple[str, ...], notes:
         ids=tuple(one.id for one in read),
         parts=tuple(one.part for one in read),
         classes=classes,
-        # An image without a patient is of someone who has no other.
+        # An image without a patient counts as a patient of its own.
         patients=tuple(one.patient or f"image {one.id}" for one in read) if known else (),
         notes=(*notes, *decoded.notes),
         kind=decoded.kind,
@@ -83,4 +83,4 @@ def _class_folders(path: Path) -> list[Path]:
 def _check_some(images: list[File], folder: Path, part: Part) -> None:
     if not images and part == "train":
         kinds = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)
-        raise DataError(f"the class folder {folder} has no image ({kinds}); fill or remove it")
+        raise DataError(f"the class folder {folder} has no images ({kinds}); fill or remove it")

@@ -1,4 +1,4 @@
-"""Arrays kept in the cache: made by one process, mapped by all, whole or not there."""
+"""Arrays in the cache: made by one process, mapped by all, complete or absent."""
 
 import fcntl
 import hashlib
@@ -19,26 +19,26 @@ from tuner.errors import MachineError
 from tuner.home import make_folder, open_private
 
 LOOK_SECONDS = 0.1
-"""How often a process that waits for another's images looks for them."""
+"""How often a process that waits for another's images checks for them."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """An array, mapped from its file, and what was noted of it when it was made."""
+    """An array mapped from its file, with the facts recorded when it was made."""
 
     array: NDArray[Any]
     facts: dict[str, Any]
 
 
 Make = Callable[[Path], tuple[NDArray[Any], dict[str, Any]]]
-"""Makes an array, in a new file at the path if it likes, with JSON facts about it."""
+"""Makes an array, in a new file at the path if it wants, and JSON facts about it."""
 
 
 def keep(path: Path, make: Make, waiting: Callable[[], None]) -> Kept:
-    """Return the array kept at a path, made now if it is not there or damaged.
+    """Return the array cached at a path, and make it now if it is missing or damaged.
 
-    Of several processes that come at once, one makes it and the others wait,
-    calling `waiting` again and again.
+    Of several simultaneous processes, one makes it and the others wait, calling
+    `waiting` repeatedly.
     """
     with told(path):
         make_folder(path.parent)
@@ -51,12 +51,12 @@ def keep(path: Path, make: Make, waiting: Callable[[], None]) -> Kept:
 
 
 def new_array(folder: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return a fresh uint8 array, in memory, or mapped from a file that nobody else sees."""
+    """Return a new uint8 array, in memory, or mapped from an anonymous file."""
     if folder is None or not all(shape):
         return np.empty(shape, dtype=np.uint8)
     with told(folder):
         make_folder(folder)
-        # Without a name the file goes when the last process that maps it does.
+        # The unnamed file disappears with the last process that maps it.
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, int(np.prod(shape)))
             return np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
@@ -64,19 +64,19 @@ def new_array(folder: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
-    """Tell a disk that is full or closed as what it is."""
+    """Turn an OSError of the disk into a MachineError that names the path."""
     try:
         yield
     except OSError as error:
         raise MachineError(
-            f"images cannot be kept at {path}: {error.strerror or error}; "
-            "free some space there, or set TUNER_HOME to a folder that can be written"
+            f"images cannot be stored at {path}: {error.strerror or error}; "
+            "free some space there, or set TUNER_HOME to a writable folder"
         ) from error
 
 
 @contextmanager
 def alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock of a path; the death of its holder gives it back."""
+    """Hold the lock of a path; the kernel releases it if the process dies."""
     lock = open_private(path.with_name(f"{path.name}.lock"), os.O_WRONLY | os.O_APPEND)
     with os.fdopen(lock, "ab"):
         while not _locked(lock):
@@ -86,7 +86,7 @@ def alone(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def sweep(path: Path) -> None:
-    """Remove what processes that died left half-made of a path; its lock must be held."""
+    """Remove unfinished files that dead processes left at a path; the caller holds its lock."""
     for stale in path.parent.glob(f"{path.name}.*.tmp"):
         stale.unlink(missing_ok=True)
 
@@ -97,7 +97,7 @@ def _locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     except OSError:
-        # Some network file systems know no locks: the images are then made twice.
+        # Some network file systems have no locks: there the images may be made twice.
         return True
     return True
 
@@ -117,15 +117,15 @@ def _read(path: Path) -> Kept | None:
 
 
 def _make(path: Path, make: Make) -> Kept:
-    # Written aside and renamed, the facts last: a reader sees both whole or makes them again,
-    # even where the file system knows no locks and two processes write at once.
+    # Write temporary files and rename them, the facts last: a reader sees both complete or makes
+    # them again, even if the file system has no locks and two processes write at once.
     sweep(path)
     aside, facts_aside = (
         path.with_name(f"{path.name}.{os.getpid()}.{kind}.tmp") for kind in ("array", "facts")
     )
     try:
         for draft in (aside, facts_aside):
-            # Removed first: a process with our number may have died and left one.
+            # Remove it first: a dead process with our pid may have left one.
             draft.unlink(missing_ok=True)
             os.close(open_private(draft, os.O_WRONLY | os.O_EXCL))
         array, facts = make(aside)

@@ -1,4 +1,4 @@
-"""A table of images: a CSV with path and label, and perhaps split and patient."""
+"""A table of images: a CSV with path and label, and optionally split and patient."""
 
 import csv
 import re
@@ -24,30 +24,30 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "split": ("split", "splits", "subset", "set", "partition"),
     "patient": ("patient", "patients", "subject", "subjects", "person", "patientid", "pid", "mrn"),
 }
-"""What other tables call our columns."""
+"""Other names for our columns."""
 FILLERS = {
     "id", "ids", "no", "nr", "number", "name", "key", "code", "index", "uid", "hash", "data",
     "train", "val", "valid", "test", "tvt", "new",
 }  # fmt: skip
-"""Words of a header that do not change what its column is: `patient_id`, `train_test_split`."""
+"""Words that do not change the meaning of a header: `patient_id`, `train_test_split`."""
 MISSPELT = 0.8
-"""How alike a header is to the column that was mistyped: `lable` is, `date` and `path` are not."""
+"""Similarity above which a header is a misspelt column: `lable` is, `date` and `path` are not."""
 
 
 @dataclass
 class _Table:
-    """What a CSV says, and what is to be known of how it says it."""
+    """The content of a CSV, with notes on how it was read."""
 
     files: list[File] = field(default_factory=list)
     columns: Mapping[str, str] = field(default_factory=dict)
-    """The header of each of our columns that the table has."""
+    """The table's header for each of our columns that it has."""
     notes: list[str] = field(default_factory=list)
     blank_cells: int = 0
-    """Cells of our columns with blanks around them."""
+    """How many cells of our columns have blanks around them."""
 
 
 def read_manifest(path: Path, keys: Mapping[str, Value], cache: Path, progress: Progress) -> Pool:
-    """Return all images that a CSV lists; their paths start where it lies."""
+    """Return all images that a CSV lists; their paths are relative to its folder."""
     table = _read_table(path)
     found = sorted(table.files, key=lambda one: one.id)
     names = {part: {one.name for one in found if one.part == part} for part in PARTS}
@@ -74,7 +74,7 @@ def _read_table(path: Path) -> _Table:
     if faults:
         raise DataError(f"{path} has {len(faults)} faults: {listed(faults, most=10)}")
     if not files:
-        raise DataError(f"{path} lists no image")
+        raise DataError(f"{path} lists no images")
     if table.blank_cells:
         table.notes.append(f"Blanks around {table.blank_cells} cells of the table were removed.")
     table.files = [one for _, one in files]
@@ -82,12 +82,11 @@ def _read_table(path: Path) -> _Table:
 
 
 def _columns(path: Path, headers: Sequence[str], notes: list[str]) -> dict[str, str]:
-    """Return the header of each of our columns, or say which header is wrong.
+    """Return the header of each of our columns, or raise if a header is wrong.
 
     Case and blanks do not matter and are noted. A header that means one of our
-    columns by another name is a fault: without it a test set would be trained
-    on, or a patient's images divided, and nobody would know. Columns that have
-    nothing to do with ours are ignored, and noted.
+    columns by another name is an error: ignoring it could silently train on the
+    test set, or split a patient's images. Unrelated columns are ignored and noted.
     """
     columns: dict[str, str] = {}
     faults = []
@@ -124,13 +123,13 @@ def _columns(path: Path, headers: Sequence[str], notes: list[str]) -> dict[str, 
 
 
 def _means(header: str, name: str) -> bool:
-    """Say whether a header means one of our columns by another name, or misspells it."""
+    """Return whether a header means one of our columns by another name, or misspells it."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", header)
     words = re.sub(r"[^a-z]+", " ", spaced.lower()).split()
     telling = [word for word in words if word not in FILLERS]
     if len(telling) != 1:
         return False
-    # `patientage` is as near to `patient` as `patinet` is, but longer.
+    # `patientage` is as similar to `patient` as `patinet` is, but longer.
     (word,) = telling
     near = abs(len(word) - len(name)) <= 1 and nearest(word, [name], cutoff=MISSPELT)
     return bool(near) or word in SYNONYMS[name]
@@ -139,11 +138,11 @@ def _means(header: str, name: str) -> bool:
 def _rows(
     rows: Any, headers: Sequence[str], table: _Table, folder: Path
 ) -> Iterator[tuple[int, File | str]]:
-    """Yield each line's number with its file, or with what is wrong with it."""
+    """Yield each row's line number with its file, or with what is wrong with it."""
     places = {name: headers.index(header) for name, header in table.columns.items()}
     line = rows.line_num
     for row in rows:
-        # The line on which a row begins: a quoted cell may go on over several.
+        # The line on which the row begins: a quoted cell may span several lines.
         line, begun = rows.line_num, line + 1
         if not row:
             continue
@@ -177,15 +176,15 @@ def _twice(files: list[tuple[int, File]]) -> list[str]:
 
 
 def _patient_notes(found: Sequence[File], table: _Table) -> list[str]:
-    """Say who is not kept together: without a patient, of two spellings, in several splits."""
+    """Return notes on patients: images without one, similar names, patients in several splits."""
     if "patient" not in table.columns:
         return []
     notes = []
     unnamed = sum(not one.patient for one in found)
     if unnamed:
         notes.append(
-            f"{unnamed} of {len(found)} images have no patient in the table; each counts as one "
-            "patient's only image."
+            f"{unnamed} of {len(found)} images have no patient in the table; each counts as a "
+            "patient of its own."
         )
     parts: dict[str, set[Part]] = {}
     for one in found:
@@ -194,10 +193,10 @@ def _patient_notes(found: Sequence[File], table: _Table) -> list[str]:
     twins = [f"{one} and {other}" for one, other in alike(parts)]
     if twins:
         notes.append(
-            f"Patients whose names differ only in case or blanks are taken for different ones: "
+            f"Patients whose names differ only in case or blanks count as different patients: "
             f"{listed(twins)}."
         )
     torn = sorted(name for name, held in parts.items() if len(held) > 1)
     if torn:
-        notes.append(f"{len(torn)} patients are in more than one split, as listed: {listed(torn)}.")
+        notes.append(f"{len(torn)} patients are in more than one split: {listed(torn)}.")
     return notes

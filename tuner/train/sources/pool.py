@@ -1,4 +1,4 @@
-"""Images as a source gives them, before they are divided and windowed."""
+"""Images as a source provides them, before they are divided and windowed."""
 
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -15,37 +15,37 @@ Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 Pixels = NDArray[Any]
-"""uint8, uint16 or float32; perhaps mapped from a file."""
+"""uint8, uint16 or float32; possibly mapped from a file."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """All images of a source with what is known of each, in the order of their ids."""
+    """All images of a source with their metadata, in the order of their ids."""
 
     images: Pixels
     """(n, height, width) or (n, channels, height, width)."""
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
     parts: tuple[Part, ...]
-    """Where the source itself puts each image."""
+    """The split that the source assigns to each image."""
     classes: tuple[str, ...]
     patients: tuple[str, ...] = ()
-    """Whom each image is of; empty where the source does not know."""
+    """The patient of each image; empty if the source does not say."""
     notes: tuple[str, ...] = ()
     kind: str = ""
-    """What the files were, in the words of `files`; empty where the images were arrays."""
+    """The kind of files, as `files` names it; empty for arrays."""
     fit: str = "stretch"
-    """How images of other proportions came to the size."""
+    """How images with other proportions were brought to the size."""
     depths: str = "same"
     """How images of different depths were joined."""
 
     def where(self, *parts: Part) -> NDArray[np.int64]:
-        """Return the places of the images of these parts."""
+        """Return the indices of the images of these parts."""
         return np.array([i for i, part in enumerate(self.parts) if part in parts], dtype=np.int64)
 
 
 def number_classes(names: Mapping[Part, set[str]], place: object) -> tuple[str, ...]:
-    """Return the training images' classes in their order, or say what does not fit."""
+    """Return the sorted classes of the training images, or raise if other parts do not fit."""
     classes = tuple(sorted(names["train"]))
     for one, other in alike({name for part in names.values() for name in part}):
         raise DataError(
@@ -54,7 +54,7 @@ def number_classes(names: Mapping[Part, set[str]], place: object) -> tuple[str, 
         )
     if len(classes) < 2:
         found = f"only {classes[0]!r}" if classes else "none"
-        raise DataError(f"{place} has {found} for classes of the training images; two are needed")
+        raise DataError(f"{place} has training images of {found}; at least two classes are needed")
     for part in ("val", "test"):
         strange = sorted(names.get(part, set()) - set(classes))
         if strange:
@@ -67,7 +67,7 @@ def number_classes(names: Mapping[Part, set[str]], place: object) -> tuple[str, 
 
 
 def alike(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Return pairs of names that a person would take for one: only case or blanks differ."""
+    """Return pairs of names that differ only in case or blanks."""
     first: dict[str, str] = {}
     pairs = []
     for name in sorted(names):
@@ -78,12 +78,12 @@ def alike(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def essence(name: str) -> str:
-    """Return a name without its case, its blanks and characters that cannot be seen."""
+    """Return a name without case, blanks and invisible characters."""
     shown = unicodedata.normalize("NFKC", name).casefold()
     return "".join(c for c in shown if not c.isspace() and unicodedata.category(c) != "Cf")
 
 
 def listed(names: list[str], most: int = 5) -> str:
-    """Return up to a few names, and how many more there are."""
+    """Return the first few names and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

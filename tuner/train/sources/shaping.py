@@ -1,7 +1,7 @@
-"""Brings images to one size and one type, as the keys `fit` and `depths` of [data] say.
+"""Brings images to one size and one type, by the keys `fit` and `depths` of [data].
 
-A training and a prediction go through the same functions, so that a new file comes to the
-very pixels that it would have been trained on.
+Training and prediction use the same functions, so that a new file gives exactly the pixels
+that it would have been trained on.
 """
 
 import math
@@ -19,11 +19,11 @@ from tuner.train.sources.files import DEPTH, FileImage, Fit, Kind, UnreadableErr
 from tuner.train.sources.pool import Pixels
 
 SMALLEST = 8
-"""Pixels a side that an image may be resized to."""
+"""Smallest side in pixels that images may be resized to."""
 DISTORTED = 0.01
-"""By how much the ratio of the sides may change before an image is called distorted."""
+"""Change of the aspect ratio above which an image counts as distorted."""
 MIXED = "mixed"
-"""The kind of files where files of any kind are taken."""
+"""The kind of files if files of any kind are accepted."""
 
 Size = tuple[int, int]
 """Height and width."""
@@ -31,16 +31,16 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Shape:
-    """What [data] says of sizes and depths."""
+    """The settings of [data] for sizes and depths."""
 
     size: int
-    """Pixels a side; 0 for the commonest size of the training images."""
+    """Pixels per side; 0 for the commonest size of the training images."""
     fit: Fit
     depths: str
 
     @classmethod
     def read(cls, keys: Mapping[str, Value]) -> "Shape":
-        """Read the keys; an objective may declare neither `fit` nor `depths`."""
+        """Read the keys; `fit` and `depths` are optional in an objective."""
         size = int(keys["image_size"])
         if 0 < size < SMALLEST:
             raise DataError(f"image_size = {size} is too small; use at least {SMALLEST}, or 0")
@@ -48,11 +48,11 @@ class Shape:
         return cls(size, fit, str(keys.get("depths", "same")))
 
     def target(self, training: Sequence[Size]) -> Size:
-        """Return the height and width that all images are brought to."""
+        """Return the height and width that all images are resized to."""
         return (self.size, self.size) if self.size else commonest(training)
 
     def words(self, sizes: Sequence[Size], height: int, width: int) -> list[str]:
-        """Say how many images were brought to another size, and what that did to them."""
+        """Return notes on how many images were resized, and how that changed them."""
         others = [size for size in sizes if size != (height, width)]
         if not others:
             return []
@@ -78,25 +78,25 @@ class Shape:
 
 
 def commonest(sizes: Iterable[Size]) -> Size:
-    """Return the height and width that most images have; of equally many, the larger."""
+    """Return the height and width that most images have; in a tie the larger."""
     counts = Counter(sizes)
     return max(counts, key=lambda size: (counts[size], size))
 
 
 def common_depth(kinds: Iterable[Kind], depths: str) -> type[np.generic]:
-    """Return the type that images of these kinds are brought to."""
+    """Return the type that images of these kinds are converted to."""
     found = set(kinds)
     if depths == "window":
         return np.float32
     if depths == "range":
-        # Whatever is deeper than 8 bits is kept deep; the window comes later, and to all alike.
+        # Images deeper than 8 bits stay deep; the same window is applied to all later.
         return np.uint8 if found == {"8-bit"} else np.uint16
     (kind,) = found
     return DEPTH[kind]
 
 
 def deepened(image: FileImage, depth: str, depths: str) -> Pixels:
-    """Return an image's pixels in the type that all images have, as `depths` says."""
+    """Return an image's pixels in the common type, as `depths` says."""
     if depths == "range":
         if image.range is None:
             raise UnreadableError(
@@ -108,7 +108,7 @@ def deepened(image: FileImage, depth: str, depths: str) -> Pixels:
 
 
 def ranged(pixels: Pixels, limits: tuple[float, float], depth: str) -> Pixels:
-    """Return pixels scaled from the range of their own type to that of another."""
+    """Scale pixels from the range of their type to that of another."""
     top = 255 if depth == "uint8" else 65535
     low, high = limits
     if (low, high) == (0, top) and str(pixels.dtype) == depth:
@@ -119,9 +119,9 @@ def ranged(pixels: Pixels, limits: tuple[float, float], depth: str) -> Pixels:
 
 
 def fitted(pixels: Pixels, height: int, width: int, fit: Fit = "stretch") -> Pixels:
-    """Return an image in a size: stretched, or in its own proportions padded or cropped.
+    """Return an image in this size: stretched, or padded or cropped with its aspect ratio kept.
 
-    What is padded is black: 0, or an image of floats' own lowest value.
+    Padding is black: 0, or the image's lowest value for floats.
     """
     own_height, own_width = pixels.shape
     if fit == "pad" and pixels.shape != (height, width):
@@ -136,7 +136,7 @@ def fitted(pixels: Pixels, height: int, width: int, fit: Fit = "stretch") -> Pix
         padded[top : top + inner[0], left : left + inner[1]] = resize(pixels, *inner)
         return padded
     if fit == "crop" and pixels.shape != (height, width):
-        # The middle is taken in the image's own pixels, so that only what is kept is resized.
+        # Crop before resizing, so that only the cropped part is resized.
         ratio = max(height / own_height, width / own_width)
         kept = (
             min(own_height, max(1, round(height / ratio))),
@@ -148,7 +148,7 @@ def fitted(pixels: Pixels, height: int, width: int, fit: Fit = "stretch") -> Pix
 
 
 def resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Return an image stretched to a size, each new pixel the mean of what it covers."""
+    """Return an image stretched to a size by area averaging."""
     if pixels.shape == (height, width):
         return pixels
     deep = pixels.dtype != np.uint8

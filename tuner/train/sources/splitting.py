@@ -1,8 +1,8 @@
-"""Divides training images into training and validation: by class, by patient, by seed.
+"""Splits training images into training and validation: by class, by patient, by seed.
 
-The shuffle is an order of hashes, a function of the seed and each image's (or
-patient's) own name: it depends on no library's random numbers, nor on the
-order in which files are listed, and one more image moves hardly any other.
+The shuffle sorts by hashes of the seed and each image's (or patient's) name. So it
+does not depend on a library's random numbers or on the order in which files are
+listed, and adding an image hardly moves any other.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Division:
-    """How to divide: a share or a number of folds, and the seed."""
+    """How to divide: by a share or a number of folds, and a seed."""
 
     fraction: float
     folds: int
@@ -29,7 +29,7 @@ class Division:
 
     @classmethod
     def read(cls, keys: Mapping[str, Value]) -> "Division":
-        """Read the keys of [data]; folds of one part would leave nothing to train on."""
+        """Read the keys of [data]; a single fold would leave nothing to train on."""
         folds = int(keys["folds"])
         if folds == 1:
             raise DataError("folds = 1 leaves no image to train on; use 0 or at least 2")
@@ -37,16 +37,16 @@ class Division:
 
     @property
     def as_found(self) -> bool:
-        """Whether a validation split that the source has is used as it is."""
+        """Whether a validation split of the source is used unchanged."""
         return self.seed == 0 and self.folds == 0
 
     @property
     def shuffle(self) -> int:
-        """Which shuffle is divided; all folds of one shuffle together are all images."""
+        """Which shuffle is divided; the folds of one shuffle together are all images."""
         return self.seed // self.folds if self.folds else self.seed
 
     def words(self) -> str:
-        """Say in words which division it is."""
+        """Describe the division in words."""
         if self.folds:
             return f"fold {self.seed % self.folds + 1} of {self.folds} (split_seed {self.seed})"
         return f"{self.fraction:.3g} of the training images (split_seed {self.seed})"
@@ -59,7 +59,7 @@ def divide(
     division: Division,
     classes: Sequence[str],
 ) -> Mask:
-    """Return which images validate; a patient's images are never on both sides."""
+    """Return a mask of validation images; a patient's images are never on both sides."""
     units = _units(labels, patients or ids)
     chosen: set[str] = set()
     offset = 0
@@ -79,7 +79,7 @@ def divide(
 
 @dataclass
 class _Unit:
-    """What is never parted: an image, or all images of a patient."""
+    """What is never split: an image, or all images of a patient."""
 
     label: int
     size: int
@@ -89,7 +89,7 @@ def _units(labels: Sequence[int], names: Sequence[str]) -> dict[str, _Unit]:
     counts: dict[str, dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for label, name in zip(labels, names, strict=True):
         counts[name][int(label)] += 1
-    # A patient with images of several classes counts for the one that most are of.
+    # A patient with images of several classes belongs to the most frequent one.
     return {
         name: _Unit(max(held, key=lambda label: (held[label], -label)), sum(held.values()))
         for name, held in counts.items()
@@ -97,9 +97,9 @@ def _units(labels: Sequence[int], names: Sequence[str]) -> dict[str, _Unit]:
 
 
 def _validating(sizes: Sequence[int], division: Division, offset: int) -> list[int]:
-    """Return which units of one class validate, by their places in the shuffle."""
+    """Return which units of one class are for validation, by their indices in the shuffle."""
     if division.folds:
-        # Classes begin at different folds, so that remainders do not all go to the first.
+        # Classes start at different folds, so that remainders do not all go to the first.
         fold = division.seed % division.folds
         return [i for i in range(len(sizes)) if (i + offset) % division.folds == fold]
     wanted, taken, found = max(1.0, division.fraction * sum(sizes)), 0, []
@@ -121,8 +121,8 @@ def _check_enough(name: str, count: int, division: Division, *, by_patient: bool
     what = "patient" if by_patient else "image"
     if count < 2:
         raise DataError(
-            f"class {name} has {count} {what} for training and validation together; "
-            "two are needed to divide them"
+            f"class {name!r} has only {count} {what}; at least 2 are needed to split it into "
+            "training and validation"
         )
     if division.folds > count:
         raise DataError(
@@ -136,6 +136,6 @@ def _check_both_sides(labels: NDArray[np.int64], mask: Mask, classes: Sequence[s
         missing = set(labels.tolist()) - set(labels[side].tolist())
         if missing:
             raise DataError(
-                f"the division leaves no image of class {classes[min(missing)]} for {what}; "
+                f"the split leaves no image of class {classes[min(missing)]!r} for {what}; "
                 "choose another split_seed or val_fraction"
             )
