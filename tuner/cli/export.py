@@ -124,7 +124,7 @@ def export(  # noqa: C901, PLR0915  # one story: which sheet, which rows, how it
     from tuner.answers.sheets import contents, formats, selection
     from tuner.answers.sheets.export import as_csv
     from tuner.files import begins_with, write_output
-    from tuner.results import Results, trial_columns
+    from tuner.results import trial_columns
 
     sheets = {
         "epochs": epochs,
@@ -139,8 +139,7 @@ def export(  # noqa: C901, PLR0915  # one story: which sheet, which rows, how it
     wanted = [selection.read_condition(text) for text in conditions]
     if output == "-" and form in formats.BINARY and sys.stdout.isatty():
         raise UserError(f"{form} is not for a terminal; name a file with -o.")
-    with options.open_database(settings) as database, database.snapshot() as connection:
-        results = Results.of(connection, study)
+    with options.open_results(settings, study) as results:
         found = results.study
         what = asked[0] if asked else "trials"
         readable = form in formats.TYPESET and columns is None and not wide
