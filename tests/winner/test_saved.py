@@ -391,12 +391,12 @@ def test_another_machines_checkpoint_is_found_by_its_trial(saved: Saved, tmp_pat
         )
     (folder / document.PREDICTIONS).write_bytes(stored.content())
     order = order_of(found, place, folder)
-    model = fulfil(Order.read({**order, "threads": 2}), quiet)
+    model, _ = fulfil(Order.read({**order, "threads": 2}), quiet)
     assert model.origin.endswith("other numerics or by another version of tuner")
     mine, theirs = (load_file(one / document.WEIGHTS) for one in (folder, saved.folder))
     assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
     assert model.agreement["test"].largest_difference < 1e-3
     assert model.agreement["test"].changed_classes == 0
     # One that a training left whose epochs were replaced since is not this trial's network.
-    replaced = fulfil(Order.read({**order, "threads": 2, "last_val_loss": -1.0}), quiet)
+    replaced, _ = fulfil(Order.read({**order, "threads": 2, "last_val_loss": -1.0}), quiet)
     assert replaced.origin.startswith("trained again")

@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Write weights, document, stored predictions and a model card into a new folder.",
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["torchscript", "onnx"]),
+    help="With --save: write the network as one file too, which needs neither tuner nor your code.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a model that was saved in DIR before.")
 @click.option(
     "--allow-different",
@@ -61,6 +67,7 @@ def best(
     trial: int | None,
     seed: int | None,
     target: Path | None,
+    form: str | None,
     device: str,
     objective_folders: tuple[Path, ...],
     *,
@@ -82,6 +89,12 @@ def best(
 
     if target is None and (overwrite or allow_different):
         raise UserError("--overwrite and --allow-different go with --save DIR.")
+    if form is not None:
+        if target is None:
+            raise UserError("--format goes with --save DIR.")
+        from tuner.winner.exported import check_packages
+
+        check_packages(form)
     if trial is not None and seed is not None:
         raise UserError("--seed is of the best setting, --trial names any trial; choose one.")
     with options.open_results(settings, study) as results:
@@ -97,7 +110,7 @@ def best(
         # Outside the transaction: training may take hours.
         place = _place(settings, found, device, objective_folders)
         allowed = {"overwrite": overwrite, "allow_different": allow_different}
-        saved = save(found, stored, target, place, show_progress, **allowed)
+        saved = save(found, stored, target, place, show_progress, form=form, **allowed)
         clear_progress()
     if as_json:
         told = None if saved is None else {"folder": str(target), **_described(saved)}
@@ -183,12 +196,18 @@ def _print(console: "Console", winner: "Winner") -> None:
     console.print()
 
 
-def _print_saved(console: "Console", saved: "Model", target: Path | None) -> None:
+def _print_saved(console: "Console", saved: "Model", target: Path) -> None:
     from tuner.cli.console import print_sentences
     from tuner.winner.agreement import words
+    from tuner.winner.document import EXPORTS
 
     said = [f"Saved in {target}. The weights come from: {saved.origin}."]
     said += [words(agreement, f"{name} images") for name, agreement in saved.agreement.items()]
+    said += [
+        f"{target / name} takes pixels and gives log-probabilities; it was read back and agrees."
+        for name in EXPORTS.values()
+        if (target / name).is_file()
+    ]
     said.append(f"`tuner predict {target} IMAGES…` predicts; {target}/README.md is its card.")
     print_sentences(console, said)
     console.print()

@@ -29,7 +29,7 @@ MEANING = {
 }
 
 
-def card(winner: Winner, model: Model, folder: str) -> str:
+def card(winner: Winner, model: Model, folder: str, plain: Sequence[str] = ()) -> str:
     """Return the model card in Markdown."""
     sections = (
         _head(winner, model),
@@ -38,6 +38,7 @@ def card(winner: Winner, model: Model, folder: str) -> str:
         _trained(winner, model),
         _limits(),
         _use(model, folder),
+        _plain_pytorch(model, plain),
         _proof(model),
     )
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
@@ -141,6 +142,23 @@ def _use(model: Model, folder: str) -> Iterator[str]:
         f"In this folder: {listed([f'`{name}`' for name in FILES])}. Nothing in them is executed "
         "or unpickled. Which numbers are promised to the last bit: docs/best.md."
     )
+
+
+def _plain_pytorch(model: Model, lines: Sequence[str]) -> Iterator[str]:
+    yield "## Without tuner"
+    yield ""
+    if lines:
+        yield "In this folder, with torch, safetensors and Pillow alone:"
+        yield ""
+        yield "```python"
+        yield from lines
+        yield "```"
+    else:
+        yield (
+            f"The network is code of the objective `{model.objective}`, so PyTorch alone cannot "
+            "build it from its weights. `tuner best --save --format torchscript` writes it as one "
+            "file that `torch.jit.load` reads without that code; `tuner.load` reads this folder."
+        )
 
 
 def _proof(model: Model) -> Iterator[str]:

@@ -21,8 +21,12 @@ NAME = "model.json"
 WEIGHTS = "model.safetensors"
 PREDICTIONS = "predictions.safetensors"
 CARD = "README.md"
+EXPORTS = {"torchscript": "model.pt", "onnx": "model.onnx"}
+"""The network as one file, where --format asked for it."""
 FILES = (NAME, WEIGHTS, PREDICTIONS, CARD)
-"""All that such a folder holds."""
+"""What such a folder always holds."""
+MAY_HOLD = (*FILES, *EXPORTS.values())
+"""All that it may hold."""
 
 LARGEST = 16 << 20
 """Bytes of a model.json; ours have a few thousand."""

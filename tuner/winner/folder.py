@@ -21,7 +21,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     held = sorted(path.name for path in target.iterdir())
     if not held:
         return
-    others = [name for name in held if name not in document.FILES]
+    others = [name for name in held if name not in document.MAY_HOLD]
     if others or document.NAME not in held:
         raise UserError(
             f"The folder {target} holds files that are not a saved model "

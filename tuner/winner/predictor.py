@@ -72,6 +72,11 @@ class Predictor:
         """The network itself; it takes what `standardised` gives."""
         return self._network
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers the network gives for an image: one with loss bce, else one a class."""
+        return self._outputs
+
     def standardised(self, batch: Images) -> Tensor:
         """Return images as the network takes them: as float32, minus mean, times scale."""
         raw = torch.from_numpy(batch).to(self._device.torch)

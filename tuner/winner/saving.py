@@ -51,6 +51,7 @@ def save(
     *,
     overwrite: bool,
     allow_different: bool,
+    form: str | None = None,
 ) -> Model:
     """Write the folder, whole or not at all; weights that predict otherwise are refused.
 
@@ -60,14 +61,19 @@ def save(
     with written_whole(target, overwrite=overwrite) as folder:
         write_synced(folder / document.PREDICTIONS, stored.content())
         answer = ask(
-            "tuner.winner.training", order_of(winner, place, folder), progress, "trained the winner"
+            "tuner.winner.training",
+            order_of(winner, place, folder) | {"form": form},
+            progress,
+            "trained the winner",
         )
         # Through text, as it will be read again: what is not finite has no place in JSON.
-        model = Model.model_validate_json(Model.model_validate(answer).text())
+        model = Model.model_validate_json(Model.model_validate(answer["model"]).text())
         if not allow_different:
             _refuse_different(winner, model)
         write_synced(folder / document.NAME, model.text().encode())
-        write_synced(folder / document.CARD, card(winner, model, target.name).encode())
+        write_synced(
+            folder / document.CARD, card(winner, model, target.name, answer["plain"]).encode()
+        )
     return model
 
 

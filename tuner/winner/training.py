@@ -6,6 +6,7 @@ on a machine with the same arithmetic. Whatever they come from, what they
 predict is compared with what the study stored.
 """
 
+import copy
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -30,11 +31,12 @@ from tuner.train.device import open_device
 from tuner.train.run import Run
 from tuner.train.workbench import Workbench
 from tuner.version import version
-from tuner.winner import document, kept
+from tuner.winner import document, exported, kept
 from tuner.winner.agreement import compare
 from tuner.winner.document import Agreement, Arithmetic, Files, Model, Reading
 from tuner.winner.kept import JUDGED, Kept, Place
 from tuner.winner.pictures import Reader, compare_files
+from tuner.winner.plain import card_lines, network_lines
 from tuner.winner.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,8 @@ class Order:
     cache: Path
     folders: tuple[Path, ...]
     folder: Path
+    form: str | None = None
+    """`torchscript` or `onnx`, to write the network as one file too."""
 
     @classmethod
     def read(cls, body: Body) -> "Order":
@@ -70,8 +74,11 @@ class Order:
         return cls(**{**body, "job": Job(**body["job"]), **paths, "folders": folders})
 
 
-def fulfil(order: Order, progress: Progress) -> Model:
-    """Write weights and predictions into the folder, and return what is to be known of them."""
+def fulfil(order: Order, progress: Progress) -> tuple[Model, list[str]]:
+    """Write weights and predictions into the folder; return what is to be known of them.
+
+    With it the lines of plain PyTorch that load the network, where there can be some.
+    """
     bench = Workbench(order.device, order.threads, order.cache, order.folders, progress)
     run = bench.begin(order.job)
     data = bench.prepared(order.job)
@@ -89,7 +96,20 @@ def fulfil(order: Order, progress: Progress) -> Model:
     device = open_device(order.device, order.threads)
     predictor = Predictor(model, load(content), bench.found(order.job), device)
     agreement = _agreement(order, bench, predictor, held, progress)
-    return model.model_copy(update={"agreement": agreement})
+    if order.form is not None:
+        splits = _residents(data)
+        form = cast(exported.Form, order.form)
+        exported.write(
+            form, predictor.network, model, splits=splits, stored=held, folder=order.folder
+        )
+    return model.model_copy(update={"agreement": agreement}), _plain_lines(predictor, model)
+
+
+def _plain_lines(predictor: Predictor, model: Model) -> list[str]:
+    """Return the model card's lines of plain PyTorch; none for a network of the objective's own."""
+    network = copy.deepcopy(predictor.network).to("cpu")
+    lines = network_lines(network, model.parameters)
+    return [] if lines is None else card_lines(model, lines, predictor.outputs)
 
 
 def _bring_to_end(order: Order, bench: Workbench, run: Run, progress: Progress) -> str:
@@ -286,8 +306,8 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _work(body: Body, progress: Progress) -> Body:
-    found: dict[str, Any] = fulfil(Order.read(body), progress).model_dump(mode="json")
-    return found
+    model, lines = fulfil(Order.read(body), progress)
+    return {"model": model.model_dump(mode="json"), "plain": lines}
 
 
 def main(_arguments: Sequence[str]) -> int:

@@ -1,0 +1,165 @@
+"""A saved network in plain PyTorch: the lines of its model card that need no tuner."""
+
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+from tuner.records import Value
+from tuner.train.networks.backbones import BACKBONES, RGB
+from tuner.winner.document import WEIGHTS, Model
+
+LAYERS = (
+    nn.Flatten,
+    nn.Linear,
+    nn.ReLU,
+    nn.Dropout,
+    nn.Dropout2d,
+    nn.Conv2d,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.GELU,
+    nn.LeakyReLU,
+    nn.Sigmoid,
+    nn.Tanh,
+)
+"""Layers whose `repr` is the call that makes them, inside a Sequential."""
+
+
+def network_lines(network: nn.Module, parameters: Mapping[str, Value]) -> list[str] | None:
+    """Return the lines that build a network of torch's own parts; None where there are none.
+
+    They are run here and have to give a network that takes the same weights and, with them, gives
+    the same outputs: a `repr` that leaves something out is found out.
+    """
+    layers = _sequential(network)
+    if layers is not None:
+        lines = ["network = nn.Sequential(", *(f"    {layer}," for layer in layers), ")"]
+    elif type(network).__module__.startswith("torchvision.models."):
+        lines = _backbone(network, str(parameters.get("model")))
+    else:
+        return None
+    return lines if lines and _builds(lines, network) else None
+
+
+def card_lines(model: Model, network: list[str], outputs: int) -> list[str]:
+    """Return the lines of the card: the network with its weights, an image, and its prediction."""
+    torchvision = any("torchvision" in line for line in network)
+    last = "logs = network(image[None]).log_softmax(1)"
+    if outputs == 1:
+        last = "logs = nn.functional.logsigmoid(network(image[None]) * torch.tensor([[-1.0, 1.0]]))"
+    return [
+        f"import numpy as np, torch{', torchvision' if torchvision else ''}",
+        "from PIL import Image",
+        "from safetensors.torch import load_file",
+        "from torch import nn",
+        *network,
+        f'network.load_state_dict(load_file("{WEIGHTS}"))',
+        "network.eval()",
+        *_reading(model),
+        *_standardising(model),
+        "with torch.inference_mode():",
+        f"    {last}",
+        f"print(dict(zip({model.classes!r}, logs.exp()[0].tolist())))",
+    ]
+
+
+def _reading(model: Model) -> Iterator[str]:
+    """Yield how a file becomes the pixels that were trained on: read, resized, windowed."""
+    _, height, width = model.inputs
+    reading = model.reading
+    size = f"({width}, {height})"
+    if reading.files in ("alike", "unchecked") and reading.kind in ("8-bit", "16-bit"):
+        if reading.kind == "8-bit":
+            yield 'image = Image.open("scan.png").convert("L")'
+        else:
+            yield 'image = Image.fromarray(np.asarray(Image.open("scan.tif")).astype(np.float32))'
+        yield from _fitting(reading.fit, height, width)
+        if reading.fit != "pad":
+            yield f"image = image.resize({size}, Image.Resampling.BILINEAR)  # width, height"
+        yield "pixels = np.asarray(image, np.float32)"
+        if reading.kind == "16-bit":
+            yield "pixels = np.rint(pixels.clip(0, 65535))"
+    else:
+        what = "channels, height, width" if model.inputs[0] > 1 else "height, width"
+        yield f'pixels = np.load("scan.npy").astype(np.float32)  # ({what}), as the study had them'
+    if reading.window is not None:
+        low, high = reading.window
+        yield f"pixels = (pixels - {low!r}) * (255.0 / ({high!r} - {low!r}))  # the study's window"
+        yield "pixels = np.rint(pixels.clip(0, 255))"
+
+
+def _fitting(fit: str, height: int, width: int) -> Iterator[str]:
+    """Yield how an image keeps its proportions, where the study says so."""
+    if fit == "stretch":
+        return
+    most, op = ("max", "/") if fit == "crop" else ("min", "*")
+    yield f"ratio = {most}({height} / image.height, {width} / image.width)"
+    if fit == "crop":
+        yield f"h = min(image.height, max(1, round({height} {op} ratio)))"
+        yield f"w = min(image.width, max(1, round({width} {op} ratio)))"
+        yield "top, left = (image.height - h) // 2, (image.width - w) // 2"
+        yield "image = image.crop((left, top, left + w, top + h))"
+    else:
+        yield f"h = min({height}, max(1, round(image.height {op} ratio)))"
+        yield f"w = min({width}, max(1, round(image.width {op} ratio)))"
+        yield f"black = Image.new(image.mode, ({width}, {height}))"
+        yield "inner = image.resize((w, h), Image.Resampling.BILINEAR)"
+        yield f"black.paste(inner, (({width} - w) // 2, ({height} - h) // 2))"
+        yield "image = black"
+
+
+def _standardising(model: Model) -> Iterator[str]:
+    mean, scale = model.reading.mean, model.reading.scale
+    shape = ", ".join(map(str, model.inputs))
+    yield f"mean = torch.tensor({mean!r})[:, None, None]"
+    yield f"scale = torch.tensor({scale!r})[:, None, None]  # 1 / standard deviation"
+    yield (
+        f"image = (torch.tensor(pixels).reshape({shape}) - mean) * scale  # multiply, not divide"
+    )
+
+
+def _sequential(network: nn.Module) -> list[str] | None:
+    if type(network) is not nn.Sequential:
+        return None
+    # By exact type: a subclass may compute anything, and look the same.
+    if any(type(layer) not in LAYERS for layer in network):
+        return None
+    return [f"nn.{layer!r}" for layer in network]
+
+
+def _backbone(network: nn.Module, kind: str) -> list[str]:
+    if kind not in BACKBONES:
+        return []
+    backbone = BACKBONES[kind]
+    lines = [f"network = torchvision.models.{backbone.constructor}()"]
+    first = network.get_submodule(backbone.first)
+    if isinstance(first, nn.Conv2d) and first.in_channels != RGB:
+        lines.append(f"network{_path(backbone.first)} = nn.{first!r}")
+    lines.append(f"network{_path(backbone.last)} = nn.{network.get_submodule(backbone.last)!r}")
+    return lines
+
+
+def _path(name: str) -> str:
+    return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in name.split("."))
+
+
+def _builds(lines: list[str], network: nn.Module) -> bool:
+    import torchvision
+
+    # Composed above from the names of torch's own layers and their numbers, and from nothing else.
+    names = {"nn": nn, "torchvision": torchvision}
+    try:
+        exec("\n".join(lines), names)  # noqa: S102
+        built = names["network"]
+        assert isinstance(built, nn.Module)
+        built.load_state_dict(network.state_dict())
+    except (NameError, TypeError, ValueError, RuntimeError, SyntaxError):
+        return False
+    return _settings(built) == _settings(network)
+
+
+def _settings(network: nn.Module) -> list[str]:
+    return [repr(layer) for layer in network.modules()]
