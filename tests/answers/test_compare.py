@@ -48,7 +48,8 @@ def by_accuracy(database: Database, spec: Spec, accuracy: Accuracy, seed: int = 
 
 
 def judged(bench: Bench, *asked: str | None, **more: Any) -> Comparison:
-    """Compare by the scheduler and return what is found."""
+    """Compare by the scheduler, on test where nothing else is asked, and return what is found."""
+    more = {"metric": "test_acc", **more}
     with bench.database.transaction() as connection:
         (found,) = compare(Results(connection, bench.study), by=("scheduler",), **more)
     return found
@@ -210,13 +211,13 @@ def test_all_pruned_or_nothing_complete_is_said(database: Database) -> None:
         judged(bench)
 
 
-def test_without_a_test_set_validation_is_compared(database: Database) -> None:
-    """The default figure is validation accuracy then; asking for test says that there is none."""
+def test_the_studys_metric_is_compared_where_none_is_named(database: Database) -> None:
+    """Validation chooses, with a test set or without; asking for test says where there is none."""
     chance, data = np.random.default_rng(4), images(test=0)
     bench = fabricate(
         database, schedules(), lambda *_: told(0.9, chance, data), data={"data-0": data}
     )
-    assert judged(bench).measure.name == "val_acc"
+    assert judged(bench, metric=None).measure.name == "val_loss"
     assert "There is no test_acc" in judged(bench, metric="test_acc").verdict
 
 

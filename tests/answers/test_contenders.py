@@ -300,7 +300,7 @@ def test_contenders_are_compared_over_the_further_seeds(database: Database) -> N
     bench = store(database, raced(), rounds=7, given=lambda rate, seed: rate != 0.1 or seed < 4)
     assert [one.dropped for one in look_on(bench)[:2]] == [(), (0,)]
     found = compared(bench)
-    assert (found.factor, found.measure.name, found.seeds) == ("contender", "test_acc", 7)
+    assert (found.factor, found.measure.name, found.seeds) == ("contender", "val_acc", 7)
     assert {row.standing.level: row.n for row in found.rows} == {
         "lr=0.01": 7,
         "lr=0.001": 7,

@@ -91,7 +91,9 @@ def between(one: Bench, other: Bench) -> Diff:
 def compared(bench: Bench, asked: Asked = USUAL) -> Comparison:
     """Compare the schedules."""
     with bench.database.transaction() as connection:
-        (found,) = compare(Results(connection, bench.study), by=("scheduler",), asked=asked)
+        (found,) = compare(
+            Results(connection, bench.study), by=("scheduler",), metric="test_acc", asked=asked
+        )
     return found
 
 

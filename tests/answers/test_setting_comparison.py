@@ -72,7 +72,7 @@ def test_test_images_check_what_validation_chose(database: Database) -> None:
     assert checked.reference == found.reference
     assert checked.named
     said = check_sentence(checked)
-    assert said.startswith(f"On test {found.reference} is right on ")
+    assert said.startswith(f"On test, {found.reference} is right on ")
     assert said.endswith("6 others are significantly better there.")
 
 

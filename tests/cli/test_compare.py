@@ -12,7 +12,8 @@ from tests.cli.conftest import STUDY, Project
 def test_settings_are_compared_in_words(trained_once: Project) -> None:
     """A table with intervals and n, and a sentence that says what is and what is not seen."""
     shown = trained_once.run("compare", "small")
-    assert "By lr: test_acc, 95 % intervals" in shown
+    assert "small: settings by val_loss, 95 % intervals" in shown
+    assert "On test, 0.0" in shown
     assert "best" in shown
     assert "2 seeds" in shown
     assert "distinguishable" in shown or "is worse than" in shown
@@ -21,7 +22,7 @@ def test_settings_are_compared_in_words(trained_once: Project) -> None:
 def test_programs_get_everything(trained_once: Project) -> None:
     """Fractions, limits, counts and the verdict; the differences are those of the means."""
     (one,) = trained_once.json("compare", "small", "--json")["comparisons"]
-    assert (one["factor"], one["metric"], one["n"]) == ("lr", "test_acc", 2)
+    assert (one["factor"], one["metric"], one["n"]) == ("lr", "val_loss", 2)
     means = {level["level"]: level["mean"]["value"] for level in one["levels"]}
     for level in one["levels"]:
         if level["difference"] is not None:
@@ -30,7 +31,7 @@ def test_programs_get_everything(trained_once: Project) -> None:
             assert level["difference"]["low"] <= apart <= level["difference"]["high"]
     rows = trained_once.json("export", "--study", "small", "--format", "json")
     for rate, mean in means.items():
-        stored = [row["test_acc"] for row in rows if row["lr"] == rate]
+        stored = [row["val_loss"] for row in rows if row["lr"] == rate]
         assert abs(sum(stored) / len(stored) - mean) < 1e-9
 
 

@@ -52,7 +52,8 @@ def test_launch_trains_every_trial_and_ends_with_tables(project: Project) -> Non
         ("0.01", "0"),
         ("0.01", "1"),
     }
-    assert "By lr" in out
+    assert "small: 2 settings by val_loss" in out
+    assert "The best of 2 settings by val_loss is lr=" in out
     assert "All 4 trials: .tuner/results/small.csv" in out
 
 
@@ -63,7 +64,8 @@ def test_second_launch_trains_nothing(project: Project) -> None:
     out = project.run("launch", "--study", "small")
     assert project.run("events", "small", "--json") == before
     assert "small is complete: 4 trials. Nothing to train." in out
-    assert "By lr" in out
+    assert "small: 2 settings by val_loss" in out
+    assert "The best of 2 settings by val_loss is lr=" in out
 
 
 def test_a_path_may_hold_an_at_sign(project: Project) -> None:

@@ -76,8 +76,10 @@ def test_the_answer_comes_first_and_everything_is_there(database: Database) -> N
     """Question, answer, then tables, pictures, gap, losses, cost, provenance, file, repetition."""
     report = reported(study(database))
     assert report.question == "Which?"
-    assert report.answer[0].startswith("By scheduler: ")
-    assert "step not" in report.answer[0]
+    assert report.answer[0].startswith("The best of 6 settings by val_loss is ")
+    assert "On test, its accuracy is" in report.answer[0]
+    assert report.answer[1].startswith("By scheduler: ")
+    assert "step not" in report.answer[1]
     assert any("behind validation" in one for one in report.answer)
     titles = [section.title for section in report.sections]
     assert titles[:2] == ["Settings compared", "Training"]
@@ -125,7 +127,7 @@ def test_markdown_has_the_same_words_and_whole_tables(database: Database) -> Non
     """Rows have the cells of their head; each picture is a sentence and a command."""
     report = reported(study(database))
     text = as_markdown(report)
-    assert text.startswith("# Which?\n\nStudy `told`\n\n> **By scheduler")
+    assert text.startswith("# Which?\n\nStudy `told`\n\n> **The best of 6 settings")
     for section in report.sections:
         assert f"\n## {section.title}\n" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
@@ -239,14 +241,17 @@ def test_a_running_study_says_how_far_it_is(database: Database) -> None:
     """The first sentence begins with how many trials it stands on."""
     spec = make_spec("half", dimensions=LETTERS, seeds=3, epochs=6)
     bench = fabricate(database, spec, accurate(lambda _: 0.9), data={"data-0": TRUTH}, seeds=2)
-    assert reported(bench).answer[0].startswith("So far, with 12 of 18 trials ended, by scheduler")
+    first = reported(bench).answer[0]
+    assert first.startswith(
+        "So far, with 12 of 18 trials ended, the best of 6 settings by val_loss"
+    )
 
 
 def test_a_race_is_answered_by_who_is_left(database: Database) -> None:
     """Contenders that are not told apart are not listed in the answer; the first of them is."""
     report = reported(store_race(database, raced(), rounds=2))
     assert "no setting stands out: 3 of 3 contenders are not told" in report.answer[0]
-    assert "is ahead in test_acc" in report.answer[0]
+    assert "is ahead in val_acc" in report.answer[0]
     first = report.sections[0].blocks
     assert isinstance(first[0], Words)
     assert first[0].text.startswith("Race of 3 contenders")

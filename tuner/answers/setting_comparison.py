@@ -70,6 +70,11 @@ def check(results: Results, comparison: Comparison, *, whole: bool = False) -> C
         return None
 
 
+def with_check(results: Results, comparison: Comparison, said: str) -> str:
+    """Return what is said of a comparison, and then what its leading level shows on test."""
+    return f"{said} {check_sentence(check(results, comparison))}".strip()
+
+
 def check_sentence(checked: Comparison | None) -> str:
     """Say what the level that leads on validation shows on test, and who differs from it there."""
     if checked is None or checked.too_few or checked.seeds < 2:
@@ -80,8 +85,10 @@ def check_sentence(checked: Comparison | None) -> str:
     leading = words.level_name(checked.reference)
     measure = checked.measure
     shown = f"{words.figure(measure, first.mean.value)} ({words.interval(measure, first.mean)})"
-    said = f"On test {leading} is right on {shown}"
+    said = f"On test, {leading} is right on {shown}"
     others = [row for row in checked.rows if row.against is not None]
+    if not others:
+        return f"{said}."
     parts = []
     for better, word in ((True, "better"), (False, "worse")):
         apart = [
@@ -100,4 +107,6 @@ def check_sentence(checked: Comparison | None) -> str:
     if len(others) == 1:
         other = words.level_name(others[0].standing.level)
         return f"{said}; {other} does not differ from it significantly."
+    if len(others) == 2:
+        return f"{said}; neither of the others differs from it significantly."
     return f"{said}; none of the {len(others)} others differs from it significantly."

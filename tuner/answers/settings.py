@@ -105,8 +105,10 @@ def best_sentence(results: Results) -> str:
     assert mean is not None, "who is ranked has a mean"
     of = words.count(len(results.ranked_settings), "setting")
     further = "further " if results.spec.replicates.of == "top" else ""
-    so_far = "" if results.study.state == "complete" else " so far"
-    check = "" if test is None else f" On test its accuracy is {_limited('test_acc', test)}."
+    ended = sum(row.ended for row in results.rows)
+    finished = results.study.state == "complete" or ended >= results.spec.total_trials
+    so_far = "" if finished else " so far"
+    check = "" if test is None else f" On test, its accuracy is {_limited('test_acc', test)}."
     return (
         f"The best of {of}{so_far} by {metric} is {name(best.values) or 'the only one'}: "
         f"{_limited(metric, mean)} over {words.count(mean.n, f'{further}seed')}.{check}"

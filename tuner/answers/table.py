@@ -21,6 +21,16 @@ class Table:
         rows = zip(self.head[1:], *(row[1:] for row in self.rows), strict=True)
         return Table(head, tuple(rows), self.title, left=(0,))
 
+    def without(self, columns: Collection[int]) -> "Table":
+        """Return the table without some columns, by their places."""
+        kept = [place for place in range(len(self.head)) if place not in columns]
+        return Table(
+            tuple(self.head[place] for place in kept),
+            tuple(tuple(row[place] for place in kept) for row in self.rows),
+            self.title,
+            left=[at for at, place in enumerate(kept) if place in self.left],
+        )
+
     @property
     def figures(self) -> tuple[bool, ...]:
         """Which columns hold only figures, by what is in their cells."""

@@ -86,6 +86,8 @@ def figure(measure: "Measure", value: float) -> str:
     """Return a mean as the tables show it."""
     if measure.name == "gap":
         return signed(value * 100, 1)
+    if measure.unit == "nats":
+        return fixed(value, 4)
     return f"{fixed(value * 100, 1)} %" if measure.unit == "points" else minus(f"{value:.4g}")
 
 
@@ -94,7 +96,10 @@ def interval(measure: "Measure", interval: "Interval") -> str:
     if measure.name == "gap":
         return f"{signed(interval.low * 100, 1)} to {signed(interval.high * 100, 1)}"
     if measure.unit == "points":
-        return f"{fixed(interval.low * 100, 1)} to {fixed(interval.high * 100, 1)}"
+        low, high = max(0.0, interval.low), min(1.0, interval.high)
+        return f"{fixed(low * 100, 1)} to {fixed(high * 100, 1)}"
+    if measure.unit == "nats":
+        return f"{fixed(interval.low, 4)} to {fixed(interval.high, 4)}"
     return minus(f"{interval.low:.4g} to {interval.high:.4g}")
 
 

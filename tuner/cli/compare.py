@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from tuner.store.studies import Study
 
 
+FIRST_DROPPED = (2, 7, 5)
+"""Columns of a factor's table that go first where not all fit: the mean's interval, done, p."""
+
+
 @click.command(
     epilog="\b\nExample:\n  tuner compare lr_sched --by scheduler\n"
     "  tuner compare lr_sched --by lr --metric val_loss --reference 0.001\n"
@@ -40,7 +44,8 @@ if TYPE_CHECKING:
 @click.option(
     "--metric",
     metavar="NAME",
-    help="test_acc (the default where there is a test set), val_acc, gap, val_loss, test_auc …",
+    help="Figure to compare by: val_loss, val_acc, test_acc, gap, test_auc …; the study's metric "
+    "by default.",
 )
 @click.option(
     "--reference",
@@ -79,7 +84,7 @@ if TYPE_CHECKING:
 @options.overwrite_option
 @options.json_option
 @click.pass_obj
-def compare(
+def compare(  # noqa: C901  # one story: trials, contenders, or settings and then factors
     settings: Settings,
     study: str,
     other: str | None,
@@ -157,6 +162,8 @@ def compare(
                 show_settings(open_console(), results, best, checked)
             elif not by and why_not(results):
                 open_console().print(f"\n{why_not(results)}")
+            if best is not None and len(results.spec.varied) == 1:
+                compared = []  # the settings are its levels
             _show(results, compared, several=len(compared) > 1 or best is not None)
             print_sentences(open_console(), changes)
             return
@@ -166,6 +173,7 @@ def compare(
             "settings": plain(best),
             "settings_on_test": plain(checked),
             "comparisons": plain(compared),
+            "comparisons_on_test": [plain(check(results, one)) for one in compared],
         }
     echo_json(body, allow_nan=False)
 
@@ -212,7 +220,8 @@ def _check_options(
 
 def _show(results: "Results", compared: "Sequence[Comparison]", *, several: bool) -> None:
     from tuner.answers.compare import table
-    from tuner.cli.console import as_rich, open_console, print_sentences
+    from tuner.answers.setting_comparison import check, check_sentence
+    from tuner.cli.console import as_fitting, open_console, print_sentences
     from tuner.cli.setting_comparison import print_combinations
 
     console = open_console()
@@ -223,8 +232,11 @@ def _show(results: "Results", compared: "Sequence[Comparison]", *, several: bool
             title = f"By {factors}: {comparison.measure.name}, 95 % intervals"
             print_combinations(console, results, comparison, title)
         else:
-            console.print(as_rich(table(comparison)))
+            console.print(as_fitting(console, table(comparison), FIRST_DROPPED))
         print_sentences(console, comparison.sentences)
+        said = check_sentence(check(results, comparison))
+        if said:
+            print_sentences(console, [said])
     console.print()
     if several and compared:
         console.print("Each factor is compared separately; `--by FACTOR` compares only one.")

@@ -3,7 +3,7 @@
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -114,6 +114,16 @@ def as_rich(table: "AnswerTable") -> Table:
         shown.add_column(name, justify=side, no_wrap=True)
     for row in table.rows:
         shown.add_row(*row)
+    return shown
+
+
+def as_fitting(console: Console, table: "AnswerTable", dropped: Sequence[int]) -> Table:
+    """Return an answer's table without as many of the columns as it takes to cut no cell."""
+    shown = as_rich(table)
+    for count in range(1, len(dropped) + 1):
+        if fits(console, shown):
+            break
+        shown = as_rich(table.without(dropped[:count]))
     return shown
 
 

@@ -466,13 +466,18 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
 def _tell_verdicts(results: "Results") -> None:
     """Say which setting is best, and factor by factor whether a difference is seen."""
     from tuner.answers.compare import compare
+    from tuner.answers.setting_comparison import with_check
     from tuner.answers.settings import best_sentence, has_replicates
 
     if has_replicates(results.spec) and results.ranked:
         echo(best_sentence(results))
 
     try:
-        found = [comparison.summary for comparison in compare(results) if comparison.summary]
+        found = [
+            with_check(results, comparison, comparison.summary)
+            for comparison in compare(results)
+            if comparison.summary
+        ]
     except UserError:
         return  # nothing that could be compared, which the tables show already
     for one in found:

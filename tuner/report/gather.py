@@ -9,6 +9,7 @@ from tuner.answers.compare import table as comparison_table
 from tuner.answers.gap import choosing, gap, selection, sentences, size
 from tuner.answers.influence import influence
 from tuner.answers.race import Story, contenders, tell_race
+from tuner.answers.setting_comparison import with_check
 from tuner.answers.settings import best_sentence, has_replicates
 from tuner.errors import UserError
 from tuner.pictures.kinds import draw
@@ -65,7 +66,7 @@ def _answer(results: Results) -> tuple[str, ...]:
     done = sum(row.ended for row in results.rows)
     if study.state != "complete" and done < study.spec.total_trials:
         so_far = f"So far, with {done} of {study.spec.total_trials} trials ended, "
-        said[0] = so_far + said[0][0].lower() + said[0][1:]
+        said[0] = so_far + said[0][0].lower() + said[0][1:].replace(" so far", "", 1)
     if results.tested:
         said.append(size(gap(results)))
         said.append(choosing(gap(results)))
@@ -76,7 +77,12 @@ def _answer(results: Results) -> tuple[str, ...]:
 def _settings(results: Results) -> list[str]:
     found = []
     if 0 < len(results.comparable) <= FACTORS_MOST:
-        found = headlines(compare(results))
+        comparisons = compare(results)
+        found = headlines(comparisons)
+        if found and len(comparisons) == len(found):
+            # Said one by one, each is followed by what it shows on test.
+            told = [one for one in comparisons if one.headline is not None]
+            found = [with_check(results, one, one.headline or "") for one in told]
     story, compared = tell_race(results), contenders(results)
     if story is not None and compared is not None:
         # What was searched for is a setting; its contenders were given the seeds to tell.
@@ -135,7 +141,7 @@ def _compared(results: Results) -> Iterator[Block]:
         return
     for comparison in compare(results):
         yield comparison_table(comparison)
-        yield Words(comparison.verdict)
+        yield Words(with_check(results, comparison, comparison.verdict))
     yield _drawing(results, "effects")
 
 
@@ -145,7 +151,7 @@ def _raced(results: Results) -> Iterator[Block]:
         yield Words(" ".join(story.sentences))
     if compared is not None:
         yield comparison_table(compared)
-        yield Words(compared.verdict)
+        yield Words(with_check(results, compared, compared.verdict))
 
 
 def _trained(results: Results) -> Iterator[Block]:

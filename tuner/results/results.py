@@ -124,8 +124,11 @@ class Results:
 
     @property
     def metric(self) -> str:
-        """The default figure for comparisons: accuracy, on the test set where there is one."""
-        return "test_acc" if self.tested else "val_acc"
+        """The default figure for comparisons: the study's metric, measured on validation images.
+
+        Test images check what it says and choose nothing.
+        """
+        return self.spec.search.metric
 
     @cached_property
     def comparable(self) -> list[str]:
