@@ -112,7 +112,7 @@ def test_a_full_budget_has_no_place(database: Database) -> None:
     bench = Bench.launch(database, make_ranged(trials=2, sampler="random"))
     claim_trial(bench.worker())
     other = {**GOOD, "width": 32}
-    with pytest.raises(UserError, match=r"All 2 settings .* have begun, 1 of them queued"):
+    with pytest.raises(UserError, match=r"All 2 settings .* 1 of them queued"):
         put(bench, GOOD, other)
     assert bench.rows(t.queued) == []
     put(bench, GOOD)
