@@ -722,4 +722,5 @@ def table(gap: Gap, study: str, best: int) -> Table:
         (*varied, "val acc", "test acc", "gap", "95 % interval", "n"),
         tuple(rows),
         f"{study}: {of} configurations, by validation accuracy",
+        setting=range(len(varied)),
     )

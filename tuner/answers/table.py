@@ -13,6 +13,34 @@ class Table:
     title: str = ""
     left: Collection[int] = ()
     """The columns of words, by place; a terminal aligns all others to the right."""
+    setting: Collection[int] = ()
+    """The columns whose values together name a row's setting."""
+    wrapped: Collection[int] = ()
+    """The columns of long texts, which may take several lines."""
+
+    @property
+    def folded(self) -> "Table":
+        """The table with settings in one column, for a terminal too narrow for one per parameter.
+
+        A setting is named by the values in which the rows differ, to three significant digits.
+        """
+        telling = [place for place in self.setting if len({row[place] for row in self.rows}) > 1]
+        named = telling or list(self.setting)
+        others = [place for place in range(len(self.head)) if place not in self.setting]
+        head = (*(self.head[place] for place in others), "setting")
+        rows = [
+            (
+                *(row[place] for place in others),
+                " ".join(
+                    f"{self.head[place].replace(' ', '_')}={_short(row[place])}"
+                    for place in named
+                    if row[place] != "–"
+                ),
+            )
+            for row in self.rows
+        ]
+        last = len(others)
+        return Table(head, tuple(rows), self.title, left=(last,), wrapped=(last,))
 
     @property
     def turned(self) -> "Table":
@@ -37,6 +65,13 @@ class Table:
         if not self.rows:
             return (False,) * len(self.head)
         return tuple(all(map(_is_figure, column)) for column in zip(*self.rows, strict=True))
+
+
+def _short(value: str) -> str:
+    try:
+        return value if value.lstrip("-").isdigit() else f"{float(value):.3g}"
+    except ValueError:
+        return value
 
 
 def _is_figure(cell: str) -> bool:

@@ -111,15 +111,24 @@ def as_rich(table: "AnswerTable") -> Table:
     shown = plain_table(table.title or None)
     for place, name in enumerate(table.head):
         side: Literal["left", "right"] = "left" if place in table.left else "right"
-        shown.add_column(name, justify=side, no_wrap=True)
+        if place in table.wrapped:
+            shown.add_column(name, justify=side, overflow="fold")
+        else:
+            shown.add_column(name, justify=side, no_wrap=True)
     for row in table.rows:
         shown.add_row(*row)
     return shown
 
 
-def as_fitting(console: Console, table: "AnswerTable", dropped: Sequence[int]) -> Table:
-    """Return an answer's table without as many of the columns as it takes to cut no cell."""
+def as_fitting(console: Console, table: "AnswerTable", dropped: Sequence[int] = ()) -> Table:
+    """Return an answer's table so that no cell is cut.
+
+    Settings go into one column where one for each parameter does not fit, and then as many of
+    the other columns are dropped as it takes.
+    """
     shown = as_rich(table)
+    if table.setting and not fits(console, shown):
+        return as_rich(table.folded)
     for count in range(1, len(dropped) + 1):
         if fits(console, shown):
             break

@@ -37,10 +37,10 @@ def gap(results: "Results", best: int, *, as_json: bool) -> None:
     if as_json:
         echo_json({"study": results.title, **plain(measured)})
         return
-    from tuner.cli.console import as_rich, open_console, print_sentences
+    from tuner.cli.console import as_fitting, open_console, print_sentences
 
     console = open_console()
     console.print()
-    console.print(as_rich(table(measured, results.title, best)))
+    console.print(as_fitting(console, table(measured, results.title, best)))
     print_sentences(console, sentences(measured))
     console.print()

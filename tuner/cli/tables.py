@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from tuner.answers.settings import Setting
+    from tuner.answers.table import Table
     from tuner.results import Factor, Results, Reuse, TrialRow
     from tuner.statistics.means import Mean
     from tuner.store.studies import Study
@@ -81,7 +82,7 @@ def show_tables(
     """
     from tuner.answers.remarks import remarks
     from tuner.answers.settings import has_replicates
-    from tuner.cli.console import open_console
+    from tuner.cli.console import as_fitting, open_console
     from tuner.results import VIEWS, factors, reuse
 
     console = open_console()
@@ -94,7 +95,7 @@ def show_tables(
     if by_setting:
         _print_settings(console, results, best, VIEWS[show])
     else:
-        console.print(_leaderboard(study, leaders[:best], len(leaders)))
+        console.print(as_fitting(console, _leaderboard(study, leaders[:best], len(leaders))))
     # Of a single parameter the settings are its levels.
     shown = [] if by_setting and len(study.spec.varied) == 1 else factors(results, VIEWS[show])
     for factor in shown:
@@ -126,21 +127,16 @@ def _reuse_line(reuse: "Reuse") -> str:
     )
 
 
-def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -> "RichTable":
-    from tuner.cli.console import plain_table
+def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -> "Table":
+    from tuner.answers.table import Table
     from tuner.records import value_text
 
     search = study.spec.search
     prefix = "" if search.at == "best" else "last_"
     names = [n for n in SHOWN if n != search.metric]
-    table = plain_table(
-        f"{study.title}: best {len(leaders)} of {complete} complete trials by "
-        f"{search.metric} ({search.at} epoch)"
-    )
-    for name in ("trial", *study.spec.varied, "seed", search.metric, *names, "seconds"):
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-    for row in leaders:
-        table.add_row(
+    head = ("trial", *study.spec.varied, "seed", search.metric, *names, "seconds")
+    rows = [
+        (
             str(row["trial"]),
             *(value_text(row[name]) for name in study.spec.varied),
             str(row["seed"]),
@@ -148,7 +144,15 @@ def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -
             *(_figure(name, row[prefix + name]) for name in names),
             f"{row['seconds']:.1f}",
         )
-    return table
+        for row in leaders
+    ]
+    return Table(
+        tuple(name.replace("_", " ") for name in head),
+        tuple(rows),
+        f"{study.title}: best {len(leaders)} of {complete} complete trials by "
+        f"{search.metric} ({search.at} epoch)",
+        setting=range(1, 1 + len(study.spec.varied)),
+    )
 
 
 def _print_settings(

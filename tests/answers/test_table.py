@@ -1,0 +1,25 @@
+"""An answer's table where the terminal is narrow: settings go into one column, whole."""
+
+from tuner.answers.table import Table
+
+WIDE = Table(
+    ("loss", "lr", "batch size", "step size", "acc"),
+    (("bce", "0.00536574", "16", "–", "0.9"), ("ce", "0.01", "16", "5", "0.8")),
+    "a title",
+    setting=range(4),
+)
+
+
+def test_a_setting_is_named_by_what_differs() -> None:
+    """To three digits, without what is the same everywhere or not active."""
+    folded = WIDE.folded
+    assert folded.head == ("acc", "setting")
+    assert folded.rows == (("0.9", "loss=bce lr=0.00537"), ("0.8", "loss=ce lr=0.01 step_size=5"))
+    assert folded.title == WIDE.title
+    assert list(folded.wrapped) == [1]
+
+
+def test_a_single_row_has_all_values() -> None:
+    """Nothing differs then, and the setting needs a name all the same."""
+    single = Table(WIDE.head, WIDE.rows[1:], setting=range(4)).folded
+    assert single.rows == (("0.8", "loss=ce lr=0.01 batch_size=16 step_size=5"),)
