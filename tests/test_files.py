@@ -1,4 +1,4 @@
-"""Files that people name: whole or not at all, and never over somebody's work."""
+"""Files that people name: whole or not at all, and never over their own work."""
 
 import os
 import stat

@@ -1,7 +1,7 @@
-"""tuner: hyperparameter studies that keep their budget, lose nothing and say what is real."""
+"""tuner: hyperparameter studies with exact budgets, no lost work, and honest statistics."""
 
-# Nothing is imported here: under `python -m tuner` the folder one stands in is still first on
-# the path of imports (see `__main__`), and a `typing.py` lying there would be taken for Python's.
+# Nothing is imported here: under `python -m tuner` the working folder is still first on the
+# import path (see `__main__`), and a `typing.py` in it would shadow Python's.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +25,8 @@ def __getattr__(name: str) -> str:
 def open(study: str, *, database: str | None = None) -> "OpenStudy":  # noqa: A001 - tuner.open
     """Open a stored study for a notebook or a script, by its name.
 
-    It is looked for where the command `tuner` would look: TUNER_DATABASE_URL or
-    the embedded server below TUNER_HOME; `database` names another server by URL.
+    It is searched for where the command `tuner` would look: TUNER_DATABASE_URL or
+    the embedded server below TUNER_HOME; `database` is the URL of another server.
 
         with tuner.open("lr_sched") as study:
             study.trials.groupby("scheduler").test_acc.mean()
@@ -46,7 +46,7 @@ def studies(*, database: str | None = None) -> "list[StoredStudy]":
         for study in tuner.studies():
             print(study.name, study.state, f"{study.ended}/{study.total}")
 
-    `pandas.DataFrame(tuner.studies())` makes a frame of them.
+    `pandas.DataFrame(tuner.studies())` turns them into a data frame.
     """
     import os
 
@@ -72,7 +72,7 @@ def launch(
     wait: float = 60.0,
     database: str | None = None,
 ) -> "OpenStudy":
-    """Launch a study, or go on with it, train it to its end, and return it opened.
+    """Launch a study or continue it, train it to its end, and return it opened.
 
     `study` is a name, the path of a study file, a stored version such as "lr@2",
     an opened study, or a dict with the content of a study file:
@@ -84,10 +84,10 @@ def launch(
         }, workers=2)
 
     Settings in `enqueue`, such as [{"lr": 1e-2}], are trained before the others.
-    All else is as in `tuner launch`: progress is shown and tables are printed, and
+    Everything else is as in `tuner launch`: progress is shown, tables are printed, and
     interrupting once gives the trials back and raises KeyboardInterrupt. What the
-    command would refuse is raised as its error (`tuner.errors`), every fault at once; a
-    study that ends with failed trials raises StudyFailedError, and `tuner.open` still opens it.
+    command would reject raises its error (`tuner.errors`), with all faults at once. A study
+    that ends with failed trials raises StudyFailedError; `tuner.open` can still open it.
     """
     import os
 
@@ -117,7 +117,7 @@ def load(
     device: str = "cpu",
     objectives: "Sequence[str | PathLike[str]]" = (),
 ) -> "Loaded":
-    """Load a network that `tuner best STUDY --save FOLDER` wrote, with its preprocessing.
+    """Load a network written by `tuner best STUDY --save FOLDER`, with its preprocessing.
 
         model = tuner.load("models/lr_sched")
         model.predict(["scan.png", "more_scans/"])   # or an array of images
@@ -130,6 +130,6 @@ def load(
 
     from tuner.winner.loaded import Loaded
 
-    # Nearest first, as for the command `tuner predict`.
-    folders = [Path(one).resolve() for one in (*objectives, "objectives")]
+    # The nearest first, as in `tuner predict`.
+    folders = [Path(folder_name).resolve() for folder_name in (*objectives, "objectives")]
     return Loaded.read(Path(folder), folders, device)

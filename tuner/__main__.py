@@ -12,10 +12,10 @@ def main() -> None:
 
 
 def _leave_out_this_folder() -> None:
-    """Take the folder one stands in off the path of imports, where `python -m tuner` put it.
+    """Remove the working folder from the import path, where `python -m tuner` put it.
 
-    A `numpy.py` lying there is somebody's experiment, not what we import. In the
-    folder that this package lies in it stays: there it is how we were found.
+    A `numpy.py` there is the user's experiment, not what we mean to import. If this package
+    itself is in that folder, the entry stays, because that is how we were found.
     """
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
     if not sys.flags.safe_path and sys.path[0] != ours:

@@ -1,4 +1,4 @@
-"""The one tree of errors that tuner raises on purpose.
+"""The tree of errors that tuner raises on purpose.
 
     TunerError                   exit code
     ├── UserError                2   what the person gave cannot be used as it is
@@ -14,8 +14,8 @@
     │       └── DatabaseNewerError   written by a newer tuner
     └── StudyFailedError         1   the study ended, but with failures
 
-Any other exception is a fault of ours and has exit code 70 (EX_SOFTWARE of
-sysexits.h): a worker that leaves with it is replaced, as after a crash.
+Any other exception is a bug of ours and has exit code 70 (EX_SOFTWARE of
+sysexits.h): a worker that exits with it is replaced, as after a crash.
 
 A message names the thing, its state, and what to do next. Only `tuner.cli`
 turns these into exit codes and text on a terminal. A lost lease is not an
@@ -36,20 +36,20 @@ EXIT_SIGTERM = 143
 
 
 class TunerError(Exception):
-    """Anything tuner reports on purpose; the message is meant for a person."""
+    """Any error that tuner reports on purpose; its message is for people."""
 
     exit_code = EXIT_MACHINE
 
 
 class UserError(TunerError):
-    """What the person gave cannot be used as it is; the message says how to mend it."""
+    """The user's input cannot be used as it is; the message says how to fix it."""
 
     exit_code = EXIT_USER
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong in a study file: where, what was expected, the nearest valid name."""
+    """One fault in a study file: where, what was expected, the nearest valid name."""
 
     key: str
     message: str
@@ -60,7 +60,7 @@ class Fault:
 
 
 class StudyFileError(UserError):
-    """A study file has faults; all of them are told at once."""
+    """A study file has faults; all of them are reported at once."""
 
     def __init__(self, source: str, faults: Sequence[Fault]) -> None:
         self.source = source
@@ -75,15 +75,15 @@ class UnknownStudyError(UserError):
 
 
 class NoDatabaseError(UnknownStudyError):
-    """There is no database here, and a command that only reads makes none."""
+    """There is no database here, and a command that only reads does not create one."""
 
 
 class StudyConflictError(UserError):
-    """The study exists and differs from what was given; see `--new-version`."""
+    """The study exists and differs from the given file; see `--new-version`."""
 
 
 class ObjectiveError(UserError):
-    """The objective cannot be found, or does not keep its contract."""
+    """The objective cannot be found, or violates its contract."""
 
 
 class DataError(TunerError):
@@ -97,7 +97,7 @@ class MachineError(TunerError):
 
 
 class DatabaseError(MachineError):
-    """The database cannot be used; `tuner db status` says what is known of it."""
+    """The database cannot be used; `tuner db status` shows its state."""
 
 
 class DatabaseUnreachableError(DatabaseError):

@@ -1,8 +1,8 @@
-"""Files that people name: written whole or not at all, and never over somebody's work.
+"""Files that people name: written atomically, and never over their own work.
 
-A regular file is written aside and renamed, so that no reader sees half of it.
-A device, a FIFO or a descriptor such as /dev/stdout cannot be renamed over: it
-would be gone afterwards. It is opened and written to, as the shell would.
+A regular file is written under a temporary name and renamed, so that no reader sees
+half of it. A device, a FIFO or a descriptor such as /dev/stdout must not be replaced
+by a rename, so it is opened and written to, as the shell would.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from typing import BinaryIO
 from tuner.errors import MachineError, UserError
 
 Recognised = Callable[[bytes], bool]
-"""Tells by its content whether a file is an earlier output of tuner, which may be replaced."""
+"""Recognises, by its content, an earlier output of tuner, which may be replaced."""
 
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
@@ -41,7 +41,7 @@ def check_output(
     recognised: Recognised | None = None,
     remedy: str = "replace it with --overwrite",
 ) -> bool:
-    """Return whether a file is there that will be replaced; refuse if it may be somebody's work."""
+    """Return whether an existing file will be replaced; raise if it may be the user's own work."""
     with _failure_told(path):
         status = _status(path)
         if status is None or not stat.S_ISREG(status.st_mode) or status.st_size == 0:
@@ -51,7 +51,7 @@ def check_output(
         if overwrite or (recognised is not None and recognised(path.read_bytes())):
             return True
     raise UserError(
-        f"{path} exists already, and it may be somebody's work: nothing was written. "
+        f"{path} exists already and was not written by tuner: nothing was written. "
         f"Name another file, or {remedy}."
     )
 
@@ -64,7 +64,7 @@ def write_output(
     recognised: Recognised | None = None,
     remedy: str = "replace it with --overwrite",
 ) -> bool:
-    """Write a file that a person named, and return whether it replaced an earlier one."""
+    """Write a file that a person named, and return whether it replaced another."""
     replaced = check_output(path, overwrite=overwrite, recognised=recognised, remedy=remedy)
     data = content.encode() if isinstance(content, str) else content
     with _failure_told(path):
@@ -79,17 +79,17 @@ def write_output(
 
 @contextmanager
 def open_special(path: Path) -> Iterator[BinaryIO | None]:
-    """Open what is no regular file for writing; give None where a file is to be written aside."""
+    """Open a special file for writing; yield None for a regular file, to be written atomically."""
     with _failure_told(path):
         descriptor: int | None
         number, status = _descriptor(path), _status(path)
         if number is not None:
-            # The very descriptor, not another opening of its file, which would start at 0.
+            # Duplicate the descriptor: reopening its file would start at offset 0.
             descriptor = os.dup(number)
         elif status is None or stat.S_ISREG(status.st_mode):
             descriptor = None
         elif stat.S_ISBLK(status.st_mode):
-            raise UserError(f"{path} is a disk, and writing to it would destroy what it holds.")
+            raise UserError(f"{path} is a disk, and writing to it would destroy its content.")
         else:
             descriptor = os.open(path, os.O_WRONLY | os.O_NOCTTY)
     if descriptor is None:
@@ -101,11 +101,11 @@ def open_special(path: Path) -> Iterator[BinaryIO | None]:
 
 @contextmanager
 def whole_file(path: Path, *, replace: bool, mode: int | None = None) -> Iterator[Path]:
-    """Give a draft that takes the file's name once it is complete and on disk.
+    """Yield a draft that is renamed to the file's name once it is complete and on disk.
 
-    Symbolic links are followed, so that a link stays a link; a file that is
-    replaced keeps its permissions, and its owner where that is allowed. A new
-    file gets `mode`, or what the umask leaves.
+    Symbolic links are followed, so that a link stays a link. A replaced file keeps
+    its permissions, and its owner if possible. A new file gets `mode`, or the default
+    of the umask.
     """
     with _failure_told(path):
         target = Path(os.path.realpath(path))
@@ -122,7 +122,7 @@ def whole_file(path: Path, *, replace: bool, mode: int | None = None) -> Iterato
                 mode = stat.S_IMODE(status.st_mode)
             os.fchmod(descriptor, 0o666 & ~_umask() if mode is None else mode)
             os.fsync(descriptor)
-            # An empty file was there, and nothing is lost with it.
+            # Replacing an empty file loses nothing.
             _rename(draft, target, replace=replace or status is not None)
     finally:
         os.close(descriptor)
@@ -131,8 +131,8 @@ def whole_file(path: Path, *, replace: bool, mode: int | None = None) -> Iterato
 
 def _rename(draft: Path, target: Path, *, replace: bool) -> None:
     if not replace:
-        # Somebody may have created the file since we looked. A link, unlike a
-        # rename, fails then. Not every file system has hard links.
+        # The file may have been created since we checked. A link, unlike a rename, fails
+        # then. Not every file system has hard links.
         try:
             os.link(draft, target)
         except FileExistsError:
@@ -147,9 +147,9 @@ def _rename(draft: Path, target: Path, *, replace: bool) -> None:
 
 
 def _descriptor(path: Path) -> int | None:
-    """Return the number of the descriptor of ours that a path names."""
-    found = _DESCRIPTOR.fullmatch(str(path))
-    return int(found[1]) if found else _STREAMS.get(str(path))
+    """Return the number of our descriptor that a path names, if it names one."""
+    match = _DESCRIPTOR.fullmatch(str(path))
+    return int(match[1]) if match else _STREAMS.get(str(path))
 
 
 def _status(path: Path) -> os.stat_result | None:
@@ -164,7 +164,7 @@ def _failure_told(path: Path) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise  # the reader of a FIFO has left, as `head` does
+        raise  # the reader of a FIFO has gone, as `head` does
     except OSError as error:
         raise MachineError(f"{path} cannot be written: {error.strerror}.") from None
 

@@ -1,26 +1,25 @@
-"""A process that has loaded torch once, and forks the workers and trainers of one machine.
+"""A process that loads torch once and forks the workers and trainers of one machine.
 
-Python needs seconds to load torch, sqlalchemy and what goes with them, for
-every process again. A fork of a process that has loaded them starts within
-milliseconds and shares their memory.
+Every Python process needs seconds to load torch, sqlalchemy and their dependencies. A
+fork of a process that has loaded them starts within milliseconds and shares their
+memory.
 
     launch ── channel ──► fork server ──fork──► worker ── channel ──► the same fork server
                                       └─fork──► trainer
 
-Why a fork is safe here. The server is started as a program of its own, with -P
-and without secrets in its environment. It imports modules and does nothing
-else: no tensor, no connection to a database, no CUDA, and no objective, which is
-other people's code, ever is in it. It has one thread, OpenBLAS being told to make
-none; where a library makes one all the same, nothing is forked any more. Only
-Linux forks: on macOS the system's frameworks may not be used after a fork without
-exec. Wherever there is no server, every process is started the long way.
+Why a fork is safe here. The server is started as a separate program, with -P and
+without secrets in its environment. It only imports modules: it never has a tensor, a
+database connection, CUDA, or an objective, which is other people's code. It has one
+thread, and OpenBLAS is told to create none; if a library creates one anyway, forking
+stops. Only Linux forks: on macOS the system's frameworks must not be used after a fork
+without exec. Without a server, every process is started by exec.
 
-A forked process is a child of the server, not of whoever asked for it. It is
-held by a control socket: the server tells its end over it, and keeps its
-process id from being used again until the holder has closed the socket.
+A forked process is a child of the server, not of the process that requested it. The
+requester holds a control socket: the server reports the end of the process over it,
+and keeps the process id from being reused until the holder has closed the socket.
 
-The server ends when its last client has closed its channel and nobody holds a
-process any more.
+The server ends when its last client has closed its channel and no process is held
+any more.
 """
 
 import contextlib
@@ -46,11 +45,11 @@ from tuner.processes import Executed, Process, Streams, python
 from tuner.settings import child_environment
 
 AVAILABLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
-"""Whether processes of this system may be forked from one that has loaded libraries."""
+"""Whether this system can fork processes from one that has loaded libraries."""
 CHECKS = ("tuner.check.examination", "tuner.check.findings", "tuner.check.quick")
-"""What is imported before a look at data is forked."""
+"""Modules to import before forking a check of data."""
 WORKERS = ("tuner.cli.worker", "tuner.work.worker")
-"""Before a worker is."""
+"""Modules to import before forking a worker."""
 TRAINERS = (
     "tuner.train.checkpoints.saver",
     "tuner.train.networks.models",
@@ -58,9 +57,9 @@ TRAINERS = (
     "tuner.train.workbench",
     "tuner.work.trainer",
 )
-"""And before a trainer is: torch."""
+"""Modules to import before forking a trainer: torch."""
 SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1"}
-"""A variable for the server alone, which OpenBLAS reads when numpy loads it."""
+"""A variable for the server only; OpenBLAS reads it when numpy loads it."""
 
 _LENGTH = struct.Struct(">I")
 _STATUS = struct.Struct(">i")
@@ -73,10 +72,10 @@ class ForkServerLostError(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """A module of this package that runs as a process: executed, or by a fork its `main`.
+    """A module of this package that runs as a process: by exec, or its `main` in a fork.
 
-    With `forks` a forked one gets a channel to the server, to have processes
-    forked itself: `--forks` and the number of the descriptor are its last arguments.
+    With `forks`, a forked process gets a channel to the server to request forks itself:
+    `--forks` and the number of the descriptor are its last arguments.
     """
 
     module: str
@@ -84,7 +83,7 @@ class Program:
     arguments: tuple[str, ...] = ()
     forks: bool = False
     needs: tuple[str, ...] = ()
-    """Modules that the server shall have imported before it forks."""
+    """Modules that the server must import before it forks."""
 
 
 class ForkServer:
@@ -95,13 +94,13 @@ class ForkServer:
     ) -> None:
         self._channel = channel
         self.process = process
-        """The server, where this process started it."""
+        """The server, if this process started it."""
         self._used = False
         self._asking = threading.Lock()
 
     @classmethod
     def start(cls, environment: Mapping[str, str], modules: Sequence[str]) -> "ForkServer":
-        """Start a server; it begins to import the modules at once, in their order."""
+        """Start a server, which at once begins to import the modules in order."""
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
@@ -110,7 +109,7 @@ class ForkServer:
                 env={**environment, **SINGLE_THREADED},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                # Each fork gets streams of its own; what goes wrong here costs time alone.
+                # Each fork gets its own streams; a failure of the server only costs time.
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
@@ -118,7 +117,7 @@ class ForkServer:
 
     @classmethod
     def inherited(cls, descriptor: int) -> "ForkServer":
-        """Use the channel that a forked process was given."""
+        """Use the channel that a forked process inherited."""
         channel = socket.socket(fileno=descriptor)
         channel.set_inheritable(False)
         return cls(channel)
@@ -126,7 +125,7 @@ class ForkServer:
     def fork(
         self, program: Program, environment: Mapping[str, str], streams: Streams
     ) -> "ForkedProcess":
-        """Have a program run with these streams and this environment; raises when none is left."""
+        """Fork a program with these streams and this environment; raise if the server is gone."""
         ours, theirs = socket.socketpair()
         asked = {
             "module": program.module,
@@ -137,8 +136,14 @@ class ForkServer:
         }
         body = json.dumps(asked).encode()
         try:
-            with theirs, _written(environment) as held, self._asking:
-                descriptors = [theirs.fileno(), held, streams.stdin, streams.stdout, streams.stderr]
+            with theirs, _written(environment) as environment_fd, self._asking:
+                descriptors = [
+                    theirs.fileno(),
+                    environment_fd,
+                    streams.stdin,
+                    streams.stdout,
+                    streams.stderr,
+                ]
                 if streams.channel is not None:
                     descriptors.append(streams.channel)
                 socket.send_fds(self._channel, [_LENGTH.pack(len(body))], descriptors)
@@ -151,7 +156,7 @@ class ForkServer:
             raise ForkServerLostError from None
 
     def close(self) -> None:
-        """Use the server no more; one of our own that has forked nothing ends at once."""
+        """Stop using the server; our own server ends at once if it has forked nothing."""
         self._channel.close()
         if self.process is not None and not self._used:
             self.process.kill()
@@ -162,12 +167,12 @@ class ForkServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Use the server no more."""
+        """Stop using the server."""
         self.close()
 
 
 def started(modules: Sequence[str]) -> contextlib.AbstractContextManager[ForkServer | None]:
-    """Start a server that imports these modules, where there can be one."""
+    """Start a server that imports these modules, if the system supports it."""
     if not AVAILABLE:
         return contextlib.nullcontext()
     return ForkServer.start(child_environment(), modules)
@@ -176,7 +181,7 @@ def started(modules: Sequence[str]) -> contextlib.AbstractContextManager[ForkSer
 def starter(
     server: ForkServer | None, program: Program, environment: Mapping[str, str]
 ) -> Callable[[Streams], Process]:
-    """Return what starts a program: a fork where there is a server, or else exec."""
+    """Return a function that starts a program: by a fork if there is a server, else by exec."""
 
     def start(streams: Streams) -> Process:
         if server is not None:
@@ -188,13 +193,13 @@ def starter(
 
 
 class ForkedProcess:
-    """A process that the server forked for us; it is used like a `subprocess.Popen`."""
+    """A process that the server forked for us, with the interface of `subprocess.Popen`."""
 
     def __init__(self, pid: int, control: socket.socket) -> None:
         self.pid = pid
         self.returncode: int | None = None
         self._control = control
-        self._told = threading.Event()
+        self._end_seen = threading.Event()
         self._status = -signal.SIGKILL
         with contextlib.suppress(psutil.NoSuchProcess):  # ended already; its status is on its way
             self._process = psutil.Process(pid)
@@ -202,13 +207,13 @@ class ForkedProcess:
 
     def poll(self) -> int | None:
         """Return the exit status, or None while the process runs."""
-        if self.returncode is None and self._told.is_set():
+        if self.returncode is None and self._end_seen.is_set():
             self._release()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end, and return the exit status."""
-        if not self._told.wait(timeout):
+        """Wait for the end and return the exit status."""
+        if not self._end_seen.wait(timeout):
             assert timeout is not None
             raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
         self._release()
@@ -216,31 +221,31 @@ class ForkedProcess:
         return self.returncode
 
     def wait_unreaped(self) -> None:
-        """Wait for the end, and leave the process id as it is."""
-        self._told.wait()
+        """Wait for the end without releasing the process id."""
+        self._end_seen.wait()
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless the process has ended."""
-        # Until it is released the id is this process's, zombie or not.
+        # Until it is released, the id belongs to this process, even as a zombie.
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kill the process alone."""
+        """Kill the process, without its children."""
         self.send_signal(signal.SIGKILL)
 
     def _listen(self) -> None:
         try:
             (self._status,) = _STATUS.unpack(_exactly(self._control, _STATUS.size))
         except (OSError, EOFError):
-            # The server is gone, so that nobody can tell how this process ends. An unobserved
-            # one must not train on beside its successor. psutil compares the time of the start,
-            # so that another process under the same id is left alone.
+            # The server is gone, so we cannot learn how this process ends. It must not train on
+            # unobserved beside its successor, so kill it. psutil compares the start time, so
+            # another process that reuses the id is left alone.
             with contextlib.suppress(psutil.Error, AttributeError):
                 self._process.kill()
                 self._process.wait()
-        self._told.set()
+        self._end_seen.set()
 
     def _release(self) -> None:
         if self.returncode is None:
@@ -250,7 +255,7 @@ class ForkedProcess:
 
 @dataclass
 class _Fork:
-    """A process that the server has forked, until its holder knows its end."""
+    """A process forked by the server, until its holder knows how it ended."""
 
     pid: int
     descriptor: int
@@ -268,10 +273,10 @@ class _Request:
 
 @dataclass
 class _Server:
-    """The loop that imports modules, reads requests, and tells what has ended."""
+    """The loop that imports modules, reads requests, and reports ended processes."""
 
     modules: list[str]
-    """To be imported while there is nothing else to do."""
+    """To be imported while the server is idle."""
     selector: selectors.DefaultSelector = field(default_factory=selectors.DefaultSelector)
     clients: set[socket.socket] = field(default_factory=set)
     forks: dict[int, _Fork] = field(default_factory=dict)
@@ -281,7 +286,7 @@ class _Server:
         self.selector.register(client, selectors.EVENT_READ, ("request", client))
 
     def serve(self) -> "_Request | None":
-        """Serve until nobody is left who could ask; in a fork, return at once what it is to run."""
+        """Serve until no client is left; in a fork, return the request to run at once."""
         while self.clients or any(not fork.released for fork in self.forks.values()):
             ready = self.selector.select(0 if self.modules else None)
             if not ready:
@@ -317,15 +322,16 @@ class _Server:
         return self._fork(request)
 
     def _fork(self, request: _Request) -> "_Request | None":
-        # Every fork after this one has them too.
+        # All later forks have them too.
         for name in request.body["needs"]:
             importlib.import_module(name)
         if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
-            # A fork would have the locks of a thread that it does not have. Whoever asked sees the
-            # control end, and executes the program.
+            # A fork might inherit locks held by a thread that it does not have. The client sees
+            # the control socket close, and executes the program.
             _close(request.descriptors)
             return None
-        # What is loaded by now stays: no collection shall touch, and so copy, its pages in a fork.
+        # Loaded modules stay for good: keep the garbage collector from touching, and so copying,
+        # their pages in a fork.
         gc.freeze()
         control_number, *streams = request.descriptors
         control = socket.socket(fileno=control_number)
@@ -335,7 +341,7 @@ class _Server:
             streams.append(theirs.detach())
         try:
             pid = os.fork()
-        except OSError:  # no memory, or too many processes: whoever asked sees the control end
+        except OSError:  # no memory, or too many processes: the client sees the socket close
             for each in (control, ours):
                 if each is not None:
                     each.close()
@@ -355,12 +361,12 @@ class _Server:
         self.forks[pid] = fork
         self.selector.register(fork.descriptor, selectors.EVENT_READ, ("ended", fork))
         self.selector.register(control, selectors.EVENT_READ, ("released", fork))
-        with contextlib.suppress(OSError):  # whoever asked has gone; its end is read next
+        with contextlib.suppress(OSError):  # the client is gone; its end is read next
             control.sendall(_STATUS.pack(pid))
         return None
 
     def _forget(self) -> None:
-        """In a fork: close what is the server's, or its end would not be noticed by its clients."""
+        """In a fork: close the server's descriptors, so that clients notice when it ends."""
         self.selector.close()
         for client in self.clients:
             client.close()
@@ -370,11 +376,11 @@ class _Server:
                 os.close(fork.descriptor)
 
     def _ended(self, fork: _Fork) -> None:
-        # Not reaped yet: the holder may be about to send a signal to this process id.
-        found = os.waitid(os.P_PID, fork.pid, os.WEXITED | os.WNOWAIT)
-        assert found is not None
-        exited = found.si_code == os.CLD_EXITED
-        fork.status = found.si_status if exited else -found.si_status
+        # Do not reap it yet: the holder may be about to send a signal to this process id.
+        ended = os.waitid(os.P_PID, fork.pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        exited = ended.si_code == os.CLD_EXITED
+        fork.status = ended.si_status if exited else -ended.si_status
         self.selector.unregister(fork.descriptor)
         os.close(fork.descriptor)
         if fork.released:
@@ -384,7 +390,7 @@ class _Server:
                 fork.control.sendall(_STATUS.pack(fork.status))
 
     def _released(self, fork: _Fork) -> None:
-        """Its holder has closed the control socket: it knows the end, or has gone itself."""
+        """Handle a closed control socket: the holder knows the end, or is gone itself."""
         self.selector.unregister(fork.control)
         fork.released = True
         if fork.status is not None:
@@ -397,20 +403,20 @@ class _Server:
 
 
 def _run(request: _Request) -> int:
-    """Become what was asked for, in a fork."""
-    body, (held, stdin, stdout, stderr, *more) = request.body, request.descriptors
+    """Run the requested program in a fork."""
+    body, (environment_fd, stdin, stdout, stderr, *more) = request.body, request.descriptors
     os.setsid()
     for number, descriptor in enumerate((stdin, stdout, stderr)):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    # The server's own know what it was started with: whether one can seek there, for instance.
+    # Python's stream objects describe the server's streams (seekable or not), so reopen them.
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
-    with os.fdopen(held, "rb") as environment:
+    with os.fdopen(environment_fd, "rb") as environment:
         os.environ.clear()
         os.environ.update(json.loads(environment.read()))
-    # Each program that is started by itself draws numbers of its own; so does each fork.
+    # A program started by exec has its own random numbers, so reseed each fork.
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()
@@ -428,10 +434,10 @@ def _run(request: _Request) -> int:
 
 @contextlib.contextmanager
 def _written(environment: Mapping[str, str]) -> Iterator[int]:
-    """Give a file in memory that holds an environment, to be read by the fork that is to have it.
+    """Yield an in-memory file with an environment, which only the new fork reads.
 
-    The server only passes it on: a worker's opens the database, and what the
-    server has read every trainer that it forks later has in its memory.
+    The server just passes it on: a worker's environment opens the database, and anything
+    that the server reads would be in the memory of every trainer that it forks later.
     """
     descriptor = os.memfd_create("environment")
     try:
@@ -461,13 +467,13 @@ def main(arguments: list[str]) -> int:
     """Serve on a descriptor, and import modules meanwhile."""
     channel = socket.socket(fileno=int(arguments[0]))
     channel.set_inheritable(False)
-    # Here too: it finds the place of the title by the environment as it was at the start.
+    # Set it here too: setproctitle locates the title by the initial environment.
     setproctitle("tuner fork server")
-    # Modules leave little to collect, and much to look through.
+    # Imports produce little garbage, but many objects to scan.
     gc.disable()
     server = _Server(arguments[1:])
     server.add(channel)
-    # The loop has returned before a fork runs, so that nothing of it is left on the stack.
+    # In a fork the loop returns before the program runs, so that none of it is on the stack.
     request = server.serve()
     return 0 if request is None else _run(request)
 

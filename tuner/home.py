@@ -1,8 +1,8 @@
-"""The folder in which tuner keeps its things: found, made, and private to its owner.
+"""Finds and creates tuner's home folder, private to its owner.
 
-Root may work in another user's home (`sudo tuner ...`). What it makes there is handed to that
-user, who could not go on otherwise. Only what this process has just made is ever handed over:
-anything else may be a hard link or a folder that somebody put there to be given it.
+Root may work in another user's home (`sudo tuner ...`). The files that it creates there are given
+to that user, who could not continue otherwise. Only files that this process has just created are
+given away: anything else may be a hard link or a folder planted there in order to be handed over.
 """
 
 import os
@@ -17,24 +17,24 @@ from tuner.errors import MachineError
 
 NAME = ".tuner"
 _MARKS = frozenset((".gitignore", "postgres", "elsewhere"))
-"""What a home has; another program may also have a folder `.tuner`."""
+"""Content by which a home is recognised; another program may also have a folder `.tuner`."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Which home a folder's commands use, and what a person should know of the choice."""
+    """The home that commands in a folder use, and notes on the choice."""
 
     home: Path
     notes: tuple[str, ...] = ()
 
 
 def find(start: Path, *, stop: Path | None, uid: int, sudo_uid: int | None = None) -> Found:
-    """Return the home of a folder: its own, or the nearest one above, or the one to be made here.
+    """Return the home of a folder: its own, or the nearest one above, or a new one here.
 
-    As git does with `.git`, the search ends at the root of the file system that `start` is on,
-    and at `stop` (the person's own folder) if `start` is below it. A home above that belongs to
-    another user is passed over: in a shared folder anybody could have put it there. Under sudo
-    the homes of the user who typed it count as one's own.
+    Like git's search for `.git`, the search ends at the root of the file system that `start` is
+    on, and at `stop` (the user's home directory) if `start` is below it. A home above that belongs
+    to another user is skipped: in a shared folder anyone could have put it there. Under sudo the
+    homes of the user who ran sudo count as our own.
     """
     here = start / NAME
     if here.is_dir():
@@ -63,7 +63,7 @@ def make(home: Path) -> None:
     try:
         if not home.is_dir():
             make_folder(home.parent, 0o777)
-            # A bind mount's owner may be unknown here (a container), and PostgreSQL does not
+            # In a container, the owner of a bind mount may be unknown, and PostgreSQL does not
             # run as a user without a name: then the home stays root's.
             owner = home.parent.stat().st_uid
             make_folder(home, to_owner=name_of(owner) != str(owner))
@@ -79,13 +79,13 @@ def make(home: Path) -> None:
 
 
 def make_cache(home: Path) -> None:
-    """Create the home and its cache, before an objective makes it with permissions of its own."""
+    """Create the home and its cache, before an objective creates it with other permissions."""
     make(home)
     make_folder(home / "cache")
 
 
 def exposure(home: Path) -> str | None:
-    """Return a warning if every user of this machine can look into an existing home."""
+    """Return a warning if every user of this machine can read an existing home."""
     try:
         mode = home.stat().st_mode & 0o777
     except OSError:
@@ -93,13 +93,13 @@ def exposure(home: Path) -> str | None:
     if not mode & 0o007:
         return None
     return (
-        f"Every user of this machine can look into {home} (mode {mode:o}): it holds decoded "
+        f"Every user of this machine can read {home} (mode {mode:o}), which contains decoded "
         f"images, logs and results. Make it private with:  chmod 700 {home}"
     )
 
 
 def make_folder(path: Path, mode: int = 0o700, *, to_owner: bool = True) -> None:
-    """Create a folder and its missing parents, as root for the owner of the folder it is in."""
+    """Create a folder and its missing parents; as root, owned by the parent's owner."""
     if path.is_dir():
         return
     if path.parent != path:
@@ -109,20 +109,20 @@ def make_folder(path: Path, mode: int = 0o700, *, to_owner: bool = True) -> None
     except FileExistsError:
         if not path.is_dir():
             raise
-        return  # another process was faster, and sees to its owner
+        return  # another process was faster, and sets its owner
     if to_owner and os.geteuid() == 0:
         _hand_over_folder(path)
 
 
 def open_private(path: Path, flags: int) -> int:
-    """Open a file below a home, made for its owner only; a symbolic link is refused.
+    """Open a file below a home, readable by its owner only; symbolic links are refused.
 
     With O_EXCL a file that exists is a FileExistsError, as with `os.open`.
     """
     while True:
         try:
-            # Created and opened are two calls, so that we know which it was: a file that was
-            # there before may be a hard link to anything, and must not be given away.
+            # Creating and opening are separate calls, so that we know whether we created the
+            # file: an existing one may be a hard link to anything, and must not be given away.
             fd = os.open(path, flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         except FileExistsError:
             if flags & os.O_EXCL:
@@ -135,12 +135,12 @@ def open_private(path: Path, flags: int) -> int:
 
 
 def write_private(path: Path, content: str) -> None:
-    """Write a file below a home, whole or not at all.
+    """Write a file below a home atomically.
 
-    Not by `files.whole_file`, which serves the person who names a file: it follows a link to
-    where that person wants it and keeps the owner. Here nobody named the file, and root may write
-    into another user's folder: a link there could lead anywhere, so it is replaced, and what is
-    made is private and handed to the folder's owner.
+    Unlike `files.whole_file`, which is for files that a user names: it follows links, as the user
+    wants, and keeps the owner. Here root may be writing into another user's folder, where a link
+    could lead anywhere: so links are replaced, and the new file is private and given to the
+    folder's owner.
     """
     make_folder(path.parent)
     draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
@@ -157,7 +157,7 @@ def write_private(path: Path, content: str) -> None:
 
 
 def hand_over(fd: int, folder: Path) -> None:
-    """Give a file that this process has just created to the owner of its folder, as root."""
+    """As root, give a file that this process has just created to the owner of its folder."""
     if os.geteuid() == 0:
         owner = folder.stat()
         if owner.st_uid != 0:
@@ -165,7 +165,7 @@ def hand_over(fd: int, folder: Path) -> None:
 
 
 def name_of(uid: int) -> str:
-    """Return the user's name, or the number where it has none."""
+    """Return the user's name, or the number if there is no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -173,14 +173,14 @@ def name_of(uid: int) -> str:
 
 
 def _hand_over_folder(path: Path) -> None:
-    """Give a folder that we have just made to the owner of its parent."""
+    """Give a folder that we have just created to the owner of its parent."""
     owner = path.parent.stat()
     if owner.st_uid == 0:
         return
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        # The parent's owner may have swapped the new folder for another one of root's. An
-        # empty one is no loss, and only an empty one is handed over.
+        # The parent's owner may have swapped the new folder for another folder of root's. So
+        # give away only an empty one, which is no loss.
         if os.fstat(fd).st_uid == 0 and not any(os.scandir(fd)):
             os.fchown(fd, owner.st_uid, owner.st_gid)
     finally:
@@ -188,7 +188,7 @@ def _hand_over_folder(path: Path) -> None:
 
 
 def _above(start: Path, stop: Path | None) -> Iterator[Path]:
-    """Yield the folders above `start` in which a home is looked for, the nearest first."""
+    """Yield the folders above `start` to search for a home, the nearest first."""
     if start == stop:
         return
     device = start.stat().st_dev
@@ -201,13 +201,13 @@ def _above(start: Path, stop: Path | None) -> Iterator[Path]:
 
 
 def _owners(home: Path) -> set[int] | None:
-    """Return who owns a home (and the link to it, if it is one); None if it is no home."""
+    """Return the owners of a home (and of the link to it, if any); None if it is not a home."""
     try:
         if _MARKS.isdisjoint(entry.name for entry in home.iterdir()):
             return None
         return {home.lstat().st_uid, home.stat().st_uid}
     except PermissionError:
-        # A private home of somebody else: its inside cannot be seen, its owner can.
+        # Another user's private home: we see its owner, but not its content.
         return {home.lstat().st_uid}
     except OSError:
         return None

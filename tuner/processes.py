@@ -1,11 +1,10 @@
 """Child processes of this program: how each is started, and how its end is noticed.
 
-`python -m` puts the folder one stands in first on the path of imports. A
-`numpy.py` or `random.py` lying there would run in place of the real one, and a
-folder `tuner` in place of this package. So every child is started with -P, which
-leaves that folder out, by a file that loads the package it lies in: also from a
-source tree that was never installed. Objectives are found by their folders and
-need no path of imports.
+`python -m` puts the working folder first on the import path. A `numpy.py` or
+`random.py` there would shadow the real one, and a folder `tuner` this package. So
+every child is started with -P, which leaves that folder out, through a file that
+loads its own package, so that it also works from a source tree that is not installed.
+Objectives are found by their folders and do not need the import path.
 """
 
 import contextlib
@@ -25,13 +24,13 @@ START = Path(__file__).resolve().with_name("start.py")
 
 
 def python(module: str, *arguments: str) -> tuple[str, ...]:
-    """Return the command that runs a module of this package in a process of its own."""
+    """Return the command that runs a module of this package in a new process."""
     return (sys.executable, "-P", str(START), module, *arguments)
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Open descriptors that a new process is given: its standard ones, and perhaps a channel.
+    """Open descriptors for a new process: its standard streams, and optionally a channel.
 
     The number of the channel is appended to the process's arguments.
     """
@@ -47,30 +46,30 @@ class Process(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its process id; it is no other process's before `wait` or `poll` has told the end."""
+        """Its process id, which is not reused before `wait` or `poll` has returned the status."""
 
     @property
     def returncode(self) -> int | None:
-        """How it ended, once `wait` or `poll` has told."""
+        """The exit status, once `wait` or `poll` has returned it."""
 
     def poll(self) -> int | None:
-        """Return how it ended, or None while it runs."""
+        """Return the exit status, or None while the process runs."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end and return how it ended."""
+        """Wait for the end and return the exit status."""
 
     def send_signal(self, number: int, /) -> None:
         """Send a signal, unless it has ended."""
 
     def kill(self) -> None:
-        """Kill the process alone."""
+        """Kill the process, without its children."""
 
     def wait_unreaped(self) -> None:
-        """Wait for the end, and leave the process id as it is."""
+        """Wait for the end without releasing the process id."""
 
 
 class Executed(subprocess.Popen[bytes]):
-    """A process that was started as a program of its own, in a session of its own."""
+    """A process started by exec, in its own session."""
 
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str], streams: Streams
@@ -87,12 +86,12 @@ class Executed(subprocess.Popen[bytes]):
         )
 
     def wait_unreaped(self) -> None:
-        """Wait for the end, and leave the exit status to be read."""
+        """Wait for the end without reaping the process."""
         wait_unreaped(self.pid)
 
 
 def wait_unreaped(pid: int) -> None:
-    """Wait until a child of ours has ended, and leave its exit status to be read."""
+    """Wait until our child has ended, without reaping it."""
     if hasattr(os, "waitid"):
         with contextlib.suppress(ChildProcessError):  # reaped meanwhile
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -103,9 +102,9 @@ def wait_unreaped(pid: int) -> None:
 
 
 def kill_family(process: "Process | subprocess.Popen[Any]") -> None:
-    """Kill a child that leads a process group, and all that it started; dead or alive."""
-    # Once the child is reaped its number may be another process's. Until then it is the
-    # number of its group, in which what it started may live on.
+    """Kill a child that leads a process group, with its descendants, even if it has ended."""
+    # Once the child is reaped, its pid may be reused. Until then it identifies its process
+    # group, in which its descendants may live on.
     if process.returncode is None:
         try:
             os.killpg(process.pid, signal.SIGKILL)

@@ -82,11 +82,11 @@ class Question:
             with contextlib.suppress(BrokenPipeError), os.fdopen(ours, "w") as given:
                 given.write(json.dumps(work))
             if self._started.exception() is None:
-                # A process that the child forked holds its standard output open after the child
-                # was killed, and we would read on for as long as that one lives.
+                # A process that the child forked may keep its standard output open after the
+                # child was killed, and we would keep reading until that process ends.
                 _end_family(self._started.result())
 
-        # A fork server may not have imported yet what is needed; we need not wait for it.
+        # In a thread, so that we need not wait until a fork server has imported the modules.
         threading.Thread(target=begin, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -96,7 +96,7 @@ class Question:
         self.end()
 
     def end(self) -> None:
-        """End the process, whatever it is doing; nobody wants its answer."""
+        """End the process, whatever it is doing, without an answer."""
         if self._answers.closed:  # ended already
             return
         if self._started.exception() is None:
@@ -128,7 +128,7 @@ def _end_family(child: Process) -> None:
 
 
 def serve(work: Callable[[Body, Progress], Body]) -> int:
-    """Do the work that standard input describes; what it prints itself goes to standard error."""
+    """Do the work described on standard input; anything it prints goes to standard error."""
     answers = sys.stdout
     sys.stdout = sys.stderr
 
@@ -157,8 +157,8 @@ class _NothingSaidError(Exception):
 
 def _result(lines: Iterator[str], progress: Progress) -> dict[str, Any]:
     for line in lines:
-        # The child runs other people's code and names their files: printed, or kept with the
-        # study, its words must be text that can be.
+        # The child runs other people's code and names their files: make its text printable and
+        # storable.
         message = storable_json(json.loads(line))
         if message["kind"] == "progress":
             progress(*message["body"])
@@ -172,7 +172,7 @@ def _result(lines: Iterator[str], progress: Progress) -> dict[str, Any]:
 
 
 def _error(name: str, text: str) -> TunerError:
-    """Return the child's error as its own kind; only kinds of our tree have names here."""
+    """Return the child's error by class name; only classes of our tree are accepted."""
     kind = getattr(errors, name, None)
     known = isinstance(kind, type) and issubclass(kind, TunerError)
     return kind(text) if known else MachineError(text)  # type: ignore[misc]

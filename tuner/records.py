@@ -1,7 +1,7 @@
-"""What training measures and the store keeps: the words both sides share.
+"""What training measures and the store keeps: the data types that both share.
 
 `tuner.train` makes these and `tuner.store` keeps them; neither knows the other.
-Everything here is frozen and can be written as JSON, arrays apart.
+Everything here is frozen and can be written as JSON, except arrays.
 """
 
 import math
@@ -10,20 +10,20 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    # Arrays are only held here, and commands that show none need not load numpy.
+    # For annotations only, so that commands without arrays need not load numpy.
     import numpy as np
     from numpy.typing import NDArray
 
 Value = str | int | float | bool
 DIVERGED = "diverged"
-"""How the reason begins of a trial that ended since a loss was not a number."""
+"""Prefix of the reason of a trial that ended because a loss was not finite."""
 Moment = Literal["best", "last"]
 SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One trial as the trainer sees it: training is a function of this, and of code and data."""
+    """One trial for the trainer: training is a function of this, the code and the data."""
 
     objective: str
     parameters: Mapping[str, Value]
@@ -35,7 +35,7 @@ class Job:
     """The figure by which the best epoch is chosen, as named in `METRICS`."""
 
     def plain(self) -> dict[str, Any]:
-        """Return it as JSON, for another process."""
+        """Return the job as JSON, for another process."""
         return {**vars(self), "parameters": dict(self.parameters), "data": dict(self.data)}
 
 
@@ -47,7 +47,7 @@ METRICS: Mapping[str, Literal["minimize", "maximize"]] = {
     "val_sensitivity": "maximize",
     "val_specificity": "maximize",
 }
-"""What a study may be judged by: validation figures only, with their direction."""
+"""The metrics that a study may use: validation figures only, with their direction."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class Epoch:
     epoch: int
     """Counted from 1."""
     train_loss: float
-    """Running mean of the loss that was trained on."""
+    """Running mean of the training loss."""
     train_nll: float
-    """Running mean of the negative log-likelihood of the true class, whatever the loss was."""
+    """Running mean of the negative log-likelihood of the true class, for any training loss."""
     train_acc: float
     val_loss: float
-    """Mean negative log-likelihood of the true class, whatever the training loss was."""
+    """Mean negative log-likelihood of the true class, for any training loss."""
     val_acc: float
     val_auc: float
     val_balanced_acc: float
@@ -72,10 +72,10 @@ class Epoch:
     """Of the whole epoch: training and validation."""
     reused: bool = False
     val_sensitivity: float = math.nan
-    """Share of class 1 that is found; with more than two classes the mean over all, one against
-    the rest. NaN where a class is missing."""
+    """Recall of class 1; with more than two classes the one-vs-rest mean. NaN if a class is
+    missing."""
     val_specificity: float = math.nan
-    """Share of class 0 that is left alone; with more than two classes the mean as above."""
+    """Recall of class 0; with more than two classes the one-vs-rest mean of specificities."""
     val_seconds: float = math.nan
     """The part of `seconds` that validation took."""
 
@@ -84,18 +84,18 @@ class Epoch:
         return float(getattr(self, metric))
 
     def is_finite(self, metric: str) -> bool:
-        """Say whether the losses and the study's metric are numbers; else the trial diverged.
+        """Return whether the losses and the study's metric are finite; if not, the trial diverged.
 
-        Any other figure may be undefined: an AUC where validation lacks a class, for one.
+        Other figures may be undefined, for example the AUC if validation lacks a class.
         """
         judged = (self.train_loss, self.train_nll, self.val_loss, self.figure(metric))
         return all(math.isfinite(value) for value in judged)
 
     def has_figures_of(self, epoch: "Epoch") -> bool:
-        """Say whether two records of an epoch agree bit for bit, time and reuse apart.
+        """Return whether two records of an epoch agree bit for bit, except for time and reuse.
 
-        A training is a function of its code, data and arithmetic. Trained again with
-        the same ones an epoch has the same figures; with others some last digit differs.
+        A training is a function of its code, data and arithmetic. Trained again with the
+        same ones, an epoch has the same figures; with others, some last digit differs.
         """
         pairs = [(getattr(self, name), getattr(epoch, name)) for name in TRAINED_FIGURES]
         return all(
@@ -104,7 +104,7 @@ class Epoch:
 
 
 EFFORT = frozenset({"seconds", "val_seconds", "reused"})
-"""Fields of an epoch that say what it took to get, and not what came out."""
+"""Fields of an epoch that describe its cost, not its result."""
 TRAINED_FIGURES = tuple(one.name for one in fields(Epoch) if one.name not in EFFORT)
 
 
@@ -131,14 +131,14 @@ class Figures:
 
     @classmethod
     def of(cls, epoch: Epoch, test: Mapping[str, float] | None = None) -> "Figures":
-        """Return an epoch's figures, with those of the test set by name where there is one."""
+        """Return an epoch's figures, with those of the test set if there is one."""
         shared = {one.name for one in fields(cls)} & {one.name for one in fields(Epoch)}
         figures: dict[str, Any] = {name: getattr(epoch, name) for name in shared}
         return cls(**figures | dict(test or {}))
 
     @property
     def gap(self) -> float | None:
-        """Validation accuracy minus test accuracy, where there is a test set."""
+        """Validation accuracy minus test accuracy, if there is a test set."""
         return None if self.test_acc is None else self.val_acc - self.test_acc
 
 
@@ -152,10 +152,10 @@ class Predictions:
 
 
 def most_probable(probabilities: "NDArray[np.floating]") -> "NDArray[np.int64]":
-    """Return the class that a model takes each image for, given probabilities or their logarithms.
+    """Return the predicted class of each image, given probabilities or their logarithms.
 
-    Ties go to the higher class: of two, p >= 0.5 is class 1. The only place where this is
-    decided, so that every table, answer and saved network agrees with the stored accuracy.
+    Ties go to the higher class: of two, p >= 0.5 is class 1. This is the only definition, so
+    that every table, answer and saved network agrees with the stored accuracy.
     """
     highest: NDArray[np.int64] = probabilities.shape[1] - 1 - probabilities[:, ::-1].argmax(axis=1)
     return highest
@@ -169,12 +169,12 @@ class Labels:
     ids: tuple[str, ...]
     labels: "NDArray[np.int64]"
     patients: tuple[str, ...] = ()
-    """The patient of each example, where the data name patients; else empty."""
+    """The patient of each example if the data name patients, else empty."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the store keeps of the data a trial saw, so that predictions can be read later."""
+    """The description of a trial's data that the store keeps for reading its predictions."""
 
     fingerprint: str
     classes: tuple[str, ...]
@@ -184,7 +184,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """Which data a trial is trained on: equal for equal data, wherever they lie."""
+    """The identity of a trial's data: equal for equal data, wherever they are stored."""
 
     keys: str
     """The keys of [data], as JSON."""
@@ -193,34 +193,34 @@ class DataIdentity:
     counts: Mapping[str, Mapping[str, int]]
     """How many images of each class each split has."""
     images_keys: str = ""
-    """The keys without those that only divide and size images, as JSON."""
+    """The keys without those that only divide or resize images, as JSON."""
     images: str = ""
-    """Hash of which images there are under those keys, however they are divided; "" if unknown."""
+    """Hash of the set of images under those keys, independent of splits; "" if unknown."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which code and data a trial is trained by: equal in all trials of a study."""
+    """The identity of a trial's code and data: equal in all trials of a study."""
 
     files: Mapping[str, str]
-    """SHA-256 of each source file of the objective and of what it imports."""
+    """SHA-256 of each source file of the objective and of its imports."""
     packages: Mapping[str, str]
     """Versions of the installed packages that these import."""
     data: DataIdentity
     tuner: str
-    """Version of tuner. Another one is told, and not refused."""
+    """Version of tuner. A different one is reported, but not refused."""
     trainer: str
     """Hash of tuner's own training code."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a trainer found when it built a trial, before the first epoch."""
+    """A trainer's description of a trial before its first epoch."""
 
     device: str
     parameter_count: int
     initial_weights: str
-    """Fingerprint of the weights before training: equal for equal seeds, never leaked into."""
+    """Fingerprint of the weights before training: equal for equal seeds."""
     data_fingerprint: str
     notes: Mapping[str, str] = field(default_factory=dict)
     """Choices the trainer made and why (precision, memory format, versions)."""
@@ -228,7 +228,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Result:
-    """What a trial that ran to its end leaves: figures and predictions at best and last."""
+    """The result of a complete trial: figures and predictions at the best and last epochs."""
 
     best: Figures
     last: Figures
@@ -236,7 +236,7 @@ class Result:
 
 
 def value_text(value: Value | None) -> str:
-    """Return a parameter's value as people read it, spelt as in a study file; – for none."""
+    """Return a parameter's value for people, spelt as in a study file; – for none."""
     if value is None:
         return "–"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What the environment decides. It is read here and nowhere else."""
+"""Settings from the environment, which is read only here."""
 
 import os
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ SECRET_VARIABLES = (
 
 @dataclass(frozen=True)
 class Timing:
-    """How leases are kept and what is waited for, in seconds; all workers should agree."""
+    """Lease times and timeouts, in seconds; all workers should agree."""
 
     lease: float = 30.0
     renew: float = 5.0
@@ -32,25 +32,25 @@ class Timing:
     give_back: float = 30.0
     """How long a trial may go on after SIGINT or SIGTERM to finish its epoch."""
     lookup: float = 60.0
-    """How long a training, or a command, waits for an answer from a place of checkpoints."""
+    """How long a training or a command waits for an answer from a place of checkpoints."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where tuner keeps its things, which database it uses, and how leases are timed."""
+    """Where tuner keeps its files, which database it uses, and how leases are timed."""
 
     home: Path
     database_url: str | None = None
-    """A server's address; None means libpq's variables, or else the embedded server."""
+    """A server's address; None means libpq's variables or the embedded server."""
     password_file: Path | None = None
-    """Holds the password of `database_url`, where that has none."""
+    """File with the password for `database_url`, if the URL has none."""
     libpq: bool = False
     """Whether PGHOST, PGHOSTADDR or PGSERVICE name a server."""
     checkpoints: str | None = None
-    """Where checkpoints go: a folder or an fsspec address; `off` for nowhere."""
+    """Where checkpoints go: a folder or an fsspec address; `off` disables them."""
     timing: Timing = Timing()
     home_notes: tuple[str, ...] = ()
-    """What a person should know of the choice of home."""
+    """Notes for people on the choice of home."""
 
     @property
     def embedded(self) -> bool:
@@ -63,7 +63,7 @@ class Settings:
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
-    """Read the settings; a variable that cannot be understood is a user's error."""
+    """Read the settings; an invalid variable raises a UserError."""
     defaults = Timing()
     timing = Timing(
         lease=_seconds(environ, "TUNER_LEASE_SECONDS", defaults.lease),
@@ -95,10 +95,10 @@ def child_environment() -> dict[str, str]:
 
 
 def git_environment() -> dict[str, str]:
-    """Return the environment for asking git about the working folder, and nothing else.
+    """Return an environment for asking git about the working folder only.
 
-    GIT_DIR and its kin, set inside a hook or by a script, would point it to another checkout;
-    others name programs that it runs.
+    GIT_DIR and similar variables, set in a hook or by a script, would point git to another
+    checkout; others name programs that it runs.
     """
     return {k: v for k, v in child_environment().items() if not k.startswith("GIT_")} | {
         "GIT_NO_LAZY_FETCH": "1",
@@ -115,7 +115,7 @@ def visible_gpus() -> int | None:
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
-    """Return the environment of a worker process: what the launcher was told, never in argv."""
+    """Return the environment of a worker process, with the launcher's settings, not in argv."""
     environment = {**_without_here(os.environ), "TUNER_HOME": str(settings.home)}
     if settings.database_url is not None:
         environment["TUNER_DATABASE_URL"] = settings.database_url
@@ -123,15 +123,15 @@ def worker_environment(settings: Settings) -> dict[str, str]:
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment a trainer gets: nothing in it opens the database."""
+    """Return the environment for a trainer, without anything that opens the database."""
     kept = {key: value for key, value in environ.items() if key not in SECRET_VARIABLES}
     return _without_here(kept)
 
 
 def _without_here(environ: Mapping[str, str]) -> dict[str, str]:
-    """Drop empty entries of PYTHONPATH, which mean the folder one stands in.
+    """Drop empty entries of PYTHONPATH, which mean the working folder.
 
-    `PYTHONPATH=$PYTHONPATH:/lib` leaves one where it was empty, and nobody means that folder.
+    `PYTHONPATH=$PYTHONPATH:/lib` creates one by accident if the variable was empty.
     """
     path = environ.get("PYTHONPATH")
     if path is None:

@@ -1,4 +1,4 @@
-"""Runs a module of this very package as a program.
+"""Runs a module of this package as a program.
 
     python -P .../tuner/start.py MODULE ARGUMENTS...
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Load the package that this file lies in, whatever else is called so, and run its module."""
+    """Load the package that contains this file, not another of its name, and run the module."""
     init = Path(__file__).resolve().with_name("__init__.py")
     spec = importlib.util.spec_from_file_location("tuner", init)
     assert spec is not None

@@ -1,10 +1,10 @@
-r"""Text that UTF-8 and PostgreSQL can hold, made of text that they cannot.
+r"""Makes any text storable in UTF-8 and PostgreSQL, by escapes.
 
-Python keeps the bytes of a file name that is no UTF-8 as lone surrogates
+Python represents the bytes of a file name that is not UTF-8 as lone surrogates
 (U+DC80 to U+DCFF), and an objective may put a NUL into any text. Neither can be
-stored, encoded or printed. Such characters are written as an escape: `\xe9` for
-the byte E9 of a file name, `\x00` for NUL, `\ud800` for any other surrogate. A
-terminal is shown control characters the same way.
+stored, encoded or printed. Such characters are written as escapes: `\xe9` for the
+byte E9 of a file name, `\x00` for NUL, `\ud800` for any other surrogate. Control
+characters are shown in a terminal in the same way.
 """
 
 import os
@@ -25,16 +25,16 @@ _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|(\\))")
 
 
 def masked(text: str) -> str:
-    """Return a text with the credentials in its addresses made `***`.
+    """Return a text with the credentials in its addresses replaced by `***`.
 
-    A password may itself have slashes and at-signs that were not escaped: what
-    begins as `user:` is hidden up to the last at-sign.
+    A password may contain unescaped slashes and at-signs, so everything from `user:`
+    to the last at-sign is hidden.
     """
     return _SECRET.sub(r"\1***", _USER_INFO.sub("***@", text))
 
 
 def storable(text: str) -> str:
-    """Write what cannot be stored as an escape; any other text stays as it is."""
+    """Replace characters that cannot be stored by escapes; any other text is unchanged."""
     return UNSTORABLE.sub(escape, text)
 
 
@@ -48,14 +48,14 @@ def storable_name(name: str) -> str:
 
 
 def file_name(name: str) -> str:
-    """Return the name that `storable_name` was given."""
+    """Undo `storable_name`."""
     return _ESCAPE.sub(_unescape, name)
 
 
 def storable_names(names: Sequence[str]) -> tuple[str, ...]:
-    """Return names that can be stored as they are, or all of them as `storable_name` writes them.
+    """Return the names unchanged if all can be stored, else all escaped by `storable_name`.
 
-    All and not only those that need it, so that no two become one.
+    Escaping only those that need it could make two names equal.
     """
     if any(UNSTORABLE.search(name) for name in names):
         return tuple(storable_name(name) for name in names)
@@ -63,7 +63,7 @@ def storable_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def storable_json(value: Any) -> Any:
-    """Return a JSON value with every text in it storable, keys included."""
+    """Return a JSON value with all its texts storable, including keys."""
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, dict):
@@ -74,10 +74,10 @@ def storable_json(value: Any) -> Any:
 
 
 def escape(match: re.Match[str]) -> str:
-    r"""Return the escape of the one character that was matched, such as \x1b or \u202e."""
+    r"""Return the escape of the matched character, such as \x1b or \u202e."""
     code = ord(match[0])
     if 0xDC80 <= code <= 0xDCFF:
-        # A surrogate that stands for a byte of a file name is shown as that byte.
+        # A surrogate that represents a byte of a file name is shown as that byte.
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 

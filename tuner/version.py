@@ -1,11 +1,11 @@
-"""Which tuner this is."""
+"""The version of tuner."""
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 
 
 def version() -> str:
-    """Return the version that is installed; a mark for a source tree that never was."""
+    """Return the installed version, or a placeholder for a source tree that is not installed."""
     try:
         return installed("tuner")
     except PackageNotFoundError:

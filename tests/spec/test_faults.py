@@ -211,7 +211,7 @@ MALFORMED = {
     ),
     "step too long": (
         space("depth = { low = 1, high = 3, step = 5 }"),
-        ["space.depth.step: 5 is more than the range is wide (1 to 3)"],
+        ["space.depth.step: 5 is larger than the range (1 to 3)"],
     ),
     "step that misses": (
         space("step_size = { low = 10, high = 25, step = 10 }"),

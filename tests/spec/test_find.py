@@ -41,7 +41,7 @@ def test_a_name_like_no_other_gets_the_list(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none was found.*in no folder"):
         find("digits", [])
     (tmp_path / "lr_sched.toml").touch()
-    with pytest.raises(UserError, match="there are lr_sched"):
+    with pytest.raises(UserError, match="available: lr_sched"):
         find("zzz", [tmp_path])
 
 

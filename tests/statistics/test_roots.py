@@ -88,5 +88,5 @@ def test_ends_on_one_side_are_refused() -> None:
 @pytest.mark.parametrize("bad", [0.0, 1.0, 0.5])
 def test_what_is_no_number_is_refused(bad: float) -> None:
     """At an end or on the way, and not taken for a sign."""
-    with pytest.raises(ValueError, match=f"no number at {bad}"):
+    with pytest.raises(ValueError, match=f"not a number at {bad}"):
         root(lambda at: math.nan if at == bad else at - 0.7, 0.0, 1.0, 1e-9)

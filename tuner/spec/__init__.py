@@ -1,1 +1,1 @@
-"""Study files: what they say, checked; what varies; what makes two of them the same study."""
+"""Study files: reading and checking them, their space, and their identity."""

@@ -1,4 +1,4 @@
-"""Checks the conditions of a space: each on something that varies, and each possible."""
+"""Checks the conditions of a space: each must depend on something that varies, and be possible."""
 
 import itertools
 from collections.abc import Collection, Mapping
@@ -14,7 +14,7 @@ def check_conditions(
     held: Collection[str],
     faults: Faults,
 ) -> bool:
-    """Note every condition that cannot hold; say whether the space can be used.
+    """Report every condition that cannot hold; return whether the space can be used.
 
     `written` are all names in [space], for a condition on a faulty dimension is
     not a second fault; `held` are those with one value.
@@ -51,10 +51,10 @@ def _fault(
 
 def _value_fault(parent: Dimension, accepted: tuple[object, ...]) -> str | None:
     if not isinstance(parent, Choice) and parent.step is None:
-        return f"{parent.name} is a range without a step; a condition needs values to be equal to"
+        return f"{parent.name} is a range without a step; a condition needs distinct values"
     values = parent.values
     for value in accepted:
-        # In Python 1 is True; in a file they are two values.
+        # In Python 1 == True; in a file they are different values.
         if not any(value == each and _is_bool(value) == _is_bool(each) for each in values):
             shown = [str(each) for each in values[:20]]
             return f"{parent.name} never takes {show(value)}; {suggest(str(value), shown)}"
@@ -87,7 +87,7 @@ def _check_reach(by_name: Mapping[str, Dimension], faults: Faults) -> bool:
 
 
 def _reachable(dimension: Dimension, by_name: Mapping[str, Dimension]) -> bool:
-    """Say whether some combination of what a dimension depends on switches it on."""
+    """Return whether any combination of its parents' values activates a dimension."""
     above: dict[str, Dimension] = {}
     waiting = list(dimension.when)
     while waiting:
@@ -97,5 +97,5 @@ def _reachable(dimension: Dimension, by_name: Mapping[str, Dimension]) -> bool:
             waiting += parent.when
     space = Space(tuple(above.values()))
     some = itertools.islice(space.combinations(), LARGEST_GRID)
-    # Beyond the limit it stays unknown; the benefit of the doubt is the reader's.
+    # Beyond the limit we do not know, and assume that it is reachable.
     return any(space.is_active(dimension, chosen) for chosen in some) or space.size() > LARGEST_GRID

@@ -1,4 +1,4 @@
-"""Reads [space]: every dimension checked against what the objective declares."""
+"""Reads [space], checking every dimension against the objective's declarations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ _FORMS = (
 
 
 def normalised(parameter: Parameter | None, value: Any) -> Value:
-    """Return the value as its parameter holds it, so that 1 and 1.0 are one learning rate."""
+    """Return the value in its parameter's type, so that 1 and 1.0 are the same learning rate."""
     is_whole = isinstance(value, int) and not isinstance(value, bool)
     if parameter is not None and parameter.kind == "float" and is_whole:
         return float(value)
@@ -29,7 +29,7 @@ def normalised(parameter: Parameter | None, value: Any) -> Value:
 def find_parameter(
     path: KeyPath, name: str, declared: Declarations, faults: Faults
 ) -> Parameter | None:
-    """Return what is declared under a name of [space]; a name that is not is a fault."""
+    """Return the declaration of a name in [space]; an undeclared name is a fault."""
     data = {f"{DATA}{key}": parameter for key, parameter in declared.data.items()}
     known = {**declared.parameters, **data}
     if name in known:
@@ -42,14 +42,14 @@ def find_parameter(
 
 
 class SpaceReader:
-    """Reads the dimensions of one file; what is wrong with one does not hide the others."""
+    """Reads the dimensions of one file; faults of one do not hide faults of others."""
 
     def __init__(self, declared: Declarations, faults: Faults) -> None:
         self._declared = declared
         self._faults = faults
 
     def read(self, table: Mapping[str, Any]) -> tuple[Dimension, ...]:
-        """Return the dimensions that are right, in the order of the file."""
+        """Return the valid dimensions, in the order of the file."""
         read = (self._dimension(name, written) for name, written in table.items())
         return tuple(dimension for dimension in read if dimension is not None)
 
@@ -136,7 +136,7 @@ class SpaceReader:
 
 
 def range_faults(table: RangeTable, parameter: Parameter | None) -> list[tuple[str, str]]:
-    """Return what is wrong with a range, each with the key of the range it is about."""
+    """Return the faults of a range, each with the key that it concerns."""
     if parameter is not None and parameter.kind not in ("int", "float"):
         words = f"{parameter.name} has no range, it is {parameter.expected()}; list the values"
         return [("", words)]
@@ -163,7 +163,7 @@ def _step_faults(table: RangeTable, parameter: Parameter | None) -> list[tuple[s
     if step <= 0:
         return [("step", f"expected a number above 0, got {step}")]
     if step > table.high - table.low:
-        return [("step", f"{step} is more than the range is wide ({table.low} to {table.high})")]
+        return [("step", f"{step} is larger than the range ({table.low} to {table.high})")]
     whole = all(isinstance(end, int) for end in (table.low, table.high, step))
     return _reach_faults(Range("", table.low, table.high, step=step, integer=whole))
 

@@ -1,8 +1,8 @@
-"""A study file as TOML gives it, with everything that no study can hold made visible.
+"""A study file as parsed from TOML, with values that a study cannot contain marked.
 
-TOML allows dates, `nan`, `inf` and whole numbers of any size; a study allows
-none of them. They are replaced by an `Alien`, which no check accepts and which
-says in a message what it was, so that the checks need not think of each.
+TOML allows dates, `nan`, `inf` and integers of any size; a study allows none of
+them. They are replaced by an `Alien`, which every check rejects and which describes
+the value in the message, so that the checks need not handle each of them.
 """
 
 import math
@@ -16,15 +16,15 @@ from tuner.errors import Fault, StudyFileError
 from tuner.text import UNSTORABLE
 
 _DEEPEST = 8
-"""Tables in tables: a study needs four, and deeper ones would exhaust the stack."""
+"""Nesting of tables: a study needs four levels, and much deeper ones would exhaust the stack."""
 _LONG_NUMBER = re.compile(r"[0-9_]{1000,}")
 _LARGEST = 2**63
-"""The database and TOML itself end here."""
+"""The limit of integers in the database and in TOML itself."""
 
 
 @dataclass(frozen=True)
 class Alien:
-    """A value that TOML has and a study has not."""
+    """A value that TOML allows but a study does not."""
 
     was: str
 
@@ -33,9 +33,9 @@ class Alien:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a study file; what is not TOML is told with its line and column."""
+    """Read a study file; a syntax error is reported with its line and column."""
     if UNSTORABLE.search(str(path.absolute())):
-        raise _unreadable(path, "lies in a folder whose name is not UTF-8; rename that folder")
+        raise _unreadable(path, "is in a folder whose name is not UTF-8; rename that folder")
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
@@ -59,11 +59,11 @@ def _too_long(path: Path) -> str:
             digits = sum(letter.isdigit() for letter in found[0])
             key = line.partition("=")[0].strip()[:40]
             return f"line {number}: {key}: a number of {digits:,} digits, beyond 64 bits"
-    return "holds a number that is too long to be read, beyond 64 bits"
+    return "contains a number that is too long, beyond 64 bits"
 
 
 def cleaned(value: Any, depth: int = 0) -> Any:
-    """Return a copy in which only texts, finite numbers, booleans, lists and tables remain."""
+    """Return a copy with only texts, finite numbers, booleans, lists, tables and Aliens."""
     if depth > _DEEPEST and isinstance(value, dict | list):
         return Alien("a table nested too deeply")
     if isinstance(value, dict):
@@ -92,9 +92,9 @@ def _unreadable(path: Path, message: str) -> StudyFileError:
 
 
 def named_by(path: Path) -> str:
-    """Return the name of the study that a file asks: the file's own, where nothing is to be read.
+    """Return the study's name in a file, or the file's own name if it cannot be read.
 
-    The file may have faults, or lie on another machine: only its study's name is wanted.
+    The file may have faults, or be on another machine: only its study's name is needed.
     """
     try:
         study = read(path).get("study")

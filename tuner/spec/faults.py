@@ -1,4 +1,4 @@
-"""The faults of a study file, collected so that all of them are told at once."""
+"""Collects the faults of a study file, so that all of them are reported at once."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ _SHOWN = 60
 
 
 class Faults:
-    """Collects faults, and tells them in the order of the file they were found in."""
+    """Collects faults and returns them in the order of the file."""
 
     def __init__(self, document: Mapping[str, Any], origins: Mapping[KeyPath, str]) -> None:
         self._positions = _positions(document)
@@ -25,22 +25,22 @@ class Faults:
         return bool(self._found)
 
     def add(self, path: KeyPath, message: str) -> None:
-        """Note one fault; the same fault noted twice is told once."""
+        """Add a fault, unless the same one was added before."""
         self._found[path, message] = None
 
     def unknown(self, path: KeyPath, noun: str, valid: Iterable[str]) -> None:
-        """Note a name that does not exist, with the nearest one that does."""
+        """Add a fault for an unknown name, suggesting the nearest valid one."""
         self.add(path, f"unknown {noun} {show(path[-1])}; {suggest(path[-1], valid)}")
 
     def extend(self, path: KeyPath, more: str) -> None:
-        """Say more of the faults of one key."""
+        """Add more text to the faults of one key."""
         self._found = {
             (at, f"{message}. {more}" if at == path else message): None
             for at, message in self._found
         }
 
     def ordered(self) -> tuple[Fault, ...]:
-        """Return the faults in the order of the file; sections that are missing come last."""
+        """Return the faults in the order of the file; missing sections come last."""
         found = sorted(self._found, key=lambda fault: self._position(fault[0]))
         return tuple(Fault(dotted(path), message + self._origin(path)) for path, message in found)
 
@@ -59,7 +59,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def show(value: object) -> str:
-    """Return a value much as the file has it, short enough for one line."""
+    """Return a value roughly as the file has it, shortened to one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     text = "a table" if isinstance(value, dict) else repr(value)

@@ -1,4 +1,4 @@
-"""Reads a section by its model; what pydantic finds is told in our words, by its key."""
+"""Validates a section by its pydantic model, with our own messages for each key."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -21,14 +21,14 @@ _NAMES: Mapping[str, Mapping[str, object]] = {
 
 
 def read_section(model: type[Model], table: object, path: KeyPath, faults: Faults) -> Model | None:
-    """Return the section if its form is right; every key that is not gets its own fault."""
+    """Return the section if it is valid; every invalid key gets its own fault."""
     if not isinstance(table, dict):
         faults.add(path, f"expected a table, got {show(table)}")
         return None
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        # A union reports once for each of its members: one fault a key is enough.
+        # A union reports an error for each of its members: one fault per key is enough.
         kinds = {str(found["loc"][0]): found["type"] for found in error.errors()}
     for key, kind in kinds.items():
         _tell(model, table, (*path, key), kind, faults)
@@ -36,7 +36,7 @@ def read_section(model: type[Model], table: object, path: KeyPath, faults: Fault
 
 
 def expected(model: type[Section], key: str) -> str:
-    """Return what a key of a section takes, in words."""
+    """Describe the values that a key of a section accepts."""
     found = (item for item in model.model_fields[key].metadata if isinstance(item, Expects))
     return next(found).words
 

@@ -1,7 +1,7 @@
-"""What makes a study the same study: a canonical form, its hash, and differences in words.
+"""The identity of a study: a canonical form, its hash, and differences in words.
 
-The path of the data counts as it is written, wherever the file lies; declared
-defaults and the `--set` texts do not count, only what they led to.
+The path of the data counts as written, wherever the file is. Declared defaults and
+the `--set` texts do not count, only the resulting values do.
 """
 
 import hashlib
@@ -27,19 +27,19 @@ HARMLESS = (
     "checkpoints.limit_bytes",
     "search.pack",
 )
-"""Keys that may change under a running study: no trial's figures depend on them.
+"""Keys that may change in a running study, because no trial's figures depend on them.
 
-Of packs by torch.func last digits depend on `search.pack`; checkpoints of trials with and without
-are kept apart, so that no curve is of both kinds.
+In packs by torch.func the last digits depend on `search.pack`; checkpoints of trials with and
+without packs are kept apart, so that no curve mixes the two.
 """
 
 GROWING = ("budget.trials", "replicates.seeds")
-"""Keys that may only grow."""
+"""Keys that may only increase."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One key whose value differs; None where it is not written."""
+    """A key whose value differs; None means not written."""
 
     key: str
     stored: Any
@@ -56,7 +56,7 @@ class Difference:
 
     changes: tuple[Change, ...]
     extends: bool
-    """Whether the given one only adds trials or seeds, or changes what no result depends on."""
+    """Whether the given study only adds trials or seeds, or changes keys that affect no result."""
 
     @property
     def same(self) -> bool:
@@ -65,7 +65,7 @@ class Difference:
 
 
 def canonical(spec: Spec) -> dict[str, Any]:
-    """Return what identifies a study, as JSON whose order and number format carry no meaning."""
+    """Return the identity of a study as JSON, independent of order and number format."""
     search, replicates = spec.search, spec.replicates
     return {
         "study": {"name": spec.name, "question": spec.question, "objective": spec.objective},
@@ -85,7 +85,7 @@ def canonical(spec: Spec) -> dict[str, Any]:
             "seed": search.seed,
             "sampler_options": _values(search.sampler_options),
             "pruner_options": _values(search.pruner_options),
-            # Left out where nobody chose it, as in studies stored before there were packs.
+            # Left out if it was not set, as in studies stored before packs existed.
             **({} if search.pack == "auto" else {"pack": search.pack}),
         },
         "replicates": _replicates(replicates),
@@ -96,7 +96,7 @@ def canonical(spec: Spec) -> dict[str, Any]:
 
 
 def fingerprint(spec: Spec) -> str:
-    """Return the study's identity: equal for files that mean the same."""
+    """Return the hash of the study's identity, equal for equivalent files."""
     text = json.dumps(canonical(spec), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -113,7 +113,7 @@ def compare(spec: Spec, given: Spec) -> Difference:
 
 
 def extended(spec: Spec, given: Spec) -> Spec:
-    """Return the stored study as an extension makes it: its settings, the given one's extent."""
+    """Return the extended study: the stored settings with the given extent."""
     return replace(
         spec,
         question=given.question,
@@ -133,7 +133,7 @@ def _extends(spec: Spec, given: Spec, changes: tuple[Change, ...]) -> bool:
     if any(key not in GROWING for key in growing):
         return False
     return (
-        # Seeds that come out of an unchanged number would unmake explored configurations.
+        # More seeds out of an unchanged budget would remove explored configurations.
         given.total_trials >= spec.total_trials
         and given.configurations >= spec.configurations
         and given.replicates.seeds >= spec.replicates.seeds
@@ -142,7 +142,7 @@ def _extends(spec: Spec, given: Spec, changes: tuple[Change, ...]) -> bool:
 
 def _replicates(replicates: Replicates) -> dict[str, Any]:
     form = {"seeds": replicates.seeds, "of": replicates.of, "top": replicates.top}
-    # Left out where it is 1, so that studies stored before there were splits stay themselves.
+    # Left out if it is 1, so that studies stored before splits existed keep their identity.
     return form if replicates.splits == 1 else {**form, "splits": replicates.splits}
 
 
@@ -167,12 +167,12 @@ def _values(values: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    """Return 1.0 as 1: a database may give back either for the other."""
+    """Return 1.0 as 1, because a database may return either for the other."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _flat(form: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one entry a key of the file; a dimension of the space is one entry."""
+    """Return one entry per key of the file; a dimension of the space is one entry."""
     flat: dict[str, Any] = {}
     for section, keys in form.items():
         for key, value in keys.items():

@@ -1,4 +1,4 @@
-"""Reads a study file into a `Spec`, or tells everything that is wrong with it at once."""
+"""Reads a study file into a `Spec`, or reports all its faults at once."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ from tuner.spec.study import Spec
 
 
 def load(path: Path, overrides: Sequence[str], declared: Declared) -> Spec:
-    """Read, override and check a study file; all its faults are told in one StudyFileError."""
+    """Read, override and check a study file; all its faults are in one StudyFileError."""
     return check(read(path), overrides, declared, path)
 
 
 def check(
     document: Mapping[str, Any], overrides: Sequence[str], declared: Declared, path: Path
 ) -> Spec:
-    """Check a study that was read already; `path` says where its data and objective are near."""
+    """Check a parsed study; its data and objective are looked up relative to `path`."""
     changed = Overrides(cleaned(document))
     changed.apply(overrides)
     reader = Reader(changed.document, changed.origins, tuple(overrides), path)
@@ -32,7 +32,7 @@ def check(
 
 
 def find(name_or_path: str, folders: Sequence[Path]) -> Path:
-    """Return the file of a study, by its name in one of the folders or by its path."""
+    """Return the file of a study, given by its name in one of the folders or by its path."""
     if name_or_path.endswith(".toml"):
         return Path(name_or_path)
     known = {file.stem: file for folder in reversed(folders) for file in folder.glob("*.toml")}
@@ -48,4 +48,4 @@ def find(name_or_path: str, folders: Sequence[Path]) -> Path:
 
 
 def _listing(known: Mapping[str, Path]) -> str:
-    return f"there are {', '.join(sorted(known))}." if known else "none was found."
+    return f"available: {', '.join(sorted(known))}." if known else "none was found."

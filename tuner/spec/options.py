@@ -12,7 +12,7 @@ from tuner.spec.search import Method, conflict
 def read_options(
     method: Method, written: Mapping[str, Any], path: KeyPath, faults: Faults
 ) -> dict[str, Value] | None:
-    """Return every option of a method with its value; what is wrong is noted, and None returned."""
+    """Return all options of a method with their values; add faults and return None if invalid."""
     sound = True
     for name, value in written.items():
         if name not in method.options:

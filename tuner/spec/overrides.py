@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE`: changes to a study file that are made before it is checked."""
+"""`--set KEY=VALUE`: changes that are applied to a study file before it is checked."""
 
 import re
 import tomllib
@@ -18,7 +18,7 @@ _OPTIONS = re.compile(r"search\.(sampler_options|pruner_options)\.([A-Za-z0-9_-]
 
 
 class Overrides:
-    """Applies `--set` texts to a document, and remembers which key came from which text."""
+    """Applies `--set` texts to a document, and remembers which text set which key."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
@@ -26,7 +26,7 @@ class Overrides:
         self.faults: list[Fault] = []
 
     def apply(self, texts: Sequence[str]) -> None:
-        """Apply the texts in order; a key that cannot be placed is a fault."""
+        """Apply the texts in order; an unknown key is a fault."""
         for text in texts:
             key, equals, value = text.partition("=")
             if equals and key.strip():
@@ -50,12 +50,12 @@ class Overrides:
             self._fault(text, f"unknown key {key!r}; {suggest(key, _section_keys())}")
 
     def _forget_options(self, key: str) -> None:
-        """Drop the options of a sampler or pruner that is replaced: they were the old one's."""
+        """Drop the options of a replaced sampler or pruner."""
         if key in ("search.sampler", "search.pruner"):
             self._table("search").pop(f"{key.removeprefix('search.')}_options", None)
 
     def _set_parameter(self, name: str, value: Any, text: str) -> None:
-        """Make a parameter or data key vary (a list or table), or hold it at one value."""
+        """Make a parameter or data key vary (a list or table), or fix it at one value."""
         section, key = (
             ("data", name.removeprefix(DATA)) if name.startswith(DATA) else ("fixed", name)
         )
@@ -84,21 +84,21 @@ class Overrides:
 
 
 def parse_value(text: str) -> Any:
-    """Return the value that TOML reads, or else the bare text."""
+    """Parse the text as a TOML value, or return the text itself."""
     try:
         table = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
-        # Not TOML, or a number of thousands of digits: a text, which the checks refuse.
+        # Not TOML, or a number of thousands of digits: keep it as text, for the checks to reject.
         return text.strip()
-    # A line break in the text may have smuggled in further keys.
+    # A line break in the text may have added further keys.
     return table["value"] if len(table) == 1 else text.strip()
 
 
 def _settle(space: Document, name: str, value: Any) -> None:
     """Resolve the conditions on a dimension that now has one value.
 
-    What it switches on loses the condition; what it switches off leaves the
-    space, and with it what depends on that.
+    Dimensions that it activates lose the condition; those that it deactivates leave the
+    space, together with everything that depends on them.
     """
     for child, dimension in list(space.items()):
         when = dimension.get("when") if isinstance(dimension, dict) else None
@@ -121,7 +121,7 @@ def _remove_children(space: Document, name: str) -> None:
 
 
 def _child(table: Document, key: str) -> Document:
-    """Return an inner table, made if it is missing; a value in its place is left to the checks."""
+    """Return an inner table, created if missing; the checks report a value in its place."""
     inner = table.setdefault(key, {})
     return inner if isinstance(inner, dict) else {}
 
@@ -132,5 +132,5 @@ def _section_keys() -> list[str]:
 
 
 def hint(name: str) -> str | None:
-    """Return the full key that a lone name may have meant: `trials` is `budget.trials`."""
+    """Return the full key that a bare name may have meant: `trials` means `budget.trials`."""
     return next((key for key in _section_keys() if key.endswith(f".{name}")), None)

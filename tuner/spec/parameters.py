@@ -1,7 +1,7 @@
 """The vocabulary of trainable parameters: declared once, with type, range and meaning.
 
-Nothing here knows torch. An objective adds declarations of its own; the study
-file is checked against both, and the reference table in docs/ is made from them.
+Nothing here needs torch. An objective adds its own declarations; the study file is
+checked against both, and the reference table in docs/ is generated from them.
 """
 
 import math
@@ -16,7 +16,7 @@ Kind = Literal["float", "int", "bool", "choice", "text"]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One declared parameter: what values it takes, its default, and what it means."""
+    """One declared parameter: its values, its default and its meaning."""
 
     name: str
     kind: Kind
@@ -29,7 +29,7 @@ class Parameter:
     choices: tuple[str, ...] = ()
 
     def fault(self, value: object) -> str | None:
-        """Say what is wrong with a value, or None if it may be used."""
+        """Return what is wrong with a value, or None if it is valid."""
         if self.kind in ("choice", "text"):
             return self._text_fault(value)
         if self.kind == "bool":
@@ -37,7 +37,7 @@ class Parameter:
         return self._number_fault(value)
 
     def expected(self) -> str:
-        """Describe the admissible values in words."""
+        """Describe the valid values in words."""
         if self.kind == "choice":
             return "one of " + ", ".join(self.choices)
         if self.kind == "text":
@@ -77,16 +77,16 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Declarations:
-    """What one objective lets a study set: its training parameters and its [data] keys."""
+    """The training parameters and [data] keys that a study of one objective may set."""
 
     parameters: Mapping[str, Parameter]
     data: Mapping[str, Parameter]
     whole: bool = True
-    """Whether that is all; where the objective is not found, what all objectives share is known."""
+    """Whether they are complete; if the objective is not found, only the shared ones are known."""
 
 
 def by_name(parameters: Iterable[Parameter]) -> dict[str, Parameter]:
-    """Index declarations by name; a name declared twice is a mistake of the declarer."""
+    """Index declarations by name; declaring a name twice is a bug of the objective."""
     index: dict[str, Parameter] = {}
     for parameter in parameters:
         assert parameter.name not in index, f"{parameter.name} is declared twice"
@@ -189,7 +189,7 @@ SHARED: Mapping[str, Parameter] = by_name(
         ),
     ]
 )
-"""The shared trainer's own parameters; models are an objective's business."""
+"""The shared trainer's parameters; models belong to the objectives."""
 
 UNFOUND = Declarations(SHARED, {}, whole=False)
-"""What may be set where nobody can ask the objective: at least what all of them share."""
+"""Declarations for an objective that is not found: only the shared parameters."""

@@ -9,20 +9,20 @@ from tuner.spec.study import Budget, Replicates, Search
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts that decide how many trials there are; None where a part has faults."""
+    """The parts that determine the number of trials; None for a part with faults."""
 
     budget: Budget | None
     replicates: Replicates | None
     search: Search | None
     space: Space | None
     dimensions: tuple[Dimension, ...] = ()
-    """Those of the space that are right, even where others are not."""
+    """The valid dimensions of the space, even if others have faults."""
     may_be_empty: bool = False
     """Whether nothing needs to vary, because `--set` may have fixed everything."""
 
 
 def check_plan(plan: Plan, faults: Faults) -> None:
-    """Note whatever does not fit together; parts that have faults of their own are left out."""
+    """Report parts that do not fit together; parts with their own faults are skipped."""
     if plan.replicates is not None:
         _check_top(plan.replicates, faults)
         _check_splits(plan.replicates, faults)
@@ -49,7 +49,7 @@ def _check_splits(replicates: Replicates, faults: Faults) -> None:
 
 
 def _check_grid(plan: Plan, faults: Faults) -> int | None:
-    """Return the grid's size where the sampler is a grid and the grid can be made."""
+    """Return the grid's size if the sampler is a grid and the grid is valid."""
     if plan.search is None:
         return None
     if plan.search.sampler != "grid":
@@ -105,6 +105,6 @@ def _tell_top(replicates: Replicates, explored: int, faults: Faults) -> None:
 
 
 def _near(trials: int, seeds: int) -> str:
-    """Name the two nearest budgets that can be shared."""
+    """Suggest the two nearest budgets that are multiples of the seeds."""
     below = trials // seeds * seeds
     return f"; write {below} or {below + seeds}" if below else f"; write {seeds} or more"

@@ -1,4 +1,4 @@
-"""Durations and sizes as a study file writes them, and their units."""
+"""Durations and sizes in a study file, and their units."""
 
 import re
 from decimal import Decimal
@@ -18,7 +18,7 @@ _BYTES = {
 
 
 def parse_seconds(text: str) -> float:
-    """Return the seconds of a duration such as `10m`; anything else is a ValueError."""
+    """Parse a duration such as `10m` to seconds; raise ValueError for anything else."""
     number, unit = _split(text, DURATION)
     seconds = number * _SECONDS[unit]
     if not 0 < seconds <= 1e9:
@@ -27,7 +27,7 @@ def parse_seconds(text: str) -> float:
 
 
 def parse_bytes(text: str) -> int:
-    """Return the bytes of a size such as `8GB`; anything else is a ValueError."""
+    """Parse a size such as `8GB` to bytes; raise ValueError for anything else."""
     number, unit = _split(text, SIZE)
     size = number * _BYTES[unit]
     if not 1 <= size < 2**63:
@@ -36,16 +36,16 @@ def parse_bytes(text: str) -> int:
 
 
 def write_seconds(seconds: float) -> str:
-    """Return a duration that is read as these seconds."""
+    """Write a duration that parses to these seconds."""
     return f"{Decimal(repr(seconds)):f}s"
 
 
 def write_bytes(size: int) -> str:
-    """Return a size that is read as this many bytes, in the largest unit that needs no point."""
+    """Write a size that parses to this many bytes, in the largest unit without decimals."""
     for unit, each in sorted(_BYTES.items(), key=lambda item: -item[1]):
         if size % each == 0:
             return f"{size // each}{unit}"
-    # Reading cuts off after the last byte; half a byte more keeps it from cutting one too many.
+    # Parsing truncates to whole bytes; half a byte more keeps rounding from losing one.
     return f"{size // 10**6}.{size % 10**6:06d}5MB"
 
 

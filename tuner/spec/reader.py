@@ -1,4 +1,4 @@
-"""Reads a document into a `Spec`, section by section, going on after every fault."""
+"""Reads a document into a `Spec`, section by section, continuing after every fault."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -42,14 +42,14 @@ from tuner.spec.study import (
 from tuner.spec.values import ValueReader, defaults
 
 SLIP = 0.75
-"""How like a shared parameter a name is that may be a slip; an objective's own are seldom."""
+"""Similarity to a shared parameter above which a name may be a typo; an objective's rarely are."""
 
 Declared = Callable[[str, Path], Declarations]
-"""Finds what an objective declares, given its name and the folder of the study file."""
+"""Finds an objective's declarations, given its name and the folder of the study file."""
 
 
 class Reader:
-    """Reads one document; whatever is wrong with it ends in `faults`."""
+    """Reads one document; its faults are collected in `faults`."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Reader:
         )
 
     def _section(self, name: str, model: type[Model]) -> Model | None:
-        """Read a section; one that is not written is read as an empty one, if it may be empty."""
+        """Read a section; a missing one is read as empty if that is allowed."""
         required = StudyFile.model_fields[name].is_required()
         if required and name not in self._document:
             keys = [key for key, field in model.model_fields.items() if field.is_required()]
@@ -146,9 +146,9 @@ class Reader:
         return {}
 
     def _tell_unchecked(self, declarations: Declarations) -> None:
-        """Say which keys could not be checked, and which of them look like slips.
+        """Report which keys could not be checked, and which of them look like typos.
 
-        Nobody knows what the objective declares, so a slip is only asked about.
+        The objective's declarations are not known, so a typo is only a question.
         """
         names = [
             f"{section}.{name}"
@@ -171,7 +171,7 @@ class Reader:
             self.faults.extend(("study", "objective"), more)
 
     def _declarations(self, declared: Declared) -> Declarations:
-        """Ask the objective, even if other keys of [study] are wrong."""
+        """Return the objective's declarations, even if other keys of [study] are wrong."""
         study = self._document.get("study")
         name = study.get("objective") if isinstance(study, dict) else None
         if not isinstance(name, str) or not re.fullmatch(OBJECTIVE, name):
@@ -211,7 +211,7 @@ class Reader:
         return Replicates(section.seeds, section.of, section.top, section.splits)
 
     def _check_splits(self, replicates: Replicates | None, declarations: Declarations) -> None:
-        """Refuse divisions that the objective cannot make, or that the space chooses as well."""
+        """Report splits that the objective cannot make, or that the space varies as well."""
         if replicates is None or not declarations.whole or replicates.splits == 1:
             return
         path = ("replicates", "splits")
@@ -243,7 +243,7 @@ class Reader:
         )
 
     def _space(self, read: tuple[Dimension, ...]) -> Space | None:
-        """Return the space if none of its dimensions has a fault, conditions included."""
+        """Return the space if none of its dimensions and conditions has a fault."""
         written = self._keys("space")
         held = {*self._keys("fixed"), *(DATA + key for key in self._keys("data"))}
         sound = check_conditions(read, written, held, self.faults)

@@ -1,10 +1,10 @@
-"""The tables of docs/study-file.md, made from the declarations they describe.
+"""The tables of docs/study-file.md, generated from the declarations.
 
     python -m tuner.spec.reference docs/study-file.md objectives.chest_xray objectives.digits
 
-A page holds `<!-- begin NAME -->` and `<!-- end NAME -->`; what is between is
-replaced by the table of that name. An objective's tables are named
-`OBJECTIVE parameters` and `OBJECTIVE data`.
+The text between `<!-- begin NAME -->` and `<!-- end NAME -->` in a page is replaced
+by the table of that name. An objective's tables are named `OBJECTIVE parameters` and
+`OBJECTIVE data`.
 """
 
 import importlib
@@ -24,7 +24,7 @@ _BLOCK = re.compile(r"(<!-- begin (.+?) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 
 
 def blocks(objectives: Mapping[str, Declarations]) -> dict[str, str]:
-    """Return every generated table by the name of its block."""
+    """Return all generated tables by the name of their block."""
     own = {
         f"{name} parameters": _parameters(_own(declarations))
         for name, declarations in objectives.items()
@@ -55,7 +55,7 @@ def update(page: str, tables: Mapping[str, str]) -> str:
 
 
 def declarations(modules: Iterable[str]) -> dict[str, Declarations]:
-    """Return what the objectives in these modules declare, by their last name."""
+    """Return the declarations of the objectives in these modules, by their last name."""
     return {
         module.rpartition(".")[2]: importlib.import_module(module).OBJECTIVE.declarations()
         for module in modules

@@ -1,4 +1,4 @@
-"""The JSON schema by which editors complete and check a study file.
+"""The JSON schema that lets editors complete and check a study file.
 
 python -m tuner.spec.schema > docs/study-file.schema.json
 """
@@ -44,7 +44,7 @@ def text() -> str:
 
 
 def _tidied(form: Any) -> Any:
-    """Return the schema without what TOML has not (null) and what a reader need not see."""
+    """Return the schema without what TOML lacks (null) and without noise."""
     if isinstance(form, list):
         return [_tidied(inner) for inner in form if inner != {"type": "null"}]
     if not isinstance(form, dict):
@@ -56,7 +56,7 @@ def _tidied(form: Any) -> Any:
 
 
 def _is_noise(form: Mapping[str, Any], key: str) -> bool:
-    # The defaults of a whole section are those of its keys, and told there.
+    # The defaults of a section are those of its keys, and are given there.
     default = key == "default" and (form[key] is None or "$ref" in form)
     return default or (key == "title" and isinstance(form[key], str))
 
@@ -65,7 +65,7 @@ def _options(kind: str, methods: Mapping[str, Method], default: str) -> list[dic
     """Return a rule for each method: if it is named, these are its options."""
     return [
         {
-            # A method that is not written is the default one, and then must not be required.
+            # If the method is not written it is the default one, so it must not be required.
             "if": {
                 "properties": {kind: {"const": name}},
                 **({} if name == default else {"required": [kind]}),

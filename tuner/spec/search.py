@@ -1,7 +1,7 @@
-"""The samplers and pruners a study may name, and their options.
+"""The samplers and pruners that a study may use, and their options.
 
-Declared once: the checks of a study file, its schema and its reference come
-from here. `tuner.store` turns them into Optuna's.
+Declared once: the checks of a study file, its schema and its reference are derived
+from them. `tuner.store` maps them to Optuna's.
 """
 
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ from tuner.spec.parameters import Parameter, by_name
 
 @dataclass(frozen=True)
 class Method:
-    """A sampler or pruner: what it does, and the options it takes."""
+    """A sampler or pruner: what it does, and its options."""
 
     name: str
     meaning: str
     options: Mapping[str, Parameter] = field(default_factory=dict)
     required: tuple[str, ...] = ()
-    """Options that must be written; their declared default is never used."""
+    """Options that must be written; their declared default is not used."""
     optional: tuple[str, ...] = ()
-    """Options that are simply absent unless written; as above."""
+    """Options that are absent unless written; their declared default is not used."""
 
     def default(self, option: str) -> Value | None:
-        """Return what an option is when it is not written, or None where it has no default."""
+        """Return the default of an option, or None if it has none."""
         if option in self.required or option in self.optional:
             return None
         return self.options[option].default
@@ -163,7 +163,7 @@ PRUNERS: Mapping[str, Method] = _methods(
 
 
 def conflict(method: Method, options: Mapping[str, Value]) -> str | None:
-    """Say what is wrong with options that are each right but do not fit together."""
+    """Return what is wrong with options that are valid individually but not together."""
     if method.name == "threshold":
         return _bounds_conflict(options.get("lower"), options.get("upper"))
     if method.name == "hyperband" and options["max_resource"] < options["min_resource"]:  # type: ignore[operator]

@@ -1,7 +1,7 @@
 """The form of a study file: its sections, keys and types, as pydantic models.
 
-The JSON schema for editors is made from these models. Every key says here what
-it expects; `tuner.spec.form` makes faults of that.
+The JSON schema for editors is generated from these models. Every key says here what
+it expects; `tuner.spec.form` turns that into faults.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ Scalar = str | bool | int | float
 
 @dataclass(frozen=True)
 class Expects:
-    """What a key takes, in the words of a fault."""
+    """The values that a key accepts, as worded in a fault."""
 
     words: str
 

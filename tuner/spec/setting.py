@@ -1,4 +1,4 @@
-"""A setting that a person gives: checked against a study's space, all its faults at once."""
+"""Checks a setting given by a person against a study's space, reporting all faults at once."""
 
 from collections.abc import Mapping
 from os import PathLike, fspath
@@ -13,10 +13,10 @@ from tuner.spec.study import DATA, Spec
 
 
 def check_setting(spec: Spec, given: Mapping[str, Any]) -> dict[str, Value]:
-    """Return the setting as the space holds it, in the order of the file.
+    """Return the setting in the space's types and the order of the file.
 
-    Every parameter that varies must have a value, unless a condition switches it off. One that the
-    study fixes may be named with the value that it is fixed at.
+    Every varied parameter must have a value, unless a condition deactivates it. A fixed parameter
+    may be given with its fixed value.
     """
     faults: list[str] = []
     chosen: dict[str, Value] = {}
@@ -60,15 +60,15 @@ def read_setting(spec: Spec, words: tuple[str, ...]) -> dict[str, Any]:
             raise UserError(f"{word!r} is not NAME=VALUE, such as lr=0.001 or model=cnn.")
         if name in given:
             raise UserError(f"{name} is given twice; give each parameter once.")
-        # A text that looks like a number stays a text where the space lists it as one.
+        # A text that looks like a number stays a text if the space lists it as one.
         given[name] = text if text in listed.get(name, ()) else parse_value(text)
     return given
 
 
 def _fitting(dimension: Dimension, value: Any) -> Value | None:
-    """Return the value as the dimension has it, or None where it is not one of its values."""
+    """Return the value in the dimension's type, or None if it is not one of its values."""
     if isinstance(dimension, Choice) or dimension.count is not None:
-        # In Python True is 1 and equal to it; in a study file it is not.
+        # In Python 1 == True; in a study file they are different values.
         same = (one for one in dimension.values if one == value and _kind(one) == _kind(value))
         return next(same, None)
     whole = isinstance(value, int) and not isinstance(value, bool)
@@ -99,14 +99,14 @@ def _either(values: tuple[Value, ...]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return a value from Python as a study file would hold it: lists, tables and plain numbers."""
+    """Convert a Python value to lists, tables and plain numbers, as in a study file."""
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset | range):
         return [plain(inner) for inner in value]
     if isinstance(value, PathLike):
         return fspath(value)
-    # A number of numpy, pandas or torch; theirs are no ints and floats of Python.
+    # A number of numpy, pandas or torch, which is not a Python int or float.
     item = getattr(value, "item", None)
     if callable(item) and not isinstance(value, str | int | float | bool):
         return item() if getattr(value, "size", 1) == 1 else plain(value.tolist())

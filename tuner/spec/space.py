@@ -1,4 +1,4 @@
-"""The space of a study: what varies, under which conditions, and the grid it makes."""
+"""The space of a study: its dimensions, their conditions, and the grid."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -8,10 +8,10 @@ from fractions import Fraction
 from tuner.records import Value
 
 LARGEST_GRID = 100_000
-"""No grid beyond this is enumerated: it would never be trained, only fill the memory."""
+"""Larger grids are not enumerated: they would never be trained, only fill the memory."""
 
 When = Mapping[str, tuple[Value, ...]]
-"""Under which values of other dimensions one is active: every name must take one of its values."""
+"""The condition of a dimension: every named dimension must have one of the listed values."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Range:
 
     @property
     def count(self) -> int | None:
-        """How many values there are, or None where a range without step has no end of them."""
+        """The number of values, or None for a continuous range."""
         if self.step is None:
             return None
         return (_exact(self.high) - _exact(self.low)) // _exact(self.step) + 1
 
     @property
     def values(self) -> tuple[Value, ...]:
-        """The values in rising order; only a range with a step has them."""
+        """The values in ascending order, for a range with a step."""
         assert self.count is not None
         return tuple(self.value(index) for index in range(self.count))
 
@@ -70,14 +70,14 @@ class Space:
         return tuple(dimension.name for dimension in self.dimensions)
 
     def is_active(self, dimension: Dimension, chosen: Mapping[str, Value]) -> bool:
-        """Say whether a dimension takes a value, given those chosen for the ones it depends on."""
+        """Return whether a dimension is active, given the values of those it depends on."""
         return all(
             parent in chosen and chosen[parent] in accepted
             for parent, accepted in dimension.when.items()
         )
 
     def ordered(self) -> tuple[Dimension, ...]:
-        """Return the dimensions with every one after those it depends on, else as in the file."""
+        """Return the dimensions with parents before children, else in the order of the file."""
         placed: list[Dimension] = []
         waiting = list(self.dimensions)
         while waiting:
@@ -126,5 +126,5 @@ class Space:
 
 
 def _exact(number: float) -> Fraction:
-    """Return the number as it was written: 0.1 to 0.7 by 0.2 has 4 values, in floats only 3."""
+    """Return the number exactly as written: 0.1 to 0.7 by 0.2 has 4 values, in floats only 3."""
     return Fraction(str(number))

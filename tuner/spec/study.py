@@ -1,4 +1,4 @@
-"""A study as everything above sees it: read, checked, complete, and free of its file."""
+"""A study as the rest of the program sees it: checked, complete, and independent of its file."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 FORMAT = 1
-"""Of `Spec.to_json`; raised when an older tuner could no longer understand it."""
+"""The format of `Spec.to_json`, increased when an older tuner could not read it."""
 
 DATA = "data."
-"""What a dimension is called that varies a key of [data]."""
+"""Prefix of dimensions that vary a key of [data]."""
 
 SPLIT_SEED = "split_seed"
-"""The key of [data] that chooses one division into training and validation."""
+"""The key of [data] that chooses the split into training and validation."""
 
 WEIGHTS = "weights"
-"""The parameter that names a file, relative to the study file as the data's path is."""
+"""The parameter that names a file, relative to the study file like the data path."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Budget:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a trial may take."""
+    """Limits of a trial."""
 
     silence_seconds: float = 600.0
     attempts: int = 3
     memory_bytes: int | None = None
     threads: int = 1
-    """Of a trainer; results differ with it, so it is part of the study's identity."""
+    """Threads of a trainer; results depend on it, so it is part of the study's identity."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Checkpoints:
 
 @dataclass(frozen=True)
 class Search:
-    """How settings are chosen and trials stopped; the options are complete, defaults included."""
+    """How settings are chosen and trials stopped; the options include defaults."""
 
     sampler: str = "grid"
     pruner: str = "none"
@@ -68,7 +68,7 @@ class Search:
     sampler_options: Mapping[str, Value] = field(default_factory=dict)
     pruner_options: Mapping[str, Value] = field(default_factory=dict)
     pack: int | Literal["auto"] = "auto"
-    """How many trials of one shape a trainer takes at a time, at most."""
+    """The largest number of trials of one shape that a trainer trains at a time."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Replicates:
     of: Literal["all", "top"] = "all"
     top: int | None = None
     splits: int = 1
-    """How many divisions into training and validation the seeds go through, one after another."""
+    """How many splits into training and validation the seeds cycle through."""
 
     @property
     def extra(self) -> int:
@@ -97,7 +97,7 @@ class Replicates:
 
 @dataclass(frozen=True)
 class Spec:
-    """One study, checked: what it asks, what varies, and what every trial has in common."""
+    """A checked study: its question, what varies, and what all trials have in common."""
 
     name: str
     question: str
@@ -110,24 +110,24 @@ class Spec:
     fixed: Mapping[str, Value]
     """As in [fixed]; numbers of float parameters are floats."""
     data: Mapping[str, Value]
-    """As in [data]; a relative path is still as written (see `job`)."""
+    """As in [data]; a relative path is unchanged (see `job`)."""
     defaults: Mapping[str, Value]
-    """Declared defaults of what may be unset: not in [fixed], and not always chosen in [space]."""
+    """Declared defaults of parameters that may be unset: not in [fixed], not always in [space]."""
     data_defaults: Mapping[str, Value]
     overrides: tuple[str, ...] = ()
     """The `--set` texts that were applied, in order."""
     checkpoints: Checkpoints = Checkpoints()
     folder: str = ""
-    """Where the study file lay: relative data paths start here. Not part of the identity."""
+    """The folder of the study file, for relative data paths. Not part of the identity."""
 
     @cached_property
     def grid_size(self) -> int:
-        """How many combinations the space has; asked of grids only."""
+        """How many combinations the space has; for grids only."""
         return self.space.size()
 
     @cached_property
     def grid(self) -> tuple[dict[str, Value], ...]:
-        """All combinations in their order; made once, asked at every claim."""
+        """All combinations in order; cached, because every claim needs it."""
         return self.space.grid()
 
     @property
@@ -144,7 +144,7 @@ class Spec:
 
     @property
     def varied(self) -> tuple[str, ...]:
-        """The names of what varies, in the order of the file."""
+        """The names of varied parameters, in the order of the file."""
         return self.space.names
 
     def in_order(self, name: str, values: Collection[Value | None]) -> list[Value | None]:
@@ -176,12 +176,12 @@ class Spec:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as JSON, so that a worker needs no file."""
+        """Return everything as JSON, so that a worker does not need the file."""
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Spec":
-        """Rebuild a study from `to_json`, also after a way through JSON text."""
+        """Rebuild a study from `to_json`, also after a round trip through JSON text."""
         found = stored.get("format")
         if isinstance(found, int) and found > FORMAT:
             raise DatabaseNewerError(
@@ -202,7 +202,7 @@ class Spec:
         return self._resolve(data, "path")
 
     def _resolve(self, values: dict[str, Value], name: str) -> dict[str, Value]:
-        """Make a path absolute that is written relative to the study file."""
+        """Make a path relative to the study file absolute."""
         path = values.get(name)
         if isinstance(path, str) and path and "://" not in path:
             values[name] = str(Path(self.folder, path))
@@ -215,6 +215,6 @@ def _is_data(name: str) -> bool:
 
 @cache
 def _adapter() -> "TypeAdapter[Spec]":
-    from pydantic import TypeAdapter  # 0.1 s that a command which reads no study need not pay
+    from pydantic import TypeAdapter  # takes 0.1 s, which commands without a study need not spend
 
     return TypeAdapter(Spec)

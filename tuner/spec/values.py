@@ -20,7 +20,7 @@ class ValueReader:
         self._faults = faults
 
     def read(self, section: str, table: Mapping[str, Any]) -> dict[str, Value]:
-        """Return the values that are right; a name that varies too is a fault."""
+        """Return the valid values; a name that also varies is a fault."""
         prefix = DATA if section == "data" else ""
         known = self._known(section)
         values = {}
@@ -50,7 +50,7 @@ class ValueReader:
         return None if isinstance(value, str | int | float) else f"expected a value, got {value!r}"
 
     def _unknown(self, path: KeyPath, known: Collection[str]) -> None:
-        """Note a name that is declared nowhere, or belongs to another section."""
+        """Report a name that is not declared, or belongs to another section."""
         section, name = path
         other = self._belongs(section, name)
         if other:
@@ -66,7 +66,7 @@ class ValueReader:
 
 
 def defaults(known: Mapping[str, Parameter], taken: Collection[str]) -> dict[str, Value]:
-    """Return the declared defaults of what is not taken, in the order of the declarations."""
+    """Return the declared defaults of names not in `taken`, in the order of declaration."""
     return {
         name: normalised(parameter, parameter.default)
         for name, parameter in known.items()

@@ -1,4 +1,4 @@
-"""A study written as a file again: what was launched, overrides and all, ready to be launched."""
+"""Writes a study back as a file, including overrides, ready to be launched again."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from tuner.spec.study import Checkpoints, Limits, Search, Spec
 
 
 def as_toml(spec: Spec) -> str:
-    """Return a study file that means this study; what has its default is left out."""
+    """Return a study file for this study, without keys that have their default."""
     sections: Mapping[str, Mapping[str, str]] = {
         "study": _texts(name=spec.name, question=spec.question, objective=spec.objective),
         "budget": _texts(trials=spec.budget.trials, hours=spec.budget.hours),
@@ -79,22 +79,24 @@ def _values(values: Mapping[str, Value]) -> dict[str, str]:
     return {_key(name): _text(value) for name, value in values.items()}
 
 
-def _dimension(one: Dimension) -> str:
-    if isinstance(one, Choice):
-        values = _list(one.values)
-        return f"{{ values = {values}, when = {_when(one.when)} }}" if one.when else values
-    return f"{{ {', '.join(_range(one))} }}"
+def _dimension(dimension: Dimension) -> str:
+    if isinstance(dimension, Choice):
+        values = _list(dimension.values)
+        return (
+            f"{{ values = {values}, when = {_when(dimension.when)} }}" if dimension.when else values
+        )
+    return f"{{ {', '.join(_range(dimension))} }}"
 
 
-def _range(one: Any) -> Iterator[str]:
-    yield f"low = {_text(one.low)}"
-    yield f"high = {_text(one.high)}"
-    if one.step is not None:
-        yield f"step = {_text(one.step)}"
-    if one.log:
+def _range(dimension: Any) -> Iterator[str]:
+    yield f"low = {_text(dimension.low)}"
+    yield f"high = {_text(dimension.high)}"
+    if dimension.step is not None:
+        yield f"step = {_text(dimension.step)}"
+    if dimension.log:
         yield "log = true"
-    if one.when:
-        yield f"when = {_when(one.when)}"
+    if dimension.when:
+        yield f"when = {_when(dimension.when)}"
 
 
 def _when(when: Mapping[str, tuple[Value, ...]]) -> str:
@@ -113,7 +115,7 @@ def _key(name: str) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
-        # JSON's escapes are TOML's; only DEL may stand in the one and not in the other.
+        # JSON's escapes are TOML's, except that TOML does not allow a literal DEL.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -1,1 +1,1 @@
-"""Arrays in, numbers out: pure functions that know neither studies nor trials."""
+"""Statistics on arrays: pure functions that know neither studies nor trials."""

@@ -23,19 +23,19 @@ Array = NDArray[np.float64]
 class Panel:
     """Values by level, seed and image; a level's mean is the sum of its blocks' means.
 
-    A figure of one split has one block. A gap has two: validation's values, and
-    test's with their sign turned. A figure without images has a block of width 1.
-    Where the data name patients, the values are by patient (`Clusters.linearise`).
+    A figure of one split has one block. A gap has two: the validation values, and
+    the negated test values. A figure without images has a block of width 1.
+    If the data name patients, the values are by patient (`Clusters.linearise`).
     """
 
     blocks: tuple[Array, ...]
     counts_images: bool = True
-    """Whether a value is a share of images, so that no variance is below one image's."""
+    """Whether a value is a share of images, so that one image's variance is a lower bound."""
     own_images: int = 0
-    """How many images of its own each seed has (patients, where they are named), where values are
-    their shares already."""
+    """If values are shares of images already: how many separate images (or patients) each seed
+    has."""
     clusters: tuple[Clusters, ...] = ()
-    """Of each block the patients whose values it has; none where its values are images'."""
+    """For each block its patients; empty if values are by image."""
 
     @cached_property
     def by_seed(self) -> Array:
@@ -54,19 +54,19 @@ class Panel:
 
     @property
     def images(self) -> int:
-        """How many images the means are over; 0 where the figure has none."""
+        """How many images the means are over; 0 for a figure without images."""
         if self.clusters:
             return sum(clusters.images for clusters in self.clusters)
         return sum(block.shape[2] for block in self.blocks if block.shape[2] > 1)
 
     @property
     def patients(self) -> int:
-        """How many patients the images are of; 0 where the data name none."""
+        """How many patients the images are from; 0 if the data name none."""
         return sum(clusters.patients for clusters in self.clusters)
 
     @property
     def units(self) -> int:
-        """How many patients, or else images, the means are over."""
+        """How many patients (or images, if none are named) the means are over."""
         return self.patients or self.images
 
     def take(self, levels: Sequence[int]) -> "Panel":
@@ -75,8 +75,8 @@ class Panel:
 
     @property
     def grain(self) -> float:
-        """The resolution of the measurement: the variance of one image more or less."""
-        # One patient has no variance that could be estimated.
+        """The resolution of the measurement: the variance due to one image more or less."""
+        # The variance of a single patient cannot be estimated.
         alone = float(sum(clusters.patients == 1 < clusters.images for clusters in self.clusters))
         if not self.counts_images:
             return alone
@@ -88,9 +88,9 @@ class Panel:
     def difference(self, one: int, other: int) -> "Difference":
         """Return the difference of two levels with its spread.
 
-        The spread is the wider of the estimate pooled over all levels and the
-        estimate from these two: pooling gains degrees of freedom where levels
-        scatter alike, and does not hide a level that scatters more.
+        The spread is the wider of the estimate pooled over all levels and the estimate from
+        these two: pooling gains degrees of freedom if variances are equal, but must not hide
+        a level with a larger variance.
         """
         parts = replace(
             self.parts((one, other)),
@@ -102,11 +102,11 @@ class Panel:
         return Difference(value, spread.plus(self.grain).at_least(self._least(value)), self.seeds)
 
     def _least(self, difference: float) -> float:
-        """Return the variance below which no difference of shares of own images can be.
+        """Return the lower bound of the variance of a difference of shares of separate images.
 
-        Shares are steps: a few seeds often differ by exactly the same, which looks
-        like no spread at all. Of paired images at least the share `difference` is
-        right under one level only, and such images alone make this variance.
+        Shares are discrete: a few seeds often differ by exactly the same amount, which
+        looks like zero variance. At least the share `difference` of the paired images is
+        right under one level only, and these images alone cause this variance.
         """
         if not self.own_images:
             return 0.0
@@ -127,7 +127,7 @@ class Panel:
 
     @property
     def _freedoms(self) -> list[float]:
-        """The degrees of freedom of each block's variance over patients; 0 where it is known."""
+        """The degrees of freedom of each block's variance over patients; 0 means known."""
         return [clusters.freedom for clusters in self.clusters] or [0.0] * len(self.blocks)
 
     @cached_property
@@ -154,11 +154,11 @@ class Difference:
     seeds: int
 
     def p_value(self, levels: int = 2) -> float:
-        """Return the p value: how often equal levels would seem this far apart."""
+        """Return the p value: how often equal levels would differ by this much."""
         return self.spread.p_value(self.value, levels)
 
     def interval(self, levels: int = 2, confidence: float = CONFIDENCE) -> Interval:
-        """Return the interval in which this difference, or all of this many levels', lie."""
+        """Return the confidence interval, simultaneous for all differences of this many levels."""
         return around(self.value, self.spread, levels, confidence)
 
 
@@ -167,14 +167,14 @@ class VarianceComponents:
     """The variance of a mean by its source: seeds, images, and their interaction."""
 
     by_seed: float
-    """Variance of the mean from its seeds, the interaction included."""
+    """Variance of the mean from its seeds, including the interaction."""
     freedom: int
     by_image: float
-    """Variance from the images alone; may be negative, being a difference."""
+    """Variance from the images alone; may be negative, because it is a difference."""
     rest: float
     """The interaction of seeds and images, with the residual."""
     image_freedom: float = 0.0
-    """Degrees of freedom of the images' component where images are clustered by patient; else 0."""
+    """Degrees of freedom of the images' component if images are clustered by patient, else 0."""
 
     def times(self, factor: float) -> "VarianceComponents":
         """Return the components, each multiplied by a factor."""
@@ -206,7 +206,7 @@ def _parts(
     # Degrees of freedom over blocks by Welch and Satterthwaite; levels are pooled, as for seeds.
     image_freedom = max(1.0, max(1.0, free) * by_image**2 / squares) if squares else 0.0
     if seeds == 1:
-        # With one seed the variance between seeds is unknown: only images are covered.
+        # With one seed the variance between seeds is unknown, so only images are covered.
         return VarianceComponents(0.0, 0, by_image, 0.0, image_freedom)
     deviations = by_seed - by_seed.mean(axis=1, keepdims=True)
     freedom = max(1, round(free * (seeds - 1)))
@@ -215,7 +215,7 @@ def _parts(
 
 
 def _image_parts(block: Array, free: float) -> tuple[float, float]:
-    """Return the variance of the mean from images, and the part of it that is interaction."""
+    """Return the variance of the mean from images, and its interaction part."""
     _, seeds, images = block.shape
     if images == 1:
         return 0.0, 0.0

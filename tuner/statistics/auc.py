@@ -1,7 +1,7 @@
 """The area under the ROC curve, its interval by DeLong, and what each image adds to it.
 
-Images of one patient are ranked alike: their placements are summed by patient, as Obuchowski
-(1997) does, who also counts how a patient's images of both classes go together.
+Images of one patient are correlated: their placements are summed by patient (Obuchowski, 1997),
+including the covariance between a patient's images of both classes.
 """
 
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ Truth = NDArray[np.bool_]
 
 
 FEWEST = 2
-"""Images, or patients, of a class without which nothing is known of how an area scatters."""
+"""Fewest images, or patients, of a class from which the variance of an area can be estimated."""
 
 
 @dataclass(frozen=True)
 class Placements:
-    """For each image the share of the other class that it is ranked right against."""
+    """For each image the share of the other class that it is ranked correctly against."""
 
     area: float
     positives: Array
@@ -33,7 +33,7 @@ class Placements:
 
 
 def placements(scores: Array, truth: Truth) -> Placements | None:
-    """Return how each image is ranked against the other class; None where one class is missing."""
+    """Return each image's placement against the other class; None if one class is missing."""
     positive, negative = scores[truth], scores[~truth]
     if not len(positive) or not len(negative):
         return None
@@ -50,9 +50,9 @@ def delong(
     clusters: Clusters | None = None,
     confidence: float = CONFIDENCE,
 ) -> Interval | None:
-    """Return the area with DeLong's interval, on the logit so that it stays within 0 and 1.
+    """Return the area with DeLong's interval, on the logit scale so that it stays within 0 and 1.
 
-    None where a class has fewer than two images, or is of fewer than two patients.
+    None if a class has fewer than two images or patients.
     """
     placed = placements(scores, truth)
     if placed is None or _fewest(truth, clusters) < FEWEST:
@@ -70,7 +70,7 @@ def delong(
 
 
 def roc(scores: Array, truth: Truth) -> tuple[Array, Array]:
-    """Return false and true positive rates from the strictest threshold to the mildest."""
+    """Return false and true positive rates from the highest threshold to the lowest."""
     order = np.argsort(-scores, kind="stable")
     # Equal scores cross a threshold together.
     ends = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
@@ -109,9 +109,8 @@ def delong_difference(
 def shares_of_area(scores: Array, truth: Truth) -> Array | None:
     """Return for each image a value whose mean over all images is the area.
 
-    An image's value moves with how it is ranked against the other class, by as
-    much as leaving it out would move the area, so that areas can be analysed
-    image by image like accuracies.
+    The values are linearised by the area's influence function: an image's value reflects its
+    ranking against the other class. So areas can be analysed image by image like accuracies.
     """
     placed = placements(scores, truth)
     if placed is None:
@@ -124,7 +123,7 @@ def shares_of_area(scores: Array, truth: Truth) -> Array | None:
 
 
 def _fewest(truth: Truth, clusters: Clusters | None) -> int:
-    """Return how many images, or patients, the rarer class has."""
+    """Return the number of images, or patients, of the rarer class."""
     if clusters is None:
         return int(min(truth.sum(), (~truth).sum()))
     return min(clusters.take(truth).patients, clusters.take(~truth).patients)
@@ -133,7 +132,7 @@ def _fewest(truth: Truth, clusters: Clusters | None) -> int:
 def _variance(
     positives: Array, negatives: Array, truth: Truth, clusters: Clusters | None
 ) -> tuple[float, float]:
-    """Return the variance of an area, and its degrees of freedom; 0 where it is known."""
+    """Return the variance of an area, and its degrees of freedom; 0 means known."""
     sides = (truth, positives), (~truth, negatives)
     if clusters is None or clusters.single:
         parts = (float(v.var(ddof=1)) / len(v) if len(v) > 1 else 0.0 for _, v in sides)
@@ -154,7 +153,7 @@ def _variance(
 
 
 def _perfect(area: float, images: float, confidence: float) -> Interval:
-    """Return the limits of an area of 0 or 1, on which no spread is seen (as for a share)."""
+    """Return the limits of an area of 0 or 1, whose estimated variance is 0 (as for a share)."""
     z2 = float(ndtri(0.5 + confidence / 2)) ** 2
     off = z2 / (images + z2)
     return Interval(area, max(0.0, area - off), min(1.0, area + off))

@@ -20,10 +20,10 @@ def mean_difference(
 ) -> Interval:
     """Return the mean difference of paired values with the interval of a studentised bootstrap.
 
-    Where images are of patients, patients are resampled, each with all its images.
+    If patients are named, patients are resampled, each with all its images.
 
-    Studentised, since a percentile bootstrap of so skewed values covers too
-    little. The draws are the same every time, and so is the interval.
+    Studentised, because a percentile bootstrap of such skewed values covers too
+    little. The draws are seeded, so the interval is reproducible.
     """
     differences = one - other if clusters is None else clusters.linearise(one - other)
     count = len(differences)
@@ -35,8 +35,8 @@ def mean_difference(
     tail = (1 - confidence) / 2
     low, high = (float(one) for one in np.quantile(ratios, (tail, 1 - tail)))
     if clusters is not None and clusters.freedom:
-        # Resamples of few or of unequal patients do not show how little these say: no narrower
-        # than Student's t with their degrees of freedom.
+        # Resamples of few or unequal patients understate the uncertainty: use at least Student's t
+        # with their degrees of freedom.
         limit = float(stdtrit(clusters.freedom, 1 - tail))
         low, high = min(low, -limit), max(high, limit)
     return Interval(value, value - high * error, value - low * error)

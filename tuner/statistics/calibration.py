@@ -1,4 +1,4 @@
-"""Whether stated probabilities come true: bins, expected calibration error, Brier score."""
+"""Calibration of predicted probabilities: bins, expected calibration error, Brier score."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bin:
-    """Predictions of about the same confidence: how sure they were, and how often right."""
+    """Predictions of similar confidence: their mean confidence and accuracy."""
 
     images: int
     confidence: float
     accuracy: float
     members: NDArray[np.bool_]
-    """Which images these are."""
+    """A mask of the images in the bin."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class Reliability:
 
     bins: tuple[Bin, ...]
     error: float
-    """The expected calibration error: their distance, weighted by images."""
+    """The expected calibration error: the mean distance of the two, weighted by images."""
     brier: float
     """The mean squared distance of the probabilities from the truth, summed over classes."""
 
 
 def reliability(probabilities: Array, labels: NDArray[np.int64], bins: int = 10) -> Reliability:
-    """Sort images by the confidence of their prediction into equal parts of [0, 1]."""
+    """Bin images by the confidence of their prediction, in equal parts of [0, 1]."""
     confidence = probabilities.max(axis=1)
     right = most_probable(probabilities) == labels
-    # A confidence on a border belongs to the bucket below it; only 0 itself has none below.
+    # A confidence on a border belongs to the bin below it; only 0 itself has none below.
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     found = [
         Bin(int(mine.sum()), float(confidence[mine].mean()), float(right[mine].mean()), mine)

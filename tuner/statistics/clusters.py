@@ -1,4 +1,4 @@
-"""Images of one patient are alike: the patient, and not the image, is the unit that was sampled.
+"""Clustered errors: images of one patient are correlated, so the patient is the sampling unit.
 
 A mean over N images of P patients is the ratio of two sums over patients. Its influence function
 gives each patient one value,
@@ -6,15 +6,15 @@ gives each patient one value,
     y[p] = m + P/N · a[p] · (sum of the images of p − n[p] · m),   a[p] = (1 − 1/P) / (1 − n[p]/N),
 
 whose mean over patients is the mean m over images, and whose variance over P is the variance of m
-by the delete-one-patient jackknife (CV3). All that is written for images, crossed seeds and images
-among it, then holds for patients with y in place of the images' values. y is linear in the values,
+by the delete-one-patient jackknife (CV3). All methods for images, including crossed seeds and
+images, then apply to patients with y in place of the images' values. y is linear in the values,
 with the same weights under every setting and seed, so that differences and means of panels remain
-differences and means. With equally many images a patient a = 1, and with one image a patient y is
-the image's value itself.
+differences and means. With equally many images per patient a = 1, and with one image per patient
+y is the image's value itself.
 
-Few patients, or a few large ones, say little about their own variance. It has the degrees of
-freedom of Bell and McCaffrey (2002), for images that are wholly alike within a patient, the worst
-case: P − 1 for patients with equally many images, about 1 where one patient has most of them.
+With few patients, or a few large ones, the variance estimate is uncertain. It has the degrees of
+freedom of Bell and McCaffrey (2002) for perfectly correlated images within a patient, the worst
+case: P − 1 for patients with equally many images, about 1 if one patient has most of them.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ Array = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 FEWEST = 10
-"""Fewer patients than this are too few to judge anything by."""
+"""With fewer patients than this, no conclusions are drawn."""
 GIANT = 0.25
-"""The share of all images from which on a patient's is worth a remark."""
+"""A patient with at least this share of all images is worth a remark."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +38,11 @@ class Clusters:
     """Which images are of the same patient."""
 
     of_image: Places
-    """The number of each image's patient, from 0."""
+    """The number of each image's patient, counted from 0."""
 
     @staticmethod
     def of(patients: Sequence[str]) -> "Clusters":
-        """Number patients by name; an image without a name is of someone who has no other."""
+        """Number patients by name; an image without a name counts as a patient of its own."""
         numbers: dict[object, int] = {}
         named = (name or place for place, name in enumerate(patients))
         return Clusters(np.array([numbers.setdefault(one, len(numbers)) for one in named], int))
@@ -64,27 +64,27 @@ class Clusters:
 
     @property
     def single(self) -> bool:
-        """Whether every patient has one image, so that nothing is different from images."""
+        """Whether every patient has one image, so that clustering makes no difference."""
         return self.patients == self.images
 
     @property
     def too_few(self) -> bool:
-        """Whether there are too few patients to judge by."""
+        """Whether there are too few patients to draw conclusions."""
         return self.patients < FEWEST
 
     @property
     def largest(self) -> float:
-        """The share of all images that are of the patient with the most."""
+        """The share of all images that belong to the patient with the most."""
         return float(self.sizes.max() / self.images)
 
     @property
     def effective(self) -> float:
-        """How many equally large patients would say as much, if images of one were wholly alike."""
+        """Effective number of patients: of equally large ones, for perfectly correlated images."""
         return float(self.images**2 / (self.sizes.astype(float) ** 2).sum())
 
     @cached_property
     def freedom(self) -> float:
-        """The degrees of freedom of a variance over patients; 0, for known, of single images."""
+        """The degrees of freedom of a variance over patients; 0 (known) for single images."""
         if self.single:
             return 0.0
         if self.patients == 1:
@@ -115,7 +115,7 @@ class Clusters:
         return order, np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
 
     def linearise(self, values: Array) -> Array:
-        """Return one value a patient from one an image (the last axis), with the same mean."""
+        """Return one value per patient from one per image (the last axis), with the same mean."""
         if self.single:
             return values
         mean = values.mean(axis=-1, keepdims=True)
@@ -128,18 +128,18 @@ class Clusters:
         return np.asarray(mean + moved * (self.patients / self.images))
 
     def variance(self, values: Array) -> float:
-        """Return the variance of the mean of one value an image."""
+        """Return the variance of the mean of one value per image."""
         by_patient = self.linearise(values)
         if len(by_patient) < 2:
             return 0.0
         return float(by_patient.var(ddof=1)) / len(by_patient)
 
     def take(self, images: NDArray[np.bool_]) -> "Clusters":
-        """Return the patients of some of the images."""
+        """Return the clusters of a subset of the images."""
         _, numbers = np.unique(self.of_image[images], return_inverse=True)
         return Clusters(numbers.astype(np.int64).reshape(-1))
 
 
 def too_few(clusters: Sequence[Clusters]) -> bool:
-    """Say whether some split has too few patients to judge by."""
+    """Return whether some split has too few patients to draw conclusions."""
     return any(one.too_few for one in clusters)

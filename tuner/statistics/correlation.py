@@ -11,19 +11,20 @@ from tuner.statistics.variance import CONFIDENCE, Interval
 
 Array = NDArray[np.float64]
 FEWEST = 4
-"""Fewer pairs say nothing of a rank correlation."""
+"""Fewest pairs for a rank correlation."""
 
 
 def rank_correlation(one: Array, other: Array, confidence: float = CONFIDENCE) -> Interval | None:
     """Return Spearman's correlation (Fisher's z with the variance of Bonett and Wright).
 
-    None with fewer than 4 pairs, or where one of the figures is the same everywhere.
+    None with fewer than 4 pairs, or if one of the figures is constant.
     """
     if len(one) < FEWEST or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
     value = float(np.corrcoef(average_ranks(one), average_ranks(other))[0, 1])
     count = len(one)
-    # Few pairs are in one order by chance: 1 is taken as halfway to the next lower value.
+    # Continuity correction: few pairs are in perfect order by chance, so 1 is replaced by the
+    # midpoint to the next lower value.
     most = 1 - 6 / (count * (count**2 - 1))
     bounded = math.copysign(min(abs(value), most), value)
     half = float(ndtri(0.5 + confidence / 2)) * math.sqrt((1 + value**2 / 2) / (len(one) - 3))

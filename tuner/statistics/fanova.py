@@ -29,19 +29,19 @@ class Shares:
     ahead: tuple[tuple[int, int], ...]
     """Pairs of parameters of which the first explains significantly more variance."""
     spread: float
-    """The standard deviation over settings after subtracting noise; 0 where only noise is left."""
+    """The standard deviation over settings after subtracting noise; 0 if only noise is left."""
 
 
 def decompose(values: Array, levels: Places, draws: Array | None = None) -> Shares:
     """Return the shares of a full grid: `values` by setting and seed, `levels` by setting.
 
-    Studies are resampled from this one: seeds' noise from the residuals, and,
-    where `draws` has each trial's figure on resampled images (draw, setting,
-    seed), the images too. What a draw adds to a variance by noise, the study's
-    own noise has added as well, so it is taken off.
+    Studies are resampled from this one: seeds' noise from the residuals, and the images
+    too if `draws` has each trial's figure on resampled images (draw, setting, seed). The
+    noise of a draw inflates a variance by as much as the study's own noise did, so that
+    amount is subtracted.
     """
     terms = _terms(levels.shape[1])
-    # Which settings share a term's levels is the same in every draw: sorted once, not in each.
+    # Which settings share a term's levels is the same in every draw, so sort only once.
     groups = {term: _Groups.of(levels[:, list(term)]) for term in terms if term}
     seen = _variances(values.mean(axis=1), groups)
     again = np.array([_variances(one, groups) for one in _drawn(values, draws)])
@@ -64,7 +64,7 @@ def decompose(values: Array, levels: Places, draws: Array | None = None) -> Shar
 
 
 def _unsure(terms: tuple[tuple[int, ...], ...], seen: Array) -> Shares:
-    """Return the shares as they are, of which nothing says how far off they may be."""
+    """Return the plain shares, without intervals, because their uncertainty is unknown."""
     total = float(seen.sum()) or 1.0
     shares = tuple(Interval(float(one) / total, 0.0, 1.0) for one in seen)
     return Shares(terms, shares, (), float(np.sqrt(seen.sum())))
@@ -77,7 +77,7 @@ def _terms(parameters: int) -> tuple[tuple[int, ...], ...]:
 
 @dataclass(frozen=True)
 class _Groups:
-    """Which settings have the same levels of some parameters."""
+    """Groups of settings with the same levels of some parameters."""
 
     of_setting: Places
     sizes: Places
@@ -95,7 +95,7 @@ class _Groups:
 
 
 def _variances(means: Array, groups: Mapping[tuple[int, ...], _Groups]) -> Array:
-    """Return the variance that each term makes over all settings of the grid, the rest last."""
+    """Return each term's variance over all settings of the grid, the remainder last."""
     centred = means - means.mean()
     effects: dict[tuple[int, ...], Array] = {}
     for term, group in groups.items():
@@ -108,7 +108,7 @@ def _variances(means: Array, groups: Mapping[tuple[int, ...], _Groups]) -> Array
 
 
 def _drawn(values: Array, draws: Array | None) -> list[Array]:
-    """Return the settings' means in studies like this one."""
+    """Return the settings' means in resampled studies."""
     generator = np.random.default_rng(SEED)
     settings, seeds = values.shape
     means = values.mean(axis=1)
@@ -118,7 +118,7 @@ def _drawn(values: Array, draws: Array | None) -> list[Array]:
     if draws is not None:
         moved += draws.mean(axis=2) - means
     if seeds > 1:
-        # A seed that is lucky everywhere moves no setting against another.
+        # Remove the seeds' main effect: it shifts all settings alike.
         left = values - means[:, None] - values.mean(axis=0) + means.mean()
         left = left * np.sqrt(seeds / (seeds - 1) * settings / max(1, settings - 1))
         moved += generator.choice(left.ravel(), (DRAWS, settings, seeds)).mean(axis=2)

@@ -11,7 +11,7 @@ from tuner.statistics.variance import Interval
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over seeds: its value, how many seeds it stands on, and its 95 % interval."""
+    """A mean over seeds: its value, the number of seeds, and its 95 % interval."""
 
     value: float
     n: int
@@ -25,7 +25,7 @@ class Mean:
 
 
 def mean_over_seeds(values: Sequence[float], confidence: float = 0.95) -> Mean | None:
-    """Return the mean with its t interval; no interval from a single seed, nothing from none."""
+    """Return the mean with its t interval; without interval for one seed, None for no seed."""
     n = len(values)
     if n == 0:
         return None

@@ -52,7 +52,7 @@ class Verdict:
 
 
 def against_best(panel: Measured, *, larger: bool) -> Verdict:
-    """Compare every level with the best, allowing for the best having been picked by its figures.
+    """Compare every level with the best, accounting for the best being chosen by its figures.
 
     A step-down range test (Tukey's studentised range, from the farthest level to
     the nearest): the first comparison is at the range of all levels, the next at
@@ -66,7 +66,7 @@ def against_best(panel: Measured, *, larger: bool) -> Verdict:
     for place, level in enumerate(rest):
         remaining = len(order) - place
         apart = panel.difference(level, best)
-        # p values must not fall from a farther level to a nearer one.
+        # p values must not decrease from a farther level to a nearer one.
         p_value = max(p_value, apart.p_value(remaining))
         stopped = stopped or p_value >= ALPHA
         together = in_agreement(apart.interval(len(order)), differs=not stopped)
@@ -75,7 +75,7 @@ def against_best(panel: Measured, *, larger: bool) -> Verdict:
 
 
 def against(panel: Measured, reference: int, *, larger: bool) -> Verdict:
-    """Compare every level with one that was named beforehand (Holm's correction)."""
+    """Compare every level with one named beforehand (Holm's correction)."""
     levels = [one for one in _best_first(panel, larger=larger) if one != reference]
     apart = [panel.difference(level, reference) for level in levels]
     p_values = holm([difference.p_value() for difference in apart])

@@ -17,7 +17,7 @@ POWER = 0.8
 SEEDS_MOST = 1000
 """The upper limit of the search."""
 SEEDS_WITH_IMAGES = (20, 100, 1000)
-"""The numbers of seeds tried where more images are needed."""
+"""The numbers of seeds to try if more images are needed."""
 DRAWS = tuple((place + 0.5) / 12 for place in range(12))
 """Quantiles of the seeds' variance that the power is averaged over."""
 
@@ -28,15 +28,15 @@ class Plan:
 
     difference: float
     seeds: int | None
-    """The total number of seeds needed; None where no number of seeds is enough."""
+    """The total number of seeds needed; None if no number of seeds is enough."""
     images: int | None
-    """Where seeds alone are not enough: the total number of images needed with these seeds."""
+    """If seeds alone are not enough: the total number of images needed with these seeds."""
     patients: int | None = None
     """The number of patients those images come from, at today's images per patient."""
     low: int | None = None
     """The same number if the spread were at the lower end of its interval."""
     high: int | None = None
-    """The same at the upper end; None where no number that is tried is enough."""
+    """The same at the upper end; None if no tried number is enough."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class Observed:
     levels: int
     grain: float = 0.0
     patients: int = 0
-    """How many patients the images are of; 0 where the data name none."""
+    """How many patients the images are from; 0 if the data name none."""
 
     def spread_by(self, factor: float) -> "Observed":
-        """Return the same with a seeds' variance this many times as large."""
+        """Return the same with the seeds' variance multiplied by this factor."""
         by_seed = max(self.parts.by_seed * factor, self.parts.rest)
         return replace(self, parts=replace(self.parts, by_seed=by_seed))
 
     @property
     def limits(self) -> tuple["Observed", "Observed"]:
-        """The same at both ends of the interval of the seeds' variance, which few seeds leave wide.
+        """The same at both ends of the interval of the seeds' variance, wide for few seeds.
 
-        What the images add is known from as many as there are, and left as it is.
+        The images' component is estimated from many images and left unchanged.
         """
         freedom = self.parts.freedom
         tail = (1 - CONFIDENCE) / 2
@@ -68,11 +68,10 @@ class Observed:
         return self.spread_by(low), self.spread_by(high)
 
     def with_more(self, seeds: int, images: float = 1.0) -> "Observed":
-        """Return what this many seeds, and this many times the images, would show.
+        """Return the components for this many seeds and this many times the images.
 
-        The images' part does not fall with seeds; what is left over falls with both.
+        The images' component does not shrink with seeds; the residual shrinks with both.
         """
-        # Where the images' part came out negative, chance took it from the seeds' part.
         shrinking = max(self.parts.by_seed + min(0.0, self.parts.by_image), self.parts.rest)
         of_seeds = shrinking - self.parts.rest + self.parts.rest / images
         scale = self.seeds / seeds
@@ -95,15 +94,15 @@ class Observed:
 
 
 def power(seen: Observed, difference: float) -> float:
-    """Return how often a study of this spread tells a difference of this size apart."""
+    """Return the power of a study with this spread to detect a difference of this size."""
     parts = seen.parts
-    # As a spread is never below its least: the part of the images may be negative.
+    # With the same lower bound as a spread: the images' component may be negative.
     error = (max(parts.by_seed + parts.by_image, parts.rest) + seen.grain) ** 0.5
     if error == 0:
         return 1.0
     found = 0.0
     for share in DRAWS:
-        # The study to come estimates its own spread, now smaller and now larger.
+        # The planned study's own estimate of the spread varies.
         estimate = parts.by_seed * _drawn(share, parts.freedom)
         told = replace(parts, by_seed=estimate, rest=min(parts.rest, estimate))
         limit = told.spread().plus(seen.grain).half_width(seen.levels)
@@ -113,9 +112,9 @@ def power(seen: Observed, difference: float) -> float:
 
 
 def plan(seen: Observed, difference: float) -> Plan:
-    """Return how many seeds find a difference 8 times in 10, or how many images it would take.
+    """Return how many seeds detect a difference with power 0.8, or how many images that takes.
 
-    The spread is an estimate: at both ends of its own interval it is planned again.
+    The spread is an estimate, so the plan is also made for both ends of its interval.
     """
     seeds = _seeds(seen, difference)
     if seeds is not None:
@@ -138,7 +137,7 @@ def plan(seen: Observed, difference: float) -> Plan:
 
 
 def _seeds(seen: Observed, difference: float) -> int | None:
-    """Return the least number of seeds that will do on these images."""
+    """Return the smallest sufficient number of seeds on these images."""
     if not _enough(seen.with_more(SEEDS_MOST), difference):
         return None
     low, high = 1, SEEDS_MOST

@@ -1,4 +1,4 @@
-"""Significant pairwise order of several shares, corrected for the number of pairs."""
+"""Significant pairwise order of several shares, corrected for multiple comparisons."""
 
 from itertools import combinations
 
@@ -13,11 +13,11 @@ Array = NDArray[np.float64]
 
 
 def precedence(drawn: Array) -> tuple[tuple[int, int], ...]:
-    """Return the pairs of columns of which the first is larger, from draws of all of them.
+    """Return the pairs of columns of which the first is significantly larger, from draws.
 
-    A pair counts where its own interval excludes zero and its p value, corrected for
-    all pairs (Holm), is significant. The p value is by the normal distribution,
-    since a few hundred draws cannot resolve it so far out.
+    A pair counts if its own interval excludes zero and its p value, corrected for
+    all pairs (Holm), is significant. The p value uses the normal distribution,
+    because a few hundred draws cannot resolve the tail.
     """
     tail = (1 - CONFIDENCE) / 2
     pairs, p_values = [], []

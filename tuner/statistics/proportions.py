@@ -1,8 +1,8 @@
 """Shares of images: their intervals, their differences, and two classifiers on the same images.
 
-Where images are of patients, a share has the interval of Wilson with the effective number of
-images (N over the design effect, which the patients' own scatter gives) and Student's t in place of
-the normal distribution (Korn and Graubard 1998); two classifiers are told apart by the patients.
+If patients are named, a share has Wilson's interval with the effective number of images (N over
+the design effect, estimated from the variance between patients) and Student's t in place of the
+normal distribution (Korn and Graubard, 1998); two classifiers are compared by patients.
 """
 
 import math
@@ -20,18 +20,18 @@ Right = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Effective:
-    """How many independent images say as much about a share as the images of these patients do."""
+    """The effective number of independent images for a share of clustered images."""
 
     images: float
     freedom: float = 0.0
-    """Of the variance over patients; 0 where the images are independent."""
+    """Degrees of freedom of the variance over patients; 0 if images are independent."""
 
 
 def effective(hits: NDArray[np.float64] | Right, clusters: Clusters | None) -> Effective:
-    """Return what images are worth that are right where it is said, some of them of one patient.
+    """Return the effective number of images, given which are right and their patients.
 
-    Images of a patient are never taken to be worth more than independent ones; where all are
-    right, or all wrong, they are taken to be wholly alike.
+    It is never above the number of images; if all are right, or all wrong, images of a patient
+    are taken as perfectly correlated.
     """
     values = np.asarray(hits, np.float64)
     if clusters is None or clusters.single:
@@ -45,7 +45,7 @@ def effective(hits: NDArray[np.float64] | Right, clusters: Clusters | None) -> E
 
 
 def share_of(hits: Right, clusters: Clusters | None, confidence: float = CONFIDENCE) -> Interval:
-    """Return the share of images that are right, with its interval over patients where named."""
+    """Return the share of correct images, with its interval (over patients if named)."""
     worth = effective(hits, clusters)
     if not worth.freedom:
         return wilson(int(hits.sum()), len(hits), confidence)
@@ -53,19 +53,19 @@ def share_of(hits: Right, clusters: Clusters | None, confidence: float = CONFIDE
 
 
 def wilson_of(share: float, worth: Effective, confidence: float = CONFIDENCE) -> Interval:
-    """Return a share with Wilson's interval for the images' worth."""
+    """Return a share with Wilson's interval for the effective number of images."""
     return wilson(share * worth.images, worth.images, confidence, worth.freedom)
 
 
 def wilson(
     right: float, images: float, confidence: float = CONFIDENCE, freedom: float = 0.0
 ) -> Interval:
-    """Return a share with Wilson's interval, which holds near 0 and 1 and for few images."""
+    """Return a share with Wilson's interval, which is valid near 0 and 1 and for few images."""
     share = right / images
     z2 = students(0.5 + confidence / 2, freedom) ** 2
     middle = (share + z2 / (2 * images)) / (1 + z2 / images)
     half = math.sqrt(z2 * share * (1 - share) / images + (z2 / images) ** 2 / 4) / (1 + z2 / images)
-    # At 0 and 1 the limit is the value itself, but for rounding.
+    # At 0 and 1 the limit is the value itself, up to rounding.
     low = 0.0 if right == 0 else middle - half
     high = 1.0 if right == images else middle + half
     return Interval(share, low, high)
@@ -79,7 +79,7 @@ def newcombe(
 
 
 def apart(interval: Interval, other: Interval) -> Interval:
-    """Return the difference of two independent shares from their own intervals (Newcombe)."""
+    """Return the difference of two independent shares from their intervals (Newcombe)."""
     return Interval(
         interval.value - other.value,
         interval.value
@@ -97,25 +97,25 @@ class Discordance:
 
     images: int
     only_one: int
-    """Images that only the first has right."""
+    """Images that only the first classifies correctly."""
     only_other: int
     difference: Interval
     p_value: float
     patients: int = 0
-    """How many patients the images are of; 0 where they are not named."""
+    """How many patients the images are from; 0 if none are named."""
 
     @property
     def discordant(self) -> int:
-        """Images that one of them has right and the other wrong."""
+        """Images that exactly one of them classifies correctly."""
         return self.only_one + self.only_other
 
 
 def mcnemar(one: Right, other: Right, clusters: Clusters | None = None) -> Discordance:
-    """Compare two classifiers on the same images by those on which they differ (exact test).
+    """Compare two classifiers on the same images by the exact McNemar test.
 
-    Where images are of patients, each patient has a balance: images that only the first has
-    right, less those that only the second has. Under the null hypothesis every balance has either
-    sign with equal probability: a sign-flip permutation test over patients. With one image a
+    If patients are named, each patient has a balance: images that only the first classifies
+    correctly, minus those that only the second does. Under the null hypothesis both signs of a
+    balance are equally likely: a sign-flip permutation test over patients. With one image per
     patient that is McNemar's test.
     """
     only_one = int((one & ~other).sum())
@@ -131,7 +131,7 @@ def mcnemar(one: Right, other: Right, clusters: Clusters | None = None) -> Disco
 
 
 def _signs_thrown(balances: NDArray[np.int64]) -> float:
-    """Return how often random signs make the balances' sum as large, either way: exactly."""
+    """Return the exact two-sided probability of a sum this large under random signs."""
     sizes, counts = np.unique(np.abs(balances[balances != 0]), return_counts=True)
     total = int((sizes * counts).sum())
     # The distribution of the sum, from -total to total, one size of balance after the other.
@@ -152,8 +152,8 @@ def newcombe_paired(
 ) -> Interval:
     """Return the difference of two shares of the same images (Newcombe 1998, method 10).
 
-    Of patients, the shares have their own intervals over patients, and go together as the
-    patients' values do.
+    With patients, the shares have intervals over patients, and their correlation is that of the
+    patients' values.
     """
     first = share_of(one, clusters, confidence)
     second = share_of(other, clusters, confidence)
@@ -177,7 +177,7 @@ def _correlation_by_patient(one: Right, other: Right, clusters: Clusters) -> flo
 
 
 def _correlation(one: Right, other: Right) -> float:
-    """Return how alike two classifiers are, with the continuity correction of method 10."""
+    """Return the correlation of two classifiers, with the continuity correction of method 10."""
     images = len(one)
     both, neither = int((one & other).sum()), int((~one & ~other).sum())
     only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())

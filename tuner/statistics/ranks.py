@@ -1,4 +1,4 @@
-"""Ranks, in which equal values share the mean of their places."""
+"""Average ranks: ties share the mean of their ranks."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ Array = NDArray[np.float64]
 
 
 def average_ranks(values: NDArray[np.generic]) -> Array:
-    """Return the place of each value from 1 on; among values that are no numbers there is none."""
+    """Return the rank of each value, counted from 1; all are NaN if any value is NaN."""
     if np.isnan(values).any():
         return np.full(len(values), np.nan)
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)

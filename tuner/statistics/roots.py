@@ -1,19 +1,19 @@
-"""Where a function of one number is 0, between two ends at which its signs differ."""
+"""Finds the root of a function between two points with different signs."""
 
 import math
 from collections.abc import Callable
 
 EVALUATIONS = 200
-"""Halving 64 times would do; one that needs more than this is no function of numbers."""
+"""Upper limit; bisection would need 64, so a function that needs more is broken."""
 FLOAT = 4 * 2.0**-52
-"""Neighbouring numbers are about as far apart, relative to their size."""
+"""Approximate relative distance of neighbouring floats."""
 
 
 def root(function: Callable[[float], float], one: float, other: float, within: float) -> float:
-    """Return where a function is 0, within so much, by the method of Chandrupatla (1997).
+    """Return the root of a function to this tolerance, by Chandrupatla's method (1997).
 
-    A parabola on its side goes through three points wherever that is safe, and
-    the bracket is halved elsewhere: about as sure as halving, and as quick as Brent's.
+    It uses inverse quadratic interpolation through three points where that is safe, and
+    bisection elsewhere: as robust as bisection, and as fast as Brent's method.
     """
     new, old = other, one
     at_new, at_old = _number(function, new), _number(function, old)
@@ -25,7 +25,7 @@ def root(function: Callable[[float], float], one: float, other: float, within: f
     for _ in range(EVALUATIONS):
         tried = new + step * (old - new)
         at_tried = _number(function, tried)
-        # `new` and `old` go on to hold the root between them; `left` is what was given up.
+        # `new` and `old` always bracket the root; `left` is the discarded point.
         if (at_tried > 0) == (at_new > 0):
             left, at_left = new, at_new
         else:
@@ -43,11 +43,11 @@ def root(function: Callable[[float], float], one: float, other: float, within: f
 
 
 def _step(new: tuple[float, float], old: tuple[float, float], left: tuple[float, float]) -> float:
-    """Return which share of the way from `new` to `old` is to be tried next."""
+    """Return the next point to try, as a fraction of the way from `new` to `old`."""
     (x, f), (x_old, f_old), (x_left, f_left) = new, old, left
     place = (x - x_old) / (x_left - x_old)
     height = (f - f_old) / (f_left - f_old)
-    # Only then is the parabola through the three points one to one within the bracket.
+    # Only then is the inverse parabola through the three points monotonic within the bracket.
     if not (height**2 < place and (1 - height) ** 2 < 1 - place):
         return 0.5
     to_old = f / (f_old - f) * f_left / (f_old - f_left)
@@ -58,5 +58,5 @@ def _step(new: tuple[float, float], old: tuple[float, float], left: tuple[float,
 def _number(function: Callable[[float], float], at: float) -> float:
     value = float(function(at))
     if math.isnan(value):
-        raise ValueError(f"the function is no number at {at!r}")
+        raise ValueError(f"the function is not a number at {at!r}")
     return value

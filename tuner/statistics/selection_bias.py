@@ -1,4 +1,4 @@
-"""Selection bias: the best of many measured trials looks better than its setting is.
+"""Selection bias: the best of many measured trials looks better than its setting really is.
 
 Estimated by a parametric bootstrap over empirical-Bayes estimates of the settings' means: settings
 are shrunk towards their common mean, seeds' residuals and resampled images are added, the best
@@ -16,7 +16,7 @@ Places = NDArray[np.int64]
 DRAWS = 1000
 SEED = 20_012
 MOST = 300
-"""Trials, the best ones, that are resampled; those behind them are never picked."""
+"""How many of the best trials are resampled; the others would never be picked."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class SelectionBias:
     """By how much the best trial's figure overstates its setting."""
 
     value: float
-    """In the figure's own unit; positive where the figure looks better than the setting is."""
+    """In the figure's unit; positive if the figure looks better than the setting is."""
     over_seeds: bool
     """Whether the variation between seeds is included; it needs a second seed of some setting."""
     trials: int
     """The number of trials that the best was picked from."""
     settings: int = 0
-    """The number of settings that the best was picked from by its mean over seeds; 0 where a trial
+    """The number of settings that the best was picked from by its mean over seeds; 0 if a trial
     was picked."""
 
 
@@ -39,13 +39,13 @@ class Tried:
     """All trials that the best was picked from, and the values by image of the best of them."""
 
     means: Array
-    """One figure a trial."""
+    """One figure per trial."""
     settings: Places
     """Which trials are seeds of the same setting: a number from 0 for each trial."""
     best: Places
-    """Trials whose images are known, the best among them."""
+    """Trials with values by image, including the best one."""
     values: Array
-    """Their values, a row a trial and a column an image."""
+    """Their values, one row per trial and one column per image."""
 
 
 def selection_bias(tried: Tried, *, larger: bool) -> SelectionBias | None:
@@ -96,7 +96,7 @@ def selection_bias_of_mean(tried: Tried, *, larger: bool) -> SelectionBias | Non
             shown[:, place] += drawn.mean(axis=1)
     picked = shown.argmax(axis=1)
     flattered = shown[np.arange(DRAWS), picked] - truths[picked]
-    # Where one setting is far ahead there is no bias, and the draws alone would make it negative.
+    # If one setting is far ahead there is no bias, but random draws might make it negative.
     return SelectionBias(
         max(0.0, float(flattered.mean())), residuals is not None, len(tried.means), len(sizes)
     )

@@ -13,7 +13,7 @@ from tuner.statistics.distributions import students
 from tuner.statistics.variance import Interval, around
 
 OPEN = 0.975
-"""The quantile at which to ask how far more seeds could still move a difference."""
+"""The quantile for how far more seeds could still move a difference."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Held:
     """One contender compared with the best so far."""
 
     difference: Interval
-    """Its difference from the best; the interval excludes 0 exactly where it is separated."""
+    """Its difference from the best; the interval excludes 0 exactly if it is separated."""
     p_value: float
     """The one-sided p value of being worse than the best."""
     separated: bool
@@ -41,10 +41,10 @@ def hold(panel: Panel, contender: int, best: int, level: float, *, larger: bool)
 
 
 def _beyond_seeds(panel: Panel, contender: int, best: int, level: float) -> bool:
-    """Say whether the images alone keep two from being separated.
+    """Return whether the images alone prevent two contenders from being separated.
 
-    The difference itself moves with further seeds: it is taken at the far end
-    of what they leave open, so that only what is well known ends a race.
+    The difference itself moves with further seeds, so the far end of its possible range
+    is used: only a clear case ends a race.
     """
     if not panel.images:
         return False

@@ -1,4 +1,4 @@
-"""Unpaired groups of trials, as a random search leaves them: only the images are shared."""
+"""Unpaired groups of trials, as in a random search: only the images are shared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,13 +19,13 @@ class Group:
     """The trials of one level: the mean of each, and the means by image over all of them."""
 
     trials: Array
-    """One mean a trial."""
+    """One mean per trial."""
     by_image: tuple[Array, ...]
     """For each block the mean over the trials, image by image; empty for figures without images."""
     squares: tuple[float, ...]
     """For each block the sum of all squared values, from which the residual follows."""
     block_means: tuple[Array, ...]
-    """For each block one mean a trial; they add up to `trials`."""
+    """For each block one mean per trial; they add up to `trials`."""
 
     @property
     def size(self) -> int:
@@ -54,12 +54,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Groups:
-    """Levels with trials of their own, on the same images."""
+    """Levels with separate trials on the same images."""
 
     members: tuple[Group, ...]
     counts_images: bool = True
     clusters: tuple[Clusters, ...] = ()
-    """Of each block the patients whose values it has; none where its values are images'."""
+    """For each block its patients; empty if values are by image."""
 
     @property
     def means(self) -> Array:
@@ -68,25 +68,25 @@ class Groups:
 
     @property
     def images(self) -> int:
-        """How many images the means are over; 0 where the figure has none."""
+        """How many images the means are over; 0 for a figure without images."""
         if self.clusters:
             return sum(clusters.images for clusters in self.clusters)
         return sum(len(image) for image in self.members[0].by_image)
 
     @property
     def patients(self) -> int:
-        """How many patients the images are of; 0 where the data name none."""
+        """How many patients the images are from; 0 if the data name none."""
         return sum(clusters.patients for clusters in self.clusters)
 
     @property
     def units(self) -> int:
-        """How many patients, or else images, the means are over."""
+        """How many patients (or images, if none are named) the means are over."""
         return self.patients or self.images
 
     @property
     def grain(self) -> float:
-        """The variance below which nothing is known: that of one image more or less."""
-        # Of one patient nothing is known at all.
+        """The resolution of the measurement: the variance due to one image more or less."""
+        # The variance of a single patient cannot be estimated.
         alone = float(sum(clusters.patients == 1 < clusters.images for clusters in self.clusters))
         if not self.counts_images:
             return alone
@@ -104,7 +104,7 @@ class Groups:
         return total / free, free
 
     def difference(self, one: int, other: int) -> Difference:
-        """Return how far two levels lie apart; their spread is the wider of all's and their own."""
+        """Return the difference of two levels; its spread is the wider of pooled and their own."""
         first, second = self.members[one], self.members[other]
         variance, free = self._pooled
         apart = 1 / first.size + 1 / second.size
@@ -132,12 +132,12 @@ class Groups:
         return around(value, spread.plus(self.grain))
 
     def take(self, levels: Sequence[int]) -> "Groups":
-        """Return some of the levels."""
+        """Return a subset of the levels."""
         return replace(self, members=tuple(self.members[level] for level in levels))
 
     @property
     def _image_freedom(self) -> float:
-        """The degrees of freedom of the patients' part: the least of any block; 0 where known."""
+        """The patients' component's degrees of freedom: the smallest of all blocks; 0 if known."""
         return min(
             (clusters.freedom for clusters in self.clusters if clusters.freedom), default=0.0
         )

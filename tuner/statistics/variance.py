@@ -21,12 +21,12 @@ from tuner.statistics.roots import root
 Array = NDArray[np.float64]
 
 NODES = 200
-"""How many equally likely values stand for the unknown variance."""
+"""How many equally likely values represent the unknown variance."""
 CONFIDENCE = 0.95
 LATTICE = np.arange(NODES) * 123 % NODES
 """Pairs the equally likely values of two unknown variances evenly (a rank-1 lattice)."""
 LEVELS_MAX = 40
-"""More levels than this are compared as if they were this many; nobody reads such a table."""
+"""Upper limit of the number of levels for the range test; more are treated as this many."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Spread:
         """Return the spread of a mean from its variance components.
 
         `by_seed` has `freedom` degrees of freedom and includes the interaction;
-        `by_image` may be negative, being a difference; the sum is at least `least`.
+        `by_image` may be negative, because it is a difference; the sum is at least `least`.
         With many images their component counts as known; with patients it has `image_freedom`.
         """
         seeds = by_seed / _chi_square(freedom) if freedom else np.zeros(NODES)
         if image_freedom:
-            # What was estimated is the variance over patients of means over seeds, `least` in it.
+            # The estimate is the variance over patients of means over seeds, including `least`.
             drawn = _chi_square(image_freedom)[LATTICE]
             return Spread(np.maximum(seeds + (by_image + least) / drawn - least, least))
         return Spread(np.maximum(seeds + by_image, least))
@@ -58,7 +58,7 @@ class Spread:
         return Spread(np.full(NODES, variance))
 
     def or_wider(self, spread: "Spread") -> "Spread":
-        """Return the wider of two, value by value."""
+        """Return the wider of two spreads, value by value."""
         return Spread(np.maximum(self.variances, spread.variances))
 
     def plus(self, variance: float) -> "Spread":
@@ -111,17 +111,17 @@ class Interval:
         return (self.high - self.low) / 2
 
     def scaled(self, factor: float) -> "Interval":
-        """Return it in another unit."""
+        """Return the interval in another unit."""
         ends = sorted((self.low * factor, self.high * factor))
         return Interval(self.value * factor, *ends)
 
 
 def in_agreement(interval: Interval, *, differs: bool) -> Interval:
-    """Return an interval that agrees with the test about 0.
+    """Return an interval that is consistent with the test about 0.
 
-    Test and interval come from two procedures: a stepwise or an exact test may
-    reject where the interval just includes 0, or the other way round. Where they
-    disagree, the nearer limit is moved to 0.
+    Test and interval come from different procedures: a stepwise or exact test may reject
+    although the interval just includes 0, or the other way round. If they disagree, the
+    nearer limit is moved to 0.
     """
     holds_zero = interval.low <= 0 <= interval.high
     if differs == (not holds_zero):
@@ -141,10 +141,10 @@ def around(
 
 
 def fraction(value: float, spread: Spread, images: float) -> Interval:
-    """Return the interval about a fraction: as Wilson's, with the spread that was seen.
+    """Return the interval about a fraction: like Wilson's, with the observed spread.
 
-    Where every image is right, or every one wrong, no spread is seen, and the
-    images (of patients: their effective number) alone say how far off that may be.
+    If every image is right, or every one wrong, the observed spread is 0, and the number
+    of images (for patients the effective number) determines the interval.
     """
     seen = value * (1 - value)
     scale = spread.variances / seen if seen > 0 else np.zeros(NODES)
@@ -153,7 +153,7 @@ def fraction(value: float, spread: Spread, images: float) -> Interval:
 
 
 def _fraction_limit(value: float, scale: Array, end: float) -> float:
-    """Return the farthest fraction towards an end that would still give this value by chance."""
+    """Return the farthest fraction towards an end that is consistent with this value."""
     if value == end or not scale.any():
         return value
 
@@ -168,14 +168,14 @@ def _fraction_limit(value: float, scale: Array, end: float) -> float:
         return end
     near = value + (tiny if end > value else -tiny)
     if excess(near) <= 0:
-        # Patients who all have the same share scatter by rounding only.
+        # If all patients have the same share, the spread is only rounding.
         return value
     return root(excess, near, far, 1e-9)
 
 
 @cache
 def _chi_square(freedom: float) -> Array:
-    """Return equally likely values of chi square over its degrees of freedom."""
+    """Return equally likely values of chi square divided by its degrees of freedom."""
     shares = (np.arange(NODES) + 0.5) / NODES
     return chi_square(shares, freedom)
 
@@ -189,5 +189,5 @@ def _range_tail(apart: Array, levels: int) -> Array:
 
 @cache
 def _range_tails(levels: int) -> Array:
-    """Return how often this many normal values range farther than each of RANGES."""
+    """Return the tail probability of the range of this many normal values, for each of RANGES."""
     return range_tail(RANGES, levels)
