@@ -1,4 +1,4 @@
-"""How often two trials are told apart by mistake, and intervals over patients miss: by chance.
+"""How often two trials are distinguished by mistake, and intervals over patients miss: by chance.
 
 Part of `make calibration`. Two networks score the images of patients; both are equally good, and
 each likes other patients. A score is right where its sign is that of the class.
@@ -64,7 +64,7 @@ def marks(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, floa
 
 
 def report_pairs(pairs: int, jobs: int, wanted: str = "") -> None:
-    """Print how often two equal networks are told apart, and intervals have the truth."""
+    """Print how often two equal networks are distinguished, and intervals have the truth."""
     print(f"| {pairs:,} pairs of trials a line; % | {' | '.join(MARKS)} |")
     print("|---" * (1 + len(MARKS)) + "|")
     for place, world in enumerate(PAIRS):

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale            # about a minute
 
-Each question is a process of its own, as a person asks it: start of Python, connection, answer.
+Each question is a separate process, as a person asks it: start of Python, connection, answer.
 """
 
 import argparse

@@ -147,7 +147,7 @@ def test_a_launch_on_another_thread_trains_too(project: Project) -> None:
 
 @pytest.mark.processes
 def test_a_known_good_setting_is_trained_first(project: Project) -> None:
-    """By `enqueue` of a launch or of an opened study, and by the command; what is wrong is told."""
+    """By `enqueue` of a launch or of an opened study, and by the command; faults are reported."""
     with pytest.raises(UserError, match=r"lr: 0\.5 is not 0\.001 or 0\.01"):
         tuner.launch(STUDY, enqueue=[{"lr": 0.5}])
     assert tuner.studies() == []

@@ -28,7 +28,7 @@ def test_escapes_can_be_read() -> None:
 
 
 def test_two_names_stay_two() -> None:
-    """A name that has the escape's own letters is told from the name with that byte."""
+    """A name that has the escape's own letters is distinguished from the name with that byte."""
     names = [r"caf\xe9.png", "caf\udce9.png"]
     assert storable_names(names) == (r"caf\\xe9.png", r"caf\xe9.png")
     assert storable_names(names[:1]) == (names[0],)

@@ -45,7 +45,7 @@ def tuner(folder: Path, *arguments: str, **environment: str) -> subprocess.Compl
 
 @pytest.fixture
 def private(tmp_path: Path) -> Iterator[Path]:
-    """Make a folder below one that nobody else can enter, as /root is."""
+    """Make a folder below one that no other can enter, as /root is."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     folder = closed / "project"

@@ -114,7 +114,7 @@ def test_smaller_is_better_where_it_is(database: Database) -> None:
 
 
 def test_named_reference_is_held_against_all(database: Database) -> None:
-    """With --reference everything is told against that level; an unknown one is refused."""
+    """With --reference everything is reported against that level; an unknown one is refused."""
     bench = by_accuracy(database, schedules(), one_is_worse)
     found = judged(bench, asked=Asked(reference="step"))
     assert found.reference == "step"

@@ -263,7 +263,7 @@ def test_the_story_says_who_left_on_what_evidence_and_what_was_saved(database: D
 
 
 def test_a_race_that_runs_is_told_as_running(database: Database) -> None:
-    """Between looks nobody has won and nothing is saved."""
+    """Between looks none has won and nothing is saved."""
     bench = store(database, raced(), rounds=4)
     look_on(bench)
     told = story_of(bench)
@@ -335,7 +335,7 @@ def test_a_contender_that_failed_often_does_not_silence_the_others(database: Dat
 
 
 def test_names_are_the_values_in_which_contenders_differ(database: Database) -> None:
-    """What all share is left out; equal settings are told apart by their configuration."""
+    """What all share is left out; equal settings are distinguished by their configuration."""
     spec = make_spec(
         "named",
         dimensions=(Choice("lr", (0.1, 0.01)), Choice("optimizer", ("adam",))),

@@ -1,4 +1,4 @@
-"""Two studies held against each other: their files, and the settings that both have."""
+"""Two studies compared with each other: their files, and the settings that both have."""
 
 from dataclasses import replace
 

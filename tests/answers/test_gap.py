@@ -95,7 +95,7 @@ def test_choosing_on_validation_is_judged(database: Database) -> None:
 
 
 def study_named(database: Database, val: Any, test: Any) -> Bench:
-    """Store another study on data of its own."""
+    """Store another study on its own data."""
     chance = np.random.default_rng(2)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:

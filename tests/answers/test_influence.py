@@ -193,7 +193,7 @@ def test_without_a_test_set_nothing_is_said_of_test(database: Database) -> None:
 
 
 def test_without_any_second_measurement_no_order_is_claimed() -> None:
-    """One seed and no images to draw anew: shares, but nothing said of their order."""
+    """One seed and no images to resample: shares, but nothing said of their order."""
     levels = np.array([[i, j] for i in range(3) for j in range(2)])
     found = decompose(np.arange(6.0)[:, None], levels)
     assert found.ahead == ()

@@ -70,7 +70,7 @@ def test_smaller_is_better_where_the_metric_says_so() -> None:
 
 
 def test_pairs_that_are_missing_are_left_out_and_counted() -> None:
-    """A failed trial costs its pair; with fewer than two pairs nobody is judged."""
+    """A failed trial costs its pair; with fewer than two pairs none is judged."""
     values = hits({0: 0.9, 1: 0.4, 2: 0.4}, seeds=4)
     done = {0: {1, 2, 3, 4}, 1: {2, 3, 4}, 2: {4}}
     found = decided(values, make_look([0, 1, 2], 4), done)
@@ -82,7 +82,7 @@ def test_pairs_that_are_missing_are_left_out_and_counted() -> None:
 
 
 def test_nobody_is_judged_where_nobody_has_two_seeds() -> None:
-    """A look at which everything failed drops nobody and ends nothing."""
+    """A look at which everything failed drops none and ends nothing."""
     found = decided(hits({0: 0.9, 1: 0.1}, 2), make_look([0, 1], 2), {0: {1}, 1: set()})
     assert (found.dropped, found.ends, found.seen["best"]) == ((), "", None)
 

@@ -106,7 +106,7 @@ def test_other_images_are_told() -> None:
 
 
 def test_test_accuracy_comes_second() -> None:
-    """It is told where every run has one, after the metric."""
+    """It is reported where every run has one, after the metric."""
     tested = Search("tested", tuple(course([10], [value], tested=(0.75,)) for value in (0.5, 0.4)))
     later = course([10, 900], [0.5, 0.1], total=1000, tested=(0.7, 0.95))
     said = compared(tested, Search("longer", (later, later))).sentences

@@ -113,7 +113,7 @@ def test_one_trial_is_its_own_winner(database: Database) -> None:
 
 
 def test_what_is_not_complete_is_no_winner(database: Database) -> None:
-    """A pruned trial and one that there is not are told; the best of the others wins."""
+    """A pruned trial and a missing one are reported; the best of the others wins."""
     bench = study(database, images(), pruned=0.1, seeds=1)
     assert read(bench).settings == {"lr": 0.01}
     with pytest.raises(UserError, match="is PRUNED"):

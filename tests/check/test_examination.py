@@ -1,4 +1,4 @@
-"""What is wrong with data is told exactly: how many, which, and what it means."""
+"""What is wrong with data is reported exactly: how many, which, and what it means."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_blank_and_clipped_images_are_told(tmp_path: Path) -> None:
 
 
 def test_uneven_classes_are_told(tmp_path: Path) -> None:
-    """A rare class, and shares that differ between splits, are told with their numbers."""
+    """A rare class, and shares that differ between splits, are reported with their numbers."""
     data = clean(tmp_path)
     places = [*np.flatnonzero(data.train.labels == 0), *np.flatnonzero(data.train.labels == 1)[:1]]
     train = Split(

@@ -24,7 +24,7 @@ def part(data: Data, places: np.ndarray) -> Split:
 
 
 def test_another_machine_is_told(tmp_path: Path) -> None:
-    """At shift 1 training and test images are told apart; training and validation are not."""
+    """At shift 1 training and test images are distinguished; training and validation are not."""
     data = drawn(tmp_path, 1.0)
     assert data.test is not None
     found = probe(("train", data.train), ("test", data.test))

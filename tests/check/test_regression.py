@@ -1,4 +1,4 @@
-"""The penalised logistic regression, held against scipy's minimiser and scikit-learn."""
+"""The penalised logistic regression, compared with scipy's minimiser and scikit-learn."""
 
 import numpy as np
 import pytest

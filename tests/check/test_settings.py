@@ -1,4 +1,4 @@
-"""What a file sets is held against its data, before a study exists."""
+"""What a file sets is compared with its data, before a study exists."""
 
 import tomllib
 from dataclasses import replace

@@ -89,7 +89,7 @@ def test_a_quick_check_trains_nothing(planted: Project) -> None:
 
 
 def test_a_launch_warns_once(planted: Project) -> None:
-    """Before anything is trained the findings are told; the same data are not looked at again."""
+    """Before training the findings are reported; the same data are not examined again."""
     first = planted.run("launch", "--study", "planted", "--workers", "1")
     assert "Warning: 7 images have a copy in an earlier split" in first
     assert "patients are in more than one split:" in first

@@ -273,7 +273,7 @@ def test_unreachable_server_is_told_without_its_password(project: Project) -> No
 
 
 def test_password_is_read_from_a_file(project: Project, tmp_path: Path) -> None:
-    """TUNER_DATABASE_PASSWORD_FILE supplies what the URL leaves out; a missing file is told."""
+    """TUNER_DATABASE_PASSWORD_FILE supplies what the URL leaves out; a missing file is reported."""
     from tuner.store.address import Address, parse
 
     whole = parse(project.environment["TUNER_DATABASE_URL"])

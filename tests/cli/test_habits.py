@@ -73,7 +73,7 @@ def test_list_and_version(trained_once: Project) -> None:
 
 
 def test_columns_are_picked_in_the_order_asked(trained_once: Project) -> None:
-    """Of trials also those of --wide, of comparisons their own; a misspelt one is told."""
+    """Of trials also those of --wide, of comparisons their own; a misspelt one is reported."""
     rows = trained_once.run("export", "small", "--columns", "gap, test_auc,trial").splitlines()
     assert rows[0] == "gap,test_auc,trial"
     whole = trained_once.json("export", "small", "--wide", "--format", "json")

@@ -208,7 +208,7 @@ def write_images(folder: Path, counts: Mapping[str, int]) -> None:
 
 
 def test_images_that_are_added_are_refused_and_counted(lab: Lab) -> None:
-    """Images copied into a class are told by class and split; so is one that was replaced."""
+    """Images copied into a class are reported by class and split; so is one that was replaced."""
     project = lab.project
     shutil.rmtree(project.folder / "objectives")
     write_objective(project.folder / "objectives" / "blobs", FOLDER, LOADS, MODELS)

@@ -78,7 +78,7 @@ def test_declarations_load_without_torch(found: Found) -> None:
 
 
 def test_data_are_a_function_of_their_keys(found: Found, tmp_path: Path) -> None:
-    """Made anew, and read back from the cache, the data are the same in every byte."""
+    """Created again, and read back from the cache, the data are the same in every byte."""
     first = load(found, tmp_path / "a")
     for again in (load(found, tmp_path / "a"), load(found, tmp_path / "b")):
         assert again.fingerprint == first.fingerprint

@@ -222,7 +222,7 @@ def test_processes_that_come_at_once_get_the_same_data(tmp_path: Path) -> None:
 
 
 def fingerprint_of(cache: Path) -> str:
-    """Load the small data, in a process of its own."""
+    """Load the small data, in its own process."""
     return load_small(cache).fingerprint
 
 
@@ -279,7 +279,7 @@ def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_key_out_of_range_is_told(tmp_path: Path, key: str, value: Value) -> None:
-    """A value that a key cannot have, or an unknown key, is told by name; nothing is drawn."""
+    """A value that a key cannot have, or an unknown key, is reported by name; nothing is drawn."""
     with pytest.raises(DataError, match=key):
         load_small(tmp_path, **{key: value})
     assert not list(tmp_path.iterdir())

@@ -169,7 +169,7 @@ def test_images_can_be_resized(kind: str, keys: Keys, tmp_path: Path) -> None:
 def test_what_memory_has_no_room_for_is_mapped(
     keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With no memory to speak of, the same images come mapped from a file, and it is told."""
+    """With no memory to speak of, the same images come mapped from a file, and it is reported."""
     plain = chest(tmp_path / "cache", **keys)
     from tuner.train.sources import assemble
 

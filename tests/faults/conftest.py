@@ -1,4 +1,4 @@
-"""Fixtures of the faults' tests: a scene on the tests' server, and one on a server of its own."""
+"""Fixtures of the faults' tests: a scene on the tests' server, and one on its own server."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -103,7 +103,7 @@ class Scene:
         return Bench.launch(self.database, self.spec(sizes))
 
     def start(self, fault: Fault = UNHARMED, *more: str, url: str | None = None) -> Started:
-        """Start a worker process with a fault in it, in a session of its own."""
+        """Start a worker process with a fault in it, in its own session."""
         settings = self.settings if url is None else replace(self.settings, database_url=url)
         called = f"{sabotage.__name__}:main"
         return self.workers.start(settings, "small", *more, called=called, before=[fault.text()])

@@ -58,7 +58,7 @@ datetime.datetime = Datetime
 
 @dataclass
 class Wrong:
-    """Worker processes, each with a clock of its own, and trainers that inherit it."""
+    """Worker processes, each with its own clock, and trainers that inherit it."""
 
     scene: Scene
     folder: Path

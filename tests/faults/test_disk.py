@@ -122,7 +122,7 @@ def test_a_folder_that_goes_away_in_the_middle_costs_no_result(
 
 
 def test_a_place_that_refuses_to_be_opened_costs_no_result(scene: Scene, without: Results) -> None:
-    """An FTP server that is not there is told once, without its password."""
+    """An FTP server that is not there is reported once, without its password."""
     with socket.socket() as closed:
         # Bound and not listening: connections are refused, and nobody else takes the port.
         closed.bind(("127.0.0.1", 0))

@@ -80,7 +80,7 @@ def test_a_quiet_day_trains_nothing_twice(days: Days) -> None:
 
 
 def test_the_verdict_sees_a_single_bit(days: Days) -> None:
-    """A figure that is off by its last bit, a missing epoch and a failed trial are told."""
+    """A figure that is off by its last bit, a missing epoch and a failed trial are reported."""
     with days.bench.database.transaction() as connection:
         first = connection.execute(sa.select(sa.func.min(t.epoch.c.trial_id))).scalar_one()
         here = (t.epoch.c.trial_id == first) & (t.epoch.c.epoch == 2)

@@ -80,7 +80,7 @@ def test_three_attempts_without_progress_are_enough(
     """A trial that fails three times in a row at one epoch is FAILED for good, and says why."""
     seen = one_of(troubled, fault)
     assert (seen.state, seen.reason) == ("FAILED", reason)
-    # The first attempt has stored an epoch: it is told, but the count starts over behind it.
+    # The first attempt has stored an epoch: it is reported, but the count starts over behind it.
     assert seen.failures == (reason,) * 3
     assert seen.curve == (1,)
 
@@ -129,7 +129,7 @@ def test_a_trainer_that_hangs_is_replaced(scene: Scene) -> None:
     bench = scene.launch(
         "hanging",
         space={"fault": ["none", "hangs:1"]},
-        # Loading torch is silence too; on a busy machine it may cost an attempt of its own.
+        # Loading torch is silence too; on a busy machine it may cost an attempt.
         limits={"silence": "10s", "attempts": 50},
     )
     assert scene.work("hanging").state == "complete"

@@ -1,4 +1,4 @@
-"""What a storm is to be, and what is told of it afterwards."""
+"""What a storm is to be, and what is reported of it afterwards."""
 
 import random
 from collections import Counter

@@ -44,7 +44,7 @@ def test_a_worker_a_gpu_or_else_a_core(
     threads: int,
     expected: tuple[str, ...],
 ) -> None:
-    """Each GPU gets a worker; without any, so many as cores hold trainers of those threads."""
+    """Each GPU gets a worker; without any, as many as cores hold trainers of those threads."""
     machine(gpus, cores)  # type: ignore[operator]
     assert crew_devices(wanted, workers, threads) == expected
 

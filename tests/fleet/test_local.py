@@ -35,7 +35,7 @@ def test_a_killed_worker_is_replaced(make_fleet: MakeFleet) -> None:
 
 
 def test_a_worker_that_gave_up_is_not_replaced(make_fleet: MakeFleet, settings: Settings) -> None:
-    """A worker that leaves with an error of its own is not started again; what it said is told."""
+    """A worker that exits with its own error is not replaced; its output is reported."""
     fleet = make_fleet("small", 2, replace(settings, database_url="mysql://somewhere/else"))
     until(lambda: fleet.running() == 0, "both have left")
     (said,) = fleet.failures()

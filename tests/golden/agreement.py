@@ -13,7 +13,7 @@ from typing import Any
 NUMBER = re.compile(r"[-−]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
 DIGITS = 3
-"""A number with so many significant digits or more may differ by one in the last."""
+"""A number with this many significant digits or more may differ by one in the last."""
 
 
 def difference(expected: str, found: str, *, rounded: bool) -> str | None:

@@ -105,7 +105,7 @@ def kill_and_resume(folder: Path, environment: dict[str, str]) -> None:
 
 
 def kill(folder: Path, environment: dict[str, str], name: str, ended: int) -> None:
-    """Launch a study, and kill its launch and workers once so many trials have ended."""
+    """Launch a study, and kill its launch and workers once this many trials have ended."""
     launched = launch(folder, environment, name)
     with connected(environment) as cursor:
         wait(

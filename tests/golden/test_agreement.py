@@ -65,7 +65,7 @@ def test_only_lines_that_differ_are_shown() -> None:
     ],
 )
 def test_json_is_compared_place_by_place(expected: str, found: str, place: str) -> None:
-    """A difference is told with its place; the order and the types count."""
+    """A difference is reported with its place; the order and the types count."""
     assert (json_difference(expected, found) or "").startswith(place)
 
 

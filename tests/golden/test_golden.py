@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 WRITES = os.environ.get("GOLDEN") == "write"
-"""Whether golden files are written anew, in place of being compared."""
+"""Whether golden files are rewritten, instead of compared."""
 
 DRAWN = re.compile(r"<!-- (.*?) -->")
 """A text in a picture: Matplotlib draws it as lines, and notes it in a comment."""

@@ -45,7 +45,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 @dataclass
 class Workers:
-    """The worker processes of one test, each with a log of its own below a folder."""
+    """The worker processes of one test, each with its own log below a folder."""
 
     folder: Path
     objectives: Path | None = None
@@ -61,7 +61,7 @@ class Workers:
         before: Sequence[str] = (),
         **environ: str,
     ) -> Started:
-        """Start `tuner worker` in a session of its own; its standard input stays open.
+        """Start `tuner worker` in its own session; its standard input stays open.
 
         It is forked, unless the start of Python matters or a command is given that runs it.
         """

@@ -191,7 +191,7 @@ def test_a_study_without_test_set(database: Database) -> None:
 
 
 def test_wrong_names_are_answered(plain: Bench) -> None:
-    """A misspelt kind or factor is told with what there is."""
+    """A misspelt kind or factor is reported with what there is."""
     assert "Did you mean curves" in told(plain, "curve")
     assert "varies scheduler, lr" in told(plain, "curves", by="depth")
     assert "val_loss, test_acc, gap" in told(plain, "influence", metric="seconds")

@@ -1,4 +1,4 @@
-"""Every malformed study file is told with the key, what was expected, and the nearest name."""
+"""Every malformed study file is reported with the key, what was expected, and the nearest name."""
 
 from pathlib import Path
 
@@ -468,7 +468,7 @@ def test_a_number_of_any_length_is_a_fault(tmp_path: Path, number: str, told: st
 
 
 def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
-    """Bytes that are no UTF-8 are told with their place."""
+    """Bytes that are not UTF-8 are reported with their place."""
     (tmp_path / "bytes.toml").write_bytes(b"[study]\xff")
     with pytest.raises(StudyFileError, match=r"not UTF-8 text \(byte 7\)"):
         load(tmp_path / "bytes.toml", (), declared)

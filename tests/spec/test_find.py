@@ -37,7 +37,7 @@ def test_an_unknown_name_is_told_with_the_nearest(tmp_path: Path) -> None:
 
 
 def test_a_name_like_no_other_gets_the_list(tmp_path: Path) -> None:
-    """Where nothing is near, everything there is is listed."""
+    """Where nothing is near, everything is listed."""
     with pytest.raises(UserError, match=r"none was found.*in no folder"):
         find("digits", [])
     (tmp_path / "lr_sched.toml").touch()

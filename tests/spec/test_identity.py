@@ -49,7 +49,7 @@ def test_files_that_mean_the_same_have_one_identity(read: Read, case: str) -> No
     ],
 )
 def test_every_other_change_is_named_by_its_key(read: Read, override: str, key: str) -> None:
-    """A change of any section changes the identity and is told by its key."""
+    """A change of any section changes the identity and is reported by its key."""
     stored, given = read(BASE), read(BASE, [override])
     assert fingerprint(stored) != fingerprint(given)
     assert key in [change.key for change in compare(stored, given).changes]

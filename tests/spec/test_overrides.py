@@ -135,7 +135,7 @@ def test_everything_may_be_held(read: Read) -> None:
     ],
 )
 def test_a_bad_override_is_a_fault_like_any_other(read: Read, override: str, fragment: str) -> None:
-    """It is told with the text that it came from and the nearest valid name."""
+    """It is reported with the text that it came from and the nearest valid name."""
     with pytest.raises(StudyFileError) as raised:
         read(BASE, [override])
     assert fragment in str(raised.value)
@@ -143,7 +143,7 @@ def test_a_bad_override_is_a_fault_like_any_other(read: Read, override: str, fra
 
 
 def test_faults_of_the_file_and_of_overrides_are_told_together(read: Read) -> None:
-    """Sections that are values are told, overrides or not."""
+    """Sections that are values are reported, overrides or not."""
     with pytest.raises(StudyFileError) as raised:
         read("fixed = 3\n" + STUDY + GRID + RATES, ["width=3", "a.b=1", "epochs=0"])
     assert [fault.key for fault in raised.value.faults] == ["--set a.b=1", "fixed"]

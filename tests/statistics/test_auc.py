@@ -1,4 +1,4 @@
-"""The area under the ROC curve, held against scikit-learn and against pairs counted one by one."""
+"""The area under the ROC curve, compared with scikit-learn and with pairs counted one by one."""
 
 import numpy as np
 import pytest

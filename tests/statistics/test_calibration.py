@@ -1,4 +1,4 @@
-"""Calibration, losses and rank correlations, held against scikit-learn and scipy."""
+"""Calibration, losses and rank correlations, compared with scikit-learn and scipy."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Quantiles and chances of our own, held against scipy.stats."""
+"""Quantiles and chances of our own, compared with scipy.stats."""
 
 import warnings
 from math import comb

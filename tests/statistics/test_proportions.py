@@ -1,4 +1,4 @@
-"""Shares of images, held against statsmodels, scipy and published figures."""
+"""Shares of images, compared with statsmodels, scipy and published figures."""
 
 import numpy as np
 import pytest

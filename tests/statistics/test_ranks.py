@@ -1,4 +1,4 @@
-"""Ranks, held against scipy's."""
+"""Ranks, compared with scipy's."""
 
 import numpy as np
 import pytest

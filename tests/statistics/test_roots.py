@@ -1,4 +1,4 @@
-"""The bracketed root finder, held against scipy's brentq."""
+"""The bracketed root finder, compared with scipy's brentq."""
 
 import math
 from collections.abc import Callable

@@ -139,7 +139,7 @@ class Bench:
         return cls(database, binding, launched.study)
 
     def worker(self, timing: Timing = QUICK, *, database: Database | None = None) -> Ledger:
-        """Join a worker, with an Optuna storage of its own as a process would have."""
+        """Join a worker, with its own Optuna storage as a process would have."""
         used = self.database if database is None else database
         with used.transaction() as connection:
             who = workers.Worker("here", 1, "cpu")

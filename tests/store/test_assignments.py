@@ -19,7 +19,7 @@ def make(configurations: int, replicates: Replicates) -> Spec:
 
 
 def run(spec: Spec, existing: list[Existing] | None = None) -> list[Existing]:
-    """Train a study to its end, one trial after the other; looks drop nobody.
+    """Train a study to its end, one trial after the other; looks drop none.
 
     A trial's value is its configuration.
     """

@@ -202,7 +202,7 @@ def test_a_trial_that_is_often_interrupted_lets_others_go_first(bench: Bench) ->
 
 
 def test_a_trainer_killed_from_outside_costs_no_attempt(database: Database) -> None:
-    """Its trial is given back at once, and the interruption is told in the history."""
+    """Its trial is given back at once, and the interruption is reported in the history."""
     bench = Bench.launch(database, limited(make_spec(dimensions=()), attempts=1))
     first = bench.worker()
     held = claim_trial(first)

@@ -38,7 +38,7 @@ def all_of(worker: Ledger) -> list[Lease]:
 
 
 def test_companions_come_in_the_order_of_the_grid(database: Database) -> None:
-    """Each once, each with a lease of its own, and each told of in its history."""
+    """Each once, each with its own lease, and each told of in its history."""
     bench = Bench.launch(database, make_spec(seeds=2))
     held = all_of(bench.worker(PATIENT))
     assert [one.number for one in held] == list(range(6))
@@ -77,7 +77,7 @@ def test_the_next_trial_is_not_passed_over(database: Database) -> None:
 
 
 def test_a_trial_that_was_given_back_joins_before_new_ones(database: Database) -> None:
-    """It goes on in company, if it is of the kind and nothing ever went wrong with it."""
+    """It goes on in a pack, if it is of the kind and nothing ever went wrong with it."""
     bench = Bench.launch(database, make_spec(seeds=2))
     gone, worker = bench.worker(PATIENT), bench.worker(PATIENT)
     held, given_back = claim_trial(worker), claim_trial(gone)
@@ -139,7 +139,7 @@ def test_a_claim_whose_answer_was_lost_gives_the_same_trial(database: Database) 
 
 @pytest.mark.parametrize("state", ["paused", "stopped"])
 def test_a_study_that_takes_no_more_gives_no_company(database: Database, state: str) -> None:
-    """Whoever is in training goes on; nobody joins."""
+    """Trials in training go on; none joins."""
     bench = Bench.launch(database, make_spec(seeds=2))
     worker = bench.worker(PATIENT)
     held = claim_trial(worker)

@@ -45,7 +45,7 @@ def test_an_outage_is_told_from_a_fault(error: Exception, passes: bool) -> None:
 
 
 def test_work_is_tried_again_until_it_passes() -> None:
-    """Outages are borne, each is told, and the result comes in the end."""
+    """Outages are borne, each is reported, and the result comes in the end."""
     told: list[BaseException] = []
     tries = iter([OperationalError("x", {}, CUT), wrapped(OperationalError("x", {}, CUT)), None])
 
@@ -115,7 +115,7 @@ def test_an_unreachable_server_is_explained_without_the_password(server: Address
 
 
 def test_a_refusal_is_no_outage(database: Database) -> None:
-    """An answer that says no is told apart from no answer."""
+    """An answer that says no is distinguished from no answer."""
     with pytest.raises(DBAPIError) as caught, database.transaction() as connection:
         connection.execute(sa.text("SELECT * FROM nowhere"))
     explained = database.explain(caught.value)

@@ -46,7 +46,7 @@ def places_of(home: Path) -> Places:
 
 
 def query(address: Address, statement: str) -> str:
-    """Return the single value of a statement, from a connection of its own."""
+    """Return the single value of a statement, from its own connection."""
     keywords: dict[str, Any] = {**address.parameters}
     connection = psycopg2.connect("", **keywords)
     try:
@@ -231,7 +231,7 @@ def test_a_server_that_dies_is_started_again(home: Path) -> None:
 
 
 def test_a_stale_pid_file_with_a_reused_pid_is_recognised(home: Path) -> None:
-    """A pid file naming a living process that is no server of ours stops nobody."""
+    """A pid file naming a living process that is no server of ours stops no one."""
     with embedded.join(home):
         places = places_of(home)
         lines = (places.data / "postmaster.pid").read_text().splitlines()

@@ -160,7 +160,7 @@ def test_containers_of_one_machine_share_their_locks(home: Path, tmp_path: Path)
 
 
 def test_a_killed_keeper_and_server_leave_the_data_to_their_own_machine(home: Path) -> None:
-    """kill -9 of both keeps the note, which stops nobody here; the next clean stop removes it."""
+    """kill -9 of both keeps the note, which stops no one here; the next clean stop removes it."""
     client = Client(home).joined()
     commit_something(home)
     found = embedded.status(home)

@@ -1,4 +1,4 @@
-"""Looks of a race in the database: decided once, by whoever is first, and read by all."""
+"""Looks of a race in the database: decided once, by the first worker, and read by all."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,7 +24,7 @@ def raced(seeds: int = 8, top: int = 3) -> Spec:
 
 
 def last_drops_out(at: Look) -> Decided:
-    """Drop the last contender at the second look, and nobody else."""
+    """Drop the last contender at the second look, and no other."""
     return Decided(at, at.racing[-1:] if at.number == 2 else (), "", {"level": at.level})
 
 

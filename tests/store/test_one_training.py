@@ -1,4 +1,4 @@
-"""A curve belongs to one training: what another training left is removed when it goes on anew."""
+"""A curve belongs to one training: what another training left is removed when it starts again."""
 
 from typing import Any
 
@@ -98,7 +98,7 @@ def test_time_and_reuse_do_not_tell_another_training(bench: Bench) -> None:
 
 
 def test_decisions_go_with_their_epochs(database: Database) -> None:
-    """What was decided about a removed epoch is decided anew, about the training there is now."""
+    """What was decided about a removed epoch is decided again, about the training there is now."""
     bench = Bench.launch(database, make_spec(seeds=3, **MEDIAN))
     first, peer = bench.worker(), bench.worker()
     old = claim_trial(first)
@@ -119,7 +119,7 @@ def test_decisions_go_with_their_epochs(database: Database) -> None:
 
 @pytest.mark.parametrize("first", [1, 3])
 def test_rungs_go_with_their_epochs(database: Database, first: int) -> None:
-    """asha's note of a removed epoch is removed, so that the rung is passed anew."""
+    """asha's note of a removed epoch is removed, so that the rung is passed again."""
     options = {"min_resource": 2, "reduction_factor": 2, "bootstrap_count": 0}
     spec = make_spec(seeds=3, epochs=9, pruner="asha", pruner_options=options)
     bench = Bench.launch(database, spec)

@@ -38,7 +38,7 @@ def test_a_new_study_has_nothing_yet(bench: Bench) -> None:
 
 
 def test_trials_are_counted_by_what_became_of_them(database: Database) -> None:
-    """Complete, pruned, failed, running and waiting trials are told apart."""
+    """Complete, pruned, failed, running and waiting trials are distinguished."""
     bench = Bench.launch(database, limited(make_spec(seeds=2), attempts=1))
     done, pruned, failed, running, waiting = (bench.worker() for _ in range(5))
     finish(done, claim_trial(done))

@@ -32,7 +32,7 @@ def make(configurations: int, seeds: int, top: int) -> Spec:
 
 
 def nobody(look: Look) -> Decided:
-    """Drop nobody."""
+    """Drop none."""
     return Decided(look, ())
 
 
@@ -183,7 +183,7 @@ def test_one_contender_alone_is_replicated_as_before() -> None:
 
 
 def test_a_study_stored_before_races_goes_on_with_all_its_contenders() -> None:
-    """Half of the replicates are there and no look was decided: nobody counts as dropped."""
+    """Half of the replicates are there and no look was decided: none counts as dropped."""
     spec = make(4, 6, 2)
     run = Run(spec)
     run.existing = [Existing(one, 0, True, float(one)) for one in range(4)]
@@ -268,7 +268,7 @@ def test_few_seeds_make_no_race(seeds: int) -> None:
 
 
 def test_the_exploration_comes_first() -> None:
-    """While an explored trial runs nobody races."""
+    """While an explored trial runs no race begins."""
     spec = make(3, 5, 2)
     done = [Existing(0, 0, True, 0.1), Existing(1, 0, True, 0.2), Existing(2, 0, False)]
     assert next_assignment(spec, done) == PENDING

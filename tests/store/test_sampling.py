@@ -176,7 +176,7 @@ def test_replicates_are_not_shown() -> None:
 
 @pytest.mark.parametrize(("metric", "worst"), [("val_loss", 0.9), ("val_acc", 0.2)])
 def test_gp_sees_divergence_as_the_worst_finite_value(metric: str, worst: float) -> None:
-    """GP ignores pruned trials, so a diverged one is told as complete and as bad as any."""
+    """GP ignores pruned trials, so it is given a diverged one as complete and as bad as any."""
     spec = make_ranged(sampler="gp", metric=metric)
     diverged = trial(spec, 2, math.nan, TrialState.PRUNED, diverged=True)
     seen = sampling.as_seen(spec, [trial(spec, 0, 0.2), trial(spec, 1, 0.9), diverged])

@@ -1,4 +1,4 @@
-"""The schema: made once, by whoever comes first, and never by two at a time."""
+"""The schema: made once, by the first process, and never by two at a time."""
 
 import math
 import subprocess
@@ -94,7 +94,7 @@ def test_an_empty_database_gets_both_schemas(empty: Database) -> None:
 
 
 def oids(database: Database) -> list[tuple[Any, ...]]:
-    """Return the identity of every table: made anew, it would have another."""
+    """Return the identity of every table: created again, it would have another."""
     query = "SELECT oid, relfilenode FROM pg_class WHERE relkind = 'r' ORDER BY oid"
     with database.transaction() as connection:
         return [tuple(row) for row in connection.execute(sa.text(query))]
@@ -212,7 +212,7 @@ SINCE_0002 = (
 
 
 def test_a_study_stored_before_races_goes_on_after_the_migration(empty: Database) -> None:
-    """Half of its replicates were trained under the former schema: nobody counts as dropped.
+    """Half of its replicates were trained under the former schema: none counts as dropped.
 
     Looks that were due then are taken now, and no trial has been interrupted or reopened.
     """

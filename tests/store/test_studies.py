@@ -23,7 +23,7 @@ SHARED = {"tuner.dataset", "tuner.label", "tuner.schema_version"}
 
 
 def launch(database: Database, spec: Spec, *, new_version: bool = False) -> Launch:
-    """Launch as a process of its own would."""
+    """Launch as a separate process would."""
     return studies.launch(database, Binding(database), spec, {"by": "me"}, new_version=new_version)
 
 

@@ -16,7 +16,7 @@ from tuner.train.workbench import Workbench
 
 
 class Resumer:
-    """Another process with a workbench of its own."""
+    """Another process with its own workbench."""
 
     def __init__(self, folders: Sequence[Path], cache: Path) -> None:
         command = [sys.executable, "-m", __name__, str(cache), *map(str, folders)]

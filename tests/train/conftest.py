@@ -9,5 +9,5 @@ from tests.train.blobs import Blobs, write_blobs
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> Blobs:
-    """The blobs objective in a folder of its own."""
+    """The blobs objective in its own folder."""
     return write_blobs(tmp_path)

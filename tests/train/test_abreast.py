@@ -1,4 +1,4 @@
-"""Runs abreast: each trains as alone, in every bit, whoever it shares its epochs with."""
+"""Runs abreast: each trains as alone, in every bit, whatever it is trained with."""
 
 import gc
 import weakref

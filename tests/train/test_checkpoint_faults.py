@@ -30,7 +30,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 kB of its own."""
+    """A separate disk of 64 kB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
@@ -202,7 +202,7 @@ def test_a_file_that_may_not_grow_leaves_nothing(tmp_path: Path, trained: Traine
 def test_a_disk_that_may_only_be_read_still_gives_its_checkpoints(
     small_disk: Path, trained: Trained
 ) -> None:
-    """Read-only: nothing is written, which is told, and what lies there is used."""
+    """Read-only: nothing is written, which is reported, and what lies there is used."""
     tree = Tree(str(small_disk))
     trained.store(tree, 2)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)

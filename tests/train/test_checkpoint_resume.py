@@ -176,7 +176,7 @@ def test_a_sweep_over_epochs_trains_each_epoch_once(
     ],
 )
 def test_nothing_is_taken_from_another_training(blobs: Blobs, tmp_path: Path, other: Job) -> None:
-    """Seed, data, metric, model, optimizer, batches and rates: each alone begins anew."""
+    """Seed, data, metric, model, optimizer, batches and rates: each alone starts again."""
     bench, tree = blobs.workbench(), Tree(str(tmp_path / "tree"))
     train(bench, other).store(tree, 1, 2, 3)
     assert resume(bench.begin(blob_job()), tree, bench.path(blob_job()), MINE) == 0

@@ -336,7 +336,7 @@ class Removing(LocalPlace):
 def test_a_checkpoint_removed_while_it_is_read_is_no_damage(
     tmp_path: Path, trained: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Room was made meanwhile: nobody is told of damage, and a training begins anew."""
+    """Space was freed meanwhile: no damage is reported, and a training starts again."""
     tree = Tree(str(tmp_path))
     trained.store(tree, 1)
     tree._place = Removing(tmp_path)
@@ -426,7 +426,7 @@ def test_a_use_is_noted_on_a_disk(tmp_path: Path, trained: Trained) -> None:
 def test_a_location_that_cannot_be_opened_is_the_person_s_error(
     location: str, message: str
 ) -> None:
-    """An unknown protocol, or one whose library is missing, is told with the next step."""
+    """An unknown protocol, or one whose library is missing, is reported with the next step."""
     with pytest.raises(UserError, match=message):
         Tree(location)
 

@@ -91,7 +91,7 @@ class Member:
         self.losses: list[float] = []
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return images of its own, few in the last step."""
+        """Return its own images, few in the last step."""
         chance = torch.Generator().manual_seed(100 * self.seed + step)
         count = IMAGES if step < STEPS - 1 else IMAGES - 4
         images = torch.randn(count, 1, SIDE, SIDE, generator=chance)
@@ -280,7 +280,7 @@ ODD: dict[str, tuple[Callable[[Odd, Tensor], Tensor], str]] = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_what_cannot_be_packed_is_found_by_trying(name: str) -> None:
-    """The reason is told in plain words, and neither network nor chance is disturbed."""
+    """The reason is reported in plain words, and neither network nor chance is disturbed."""
     what, words = ODD[name]
     member = Member(lambda *_, **__: Odd(what), 0, {})
     before = copy.deepcopy(member.model.state_dict())

@@ -115,7 +115,7 @@ def test_a_mended_package_is_read_anew(tmp_path: Path) -> None:
 
 
 def test_faults_of_the_submodules_are_the_objective_s(tmp_path: Path) -> None:
-    """A missing function, a wrong return value and a missing file are told apart."""
+    """A missing function, a wrong return value and a missing file are distinguished."""
     declared = "from tuner.train.objective import Objective\nOBJECTIVE = Objective()"
     write_objective(tmp_path / "poor", declared, "def load(*_):\n    return 3\n", "x = 1")
     found = find("poor", [tmp_path])

@@ -1,4 +1,4 @@
-"""A softmax or a sigmoid before the loss is noticed, whoever applied it."""
+"""A softmax or a sigmoid before the loss is noticed, wherever it is applied."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

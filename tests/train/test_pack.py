@@ -41,7 +41,7 @@ class Member:
         self.seen: list[Tensor] = []
 
     def batch(self, place: int) -> tuple[Tensor, Tensor]:
-        """Return images of its own."""
+        """Return its own images."""
         images, labels = batches(4)[place]
         return images + self.place, self.stack.loss.targets(labels)
 

@@ -48,7 +48,7 @@ def test_a_choice_comes_with_its_reason(
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """auto takes bf16 where it is to be had and pays; the record says what was chosen and why."""
+    """auto takes bf16 where it is available and pays; the record says what was chosen and why."""
     capable(monkeypatch, able)
     found = choose_arithmetic(asked, CPU, model)
     assert (found.precision, found.channels_last) == (chosen, last)

@@ -41,7 +41,7 @@ def data(
 def test_images_live_where_there_is_room(
     needed: int, device: torch.device, free: int | None, home: torch.device, words: str
 ) -> None:
-    """They may take half of what a GPU has free; the reason is told."""
+    """They may take half of what a GPU has free; the reason is reported."""
     found, reason = choose_home(needed, device, free)
     assert found == home
     assert words in reason
@@ -92,7 +92,7 @@ def test_a_file_of_weights_is_part_of_the_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("metric", ["val_auc", "val_sensitivity", "val_specificity"])
 def test_metrics_that_need_every_class_are_refused_without(metric: str, tmp_path: Path) -> None:
-    """A metric that cannot be computed is told before the first epoch, by its name."""
+    """A metric that cannot be computed is reported before the first epoch, by its name."""
     from tuner.train.workbench import _check_metric
 
     one_sided = data(np.zeros((8, 4, 4), dtype=np.uint8))

@@ -191,7 +191,7 @@ def test_a_large_layer_goes_on_from_a_state(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_dropout_keeps_the_share_it_says_and_takes_the_same_way_back() -> None:
-    """About 1 in 4 is left out; what was left out has no gradient; every batch draws anew."""
+    """About 1 in 4 is left out; what was left out has no gradient; every batch draws again."""
     loss = loss_of({})
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 400), nn.Dropout(0.25), nn.Linear(400, 2))
     layers = layers_of(model)

@@ -38,7 +38,7 @@ def test_a_larger_network_is_refused(*, asks: bool, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_fault_of_the_objective_stays_one() -> None:
-    """What the code raises by itself is told as its own fault."""
+    """What the code raises by itself is reported as its own fault."""
 
     def build() -> nn.Module:
         raise ObjectiveError("build() failed: KeyError: 'hidden'")

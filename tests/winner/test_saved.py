@@ -84,7 +84,7 @@ def test_the_folder_holds_what_it_says(saved: Saved) -> None:
 
 
 def test_the_card_has_the_figures(saved: Saved) -> None:
-    """The card's accuracies and intervals are those of `tuner show`, and its limits are told."""
+    """The card has the accuracies and intervals of `tuner show`, and states its limits."""
     card = (saved.folder / document.CARD).read_text("utf-8")
     model = document.read(saved.folder)
     shown = saved.project.json("show", "scans", str(model.trial), "--json")

@@ -82,7 +82,7 @@ class Station:
 
 @pytest.fixture
 def station(settings: Settings, database: Database, tmp_path: Path) -> Iterator[Station]:
-    """Give the test a station of its own."""
+    """Give the test its own station."""
     station = Station(settings, database, tmp_path / "station")
     station.folder.mkdir()
     yield station

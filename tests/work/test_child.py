@@ -58,7 +58,7 @@ def test_messages_go_both_ways(start: Start) -> None:
     ],
 )
 def test_every_end_has_its_words(start: Start, lines: str, words: str) -> None:
-    """How a child ended is told in words that are equal for equal causes."""
+    """How a child ended is reported in words that are equal for equal causes."""
     child = start(lines)
     until(lambda: child.next(0.05) is None and child.gone, "the child is gone")
     assert child.death() == words
@@ -146,7 +146,7 @@ def test_memory_counts_the_family(start: Start) -> None:
 
 
 def test_output_is_read_from_a_position(start: Start) -> None:
-    """Each attempt's output is told apart from what was printed before it."""
+    """Each attempt's output is distinguished from what was printed before it."""
     child = start(
         "print('before', flush=True); send(channel, Message('up')); receive(channel)\n"
         "print('after', flush=True); sys.stderr.buffer.write(b'\\xff'); sys.exit(0)"

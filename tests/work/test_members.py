@@ -79,7 +79,7 @@ def station(tmp_path: Path) -> Iterator[Station]:
 
 
 def test_trials_of_one_kind_are_trained_side_by_side(station: Station) -> None:
-    """Both have told of an epoch before either has come to its end; both ends are told."""
+    """Both have told of an epoch before either has come to its end; both ends are reported."""
     station.train(job(0), job(1))
     assert {one["pack"] for one in station.hear("setup").values()} == {8}
     first = station.hear("epoch", "result")

@@ -1,4 +1,4 @@
-"""Messages: what is sent arrives, and what is no message is told as such."""
+"""Messages: what is sent arrives, and an invalid message is reported as such."""
 
 import contextlib
 import json
@@ -110,7 +110,7 @@ def test_an_array_need_not_be_contiguous() -> None:
 
 
 def test_messages_follow_one_another() -> None:
-    """Several messages are told apart, and the end is told as None."""
+    """Several messages are distinguished, and the end is reported as None."""
     with channel() as (ours, theirs):
         for number in range(3):
             send(ours, Message("count", {"number": number}, [np.ones(number)]))
@@ -129,7 +129,7 @@ def test_garbage_is_a_message_an_end_or_garbled(raw: bytes) -> None:
 
 @given(text=st.text(max_size=50) | PLAIN.map(json.dumps))
 def test_a_header_of_anything_is_garbled(text: str) -> None:
-    """A well-framed header that is not ours is told as garbled."""
+    """A well-framed header that is not ours is reported as garbled."""
     raw = text.encode(errors="replace")
     with pytest.raises(GarbledError):
         hear(struct.pack(">I", len(raw)) + raw)
@@ -158,7 +158,7 @@ def test_a_header_of_anything_is_garbled(text: str) -> None:
     ],
 )
 def test_broken_messages_are_garbled(raw: bytes) -> None:
-    """Cut, oversized, incomplete, of forbidden types: each is told, none is trusted."""
+    """Cut, oversized, incomplete, of forbidden types: each is reported, none is trusted."""
     with pytest.raises(GarbledError):
         hear(raw)
 

@@ -24,7 +24,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_killed_child_is_noticed_though_its_output_is_held_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that it forked keeps the pipe open; the death is told, and both are gone."""
+    """A process that it forked keeps the pipe open; the death is reported, and both are gone."""
     note = tmp_path / "forked"
     command = (sys.executable, "-c", FORKS_AND_DIES, str(note))
     monkeypatch.setattr(forkserver, "python", lambda _: command)

@@ -15,7 +15,7 @@ from tuner.work.recomputed import TOLERANCE, disagreement
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> Blobs:
-    """The blobs objective in a folder of its own."""
+    """The blobs objective in its own folder."""
     return write_blobs(tmp_path)
 
 
@@ -49,7 +49,7 @@ def test_a_training_agrees_with_itself(blobs: Blobs, parameters: dict[str, objec
 
 
 def test_another_networks_predictions_disagree(blobs: Blobs) -> None:
-    """A loss beyond rounding is told with its epoch; rounding and undefined losses are not."""
+    """A loss beyond rounding is reported with its epoch; rounding and undefined losses are not."""
     bench, job = blobs.workbench(), blob_job(epochs=6)
     run = bench.begin(job)
     curve = {epoch.epoch: epoch for epoch in run.epochs(nothing)}

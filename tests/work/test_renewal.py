@@ -134,7 +134,7 @@ def ticking(renewal: Renewal) -> Renewal:
 def test_an_outage_seen_by_the_thread_unsettles(
     bench: Bench, renewal: Renewal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A renewal that fails starts the grace anew, without the main loop having noticed."""
+    """A renewal that fails restarts the grace period, without the main loop having noticed."""
     until(lambda: ticking(renewal).settled, "settled")
     reachable = bench.database.connect
 
@@ -211,7 +211,7 @@ def stored(bench: Bench) -> int:
 def test_a_claim_tried_again_after_an_outage_adopts_nobody(
     station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether peers count as silent is asked anew after each outage, not once before it."""
+    """Whether peers count as silent is checked again after each outage, not once before it."""
     bench = station.launch(make_spec(dimensions=()))
     peer = bench.worker()
     held = claim_trial(peer)

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a source is told by name; what can be lived with is noted."""
+"""Whatever is wrong with a source is reported by name; what can be lived with is noted."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -310,7 +310,7 @@ def test_sizes_that_differ_are_stretched_to_the_commonest(tmp_path: Path) -> Non
 
 
 def test_a_validation_split_is_used_as_found(tmp_path: Path) -> None:
-    """val/ validates; only another split_seed or folds divides anew, with its share."""
+    """val/ validates; only another split_seed or folds divides again, with its share."""
     path = write_folder(tmp_path / "f")
     for label, name in enumerate(("normal", "pneumonia")):
         for n in range(5):
@@ -391,7 +391,7 @@ def test_other_columns_are_ignored_and_noted(tmp_path: Path) -> None:
 
 
 def test_blanks_and_twins_in_cells_are_noted(tmp_path: Path) -> None:
-    """Blanks around cells are removed; patients of two spellings and of no name are told."""
+    """Blanks around cells are removed; patients of two spellings and of no name are reported."""
     rows = []
     for n in range(12):
         save(tmp_path / f"{n}.png", draw("train", n % 2, n))
