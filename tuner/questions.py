@@ -137,12 +137,12 @@ def serve(work: Callable[[Body, Progress], Body]) -> int:
         answers.flush()
 
     try:
-        given = json.loads(sys.stdin.read())
-        found = work(given, lambda what, done, total: say("progress", [what, done, total]))
+        work_body = json.loads(sys.stdin.read())
+        result = work(work_body, lambda what, done, total: say("progress", [what, done, total]))
     except TunerError as error:
         say("error", [type(error).__name__, str(error)])
         return 1
-    say("result", found)
+    say("result", result)
     return 0
 
 
@@ -174,8 +174,8 @@ def _result(lines: Iterator[str], progress: Progress) -> dict[str, Any]:
 def _error(name: str, text: str) -> TunerError:
     """Return the child's error by class name; only classes of our tree are accepted."""
     kind = getattr(errors, name, None)
-    known = isinstance(kind, type) and issubclass(kind, TunerError)
-    return kind(text) if known else MachineError(text)  # type: ignore[misc]
+    in_our_tree = isinstance(kind, type) and issubclass(kind, TunerError)
+    return kind(text) if in_our_tree else MachineError(text)  # type: ignore[misc]
 
 
 def _died(code: int, doing: str) -> MachineError:

@@ -148,8 +148,8 @@ def launch(
         if study is None:
             return Launch(_create(connection, storage, spec, 1, provenance), "created")
         study = _locked(connection, study)
-        anew = new_version and changed
-        if not anew and (equal := _launched_before(connection, spec)) is not None:
+        new_anyway = new_version and changed
+        if not new_anyway and (equal := _launched_before(connection, spec)) is not None:
             _open(connection, equal)
             return Launch(find(connection, equal.full_name), "found")
         difference = identity.compare(study.spec, spec)

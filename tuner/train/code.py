@@ -232,8 +232,8 @@ def _absolute(module: str, level: int, package: str | None) -> str:
     if not level:
         return module
     parts = (package or "").split(".")
-    kept = parts[: len(parts) - level + 1] if package and level <= len(parts) else []
-    return ".".join([*kept, *([module] if module else [])]) if kept else ""
+    parents = parts[: len(parts) - level + 1] if package and level <= len(parts) else []
+    return ".".join([*parents, *([module] if module else [])]) if parents else ""
 
 
 def _called(node: ast.Call) -> str:
@@ -317,7 +317,7 @@ def _spec(name: str) -> machinery.ModuleSpec | None:
     return None
 
 
-# --- where code lies ---------------------------------------------------------------------
+# --- where code is -----------------------------------------------------------------------
 
 
 def is_installed(path: str) -> bool:

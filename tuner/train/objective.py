@@ -284,13 +284,13 @@ def _place(error: BaseException, folder: Path, named: Path | None = None) -> str
 
 
 def _mending(error: Exception, folder: Path) -> str:
-    """Say how to mend an import that failed; nothing for other errors."""
+    """Return how to fix a failed import; empty for other errors."""
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return ""
     first = error.name.split(".")[0]
     # One of the objective's own modules, called by a name under which it is not loaded.
     if (folder / f"{first}.py").is_file() or (folder / first / "__init__.py").is_file():
-        return f". It lies in {folder}: write `from . import {first}`"
+        return f". It is in {folder}: write `from . import {first}`"
     return (
         f". Install {first} into the Python that runs tuner ({sys.executable} -m pip install …), "
         f"or put your own {first} beside the folder objectives ({folder.parent.parent}) or on "

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tuner.home import hand_over, make_folder
-from tuner.train.checkpoints.place import TEMPORARY, File, below, told
+from tuner.train.checkpoints.place import TEMPORARY, File, below, errors_named
 
 
 class LocalPlace:
@@ -24,7 +24,7 @@ class LocalPlace:
     def write(self, name: str, content: bytes) -> None:
         """Write a temporary file, sync, rename, and sync the folder."""
         path = self._folder / name
-        with told(self.name, "written"):
+        with errors_named(self.name, "written"):
             make_folder(path.parent, 0o777)  # for a shared place the umask decides
             aside = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
             try:
@@ -38,7 +38,7 @@ class LocalPlace:
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, or None if there is no such file."""
-        with told(self.name, "read"), suppress(FileNotFoundError):
+        with errors_named(self.name, "read"), suppress(FileNotFoundError):
             return (self._folder / name).read_bytes()
         return None
 
@@ -50,7 +50,7 @@ class LocalPlace:
     def files(self, folder: str = "") -> list[File]:
         """List the files of one folder; a missing folder has none."""
         found = []
-        with told(self.name, "listed"), suppress(FileNotFoundError):
+        with errors_named(self.name, "listed"), suppress(FileNotFoundError):
             for entry in os.scandir(self._folder / folder):
                 # A peer may remove a file after it was listed.
                 with suppress(FileNotFoundError):
@@ -61,7 +61,7 @@ class LocalPlace:
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; missing ones are no error."""
-        with told(self.name, "cleaned"):
+        with errors_named(self.name, "cleaned"):
             for name in names:
                 (self._folder / name).unlink(missing_ok=True)
 
@@ -73,7 +73,7 @@ class LocalPlace:
     def now(self) -> float:
         """Return the time by the disk's clock, which for a network disk is not ours."""
         probe = f"{TEMPORARY}{uuid.uuid4().hex}"
-        with told(self.name, "cleaned"):
+        with errors_named(self.name, "cleaned"):
             path = self._folder / probe
             try:
                 path.touch()

@@ -51,7 +51,7 @@ class Place(Protocol):
 
 
 @contextmanager
-def told(place: str, done: str) -> Iterator[None]:
+def errors_named(place: str, done: str) -> Iterator[None]:
     """Turn any error of a place into a MachineError that names it."""
     try:
         yield

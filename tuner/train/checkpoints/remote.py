@@ -13,7 +13,7 @@ from typing import Any
 
 from tuner.errors import MachineError, UserError
 from tuner.text import masked
-from tuner.train.checkpoints.place import TEMPORARY, File, below, told
+from tuner.train.checkpoints.place import TEMPORARY, File, below, errors_named
 
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
@@ -32,7 +32,7 @@ class RemotePlace:
 
     def write(self, name: str, content: bytes) -> None:
         """Store a file in one call."""
-        with told(self.name, "written"):
+        with errors_named(self.name, "written"):
             path = self._path(name)
             if self._has_folders:
                 self._system.makedirs(path.rpartition("/")[0], exist_ok=True)
@@ -40,7 +40,7 @@ class RemotePlace:
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, or None if there is no such file."""
-        with told(self.name, "read"), suppress(FileNotFoundError):
+        with errors_named(self.name, "read"), suppress(FileNotFoundError):
             content: bytes = self._system.cat_file(self._path(name))
             return content
         return None
@@ -50,7 +50,7 @@ class RemotePlace:
         if not names:
             return {}
         paths = {self._path(name): name for name in names}
-        with told(self.name, "read"):
+        with errors_named(self.name, "read"):
             contents = self._system.cat(list(paths), on_error="return")
             return {
                 paths[path]: content for path, content in contents.items() if _is_there(content)
@@ -59,7 +59,7 @@ class RemotePlace:
     def files(self, folder: str = "") -> list[File]:
         """List the files of one folder in one call, bypassing cached listings."""
         listed: list[File] = []
-        with told(self.name, "listed"), suppress(FileNotFoundError):
+        with errors_named(self.name, "listed"), suppress(FileNotFoundError):
             self._system.invalidate_cache()
             path = self._path(folder) if folder else self._root
             for info in self._system.ls(path, detail=True):
@@ -70,7 +70,7 @@ class RemotePlace:
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; missing ones are no error."""
-        with told(self.name, "cleaned"):
+        with errors_named(self.name, "cleaned"):
             for name in names:
                 with suppress(FileNotFoundError):
                     self._system.rm_file(self._path(name))
@@ -83,7 +83,7 @@ class RemotePlace:
         probe = f"{TEMPORARY}{uuid.uuid4().hex}"
         self.write(probe, b"")
         try:
-            with told(self.name, "cleaned"):
+            with errors_named(self.name, "cleaned"):
                 self._system.invalidate_cache()
                 return _modified(self._system.info(self._path(probe)))
         finally:

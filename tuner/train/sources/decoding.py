@@ -128,8 +128,8 @@ class _Decoder:
             "range": "each was scaled by the range of its own type",
             "window": "all values were used as they are, with the same window",
         }[self._shape.depths]
-        told = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
-        return [f"Images of different depths were joined ({told}): {how}."]
+        counted = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+        return [f"Images of different depths were joined ({counted}): {how}."]
 
     def _without_unread(self, aside: Path, array: Any) -> Pixels:
         """Close the gaps of unreadable files, image by image, because all may not fit in memory."""
@@ -204,9 +204,9 @@ def _check_one_kind(kinds: Mapping[int, Kind], found: Sequence[File]) -> None:
     examples = {kind: found[place].id for place, kind in kinds.items()}
     if len(examples) > 1:
         counts = Counter(kinds.values())
-        told = "; ".join(f"{counts[kind]} {kind} (such as {examples[kind]})" for kind in examples)
+        seen = "; ".join(f"{counts[kind]} {kind} (such as {examples[kind]})" for kind in examples)
         raise DataError(
-            f"images of different depths cannot be compared: {told}; set data.depths = 'range' to "
+            f"images of different depths cannot be compared: {seen}; set data.depths = 'range' to "
             "scale each by the range of its own type, or 'window' to take all values as they are, "
             "or convert them to one depth"
         )

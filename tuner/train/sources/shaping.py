@@ -59,7 +59,7 @@ class Shape:
         shared = ", the commonest of the training images (height × width)" if not self.size else ""
         how = {"stretch": "stretched", "pad": "padded with black", "crop": "cropped"}[self.fit]
         count = len(set(others))
-        told = (
+        note = (
             f"{len(others)} of {len(sizes)} images have another size"
             f"{f' ({count} sizes)' if count > 1 else ''}; all were "
             f"{'stretched' if self.fit == 'stretch' else 'resized and ' + how} to "
@@ -68,13 +68,13 @@ class Shape:
         ratios = [abs(math.log(w / h * height / width)) for h, w in others]
         bent = [ratio for ratio in ratios if ratio > DISTORTED]
         if bent and self.fit == "stretch":
-            told += (
+            note += (
                 f" That changed the proportions of {len(bent)}, by up to "
                 f"{math.expm1(max(bent)):.0%}; fit = 'pad' or 'crop' keeps them."
             )
         elif bent:
-            told += f" {len(bent)} of them have other proportions, and were {how}."
-        return [told]
+            note += f" {len(bent)} of them have other proportions, and were {how}."
+        return [note]
 
 
 def commonest(sizes: Iterable[Size]) -> Size:
