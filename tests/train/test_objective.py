@@ -145,8 +145,8 @@ def test_an_error_names_the_line_of_the_objective(tmp_path: Path) -> None:
     ("models", "line", "mended"),
     [
         ("import os\nimport no_such_library.inner\n", 2, "Install no_such_library into"),
-        ("import parts\n", 1, "write `from . import parts`"),
-        ("from parts import first\n", 1, "write `from . import parts`"),
+        ("import own_layers\n", 1, "write `from . import own_layers`"),
+        ("from own_layers import first\n", 1, "write `from . import own_layers`"),
         ("from . import nothing\n", 1, "cannot import name 'nothing'"),
         ("\n1 / 0\n", 2, "ZeroDivisionError"),
     ],
@@ -157,7 +157,7 @@ def test_an_import_that_fails_says_where_and_how_to_mend_it(
     """A library that is not installed, and a file beside it that is imported as if installed."""
     declared = "from tuner.train.objective import Objective\nOBJECTIVE = Objective()"
     write_objective(tmp_path / "objectives" / "lone", declared, "", models)
-    (tmp_path / "objectives" / "lone" / "parts.py").write_text("first = 1\n")
+    (tmp_path / "objectives" / "lone" / "own_layers.py").write_text("first = 1\n")
     with pytest.raises(ObjectiveError) as told:
         find("lone", [tmp_path / "objectives"]).build_model({}, (1, 2, 2), 1)
     assert f"models.py, line {line}: " in str(told.value)
