@@ -62,7 +62,7 @@ class Gapped:
 
     @property
     def verdict(self) -> str:
-        """Size, whether choosing helps, luck, and cause."""
+        """Size, whether choosing helps, selection bias, and cause."""
         return " ".join(sentences(self.found))
 
     def __repr__(self) -> str:

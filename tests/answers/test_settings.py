@@ -93,8 +93,8 @@ def test_the_study_ends_with_the_steady_setting(database: Database) -> None:
     ]
     assert "the best of 2 settings so far by mean val_acc" in choice(found)
     assert "trial 1 (seed 0), the setting's median seed" in choice(found)
-    assert found.luck is not None
-    assert (found.luck.settings, found.luck.trials) == (2, 6)
+    assert found.selection_bias is not None
+    assert (found.selection_bias.settings, found.selection_bias.trials) == (2, 6)
     assert seen is not None
     assert (seen.chosen, seen.number, seen.seeds) == ({"lr": STEADY}, 1, 3)
     assert seen.mean is not None

@@ -56,7 +56,7 @@ def test_the_winner_has_its_figures(database: Database) -> None:
     assert (rates.positives, rates.negatives) == (100, 100)
     share = round(rates.sensitivity.value * 100)
     assert rates.sensitivity == wilson(share, 100)
-    assert found.luck is not None
+    assert found.selection_bias is not None
     assert found.setting_gap is not None
     assert described(found)["splits"]["test"]["sensitivity"]["low"] == rates.sensitivity.low
     table = figures(found)
@@ -68,7 +68,7 @@ def test_without_a_test_set_nothing_is_made_up(database: Database) -> None:
     """No gap and no cause, but a winner, its luck, and the words that test is not known."""
     found = read(study(database, images(300, 0), seeds=2))
     assert found.gap is None
-    assert found.luck is not None
+    assert found.selection_bias is not None
     assert [one.split for one in found.splits] == ["val"]
     assert any("There is no test set" in one for one in sentences(found))
     assert not any("Cause" in one for one in sentences(found))
@@ -108,7 +108,7 @@ def test_limits_are_accuracies_that_can_be(database: Database) -> None:
 def test_one_trial_is_its_own_winner(database: Database) -> None:
     """With a single trial there is no luck of the draw, and no second seed to speak of."""
     found = read(study(database, images(), rates=(1e-3,), seeds=1))
-    assert found.luck is None
+    assert found.selection_bias is None
     assert any("under this seed only" in one for one in sentences(found))
 
 

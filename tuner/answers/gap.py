@@ -147,7 +147,7 @@ class Gap:
     correlation: Interval | None
     """Spearman's, of validation and test accuracy over configurations."""
     metric: str
-    optimism: SelectionBias | None
+    selection_bias: SelectionBias | None
     """Of the best setting's mean, or without replicates of the best trial."""
     winner: int | None
     best_setting: str
@@ -176,7 +176,7 @@ class Gap:
         "configurations",
         "winner",
         "metric",
-        "optimism",
+        "optimism=selection_bias",
         "probes=aucs",
         "cause",
         "left_out",
@@ -388,7 +388,7 @@ def gap(results: Results) -> Gap:
             np.array([setting.test_acc for setting in settings]),
         ),
         metric=results.spec.search.metric,
-        optimism=bias_of_best(results),
+        selection_bias=bias_of_best(results),
         winner=results.best if results.ranked else None,
         best_setting=best_name(results),
         probes=probed,
@@ -624,20 +624,20 @@ def choosing(gap: Gap) -> str:
 
 def selection(gap: Gap) -> str:
     """Say how much of the best trial's figure is selection bias."""
-    if gap.optimism is None:
+    if gap.selection_bias is None:
         return ""
     measure = MEASURES[gap.metric]
-    much = gap.optimism.value * measure.scale
+    much = gap.selection_bias.value * measure.scale
     amount = f"{words.fixed(much, 1 if measure.unit == 'points' else 3)} {measure.unit}"
-    missing = "" if gap.optimism.over_seeds else ", without the variation between seeds"
+    missing = "" if gap.selection_bias.over_seeds else ", without the variation between seeds"
     if gap.best_setting:
         return (
             f"About {amount} of the best setting's mean {gap.metric} ({gap.best_setting}) are "
-            f"selection bias: it was the best of {gap.optimism.settings}{missing}."
+            f"selection bias: it was the best of {gap.selection_bias.settings}{missing}."
         )
     return (
         f"About {amount} of the best trial's {gap.metric} (trial {gap.winner}) "
-        f"are selection bias: it was the best of {gap.optimism.trials}{missing}."
+        f"are selection bias: it was the best of {gap.selection_bias.trials}{missing}."
     )
 
 

@@ -57,7 +57,7 @@ class Winner:
     """Of its configuration, over its seeds and the images."""
     gap: Gap | None
     """Of the whole study; None without a test set."""
-    luck: SelectionBias | None
+    selection_bias: SelectionBias | None
     """Of the best setting, or without replicates of the best trial; None for any other, and where
     it cannot be told."""
     setting: Setting | None = None
@@ -121,7 +121,7 @@ def winner(results: Results, number: int | None = None, seed: int | None = None)
         over_seeds=_over_seeds(results, trial, setting),
         setting_gap=_setting_gap(measured, chosen),
         gap=measured,
-        luck=bias_of_best(results) if first else None,
+        selection_bias=bias_of_best(results) if first else None,
         setting=setting,
         settings_ranked=len(results.ranked_settings),
     )
@@ -208,7 +208,7 @@ def figure(study: Study, name: str) -> str:
 
 def described(winner: Winner) -> dict[str, Any]:
     """Return everything for programs; fractions stay fractions."""
-    row, spec, luck = winner.trial.row, winner.study.spec, winner.luck
+    row, spec, bias = winner.trial.row, winner.study.spec, winner.selection_bias
     return {
         "study": winner.study.title,
         "question": spec.question,
@@ -234,7 +234,7 @@ def described(winner: Winner) -> dict[str, Any]:
         "other_seeds": list(winner.trial.peers),
         "setting": plain(winner.setting),
         "ranked_settings": winner.settings_ranked,
-        "optimism": plain(luck),
+        "optimism": plain(bias),
         "study_gap": plain(winner.gap.gap) if winner.gap else None,
         "cause": winner.gap.cause if winner.gap else None,
         "row": plain(row.cells),
@@ -338,26 +338,26 @@ def over_seeds(winner: Winner) -> str:
 
 def selection(winner: Winner) -> str:
     """Say how much of the trial's figure is selection bias."""
-    if winner.luck is None:
+    if winner.selection_bias is None:
         return ""
     measure = MEASURES[winner.study.spec.search.metric]
-    by = winner.luck.value * measure.scale
+    by = winner.selection_bias.value * measure.scale
     amount = f"{by:.1f} points" if measure.unit == "points" else f"{by:.3f} nats"
     if float(amount.split(maxsplit=1)[0]) == 0:
-        among = words.count(winner.luck.trials, "trial")
-        if winner.luck.settings:
-            among = words.count(winner.luck.settings, "setting")
+        among = words.count(winner.selection_bias.trials, "trial")
+        if winner.selection_bias.settings:
+            among = words.count(winner.selection_bias.settings, "setting")
         return f"No selection bias is seen in its {measure.name}: it was the best of {among}."
-    missing = "" if winner.luck.over_seeds else ", without the variation between seeds"
-    if winner.luck.settings:
+    missing = "" if winner.selection_bias.over_seeds else ", without the variation between seeds"
+    if winner.selection_bias.settings:
         return (
             f"About {amount} of its mean {measure.name} are selection bias, since it was the best "
-            f"of {words.count(winner.luck.settings, 'setting')}{missing}: expect that much less "
+            f"of {words.count(winner.selection_bias.settings, 'setting')}{missing}: expect that much less "
             "from a new training."
         )
     return (
         f"About {amount} of its {measure.name} are selection bias, since it was the best of "
-        f"{winner.luck.trials}{missing}: expect that much less from its setting."
+        f"{winner.selection_bias.trials}{missing}: expect that much less from its setting."
     )
 
 

@@ -233,5 +233,5 @@ def _history_note(moment: str) -> str:
         f"Each complete trial at its {moment} epoch; others at their last validation loss, or at "
         "the foot where that is not the metric or not a number"
     )
-    luck = "The best of many looks better than it is: selection bias (`tuner gap`)"
-    return sentence([where, luck])
+    bias = "The best of many looks better than it is: selection bias (`tuner gap`)"
+    return sentence([where, bias])
