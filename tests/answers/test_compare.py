@@ -82,8 +82,8 @@ def test_a_plan_is_told_with_how_rough_it_is(database: Database) -> None:
     assert made is not None
     assert made.seeds is not None
     assert made.low is not None
-    (words,) = [one for one in found.sentences if "would resolve" in one or "about 8 times" in one]
-    assert re.search(r"(About \d+ more seeds? \(\d+ (to [\d,]+|or more)\) would resolve 4 points"
+    (words,) = [one for one in found.sentences if "would detect" in one or "about 8 times" in one]
+    assert re.search(r"(About \d+ more seeds? \(\d+ (to [\d,]+|or more)\) would detect a difference of 4 points"
                      r"|about 8 times in 10)", words)  # fmt: skip
     assert made.low <= made.seeds <= (made.high or 1000)
 
@@ -160,8 +160,9 @@ def test_pruned_levels_and_places_are_told_and_not_averaged(database: Database) 
     }
     assert found.seeds == 4, "the seed under which cosine fell is in neither mean"
     assert found.left_out == 1
-    assert "step was pruned throughout (5 of 5), at epoch 4 with a validation loss of 0.690" in (
-        found.verdict
+    assert (
+        "All trials of step were pruned (5 of 5), at epoch 4 with a validation loss of 0.690"
+        in (found.verdict)
     )
     assert "1 complete trial left out" in found.verdict
 
@@ -182,7 +183,7 @@ def test_diverged_trials_are_not_called_pruned(database: Database) -> None:
     assert (standings["step"].pruned, standings["step"].diverged) == (0, 5)
     assert (standings["cosine"].pruned, standings["cosine"].diverged) == (1, 1)
     assert standings["cosine"].survivors_only
-    assert "step diverged throughout (5 of 5)." in found.verdict
+    assert "All trials of step diverged (5 of 5)." in found.verdict
     levels = {one["level"]: one for one in plain(found)["levels"]}
     assert (levels["step"]["diverged"], levels["step"]["fell"]) == (5, None)
     columns, rows = comparisons([found]).columns, list(comparisons([found]).rows)
@@ -218,7 +219,7 @@ def test_the_studys_metric_is_compared_where_none_is_named(database: Database) -
         database, schedules(), lambda *_: told(0.9, chance, data), data={"data-0": data}
     )
     assert judged(bench, metric=None).measure.name == "val_loss"
-    assert "There is no test_acc" in judged(bench, metric="test_acc").verdict
+    assert "No complete trial has test_acc" in judged(bench, metric="test_acc").verdict
 
 
 def test_other_factors_are_averaged_in_their_places(database: Database) -> None:
@@ -245,7 +246,7 @@ def test_seeds_with_images_of_their_own_are_compared_over_seeds(database: Databa
 
     bench = fabricate(database, schedules(4), tell, data=data)
     found = judged(bench, metric="val_acc")
-    assert "4 seeds, each on different images: over seeds only" in found.verdict
+    assert "Intervals cover other seeds only; 4 seeds, each on different images" in found.verdict
     assert "step" not in found.tied
     assert "4 seeds, 200 images" in judged(bench, metric="test_acc").verdict
 
@@ -311,7 +312,7 @@ def test_what_is_not_varied_or_too_fine_is_refused(database: Database) -> None:
     with bench.database.transaction() as connection:
         with pytest.raises(UserError, match="does not vary 'depth'; it varies scheduler"):
             compare(Results(connection, bench.study), by=("depth",))
-        with pytest.raises(UserError, match="no metric 'accuracy'"):
+        with pytest.raises(UserError, match="Unknown metric 'accuracy'"):
             compare(Results(connection, bench.study), metric="accuracy")
 
 

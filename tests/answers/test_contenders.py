@@ -279,7 +279,7 @@ def test_a_race_that_the_budget_ended_says_so(database: Database) -> None:
     bench = store(database, raced(seeds=5), rounds=4, accuracy=even)
     told = story_of(bench)
     assert (told.end, told.saved) == ("budget", 0)
-    assert "not separated when the budget ended; 12 of 12 trials" in told.sentences[-1]
+    assert "still tied when the budget ran out; 12 of 12 trials" in told.sentences[-1]
 
 
 def test_images_that_end_a_race_are_told(database: Database) -> None:
@@ -307,7 +307,7 @@ def test_contenders_are_compared_over_the_further_seeds(database: Database) -> N
         "lr=0.1": 0,
     }
     assert "lr=0.1 left the race after 3 further seeds" in found.verdict
-    assert "the intervals do not allow for that" in found.verdict
+    assert "these intervals do not account for that" in found.verdict
     assert found.left_out == 0
 
 

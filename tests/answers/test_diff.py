@@ -92,5 +92,5 @@ def test_figures_beside_the_usual_and_what_cannot_be_asked(database: Database) -
     assert "in val_loss" in between(one, other, "val_loss").verdict
     with pytest.raises(UserError, match="compared with itself"):
         between(one, one)
-    with pytest.raises(UserError, match="no metric 'speed'"):
+    with pytest.raises(UserError, match="Unknown metric 'speed'"):
         between(one, other, "speed")

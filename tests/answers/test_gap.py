@@ -222,7 +222,7 @@ def test_seeds_that_only_contenders_have_do_not_move_the_mean(database: Database
     assert found.val_acc.low < 0.95 < found.val_acc.high
     assert found.val_acc.high - found.val_acc.low < 0.06
     assert found.without_peers == 4
-    assert "4 complete trials of configurations without all seeds" in " ".join(sentences(found))
+    assert "4 complete trials of settings that lack seeds" in " ".join(sentences(found))
 
 
 def test_images_of_their_own_under_one_seed_still_leave_an_interval(database: Database) -> None:

@@ -229,7 +229,7 @@ def test_one_parameter_alone_is_not_put_before_others() -> None:
     """There is nothing that it could matter more than."""
     parts = (Part(("lr",), Interval(1.0, 0.0, 1.0)),)
     one = Influence("val_loss", "decomposition", parts, (), 5, 3, 15, 0, 0.1, 0)
-    assert one.verdict == "Only lr varies, so all spread in val_loss is its effect."
+    assert one.verdict == "Only lr varies, so there is nothing to rank."
 
 
 def test_a_headline_names_parameters_and_not_what_two_do_together() -> None:

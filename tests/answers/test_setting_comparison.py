@@ -62,7 +62,7 @@ def test_settings_are_compared_with_the_best_by_the_studys_metric(database: Data
     assert (found.paired, found.seeds, found.images) == (True, 3, 400)
     assert set(found.tied) == {"depth=2 lr=0.01 loss=bce", "depth=2 lr=0.01 loss=focal"}
     assert sum(row.differs for row in found.rows) == 6
-    assert f"6 of the 7 others are worse than {found.reference}." in found.sentences
+    assert f"6 of the other 7 are worse than {found.reference}." in found.sentences
 
 
 def test_test_images_check_what_validation_chose(database: Database) -> None:

@@ -120,7 +120,7 @@ def test_the_closing_words_name_it(database: Database) -> None:
         said = best_sentence(Results(connection, bench.study))
     assert said == (
         "The best of 2 settings by val_acc is lr=0.01: 85.0 % (82.5 to 87.5) over 3 seeds. "
-        "On test, its accuracy is 85.0 % (82.5 to 87.5)."
+        "On test, its accuracy is 85.0 % (82.5 to 87.5) over seeds alone."
     )
 
 

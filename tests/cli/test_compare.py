@@ -72,7 +72,7 @@ def test_what_cannot_be_compared_is_told(trained_once: Project) -> None:
         (("small", "--trials", "0", "99"), "has no trial 99"),
         (("small", "--trials", "1", "1"), "compared with itself"),
         (("small", "--by", "depth"), "does not vary 'depth'"),
-        (("small", "--metric", "accuracy"), "no metric 'accuracy'"),
+        (("small", "--metric", "accuracy"), "Unknown metric 'accuracy'"),
         (("small", "--by", "lr", "--reference", "7"), "no level '7'"),
         (("small", "--trials", "0", "1", "--by", "lr"), "leave the rest out"),
         (("small", "--split", "val"), "goes with --trials"),
@@ -86,7 +86,7 @@ def test_what_cannot_be_compared_is_told(trained_once: Project) -> None:
 def test_gap_is_told_with_its_cause(trained_once: Project) -> None:
     """Size, whether choosing helps, selection bias and cause, in words and for programs."""
     shown = " ".join(trained_once.run("gap", "small").split())
-    assert "configurations, by validation accuracy" in shown
+    assert "settings, by validation accuracy" in shown
     assert "there is no cause to look for" in shown
     assert "selection bias" in shown
     found = trained_once.json("gap", "small", "--json")

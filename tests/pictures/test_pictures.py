@@ -87,7 +87,7 @@ def test_every_kind_is_drawn_in_every_format(plain: Bench, kind: str) -> None:
 
 def test_titles_say_what_is_seen(plain: Bench) -> None:
     """The worse level is named; the gap has its size; the best trial its accuracy."""
-    assert "step not" in drawn(plain, "effects", by="scheduler").title
+    assert "step is worse" in drawn(plain, "effects", by="scheduler").title
     assert "Test falls" in drawn(plain, "val-test").title
     assert "scheduler matters more than lr" in drawn(plain, "influence").title
     assert "is right on" in drawn(plain, "confusion").title
@@ -187,7 +187,7 @@ def test_a_study_without_test_set(database: Database) -> None:
     )
     assert "has no test set" in told(bench, "gap")
     assert "validation images" in drawn(bench, "confusion").title
-    assert "validation accuracy" in drawn(bench, "effects").sheet.axes[-1].get_xlabel()
+    assert "validation loss" in drawn(bench, "effects").sheet.axes[-1].get_xlabel()
 
 
 def test_wrong_names_are_answered(plain: Bench) -> None:
@@ -219,7 +219,7 @@ def test_several_classes_have_a_curve_each(database: Database) -> None:
 
     picture = drawn(study(database, tell, data=truth), "roc")
     assert [label.split(":")[0] for _, label in picture.sheet.key] == ["red", "green", "blue"]
-    assert "weakest in ranking blue" in picture.title
+    assert "the lowest AUC is 0.83 for blue" in picture.title
 
 
 def test_the_area_under_the_drawn_curve_is_the_area() -> None:

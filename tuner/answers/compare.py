@@ -180,8 +180,7 @@ def measure_named(name: str) -> Measure:
     """Return a measure by its name."""
     if name not in MEASURES:
         raise UserError(
-            f"There is no metric {name!r} to compare by; take {', '.join(MEASURES)}."
-            f"{meant(name, MEASURES)}"
+            f"Unknown metric {name!r}; use one of {', '.join(MEASURES)}.{meant(name, MEASURES)}"
         )
     return MEASURES[name]
 
@@ -444,8 +443,12 @@ def headline(finding: Finding) -> str | None:
     elif len(tied) == 1:
         said = f"{tied[0]} is best in {metric}; {words.listed(apart)} differ from it"
     else:
-        said = f"{words.listed(tied)} are tied for the best {metric}; {words.listed(apart)} not"
+        said = f"{words.listed(tied)} are tied for the best {metric}; {_worse(apart)}"
     return f"{finding.factor}: {said}."
+
+
+def _worse(levels: Sequence[str]) -> str:
+    return f"{words.listed(levels)} {'is' if len(levels) == 1 else 'are'} worse"
 
 
 def told_together(said: Sequence[tuple[str, str, str, bool]]) -> list[str]:
@@ -478,14 +481,16 @@ def _silence(finding: Finding) -> str:
     if not finding.design.levels and any(
         standing.complete for standing in finding.design.standings
     ):
-        return f"There is no {finding.measure.name} to compare {factor} by."
+        return (
+            f"No complete trial has {finding.measure.name}, so {factor} cannot be compared by it."
+        )
     if not finding.design.levels:
         return f"No trial is complete, so nothing can be said of {factor}."
     if not any(finding.design.units):
         return (
             f"No two levels of {factor} completed in the same places, so they cannot be compared."
         )
-    return f"There is no {finding.measure.name} to compare {factor} by."
+    return f"No complete trial has {finding.measure.name}, so {factor} cannot be compared by it."
 
 
 def _one_seed(finding: Finding, sample: Sample) -> list[str]:
@@ -501,7 +506,7 @@ def _one_seed(finding: Finding, sample: Sample) -> list[str]:
     )
     said = (
         f"One {unit} cannot rule out chance: {best} is ahead here, which says nothing about "
-        f"{finding.factor} in general.{images} A verdict takes two or more."
+        f"{finding.factor} in general.{images} A verdict needs two or more {unit}s."
     )
     return [said]
 
@@ -551,7 +556,7 @@ def _judged_together(finding: Finding, verdict: Verdict) -> list[str]:
         else:
             worse.append(finding.names[one.level])
     if len(alike) == len(verdict.others):
-        return [f"None of the {len(alike)} others is distinguishable from {best}."]
+        return [f"None of the other {len(alike)} is distinguishable from {best}."]
     return [
         f"{_several(of, len(verdict.others))} {'is' if len(of) == 1 else 'are'} {how}."
         for how, of in groups.items()
@@ -561,8 +566,8 @@ def _judged_together(finding: Finding, verdict: Verdict) -> list[str]:
 
 def _several(names: Sequence[str], others: int) -> str:
     if len(names) == others:
-        return f"All {others} others"
-    return words.listed(names) if len(names) < MANY else f"{len(names)} of the {others} others"
+        return f"All other {others}"
+    return words.listed(names) if len(names) < MANY else f"{len(names)} of the other {others}"
 
 
 def _about(finding: Finding, sample: Sample) -> str:
@@ -572,10 +577,10 @@ def _about(finding: Finding, sample: Sample) -> str:
     if sample.images_shared and sample.panel.images:
         patients = sample.panel.patients
         what, over = words.sampled(sample.panel.images, patients), words.sampling_unit(patients)
-        return f"({many}, {what}: over {unit}s and over {over} like these.)"
+        return f"(Intervals cover other {unit}s and other {over} like these; {many}, {what}.)"
     if sample.images_shared:
-        return f"({many}: over {unit}s.)"
-    return f"({many}, each on different images: over {unit}s only.)"
+        return f"(Intervals cover other {unit}s; {many}.)"
+    return f"(Intervals cover other {unit}s only; {many}, each on different images.)"
 
 
 def _promised(finding: Finding) -> list[str]:
@@ -591,15 +596,16 @@ def _promised(finding: Finding) -> list[str]:
         if plan.patients:
             there = finding.sample.panel.patients if finding.sample is not None else 0
             more = f"{more}, {_rounded(max(0, needed - there)):,} more than now"
-        return [f"More seeds cannot resolve {wanted} on these {over}; you would need {more}."]
+        too_few = f"More seeds alone cannot detect a difference of {wanted} on these {over}"
+        return [f"{too_few}; you would need {more}."]
     if plan.seeds is None:
-        return [f"Not even 1,000 seeds would resolve {wanted}."]
+        return [f"Not even 1,000 seeds would detect a difference of {wanted}."]
     if plan.seeds <= finding.n:
         longer = plan.high is None or plan.high > finding.n
         perhaps = f"; it may take more of them ({_between(plan, finding.n)})" if longer else ""
-        return [f"These seeds resolve {wanted} about 8 times in 10{perhaps}."]
+        return [f"These seeds detect a difference of {wanted} about 8 times in 10{perhaps}."]
     more = words.count(_rounded(plan.seeds - finding.n), "more seed")
-    return [f"About {more} ({_between(plan, finding.n)}) would resolve {wanted}."]
+    return [f"About {more} ({_between(plan, finding.n)}) would detect a difference of {wanted}."]
 
 
 def _between(plan: Plan, there: int = 0) -> str:
@@ -622,7 +628,7 @@ def _set_aside(standing: Standing) -> str:
             "compared: none is in the same place as another level."
         )
     if standing.throughout == "diverged":
-        return f"{name} diverged throughout ({standing.diverged} of {standing.trials})."
+        return f"All trials of {name} diverged ({standing.diverged} of {standing.trials})."
     if standing.throughout == "pruned":
         where = ""
         if standing.fell is not None:
@@ -630,7 +636,7 @@ def _set_aside(standing: Standing) -> str:
             where = (
                 f", at epoch {fell.epoch} with a validation loss of {fell.val_loss:.3f} (medians)"
             )
-        return f"{name} was pruned throughout ({standing.pruned} of {standing.trials}){where}."
+        return f"All trials of {name} were pruned ({standing.pruned} of {standing.trials}){where}."
     if standing.complete and not standing.measured:
         return f"{name} has none of this figure: its complete trials were measured without it."
     if standing.complete:
@@ -714,6 +720,7 @@ def cells(comparison: Comparison, row: Row) -> tuple[str, ...]:
     standing, measure, against = row.standing, comparison.measure, row.against
     done = f"{standing.complete}/{standing.trials}"
     name = words.level_name(standing.level)
+    unit = "seed" if comparison.paired else "configuration"
     if row.mean is None:
         return (name, "–", "", "", "", "", "", done, "not compared")
     mean = (words.figure(measure, row.mean.value), words.interval(measure, row.mean))
@@ -725,6 +732,6 @@ def cells(comparison: Comparison, row: Row) -> tuple[str, ...]:
         ends = f"{words.signed(shown.low, digits)} to {words.signed(shown.high, digits)}"
         chance = "" if comparison.seeds < 2 else words.p_value(against.p_value)
         held = (words.signed(shown.value, digits), ends, chance)
-        mark = "different" if against.differs else "tied" if comparison.seeds > 1 else "one seed"
+        mark = "different" if against.differs else "tied" if comparison.seeds > 1 else f"one {unit}"
         mark = "too few patients" if comparison.too_few else mark
     return (name, *mean, *held, str(row.n), done, mark)

@@ -135,8 +135,8 @@ class Diff:
         if shared.seeds < 2:
             ahead = other if (shared.difference.value > 0) == measure.larger else one
             return (
-                f"{ahead} is ahead in {measure.name} {by}, but one seed cannot tell a setting from "
-                f"its luck ({about})."
+                f"{ahead} is ahead in {measure.name} {by}, but one seed cannot tell a better "
+                f"setting from luck ({about})."
             )
         if not shared.differs:
             return (

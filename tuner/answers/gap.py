@@ -605,15 +605,15 @@ def choosing(gap: Gap) -> str:
         few = len(gap.settings)
         return (
             f"Whether picking by validation score helps on the test set cannot be said from "
-            f"{words.count(few, 'configuration')}."
+            f"{words.count(few, 'setting')}."
             if few < 4
-            else "Validation or test accuracy is the same for all configurations, so neither "
+            else "Validation or test accuracy is the same for all settings, so neither "
             "chooses between them."
         )
     figures = (
         f"rank correlation {words.signed(together.value, 2)}, "
-        f"{words.signed(together.low, 2)} to {words.signed(together.high, 2)}, over "
-        f"{len(gap.settings)} configurations"
+        f"95 % interval {words.signed(together.low, 2)} to {words.signed(together.high, 2)}, over "
+        f"{len(gap.settings)} settings"
     )
     if together.low > 0:
         return f"Better on validation means better on test here ({figures})."
@@ -632,12 +632,14 @@ def selection(gap: Gap) -> str:
     missing = "" if gap.selection_bias.over_seeds else ", without the variation between seeds"
     if gap.best_setting:
         return (
-            f"About {amount} of the best setting's mean {gap.metric} ({gap.best_setting}) are "
-            f"selection bias: it was the best of {gap.selection_bias.settings}{missing}."
+            f"The best setting's mean {gap.metric} ({gap.best_setting}) looks about {amount} "
+            "better than it is, because it was picked as the best of "
+            f"{gap.selection_bias.settings} (selection bias{missing})."
         )
     return (
-        f"About {amount} of the best trial's {gap.metric} (trial {gap.winner}) "
-        f"are selection bias: it was the best of {gap.selection_bias.trials}{missing}."
+        f"The {gap.metric} of the best trial ({gap.winner}) looks about {amount} better than it "
+        f"is, because it was picked as the best of {gap.selection_bias.trials} "
+        f"(selection bias{missing})."
     )
 
 
@@ -649,7 +651,7 @@ def _why(gap: Gap) -> str:
         if name in gap.probes:
             auc = gap.probes[name].auc
             parts.append(
-                f"training images can be distinguished from {kind} images with AUC "
+                f"a classifier told training from {kind} images with AUC "
                 f"{auc.value:.2f} ({auc.low:.2f} to {auc.high:.2f}; 0.5 is chance)"
             )
     seen = f" Seen: {'; '.join(parts)}." if parts else ""
@@ -682,8 +684,8 @@ def _left_out(gap: Gap) -> str:
     said = []
     if gap.without_peers:
         said.append(
-            f"{words.count(gap.without_peers, 'complete trial')} of configurations without "
-            "all seeds are in the table alone."
+            f"{words.count(gap.without_peers, 'complete trial')} of settings that lack "
+            "seeds appear in the table only."
         )
     if gap.left_out:
         said.append(_lost(gap))
@@ -692,8 +694,8 @@ def _left_out(gap: Gap) -> str:
 
 def _lost(gap: Gap) -> str:
     return (
-        f"{words.count(gap.left_out, 'trial')} pruned, diverged or failed and not included: "
-        "these figures are over trials that were good enough to finish."
+        f"{words.count(gap.left_out, 'trial')} were pruned, diverged or failed and are not "
+        "included: these figures are over trials that were good enough to finish."
     )
 
 
@@ -721,6 +723,6 @@ def table(gap: Gap, study: str, best: int) -> Table:
     return Table(
         (*varied, "val acc", "test acc", "gap", "95 % interval", "n"),
         tuple(rows),
-        f"{study}: {of} configurations, by validation accuracy",
+        f"{study}: {of} settings, by validation accuracy",
         setting=range(len(varied)),
     )

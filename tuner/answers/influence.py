@@ -122,7 +122,7 @@ class Influence:
                 "settings differ by noise."
             )
         if len(parts) == 1:
-            return f"Only {parts[0].names[0]} varies, so all spread in {self.metric} is its effect."
+            return f"Only {parts[0].names[0]} varies, so there is nothing to rank."
         said = [
             f"{one} matters more than {words.listed([b for a, b in self.ahead if a == one])}"
             for one in dict.fromkeys(one for one, _ in self.ahead)
@@ -235,8 +235,8 @@ def table(influence: Influence) -> Table:
     for part in sorted(influence.parts, key=lambda part: -part.share.value):
         share = part.share
         name = " × ".join(part.names) if part.names else "the rest"
-        ends = f"{share.low:.0%} to {share.high:.0%}"
-        rows.append((name, f"{share.value:.0%}", ends, "█" * round(BAR * share.value)))
+        ends = f"{100 * share.low:.0f} to {100 * share.high:.0f}"
+        rows.append((name, f"{100 * share.value:.0f} %", ends, "█" * round(BAR * share.value)))
     return Table(
         ("parameter", "share", "95 % interval", ""),
         tuple(rows),

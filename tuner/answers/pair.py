@@ -140,14 +140,15 @@ class Pair:
                 f"{words.difference(measure, discordance.difference)}"
             )
         counts = (
-            f"{words.count(discordance.only_one, 'image')} only {self.one.trial} gets right, "
-            f"{discordance.only_other} only "
+            f"trial {self.one.trial} alone is right on "
+            f"{words.count(discordance.only_one, 'image')}, trial {self.other.trial} alone on "
+            f"{discordance.only_other}"
         )
         single = self.clusters is None or self.clusters.single
         test = "McNemar, exact" if single else "exact test over patients"
         over = words.sampling_unit(self.patients)
         said = (
-            f"{said}; {counts}{self.other.trial} ({test}: p = {discordance.p_value:.2g}). "
+            f"{said}; {counts} ({test}: p = {discordance.p_value:.2g}). "
             f"This is about these two trained networks on {over} like these, not about their "
             "settings: another seed gives another network."
         )

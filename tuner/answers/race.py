@@ -31,8 +31,8 @@ from tuner.store.ledger.race import Decided, Race
 
 USUAL = Asked()
 STOPPED_BY_LOOKING = (
-    "The race looked at validation figures as they came and went by them; "
-    "the intervals do not allow for that."
+    "The race dropped settings by their interim validation figures; "
+    "these intervals do not account for that."
 )
 
 End = Literal["one left", "images", "budget"]
@@ -178,7 +178,8 @@ def _end(race: Race, rows: Sequence[TrialRow]) -> End | None:
 
 def _sentences(story: Story, race: Race, called: Mapping[int, str], spec: Spec) -> tuple[str, ...]:
     many = words.count(len(story.runners), "contender")
-    looks = words.count(story.looks, "look") if story.looks else "no look yet"
+    times = "once" if story.looks == 1 else f"{story.looks} times"
+    looks = f"compared {times} so far" if story.looks else "not compared yet"
     said = [f"Race of {many} over further seeds, by {story.metric}: {looks}."]
     said += left_at(race, called, spec).values()
     said += [
@@ -207,7 +208,7 @@ def _ended(story: Story, left: Sequence[str], over: str) -> str:
         )
     if story.end == "budget":
         spent = f"{story.spent} of {words.count(story.room, 'trial')} for further seeds are spent"
-        return f"{listed} are left: not separated when the budget ended; {spent}."
+        return f"{listed} are left: still tied when the budget ran out; {spent}."
     return f"{listed} are in the race; {story.spent} of {story.room} further trials are given out."
 
 

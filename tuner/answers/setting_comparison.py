@@ -109,4 +109,4 @@ def check_sentence(checked: Comparison | None) -> str:
         return f"{said}; {other} does not differ from it significantly."
     if len(others) == 2:
         return f"{said}; neither of the others differs from it significantly."
-    return f"{said}; none of the {len(others)} others differs from it significantly."
+    return f"{said}; none of the other {len(others)} differs from it significantly."

@@ -108,7 +108,11 @@ def best_sentence(results: Results) -> str:
     ended = sum(row.ended for row in results.rows)
     finished = results.study.state == "complete" or ended >= results.spec.total_trials
     so_far = "" if finished else " so far"
-    check = "" if test is None else f" On test, its accuracy is {_limited('test_acc', test)}."
+    check = (
+        ""
+        if test is None
+        else f" On test, its accuracy is {_limited('test_acc', test)} over seeds alone."
+    )
     return (
         f"The best of {of}{so_far} by {metric} is {name(best.values) or 'the only one'}: "
         f"{_limited(metric, mean)} over {words.count(mean.n, f'{further}seed')}.{check}"

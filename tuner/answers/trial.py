@@ -96,7 +96,8 @@ def one_trial(results: Results, number: int) -> OneTrial:
     row = next((one for one in rows if one["trial"] == number), None)
     if row is None:
         raise UnknownStudyError(
-            f"{results.title} has no trial {number}; `tuner table {results.title}` lists its best."
+            f"{results.title} has no trial {number}; `tuner table {results.title} --trials` lists "
+            "them."
         )
     order = [one["trial"] for one in results.ranked]
     mine = tuple(row[name] for name in varied)

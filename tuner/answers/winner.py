@@ -322,7 +322,7 @@ def over_seeds(winner: Winner) -> str:
     if count < 2:
         return (
             "Its setting was trained to the end under this seed only: how far another seed would "
-            "fall is not known."
+            "differ is not known."
         )
     left = f" ({seeds - count} of its {seeds} seeds did not complete)" if count < seeds else ""
     further = ""
@@ -333,7 +333,7 @@ def over_seeds(winner: Winner) -> str:
     test = winner.over_seeds.get("test_acc")
     if test is None:
         return said
-    return f"{said} On images like the test set expect {mean(test)}."
+    return f"{said} On these test images expect about {words.fixed(test.value, 3)} of a new seed."
 
 
 def selection(winner: Winner) -> str:
@@ -347,17 +347,14 @@ def selection(winner: Winner) -> str:
         among = words.count(winner.selection_bias.trials, "trial")
         if winner.selection_bias.settings:
             among = words.count(winner.selection_bias.settings, "setting")
-        return f"No selection bias is seen in its {measure.name}: it was the best of {among}."
+        return f"No selection bias was found in its {measure.name}, the best of {among}."
     missing = "" if winner.selection_bias.over_seeds else ", without the variation between seeds"
-    if winner.selection_bias.settings:
-        return (
-            f"About {amount} of its mean {measure.name} are selection bias, since it was the best "
-            f"of {words.count(winner.selection_bias.settings, 'setting')}{missing}: expect that much less "
-            "from a new training."
-        )
+    bias = winner.selection_bias
+    among = words.count(bias.settings or bias.trials, "setting" if bias.settings else "trial")
+    mean, who = ("mean ", "a new training") if bias.settings else ("", "its setting")
     return (
-        f"About {amount} of its {measure.name} are selection bias, since it was the best of "
-        f"{winner.selection_bias.trials}{missing}: expect that much less from its setting."
+        f"Being the best of {among} makes its {mean}{measure.name} look about {amount} better than "
+        f"it is (selection bias{missing}): expect {who} to be that much worse."
     )
 
 
@@ -377,7 +374,7 @@ def cause_sentence(winner: Winner) -> str:
     if winner.gap is None:
         return ""
     if winner.gap.cause == "neither: within sampling error":
-        return "Over all its trials the study's gap is within sampling error."
+        return "Over all trials, the study's gap is within sampling error."
     return f"Cause of the study's gap: {winner.gap.cause}. {CAUSES[winner.gap.cause]}"
 
 

@@ -56,7 +56,7 @@ FIRST_DROPPED = (2, 7, 5)
     "--resolve",
     type=click.FloatRange(0, min_open=True),
     metavar="D",
-    help="Difference to plan more seeds for, in points or in nats; 1 point by default.",
+    help="Difference that should be detectable, in points or nats; 1 point by default.",
 )
 @click.option(
     "--trials",
@@ -215,7 +215,10 @@ def _check_options(
     if contenders and (by or trials is not None):
         raise UserError("--contenders compares whole settings; leave --by and --trials out.")
     if split is not None and trials is None:
-        raise UserError("--split goes with --trials; settings are compared by --metric test_acc.")
+        raise UserError(
+            f"--split needs --trials. To compare settings on {split} images, use "
+            f"--metric {split}_acc."
+        )
 
 
 def _show(results: "Results", compared: "Sequence[Comparison]", *, several: bool) -> None:

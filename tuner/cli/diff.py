@@ -46,7 +46,7 @@ def _show(found: "Diff") -> None:
 
     console = open_console()
     names = [side.study for side in found.sides]
-    for title, changes in (("file", found.changes), ("surroundings", found.surroundings)):
+    for title, changes in (("file", found.changes), ("environment", found.surroundings)):
         if not changes:
             console.print(f"\nNothing differs in the {title}.")
             continue

@@ -97,8 +97,8 @@ SHORT_LOOK_SECONDS = 0.1
 def launch(settings: Settings, /, **given: Any) -> int:
     """Launch a study, or go on with it, and train it to its end.
 
-    The study file is checked first, and its data are looked at; every fault is
-    told at once and nothing is created. A study that exists is continued:
+    The study file is checked first, and its data are looked at; if there are
+    faults, all are reported at once and nothing is created. A study that exists is continued:
     finished trials stay, more trials or seeds extend it. A study whose code or
     data changed since is refused. Ctrl-C once lets every
     worker finish its epoch and gives the trials back; twice stops at once.

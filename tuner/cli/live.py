@@ -129,7 +129,13 @@ def draw(overview: Overview) -> RenderableType:
     if overview.workers:
         parts.append(_workers(overview))
     if overview.best is not None:
-        parts.append(styled("best so far  " + best_line(overview.best, overview.metric), "green"))
+        parts.append(
+            styled(
+                f"best{'' if overview.state == 'complete' else ' so far'}  "
+                + best_line(overview.best, overview.metric),
+                "green",
+            )
+        )
     if overview.reason:
         parts.append(styled(f"{overview.state}: {overview.reason}", "yellow"))
     return Group(*parts)

@@ -123,7 +123,7 @@ def _reuse_line(reuse: "Reuse") -> str:
     twice = f" {reuse.excess} were trained twice." if reuse.excess else ""
     return (
         f"{reuse.reused} of {reuse.epochs} epochs were reused from other trials: "
-        f"{reuse.seconds:.1f} s of training in place of {reuse.seconds_without:.1f} s.{twice}"
+        f"{reuse.seconds:.1f} s of training instead of {reuse.seconds_without:.1f} s.{twice}"
     )
 
 

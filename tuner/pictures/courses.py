@@ -190,11 +190,11 @@ def _scale_rates(axis: Axes, rates: Sequence[Rates]) -> None:
 def _schedules_title(subject: Subject, rates: Sequence[Rates], *, whole: bool) -> str:
     courses = {tuple(one.values) for one in rates}
     values = np.concatenate([one.values for one in rates])
-    many = f"{'' if whole else 'at least '}{words.count(len(courses), 'course')}"
+    many = f"{'' if whole else 'at least '}{words.count(len(courses), 'different curve')}"
     if values.min() == values.max():
         return f"{subject.title}: the learning rate was {values.max():g} throughout"
     return (
-        f"{subject.title}: the learning rate took {many}, between {values.max():g} and "
+        f"{subject.title}: {many} of the learning rate, from {values.max():g} down to "
         f"{values.min():.3g}"
     )
 

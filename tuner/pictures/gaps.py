@@ -96,10 +96,10 @@ def _short(found: Gap) -> str:
 
 def _val_test_note(gap: Gap) -> str:
     error = (
-        "The ellipse holds 95 % of the points that one and the same model would give on other "
-        f"{sampled(gap)}: differences below that are not significant"
+        "The ellipse holds 95 % of the points that a single model would give on new images "
+        f"({sampled(gap)}): differences inside it are not significant"
     )
-    return sentence(["One point a complete trial", error, choosing(gap)])
+    return sentence(["One point per complete trial", error, choosing(gap)])
 
 
 def draw_gap(subject: Subject) -> Picture:

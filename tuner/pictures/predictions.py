@@ -65,7 +65,7 @@ def _weakest(counted: Confusion) -> str:
     if len(known) < 2 or len({share for share, _ in known}) == 1:
         return ""
     share, name = min(known)
-    return f"; of {shortened(name)} it finds {words.percent(share, 0)}, the least"
+    return f"; lowest recall: {shortened(name)}, {words.percent(share, 0)}"
 
 
 def draw_roc(subject: Subject) -> Picture:
@@ -109,9 +109,8 @@ def draw_roc(subject: Subject) -> Picture:
         axis.set_ylim(-0.02, 1.02)
     weakest, area = min(areas.items(), key=lambda item: item[1].value)
     name = shortened(predicted.classes[weakest])
-    ranks = "ranks" if len(areas) == 1 else "is weakest in ranking"
-    often = words.percent(area.value, 0)
-    title = f"Trial {predicted.trial} {ranks} {name} above the rest {often} of the time"
+    lowest = "AUC" if len(areas) == 1 else "the lowest AUC is"
+    title = f"Trial {predicted.trial}: {lowest} {words.fixed(area.value, 2)} for {name}"
     return Picture(
         sheet,
         title,
@@ -161,19 +160,19 @@ def draw_reliability(subject: Subject) -> Picture:
 def _sureness(predicted: Predicted, mean: float, error: float) -> str:
     """Say whether a trial is too sure of itself, beyond the chance of its images."""
     share = share_of(right(predicted.log_probabilities, predicted.labels) > 0, predicted.clusters)
-    said = f"it states {words.percent(mean)} on average and is right on {_with_ends(share)}"
+    said = f"mean confidence {words.percent(mean)}, accuracy {_with_ends(share)}"
     if mean > share.high:
-        verdict = "is too sure"
+        verdict = "is overconfident"
     elif mean < share.low:
-        verdict = "is not sure enough"
+        verdict = "is underconfident"
     else:
-        verdict = "is about as sure as it should be"
+        verdict = "is well calibrated"
     return f"Trial {predicted.trial} {verdict}: {said} (calibration error {error:.3f})"
 
 
 def _reliability_note(subject: Subject, predicted: Predicted) -> str:
     bars = f"bars are 95 % intervals over the {_unit(predicted)} of ten equal ranges"
-    return sentence([f"{_who(subject, predicted)}; {bars}", "Dashed: probabilities that come true"])
+    return sentence([f"{_who(subject, predicted)}; {bars}", "Dashed: perfect calibration"])
 
 
 def _who(subject: Subject, predicted: Predicted) -> str:

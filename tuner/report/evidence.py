@@ -32,7 +32,7 @@ def configurations(results: Results) -> Table:
     head = (*varied, "validation", "test", "gap (points)", "95 % interval", "n")
     many = len(measured.settings)
     of = f"The best {len(shown)} of {many}" if len(shown) < many else f"All {many}"
-    return Table(head, rows, f"{of} configurations, by validation accuracy")
+    return Table(head, rows, f"{of} settings, by validation accuracy")
 
 
 def ranked_settings(results: Results) -> Table:

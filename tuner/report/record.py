@@ -174,8 +174,8 @@ def reproduce(results: Results) -> Iterator[Block]:
     yield Words(
         "The same versions on the same kind of processor with the same number of threads give the "
         "same epochs to the last bit; on other machines figures differ by rounding, which training "
-        "enlarges, so that verdicts agree and single figures need not. The data's fingerprint is "
-        "of their content: where it differs, the data do."
+        "enlarges: verdicts should agree, but individual figures may differ slightly. The data "
+        "fingerprint is a hash of their content: if it differs, the data differ."
     )
 
 
@@ -183,6 +183,12 @@ def reading_aid(results: Results) -> Iterator[Block]:
     """Say what intervals, verdicts and losses mean."""
     search = results.spec.search
     epoch = " and the epoch" if search.at == "best" else "; each trial is judged at its last epoch"
+    test = ""
+    if results.tested:
+        test = (
+            " Test was measured once, when a trial was complete, and was not used to choose. The "
+            "gap is validation minus test accuracy."
+        )
     yield Words(
         "Intervals are 95 % intervals. For settings they are about settings in general: over other "
         "seeds and over other images like these, or patients where the data name them. Verdicts "
@@ -191,7 +197,5 @@ def reading_aid(results: Results) -> Iterator[Block]:
     )
     yield Words(
         "Losses are mean negative log-likelihoods of the true class in nats, regardless of the "
-        f"training loss. {search.metric} chose the setting{epoch}, on validation images; test was "
-        "measured once, when a trial was complete, and was not used to choose. The gap is "
-        "validation minus test accuracy."
+        f"training loss. {search.metric} chose the setting{epoch}, on validation images.{test}"
     )

@@ -122,7 +122,7 @@ def _missing(connection: sa.Connection, study: Study, number: int, split: str) -
     ).scalar_one_or_none()
     if state is None:
         return UnknownStudyError(
-            f"{study.title} has no trial {number}; `tuner table {study.title}` lists its best."
+            f"{study.title} has no trial {number}; `tuner table {study.title} --trials` lists them."
         )
     if state != "COMPLETE":
         return UserError(

@@ -119,7 +119,7 @@ def _companion(transaction: Transaction, spec: Spec, company: Company, *, expire
 
 def _tell_joined(transaction: Transaction, company: Company, joining: Lease) -> None:
     beside = ", ".join(str(lease.number) for lease in company.held)
-    transaction.add_event("joined", f"trained beside {beside}", joining.trial_id)
+    transaction.add_event("joined", f"trained in one pack with {beside}", joining.trial_id)
 
 
 def _share(transaction: Transaction, spec: Spec) -> int:
