@@ -83,8 +83,10 @@ def test_a_plan_is_told_with_how_rough_it_is(database: Database) -> None:
     assert made.seeds is not None
     assert made.low is not None
     (words,) = [one for one in found.sentences if "would detect" in one or "about 8 times" in one]
-    assert re.search(r"(About \d+ more seeds? \(\d+ (to [\d,]+|or more)\) would detect a difference of 4 points"
-                     r"|about 8 times in 10)", words)  # fmt: skip
+    more = (
+        r"About \d+ more seeds? \(\d+ (to [\d,]+|or more)\) would detect a difference of 4 points"
+    )
+    assert re.search(rf"{more}|about 8 times in 10", words)
     assert made.low <= made.seeds <= (made.high or 1000)
 
 
