@@ -75,7 +75,7 @@ def test_what_cannot_be_compared_is_told(trained_once: Project) -> None:
         (("small", "--metric", "accuracy"), "Unknown metric 'accuracy'"),
         (("small", "--by", "lr", "--reference", "7"), "no level '7'"),
         (("small", "--trials", "0", "1", "--by", "lr"), "leave the rest out"),
-        (("small", "--split", "val"), "goes with --trials"),
+        (("small", "--split", "val"), "--split needs --trials"),
         (("nowhere",), "nowhere"),
     ):
         said = trained_once.run("compare", *arguments, code=2)
