@@ -55,7 +55,7 @@ def test_launch_ends_with_what_is_seen(project: Project) -> None:
     """A line a factor: tied or not, and what more seeds would buy; none from a single seed."""
     shown = project.run("launch", "--study", "small", "--workers", "1")
     assert "lr: " in shown
-    assert "in test_acc" in shown or "best test_acc" in shown
+    assert "in val_loss" in shown or "best val_loss" in shown
     assert "`tuner compare small`" in shown
     project.write_study("single", STUDY.replace("seeds = 2", "seeds = 1"))
     assert "tuner compare" not in project.run("launch", "--study", "single", "--workers", "1")
