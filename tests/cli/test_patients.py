@@ -6,7 +6,7 @@ from tests.cli.conftest import Project
 def test_patients_come_from_the_objective_to_the_answers(project: Project) -> None:
     """What an objective says of its images is stored by a worker, and is the unit of answers."""
     project.run("launch", "--study", "small", "--set", "data.each=2", "--workers", "1")
-    (compared,) = project.json("compare", "small", "--json")["comparisons"]
+    (compared,) = project.json("compare", "small", "--metric", "test_acc", "--json")["comparisons"]
     assert (compared["images"], compared["patients"]) == (30, 15)
     assert "30 images of 15 patients" in compared["verdict"]
     two = project.json("compare", "small", "--trials", "0", "1", "--json")
