@@ -107,6 +107,6 @@ def _assert_raced(home: Path, name: str) -> None:
     assert race["looks"] >= 1
     told = [line for line in tuner(home, "events", name).out.splitlines() if "looked:" in line]
     assert len(told) == race["looks"]
-    assert re.search(r"after seed 2: dropped (nobody|configuration [\d, ]+); \d left", told[0])
+    assert re.search(r"after seed 2: dropped (none|configuration [\d, ]+); \d left", told[0])
     dropped = [one for one in race["runners"] if one["dropped_after"] is not None]
     assert bool(dropped) == any("dropped configuration" in line for line in told)
