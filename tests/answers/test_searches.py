@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tuner.answers.searches import Budget, Course, Search, Searches
+from tuner.answers.searches import AtBudget, Course, Search, Searches
 from tuner.pictures.searches import draw_searches
 from tuner.statistics.means import welch
 
@@ -29,7 +29,7 @@ def compared(one: Search, other: Search, *, same_images: bool = True) -> Searche
         values = [[c.at(epochs) for c in search.courses] for search in (one, other)]
         known = [[value for value in side if value is not None] for side in values]
         difference = welch(known[0], known[1])
-        budgets.append(Budget(epochs, one.at(epochs), other.at(epochs), difference))
+        budgets.append(AtBudget(epochs, one.at(epochs), other.at(epochs), difference))
     return Searches("val_loss", one, other, tuple(budgets), same_images)
 
 

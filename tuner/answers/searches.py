@@ -127,7 +127,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Budget:
+class AtBudget:
     """Both searches after the same number of epochs."""
 
     epochs: int
@@ -146,7 +146,7 @@ class Searches:
     metric: str
     one: Search
     other: Search
-    budgets: tuple[Budget, ...]
+    budgets: tuple[AtBudget, ...]
     same_images: bool
 
     JSON: ClassVar = (
@@ -241,7 +241,7 @@ class Searches:
             )
         return said
 
-    def _certainty(self, last: Budget) -> str:
+    def _certainty(self, last: AtBudget) -> str:
         if last.difference is None:
             single = words.listed([one.name for one in self.both if len(one.courses) == 1])
             if not single:
@@ -415,13 +415,13 @@ def _course(
     )
 
 
-def _budget(one: Search, other: Search, epochs: int) -> Budget:
+def _budget(one: Search, other: Search, epochs: int) -> AtBudget:
     values = [[course.at(epochs) for course in search.courses] for search in (one, other)]
     known = [[value for value in side if value is not None] for side in values]
     whole = all(len(side) == len(all_of) for side, all_of in zip(known, values, strict=True))
     difference = welch(known[0], known[1]) if whole else None
     tested = one.tested_at(epochs), other.tested_at(epochs)
-    return Budget(epochs, one.at(epochs), other.at(epochs), difference, tested)
+    return AtBudget(epochs, one.at(epochs), other.at(epochs), difference, tested)
 
 
 def _mean(values: Sequence[float | None]) -> Mean | None:

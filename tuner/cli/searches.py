@@ -13,7 +13,7 @@ from tuner.settings import Settings
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-    from tuner.answers.searches import Budget, Searches
+    from tuner.answers.searches import AtBudget, Searches
     from tuner.statistics.means import Mean
 
 ENDINGS = (".svg", ".png", ".pdf")
@@ -85,7 +85,7 @@ def _table(compared: "Searches") -> "RichTable":
     return table
 
 
-def _row(budget: "Budget") -> list[str]:
+def _row(budget: "AtBudget") -> list[str]:
     from tuner.answers import words
 
     difference = budget.difference
