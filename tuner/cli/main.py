@@ -129,7 +129,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, message="tuner %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Run hyperparameter studies that keep their budget and say what is real.
+    """Run hyperparameter studies that keep their budget and say which differences are real.
 
     A study file asks a question; `launch` trains every setting on all the
     devices there are, and `table` says what came of it. Without a server,
