@@ -18,7 +18,7 @@ def table_of(project: Project) -> str:
 
 def printed_table(out: str) -> str:
     """Return what a launch printed from its first table on, but for names of folders."""
-    start = out.index("By lr")
+    start = out.index("small: 2 settings by val_loss")
     return "\n".join(line for line in out[start:].splitlines() if "small.csv" not in line)
 
 
