@@ -22,6 +22,7 @@ The server ends when its last client has closed its channel and no process is he
 any more.
 """
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -36,7 +37,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import psutil
 from setproctitle import setproctitle
@@ -60,6 +61,8 @@ TRAINERS = (
 """Modules to import before forking a trainer: torch."""
 SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1"}
 """A variable for the server only; OpenBLAS reads it when numpy loads it."""
+UNFLUSHED = 120
+"""Python's exit status where output could not be written at the end."""
 
 _LENGTH = struct.Struct(">I")
 _STATUS = struct.Struct(">i")
@@ -432,6 +435,23 @@ def _run(request: _Request) -> int:
     return code
 
 
+def _exit(code: int) -> NoReturn:
+    """End a fork as the interpreter would, but do not tear down the inherited modules.
+
+    Freeing the objects of thousands of modules copies every page of them: half a second of CPU
+    for each fork that has torch.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # join threads, as at any exit
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if not stream.closed:
+                stream.flush()
+        except OSError:
+            code = UNFLUSHED
+    os._exit(code)
+
+
 @contextlib.contextmanager
 def _written(environment: Mapping[str, str]) -> Iterator[int]:
     """Yield an in-memory file with an environment, which only the new fork reads.
@@ -475,7 +495,9 @@ def main(arguments: list[str]) -> int:
     server.add(channel)
     # In a fork the loop returns before the program runs, so that none of it is on the stack.
     request = server.serve()
-    return 0 if request is None else _run(request)
+    if request is None:
+        return 0
+    _exit(_run(request))
 
 
 if __name__ == "__main__":

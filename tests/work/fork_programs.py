@@ -1,5 +1,6 @@
 """Programs that tests have forked; the fork server imports this module by its name."""
 
+import atexit
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import numpy as np
 def main(arguments: Sequence[str]) -> int:
     """Do what the first argument says."""
     what, *more = arguments
-    programs = (tell, leave, die, sleep, talk, family)
+    programs = (tell, leave, die, sleep, talk, family, linger)
     return {program.__name__: program for program in programs}[what](more)
 
 
@@ -70,3 +72,16 @@ def family(_more: Sequence[str]) -> int:
     if os.fork() == 0:
         time.sleep(600)
     return 0
+
+
+def linger(_more: Sequence[str]) -> int:
+    """Leave work for after the return: a thread, a handler, and a line without an end."""
+
+    def work() -> None:
+        time.sleep(0.2)
+        sys.stdout.write("thread, ")
+
+    threading.Thread(target=work).start()
+    ThreadPoolExecutor(1).submit(work)
+    atexit.register(lambda: sys.stdout.write("handler"))
+    return 5

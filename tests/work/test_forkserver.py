@@ -139,6 +139,12 @@ def test_an_exit_status_arrives(forks: Forks, code: int) -> None:
     assert forks.run("leave", str(code)).wait(30) == code
 
 
+def test_a_fork_finishes_its_work_before_it_ends(forks: Forks) -> None:
+    """Threads are joined, exit handlers run, and output is flushed, as at every exit of Python."""
+    assert forks.run("linger").wait(30) == 5
+    assert forks.out() == "thread, thread, handler"
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_a_signal_that_ended_it_arrives(forks: Forks, number: signal.Signals) -> None:
     """As from a child of our own: negative."""
