@@ -1,8 +1,10 @@
 """Fixtures for every test: real PostgreSQL, a database of its own for each test."""
 
+import compileall
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import uuid
 from collections import Counter
@@ -66,6 +68,26 @@ if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
 # inherits that; the tests send it and want it heard.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the code before the tests start hundreds of processes that would each compile it."""
+    if not hasattr(config, "workerinput"):
+        for folder in ("tuner", "objectives"):
+            compileall.compile_dir(config.rootpath / folder, quiet=2)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep rewritten test modules for the next run, even where PYTHONDONTWRITEBYTECODE is set.
+
+    Only those: an objective that a test changes twice in a second would be taken from the cache.
+    """
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,6 +35,11 @@ PYTHONPATH = "PYTHONPATH"
 PATH = os.pathsep.join(path for path in sys.path if path)
 """Where this process finds modules, as PYTHONPATH says it."""
 LATER = (
+    "alembic.command",
+    "psycopg2.extras",
+    "pydantic.dataclasses",
+    "torch.fx.experimental._constant_symnode",
+    "torch.nested._internal.nested_tensor",
     "tuner.answers.sheets.export",
     "tuner.results.rows",
     "tuner.answers.compare",
@@ -53,11 +58,13 @@ LATER = (
     "tuner.store.overview",
     "tuner.store.schema",
     "tuner.store.studies",
+    "tuner.train.abreast",
+    "tuner.train.checkpoints.parts",
     "tuner.winner.prediction",
     "tuner.winner.saving",
     "tuner.winner.training",
 )
-"""What commands import when they come to it."""
+"""What commands import when they come to it, and what the libraries do at their first call."""
 
 
 def possible(environ: Mapping[str, str]) -> bool:
@@ -179,17 +186,21 @@ def fork(
 ) -> ForkedProcess:
     """Fork a program with these streams."""
     words = (str(folder), called, *arguments)
-    return _server().fork(Program(__name__, "tuner", words), environment, streams)
+    program = Program(__name__, "tuner", words, needs=_modules())
+    return _server().fork(program, environment, streams)
+
+
+@functools.cache
+def _modules() -> tuple[str, ...]:
+    commands = [f"tuner.cli.{place.split(':')[0]}" for place in COMMANDS.values()]
+    programs = (*forkserver.CHECKS, *forkserver.WORKERS, *forkserver.TRAINERS)
+    return tuple(dict.fromkeys([*programs, *commands, *LATER, __name__]))
 
 
 @functools.cache
 def _server() -> ForkServer:
-    """Start what the tests of this process fork from; it ends with them."""
-    commands = [f"tuner.cli.{place.split(':')[0]}" for place in COMMANDS.values()]
-    programs = (*forkserver.CHECKS, *forkserver.WORKERS, *forkserver.TRAINERS)
-    modules = [*programs, *commands, *LATER, __name__]
-    environment = child_environment() | {PYTHONPATH: PATH}
-    return ForkServer.start(environment, list(dict.fromkeys(modules)))
+    """Start the server that all programs of this test process fork from; it ends with them."""
+    return ForkServer.start(child_environment() | {PYTHONPATH: PATH}, _modules())
 
 
 def main(arguments: Sequence[str]) -> int:
