@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests.spec.conftest import DECLARATIONS, declared
 from tuner.errors import StudyFileError
 from tuner.spec.identity import fingerprint
+from tuner.spec.keys import entries
 from tuner.spec.load import check
 from tuner.spec.overrides import parse_value
-from tuner.spec.sections import SECTIONS
-from tuner.spec.study import Spec
+from tuner.spec.study import SECTIONS, Spec
 
 SCALARS = st.one_of(
     st.text(max_size=8),
@@ -44,7 +44,7 @@ ANYTHING = st.recursive(
     ),
     max_leaves=6,
 )
-KEYS = sorted({key for model in SECTIONS.values() for key in model.model_fields})
+KEYS = sorted({key for section in SECTIONS.values() for key in entries(section)})
 SECTION = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), ANYTHING, max_size=4)
 DIMENSIONS = st.dictionaries(NAMES, st.one_of(CHOICES, RANGES, TABLES, ANYTHING), max_size=4)
 DOCUMENTS = st.fixed_dictionaries(

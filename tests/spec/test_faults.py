@@ -80,7 +80,7 @@ MALFORMED = {
     "no silence": (STUDY + REST + '[limits]\nsilence = "0s"\n', ["limits.silence"]),
     "size without unit": (STUDY + REST + '[limits]\nmemory = "8"\n', ["limits.memory", "8GB"]),
     "size in potatoes": (STUDY + REST + '[limits]\nmemory = "8 GB"\n', ["limits.memory"]),
-    "no threads": (STUDY + REST + "[limits]\nthreads = 0\n", ["limits.threads", "1 to 1024"]),
+    "no threads": (STUDY + REST + "[limits]\nthreads = 0\n", ["limits.threads", "1 to 1,024"]),
     "no attempts": (STUDY + REST + "[limits]\nattempts = 0\n", ["limits.attempts"]),
     "unknown sampler": (
         searched('sampler = "tpee"'),

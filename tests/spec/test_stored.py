@@ -18,7 +18,7 @@ PINNED: list[dict[str, Any]] = json.loads((Path(__file__).parent / "stored.json"
 
 @pytest.mark.parametrize("pinned", PINNED, ids=lambda pinned: pinned["study"])
 def test_a_stored_study_keeps_its_identity(pinned: dict[str, Any]) -> None:
-    """A key that is added later changes neither the canonical form nor the hash of older studies."""
+    """A key that is added later changes neither canonical form nor hash of older studies."""
     spec = Spec.from_json(pinned["stored"])
     form = canonical(spec)
     assert form == pinned["canonical"]

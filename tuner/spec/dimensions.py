@@ -1,13 +1,13 @@
 """Reads [space], checking every dimension against the objective's declarations."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tuner.records import Value
 from tuner.spec.faults import Faults, KeyPath, show
-from tuner.spec.form import read_section
-from tuner.spec.parameters import Declarations, Parameter
-from tuner.spec.sections import ChoiceTable, RangeTable
+from tuner.spec.keys import read_keys
+from tuner.spec.parameters import Declarations, Parameter, normalised
 from tuner.spec.space import LARGEST_GRID, Choice, Dimension, Range
 from tuner.spec.study import DATA
 
@@ -15,15 +15,6 @@ _FORMS = (
     "expected a list of values, a range { low = …, high = … }, "
     "or a choice with a condition { values = […], when = {…} }"
 )
-
-
-def normalised(parameter: Parameter | None, value: Any) -> Value:
-    """Return the value in its parameter's type, so that 1 and 1.0 are the same learning rate."""
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if parameter is not None and parameter.kind == "float" and is_whole:
-        return float(value)
-    assert isinstance(value, str | int | float | bool)
-    return value
 
 
 def find_parameter(
@@ -74,15 +65,15 @@ class SpaceReader:
             self._faults.add(path, f"{_FORMS}; one value alone belongs in [fixed]")
             return None
         if "values" in written:
-            choice = read_section(ChoiceTable, written, path, self._faults)
+            choice = read_keys(Choice, written, path, self._faults)
             if choice is None:
                 return None
-            return self._choice(path[1], choice.values, choice.when, parameter)
+            return self._choice(path[1], choice["values"], choice.get("when", {}), parameter)
         if not {"low", "high", "step", "log"} & set(written):
             self._faults.add(path, _FORMS)
             return None
-        table = read_section(RangeTable, written, path, self._faults)
-        return None if table is None else self._range(path, table, parameter)
+        values = read_keys(Range, written, path, self._faults)
+        return None if values is None else self._range(path, values, parameter)
 
     def _choice(
         self,
@@ -106,22 +97,19 @@ class SpaceReader:
             return None
         return Choice(name, values, self._when(when))
 
-    def _range(self, path: KeyPath, table: RangeTable, parameter: Parameter | None) -> Range | None:
-        faults = range_faults(table, parameter)
+    def _range(
+        self, path: KeyPath, values: Mapping[str, Any], parameter: Parameter | None
+    ) -> Range | None:
+        written = Range(path[1], **{**values, "when": self._when(values.get("when", {}))})
+        faults = range_faults(written, parameter)
         for key, message in faults:
             self._faults.add((*path, key) if key else path, message)
         if faults:
             return None
-        integer = parameter is not None and parameter.kind == "int"
-        return Range(
-            name=path[1],
-            low=_number(parameter, table.low),
-            high=_number(parameter, table.high),
-            log=table.log,
-            step=None if table.step is None else _number(parameter, table.step),
-            integer=integer,
-            when=self._when(table.when),
-        )
+        if parameter is None or parameter.kind == "int":
+            return replace(written, integer=parameter is not None)
+        step = None if written.step is None else float(written.step)
+        return replace(written, low=float(written.low), high=float(written.high), step=step)
 
     def _when(self, written: Mapping[str, Any]) -> dict[str, tuple[Value, ...]]:
         known = dict(self._declared.parameters)
@@ -135,7 +123,7 @@ class SpaceReader:
         }
 
 
-def range_faults(table: RangeTable, parameter: Parameter | None) -> list[tuple[str, str]]:
+def range_faults(table: Range, parameter: Parameter | None) -> list[tuple[str, str]]:
     """Return the faults of a range, each with the key that it concerns."""
     if parameter is not None and parameter.kind not in ("int", "float"):
         words = f"{parameter.name} has no range, it is {parameter.expected()}; list the values"
@@ -152,7 +140,7 @@ def range_faults(table: RangeTable, parameter: Parameter | None) -> list[tuple[s
     return faults or _step_faults(table, parameter)
 
 
-def _step_faults(table: RangeTable, parameter: Parameter | None) -> list[tuple[str, str]]:
+def _step_faults(table: Range, parameter: Parameter | None) -> list[tuple[str, str]]:
     step = table.step
     if step is None:
         return []
@@ -188,9 +176,3 @@ def _value_fault(parameter: Parameter | None, value: Any) -> str | None:
 
 def _first_duplicate(values: Sequence[Value]) -> Value | None:
     return next((value for rank, value in enumerate(values) if value in values[:rank]), None)
-
-
-def _number(parameter: Parameter | None, written: float) -> float | int:
-    number = normalised(parameter, written)
-    assert isinstance(number, int | float)
-    return number

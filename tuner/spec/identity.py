@@ -7,33 +7,27 @@ the `--set` texts do not count, only the resulting values do.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tuner.records import Value
-from tuner.spec.space import Choice, Dimension, When
-from tuner.spec.study import Replicates, Spec
+from tuner.spec.keys import entries
+from tuner.spec.study import SECTIONS, Heading, Spec
 from tuner.text import masked
 
-HARMLESS = (
-    "study.question",
-    "budget.hours",
-    "limits.silence_seconds",
-    "limits.attempts",
-    "limits.memory_bytes",
-    "checkpoints.location",
-    "checkpoints.every",
-    "checkpoints.keep",
-    "checkpoints.limit_bytes",
-    "search.pack",
-)
-"""Keys that may change in a running study, because no trial's figures depend on them.
 
-In packs by torch.func the last digits depend on `search.pack`; checkpoints of trials with and
-without packs are kept apart, so that no curve mixes the two.
-"""
+def _marked(change: str) -> frozenset[str]:
+    return frozenset(
+        f"{name}.{entry.field}"
+        for name, section in SECTIONS.items()
+        for entry in entries(section).values()
+        if entry.key.change == change
+    )
 
-GROWING = ("budget.trials", "replicates.seeds")
+
+HARMLESS = _marked("harmless")
+"""Keys that may change in a running study, because no trial's figures depend on them."""
+
+GROWING = _marked("grows")
 """Keys that may only increase."""
 
 
@@ -66,32 +60,11 @@ class Difference:
 
 def canonical(spec: Spec) -> dict[str, Any]:
     """Return the identity of a study as JSON, independent of order and number format."""
-    search, replicates = spec.search, spec.replicates
     return {
-        "study": {"name": spec.name, "question": spec.question, "objective": spec.objective},
-        "budget": {"trials": spec.budget.trials, "hours": _number(spec.budget.hours)},
-        "limits": {
-            "silence_seconds": _number(spec.limits.silence_seconds),
-            "attempts": spec.limits.attempts,
-            "memory_bytes": spec.limits.memory_bytes,
-            "threads": spec.limits.threads,
-        },
-        "checkpoints": asdict(spec.checkpoints),
-        "search": {
-            "sampler": search.sampler,
-            "pruner": search.pruner,
-            "metric": search.metric,
-            "at": search.at,
-            "seed": search.seed,
-            "sampler_options": _values(search.sampler_options),
-            "pruner_options": _values(search.pruner_options),
-            # Left out if it was not set, as in studies stored before packs existed.
-            **({} if search.pack == "auto" else {"pack": search.pack}),
-        },
-        "replicates": _replicates(replicates),
-        "space": {dimension.name: _dimension(dimension) for dimension in spec.space.dimensions},
-        "fixed": _values(spec.fixed),
-        "data": _values(spec.data),
+        **{name: _keys(section, spec.section(name)) for name, section in SECTIONS.items()},
+        "space": {one.name: _keys(type(one), one) for one in spec.space.dimensions},
+        "fixed": _plain(spec.fixed),
+        "data": _plain(spec.data),
     }
 
 
@@ -113,17 +86,10 @@ def compare(spec: Spec, given: Spec) -> Difference:
 
 
 def extended(spec: Spec, given: Spec) -> Spec:
-    """Return the extended study: the stored settings with the given extent."""
-    return replace(
-        spec,
-        question=given.question,
-        budget=given.budget,
-        limits=given.limits,
-        checkpoints=given.checkpoints,
-        search=replace(spec.search, pack=given.search.pack),
-        replicates=given.replicates,
-        overrides=given.overrides,
-    )
+    """Return the stored study with the sections of a given one that extends it."""
+    # What may not change is equal in both, so whole sections can be taken.
+    names = [*entries(Heading), *(name for name in SECTIONS if name != "study")]
+    return replace(spec, overrides=given.overrides, **{n: getattr(given, n) for n in names})
 
 
 def _extends(spec: Spec, given: Spec, changes: tuple[Change, ...]) -> bool:
@@ -140,30 +106,26 @@ def _extends(spec: Spec, given: Spec, changes: tuple[Change, ...]) -> bool:
     )
 
 
-def _replicates(replicates: Replicates) -> dict[str, Any]:
-    form = {"seeds": replicates.seeds, "of": replicates.of, "top": replicates.top}
-    # Left out if it is 1, so that studies stored before splits existed keep their identity.
-    return form if replicates.splits == 1 else {**form, "splits": replicates.splits}
-
-
-def _dimension(dimension: Dimension) -> dict[str, Any]:
-    if isinstance(dimension, Choice):
-        form: dict[str, Any] = {"values": [_number(value) for value in dimension.values]}
-    else:
-        ends = {"low": dimension.low, "high": dimension.high, "step": dimension.step}
-        form = {**{key: _number(end) for key, end in ends.items()}, "log": dimension.log}
-    return {**form, "when": _when(dimension.when)}
-
-
-def _when(when: When) -> dict[str, Any]:
+def _keys(section: type, holder: object) -> dict[str, Any]:
+    """Return the keys of a section; one that was added later only if it has been set."""
+    values = ((entry, getattr(holder, entry.field)) for entry in entries(section).values())
     return {
-        parent: sorted((_number(value) for value in accepted), key=json.dumps)
-        for parent, accepted in when.items()
+        entry.field: _plain(value)
+        for entry, value in values
+        if not (entry.key.added and value == entry.default)
     }
 
 
-def _values(values: Mapping[str, Value]) -> dict[str, Any]:
-    return {name: _number(value) for name, value in values.items()}
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        # In a mapping, the values of a condition: their order has no meaning.
+        return {
+            name: sorted(map(_number, inner), key=json.dumps)
+            if isinstance(inner, tuple)
+            else _number(inner)
+            for name, inner in value.items()
+        }
+    return [_number(inner) for inner in value] if isinstance(value, tuple) else _number(value)
 
 
 def _number(value: Any) -> Any:

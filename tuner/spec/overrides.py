@@ -9,8 +9,8 @@ from tuner.errors import Fault
 from tuner.names import suggest
 from tuner.spec.document import cleaned
 from tuner.spec.faults import KeyPath
-from tuner.spec.sections import SECTIONS
-from tuner.spec.study import DATA
+from tuner.spec.keys import entries
+from tuner.spec.study import DATA, SECTIONS
 
 Document = dict[str, Any]
 
@@ -39,7 +39,7 @@ class Overrides:
         options = _OPTIONS.fullmatch(key)
         if options:
             self._put(("search", options[1], options[2]), value, text)
-        elif head in SECTIONS and rest in SECTIONS[head].model_fields:
+        elif head in SECTIONS and rest in entries(SECTIONS[head]):
             self._put((head, rest), value, text)
             self._forget_options(key)
         elif head in ("space", "fixed") and rest:
@@ -127,7 +127,7 @@ def _child(table: Document, key: str) -> Document:
 
 
 def _section_keys() -> list[str]:
-    keys = [f"{section}.{key}" for section, model in SECTIONS.items() for key in model.model_fields]
+    keys = [f"{name}.{key}" for name, section in SECTIONS.items() for key in entries(section)]
     return [*keys, "data.KEY", "search.sampler_options.KEY", "search.pruner_options.KEY"]
 
 

@@ -7,7 +7,7 @@ checked against both, and the reference table in docs/ is generated from them.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tuner.records import Value
 
@@ -73,6 +73,15 @@ class Parameter:
             and (self.above is None or value > self.above)
         )
         return None if inside else f"expected {self.expected()}, got {value!r}"
+
+
+def normalised(parameter: Parameter | None, value: Any) -> Value:
+    """Return the value in its parameter's type, so that 1 and 1.0 are the same learning rate."""
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if parameter is not None and parameter.kind == "float" and is_whole:
+        return float(value)
+    assert isinstance(value, str | int | float | bool)
+    return value
 
 
 @dataclass(frozen=True)

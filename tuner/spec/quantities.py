@@ -1,10 +1,10 @@
 """Durations and sizes in a study file, and their units."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
-
-DURATION = r"^[0-9]+(\.[0-9]+)?(s|m|h)$"
-SIZE = r"^[0-9]+(\.[0-9]+)?(MB|GB|TB|MiB|GiB|TiB)$"
+from typing import Any
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES = {
@@ -19,7 +19,7 @@ _BYTES = {
 
 def parse_seconds(text: str) -> float:
     """Parse a duration such as `10m` to seconds; raise ValueError for anything else."""
-    number, unit = _split(text, DURATION)
+    number, unit = _split(text, DURATION.pattern)
     seconds = number * _SECONDS[unit]
     if not 0 < seconds <= 1e9:
         raise ValueError(text)
@@ -28,7 +28,7 @@ def parse_seconds(text: str) -> float:
 
 def parse_bytes(text: str) -> int:
     """Parse a size such as `8GB` to bytes; raise ValueError for anything else."""
-    number, unit = _split(text, SIZE)
+    number, unit = _split(text, SIZE.pattern)
     size = number * _BYTES[unit]
     if not 1 <= size < 2**63:
         raise ValueError(text)
@@ -36,7 +36,10 @@ def parse_bytes(text: str) -> int:
 
 
 def write_seconds(seconds: float) -> str:
-    """Write a duration that parses to these seconds."""
+    """Write a duration that parses to these seconds, in the largest unit without decimals."""
+    for unit, each in sorted(_SECONDS.items(), key=lambda item: -item[1]):
+        if seconds % each == 0:
+            return f"{int(seconds // each)}{unit}"
     return f"{Decimal(repr(seconds)):f}s"
 
 
@@ -55,3 +58,29 @@ def _split(text: str, pattern: str) -> tuple[float, str]:
         raise ValueError(text)
     unit = matched.group(2)
     return float(text.removesuffix(unit)), unit
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A kind of number that a file writes as a text with a unit."""
+
+    takes: str
+    """The texts that are one, as worded in a fault."""
+    pattern: str
+    parse: Callable[[str], float]
+    """Raises ValueError for a text that is none."""
+    write: Callable[[Any], str]
+
+
+DURATION = Quantity(
+    'a duration above 0 such as "90s", "10m" or "1h"',
+    r"^[0-9]+(\.[0-9]+)?(s|m|h)$",
+    parse_seconds,
+    write_seconds,
+)
+SIZE = Quantity(
+    'a size above 0 such as "512MB" or "8GB"',
+    r"^[0-9]+(\.[0-9]+)?(MB|GB|TB|MiB|GiB|TiB)$",
+    parse_bytes,
+    write_bytes,
+)

@@ -8,38 +8,31 @@ from typing import Any
 
 from tuner.errors import ObjectiveError
 from tuner.names import nearest
-from tuner.records import Value
 from tuner.spec.conditions import check_conditions
 from tuner.spec.dimensions import SpaceReader
 from tuner.spec.faults import Faults, KeyPath, show
-from tuner.spec.form import Model, read_section
-from tuner.spec.options import read_options
+from tuner.spec.keys import read_section
 from tuner.spec.parameters import UNFOUND, Declarations
 from tuner.spec.plan import Plan, check_plan
-from tuner.spec.quantities import parse_bytes, parse_seconds
-from tuner.spec.search import PRUNERS, SAMPLERS
-from tuner.spec.sections import (
-    OBJECTIVE,
-    BudgetSection,
-    CheckpointsSection,
-    LimitsSection,
-    ReplicatesSection,
-    SearchSection,
-    StudyFile,
-    StudySection,
-)
+from tuner.spec.search import PRUNERS, SAMPLERS, read_options
 from tuner.spec.space import Dimension, Space
 from tuner.spec.study import (
     DATA,
+    OBJECTIVE,
+    SECTIONS,
     SPLIT_SEED,
     Budget,
     Checkpoints,
+    Heading,
     Limits,
     Replicates,
     Search,
     Spec,
 )
 from tuner.spec.values import ValueReader, defaults
+
+TABLES = (*SECTIONS, "space", "fixed", "data")
+"""All sections of a study file."""
 
 SLIP = 0.75
 """Similarity to a shared parameter above which a name may be a typo; an objective's rarely are."""
@@ -66,20 +59,21 @@ class Reader:
     def read(self, declared: Declared) -> Spec | None:
         """Return the study, or None if there are faults."""
         for name in self._document:
-            if name not in StudyFile.model_fields:
-                self.faults.unknown((name,), "section", StudyFile.model_fields)
-        study = self._section("study", StudySection)
+            if name not in TABLES:
+                self.faults.unknown((name,), "section", TABLES)
+        heading = read_section(Heading, "study", self._document, self.faults)
         declarations = self._declarations(declared)
         dimensions = SpaceReader(declarations, self.faults).read(self._table("space"))
         plan = Plan(
-            self._budget(),
-            self._replicates(),
+            read_section(Budget, "budget", self._document, self.faults),
+            read_section(Replicates, "replicates", self._document, self.faults),
             self._search(),
             self._space(dimensions),
             dimensions,
             may_be_empty=bool(self._overrides),
         )
-        limits, checkpoints = self._limits(), self._checkpoints()
+        limits = read_section(Limits, "limits", self._document, self.faults)
+        checkpoints = read_section(Checkpoints, "checkpoints", self._document, self.faults)
         values = ValueReader(declarations, self._keys("space"), self.faults)
         fixed = values.read("fixed", self._table("fixed"))
         data = values.read("data", self._table("data"))
@@ -89,54 +83,32 @@ class Reader:
             self._tell_unchecked(declarations)
         if self.faults:
             return None
-        assert study is not None
-        assert limits is not None
-        assert checkpoints is not None
-        spec = self._spec(study, declarations, plan, limits=limits, fixed=fixed, data=data)
-        return replace(spec, checkpoints=checkpoints)
-
-    def _spec(
-        self,
-        study: StudySection,
-        declarations: Declarations,
-        plan: Plan,
-        *,
-        limits: Limits,
-        fixed: Mapping[str, Value],
-        data: Mapping[str, Value],
-    ) -> Spec:
+        assert heading is not None
         assert plan.budget is not None
         assert plan.search is not None
         assert plan.replicates is not None
         assert plan.space is not None
+        assert limits is not None
+        assert checkpoints is not None
         always = {dimension.name for dimension in plan.space.dimensions if not dimension.when}
+        always_data = {name.removeprefix(DATA) for name in always}
         return Spec(
-            name=study.name,
-            question=study.question.strip(),
-            objective=study.objective,
+            name=heading.name,
+            question=heading.question.strip(),
+            objective=heading.objective,
             budget=plan.budget,
             limits=limits,
+            checkpoints=checkpoints,
             search=plan.search,
             replicates=plan.replicates,
             space=plan.space,
             fixed=fixed,
             data=data,
             defaults=defaults(declarations.parameters, {*fixed, *always}),
-            data_defaults=defaults(
-                declarations.data, {*data, *(name.removeprefix(DATA) for name in always)}
-            ),
+            data_defaults=defaults(declarations.data, {*data, *always_data}),
             overrides=self._overrides,
             folder=str(self._folder),
         )
-
-    def _section(self, name: str, model: type[Model]) -> Model | None:
-        """Read a section; a missing one is read as empty if that is allowed."""
-        required = StudyFile.model_fields[name].is_required()
-        if required and name not in self._document:
-            keys = [key for key, field in model.model_fields.items() if field.is_required()]
-            self.faults.add((name,), f"this section is missing; it needs {', '.join(keys)}")
-            return None
-        return read_section(model, self._document.get(name, {}), (name,), self.faults)
 
     def _table(self, name: str) -> Mapping[str, Any]:
         table = self._document.get(name, {})
@@ -182,34 +154,6 @@ class Reader:
             self.faults.add(("study", "objective"), str(error).removesuffix("."))
             return UNFOUND
 
-    def _budget(self) -> Budget | None:
-        section = self._section("budget", BudgetSection)
-        return None if section is None else Budget(section.trials, section.hours)
-
-    def _limits(self) -> Limits | None:
-        section = self._section("limits", LimitsSection)
-        if section is None:
-            return None
-        return Limits(
-            silence_seconds=parse_seconds(section.silence),
-            attempts=section.attempts,
-            memory_bytes=None if section.memory is None else parse_bytes(section.memory),
-            threads=section.threads,
-        )
-
-    def _checkpoints(self) -> Checkpoints | None:
-        section = self._section("checkpoints", CheckpointsSection)
-        if section is None:
-            return None
-        limit = parse_bytes(section.limit)
-        return Checkpoints(section.location, section.every, section.keep, limit)
-
-    def _replicates(self) -> Replicates | None:
-        section = self._section("replicates", ReplicatesSection)
-        if section is None:
-            return None
-        return Replicates(section.seeds, section.of, section.top, section.splits)
-
     def _check_splits(self, replicates: Replicates | None, declarations: Declarations) -> None:
         """Report splits that the objective cannot make, or that the space varies as well."""
         if replicates is None or not declarations.whole or replicates.splits == 1:
@@ -221,26 +165,20 @@ class Reader:
             self.faults.add(path, f"{DATA}{SPLIT_SEED} varies in [space] already; leave one out")
 
     def _search(self) -> Search | None:
-        section = self._section("search", SearchSection)
-        if section is None:
+        search = read_section(Search, "search", self._document, self.faults)
+        if search is None:
             return None
-        sampler, pruner = SAMPLERS[section.sampler], PRUNERS[section.pruner]
         path = ("search", "sampler_options")
-        sampler_options = read_options(sampler, section.sampler_options, path, self.faults)
+        sampler_options = read_options(
+            SAMPLERS[search.sampler], search.sampler_options, path, self.faults
+        )
         path = ("search", "pruner_options")
-        pruner_options = read_options(pruner, section.pruner_options, path, self.faults)
+        pruner_options = read_options(
+            PRUNERS[search.pruner], search.pruner_options, path, self.faults
+        )
         if sampler_options is None or pruner_options is None:
             return None
-        return Search(
-            sampler=section.sampler,
-            pruner=section.pruner,
-            metric=section.metric,
-            at=section.at,
-            seed=section.seed,
-            sampler_options=sampler_options,
-            pruner_options=pruner_options,
-            pack=section.pack,
-        )
+        return replace(search, sampler_options=sampler_options, pruner_options=pruner_options)
 
     def _space(self, read: tuple[Dimension, ...]) -> Space | None:
         """Return the space if none of its dimensions and conditions has a fault."""

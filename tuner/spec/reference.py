@@ -15,10 +15,10 @@ from pathlib import Path
 
 from tuner.errors import UserError
 from tuner.records import METRICS
-from tuner.spec.form import expected
+from tuner.spec.keys import Entry, entries
 from tuner.spec.parameters import SHARED, Declarations, Parameter
 from tuner.spec.search import PRUNERS, SAMPLERS, Method
-from tuner.spec.sections import SECTIONS, Section
+from tuner.spec.study import SECTIONS
 
 _BLOCK = re.compile(r"(<!-- begin (.+?) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 
@@ -33,7 +33,7 @@ def blocks(objectives: Mapping[str, Declarations]) -> dict[str, str]:
         f"{name} data": _parameters(declarations.data) for name, declarations in objectives.items()
     }
     return {
-        **{f"section {name}": _section(model) for name, model in SECTIONS.items()},
+        **{f"section {name}": _section(section) for name, section in SECTIONS.items()},
         "metrics": _metrics(),
         "samplers": _methods(SAMPLERS),
         "pruners": _methods(PRUNERS),
@@ -68,19 +68,18 @@ def _own(declarations: Declarations) -> dict[str, Parameter]:
     }
 
 
-def _section(model: type[Section]) -> str:
-    rows = []
-    for key, field in model.model_fields.items():
-        default = "required" if field.is_required() else _default(model, key)
-        rows.append([f"`{key}`", expected(model, key), default, field.description or ""])
+def _section(section: type) -> str:
+    rows = [
+        [f"`{name}`", entry.takes, _default(entry), entry.key.meaning]
+        for name, entry in entries(section).items()
+    ]
     return _table(["key", "takes", "if left out", "meaning"], rows)
 
 
-def _default(model: type[Section], key: str) -> str:
-    default = model.model_fields[key].get_default(call_default_factory=True)
-    if default is None or default == {}:
-        return "none"
-    return _value(default)
+def _default(entry: Entry) -> str:
+    if entry.required:
+        return "required"
+    return "none" if entry.default in (None, {}) else _value(entry.write(entry.default))
 
 
 def _metrics() -> str:

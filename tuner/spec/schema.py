@@ -8,34 +8,56 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from tuner.spec.keys import Entry, entries, required_keys
 from tuner.spec.parameters import SHARED, Parameter
 from tuner.spec.search import PRUNERS, SAMPLERS, Method
-from tuner.spec.sections import StudyFile
+from tuner.spec.space import Choice, Range
+from tuner.spec.study import SECTIONS, Search
 
 
 def schema() -> dict[str, Any]:
     """Return the schema of a study file; an objective's own parameters are left open."""
-    form = _tidied(StudyFile.model_json_schema())
-    definitions, properties = form["$defs"], form["properties"]
-    search = definitions["SearchSection"]
+    search = _table(Search)
     search["allOf"] = [
         *_options("sampler", SAMPLERS, search["properties"]["sampler"]["default"]),
         *_options("pruner", PRUNERS, search["properties"]["pruner"]["default"]),
     ]
+    values = TypeAdapter(dict[str, str | bool | int | float]).json_schema()
+    scalar = values["additionalProperties"]
     dimension = {"$ref": "#/$defs/Dimension"}
-    definitions["Dimension"] = properties["space"]["additionalProperties"]
-    definitions["Dimension"]["anyOf"][0]["minItems"] = 1
-    properties["space"] |= {
-        "additionalProperties": dimension,
+    choice = {"type": "array", "items": scalar, "minItems": 1}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$defs": {"Dimension": {"anyOf": [choice, _table(Choice), _table(Range)]}},
+        "description": "A question to be answered by training: a study file of tuner.",
+        "type": "object",
         "properties": {
-            name: {**dimension, "description": parameter.meaning}
-            for name, parameter in SHARED.items()
+            **{name: _table(section) for name, section in SECTIONS.items()},
+            "search": search,
+            "space": {
+                "description": "What varies: a list is a choice, a table a range.",
+                "type": "object",
+                "properties": {
+                    name: {**dimension, "description": parameter.meaning}
+                    for name, parameter in SHARED.items()
+                },
+                "additionalProperties": dimension,
+            },
+            "fixed": {
+                "description": "Parameters with one value in every trial.",
+                **values,
+                "properties": {name: _parameter(parameter) for name, parameter in SHARED.items()},
+            },
+            "data": {
+                "description": "Where the images come from, and in which form.",
+                **values,
+            },
         },
+        "required": [name for name, section in SECTIONS.items() if required_keys(section)],
+        "additionalProperties": False,
     }
-    properties["fixed"]["properties"] = {
-        name: _parameter(parameter) for name, parameter in SHARED.items()
-    }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **form}
 
 
 def text() -> str:
@@ -43,22 +65,21 @@ def text() -> str:
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _tidied(form: Any) -> Any:
-    """Return the schema without what TOML lacks (null) and without noise."""
-    if isinstance(form, list):
-        return [_tidied(inner) for inner in form if inner != {"type": "null"}]
-    if not isinstance(form, dict):
-        return form
-    kept = {key: _tidied(value) for key, value in form.items() if not _is_noise(form, key)}
-    if len(kept.get("anyOf", ())) == 1:
-        kept |= kept.pop("anyOf")[0]
-    return kept
+def _table(section: type) -> dict[str, Any]:
+    """Return the schema of a table with the keys that a dataclass declares."""
+    return {
+        "description": section.__doc__,
+        "type": "object",
+        "properties": {name: _key(entry) for name, entry in entries(section).items()},
+        "required": required_keys(section),
+        "additionalProperties": False,
+    }
 
 
-def _is_noise(form: Mapping[str, Any], key: str) -> bool:
-    # The defaults of a section are those of its keys, and are given there.
-    default = key == "default" and (form[key] is None or "$ref" in form)
-    return default or (key == "title" and isinstance(form[key], str))
+def _key(entry: Entry) -> dict[str, Any]:
+    form = {"description": entry.key.meaning, **entry.adapter.json_schema()}
+    absent = entry.required or entry.default in (None, {})
+    return form if absent else {**form, "default": entry.write(entry.default)}
 
 
 def _options(kind: str, methods: Mapping[str, Method], default: str) -> list[dict[str, Any]]:

@@ -4,34 +4,63 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Annotated, Any
 
 from tuner.records import Value
+from tuner.spec.keys import Key
 
 LARGEST_GRID = 100_000
 """Larger grids are not enumerated: they would never be trained, only fill the memory."""
 
-When = Mapping[str, tuple[Value, ...]]
+
+def _condition() -> Any:
+    from pydantic import Field
+
+    scalar = str | bool | int | float
+    return dict[str, scalar | Annotated[list[scalar], Field(min_length=1)]]
+
+
+def _listed() -> Any:
+    from pydantic import WithJsonSchema
+
+    # Values are checked one by one, against the parameter that they are for.
+    items = {"type": ["string", "boolean", "number"]}
+    return Annotated[list[Any], WithJsonSchema({"type": "array", "minItems": 1, "items": items})]
+
+
+When = Annotated[
+    Mapping[str, tuple[Value, ...]],
+    Key(
+        "Active only where these dimensions take one of these values.",
+        'a table such as { scheduler = "step" } or { scheduler = ["step", "cosine"] }',
+        form=_condition,
+    ),
+]
 """The condition of a dimension: every named dimension must have one of the listed values."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A parameter that takes one of the values listed."""
+    """A choice with a condition."""
 
     name: str
-    values: tuple[Value, ...]
+    values: Annotated[
+        tuple[Value, ...], Key("The values to choose from.", "a list of values", form=_listed)
+    ]
     when: When = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Range:
-    """A parameter that takes a number between two ends, both included."""
+    """A range of numbers, both ends included."""
 
     name: str
-    low: float | int
-    high: float | int
-    log: bool = False
-    step: float | int | None = None
+    low: Annotated[float | int, Key("The lower end.")]
+    high: Annotated[float | int, Key("The upper end.")]
+    step: Annotated[
+        float | int | None, Key("Distance of neighbours; a grid needs it.", "a number above 0")
+    ] = None
+    log: Annotated[bool, Key("Spread evenly over the logarithm.")] = False
     integer: bool = False
     when: When = field(default_factory=dict)
 

@@ -1,13 +1,20 @@
-"""A study as the rest of the program sees it: checked, complete, and independent of its file."""
+"""A study: checked, complete, and independent of its file.
+
+The dataclasses of its sections declare the keys of a study file (`tuner.spec.keys`); what is read,
+checked, hashed, written, stored and documented follows from them.
+"""
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tuner.errors import DatabaseError, DatabaseNewerError
-from tuner.records import Job, Moment, Value
+from tuner.records import METRICS, Job, Moment, Value
+from tuner.spec.keys import Key
+from tuner.spec.quantities import DURATION, SIZE
+from tuner.spec.search import PRUNERS, SAMPLERS
 from tuner.spec.space import Choice, Space
 
 if TYPE_CHECKING:
@@ -26,60 +33,207 @@ WEIGHTS = "weights"
 """The parameter that names a file, relative to the study file like the data path."""
 
 
+NAME = r"^[a-z][a-z0-9_-]{0,62}$"
+OBJECTIVE = r"^[a-z][a-z0-9_]*$"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heading:
+    """What is asked, and of which objective."""
+
+    name: Annotated[
+        str,
+        Key(
+            "The study's name in the database.",
+            "a small letter, then small letters, digits, _ or - (63 at most; no @)",
+            pattern=NAME,
+        ),
+    ]
+    question: Annotated[
+        str,
+        Key(
+            "What the study is to answer, in a sentence.",
+            "the question that the study answers, as a sentence",
+            pattern=r"\S",
+            change="harmless",
+        ),
+    ]
+    objective: Annotated[
+        str,
+        Key(
+            "The problem: a package in objectives/.",
+            "the name of an objective, such as chest_xray",
+            pattern=OBJECTIVE,
+        ),
+    ]
+
+
 @dataclass(frozen=True)
 class Budget:
-    """How much is trained: a number of trials, or the whole grid."""
+    """How much is trained."""
 
-    trials: int | Literal["grid"]
-    hours: float | None = None
-    """Worker-active hours."""
+    trials: Annotated[
+        Literal["grid"] | int,
+        Key(
+            'Exactly this many trials, seeds included; "grid" is all of them.',
+            low=1,
+            high=1_000_000,
+            change="grows",
+        ),
+    ]
+    hours: Annotated[
+        float | None,
+        Key(
+            "Worker-active hours after which no trial is started.",
+            "a number of hours above 0",
+            above=0,
+            high=1_000_000,
+            change="harmless",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a trial."""
+    """What a trial may take."""
 
-    silence_seconds: float = 600.0
-    attempts: int = 3
-    memory_bytes: int | None = None
-    threads: int = 1
-    """Threads of a trainer; results depend on it, so it is part of the study's identity."""
+    silence_seconds: Annotated[
+        float,
+        Key(
+            "A trainer without a sign of life for longer is stopped.",
+            name="silence",
+            quantity=DURATION,
+            change="harmless",
+        ),
+    ] = 600.0
+    attempts: Annotated[
+        int,
+        Key(
+            "Failures in a row, without a new epoch, that end it.",
+            low=1,
+            high=1000,
+            change="harmless",
+        ),
+    ] = 3
+    memory_bytes: Annotated[
+        int | None,
+        Key("Memory of a trainer process.", name="memory", quantity=SIZE, change="harmless"),
+    ] = None
+    threads: Annotated[
+        int, Key("Threads of a trainer; results differ with it.", low=1, high=1024)
+    ] = 1
 
 
 @dataclass(frozen=True)
 class Checkpoints:
     """Where training is saved, and how much of it is kept; no result depends on it."""
 
-    location: str | None = None
-    every: int | Literal["auto"] = "auto"
-    keep: Literal["auto", "last", "none"] = "auto"
-    limit_bytes: int = 10 * 10**9
+    location: Annotated[
+        str | None,
+        Key(
+            "Folder or fsspec address (s3://...); else TUNER_CHECKPOINTS decides.",
+            "a folder, or an address such as s3://bucket/folder",
+            change="harmless",
+        ),
+    ] = None
+    every: Annotated[
+        Literal["auto"] | int,
+        Key(
+            'Epochs between two; "auto" is about every two seconds of training.',
+            low=1,
+            high=100_000,
+            change="harmless",
+        ),
+    ] = "auto"
+    keep: Annotated[
+        Literal["auto", "last", "none"],
+        Key(
+            '"auto": where other settings branch off, and ends; "last": ends only; '
+            '"none": nothing once a trial has ended.',
+            change="harmless",
+        ),
+    ] = "auto"
+    limit_bytes: Annotated[
+        int,
+        Key(
+            "Space they may take; the least useful go first.",
+            name="limit",
+            quantity=SIZE,
+            change="harmless",
+        ),
+    ] = 10 * 10**9
 
 
 @dataclass(frozen=True)
 class Search:
-    """How settings are chosen and trials stopped; the options include defaults."""
+    """Which settings are tried, and which trials are stopped early."""
 
-    sampler: str = "grid"
-    pruner: str = "none"
-    metric: str = "val_loss"
-    at: Moment = "best"
-    seed: int = 0
-    sampler_options: Mapping[str, Value] = field(default_factory=dict)
-    pruner_options: Mapping[str, Value] = field(default_factory=dict)
-    pack: int | Literal["auto"] = "auto"
-    """The largest number of trials of one shape that a trainer trains at a time."""
+    sampler: Annotated[str, Key("How the settings are chosen.", names=SAMPLERS)] = "grid"
+    pruner: Annotated[
+        str, Key("Which trials are stopped before their end, on the metric.", names=PRUNERS)
+    ] = "none"
+    metric: Annotated[
+        str, Key("The validation figure by which trials are compared and pruned.", names=METRICS)
+    ] = "val_loss"
+    pack: Annotated[
+        Literal["auto"] | int,
+        Key(
+            "Trials of one shape that a trainer takes at a time, at most; "
+            '"auto" measures what is fastest, 1 takes one after the other.',
+            low=1,
+            high=256,
+            # In packs by torch.func the last digits depend on it; checkpoints of trials with and
+            # without packs are kept apart, so that no curve mixes the two.
+            change="harmless",
+            added=True,
+        ),
+    ] = "auto"
+    at: Annotated[Moment, Key("The epoch whose figure counts.")] = "best"
+    seed: Annotated[int, Key("Seed of the sampler.", low=0, high=2**32 - 1)] = 0
+    sampler_options: Annotated[
+        Mapping[str, Value],
+        Key("Options of the sampler.", "a table of options", form=lambda: dict[str, Any]),
+    ] = field(default_factory=dict)
+    """Complete once a study has been read: with the defaults of those not written."""
+    pruner_options: Annotated[
+        Mapping[str, Value],
+        Key("Options of the pruner.", "a table of options", form=lambda: dict[str, Any]),
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Replicates:
-    """Under how many seeds a configuration is trained, and which configurations are."""
+    """The same configuration under several seeds."""
 
-    seeds: int = 1
-    of: Literal["all", "top"] = "all"
-    top: int | None = None
-    splits: int = 1
-    """How many splits into training and validation the seeds cycle through."""
+    seeds: Annotated[
+        int,
+        Key(
+            'Seeds of each replicated configuration; with of = "top" they make the budget of the '
+            "race.",
+            low=1,
+            high=10_000,
+            change="grows",
+        ),
+    ] = 1
+    of: Annotated[
+        Literal["all", "top"],
+        Key(
+            '"all", or "top": explore first, then race the contenders over further seeds, which no '
+            "pruner holds against others, until they are separated."
+        ),
+    ] = "all"
+    top: Annotated[
+        int | None, Key('How many contenders race, with of = "top".', low=1, high=1_000_000)
+    ] = None
+    splits: Annotated[
+        int,
+        Key(
+            "Divisions into training and validation that the seeds go through.",
+            low=1,
+            high=10_000,
+            added=True,
+        ),
+    ] = 1
 
     @property
     def extra(self) -> int:
@@ -95,13 +249,24 @@ class Replicates:
         return configurations * self.seeds if self.of == "all" else configurations + self.extra
 
 
-@dataclass(frozen=True)
-class Spec:
-    """A checked study: its question, what varies, and what all trials have in common."""
+SECTIONS: Mapping[str, type] = {
+    "study": Heading,
+    "budget": Budget,
+    "limits": Limits,
+    "checkpoints": Checkpoints,
+    "search": Search,
+    "replicates": Replicates,
+}
+"""The sections whose keys are fixed; [space], [fixed] and [data] hold names of an objective's."""
 
-    name: str
-    question: str
-    objective: str
+
+@dataclass(frozen=True, kw_only=True)
+class Spec(Heading):
+    """A checked study: its question, what varies, and what all trials have in common.
+
+    Its fields are what is stored. Those of `SECTIONS` are the keys of the study file.
+    """
+
     budget: Budget
     limits: Limits
     search: Search
@@ -119,6 +284,10 @@ class Spec:
     checkpoints: Checkpoints = Checkpoints()
     folder: str = ""
     """The folder of the study file, for relative data paths. Not part of the identity."""
+
+    def section(self, name: str) -> Any:
+        """Return what holds the keys of a section of `SECTIONS`."""
+        return self if name == "study" else getattr(self, name)
 
     @cached_property
     def grid_size(self) -> int:

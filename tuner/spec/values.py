@@ -4,10 +4,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from tuner.records import Value
-from tuner.spec.dimensions import normalised
 from tuner.spec.faults import Faults, KeyPath, show
 from tuner.spec.overrides import hint
-from tuner.spec.parameters import Declarations, Parameter
+from tuner.spec.parameters import Declarations, Parameter, normalised
 from tuner.spec.study import DATA
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from tuner.errors import UserError
 from tuner.records import METRICS, Job, Moment
-from tuner.spec.sections import OBJECTIVE
+from tuner.spec.study import OBJECTIVE
 from tuner.train.sources.files import DEPTH
 
 NAME = "model.json"
