@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from tests.harness import warm
 from tests.harness.durations import long_tests
+from tuner import forkserver
 from tuner.settings import Settings, Timing
 from tuner.store import schema
 from tuner.store.address import Address
@@ -112,6 +113,13 @@ def _clean_environment() -> None:
     for name in list(os.environ):
         if name.startswith(("TUNER_", "PG")):
             del os.environ[name]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _questions_are_forked() -> None:
+    """Let children that load torch to answer one question have it at once."""
+    if forkserver.AVAILABLE:
+        warm.fork_questions()
 
 
 @pytest.fixture(autouse=True)

@@ -19,14 +19,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Self, TypeAlias
 
-from tuner import forkserver
+from tuner import forkserver, questions
 from tuner.cli.main import COMMANDS
 from tuner.forkserver import ForkedProcess, ForkServer, Program
-from tuner.processes import Streams
+from tuner.processes import Process, Streams
 from tuner.settings import child_environment
 
 TUNER = "tuner.cli.main:run"
@@ -77,6 +77,26 @@ def possible(environ: Mapping[str, str]) -> bool:
 
 def _searched(environ: Mapping[str, str]) -> list[str]:
     return [one for one in environ.get(PYTHONPATH, "").split(os.pathsep) if one]
+
+
+def fork_questions() -> None:
+    """Fork, from now on, also the children that answer questions of this process."""
+    _fork_questions(
+        lambda environment: _server() if possible(environment) and _is_ours(environment) else None
+    )
+
+
+def _is_ours(environ: Mapping[str, str]) -> bool:
+    return set(_searched(environ)) <= set(sys.path)
+
+
+def _fork_questions(server: Callable[[Mapping[str, str]], ForkServer | None]) -> None:
+    def starter(
+        forks: ForkServer | None, program: Program, environment: Mapping[str, str]
+    ) -> Callable[[Streams], Process]:
+        return forkserver.starter(forks or server(environment), program, environment)
+
+    questions.starter = starter
 
 
 class Forked:
@@ -220,6 +240,7 @@ def main(arguments: Sequence[str]) -> int:
     theirs.close()
     server = ForkServer(ours, _Child(own))  # type: ignore[arg-type]
     ForkServer.start = lambda *_: server  # type: ignore[method-assign]
+    _fork_questions(lambda _: server)
     os.chdir(folder)
     sys.argv = ["tuner", *words]
     module, name = called.split(":")

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import warm
 from tests.harness.processes import Workers
 from tests.harness.warm import Started
 from tests.store.specs import Bench
+from tests.work import worker_double
 from tuner.settings import Settings
 from tuner.spec.study import Spec
 from tuner.store.database import Database
@@ -58,10 +60,20 @@ class Station:
         trainer = double(behaviour, self.folder)
         return Orders(study=study, trainer=trainer, patience_seconds=20)
 
-    def start(self, study: str, behaviour: str, *more: str, group: Path | None = None) -> Started:
+    def start(
+        self,
+        study: str,
+        behaviour: str,
+        *more: str,
+        executed: bool = False,
+        group: Path | None = None,
+    ) -> Started:
         """Start a real worker process with a trainer double; in a control group, if given."""
-        command = [sys.executable, str(HERE / "worker_double.py")]
-        command += [*double(behaviour, self.folder), "--"]
+        trainer = (*double(behaviour, self.folder), "--")
+        if not executed and group is None and warm.possible({}):
+            called = f"{worker_double.__name__}:main"
+            return self.workers.start(self.settings, study, *more, called=called, before=trainer)
+        command = [sys.executable, worker_double.__file__, *trainer]
         if group is not None:
             enter = f'echo $$ > {group}/cgroup.procs && exec "$@"'
             command = ["sh", "-c", enter, "sh", *command]

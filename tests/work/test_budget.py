@@ -65,3 +65,11 @@ def test_killed_workers_are_replaced_by_their_peers(station: Station) -> None:
     assert codes[3:] == [0] * 5, station.said()
     assert_exact(bench, 3)
     until(lambda: not any(map(is_alive, station.trainer_pids())), "orphaned trainers end too")
+
+
+def test_a_worker_trains_without_loading_torch_or_scipy(station: Station) -> None:
+    """Executed, it trains a study to its end; had it loaded either, it would end with 1."""
+    bench = station.launch(make_spec("small", epochs=2))
+    process = station.start("small", "quick", executed=True)
+    assert process.wait(60) == 0, station.said()
+    assert_exact(bench, 2)

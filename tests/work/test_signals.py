@@ -95,6 +95,7 @@ def test_a_killed_worker_takes_its_trainer_along(station: Station) -> None:
     bench = station.launch(make_spec(dimensions=(), epochs=5))
     process = station.start("small", "held")
     until(lambda: held_by_someone(bench), "the trial was claimed")
+    until(station.trainer_pids, "the trainer has started")
     (trainer,) = station.trainer_pids()
     assert os.getsid(trainer) != os.getsid(process.pid), "Ctrl-C reaches the supervisor alone"
     process.kill()
@@ -120,8 +121,9 @@ def test_the_trainer_of_a_real_worker_has_no_password_in_its_environment(
 ) -> None:
     """The worker was given the address by its environment; its trainer was not."""
     bench = station.launch(make_spec(dimensions=(), epochs=5))
-    process = station.start("small", "held")
+    process = station.start("small", "held", executed=True)
     until(lambda: held_by_someone(bench), "the trial was claimed")
+    until(station.trainer_pids, "the trainer has started")
     (trainer,) = station.trainer_pids()
     worker, child = Path(f"/proc/{process.pid}"), Path(f"/proc/{trainer}")
     assert b"TUNER_DATABASE_URL=" in (worker / "environ").read_bytes()

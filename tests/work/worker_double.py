@@ -18,13 +18,13 @@ def main(arguments: list[str]) -> int:
     # A double is executed: nothing that forks trainers has to load torch.
     forkserver.AVAILABLE = False
     worker.Orders = functools.partial(worker.Orders, trainer=trainer)  # type: ignore[misc,assignment]
-    code = run(arguments[cut + 1 :])
+    return run(arguments[cut + 1 :])
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
     # The supervisor never loads torch: it would cost 1.4 s and 200 MB a worker.
     assert "torch" not in sys.modules, "the supervisor has loaded torch"
     # A quarter of a second more to start, for statistics that only a race needs.
     assert "scipy" not in sys.modules, "the supervisor has loaded scipy"
-    return code
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(code)
