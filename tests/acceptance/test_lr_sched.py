@@ -12,12 +12,16 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.harness import warm
+from tests.harness.commands import Done
 from tests.harness.postgres import PASSWORD, Server
 from tuner.results import FIGURES, LEADING, TRAILING
 from tuner.store.embedded import server as embedded
 
-QUICK = ["--set", "epochs=3", "--set", "replicates.seeds=2", "--set", "data.train_images=200"]
-"""The shipped study, smaller: 18 trials of 3 epochs on 200 images."""
+SETTINGS = ("epochs=3", "data.train_images=100", "data.val_images=50", "data.test_images=50")
+QUICK = [word for setting in SETTINGS for word in ("--set", setting)]
+TWO_SEEDS = [*QUICK, "--set", "replicates.seeds=2"]
+"""The shipped study, smaller: 18 trials of 3 epochs on 100 images."""
 
 COLUMNS = [
     *LEADING,
@@ -30,17 +34,28 @@ COLUMNS = [
 ]
 
 
-def tuner(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `tuner` in a folder."""
+ONE_SEED = [*QUICK, "--set", "replicates.seeds=1"]
+"""Smaller still: 9 trials."""
+
+
+def execute(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `tuner` in a folder as a shell does, with every process that it executes itself."""
     return subprocess.run(
         [sys.executable, "-m", "tuner", *arguments],
         cwd=folder,
-        env={**os.environ, "COLUMNS": "120", **environment},
+        env={**os.environ, "COLUMNS": "120"},
         capture_output=True,
         text=True,
         check=False,
         timeout=180,
     )
+
+
+def tuner(folder: Path, *arguments: str, **environment: str) -> Done:
+    """Run `tuner` in a folder."""
+    process = warm.start(arguments, folder, {**os.environ, "COLUMNS": "120", **environment})
+    out, err = process.communicate(timeout=180)
+    return Done(process.wait(), out, err)
 
 
 @pytest.fixture
@@ -56,21 +71,21 @@ def private(tmp_path: Path) -> Iterator[Path]:
 
 def test_study_from_an_empty_private_folder(private: Path) -> None:
     """launch exits 0; the CSV has every trial and column; the table has n and intervals."""
-    done = tuner(private, "launch", "--study", "lr_sched", *QUICK)
+    done = execute(private, "launch", "--study", "lr_sched", *TWO_SEEDS)
     assert done.returncode == 0, done.stdout + done.stderr
     with (private / ".tuner" / "results" / "lr_sched.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == COLUMNS
     assert len(rows) == 18
     assert all(row["epochs_run"] == "3" for row in rows if row["state"] == "COMPLETE")
-    table = json.loads(tuner(private, "table", "lr_sched", "--json").stdout)
+    table = json.loads(execute(private, "table", "lr_sched", "--json").stdout)
     schedules = table["factors"][0]
     assert [level["level"] for level in schedules["levels"]] == ["cosine", "step", "exponential"]
     assert all(level["means"]["val_acc"]["n"] == 2 for level in schedules["levels"])
     assert all(level["means"]["val_acc"]["low"] is not None for level in schedules["levels"])
     assert stat.S_IMODE(private.parent.stat().st_mode) == 0o700
 
-    again = tuner(private, "launch", "--study", "lr_sched", *QUICK)
+    again = execute(private, "launch", "--study", "lr_sched", *TWO_SEEDS)
     assert again.returncode == 0
     assert "complete: 18 trials. Nothing to train." in again.stdout
 
@@ -79,16 +94,16 @@ def test_study_on_a_server_with_a_password(tcp_server: Server, tmp_path: Path) -
     """The same on a server over TCP; the password is in no output and no file of ours."""
     secret = quote(PASSWORD, safe="")
     url = f"postgres://tuner:{secret}@127.0.0.1:{tcp_server.port}/tuner"
-    few = [*QUICK, "--set", "replicates.seeds=1", "--set", "lr=1e-3", "--debug"]
+    few = [*ONE_SEED, "--set", "lr=1e-3", "--debug"]
     done = tuner(tmp_path, "launch", "--study", "lr_sched", *few, TUNER_DATABASE_URL=url)
-    assert done.returncode == 0, done.stdout + done.stderr
-    shown = tuner(tmp_path, "db", "url", TUNER_DATABASE_URL=url).stdout
+    assert done.code == 0, done.out + done.err
+    shown = tuner(tmp_path, "db", "url", TUNER_DATABASE_URL=url).out
     written = [
         path.read_text(errors="replace")
         for path in (tmp_path / ".tuner").rglob("*.*")
         if path.is_file()
     ]
-    for text in (done.stdout, done.stderr, shown, *written):
+    for text in (done.out, done.err, shown, *written):
         assert PASSWORD not in text
         assert secret not in text
     assert not (tmp_path / ".tuner" / "postgres").exists()
@@ -98,7 +113,7 @@ def test_study_on_a_server_with_a_password(tcp_server: Server, tmp_path: Path) -
 
 def test_two_runs_of_a_study_agree_bit_for_bit(tmp_path: Path, private: Path) -> None:
     """Run twice, with other numbers of workers, a study without pruning gives equal figures."""
-    few = [*QUICK, "--set", "replicates.seeds=1", "--set", "search.pruner=none"]
+    few = [*ONE_SEED, "--set", "search.pruner=none"]
     # Numbers are given in the order in which trials are claimed, and a worker passes over a trial
     # that waits for a peer's epochs: which setting has which number may differ.
     volatile = {"trial", "attempts", "seconds", "device", "started", "ended"}
@@ -117,7 +132,7 @@ def test_two_runs_of_a_study_agree_bit_for_bit(tmp_path: Path, private: Path) ->
             "cpu",
             TUNER_HOME=str(home),
         )
-        assert done.returncode == 0, done.stderr
+        assert done.code == 0, done.err
         with (home / "results" / "lr_sched.csv").open(encoding="utf-8") as file:
             rows = [
                 {k: v for k, v in row.items() if k not in volatile} for row in csv.DictReader(file)

@@ -24,17 +24,20 @@ SMALL = (
     "data.val_images=24",
     "data.test_images=24",
 )
-"""A phantom that is drawn and trained on in no time."""
+"""A phantom that is quickly drawn and trained on."""
 
-FEW = (*SMALL, "replicates.seeds=2")
+FEW = (*SMALL, "replicates.seeds=2", "epochs=5")
 
 SMALLER: Mapping[str, tuple[str, ...]] = {
-    "everything": (*SMALL, "budget.trials=12", "replicates.top=2"),
-    "gap_pooling": (*FEW, "data.image_size=64", "epochs=5"),
-    "lr_sched": (*FEW, "epochs=5"),
+    "epochs": (*SMALL, "replicates.seeds=2", "epochs=[1, 2, 3, 4, 5, 6, 10]"),
+    "everything": (
+        *(*SMALL, "budget.trials=12", "replicates.top=2"),
+        "epochs={low=2, high=12, step=2}",
+    ),
+    "gap_pooling": (*FEW, "data.image_size=64"),
     "digits": ("replicates.seeds=2", "replicates.splits=2", "epochs=5"),
 }
-"""What makes a study small; those that are not named take the small phantom and two seeds."""
+"""What makes a study small; others take the small phantom, two seeds and five epochs."""
 
 REPORTS = (
     *("ann_vs_cnn", "batch_size", "depth", "epochs", "everything", "gap_pooling"),

@@ -34,10 +34,13 @@ TUNER = "tuner.cli.main:run"
 PYTHONPATH = "PYTHONPATH"
 PATH = os.pathsep.join(path for path in sys.path if path)
 """Where this process finds modules, as PYTHONPATH says it."""
+HERE = Path.cwd()
+"""Where the server is; a program that is forked without a folder is there too."""
 LATER = (
     "alembic.command",
     "psycopg2.extras",
     "pydantic.dataclasses",
+    "scipy.stats",
     "torch.fx.experimental._constant_symnode",
     "torch.nested._internal.nested_tensor",
     "tuner.answers.sheets.export",
@@ -81,13 +84,13 @@ def _searched(environ: Mapping[str, str]) -> list[str]:
 
 def fork_questions() -> None:
     """Fork, from now on, also the children that answer questions of this process."""
-    _fork_questions(
-        lambda environment: _server() if possible(environment) and _is_ours(environment) else None
-    )
 
+    def server(environment: Mapping[str, str]) -> ForkServer | None:
+        same_path = set(_searched(environment)) <= set(sys.path)
+        as_executed = same_path and Path.cwd() == HERE and possible(environment)
+        return _server() if as_executed else None
 
-def _is_ours(environ: Mapping[str, str]) -> bool:
-    return set(_searched(environ)) <= set(sys.path)
+    _fork_questions(server)
 
 
 def _fork_questions(server: Callable[[Mapping[str, str]], ForkServer | None]) -> None:
@@ -96,7 +99,7 @@ def _fork_questions(server: Callable[[Mapping[str, str]], ForkServer | None]) ->
     ) -> Callable[[Streams], Process]:
         return forkserver.starter(forks or server(environment), program, environment)
 
-    questions.starter = starter
+    questions.starter = starter  # type: ignore[attr-defined, assignment]
 
 
 class Forked:
@@ -220,13 +223,15 @@ def _modules() -> tuple[str, ...]:
 @functools.cache
 def _server() -> ForkServer:
     """Start the server that all programs of this test process fork from; it ends with them."""
-    return ForkServer.start(child_environment() | {PYTHONPATH: PATH}, _modules())
+    with contextlib.chdir(HERE):
+        return ForkServer.start(child_environment() | {PYTHONPATH: PATH}, _modules())
 
 
 def main(arguments: Sequence[str]) -> int:
     """Be a program, in a fork."""
     folder, called, *words = arguments
     sys.path[:0] = [one for one in _searched(os.environ) if one not in sys.path]
+    os.chdir(folder)
     ours, theirs = socket.socketpair()
     own = os.fork()
     if own == 0:
@@ -241,7 +246,6 @@ def main(arguments: Sequence[str]) -> int:
     server = ForkServer(ours, _Child(own))  # type: ignore[arg-type]
     ForkServer.start = lambda *_: server  # type: ignore[method-assign]
     _fork_questions(lambda _: server)
-    os.chdir(folder)
     sys.argv = ["tuner", *words]
     module, name = called.split(":")
     try:
