@@ -1,6 +1,8 @@
 """Fixtures for every test: real PostgreSQL, a database of its own for each test."""
 
 import compileall
+import contextlib
+import importlib
 import os
 import shutil
 import signal
@@ -8,7 +10,7 @@ import sys
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -79,16 +81,32 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Keep rewritten test modules for the next run, even where PYTHONDONTWRITEBYTECODE is set.
 
     Only those: an objective that a test changes twice in a second would be taken from the cache.
     """
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, False
     try:
+        _import_a_share(session.config)
         return (yield)
     finally:
         sys.dont_write_bytecode = before
+
+
+def _import_a_share(config: pytest.Config) -> None:
+    """Of several processes, each rewrites a share of the modules first, and then reads the rest.
+
+    pytest rewrites the asserts of all test modules, which takes longer than to load them. In a
+    fresh checkout every process would do that with every module, all in one order.
+    """
+    if (worker := getattr(config, "workerinput", None)) is None:
+        return
+    share = slice(int(worker["workerid"].removeprefix("gw")), None, worker["workercount"])
+    for path in sorted(Path(__file__).parent.rglob("test_*.py"))[share]:
+        name = ".".join(path.relative_to(config.rootpath).with_suffix("").parts)
+        with contextlib.suppress(Exception):  # pytest meets the error again, and reports it
+            importlib.import_module(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
