@@ -3,8 +3,8 @@
 #   make launch STUDY=lr_sched    set up, then train a study and show what came of it
 #   make test                     set up with the test extra, then run all tests
 #   make test-fast                the short tests that start no program: for every small change
-#   make durations                all tests, and anew which of them are long
-#   make golden                   write tests/golden/expected anew, after a wanted change of an output
+#   make durations                all tests; then tests/long.txt is rewritten
+#   make golden                   rewrite tests/golden/expected after an intended change of an output
 #   make check                    format, lint, types, import contracts
 #   make calibration              how often verdicts are wrong, by simulation (about an hour); some lines:
 #   make calibration ARGS="--only null --line patients --studies 400"

@@ -103,7 +103,7 @@ def people(sizes: Sizes, images: int, chance: np.random.Generator) -> Clusters |
 
 
 def draw(shape: Shape, chance: np.random.Generator, *, by_patient: bool = True) -> Panel:
-    """Draw one study's hits and misses, by patient where there are any and unless told not to."""
+    """Draw one study's hits and misses, by patient where the world has any."""
     world, settings = shape.world, shape.settings
     seeds, images = shape.seeds, shape.images
     of = people(world.sizes, images, chance)

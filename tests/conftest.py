@@ -65,7 +65,7 @@ ROOM = 4 << 30
 
 if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
     os.environ["TMPDIR"] = str(MEMORY)
-    tempfile.tempdir = None  # read anew
+    tempfile.tempdir = None  # so that it is read again
 
 # A shell ignores Ctrl-C for what it starts in the background, and everything started from there
 # inherits that; the tests send it and want it heard.

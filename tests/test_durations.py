@@ -21,7 +21,7 @@ def test_a_test_is_as_long_as_its_longest_parameters_with_their_setup() -> None:
 
 
 def test_what_is_listed_is_there() -> None:
-    """A test that was renamed or taken away is to leave the list as well."""
+    """The list names no test that was renamed or removed."""
     root = Path(__file__).resolve().parents[1]
     listed = long_tests()
     assert len(listed) > 100

@@ -67,7 +67,7 @@ def test_every_report_has_its_study() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_study_says_what_it_asks_and_what_it_takes(name: str) -> None:
-    """A file is named after its study, replicates, and tells its measured duration."""
+    """A file is named after its study, has replicates, and gives its measured duration."""
     text = (STUDIES / f"{name}.toml").read_text(encoding="utf-8")
     spec = load_spec(str(STUDIES / f"{name}.toml"), ())
     assert spec.name == name
@@ -105,7 +105,7 @@ def test_a_study_ends_with_its_tables(name: str, home: Path) -> None:
 
 
 def _assert_raced(home: Path, name: str) -> None:
-    """Check that a look happened, and that what it decided is in the history and the status."""
+    """Check that a look happened, and that its decision is in the history and the status."""
     race = json.loads(tuner(home, "status", name, "--json").out)["race"]
     assert race["looks"] >= 1
     told = [line for line in tuner(home, "events", name).out.splitlines() if "looked:" in line]

@@ -17,7 +17,7 @@ COMPARED = ("epoch", "train_loss", "train_nll", "train_acc", "val_loss", "val_ac
 
 
 def assert_whole(bench: Bench, states: Mapping[str, int] | None = None) -> None:
-    """Show that a study ended with exactly its trials, each whole, each told once everywhere."""
+    """Show that a study ended with exactly its trials, each complete and recorded exactly once."""
     total = bench.study.spec.total_trials
     trials = {row.trial_id: row for row in bench.rows(t.trial)}
     assert sorted(row.number for row in trials.values()) == list(range(total))

@@ -26,7 +26,7 @@ class Pair:
     client: socket.socket
     server: socket.socket
     committing: bool = False
-    """A COMMIT has passed whose answer is to be swallowed."""
+    """A COMMIT has passed; its answer will be dropped."""
 
     def cut(self) -> None:
         """End both sides at once, as a reset and not as a goodbye."""
@@ -42,7 +42,7 @@ class Pair:
 
 @dataclass
 class Proxy:
-    """Passes bytes to a server on this machine until it is told otherwise."""
+    """Passes bytes to a server on this machine, unless a fault is set."""
 
     target: int | Path
     """The server's port, or its socket in the file system."""

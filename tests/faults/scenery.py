@@ -57,7 +57,7 @@ train_images = {images}
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much there is to train: an epoch of the usual ones takes some 20 ms on one core."""
+    """How much there is to train; by default an epoch takes about 20 ms on one core."""
 
     rates: Sequence[float] = (1e-3, 1e-2)
     seeds: int = 1

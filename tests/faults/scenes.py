@@ -72,7 +72,7 @@ from pathlib import Path
 import torch
 
 NOTES = Path({notes!r})
-"""Where attempts are counted, epochs are noted, and what is to be spoilt is named."""
+"""The folder where attempts are counted, epochs are noted, and files to damage are named."""
 
 
 class Trouble(nn.Module):

@@ -143,7 +143,7 @@ class Storm:
         return sum(done) / self.weather.trials
 
     def _compare_decisions(self) -> None:
-        """Hold every stored decision against what it was when it was seen first."""
+        """Compare every stored decision with what it was when first seen."""
         rows = self._rows(sa.select(t.decision))
         if rows is None:
             return

@@ -134,7 +134,7 @@ def expire_all(bench: Bench) -> None:
 
 
 def test_a_line_of_the_history_is_told_once_and_only_by_the_holder(database: Database) -> None:
-    """Told again after a lost answer it is not repeated; told by a former holder it is refused."""
+    """Sent again, it is not repeated; sent by a former holder, it is refused."""
     bench = Bench.launch(database, make_spec())
     first, second = bench.worker(), bench.worker()
     held = claim_trial(first)

@@ -32,7 +32,7 @@ NOTHING_THERE = "postgresql://me@127.0.0.1:1/nowhere"
 LATE = timedelta(seconds=3.5)
 """In so long a waiting worker has tried again, whatever its pause between two tries."""
 UNDISTURBED = {"lost", "adopted", "attempt failed", "given back", "failed", "resumed"}
-"""What must not be told of any trial after an outage."""
+"""Events that no trial may have after an outage."""
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_connections_cut_at_commits(
 def test_a_slow_connection_only_takes_longer(
     mortal: Scene, own_server: Server, proxy: Proxy
 ) -> None:
-    """With every answer late nothing is tried again, taken away, or told twice."""
+    """With every answer late, nothing is retried, lost or recorded twice."""
     bench = Bench.launch(mortal.database, make_spec(dimensions=(), epochs=3))
     proxy.delay = 0.005
     process = mortal.start(

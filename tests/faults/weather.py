@@ -1,4 +1,4 @@
-"""What a storm is to be, and what is reported of it afterwards."""
+"""The settings of a storm, and the report on it."""
 
 import random
 from collections import Counter

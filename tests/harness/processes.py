@@ -30,7 +30,7 @@ def until(
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Return the environment of a process that is to have these settings, and no others."""
+    """Return the environment that gives a process these settings, and no others."""
     timing = settings.timing
     return worker_environment(settings) | {
         "TUNER_LEASE_SECONDS": str(timing.lease),

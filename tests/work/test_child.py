@@ -1,4 +1,4 @@
-"""A child process with a channel: told apart alive, gone, killed, and heard."""
+"""A child process with a channel: whether it lives, has exited, was killed, and what it sent."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""A trainer with several trials: who is told what, when one, or all of them, go wrong."""
+"""A trainer with several trials: which messages it sends when one or all of them fail."""
 
 import socket
 import threading
@@ -47,7 +47,7 @@ class Station:
         send(self.ours, Message(kind, {"serial": serial, **body}))
 
     def hear(self, *kinds: str) -> dict[int, dict[str, Any]]:
-        """Read until each of the trials that are trained has told something of these kinds."""
+        """Read until each trial in training has sent a message of one of these kinds."""
         found: dict[int, dict[str, Any]] = {}
         while len(found) < 2:
             message = receive(self.ours)
@@ -79,7 +79,7 @@ def station(tmp_path: Path) -> Iterator[Station]:
 
 
 def test_trials_of_one_kind_are_trained_side_by_side(station: Station) -> None:
-    """Both have told of an epoch before either has come to its end; both ends are reported."""
+    """Both report an epoch before either ends; both ends are reported."""
     station.train(job(0), job(1))
     assert {one["pack"] for one in station.hear("setup").values()} == {8}
     first = station.hear("epoch", "result")
@@ -110,7 +110,7 @@ def test_an_error_of_one_is_told_of_that_one(
 
 
 def test_an_error_of_a_pack_is_nobodys(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is told how many there were: the supervisor blames none of several."""
+    """Each message says how many trials there were: of several, the supervisor blames none."""
 
     def broken(runs: Sequence[Any], _alive: Any) -> Any:
         raise MemoryError(f"{len(runs)} are too many")

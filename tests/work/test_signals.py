@@ -1,4 +1,4 @@
-"""Signals, the parent's end and kill -9, told to real worker processes."""
+"""Signals, the end of the parent and kill -9, with real worker processes."""
 
 import os
 import signal
@@ -91,7 +91,7 @@ def test_a_signal_while_waiting_for_the_database_ends_the_worker(station: Statio
 
 
 def test_a_killed_worker_takes_its_trainer_along(station: Station) -> None:
-    """kill -9 of the supervisor ends its trainer: nobody trains for nobody."""
+    """kill -9 of the supervisor ends its trainer too."""
     bench = station.launch(make_spec(dimensions=(), epochs=5))
     process = station.start("small", "held")
     until(lambda: held_by_someone(bench), "the trial was claimed")
@@ -119,7 +119,7 @@ def test_a_stopped_study_ends_its_workers(station: Station) -> None:
 def test_the_trainer_of_a_real_worker_has_no_password_in_its_environment(
     station: Station,
 ) -> None:
-    """The worker was given the address by its environment; its trainer was not."""
+    """The worker's environment has the address of the database; its trainer's does not."""
     bench = station.launch(make_spec(dimensions=(), epochs=5))
     process = station.start("small", "held", executed=True)
     until(lambda: held_by_someone(bench), "the trial was claimed")
