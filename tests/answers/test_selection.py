@@ -6,8 +6,9 @@ import pytest
 
 from tuner.answers.sheets.contents import Interval, Sheet
 from tuner.answers.sheets.formats import Layout, write
-from tuner.answers.sheets.selection import read_condition, sort, where
+from tuner.answers.sheets.selection import sort, where
 from tuner.errors import UserError
+from tuner.results import read_condition
 
 EARLY, LATE = (datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2))
 SHEET = Sheet(

@@ -34,8 +34,11 @@ Whether a worker lives is a matter of seconds by the server's clock: seen 20 s a
 """
 
 
-def load(address: Address) -> None:
-    """Fill an empty database with the stored studies, and bring it to today's schema."""
+def load(address: Address, *, writable: bool = False) -> None:
+    """Fill an empty database with the stored studies, and bring it to today's schema.
+
+    Unless it is to be writable, a command that writes to it fails from then on.
+    """
     text = lzma.decompress(STUDIES.read_bytes()).decode()
     parameters: dict[str, Any] = dict(address.parameters)
     connection = psycopg2.connect("", **parameters)
@@ -53,7 +56,8 @@ def load(address: Address) -> None:
         schema.ensure(database)
         with database.transaction() as opened:
             opened.exec_driver_sql(LIVE)
-    # From here on a command that writes fails.
+    if writable:
+        return
     connection = psycopg2.connect("", **parameters)
     connection.autocommit = True
     try:

@@ -194,6 +194,7 @@ def test_an_older_database_is_migrated_with_its_rows(empty: Database) -> None:
 
 
 SINCE_0002 = (
+    ("DROP FUNCTION tuner.announce_inserted, tuner.announce_of_trials, tuner.announce_row CASCADE"),
     "DROP TABLE tuner.look",
     "DROP TABLE tuner.identity",
     "DROP TABLE tuner.queued",

@@ -1,4 +1,4 @@
-"""`tuner dashboard`: look at studies in optuna-dashboard."""
+"""`tuner dashboard`: all studies as live pages."""
 
 import click
 
@@ -29,10 +29,12 @@ from tuner.settings import Settings
 )
 @click.pass_obj
 def dashboard(settings: Settings, host: str, port: int, *, behind_container: bool) -> None:
-    """Serve optuna-dashboard for all studies, read-only, on this machine.
+    """Serve all studies as live pages on this machine, with optuna-dashboard beside them.
 
+    Pages say what the commands say, and change by themselves while workers
+    train; docs/dashboard.md lists them. Nothing can be changed through them.
     There is no login yet, so it listens on 127.0.0.1 only; from elsewhere use
-    an SSH tunnel. Nothing can be changed through it.
+    an SSH tunnel.
     """
     from tuner.dashboard.server import serve
 

@@ -124,7 +124,7 @@ def export(  # noqa: C901, PLR0915  # one story: which sheet, which rows, how it
     from tuner.answers.sheets import contents, formats, selection
     from tuner.answers.sheets.export import as_csv
     from tuner.files import begins_with, write_output
-    from tuner.results import trial_columns
+    from tuner.results import read_condition, trial_columns
 
     sheets = {
         "epochs": epochs,
@@ -136,7 +136,7 @@ def export(  # noqa: C901, PLR0915  # one story: which sheet, which rows, how it
     _check(asked, output, best=best, wide=wide, metric=metric)
     form = form or _format_of(output)
     _check_caption(form, caption, label)
-    wanted = [selection.read_condition(text) for text in conditions]
+    wanted = [read_condition(text) for text in conditions]
     if output == "-" and form in formats.BINARY and sys.stdout.isatty():
         raise UserError(f"{form} is not for a terminal; name a file with -o.")
     with options.open_results(settings, study) as results:

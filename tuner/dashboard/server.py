@@ -2,18 +2,13 @@
 
 import errno
 import socket
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
-import sqlalchemy as sa
-from optuna_dashboard import wsgi
-from waitress.server import create_server
+import uvicorn
 
-from tuner.dashboard.guard import App, Environ, StartResponse, guarded
+from tuner.dashboard.app import build
 from tuner.errors import MachineError, UserError
-from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.optuna_storage import Binding
 
 LOOPBACK = {
     "127.0.0.1": ("127.0.0.1",),
@@ -27,44 +22,6 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104  # in a container, whose port is published 
 FREE_PORTS_TRIED = 20
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors for ::1 on a machine without IPv6."""
-
-
-def build(database: Database) -> App:
-    """Return the dashboard's WSGI app over a storage that caches finished trials."""
-    return guarded(_Current(database))
-
-
-class _Current:
-    """optuna-dashboard over a cached storage, replaced when ended trials were reopened.
-
-    By default optuna-dashboard opens an uncached storage: at 1,000 trials a refresh then reads
-    36,700 rows instead of 1,700. But Optuna's cache never reads a finished trial again, and
-    optuna-dashboard itself keeps trials for some seconds, so both are replaced.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = threading.Lock()
-        self._reopenings: dict[int, int] = {}
-        self._app: App = wsgi(Binding(database).storage)
-
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request; called by several server threads at once."""
-        asks_database = environ.get("PATH_INFO", "").startswith("/api/")
-        app = self._refreshed() if asks_database else self._app
-        return app(environ, start_response)
-
-    def _refreshed(self) -> App:
-        with self._lock:
-            # Read the counts of reopenings before the trials, so that the trials are at least as
-            # new.
-            with self._database.transaction() as connection:
-                rows = connection.execute(sa.select(t.study.c.study_id, t.study.c.reopenings)).all()
-            reopenings = {row.study_id: row.reopenings for row in rows}
-            if reopenings != self._reopenings:
-                self._app = wsgi(Binding(self._database).storage)
-                self._reopenings = reopenings
-            return self._app
 
 
 def serve(
@@ -83,12 +40,20 @@ def serve(
         raise MachineError(
             f"Port {port} of {host} cannot be used: {error.strerror}. Choose another with --port."
         ) from None
-    server = create_server(build(database), sockets=sockets, threads=4)
+    config = uvicorn.Config(
+        build(database),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        # Open pages have streams that never end by themselves.
+        timeout_graceful_shutdown=1,
+    )
     ready(f"http://{f'[{host}]' if ':' in host else host}:{sockets[0].getsockname()[1]}/")
     try:
-        server.run()
+        uvicorn.Server(config).run(sockets=sockets)
     finally:
-        server.close()
+        for opened in sockets:
+            opened.close()
 
 
 def _listen(addresses: Sequence[str], port: int) -> list[socket.socket]:

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tuner.results.conditions import Condition, read_condition, read_query
     from tuner.results.designs import (
         COMBINATIONS_MOST,
         Design,
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
         design,
         standing_of,
     )
-    from tuner.results.epochs import COURSES_MOST, Curve, Rates, curves, rates
+    from tuner.results.epochs import COURSES_MOST, Curve, Rates, curves, rates, setting_curves
     from tuner.results.levels import SHOWN, VIEWS, WHOLE, Factor, factors
     from tuner.results.measures import MEASURES, Measure, nll, right
+    from tuner.results.paging import Page, page
     from tuner.results.predictions import Predicted, predicted
     from tuner.results.provenance import DataSet, Reuse, endings, origin, reuse
     from tuner.results.race import Evidence, contender_names, decide, judge_look, read_race
@@ -41,11 +43,13 @@ if TYPE_CHECKING:
     from tuner.results.samples import Sample, Source, by_trial, column_of, has_figure, sample
 else:
     _NAMES = {
+        "conditions": "Condition read_condition read_query",
         "designs": "COMBINATIONS_MOST Design Level Standing combination_name common_levels "
         "comparable design standing_of",
-        "epochs": "COURSES_MOST Curve Rates curves rates",
+        "epochs": "COURSES_MOST Curve Rates curves rates setting_curves",
         "levels": "SHOWN VIEWS WHOLE Factor factors",
         "measures": "MEASURES Measure nll right",
+        "paging": "Page page",
         "predictions": "Predicted predicted",
         "provenance": "DataSet Reuse endings origin reuse",
         "race": "Evidence contender_names decide judge_look read_race",

@@ -59,15 +59,28 @@ def curves(results: Results, by: str | None) -> list[Curve]:
 
     A mean ends where the first of its trials ended: beyond, it would run over survivors.
     """
-    means = _means(results, by)
-    stopped = _stopped(results, by)
+    return _curves(results, _level(by), t.trial.c.study_id == results.study.study_id)
+
+
+def setting_curves(results: Results, configurations: Sequence[int]) -> list[Curve]:
+    """Return a curve for each of these settings, whose levels are their numbers."""
+    mine = t.trial.c.study_id == results.study.study_id
+    chosen = mine & t.trial.c.configuration.in_(configurations)
+    return _curves(results, sa.cast(t.trial.c.configuration, sa.Text), chosen)
+
+
+def _curves(
+    results: Results, level: sa.ColumnElement[Any], chosen: sa.ColumnElement[bool]
+) -> list[Curve]:
+    means = _means(results, level, chosen)
+    stopped = _stopped(results, level, chosen)
     curves = []
-    for level in dict.fromkeys((*means, *stopped)):
-        rows, stray = means.get(level, []), stopped.get(level, [])
+    for name in dict.fromkeys((*means, *stopped)):
+        rows, stray = means.get(name, []), stopped.get(name, [])
         drawn = stray if sum(map(len, stopped.values())) <= STRAYS_MOST else []
         curves.append(
             Curve(
-                level=_read(level),
+                level=_read(name),
                 by_seed=_by_seed(rows),
                 complete=sum(row.trials for row in rows if row.epoch == 1),
                 stopped=len(stray),
@@ -82,8 +95,10 @@ def _level(by: str | None) -> sa.ColumnElement[Any]:
     return sa.cast(t.trial.c.chosen[by] if by is not None else sa.null(), sa.Text)
 
 
-def _means(results: Results, by: str | None) -> dict[str, list[Any]]:
-    level = _level(by).label("level")
+def _means(
+    results: Results, level: sa.ColumnElement[Any], chosen: sa.ColumnElement[bool]
+) -> dict[str, list[Any]]:
+    level = level.label("level")
     query = (
         sa.select(
             level,
@@ -95,7 +110,7 @@ def _means(results: Results, by: str | None) -> dict[str, list[Any]]:
         .select_from(
             t.epoch.join(t.trial).join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
         )
-        .where(t.trial.c.study_id == results.study.study_id, t.outcome.c.state == "COMPLETE")
+        .where(chosen, t.outcome.c.state == "COMPLETE")
         .group_by(level, t.trial.c.seed, t.epoch.c.epoch)
         .order_by(level, t.trial.c.seed, t.epoch.c.epoch)
     )
@@ -120,11 +135,13 @@ def _by_seed(rows: Sequence[Any]) -> dict[str, Array]:
     }
 
 
-def _stopped(results: Results, by: str | None) -> dict[str, list[int]]:
+def _stopped(
+    results: Results, level: sa.ColumnElement[Any], chosen: sa.ColumnElement[bool]
+) -> dict[str, list[int]]:
     query = (
-        sa.select(_level(by).label("level"), t.trial.c.number)
+        sa.select(level.label("level"), t.trial.c.number)
         .select_from(t.trial.join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id))
-        .where(t.trial.c.study_id == results.study.study_id, t.outcome.c.state != "COMPLETE")
+        .where(chosen, t.outcome.c.state != "COMPLETE")
         .order_by(t.trial.c.number)
     )
     numbers: dict[str, list[int]] = defaultdict(list)

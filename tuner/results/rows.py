@@ -100,10 +100,17 @@ def trial_columns(spec: Spec) -> tuple[str, ...]:
     return (*LEADING, *parameters, "best_epoch", *FIGURES, *last, *TRAILING)
 
 
-def trial_rows(connection: sa.Connection, study: Study, *, further: bool = False) -> list[TrialRow]:
-    """Return one row for every trial of the study, in the order of their numbers."""
-    more = further_cells(connection, study) if further else {}
-    rows = connection.execute(_trial_query(study))
+def trial_rows(
+    connection: sa.Connection,
+    study: Study,
+    numbers: Sequence[int] | None = None,
+    *,
+    further: bool = False,
+) -> list[TrialRow]:
+    """Return one row for every trial of the study, or for those numbers, in their order."""
+    chosen = _chosen(study, numbers)
+    more = further_cells(connection, chosen) if further else {}
+    rows = connection.execute(_trial_query(study, chosen))
     return [_trial_row(study.spec, row, more.get(row.tuner_trial_number, {})) for row in rows]
 
 
@@ -138,7 +145,12 @@ def epoch_rows(
     ]
 
 
-def _trial_query(study: Study) -> sa.Select[Any]:
+def _chosen(study: Study, numbers: Sequence[int] | None) -> sa.ColumnElement[bool]:
+    chosen = t.trial.c.study_id == study.study_id
+    return chosen if numbers is None else chosen & t.trial.c.number.in_(numbers)
+
+
+def _trial_query(study: Study, chosen: sa.ColumnElement[bool]) -> sa.Select[Any]:
     curves = (
         sa.select(
             t.epoch.c.trial_id,
@@ -148,7 +160,7 @@ def _trial_query(study: Study) -> sa.Select[Any]:
             sa.func.sum(t.epoch.c.seconds).label("seconds_alone"),
         )
         .select_from(t.epoch.join(t.trial))
-        .where(t.trial.c.study_id == study.study_id)
+        .where(chosen)
         .group_by(t.epoch.c.trial_id)
         .subquery("curves")
     )
@@ -172,7 +184,7 @@ def _trial_query(study: Study) -> sa.Select[Any]:
                 judged, (judged.c.trial_id == t.trial.c.trial_id) & (judged.c.epoch == moment)
             )
         )
-        .where(t.trial.c.study_id == study.study_id)
+        .where(chosen)
         .order_by(t.trial.c.number)
         .set_label_style(sa.LABEL_STYLE_TABLENAME_PLUS_COL)
     )
@@ -247,9 +259,11 @@ def _figures(row: Any, stored: str, shown: str) -> dict[str, Any]:
 # Further columns: figures for unequal classes, costs, and how losses move at the end of training
 
 
-def further_cells(connection: sa.Connection, study: Study) -> dict[int, Mapping[str, Any]]:
-    """Return the further cells of every trial of the study, by its number."""
-    return {row.number: _further_of(row) for row in connection.execute(_further_query(study))}
+def further_cells(
+    connection: sa.Connection, chosen: sa.ColumnElement[bool]
+) -> dict[int, Mapping[str, Any]]:
+    """Return the further cells of the chosen trials, by their numbers."""
+    return {row.number: _further_of(row) for row in connection.execute(_further_query(chosen))}
 
 
 def _further_of(row: Any) -> dict[str, Any]:
@@ -263,11 +277,11 @@ def _measured(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def _further_query(study: Study) -> sa.Select[Any]:
+def _further_query(chosen: sa.ColumnElement[bool]) -> sa.Select[Any]:
     lengths = (
         sa.select(t.epoch.c.trial_id, sa.func.max(t.epoch.c.epoch).label("last"))
         .select_from(t.epoch.join(t.trial))
-        .where(t.trial.c.study_id == study.study_id)
+        .where(chosen)
         .group_by(t.epoch.c.trial_id)
         .subquery("lengths")
     )
@@ -296,7 +310,7 @@ def _further_query(study: Study) -> sa.Select[Any]:
                 curves, curves.c.trial_id == t.trial.c.trial_id
             )
         )
-        .where(t.trial.c.study_id == study.study_id)
+        .where(chosen)
     )
 
 

@@ -1,7 +1,7 @@
 """A summary of a study for the live screen and `tuner status`, read in a few statements."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -135,22 +135,40 @@ def overview(connection: sa.Connection, study: Study) -> Overview:
 
 def count(connection: sa.Connection, study: Study) -> Counts:
     """Count the trials of a study by state."""
+    return count_each(connection, [study])[study.study_id]
+
+
+def count_each(connection: sa.Connection, studies: Sequence[Study]) -> dict[int, Counts]:
+    """Count the trials of several studies by state, in one statement; by the studies' numbers."""
     # An expired lease that was not adopted yet counts as waiting, not as running.
     held = (t.lease.c.state == "held") & (t.lease.c.expires > sa.func.clock_timestamp())
     state = sa.func.lower(t.ended_as)
     rows = connection.execute(
-        sa.select(state, held, sa.func.count())
+        sa.select(t.trial.c.study_id, state, held, sa.func.count())
         .select_from(
             t.trial.join(t.lease).outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
         )
-        .where(t.trial.c.study_id == study.study_id)
-        .group_by(state, held)
+        .where(t.trial.c.study_id.in_([study.study_id for study in studies]))
+        .group_by(t.trial.c.study_id, state, held)
     )
-    counts: dict[str, int] = {}
-    for ended, is_held, number in rows:
-        kind = ended or ("running" if is_held else "waiting")
-        counts[kind] = counts.get(kind, 0) + number
-    return Counts(total=study.spec.total_trials, **counts)
+    counts: dict[int, Counter[str]] = {study.study_id: Counter() for study in studies}
+    for study_id, ended, is_held, number in rows:
+        counts[study_id][ended or ("running" if is_held else "waiting")] += number
+    return {
+        study.study_id: Counts(total=study.spec.total_trials, **counts[study.study_id])
+        for study in studies
+    }
+
+
+def workers_each(connection: sa.Connection) -> dict[int, int]:
+    """Count the workers that were seen lately, by the number of their study."""
+    unseen = sa.extract("epoch", sa.func.clock_timestamp() - t.worker.c.seen)
+    rows = connection.execute(
+        sa.select(t.worker.c.study_id, sa.func.count())
+        .where(t.worker.c.ended.is_(None), unseen < SILENT_SECONDS)
+        .group_by(t.worker.c.study_id)
+    )
+    return {row[0]: row[1] for row in rows}
 
 
 def _workers(connection: sa.Connection, study: Study) -> tuple[WorkerLine, ...]:

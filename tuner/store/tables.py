@@ -35,8 +35,10 @@ from sqlalchemy.types import TypeEngine
 from tuner.records import DIVERGED, Epoch, Figures
 
 SCHEMA = "tuner"
-REVISION = "0008"
+REVISION = "0009"
 """The newest migration: the schema that this program reads and writes."""
+CHANNEL = "tuner"
+"""Where triggers announce the number of a study whose rows have changed; see migration 0009."""
 metadata = MetaData(schema=SCHEMA)
 
 NOW = text("clock_timestamp()")

@@ -1,68 +1,12 @@
 """Which rows of a sheet a person wants, and in which order: `--where` and `--sort`."""
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from tuner.answers.sheets.contents import Sheet
-from tuner.errors import UserError
-from tuner.spec.overrides import parse_value
-
-_CONDITION = re.compile(r"\s*([^<>=!]+?)\s*(<=|>=|!=|==|=|<|>)\s*(.*?)\s*", re.DOTALL)
-
-_COMPARE: Mapping[str, Callable[[float, float], bool]] = {
-    "<": lambda left, right: left < right,
-    "<=": lambda left, right: left <= right,
-    ">": lambda left, right: left > right,
-    ">=": lambda left, right: left >= right,
-}
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One comparison of a column with a value: `model=cnn`, `lr<=0.01`, `test_acc!=`."""
-
-    column: str
-    sign: str
-    text: str
-    """As written; empty means an empty cell."""
-
-    def holds(self, cell: Any) -> bool:
-        """Say whether a cell fulfils it; an empty cell is neither above nor below anything."""
-        if self.sign in _COMPARE:
-            number = _number(cell)
-            bound = _number(parse_value(self.text))
-            return number is not None and bound is not None and _COMPARE[self.sign](number, bound)
-        return self._is(cell) == (self.sign != "!=")
-
-    def _is(self, cell: Any) -> bool:
-        if cell is None or self.text == "":
-            return (cell is None or cell == "") and self.text == ""
-        if isinstance(cell, bool):
-            return self.text.lower() == str(cell).lower()
-        value = _number(parse_value(self.text))
-        if isinstance(cell, int | float):
-            return value is not None and float(cell) == value
-        return str(cell) == self.text.strip("\"'")
-
-
-def read_condition(text: str) -> Condition:
-    """Read a condition as it is typed."""
-    found = _CONDITION.fullmatch(text)
-    if found is None:
-        raise UserError(
-            f"--where {text!r} is not a comparison such as model=cnn, lr<=0.01 or state!=FAILED."
-        )
-    condition = Condition(found[1], found[2], found[3])
-    if condition.sign in _COMPARE and _number(parse_value(condition.text)) is None:
-        raise UserError(
-            f"--where {text!r}: {condition.text!r} is not a number, so nothing is "
-            f"{'below' if '<' in condition.sign else 'above'} it; use = or !=."
-        )
-    return condition
+from tuner.results import Condition
 
 
 def where(sheet: Sheet, conditions: Sequence[Condition]) -> Sheet:
@@ -98,9 +42,3 @@ def _order(cell: Any) -> tuple[int, float, str]:
     if isinstance(cell, datetime):
         return 0, cell.timestamp(), ""
     return (0, float(cell), "") if isinstance(cell, int | float) else (1, 0.0, str(cell))
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return None if math.isnan(value) else float(value)

@@ -1,0 +1,244 @@
+"""The dashboard in Chromium, as a person uses it: with the mouse, and with the keyboard alone."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.conftest import own_database
+from tests.golden.stored import load
+from tests.store.specs import Bench, claim_trial, finish, make_epoch, make_spec
+from tuner.store import studies
+from tuner.store.address import Address
+from tuner.store.database import Database
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+REQUIRED = os.environ.get("TUNER_TEST_BROWSER") == "required"
+"""Whether these tests fail where there is no browser, instead of being skipped: so in CI."""
+
+PAGES = (
+    "/",
+    "/studies/lr_sched",
+    "/studies/lr_sched/trials",
+    "/studies/lr_sched/trials/23",
+    "/studies/lr_sched/compare?trials=3,4",
+    "/workers",
+)
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(
+        not CHROMIUM and not REQUIRED, reason="Chromium is not installed (apt install chromium)"
+    ),
+]
+
+
+@dataclass
+class Served:
+    """A dashboard that runs as a program, over a database of the test's own."""
+
+    url: str
+    database: Database
+
+
+@dataclass
+class Visit:
+    """A browser's window, and what its console said."""
+
+    page: Page
+    url: str
+    complaints: list[str] = field(default_factory=list)
+
+    def go(self, path: str) -> None:
+        """Open a page and wait until it hears of changes."""
+        self.page.goto(self.url + path)
+        expect(self.page.locator("#live")).to_have_text("live")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM or None, args=["--no-sandbox"]
+        )
+        yield browser
+        browser.close()
+
+
+def serve(address: Address, folder: Path) -> tuple["subprocess.Popen[str]", str]:
+    """Start `tuner dashboard`, and return it with its address."""
+    environment = {**os.environ, "TUNER_DATABASE_URL": address.url(show_password=True)}
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "tuner", "dashboard", "--port", "0"],
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    return process, process.stdout.readline().split()[0].rstrip("/")
+
+
+@pytest.fixture(scope="module")
+def served(server: Address, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Serve the stored studies, and let workers of a test add to them."""
+    with own_database(server, "template0") as address:
+        load(address, writable=True)
+        with Database(address) as database:
+            process, url = serve(address, tmp_path_factory.mktemp("served"))
+            try:
+                yield Served(url, database)
+            finally:
+                process.terminate()
+                process.wait(60)
+
+
+@pytest.fixture
+def visit(browser: Browser, served: Served) -> Iterator[Visit]:
+    """Open a window; its console must stay silent."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    visit = Visit(page, served.url)
+    page.on("pageerror", lambda error: visit.complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda said: (
+            visit.complaints.append(said.text) if said.type in ("error", "warning") else None
+        ),
+    )
+    yield visit
+    context.close()
+    assert visit.complaints == []
+
+
+def test_a_study_grows_before_ones_eyes(visit: Visit, served: Served) -> None:
+    """A new study appears on the first page, and its trials and curves on its own, unasked."""
+    visit.go("/")
+    bench = Bench.launch(served.database, make_spec("growing", seeds=2))
+    expect(visit.page.get_by_role("link", name="growing", exact=True)).to_be_visible()
+    visit.page.get_by_role("link", name="growing", exact=True).click()
+    expect(visit.page.locator("#live")).to_have_text("live")
+    marked = "document.body.dataset.mine = 'yes'"
+    visit.page.evaluate(marked)
+    worker = bench.worker()
+    lease = claim_trial(worker)
+    expect(visit.page.locator("#now")).to_contain_text("1 running")
+    worker.record(lease, [make_epoch(1), make_epoch(2)])
+    expect(visit.page.locator("#now")).to_contain_text("2/3")
+    finish(worker, lease)
+    for _ in range(5):
+        finish(worker, claim_trial(worker))
+    expect(visit.page.locator("#now")).to_contain_text("6 complete")
+    expect(visit.page.locator("#curves canvas")).to_be_visible(timeout=30_000)
+    # All of this without loading the page again.
+    assert visit.page.evaluate("document.body.dataset.mine") == "yes"
+
+
+def test_a_link_shows_what_i_see(visit: Visit, browser: Browser, served: Served) -> None:
+    """What is filtered, sorted and selected stands in the address; a second window shows it."""
+    visit.go("/studies/lr_sched/trials")
+    box = visit.page.get_by_role("searchbox", name="Filter trials")
+    box.fill("lr>0.001 scheduler:step")
+    box.press("Enter")
+    visit.page.get_by_role("link", name="test_acc").click()
+    expect(visit.page.locator("#trials tbody tr")).to_have_count(5)
+    numbers = visit.page.locator("#trials tbody th").all_inner_texts()
+    visit.page.get_by_role("checkbox", name=f"Select trial {numbers[0]}", exact=True).check()
+    visit.page.get_by_role("checkbox", name=f"Select trial {numbers[1]}", exact=True).check()
+    other = browser.new_page()
+    other.goto(visit.page.url)
+    assert other.locator("#trials tbody th").all_inner_texts() == numbers
+    assert other.locator("#trials tbody :checked").count() == 2
+    other.close()
+    visit.page.get_by_role("link", name="Compare the two selected").click()
+    expect(visit.page.locator(".answer")).to_contain_text(f"{numbers[0]} and {numbers[1]}")
+
+
+def test_with_the_keyboard_alone(visit: Visit) -> None:
+    """Search, move, select two, compare, and come to a trial's mistakes, without a mouse."""
+    page = visit.page
+    visit.go("/")
+    page.keyboard.press("/")
+    page.keyboard.type("schedule generalises")
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-row]")).to_have_count(1)
+    page.keyboard.press("Escape")
+    page.locator("body").press("j")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{visit.url}/studies/lr_sched")
+    visit.go("/studies/lr_sched/trials")
+    for key in ("j", "x", "j", "x"):
+        page.keyboard.press(key)
+    page.keyboard.press("c")
+    expect(page).to_have_url(f"{visit.url}/studies/lr_sched/compare?trials=0,1")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    visit.go("/studies/lr_sched/trials/23")
+    expect(page.get_by_text("48 images wrong")).to_be_visible()
+
+
+def test_the_table_as_a_file(visit: Visit, tmp_path: Path) -> None:
+    """The CSV of a filtered table is read by pandas with the same trials."""
+    import pandas as pd
+
+    visit.go("/studies/pruned/trials?q=state:pruned")
+    shown = visit.page.locator("#trials tbody th").all_inner_texts()
+    with visit.page.expect_download() as download:
+        visit.page.get_by_role("link", name="CSV of these").click()
+    download.value.save_as(tmp_path / "pruned.csv")
+    frame = pd.read_csv(tmp_path / "pruned.csv")
+    assert sorted(map(str, frame["trial"])) == sorted(shown)
+    assert set(frame["state"]) == {"PRUNED"}
+
+
+@pytest.mark.parametrize("width", [360, 400, 1024, 1920, 2560])
+def test_pages_fit_every_width(visit: Visit, width: int) -> None:
+    """No page is wider than its window; what is wider scrolls in its own frame."""
+    visit.page.set_viewport_size({"width": width, "height": 900})
+    for path in PAGES:
+        visit.go(path)
+        wide = visit.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 0, path
+
+
+def test_a_page_says_when_it_is_not_live(server: Address, browser: Browser, tmp_path: Path) -> None:
+    """When the dashboard goes away the page says so, and it recovers when it is back."""
+    with own_database(server, "template0") as address:
+        load(address)
+        process, url = serve(address, tmp_path)
+        page = browser.new_page()
+        try:
+            page.goto(f"{url}/studies/digits")
+            expect(page.locator("#live")).to_have_text("live")
+            process.terminate()
+            process.wait(60)
+            expect(page.locator("#live")).to_contain_text("not live", timeout=20_000)
+            assert "18 complete" in page.locator("#now").inner_text()
+        finally:
+            page.close()
+            if process.poll() is None:
+                process.kill()
+
+
+def test_a_deleted_study_stays_as_it_was(visit: Visit, served: Served) -> None:
+    """A study that is deleted while its page is open leaves the page as it is, without an error."""
+    bench = Bench.launch(served.database, make_spec("doomed"))
+    visit.go("/studies/doomed")
+    with served.database.transaction() as connection:
+        studies.delete(connection, bench.study)
+    time.sleep(1.0)  # long enough for the page to ask again
+    expect(visit.page.get_by_role("heading", level=1)).to_have_text("Which?")
+    # The browser itself notes refused requests in its console.
+    visit.complaints[:] = [one for one in visit.complaints if "404" not in one]

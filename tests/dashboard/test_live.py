@@ -1,0 +1,211 @@
+"""Changes are heard at once, told at most a few times a second, and missed ones are made up for."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import sqlalchemy as sa
+
+from tests.conftest import QUICK
+from tests.harness.processes import until
+from tests.store.specs import Bench, claim_trial, make_epoch, make_spec
+from tuner.dashboard.live import PAUSE, Announcements
+from tuner.dashboard.shelf import Shelf
+from tuner.errors import UserError
+from tuner.store.database import Database
+from tuner.store.ledger import workers
+
+
+async def heard(condition: Callable[[], object]) -> None:
+    """Wait until something was heard."""
+    for _ in range(3000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("waited in vain")
+
+
+async def next_event(stream: AsyncIterator[str]) -> str:
+    """Return the name of the next event of a stream."""
+    text = await asyncio.wait_for(anext(stream), 30)
+    return next(line for line in text.splitlines() if line.startswith("event: "))[7:]
+
+
+def test_what_workers_store_is_announced(database: Database) -> None:
+    """A claim, an epoch and an end each raise the study's version, and no other study's."""
+
+    async def scene() -> None:
+        bench = Bench.launch(database, make_spec())
+        other = Bench.launch(database, make_spec("other"))
+        announcements = Announcements(database)
+        task = asyncio.create_task(announcements.listen())
+        await heard(lambda: announcements.live)
+        number, unconcerned = bench.study.study_id, other.study.study_id
+        untouched = announcements.version(unconcerned)
+        stream = announcements.stream(number)
+        assert await next_event(stream) == "live"
+
+        async def does(what: Callable[[], object]) -> None:
+            before = announcements.version(number)
+            await asyncio.to_thread(what)
+            await heard(lambda: announcements.version(number) != before)
+            assert await next_event(stream) == "changed"
+
+        worker = bench.worker()
+        await heard(lambda: announcements.version(number)[1] > 0)
+        assert await next_event(stream) == "changed"
+        lease = await asyncio.to_thread(claim_trial, worker)
+        await heard(lambda: announcements.version(number)[1] > 1)
+        assert await next_event(stream) == "changed"
+        await does(lambda: worker.record(lease, [make_epoch(1)]))
+        await does(lambda: worker.fail(lease, "not today"))
+        assert announcements.version(unconcerned) == untouched
+        task.cancel()
+
+    asyncio.run(scene())
+
+
+def test_renewals_wake_nobody(database: Database) -> None:
+    """That a worker lives and keeps its lease is no news."""
+
+    async def scene() -> None:
+        bench = Bench.launch(database, make_spec())
+        worker = bench.worker()
+        lease = await asyncio.to_thread(claim_trial, worker)
+        announcements = Announcements(database)
+        task = asyncio.create_task(announcements.listen())
+        await heard(lambda: announcements.live)
+        before = announcements.version(bench.study.study_id)
+        with database.transaction() as connection:
+            post = workers.Post(bench.study.study_id, worker.worker_id)
+            renewed = workers.renew(connection, post, [lease], QUICK, 1.0)
+        assert not renewed.lost
+        # Whatever the renewal announces comes before this.
+        with database.transaction() as connection:
+            connection.execute(sa.text("SELECT pg_notify('tuner', '999999')"))
+        await heard(lambda: announcements.version(999999)[1] == 1)
+        assert announcements.version(bench.study.study_id) == before
+        task.cancel()
+
+    asyncio.run(scene())
+
+
+def test_a_lost_line_is_told_and_made_up_for(database: Database) -> None:
+    """When the server ends the connection, pages hear that, and later ask for everything again."""
+
+    async def scene() -> None:
+        announcements = Announcements(database)
+        task = asyncio.create_task(announcements.listen())
+        await heard(lambda: announcements.live)
+        stream = announcements.stream(None)
+        assert await next_event(stream) == "live"
+        before = announcements.version()
+        with database.transaction() as connection:
+            ended = connection.execute(
+                sa.text(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                    "WHERE query ~ '^(LISTEN|NOTIFY)' AND datname = current_database()"
+                )
+            ).scalar()
+        assert ended == 1
+        events = [await next_event(stream) for _ in range(3)]
+        assert "changed" in events
+        await heard(lambda: announcements.live)
+        assert announcements.version() != before
+        task.cancel()
+
+    asyncio.run(scene())
+
+
+def test_a_fast_study_wakes_a_tab_a_few_times_a_second(database: Database) -> None:
+    """A hundred changes at once are one message, and the next comes after a pause."""
+
+    async def scene() -> None:
+        announcements = Announcements(database)
+        stream = announcements.stream(7)
+        await next_event(stream)
+        for _ in range(100):
+            announcements.changed(7)
+        begun = time.monotonic()
+        assert await next_event(stream) == "changed"
+        announcements.changed(7)
+        assert await next_event(stream) == "changed"
+        assert time.monotonic() - begun >= PAUSE * 0.9
+        announcements.changed(8)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 2 * PAUSE)
+
+    asyncio.run(scene())
+
+
+def test_one_thread_computes_for_all() -> None:
+    """Twenty that ask at once are given one result, and a new version is computed once more."""
+    shelf, calls = Shelf(), []
+    barrier = threading.Barrier(20)
+
+    def compute() -> int:
+        calls.append(1)
+        time.sleep(0.05)
+        return len(calls)
+
+    def ask() -> None:
+        barrier.wait()
+        results.append(shelf.fresh("question", 1, compute))
+
+    results: list[int] = []
+    threads = [threading.Thread(target=ask) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [1] * 20
+    assert shelf.fresh("question", 2, compute) == 2
+    shelf.close()
+
+
+def test_a_slow_answer_is_shown_as_it_was() -> None:
+    """While a newer one is computed, the older one is given, and `ready` is called at its end."""
+    shelf, ready, gate = Shelf(), [], threading.Event()
+
+    def ask(version: int, value: str, patience: float = 0.0) -> tuple[str, bool] | None:
+        def compute() -> str:
+            assert gate.wait(30)
+            return value
+
+        kept = shelf.recent(
+            "question", version, compute, patience=patience, ready=lambda: ready.append(value)
+        )
+        return None if kept is None else (kept.value, kept.current)
+
+    assert ask(1, "old") is None
+    gate.set()
+    until(lambda: ready == ["old"], "the first answer")
+    assert ask(1, "never") == ("old", True)
+    gate.clear()
+    until(lambda: ask(2, "new") == ("old", False) and len(ready) == 1, "the older one meanwhile")
+    gate.set()
+    until(lambda: ask(2, "new") == ("new", True), "the newer one")
+    shelf.close()
+
+
+def test_a_refusal_is_an_answer_and_an_accident_is_not() -> None:
+    """That no trial is complete is kept; a lost connection is tried again the next time."""
+    shelf, calls = Shelf(), []
+
+    def refuse() -> None:
+        calls.append("refused")
+        raise UserError("No trial is complete yet.")
+
+    def break_down() -> None:
+        calls.append("broken")
+        raise OSError("gone")
+
+    for _ in range(2):
+        with pytest.raises(UserError):
+            shelf.fresh("refused", 1, refuse)
+        with pytest.raises(OSError, match="gone"):
+            shelf.fresh("broken", 1, break_down)
+    assert calls == ["refused", "broken", "broken"]
+    shelf.close()

@@ -1,0 +1,233 @@
+"""Our pages: they say what the commands say, as HTML and as JSON, and show what a link asks for."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from starlette.testclient import TestClient
+
+from tests.dashboard.conftest import LOCAL
+from tests.store.specs import Bench, claim_trial, finish, make_spec
+from tuner.answers.plain import plain
+from tuner.answers.question import answer
+from tuner.answers.setting_comparison import compare_settings
+from tuner.answers.trial import one_trial
+from tuner.dashboard import app as dashboard
+from tuner.dashboard.app import build
+from tuner.results import Results
+from tuner.store import studies
+from tuner.store.address import Address
+from tuner.store.database import Database
+
+STUDIES = (
+    "lr_sched",
+    "everything",
+    "digits",
+    "pruned",
+    "one_seed@1",
+    "no_test",
+    "patients",
+    "failed",
+    "paused",
+    "single",
+    "stopped",
+    "interrupted",
+    "running",
+)
+INLINE = re.compile(
+    r"<script(?![^>]*\bsrc=)|\son[a-z]+=|\sstyle=|<style|javascript:", re.IGNORECASE
+)
+
+
+def wait_for(pages: TestClient, path: str, key: str) -> dict[str, object]:
+    """Ask for a page as JSON until what takes long has been found out."""
+    for _ in range(200):
+        body: dict[str, object] = pages.get(path).json()
+        if body[key] is not None:
+            return body
+    raise AssertionError(f"{path} has no {key}")
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_page_of_every_study_opens(pages: TestClient, study: str) -> None:
+    """No page needs a trial, a seed or a test set that a study lacks; none has inline script."""
+    paths = [f"/studies/{study}", f"/studies/{study}/trials"]
+    rows = pages.get(f"/studies/{study}/trials.json").json()["trials"]
+    paths += [f"/studies/{study}/trials/{row['trial']}" for row in rows[:2]]
+    for path in paths:
+        page = pages.get(path)
+        assert page.status_code == 200, page.text
+        assert study in page.text
+        assert not INLINE.search(page.text)
+        assert pages.get(f"{path}.json").status_code == 200
+    # The first answer may be "being computed", so that no page waits for it.
+    assert pages.get(f"/studies/{study}/curves.json").status_code in (200, 202)
+
+
+def test_the_front_lists_what_is_stored(pages: TestClient, stored: Database) -> None:
+    """All studies, the newest first; a search leaves those that have all its words."""
+    with stored.transaction() as connection:
+        titles = [study.title for study in studies.listing(connection)][::-1]
+    assert [card["study"] for card in pages.get("/studies.json").json()["studies"]] == titles
+    found = pages.get("/?q=RATE+optimizer").text
+    assert "pruned" in found
+    assert "lr_sched" not in found
+    assert "No study matches" in pages.get("/?q=nothing_like_it").text
+
+
+def test_the_page_says_what_the_commands_say(pages: TestClient, stored: Database) -> None:
+    """The answer and the comparison on the page are those of `report` and `compare`."""
+    body = wait_for(pages, "/studies/lr_sched.json", "answer")
+    body |= wait_for(pages, "/studies/lr_sched.json", "comparisons")
+    with stored.snapshot() as connection:
+        results = Results.of(connection, "lr_sched")
+        said, compared = answer(results), plain(compare_settings(results))
+    shown = body["answer"]
+    assert isinstance(shown, dict)
+    assert tuple(shown["sentences"]) == said
+    text = json.dumps(body["comparisons"])
+    assert json.dumps(compared) in text
+    assert said[0] in pages.get("/studies/lr_sched").text
+
+
+def test_a_trials_page_says_what_show_says(pages: TestClient, stored: Database) -> None:
+    """JSON has all that `tuner show --json` has, and the images that the trial gets wrong."""
+    with stored.snapshot() as connection:
+        results = Results.of(connection, "lr_sched")
+        shown = plain(one_trial(results, 23))
+        read = results.predicted(23, "test")
+    body = pages.get("/studies/lr_sched/trials/23.json").json()
+    assert {key: body[key] for key in shown} == json.loads(json.dumps(shown))
+    test = next(split for split in body["predictions"] if split["split"] == "test")
+    taken = read.log_probabilities.argmax(axis=1)
+    wrong = {image for image, one, label in zip(read.ids, taken, read.labels, strict=True)
+             if one != label}  # fmt: skip
+    assert {mistake["image"] for mistake in test["mistakes"]} == wrong
+    assert test["wrong"] == len(wrong)
+    chances = [mistake["probability"] for mistake in test["mistakes"]]
+    assert chances == sorted(chances, reverse=True)
+
+
+def test_two_trials_are_compared(pages: TestClient) -> None:
+    """The verdict, what differs, and images that one has right; two different trials are needed."""
+    body = pages.get("/studies/lr_sched/compare.json?trials=3,4").json()
+    assert body["differing"] == [["lr", 0.0001, 0.001]]
+    assert {one["right"] for one in body["apart"]} == {3, 4}
+    assert body["apart_total"] == len(body["apart"])
+    assert body["verdict"] in pages.get("/studies/lr_sched/compare?trials=3,4").text
+    for wrong in ("", "3", "3,3", "3,x"):
+        refused = pages.get(f"/studies/lr_sched/compare?trials={wrong}")
+        assert refused.status_code == 400
+        assert "Two different trials" in refused.text
+
+
+def test_filter_sort_and_columns_stand_in_the_address(pages: TestClient) -> None:
+    """A link shows the same rows to everybody; what is wrong with a filter is told above it."""
+    path = "/studies/lr_sched/trials.json?q=lr>0.001 scheduler:step&sort=-test_acc&columns=lr"
+    body = pages.get(path).json()
+    assert [set(row) for row in body["trials"]] == [{"trial", "lr"}] * 5
+    assert {row["lr"] for row in body["trials"]} == {0.01}
+    page = pages.get("/studies/lr_sched/trials?q=scheduller:step")
+    assert "did you mean" in page.text.lower()
+    assert 'value="scheduller:step"' in page.text
+    assert pages.get("/studies/lr_sched/trials?sort=nope").status_code == 400
+    assert pages.get("/studies/lr_sched/trials?size=0").status_code == 400
+    assert pages.get("/studies/lr_sched/trials?after=[1]").status_code == 400
+    csv = pages.get("/studies/lr_sched/trials.csv?q=lr>0.001 scheduler:step&sort=-test_acc").text
+    numbers = [line.split(",")[0] for line in csv.splitlines()[1:]]
+    assert numbers == [str(row["trial"]) for row in body["trials"]]
+
+
+def test_what_did_not_change_is_not_sent_again(pages: TestClient) -> None:
+    """A part is its block alone; a page that has it already is sent nothing."""
+    part = pages.get("/studies/digits/trials?part=trials")
+    assert "<html" not in part.text
+    assert "<table" in part.text
+    again = pages.get("/studies/digits/trials?part=trials", headers={"have": part.headers["have"]})
+    assert again.status_code == 204
+    assert pages.get("/studies/digits?part=nothing").status_code == 404
+
+
+def test_names_and_values_are_texts(database: Database) -> None:
+    """Markup in a study's question or a value of its parameters is shown, not obeyed."""
+    evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202e"
+    spec = make_spec()
+    object.__setattr__(spec, "question", evil)
+    bench = Bench.launch(database, spec)
+    worker = bench.worker()
+    finish(worker, claim_trial(worker))
+    with database.transaction() as connection:
+        connection.execute(sa.text("UPDATE tuner.event SET text = :text"), {"text": evil})
+    with TestClient(build(database), LOCAL) as app:
+        for path in ("/", "/studies/small", "/studies/small/trials", "/studies/small/trials/0"):
+            page = app.get(path).text
+            assert "<script>alert" not in page
+            assert "<img src=x" not in page
+        filtered = app.get("/studies/small/trials", params={"q": evil})
+        assert "<script>alert" not in filtered.text
+
+
+def test_an_empty_database_says_what_to_do(database: Database) -> None:
+    """The first page of a new database names the first command."""
+    with TestClient(build(database), LOCAL) as app:
+        assert "tuner launch" in app.get("/").text
+        assert app.get("/studies.json").json()["studies"] == []
+        assert "tuner worker" in app.get("/workers").text
+
+
+def test_a_deleted_study_is_told(bench: Bench) -> None:
+    """A page of a study that was deleted says so, as HTML and as JSON, with 404."""
+    with TestClient(build(bench.database), LOCAL) as app:
+        assert app.get("/studies/small").status_code == 200
+        with bench.database.transaction() as connection:
+            studies.delete(connection, bench.study)
+        for path in ("/studies/small", "/studies/small/trials", "/studies/small/trials/0"):
+            gone = app.get(path)
+            assert gone.status_code == 404
+            assert "Traceback" not in gone.text
+        assert "error" in app.get("/studies/small.json").json()
+
+
+def test_a_database_that_is_away_is_told(bench: Bench) -> None:
+    """Without its database a page says so with 503, and asks to be loaded again by itself."""
+    nowhere = Address({**bench.database.address.parameters, "host": "127.0.0.1", "port": "1"})
+    with TestClient(build(bench.database), LOCAL, raise_server_exceptions=False) as app:
+        app.app.state.desk.database = Database(nowhere)  # type: ignore[attr-defined]
+        front = app.get("/")
+        assert front.status_code == 503
+        assert "does not answer" in front.text
+        assert 'http-equiv="refresh"' in front.text
+        assert "Traceback" not in front.text
+        assert app.get("/studies.json").status_code == 503
+
+
+def test_documents(pages: TestClient) -> None:
+    """A picture and the report are served whole, and can run nothing."""
+    picture = pages.get("/studies/digits/pictures/curves.svg")
+    assert picture.headers["content-type"] == "image/svg+xml"
+    report = pages.get("/studies/single/report")
+    assert "How good is the usual setting?" in report.text
+    for document in (picture, report):
+        policy = document.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "script-src" not in policy
+        assert "sandbox" in policy
+    assert pages.get("/studies/digits/pictures/nope.svg").status_code == 400
+
+
+def test_our_pages_allow_no_foreign_or_inline_script(pages: TestClient) -> None:
+    """The policy names our own files alone, and every asset that a page names is there."""
+    page = pages.get("/studies/lr_sched")
+    policy = page.headers["Content-Security-Policy"]
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert page.headers["Cache-Control"] == "no-store"
+    assets = re.findall(r"(?:src|href)=\"(/assets/[^\"]+)\"", page.text)
+    assert len(assets) >= 5
+    for path in assets:
+        assert pages.get(path).status_code == 200
+    assert pages.get("/assets/../guard.py").status_code in (400, 404)
+    assert pages.get("/assets/%2e%2e/guard.py").status_code in (400, 404)
+    assert Path(dashboard.STATIC, "vendor").is_dir()

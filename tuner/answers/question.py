@@ -1,0 +1,86 @@
+"""What a study's question is answered by, as far as it is answered: a few sentences."""
+
+from tuner.answers import words
+from tuner.answers.compare import Comparison, compare, headlines
+from tuner.answers.gap import choosing, gap, size
+from tuner.answers.race import Story, contenders, tell_race
+from tuner.answers.setting_comparison import with_check
+from tuner.answers.settings import best_sentence, has_replicates
+from tuner.results import Results, once
+from tuner.store import identities
+
+FACTORS_MOST = 6
+"""More factors than this are told by their influence, not one by one."""
+
+
+@once
+def answer(results: Results) -> tuple[str, ...]:
+    """Answer the question of the study: which setting is best, and then the gap."""
+    study = results.study
+    if not any(row.complete for row in results.rows):
+        return (f"Not answered yet: no trial of {study.title} is complete.",)
+    said = _settings(results)
+    done = sum(row.ended for row in results.rows)
+    if study.state != "complete" and done < study.spec.total_trials:
+        so_far = f"So far, with {done} of {study.spec.total_trials} trials ended, "
+        said[0] = so_far + said[0][0].lower() + said[0][1:].replace(" so far", "", 1)
+    if results.tested:
+        said.append(size(gap(results)))
+        said.append(choosing(gap(results)))
+    changes = identities.marks(results.connection, study.study_id)
+    return (*said, *(mark.sentence for mark in changes))
+
+
+def _settings(results: Results) -> list[str]:
+    found = []
+    if 0 < len(results.comparable) <= FACTORS_MOST:
+        comparisons = compare(results)
+        found = headlines(comparisons)
+        if found and len(comparisons) == len(found):
+            # Said one by one, each is followed by what it shows on test.
+            told = [one for one in comparisons if one.headline is not None]
+            found = [with_check(results, one, one.headline or "") for one in told]
+    story, compared = tell_race(results), contenders(results)
+    if story is not None and compared is not None:
+        # What was searched for is a setting; its contenders were given the seeds to tell.
+        return [*_raced_for(story, compared), *found]
+    if found:
+        best = [best_sentence(results)] if has_replicates(results.spec) and results.ranked else []
+        return [*best, *(f"By {one}" for one in found)]
+    return [_best_of_all(results)]
+
+
+def _raced_for(race: Story, compared: Comparison) -> list[str]:
+    """Say who is left in the race between contenders, and how they stand in what is compared."""
+    if race.end == "one left":
+        said = [] if compared.headline is None else [_capital(compared.headline)]
+        return [f"Race by {race.metric}: {race.sentences[-1]}", *said]
+    left = sum(runner.dropped_after is None for runner in race.runners)
+    many = words.count(len(race.runners), "contender")
+    ahead = f"{words.level_name(compared.reference)} is ahead in {compared.measure.name}"
+    return [
+        f"No setting stands out: {left} of {many} are not told apart by {race.metric}; {ahead}."
+    ]
+
+
+def _best_of_all(results: Results) -> str:
+    """Name the best trial, where settings cannot be told apart or there is only one."""
+    spec = results.spec
+    if not results.ranked:
+        return f"No complete trial has a {spec.search.metric} that is a number."
+    if has_replicates(spec):
+        return best_sentence(results)
+    best = results.ranked[0]
+    chosen = [f"{name} = {words.level_name(best[name])}" for name in spec.varied]
+    settings = f" with {words.listed(chosen)}" if chosen else ""
+    metric = spec.search.metric
+    many = words.count(len(results.ranked), "complete trial")
+    said = f"The best of {many} by {metric} is trial {best['trial']}{settings}: "
+    few = 0 < len(results.comparable) <= FACTORS_MOST
+    alone = few and max(comparison.seeds for comparison in compare(results)) < 2
+    luck = "; with one seed per setting no difference can be told from chance" if alone else ""
+    return f"{said}{metric} {best.value:.4g}{luck}."
+
+
+def _capital(said: str) -> str:
+    return said[0].upper() + said[1:]

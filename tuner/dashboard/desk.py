@@ -1,0 +1,85 @@
+"""What pages ask: a study's results from one snapshot, each answer computed once for all tabs."""
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from tuner.dashboard.live import Announcements
+from tuner.dashboard.shelf import Kept, Shelf
+from tuner.results import Results
+from tuner.store import studies
+from tuner.store.database import Database
+from tuner.store.studies import Study
+
+Value = TypeVar("Value")
+
+PATIENCE = 0.3
+"""Seconds that a page waits for what takes long, before it is shown without."""
+
+
+class Desk:
+    """The database as pages see it. Everything here may be called by several threads at once."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.announcements = Announcements(database)
+        self.shelf = Shelf()
+        self.tell: Callable[[int | None], None] = lambda _study: None
+        """Tells open pages that a study has something new; set by the app, for any thread."""
+
+    def study(self, name: str) -> Study:
+        """Return a study by its name, such as lr_sched or lr_sched@2."""
+        with self.database.transaction() as connection:
+            return studies.find(connection, name)
+
+    @contextmanager
+    def results(self, study: Study) -> Iterator[Results]:
+        """Open a study's results in a snapshot."""
+        with self.database.snapshot() as connection:
+            yield Results(connection, study)
+
+    def read(
+        self, question: Hashable, ask: Callable[[sa.Connection], Value], study: Study | None = None
+    ) -> Value:
+        """Return what takes some milliseconds to read, of one study or of all."""
+
+        def compute() -> Value:
+            with self.database.snapshot() as connection:
+                return ask(connection)
+
+        number = None if study is None else study.study_id
+        # The version is taken before anything is read: what is read is at least as new.
+        version = (self.announcements.version(number), study)
+        return self.shelf.fresh((number, question), version, compute)
+
+    def ask(self, question: Hashable, ask: Callable[[Results], Value], study: Study) -> Value:
+        """Return what takes some milliseconds to find out of a study's results."""
+        return self.read(question, lambda connection: ask(Results(connection, study)), study)
+
+    def think(
+        self,
+        question: Hashable,
+        ask: Callable[[Results], Value],
+        study: Study,
+        *,
+        patience: float = PATIENCE,
+    ) -> Kept[Value] | None:
+        """Return what may take seconds: as it is now, as it was a moment ago, or None for not yet.
+
+        Pages of the study are told when it has been found out.
+        """
+
+        def compute() -> Value:
+            with self.results(study) as results:
+                return ask(results)
+
+        version = (self.announcements.version(study.study_id), study)
+        return self.shelf.recent(
+            (study.study_id, question),
+            version,
+            compute,
+            patience=patience,
+            ready=lambda: self.tell(study.study_id),
+        )

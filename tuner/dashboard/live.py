@@ -1,0 +1,168 @@
+"""What changes in the database, told to every open page.
+
+    PostgreSQL ── NOTIFY, by triggers on our tables ──> one connection ──> versions of studies
+                                                                      ──> a stream for each tab
+
+A page is told that its study has changed, not what: it asks again for the parts that it shows, with
+the filters in its address. At most a few times a second, however fast trials train.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+from psycopg2 import Error as DriverError
+from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
+
+from tuner.store.database import Database
+from tuner.store.tables import CHANNEL
+
+logger = logging.getLogger(__name__)
+
+PAUSE = 0.25
+"""Seconds between two messages to a page, at least."""
+BREATH = 15.0
+"""Seconds without a message after which a comment is sent: proxies close silent streams, and a
+tab that has gone is noticed."""
+PROBE = 10.0
+"""Seconds between two announcements to ourselves, by which we know that the line still works."""
+AGAIN = 1.0
+"""Seconds between two attempts to listen."""
+UNHEARD = 2.0
+"""While nothing is heard, what was read is taken for current for this many seconds."""
+
+Version = tuple[int, int]
+
+
+class Announcements:
+    """Listens to the database, and knows which version of each study is current."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._versions: Counter[int] = Counter()
+        self._all = 0
+        """Raised when something may have been missed, or concerns all studies."""
+        self._heard = 0.0
+        self._tabs: set[_Tab] = set()
+        self.live = False
+        """Whether changes are heard of."""
+
+    def version(self, study_id: int | None = None) -> Version:
+        """Return a mark that differs once a study, or any of them, has changed."""
+        silent = 0 if self.live else int(time.monotonic() / UNHEARD)
+        changes = self._versions.total() if study_id is None else self._versions[study_id]
+        return self._all + silent, changes
+
+    def changed(self, study_id: int | None) -> None:
+        """Tell every page that shows this study, or all pages."""
+        if study_id is None:
+            self._all += 1
+        else:
+            self._versions[study_id] += 1
+        self.refresh(study_id)
+
+    def refresh(self, study_id: int | None) -> None:
+        """Make pages ask again, though nothing was stored: an answer has been found out."""
+        for tab in self._tabs:
+            if study_id is None or tab.study_id in (None, study_id):
+                tab.changed.set()
+
+    async def stream(self, study_id: int | None) -> AsyncIterator[str]:
+        """Yield server-sent events for one tab, of one study or of all."""
+        tab = _Tab(study_id)
+        self._tabs.add(tab)
+        try:
+            state = self.live
+            yield f"retry: 1500\nevent: {'live' if state else 'away'}\ndata:\n\n"
+            while True:
+                try:
+                    await asyncio.wait_for(tab.changed.wait(), BREATH)
+                except TimeoutError:
+                    yield ":\n\n"
+                    continue
+                # Cleared before it is told: a change from here on is told the next time.
+                tab.changed.clear()
+                if self.live != state:
+                    state = self.live
+                    yield f"event: {'live' if state else 'away'}\ndata:\n\n"
+                yield "event: changed\ndata:\n\n"
+                await asyncio.sleep(PAUSE)
+        finally:
+            self._tabs.discard(tab)
+
+    async def listen(self) -> None:
+        """Listen for ever; a lost connection is opened again."""
+        while True:
+            try:
+                await self._listen_once()
+            except (DriverError, OSError) as error:
+                if self.live:
+                    logger.warning("changes are not heard: %s", self._database.words(error))
+            if self.live:
+                self.live = False
+                self.changed(None)
+            await asyncio.sleep(AGAIN)
+
+    async def _listen_once(self) -> None:
+        connection = await asyncio.to_thread(self._open)
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(connection.fileno(), readable.set)
+        try:
+            self._heard = loop.time()
+            sent = 0.0
+            while True:
+                if loop.time() - sent >= PROBE:
+                    if sent and self._heard < sent:
+                        # Behind a pooler that lends connections by the transaction, LISTEN is
+                        # accepted and nothing is ever heard.
+                        raise OSError("no announcement came back; is there a pooler between?")
+                    sent = loop.time()
+                    await asyncio.to_thread(_announce, connection)
+                    self._hear(connection, loop.time())
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(readable.wait(), PROBE)
+                readable.clear()
+                connection.poll()
+                self._hear(connection, loop.time())
+        finally:
+            loop.remove_reader(connection.fileno()) if not connection.closed else None
+            connection.close()
+
+    def _hear(self, connection: Any, now: float) -> None:
+        if not connection.notifies:
+            return
+        self._heard = now
+        studies = {note.payload for note in connection.notifies}
+        connection.notifies.clear()
+        if not self.live:
+            # Whatever happened while nothing was heard is unknown.
+            self.live = True
+            self.changed(None)
+        for payload in studies:
+            if payload.isdigit():
+                self.changed(int(payload))
+
+    def _open(self) -> Any:
+        connection = self._database.connect()
+        connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+        with connection.cursor() as cursor:
+            cursor.execute(f"LISTEN {CHANNEL}")
+        return connection
+
+
+def _announce(connection: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"NOTIFY {CHANNEL}")
+
+
+class _Tab:
+    """One open page."""
+
+    def __init__(self, study_id: int | None) -> None:
+        self.study_id = study_id
+        self.changed = asyncio.Event()

@@ -1,0 +1,67 @@
+"""What a study is as a document: its report, its pictures, its trials as a file."""
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+
+from tuner.dashboard.desk import Desk
+from tuner.results import Results
+
+WHOLE_PAGE = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
+)
+"""A report has its style in itself, and no script."""
+
+
+def report(request: Request) -> Response:
+    """Write the report of a study as it is now."""
+    desk: Desk = request.app.state.desk
+    study = desk.study(request.path_params["name"])
+
+    def ask(results: Results) -> str:
+        from tuner.report.gather import gather
+        from tuner.report.html import as_html
+
+        return as_html(gather(results))
+
+    kept = desk.think("report", ask, study, patience=60.0)
+    if kept is None:
+        return PlainTextResponse("The report is being written; load this page again.\n", 202)
+    return HTMLResponse(kept.value, headers={"Content-Security-Policy": WHOLE_PAGE})
+
+
+def picture(request: Request) -> Response:
+    """Draw one of the pictures of `tuner plot` as SVG."""
+    desk: Desk = request.app.state.desk
+    study = desk.study(request.path_params["name"])
+    kind = request.path_params["kind"]
+    by = request.query_params.get("by") or None
+
+    def ask(results: Results) -> bytes:
+        from tuner.pictures.kinds import draw
+        from tuner.pictures.subject import Subject
+
+        return draw(kind, Subject(results, by=by)).render("svg")
+
+    kept = desk.think(("picture", kind, by), ask, study, patience=60.0)
+    if kept is None:
+        return PlainTextResponse("The picture is being drawn; load this page again.\n", 202)
+    headers = {"Content-Security-Policy": WHOLE_PAGE}
+    return Response(kept.value, media_type="image/svg+xml", headers=headers)
+
+
+def export(request: Request) -> Response:
+    """Write the trials that the table shows, all pages of them, as CSV."""
+    from tuner.answers.sheets import contents, selection
+    from tuner.answers.sheets.export import as_csv
+    from tuner.results import read_query
+
+    desk: Desk = request.app.state.desk
+    study = desk.study(request.path_params["name"])
+    query, sort = request.query_params.get("q", ""), request.query_params.get("sort") or None
+    with desk.results(study) as results:
+        sheet = contents.trials(results, wide=True)
+        sheet = selection.sort(selection.where(sheet, read_query(query)), sort)
+        text = as_csv(sheet.columns, sheet.rows)
+    name = study.title.replace('"', "")
+    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
+    return Response(text, media_type="text/csv; charset=utf-8", headers=headers)

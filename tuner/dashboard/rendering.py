@@ -1,0 +1,127 @@
+"""How pages are written: HTML by templates that escape every text, or the same as JSON."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from tuner.answers import words
+from tuner.answers.plain import plain
+from tuner.report.record import span
+from tuner.version import version
+
+HAVE = "have"
+"""The header with the mark of what a page shows of a part; equal ones are not sent again."""
+
+environment = Environment(
+    loader=PackageLoader("tuner.dashboard"),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+)
+
+
+def page(request: Request, name: str, data: Any, **more: Any) -> Response:
+    """Return a page, one part of it, or its data as JSON, as the address asks."""
+    if request.url.path.endswith(".json"):
+        return JSONResponse(plain(data))
+    part = request.query_params.get("part")
+    context = {"data": data, "request": request, "at": Address(request), **more}
+    if part is None:
+        return HTMLResponse(environment.get_template(f"{name}.html.j2").render(context))
+    template = environment.get_template(f"{name}.html.j2")
+    if f"part_{part}" not in template.blocks:
+        return HTMLResponse("There is no such part of this page.", 404)
+    block = template.blocks[f"part_{part}"]
+    text = "".join(block(template.new_context(context)))
+    # What did not change is not sent: the page keeps what it has.
+    if request.headers.get(HAVE) == mark(text):
+        return Response(status_code=204)
+    return HTMLResponse(text, headers={HAVE: mark(text)})
+
+
+def mark(text: str) -> str:
+    """Return a short mark that differs where texts differ."""
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+class Address:
+    """The address of a page: what is filtered, sorted and chosen stands in it."""
+
+    def __init__(self, request: Request) -> None:
+        self.path = request.url.path
+        self._query = dict(request.query_params)
+        self._query.pop("part", None)
+
+    def but(self, **changes: Any) -> str:
+        """Return this address with some of its choices changed; None removes one."""
+        query = {**self._query, **changes}
+        kept = {name: value for name, value in query.items() if value not in (None, "")}
+        return f"{self.path}?{urlencode(kept)}" if kept else self.path
+
+    def as_json(self) -> str:
+        """Return the address of the same data as JSON."""
+        query = f"?{urlencode(self._query)}" if self._query else ""
+        return f"{self.path.rstrip('/') or '/studies'}.json{query}"
+
+    def __getitem__(self, name: str) -> str:
+        """Return a choice of the address, or "" where it has none."""
+        return self._query.get(name, "")
+
+
+def study_path(title: str, *rest: object) -> str:
+    """Return the path of a study's page, or of one below it."""
+    return "/".join(["/studies", *(quote(str(part), safe="@") for part in (title, *rest))])
+
+
+def age(moment: datetime) -> str:
+    """Return how long ago a moment was."""
+    return span(max(0.0, (datetime.now(UTC) - moment).total_seconds()))
+
+
+def cell(value: Any, column: str = "") -> str:
+    """Return a cell of a table of trials as people read it."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M")
+    if isinstance(value, float):
+        if column.endswith(("_acc", "auc", "sensitivity", "specificity")):
+            return words.percent(value)
+        if column.endswith("gap"):
+            return words.signed(value * 100, 1)
+        if column.endswith(("loss", "nll")):
+            return words.fixed(value, 4)
+        if "seconds" in column:
+            return words.fixed(value, 1)
+        return words.minus(f"{value:.5g}")
+    if isinstance(value, int) and column not in ("trial", "seed"):
+        return words.minus(f"{value:,}")
+    return words.minus(str(value)) if isinstance(value, int) else str(value)
+
+
+def compact(values: Mapping[str, Any]) -> str:
+    """Return values as one line: "lr=0.001 scheduler=step"."""
+    return " ".join(f"{name}={words.level_name(value)}" for name, value in values.items())
+
+
+environment.globals |= {
+    "version": version(),
+    "study_path": study_path,
+    "age": age,
+    "cell": cell,
+    "compact": compact,
+    "words": words,
+    "mark": mark,
+    "span": span,
+}
+environment.globals["ui"] = environment.get_template("ui.html.j2").module
+"""The macros, for parts that are written alone, too."""

@@ -1,0 +1,139 @@
+// Charts of lines with bands, drawn when they come into view, and again when their data change.
+
+const charts = new Map();
+const AGAIN = 2000; // milliseconds between two requests of one chart, at least
+const seen = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    const chart = charts.get(entry.target);
+    if (!chart) continue;
+    chart.visible = entry.isIntersecting;
+    if (chart.visible && chart.stale) load(entry.target);
+  }
+}, { rootMargin: "200px" });
+
+export function mountCharts() {
+  for (const figure of document.querySelectorAll("[data-chart]")) {
+    if (charts.has(figure)) continue;
+    charts.set(figure, { stale: true, visible: false, have: "", asked: 0, plot: null });
+    seen.observe(figure);
+  }
+}
+
+export function refreshCharts() {
+  for (const [figure, chart] of charts) {
+    chart.stale = true;
+    if (chart.visible) load(figure);
+  }
+}
+
+async function load(figure) {
+  const chart = charts.get(figure);
+  if (chart.loading) return;
+  const wait = chart.asked + AGAIN - Date.now();
+  if (wait > 0) {
+    chart.loading = true;
+    await new Promise((done) => setTimeout(done, wait));
+    chart.loading = false;
+  }
+  chart.loading = true;
+  chart.stale = false;
+  chart.asked = Date.now();
+  try {
+    const answer = await fetch(figure.dataset.chart, { headers: chart.have ? { have: chart.have } : {} });
+    if (answer.status === 202) chart.stale = true; // being computed; the stream says when
+    if (answer.status === 200) {
+      chart.have = answer.headers.get("have") || "";
+      draw(figure, await answer.json());
+    } else if (answer.status >= 400 && !chart.plot) {
+      figure.querySelector(".plot").textContent = (await answer.json()).error || "There are no curves.";
+    }
+  } catch {
+    chart.stale = true; // away; the stream says when to try again
+  } finally {
+    chart.loading = false;
+  }
+}
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+// light-dark() is resolved only on an element that uses it.
+function resolved(name) {
+  const probe = document.createElement("span");
+  probe.style.color = `var(${name})`;
+  document.body.append(probe);
+  const value = getComputedStyle(probe).color;
+  probe.remove();
+  return value;
+}
+const faint = (value) => value.replace("rgb(", "rgba(").replace(")", ", 0.15)");
+
+function draw(figure, data) {
+  const chart = charts.get(figure);
+  const place = figure.querySelector(".plot");
+  const columns = [data.epochs];
+  const series = [{ label: "epoch" }];
+  const bands = [];
+  data.lines.forEach((line, at) => {
+    const ink = resolved(`--line-${at % 8}`);
+    const name = line.seeds > 1 ? `${line.name} (${line.seeds} seeds${line.stopped ? `, ${line.stopped} stopped` : ""})` : line.name;
+    series.push({
+      label: name, stroke: ink, width: 2, spanGaps: false,
+      dash: at >= 4 ? [6, 3] : undefined,
+      value: (_, value) => (value === null || value === undefined ? "–" : value.toPrecision(4)),
+      points: { show: line.best_epoch > 0, size: 7, fill: ink, filter: (u, index, show) => (show ? [data.epochs.indexOf(line.best_epoch)].filter((one) => one >= 0) : []) },
+    });
+    columns.push(line.mean);
+    if (line.seeds > 1) {
+      const hidden = { stroke: "transparent", width: 0, points: { show: false }, label: "", class: "band" };
+      columns.push(line.high, line.low);
+      series.push({ ...hidden }, { ...hidden });
+      bands.push({ series: [series.length - 2, series.length - 1], fill: faint(ink) });
+    }
+  });
+  const note = figure.querySelector(".note") || figure.appendChild(Object.assign(document.createElement("p"), { className: "note soft" }));
+  note.textContent = data.lines.length ? data.note || "" : data.note || "No trial has run to its end yet, so there are no curves.";
+  // The same lines with more epochs: the chart stays, with what was zoomed in on.
+  const shape = series.map((one) => one.label).join("\n");
+  if (chart.plot && chart.shape === shape) {
+    chart.plot.setData(columns);
+    return;
+  }
+  if (chart.plot) chart.plot.destroy();
+  place.replaceChildren();
+  chart.plot = null;
+  if (!data.lines.length) return;
+  const ink = resolved("--soft");
+  const grid = { stroke: resolved("--line"), width: 1 };
+  chart.shape = shape;
+  chart.plot = new uPlot({
+    width: place.clientWidth || 600, height: Math.max(240, Math.min(380, place.clientWidth * 0.5)),
+    series, bands,
+    scales: { x: { time: false } },
+    axes: [
+      { stroke: ink, grid, ticks: grid, label: "epoch", labelSize: 20, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000] },
+      { stroke: ink, grid, ticks: grid, label: data.label, labelSize: 20, size: 60 },
+    ],
+    cursor: { focus: { prox: 24 } },
+    focus: { alpha: 0.35 },
+  }, columns, place);
+  const legend = place.querySelectorAll(".u-legend .u-series");
+  for (const [at, one] of series.entries()) {
+    if (one.class === "band") legend[at].classList.add("unlisted");
+  }
+}
+
+new ResizeObserver(() => {
+  for (const [figure, chart] of charts) {
+    const place = figure.querySelector(".plot");
+    if (chart.plot && place.clientWidth && place.clientWidth !== chart.plot.width) {
+      chart.plot.setSize({ width: place.clientWidth, height: chart.plot.height });
+    }
+  }
+}).observe(document.documentElement);
+// Colours of a drawn chart do not follow the system by themselves.
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const [figure, chart] of charts) {
+    chart.have = "";
+    chart.shape = "";
+    if (chart.visible) load(figure);
+  }
+});

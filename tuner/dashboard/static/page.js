@@ -1,0 +1,159 @@
+// What a page does beside showing what the server wrote: it hears of changes, draws charts,
+// keeps what was selected in its address, and answers to keys.
+import { mountCharts, refreshCharts } from "./charts.js";
+
+const live = document.getElementById("live");
+const WORDS = { live: "live", away: "not live: the database is away", lost: "not live: no connection", wait: "connecting" };
+let source = null;
+
+function say(state) {
+  if (!live || live.dataset.state === state) return;
+  live.dataset.state = state === "lost" ? "away" : state;
+  live.textContent = WORDS[state];
+}
+
+// One stream a tab, closed while nobody looks: browsers allow six connections a host.
+function listen() {
+  if (source || document.hidden) return;
+  source = new EventSource(document.body.dataset.events);
+  source.addEventListener("live", () => say("live"));
+  source.addEventListener("away", () => say("away"));
+  source.addEventListener("changed", changed);
+  source.onerror = () => {
+    say("lost");
+    // A stream that the server refused is not opened again by the browser.
+    if (source && source.readyState === EventSource.CLOSED) {
+      source = null;
+      setTimeout(listen, 3000);
+    }
+  };
+}
+
+function hide() {
+  if (source) source.close();
+  source = null;
+  say("wait");
+}
+
+function changed() {
+  htmx.trigger(document.body, "changed");
+  refreshCharts();
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) hide();
+  else {
+    listen();
+    changed();
+  }
+});
+
+// A part that did not change is not sent again: the request says what the page has.
+document.body.addEventListener("htmx:config:request", (event) => {
+  const have = event.target.dataset && event.target.dataset.have;
+  if (have) event.detail.ctx.request.headers.have = have;
+});
+document.body.addEventListener("htmx:before:swap", (event) => {
+  const part = event.detail.ctx.sourceElement;
+  const mark = event.detail.ctx.response && event.detail.ctx.response.raw.headers.get("have");
+  if (part && mark) part.dataset.have = mark;
+});
+// A refused or failed part leaves the page as it is.
+document.body.addEventListener("htmx:before:response", (event) => {
+  const status = event.detail.ctx.response.raw.status;
+  if (status === 204 || status >= 400) event.preventDefault();
+});
+
+// Selected trials stand in the address, so that a link shows the same.
+function picked() {
+  const text = new URL(location.href).searchParams.get("pick") || "";
+  return text.split(",").filter(Boolean);
+}
+
+function pick(number, on) {
+  const numbers = picked().filter((one) => one !== number);
+  if (on) numbers.push(number);
+  const url = new URL(location.href);
+  if (numbers.length) url.searchParams.set("pick", numbers.join(","));
+  else url.searchParams.delete("pick");
+  history.replaceState(null, "", url);
+  showPicked();
+}
+
+function showPicked() {
+  const numbers = picked();
+  for (const box of document.querySelectorAll("[data-pick]")) {
+    box.checked = numbers.includes(box.dataset.pick);
+    box.closest("tr").classList.toggle("picked", box.checked);
+  }
+  for (const link of document.querySelectorAll("[data-compare]")) {
+    link.hidden = numbers.length !== 2;
+    link.href = link.dataset.compare + numbers.slice(0, 2).join(",");
+  }
+  // Links to other pages and orders keep what is selected.
+  for (const link of document.querySelectorAll("#trials thead a, #trials .pages a")) {
+    const url = new URL(link.href);
+    if (numbers.length) url.searchParams.set("pick", numbers.join(","));
+    else url.searchParams.delete("pick");
+    link.href = url;
+  }
+}
+
+document.addEventListener("change", (event) => {
+  const box = event.target;
+  if (box.dataset && box.dataset.pick) pick(box.dataset.pick, box.checked);
+  const form = box.closest && box.closest("[data-columns]");
+  if (form) {
+    const names = [...form.querySelectorAll("input[type=checkbox]:checked")].map((one) => one.value);
+    form.elements.columns.value = names.join(",");
+  }
+});
+document.body.addEventListener("htmx:after:swap", () => {
+  if (document.querySelector("[data-pick]")) showPicked();
+  // A part that was written anew knows nothing of the row one is at.
+  if (row >= 0) showRow();
+  mountCharts();
+});
+
+// Keys
+let row = -1;
+const rows = () => [...document.querySelectorAll("[data-row]")];
+
+function showRow() {
+  rows().forEach((one, place) => one.classList.toggle("at", place === row));
+}
+
+function move(step) {
+  const all = rows();
+  if (!all.length) return;
+  row = Math.max(0, Math.min(all.length - 1, row + step));
+  showRow();
+  all[row].scrollIntoView({ block: "nearest" });
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.matches("input, textarea, select")) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  const at = rows()[row];
+  const help = document.getElementById("keys");
+  const actions = {
+    "/": () => document.querySelector("[data-search]")?.focus(),
+    j: () => move(1),
+    k: () => move(-1),
+    Enter: () => !event.target.closest("a, button, summary") && at?.querySelector("a")?.click(),
+    x: () => at?.querySelector("[data-pick]")?.click(),
+    c: () => document.querySelector("[data-compare]:not([hidden])")?.click(),
+    "?": () => help?.showModal(),
+  };
+  if (actions[event.key]) {
+    if (event.key === "/") event.preventDefault();
+    actions[event.key]();
+  }
+});
+
+mountCharts();
+if (document.querySelector("[data-pick]")) showPicked();
+listen();

@@ -1,0 +1,259 @@
+"""Some trials of a study, by conditions and in an order, a page at a time: chosen by PostgreSQL.
+
+A study of 100,000 trials is never read whole to show 50 of them. A page goes on after the last row
+of the one before (its value and its number), not after a count of rows, so that trials which end
+meanwhile neither repeat rows nor hide them.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+from tuner.errors import UserError
+from tuner.names import meant
+from tuner.results.conditions import ORDERED, Condition
+from tuner.results.rows import CLASS_FIGURES, COSTS, FIGURES
+from tuner.store import tables as t
+from tuner.store.studies import Study
+
+Kind = Literal["number", "text", "json", "time"]
+
+SIZE = 50
+"""Rows of a page where nothing else is asked for."""
+SIZE_MOST = 1_000
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of trials as SQL."""
+
+    expression: sa.ColumnElement[Any]
+    kind: Kind
+
+    @property
+    def number(self) -> sa.ColumnElement[Any]:
+        """Its cell as a number; NULL where it is none."""
+        if self.kind == "number":
+            return self.expression
+        if self.kind == "json":
+            # A CASE is the only promise of PostgreSQL that a text is not cast before it is looked
+            # at.
+            kind = sa.func.jsonb_typeof(self.expression)
+            return sa.case((kind == "number", sa.cast(self.text, sa.Double)))
+        return sa.null()
+
+    @property
+    def text(self) -> sa.ColumnElement[Any]:
+        """Its cell as a text; NULL for numbers and times."""
+        if self.kind == "json":
+            return self.expression.op("#>>")(sa.text("'{}'"))
+        return self.expression if self.kind == "text" else sa.null()
+
+
+@dataclass(frozen=True)
+class Page:
+    """Which trials a page shows."""
+
+    numbers: tuple[int, ...]
+    total: int
+    """How many trials of the study fulfil the conditions."""
+    after: str
+    """What the next page goes on after; "" on the last one."""
+
+
+def columns(study: Study) -> dict[str, Column]:
+    """Return the columns that trials can be chosen and sorted by."""
+    outcome = t.outcome.c
+    found: dict[str, Column] = {
+        "trial": Column(t.trial.c.number, "number"),
+        "state": Column(t.trial_state, "text"),
+        "reason": Column(sa.func.nullif(outcome.reason, ""), "text"),
+        "seed": Column(t.trial.c.seed, "number"),
+        "attempts": Column(t.lease.c.token, "number"),
+    }
+    found |= {name: Column(t.trial.c.chosen[name], "json") for name in study.spec.varied}
+    found |= {
+        name: Column(sa.literal(json.loads(json.dumps(value)), JSONB), "json")
+        for name, value in study.spec.fixed.items()
+    }
+    found["best_epoch"] = Column(outcome.best_epoch, "number")
+    for stored, shown in (("best_", ""), ("last_", "last_")):
+        for name in (*FIGURES, *CLASS_FIGURES):
+            figure = (
+                outcome[f"{stored}val_acc"] - outcome[f"{stored}test_acc"]
+                if name == "gap"
+                else outcome[stored + name]
+            )
+            found[shown + name] = Column(_measured(figure), "number")
+    found |= {name: Column(_of_epochs(name), "number") for name in _SUMS}
+    found |= {
+        "parameter_count": Column(outcome.setup["parameter_count"], "json"),
+        "device": Column(outcome.setup["device"], "json"),
+        "started": Column(t.trial.c.created, "time"),
+        "ended": Column(outcome.ended, "time"),
+    }
+    return found
+
+
+def page(
+    connection: sa.Connection,
+    study: Study,
+    conditions: Sequence[Condition] = (),
+    *,
+    sort: str = "trial",
+    after: str = "",
+    size: int = SIZE,
+) -> Page:
+    """Return one page of the trials for which all conditions hold.
+
+    They go by a column, from the largest where `sort` begins with a hyphen; those without a value
+    come last either way, and equal ones by their numbers.
+    """
+    known = columns(study)
+    wanted = [_holds(_column(known, study, one.column), one) for one in conditions]
+    query = (
+        sa.select(t.trial.c.number)
+        .select_from(
+            t.trial.join(t.lease).outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
+        )
+        .where(t.trial.c.study_id == study.study_id, *wanted)
+    )
+    total = connection.execute(
+        sa.select(sa.func.count()).select_from(query.subquery())
+    ).scalar_one()
+    column = _column(known, study, sort.removeprefix("-"))
+    keys = _keys(column)
+    down = sort.startswith("-")
+    ordered = query.add_columns(*(key.label(f"key_{place}") for place, key in enumerate(keys)))
+    if after:
+        ordered = ordered.where(_beyond(keys, _read(after, keys), down=down))
+    ordered = ordered.order_by(
+        *(key.desc().nulls_last() if down else key.asc().nulls_last() for key in keys),
+        t.trial.c.number,
+    ).limit(min(size, SIZE_MOST) + 1)
+    rows = connection.execute(ordered).all()
+    shown = rows[: min(size, SIZE_MOST)]
+    more = len(rows) > len(shown)
+    return Page(
+        numbers=tuple(row.number for row in shown),
+        total=int(total),
+        after=_written(shown[-1], len(keys)) if more else "",
+    )
+
+
+_SUMS = ("epochs_run", "epochs_reused", "seconds", *COSTS)
+
+
+def _of_epochs(name: str) -> sa.ColumnElement[Any]:
+    """Return what a column sums up over the epochs of a trial."""
+    epoch = t.epoch.c
+    sums: dict[str, sa.ColumnElement[Any]] = {
+        "epochs_run": sa.func.count(),
+        "epochs_reused": sa.func.count().filter(epoch.reused),
+        "seconds": sa.func.coalesce(sa.func.sum(epoch.seconds).filter(~epoch.reused), 0.0),
+        "seconds_per_epoch": _measured(sa.func.avg(epoch.seconds)),
+        "train_seconds": _measured(sa.func.sum(epoch.seconds - epoch.val_seconds)),
+        "val_seconds": _measured(sa.func.sum(epoch.val_seconds)),
+    }
+    return sa.select(sums[name]).where(epoch.trial_id == t.trial.c.trial_id).scalar_subquery()
+
+
+def _measured(figure: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return a figure; NULL where it is not a number."""
+    return sa.func.nullif(figure, sa.cast("NaN", sa.Double))
+
+
+def _column(known: dict[str, Column], study: Study, name: str) -> Column:
+    if name not in known:
+        raise UserError(
+            f"{study.title} has no column {name!r} to search or sort by.{meant(name, known)}"
+        )
+    return known[name]
+
+
+def _holds(column: Column, condition: Condition) -> sa.ColumnElement[bool]:
+    """Return as SQL what `Condition.holds` says of a cell."""
+    if condition.sign == ":":
+        return sa.or_(*(_holds(column, one) for one in condition.any_of))
+    if condition.sign in ORDERED:
+        # NULL for an empty cell, which a WHERE takes for no.
+        return column.number.op(condition.sign, is_comparison=True)(condition.number)
+    equal = sa.func.coalesce(_is(column, condition), sa.false())
+    return ~equal if condition.sign == "!=" else equal
+
+
+def _is(column: Column, condition: Condition) -> sa.ColumnElement[bool]:
+    if condition.text == "":
+        empty: sa.ColumnElement[bool] = column.expression.is_(None)
+        if column.kind == "json":
+            empty = empty | (sa.func.jsonb_typeof(column.expression) == "null")
+        return empty
+    any_case = condition.sign == "~"
+    wanted = condition.plain.lower() if any_case else condition.plain
+    text = sa.func.lower(column.text) if any_case else column.text
+    ways: list[sa.ColumnElement[bool]] = []
+    if column.kind in ("number", "json") and condition.number is not None:
+        ways.append(column.number == condition.number)
+    if column.kind == "text":
+        ways.append(text == wanted)
+    if column.kind == "json":
+        kind = sa.func.jsonb_typeof(column.expression)
+        ways.append((kind == "string") & (text == wanted))
+        ways.append((kind == "boolean") & (column.text == condition.text.lower()))
+    return sa.or_(*ways) if ways else sa.false()
+
+
+# Keys: what rows are ordered by, and what a page goes on after
+
+
+def _keys(column: Column) -> list[sa.ColumnElement[Any]]:
+    """Return what rows go by: numbers by size and before texts, as in an export."""
+    if column.kind == "json":
+        return [column.number, sa.func.nullif(column.text, "").collate("C")]
+    return [column.text.collate("C") if column.kind == "text" else column.expression]
+
+
+def _beyond(
+    keys: Sequence[sa.ColumnElement[Any]], last: Sequence[Any], *, down: bool
+) -> sa.ColumnElement[bool]:
+    """Return whether a row comes after the last one of the page before."""
+    *values, number = last
+    later: sa.ColumnElement[bool] = t.trial.c.number > number
+    for key, value in reversed(list(zip(keys, values, strict=True))):
+        if value is None:
+            later = key.is_(None) & later
+        else:
+            bound = sa.literal(value, key.type)
+            further = key < bound if down else key > bound
+            later = further | key.is_(None) | ((key == bound) & later)
+    return later
+
+
+def _written(row: Any, keys: int) -> str:
+    values = [getattr(row, f"key_{place}") for place in range(keys)]
+    plain = [one.isoformat() if hasattr(one, "isoformat") else one for one in values]
+    return json.dumps([*plain, row.number], separators=(",", ":"))
+
+
+def _read(after: str, keys: Sequence[sa.ColumnElement[Any]]) -> list[Any]:
+    from datetime import datetime
+
+    try:
+        *values, number = json.loads(after)
+        if len(values) != len(keys) or not isinstance(number, int):
+            raise ValueError
+        read: list[Any] = []
+        for key, value in zip(keys, values, strict=True):
+            if isinstance(key.type, sa.DateTime) and value is not None:
+                read.append(datetime.fromisoformat(value))
+            elif value is None or isinstance(value, int | float | str):
+                read.append(value)
+            else:
+                raise ValueError
+    except (ValueError, TypeError):
+        raise UserError("The address of this page is damaged; begin with the first page.") from None
+    return [*read, number]
