@@ -22,6 +22,7 @@ from tuner.store.database import Database
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
+expect.set_options(timeout=30_000)
 REQUIRED = os.environ.get("TUNER_TEST_BROWSER") == "required"
 """Whether these tests fail where there is no browser, instead of being skipped: so in CI."""
 
@@ -61,6 +62,10 @@ class Visit:
     def go(self, path: str) -> None:
         """Open a page and wait until it hears of changes."""
         self.page.goto(self.url + path)
+        self.hears()
+
+    def hears(self) -> None:
+        """Wait until the page's script runs and hears of changes."""
         expect(self.page.locator("#live")).to_have_text("live")
 
 
@@ -127,7 +132,7 @@ def test_a_study_grows_before_ones_eyes(visit: Visit, served: Served) -> None:
     bench = Bench.launch(served.database, make_spec("growing", seeds=2))
     expect(visit.page.get_by_role("link", name="growing", exact=True)).to_be_visible()
     visit.page.get_by_role("link", name="growing", exact=True).click()
-    expect(visit.page.locator("#live")).to_have_text("live")
+    visit.hears()
     marked = "document.body.dataset.mine = 'yes'"
     visit.page.evaluate(marked)
     worker = bench.worker()
@@ -171,8 +176,9 @@ def test_with_the_keyboard_alone(visit: Visit) -> None:
     page.keyboard.press("/")
     page.keyboard.type("schedule generalises")
     page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{visit.url}/?q=schedule+generalises")
+    visit.hears()
     expect(page.locator("[data-row]")).to_have_count(1)
-    page.keyboard.press("Escape")
     page.locator("body").press("j")
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{visit.url}/studies/lr_sched")
@@ -181,6 +187,7 @@ def test_with_the_keyboard_alone(visit: Visit) -> None:
         page.keyboard.press(key)
     page.keyboard.press("c")
     expect(page).to_have_url(f"{visit.url}/studies/lr_sched/compare?trials=0,1")
+    visit.hears()
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
@@ -224,7 +231,7 @@ def test_a_page_says_when_it_is_not_live(server: Address, browser: Browser, tmp_
             expect(page.locator("#live")).to_have_text("live")
             process.terminate()
             process.wait(60)
-            expect(page.locator("#live")).to_contain_text("not live", timeout=20_000)
+            expect(page.locator("#live")).to_contain_text("not live")
             assert "18 complete" in page.locator("#now").inner_text()
         finally:
             page.close()

@@ -54,10 +54,10 @@ def test_what_workers_store_is_announced(database: Database) -> None:
             assert await next_event(stream) == "changed"
 
         worker = bench.worker()
-        await heard(lambda: announcements.version(number)[1] > 0)
+        await heard(lambda: announcements.version(number)[-1] > 0)
         assert await next_event(stream) == "changed"
         lease = await asyncio.to_thread(claim_trial, worker)
-        await heard(lambda: announcements.version(number)[1] > 1)
+        await heard(lambda: announcements.version(number)[-1] > 1)
         assert await next_event(stream) == "changed"
         await does(lambda: worker.record(lease, [make_epoch(1)]))
         await does(lambda: worker.fail(lease, "not today"))
@@ -85,7 +85,7 @@ def test_renewals_wake_nobody(database: Database) -> None:
         # Whatever the renewal announces comes before this.
         with database.transaction() as connection:
             connection.execute(sa.text("SELECT pg_notify('tuner', '999999')"))
-        await heard(lambda: announcements.version(999999)[1] == 1)
+        await heard(lambda: announcements.version(999999)[-1] == 1)
         assert announcements.version(bench.study.study_id) == before
         task.cancel()
 
@@ -142,7 +142,7 @@ def test_a_fast_study_wakes_a_tab_a_few_times_a_second(database: Database) -> No
 
 def test_one_thread_computes_for_all() -> None:
     """Twenty that ask at once are given one result, and a new version is computed once more."""
-    shelf, calls = Shelf(), []
+    shelf, calls = Shelf(9), []
     barrier = threading.Barrier(20)
 
     def compute() -> int:
@@ -167,7 +167,7 @@ def test_one_thread_computes_for_all() -> None:
 
 def test_a_slow_answer_is_shown_as_it_was() -> None:
     """While a newer one is computed, the older one is given, and `ready` is called at its end."""
-    shelf, ready, gate = Shelf(), [], threading.Event()
+    shelf, ready, gate = Shelf(9), [], threading.Event()
 
     def ask(version: int, value: str, patience: float = 0.0) -> tuple[str, bool] | None:
         def compute() -> str:
@@ -192,7 +192,7 @@ def test_a_slow_answer_is_shown_as_it_was() -> None:
 
 def test_a_refusal_is_an_answer_and_an_accident_is_not() -> None:
     """That no trial is complete is kept; a lost connection is tried again the next time."""
-    shelf, calls = Shelf(), []
+    shelf, calls = Shelf(9), []
 
     def refuse() -> None:
         calls.append("refused")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from httpx2 import Response
 from starlette.testclient import TestClient
 
 from tests.dashboard.conftest import LOCAL
@@ -48,6 +49,16 @@ def wait_for(pages: TestClient, path: str, key: str) -> dict[str, object]:
         if body[key] is not None:
             return body
     raise AssertionError(f"{path} has no {key}")
+
+
+def written(pages: TestClient, path: str) -> Response:
+    """Ask for a document until it has been written."""
+    for _ in range(40):
+        answer = pages.get(path)
+        if answer.status_code != 202:
+            return answer
+        assert answer.headers["Refresh"]
+    raise AssertionError(f"{path} was not written")
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -205,16 +216,19 @@ def test_a_database_that_is_away_is_told(bench: Bench) -> None:
 
 def test_documents(pages: TestClient) -> None:
     """A picture and the report are served whole, and can run nothing."""
-    picture = pages.get("/studies/digits/pictures/curves.svg")
+    picture, report = (
+        written(pages, path)
+        for path in ("/studies/digits/pictures/curves.svg", "/studies/single/report")
+    )
     assert picture.headers["content-type"] == "image/svg+xml"
-    report = pages.get("/studies/single/report")
     assert "How good is the usual setting?" in report.text
     for document in (picture, report):
         policy = document.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
         assert "script-src" not in policy
         assert "sandbox" in policy
-    assert pages.get("/studies/digits/pictures/nope.svg").status_code == 400
+    assert written(pages, "/studies/digits/pictures/nope.svg").status_code == 400
+    assert pages.get("/studies/digits/trials/0/curves.json?curve=nope").status_code == 400
 
 
 def test_our_pages_allow_no_foreign_or_inline_script(pages: TestClient) -> None:

@@ -80,7 +80,7 @@ def _lifespan(desk: Desk):  # type: ignore[no-untyped-def]
             yield
         finally:
             listening.cancel()
-            desk.shelf.close()
+            desk.close()
 
     return lifespan
 

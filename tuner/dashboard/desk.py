@@ -17,6 +17,7 @@ Value = TypeVar("Value")
 
 PATIENCE = 0.3
 """Seconds that a page waits for what takes long, before it is shown without."""
+DOCUMENTS_PATIENCE = 3.0
 
 
 class Desk:
@@ -25,7 +26,12 @@ class Desk:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.announcements = Announcements(database)
-        self.shelf = Shelf()
+        # Apart, so that a page of one study waits neither for the verdicts of two hundred others
+        # nor for somebody's report, and so that large values push out no small ones.
+        self._pages = Shelf(most=128)
+        self._answers = Shelf(most=1_000, threads=2)
+        self._verdicts = Shelf(most=10_000)
+        self._documents = Shelf(most=24)
         self.tell: Callable[[int | None], None] = lambda _study: None
         """Tells open pages that a study has something new; set by the app, for any thread."""
 
@@ -52,33 +58,51 @@ class Desk:
         number = None if study is None else study.study_id
         # The version is taken before anything is read: what is read is at least as new.
         version = (self.announcements.version(number), study)
-        return self.shelf.fresh((number, question), version, compute)
+        return self._pages.fresh((number, question), version, compute)
 
     def ask(self, question: Hashable, ask: Callable[[Results], Value], study: Study) -> Value:
         """Return what takes some milliseconds to find out of a study's results."""
         return self.read(question, lambda connection: ask(Results(connection, study)), study)
 
     def think(
-        self,
-        question: Hashable,
-        ask: Callable[[Results], Value],
-        study: Study,
-        *,
-        patience: float = PATIENCE,
+        self, question: Hashable, ask: Callable[[Results], Value], study: Study
     ) -> Kept[Value] | None:
         """Return what may take seconds: as it is now, as it was a moment ago, or None for not yet.
 
         Pages of the study are told when it has been found out.
         """
+        return self._recent(self._answers, question, ask, study, PATIENCE)
 
+    def verdict(self, ask: Callable[[Results], Value], study: Study) -> Kept[Value] | None:
+        """Return, likewise and without waiting, what the first page says of each study."""
+        return self._recent(self._verdicts, "verdict", ask, study, 0.0)
+
+    def write(
+        self, question: Hashable, ask: Callable[[Results], Value], study: Study
+    ) -> Kept[Value] | None:
+        """Return, likewise, a document: a report, a picture."""
+        return self._recent(self._documents, question, ask, study, DOCUMENTS_PATIENCE)
+
+    def close(self) -> None:
+        """Begin nothing any more."""
+        for shelf in (self._pages, self._answers, self._verdicts, self._documents):
+            shelf.close()
+
+    def _recent(
+        self,
+        shelf: Shelf,
+        question: Hashable,
+        ask: Callable[[Results], Value],
+        study: Study,
+        patience: float,
+    ) -> Kept[Value] | None:
         def compute() -> Value:
             with self.results(study) as results:
                 return ask(results)
 
-        version = (self.announcements.version(study.study_id), study)
-        return self.shelf.recent(
+        return shelf.recent(
             (study.study_id, question),
-            version,
+            (self.announcements.version(study.study_id), study),
             compute,
             patience=patience,
             ready=lambda: self.tell(study.study_id),

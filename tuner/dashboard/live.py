@@ -35,7 +35,7 @@ AGAIN = 1.0
 UNHEARD = 2.0
 """While nothing is heard, what was read is taken for current for this many seconds."""
 
-Version = tuple[int, int]
+Version = tuple[int, int, int]
 
 
 class Announcements:
@@ -55,7 +55,7 @@ class Announcements:
         """Return a mark that differs once a study, or any of them, has changed."""
         silent = 0 if self.live else int(time.monotonic() / UNHEARD)
         changes = self._versions.total() if study_id is None else self._versions[study_id]
-        return self._all + silent, changes
+        return self._all, silent, changes
 
     def changed(self, study_id: int | None) -> None:
         """Tell every page that shows this study, or all pages."""
@@ -111,7 +111,8 @@ class Announcements:
         connection = await asyncio.to_thread(self._open)
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
-        loop.add_reader(connection.fileno(), readable.set)
+        line = connection.fileno()
+        loop.add_reader(line, readable.set)
         try:
             self._heard = loop.time()
             sent = 0.0
@@ -130,7 +131,8 @@ class Announcements:
                 connection.poll()
                 self._hear(connection, loop.time())
         finally:
-            loop.remove_reader(connection.fileno()) if not connection.closed else None
+            # By its number: a connection that was lost does not know its own any more.
+            loop.remove_reader(line)
             connection.close()
 
     def _hear(self, connection: Any, now: float) -> None:

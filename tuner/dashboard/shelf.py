@@ -20,12 +20,9 @@ Value = TypeVar("Value")
 
 logger = logging.getLogger(__name__)
 
-MOST = 2_000
-"""Values that are kept; the one that was asked for least recently goes first."""
 REST = 4.0
 """A value is computed again at most every so many times what it took: a study that changes all the
 time must not keep a processor busy."""
-THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -65,10 +62,12 @@ class _Place:
 class Shelf:
     """Values by question, each with the version that it was computed from."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int, threads: int = 1) -> None:
+        self._most = most
+        """How many values are kept; the one that was asked for least recently goes first."""
         self._places: OrderedDict[Hashable, _Place] = OrderedDict()
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="answers")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="answers")
 
     def close(self) -> None:
         """Begin nothing any more."""
@@ -135,7 +134,7 @@ class Shelf:
             if place is None:
                 place = self._places[question] = _Place(threading.Lock())
             self._places.move_to_end(question)
-            while len(self._places) > MOST:
+            while len(self._places) > self._most:
                 self._places.popitem(last=False)
             return place
 

@@ -23,9 +23,9 @@ def report(request: Request) -> Response:
 
         return as_html(gather(results))
 
-    kept = desk.think("report", ask, study, patience=60.0)
+    kept = desk.write("report", ask, study)
     if kept is None:
-        return PlainTextResponse("The report is being written; load this page again.\n", 202)
+        return _soon("The report is being written; it appears here by itself.")
     return HTMLResponse(kept.value, headers={"Content-Security-Policy": WHOLE_PAGE})
 
 
@@ -42,11 +42,16 @@ def picture(request: Request) -> Response:
 
         return draw(kind, Subject(results, by=by)).render("svg")
 
-    kept = desk.think(("picture", kind, by), ask, study, patience=60.0)
+    kept = desk.write(("picture", kind, by), ask, study)
     if kept is None:
-        return PlainTextResponse("The picture is being drawn; load this page again.\n", 202)
+        return _soon("The picture is being drawn; it appears here by itself.")
     headers = {"Content-Security-Policy": WHOLE_PAGE}
     return Response(kept.value, media_type="image/svg+xml", headers=headers)
+
+
+def _soon(text: str) -> Response:
+    """Say that a document is not there yet; a browser asks again by itself."""
+    return PlainTextResponse(f"{text}\n", 202, headers={"Refresh": "2"})
 
 
 def export(request: Request) -> Response:

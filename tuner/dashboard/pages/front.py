@@ -102,7 +102,7 @@ def _matches(card: Card, wanted: list[str]) -> bool:
 
 
 def _found(desk: Desk, study: Study) -> Found | None:
-    kept = desk.think("found", _find, study, patience=0.0)
+    kept = desk.verdict(_find, study)
     return None if kept is None else kept.value
 
 

@@ -14,8 +14,9 @@ from tuner.answers.trial import OneTrial, one_trial, table
 from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.pages.study import Curves, Line
+from tuner.errors import UserError
 from tuner.records import SplitName, most_probable
-from tuner.results import Results
+from tuner.results import EPOCH_COLUMNS, Results
 from tuner.store import histories
 
 MISTAKES_MOST = 200
@@ -91,12 +92,13 @@ def trial_curves(request: Request) -> Response:
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     number = int(request.path_params["number"])
-    label, series = TRIAL_CURVES[request.query_params.get("curve", "loss")]
+    wanted = request.query_params.get("curve", "loss")
+    if wanted not in TRIAL_CURVES:
+        raise UserError(f"{wanted!r} is no curve of a trial; take {' or '.join(TRIAL_CURVES)}.")
+    label, series = TRIAL_CURVES[wanted]
     names = [name for _, name in series]
 
     def ask(results: Results) -> Curves:
-        from tuner.results import EPOCH_COLUMNS
-
         rows = [dict(zip(EPOCH_COLUMNS, row, strict=True)) for row in results.epochs([number])]
         columns = {name: [_finite(row[name]) for row in rows] for name in names}
         return Curves(

@@ -90,7 +90,16 @@ function showPicked() {
     link.hidden = numbers.length !== 2;
     link.href = link.dataset.compare + numbers.slice(0, 2).join(",");
   }
-  // Links to other pages and orders keep what is selected.
+  // Other pages and orders keep what is selected, and so does a filter.
+  for (const form of document.querySelectorAll("form.filter, [data-columns]")) {
+    let field = form.elements.pick;
+    if (!field) {
+      field = Object.assign(document.createElement("input"), { type: "hidden", name: "pick" });
+      form.append(field);
+    }
+    field.value = numbers.join(",");
+    field.disabled = !numbers.length;
+  }
   for (const link of document.querySelectorAll("#trials thead a, #trials .pages a")) {
     const url = new URL(link.href);
     if (numbers.length) url.searchParams.set("pick", numbers.join(","));
