@@ -35,6 +35,7 @@ import sqlalchemy as sa
 from benchmarks import record
 from tuner.results import MEASURES, Evidence, Results
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 from tuner.statistics.multiple_comparisons import against_best
 from tuner.store import studies
 from tuner.store import tables as t
@@ -149,7 +150,7 @@ def _study(way: str, seeds: int, epochs: list[int]) -> str:
 
 def _judged(connection: sa.Connection) -> dict[str, Any]:
     """Count epochs, and compare all settings that are whole under every further seed."""
-    study = studies.find(connection, "answer")
+    study = studies.find(connection, StudyRef("answer"))
     trained, reused = connection.execute(
         sa.select(
             sa.func.count().filter(~t.epoch.c.reused), sa.func.count().filter(t.epoch.c.reused)

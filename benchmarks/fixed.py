@@ -25,6 +25,7 @@ import psutil
 
 from tuner.records import Epoch, Figures
 from tuner.settings import from_environment
+from tuner.spec.study_ref import StudyRef
 from tuner.store.ledger.ledger import Ledger
 from tuner.work.stopping import StopRequest
 from tuner.work.trainer import Line, Link, StoppedError
@@ -41,7 +42,7 @@ def worker(home: str, study: str, seconds: str, notes: str) -> None:
         setattr(Ledger, name, _timed(getattr(Ledger, name), taken[name]))
     trainer = (sys.executable, "-m", "benchmarks.fixed", "trainer", seconds, notes)
     settings = replace(from_environment(os.environ), home=Path(home))
-    work(settings, Orders(study, trainer=trainer), StopRequest())
+    work(settings, Orders(StudyRef(study), trainer=trainer), StopRequest())
     Path(notes, f"worker-{os.getpid()}.json").write_text(json.dumps(taken))
 
 

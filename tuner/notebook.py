@@ -23,6 +23,7 @@ from tuner.records import SplitName
 from tuner.report import MARK
 from tuner.results import Results
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 from tuner.store import schema, studies
 from tuner.store.database import Database, is_outage, is_servers_trouble, server_words
 from tuner.store.overview import count
@@ -226,7 +227,7 @@ class OpenStudy:
             with clear_errors():
                 schema.ensure(self._database)
             with clear_errors(), self._database.snapshot() as connection:
-                self._name = studies.find(connection, name).full_name
+                self._ref = studies.find(connection, StudyRef.parse(name)).ref
         except BaseException:
             self._leave()
             raise
@@ -238,7 +239,7 @@ class OpenStudy:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<tuner study {self._name}>"
+        return f"<tuner study {self._ref}>"
 
     def close(self) -> None:
         """Leave the database."""
@@ -247,7 +248,7 @@ class OpenStudy:
     @property
     def full_name(self) -> str:
         """The name that means this version only, such as lr@2."""
-        return self._name
+        return str(self._ref)
 
     @property
     def trials(self) -> "DataFrame":
@@ -320,7 +321,7 @@ class OpenStudy:
         from tuner.spec.setting import plain
 
         with clear_errors(), self._database.transaction() as connection:
-            study = studies.find(connection, self._name)
+            study = studies.find(connection, self._ref)
             (place,) = enqueue(connection, study, [plain(setting)])
         return place
 
@@ -337,7 +338,7 @@ class OpenStudy:
     @contextmanager
     def _results(self) -> Iterator[Results]:
         with clear_errors(), self._database.snapshot() as connection:
-            yield Results.of(connection, self._name)
+            yield Results.of(connection, self._ref)
 
     def _frame(self, read: "Callable[[Results], Sheet]") -> "DataFrame":
         with self._results() as results:

@@ -11,7 +11,8 @@ import pytest
 
 from tests.harness import warm
 from tests.harness.commands import Done, answer
-from tuner.cli.options import load_spec, study_folders
+from tuner.cli.options import StudyFile, study_folders
+from tuner.spec.study_ref import StudyRef
 from tuner.store.embedded import server as embedded
 from tuner.store.ledger.race import looks
 
@@ -45,6 +46,11 @@ REPORTS = (
 )
 
 
+def shipped(name: str) -> StudyFile:
+    """Return a shipped study's file."""
+    return StudyFile.find(StudyRef.parse(str(STUDIES / f"{name}.toml")))
+
+
 def tuner(folder: Path, *arguments: str) -> Done:
     """Run `tuner` in a folder."""
     process = warm.start(arguments, folder, {**os.environ, "COLUMNS": "120"})
@@ -69,7 +75,7 @@ def test_every_report_has_its_study() -> None:
 def test_a_study_says_what_it_asks_and_what_it_takes(name: str) -> None:
     """A file is named after its study, has replicates, and gives its measured duration."""
     text = (STUDIES / f"{name}.toml").read_text(encoding="utf-8")
-    spec = load_spec(str(STUDIES / f"{name}.toml"), ())
+    spec = shipped(name).read()
     assert spec.name == name
     assert spec.question.endswith("?")
     assert spec.replicates.seeds >= 3
@@ -80,7 +86,7 @@ def test_a_study_says_what_it_asks_and_what_it_takes(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_race_has_room_for_a_look(name: str) -> None:
     """A study whose contenders race can come to a look at them: else it would never decide."""
-    replicates = load_spec(str(STUDIES / f"{name}.toml"), ()).replicates
+    replicates = shipped(name).read().replicates
     if replicates.top is not None:
         assert looks(replicates.top, replicates.extra)
 
@@ -91,7 +97,7 @@ def test_a_study_ends_with_its_tables(name: str, home: Path) -> None:
     settings = [part for text in SMALLER.get(name, FEW) for part in ("--set", text)]
     done = tuner(home, "launch", "--study", name, *settings)
     assert done.code == 0, done.out + done.err
-    spec = load_spec(str(STUDIES / f"{name}.toml"), tuple(SMALLER.get(name, FEW)))
+    spec = shipped(name).read(tuple(SMALLER.get(name, FEW)))
     with (home / ".tuner" / "results" / f"{name}.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == spec.total_trials

@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.conftest import STUDY, Project
 from tests.harness.warm import Started
+from tuner.spec.study_ref import StudyRef
 from tuner.store import control, studies
 from tuner.store.database import Database
 
@@ -201,7 +202,7 @@ def test_a_study_stopped_or_deleted_under_a_launch(
         try:
             wait_for_epochs(project, launch, "watched")
             with database.transaction() as connection:
-                watched = studies.find(connection, "watched")
+                watched = studies.find(connection, StudyRef("watched"))
             if deed != "delete":
                 control.stop(database, watched)
             if deed != "stop":

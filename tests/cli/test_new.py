@@ -10,8 +10,9 @@ from click.testing import CliRunner, Result
 from tests.cli.conftest import Project
 from tuner.cli import starters
 from tuner.cli.main import cli, run
-from tuner.cli.options import load_spec
+from tuner.cli.options import StudyFile
 from tuner.errors import MachineError
+from tuner.spec.study_ref import StudyRef
 
 TEMPLATES = sorted(starters.TEMPLATES.rglob("*.*"))
 
@@ -67,7 +68,7 @@ def test_a_study_file_lists_what_may_be_set(folder: Path) -> None:
     taken = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# split_")]
     assert len(taken) == 1
     path.write_text(text + taken[0].replace("= 0", "= 4") + "\n", "utf-8")
-    assert load_spec("mine", ()).data["split_seed"] == 4
+    assert StudyFile.find(StudyRef("mine")).read().data["split_seed"] == 4
     for name in ("depth", "dropout", "model", "val_fraction"):
         assert f"# {name} = " in text
 

@@ -54,7 +54,7 @@ def test_a_study_is_deleted_though_its_checkpoints_cannot_be(
     place = f"TUNER_CHECKPOINTS='{shown}' " if own else ""
     assert f"with:  {place}tuner clean --foreign\n" in err
     with database.transaction() as connection, pytest.raises(UnknownStudyError):
-        studies.find(connection, bench.study.title)
+        studies.find(connection, bench.study.ref)
 
 
 def test_cleaning_goes_on_past_a_place_that_is_silent(

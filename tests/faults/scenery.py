@@ -13,9 +13,10 @@ from tests.harness.warm import Started
 from tests.store.specs import Bench
 from tests.train.blobs import Blobs, write_blobs
 from tests.work.conftest import double
-from tuner.cli.options import load_spec
+from tuner.cli.options import StudyFile
 from tuner.settings import Settings
 from tuner.spec.study import Spec
+from tuner.spec.study_ref import StudyRef
 from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Ended
@@ -96,7 +97,7 @@ class Scene:
 
     def read(self, path: Path) -> Spec:
         """Read any study file on the blobs."""
-        return load_spec(str(path), (), (self.blobs.folder,))
+        return StudyFile.find(StudyRef.parse(str(path)), (self.blobs.folder,)).read()
 
     def launch(self, sizes: Sizes) -> Bench:
         """Store a study of these sizes; nobody trains it yet."""
@@ -114,7 +115,7 @@ class Scene:
 
     def work(self, behaviour: str) -> Ended:
         """Work in this process, with a trainer double, until the study ends."""
-        orders = Orders("small", trainer=self.double(behaviour), patience_seconds=20)
+        orders = Orders(StudyRef("small"), trainer=self.double(behaviour), patience_seconds=20)
         return work(self.settings, orders, StopRequest())
 
     def said(self) -> str:

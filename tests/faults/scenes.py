@@ -19,6 +19,7 @@ from tests.train.blobs import DATA, DECLARATIONS, MODELS, write_objective
 from tuner.settings import Settings
 from tuner.spec.load import check
 from tuner.spec.study import Spec
+from tuner.spec.study_ref import StudyRef
 from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Ended
@@ -202,7 +203,10 @@ class Scene:
     def work(self, name: str, device: str = "cpu", settings: Settings | None = None) -> Ended:
         """Train a study to its end with a supervisor in this process and a real trainer."""
         orders = Orders(
-            study=name, device=device, folders=(self.objectives,), forks=warm.fork_server()
+            study=StudyRef.parse(name),
+            device=device,
+            folders=(self.objectives,),
+            forks=warm.fork_server(),
         )
         return work(settings or self.settings, orders, StopRequest())
 

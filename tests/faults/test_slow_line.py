@@ -19,6 +19,7 @@ from tests.work.trainer_double import large_scores
 from tuner.cli.live import plain_line
 from tuner.results import predicted
 from tuner.settings import Timing
+from tuner.spec.study_ref import StudyRef
 from tuner.store import database as stored
 from tuner.store import tables as t
 from tuner.store import uploads
@@ -51,7 +52,7 @@ def slow(mortal: Scene, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Scene:
 def working(scene: Scene, url: str, stop: StopRequest) -> Callable[[], Ended]:
     """Work through the proxy on a thread; the function returned waits for its end."""
     ended: list[Ended] = []
-    orders = Orders("small", trainer=scene.double(f"large:{IMAGES}"), patience_seconds=20)
+    orders = Orders(StudyRef("small"), trainer=scene.double(f"large:{IMAGES}"), patience_seconds=20)
     settings = replace(scene.settings, database_url=url)
     thread = threading.Thread(target=lambda: ended.append(work(settings, orders, stop)))
     thread.start()

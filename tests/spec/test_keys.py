@@ -56,10 +56,12 @@ lr = [0.1, 1.0]
 KEYS = [(section, key) for section in SECTIONS for key in entries(SECTIONS[section])]
 
 
-def read(document: dict[str, object]) -> Spec:
+def read(document: dict[str, object], overrides: tuple[str, ...] = ()) -> Spec:
     """Read a study whose objective can divide its data."""
     data = {**DECLARATIONS.data, "split_seed": Parameter("split_seed", "int", 0, "division")}
-    return check(document, (), lambda *_: replace(DECLARATIONS, data=data), Path("small.toml"))
+    return check(
+        document, overrides, lambda *_: replace(DECLARATIONS, data=data), Path("small.toml")
+    )
 
 
 @pytest.mark.parametrize(("section", "key"), KEYS)
@@ -93,3 +95,13 @@ def test_what_may_change_is_what_an_extension_changes() -> None:
     given = replace(given, folder="elsewhere")
     assert compare(stored, given).extends
     assert extended(stored, given) == replace(given, folder=stored.folder)
+
+
+@pytest.mark.parametrize("fixed", [{}, {"epochs": 3, "dropout": 0}])
+def test_more_epochs_are_what_an_override_makes_of_the_file(fixed: dict[str, object]) -> None:
+    """A study is made longer without reading its file again."""
+    document = {**EVERY, "fixed": fixed}
+    longer = read(document).with_epochs(40)
+    again = read(document, ("epochs=40",))
+    assert longer == again
+    assert longer.to_json() == again.to_json()

@@ -170,7 +170,7 @@ class Bench:
     def state(self) -> str:
         """Return the study's state as stored."""
         with self.database.transaction() as connection:
-            return studies.find(connection, self.study.title).state
+            return studies.find(connection, self.study.ref).state
 
     def contents(self) -> dict[str, list[str]]:
         """Return every row of both schemas but the workers' signs of life, to compare later."""

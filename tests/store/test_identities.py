@@ -15,7 +15,7 @@ MENDED = replace(BROKEN, files={"lab/models.py": "2" * 64})
 def go_on(bench: Bench) -> None:
     """Launch the stored study again."""
     with bench.database.transaction() as connection:
-        studies.go_on(connection, bench.study.full_name)
+        studies.go_on(connection, bench.study.ref)
 
 
 def test_code_is_mended_before_the_first_result(bench: Bench) -> None:

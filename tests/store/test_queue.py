@@ -173,5 +173,5 @@ def test_a_longer_version_has_the_queue_too(database: Database) -> None:
     assert again.study.version == 2
     assert trained(again) == [sampling.choose(longer, 0), *found]
     with database.transaction() as connection:
-        study = studies.find(connection, again.study.full_name)
+        study = studies.find(connection, again.study.ref)
         assert [place.trial for place in queue.places(connection, study)] == [1]

@@ -5,6 +5,7 @@ import sqlalchemy as sa
 
 from tests.store.specs import Bench, make_spec
 from tuner.results import Results
+from tuner.spec.study_ref import StudyRef
 from tuner.store import studies
 from tuner.store import tables as t
 from tuner.store.database import Database
@@ -20,7 +21,7 @@ def test_what_is_written_meanwhile_is_not_seen(database: Database) -> None:
         assert connection.execute(count).scalar_one() == before == 1
         assert Results(connection, first.study).rows == []
     with database.snapshot() as connection:
-        assert studies.find(connection, "second").name == "second"
+        assert studies.find(connection, StudyRef("second")).name == "second"
 
 
 def test_nothing_can_be_written(database: Database) -> None:
@@ -30,7 +31,7 @@ def test_nothing_can_be_written(database: Database) -> None:
         connection.execute(sa.update(t.study).values(reason="changed"))
     with database.transaction() as connection:
         connection.execute(sa.update(t.study).values(reason="changed"))
-        assert studies.find(connection, bench.study.name).reason == "changed"
+        assert studies.find(connection, bench.study.ref).reason == "changed"
 
 
 def test_it_may_be_idle_while_figures_are_computed(database: Database) -> None:

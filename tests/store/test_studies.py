@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from tests.store.specs import Bench, claim_trial, finish, limited, make_ranged, make_spec
 from tuner.errors import StudyConflictError, UnknownStudyError
 from tuner.spec.study import Spec
+from tuner.spec.study_ref import StudyRef
 from tuner.store import control, optuna_storage, studies
 from tuner.store import tables as t
 from tuner.store.database import Database
@@ -86,9 +87,9 @@ def test_a_new_version_stands_beside_the_old(database: Database) -> None:
     second = launch(database, make_spec(epochs=9), new_version=True)
     assert (second.what, second.study.title) == ("created", "small@2")
     with database.transaction() as connection:
-        assert studies.find(connection, "small") == second.study
-        assert studies.find(connection, "small@1") == first
-        assert studies.find(connection, "small@1").title == "small@1"
+        assert studies.find(connection, StudyRef("small")) == second.study
+        assert studies.find(connection, StudyRef("small", 1)) == first
+        assert studies.find(connection, StudyRef("small", 1)).title == "small@1"
         assert [one.title for one in studies.listing(connection)] == ["small@1", "small@2"]
     assert launch(database, make_spec(epochs=9)).what == "found"
 
@@ -110,15 +111,13 @@ def test_launching_a_stopped_study_opens_it(database: Database) -> None:
 def test_an_unknown_study_is_told_with_a_near_name(
     database: Database, wanted: str, hint: str
 ) -> None:
-    """A name that is not there gets a hint; a version that is no number too."""
+    """A name that is not there gets a hint."""
     launch(database, make_spec())
     with database.transaction() as connection:
         with pytest.raises(UnknownStudyError, match=hint):
-            studies.find(connection, wanted)
-        with pytest.raises(UnknownStudyError, match="version"):
-            studies.find(connection, "small@two")
+            studies.find(connection, StudyRef(wanted))
         with pytest.raises(UnknownStudyError):
-            studies.find(connection, "small@7")
+            studies.find(connection, StudyRef("small", 7))
 
 
 def test_launches_at_once_make_one_study(database: Database) -> None:
@@ -278,7 +277,7 @@ def test_a_stored_study_needs_no_file(database: Database) -> None:
     spec = replace(make_ranged(sampler="tpe"), folder="/studies", overrides=("lr=1",))
     launched = launch(database, spec).study
     with database.transaction() as connection:
-        found: Study = studies.find(connection, "ranged")
+        found: Study = studies.find(connection, StudyRef("ranged"))
     assert found == launched
     assert found.spec == spec
 

@@ -21,6 +21,7 @@ from tuner.answers.winner import winner
 from tuner.errors import DataError, ObjectiveError, UserError
 from tuner.results import Results
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 from tuner.store import studies
 from tuner.store.database import Database
 from tuner.winner import document
@@ -379,7 +380,7 @@ def test_another_machines_checkpoint_is_found_by_its_trial(saved: Saved, tmp_pat
     folder.mkdir()
     with Database.open(Settings(home=home, database_url=url)) as database:
         with database.transaction() as connection:
-            study = studies.find(connection, "scans")
+            study = studies.find(connection, StudyRef("scans"))
             found = winner(Results(connection, study))
             stored = stored_predictions(Results(connection, study), found)
         place = Place(

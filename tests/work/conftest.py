@@ -15,6 +15,7 @@ from tests.store.specs import Bench
 from tests.work import worker_double
 from tuner.settings import Settings
 from tuner.spec.study import Spec
+from tuner.spec.study_ref import StudyRef
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Ended
 from tuner.work.stopping import StopRequest
@@ -58,7 +59,7 @@ class Station:
     def orders(self, study: str, behaviour: str) -> Orders:
         """Return the orders of a worker with a trainer double."""
         trainer = double(behaviour, self.folder)
-        return Orders(study=study, trainer=trainer, patience_seconds=20)
+        return Orders(study=StudyRef(study), trainer=trainer, patience_seconds=20)
 
     def start(
         self,

@@ -25,6 +25,7 @@ from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import METRICS
 from tuner.results import Results, TrialRow
+from tuner.spec.study_ref import StudyRef
 from tuner.statistics.means import Mean, mean_over_seeds, welch
 from tuner.statistics.variance import Interval
 from tuner.store import studies
@@ -303,7 +304,7 @@ def compare_searches(
 
 def _matching(connection: sa.Connection, name: str) -> list[Results]:
     if not set(name) & set("*?["):
-        return [Results.of(connection, name)]
+        return [Results.of(connection, StudyRef.parse(name))]
     # Of several versions of a study the newest one, as its name alone means it.
     newest = {study.name: study for study in studies.listing(connection)}
     matching = [study for study in newest.values() if fnmatchcase(study.name, name)]

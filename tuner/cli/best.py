@@ -9,6 +9,7 @@ from tuner.cli import options
 from tuner.cli.terminal import clear_progress, echo_json, show_progress
 from tuner.errors import UserError
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def best(
     settings: Settings,
-    study: str,
+    study: StudyRef,
     trial: int | None,
     seed: int | None,
     target: Path | None,

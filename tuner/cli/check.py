@@ -14,6 +14,7 @@ from tuner.cli.terminal import clear_progress, echo, echo_json, show_progress
 from tuner.errors import TunerError, UserError
 from tuner.home import make_cache
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.check.cost import Cost, Spread
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def check(
     settings: Settings,
-    study: str,
+    study: StudyRef,
     overrides: tuple[str, ...],
     noise: int | None,
     workers: int | None,
@@ -92,15 +93,14 @@ def check(
 
 
 def _asked(
-    settings: Settings, study: str, overrides: tuple[str, ...], paths: tuple[Path, ...]
+    settings: Settings, study: StudyRef, overrides: tuple[str, ...], paths: tuple[Path, ...]
 ) -> "tuple[Spec, tuple[Path, ...]]":
     """Return the study that a file or a stored version asks, and where its objective may be."""
-    from tuner.spec.load import find
     from tuner.store import studies
 
-    if "@" not in study or study.endswith(".toml"):
-        spec = options.load_spec(study, overrides, paths)
-        return spec, options.objective_folders(find(study, options.study_folders()), paths)
+    if study.version is None:
+        file = options.StudyFile.find(study, paths)
+        return file.read(overrides), file.folders
     if overrides:
         raise UserError(f"{study} is a stored version: it is checked as it is, without --set.")
     with options.open_database(settings) as database, database.transaction() as connection:

@@ -10,6 +10,7 @@ from tuner.cli import options
 from tuner.cli.terminal import echo_json
 from tuner.errors import UserError
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,8 +87,8 @@ FIRST_DROPPED = (2, 7, 5)
 @click.pass_obj
 def compare(  # noqa: C901  # one story: trials, contenders, or settings and then factors
     settings: Settings,
-    study: str,
-    other: str | None,
+    study: StudyRef,
+    other: StudyRef | None,
     by: tuple[str, ...],
     metric: str | None,
     reference: str | None,
@@ -134,7 +135,12 @@ def compare(  # noqa: C901  # one story: trials, contenders, or settings and the
                 "the rest out, or name one study."
             )
         show_searches(
-            settings, (study, other), metric, picture, overwrite=overwrite, as_json=as_json
+            settings,
+            (str(study), str(other)),
+            metric,
+            picture,
+            overwrite=overwrite,
+            as_json=as_json,
         )
         return
     _check_options(by, metric, reference, resolve, trials, split, picture, contenders=contenders)

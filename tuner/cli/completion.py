@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -19,15 +20,30 @@ from click.shell_completion import CompletionItem
 from tuner.errors import TunerError
 from tuner.home import write_private
 from tuner.settings import Settings, from_environment
+from tuner.spec.study_ref import StudyRef
 
 NAMES = "names.json"
 
 
-class StudyName(click.types.StringParamType):
-    """A study's name, completed from those that are stored; `files` adds those of study files."""
+class StudyName(click.ParamType):  # type: ignore[type-arg]  # generic in later versions only
+    """A study: NAME, NAME@VERSION or the path of its file, parsed to a `StudyRef`.
+
+    Completed from the names that are stored; `files` adds those of study files.
+    """
+
+    name = "text"
 
     def __init__(self, *, files: bool = False) -> None:
         self._files = files
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,  # noqa: ARG002
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> StudyRef:
+        """Return which study a text means."""
+        return value if isinstance(value, StudyRef) else StudyRef.parse(value)
 
     def shell_complete(
         self,
@@ -51,10 +67,10 @@ class StudyName(click.types.StringParamType):
         ]
 
 
-def complete_study(command: click.Command) -> None:
-    """Let a command complete its study's name, as --study NAME and as a plain NAME alike."""
+def parse_study(command: click.Command) -> None:
+    """Let a command parse its study, and complete its name, as --study NAME and as a plain NAME."""
     for parameter in command.params:
-        if parameter.name != "study":
+        if parameter.name not in ("study", "other"):
             continue
         parameter.type = StudyName(files=command.name in ("launch", "run", "validate", "check"))
         if isinstance(parameter, click.Option):

@@ -9,6 +9,7 @@ from tuner.cli import options
 from tuner.cli.terminal import confirm, echo
 from tuner.errors import EXIT_DONE, TunerError, UserError
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.store.database import Database
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @click.command(epilog="\b\nExample:\n  tuner stop lr_sched")
 @click.argument("study")
 @click.pass_obj
-def stop(settings: Settings, study: str) -> None:
+def stop(settings: Settings, study: StudyRef) -> None:
     """Stop a study on all its machines: workers finish their epoch and leave.
 
     Nothing is lost; `tuner launch` goes on with it.
@@ -39,7 +40,7 @@ def stop(settings: Settings, study: str) -> None:
 @click.argument("study")
 @click.argument("trials", type=int, nargs=-1)
 @click.pass_obj
-def retry(settings: Settings, study: str, trials: tuple[int, ...]) -> None:
+def retry(settings: Settings, study: StudyRef, trials: tuple[int, ...]) -> None:
     """Open failed trials again, under their own numbers and parameters.
 
     Without TRIALS, all failed ones; also lifts the brake of a paused study.
@@ -63,7 +64,7 @@ def retry(settings: Settings, study: str, trials: tuple[int, ...]) -> None:
 @click.argument("study")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def delete(settings: Settings, study: str, *, yes: bool) -> int:
+def delete(settings: Settings, study: StudyRef, *, yes: bool) -> int:
     """Delete a study with all its trials, curves, predictions and checkpoints.
 
     Asks first. A study that workers are training must be stopped first. If its
@@ -77,7 +78,7 @@ def delete(settings: Settings, study: str, *, yes: bool) -> int:
             found = studies.find(connection, study)
             named = [one.full_name for one in studies.versions(connection, found.name)]
             seen = overview(connection, found)
-        if len(named) > 1 and ("@" not in study or study.endswith(".toml")):
+        if len(named) > 1 and study.version is None:
             raise UserError(
                 f"{found.name} has {len(named)} versions; say which one to delete:\n"
                 + "\n".join(f"  tuner delete {name}" for name in named)

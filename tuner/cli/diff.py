@@ -8,6 +8,7 @@ import click
 from tuner.cli import options
 from tuner.cli.terminal import echo_json
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.answers.diff import Diff
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 @click.option("--metric", metavar="NAME", help="Figure to compare by; test_acc where there is one.")
 @options.json_option
 @click.pass_obj
-def diff(settings: Settings, study: str, other: str, metric: str | None, *, as_json: bool) -> None:
+def diff(
+    settings: Settings, study: StudyRef, other: StudyRef, metric: str | None, *, as_json: bool
+) -> None:
     """Say what differs between two studies: in the files, and in the results.
 
     Results are compared in the settings that both have, matched by what both
@@ -32,7 +35,7 @@ def diff(settings: Settings, study: str, other: str, metric: str | None, *, as_j
     from tuner.results import Results
 
     with options.open_database(settings) as database, database.snapshot() as connection:
-        one, two = (Results.of(connection, name) for name in (study, other))
+        one, two = (Results.of(connection, ref) for ref in (study, other))
         diff = between(one, two, metric)
     if as_json:
         echo_json(plain(diff), default=str)

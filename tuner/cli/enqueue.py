@@ -8,6 +8,7 @@ import click
 from tuner.cli import options
 from tuner.cli.terminal import echo, echo_json
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.store.queue import Place
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 @click.argument("setting", nargs=-1, metavar="[NAME=VALUE]...")
 @options.json_option
 @click.pass_obj
-def enqueue(settings: Settings, study: str, setting: tuple[str, ...], *, as_json: bool) -> None:
+def enqueue(
+    settings: Settings, study: StudyRef, setting: tuple[str, ...], *, as_json: bool
+) -> None:
     """Have a setting trained before those that wait, for example one known to be good.
 
     Name a value for every parameter that the study varies. The setting takes a

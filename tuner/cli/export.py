@@ -12,6 +12,7 @@ from tuner.cli.terminal import REPLACED, echo, write_bytes
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.answers.sheets.contents import Sheet
@@ -93,7 +94,7 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
 @click.pass_obj
 def export(  # noqa: C901, PLR0915  # one story: which sheet, which rows, how it looks, where to
     settings: Settings,
-    study: str,
+    study: StudyRef,
     best: int | None,
     metric: str | None,
     columns: str | None,
@@ -182,7 +183,7 @@ def export(  # noqa: C901, PLR0915  # one story: which sheet, which rows, how it
         echo(f"The {_count(sheet)} best of {_count(complete)}, as in `tuner table`; --best K "
              "takes others.", err=True)  # fmt: skip
     if output == "-":
-        if found.versions > 1 and study != found.full_name:
+        if found.versions > 1 and study.version is None:
             echo(f"{study} is {found.title}, the newest of {found.versions} versions.", err=True)
         write_bytes(content)
         return

@@ -29,6 +29,7 @@ from tuner.errors import (
 from tuner.fleet.local import LocalFleet
 from tuner.home import make_cache, write_private
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.check.quick import Examined
@@ -111,7 +112,7 @@ def launch(settings: Settings, /, **given: Any) -> int:
 class Request:
     """What is to be launched and how: the options of `tuner launch`, also for `tuner.launch`."""
 
-    study: str | Mapping[str, Any]
+    study: StudyRef | Mapping[str, Any]
     """A name, a path, a stored version, or the content of a study file."""
     overrides: tuple[str, ...] = ()
     workers: int | None = None
@@ -127,11 +128,10 @@ class Request:
     """Settings to be trained before the others."""
 
     @property
-    def file(self) -> str | None:
-        """The name or path of the study file, where there is one to read."""
-        if isinstance(self.study, str) and (self.study.endswith(".toml") or "@" not in self.study):
-            return self.study
-        return None
+    def stored(self) -> StudyRef | None:
+        """The stored version that goes on without its file, if one is asked for."""
+        ref = self.study
+        return ref if isinstance(ref, StudyRef) and ref.version is not None else None
 
     def check(self) -> None:
         """Refuse options that contradict each other."""
@@ -139,21 +139,21 @@ class Request:
             raise UserError(
                 "--new-version trains all of it again; --accept-changes goes on. Choose."
             )
-        stored = isinstance(self.study, str) and self.file is None
-        if stored and (self.overrides or self.new_version or self.epochs_to):
+        if self.stored and (self.overrides or self.new_version or self.epochs_to):
             raise UserError(
-                f"{self.study} is a stored version: it goes on as it is. Change its file."
+                f"{self.stored} is a stored version: it goes on as it is. Change its file."
             )
-        if self.file is None and self.epochs_to is not None:
+        if not isinstance(self.study, StudyRef) and self.epochs_to is not None:
             raise UserError("epochs_to needs the study's file; set fixed.epochs in your dict.")
 
-    def read(self) -> "Spec | None":
-        """Read and check the study; None for a stored version, which goes on without its file."""
-        if isinstance(self.study, str):
-            if self.file is None:
-                return None
-            return options.load_spec(self.file, self.overrides, self.objective_folders)
-        return options.check_spec(self.study, self.overrides, self.objective_folders)
+    def read(self) -> "tuple[Spec | None, options.StudyFile | None]":
+        """Read and check the study, and its file where it has one; a stored version has neither."""
+        if not isinstance(self.study, StudyRef):
+            return options.check_spec(self.study, self.overrides, self.objective_folders), None
+        if self.stored:
+            return None, None
+        file = options.StudyFile.find(self.study, self.objective_folders)
+        return file.read(self.overrides), file
 
 
 @dataclass(frozen=True)
@@ -164,16 +164,17 @@ class Ended:
     exit_code: int
 
 
-def run_launch(settings: Settings, request: Request) -> Ended:  # noqa: C901  # one story
+def run_launch(settings: Settings, request: Request) -> Ended:  # noqa: C901, PLR0912, PLR0915  # one story
     """Launch a study and train it to its end: what is stored, what changed, train, conclude.
 
     A study that cannot go on, or some of whose trials failed for good, is a StudyFailedError.
     """
     request.check()
-    spec = request.read()
+    stored = request.stored
+    spec, file = request.read()
     if spec is not None:
         _settings(spec, request.enqueue)  # what does not fit is told before anything is created
-    folders = _objective_folders(request.file, request.objective_folders)
+    folders = file.folders if file else options.objective_folders(None, request.objective_folders)
     # To go on with a stored study, or to train it longer, there must be one.
     makes = spec is not None and request.epochs_to is None
     options.tell_home(settings, makes=makes)
@@ -194,20 +195,15 @@ def run_launch(settings: Settings, request: Request) -> Ended:  # noqa: C901  # 
     ):
         make_cache(settings.home)
         if request.epochs_to is not None:
-            assert request.file is not None
-            spec = lengthened(
-                database,
-                request.file,
-                request.epochs_to,
-                request.overrides,
-                request.objective_folders,
-            )
+            assert file is not None
+            assert spec is not None
+            spec = lengthened(database, file, spec, request.epochs_to)
         versioned = request.new_version or request.epochs_to is not None
-        known = (
-            _known(database, str(request.study))
-            if spec is None
-            else study_of(database, spec, versioned=versioned)
-        )
+        if stored is not None:
+            known = _known(database, stored)
+        else:
+            assert spec is not None
+            known = study_of(database, spec, versioned=versioned)
         changes: Sequence[str] = ()
         now: Sequence[Identity] = ()
         if known is not None:
@@ -218,9 +214,10 @@ def run_launch(settings: Settings, request: Request) -> Ended:  # noqa: C901  # 
         if known is not None and changes and not (versioned or request.accept_changes):
             refuse(known, changes)
         found: Sequence[Examined] = ()
-        if spec is None:
-            launched = _go_on(database, str(request.study))
+        if stored is not None:
+            launched = _go_on(database, stored)
         else:
+            assert spec is not None
             if not request.no_check:
                 again = bool(changes)
                 found = look_at_data(database, spec, site, begun=question, again=again)
@@ -247,19 +244,11 @@ def run_launch(settings: Settings, request: Request) -> Ended:  # noqa: C901  # 
         return Ended(study.full_name, EXIT_DONE)
 
 
-def _objective_folders(study: str | None, paths: tuple[Path, ...]) -> tuple[Path, ...]:
-    from tuner.spec.load import find
-
-    if study is None:
-        return options.objective_folders(None, paths)
-    return options.objective_folders(find(study, options.study_folders()), paths)
-
-
-def _known(database: "Database", title: str) -> "Study | None":
+def _known(database: "Database", ref: StudyRef) -> "Study | None":
     from tuner.store import studies
 
     with database.transaction() as connection:
-        study = studies.find(connection, title)
+        study = studies.find(connection, ref)
     return None if study.state == "complete" else study
 
 
@@ -274,11 +263,11 @@ def _store(database: "Database", spec: "Spec", *, new_version: bool, changed: bo
     )
 
 
-def _go_on(database: "Database", title: str) -> "Launch":
+def _go_on(database: "Database", ref: StudyRef) -> "Launch":
     from tuner.store import studies
 
     with database.transaction() as connection:
-        return studies.go_on(connection, title)
+        return studies.go_on(connection, ref)
 
 
 def _settings(spec: "Spec", given: "Sequence[str | Mapping[str, Any]]") -> list[dict[str, "Value"]]:
@@ -406,7 +395,7 @@ def _check_ended(database: "Database", study: "Study", failures: list[str]) -> N
 
     try:
         with database.transaction() as connection:
-            now = studies.find(connection, study.full_name)
+            now = studies.find(connection, study.ref)
     except UnknownStudyError:
         now = None
     if now is None or now.study_id != study.study_id:
@@ -441,7 +430,7 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
     from tuner.store import identities
 
     with database.snapshot() as connection:
-        results = Results.of(connection, launched.full_name)
+        results = Results.of(connection, launched.ref)
         study, rows = results.study, results.rows
         show_tables(results, best=10, told=told)
         _tell_verdicts(results)
@@ -520,7 +509,7 @@ def launch_here(
     if isinstance(study, OpenStudy):
         study = study.full_name
     request = Request(
-        plain(study) if isinstance(study, Mapping) else fspath(study),
+        plain(study) if isinstance(study, Mapping) else StudyRef.parse(fspath(study)),
         overrides=tuple(changes) if not isinstance(changes, Mapping) else assignments(changes),
         objective_folders=tuple(Path(folder) for folder in objectives),
         enqueue=tuple(plain(setting) for setting in enqueue),

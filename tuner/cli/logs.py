@@ -6,13 +6,14 @@ from tuner.cli import options
 from tuner.cli.terminal import echo, echo_json
 from tuner.errors import UnknownStudyError
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 
 @click.command(epilog="\b\nExample:\n  tuner logs lr_sched 12")
 @click.argument("study")
 @click.argument("trial", type=int, required=False)
 @click.pass_obj
-def logs(settings: Settings, study: str, trial: int | None) -> None:
+def logs(settings: Settings, study: StudyRef, trial: int | None) -> None:
     """Show what the trainers of a study printed, attempt by attempt.
 
     With TRIAL, only that trial's. What an attempt printed is kept when it ends;
@@ -38,7 +39,7 @@ def logs(settings: Settings, study: str, trial: int | None) -> None:
 @click.option("--trial", type=int, help="Only what happened to this trial.")
 @options.json_option
 @click.pass_obj
-def events(settings: Settings, study: str, trial: int | None, *, as_json: bool) -> None:
+def events(settings: Settings, study: StudyRef, trial: int | None, *, as_json: bool) -> None:
     """Show the history of a study, or of one of its trials."""
     from tuner.store import histories, studies
 

@@ -1,34 +1,33 @@
 """`tuner launch --epochs-to N`: the same study, trained longer, from the stored prefixes."""
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuner.cli import options
+from tuner.cli.options import StudyFile
 from tuner.cli.terminal import echo
 from tuner.errors import StudyConflictError, UserError
+from tuner.spec.parameters import SHARED
 
 if TYPE_CHECKING:
     from tuner.spec.study import Spec
     from tuner.store.database import Database
 
 
-def lengthened(
-    database: "Database",
-    study: str,
-    epochs: int,
-    overrides: tuple[str, ...],
-    folders: tuple[Path, ...],
-) -> "Spec":
-    """Return the stored study with more epochs, and say which settings go on where they were."""
+def lengthened(database: "Database", file: StudyFile, spec: "Spec", epochs: int) -> "Spec":
+    """Return the stored study with more epochs, and say which settings go on where they were.
+
+    `spec` is what the file says with the changes of this command line.
+    """
     from tuner.spec.identity import compare
+    from tuner.spec.study_ref import StudyRef
     from tuner.store import studies
 
-    spec = options.load_spec(study, overrides, folders)
     with database.transaction() as connection:
-        stored = studies.find(connection, spec.name)
-    before = options.load_spec(study, (*stored.spec.overrides, *overrides), folders)
-    difference = compare(stored.spec, before)
+        stored = studies.find(connection, StudyRef(spec.name))
+    if stored.spec.overrides:
+        # What was set when the study was launched is in no file.
+        spec = file.read((*stored.spec.overrides, *spec.overrides))
+    difference = compare(stored.spec, spec)
     if not (difference.same or difference.extends):
         changes = "\n".join(f"  {change}" for change in difference.changes)
         raise StudyConflictError(
@@ -36,13 +35,12 @@ def lengthened(
             "Only the epochs may differ for --epochs-to; undo the change, or launch it with "
             "--new-version."
         )
-    _check(before, stored.title, epochs)
-    if int(before.job({}, 0).parameters["epochs"]) == epochs:
-        return before  # launched before, and perhaps interrupted: it goes on
-    longer = (*stored.spec.overrides, *overrides, f"epochs={epochs}")
-    after = options.load_spec(study, longer, folders)
-    _tell(before, after)
-    return after
+    _check(spec, stored.title, epochs)
+    if int(spec.job({}, 0).parameters["epochs"]) == epochs:
+        return spec  # launched before, and perhaps interrupted: it goes on
+    longer = spec.with_epochs(epochs)
+    _tell(spec, longer)
+    return longer
 
 
 def _check(before: "Spec", title: str, epochs: int) -> None:
@@ -52,6 +50,9 @@ def _check(before: "Spec", title: str, epochs: int) -> None:
             "add the longer trainings to [space] epochs and launch with --new-version."
         )
     now = int(before.fixed.get("epochs", before.defaults.get("epochs", 0)))
+    fault = SHARED["epochs"].fault(epochs)
+    if fault:
+        raise UserError(f"--epochs-to {epochs}: {fault}.")
     if epochs < now:
         raise UserError(f"{title} already trains {now} epochs; --epochs-to must be larger.")
 

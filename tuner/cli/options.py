@@ -3,17 +3,19 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from tuner.cli.completion import complete_study
+from tuner.cli.completion import parse_study
 from tuner.cli.terminal import echo
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.names import meant
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.results import Results
@@ -33,7 +35,7 @@ def add_common(command: click.Command) -> None:
         for below in command.commands.values():
             add_common(below)
         return
-    complete_study(command)
+    parse_study(command)
     for parameter in command.params:
         if type(parameter.type) is click.Choice:
             parameter.type = NearChoice(parameter.type.choices)
@@ -81,7 +83,7 @@ def answering(answer: Callable[..., None]) -> Callable[..., None]:
     """
 
     @wraps(answer)
-    def command(settings: Settings, /, study: str, **wishes: Any) -> None:
+    def command(settings: Settings, /, study: StudyRef, **wishes: Any) -> None:
         with open_results(settings, study) as results:
             answer(results, **wishes)
 
@@ -158,13 +160,27 @@ def objective_folders(study_file: Path | None, paths: tuple[Path, ...] = ()) -> 
     return (*(folder.resolve() for folder in paths), *near, Path("objectives").resolve())
 
 
-def load_spec(name: str, overrides: tuple[str, ...], paths: tuple[Path, ...] = ()) -> "Spec":
-    """Read and check a study file, by name or path."""
-    from tuner.spec.load import find, load
+@dataclass(frozen=True)
+class StudyFile:
+    """A study file, and where its objective is looked for."""
 
-    path = find(name, study_folders())
-    here = tuple(_from_here(text) for text in overrides)
-    return load(path, here, _declared(objective_folders(path, paths)))
+    path: Path
+    folders: tuple[Path, ...]
+
+    @classmethod
+    def find(cls, ref: StudyRef, paths: tuple[Path, ...] = ()) -> "StudyFile":
+        """Find a study's file by its name or path; `paths` come before the usual folders."""
+        from tuner.spec.load import find
+
+        path = find(ref, study_folders())
+        return cls(path, objective_folders(path, paths))
+
+    def read(self, overrides: tuple[str, ...] = ()) -> "Spec":
+        """Read and check the file."""
+        from tuner.spec.load import load
+
+        here = tuple(_from_here(text) for text in overrides)
+        return load(self.path, here, _declared(self.folders))
 
 
 def check_spec(
@@ -229,7 +245,7 @@ def _remember_names(settings: Settings, database: "Database") -> None:
 
 
 @contextmanager
-def open_results(settings: Settings, study: str) -> Iterator["Results"]:
+def open_results(settings: Settings, study: StudyRef) -> Iterator["Results"]:
     """Open the results of a stored study in a snapshot: all that is read describes one moment."""
     from tuner.results import Results
 

@@ -11,6 +11,7 @@ from tuner.errors import UserError
 from tuner.files import check_output, contains, write_output
 from tuner.pictures import GO_WITH, MARK, misplaced
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.pictures.subject import Subject
@@ -61,7 +62,7 @@ ENDINGS = (".svg", ".png", ".pdf")
 def plot(
     settings: Settings,
     /,
-    study: str,
+    study: StudyRef,
     kind: str,
     output: Path | None,
     bare: bool,

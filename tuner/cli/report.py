@@ -8,6 +8,7 @@ from tuner.cli import options
 from tuner.cli.terminal import REPLACED, echo
 from tuner.errors import UserError
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 ENDINGS = (".html", ".htm", ".md")
 
@@ -26,7 +27,7 @@ ENDINGS = (".html", ".htm", ".md")
 )
 @options.overwrite_option
 @click.pass_obj
-def report(settings: Settings, study: str, output: Path | None, *, overwrite: bool) -> None:
+def report(settings: Settings, study: StudyRef, output: Path | None, *, overwrite: bool) -> None:
     """Write a study as one file: question, answer, tables, figures, provenance.
 
     HTML needs no network and prints well. Markdown has the same words and

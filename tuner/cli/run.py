@@ -11,6 +11,7 @@ from tuner.cli import options
 from tuner.cli.terminal import echo, echo_json
 from tuner.errors import EXIT_DONE, EXIT_FAILURES
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 from tuner.text import masked
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def run(
     settings: Settings,
-    study: str,
+    study: StudyRef,
     overrides: tuple[str, ...],
     seed: int,
     device: str,
@@ -48,17 +49,16 @@ def run(
     is recorded and no database is needed: a way to try a file out.
     """
     from tuner.fleet.devices import crew_devices
-    from tuner.spec.load import find
     from tuner.train.workbench import Workbench
 
-    spec = options.load_spec(study, overrides, objective_folders)
-    folders = options.objective_folders(find(study, options.study_folders()), objective_folders)
+    file = options.StudyFile.find(study, objective_folders)
+    spec = file.read(overrides)
     job = spec.job(_first(spec), seed)
     bench = Workbench(
         device=crew_devices(device, 1, 1)[0],
         threads=spec.limits.threads,
         cache=settings.home / "cache",
-        folders=folders,
+        folders=file.folders,
         progress=_progress,
     )
     run = bench.begin(job)

@@ -12,6 +12,7 @@ import click
 from tuner.cli import options
 from tuner.cli.terminal import echo, echo_json
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.store.database import Database
@@ -23,24 +24,24 @@ if TYPE_CHECKING:
 @click.option("--watch", is_flag=True, help="Refresh until the study ends; Ctrl-C closes the view.")
 @options.json_option
 @click.pass_obj
-def status(settings: Settings, study: str | None, *, watch: bool, as_json: bool) -> None:
+def status(settings: Settings, study: StudyRef | None, *, watch: bool, as_json: bool) -> None:
     """Show how a study stands: its trials, workers, leases and best result.
 
     Without STUDY, the study launched last.
     """
     with options.open_database(settings) as database:
-        title = study or _newest(database)
-        if title is None:
+        ref = study or _newest(database)
+        if ref is None:
             echo("There are no studies yet; `tuner launch --study NAME` makes one.")
             return
         if as_json:
-            body = _described(_look(database, title)) | {"race": _race(database, title)}
+            body = _described(_look(database, ref)) | {"race": _race(database, ref)}
             echo_json(body)
         elif watch:
-            _watch(database, title)
+            _watch(database, ref)
         else:
-            _print(_look(database, title))
-            _print_race(database, title)
+            _print(_look(database, ref))
+            _print_race(database, ref)
 
 
 @click.command(epilog="\b\nExample:\n  tuner studies --json")
@@ -88,20 +89,20 @@ def studies(settings: Settings, *, as_json: bool) -> None:
     open_console().print(table)
 
 
-def _newest(database: "Database") -> str | None:
+def _newest(database: "Database") -> StudyRef | None:
     from tuner.store import studies as stored
 
     with database.transaction() as connection:
         listed = stored.listing(connection)
-    return listed[-1].title if listed else None
+    return listed[-1].ref if listed else None
 
 
-def _look(database: "Database", title: str) -> "Overview":
+def _look(database: "Database", ref: StudyRef) -> "Overview":
     from tuner.store import studies as stored
     from tuner.store.overview import overview
 
     with database.transaction() as connection:
-        return overview(connection, stored.find(connection, title))
+        return overview(connection, stored.find(connection, ref))
 
 
 def _print(overview: "Overview") -> None:
@@ -140,34 +141,34 @@ def _worker_line(lines: "Sequence[WorkerLine]") -> str:
     return f"{text}, {len(lines)} trials at a time ({trials}), leases run {left:.0f} s more"
 
 
-def _print_race(database: "Database", title: str) -> None:
+def _print_race(database: "Database", ref: StudyRef) -> None:
     from tuner.cli.console import open_console, print_sentences
     from tuner.cli.race import race_lines
     from tuner.store import studies as stored
 
     with database.transaction() as connection:
-        study = stored.find(connection, title)
+        study = stored.find(connection, ref)
     lines = race_lines(database, study)
     if lines:
         print_sentences(open_console(), lines)
 
 
-def _race(database: "Database", title: str) -> dict[str, Any] | None:
+def _race(database: "Database", ref: StudyRef) -> dict[str, Any] | None:
     from tuner.answers.plain import plain
     from tuner.answers.race import tell_race
     from tuner.results import Results
 
     with database.snapshot() as connection:
-        return cast("dict[str, Any] | None", plain(tell_race(Results.of(connection, title))))
+        return cast("dict[str, Any] | None", plain(tell_race(Results.of(connection, ref))))
 
 
-def _watch(database: "Database", title: str) -> None:
+def _watch(database: "Database", ref: StudyRef) -> None:
     from tuner.cli.live import screen_for
 
     with screen_for(sys.stdout) as screen:
         try:
             while True:
-                overview = _look(database, title)
+                overview = _look(database, ref)
                 screen.show(overview)
                 if overview.state == "complete":
                     return

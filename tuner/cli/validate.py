@@ -6,6 +6,7 @@ import click
 
 from tuner.cli import options
 from tuner.cli.terminal import echo, echo_json
+from tuner.spec.study_ref import StudyRef
 
 
 @click.command(
@@ -16,7 +17,11 @@ from tuner.cli.terminal import echo, echo_json
 @options.objectives_option
 @options.json_option
 def validate(
-    study: str, overrides: tuple[str, ...], objective_folders: tuple[Path, ...], *, as_json: bool
+    study: StudyRef,
+    overrides: tuple[str, ...],
+    objective_folders: tuple[Path, ...],
+    *,
+    as_json: bool,
 ) -> None:
     """Check a study file, by NAME or PATH, and say how large the study is.
 
@@ -27,12 +32,11 @@ def validate(
     from tuner.check.code import check_code
     from tuner.check.settings import check_paths
     from tuner.spec.identity import fingerprint
-    from tuner.spec.load import find
 
-    spec = options.load_spec(study, overrides, objective_folders)
-    path = find(study, options.study_folders())
-    check_paths(spec, str(path))
-    check_code(spec, options.objective_folders(path, objective_folders))
+    file = options.StudyFile.find(study, objective_folders)
+    spec = file.read(overrides)
+    check_paths(spec, str(file.path))
+    check_code(spec, file.folders)
     grid = spec.grid_size if spec.search.sampler == "grid" else None
     if as_json:
         described = {

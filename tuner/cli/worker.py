@@ -20,6 +20,7 @@ from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM
 from tuner.fleet.contract import Crew
 from tuner.forkserver import ForkServer
 from tuner.settings import Settings
+from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.fleet.local import LocalFleet
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def worker(
     settings: Settings,
-    study: str,
+    study: StudyRef,
     device: str,
     threads: int | None,
     workers: int | None,
@@ -78,7 +79,7 @@ def worker(
 
     if workers is not None:
         devices = crew_devices(device, workers, threads or 1)
-        return _crew(settings, Crew(study, devices, threads, folders))
+        return _crew(settings, Crew(str(study), devices, threads, folders))
     with _fork_server(forks) as server:
         from tuner.work.stopping import StopRequest
         from tuner.work.worker import Orders, work

@@ -12,6 +12,7 @@ from tuner.results.designs import comparable
 from tuner.results.predictions import Predicted, kept_predictions, kept_splits, predicted
 from tuner.results.rows import FURTHER, TrialRow, epoch_rows, ranked, trial_rows
 from tuner.spec.study import Spec
+from tuner.spec.study_ref import StudyRef
 from tuner.store import studies
 from tuner.store.ranking import Ranked, Seed, rank_settings
 from tuner.store.studies import Study
@@ -32,9 +33,9 @@ class Results:
         """What was computed from these results, by question; see `once`."""
 
     @classmethod
-    def of(cls, connection: sa.Connection, name: str) -> "Results":
-        """Return the results of a study by its name, such as lr_sched or lr_sched@2."""
-        return cls(connection, studies.find(connection, name))
+    def of(cls, connection: sa.Connection, ref: StudyRef) -> "Results":
+        """Return the results of the study that is meant."""
+        return cls(connection, studies.find(connection, ref))
 
     @property
     def title(self) -> str:

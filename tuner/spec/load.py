@@ -10,6 +10,7 @@ from tuner.spec.document import cleaned, read
 from tuner.spec.overrides import Overrides
 from tuner.spec.reader import Declared, Reader
 from tuner.spec.study import Spec
+from tuner.spec.study_ref import StudyRef
 
 
 def load(path: Path, overrides: Sequence[str], declared: Declared) -> Spec:
@@ -31,18 +32,19 @@ def check(
     return spec
 
 
-def find(name_or_path: str, folders: Sequence[Path]) -> Path:
+def find(ref: StudyRef, folders: Sequence[Path]) -> Path:
     """Return the file of a study, given by its name in one of the folders or by its path."""
-    if name_or_path.endswith(".toml"):
-        return Path(name_or_path)
+    if ref.path is not None:
+        return ref.path
+    name = str(ref)
     known = {file.stem: file for folder in reversed(folders) for file in folder.glob("*.toml")}
-    if name_or_path in known:
-        return known[name_or_path]
-    near = nearest(name_or_path, known)
+    if name in known:
+        return known[name]
+    near = nearest(name, known)
     names = "did you mean " + " or ".join(near) + "?" if near else _listing(known)
     places = ", ".join(str(folder) for folder in folders) or "no folder"
     raise UserError(
-        f"There is no study {name_or_path!r}; {names} Looked for {name_or_path}.toml in {places}; "
+        f"There is no study {name!r}; {names} Looked for {name}.toml in {places}; "
         "a path that ends in .toml is taken as it is."
     )
 

@@ -5,7 +5,7 @@ checked, hashed, written, stored and documented follows from them.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -342,6 +342,16 @@ class Spec(Heading):
             data=self._located({**self.data_defaults, **self.data, **varied_data}, seed),
             seed=seed,
             metric=self.search.metric,
+        )
+
+    def with_epochs(self, epochs: int) -> "Spec":
+        """Return the study as `--set epochs=N` makes it; epochs must not vary."""
+        assert "epochs" not in self.varied
+        return replace(
+            self,
+            fixed={**self.fixed, "epochs": epochs},
+            defaults={name: value for name, value in self.defaults.items() if name != "epochs"},
+            overrides=(*self.overrides, f"epochs={epochs}"),
         )
 
     def to_json(self) -> dict[str, Any]:

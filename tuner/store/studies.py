@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -12,8 +11,8 @@ import sqlalchemy as sa
 from tuner.errors import StudyConflictError, UnknownStudyError
 from tuner.names import meant
 from tuner.spec import identity
-from tuner.spec.document import named_by
 from tuner.spec.study import Spec
+from tuner.spec.study_ref import StudyRef
 from tuner.store import identities
 from tuner.store import tables as t
 from tuner.store.database import Database
@@ -49,6 +48,11 @@ class Study:
         return f"{self.name}@{self.version}"
 
     @property
+    def ref(self) -> StudyRef:
+        """What means this version, whichever are added."""
+        return StudyRef(self.name, self.version)
+
+    @property
     def title(self) -> str:
         """The name for people: `name` while there is one version, `name@1` once there are two.
 
@@ -76,30 +80,28 @@ def optuna_name(name: str, version: int) -> str:
     return name if version == 1 else f"{name}@{version}"
 
 
-def find(connection: sa.Connection, wanted: str) -> Study:
-    """Return the study `name` (its newest version), `name@2`, or the one that a file describes."""
-    name = named_by(Path(wanted)) if wanted.endswith(".toml") else wanted
-    study = find_or_none(connection, name)
+def find(connection: sa.Connection, ref: StudyRef) -> Study:
+    """Return the study that is meant: a version, or the newest one of a name or a file."""
+    study = find_or_none(connection, ref)
     if study is not None:
         return study
-    if name != wanted and Path(wanted).is_file():
+    if ref.path is not None and ref.path.is_file():
         raise UnknownStudyError(
-            f"{wanted} is a study file, and no study {name!r} is stored in this database yet: "
-            f"`tuner launch --study {wanted}` trains it."
+            f"{ref} is a study file, and no study {ref.name!r} is stored in this database yet: "
+            f"`tuner launch --study {ref}` trains it."
         )
-    raise UnknownStudyError(_unknown(connection, name))
+    title = str(StudyRef(ref.name, ref.version))
+    hint = meant(title, [study.title for study in listing(connection)])
+    raise UnknownStudyError(
+        f"There is no study {title!r} in this database.{hint or ' `tuner studies` lists them.'}"
+    )
 
 
-def find_or_none(connection: sa.Connection, wanted: str) -> Study | None:
-    """Return the study `name` or `name@2`, or None if there is none."""
-    name, _, version = wanted.partition("@")
-    query = _studies().where(t.study.c.name == name).order_by(t.study.c.version.desc()).limit(1)
-    if version:
-        if not version.isdigit():
-            raise UnknownStudyError(
-                f"{wanted!r} is not a study: the version after @ must be a number, as in lr@2."
-            )
-        query = query.where(t.study.c.version == int(version))
+def find_or_none(connection: sa.Connection, ref: StudyRef) -> Study | None:
+    """Return the study that is meant, or None if it is not stored."""
+    query = _studies().where(t.study.c.name == ref.name).order_by(t.study.c.version.desc()).limit(1)
+    if ref.version is not None:
+        query = query.where(t.study.c.version == ref.version)
     row = connection.execute(query).one_or_none()
     return None if row is None else _study(row)
 
@@ -144,14 +146,14 @@ def launch(
         # what the first created.
         key = sa.func.hashtext(f"tuner study {spec.name}")
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
-        study = find_or_none(connection, spec.name)
+        study = find_or_none(connection, StudyRef(spec.name))
         if study is None:
             return Launch(_create(connection, storage, spec, 1, provenance), "created")
         study = _locked(connection, study)
         new_anyway = new_version and changed
         if not new_anyway and (equal := _launched_before(connection, spec)) is not None:
             _open(connection, equal)
-            return Launch(find(connection, equal.full_name), "found")
+            return Launch(find(connection, equal.ref), "found")
         difference = identity.compare(study.spec, spec)
         changes = tuple(str(change) for change in difference.changes)
         if new_version:
@@ -171,19 +173,19 @@ def launch(
             telling = [c for c in difference.changes if c.key not in identity.HARMLESS]
             raise StudyConflictError(_conflict(study, [str(change) for change in telling]))
         _extend(connection, study, spec)
-        return Launch(find(connection, study.full_name), "extended", changes)
+        return Launch(find(connection, study.ref), "extended", changes)
 
 
 def continued(connection: sa.Connection, spec: Spec) -> Study | None:
     """Return the stored version that launching a file would continue, if there is one."""
-    return _asked_before(connection, spec) or find_or_none(connection, spec.name)
+    return _asked_before(connection, spec) or find_or_none(connection, StudyRef(spec.name))
 
 
-def go_on(connection: sa.Connection, wanted: str) -> Launch:
-    """Open a stored study for work again, by name, without its file."""
-    study = _locked(connection, find(connection, wanted))
+def go_on(connection: sa.Connection, ref: StudyRef) -> Launch:
+    """Open a stored study for work again, without its file."""
+    study = _locked(connection, find(connection, ref))
     _open(connection, study)
-    return Launch(find(connection, study.full_name), "found")
+    return Launch(find(connection, study.ref), "found")
 
 
 def read_spec(connection: sa.Connection, study: Study) -> Spec:
@@ -267,7 +269,7 @@ def _create(
         )
     )
     _note(connection, study_id, "launched", _trials(spec.total_trials))
-    return find(connection, f"{spec.name}@{version}")
+    return find(connection, StudyRef(spec.name, version))
 
 
 def _copy_queue(connection: sa.Connection, study: Study, version: Study) -> None:
@@ -296,7 +298,7 @@ def _locked(connection: sa.Connection, study: Study) -> Study:
     # A claim may be ending the study right now because of the old budget: either it
     # sees our extension, or we see its end and open the study again.
     lock_study(connection, study.study_id)
-    return find(connection, f"{study.name}@{study.version}")
+    return find(connection, study.ref)
 
 
 def _open(connection: sa.Connection, study: Study) -> None:
@@ -340,12 +342,6 @@ def _conflict(study: Study, changes: Sequence[str]) -> str:
         "More trials or more seeds extend a study; any other change would mix two questions. "
         "Launch it as a new version with --new-version, or undo the change."
     )
-
-
-def _unknown(connection: sa.Connection, wanted: str) -> str:
-    names = [study.title for study in listing(connection)]
-    hint = meant(wanted, names) or " `tuner studies` lists them."
-    return f"There is no study {wanted!r} in this database.{hint}"
 
 
 def _studies() -> sa.Select[Any]:

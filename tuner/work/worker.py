@@ -17,6 +17,7 @@ from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.forkserver import TRAINERS, ForkServer, Program, starter
 from tuner.processes import Executed, Process, Streams
 from tuner.settings import Settings, child_environment
+from tuner.spec.study_ref import StudyRef
 from tuner.store import schema, studies
 from tuner.store.database import Database, is_outage, is_servers_trouble
 from tuner.store.ledger import workers
@@ -45,7 +46,7 @@ TRAINER = Program("tuner.work.trainer", "tuner trainer", needs=TRAINERS)
 class Orders:
     """A worker's orders: which study, on which device, and how long to wait for it."""
 
-    study: str
+    study: StudyRef
     device: str = "cpu"
     threads: int | None = None
     """Overrides the study's number; results depend on it."""
