@@ -1,13 +1,15 @@
-"""Files that people name: written atomically, and never over their own work.
+"""Files written whole or not at all: under a temporary name, synced, and renamed.
 
-A regular file is written under a temporary name and renamed, so that no reader sees
-half of it. A device, a FIFO or a descriptor such as /dev/stdout must not be replaced
-by a rename, so it is opened and written to, as the shell would.
+`write_whole` is for files that tuner names: those below its home, checkpoints, saved models.
+`write_output` and `whole_file` are for files that people name, and never replace their own work.
+There, a device, a FIFO or a descriptor such as /dev/stdout must not be replaced by a rename, so it
+is opened and written to, as the shell would.
 """
 
 import contextlib
 import os
 import re
+import secrets
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +24,42 @@ Recognised = Callable[[bytes], bool]
 
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 _STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
+
+
+def write_whole(
+    path: Path, content: bytes, create: Callable[[Path], int], *, prefix: str = ".tuner-"
+) -> None:
+    """Write or replace a file so that it is complete under its name, even after a power failure.
+
+    `create` makes the draft, a file that did not exist, and returns its descriptor: whose it is
+    and who may read it differs from place to place. A link in the file's place is replaced.
+    """
+    draft = path.with_name(f"{prefix}{secrets.token_hex(16)}")
+    try:
+        write_synced(create(draft), content)
+        draft.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # the first failure is the one to tell
+            draft.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_synced(descriptor: int, content: bytes) -> None:
+    """Write a file to the disk and close it."""
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power failure, which may undo them otherwise."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def begins_with(start: str) -> Recognised:

@@ -7,13 +7,13 @@ given away: anything else may be a hard link or a folder planted there in order 
 
 import os
 import pwd
-import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.errors import MachineError
+from tuner.files import write_whole
 
 NAME = ".tuner"
 _MARKS = frozenset((".gitignore", "postgres", "elsewhere"))
@@ -114,6 +114,10 @@ def make_folder(path: Path, mode: int = 0o700, *, to_owner: bool = True) -> None
         _hand_over_folder(path)
 
 
+NEW = os.O_WRONLY | os.O_EXCL
+"""Flags of `open_private` for a file that must not exist yet."""
+
+
 def open_private(path: Path, flags: int) -> int:
     """Open a file below a home, readable by its owner only; symbolic links are refused.
 
@@ -135,25 +139,16 @@ def open_private(path: Path, flags: int) -> int:
 
 
 def write_private(path: Path, content: str) -> None:
-    """Write a file below a home atomically.
+    """Write a file below a home whole.
 
-    Unlike `files.whole_file`, which is for files that a user names: it follows links, as the user
-    wants, and keeps the owner. Here root may be writing into another user's folder, where a link
-    could lead anywhere: so links are replaced, and the new file is private and given to the
-    folder's owner.
+    Root may be writing into another user's folder, where a link could lead anywhere: so links are
+    replaced, not followed, and the new file is private and given to the folder's owner.
     """
     make_folder(path.parent)
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(open_private(draft, os.O_WRONLY | os.O_EXCL), "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        write_whole(path, content.encode(), lambda draft: open_private(draft, NEW))
     except OSError as error:
         raise MachineError(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def hand_over(fd: int, folder: Path) -> None:

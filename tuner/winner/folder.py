@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tuner.errors import MachineError, UserError
-from tuner.train.checkpoints.local import sync_folder
+from tuner.files import sync_folder
 from tuner.winner import document
 
 

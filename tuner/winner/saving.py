@@ -10,7 +10,6 @@ from tuner.errors import UserError
 from tuner.questions import Progress, ask, paths
 from tuner.records import SplitName
 from tuner.results import Results
-from tuner.train.checkpoints.local import write_synced
 from tuner.winner import document
 from tuner.winner.agreement import words
 from tuner.winner.card import card
@@ -59,7 +58,7 @@ def save(
     in which alone the objective's code runs.
     """
     with written_whole(target, overwrite=overwrite) as folder:
-        write_synced(folder / document.PREDICTIONS, stored.content())
+        (folder / document.PREDICTIONS).write_bytes(stored.content())
         answer = ask(
             "tuner.winner.training",
             order_of(winner, place, folder) | {"form": form},
@@ -70,9 +69,9 @@ def save(
         model = Model.model_validate_json(Model.model_validate(answer["model"]).text())
         if not allow_different:
             _refuse_different(winner, model)
-        write_synced(folder / document.NAME, model.text().encode())
-        write_synced(
-            folder / document.CARD, card(winner, model, target.name, answer["plain"]).encode()
+        (folder / document.NAME).write_text(model.text(), "utf-8")
+        (folder / document.CARD).write_text(
+            card(winner, model, target.name, answer["plain"]), "utf-8"
         )
     return model
 

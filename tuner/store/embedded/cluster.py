@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 
 from tuner.errors import DatabaseError, MachineError
+from tuner.files import sync_folder, write_whole
 from tuner.store.embedded.binaries import MAJOR, Binaries
-from tuner.store.embedded.places import Places, open_private
+from tuner.store.embedded.places import Places, create_private
 
 USER = "tuner"
 DATABASE = "tuner"
@@ -56,7 +57,7 @@ def _make(places: Places, binaries: Binaries) -> None:
     try:
         _fill(draft, places, binaries)
         (draft / "data").rename(places.data)
-        _sync_folder(places.root)
+        sync_folder(places.root)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -69,13 +70,7 @@ def _draw_password(places: Places, binaries: Binaries | None) -> None:
     password = secrets.token_hex(24)
     if binaries:
         _single_user(places, binaries, places.data, f"ALTER ROLE {USER} PASSWORD '{password}'")
-    draft = places.home / "password.new"
-    draft.unlink(missing_ok=True)
-    with os.fdopen(open_private(draft, os.O_WRONLY | os.O_EXCL), "w") as file:
-        file.write(password)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(places.password_file)
+    write_whole(places.password_file, password.encode(), create_private)
 
 
 def _fill(draft: Path, places: Places, binaries: Binaries) -> None:
@@ -124,12 +119,3 @@ def _run(command: list[str], places: Places, text: str = "") -> None:
             f"(exit status {done.returncode}). Its output:\n{said}\nFree disk space or fix the "
             "permissions, and try again; nothing incomplete was left behind."
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Sync the folder's entries to disk, so that a rename in it survives a power cut."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

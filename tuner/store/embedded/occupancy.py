@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 
 from tuner.errors import DatabaseError
+from tuner.files import write_synced
 from tuner.store.embedded.filelocks import FileLock
 from tuner.store.embedded.machine import UNKNOWN, Machine, from_json, this_machine
-from tuner.store.embedded.places import Places, open_private
+from tuner.store.embedded.places import Places, create_private
 
 _ATTEMPTS, _PAUSE_SECONDS = 20, 0.1
 
@@ -114,13 +115,10 @@ def _write_draft(path: Path, machine: Machine) -> Path:
 def _write(path: Path, machine: Machine) -> bool:
     """Write a new file; return False if it exists."""
     try:
-        fd = open_private(path, os.O_WRONLY | os.O_EXCL)
+        descriptor = create_private(path)
     except FileExistsError:
         return False
-    with os.fdopen(fd, "w") as file:
-        file.write(machine.to_json())
-        file.flush()
-        os.fsync(file.fileno())
+    write_synced(descriptor, machine.to_json().encode())
     return True
 
 

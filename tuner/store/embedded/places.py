@@ -13,6 +13,7 @@ from typing import Any
 
 from tuner import home as home_folder
 from tuner.errors import MachineError
+from tuner.files import write_whole
 from tuner.home import name_of
 from tuner.store.embedded.machine import Machine, from_json, this_machine
 
@@ -150,6 +151,11 @@ def open_private(path: Path, flags: int) -> int:
         raise _not_ours(path.parent, error) from error
 
 
+def create_private(path: Path) -> int:
+    """Create a file of the embedded server; one that exists is an error."""
+    return open_private(path, home_folder.NEW)
+
+
 def make_socket_folder(places: Places) -> None:
     """Create the socket's folder and check that no other user made it."""
     folder = places.socket
@@ -212,11 +218,8 @@ def _settle_elsewhere(home: Path, account: Account) -> Places:
     root = Path(tempfile.mkdtemp(prefix=f"data-{_hash(home)}-", dir=SYSTEM_FOLDER))
     (root / "home").write_text(f"{home}\n")
     os.chown(root, account.uid, account.gid, follow_symlinks=False)
-    note = home / "elsewhere.new"
-    note.unlink(missing_ok=True)
-    with os.fdopen(open_private(note, os.O_WRONLY | os.O_EXCL), "w") as file:
-        file.write(f"{root}\n{this_machine().to_json()}\n")
-    note.replace(home / "elsewhere")
+    note = f"{root}\n{this_machine().to_json()}\n"
+    write_whole(home / "elsewhere", note.encode(), create_private)
     return Places(home, root, account)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tuner.files import write_whole
 from tuner.home import hand_over, make_folder
 from tuner.train.checkpoints.place import TEMPORARY, File, below, errors_named
 
@@ -22,19 +23,11 @@ class LocalPlace:
         self._folder = folder
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a temporary file, sync, rename, and sync the folder."""
+        """Write a file whole."""
         path = self._folder / name
         with errors_named(self.name, "written"):
             make_folder(path.parent, 0o777)  # for a shared place the umask decides
-            aside = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
-            try:
-                write_synced(aside, content)
-                aside.replace(path)
-            except BaseException:
-                with suppress(OSError):
-                    aside.unlink(missing_ok=True)
-                raise
-            sync_folder(path.parent)
+            write_whole(path, content, create_shared, prefix=TEMPORARY)
 
     def read(self, name: str) -> bytes | None:
         """Return a file's content, or None if there is no such file."""
@@ -82,20 +75,8 @@ class LocalPlace:
                 path.unlink(missing_ok=True)
 
 
-def write_synced(path: Path, content: bytes) -> None:
-    """Write a new file that survives a power failure once its folder is synced."""
-    with path.open("xb") as file:
-        hand_over(file.fileno(), path.parent)
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in a folder survive a power failure."""
-    # Without this, a power failure may undo a rename, though the file's content is safe.
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def create_shared(path: Path) -> int:
+    """Create a file that the umask decides about, as root given to the folder's owner."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    hand_over(descriptor, path.parent)
+    return descriptor

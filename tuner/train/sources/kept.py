@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import MachineError
-from tuner.home import make_folder, open_private
+from tuner.home import NEW, make_folder, open_private
 
 LOOK_SECONDS = 0.1
 """How often a process that waits for another's images checks for them."""
@@ -127,7 +127,7 @@ def _make(path: Path, make: Make) -> Kept:
         for draft in (aside, facts_aside):
             # Remove it first: a dead process with our pid may have left one.
             draft.unlink(missing_ok=True)
-            os.close(open_private(draft, os.O_WRONLY | os.O_EXCL))
+            os.close(open_private(draft, NEW))
         array, facts = make(aside)
         if not isinstance(array, np.memmap):
             with aside.open("wb") as file:
