@@ -46,9 +46,9 @@ MALFORMED = {
     "no objective": (study(objective=""), ["study.objective: missing"]),
     "empty question": (study(question='" "'), ["study.question: expected the question"]),
     "versioned name": (study(name='"small@2"'), ["study.name", "no @", "'small@2'"]),
-    "capital name": (study(name='"Small"'), ["study.name: expected a small letter"]),
-    "long name": (study(name=f'"{"a" * 64}"'), ["study.name: expected", "63 at most"]),
-    "number as name": (study(name="3"), ["study.name: expected a small letter", "got 3"]),
+    "capital name": (study(name='"Small"'), ["study.name: expected a lower-case letter"]),
+    "long name": (study(name=f'"{"a" * 64}"'), ["study.name: expected", "at most 63"]),
+    "number as name": (study(name="3"), ["study.name: expected a lower-case letter", "got 3"]),
     "strange objective": (study(objective='"../x"'), ["study.objective: expected the name"]),
     "unknown objective": (study(objective='"digits"'), ["study.objective: There is no objective"]),
     "unknown section": (STUDY + REST + "[serach]\n", ["serach: unknown section", "search?"]),
@@ -101,7 +101,7 @@ MALFORMED = {
     ),
     "wrong option": (
         searched('sampler = "tpe"\nsampler_options = { n_ei_candidates = 0 }'),
-        ["search.sampler_options.n_ei_candidates: expected a whole number at least 1", "got 0"],
+        ["search.sampler_options.n_ei_candidates: expected a whole number of at least 1", "got 0"],
     ),
     "group alone": (
         searched('sampler = "tpe"\nsampler_options = { group = true, multivariate = false }'),
@@ -177,7 +177,7 @@ MALFORMED = {
     "bool as number": (space("depth = [true]"), ["space.depth: expected a whole", "got True"]),
     "float as int": (space("depth = [2.0]"), ["space.depth: expected a whole number", "2.0"]),
     "number as bool": (space("batch_norm = [true, 0]"), ["expected true or false, got 0"]),
-    "out of range": (space("dropout = [0.5, 1.5]"), ["space.dropout", "at most 0.99, got 1.5"]),
+    "out of range": (space("dropout = [0.5, 1.5]"), ["space.dropout", "from 0 to 0.99, got 1.5"]),
     "unknown choice": (space('loss = ["mse"]'), ["space.loss: expected one of bce, ce"]),
     "NaN in a choice": (space("lr = [1e-3, nan]"), ["space.lr: expected a number", "got nan"]),
     "infinity in a choice": (space("lr = [-inf]"), ["space.lr: expected", "got -inf"]),
@@ -192,7 +192,7 @@ MALFORMED = {
     "NaN end": (space("lr = { low = nan, high = 1 }"), ["space.lr.low: expected", "got nan"]),
     "end out of range": (
         space("dropout = { low = 0, high = 2, step = 1 }"),
-        ["space.dropout.high: expected a number at least 0 and at most 0.99, got 2"],
+        ["space.dropout.high: expected a number from 0 to 0.99, got 2"],
     ),
     "low above high": (space("lr = { low = 1, high = 0.1 }"), ["low (1) must be below high"]),
     "low is high": (space("depth = { low = 2, high = 2 }"), ["low (2) must be below high (2)"]),
@@ -229,7 +229,7 @@ MALFORMED = {
     "range of a bool": (space("batch_norm = { low = 0, high = 1 }"), ["has no range"]),
     "fraction of a block": (
         space("depth = { low = 1.5, high = 3 }"),
-        ["space.depth.low: expected a whole number at least 1 and at most 50, got 1.5"],
+        ["space.depth.low: expected a whole number from 1 to 50, got 1.5"],
     ),
     "fraction as step": (
         space("depth = { low = 1, high = 3, step = 0.5 }"),
@@ -289,11 +289,11 @@ MALFORMED = {
     ),
     "budget the seeds do not divide": (
         STUDY + "[replicates]\nseeds = 3\n" + TPE + RATES,
-        ["budget.trials: 20 trials cannot be shared by 3 seeds; write 18 or 21"],
+        ["budget.trials: 20 trials cannot be divided evenly among 3 seeds; write 18 or 21"],
     ),
     "fewer trials than seeds": (
         STUDY + "[replicates]\nseeds = 30\n" + TPE + RATES,
-        ["cannot be shared by 30 seeds; write 30 or more"],
+        ["cannot be divided evenly among 30 seeds; write 30 or more"],
     ),
     "grid budget of a sampler": (
         searched('sampler = "tpe"', '"grid"'),

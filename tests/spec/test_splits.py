@@ -71,7 +71,7 @@ def test_a_stored_study_keeps_its_divisions(tmp_path: Path) -> None:
 
 def test_more_divisions_than_seeds_are_a_fault(tmp_path: Path) -> None:
     """Divisions that no seed would reach are refused."""
-    with pytest.raises(StudyFileError, match=re.escape("6 divisions need as many seeds, got 5")):
+    with pytest.raises(StudyFileError, match=re.escape("6 splits need as many seeds, got 5")):
         study(tmp_path, 6)
 
 
@@ -83,7 +83,7 @@ def test_a_division_chosen_twice_is_a_fault(tmp_path: Path) -> None:
 
 def test_an_objective_that_cannot_divide_is_a_fault(read: Read) -> None:
     """Data that are divided in one way only cannot be replicated over divisions."""
-    with pytest.raises(StudyFileError, match="divides its data in one way"):
+    with pytest.raises(StudyFileError, match="has only one split"):
         read(STUDY + GRID + RATES + REPLICATES.format(5))
 
 

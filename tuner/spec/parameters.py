@@ -41,20 +41,22 @@ class Parameter:
         if self.kind == "choice":
             return "one of " + ", ".join(self.choices)
         if self.kind == "text":
-            return "a text"
+            return "text"
         if self.kind == "bool":
             return "true or false"
         noun = "a whole number" if self.kind == "int" else "a number"
         return noun + self._bounds()
 
     def _bounds(self) -> str:
+        if self.low is not None and self.high is not None:
+            return f" from {self.low:,g} to {self.high:,g}"
         parts = []
         if self.above is not None:
-            parts.append(f"above {self.above:g}")
+            parts.append(f"above {self.above:,g}")
         if self.low is not None:
-            parts.append(f"at least {self.low:g}")
+            parts.append(f"of at least {self.low:,g}")
         if self.high is not None:
-            parts.append(f"at most {self.high:g}")
+            parts.append(f"of at most {self.high:,g}" if not parts else f"at most {self.high:,g}")
         return " " + " and ".join(parts) if parts else ""
 
     def _text_fault(self, value: object) -> str | None:
@@ -109,17 +111,22 @@ SHARED: Mapping[str, Parameter] = by_name(
             "loss",
             "choice",
             "ce",
-            "the loss that is trained on: bce (one output, two classes), ce, or focal",
+            "training loss: bce (one output, two classes), ce, or focal",
             choices=("bce", "ce", "focal"),
         ),
         Parameter(
-            "focal_gamma", "float", 2.0, "how much focal discounts sure images", low=0.0, high=20.0
+            "focal_gamma",
+            "float",
+            2.0,
+            "how strongly focal loss discounts images classified with confidence",
+            low=0.0,
+            high=20.0,
         ),
         Parameter(
             "label_smoothing",
             "float",
             0.0,
-            "share of each label that is spread evenly over all classes",
+            "share of each label spread evenly over all classes",
             low=0.0,
             high=0.99,
         ),
@@ -127,34 +134,34 @@ SHARED: Mapping[str, Parameter] = by_name(
             "class_weights",
             "choice",
             "none",
-            "balanced weighs an image by one over its class's share of the training images",
+            "balanced weights an image by the inverse share of its class among training images",
             choices=("none", "balanced"),
         ),
         Parameter(
             "optimizer",
             "choice",
             "adam",
-            "adam (decay as L2), adamw (decoupled decay) or sgd",
+            "adam (weight decay as L2), adamw (decoupled weight decay), or sgd",
             choices=("adam", "adamw", "sgd"),
         ),
-        Parameter("lr", "float", 1e-3, "learning rate at the start", above=0.0, high=100.0),
+        Parameter("lr", "float", 1e-3, "initial learning rate", above=0.0, high=100.0),
         Parameter("weight_decay", "float", 0.0, "weight decay of the optimizer", low=0.0),
         Parameter("momentum", "float", 0.9, "momentum of sgd", low=0.0, high=0.9999),
-        Parameter("nesterov", "bool", False, "Nesterov's momentum, for sgd with momentum"),
+        Parameter("nesterov", "bool", False, "use Nesterov momentum; only for sgd with momentum"),
         Parameter(
             "scheduler",
             "choice",
             "constant",
-            "how the learning rate moves over the epochs",
+            "how the learning rate changes over the epochs",
             choices=("constant", "step", "cosine", "exponential", "onecycle", "plateau"),
         ),
-        Parameter("step_size", "int", 10, "epochs between two drops of the step schedule", low=1),
+        Parameter("step_size", "int", 10, "epochs between drops of the step schedule", low=1),
         Parameter(
             "decay",
             "float",
             0.0,
-            "factor of each drop (step, plateau) or of each epoch (exponential); "
-            "0 means the usual one, 0.1 for step and plateau and 0.95 for exponential",
+            "factor applied to the rate at each drop (step, plateau) or epoch (exponential); "
+            "0 means the default, 0.1 for step and plateau and 0.95 for exponential",
             low=0.0,
             high=1.0,
         ),
@@ -162,30 +169,30 @@ SHARED: Mapping[str, Parameter] = by_name(
             "warmup_epochs",
             "int",
             0,
-            "epochs over which the rate first climbs, step by step, to the schedule's",
+            "epochs at the start over which the rate rises, step by step, to that of the schedule",
             low=0,
         ),
         Parameter(
             "plateau_patience",
             "int",
             5,
-            "epochs without a lower validation loss before plateau drops the rate",
+            "epochs without a lower validation loss after which plateau lowers the rate",
             low=1,
         ),
-        Parameter("batch_size", "int", 32, "images a step", low=1, high=65536),
+        Parameter("batch_size", "int", 32, "images per step", low=1, high=65536),
         Parameter("epochs", "int", 30, "passes over the training images", low=1, high=100_000),
         Parameter(
             "patience",
             "int",
             0,
-            "stop after this many epochs without a better validation figure; 0 never stops early",
+            "stop after this many epochs without a better validation metric; 0 never stops early",
             low=0,
         ),
         Parameter(
             "augment",
             "float",
             0.0,
-            "strength of random changes of the training images, from 0 (none) to 1",
+            "strength of the augmentation of training images, from 0 (none) to 1",
             low=0.0,
             high=1.0,
         ),
@@ -193,7 +200,7 @@ SHARED: Mapping[str, Parameter] = by_name(
             "precision",
             "choice",
             "auto",
-            "arithmetic of the network: fp32, bf16, or auto, what suits device and network",
+            "arithmetic of the network: fp32, bf16, or auto, which depends on device and network",
             choices=("auto", "fp32", "bf16"),
         ),
     ]

@@ -44,7 +44,7 @@ def _check_top(replicates: Replicates, faults: Faults) -> None:
 
 def _check_splits(replicates: Replicates, faults: Faults) -> None:
     if replicates.splits > replicates.seeds:
-        words = f"{replicates.splits} divisions need as many seeds, got {replicates.seeds}"
+        words = f"{replicates.splits} splits need as many seeds, got {replicates.seeds}"
         faults.add(("replicates", "splits"), words)
 
 
@@ -86,7 +86,10 @@ def _check_budget(budget: Budget, replicates: Replicates, grid: int | None, faul
     if trials == "grid":
         explored = grid
     elif replicates.of == "all" and trials % seeds:
-        faults.add(path, f"{trials} trials cannot be shared by {seeds} seeds{_near(trials, seeds)}")
+        faults.add(
+            path,
+            f"{trials} trials cannot be divided evenly among {seeds} seeds{_near(trials, seeds)}",
+        )
         explored = None
     else:
         explored = replicates.explored(trials)

@@ -160,7 +160,10 @@ class Reader:
             return
         path = ("replicates", "splits")
         if SPLIT_SEED not in declarations.data:
-            self.faults.add(path, f"the objective divides its data in one way: no {SPLIT_SEED}")
+            self.faults.add(
+                path,
+                f"this objective has only one split into training and validation (no {SPLIT_SEED})",
+            )
         if DATA + SPLIT_SEED in self._keys("space"):
             self.faults.add(path, f"{DATA}{SPLIT_SEED} varies in [space] already; leave one out")
 

@@ -37,7 +37,7 @@ def schema() -> dict[str, Any]:
             **{name: _table(section) for name, section in SECTIONS.items()},
             "search": search,
             "space": {
-                "description": "What varies: a list is a choice, a table a range.",
+                "description": "What varies: a list of values, or a range.",
                 "type": "object",
                 "properties": {
                     name: {**dimension, "description": parameter.meaning}
@@ -46,12 +46,12 @@ def schema() -> dict[str, Any]:
                 "additionalProperties": dimension,
             },
             "fixed": {
-                "description": "Parameters with one value in every trial.",
+                "description": "Parameters with the same value in every trial.",
                 **values,
                 "properties": {name: _parameter(parameter) for name, parameter in SHARED.items()},
             },
             "data": {
-                "description": "Where the images come from, and in which form.",
+                "description": "Where the images come from and how they are prepared.",
                 **values,
             },
         },

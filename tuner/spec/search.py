@@ -40,46 +40,57 @@ def _whole(name: str, default: int, meaning: str, low: int = 0) -> Parameter:
     return Parameter(name, "int", default, meaning, low=low)
 
 
-_STARTUP_TRIALS = _whole("n_startup_trials", 10, "random trials before the model is asked")
-_WARMUP = _whole("warmup", 0, "epochs of a trial in which it is never pruned")
-_INTERVAL = _whole("interval", 1, "epochs between two decisions", low=1)
-_STARTUP = _whole("startup", 5, "completed trials needed before any is pruned")
-_BOOTSTRAP = _whole("bootstrap_count", 0, "trials stopped at a rung before any may pass it")
-_MIN_RESOURCE = _whole("min_resource", 1, "epochs every trial gets", low=1)
+_STARTUP_TRIALS = _whole("n_startup_trials", 10, "random trials before the model is used")
+_WARMUP = _whole("warmup", 0, "epochs at the start of a trial in which it is never pruned")
+_INTERVAL = _whole("interval", 1, "epochs between pruning decisions", low=1)
+_STARTUP = _whole("startup", 5, "completed trials needed before any trial is pruned")
+_BOOTSTRAP = _whole("bootstrap_count", 0, "trials that must complete a rung before any is promoted")
+_MIN_RESOURCE = _whole("min_resource", 1, "epochs that every trial gets", low=1)
 
 SAMPLERS: Mapping[str, Method] = _methods(
-    Method("grid", "every combination, each once"),
-    Method("random", "independent draws"),
+    Method("grid", "every combination, once each"),
+    Method("random", "independent random draws"),
     Method(
         "tpe",
-        "tree-structured Parzen estimator: good settings make near ones likelier",
+        "tree-structured Parzen estimator: samples more often near good settings",
         by_name(
             [
                 _STARTUP_TRIALS,
-                _whole("n_ei_candidates", 24, "draws among which the best is taken", low=1),
-                Parameter("multivariate", "bool", True, "model the parameters together"),
-                Parameter("group", "bool", False, "a model for each active set of parameters"),
-                Parameter("constant_liar", "bool", True, "keep away from trials still running"),
+                _whole(
+                    "n_ei_candidates",
+                    24,
+                    "candidates per proposal, of which the best is taken",
+                    low=1,
+                ),
+                Parameter("multivariate", "bool", True, "model the parameters jointly"),
+                Parameter(
+                    "group", "bool", False, "a separate model for each set of active parameters"
+                ),
+                Parameter(
+                    "constant_liar", "bool", True, "avoid settings near those of running trials"
+                ),
             ]
         ),
     ),
     Method(
         "qmc",
-        "quasi-random draws, which cover the space more evenly than random ones",
+        "quasi-random sequence, which covers the space more evenly than random draws",
         by_name(
             [
-                Parameter("scramble", "bool", True, "shuffle the sequence by the seed"),
-                Parameter("qmc_type", "choice", "sobol", "sequence", choices=("sobol", "halton")),
+                Parameter("scramble", "bool", True, "randomise the sequence by the seed"),
+                Parameter(
+                    "qmc_type", "choice", "sobol", "kind of sequence", choices=("sobol", "halton")
+                ),
             ]
         ),
     ),
     Method(
         "gp",
-        "Gaussian process, for few and costly trials",
+        "Gaussian process, for few and expensive trials",
         by_name(
             [
                 _STARTUP_TRIALS,
-                Parameter("deterministic", "bool", False, "take the figures as free of noise"),
+                Parameter("deterministic", "bool", False, "assume that the metric has no noise"),
             ]
         ),
     ),
@@ -89,15 +100,17 @@ PRUNERS: Mapping[str, Method] = _methods(
     Method("none", "every trial runs to its end"),
     Method(
         "median",
-        "stop a trial worse than the median of the completed ones at the same epoch",
+        "stop a trial that is worse than the median of completed trials at the same epoch",
         by_name([_WARMUP, _STARTUP, _INTERVAL]),
     ),
     Method(
         "percentile",
-        "stop a trial that is not among the best percentile at the same epoch",
+        "stop a trial that is not in the best percentile at the same epoch",
         by_name(
             [
-                Parameter("percentile", "float", 25.0, "share kept, in percent", low=0, high=100),
+                Parameter(
+                    "percentile", "float", 25.0, "percentage of trials to keep", low=0, high=100
+                ),
                 _WARMUP,
                 _STARTUP,
                 _INTERVAL,
@@ -106,16 +119,16 @@ PRUNERS: Mapping[str, Method] = _methods(
     ),
     Method(
         "asha",
-        "asynchronous successive halving: only the best of each rung go on",
+        "asynchronous successive halving: only the best of each rung continue",
         by_name(
             [
                 _MIN_RESOURCE,
-                _whole("reduction_factor", 4, "one in this many goes on", low=2),
+                _whole("reduction_factor", 4, "one in this many continues", low=2),
                 Parameter(
                     "min_early_stopping_rate",
                     "int",
                     0,
-                    "rungs left out at the start",
+                    "rungs to skip at the start",
                     low=0,
                     high=30,
                 ),
@@ -126,12 +139,12 @@ PRUNERS: Mapping[str, Method] = _methods(
     ),
     Method(
         "hyperband",
-        "several successive halvings that start at different rungs",
+        "several runs of successive halving that start at different rungs",
         by_name(
             [
                 _MIN_RESOURCE,
-                _whole("max_resource", 30, "epochs the longest trials get", low=1),
-                _whole("reduction_factor", 3, "one in this many goes on", low=2),
+                _whole("max_resource", 30, "epochs of the longest trials", low=1),
+                _whole("reduction_factor", 3, "one in this many continues", low=2),
                 _BOOTSTRAP,
             ]
         ),
@@ -139,22 +152,28 @@ PRUNERS: Mapping[str, Method] = _methods(
     ),
     Method(
         "patient",
-        "stop a trial that has not become better for a while",
+        "stop a trial that has not improved for some epochs",
         by_name(
             [
-                _whole("patience", 10, "epochs without a better figure"),
-                Parameter("min_delta", "float", 0.0, "how much counts as better", low=0.0),
+                _whole("patience", 10, "epochs without improvement"),
+                Parameter(
+                    "min_delta",
+                    "float",
+                    0.0,
+                    "smallest change that counts as an improvement",
+                    low=0.0,
+                ),
             ]
         ),
         required=("patience",),
     ),
     Method(
         "threshold",
-        "stop a trial whose figure leaves the bounds (in the unit of the metric)",
+        "stop a trial whose metric leaves these bounds (in the unit of the metric)",
         by_name(
             [
-                Parameter("lower", "float", 0.0, "stop below this"),
-                Parameter("upper", "float", 0.0, "stop above this"),
+                Parameter("lower", "float", 0.0, "stop below this value"),
+                Parameter("upper", "float", 0.0, "stop above this value"),
                 _WARMUP,
                 _INTERVAL,
             ]

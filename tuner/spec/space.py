@@ -31,7 +31,7 @@ def _listed() -> Any:
 When = Annotated[
     Mapping[str, tuple[Value, ...]],
     Key(
-        "Active only where these dimensions take one of these values.",
+        "Active only when these parameters have one of these values.",
         'a table such as { scheduler = "step" } or { scheduler = ["step", "cosine"] }',
         form=_condition,
     ),
@@ -41,7 +41,7 @@ When = Annotated[
 
 @dataclass(frozen=True)
 class Choice:
-    """A choice with a condition."""
+    """A list of values with a condition."""
 
     name: str
     values: Annotated[
@@ -58,9 +58,9 @@ class Range:
     low: Annotated[float | int, Key("The lower end.")]
     high: Annotated[float | int, Key("The upper end.")]
     step: Annotated[
-        float | int | None, Key("Distance of neighbours; a grid needs it.", "a number above 0")
+        float | int | None, Key("Distance between values; a grid needs it.", "a number above 0")
     ] = None
-    log: Annotated[bool, Key("Spread evenly over the logarithm.")] = False
+    log: Annotated[bool, Key("Sample evenly on a logarithmic scale.")] = False
     integer: bool = False
     when: When = field(default_factory=dict)
 

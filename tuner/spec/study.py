@@ -45,15 +45,15 @@ class Heading:
         str,
         Key(
             "The study's name in the database.",
-            "a small letter, then small letters, digits, _ or - (63 at most; no @)",
+            "a lower-case letter, then lower-case letters, digits, _ or - (at most 63, no @)",
             pattern=NAME,
         ),
     ]
     question: Annotated[
         str,
         Key(
-            "What the study is to answer, in a sentence.",
-            "the question that the study answers, as a sentence",
+            "The question that the study answers, as a sentence.",
+            "the question to answer, as a sentence",
             pattern=r"\S",
             change="harmless",
         ),
@@ -61,7 +61,7 @@ class Heading:
     objective: Annotated[
         str,
         Key(
-            "The problem: a package in objectives/.",
+            "What is trained, on which data: a package in objectives/.",
             "the name of an objective, such as chest_xray",
             pattern=OBJECTIVE,
         ),
@@ -75,7 +75,7 @@ class Budget:
     trials: Annotated[
         Literal["grid"] | int,
         Key(
-            'Exactly this many trials, seeds included; "grid" is all of them.',
+            'Number of trials, counting every seed; "grid" trains the whole grid.',
             low=1,
             high=1_000_000,
             change="grows",
@@ -84,7 +84,7 @@ class Budget:
     hours: Annotated[
         float | None,
         Key(
-            "Worker-active hours after which no trial is started.",
+            "No trial starts after this many hours of training, summed over all workers.",
             "a number of hours above 0",
             above=0,
             high=1_000_000,
@@ -100,7 +100,7 @@ class Limits:
     silence_seconds: Annotated[
         float,
         Key(
-            "A trainer without a sign of life for longer is stopped.",
+            "Stop a trainer that has reported nothing for this long.",
             name="silence",
             quantity=DURATION,
             change="harmless",
@@ -109,7 +109,7 @@ class Limits:
     attempts: Annotated[
         int,
         Key(
-            "Failures in a row, without a new epoch, that end it.",
+            "Failed attempts in a row, without a new epoch, after which a trial has failed.",
             low=1,
             high=1000,
             change="harmless",
@@ -117,21 +117,26 @@ class Limits:
     ] = 3
     memory_bytes: Annotated[
         int | None,
-        Key("Memory of a trainer process.", name="memory", quantity=SIZE, change="harmless"),
+        Key(
+            "Stop a trainer that uses more memory than this.",
+            name="memory",
+            quantity=SIZE,
+            change="harmless",
+        ),
     ] = None
     threads: Annotated[
-        int, Key("Threads of a trainer; results differ with it.", low=1, high=1024)
+        int, Key("CPU threads of a trainer; results depend on it.", low=1, high=1024)
     ] = 1
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where training is saved, and how much of it is kept; no result depends on it."""
+    """Where checkpoints are saved and which are kept; no result depends on it."""
 
     location: Annotated[
         str | None,
         Key(
-            "Folder or fsspec address (s3://...); else TUNER_CHECKPOINTS decides.",
+            "Folder or fsspec address (s3://...); TUNER_CHECKPOINTS by default.",
             "a folder, or an address such as s3://bucket/folder",
             change="harmless",
         ),
@@ -139,7 +144,7 @@ class Checkpoints:
     every: Annotated[
         Literal["auto"] | int,
         Key(
-            'Epochs between two; "auto" is about every two seconds of training.',
+            'Epochs between checkpoints; "auto" saves about every two seconds of training.',
             low=1,
             high=100_000,
             change="harmless",
@@ -148,15 +153,15 @@ class Checkpoints:
     keep: Annotated[
         Literal["auto", "last", "none"],
         Key(
-            '"auto": where other settings branch off, and ends; "last": ends only; '
-            '"none": nothing once a trial has ended.',
+            '"auto" keeps those where other settings branch off, and the last; "last" keeps only '
+            'the last; "none" keeps nothing once a trial has ended.',
             change="harmless",
         ),
     ] = "auto"
     limit_bytes: Annotated[
         int,
         Key(
-            "Space they may take; the least useful go first.",
+            "Disk space for checkpoints; the least useful are deleted first.",
             name="limit",
             quantity=SIZE,
             change="harmless",
@@ -168,18 +173,18 @@ class Checkpoints:
 class Search:
     """Which settings are tried, and which trials are stopped early."""
 
-    sampler: Annotated[str, Key("How the settings are chosen.", names=SAMPLERS)] = "grid"
+    sampler: Annotated[str, Key("How settings are chosen.", names=SAMPLERS)] = "grid"
     pruner: Annotated[
-        str, Key("Which trials are stopped before their end, on the metric.", names=PRUNERS)
+        str, Key("Which trials are stopped early, judged by the metric.", names=PRUNERS)
     ] = "none"
     metric: Annotated[
-        str, Key("The validation figure by which trials are compared and pruned.", names=METRICS)
+        str, Key("Validation metric by which trials are compared and pruned.", names=METRICS)
     ] = "val_loss"
     pack: Annotated[
         Literal["auto"] | int,
         Key(
-            "Trials of one shape that a trainer takes at a time, at most; "
-            '"auto" measures what is fastest, 1 takes one after the other.',
+            "Most trials of one shape that a trainer trains at once; "
+            '"auto" measures which number is fastest, 1 trains one after another.',
             low=1,
             high=256,
             # In packs by torch.func the last digits depend on it; checkpoints of trials with and
@@ -188,8 +193,8 @@ class Search:
             added=True,
         ),
     ] = "auto"
-    at: Annotated[Moment, Key("The epoch whose figure counts.")] = "best"
-    seed: Annotated[int, Key("Seed of the sampler.", low=0, high=2**32 - 1)] = 0
+    at: Annotated[Moment, Key("The epoch whose metric counts.")] = "best"
+    seed: Annotated[int, Key("Random seed of the sampler.", low=0, high=2**32 - 1)] = 0
     sampler_options: Annotated[
         Mapping[str, Value],
         Key("Options of the sampler.", "a table of options", form=lambda: dict[str, Any]),
@@ -203,13 +208,13 @@ class Search:
 
 @dataclass(frozen=True)
 class Replicates:
-    """The same configuration under several seeds."""
+    """Training a configuration under several seeds."""
 
     seeds: Annotated[
         int,
         Key(
-            'Seeds of each replicated configuration; with of = "top" they make the budget of the '
-            "race.",
+            'Seeds per configuration; with of = "top" the race has a budget of top × (seeds - 1) '
+            "trials.",
             low=1,
             high=10_000,
             change="grows",
@@ -218,17 +223,17 @@ class Replicates:
     of: Annotated[
         Literal["all", "top"],
         Key(
-            '"all", or "top": explore first, then race the contenders over further seeds, which no '
-            "pruner holds against others, until they are separated."
+            '"all" trains every configuration under every seed; "top" trains each under one seed, '
+            "then races the best over further seeds, unpruned, until they are separated."
         ),
     ] = "all"
     top: Annotated[
-        int | None, Key('How many contenders race, with of = "top".', low=1, high=1_000_000)
+        int | None, Key('Number of contenders in the race, with of = "top".', low=1, high=1_000_000)
     ] = None
     splits: Annotated[
         int,
         Key(
-            "Divisions into training and validation that the seeds go through.",
+            "Number of splits into training and validation that the seeds cycle through.",
             low=1,
             high=10_000,
             added=True,
