@@ -14,7 +14,9 @@ from tuner.cli.options import StudyFile
 from tuner.errors import MachineError
 from tuner.spec.study_ref import StudyRef
 
-TEMPLATES = sorted(starters.TEMPLATES.rglob("*.*"))
+TEMPLATES = sorted(
+    path for path in starters.TEMPLATES.rglob("*.*") if path.parent.name != "__pycache__"
+)
 
 
 @pytest.fixture(autouse=True)
