@@ -18,6 +18,7 @@ from tuner.answers.trial import one_trial
 from tuner.dashboard import app as dashboard
 from tuner.dashboard.app import build
 from tuner.results import Results
+from tuner.spec.study_ref import StudyRef
 from tuner.store import studies
 from tuner.store.address import Address
 from tuner.store.database import Database
@@ -93,7 +94,7 @@ def test_the_page_says_what_the_commands_say(pages: TestClient, stored: Database
     body = wait_for(pages, "/studies/lr_sched.json", "answer")
     body |= wait_for(pages, "/studies/lr_sched.json", "comparisons")
     with stored.snapshot() as connection:
-        results = Results.of(connection, "lr_sched")
+        results = Results.of(connection, StudyRef("lr_sched"))
         said, compared = answer(results), plain(compare_settings(results))
     shown = body["answer"]
     assert isinstance(shown, dict)
@@ -106,7 +107,7 @@ def test_the_page_says_what_the_commands_say(pages: TestClient, stored: Database
 def test_a_trials_page_says_what_show_says(pages: TestClient, stored: Database) -> None:
     """JSON has all that `tuner show --json` has, and the images that the trial gets wrong."""
     with stored.snapshot() as connection:
-        results = Results.of(connection, "lr_sched")
+        results = Results.of(connection, StudyRef("lr_sched"))
         shown = plain(one_trial(results, 23))
         read = results.predicted(23, "test")
     body = pages.get("/studies/lr_sched/trials/23.json").json()

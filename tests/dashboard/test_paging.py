@@ -10,6 +10,7 @@ from tuner.errors import UserError
 from tuner.results import FURTHER, Condition, page, read_query, trial_columns, trial_rows
 from tuner.results.conditions import ORDERED
 from tuner.results.paging import columns
+from tuner.spec.study_ref import StudyRef
 from tuner.store import studies
 from tuner.store.database import Database
 from tuner.store.studies import Study
@@ -35,7 +36,7 @@ def sheet_of(database: Database, study: Study) -> Sheet:
 def find(database: Database, name: str) -> Study:
     """Return a stored study."""
     with database.transaction() as connection:
-        return studies.find(connection, name)
+        return studies.find(connection, StudyRef(name))
 
 
 def values_of(sheet: Sheet, name: str) -> list[str]:

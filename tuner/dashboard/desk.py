@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from tuner.dashboard.live import Announcements
 from tuner.dashboard.shelf import Kept, Shelf
 from tuner.results import Results
+from tuner.spec.study_ref import StudyRef
 from tuner.store import studies
 from tuner.store.database import Database
 from tuner.store.studies import Study
@@ -38,7 +39,7 @@ class Desk:
     def study(self, name: str) -> Study:
         """Return a study by its name, such as lr_sched or lr_sched@2."""
         with self.database.transaction() as connection:
-            return studies.find(connection, name)
+            return studies.find(connection, StudyRef.stored(name))
 
     @contextmanager
     def results(self, study: Study) -> Iterator[Results]:

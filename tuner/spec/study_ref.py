@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.errors import UserError
+from tuner.errors import UnknownStudyError
 from tuner.spec.document import named_by
 
 
@@ -22,9 +22,14 @@ class StudyRef:
         if text.endswith(".toml"):
             path = Path(text)
             return cls(named_by(path), path=path)
+        return cls.stored(text)
+
+    @classmethod
+    def stored(cls, text: str) -> "StudyRef":
+        """Read NAME or NAME@VERSION; no file is looked at."""
         name, _, version = text.partition("@")
         if version and not version.isdecimal():
-            raise UserError(
+            raise UnknownStudyError(
                 f"{text!r} is not a study: the version after @ must be a number, as in lr@2."
             )
         return cls(name, int(version) if version else None)
