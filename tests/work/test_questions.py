@@ -27,6 +27,8 @@ def test_a_killed_child_is_noticed_though_its_output_is_held_open(
     """A process that it forked keeps the pipe open; the death is reported, and both are gone."""
     note = tmp_path / "forked"
     command = (sys.executable, "-c", FORKS_AND_DIES, str(note))
+    # Tests fork what answers questions; this one is executed, as without a fork server.
+    monkeypatch.setattr(questions, "starter", forkserver.starter)
     monkeypatch.setattr(forkserver, "python", lambda _: command)
     with pytest.raises(MachineError, match=f"was killed by signal {int(signal.SIGKILL)}"):
         questions.ask("any", {}, lambda *_: None)
