@@ -1,9 +1,11 @@
 """Creating studies, finding them by name and version, extending, stopping and deleting them."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -356,7 +358,7 @@ def _study(row: Any) -> Study:
         study_id=row.study_id,
         name=row.name,
         version=row.version,
-        spec=Spec.from_json(row.spec),
+        spec=_spec(json.dumps(row.spec)),
         fingerprint=row.fingerprint,
         state=row.state,
         reason=row.reason,
@@ -364,6 +366,12 @@ def _study(row: Any) -> Study:
         provenance=row.provenance,
         versions=row.versions,
     )
+
+
+@lru_cache(maxsize=256)
+def _spec(stored: str) -> Spec:
+    """Return a spec as it is stored; one of a grid of thousands takes long to build."""
+    return Spec.from_json(json.loads(stored))
 
 
 def _trials(number: int) -> str:
