@@ -54,8 +54,9 @@ def test_a_tables_intervals_say_what_they_are_over(trained_once: Project) -> Non
 
 
 def test_export_of_the_best(trained_once: Project) -> None:
-    """--best K writes the K best by the study's metric, to a file or to standard output."""
-    text = trained_once.run("export", "--study", "small", "--best", "2", "--format", "csv")
+    """--best K --trials writes the K best trials by the metric, to a file or standard output."""
+    ask = ("export", "--study", "small", "--best", "2", "--trials", "--format", "csv")
+    text = trained_once.run(*ask)
     rows = list(csv.DictReader(io.StringIO(text)))
     losses = [float(row["val_loss"]) for row in rows]
     assert len(rows) == 2
@@ -82,11 +83,28 @@ def test_export_replaces_no_work_of_somebodys(trained_once: Project) -> None:
 
 def test_export_of_epochs(trained_once: Project) -> None:
     """--epochs writes one row an epoch, counted from 1."""
-    text = trained_once.run("export", "--study", "small", "--epochs", "--best", "1")
+    text = trained_once.run("export", "--study", "small", "--epochs", "--best", "1", "--trials")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert list(rows[0]) == ["trial", *(field.name for field in fields(Epoch))]
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert {row["reused"] for row in rows} == {"false"}
+
+
+def test_status_shows_the_queue(project: Project) -> None:
+    """How many settings are queued, and which comes next; one that has started is not counted."""
+    rates = "1e-2, 0.1, 0.2, 0.3, 0.4"
+    project.write_study("rates", STUDY.replace("1e-2", rates).replace("seeds = 2", "seeds = 1"))
+    # Its worker gives up on a device that is not there; the brake pauses it after three settings.
+    project.run("launch", "--study", "rates", "--device", "cuda:7", "--workers", "1", code=1)
+    assert "queued" not in project.run("status", "rates")
+    assert project.json("status", "rates", "--json")["queued"] == []
+    project.run("enqueue", "rates", "lr=0.4")
+    assert "queued  1 setting; next lr=0.4\n" in project.run("status", "rates")
+    project.run("enqueue", "rates", "lr=0.3")
+    assert "queued  2 settings; next lr=0.4, then lr=0.3\n" in project.run("status", "rates")
+    assert project.json("status", "rates", "--json")["queued"] == [{"lr": 0.4}, {"lr": 0.3}]
+    project.run("launch", "--study", "rates", "--workers", "1")
+    assert project.json("status", "rates", "--json")["queued"] == []
 
 
 def test_deleting_asks_first(project: Project) -> None:

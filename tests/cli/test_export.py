@@ -36,6 +36,27 @@ def test_settings_are_rows_of_means(trained_once: Project) -> None:
     assert {row["n"] for row in rows} == {"2"}
 
 
+def test_the_best_are_settings_with_their_trials(trained_once: Project) -> None:
+    """--best takes every complete seed of the best settings; --trials the best single trials."""
+    ranked = trained_once.json("table", "small", "--json")["settings"]
+    seeds = [[seed["trial"] for seed in one["seeds"]] for one in ranked]
+    for count in (1, 2):
+        wanted = [trial for setting in seeds[:count] for trial in setting]
+        for what in ((), ("--epochs",), ("--predictions",)):
+            text = trained_once.run(*ASK, *what, "--best", str(count))
+            rows = csv.DictReader(io.StringIO(text))
+            found = list(dict.fromkeys(int(row["trial"]) for row in rows))
+            assert found == wanted if not what else sorted(found) == sorted(wanted)
+    single = trained_once.json("table", "small", "--json")["best"][0]["trial"]
+    for what in ((), ("--epochs",), ("--predictions",)):
+        text = trained_once.run(*ASK, *what, "--best", "1", "--trials")
+        assert {int(row["trial"]) for row in csv.DictReader(io.StringIO(text))} == {single}
+    table = trained_once.run(*ASK, "--trials", "--format", "markdown", "--best", "1")
+    assert table.startswith("| trial | lr | seed |")
+    said = trained_once.run(*ASK, "--settings", "--trials", code=2)
+    assert "leave it out with --settings" in said
+
+
 def test_rows_are_picked_sorted_and_rounded(trained_once: Project) -> None:
     """Conditions may be on any column, come before --best, and leave the columns as they are."""
     plain = trained_once.run(*ASK)
@@ -47,7 +68,7 @@ def test_rows_are_picked_sorted_and_rounded(trained_once: Project) -> None:
     assert [(row["lr"], row["seed"]) for row in rows] == [("0.01", "1"), ("0.01", "0")]
     assert all(len(row["val_loss"]) <= 4 for row in rows)
     worse = trained_once.run(*ASK, "--where", "lr=0.001", "--best", "1", "--format", "json")
-    assert [row["lr"] for row in json.loads(worse)] == [0.001]
+    assert [(row["lr"], row["seed"]) for row in json.loads(worse)] == [(0.001, 0), (0.001, 1)]
     epochs = trained_once.run(*ASK, "--epochs", "--where", "epoch=3", "--sort", "val_loss")
     losses = [float(row["val_loss"]) for row in csv.DictReader(io.StringIO(epochs))]
     assert len(losses) == 4

@@ -128,10 +128,14 @@ FURTHER = {
         confusion {study} --trial 0 --split val --at last
         best {study} --trial 0
         show {study} 41
+        diff {study} --settings 1 2
+        diff {study} --settings 1 2 --json
+        diff {study} --settings 1 'scheduler=step lr=0.01'
         export --study {study} --format csv
+        export --study {study} --format csv --best 2 --trials
         export --study {study} --wide --format csv --best 3
         export --study {study} --epochs --format csv --best 2
-        export --study {study} --predictions --format csv --best 1
+        export --study {study} --predictions --format csv --best 1 --trials
         export --study {study} --comparisons --format csv
         export --study {study} --comparisons --format json
         export --study {study} --comparisons --format markdown
@@ -143,6 +147,8 @@ FURTHER = {
         """,
     "everything": """
         events everything
+        diff everything --settings 1 2
+        diff everything --settings 1 40
         compare {study} --contenders
         compare {study} --contenders --json
         compare {study} --contenders --metric val_loss
@@ -188,7 +194,7 @@ FURTHER = {
     "patients": """
         compare {study} --metric val_loss
         compare {study} --trials 0 1
-        export --study {study} --predictions --format csv --best 1
+        export --study {study} --predictions --format csv --best 1 --trials
         export --study {study} --comparisons --format csv
         """,
     "failed": """
@@ -228,6 +234,8 @@ FURTHER = {
         compare lr_sched --trials 5 99
         compare lr_sched --trials 5 5
         compare lr_sched --split val
+        diff lr_sched
+        diff lr_sched --settings 1 99
         influence lr_sched --metric accuracy
         confusion lr_sched --trial 99
         best paused --trial 0

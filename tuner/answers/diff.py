@@ -1,5 +1,6 @@
 """Two studies: what differs in their files and surroundings, and in their results."""
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ import numpy as np
 
 from tuner.answers import words
 from tuner.answers.compare import measure_named
+from tuner.answers.table import Table
 from tuner.errors import UserError
 from tuner.results import (
     Design,
@@ -173,6 +175,48 @@ def diff(results: Results, others: Results, metric: str | None = None) -> Diff:
         matched_by=names,
         shared=_shared((results, others), measure, names),
     )
+
+
+# Its tables
+
+
+def changes_table(diff: Diff, changes: Sequence[Change], where: str) -> Table:
+    """Return changes with the value of each study."""
+    names = (side.study for side in diff.sides)
+    rows = (
+        tuple(_cell(value) for value in (change.key, change.stored, change.given))
+        for change in changes
+    )
+    head = ("", *names)
+    every = range(len(head))
+    return Table(head, tuple(rows), f"In the {where}", left=every, wrapped=every)
+
+
+def results_table(diff: Diff) -> Table:
+    """Return how far each study came, and its figures."""
+    measure = diff.measure
+    head = ("study", "complete", f"mean {measure.name}", "best trial", "its figure")
+    rows = (
+        (
+            side.study,
+            f"{side.complete}/{side.trials}",
+            "–" if side.mean is None else words.figure(measure, side.mean),
+            "–" if side.best is None else str(side.best),
+            "–" if side.best_figure is None else words.figure(measure, side.best_figure),
+        )
+        for side in diff.sides
+    )
+    heads = tuple(name.replace("_", " ") for name in head)
+    return Table(heads, tuple(rows), "In the results", left=(0,))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+# The comparison
 
 
 def _side(results: Results, measure: Measure) -> Side:

@@ -1,83 +1,110 @@
-"""`tuner diff`: two studies, their files and their results."""
+"""`tuner diff`: two studies, or two settings of a study: what differs, and which is better."""
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli import options
 from tuner.cli.terminal import echo_json
+from tuner.errors import UserError
 from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.answers.diff import Diff
+    from tuner.answers.setting_diff import SettingDiff
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner diff lr_sched@1 lr_sched@2\n  tuner diff ann cnn --json"
+    epilog="\b\nExample:\n  tuner diff lr_sched --settings 1 2\n"
+    "  tuner diff lr_sched --settings 'scheduler=step lr=0.01' 1\n"
+    "  tuner diff lr_sched@1 lr_sched@2\n  tuner diff ann cnn --json"
 )
 @click.argument("study")
-@click.argument("other")
-@click.option("--metric", metavar="NAME", help="Figure to compare by; test_acc where there is one.")
+@click.argument("other", required=False)
+@click.option(
+    "--settings",
+    "pair",
+    nargs=2,
+    metavar="A B",
+    help="Two settings of STUDY, each by its rank in `tuner table` or by its values.",
+)
+@click.option(
+    "--metric",
+    metavar="NAME",
+    help="Figure to compare by; of two studies test_acc where there is one, of two settings the "
+    "study's metric and the usual others.",
+)
 @options.json_option
 @click.pass_obj
 def diff(
-    settings: Settings, study: StudyRef, other: StudyRef, metric: str | None, *, as_json: bool
+    settings: Settings,
+    study: StudyRef,
+    other: StudyRef | None,
+    pair: tuple[str, str] | None,
+    metric: str | None,
+    *,
+    as_json: bool,
 ) -> None:
-    """Say what differs between two studies: in the files, and in the results.
+    """Say what differs between two studies, or between two settings of one.
 
-    Results are compared in the settings that both have, matched by what both
-    vary and by seed; over seeds, and over images where these are the same.
+    Two studies: their files, their environments and their results. Results are
+    compared in the settings that both have, matched by what both vary and by
+    seed; over seeds, and over images where these are the same.
+
+    Two settings: the parameters that differ, the mean of each figure over seeds
+    with the gap, and which setting is better, by the p values of `tuner
+    compare`. `tuner compare STUDY --trials A B` compares two trials.
     """
     from tuner.answers.diff import diff as between
     from tuner.answers.plain import plain
+    from tuner.answers.setting_diff import diff_settings
     from tuner.results import Results
 
+    if (other is None) == (pair is None):
+        raise UserError("Name two studies, or one study and two of its settings by --settings A B.")
     with options.open_database(settings) as database, database.snapshot() as connection:
-        one, two = (Results.of(connection, ref) for ref in (study, other))
-        diff = between(one, two, metric)
+        results = Results.of(connection, study)
+        if pair is not None:
+            of_settings = diff_settings(results, pair, metric)
+            if as_json:
+                echo_json(plain(of_settings))
+            else:
+                _show_settings(of_settings)
+            return
+        assert other is not None, "there are two studies, or two settings"
+        of_studies = between(results, Results.of(connection, other), metric)
     if as_json:
-        echo_json(plain(diff), default=str)
+        echo_json(plain(of_studies), default=str)
     else:
-        _show(diff)
+        _show(of_studies)
 
 
-def _show(found: "Diff") -> None:
-    from tuner.answers.words import figure
-    from tuner.cli.console import open_console, plain_table, print_sentences
+def _show(diff: "Diff") -> None:
+    from tuner.answers.diff import changes_table, results_table
+    from tuner.cli.console import as_rich, open_console, print_sentences
 
     console = open_console()
-    names = [side.study for side in found.sides]
-    for title, changes in (("file", found.changes), ("environment", found.surroundings)):
-        if not changes:
-            console.print(f"\nNothing differs in the {title}.")
-            continue
+    for title, changes in (("file", diff.changes), ("environment", diff.surroundings)):
         console.print()
-        table = plain_table(f"In the {title}")
-        for name in ("", *names):
-            table.add_column(name, overflow="fold")
-        for change in changes:
-            table.add_row(*(_word(one) for one in (change.key, change.stored, change.given)))
-        console.print(table)
+        if changes:
+            console.print(as_rich(changes_table(diff, changes, title)))
+        else:
+            console.print(f"Nothing differs in the {title}.")
     console.print()
-    table = plain_table("In the results")
-    for name in ("study", "complete", f"mean {found.measure.name}", "best trial", "its figure"):
-        table.add_column(name.replace("_", " "), justify="right" if name != "study" else "left")
-    for side in found.sides:
-        table.add_row(
-            side.study,
-            f"{side.complete}/{side.trials}",
-            "–" if side.mean is None else figure(found.measure, side.mean),
-            "–" if side.best is None else str(side.best),
-            "–" if side.best_figure is None else figure(found.measure, side.best_figure),
-        )
-    console.print(table)
-    print_sentences(console, [found.verdict])
+    console.print(as_rich(results_table(diff)))
+    print_sentences(console, [diff.verdict])
     console.print()
 
 
-def _word(value: object) -> str:
-    if value is None:
-        return "–"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+def _show_settings(diff: "SettingDiff") -> None:
+    from tuner.answers.setting_diff import changes_table, figures_table
+    from tuner.cli.console import as_fitting, as_rich, open_console, print_sentences
+
+    console = open_console()
+    console.print()
+    console.print(as_rich(changes_table(diff)))
+    console.print()
+    console.print(as_fitting(console, figures_table(diff), (4, 5)))
+    print_sentences(console, [diff.verdict])
+    console.print()

@@ -16,7 +16,6 @@ from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.answers.sheets.contents import Sheet
-    from tuner.results import Results
 
 TABLE_ROWS = 10
 """Of a table for people, where --best names no other number: as many as `tuner table` shows."""
@@ -25,7 +24,7 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner export --study lr_sched --best 10 --format csv -o best.csv\n"
+    epilog="\b\nExample:\n  tuner export --study lr_sched --best 3 --format csv -o best.csv\n"
     "  tuner export --study lr_sched -o table.tex --caption 'Schedules' --label tab:schedules\n"
     "  tuner export --study lr_sched --where model=cnn --sort -test_acc --digits 3 -o cnn.md\n"
     "  tuner export --study lr_sched --columns trial,lr,val_acc,test_acc,gap -o table.md\n"
@@ -36,7 +35,14 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
     "--best",
     type=click.IntRange(1),
     metavar="K",
-    help="Only the K best complete trials, by the study's metric; or the K best settings.",
+    help="Only the K best settings by the study's metric, with the complete trials of each; "
+    "with one seed per setting, the K best complete trials.",
+)
+@click.option(
+    "--trials",
+    "by_trial",
+    is_flag=True,
+    help="Rank single trials, also where settings have several seeds.",
 )
 @click.option("--epochs", is_flag=True, help="One row per epoch instead of one per trial.")
 @click.option("--predictions", is_flag=True, help="One row per image and trial that predicted it.")
@@ -92,7 +98,7 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
 )
 @options.overwrite_option
 @click.pass_obj
-def export(  # noqa: C901, PLR0915  # one story: which sheet, which rows, how it looks, where to
+def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which rows, how it looks, where to
     settings: Settings,
     study: StudyRef,
     best: int | None,
@@ -110,6 +116,7 @@ def export(  # noqa: C901, PLR0915  # one story: which sheet, which rows, how it
     predictions: bool,
     comparisons: bool,
     by_setting: bool,
+    by_trial: bool,
     wide: bool,
     overwrite: bool,
 ) -> None:
@@ -122,6 +129,8 @@ def export(  # noqa: C901, PLR0915  # one story: which sheet, which rows, how it
     The file appears whole or not at all. A CSV file with the same columns is
     replaced; any other file only with --overwrite.
     """
+    from tuner.answers.compare import compare
+    from tuner.answers.settings import has_replicates
     from tuner.answers.sheets import contents, formats, selection
     from tuner.answers.sheets.export import as_csv
     from tuner.files import begins_with, write_output
@@ -134,7 +143,7 @@ def export(  # noqa: C901, PLR0915  # one story: which sheet, which rows, how it
         "settings": by_setting,
     }
     asked = [name for name, on in sheets.items() if on]
-    _check(asked, output, best=best, wide=wide, metric=metric)
+    _check(asked, output, best=best, wide=wide, metric=metric, by_trial=by_trial)
     form = form or _format_of(output)
     _check_caption(form, caption, label)
     wanted = [read_condition(text) for text in conditions]
@@ -143,20 +152,32 @@ def export(  # noqa: C901, PLR0915  # one story: which sheet, which rows, how it
     with options.open_results(settings, study) as results:
         found = results.study
         what = asked[0] if asked else "trials"
+        order: contents.Order = "settings"
+        if by_trial or not has_replicates(found.spec):
+            order = "trials"
         readable = form in formats.TYPESET and columns is None and not wide
         if readable and not asked:
-            from tuner.answers.settings import has_replicates
-
-            what = "settings" if has_replicates(found.spec) else "trials"
+            what = order
         # Trials have all their columns where some are named, be it in a condition.
         named = columns is not None or bool(wanted) or sort is not None
-        first = best is not None or (readable and what == "trials")
-        sheet = _sheet(results, what, best=best, first=first, wide=wide or named, metric=metric)
+        if what == "epochs":
+            sheet = contents.epochs(results, best=best, of=order)
+        elif what == "predictions":
+            sheet = contents.predictions(results, best=best, of=order)
+        elif what == "settings":
+            sheet = contents.settings(results)
+        elif what == "comparisons":
+            sheet = contents.comparisons(compare(results, metric=metric))
+        else:
+            first = order if best is not None or readable else None
+            sheet = contents.trials(results, best_first=first, wide=wide or named)
         sheet = selection.where(sheet, wanted)
         complete = sheet
         if what in ("trials", "settings"):
             shown = TABLE_ROWS if readable and best is None and not asked else None
-            sheet = sheet.first(best or shown)
+            # Trials of the best settings: as many rows as these settings have seeds.
+            grouped = what == "trials" and order == "settings"
+            sheet = sheet.first(best or shown, found.spec.varied if grouped else ())
         left_out = _count(complete) - _count(sheet)
         sheet = selection.sort(sheet, sort)
         if columns is not None:
@@ -227,7 +248,13 @@ def _format_of(output: str) -> str:
 
 
 def _check(
-    asked: list[str], output: str, *, best: int | None, wide: bool, metric: str | None
+    asked: list[str],
+    output: str,
+    *,
+    best: int | None,
+    wide: bool,
+    metric: str | None,
+    by_trial: bool,
 ) -> None:
     if not output or Path(output).is_dir():
         raise UserError(f"-o {output or repr(output)} is not a file; give a file name.")
@@ -236,30 +263,10 @@ def _check(
     if asked and wide:
         raise UserError(f"--wide adds columns to trials; leave it out with --{asked[0]}.")
     if asked == ["comparisons"] and best is not None:
-        raise UserError("--best picks trials; comparisons are over all of them.")
+        raise UserError("--best picks settings or trials; comparisons are over all of them.")
+    if by_trial and asked and asked[0] in ("settings", "comparisons"):
+        raise UserError(f"--trials ranks single trials; leave it out with --{asked[0]}.")
+    if by_trial and asked and best is None:
+        raise UserError(f"With --{asked[0]}, --trials says what --best K ranks; add --best K.")
     if metric is not None and asked != ["comparisons"]:
         raise UserError("--metric goes with --comparisons.")
-
-
-def _sheet(
-    results: "Results",
-    what: str,
-    *,
-    best: int | None,
-    first: bool,
-    wide: bool,
-    metric: str | None,
-) -> "Sheet":
-    from tuner.answers.sheets import contents
-
-    if what == "epochs":
-        return contents.epochs(results, best=best)
-    if what == "predictions":
-        return contents.predictions(results, best=best)
-    if what == "settings":
-        return contents.settings(results)
-    if what == "comparisons":
-        from tuner.answers.compare import compare
-
-        return contents.comparisons(compare(results, metric=metric))
-    return contents.trials(results, best_first=first, wide=wide)

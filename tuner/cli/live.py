@@ -3,7 +3,7 @@
 import io
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import IO, Any, Protocol
@@ -20,6 +20,8 @@ from tuner.records import Value, value_text
 from tuner.store.overview import Best, Overview, WorkerLine
 
 NOTEBOOK_COLUMNS = 110
+NEXT_SHOWN = 3
+"""Queued settings are named up to this many."""
 LINE_SECONDS = 10.0
 """How often a plain line is written while nothing ends."""
 
@@ -136,9 +138,19 @@ def draw(overview: Overview) -> RenderableType:
                 "green",
             )
         )
+    if overview.queued:
+        parts.append(styled(queue_line(overview.queued)))
     if overview.reason:
         parts.append(styled(f"{overview.state}: {overview.reason}", "yellow"))
     return Group(*parts)
+
+
+def queue_line(queued: Sequence[Mapping[str, Value]]) -> str:
+    """Say how many settings are queued, and which of them are next."""
+    settings = "1 setting" if len(queued) == 1 else f"{len(queued)} settings"
+    following = ", then ".join(chosen_line(setting) for setting in queued[:NEXT_SHOWN])
+    more = f", and {len(queued) - NEXT_SHOWN} more" if len(queued) > NEXT_SHOWN else ""
+    return f"queued  {settings}; next {following}{more}"
 
 
 def plain_line(overview: Overview) -> str:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from tuner.errors import UnknownStudyError
 from tuner.records import METRICS, Value
+from tuner.store import queue
 from tuner.store import tables as t
 from tuner.store.ranking import Seed, rank_settings
 from tuner.store.studies import Study
@@ -101,6 +102,8 @@ class Overview:
     """Numbers of the trials that another worker took over, or that were started again."""
     retried: tuple[int, ...] = ()
     """Those of them with a failed attempt; the others were interrupted and resumed."""
+    queued: tuple[Mapping[str, Value], ...] = ()
+    """The settings that wait in the queue, the next one first."""
 
 
 def overview(connection: sa.Connection, study: Study) -> Overview:
@@ -130,6 +133,9 @@ def overview(connection: sa.Connection, study: Study) -> Overview:
         eta_seconds=_eta(counts, lines, seconds),
         adopted=_adopted(connection, study),
         retried=_retried(connection, study),
+        queued=tuple(
+            place.chosen for place in queue.places(connection, study) if place.trial is None
+        ),
     )
 
 

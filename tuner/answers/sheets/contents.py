@@ -1,8 +1,9 @@
 """The sheets that can be exported: trials, settings, epochs, predictions, comparisons."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from tuner.answers.settings import settings as ranked_settings
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import most_probable
-from tuner.results import EPOCH_COLUMNS, FURTHER, SHOWN, Results, ranked, trial_columns
+from tuner.results import EPOCH_COLUMNS, FURTHER, SHOWN, Results, TrialRow, ranked, trial_columns
 
 PREDICTION_COLUMNS = (
     "trial",
@@ -70,9 +71,20 @@ class Sheet:
             )
         return self.columns.index(column)
 
-    def first(self, count: int | None) -> "Sheet":
-        """Return the first rows alone."""
-        return self if count is None else Sheet(self.columns, list(self.rows)[:count])
+    def first(self, count: int | None, of: Sequence[str] = ()) -> "Sheet":
+        """Return the first rows alone; with `of`, all rows of the first groups.
+
+        A group is the rows that have the same values in these columns.
+        """
+        if count is None:
+            return self
+        if not of:
+            return Sheet(self.columns, list(self.rows)[:count])
+        places = [self.place(name) for name in of]
+        groups: dict[tuple[Any, ...], list[Sequence[Any]]] = {}
+        for row in self.rows:
+            groups.setdefault(tuple(row[place] for place in places), []).append(row)
+        return Sheet(self.columns, [row for rows in list(groups.values())[:count] for row in rows])
 
 
 @dataclass(frozen=True)
@@ -84,13 +96,35 @@ class Interval:
     """None from a single seed."""
 
 
-def trials(results: Results, *, best_first: bool = False, wide: bool = False) -> Sheet:
+Order = Literal["trials", "settings"]
+"""What is ranked: single trials, or settings, whose trials then follow each other by seed."""
+
+
+def trials(results: Results, *, best_first: Order | None = None, wide: bool = False) -> Sheet:
     """Return one row for each trial, or for each complete one with the best first."""
     rows = results.wide_rows if wide else results.rows
-    if best_first:
+    if best_first == "trials":
         rows = ranked(rows, results.spec)
+    elif best_first == "settings":
+        by_number = {row["trial"]: row for row in rows}
+        best = best_trials(results, len(results.ranked_settings), "settings")
+        rows = [by_number[number] for number in best]
     columns = (*trial_columns(results.spec), *(FURTHER if wide else ()))
     return Sheet(columns, [[row[column] for column in columns] for row in rows])
+
+
+def best_trials(results: Results, count: int, of: Order) -> list[int]:
+    """Return the numbers of the best complete trials, or those of the best settings, by seed."""
+    if of == "trials":
+        return [row["trial"] for row in results.ranked[:count]]
+    members: dict[int, list[TrialRow]] = defaultdict(list)
+    for row in results.ranked:
+        members[row.configuration].append(row)
+    return [
+        row["trial"]
+        for setting in results.ranked_settings[:count]
+        for row in sorted(members[setting.configuration], key=lambda row: row["seed"])
+    ]
 
 
 def settings(results: Results) -> Sheet:
@@ -163,16 +197,17 @@ def _filled(
     return Sheet(tuple(kept), [[row[name] for name in kept] for row in rows])
 
 
-def epochs(results: Results, *, best: int | None = None) -> Sheet:
+def epochs(results: Results, *, best: int | None = None, of: Order = "trials") -> Sheet:
     """Return one row for each epoch, of all trials or of the best."""
-    numbers = None if best is None else [row["trial"] for row in results.ranked[:best]]
+    numbers = None if best is None else best_trials(results, best, of)
     return Sheet(EPOCH_COLUMNS, results.epochs(numbers))
 
 
-def predictions(results: Results, *, best: int | None = None) -> Sheet:
+def predictions(results: Results, *, best: int | None = None, of: Order = "trials") -> Sheet:
     """Return one row for each image that a trial predicted, with every class's probability."""
     assert results.best is not None, "it says so where no trial is complete"
-    kept = results.kept_predictions([row["trial"] for row in results.ranked[:best]])
+    numbers = [row["trial"] for row in results.ranked]
+    kept = results.kept_predictions(numbers if best is None else best_trials(results, best, of))
     classes = results.predicted(*kept[0]).classes
     columns = (*PREDICTION_COLUMNS, *(f"p_{name}" for name in classes))
     return Sheet(columns, _predicted(results, kept, classes))
