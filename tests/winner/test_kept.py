@@ -37,7 +37,7 @@ def test_it_is_read_back_to_the_bit() -> None:
         found = two.splits[name]
         assert found.ids == wanted.ids
         assert np.array_equal(found.labels, wanted.labels)
-        assert compare(found.log_probabilities, wanted.log_probabilities).exact
+        assert np.array_equal(found.log_probabilities, wanted.log_probabilities)
     assert all(np.array_equal(two.pixels[name], one.pixels[name]) for name in one.pixels)
 
 
@@ -62,20 +62,30 @@ def test_damage_never_passes_for_predictions(at: int) -> None:
         read(content, "file", 3)
 
 
-def test_agreement_is_by_the_bit() -> None:
-    """Equal bits agree, NaN with NaN too; one bit less is counted with its distance and class."""
+def test_predictions_match_within_the_tolerance() -> None:
+    """Rounding matches and is told by its size; more, another class or a NaN does not match."""
     stored = np.log(np.array([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]], np.float32))
     stored[0] = np.nan
     assert compare(stored.copy(), stored).exact
+    assert words(compare(stored, stored), "val").endswith("match the stored ones exactly.")
     found = stored.copy()
-    found[1, 0] = np.nextafter(found[1, 0], np.float32(0))
+    found[1, 1] += np.float32(3e-6)
+    told = compare(found, stored)
+    assert (told.images, told.equal, told.exact, told.matches) == (3, 2, False, True)
+    # Relative above 1 nat: the stored log-probability is ln 0.1.
+    said = "All 3 test predictions match the stored ones (largest difference 1e-6 nats)."
+    assert words(told, "test") == said
+    found[1, 0] += np.float32(1.1e-4)
+    assert not compare(found, stored).matches
     found[2] = found[2, ::-1]
     told = compare(found, stored)
-    assert (told.images, told.equal, told.changed_classes) == (3, 1, 1)
+    assert (told.equal, told.changed_classes, told.matches) == (1, 1, False)
     assert np.isclose(told.largest_difference, np.log(4))
-    assert "2 of 3 predictions of test images differ" in words(told, "test images")
-    assert "1 image is taken for another class" in words(told, "test images")
+    said = words(told, "test")
+    assert "differ from the stored ones by up to 1.4 nats, more than the tolerance of 1e-4" in said
+    assert "1 image changes class" in said
     assert joined([told, told]).images == 6
+    assert not joined([told, compare(stored, stored)]).matches
     found[1] = np.nan
-    assert not compare(found, stored).exact
+    assert not compare(found, stored).matches
     assert compare(found, stored).largest_difference > 1e300

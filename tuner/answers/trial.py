@@ -11,7 +11,7 @@ from tuner.answers import words
 from tuner.answers.table import Table
 from tuner.errors import UnknownStudyError
 from tuner.records import SplitName
-from tuner.results import EPOCH_COLUMNS, Results, TrialRow, right, trial_columns
+from tuner.results import EPOCH_COLUMNS, Predicted, Results, TrialRow, right, trial_columns
 from tuner.statistics.auc import delong
 from tuner.statistics.calibration import reliability
 from tuner.statistics.proportions import apart, share_of
@@ -126,25 +126,24 @@ def _splits(results: Results, number: int) -> tuple[OnSplit, ...]:
     kept: Sequence[SplitName] = [
         split for split in ("val", "test") if split in results.kept_splits(number)
     ]
-    on_splits = []
-    for split in kept:
-        read = results.predicted(number, split)
-        logs, labels = read.log_probabilities, read.labels
-        hits, clusters = right(logs, labels) > 0, read.clusters
-        calibrated = reliability(np.exp(logs.astype(np.float64)), labels)
-        odds = logs[:, 1].astype(np.float64) - logs[:, 0] if logs.shape[1] == 2 else None
-        on_splits.append(
-            OnSplit(
-                split=split,
-                images=len(labels),
-                patients=0 if clusters is None else clusters.patients,
-                accuracy=share_of(hits, clusters),
-                auc=delong(odds, labels == 1, clusters) if odds is not None else None,
-                calibration_error=calibrated.error,
-                brier=calibrated.brier,
-            )
-        )
-    return tuple(on_splits)
+    return tuple(on_split(results.predicted(number, split)) for split in kept)
+
+
+def on_split(predicted: Predicted) -> OnSplit:
+    """Return what predictions are worth: accuracy, AUC and calibration, with intervals."""
+    logs, labels = predicted.log_probabilities, predicted.labels
+    hits, clusters = right(logs, labels) > 0, predicted.clusters
+    calibrated = reliability(np.exp(logs.astype(np.float64)), labels)
+    odds = logs[:, 1].astype(np.float64) - logs[:, 0] if logs.shape[1] == 2 else None
+    return OnSplit(
+        split=predicted.split,
+        images=len(labels),
+        patients=0 if clusters is None else clusters.patients,
+        accuracy=share_of(hits, clusters),
+        auc=delong(odds, labels == 1, clusters) if odds is not None else None,
+        calibration_error=calibrated.error,
+        brier=calibrated.brier,
+    )
 
 
 def _gap(splits: Sequence[OnSplit]) -> Interval | None:

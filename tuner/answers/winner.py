@@ -19,7 +19,7 @@ from tuner.answers.table import Table
 from tuner.answers.trial import OneTrial, OnSplit, one_trial
 from tuner.errors import UserError
 from tuner.records import SplitName
-from tuner.results import MEASURES, Predicted, Results, right
+from tuner.results import MEASURES, Predicted, Results, TrialRow, right
 from tuner.statistics.means import Mean, mean_over_seeds
 from tuner.statistics.proportions import Right, share_of
 from tuner.statistics.selection_bias import SelectionBias
@@ -73,8 +73,7 @@ class Winner:
     @property
     def epoch(self) -> int:
         """The epoch whose weights are meant."""
-        row, at = self.trial.row, self.study.spec.search.at
-        return int(row["best_epoch"] if at == "best" else row["epochs_run"])
+        return judged_epoch(self.study, self.trial.row)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -147,19 +146,26 @@ def _data(results: Results, trial: OneTrial) -> tuple[tuple[str, ...], Mapping[s
 
 
 def _rates(results: Results, trial: OneTrial) -> dict[SplitName, Rates]:
-    found: dict[SplitName, Rates] = {}
-    for one in trial.splits:
-        read = results.predicted(trial.row["trial"], one.split)
-        hits, sick = right(read.log_probabilities, read.labels) > 0, read.labels == 1
-        positives, negatives = int(sick.sum()), int((~sick).sum())
-        if positives and negatives:
-            found[one.split] = Rates(
-                sensitivity=_share(read, hits, sick),
-                specificity=_share(read, hits, ~sick),
-                positives=positives,
-                negatives=negatives,
-            )
-    return found
+    found = {
+        one.split: rates_of(results.predicted(trial.row["trial"], one.split))
+        for one in trial.splits
+    }
+    return {split: rates for split, rates in found.items() if rates is not None}
+
+
+def rates_of(predicted: Predicted) -> Rates | None:
+    """Return sensitivity and specificity; None unless images of two classes were predicted."""
+    hits = right(predicted.log_probabilities, predicted.labels) > 0
+    sick = predicted.labels == 1
+    positives, negatives = int(sick.sum()), int((~sick).sum())
+    if len(predicted.classes) != 2 or not positives or not negatives:
+        return None
+    return Rates(
+        sensitivity=_share(predicted, hits, sick),
+        specificity=_share(predicted, hits, ~sick),
+        positives=positives,
+        negatives=negatives,
+    )
 
 
 def _share(predicted: Predicted, hits: Right, mine: Right) -> Interval:
@@ -196,6 +202,11 @@ def _possible(name: str, mean: Mean) -> Mean:
         return mean
     least = -1.0 if name == "gap" else 0.0
     return replace(mean, low=max(least, mean.low), high=min(1.0, mean.high))
+
+
+def judged_epoch(study: Study, row: TrialRow) -> int:
+    """Return the epoch whose weights a trial is judged by."""
+    return int(row["best_epoch"] if study.spec.search.at == "best" else row["epochs_run"])
 
 
 def figure(study: Study, name: str) -> str:

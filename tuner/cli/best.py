@@ -14,13 +14,15 @@ from tuner.spec.study_ref import StudyRef
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tuner.answers.ensemble import Ensemble
     from tuner.answers.winner import Winner
     from tuner.winner.document import Model
-    from tuner.winner.saving import Place
+    from tuner.winner.saving import Machine
 
 
 @click.command(
     epilog="\b\nExample:\n  tuner best lr_sched\n  tuner best lr_sched --save models/lr_sched\n"
+    "  tuner best lr_sched --ensemble --save models/ensemble\n"
     "  tuner best lr_sched --trial 12 --json"
 )
 @click.argument("study")
@@ -32,6 +34,12 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     metavar="S",
     help="Seed of the best setting to use instead of its median seed.",
+)
+@click.option(
+    "--ensemble",
+    "as_ensemble",
+    is_flag=True,
+    help="All seeds of the best setting as one predictor: the mean of their probabilities.",
 )
 @click.option(
     "--save",
@@ -72,6 +80,7 @@ def best(
     device: str,
     objective_folders: tuple[Path, ...],
     *,
+    as_ensemble: bool,
     overwrite: bool,
     allow_different: bool,
     as_json: bool,
@@ -83,9 +92,14 @@ def best(
     its median seed. Else the best complete trial. With figures and 95 %
     intervals, how much of them is selection bias, and the gap. With --save the weights
     are taken from its checkpoint, or trained again, and what they predict must
-    be what the study stored, to the last bit. docs/best.md says what is in the
-    folder.
+    match what the study stored, within a tolerance for rounding. docs/best.md
+    says what is in the folder.
+
+    --ensemble averages the probabilities of all seeds of the best setting. Its
+    figures stand beside those of each seed. Test images choose neither setting
+    nor members.
     """
+    from tuner.answers import ensemble as of_ensemble
     from tuner.answers.winner import described, winner
 
     if target is None and (overwrite or allow_different):
@@ -98,47 +112,64 @@ def best(
         check_packages(form)
     if trial is not None and seed is not None:
         raise UserError("--seed is of the best setting, --trial names any trial; choose one.")
+    if as_ensemble and (trial is not None or seed is not None):
+        raise UserError("--ensemble takes all seeds of the best setting; leave --trial and --seed.")
+    subject: Winner | Ensemble
     with options.open_results(settings, study) as results:
-        found = winner(results, trial, seed)
+        subject = of_ensemble.ensemble(results) if as_ensemble else winner(results, trial, seed)
         if target is not None:
-            from tuner.winner.saving import stored_predictions
+            from tuner.winner import saving
 
-            stored = stored_predictions(results, found)
+            stored = saving.stored(results, subject)
     saved = None
     if target is not None:
-        from tuner.winner.saving import save
-
         # Outside the transaction: training may take hours.
-        place = _place(settings, found, device, objective_folders)
+        machine = _machine(settings, subject, device, objective_folders)
         allowed = {"overwrite": overwrite, "allow_different": allow_different}
-        saved = save(found, stored, target, place, show_progress, form=form, **allowed)
+        saved = saving.save(subject, stored, target, machine, show_progress, form=form, **allowed)
         clear_progress()
     if as_json:
         told = None if saved is None else {"folder": str(target), **_described(saved)}
-        echo_json({**described(found), "saved": told})
+        body = (
+            of_ensemble.described(subject)
+            if isinstance(subject, of_ensemble.Ensemble)
+            else described(subject)
+        )
+        echo_json({**body, "saved": told})
     else:
-        _show(found, saved, target)
+        _show(subject, saved, target)
 
 
-def _show(winner: "Winner", saved: "Model | None", target: Path | None) -> None:
+def _show(subject: "Winner | Ensemble", saved: "Model | None", target: Path | None) -> None:
+    from tuner.answers.ensemble import Ensemble
     from tuner.cli.console import open_console
 
     console = open_console()
-    _print(console, winner)
+    if isinstance(subject, Ensemble):
+        _print_ensemble(console, subject)
+    else:
+        _print(console, subject)
     if saved is not None and target is not None:
         _print_saved(console, saved, target)
 
 
-def _place(settings: Settings, winner: "Winner", device: str, paths: tuple[Path, ...]) -> "Place":
-    from tuner.winner.saving import Place
+def _machine(
+    settings: Settings, subject: "Winner | Ensemble", device: str, paths: tuple[Path, ...]
+) -> "Machine":
+    from tuner.answers.ensemble import Ensemble
+    from tuner.winner.saving import Machine
     from tuner.work.housekeeping import checkpoint_place, labels
 
-    return Place(
+    if isinstance(subject, Ensemble):
+        winner, numbers = subject.winner, [member.trial for member in subject.members]
+    else:
+        winner, numbers = subject, [subject.number]
+    return Machine(
         cache=settings.home / "cache",
         # As a worker finds them: a study's row in the database names no folder of code.
         folders=options.objective_folders(None, paths),
         checkpoints=checkpoint_place(settings, winner.study.spec),
-        labels=labels(winner.study, winner.number),
+        labels={number: labels(winner.study, number) for number in numbers},
         device=_device(winner, device),
     )
 
@@ -156,10 +187,15 @@ def _device(winner: "Winner", asked: str) -> str:
 def _described(saved: "Model") -> dict[str, object]:
     return {
         "origin": saved.origin,
+        "members": [member.model_dump() for member in saved.members],
         "weights_sha256": saved.weights_sha256,
         "files": saved.reading.files,
         "agreement": {
-            name: {**agreement.model_dump(), "exact": agreement.exact}
+            name: {
+                **agreement.model_dump(),
+                "exact": agreement.exact,
+                "matches": agreement.matches,
+            }
             for name, agreement in saved.agreement.items()
         },
     }
@@ -197,13 +233,30 @@ def _print(console: "Console", winner: "Winner") -> None:
     console.print()
 
 
+def _print_ensemble(console: "Console", ensemble: "Ensemble") -> None:
+    from tuner.answers.ensemble import figures, sentences
+    from tuner.answers.settings import name
+    from tuner.cli.console import as_fitting, print_sentences
+
+    console.print()
+    console.print(f"{ensemble.winner.study.title}: {ensemble.title}", style="bold")
+    console.print(name(ensemble.setting.values))
+    console.print()
+    table = figures(ensemble)
+    # Where not all figures fit, the calibration goes first, and then the number of images.
+    dropped = (len(table.head) - 2, len(table.head) - 1, 2)
+    console.print(as_fitting(console, table, dropped))
+    print_sentences(console, sentences(ensemble))
+    console.print()
+
+
 def _print_saved(console: "Console", saved: "Model", target: Path) -> None:
     from tuner.cli.console import print_sentences
     from tuner.winner.agreement import words
     from tuner.winner.document import EXPORTS
 
     said = [f"Saved in {target}. The weights come from: {saved.origin}."]
-    said += [words(agreement, f"{name} images") for name, agreement in saved.agreement.items()]
+    said += [words(agreement, name) for name, agreement in saved.agreement.items()]
     said += [
         f"{target / name} takes pixels and gives log-probabilities; it was read back and agrees."
         for name in EXPORTS.values()

@@ -71,8 +71,9 @@ def predict(
 
     Files, NPY and NPZ arrays, or folders with such below them, read as the
     study's images were. An image that the study saw is known by its pixels, and
-    its prediction is the stored one, to the last bit. A file that cannot be
-    read is named, the others are predicted, and the exit code is 1. Neither
+    its prediction is compared with the stored one; one that differs by more
+    than rounding explains makes the exit code 1. A file that cannot be read is
+    named, the others are predicted, and the exit code is 1. Neither
     database nor study file is needed. An earlier file of predictions is replaced,
     any other file only with --overwrite.
     """
@@ -140,9 +141,10 @@ def _of_split(model: "Model", body: Mapping[str, Any], split: str) -> "Sheet":
     """Return the sheet that `tuner export --predictions` has, with the logarithms beside it."""
     from tuner.answers.sheets.contents import Sheet
 
+    trial, epoch = (None, None) if model.members else (model.trial, model.epoch)
     rows = [
         [
-            *(model.trial, split, model.at, model.epoch, name, patient, model.classes[label]),
+            *(trial, split, model.at, epoch, name, patient, model.classes[label]),
             *(guess, guess == model.classes[label], *shares, *logs),
         ]
         for name, patient, label, (guess, _, shares, logs) in zip(
@@ -189,7 +191,8 @@ def _described(model: "Model", body: Mapping[str, Any], sheet: "Sheet") -> dict[
 
     return {
         "study": model.study,
-        "trial": model.trial,
+        "trial": None if model.members else model.trial,
+        "members": [member.trial for member in model.members],
         "classes": model.classes,
         "images": [
             {name: json_cell(cell) for name, cell in zip(sheet.columns, row, strict=True)}
@@ -208,7 +211,7 @@ def _agreements(body: Mapping[str, Any]) -> dict[str, "Agreement"]:
 
 
 def _differs(body: Mapping[str, Any]) -> bool:
-    return any(not agreement.exact for agreement in _agreements(body).values())
+    return any(not agreement.matches for agreement in _agreements(body).values())
 
 
 def _tell(model: "Model", body: Mapping[str, Any], output: str, split: str | None) -> None:
@@ -224,8 +227,7 @@ def _tell(model: "Model", body: Mapping[str, Any], output: str, split: str | Non
     if more > 0:
         say(f"{more} more are left out; --json names them all.")
     for name, agreement in _agreements(body).items():
-        of = f"the study's {name} images" if split is None else f"{name} images"
-        say(words(agreement, of))
+        say(words(agreement, name))
     trained = sum("train" in known.split("+") for known in body.get("known", []))
     if trained:
         say(
@@ -239,7 +241,9 @@ def _tell(model: "Model", body: Mapping[str, Any], output: str, split: str | Non
                 "The study's images did not come from files: check for yourself that these "
                 "are like them (view, contrast, polarity)."
             )
-    if body["source_changed"] and _differs(body):
-        say("The code of tuner or of the objective has changed since the model was saved.")
+    if _differs(body):
+        changed = "The code of tuner or of the objective has changed since the model was saved."
+        same = "The code is unchanged: compare the versions and the device with model.json."
+        say(changed if body["source_changed"] else same)
     if output != "-":
         say(f"{len(body['names'])} images: {output}")

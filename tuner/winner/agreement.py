@@ -1,19 +1,20 @@
-"""How far predictions agree with the stored ones: by the bit, and if not, by how much."""
+"""How far predictions agree with the stored ones: within the tolerance, or by how much not."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tuner.records import most_probable
-from tuner.winner.document import Agreement
+from tuner.winner.document import TOLERANCE, Agreement
 
 Logs = NDArray[np.float32]
 
 
 def compare(found: Logs, stored: Logs) -> Agreement:
-    """Hold log-probabilities of the same images against each other."""
+    """Compare log-probabilities of the same images."""
     same = (found.view(np.uint32) == stored.view(np.uint32)) | (np.isnan(found) & np.isnan(stored))
     with np.errstate(invalid="ignore"):
         apart = np.abs(found.astype(np.float64) - stored.astype(np.float64))
+        apart /= np.maximum(1.0, np.abs(stored.astype(np.float64)))
     # Two infinities that are equal differ by nothing; one that is alone by more than any number.
     apart[same] = 0.0
     largest = float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
@@ -35,18 +36,29 @@ def joined(parts: list[Agreement]) -> Agreement:
     )
 
 
-def words(agreement: Agreement, what: str) -> str:
-    """Say how far predictions of some images agree with the stored ones."""
-    if agreement.exact:
+def words(agreement: Agreement, split: str) -> str:
+    """Say how far the predictions of a split's images agree with the stored ones."""
+    if agreement.matches:
+        how = f"(largest difference {_short(agreement.largest_difference)} nats)"
+        if agreement.exact:
+            how = "exactly"
         if agreement.images == 1:
-            return f"The prediction of {what} equals the stored one, bit for bit."
-        return f"All {agreement.images:,} predictions of {what} equal the stored ones, bit for bit."
+            return f"The {split} prediction matches the stored one {how}."
+        return f"All {agreement.images:,} {split} predictions match the stored ones {how}."
     changed = "no class changes"
     if agreement.changed_classes:
-        images = "image is" if agreement.changed_classes == 1 else "images are"
-        changed = f"{agreement.changed_classes:,} {images} taken for another class"
+        images = "image changes" if agreement.changed_classes == 1 else "images change"
+        changed = f"{agreement.changed_classes:,} {images} class"
     return (
-        f"{agreement.images - agreement.equal:,} of {agreement.images:,} predictions of {what} "
-        f"differ from the stored ones, by {agreement.largest_difference:.2g} nats at most; "
-        f"{changed}."
+        f"Some of {agreement.images:,} {split} predictions differ from the stored ones by up to "
+        f"{_short(agreement.largest_difference)} nats, more than the tolerance of "
+        f"{_short(TOLERANCE)} that rounding explains; {changed}."
     )
+
+
+def _short(value: float) -> str:
+    """Return a small number as people write it: 3e-7, 0.03."""
+    if 0 < value < 0.001:
+        digits, _, power = f"{value:.0e}".partition("e")
+        return f"{digits}e{int(power)}"
+    return f"{value:.2g}"

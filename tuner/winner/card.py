@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from tuner.answers import winner as best
+from tuner.answers.ensemble import Ensemble
+from tuner.answers.ensemble import figures as ensemble_figures
+from tuner.answers.ensemble import sentences as ensemble_sentences
 from tuner.answers.winner import Winner
 from tuner.answers.words import count, level_name, listed, sampling_unit
 from tuner.spec.study import DATA
@@ -29,12 +32,13 @@ MEANING = {
 }
 
 
-def card(winner: Winner, model: Model, folder: str, plain: Sequence[str] = ()) -> str:
+def card(subject: Winner | Ensemble, model: Model, folder: str, plain: Sequence[str] = ()) -> str:
     """Return the model card in Markdown."""
+    winner = subject.winner if isinstance(subject, Ensemble) else subject
     sections = (
         _head(winner, model),
-        _figures(winner),
-        _chosen(winner),
+        _figures(subject),
+        _chosen(subject),
         _trained(winner, model),
         _limits(),
         _use(model, folder),
@@ -46,12 +50,16 @@ def card(winner: Winner, model: Model, folder: str, plain: Sequence[str] = ()) -
 
 def _head(winner: Winner, model: Model) -> Iterator[str]:
     row = winner.trial.row
-    yield f"# {_plain(winner.study.title)}, trial {winner.number}"
+    yield f"# {_plain(winner.study.title)}, {model.title}"
     yield ""
     network = f"`{row['model']}`, " if "model" in row.cells else ""
     weights = row["parameter_count"]
+    what, each, tells = "A network", "", "tells"
+    if model.members:
+        what = f"{len(model.members)} networks, whose probabilities are averaged,"
+        each, tells = " each", "tell"
     yield (
-        f"A network for `{model.objective}` ({network}{weights:,} weights) that tells "
+        f"{what} for `{model.objective}` ({network}{weights:,} weights{each}) that {tells} "
         f"{_plain(listed(model.classes))} apart, from images of "
         f"{model.inputs[1]}×{model.inputs[2]} pixels (height × width, "
         f"{count(model.inputs[0], 'channel')})."
@@ -60,16 +68,19 @@ def _head(winner: Winner, model: Model) -> Iterator[str]:
     yield f"It comes from a study that asked: *{_plain(model.question)}*"
 
 
-def _figures(winner: Winner) -> Iterator[str]:
+def _figures(subject: Winner | Ensemble) -> Iterator[str]:
     yield "## What it does"
     yield ""
-    figures = best.figures(winner)
+    if isinstance(subject, Ensemble):
+        winner, figures = subject.winner, ensemble_figures(subject)
+    else:
+        winner, figures = subject, best.figures(subject)
     yield from _table(figures.head, figures.rows)
     yield ""
     yield (
         "In parentheses 95 % intervals over "
         f"{sampling_unit(max(one.patients for one in winner.splits))}. "
-        + "; ".join(f"{name}: {MEANING[name]}" for name in figures.head[2:])
+        + "; ".join(f"{name}: {MEANING[name]}" for name in figures.head if name in MEANING)
         + "."
     )
     if winner.rates:
@@ -83,20 +94,28 @@ def _figures(winner: Winner) -> Iterator[str]:
             yield sentence
 
 
-def _chosen(winner: Winner) -> Iterator[str]:
+def _chosen(subject: Winner | Ensemble) -> Iterator[str]:
     yield "## How it was chosen"
     yield ""
-    for sentence in (best.choice(winner), best.selection(winner), best.over_seeds(winner)):
+    if isinstance(subject, Ensemble):
+        winner = subject.winner
+        chosen = (*ensemble_sentences(subject), best.selection(winner), best.over_seeds(winner))
+    else:
+        winner = subject
+        chosen = (best.choice(winner), best.selection(winner), best.over_seeds(winner))
+    for sentence in chosen:
         if sentence:
             yield sentence
-    if winner.setting is not None:
+    if winner.setting is not None and not isinstance(subject, Ensemble):
         yield ""
         seeds = best.seeds(winner)
         yield from _table(seeds.head, seeds.rows)
     yield ""
     varied = [[name, level_name(value), "varied"] for name, value in winner.settings.items()]
     fixed = [[name, level_name(value), "fixed"] for name, value in winner.fixed.items()]
-    seed = [["seed", str(winner.trial.row["seed"]), ""]]
+    every = subject.members if isinstance(subject, Ensemble) else ()
+    numbers = [str(member.seed) for member in every] or [str(winner.trial.row["seed"])]
+    seed = [["seed", ", ".join(numbers), ""]]
     yield from _table(("setting", "value", ""), [*varied, *fixed, *seed])
 
 
@@ -114,6 +133,14 @@ def _trained(winner: Winner, model: Model) -> Iterator[str]:
     yield ""
     if notes.get("data"):
         yield _plain(str(notes["data"]))
+    if model.members:
+        yield f"Trained on {_plain(str(winner.trial.setup.get('device', '')))}; the weights are:"
+        yield ""
+        rows = [
+            [str(one.trial), str(one.seed), str(one.epoch), one.origin] for one in model.members
+        ]
+        yield from _table(("trial", "seed", "weights of epoch", "taken from"), rows)
+        return
     yield (
         f"Trained for {count(winner.trial.row['epochs_run'], 'epoch')} on "
         f"{_plain(str(winner.trial.setup.get('device', '')))}; the weights are those of epoch "
@@ -140,7 +167,7 @@ def _use(model: Model, folder: str) -> Iterator[str]:
     )
     yield (
         f"In this folder: {listed([f'`{name}`' for name in FILES])}. Nothing in them is executed "
-        "or unpickled. Which numbers are promised to the last bit: docs/best.md."
+        "or unpickled. How closely predictions are reproduced: docs/best.md."
     )
 
 
@@ -164,9 +191,10 @@ def _plain_pytorch(model: Model, lines: Sequence[str]) -> Iterator[str]:
 def _proof(model: Model) -> Iterator[str]:
     yield "## Whether these are the study's weights"
     yield ""
-    yield f"The weights come from: {model.origin}."
+    if not model.members:
+        yield f"The weights come from: {model.origin}."
     for name, agreement in model.agreement.items():
-        yield f"- {agreement_words(agreement, f'{name} images')}"
+        yield f"- {agreement_words(agreement, name)}"
     versions = " ".join(f"{name}={value}" for name, value in model.arithmetic.versions.items())
     yield ""
     yield f"Arithmetic: {_plain(versions)}. Weights: sha256 `{model.weights_sha256}`."

@@ -92,6 +92,16 @@ class Arithmetic(Part):
     """Of the libraries, and the device's arithmetic, as of the machine that saved this."""
 
 
+TOLERANCE = 1e-4
+"""How far a prediction may be from the stored one: in nats, relative above 1 nat.
+
+The same weights differ on the same image by rounding alone, because kernels sum in another order
+for other sizes of batches, other numbers of threads and other devices. On a CPU that was 3e-5 at
+most for the networks that come with tuner (`python -m benchmarks.prediction_rounding`). This is
+three times as much, and changes no probability by more than 0.01 %.
+"""
+
+
 class Agreement(Part):
     """How predictions of the saved weights compare with those that the study stored."""
 
@@ -99,7 +109,7 @@ class Agreement(Part):
     equal: int
     """Images whose every log-probability is the stored one, bit for bit."""
     largest_difference: float
-    """Of two log-probabilities, in nats."""
+    """Of two log-probabilities: in nats, relative above 1 nat."""
     changed_classes: int
     """Images that are taken for another class."""
 
@@ -107,6 +117,21 @@ class Agreement(Part):
     def exact(self) -> bool:
         """Whether every number is the stored one."""
         return self.equal == self.images
+
+    @property
+    def matches(self) -> bool:
+        """Whether no number is further from the stored one than rounding explains."""
+        return self.largest_difference <= TOLERANCE
+
+
+class Member(Part):
+    """One network of an ensemble; the file of weights has its weights under `members.N.`."""
+
+    trial: int
+    seed: int
+    epoch: int
+    origin: str
+    """Where its weights were taken from."""
 
 
 class Model(Part):
@@ -145,6 +170,9 @@ class Model(Part):
     """The trial's figures as `tuner best --json` gives them."""
     provenance: dict[str, Any] = {}
     """What the study was launched with."""
+    members: Annotated[list[Member], Field(max_length=1000)] = []
+    """The networks whose probabilities are averaged; empty for a single network. Trial, seed and
+    epoch above are then those of the setting's median seed."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Model":
@@ -162,6 +190,13 @@ class Model(Part):
         """Channels, height and width."""
         channels, height, width = self.inputs
         return channels, height, width
+
+    @property
+    def title(self) -> str:
+        """What it is: "trial 3", or "ensemble of 5 seeds"."""
+        if self.members:
+            return f"ensemble of {len(self.members)} seeds"
+        return f"trial {self.trial}"
 
     def job(self) -> Job:
         """Return the trial that was trained."""

@@ -19,15 +19,13 @@ from torch import Tensor, nn
 from tuner.errors import MachineError, UserError
 from tuner.train.data import Resident
 from tuner.train.losses import log_probabilities
+from tuner.winner.agreement import compare, words
 from tuner.winner.document import EXPORTS, Model
 from tuner.winner.kept import Kept
 
 Form = Literal["torchscript", "onnx"]
 Logs = NDArray[np.float32]
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-TOLERANCE = 1e-4
-"""In nats, and as much again of a log-probability's size: the rounding of float32 in another order.
-"""
 
 
 class Whole(nn.Module):
@@ -145,11 +143,10 @@ def _check(
         for start in range(0, len(stored), size)
     ]
     found = np.concatenate(parts)
-    apart = np.abs(found - stored) - TOLERANCE * (1 + np.abs(stored))
-    if not (apart <= 0).all():
-        worst = float(np.abs(found - stored).max())
+    agreement = compare(found, stored)
+    if not agreement.matches:
         raise MachineError(
-            f"As {form} the network predicts the {name} images otherwise, by {worst:.2g} nats at "
-            "most; nothing was saved. Its code may choose a way by the data, which a trace cannot "
+            f"As {form} the network predicts otherwise; nothing was saved. "
+            f"{words(agreement, name)} Its code may choose a way by the data, which a trace cannot "
             "follow. Save it without --format."
         )

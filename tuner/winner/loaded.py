@@ -42,7 +42,10 @@ class Loaded:
 
     @property
     def network(self) -> nn.Module:
-        """The torch module in evaluation mode; it takes what `preprocess` returns."""
+        """The torch module in evaluation mode; it takes what `preprocess` returns.
+
+        An ensemble's gives log-probabilities, any other the outputs of the objective's network.
+        """
         return self._opened.predictor.network
 
     @property
@@ -73,7 +76,7 @@ class Loaded:
         from pandas import DataFrame
 
         pixels, names = self._pixels(images)
-        logs = self._opened.predictor.alone(pixels, lambda *_: None)
+        logs = self._opened.predictor.predict(pixels, lambda *_: None)
         shares = np.exp(logs.astype(np.float64))
         taken = most_probable(logs)
         columns: dict[str, Any] = {} if names is None else {"path": names}
@@ -111,4 +114,4 @@ class Loaded:
         model = self._opened.model
         inputs = " × ".join(map(str, model.inputs))
         outputs = ", ".join(self.classes)
-        return f"<network of trial {model.trial} of {model.study}: {inputs} → {outputs}>"
+        return f"<network of {model.study}, {model.title}: {inputs} → {outputs}>"

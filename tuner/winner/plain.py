@@ -47,23 +47,52 @@ def network_lines(network: nn.Module, parameters: Mapping[str, Value]) -> list[s
 def card_lines(model: Model, network: list[str], outputs: int) -> list[str]:
     """Return the lines of the card: the network with its weights, an image, and its prediction."""
     torchvision = any("torchvision" in line for line in network)
-    last = "logs = network(image[None]).log_softmax(1)"
-    if outputs == 1:
-        last = "logs = nn.functional.logsigmoid(network(image[None]) * torch.tensor([[-1.0, 1.0]]))"
     return [
         f"import numpy as np, torch{', torchvision' if torchvision else ''}",
         "from PIL import Image",
         "from safetensors.torch import load_file",
         "from torch import nn",
-        *network,
-        f'network.load_state_dict(load_file("{WEIGHTS}"))',
-        "network.eval()",
+        *_loading(model, network),
         *_reading(model),
         *_standardising(model),
         "with torch.inference_mode():",
-        f"    {last}",
+        *_predicting(model, outputs),
         f"print(dict(zip({model.classes!r}, logs.exp()[0].tolist())))",
     ]
+
+
+def _loading(model: Model, network: list[str]) -> Iterator[str]:
+    """Yield how the network, or each of an ensemble, is built and gets its weights."""
+    if not model.members:
+        yield from network
+        yield f'network.load_state_dict(load_file("{WEIGHTS}"))'
+        yield "network.eval()"
+        return
+    yield f'weights, networks = load_file("{WEIGHTS}"), []'
+    yield f"for n in range({len(model.members)}):  # seeds {', '.join(_seeds(model))}"
+    yield from (f"    {line}" for line in network)
+    yield '    own = f"members.{n}."'
+    yield (
+        "    network.load_state_dict({k.removeprefix(own): v for k, v in weights.items() "
+        "if k.startswith(own)})"
+    )
+    yield "    networks.append(network.eval())"
+
+
+def _seeds(model: Model) -> list[str]:
+    return [str(member.seed) for member in model.members]
+
+
+def _predicting(model: Model, outputs: int) -> Iterator[str]:
+    """Yield how the image becomes log-probabilities; of an ensemble those of the mean."""
+    logs = "network(image[None]).log_softmax(1)"
+    if outputs == 1:
+        logs = "nn.functional.logsigmoid(network(image[None]) * torch.tensor([[-1.0, 1.0]]))"
+    if not model.members:
+        yield f"    logs = {logs}"
+        return
+    yield f"    each = [{logs} for network in networks]"
+    yield "    logs = torch.stack(each).exp().mean(0).log()"
 
 
 def _reading(model: Model) -> Iterator[str]:

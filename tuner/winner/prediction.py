@@ -1,13 +1,11 @@
 """Predicts with a saved network, in a process of its own that has no database password."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load
 
@@ -21,14 +19,12 @@ from tuner.train.state import Weights
 from tuner.winner import document, kept
 from tuner.winner.agreement import compare, joined
 from tuner.winner.document import Agreement, Model
-from tuner.winner.kept import JUDGED, Kept, Place, digest
+from tuner.winner.kept import JUDGED, Kept, digest
 from tuner.winner.pictures import Picture, pictures
 from tuner.winner.predictor import Predictor, memory_of
 
 MEMORY = 512 << 20
 """Bytes of images that are read before they are predicted."""
-
-Logs = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ def open_saved(folder: Path, folders: Sequence[Path], device: str) -> Opened:
 def predict_split(
     opened: Opened, split: SplitName, path: str | None, cache: Path, progress: Progress
 ) -> dict[str, Any]:
-    """Predict a split of the study's own data, every image at the place that it had."""
+    """Predict a split of the study's own data."""
     model = opened.model
     if split not in opened.held.splits:
         raise UserError(
@@ -75,8 +71,7 @@ def predict_split(
     assert part is not None, "equal data have equal splits"
     stored = opened.held.splits[split]
     images = [image if image.ndim == 3 else image[None] for image in part.images]
-    places = [Place(split, number) for number in range(len(images))]
-    logs = opened.predictor.at_places(images, places, opened.held, progress)
+    logs = opened.predictor.predict(images, progress)
     return {
         "names": list(stored.ids),
         "patients": list(part.patients) or [None] * len(stored.ids),
@@ -90,7 +85,7 @@ def predict_split(
 def predict_files(opened: Opened, names: Sequence[str], progress: Progress) -> dict[str, Any]:
     """Predict files in their order; images that the study predicted are told apart."""
     body: dict[str, Any] = {"names": [], "known": [], "logs": [], "taken": [], "faults": []}
-    agreements: dict[str, list[Agreement]] = {name: [] for name in JUDGED}
+    agreements: dict[SplitName, list[Agreement]] = {name: [] for name in JUDGED}
     known = opened.held.known()
     for group in _groups(pictures(names, opened.model, opened.found, progress), opened.model):
         read = [(picture.name, picture.pixels) for picture in group if picture.pixels is not None]
@@ -100,42 +95,23 @@ def predict_files(opened: Opened, names: Sequence[str], progress: Progress) -> d
             if picture.pixels is None
         ]
         places = [known.of(digest(pixels), name) for name, pixels in read]
-        logs = _predicted(opened, [pixels for _, pixels in read], places, agreements, progress)
+        logs = opened.predictor.predict([pixels for _, pixels in read], progress)
+        for split, parts in agreements.items():
+            stored = opened.held.splits.get(split)
+            pairs = [
+                (number, place.number)
+                for number, seen in enumerate(places)
+                for place in [one for one in seen if one.split == split][:1]
+            ]
+            if pairs and stored is not None:
+                mine, theirs = map(list, zip(*pairs, strict=True))
+                parts.append(compare(logs[mine], stored.log_probabilities[theirs]))
         body["names"] += [storable_name(name) for name, _ in read]
         body["known"] += ["+".join(sorted({place.split for place in one})) for one in places]
         body["logs"] += logs.tolist()
         body["taken"] += most_probable(logs).tolist()
     body["agreement"] = {name: _plain(joined(parts)) for name, parts in agreements.items() if parts}
     return body
-
-
-def _predicted(
-    opened: Opened,
-    images: Sequence[Any],
-    seen: Sequence[Sequence[Place]],
-    agreements: Mapping[str, list[Agreement]],
-    progress: Progress,
-) -> Logs:
-    """Predict known images where the study did, and every other alone."""
-    home = {
-        number: next(place for place in places if place.split in JUDGED)
-        for number, places in enumerate(seen)
-        if any(place.split in JUDGED for place in places)
-    }
-    others = [number for number in range(len(images)) if number not in home]
-    logs = np.empty((len(images), len(opened.model.classes)), np.float32)
-    if home:
-        logs[list(home)] = opened.predictor.at_places(
-            [images[number] for number in home], list(home.values()), opened.held, progress
-        )
-    if others:
-        logs[others] = opened.predictor.alone([images[number] for number in others], progress)
-    for split, parts in agreements.items():
-        mine = [number for number, place in home.items() if place.split == split]
-        if mine:
-            stored = opened.held.splits[cast(SplitName, split)].log_probabilities
-            parts.append(compare(logs[mine], stored[[home[number].number for number in mine]]))
-    return logs
 
 
 def _groups(pictures: Iterator[Picture], model: Model) -> Iterator[list[Picture]]:

@@ -1,16 +1,12 @@
-"""A saved network at work: the same numbers for the same image, whoever its companions are.
+"""A saved network at work: built only from its own weights, and run as the study evaluated it.
 
-What a network gives for an image hangs, in its last bits, on how many images it
-is computed with and on which place among them, and not on what the others show
-(measured for every network that comes with tuner: docs/best.md). So an image
-that the study predicted is computed at the place that it had, in a batch of the
-size that it had; any other is computed alone.
+What it gives for an image depends on the other images of a batch by rounding alone: by how much is
+said at `document.TOLERANCE`.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,16 +25,26 @@ from tuner.train.precision import Arithmetic, choose_arithmetic, lay_out, suppor
 from tuner.train.recipe import read_recipe
 from tuner.train.state import Weights
 from tuner.winner.document import Model
-from tuner.winner.kept import Kept, Place
 
 Logs = NDArray[np.float32]
 Images = NDArray[np.uint8] | NDArray[np.float32]
 Progress = Callable[[str, int, int], None]
 
-TOLD = 64
-"""Images between two words on progress."""
 SPARE_BYTES = 256 << 20
 """What building a network may allocate beside its weights, and as much again for each of them."""
+
+
+class Averaged(nn.Module):
+    """An ensemble: it gives the logarithm of the mean of its members' probabilities."""
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the log-probability of every class."""
+        logs = [log_probabilities(member(images)) for member in self.members]
+        return torch.logsumexp(torch.stack(logs), 0) - math.log(len(logs))
 
 
 class Predictor:
@@ -51,10 +57,15 @@ class Predictor:
         if WEIGHTS in parameters:
             # What it started from is not needed any more, and may be gone.
             parameters[WEIGHTS] = ""
-        self._outputs = output_count(read_recipe(model.parameters), len(model.classes))
+        outputs = output_count(read_recipe(model.parameters), len(model.classes))
+        self._outputs = len(model.classes) if model.members else outputs
 
         def build() -> nn.Module:
-            return found.build_model(parameters, model.shape, self._outputs)
+            if not model.members:
+                return found.build_model(parameters, model.shape, outputs)
+            return Averaged(
+                found.build_model(parameters, model.shape, outputs) for _ in model.members
+            )
 
         _check_before_building(build, weights, model)
         self._network = build()
@@ -83,57 +94,15 @@ class Predictor:
         # As the trainer's feed does it, operation by operation.
         return raw.to(torch.float32).sub_(self._mean).mul_(self._scale)
 
-    def at_places(
-        self, images: Sequence[Images], places: Sequence[Place], kept: Kept, progress: Progress
-    ) -> Logs:
-        """Return the log-probabilities of images that the study predicted, each at its place."""
+    def predict(self, images: Sequence[Images], progress: Progress) -> Logs:
+        """Return the log-probabilities of images, in batches as large as the study's."""
         logs = np.empty((len(images), len(self._model.classes)), np.float32)
-        batches = self._batches(places, kept)
-        done = 0
-        for (size, _), members in batches.items():
-            for taken in _one_a_place(members):
-                batch = self._blank(size)
-                for at, number in taken.items():
-                    batch[at] = images[number]
-                found = self._compute(batch)
-                for at, number in taken.items():
-                    logs[number] = found[at]
-            done += len(members)
-            progress("predicting", done, len(images))
-        return logs
-
-    def alone(self, images: Sequence[Images], progress: Progress) -> Logs:
-        """Return the log-probabilities of other images, each computed by itself.
-
-        Batches would be quicker, but for some networks the place in one shows in the last bits.
-        """
-        logs = np.empty((len(images), len(self._model.classes)), np.float32)
-        for number, image in enumerate(images):
-            batch = self._blank(1)
-            batch[0] = image
-            logs[number] = self._compute(batch)[0]
-            if (number + 1) % TOLD == 0 or number + 1 == len(images):
-                progress("predicting", number + 1, len(images))
-        return logs
-
-    def _batches(
-        self, places: Sequence[Place], kept: Kept
-    ) -> Mapping[tuple[int, Place], list[tuple[int, int]]]:
-        """Return for each of the study's batches which images are wanted at which place of it."""
         size = self._model.arithmetic.evaluation_batch
-        found: dict[tuple[int, Place], list[tuple[int, int]]] = defaultdict(list)
-        for number, place in enumerate(places):
-            start = place.number // size * size
-            length = min(size, len(kept.splits[place.split]) - start)
-            first = Place(place.split, start)
-            found[length, first].append((place.number - start, number))
-        return found
-
-    def _blank(self, size: int) -> Images:
-        shape = (size, *self._model.shape)
-        if self._model.reading.pixels == "uint8":
-            return np.zeros(shape, np.uint8)
-        return np.zeros(shape, np.float32)
+        for start in range(0, len(images), size):
+            batch = cast("Images", np.stack(images[start : start + size]))
+            logs[start : start + len(batch)] = self._compute(batch)
+            progress("predicting", start + len(batch), len(images))
+        return logs
 
     def _compute(self, batch: Images) -> Logs:
         images = self.standardised(batch)
@@ -157,19 +126,6 @@ class Predictor:
                 f"{len(images)} images; ({len(images)}, {self._outputs}) is needed"
             )
         return output
-
-
-def _one_a_place(members: Sequence[tuple[int, int]]) -> list[dict[int, int]]:
-    """Divide images into batches so that no two want the same place."""
-    batches: list[dict[int, int]] = []
-    taken: dict[int, int] = defaultdict(int)
-    for at, number in members:
-        turn = taken[at]
-        taken[at] += 1
-        if turn == len(batches):
-            batches.append({})
-        batches[turn][at] = number
-    return batches
 
 
 def _arithmetic(model: Model, device: Device, network: nn.Module) -> Arithmetic:

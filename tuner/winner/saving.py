@@ -1,14 +1,15 @@
-"""Saves the network of a trial as a folder: weights, document, predictions and card."""
+"""Saves a network, or an ensemble, as a folder: weights, document, predictions and card."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.answers.winner import Winner, described
+from tuner.answers.ensemble import Ensemble
+from tuner.answers.ensemble import described as ensemble_described
+from tuner.answers.winner import Winner, described, judged_epoch
 from tuner.errors import UserError
 from tuner.questions import Progress, ask, paths
-from tuner.records import SplitName
 from tuner.results import Results
 from tuner.winner import document
 from tuner.winner.agreement import words
@@ -19,33 +20,43 @@ from tuner.winner.kept import JUDGED, Kept, Split
 
 
 @dataclass(frozen=True)
-class Place:
+class Machine:
     """Where things are on this machine, and what to compute on."""
 
     cache: Path
     folders: tuple[Path, ...]
     """Of objectives."""
     checkpoints: str | None
-    labels: Mapping[str, str]
-    """What tells this trial's checkpoints from all others."""
+    labels: Mapping[int, Mapping[str, str]]
+    """By trial, what tells its checkpoints from all others."""
     device: str
 
 
-def stored_predictions(results: Results, winner: Winner) -> Kept:
-    """Read what the study stored of the trial's predictions at the epoch it is judged at."""
-    splits: dict[SplitName, Split] = {}
-    kept = results.kept_splits(winner.number)
-    for name in (one for one in JUDGED if one in kept):
-        read = results.predicted(winner.number, name)
-        splits[name] = Split(read.ids, read.labels, read.log_probabilities)
-    return Kept(splits)
+def stored(results: Results, subject: Winner | Ensemble) -> Kept:
+    """Return what the study stored of the predictions, at the epoch that trials are judged at.
+
+    Of an ensemble it is the mean of what was stored of its seeds.
+    """
+    if isinstance(subject, Ensemble):
+        predicted = subject.predictions
+    else:
+        kept = results.kept_splits(subject.number)
+        predicted = {
+            name: results.predicted(subject.number, name) for name in JUDGED if name in kept
+        }
+    return Kept(
+        {
+            name: Split(read.ids, read.labels, read.log_probabilities)
+            for name, read in predicted.items()
+        }
+    )
 
 
 def save(
-    winner: Winner,
+    subject: Winner | Ensemble,
     stored: Kept,
     target: Path,
-    place: Place,
+    machine: Machine,
     progress: Progress,
     *,
     overwrite: bool,
@@ -61,46 +72,61 @@ def save(
         (folder / document.PREDICTIONS).write_bytes(stored.content())
         answer = ask(
             "tuner.winner.training",
-            order_of(winner, place, folder) | {"form": form},
+            order_of(subject, machine, folder) | {"form": form},
             progress,
             "trained the winner",
         )
         # Through text, as it will be read again: what is not finite has no place in JSON.
         model = Model.model_validate_json(Model.model_validate(answer["model"]).text())
         if not allow_different:
-            _refuse_different(winner, model)
+            _refuse_different(subject, model)
         (folder / document.NAME).write_text(model.text(), "utf-8")
         (folder / document.CARD).write_text(
-            card(winner, model, target.name, answer["plain"]), "utf-8"
+            card(subject, model, target.name, answer["plain"]), "utf-8"
         )
     return model
 
 
-def order_of(winner: Winner, place: Place, folder: Path) -> dict[str, Any]:
+def order_of(subject: Winner | Ensemble, machine: Machine, folder: Path) -> dict[str, Any]:
     """Return what the process that gets the weights back is told, as JSON."""
-    spec, row = winner.study.spec, winner.trial.row
-    chosen = {name: row[name] for name in spec.varied if row[name] is not None}
+    if isinstance(subject, Ensemble):
+        winner, rows = subject.winner, list(subject.setting.seeds)
+        result = ensemble_described(subject)
+    else:
+        winner, rows = subject, [subject.trial.row]
+        result = described(subject)
+    spec = winner.study.spec
+    chosen = {name: winner.trial.row[name] for name in spec.varied}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
     return {
-        "job": spec.job(chosen, row["seed"]).plain(),
+        "trials": [
+            {
+                "job": spec.job(chosen, row["seed"]).plain(),
+                "trial": row["trial"],
+                "epoch": judged_epoch(winner.study, row),
+                "last_epoch": row["epochs_run"],
+                "last_val_loss": row["last_val_loss"],
+                "labels": dict(machine.labels[row["trial"]]),
+            }
+            for row in rows
+        ],
         "about": {
             "study": winner.study.full_name,
             "question": spec.question,
             "trial": winner.number,
+            "seed": winner.trial.row["seed"],
             "at": spec.search.at,
             "epoch": winner.epoch,
-            "result": described(winner),
+            "result": result,
             # A saved folder is passed on; on which machine the study was launched is left out.
             "provenance": {k: v for k, v in winner.study.provenance.items() if k != "host"},
         },
-        "last_epoch": row["epochs_run"],
-        "last_val_loss": row["last_val_loss"],
         "data_fingerprint": winner.trial.setup["data_fingerprint"],
-        "checkpoints": place.checkpoints,
-        "labels": dict(place.labels),
-        "device": place.device,
+        "checkpoints": machine.checkpoints,
+        "device": machine.device,
         "threads": threads_of(winner),
-        "cache": str(place.cache),
-        "folders": paths(place.folders),
+        "cache": str(machine.cache),
+        "folders": paths(machine.folders),
         "folder": str(folder),
     }
 
@@ -111,17 +137,18 @@ def threads_of(winner: Winner) -> int:
     return int(noted) if noted.isdigit() and int(noted) > 0 else winner.study.spec.limits.threads
 
 
-def _refuse_different(winner: Winner, model: Model) -> None:
+def _refuse_different(subject: Winner | Ensemble, model: Model) -> None:
     told = [
-        words(agreement, f"{name} images")
+        words(agreement, name)
         for name, agreement in model.agreement.items()
-        if not agreement.exact
+        if not agreement.matches
     ]
     if told:
+        winner = subject.winner if isinstance(subject, Ensemble) else subject
         raise UserError(
-            f"These weights do not predict what trial {winner.number} of {winner.study.title} "
-            f"predicted when it was trained ({model.origin}). {' '.join(told)} Nothing was saved. "
-            "The machine, torch or the objective's code has changed since; save where it was "
-            "trained, or use --allow-different, which notes the differences in model.json and "
+            f"These weights do not predict what the {model.title} of {winner.study.title} "
+            f"predicted when the study was trained ({model.origin}). {' '.join(told)} Nothing was "
+            "saved. The machine, torch or the objective's code has changed since; save where it "
+            "was trained, or use --allow-different, which notes the differences in model.json and "
             "the card."
         )

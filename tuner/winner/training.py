@@ -1,9 +1,8 @@
-"""Gets a trial's weights back, in a process of its own that has no database password.
+"""Gets weights of trials back, in a process of its own that has no database password.
 
 They are in its last checkpoint, if that is still there; else the trial is
-trained again, from the longest stored prefix of its own path, to the very bits
-on a machine with the same arithmetic. Whatever they come from, what they
-predict is compared with what the study stored.
+trained again, from the longest stored prefix of its own path. Whatever they
+come from, what they predict is compared with what the study stored.
 """
 
 import copy
@@ -17,7 +16,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from tuner.errors import DataError, MachineError, TunerError, UserError
 from tuner.questions import Body, Progress, serve
@@ -28,16 +27,18 @@ from tuner.train.checkpoints.timely import LOOKUP_SECONDS, Lookups, opened, time
 from tuner.train.checkpoints.tree import Tree
 from tuner.train.data import Prepared, Resident
 from tuner.train.device import open_device
+from tuner.train.losses import output_count
+from tuner.train.recipe import read_recipe
 from tuner.train.run import Run
 from tuner.train.workbench import Workbench
 from tuner.version import version
 from tuner.winner import document, exported, kept
 from tuner.winner.agreement import compare
-from tuner.winner.document import Agreement, Arithmetic, Files, Model, Reading
-from tuner.winner.kept import JUDGED, Kept, Place
+from tuner.winner.document import Agreement, Arithmetic, Files, Member, Model, Reading
+from tuner.winner.kept import JUDGED, Kept
 from tuner.winner.pictures import Reader, compare_files
 from tuner.winner.plain import card_lines, network_lines
-from tuner.winner.predictor import Predictor
+from tuner.winner.predictor import Averaged, Predictor
 
 logger = logging.getLogger(__name__)
 
@@ -46,18 +47,30 @@ LOOKED_AT = 16
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is wanted: a trial's weights at a moment, in a folder that holds its predictions."""
+class TrialOrder:
+    """A trial whose weights are wanted."""
 
     job: Job
-    about: Mapping[str, Any]
-    """What the document says of study and trial."""
+    trial: int
+    epoch: int
+    """The epoch whose weights are meant."""
     last_epoch: int
     last_val_loss: float | None
     """As stored: of the trial's checkpoints, that of the training which the study kept has it."""
+    labels: Mapping[str, str]
+    """What tells this trial's checkpoints from all others."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is wanted: weights of trials at a moment, in a folder that holds their predictions."""
+
+    trials: tuple[TrialOrder, ...]
+    """One trial; or the seeds of a setting, whose mean the predictions in the folder are."""
+    about: Mapping[str, Any]
+    """What the document says of study and trial."""
     data_fingerprint: str
     checkpoints: str | None
-    labels: Mapping[str, str]
     device: str
     threads: int
     cache: Path
@@ -71,7 +84,10 @@ class Order:
         """Read an order from JSON."""
         paths = {"cache": Path(body["cache"]), "folder": Path(body["folder"])}
         folders = tuple(Path(one) for one in body["folders"])
-        return cls(**{**body, "job": Job(**body["job"]), **paths, "folders": folders})
+        trials = tuple(
+            TrialOrder(**{**trial, "job": Job(**trial["job"])}) for trial in body["trials"]
+        )
+        return cls(**{**body, "trials": trials, **paths, "folders": folders})
 
 
 def fulfil(order: Order, progress: Progress) -> tuple[Model, list[str]]:
@@ -80,22 +96,28 @@ def fulfil(order: Order, progress: Progress) -> tuple[Model, list[str]]:
     With it the lines of plain PyTorch that load the network, where there can be some.
     """
     bench = Workbench(order.device, order.threads, order.cache, order.folders, progress)
-    run = bench.begin(order.job)
-    data = bench.prepared(order.job)
-    _check_data(order, data)
-    origin = _bring_to_end(order, bench, run, progress)
-    state = run.state()
-    weights = state.best_weights if order.about["at"] == "best" else state.weights
-    content = save({name: _plain(value) for name, value in weights.items()}, {"format": "pt"})
+    job, several = order.trials[0].job, len(order.trials) > 1
+    data = bench.prepared(job)
+    _check_data(job, order, data)
+    weights: dict[str, Tensor] = {}
+    origins: list[str] = []
+    for number, trial in enumerate(order.trials):
+        run = bench.begin(trial.job)
+        origins.append(_bring_to_end(order, trial, bench, run, progress))
+        state = run.state()
+        found = state.best_weights if order.about["at"] == "best" else state.weights
+        prefix = f"members.{number}." if several else ""
+        weights |= {prefix + name: _plain(value) for name, value in found.items()}
+    content = save(weights, {"format": "pt"})
     held = _with_pixels(order, data)
     files = {document.WEIGHTS: content, document.PREDICTIONS: held.content()}
-    model = _model(order, bench, run, origin, files)
+    model = _model(order, bench, run.evaluation_size, origins, files)
     for name, written in files.items():
         _write(order.folder / name, written)
     # From the bytes that were written, by the way that `tuner predict` goes.
     device = open_device(order.device, order.threads)
-    predictor = Predictor(model, load(content), bench.found(order.job), device)
-    agreement = _agreement(order, bench, predictor, held, progress)
+    predictor = Predictor(model, load(content), bench.found(job), device)
+    agreement = _agreement(data, predictor, held, progress)
     if order.form is not None:
         splits = _residents(data)
         form = cast(exported.Form, order.form)
@@ -108,21 +130,27 @@ def fulfil(order: Order, progress: Progress) -> tuple[Model, list[str]]:
 def _plain_lines(predictor: Predictor, model: Model) -> list[str]:
     """Return the model card's lines of plain PyTorch; none for a network of the objective's own."""
     network = copy.deepcopy(predictor.network).to("cpu")
-    lines = network_lines(network, model.parameters)
-    return [] if lines is None else card_lines(model, lines, predictor.outputs)
+    one = network.members[0] if isinstance(network, Averaged) else network
+    assert isinstance(one, nn.Module)
+    lines = network_lines(one, model.parameters)
+    outputs = output_count(read_recipe(model.parameters), len(model.classes))
+    return [] if lines is None else card_lines(model, lines, outputs)
 
 
-def _bring_to_end(order: Order, bench: Workbench, run: Run, progress: Progress) -> str:
+def _bring_to_end(
+    order: Order, trial: TrialOrder, bench: Workbench, run: Run, progress: Progress
+) -> str:
     """Bring a fresh run to its last epoch by the shortest way, and say where it came from."""
     tree = _opened(order.checkpoints)
     lookups = None if tree is None else Lookups(tree)
-    known = resume(run, lookups, bench.path(order.job), order.labels) if lookups else 0
-    if tree is not None and known < order.last_epoch and _takes_own_last(order, bench, tree, run):
+    known = resume(run, lookups, bench.path(trial.job), trial.labels) if lookups else 0
+    if tree is not None and known < trial.last_epoch and _takes_own_last(trial, bench, tree, run):
         return "the trial's last checkpoint, made on other numerics or by another version of tuner"
-    if known >= order.last_epoch:
+    if known >= trial.last_epoch:
         return "the trial's last checkpoint"
+    what = "training again" if len(order.trials) == 1 else f"training trial {trial.trial} again"
     for epoch in run.epochs(lambda: None):
-        progress("training again", epoch.epoch, order.last_epoch)
+        progress(what, epoch.epoch, trial.last_epoch)
     if run.diverged:
         raise MachineError(
             f"The trial diverges when it is trained again here (epoch {len(run.curve)}), but did "
@@ -144,7 +172,7 @@ def _opened(location: str | None) -> Tree | None:
         return None
 
 
-def _takes_own_last(order: Order, bench: Workbench, tree: Tree, run: Run) -> bool:
+def _takes_own_last(trial: TrialOrder, bench: Workbench, tree: Tree, run: Run) -> bool:
     """Take this very trial's last checkpoint, though another machine's arithmetic made it.
 
     Its key does not lie on the path that this machine would take, so it is
@@ -155,10 +183,10 @@ def _takes_own_last(order: Order, bench: Workbench, tree: Tree, run: Run) -> boo
         entries = timely(tree.listing, LOOKUP_SECONDS, lambda: None)
     except MachineError:
         return False
-    content = bench.prepared(order.job).content
-    mine = [entry for entry in entries if dict(entry.labels) == dict(order.labels)]
+    content = bench.prepared(trial.job).content
+    mine = [entry for entry in entries if dict(entry.labels) == dict(trial.labels)]
     for entry in mine:
-        if entry.epoch != order.last_epoch:
+        if entry.epoch != trial.last_epoch:
             continue
         stored = Lookups(tree).longest([*[""] * (entry.epoch - 1), entry.key])
         base = stored.description.base if stored is not None else None
@@ -166,19 +194,19 @@ def _takes_own_last(order: Order, bench: Workbench, tree: Tree, run: Run) -> boo
             continue
         # A trial that was trained again on another machine may have left a checkpoint of the
         # training whose epochs were removed, at the same epoch.
-        if stored.state.curve[-1].val_loss != order.last_val_loss:
+        if stored.state.curve[-1].val_loss != trial.last_val_loss:
             continue
         try:
-            run.restore(own_state(stored, order.labels))
+            run.restore(own_state(stored, trial.labels))
         except UnfitError:
             continue
         return True
     return False
 
 
-def _check_data(order: Order, data: Prepared) -> None:
+def _check_data(job: Job, order: Order, data: Prepared) -> None:
     if data.fingerprint != order.data_fingerprint:
-        where = order.job.data.get("path")
+        where = job.data.get("path")
         raise DataError(
             "The data are not those that the trial was trained on: images, labels or their "
             f"division have changed since{f' in {where}' if where else ''} (fingerprint "
@@ -209,18 +237,26 @@ def _residents(data: Prepared) -> dict[Any, Resident]:
 
 
 def _model(
-    order: Order, bench: Workbench, run: Run, origin: str, files: Mapping[str, bytes]
+    order: Order,
+    bench: Workbench,
+    evaluation_size: int,
+    origins: Sequence[str],
+    files: Mapping[str, bytes],
 ) -> Model:
-    data, base = bench.prepared(order.job), bench.base(order.job)
+    job = order.trials[0].job
+    data, base = bench.prepared(job), bench.base(job)
+    members = [
+        Member(trial=trial.trial, seed=trial.job.seed, epoch=trial.epoch, origin=origin)
+        for trial, origin in zip(order.trials, origins, strict=True)
+    ]
     model = Model(
         format=1,
         tuner=version(),
         **order.about,
-        objective=order.job.objective,
-        parameters=dict(order.job.parameters),
-        data=dict(order.job.data),
-        seed=order.job.seed,
-        metric=order.job.metric,
+        objective=job.objective,
+        parameters=dict(job.parameters),
+        data=dict(job.data),
+        metric=job.metric,
         data_fingerprint=data.fingerprint,
         source_fingerprint=base.source,
         classes=list(data.classes),
@@ -229,16 +265,17 @@ def _model(
         arithmetic=Arithmetic(
             device=cast(Literal["cpu", "cuda", "mps"], data.mean.device.type),
             threads=order.threads,
-            evaluation_batch=run.evaluation_size,
+            evaluation_batch=evaluation_size,
             versions=dict(base.numerics),
         ),
         sizes={name: len(split) for name, split in _residents(data).items()},
         weights_sha256=hashlib.sha256(files[document.WEIGHTS]).hexdigest(),
         predictions_sha256=hashlib.sha256(files[document.PREDICTIONS]).hexdigest(),
-        origin=origin,
+        origin="; ".join(dict.fromkeys(origins)),
         agreement={},
+        members=members if len(members) > 1 else [],
     )
-    how = _files(bench, order, model, data)
+    how = _files(bench, job, model, data)
     return model.model_copy(update={"reading": _reading(data, how)})
 
 
@@ -260,12 +297,12 @@ def _reading(data: Prepared, how: Files) -> Reading:
     )
 
 
-def _files(bench: Workbench, order: Order, model: Model, data: Prepared) -> Files:
+def _files(bench: Workbench, job: Job, model: Model, data: Prepared) -> Files:
     """Look whether tuner's decoder gives the pixels that the objective made of its files."""
-    found = bench.found(order.job)
+    found = bench.found(job)
     if found.reads_files:
         return "own"
-    written = order.job.data.get("path")
+    written = job.data.get("path")
     if not isinstance(written, str) or not written:
         return "unchecked"
     below = Path(written) if Path(written).is_dir() else Path(written).parent
@@ -279,15 +316,14 @@ def _files(bench: Workbench, order: Order, model: Model, data: Prepared) -> File
 
 
 def _agreement(
-    order: Order, bench: Workbench, predictor: Predictor, held: Kept, progress: Progress
+    data: Prepared, predictor: Predictor, held: Kept, progress: Progress
 ) -> dict[str, Agreement]:
-    residents = _residents(bench.prepared(order.job))
+    residents = _residents(data)
     agreement: dict[str, Agreement] = {}
     for name in JUDGED:
         if name in held.splits:
             images = [image.cpu().numpy() for image in residents[name].images]
-            places = [Place(name, number) for number in range(len(images))]
-            found = predictor.at_places(images, places, held, progress)
+            found = predictor.predict(images, progress)
             agreement[name] = compare(found, held.splits[name].log_probabilities)
     if not agreement:
         raise UserError("The study stored no predictions of this trial; there is nothing to check.")

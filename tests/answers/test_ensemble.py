@@ -1,0 +1,98 @@
+"""The ensemble of the best setting's seeds: what it averages, and that test chooses nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.answers.fabricate import Images, Told, fabricate, hits, images
+from tests.store.specs import Bench, make_spec
+from tuner.answers.ensemble import Ensemble, described, ensemble, figures, sentences
+from tuner.errors import UserError
+from tuner.records import Value
+from tuner.results import Results
+from tuner.spec.space import Choice
+from tuner.statistics.clusters import Clusters
+from tuner.statistics.proportions import share_of
+from tuner.store.database import Database
+
+TRUTH = images(200, 200, each=4)
+
+
+def study(database: Database, *, seeds: int = 3, truths: tuple[Images, ...] = (TRUTH,)) -> Bench:
+    """Store two rates, of which 0.01 is better on validation and worse on test."""
+    chance = np.random.default_rng(8)
+
+    def tell(chosen: dict[str, Value], seed: int) -> Told:
+        share = {"val": 0.9, "test": 0.6} if chosen["lr"] == 0.01 else {"val": 0.7, "test": 0.8}
+        at = seed % len(truths)
+        return Told(
+            logs={
+                split: hits(chance.random(len(labels)) < share[split], labels)
+                for split, labels in truths[at].labels.items()
+            },
+            fingerprint=f"data-{at}",
+        )
+
+    spec = make_spec("rates", dimensions=(Choice("lr", (0.1, 0.01)),), seeds=seeds)
+    data = {f"data-{at}": truth for at, truth in enumerate(truths)}
+    return fabricate(database, spec, tell, data=data)
+
+
+def asked(bench: Bench) -> Ensemble:
+    """Return the ensemble of a stored study."""
+    with bench.database.transaction() as connection:
+        return ensemble(Results(connection, bench.study))
+
+
+def test_it_averages_the_probabilities_of_the_setting_that_validation_chose(
+    database: Database,
+) -> None:
+    """Every seed is a member; figures are those of the mean, over patients."""
+    bench = study(database)
+    found = asked(bench)
+    assert found.setting.values == {"lr": 0.01}
+    assert [member.seed for member in found.members] == [0, 1, 2]
+    with bench.database.transaction() as connection:
+        results = Results(connection, bench.study)
+        read = [results.predicted(member.trial, "test") for member in found.members]
+    shares = np.mean([np.exp(one.log_probabilities) for one in read], axis=0)
+    stored = found.predictions["test"]
+    np.testing.assert_allclose(np.exp(stored.log_probabilities), shares, rtol=1e-5)
+    right = (shares[:, 1] >= 0.5) == (stored.labels == 1)
+    assert TRUTH.patients is not None
+    wanted = share_of(right, Clusters.of(TRUTH.patients["test"]))
+    own = found.splits["test"]
+    assert own.figures.accuracy == wanted
+    assert own.figures.patients == 50
+    assert own.loss == pytest.approx(-np.log(shares[np.arange(200), stored.labels]).mean())
+    # Three networks that err independently are better together.
+    accuracies = [member.splits["test"].figures.accuracy.value for member in found.members]
+    assert own.figures.accuracy.value > max(accuracies)
+    assert own.rates is not None
+    table = figures(found)
+    assert [row[:2] for row in table.rows[:4]] == [
+        ("val", "ensemble"),
+        ("val", "seed 0"),
+        ("val", "seed 1"),
+        ("val", "seed 2"),
+    ]
+    said = " ".join(sentences(found))
+    assert "Chosen on validation images alone: the best of 2 settings so far" in said
+    assert "of all its 3 seeds (trials 1, 3 and 5)" in said
+    body = described(found)
+    assert body["splits"]["test"]["patients"] == 50
+    assert [member["trial"] for member in body["members"]] == [1, 3, 5]
+
+
+def test_one_seed_is_no_ensemble(database: Database) -> None:
+    """A study with one seed per setting has nothing to average."""
+    with pytest.raises(UserError, match="one seed per setting"):
+        asked(study(database, seeds=1))
+
+
+def test_seeds_of_different_divisions_are_refused(database: Database) -> None:
+    """What validates one seed has trained another, so nothing would validate their ensemble."""
+    other = replace(TRUTH, ids={"val": tuple(f"other-{n}" for n in range(200))})
+    with pytest.raises(UserError, match="have different val images"):
+        asked(study(database, truths=(TRUTH, other)))

@@ -1,0 +1,190 @@
+"""The ensemble of the best setting's seeds: the mean of the probabilities that they predict.
+
+Nothing is chosen for it: validation images choose the setting, as they do for `best`, and every
+seed that its mean is over is a member. Its figures come from the predictions that the study stored.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tuner.answers import words
+from tuner.answers.plain import plain
+from tuner.answers.settings import Setting, has_replicates, name, setting_of
+from tuner.answers.table import Table
+from tuner.answers.trial import OnSplit, on_split
+from tuner.answers.winner import Rates, Winner, choice, rates_of, share, winner
+from tuner.errors import UserError
+from tuner.records import SplitName
+from tuner.results import Predicted, Results, nll
+
+
+@dataclass(frozen=True)
+class NetworkFigures:
+    """What a network, or the ensemble, does on one split."""
+
+    figures: OnSplit
+    loss: float
+    """Mean negative log-likelihood of the true class, in nats."""
+    rates: Rates | None
+    """Of two classes only."""
+
+    JSON: ClassVar = (
+        *("images=figures.images", "patients=figures.patients", "loss"),
+        *("accuracy=figures.accuracy", "auc=figures.auc"),
+        *("sensitivity=rates.sensitivity", "specificity=rates.specificity"),
+        *("calibration_error=figures.calibration_error", "brier=figures.brier"),
+    )
+
+
+@dataclass(frozen=True)
+class EnsembleMember:
+    """One seed of the setting, with its own figures."""
+
+    seed: int
+    trial: int
+    splits: Mapping[SplitName, NetworkFigures]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """All seeds of the best setting as one predictor."""
+
+    winner: Winner
+    """The setting's median seed, with what is known of setting and study."""
+    setting: Setting
+    members: tuple[EnsembleMember, ...]
+    splits: Mapping[SplitName, NetworkFigures]
+    """Of the ensemble."""
+    predictions: Mapping[SplitName, Predicted]
+    """Of the ensemble, under the number of the median seed's trial."""
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words."""
+        return f"ensemble of the best setting's {words.count(len(self.members), 'seed')}"
+
+
+def ensemble(results: Results) -> Ensemble:
+    """Return the ensemble of the best setting, with figures of it and of each of its seeds."""
+    if not has_replicates(results.spec):
+        raise UserError(
+            f"{results.title} has one seed per setting, and an ensemble averages several; set "
+            "[replicates] seeds to 2 or more and launch again."
+        )
+    best = winner(results)
+    setting = setting_of(results, best.number)
+    if len(setting.seeds) < 2:
+        raise UserError(
+            f"The best setting of {results.title} has one complete seed so far, and an ensemble "
+            f"averages several; `tuner status {results.title}` says how far the study is."
+        )
+    numbers = [int(row["trial"]) for row in setting.seeds]
+    splits: list[SplitName] = [one.split for one in best.splits]
+    read = {split: [results.predicted(number, split) for number in numbers] for split in splits}
+    for split, predicted in read.items():
+        if any(one.ids != predicted[0].ids for one in predicted):
+            raise UserError(
+                f"The seeds of {name(setting.values)} have different {split} images ([replicates] "
+                "splits): validation images of one seed trained another, so nothing would be left "
+                "to validate their ensemble on. Save single seeds by --seed."
+            )
+    averaged = {split: _averaged(predicted) for split, predicted in read.items()}
+    return Ensemble(
+        winner=best,
+        setting=setting,
+        members=tuple(
+            EnsembleMember(
+                int(row["seed"]), number, {split: _measured(read[split][at]) for split in splits}
+            )
+            for at, (row, number) in enumerate(zip(setting.seeds, numbers, strict=True))
+        ),
+        splits={split: _measured(averaged[split]) for split in splits},
+        predictions={
+            split: replace(predicted, trial=best.number) for split, predicted in averaged.items()
+        },
+    )
+
+
+def _averaged(predicted: list[Predicted]) -> Predicted:
+    """Return the mean of the probabilities, as logarithms."""
+    logs = np.stack([one.log_probabilities.astype(np.float64) for one in predicted])
+    mean = np.logaddexp.reduce(logs, axis=0) - math.log(len(predicted))
+    return replace(predicted[0], log_probabilities=mean.astype(np.float32))
+
+
+def _measured(predicted: Predicted) -> NetworkFigures:
+    losses = nll(predicted.log_probabilities, predicted.labels)
+    return NetworkFigures(on_split(predicted), float(losses.mean()), rates_of(predicted))
+
+
+# For programs
+
+
+def described(ensemble: Ensemble) -> dict[str, Any]:
+    """Return everything for programs; fractions stay fractions."""
+    study = ensemble.winner.study
+    return {
+        "study": study.title,
+        "question": study.spec.question,
+        "metric": study.spec.search.metric,
+        "at": study.spec.search.at,
+        "setting": plain(ensemble.setting),
+        "classes": list(ensemble.winner.classes),
+        "sizes": dict(ensemble.winner.sizes),
+        "splits": plain(ensemble.splits),
+        "members": plain(ensemble.members),
+    }
+
+
+# In words
+
+
+def sentences(ensemble: Ensemble) -> tuple[str, ...]:
+    """Say how it was chosen, what it averages, and what it gains on test images."""
+    numbers = words.listed([str(member.trial) for member in ensemble.members])
+    chosen = choice(ensemble.winner).split(" This network is ")[0]
+    said = [
+        chosen,
+        (
+            f"The ensemble averages the probabilities of all its {len(ensemble.members)} seeds "
+            f"(trials {numbers}); none of them was picked."
+        ),
+    ]
+    if "test" in ensemble.splits:
+        own = ensemble.splits["test"].figures.accuracy.value
+        single = [member.splits["test"].figures.accuracy.value for member in ensemble.members]
+        said.append(
+            f"On test it is right on {words.percent(own)} of the images, its seeds on "
+            f"{words.percent(sum(single) / len(single))} on average "
+            f"({words.percent(min(single))} to {words.percent(max(single))})."
+        )
+    return tuple(said)
+
+
+# Its table
+
+
+def figures(ensemble: Ensemble) -> Table:
+    """Return the figures of the ensemble on each split, and those of each seed below."""
+    binary = ("sensitivity", "specificity", "AUC") if len(ensemble.winner.classes) == 2 else ()
+    head = ("split", "network", "images", "loss", "accuracy", *binary, "ECE", "Brier")
+    rows = []
+    for split, own in ensemble.splits.items():
+        networks = [("ensemble", own)]
+        networks += [(f"seed {one.seed}", one.splits[split]) for one in ensemble.members]
+        for network, measured in networks:
+            on, rates = measured.figures, measured.rates
+            sides = (rates.sensitivity, rates.specificity) if rates else (None, None)
+            rows.append(
+                (
+                    *(split, network, words.sampled_cell(on.images, on.patients)),
+                    *(f"{measured.loss:.4f}", share(on.accuracy)),
+                    *((*map(share, sides), share(on.auc)) if binary else ()),
+                    *(f"{on.calibration_error:.3f}", f"{on.brier:.3f}"),
+                )
+            )
+    return Table(head, tuple(rows), left=(0, 1))
