@@ -5,8 +5,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from tuner.answers.table import Table
 from tuner.records import most_probable
 from tuner.results import Predicted
+
+ROOM = 50
+"""Characters of all class names together above which columns are headed by numbers instead."""
 
 
 @dataclass(frozen=True)
@@ -80,3 +84,25 @@ def confusion(predicted: Predicted) -> Confusion:
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
+
+
+def table(confusion: Confusion) -> Table:
+    """Return the counts with each class's recall and precision."""
+    names = confusion.classes
+    numbered = sum(map(len, names)) > ROOM
+    heads = [str(place) if numbered else name for place, name in enumerate(names)]
+    rows = []
+    for place, (name, counts) in enumerate(zip(names, confusion.counts, strict=True)):
+        cells = [
+            str(count) if count or place == column else "·" for column, count in enumerate(counts)
+        ]
+        label = f"{place} {name}" if numbered else name
+        recall = _share_text(confusion.recall[place], 3)
+        rows.append((label, *cells, str(confusion.images[place]), recall))
+    precision = (_share_text(share, 2) for share in confusion.precision)
+    rows.append(("precision", *precision, "", ""))
+    return Table(("", *heads, "images", "recall"), tuple(rows), left=(0,), wrapped=(0,))
+
+
+def _share_text(share: float | None, digits: int) -> str:
+    return "–" if share is None else f"{share:.{digits}f}"

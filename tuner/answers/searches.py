@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from tuner.answers import words
+from tuner.answers.table import Table
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import METRICS
@@ -442,3 +443,38 @@ def _same_images(every: Sequence[Results]) -> bool:
             found = (tuple(predicted.ids), tuple(predicted.labels.tolist()))
             images.setdefault(division, set()).add(found)
     return all(len(different) == 1 for different in images.values())
+
+
+# Its table
+
+
+def table(compared: Searches) -> Table:
+    """Return the best values so far after the same numbers of epochs, and their differences."""
+    runs = [f"{search.name} ({len(search.courses)})" for search in compared.both]
+    return Table(
+        ("epochs", *runs, "difference"),
+        tuple(
+            (
+                f"{budget.epochs:,}",
+                _mean_text(budget.one),
+                _mean_text(budget.other),
+                _difference_text(budget.difference),
+            )
+            for budget in compared.budgets
+        ),
+        f"Best {compared.metric} after the same number of epochs, 95 % intervals",
+    )
+
+
+def _difference_text(difference: Interval | None) -> str:
+    if difference is None:
+        return "–"
+    limits = f"{words.signed(difference.low, 4)} to {words.signed(difference.high, 4)}"
+    return f"{words.signed(difference.value, 4)} ({limits})"
+
+
+def _mean_text(mean: Mean | None) -> str:
+    if mean is None:
+        return "–"
+    half = "" if mean.half_width is None else f" ± {words.fixed(mean.half_width, 4)}"
+    return f"{words.fixed(mean.value, 4)}{half}"

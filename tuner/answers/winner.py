@@ -446,7 +446,7 @@ def seeds(winner: Winner) -> Table:
 
 
 def _digits(name: str, value: float | None) -> str:
-    return "–" if value is None else words.fixed(value, 4 if name.endswith("loss") else 3)
+    return "–" if value is None else words.fixed(value, words.column_digits(name))
 
 
 def figures(winner: Winner) -> Table:

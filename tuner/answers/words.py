@@ -82,6 +82,11 @@ def amount(measure: "Measure", interval: "Interval", kind: str = "") -> str:
     return f"{fixed(abs(shown.value), digits)}{unit} ({kind}{ends})"
 
 
+def column_digits(column: str) -> int:
+    """Return the decimals that a column of figures has in tables: 4 for nats, 3 for fractions."""
+    return 4 if column.endswith("loss") else 3
+
+
 def figure(measure: "Measure", value: float) -> str:
     """Return a mean as the tables show it."""
     if measure.name == "gap":

@@ -11,10 +11,7 @@ from tuner.pictures import MARK
 from tuner.settings import Settings
 
 if TYPE_CHECKING:
-    from rich.table import Table as RichTable
-
-    from tuner.answers.searches import AtBudget, Searches
-    from tuner.statistics.means import Mean
+    from tuner.answers.searches import Searches
 
 ENDINGS = (".svg", ".png", ".pdf")
 POINTS = 64
@@ -54,7 +51,8 @@ def show_searches(
 
 
 def _show(compared: "Searches") -> None:
-    from tuner.cli.console import open_console, print_sentences
+    from tuner.answers.searches import table
+    from tuner.cli.console import as_rich, open_console, print_sentences
     from tuner.cli.drawing import chart
 
     console = open_console()
@@ -68,38 +66,6 @@ def _show(compared: "Searches") -> None:
     ]
     console.print(chart(f"best {compared.metric} so far", series, last=f"{common:,} epochs"))
     console.print()
-    console.print(_table(compared))
+    console.print(as_rich(table(compared)))
     print_sentences(console, compared.sentences)
     console.print()
-
-
-def _table(compared: "Searches") -> "RichTable":
-    from tuner.cli.console import plain_table
-
-    runs = [f"{one.name} ({len(one.courses)})" for one in compared.both]
-    table = plain_table(f"Best {compared.metric} after the same number of epochs, 95 % intervals")
-    for name in ("epochs", *runs, "difference"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for budget in compared.budgets:
-        table.add_row(*_row(budget))
-    return table
-
-
-def _row(budget: "AtBudget") -> list[str]:
-    from tuner.answers import words
-
-    difference = budget.difference
-    apart = "–"
-    if difference is not None:
-        limits = f"{words.signed(difference.low, 4)} to {words.signed(difference.high, 4)}"
-        apart = f"{words.signed(difference.value, 4)} ({limits})"
-    return [f"{budget.epochs:,}", _mean(budget.one), _mean(budget.other), apart]
-
-
-def _mean(mean: "Mean | None") -> str:
-    from tuner.answers import words
-
-    if mean is None:
-        return "–"
-    half = "" if mean.half_width is None else f" ± {words.fixed(mean.half_width, 4)}"
-    return f"{words.fixed(mean.value, 4)}{half}"

@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tuner.cli.console import fits, plain_table, print_sentences
+from tuner.cli.console import as_rich, fits, print_sentences
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
     from tuner.answers.compare import Comparison, Row
+    from tuner.answers.table import Table
     from tuner.results import Results
 
 SHOWN = 20
@@ -84,13 +85,13 @@ def _fitting(  # what the table is of, and where it has to fit
         for dropped in range(len(FIRST_DROPPED) + 1)
     ]
     for columns in kept if apart else ():
-        table = _columns(title, {**apart, **columns})
+        table = as_rich(_table(title, {**apart, **columns}))
         if fits(console, table):
             return table
     narrow = next(
-        (one for one in kept if fits(console, _columns(title, one), NAME_WIDTH)), kept[-1]
+        (one for one in kept if fits(console, as_rich(_table(title, one)), NAME_WIDTH)), kept[-1]
     )
-    return _columns(title, {**narrow, "setting": names})
+    return as_rich(_table(title, {**narrow, "setting": names}))
 
 
 def _figures(
@@ -122,13 +123,14 @@ def _figures(
     return {**found, "": [row[8] for row in cells]}
 
 
-def _columns(title: str, columns: Mapping[str, Sequence[str]]) -> "RichTable":
-    table = plain_table(title)
-    for head in columns:
-        if head in ("", "setting"):
-            table.add_column(head, no_wrap=not head, overflow="fold")
-        else:
-            table.add_column(head.replace("_", " "), justify="right", no_wrap=True)
-    for cells in zip(*columns.values(), strict=True):
-        table.add_row(*cells)
-    return table
+def _table(title: str, columns: Mapping[str, Sequence[str]]) -> "Table":
+    from tuner.answers.table import Table
+
+    heads = list(columns)
+    return Table(
+        tuple(head.replace("_", " ") for head in heads),
+        tuple(zip(*columns.values(), strict=True)),
+        title,
+        left=[place for place, head in enumerate(heads) if head in ("", "setting")],
+        wrapped=[place for place, head in enumerate(heads) if head == "setting"],
+    )

@@ -1,6 +1,6 @@
 """`tuner table`: what a study found, at a glance."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,13 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-    from tuner.answers.settings import Setting
-    from tuner.answers.table import Table
-    from tuner.results import Factor, Results, Reuse, TrialRow
-    from tuner.statistics.means import Mean
-    from tuner.store.studies import Study
+    from tuner.results import Factor, Results, Reuse
 
-SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
 NAME_WIDTH = 40
 """Columns of the terminal that a setting's name has at least, where it is written in one."""
 SHOWS = ("figures", "classes", "cost", "slope")
@@ -80,6 +75,7 @@ def show_tables(
     `trials` ranks trials also where settings have several seeds; `told` says that a missing test
     set was told already.
     """
+    from tuner.answers.leaderboard import trials as trials_table
     from tuner.answers.remarks import remarks
     from tuner.answers.settings import has_replicates
     from tuner.cli.console import as_fitting, open_console
@@ -95,7 +91,8 @@ def show_tables(
     if by_setting:
         _print_settings(console, results, best, VIEWS[show])
     else:
-        console.print(as_fitting(console, _leaderboard(study, leaders[:best], len(leaders))))
+        shown_trials = trials_table(study, leaders[:best], len(leaders))
+        console.print(as_fitting(console, shown_trials))
     # Of a single parameter the settings are its levels.
     shown = [] if by_setting and len(study.spec.varied) == 1 else factors(results, VIEWS[show])
     for factor in shown:
@@ -127,34 +124,6 @@ def _reuse_line(reuse: "Reuse") -> str:
     )
 
 
-def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -> "Table":
-    from tuner.answers.table import Table
-    from tuner.records import value_text
-
-    search = study.spec.search
-    prefix = "" if search.at == "best" else "last_"
-    names = [n for n in SHOWN if n != search.metric]
-    head = ("trial", *study.spec.varied, "seed", search.metric, *names, "seconds")
-    rows = [
-        (
-            str(row["trial"]),
-            *(value_text(row[name]) for name in study.spec.varied),
-            str(row["seed"]),
-            f"{row.value:.4f}",
-            *(_figure(name, row[prefix + name]) for name in names),
-            f"{row['seconds']:.1f}",
-        )
-        for row in leaders
-    ]
-    return Table(
-        tuple(name.replace("_", " ") for name in head),
-        tuple(rows),
-        f"{study.title}: best {len(leaders)} of {complete} complete trials by "
-        f"{search.metric} ({search.at} epoch)",
-        setting=range(1, 1 + len(study.spec.varied)),
-    )
-
-
 def _print_settings(
     console: "Console",
     results: "Results",
@@ -162,8 +131,9 @@ def _print_settings(
     figures: tuple[str, ...],
 ) -> None:
     """Print the best settings in the fullest table that fits: no level and no digit is cut."""
+    from tuner.answers.leaderboard import settings as settings_table
     from tuner.answers.settings import settings, short_names
-    from tuner.cli.console import fits
+    from tuner.cli.console import as_rich, fits
 
     ranked, study = settings(results, figures), results.study
     shown = ranked[:best]
@@ -181,97 +151,23 @@ def _print_settings(
     # Values of many parameters do not fit beside each other: they are then written in one column.
     apart = [(varied, kept) for kept in wanted if len(kept) > 1 or not others]
     for columns, kept in (*apart, *(((), kept) for kept in wanted)):
-        table = _settings_table(study, len(ranked), shown, kept, columns)
+        table = as_rich(settings_table(study, len(ranked), shown, kept, varied=columns))
         if fits(console, table, 0 if columns else NAME_WIDTH):
             break
     if not columns:
-        table = _settings_table(study, len(ranked), shown, kept, columns, names)
-    console.print(table)
-
-
-def _settings_table(
-    study: "Study",
-    count: int,
-    shown: "Sequence[Setting]",
-    figures: Sequence[str],
-    varied: Sequence[str],
-    names: Mapping[int, str] | None = None,
-) -> "RichTable":
-    from tuner.cli.console import plain_table
-    from tuner.records import value_text
-
-    search = study.spec.search
-    of = f"best {len(shown)} of {count}" if len(shown) < count else count
-    raced = study.spec.replicates.of == "top"
-    over = "further seeds (seed 0 chose who got them)" if raced else "seeds alone"
-    table = plain_table(
-        f"{study.title}: {of} settings by {search.metric} ({search.at} epoch)\n"
-        f"mean ± half of its 95 % interval over {over}"
-    )
-    lost = any(setting.lost for setting in shown)
-    for name in (*varied, *figures, "n", "done", *(["lost"] if lost else [])):
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-    if names is not None:
-        table.add_column("setting", overflow="fold")
-    for setting in shown:
-        table.add_row(
-            *(value_text(setting.values[name]) for name in varied),
-            *(_mean(name, setting.means[name]) for name in figures),
-            str(len(setting.seeds)),
-            f"{setting.complete}/{setting.trials}",
-            *([setting.lost] if lost else []),
-            *([] if names is None else [names[setting.configuration]]),
+        table = as_rich(
+            settings_table(study, len(ranked), shown, kept, varied=columns, names=names)
         )
-    return table
+    console.print(table)
 
 
 def _factor_table(console: "Console", factor: "Factor", figures: Sequence[str]) -> "RichTable":
     """Return a factor's levels with as many of the figures as fit, the first ones first."""
-    from tuner.cli.console import fits
+    from tuner.answers.leaderboard import levels
+    from tuner.cli.console import as_rich, fits
 
-    tables = [_levels(factor, figures[:keep]) for keep in range(len(figures), 0, -1)]
+    tables = [as_rich(levels(factor, figures[:keep])) for keep in range(len(figures), 0, -1)]
     return next((table for table in tables if fits(console, table)), tables[-1])
-
-
-def _levels(factor: "Factor", shown: Sequence[str]) -> "RichTable":
-    from tuner.cli.console import plain_table
-    from tuner.records import value_text
-
-    table = plain_table(f"By {factor.name}: mean ± half of its 95 % interval over seeds alone")
-    for name in (factor.name, *shown, "n", "done"):
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=True)
-    for level in factor.levels:
-        means = [level.means[name] for name in shown]
-        n = max((mean.n for mean in means if mean is not None), default=0)
-        table.add_row(
-            value_text(level.level),
-            *(_mean(name, mean) for name, mean in zip(shown, means, strict=True)),
-            str(n),
-            f"{level.complete}/{level.trials}",
-        )
-    return table
-
-
-def _mean(name: str, mean: "Mean | None") -> str:
-    if mean is None:
-        return "–"
-    if name == "parameter_count":
-        return f"{mean.value:,.0f}" + "         "
-    half = mean.half_width
-    spread = " ± ?    " if half is None else f" ± {_figure(name, half)}"
-    return _figure(name, mean.value) + spread
-
-
-def _figure(name: str, value: float | None) -> str:
-    from tuner.answers.words import fixed, minus
-
-    if value is None:
-        return "–"
-    if name.endswith("slope"):
-        return minus(f"{value:.1e}")
-    if abs(value) >= 1000 or "seconds" in name:
-        return minus(f"{value:.3g}")
-    return fixed(value, 4 if name.endswith("loss") else 3)
 
 
 def _described(results: "Results", best: int, show: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from tuner.answers.sheets import markup
 from tuner.answers.sheets.contents import Interval, Sheet
 from tuner.answers.sheets.export import as_csv, as_json, json_cell
+from tuner.answers.words import column_digits
 from tuner.errors import UserError
 
 EXCEL_ROWS = 1_048_575
@@ -65,7 +66,7 @@ class Layout:
             return _readable(cell)
         if column.endswith("seconds"):
             return f"{cell:.1f}"
-        return f"{cell:.{4 if column.endswith('loss') else 3}f}"
+        return f"{cell:.{column_digits(column)}f}"
 
     def head(self, column: str) -> str:
         """Return what stands above a column."""

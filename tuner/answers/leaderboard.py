@@ -1,0 +1,124 @@
+"""The leaderboards: settings over their seeds, single trials, and the levels of a factor."""
+
+from collections.abc import Mapping, Sequence
+
+from tuner.answers.settings import Setting
+from tuner.answers.table import Table
+from tuner.answers.words import column_digits, fixed, minus
+from tuner.records import value_text
+from tuner.results import SHOWN, Factor, TrialRow
+from tuner.statistics.means import Mean
+from tuner.store.studies import Study
+
+
+def trials(study: Study, leaders: Sequence[TrialRow], complete: int) -> Table:
+    """Return single trials, the best first."""
+    search = study.spec.search
+    prefix = "" if search.at == "best" else "last_"
+    names = [name for name in SHOWN if name != search.metric]
+    head = ("trial", *study.spec.varied, "seed", search.metric, *names, "seconds")
+    rows = [
+        (
+            str(row["trial"]),
+            *(value_text(row[name]) for name in study.spec.varied),
+            str(row["seed"]),
+            f"{row.value:.4f}",
+            *(_figure(name, row[prefix + name]) for name in names),
+            f"{row['seconds']:.1f}",
+        )
+        for row in leaders
+    ]
+    return Table(
+        _heads(head),
+        tuple(rows),
+        f"{study.title}: best {len(leaders)} of {complete} complete trials by "
+        f"{search.metric} ({search.at} epoch)",
+        setting=range(1, 1 + len(study.spec.varied)),
+    )
+
+
+def settings(
+    study: Study,
+    count: int,
+    shown: Sequence[Setting],
+    figures: Sequence[str],
+    *,
+    varied: Sequence[str],
+    names: Mapping[int, str] | None = None,
+) -> Table:
+    """Return settings with their means over seeds, the best first.
+
+    `varied` are the parameters that have a column of their own; `names` are the settings' names by
+    configuration, for a column that stands in for them.
+    """
+    search = study.spec.search
+    of = f"best {len(shown)} of {count}" if len(shown) < count else count
+    raced = study.spec.replicates.of == "top"
+    over = "further seeds (seed 0 chose who got them)" if raced else "seeds alone"
+    lost = any(setting.lost for setting in shown)
+    head = (*varied, *figures, "n", "done", *(["lost"] if lost else []))
+    rows = [
+        (
+            *(value_text(setting.values[name]) for name in varied),
+            *(_mean(name, setting.means[name]) for name in figures),
+            str(len(setting.seeds)),
+            f"{setting.complete}/{setting.trials}",
+            *([setting.lost] if lost else []),
+            *([] if names is None else [names[setting.configuration]]),
+        )
+        for setting in shown
+    ]
+    last = () if names is None else (len(head),)
+    return Table(
+        (*_heads(head), *([] if names is None else ["setting"])),
+        tuple(rows),
+        f"{study.title}: {of} settings by {search.metric} ({search.at} epoch)\n"
+        f"mean ± half of its 95 % interval over {over}",
+        left=last,
+        wrapped=last,
+    )
+
+
+def levels(factor: Factor, shown: Sequence[str]) -> Table:
+    """Return the levels of a factor with their means over seeds."""
+    rows = []
+    for level in factor.levels:
+        means = [level.means[name] for name in shown]
+        n = max((mean.n for mean in means if mean is not None), default=0)
+        rows.append(
+            (
+                value_text(level.level),
+                *(_mean(name, mean) for name, mean in zip(shown, means, strict=True)),
+                str(n),
+                f"{level.complete}/{level.trials}",
+            )
+        )
+    return Table(
+        _heads((factor.name, *shown, "n", "done")),
+        tuple(rows),
+        f"By {factor.name}: mean ± half of its 95 % interval over seeds alone",
+    )
+
+
+def _heads(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name.replace("_", " ") for name in names)
+
+
+def _mean(name: str, mean: Mean | None) -> str:
+    if mean is None:
+        return "–"
+    if name == "parameter_count":
+        return f"{mean.value:,.0f}" + "         "
+    half = mean.half_width
+    spread = " ± ?    " if half is None else f" ± {_figure(name, half)}"
+    return _figure(name, mean.value) + spread
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    if name.endswith("slope"):
+        return minus(f"{value:.1e}")
+    if abs(value) >= 1000 or "seconds" in name:
+        return minus(f"{value:.3g}")
+    return fixed(value, column_digits(name))
