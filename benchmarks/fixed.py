@@ -28,7 +28,7 @@ from tuner.settings import from_environment
 from tuner.spec.study_ref import StudyRef
 from tuner.store.ledger.ledger import Ledger
 from tuner.work.stopping import StopRequest
-from tuner.work.trainer import Line, Link, StoppedError
+from tuner.work.trainer import Link, StoppedError, TrialChannel
 from tuner.work.worker import Orders, work
 
 SECONDS_OF = ("claim", "identify", "record", "complete")
@@ -91,7 +91,7 @@ class Trainer:
         times = psutil.Process(os.getppid()).cpu_times()
         self._spent.append((len(self._reports), times.user + times.system))
 
-    def _train(self, line: Line, job: dict[str, Any]) -> None:
+    def _train(self, line: TrialChannel, job: dict[str, Any]) -> None:
         setup = {"device": "none", "parameter_count": 1, "initial_weights": "w"}
         line.report("setup", {"setup": {**setup, "data_fingerprint": "d", "notes": {}}})
         for number in range(1, int(job["parameters"]["epochs"]) + 1):

@@ -37,7 +37,7 @@ from tuner.records import Job, Value
 from tuner.train.data import Prepared, prepare
 from tuner.train.device import Device, open_device
 from tuner.train.losses import choose_loss
-from tuner.train.objective import Found, find
+from tuner.train.objective import FoundObjective, find
 from tuner.train.recipe import read_recipe
 from tuner.train.run import Run
 from tuner.train.seeds import seed_initialisation
@@ -146,7 +146,9 @@ def floor(network: nn.Module, setting: Setting, machine: Machine) -> float:
     return float(max(operations / machine.operations, moved / machine.bytes))
 
 
-def _parameters(setting: Setting, more: Mapping[str, Value], found: Found) -> dict[str, Value]:
+def _parameters(
+    setting: Setting, more: Mapping[str, Value], found: FoundObjective
+) -> dict[str, Value]:
     declared = found.objective.declarations().parameters.values()
     defaults = {parameter.name: parameter.default for parameter in declared}
     chosen: dict[str, Value] = {

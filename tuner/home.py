@@ -21,14 +21,14 @@ _MARKS = frozenset((".gitignore", "postgres", "elsewhere"))
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundHome:
     """The home that commands in a folder use, and notes on the choice."""
 
     home: Path
     notes: tuple[str, ...] = ()
 
 
-def find(start: Path, *, stop: Path | None, uid: int, sudo_uid: int | None = None) -> Found:
+def find(start: Path, *, stop: Path | None, uid: int, sudo_uid: int | None = None) -> FoundHome:
     """Return the home of a folder: its own, or the nearest one above, or a new one here.
 
     Like git's search for `.git`, the search ends at the root of the file system that `start` is
@@ -40,7 +40,7 @@ def find(start: Path, *, stop: Path | None, uid: int, sudo_uid: int | None = Non
     if here.is_dir():
         owner = here.stat().st_uid
         told = (f"Using {here}, which belongs to {name_of(owner)}.",) if owner != uid else ()
-        return Found(here, told)
+        return FoundHome(here, told)
     notes = []
     for folder in _above(start, stop):
         home = folder / NAME
@@ -48,14 +48,14 @@ def find(start: Path, *, stop: Path | None, uid: int, sudo_uid: int | None = Non
         if owners is None:
             continue
         if owners == {uid}:
-            return Found(home)
+            return FoundHome(home)
         if sudo_uid is not None and owners == {sudo_uid}:
-            return Found(home, (f"Using {home}, which belongs to {name_of(sudo_uid)}.",))
+            return FoundHome(home, (f"Using {home}, which belongs to {name_of(sudo_uid)}.",))
         names = " and ".join(sorted(name_of(owner) for owner in owners))
         notes.append(
             f"{home} belongs to {names} and is not used. Set TUNER_HOME={home} to use it anyway."
         )
-    return Found(here, tuple(notes))
+    return FoundHome(here, tuple(notes))
 
 
 def make(home: Path) -> None:

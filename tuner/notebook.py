@@ -27,7 +27,7 @@ from tuner.spec.study_ref import StudyRef
 from tuner.store import schema, studies
 from tuner.store.database import Database, is_outage, is_servers_trouble, server_words
 from tuner.store.overview import count
-from tuner.store.queue import Place, enqueue
+from tuner.store.queue import QueuePlace, enqueue
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -312,7 +312,7 @@ class OpenStudy:
             picture = draw(kind, Subject(results, by, metric, trial, split))
         return Drawn(results.title, kind, picture)
 
-    def enqueue(self, setting: Mapping[str, Any]) -> Place:
+    def enqueue(self, setting: Mapping[str, Any]) -> QueuePlace:
         """Have a setting trained before those that wait: a value for each varied parameter.
 
         It takes a place in the budget that the grid or the sampler would have filled. One that

@@ -139,11 +139,11 @@ def _without_here(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, "PYTHONPATH": os.pathsep.join(filter(None, path.split(os.pathsep)))}
 
 
-def _home(environ: Mapping[str, str]) -> home_folder.Found:
+def _home(environ: Mapping[str, str]) -> home_folder.FoundHome:
     """Return TUNER_HOME, or else the home of the working folder or of one above it."""
     given = environ.get("TUNER_HOME")
     if given:
-        return home_folder.Found(Path(given).expanduser().absolute())
+        return home_folder.FoundHome(Path(given).expanduser().absolute())
     own = environ.get("HOME")
     sudo = environ.get("SUDO_UID", "")
     return home_folder.find(

@@ -9,7 +9,7 @@ import pytest
 
 from tests.answers.fabricate import Told, fabricate, hits, images
 from tests.store.specs import Bench, make_ranged, make_spec
-from tuner.answers.influence import Influence, Part, importance, influence
+from tuner.answers.influence import Influence, VarianceShare, importance, influence
 from tuner.errors import UserError
 from tuner.records import Value
 from tuner.results import Results
@@ -79,8 +79,8 @@ def test_an_order_beside_overlapping_intervals_is_explained() -> None:
 
     def made(ahead: tuple[tuple[str, str], ...], low: float) -> Influence:
         parts = (
-            Part(("lr",), Interval(0.6, low, 0.9)),
-            Part(("depth",), Interval(0.2, 0.1, 0.4)),
+            VarianceShare(("lr",), Interval(0.6, low, 0.9)),
+            VarianceShare(("depth",), Interval(0.2, 0.1, 0.4)),
         )
         return Influence("val_loss", "decomposition", parts, ahead, 6, 3, 18, 0, 0.1, 0)
 
@@ -227,7 +227,7 @@ def test_drawn_settings_have_optunas_own_importances() -> None:
 
 def test_one_parameter_alone_is_not_put_before_others() -> None:
     """There is nothing that it could matter more than."""
-    parts = (Part(("lr",), Interval(1.0, 0.0, 1.0)),)
+    parts = (VarianceShare(("lr",), Interval(1.0, 0.0, 1.0)),)
     one = Influence("val_loss", "decomposition", parts, (), 5, 3, 15, 0, 0.1, 0)
     assert one.verdict == "Only lr varies, so there is nothing to rank."
 
@@ -235,7 +235,7 @@ def test_one_parameter_alone_is_not_put_before_others() -> None:
 def test_a_headline_names_parameters_and_not_what_two_do_together() -> None:
     """The interaction of a parameter that is behind is not counted as it."""
     shares = {("lr",): 0.7, ("scheduler",): 0.2, ("lr", "scheduler"): 0.1, ("scheduler", "lr"): 0.0}
-    parts = tuple(Part(names, Interval(one, one, one)) for names, one in shares.items())
+    parts = tuple(VarianceShare(names, Interval(one, one, one)) for names, one in shares.items())
     ahead = (("lr", "scheduler"),)
     one = Influence("val_loss", "decomposition", parts, ahead, 9, 3, 27, 0, 0.1, 0)
     assert one.headline == "for val_loss lr matters more than scheduler"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tuner.answers.searches import AtBudget, Course, Search, Searches
+from tuner.answers.searches import AtBudget, Course, Searches, SearchRuns
 from tuner.pictures.searches import draw_searches
 from tuner.statistics.means import welch
 
@@ -21,7 +21,7 @@ def course(
     return Course("some", None, np.array(epochs, float), np.array(best, float), total, tested)
 
 
-def compared(one: Search, other: Search, *, same_images: bool = True) -> Searches:
+def compared(one: SearchRuns, other: SearchRuns, *, same_images: bool = True) -> Searches:
     """Compare two searches at half of the common budget and at all of it."""
     common = min(one.total, other.total)
     budgets = []
@@ -33,8 +33,8 @@ def compared(one: Search, other: Search, *, same_images: bool = True) -> Searche
     return Searches("val_loss", one, other, tuple(budgets), same_images)
 
 
-FAST = Search("fast", tuple(course([10, 20], [0.5, 0.2 + 0.001 * place]) for place in range(5)))
-SLOW = Search("slow", tuple(course([10, 80], [0.5, 0.3 + 0.001 * place]) for place in range(5)))
+FAST = SearchRuns("fast", tuple(course([10, 20], [0.5, 0.2 + 0.001 * place]) for place in range(5)))
+SLOW = SearchRuns("slow", tuple(course([10, 80], [0.5, 0.3 + 0.001 * place]) for place in range(5)))
 
 
 def test_a_course_has_its_best_value_from_the_moment_on() -> None:
@@ -47,7 +47,7 @@ def test_a_course_has_its_best_value_from_the_moment_on() -> None:
 
 def test_a_mean_needs_every_course() -> None:
     """A mean over the quick courses alone would flatter the search."""
-    search = Search("some", (course([10], [0.5]), course([30], [0.3])))
+    search = SearchRuns("some", (course([10], [0.5]), course([30], [0.3])))
     assert search.at(20) is None
     mean = search.at(30)
     assert mean is not None
@@ -66,7 +66,7 @@ def test_epochs_to_the_same_value() -> None:
 
 def test_one_run_each_is_not_judged() -> None:
     """Without repeats there is no interval, and the verdict says what would give one."""
-    both = compared(*(Search(one.name, one.courses[:1]) for one in (FAST, SLOW)))
+    both = compared(*(SearchRuns(one.name, one.courses[:1]) for one in (FAST, SLOW)))
     assert both.budgets[-1].difference is None
     assert not both.differs
     assert "one run of fast and slow" in both.verdict
@@ -76,7 +76,7 @@ def test_equal_searches_do_not_differ() -> None:
     """The difference is called what it is."""
     noise = [0.2, 0.25, 0.22]
     one, other = (
-        Search(name, tuple(course([10], [value]) for value in values))
+        SearchRuns(name, tuple(course([10], [value]) for value in values))
         for name, values in (("one", noise), ("other", [0.21, 0.24, 0.23]))
     )
     both = compared(one, other)
@@ -86,15 +86,17 @@ def test_equal_searches_do_not_differ() -> None:
 
 def test_a_trial_whose_epochs_were_all_reused_costs_nothing() -> None:
     """There is no ratio to 0 epochs; the rest is said."""
-    free = Search("free", (course([0], [0.1]),))
-    both = compared(free, Search("slow", SLOW.courses[:1]))
+    free = SearchRuns("free", (course([0], [0.1]),))
+    both = compared(free, SearchRuns("slow", SLOW.courses[:1]))
     assert both.saved == {"free": 0, "slow": 80}
     assert "times as many" not in both.verdict
 
 
 def test_runs_without_any_spread_are_not_judged() -> None:
     """Chance is unknown where all runs agree, and the verdict does not call it none."""
-    pair = [Search(name, (course([10], [value]),) * 2) for name, value in (("a", 0.2), ("b", 0.3))]
+    pair = [
+        SearchRuns(name, (course([10], [value]),) * 2) for name, value in (("a", 0.2), ("b", 0.3))
+    ]
     both = compared(*pair)
     assert not both.differs
     assert "agree exactly" in both.verdict
@@ -107,9 +109,11 @@ def test_other_images_are_told() -> None:
 
 def test_test_accuracy_comes_second() -> None:
     """It is reported where every run has one, after the metric."""
-    tested = Search("tested", tuple(course([10], [value], tested=(0.75,)) for value in (0.5, 0.4)))
+    tested = SearchRuns(
+        "tested", tuple(course([10], [value], tested=(0.75,)) for value in (0.5, 0.4))
+    )
     later = course([10, 900], [0.5, 0.1], total=1000, tested=(0.7, 0.95))
-    said = compared(tested, Search("longer", (later, later))).sentences
+    said = compared(tested, SearchRuns("longer", (later, later))).sentences
     assert "val_loss" in said[0]
     assert "75.0 % (tested)" in said[-1]
     assert "70.0 % (longer)" in said[-1], "what it reached after as many epochs, not at its end"

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tuner.answers.sheets.contents import Interval, Sheet
+from tuner.answers.sheets.contents import MeanCell, Sheet
 from tuner.answers.sheets.formats import Layout, write
 from tuner.answers.sheets.selection import sort, where
 from tuner.errors import UserError
@@ -98,7 +98,7 @@ def test_digits_are_of_figures_alone() -> None:
 def test_a_caption_makes_a_table_that_floats_and_runs_nothing() -> None:
     """Caption before label, signs escaped, a mean with its interval in mathematics."""
     sheet = Sheet(
-        ("weight_decay", "gap"), [[0.1, Interval(-0.0123, 0.0045)], [0.2, Interval(1.0, None)]]
+        ("weight_decay", "gap"), [[0.1, MeanCell(-0.0123, 0.0045)], [0.2, MeanCell(1.0, None)]]
     )
     layout = Layout(
         exact={"weight_decay"}, plain_heads=True, caption=r"50 % of A_B \input{x}", label="tab:a_b"

@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from tuner.check.regression import Floats, Line, fit
+from tuner.check.regression import Floats, LinearScore, fit
 
 CHANCE = np.random.default_rng(24)
 PENALTY = 30.0
@@ -33,7 +33,7 @@ def loss(
     return fitting + penalty / 2 * float(at[1:] @ at[1:]), downhill
 
 
-def together(line: Line) -> Floats:
+def together(line: LinearScore) -> Floats:
     """Return constant and weights in one."""
     return np.concatenate(([line.constant], line.weights))
 

@@ -13,7 +13,7 @@ import torch
 from tuner.errors import DataError
 from tuner.records import Job, Value
 from tuner.spec.parameters import SHARED, Parameter
-from tuner.train.objective import Data, Found, find, shipped_folder
+from tuner.train.objective import Data, FoundObjective, find, shipped_folder
 from tuner.train.workbench import Workbench
 
 SMALL: Mapping[str, Mapping[str, Value]] = {
@@ -34,7 +34,7 @@ def nothing(*_: object) -> None:
 
 
 @pytest.fixture(params=NAMES)
-def found(request: pytest.FixtureRequest) -> Found:
+def found(request: pytest.FixtureRequest) -> FoundObjective:
     """Each shipped objective in turn."""
     return find(str(request.param), [])
 
@@ -44,12 +44,12 @@ def defaults(declared: Mapping[str, Parameter]) -> dict[str, Value]:
     return {name: parameter.default for name, parameter in declared.items()}
 
 
-def small_data(found: Found) -> dict[str, Value]:
+def small_data(found: FoundObjective) -> dict[str, Value]:
     """Return an objective's data keys, small."""
     return {**defaults(found.objective.declarations().data), **SMALL.get(found.name, {})}
 
 
-def load(found: Found, cache: Path) -> Data:
+def load(found: FoundObjective, cache: Path) -> Data:
     """Load an objective's small data."""
     return found.load_data(small_data(found), cache, nothing)
 
@@ -59,7 +59,7 @@ def test_objectives_are_shipped() -> None:
     assert {"chest_xray", "digits"} <= set(NAMES)
 
 
-def test_declarations_are_whole(found: Found) -> None:
+def test_declarations_are_whole(found: FoundObjective) -> None:
     """Every default is admissible, meanings are given, the trainer's own names are left alone."""
     declared = found.objective.declarations()
     for parameter in (*declared.parameters.values(), *declared.data.values()):
@@ -68,7 +68,7 @@ def test_declarations_are_whole(found: Found) -> None:
     assert not {parameter.name for parameter in found.objective.parameters} & set(SHARED)
 
 
-def test_declarations_load_without_torch(found: Found) -> None:
+def test_declarations_load_without_torch(found: FoundObjective) -> None:
     """The command line reads declarations without paying for torch."""
     code = (
         f"import sys; from tuner.train.objective import find; find({found.name!r}, []);"
@@ -77,7 +77,7 @@ def test_declarations_load_without_torch(found: Found) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_data_are_a_function_of_their_keys(found: Found, tmp_path: Path) -> None:
+def test_data_are_a_function_of_their_keys(found: FoundObjective, tmp_path: Path) -> None:
     """Created again, and read back from the cache, the data are the same in every byte."""
     first = load(found, tmp_path / "a")
     for again in (load(found, tmp_path / "a"), load(found, tmp_path / "b")):
@@ -88,7 +88,7 @@ def test_data_are_a_function_of_their_keys(found: Found, tmp_path: Path) -> None
         assert again.val.ids == first.val.ids
 
 
-def test_splits_share_no_example(found: Found, tmp_path: Path) -> None:
+def test_splits_share_no_example(found: FoundObjective, tmp_path: Path) -> None:
     """No id is in two splits or twice in one."""
     data = load(found, tmp_path)
     splits = [split for split in (data.train, data.val, data.test) if split is not None]
@@ -97,7 +97,7 @@ def test_splits_share_no_example(found: Found, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("outputs", [1, 2, 5])
-def test_models_give_the_outputs_asked_for(found: Found, outputs: int) -> None:
+def test_models_give_the_outputs_asked_for(found: FoundObjective, outputs: int) -> None:
     """Every kind of model takes one or three channels, sides that differ, any number of outputs."""
     declared = found.objective.declarations().parameters
     kinds = declared["model"].choices if "model" in declared else ("",)
@@ -108,7 +108,7 @@ def test_models_give_the_outputs_asked_for(found: Found, outputs: int) -> None:
             assert model(torch.zeros(4, *inputs)).shape == (4, outputs)
 
 
-def test_an_objective_trains_from_any_folder(found: Found, tmp_path: Path) -> None:
+def test_an_objective_trains_from_any_folder(found: FoundObjective, tmp_path: Path) -> None:
     """Copied elsewhere, as a user would to change it, it trains an epoch and has a result."""
     shutil.copytree(found.folder, tmp_path / "mine" / found.name)
     workbench = Workbench("cpu", 1, tmp_path / "cache", [tmp_path / "mine"], nothing)

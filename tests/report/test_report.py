@@ -14,7 +14,7 @@ from tests.pictures.test_pictures import LETTERS, TRUTH, accurate
 from tests.store.specs import Bench, make_ranged, make_spec
 from tuner.answers.table import Table
 from tuner.records import Value
-from tuner.report.document import Code, Drawing, Report, Words
+from tuner.report.document import CodeBlock, Drawing, Report, Words
 from tuner.report.gather import gather
 from tuner.report.html import as_html
 from tuner.report.markdown import as_markdown
@@ -145,7 +145,7 @@ def test_the_study_file_in_it_is_the_study(database: Database) -> None:
     from tests.spec.conftest import declared
 
     bench = study(database)
-    code = next(one for one in blocks(reported(bench)) if isinstance(one, Code))
+    code = next(one for one in blocks(reported(bench)) if isinstance(one, CodeBlock))
     again = check(tomllib.loads(code.text), (), declared, Path("told.toml"))
     assert identity.fingerprint(again) == identity.fingerprint(bench.study.spec)
 

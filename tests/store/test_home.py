@@ -53,7 +53,9 @@ def home_at(folder: Path, owner: int) -> Path:
     return home
 
 
-def found(start: Path, stop: Path | None = None, sudo_uid: int | None = None) -> home_folder.Found:
+def found(
+    start: Path, stop: Path | None = None, sudo_uid: int | None = None
+) -> home_folder.FoundHome:
     """Look for the home of a folder as the user of these tests."""
     return home_folder.find(start, stop=stop, uid=os.geteuid(), sudo_uid=sudo_uid)
 
@@ -186,7 +188,7 @@ def test_a_home_is_found_from_below(tmp_path: Path) -> None:
     outer = home_at(tmp_path / "project", os.geteuid())
     below = tmp_path / "project" / "studies" / "deep"
     below.mkdir(parents=True)
-    assert found(below) == home_folder.Found(outer)
+    assert found(below) == home_folder.FoundHome(outer)
     inner = home_at(tmp_path / "project" / "studies", os.geteuid())
     assert found(below).home == inner
     assert found(tmp_path / "project").home == outer

@@ -13,13 +13,13 @@ from tuner.store import queue, sampling, studies
 from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Claimed, Ended, NeedsProposal, Proposal
-from tuner.store.queue import Place
+from tuner.store.queue import QueuePlace
 
 GOOD: dict[str, Value] = {"lr": 2e-3, "width": 24, "optimizer": "adam"}
 GRID = (Choice("lr", (1e-4, 1e-3, 1e-2)), Choice("width", (8, 16)))
 
 
-def put(bench: Bench, *settings: dict[str, Value]) -> list[Place]:
+def put(bench: Bench, *settings: dict[str, Value]) -> list[QueuePlace]:
     """Queue settings."""
     with bench.database.transaction() as connection:
         return queue.enqueue(connection, bench.study, settings)
@@ -70,13 +70,13 @@ def test_a_setting_begins_in_place_of_the_samplers_next(database: Database, samp
     first = claim_trial(worker)
     finish(worker, first)
     (place,) = put(bench, GOOD)
-    assert place == Place(GOOD, None, added=True)
-    assert put(bench, GOOD) == [Place(GOOD, None)]
+    assert place == QueuePlace(GOOD, None, added=True)
+    assert put(bench, GOOD) == [QueuePlace(GOOD, None)]
     found = trained(bench)
     assert len(found) == 3
     assert found[0] == GOOD
     assert GOOD not in found[1:]
-    assert put(bench, GOOD) == [Place(GOOD, 1)]
+    assert put(bench, GOOD) == [QueuePlace(GOOD, 1)]
     if sampler != "tpe":
         # The sampler's values are functions of the place in the study, which the queue leaves.
         assert found[1:] == [sampling.choose(spec, place) for place in (2, 3)]

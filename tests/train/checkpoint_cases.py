@@ -15,7 +15,7 @@ from tuner.records import Job, Result
 from tuner.train.checkpoints.keys import root
 from tuner.train.checkpoints.location import open_place
 from tuner.train.checkpoints.manifest import Description
-from tuner.train.checkpoints.place import Place
+from tuner.train.checkpoints.place import CheckpointPlace
 from tuner.train.checkpoints.tree import Tree
 from tuner.train.run import Run
 from tuner.train.state import TrainingState, fingerprint
@@ -36,7 +36,7 @@ class Kept:
         """Return a new tree there, as another process would open it."""
         return Tree(self.location, self.options)
 
-    def place(self) -> Place:
+    def place(self) -> CheckpointPlace:
         """Return the place itself, to look at files and to damage them."""
         return open_place(self.location, self.options)
 

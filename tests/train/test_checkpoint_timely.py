@@ -13,7 +13,7 @@ from tuner.errors import MachineError
 from tuner.store.database import Database
 from tuner.text import masked
 from tuner.train.checkpoints.manifest import Description
-from tuner.train.checkpoints.saver import Plan, Saver
+from tuner.train.checkpoints.saver import CheckpointPlan, Saver
 from tuner.train.checkpoints.timely import Lookups, opened
 from tuner.train.checkpoints.tree import Tree
 from tuner.work.housekeeping import survey
@@ -99,7 +99,7 @@ def test_a_state_that_another_trial_stored_since_is_not_removed(
     place = str(tmp_path / "kept")
     saver = Saver(place)
     run = bench.begin(job)
-    keeping = saver.begin(bench, run, job, Plan(labels=MINE, every=1))
+    keeping = saver.begin(bench, run, job, CheckpointPlan(labels=MINE, every=1))
     epochs = run.epochs(nothing)
     next(epochs)
     keeping.after(run)

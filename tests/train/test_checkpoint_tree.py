@@ -16,7 +16,7 @@ from tuner.errors import MachineError, UserError
 from tuner.train.checkpoints import manifest as manifests
 from tuner.train.checkpoints.keys import FORMAT
 from tuner.train.checkpoints.local import LocalPlace
-from tuner.train.checkpoints.place import File
+from tuner.train.checkpoints.place import StoredFile
 from tuner.train.checkpoints.remote import RemotePlace
 from tuner.train.checkpoints.space import owner
 from tuner.train.checkpoints.tree import ORPHAN_SECONDS, PARTS_FOLDER, Tree
@@ -406,7 +406,7 @@ def test_remote_orphans_are_dated_by_the_place_s_own_clock(kept: Kept, trained: 
     now = kept.place().now()
     assert all(abs(file.modified - now) < ORPHAN_SECONDS for file in files)
     assert tree.sweep() == []
-    assert all(isinstance(file, File) for file in files)
+    assert all(isinstance(file, StoredFile) for file in files)
 
 
 def test_a_use_is_noted_on_a_disk(tmp_path: Path, trained: Trained) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from tuner.errors import UserError
 from tuner.winner.agreement import compare, joined, words
-from tuner.winner.kept import Kept, Place, Split, digest, digests, read
+from tuner.winner.kept import PredictedSplit, SeenAt, StoredPredictions, digest, digests, read
 
 
 def images(count: int) -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
@@ -13,19 +13,19 @@ def images(count: int) -> list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
     return list(np.random.default_rng(0).integers(0, 256, (count, 1, 4, 4), dtype=np.uint8))
 
 
-def split(name: str, count: int) -> Split:
+def split(name: str, count: int) -> PredictedSplit:
     """Return a split whose numbers use every bit."""
     logs = -np.random.default_rng(1).random((count, 2)).astype(np.float32)
     ids = tuple(f"{name}/{number}.png" for number in range(count))
-    return Split(ids, np.arange(count) % 2, logs)
+    return PredictedSplit(ids, np.arange(count) % 2, logs)
 
 
-def kept() -> Kept:
+def kept() -> StoredPredictions:
     """Return two splits and a training split; one test image is in there twice, and trained on."""
     test = images(3)
     test[2] = test[1]
     pixels = {"test": digests(test), "val": digests(images(6)[4:]), "train": digests(test[:1])}
-    return Kept({"test": split("test", 3), "val": split("val", 2)}, pixels)  # type: ignore[arg-type]  # names of splits
+    return StoredPredictions({"test": split("test", 3), "val": split("val", 2)}, pixels)  # type: ignore[arg-type]  # names of splits
 
 
 def test_it_is_read_back_to_the_bit() -> None:
@@ -45,9 +45,9 @@ def test_an_image_is_known_by_its_pixels() -> None:
     """Wherever it was seen; of two places the one that bears the file's name comes first."""
     known = kept().known()
     first, twice, *_ = images(6)
-    assert set(known.of(digest(first), "x.png")) == {Place("test", 0), Place("train", 0)}
-    assert known.of(digest(twice), "/data/test/1.png")[0] == Place("test", 1)
-    assert known.of(digest(twice), "/data/test/2.png")[0] == Place("test", 2)
+    assert set(known.of(digest(first), "x.png")) == {SeenAt("test", 0), SeenAt("train", 0)}
+    assert known.of(digest(twice), "/data/test/1.png")[0] == SeenAt("test", 1)
+    assert known.of(digest(twice), "/data/test/2.png")[0] == SeenAt("test", 2)
     assert known.of(digest(first.astype(np.float32)), "x.png") == ()
     assert known.of(digest(first.reshape(1, 2, 8)), "x.png") == ()
 

@@ -26,7 +26,7 @@ from tuner.store import studies
 from tuner.store.database import Database
 from tuner.winner import document, saving
 from tuner.winner.prediction import Opened, open_saved, predict_files, predict_split
-from tuner.winner.saving import Machine, order_of
+from tuner.winner.saving import Workspace, order_of
 from tuner.winner.training import Order, fulfil
 from tuner.work.housekeeping import checkpoint_place, labels
 
@@ -391,7 +391,7 @@ def test_another_machines_checkpoint_is_found_by_its_trial(saved: Saved, tmp_pat
             study = studies.find(connection, StudyRef("scans"))
             found = winner(Results(connection, study))
             stored = saving.stored(Results(connection, study), found)
-        machine = Machine(
+        machine = Workspace(
             cache=home / "cache",
             folders=(),
             checkpoints=checkpoint_place(Settings(home=home), study.spec),

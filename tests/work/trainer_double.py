@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tuner.records import Epoch, Figures
 from tuner.train.metrics import mean_nll
-from tuner.work.trainer import Line, Link, StoppedError
+from tuner.work.trainer import Link, StoppedError, TrialChannel
 
 CLASSES = 2
 LARGE_CLASSES = 250
@@ -62,7 +62,7 @@ class Double:
             except StoppedError:
                 line.report("stopped", {})
 
-    def _train(self, line: Line, job: dict[str, Any]) -> None:
+    def _train(self, line: TrialChannel, job: dict[str, Any]) -> None:
         if self._misbehaves():
             getattr(self, f"_{self._behaviour}")(line)
         odd = ODD if self._behaviour == "odd" else ""
@@ -80,7 +80,7 @@ class Double:
         assert last is not None
         self._report_result(line, last)
 
-    def _work(self, line: Line) -> None:
+    def _work(self, line: TrialChannel) -> None:
         line.alive()
         if self._behaviour == "chatty":
             os.write(1, b"an epoch begins\n")
@@ -101,7 +101,7 @@ class Double:
             loss = mean_nll(large_scores(self._times), np.arange(self._times) % CLASSES)
         return Epoch(number, loss, loss, 0.5, loss, 0.6, 0.7, 0.6, 1e-3, 0.001)
 
-    def _report_result(self, line: Line, last: Epoch) -> None:
+    def _report_result(self, line: TrialChannel, last: Epoch) -> None:
         figures = asdict(
             Figures(last.epoch, last.train_loss, last.train_nll, 0.5, last.val_loss, 0.6, 0.7, 0.5)
         )
@@ -146,7 +146,7 @@ class Double:
         (self._folder / f"attempt-{attempt}-{os.getpid()}").touch()
         return attempt < self._times
 
-    def _absurd(self, line: Line) -> None:
+    def _absurd(self, line: TrialChannel) -> None:
         """Send an epoch that no column can hold."""
         self._set_up(line, pack=1)
         epoch = asdict(self._epoch(1, {"seed": 0})) | {"epoch": 10**12}
@@ -155,83 +155,83 @@ class Double:
             time.sleep(0.02)
             line.alive()
 
-    def _exit(self, _line: Line) -> None:
+    def _exit(self, _line: TrialChannel) -> None:
         os._exit(0)
 
-    def _code3(self, _line: Line) -> None:
+    def _code3(self, _line: TrialChannel) -> None:
         os._exit(3)
 
-    def _segfault(self, _line: Line) -> None:
+    def _segfault(self, _line: TrialChannel) -> None:
         os.kill(os.getpid(), signal.SIGSEGV)
         time.sleep(60)
 
-    def _killed(self, _line: Line) -> None:
+    def _killed(self, _line: TrialChannel) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def _garbage(self, _line: Line) -> None:
+    def _garbage(self, _line: TrialChannel) -> None:
         self._channel.sendall(b"\xff" * 64)
         time.sleep(60)
 
-    def _nonsense(self, line: Line) -> None:
+    def _nonsense(self, line: TrialChannel) -> None:
         line.report("epoch", {"epoch": {"no": "figures"}})
         time.sleep(60)
 
-    def _setupless(self, line: Line) -> None:
+    def _setupless(self, line: TrialChannel) -> None:
         line.report("epoch", {"epoch": asdict(self._epoch(1, {"seed": 0}))})
         line.report("result", {})
         time.sleep(60)
 
-    def _leaves(self, _line: Line) -> None:
+    def _leaves(self, _line: TrialChannel) -> None:
         raise StoppedError
 
-    def _raises(self, line: Line) -> None:
+    def _raises(self, line: TrialChannel) -> None:
         os.write(2, b"Traceback: something of the objective\n")
         line.report("error", {"error": "ValueError", "text": "a shape does not fit"})
         raise StoppedError
 
-    def _crowd(self, line: Line) -> None:
+    def _crowd(self, line: TrialChannel) -> None:
         """Ask for three at a time, and crash when the second has come, and perhaps the third."""
         self._set_up(line, pack=3)
         line.link.next()
         self._segfault(line)
 
-    def _mixed_up(self, line: Line) -> None:
+    def _mixed_up(self, line: TrialChannel) -> None:
         """Ask for two at a time, and send nonsense about the second."""
         self._set_up(line, pack=2)
         second = line.link.next()
         line.link.begin(int(second.body["serial"])).report("epoch", {"epoch": {"no": "figures"}})
         time.sleep(60)
 
-    def _shared(self, line: Line) -> None:
+    def _shared(self, line: TrialChannel) -> None:
         """Tell an error that befell three trials at a time."""
         line.report("error", {"error": "MemoryError", "text": "too many", "of": 3})
         raise StoppedError
 
-    def _late(self, line: Line) -> None:
+    def _late(self, line: TrialChannel) -> None:
         """Be slow to begin: nobody knows of a setup until the test lets it be told."""
         while not (self._folder / "go").exists():
             time.sleep(0.01)
             line.alive()
 
-    def _set_up(self, line: Line, pack: int) -> None:
+    def _set_up(self, line: TrialChannel, pack: int) -> None:
         setup = {"device": "double", "parameter_count": 1, "initial_weights": "w"}
         setup |= {"data_fingerprint": "d", "notes": {}}
         line.report("setup", {"setup": setup, "resumed": 0, "pack": pack})
 
-    def _prints(self, _line: Line) -> None:
+    def _prints(self, _line: TrialChannel) -> None:
         os.write(1, b"said on stdout\n")
         os.write(2, b"said on stderr\n")
 
-    def _silent(self, _line: Line) -> None:
+    def _silent(self, _line: TrialChannel) -> None:
         time.sleep(3600)
 
-    def _hoards(self, line: Line) -> None:
+    def _hoards(self, line: TrialChannel) -> None:
         hoard = []
         while True:
             hoard.append(np.ones(5_000_000))
             line.alive()
 
-    def _greedy(self, line: Line) -> None:
+    def _greedy(self, line: TrialChannel) -> None:
         hoard = np.ones(30_000_000)
         while hoard.any():
             time.sleep(0.05)

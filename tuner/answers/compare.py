@@ -31,7 +31,7 @@ from tuner.spec.study import Spec
 from tuner.statistics.anova import Panel
 from tuner.statistics.clusters import too_few
 from tuner.statistics.multiple_comparisons import Against, Verdict, against, against_best
-from tuner.statistics.power import Observed, Plan, plan
+from tuner.statistics.power import Observed, PowerPlan, plan
 from tuner.statistics.variance import Interval
 
 RESOLVED_POINTS = 0.01
@@ -110,7 +110,7 @@ class Comparison:
     places: int
     """How many trials of each level a seed's value is the mean of."""
     left_out: int
-    plan: Plan | None
+    plan: PowerPlan | None
     sentences: tuple[str, ...]
     headline: str | None
     """The result in one line; None where there are too few seeds or patients to judge."""
@@ -266,7 +266,7 @@ class Finding:
     sample: Sample | None
     """None where no trial has the figure."""
     verdict: Verdict | None
-    plan: Plan | None
+    plan: PowerPlan | None
 
     @property
     def n(self) -> int:
@@ -341,7 +341,7 @@ def _verdict(sample: Sample | None, measure: Measure, named: int | None, n: int)
 
 def _plan(
     sample: Sample | None, measure: Measure, verdict: Verdict | None, resolve: float | None
-) -> Plan | None:
+) -> PowerPlan | None:
     panel = sample.panel if sample is not None else None
     if verdict is None or not isinstance(panel, Panel) or len(verdict.tied) < 2:
         return None
@@ -608,7 +608,7 @@ def _promised(finding: Finding) -> list[str]:
     return [f"About {more} ({_between(plan, finding.n)}) would detect a difference of {wanted}."]
 
 
-def _between(plan: Plan, there: int = 0) -> str:
+def _between(plan: PowerPlan, there: int = 0) -> str:
     """Say how far off a planned number may be, for the spread behind it is an estimate."""
     low = f"{_rounded(max(0, (plan.low or 0) - there)):,}"
     return f"{low} or more" if plan.high is None else f"{low} to {_rounded(plan.high - there):,}"

@@ -16,7 +16,7 @@ from tuner.answers.plain import plain
 from tuner.answers.settings import Setting, has_replicates, name, setting_of
 from tuner.answers.table import Table
 from tuner.answers.trial import OnSplit, on_split
-from tuner.answers.winner import Rates, Winner, choice, rates_of, share, winner
+from tuner.answers.winner import ClassRates, Winner, choice, rates_of, share, winner
 from tuner.errors import UserError
 from tuner.records import SplitName
 from tuner.results import Predicted, Results, nll
@@ -29,7 +29,7 @@ class NetworkFigures:
     figures: OnSplit
     loss: float
     """Mean negative log-likelihood of the true class, in nats."""
-    rates: Rates | None
+    rates: ClassRates | None
     """Of two classes only."""
 
     JSON: ClassVar = (

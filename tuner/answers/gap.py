@@ -88,7 +88,7 @@ class Probed:
 
 
 @dataclass(frozen=True)
-class Setting:
+class SettingGap:
     """One configuration over its seeds."""
 
     values: Mapping[str, Level]
@@ -125,7 +125,7 @@ class Gap:
     study: str
     """The study's full name, by which `tuner check` takes it."""
     trials: tuple[TrialGap, ...]
-    settings: tuple[Setting, ...]
+    settings: tuple[SettingGap, ...]
     seeds: int
     val_images: int
     test_images: int
@@ -287,14 +287,14 @@ def _of_trial(row: TrialRow, prefix: str, sizes: Sizes) -> TrialGap:
 
 def _settings(
     results: Results, rows: Sequence[TrialRow], sizes: Mapping[int, Sizes]
-) -> tuple[Setting, ...]:
+) -> tuple[SettingGap, ...]:
     """Return each configuration's gap over its seeds, the best on validation first."""
     groups = _by_setting(results, rows)
     settings = [_setting(results, group, sizes) for group in groups.values()]
     return tuple(sorted(settings, key=lambda setting: -setting.val_acc))
 
 
-def _setting(results: Results, rows: Sequence[TrialRow], sizes: Mapping[int, Sizes]) -> Setting:
+def _setting(results: Results, rows: Sequence[TrialRow], sizes: Mapping[int, Sizes]) -> SettingGap:
     prefix = results.prefix
     val = [row[prefix + "val_acc"] for row in rows]
     test = [row[prefix + "test_acc"] for row in rows]
@@ -308,7 +308,7 @@ def _setting(results: Results, rows: Sequence[TrialRow], sizes: Mapping[int, Siz
         )
         .apart(float(np.mean(val)), float(np.mean(test)))
     )
-    return Setting(
+    return SettingGap(
         values={name: rows[0][name] for name in results.spec.varied},
         trials=tuple(row["trial"] for row in rows),
         val_acc=float(np.mean(val)),

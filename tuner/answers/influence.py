@@ -54,7 +54,7 @@ RESAMPLED_MOST = 1000
 
 
 @dataclass(frozen=True)
-class Part:
+class VarianceShare:
     """One parameter, two together, or all the rest, with its share."""
 
     names: tuple[str, ...]
@@ -77,7 +77,7 @@ class Influence:
     metric: str
     how: Literal["decomposition", "ped-anova"]
     """Exact for whole grids; PED-ANOVA, by which parameter the best tenth stands out, else."""
-    parts: tuple[Part, ...]
+    parts: tuple[VarianceShare, ...]
     ahead: tuple[tuple[str, str], ...]
     """Pairs of parameters of which the first matters significantly more."""
     settings: int
@@ -288,7 +288,7 @@ def _decomposed(results: Results, grid: _Grid, measure: Measure) -> Influence:
         metric=measure.name,
         how="decomposition",
         parts=tuple(
-            Part(tuple(varied[one] for one in term), share)
+            VarianceShare(tuple(varied[one] for one in term), share)
             for term, share in zip(shares.terms, shares.shares, strict=True)
             if len(term) == 1 or share.high > 0
         ),
@@ -354,7 +354,7 @@ def _estimated(results: Results, rows: Sequence[TrialRow], measure: Measure) -> 
     return Influence(
         metric=measure.name,
         how="ped-anova",
-        parts=tuple(Part((name,), share) for name, share in found.shares.items()),
+        parts=tuple(VarianceShare((name,), share) for name, share in found.shares.items()),
         ahead=found.ahead,
         settings=len(settings),
         seeds=len({row["seed"] for row in known}),

@@ -42,7 +42,7 @@ End = Literal["one left", "images", "budget"]
 
 
 @dataclass(frozen=True)
-class Runner:
+class RacedContender:
     """One contender, and how far it came."""
 
     configuration: int
@@ -64,7 +64,7 @@ class Runner:
 class Story:
     """A race, for people and programs."""
 
-    runners: tuple[Runner, ...]
+    runners: tuple[RacedContender, ...]
     metric: str
     room: int
     """Trials that there were for further seeds."""
@@ -146,12 +146,12 @@ def _held(past: Decided, contender: int) -> dict[str, Any] | None:
 
 def _runner(
     contender: int, race: Race, rows: Sequence[TrialRow], called: Mapping[int, str]
-) -> Runner:
+) -> RacedContender:
     mine = [row for row in rows if row.configuration == contender and row["seed"] > 0]
     decideds = [past for past in race.decided if contender in past.look.racing]
     last = decideds[-1] if decideds else None
     best = None if last is None else last.seen["best"]
-    return Runner(
+    return RacedContender(
         configuration=contender,
         name=called[contender],
         seeds=sum(row.complete for row in mine),

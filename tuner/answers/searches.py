@@ -73,7 +73,7 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchRuns:
     """One side of the comparison: a search, run once or several times."""
 
     name: str
@@ -146,8 +146,8 @@ class Searches:
     """Two searches, by the same figure on the same images."""
 
     metric: str
-    one: Search
-    other: Search
+    one: SearchRuns
+    other: SearchRuns
     budgets: tuple[AtBudget, ...]
     same_images: bool
 
@@ -162,7 +162,7 @@ class Searches:
     )
 
     @property
-    def both(self) -> tuple[Search, Search]:
+    def both(self) -> tuple[SearchRuns, SearchRuns]:
         """The first and the second."""
         return self.one, self.other
 
@@ -178,7 +178,7 @@ class Searches:
         return difference is not None and not difference.low <= 0 <= difference.high
 
     @property
-    def ahead(self) -> tuple[Search, Search]:
+    def ahead(self) -> tuple[SearchRuns, SearchRuns]:
         """The search with the better mean at the common budget, and the other one."""
         last = self.budgets[-1]
         if last.one is None or last.other is None:
@@ -283,7 +283,7 @@ def compare_searches(
             f"{meant(metric, METRICS)}"
         )
     found = [
-        Search(name, tuple(course for results in side for course in _courses(results, metric)))
+        SearchRuns(name, tuple(course for results in side for course in _courses(results, metric)))
         for name, side in zip((one, other), sides, strict=True)
     ]
     courses = [course for search in found for course in search.courses]
@@ -417,7 +417,7 @@ def _course(
     )
 
 
-def _budget(one: Search, other: Search, epochs: int) -> AtBudget:
+def _budget(one: SearchRuns, other: SearchRuns, epochs: int) -> AtBudget:
     values = [[course.at(epochs) for course in search.courses] for search in (one, other)]
     known = [[value for value in side if value is not None] for side in values]
     whole = all(len(side) == len(all_of) for side, all_of in zip(known, values, strict=True))

@@ -29,7 +29,7 @@ from tuner.store.studies import Study
 
 
 @dataclass(frozen=True)
-class Rates:
+class ClassRates:
     """What share of each of two classes is taken for what it is."""
 
     sensitivity: Interval
@@ -49,7 +49,7 @@ class Winner:
     classes: tuple[str, ...]
     sizes: Mapping[str, int]
     """Images by split."""
-    rates: Mapping[SplitName, Rates]
+    rates: Mapping[SplitName, ClassRates]
     """Of two classes only."""
     over_seeds: Mapping[str, Mean]
     """Means of its configuration over the seeds that completed."""
@@ -145,7 +145,7 @@ def _data(results: Results, trial: OneTrial) -> tuple[tuple[str, ...], Mapping[s
     return tuple(row.classes), {name: int(row.sizes[name]) for name in sorted(row.sizes)}
 
 
-def _rates(results: Results, trial: OneTrial) -> dict[SplitName, Rates]:
+def _rates(results: Results, trial: OneTrial) -> dict[SplitName, ClassRates]:
     found = {
         one.split: rates_of(results.predicted(trial.row["trial"], one.split))
         for one in trial.splits
@@ -153,14 +153,14 @@ def _rates(results: Results, trial: OneTrial) -> dict[SplitName, Rates]:
     return {split: rates for split, rates in found.items() if rates is not None}
 
 
-def rates_of(predicted: Predicted) -> Rates | None:
+def rates_of(predicted: Predicted) -> ClassRates | None:
     """Return sensitivity and specificity; None unless images of two classes were predicted."""
     hits = right(predicted.log_probabilities, predicted.labels) > 0
     sick = predicted.labels == 1
     positives, negatives = int(sick.sum()), int((~sick).sum())
     if len(predicted.classes) != 2 or not positives or not negatives:
         return None
-    return Rates(
+    return ClassRates(
         sensitivity=_share(predicted, hits, sick),
         specificity=_share(predicted, hits, ~sick),
         positives=positives,

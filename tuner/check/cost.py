@@ -29,7 +29,7 @@ Chosen = Mapping[str, Value]
 
 
 @dataclass(frozen=True)
-class Measured:
+class EpochCost:
     """The measured cost of an epoch of one setting."""
 
     chosen: dict[str, Value]
@@ -48,7 +48,7 @@ class Measured:
 class Cost:
     """The cheapest and the most expensive settings of a study, and an estimate of all of it."""
 
-    measured: tuple[Measured, ...]
+    measured: tuple[EpochCost, ...]
     """The fastest first."""
     memory_bytes: int
     """Peak memory of the measuring process, or of the GPU it used."""
@@ -81,7 +81,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Spread:
+class CostSpread:
     """One figure of the default setting over several seeds."""
 
     figure: str
@@ -126,7 +126,7 @@ def measure_cost(
     measured = tuple(
         sorted(
             (
-                Measured(
+                EpochCost(
                     chosen,
                     statistics.fmean(_seconds(run)[1:]),
                     run["parameters"],
@@ -150,13 +150,13 @@ def measure_noise(
     site: Site,
     *,
     device: str,
-) -> tuple[Spread, ...]:
+) -> tuple[CostSpread, ...]:
     """Train the default setting under several seeds and return how its figures vary."""
     jobs = [spec.job(_first(spec), seed) for seed in range(seeds)]
     answer = site.ask("tuner.check.cost", _body(spec, jobs, device))
     best = [run["best"] for run in answer["runs"]]
     names = [name for name in ("val_loss", "val_acc", "test_acc") if best[0][name] is not None]
-    return tuple(Spread(name, tuple(figures[name] for figures in best)) for name in names)
+    return tuple(CostSpread(name, tuple(figures[name] for figures in best)) for name in names)
 
 
 def _body(spec: Spec, jobs: Sequence[Job], device: str) -> Body:
@@ -220,7 +220,7 @@ def _weight(chosen: Chosen) -> tuple[float, float]:
     return heavy, weight
 
 
-def _estimate(spec: Spec, measured: Sequence[Measured]) -> tuple[int, float]:
+def _estimate(spec: Spec, measured: Sequence[EpochCost]) -> tuple[int, float]:
     """Return epochs and seconds of all trials, each by the measured setting most like it."""
     if spec.search.sampler == "grid":
         trials = [spec.job(cell, 0).parameters for cell in spec.grid]
@@ -243,8 +243,8 @@ def _mean_epochs(spec: Spec) -> float:
     return float(spec.job(_first(spec), 0).parameters["epochs"])
 
 
-def _likest(parameters: Mapping[str, Value], measured: Sequence[Measured]) -> Measured:
-    def differences(setting: Measured) -> int:
+def _likest(parameters: Mapping[str, Value], measured: Sequence[EpochCost]) -> EpochCost:
+    def differences(setting: EpochCost) -> int:
         return sum(
             parameters.get(name) != value
             for name, value in setting.chosen.items()

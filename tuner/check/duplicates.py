@@ -39,7 +39,7 @@ Pictures = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Group:
+class DuplicateGroup:
     """Duplicates of one picture: (split, id) of each, in the order of the splits."""
 
     images: tuple[tuple[str, str], ...]
@@ -62,7 +62,7 @@ class Group:
 class Duplicates:
     """All groups of duplicates, largest first."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[DuplicateGroup, ...]
 
     def count(self, *, exact: bool, across: bool) -> int:
         """Count images that repeat one of an earlier split (`across`) or of the same split."""
@@ -86,7 +86,7 @@ def find_duplicates(data: Data) -> Duplicates:
     for place, other in _near(pictures):
         linked.join(place, other)
     groups = [
-        Group(tuple(where[i] for i in places), len({digests[i] for i in places}) == 1)
+        DuplicateGroup(tuple(where[i] for i in places), len({digests[i] for i in places}) == 1)
         for places in linked.groups()
     ]
     return Duplicates(tuple(sorted(groups, key=lambda group: -len(group.images))))

@@ -15,7 +15,7 @@ ENOUGH = 1e-9
 
 
 @dataclass(frozen=True)
-class Line:
+class LinearScore:
     """A fitted linear score: a weight for each feature, and an intercept."""
 
     constant: float
@@ -26,7 +26,9 @@ class Line:
         return np.asarray(features @ self.weights + self.constant)
 
 
-def fit(features: Floats, sides: NDArray[np.floating], importance: Floats, penalty: float) -> Line:
+def fit(
+    features: Floats, sides: NDArray[np.floating], importance: Floats, penalty: float
+) -> LinearScore:
     """Return the line that separates rows of one side (-1) from those of the other (+1).
 
     It minimises the importance-weighted logistic loss plus half the penalty on the squared
@@ -58,4 +60,4 @@ def fit(features: Floats, sides: NDArray[np.floating], importance: Floats, penal
         solution += length * step
         if decrement <= ENOUGH:
             break
-    return Line(float(solution[0]), solution[1:])
+    return LinearScore(float(solution[0]), solution[1:])

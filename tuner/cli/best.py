@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tuner.answers.ensemble import Ensemble
     from tuner.answers.winner import Winner
     from tuner.winner.document import Model
-    from tuner.winner.saving import Machine
+    from tuner.winner.saving import Workspace
 
 
 @click.command(
@@ -155,16 +155,16 @@ def _show(subject: "Winner | Ensemble", saved: "Model | None", target: Path | No
 
 def _machine(
     settings: Settings, subject: "Winner | Ensemble", device: str, paths: tuple[Path, ...]
-) -> "Machine":
+) -> "Workspace":
     from tuner.answers.ensemble import Ensemble
-    from tuner.winner.saving import Machine
+    from tuner.winner.saving import Workspace
     from tuner.work.housekeeping import checkpoint_place, labels
 
     if isinstance(subject, Ensemble):
         winner, numbers = subject.winner, [member.trial for member in subject.members]
     else:
         winner, numbers = subject, [subject.number]
-    return Machine(
+    return Workspace(
         cache=settings.home / "cache",
         # As a worker finds them: a study's row in the database names no folder of code.
         folders=options.objective_folders(None, paths),

@@ -17,7 +17,7 @@ from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
-    from tuner.check.cost import Cost, Spread
+    from tuner.check.cost import Cost, CostSpread
     from tuner.check.quick import Examined
     from tuner.spec.study import Spec
 
@@ -72,7 +72,7 @@ def check(
     options.tell_home(settings, makes=True)
     make_cache(settings.home)
     cost: Cost | None = None
-    spreads: Sequence[Spread] = ()
+    spreads: Sequence[CostSpread] = ()
     devices = crew_devices(device, workers, spec.limits.threads)
     with forkserver.started((*forkserver.CHECKS, *forkserver.TRAINERS)) as forks:
         site = Site(settings.home, folders, show_progress, forks)
@@ -111,7 +111,7 @@ def _described(
     spec: "Spec",
     found: "Sequence[Examined]",
     cost: "Cost | None",
-    spreads: "Sequence[Spread]",
+    spreads: "Sequence[CostSpread]",
 ) -> dict[str, Any]:
     return {
         "study": spec.name,
@@ -145,7 +145,7 @@ def _show(
     spec: "Spec",
     found: "Sequence[Examined]",
     cost: "Cost | None",
-    spreads: "Sequence[Spread]",
+    spreads: "Sequence[CostSpread]",
 ) -> None:
     echo(f"{spec.name}: {spec.question}")
     for one in found:
@@ -235,7 +235,7 @@ def _rounded(number: float) -> int:
     return int(round(number / step) * step)
 
 
-def _show_noise(spec: "Spec", spreads: "Sequence[Spread]") -> None:
+def _show_noise(spec: "Spec", spreads: "Sequence[CostSpread]") -> None:
     from math import sqrt
     from statistics import fmean
 

@@ -11,7 +11,7 @@ from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
-    from tuner.store.queue import Place
+    from tuner.store.queue import QueuePlace
 
 
 @click.command(
@@ -54,7 +54,7 @@ def enqueue(
         echo(f"{found.title} is {found.state}. Train with:  tuner launch --study {found.title}")
 
 
-def place_line(place: "Place") -> str:
+def place_line(place: "QueuePlace") -> str:
     """Say where a setting is."""
     from tuner.records import value_text
 

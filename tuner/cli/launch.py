@@ -157,14 +157,14 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Ended:
+class LaunchEnd:
     """How a launch ended: the study's full name, and what the command exits with."""
 
     study: str
     exit_code: int
 
 
-def run_launch(settings: Settings, request: Request) -> Ended:  # noqa: C901, PLR0912, PLR0915  # one story
+def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901, PLR0912, PLR0915  # one story
     """Launch a study and train it to its end: what is stored, what changed, train, conclude.
 
     A study that cannot go on, or some of whose trials failed for good, is a StudyFailedError.
@@ -239,9 +239,9 @@ def run_launch(settings: Settings, request: Request) -> Ended:  # noqa: C901, PL
             crew = Crew(study.full_name, devices, request.threads, folders)
             code = _train(database, study, LocalFleet(settings, crew, forks))
             if code is not None:
-                return Ended(study.full_name, code)
+                return LaunchEnd(study.full_name, code)
         _conclude(database, settings, study, told=bool(found))
-        return Ended(study.full_name, EXIT_DONE)
+        return LaunchEnd(study.full_name, EXIT_DONE)
 
 
 def _known(database: "Database", ref: StudyRef) -> "Study | None":

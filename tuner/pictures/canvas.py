@@ -67,7 +67,7 @@ _STYLE: Mapping[RcKeyType, Any] = {
 
 
 @dataclass
-class Sheet:
+class Canvas:
     """A figure with its axes, row by row, and the key that explains its lines."""
 
     figure: Figure
@@ -88,7 +88,7 @@ class Sheet:
 class Picture:
     """A drawn sheet with the two sentences that go with it."""
 
-    sheet: Sheet
+    sheet: Canvas
     title: str
     """What is seen."""
     note: str
@@ -117,12 +117,12 @@ def sheet(
     height: float = 3.2,
     width: float = WIDTH,
     heights: Sequence[float] | None = None,
-) -> Iterator[Sheet]:
+) -> Iterator[Canvas]:
     """Give a sheet with this many axes; drawn on inside, rendered after."""
     with _styled():
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
-        yield Sheet(figure, list(axes.flat))
+        yield Canvas(figure, list(axes.flat))
 
 
 def colour(place: int) -> str:
@@ -161,7 +161,7 @@ def plain_log(axes: Axes) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _lay_out(sheet: Sheet, title: str, note: str) -> list[Artist]:
+def _lay_out(sheet: Canvas, title: str, note: str) -> list[Artist]:
     """Write title, key and note on paper that is added for them; return what was added."""
     figure = sheet.figure
     width, height = figure.get_size_inches()
@@ -196,7 +196,7 @@ def _lay_out(sheet: Sheet, title: str, note: str) -> list[Artist]:
     return added
 
 
-def _key_shape(sheet: Sheet, width: float) -> tuple[int, int]:
+def _key_shape(sheet: Canvas, width: float) -> tuple[int, int]:
     """Return how many columns the key has room for, and how many rows that makes."""
     if not sheet.key:
         return 1, 0

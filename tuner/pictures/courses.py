@@ -12,7 +12,7 @@ from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, level_label, sentence, shortened
-from tuner.results import COURSES_MOST, Curve, Level, Rates, curves, rates
+from tuner.results import COURSES_MOST, Curve, Level, RateCourse, curves, rates
 from tuner.spec.study import Spec
 
 LEVELS_MOST = 12
@@ -169,7 +169,7 @@ def draw_schedules(subject: Subject) -> Picture:
     return Picture(sheet, title, _schedules_note(spec, by, found, levels))
 
 
-def _draw_course(axis: Axes, rates: Rates, place: int, *, many: bool) -> None:
+def _draw_course(axis: Axes, rates: RateCourse, place: int, *, many: bool) -> None:
     axis.plot(
         np.arange(1, len(rates.values) + 1), rates.values, color=canvas.colour(place),
         linestyle=canvas.dash(place), marker="" if many else canvas.marker(place),
@@ -178,7 +178,7 @@ def _draw_course(axis: Axes, rates: Rates, place: int, *, many: bool) -> None:
     )  # fmt: skip
 
 
-def _scale_rates(axis: Axes, rates: Sequence[Rates]) -> None:
+def _scale_rates(axis: Axes, rates: Sequence[RateCourse]) -> None:
     positive = np.concatenate([one.values[one.values > 0] for one in rates])
     if len(positive) and positive.max() > 20 * positive.min():
         canvas.plain_log(axis)
@@ -187,7 +187,7 @@ def _scale_rates(axis: Axes, rates: Sequence[Rates]) -> None:
     canvas.whole_numbers(axis.xaxis)
 
 
-def _schedules_title(subject: Subject, rates: Sequence[Rates], *, whole: bool) -> str:
+def _schedules_title(subject: Subject, rates: Sequence[RateCourse], *, whole: bool) -> str:
     courses = {tuple(one.values) for one in rates}
     values = np.concatenate([one.values for one in rates])
     many = f"{'' if whole else 'at least '}{words.count(len(courses), 'different curve')}"
@@ -200,7 +200,7 @@ def _schedules_title(subject: Subject, rates: Sequence[Rates], *, whole: bool) -
 
 
 def _schedules_note(
-    spec: Spec, by: str | None, rates: Sequence[Rates], levels: Sequence[Level]
+    spec: Spec, by: str | None, rates: Sequence[RateCourse], levels: Sequence[Level]
 ) -> str:
     parts = ["The rate of each epoch's first step, as it was recorded"]
     others = [shortened(name) for name in spec.varied if name != by]
@@ -211,9 +211,9 @@ def _schedules_note(
     return sentence(parts)
 
 
-def _longest(rates: Sequence[Rates]) -> list[Rates]:
+def _longest(rates: Sequence[RateCourse]) -> list[RateCourse]:
     """Leave out a level's courses that are the beginning of another: a trial stopped early."""
-    kept: list[Rates] = []
+    kept: list[RateCourse] = []
     for one in sorted(rates, key=lambda one: -len(one.values)):
         length = len(one.values)
         mine = [other for other in kept if other.level == one.level]

@@ -6,7 +6,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
 from tuner.answers import words
-from tuner.answers.gap import Gap, Setting, choosing, sampled
+from tuner.answers.gap import Gap, SettingGap, choosing, sampled
 from tuner.answers.gap import gap as measure_gap
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
@@ -148,7 +148,7 @@ def _draw_one(axis: Axes, interval: Interval, at: int) -> None:
     axis.plot(interval.value, at, marker="o", color="black", markersize=4.5)
 
 
-def _setting_label(setting: Setting) -> str:
+def _setting_label(setting: SettingGap) -> str:
     levels = setting.values.values()
     short = [f"{at:.3g}" if isinstance(at, float) else level_label(at) for at in levels]
     return ", ".join(short) or "the only setting"

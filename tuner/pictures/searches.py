@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tuner.answers.searches import Search, Searches
+from tuner.answers.searches import Searches, SearchRuns
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import named, sentence, shortened
@@ -39,14 +39,14 @@ def draw_searches(compared: Searches) -> Picture:
     return Picture(sheet, compared.sentences[0].rstrip("."), _note(compared))
 
 
-def _means(search: Search) -> tuple[list[int], list[Mean]]:
+def _means(search: SearchRuns) -> tuple[list[int], list[Mean]]:
     budgets = sorted({round(budget) for budget in np.linspace(1, search.total, POINTS)})
     means = [(budget, search.at(budget)) for budget in budgets]
     known = [(budget, mean) for budget, mean in means if mean is not None]
     return [budget for budget, _ in known], [mean for _, mean in known]
 
 
-def _runs(search: Search) -> str:
+def _runs(search: SearchRuns) -> str:
     return f"{len(search.courses)} runs" if len(search.courses) > 1 else "1 run"
 
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from tuner.answers import words
 from tuner.answers.compare import Comparison, Row, compare, headlines
-from tuner.answers.influence import Influence, Part
+from tuner.answers.influence import Influence, VarianceShare
 from tuner.answers.influence import influence as measure_influence
 from tuner.errors import UserError
 from tuner.pictures import canvas
@@ -170,7 +170,7 @@ def _order(influences: Sequence[Influence]) -> list[tuple[str, ...]]:
     return ordered[: max(PARTS_MOST, len(alone))]
 
 
-def _draw_share(axis: Axes, part: Part, at: int) -> None:
+def _draw_share(axis: Axes, part: VarianceShare, at: int) -> None:
     together = len(part.names) != 1
     axis.barh(
         at, part.share.value, height=0.62, color=canvas.FAINT if together else canvas.colour(5),

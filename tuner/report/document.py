@@ -23,14 +23,14 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Code:
+class CodeBlock:
     """Text to be copied: a file or commands."""
 
     text: str
     language: str
 
 
-Block = Words | Table | Drawing | Code
+Block = Words | Table | Drawing | CodeBlock
 
 
 @dataclass(frozen=True)

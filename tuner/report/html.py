@@ -8,7 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from tuner.answers.table import Table
-from tuner.report.document import Block, Code, Drawing, Report
+from tuner.report.document import Block, CodeBlock, Drawing, Report
 
 
 def as_html(report: Report) -> str:
@@ -21,7 +21,7 @@ def as_html(report: Report) -> str:
     environment.tests |= {
         "table": lambda block: isinstance(block, Table),
         "drawing": lambda block: isinstance(block, Drawing),
-        "code": lambda block: isinstance(block, Code),
+        "code": lambda block: isinstance(block, CodeBlock),
     }
     template = resources.files("tuner.report").joinpath("page.html.j2").read_text("utf-8")
     return environment.from_string(template).render(report=report)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tuner.answers.sheets import markup
 from tuner.answers.table import Table
-from tuner.report.document import Block, Code, Drawing, Report
+from tuner.report.document import Block, CodeBlock, Drawing, Report
 
 
 def as_markdown(report: Report) -> str:
@@ -39,7 +39,7 @@ def _block(block: Block) -> Iterator[str]:
     elif isinstance(block, Drawing):
         title = markup.prose(block.picture.title)
         yield f"**{title}.** {markup.prose(block.picture.note)} (`{block.command}` draws it.)"
-    elif isinstance(block, Code):
+    elif isinstance(block, CodeBlock):
         yield markup.fenced(block.text, block.language)
     else:
         yield markup.prose(block.text)

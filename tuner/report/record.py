@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from tuner.answers import words
 from tuner.answers.gap import gap
 from tuner.answers.table import Table
-from tuner.report.document import Block, Code, Words
+from tuner.report.document import Block, CodeBlock, Words
 from tuner.results import DataSet, Results, origin, reuse
 from tuner.results import endings as endings_of
 from tuner.spec import identity
@@ -157,7 +157,7 @@ def study_file(results: Results) -> Iterator[Block]:
         said = " ".join(f"--set {text}" for text in spec.overrides)
         yield Words(f"Launched with {masked(said)}; the file below includes that.")
     # An address of checkpoints may have credentials in it; who has them knows them.
-    yield Code(masked(as_toml(spec)), "toml")
+    yield CodeBlock(masked(as_toml(spec)), "toml")
 
 
 def reproduce(results: Results) -> Iterator[Block]:
@@ -170,7 +170,7 @@ def reproduce(results: Results) -> Iterator[Block]:
         f"tuner launch --study studies/{study.name}.toml",
         f"tuner report {study.name} -o again.html",
     ]
-    yield Code("\n".join(commands), "sh")
+    yield CodeBlock("\n".join(commands), "sh")
     yield Words(
         "The same versions on the same kind of processor with the same number of threads give the "
         "same epochs to the last bit; on other machines figures differ by rounding, which training "

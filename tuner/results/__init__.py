@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         design,
         standing_of,
     )
-    from tuner.results.epochs import COURSES_MOST, Curve, Rates, curves, rates, setting_curves
+    from tuner.results.epochs import COURSES_MOST, Curve, RateCourse, curves, rates, setting_curves
     from tuner.results.levels import SHOWN, VIEWS, WHOLE, Factor, factors
     from tuner.results.measures import MEASURES, Measure, nll, right
     from tuner.results.paging import Page, page
@@ -46,7 +46,7 @@ else:
         "conditions": "Condition read_condition read_query",
         "designs": "COMBINATIONS_MOST Design Level Standing combination_name common_levels "
         "comparable design standing_of",
-        "epochs": "COURSES_MOST Curve Rates curves rates setting_curves",
+        "epochs": "COURSES_MOST Curve RateCourse curves rates setting_curves",
         "levels": "SHOWN VIEWS WHOLE Factor factors",
         "measures": "MEASURES Measure nll right",
         "paging": "Page page",

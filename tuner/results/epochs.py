@@ -184,7 +184,7 @@ def _read(text: str) -> Level:
 
 
 @dataclass(frozen=True)
-class Rates:
+class RateCourse:
     """One course of the learning rate, and the trials that took it."""
 
     level: Level
@@ -196,7 +196,7 @@ COURSES_MOST = 200
 """Most courses to read: more are not distinguishable in a picture."""
 
 
-def rates(results: Results, by: str | None) -> list[Rates]:
+def rates(results: Results, by: str | None) -> list[RateCourse]:
     """Return the different courses that the learning rate took under each level of a factor."""
     course = (
         sa.select(
@@ -218,6 +218,6 @@ def rates(results: Results, by: str | None) -> list[Rates]:
         .limit(COURSES_MOST)
     )
     return [
-        Rates(_read(_key(level)), np.array(values, float), trials)
+        RateCourse(_read(_key(level)), np.array(values, float), trials)
         for values, level, trials in results.connection.execute(query)
     ]

@@ -26,7 +26,7 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class Setup:
+class ComputationSetup:
     """Device and settings of the computation, as the trainers reported them."""
 
     device: str
@@ -39,7 +39,7 @@ class Origin:
     """Where the results of a study come from."""
 
     data: tuple[DataSet, ...]
-    setups: tuple[Setup, ...]
+    setups: tuple[ComputationSetup, ...]
     workers: int
     hosts: int
     worker_hours: float
@@ -81,7 +81,7 @@ def _data(connection: sa.Connection, study: Study) -> tuple[DataSet, ...]:
     )
 
 
-def _setups(connection: sa.Connection, study: Study) -> tuple[Setup, ...]:
+def _setups(connection: sa.Connection, study: Study) -> tuple[ComputationSetup, ...]:
     device, notes = t.outcome.c.setup["device"].astext, t.outcome.c.setup["notes"]
     query = (
         sa.select(device.label("device"), notes.label("notes"), sa.func.count().label("trials"))
@@ -91,13 +91,15 @@ def _setups(connection: sa.Connection, study: Study) -> tuple[Setup, ...]:
         .order_by(sa.func.count().desc())
     )
     return tuple(
-        Setup(row.device, {key: str(value) for key, value in (row.notes or {}).items()}, row.trials)
+        ComputationSetup(
+            row.device, {key: str(value) for key, value in (row.notes or {}).items()}, row.trials
+        )
         for row in connection.execute(query)
     )
 
 
 @dataclass(frozen=True)
-class Ending:
+class EndingReason:
     """Why some trials did not run to their end."""
 
     state: str
@@ -107,7 +109,7 @@ class Ending:
     """The fewest and the most that they trained."""
 
 
-def endings(results: Results) -> list[Ending]:
+def endings(results: Results) -> list[EndingReason]:
     """Return why trials were pruned, diverged or failed, the most frequent reason first."""
     alike: dict[tuple[str, str], list[TrialRow]] = defaultdict(list)
     for row in results.rows:
@@ -116,7 +118,7 @@ def endings(results: Results) -> list[Ending]:
             why = "a loss or the metric was not finite" if diverged else _why(row["reason"])
             alike[row["state"], why].append(row)
     endings = [
-        Ending(
+        EndingReason(
             state,
             reason,
             tuple(row["trial"] for row in of),

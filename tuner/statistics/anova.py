@@ -85,7 +85,7 @@ class Panel:
         widths = [float(block.shape[2]) for block in self.blocks if block.shape[2] > 1]
         return float(sum(width**-2.0 for width in widths))
 
-    def difference(self, one: int, other: int) -> "Difference":
+    def difference(self, one: int, other: int) -> "LevelDifference":
         """Return the difference of two levels with its spread.
 
         The spread is the wider of the estimate pooled over all levels and the estimate from
@@ -99,7 +99,9 @@ class Panel:
         )
         spread = self.pooled.spread().or_wider(parts.spread())
         value = float(self.means[one] - self.means[other])
-        return Difference(value, spread.plus(self.grain).at_least(self._least(value)), self.seeds)
+        return LevelDifference(
+            value, spread.plus(self.grain).at_least(self._least(value)), self.seeds
+        )
 
     def _least(self, difference: float) -> float:
         """Return the lower bound of the variance of a difference of shares of separate images.
@@ -146,7 +148,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Difference:
+class LevelDifference:
     """A difference of two means and its spread."""
 
     value: float

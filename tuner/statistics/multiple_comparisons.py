@@ -7,13 +7,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.statistics.anova import Difference
+from tuner.statistics.anova import LevelDifference
 from tuner.statistics.variance import Interval, in_agreement
 
 ALPHA = 0.05
 
 
-class Measured(Protocol):
+class MeasuredLevels(Protocol):
     """Means by level, with the spread of each difference."""
 
     @property
@@ -21,7 +21,7 @@ class Measured(Protocol):
         """The mean of each level."""
         ...
 
-    def difference(self, one: int, other: int) -> Difference:
+    def difference(self, one: int, other: int) -> LevelDifference:
         """Return the difference of two levels with its spread."""
         ...
 
@@ -51,7 +51,7 @@ class Verdict:
         return (self.reference, *same)
 
 
-def against_best(panel: Measured, *, larger: bool) -> Verdict:
+def against_best(panel: MeasuredLevels, *, larger: bool) -> Verdict:
     """Compare every level with the best, accounting for the best being chosen by its figures.
 
     A step-down range test (Tukey's studentised range, from the farthest level to
@@ -74,7 +74,7 @@ def against_best(panel: Measured, *, larger: bool) -> Verdict:
     return Verdict(best, tuple(reversed(others)))
 
 
-def against(panel: Measured, reference: int, *, larger: bool) -> Verdict:
+def against(panel: MeasuredLevels, reference: int, *, larger: bool) -> Verdict:
     """Compare every level with one named beforehand (Holm's correction)."""
     levels = [one for one in _best_first(panel, larger=larger) if one != reference]
     apart = [panel.difference(level, reference) for level in levels]
@@ -92,7 +92,7 @@ def against(panel: Measured, reference: int, *, larger: bool) -> Verdict:
     return Verdict(reference, tuple(others))
 
 
-def _best_first(panel: Measured, *, larger: bool) -> Sequence[int]:
+def _best_first(panel: MeasuredLevels, *, larger: bool) -> Sequence[int]:
     means = panel.means
     return [int(one) for one in np.argsort(-means if larger else means, kind="stable")]
 

@@ -23,7 +23,7 @@ DRAWS = tuple((place + 0.5) / 12 for place in range(12))
 
 
 @dataclass(frozen=True)
-class Plan:
+class PowerPlan:
     """What it takes to detect a difference, given the spread that was estimated."""
 
     difference: float
@@ -111,14 +111,14 @@ def power(seen: Observed, difference: float) -> float:
     return found / len(DRAWS)
 
 
-def plan(seen: Observed, difference: float) -> Plan:
+def plan(seen: Observed, difference: float) -> PowerPlan:
     """Return how many seeds detect a difference with power 0.8, or how many images that takes.
 
     The spread is an estimate, so the plan is also made for both ends of its interval.
     """
     seeds = _seeds(seen, difference)
     if seeds is not None:
-        return Plan(
+        return PowerPlan(
             difference, seeds, None, None, *(_seeds(end, difference) for end in seen.limits)
         )
     for several in SEEDS_WITH_IMAGES if seen.images else ():
@@ -126,14 +126,14 @@ def plan(seen: Observed, difference: float) -> Plan:
         if times is not None:
             ends = (_times_images(end, several, difference) for end in seen.limits)
             units = seen.patients or seen.images
-            return Plan(
+            return PowerPlan(
                 difference,
                 several,
                 round(seen.images * times),
                 round(seen.patients * times) if seen.patients else None,
                 *(None if end is None else round(units * end) for end in ends),
             )
-    return Plan(difference, None, None)
+    return PowerPlan(difference, None, None)
 
 
 def _seeds(seen: Observed, difference: float) -> int | None:

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.statistics.anova import Difference
+from tuner.statistics.anova import LevelDifference
 from tuner.statistics.clusters import Clusters
 from tuner.statistics.variance import Interval, Spread, around, fraction
 
@@ -103,7 +103,7 @@ class Groups:
         total = sum(float(group.trials.var()) * group.size for group in self.members)
         return total / free, free
 
-    def difference(self, one: int, other: int) -> Difference:
+    def difference(self, one: int, other: int) -> LevelDifference:
         """Return the difference of two levels; its spread is the wider of pooled and their own."""
         first, second = self.members[one], self.members[other]
         variance, free = self._pooled
@@ -115,7 +115,7 @@ class Groups:
             max(variance * apart, own), free, images - rest, rest, self._image_freedom
         )
         value = float(self.means[one] - self.means[other])
-        return Difference(value, spread.plus(self.grain), min(first.size, second.size))
+        return LevelDifference(value, spread.plus(self.grain), min(first.size, second.size))
 
     def mean(self, level: int) -> Interval:
         """Return a level's mean with the interval over its trials and its images."""

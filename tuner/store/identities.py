@@ -24,7 +24,7 @@ SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Part:
+class IdentityPart:
     """One part of an identity: its kind and key, its hash, and what differences are worded from."""
 
     kind: str
@@ -116,7 +116,7 @@ def accept(connection: sa.Connection, study_id: int, identity: Identity) -> list
     return changes
 
 
-def current(connection: sa.Connection, study_id: int) -> list[Part]:
+def current(connection: sa.Connection, study_id: int) -> list[IdentityPart]:
     """Return the newest row of each kind and key, the oldest key first."""
     rows = connection.execute(
         sa.select(t.identity)
@@ -124,11 +124,11 @@ def current(connection: sa.Connection, study_id: int) -> list[Part]:
         .order_by(t.identity.c.kind, t.identity.c.number, t.identity.c.made)
     )
     newest = {(row.kind, row.key): row for row in rows}
-    return [Part(row.kind, row.key, row.fingerprint, row.body) for row in newest.values()]
+    return [IdentityPart(row.kind, row.key, row.fingerprint, row.body) for row in newest.values()]
 
 
 def changes(
-    stored: Sequence[Part], identities: Sequence[Identity], *, objective: str, whole: bool
+    stored: Sequence[IdentityPart], identities: Sequence[Identity], *, objective: str, whole: bool
 ) -> list[str]:
     """Return the differences between a study's stored parts and these identities.
 
@@ -146,7 +146,7 @@ def changes(
     return list(dict.fromkeys(differing))
 
 
-def _completed(part: Part, stored: Part, objective: str) -> Part:
+def _completed(part: IdentityPart, stored: IdentityPart, objective: str) -> IdentityPart:
     """Fill in files outside the objective's folder, and packages, from the stored part."""
     own = {name: it for name, it in part.body["files"].items() if name.startswith(f"{objective}/")}
     seen = {name: it for name, it in part.body["files"].items() if name in stored.body["files"]}
@@ -159,7 +159,7 @@ def _completed(part: Part, stored: Part, objective: str) -> Part:
         name: part.body["packages"].get(name, version)
         for name, version in stored.body["packages"].items()
     }
-    return Part(CODE, "", "", {"files": {**outside, **seen, **own}, "packages": packages})
+    return IdentityPart(CODE, "", "", {"files": {**outside, **seen, **own}, "packages": packages})
 
 
 def marks(connection: sa.Connection, study_id: int) -> list[Mark]:
@@ -185,20 +185,20 @@ def marks(connection: sa.Connection, study_id: int) -> list[Mark]:
     return marks
 
 
-def parts(identity: Identity) -> list[Part]:
+def parts(identity: Identity) -> list[IdentityPart]:
     """Return the parts of an identity, which are compared one by one."""
     data = identity.data
     code = {"files": dict(identity.files), "packages": dict(identity.packages)}
     counts = {split: dict(of) for split, of in data.counts.items()}
     of_data = {"keys": data.keys, "counts": counts}
     found_parts = [
-        Part(CODE, "", _hash(code), code),
-        Part(DATA, _hash(data.keys), _hash([data.fingerprint, counts]), of_data),
-        Part(TUNER, "", identity.trainer, {"tuner": identity.tuner}),
+        IdentityPart(CODE, "", _hash(code), code),
+        IdentityPart(DATA, _hash(data.keys), _hash([data.fingerprint, counts]), of_data),
+        IdentityPart(TUNER, "", identity.trainer, {"tuner": identity.tuner}),
     ]
     if data.images:
         total = {"keys": data.images_keys, "counts": _total(counts)}
-        found_parts.insert(2, Part(IMAGES, _hash(data.images_keys), data.images, total))
+        found_parts.insert(2, IdentityPart(IMAGES, _hash(data.images_keys), data.images, total))
     return found_parts
 
 
@@ -252,7 +252,7 @@ def _total(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]
     return {"all splits": total}
 
 
-def _insert(connection: sa.Connection, study_id: int, part: Part, number: int) -> None:
+def _insert(connection: sa.Connection, study_id: int, part: IdentityPart, number: int) -> None:
     connection.execute(
         insert(t.identity)
         .values(
@@ -268,7 +268,7 @@ def _insert(connection: sa.Connection, study_id: int, part: Part, number: int) -
     )
 
 
-def _newest(connection: sa.Connection, study_id: int, part: Part) -> Any:
+def _newest(connection: sa.Connection, study_id: int, part: IdentityPart) -> Any:
     return connection.execute(
         sa.select(t.identity)
         .where(
@@ -281,7 +281,7 @@ def _newest(connection: sa.Connection, study_id: int, part: Part) -> Any:
     ).one()
 
 
-def _note_tuner(connection: sa.Connection, study_id: int, part: Part, newest: Any) -> None:
+def _note_tuner(connection: sa.Connection, study_id: int, part: IdentityPart, newest: Any) -> None:
     """Store each version of tuner that trained once; workers of two versions may alternate."""
     row = connection.execute(
         sa.select(t.identity.c.number).where(

@@ -99,9 +99,9 @@ class Pruner:
         spared = self._spares_replicates and seed > 0
         return self.kind != "none" and epoch > self._warmup and not spared
 
-    def panel(self, storage: BaseStorage, study_id: int) -> "Panel":
+    def panel(self, storage: BaseStorage, study_id: int) -> "EpochJudge":
         """Return the pruner bound to one transaction."""
-        return Panel(self, storage, study_id)
+        return EpochJudge(self, storage, study_id)
 
     def study(self, storage: BaseStorage) -> optuna.Study:
         """Return Optuna's study object over a storage."""
@@ -116,7 +116,7 @@ class Pruner:
         return self._pruner.prune(study, trial)
 
 
-class Panel:
+class EpochJudge:
     """Decides about epochs within one transaction; the peers' trials are read once."""
 
     def __init__(self, pruner: Pruner, storage: BaseStorage, study_id: int) -> None:

@@ -31,7 +31,7 @@ class Queued:
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePlace:
     """Where a setting is: in the queue, or already a trial."""
 
     chosen: Mapping[str, Value]
@@ -51,11 +51,11 @@ def read_queue(connection: sa.Connection, study_id: int) -> list[Queued]:
     return [Queued(row.number, row.chosen, row.configuration) for row in rows]
 
 
-def places(connection: sa.Connection, study: Study) -> list[Place]:
+def places(connection: sa.Connection, study: Study) -> list[QueuePlace]:
     """Return where each queued setting is now, in the order of the queue."""
     begun = _begun(connection, study)
     return [
-        Place(
+        QueuePlace(
             queued.chosen,
             None if queued.configuration is None else begun.get(queued.configuration, (None,))[0],
         )
@@ -65,7 +65,7 @@ def places(connection: sa.Connection, study: Study) -> list[Place]:
 
 def enqueue(
     connection: sa.Connection, study: Study, settings: Sequence[Mapping[str, Value]]
-) -> list[Place]:
+) -> list[QueuePlace]:
     """Append settings to the queue; one that has started, or waits already, keeps its place.
 
     All of them are queued or none. Raises if the budget has no room.
@@ -90,15 +90,19 @@ def take(connection: sa.Connection, study_id: int, queued: Queued, configuration
     )
 
 
-def _place(connection: sa.Connection, study: Study, chosen: Mapping[str, Value]) -> Place | None:
+def _place(
+    connection: sa.Connection, study: Study, chosen: Mapping[str, Value]
+) -> QueuePlace | None:
     for number, begun in _begun(connection, study).values():
         if begun == chosen:
-            return Place(chosen, number)
+            return QueuePlace(chosen, number)
     waiting = read_queue(connection, study.study_id)
-    return Place(chosen, None) if any(one.chosen == chosen for one in waiting) else None
+    return QueuePlace(chosen, None) if any(one.chosen == chosen for one in waiting) else None
 
 
-def _add(connection: sa.Connection, study: Study, spec: Spec, chosen: Mapping[str, Value]) -> Place:
+def _add(
+    connection: sa.Connection, study: Study, spec: Spec, chosen: Mapping[str, Value]
+) -> QueuePlace:
     begun = _begun(connection, study)
     queue = read_queue(connection, study.study_id)
     waiting = sum(one.configuration not in begun for one in queue)
@@ -119,7 +123,7 @@ def _add(connection: sa.Connection, study: Study, spec: Spec, chosen: Mapping[st
     )
     text = " ".join(f"{name}={value_text(value)}" for name, value in chosen.items())
     connection.execute(sa.insert(t.event).values(study_id=study.study_id, kind="queued", text=text))
-    return Place(chosen, None, added=True)
+    return QueuePlace(chosen, None, added=True)
 
 
 def _begun(connection: sa.Connection, study: Study) -> dict[int, tuple[int, Mapping[str, Value]]]:

@@ -38,7 +38,7 @@ from tuner.train.learners import Autograd
 from tuner.train.optimizers import build_optimizer
 from tuner.train.passes import Alive, TrainFigures, Turn
 from tuner.train.recipe import read_recipe
-from tuner.train.run import Plan, Run
+from tuner.train.run import PlannedEpoch, Run
 from tuner.train.stack import DRAWN_ROWS, Pack, Stack, layers_of
 
 SIZES = (4, 16)
@@ -213,7 +213,7 @@ class Abreast:
         return Ready(runs, _pack([_learner(run) for run in runs]), feed)
 
 
-def _together(ready: Ready, plans: Sequence[Plan], alive: Alive) -> list[TrainFigures]:
+def _together(ready: Ready, plans: Sequence[PlannedEpoch], alive: Alive) -> list[TrainFigures]:
     runs = ready.runs
     turns = [Turn(run.training, one.order, one.rates) for run, one in zip(runs, plans, strict=True)]
     bounds = runs[0].training.bounds

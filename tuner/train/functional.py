@@ -61,7 +61,7 @@ class ObstacleError(Exception):
     """A network cannot be trained in a pack; the message says why."""
 
 
-class Learner(Protocol):
+class PackLearner(Protocol):
     """What a pack needs of its members; implemented by `learners.Autograd`."""
 
     model: nn.Module
@@ -71,7 +71,7 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True)
-class Site:
+class DropoutCall:
     """A call of dropout in a forward pass: the shape drawn there, and its memory layout."""
 
     shape: torch.Size
@@ -85,7 +85,7 @@ class Site:
 class FunctionalPack:
     """Networks of one signature that take their steps together, each with its own loss."""
 
-    def __init__(self, learners: Sequence[Learner]) -> None:
+    def __init__(self, learners: Sequence[PackLearner]) -> None:
         # No reference to the learners: a cycle would keep the memory of a pack that has ended.
         self._models = [one.model for one in learners]
         self._losses = [one.loss for one in learners]
@@ -97,7 +97,7 @@ class FunctionalPack:
         """The networks' own weights, in the order of `_weights`."""
         self._without: frozenset[int] = frozenset()
         """Indices of weights that had no gradient in the last step."""
-        self._sites: dict[torch.Size, Sequence[Sequence[Site]]] = {}
+        self._sites: dict[torch.Size, Sequence[Sequence[DropoutCall]]] = {}
         self._shares: dict[Hashable, list[Tensor]] = {}
         self.generators: Sequence[torch.Generator] = ()
         """Each member's generator for dropout; the same objects throughout the pack's life."""
@@ -205,7 +205,9 @@ class FunctionalPack:
             masks.append(mask)
         return masks
 
-    def _masks_at_once(self, sites: Sequence[Sequence[Site]], device: torch.device) -> list[Tensor]:
+    def _masks_at_once(
+        self, sites: Sequence[Sequence[DropoutCall]], device: torch.device
+    ) -> list[Tensor]:
         """Draw a member's masks for all layers in one call: on a GPU every call costs the same."""
         kept = self._kept_shares(sites, device)
         sizes = [site[0].shape.numel() for site in sites]
@@ -220,7 +222,9 @@ class FunctionalPack:
             masks.append(mask.view(-1, *shape).permute(0, *_inverse(site[0].order)))
         return masks
 
-    def _kept_shares(self, sites: Sequence[Sequence[Site]], device: torch.device) -> list[Tensor]:
+    def _kept_shares(
+        self, sites: Sequence[Sequence[DropoutCall]], device: torch.device
+    ) -> list[Tensor]:
         """Return each member's share of kept units at each site, (members, 1); made once.
 
         Python numbers cannot be sent to a GPU while a step is being recorded.
@@ -230,7 +234,7 @@ class FunctionalPack:
             self._shares[shares] = [torch.tensor(row, device=device)[:, None] for row in shares]
         return self._shares[shares]
 
-    def _look(self, images: Tensor) -> Sequence[Sequence[Site]]:
+    def _look(self, images: Tensor) -> Sequence[Sequence[DropoutCall]]:
         """Find where each member draws for a batch of this size, using a copy of its network."""
         first = _sites(self._models[0], images[0], self._arithmetic)
         if not first:
@@ -275,7 +279,7 @@ def signature(model: nn.Module) -> Hashable:
     return tuple(found)
 
 
-def obstacle(learner: Learner, images: Tensor, targets: Tensor) -> str:
+def obstacle(learner: PackLearner, images: Tensor, targets: Tensor) -> str:
     """Return why a network cannot join a pack, or an empty text; tries a pack of copies.
 
     Images are two batches, (2, images, ...), targets are (2, images).
@@ -296,7 +300,7 @@ def obstacle(learner: Learner, images: Tensor, targets: Tensor) -> str:
     return ""
 
 
-def kept_bytes(learner: Learner, images: Tensor, targets: Tensor) -> int:
+def kept_bytes(learner: PackLearner, images: Tensor, targets: Tensor) -> int:
     """Return how many bytes a batch leaves for the way back, on a copy of the network."""
     kept: dict[int, int] = {}
 
@@ -357,7 +361,7 @@ class _Watched(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sites: list[Site] = []
+        self.sites: list[DropoutCall] = []
 
     def __torch_function__(
         self, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -372,10 +376,10 @@ class _Watched(TorchFunctionMode):
     def _note(self, given: Tensor, rate: float) -> None:
         if rate == 1:
             raise ObstacleError("a dropout of 1 leaves nothing")
-        self.sites.append(Site(given.shape, _order(given), given.dtype, rate))
+        self.sites.append(DropoutCall(given.shape, _order(given), given.dtype, rate))
 
 
-def _sites(model: nn.Module, images: Tensor, arithmetic: "Arithmetic") -> list[Site]:
+def _sites(model: nn.Module, images: Tensor, arithmetic: "Arithmetic") -> list[DropoutCall]:
     watched = _Watched()
     alone = copy.deepcopy(model).train()
     with (
@@ -388,7 +392,7 @@ def _sites(model: nn.Module, images: Tensor, arithmetic: "Arithmetic") -> list[S
     return watched.sites
 
 
-def _compare(learner: Learner, images: Tensor, targets: Tensor) -> None:
+def _compare(learner: PackLearner, images: Tensor, targets: Tensor) -> None:
     """Take a step with a pack of two copies, and with each of two others alone."""
     ours, theirs = ([_copied(learner) for _ in range(2)] for _ in range(2))
     for one in (ours[1], theirs[1]):
@@ -442,7 +446,7 @@ class Copied:
     pack: FunctionalPack | None = None
 
 
-def _copied(learner: Learner) -> Copied:
+def _copied(learner: PackLearner) -> Copied:
     return Copied(copy.deepcopy(learner.model), learner.loss, learner.arithmetic)
 
 

@@ -116,7 +116,7 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundObjective:
     """An objective found by name: where it is, what it declares, and how to use it."""
 
     name: str
@@ -190,7 +190,7 @@ class Found:
             ) from error
 
 
-def find(name: str, folders: Sequence[Path]) -> Found:
+def find(name: str, folders: Sequence[Path]) -> FoundObjective:
     """Find an objective by name: in the folders in order, then shipped, then installed ones."""
     # A name can come from a database, so it must never be able to name a path.
     if not name.isidentifier():
@@ -230,13 +230,13 @@ def shipped_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "objectives"
 
 
-def source_fingerprint(found: Found) -> str:
+def source_fingerprint(found: FoundObjective) -> str:
     """Hash the source that determines a training: the shared trainer's and the objective's."""
     both = f"{code.trainer_fingerprint()} {found.code().fingerprint}"
     return hashlib.sha256(both.encode()).hexdigest()
 
 
-def _load(name: str, folder: Path) -> Found:
+def _load(name: str, folder: Path) -> FoundObjective:
     # From here on, each file is recorded as it is when it is loaded.
     code.WITNESS.watch(folder)
     module_name = f"_tuner_objective_{name}_{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}"
@@ -247,7 +247,7 @@ def _load(name: str, folder: Path) -> Found:
         raise ObjectiveError(
             f"{source} {state} OBJECTIVE; expected OBJECTIVE = Objective(parameters=..., data=...)"
         )
-    return Found(name=name, folder=folder, objective=objective, module=module_name)
+    return FoundObjective(name=name, folder=folder, objective=objective, module=module_name)
 
 
 def _import(name: str, module_name: str, source: Path, package: bool = False) -> ModuleType:

@@ -46,7 +46,7 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedEpoch:
     """One epoch of training, before it is trained."""
 
     number: int
@@ -199,16 +199,18 @@ class Run:
         train = self.training.train(plan.order, plan.rates, plan.seed, alive)
         return self.end_epoch(plan, train, time.perf_counter() - begun, alive)
 
-    def plan(self) -> Plan:
+    def plan(self) -> PlannedEpoch:
         """Return the plan of the next epoch, and seed its augmentation."""
         number = len(self._curve) + 1
         steps = rates(self._recipe, number, len(self.training.bounds), self._curve)
         if self.training.augmentation is not None:
             self.training.augmentation.begin(self._job.seed, number)
         order = permutation(len(self._data.train), self._job.seed, number)
-        return Plan(number, order, steps, of_epoch(self._job.seed, number))
+        return PlannedEpoch(number, order, steps, of_epoch(self._job.seed, number))
 
-    def end_epoch(self, plan: Plan, train: TrainFigures, seconds: float, alive: Alive) -> Epoch:
+    def end_epoch(
+        self, plan: PlannedEpoch, train: TrainFigures, seconds: float, alive: Alive
+    ) -> Epoch:
         """Validate after an epoch that took this many seconds to train, and add it to the curve."""
         begun = time.perf_counter()
         val: dict[str, Any] = self._validate(alive).named("val")

@@ -20,7 +20,7 @@ from tuner.train.data import Feed, Prepared, prepare
 from tuner.train.device import Device, open_device
 from tuner.train.identity import data_identity, identity
 from tuner.train.losses import Loss, choose_loss
-from tuner.train.objective import Found, Progress, find, source_fingerprint
+from tuner.train.objective import FoundObjective, Progress, find, source_fingerprint
 from tuner.train.outputs import remark, squashed
 from tuner.train.passes import training_bounds
 from tuner.train.recipe import read_recipe
@@ -98,7 +98,7 @@ class Workbench:
         steps = len(training_bounds(images, recipe.batch_size))
         return keys.path(self.base(job, together=together), recipe, steps)
 
-    def found(self, job: Job) -> Found:
+    def found(self, job: Job) -> FoundObjective:
         """Return the job's objective."""
         return find(job.objective, self._folders)
 
@@ -157,7 +157,7 @@ def _check_metric(job: Job, data: Prepared) -> None:
         )
 
 
-def _check_outputs(found: Found, model: nn.Module, data: Prepared, loss: Loss) -> str:
+def _check_outputs(found: FoundObjective, model: nn.Module, data: Prepared, loss: Loss) -> str:
     """Raise before the first epoch if the model does not fit the images or the loss.
 
     Returns a remark if its outputs are unusual but trainable.

@@ -39,13 +39,13 @@ Positive = Annotated[int, Field(ge=1, le=1 << 24)]
 Files = Literal["alike", "unlike", "unchecked", "own"]
 
 
-class Part(BaseModel):
+class DocumentTable(BaseModel):
     """A table of the file: exactly the keys declared, exactly their types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Reading(Part):
+class Preprocessing(DocumentTable):
     """How a file becomes an image that the network takes."""
 
     depth: Literal["uint8", "uint16", "float32"]
@@ -70,7 +70,7 @@ class Reading(Part):
     were looked at, `own` is the objective's own reading, `unchecked` has no files to look at."""
 
     @model_validator(mode="after")
-    def _agrees(self) -> "Reading":
+    def _agrees(self) -> "Preprocessing":
         if self.kind == "mixed":
             if self.depths == "same":
                 raise ValueError("files of mixed kinds are joined by their ranges or one window")
@@ -81,7 +81,7 @@ class Reading(Part):
         return self
 
 
-class Arithmetic(Part):
+class EvaluationSetup(DocumentTable):
     """What decides the last bits of a prediction."""
 
     device: Literal["cpu", "cuda", "mps"]
@@ -102,7 +102,7 @@ three times as much, and changes no probability by more than 0.01 %.
 """
 
 
-class Agreement(Part):
+class Agreement(DocumentTable):
     """How predictions of the saved weights compare with those that the study stored."""
 
     images: int
@@ -124,7 +124,7 @@ class Agreement(Part):
         return self.largest_difference <= TOLERANCE
 
 
-class Member(Part):
+class EnsembleNetwork(DocumentTable):
     """One network of an ensemble; the file of weights has its weights under `members.N.`."""
 
     trial: int
@@ -134,7 +134,7 @@ class Member(Part):
     """Where its weights were taken from."""
 
 
-class Model(Part):
+class Model(DocumentTable):
     """All of model.json."""
 
     format: Literal[1]
@@ -157,8 +157,8 @@ class Model(Part):
     classes: Annotated[list[str], Field(min_length=2, max_length=100_000)]
     inputs: Annotated[list[Positive], Field(min_length=3, max_length=3)]
     """Channels, height and width of an image."""
-    reading: Reading
-    arithmetic: Arithmetic
+    reading: Preprocessing
+    arithmetic: EvaluationSetup
     sizes: dict[str, int]
     """How many images each split has."""
     weights_sha256: Annotated[str, Field(pattern=SHA256)]
@@ -170,7 +170,7 @@ class Model(Part):
     """The trial's figures as `tuner best --json` gives them."""
     provenance: dict[str, Any] = {}
     """What the study was launched with."""
-    members: Annotated[list[Member], Field(max_length=1000)] = []
+    members: Annotated[list[EnsembleNetwork], Field(max_length=1000)] = []
     """The networks whose probabilities are averaged; empty for a single network. Trial, seed and
     epoch above are then those of the setting's median seed."""
 

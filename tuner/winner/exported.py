@@ -21,7 +21,7 @@ from tuner.train.data import Resident
 from tuner.train.losses import log_probabilities
 from tuner.winner.agreement import compare, words
 from tuner.winner.document import EXPORTS, Model
-from tuner.winner.kept import Kept
+from tuner.winner.kept import StoredPredictions
 
 Form = Literal["torchscript", "onnx"]
 Logs = NDArray[np.float32]
@@ -62,7 +62,7 @@ def write(
     model: Model,
     *,
     splits: Mapping[str, Resident],
-    stored: Kept,
+    stored: StoredPredictions,
     folder: Path,
 ) -> None:
     """Write the file, read it back, and compare what it predicts with what the study stored."""

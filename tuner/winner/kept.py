@@ -24,7 +24,7 @@ DIGEST_BYTES = 16
 JUDGED: tuple[SplitName, ...] = ("test", "val")
 
 
-class Place(NamedTuple):
+class SeenAt(NamedTuple):
     """Where the study predicted an image: its split, and its number in it."""
 
     split: SplitName
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Split:
+class PredictedSplit:
     """One split as it was predicted."""
 
     ids: tuple[str, ...]
@@ -45,19 +45,19 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredPredictions:
     """The predicted splits, and all images by a hash of their pixels."""
 
-    splits: Mapping[SplitName, Split]
+    splits: Mapping[SplitName, PredictedSplit]
     pixels: Mapping[SplitName, NDArray[np.uint8]] = field(default_factory=dict)
     """(images, DIGEST_BYTES) of every split, training included."""
 
     def known(self) -> "Known":
         """Return the images by their pixels."""
-        places: dict[bytes, list[Place]] = defaultdict(list)
+        places: dict[bytes, list[SeenAt]] = defaultdict(list)
         for split in (*JUDGED, "train"):
             for number, row in enumerate(self.pixels.get(split, ())):
-                places[row.tobytes()].append(Place(split, number))
+                places[row.tobytes()].append(SeenAt(split, number))
         return Known(dict(places), self.splits)
 
     def content(self) -> bytes:
@@ -74,15 +74,15 @@ class Kept:
 class Known:
     """Looks an image up among those that the study saw."""
 
-    places: Mapping[bytes, Sequence[Place]]
-    splits: Mapping[SplitName, Split]
+    places: Mapping[bytes, Sequence[SeenAt]]
+    splits: Mapping[SplitName, PredictedSplit]
 
-    def of(self, digest: bytes, name: str) -> tuple[Place, ...]:
+    def of(self, digest: bytes, name: str) -> tuple[SeenAt, ...]:
         """Return where an image was seen; of several places the one that bears its name first."""
         places = self.places.get(digest, ())
         return tuple(sorted(places, key=lambda place: not self._is_called(place, name)))
 
-    def _is_called(self, place: Place, name: str) -> bool:
+    def _is_called(self, place: SeenAt, name: str) -> bool:
         if place.split not in self.splits:
             return False
         known = self.splits[place.split].ids[place.number]
@@ -103,7 +103,7 @@ def digest(image: NDArray[Any]) -> bytes:
     return found.digest()[:DIGEST_BYTES]
 
 
-def read(content: bytes, where: object, classes: int, *, pixels: bool = True) -> Kept:
+def read(content: bytes, where: object, classes: int, *, pixels: bool = True) -> StoredPredictions:
     """Read a file's content, whoever wrote it; `pixels`: whether it has to have hashes."""
     try:
         arrays = load(content)
@@ -117,7 +117,7 @@ def read(content: bytes, where: object, classes: int, *, pixels: bool = True) ->
             f"{where} is damaged, or not what `tuner best --save` writes ({error}); "
             "save the model again."
         ) from None
-    return Kept(splits, hashed)
+    return StoredPredictions(splits, hashed)
 
 
 def _ids(content: bytes) -> Mapping[str, Any]:
@@ -129,7 +129,7 @@ def _ids(content: bytes) -> Mapping[str, Any]:
 
 def _split(
     arrays: Mapping[str, NDArray[Any]], ids: Mapping[str, Any], name: str, classes: int
-) -> Split:
+) -> PredictedSplit:
     names, labels = ids[f"{name}.ids"], arrays[f"{name}.labels"]
     logs = arrays[f"{name}.log_probabilities"]
     if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
@@ -140,11 +140,11 @@ def _split(
         raise ValueError(f"{name}.labels has unknown classes")
     if logs.shape != (len(names), classes) or logs.dtype != np.float32:
         raise ValueError(f"{name}.log_probabilities do not fit {len(names)} ids")
-    return Split(tuple(names), labels, logs)
+    return PredictedSplit(tuple(names), labels, logs)
 
 
 def _pixels(
-    arrays: Mapping[str, NDArray[Any]], splits: Mapping[SplitName, Split], name: SplitName
+    arrays: Mapping[str, NDArray[Any]], splits: Mapping[SplitName, PredictedSplit], name: SplitName
 ) -> NDArray[np.uint8]:
     found = arrays[f"{name}.pixels"]
     wanted = len(splits[name]) if name in splits else len(found)

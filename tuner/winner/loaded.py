@@ -13,7 +13,7 @@ from tuner.errors import DataError
 from tuner.records import most_probable
 from tuner.train.sources.files import UnreadableError
 from tuner.winner.document import Model
-from tuner.winner.pictures import Pixels, Reader, image_files, pictures
+from tuner.winner.pictures import ImageReader, Pixels, image_files, pictures
 from tuner.winner.prediction import Opened, open_saved
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Loaded:
 
     def __init__(self, opened: Opened) -> None:
         self._opened = opened
-        self._reader = Reader(opened.model, opened.found)
+        self._reader = ImageReader(opened.model, opened.found)
 
     @classmethod
     def read(cls, folder: Path, objectives: Sequence[Path], device: str) -> Self:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import DataError, ObjectiveError, UserError
-from tuner.train.objective import Found
+from tuner.train.objective import FoundObjective
 from tuner.train.sources import files
 from tuner.train.sources.arrays import (
     array_deepened,
@@ -34,7 +34,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Picture:
+class ReadImage:
     """One image in the network's shape, or why there is none."""
 
     name: str
@@ -60,10 +60,10 @@ def image_files(given: Sequence[str]) -> list[Path]:
 
 
 def pictures(
-    names: Sequence[str], model: Model, found: Found, progress: Progress
-) -> Iterator[Picture]:
+    names: Sequence[str], model: Model, found: FoundObjective, progress: Progress
+) -> Iterator[ReadImage]:
     """Read files in their order; one that cannot be read is told and passed over."""
-    reader = Reader(model, found)
+    reader = ImageReader(model, found)
     with files.quiet(), ThreadPoolExecutor(cpu_count() or 1) as pool:
         for start in range(0, len(names), AHEAD):
             some = names[start : start + AHEAD]
@@ -72,10 +72,10 @@ def pictures(
             progress("reading images", start + len(some), len(names))
 
 
-class Reader:
+class ImageReader:
     """Reads a file as the images were read that a network was trained on."""
 
-    def __init__(self, model: Model, found: Found) -> None:
+    def __init__(self, model: Model, found: FoundObjective) -> None:
         self._model = model
         self._found = found
         reading = model.reading
@@ -88,16 +88,16 @@ class Reader:
             )
         self._window = Window(*reading.window) if reading.window is not None else None
 
-    def read(self, name: str) -> list[Picture]:
+    def read(self, name: str) -> list[ReadImage]:
         """Return a file's image, or its images, or why it has none."""
         path = Path(name)
         try:
             # An objective that reads files in its own way does so with arrays as well.
             if path.suffix.lower() in ARRAYS and self._model.reading.files != "own":
                 return self._arrays(path)
-            return [Picture(name, self._file(path))]
+            return [ReadImage(name, self._file(path))]
         except (UnreadableError, DataError, ObjectiveError, OSError, ValueError) as error:
-            return [Picture(name, None, str(error) or type(error).__name__)]
+            return [ReadImage(name, None, str(error) or type(error).__name__)]
 
     def _file(self, path: Path) -> Pixels:
         if self._model.reading.files == "own":
@@ -125,9 +125,9 @@ class Reader:
                 "convert it as the study's images were"
             )
 
-    def _arrays(self, path: Path) -> list[Picture]:
+    def _arrays(self, path: Path) -> list[ReadImage]:
         return [
-            Picture(f"{name}#{number}", pixels)
+            ReadImage(f"{name}#{number}", pixels)
             for name, array in _held(path).items()
             for number, pixels in enumerate(self.images(array, name))
         ]
@@ -166,7 +166,7 @@ class Reader:
         return np.ascontiguousarray(image)
 
 
-def compare_files(reader: Reader, places: Mapping[Path, Pixels]) -> bool | None:
+def compare_files(reader: ImageReader, places: Mapping[Path, Pixels]) -> bool | None:
     """Say whether files read by tuner's decoder are the study's images; None without any file."""
     looked = [(path, pixels) for path, pixels in places.items() if path.is_file()]
     if not looked:

@@ -14,13 +14,13 @@ from tuner.questions import Body, Progress, serve
 from tuner.records import SplitName, Value, most_probable
 from tuner.text import storable_name
 from tuner.train.device import open_device
-from tuner.train.objective import Found, find, source_fingerprint
+from tuner.train.objective import FoundObjective, find, source_fingerprint
 from tuner.train.state import Weights
 from tuner.winner import document, kept
 from tuner.winner.agreement import compare, joined
 from tuner.winner.document import Agreement, Model
-from tuner.winner.kept import JUDGED, Kept, digest
-from tuner.winner.pictures import Picture, pictures
+from tuner.winner.kept import JUDGED, StoredPredictions, digest
+from tuner.winner.pictures import ReadImage, pictures
 from tuner.winner.predictor import Predictor, memory_of
 
 MEMORY = 512 << 20
@@ -32,8 +32,8 @@ class Opened:
     """A saved folder, read and checked, with its network ready."""
 
     model: Model
-    held: Kept
-    found: Found
+    held: StoredPredictions
+    found: FoundObjective
     predictor: Predictor
 
 
@@ -114,10 +114,10 @@ def predict_files(opened: Opened, names: Sequence[str], progress: Progress) -> d
     return body
 
 
-def _groups(pictures: Iterator[Picture], model: Model) -> Iterator[list[Picture]]:
+def _groups(pictures: Iterator[ReadImage], model: Model) -> Iterator[list[ReadImage]]:
     """Gather images until they take so much memory that they are better predicted first."""
     most = max(1, MEMORY // memory_of(model))
-    group: list[Picture] = []
+    group: list[ReadImage] = []
     for picture in pictures:
         group.append(picture)
         if len(group) == most:
@@ -150,7 +150,7 @@ def _sound(path: Path, sha256: str) -> bytes:
     return content
 
 
-def _check_parameters(model: Model, found: Found, folder: Path) -> None:
+def _check_parameters(model: Model, found: FoundObjective, folder: Path) -> None:
     """Refuse values that no study of this objective could have had."""
     declared = found.objective.declarations()
     tables = (("parameters", model.parameters, declared.parameters),)
@@ -168,7 +168,7 @@ def _check_parameters(model: Model, found: Found, folder: Path) -> None:
         )
 
 
-def _with_defaults(model: Model, found: Found) -> Model:
+def _with_defaults(model: Model, found: FoundObjective) -> Model:
     """Return the document with what the objective has learned to be told since it was written."""
     declared = found.objective.declarations()
     filled = {

@@ -20,7 +20,7 @@ from tuner.spec.study import WEIGHTS
 from tuner.train.checkpoints.keys import shaping
 from tuner.train.device import Device
 from tuner.train.losses import log_probabilities, output_count
-from tuner.train.objective import Found
+from tuner.train.objective import FoundObjective
 from tuner.train.precision import Arithmetic, choose_arithmetic, lay_out, supports_bf16
 from tuner.train.recipe import read_recipe
 from tuner.train.state import Weights
@@ -50,7 +50,9 @@ class Averaged(nn.Module):
 class Predictor:
     """A network with its weights on a device."""
 
-    def __init__(self, model: Model, weights: Weights, found: Found, device: Device) -> None:
+    def __init__(
+        self, model: Model, weights: Weights, found: FoundObjective, device: Device
+    ) -> None:
         self._model = model
         self._device = device
         parameters = shaping(model.parameters)

@@ -16,11 +16,11 @@ from tuner.winner.agreement import words
 from tuner.winner.card import card
 from tuner.winner.document import Model
 from tuner.winner.folder import written_whole
-from tuner.winner.kept import JUDGED, Kept, Split
+from tuner.winner.kept import JUDGED, PredictedSplit, StoredPredictions
 
 
 @dataclass(frozen=True)
-class Machine:
+class Workspace:
     """Where things are on this machine, and what to compute on."""
 
     cache: Path
@@ -32,7 +32,7 @@ class Machine:
     device: str
 
 
-def stored(results: Results, subject: Winner | Ensemble) -> Kept:
+def stored(results: Results, subject: Winner | Ensemble) -> StoredPredictions:
     """Return what the study stored of the predictions, at the epoch that trials are judged at.
 
     Of an ensemble it is the mean of what was stored of its seeds.
@@ -44,9 +44,9 @@ def stored(results: Results, subject: Winner | Ensemble) -> Kept:
         predicted = {
             name: results.predicted(subject.number, name) for name in JUDGED if name in kept
         }
-    return Kept(
+    return StoredPredictions(
         {
-            name: Split(read.ids, read.labels, read.log_probabilities)
+            name: PredictedSplit(read.ids, read.labels, read.log_probabilities)
             for name, read in predicted.items()
         }
     )
@@ -54,9 +54,9 @@ def stored(results: Results, subject: Winner | Ensemble) -> Kept:
 
 def save(
     subject: Winner | Ensemble,
-    stored: Kept,
+    stored: StoredPredictions,
     target: Path,
-    machine: Machine,
+    machine: Workspace,
     progress: Progress,
     *,
     overwrite: bool,
@@ -87,7 +87,7 @@ def save(
     return model
 
 
-def order_of(subject: Winner | Ensemble, machine: Machine, folder: Path) -> dict[str, Any]:
+def order_of(subject: Winner | Ensemble, machine: Workspace, folder: Path) -> dict[str, Any]:
     """Return what the process that gets the weights back is told, as JSON."""
     if isinstance(subject, Ensemble):
         winner, rows = subject.winner, list(subject.setting.seeds)

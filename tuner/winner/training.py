@@ -34,9 +34,16 @@ from tuner.train.workbench import Workbench
 from tuner.version import version
 from tuner.winner import document, exported, kept
 from tuner.winner.agreement import compare
-from tuner.winner.document import Agreement, Arithmetic, Files, Member, Model, Reading
-from tuner.winner.kept import JUDGED, Kept
-from tuner.winner.pictures import Reader, compare_files
+from tuner.winner.document import (
+    Agreement,
+    EnsembleNetwork,
+    EvaluationSetup,
+    Files,
+    Model,
+    Preprocessing,
+)
+from tuner.winner.kept import JUDGED, StoredPredictions
+from tuner.winner.pictures import ImageReader, compare_files
 from tuner.winner.plain import card_lines, network_lines
 from tuner.winner.predictor import Averaged, Predictor
 
@@ -215,7 +222,7 @@ def _check_data(job: Job, order: Order, data: Prepared) -> None:
         )
 
 
-def _with_pixels(order: Order, data: Prepared) -> Kept:
+def _with_pixels(order: Order, data: Prepared) -> StoredPredictions:
     """Return what the study predicted, with a hash of the pixels of every image."""
     path = order.folder / document.PREDICTIONS
     stored = kept.read(path.read_bytes(), path, len(data.classes), pixels=False)
@@ -228,7 +235,9 @@ def _with_pixels(order: Order, data: Prepared) -> Kept:
                 "trained; restore the original data."
             )
     pixels = {name: kept.digests(split.images.cpu().numpy()) for name, split in splits.items()}
-    return Kept(stored.splits, {name: pixels[name] for name in (*stored.splits, "train")})
+    return StoredPredictions(
+        stored.splits, {name: pixels[name] for name in (*stored.splits, "train")}
+    )
 
 
 def _residents(data: Prepared) -> dict[Any, Resident]:
@@ -246,7 +255,7 @@ def _model(
     job = order.trials[0].job
     data, base = bench.prepared(job), bench.base(job)
     members = [
-        Member(trial=trial.trial, seed=trial.job.seed, epoch=trial.epoch, origin=origin)
+        EnsembleNetwork(trial=trial.trial, seed=trial.job.seed, epoch=trial.epoch, origin=origin)
         for trial, origin in zip(order.trials, origins, strict=True)
     ]
     model = Model(
@@ -262,7 +271,7 @@ def _model(
         classes=list(data.classes),
         inputs=list(data.inputs),
         reading=_reading(data, "unchecked"),
-        arithmetic=Arithmetic(
+        arithmetic=EvaluationSetup(
             device=cast(Literal["cpu", "cuda", "mps"], data.mean.device.type),
             threads=order.threads,
             evaluation_batch=evaluation_size,
@@ -279,10 +288,10 @@ def _model(
     return model.model_copy(update={"reading": _reading(data, how)})
 
 
-def _reading(data: Prepared, how: Files) -> Reading:
+def _reading(data: Prepared, how: Files) -> Preprocessing:
     pixels = str(data.train.images.dtype).removeprefix("torch.")
     reading = data.reading
-    return Reading.model_validate(
+    return Preprocessing.model_validate(
         {
             "depth": reading.depth if reading is not None else pixels,
             "kind": reading.kind if reading is not None else "",
@@ -309,14 +318,14 @@ def _files(bench: Workbench, job: Job, model: Model, data: Prepared) -> Files:
     split = data.val if data.test is None else data.test
     some = range(0, len(split), max(1, len(split) // LOOKED_AT))
     places = {below / split.ids[n]: split.images[n].cpu().numpy() for n in some}
-    alike = compare_files(Reader(model, found), places)
+    alike = compare_files(ImageReader(model, found), places)
     if alike is None:
         return "unchecked"
     return "alike" if alike else "unlike"
 
 
 def _agreement(
-    data: Prepared, predictor: Predictor, held: Kept, progress: Progress
+    data: Prepared, predictor: Predictor, held: StoredPredictions, progress: Progress
 ) -> dict[str, Agreement]:
     residents = _residents(data)
     agreement: dict[str, Agreement] = {}

@@ -26,7 +26,7 @@ from tuner.records import Dataset, Epoch, Job, Result
 from tuner.work.messages import GarbledError, Message, receive, send
 
 if TYPE_CHECKING:
-    from tuner.train.checkpoints.saver import Keeping, Plan, Saver
+    from tuner.train.checkpoints.saver import CheckpointPlan, Keeping, Saver
     from tuner.train.run import Run
     from tuner.train.workbench import Workbench
 
@@ -62,9 +62,9 @@ class Link:
         while not self._commands.empty():
             yield self.next()
 
-    def begin(self, serial: int) -> "Line":
+    def begin(self, serial: int) -> "TrialChannel":
         """Return the line for the trial with this serial number."""
-        return Line(self, serial)
+        return TrialChannel(self, serial)
 
     def send(self, kind: str, body: Mapping[str, Any], arrays: list[Any] | None = None) -> None:
         """Send a message; locked, because another thread reports checkpoints."""
@@ -97,7 +97,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Line:
+class TrialChannel:
     """The part of the channel that belongs to one trial."""
 
     link: Link
@@ -125,10 +125,10 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Member:
+class PackMember:
     """A trial in training."""
 
-    line: Line
+    line: TrialChannel
     job: Job
     run: "Run"
     keeping: "Keeping | None"
@@ -159,11 +159,11 @@ class Trainer:
         self._link = link
         self._settings = settings
         self._abreast = Abreast(settings.get("memory"))
-        self._members: list[Member] = []
+        self._members: list[PackMember] = []
         self._bench: Workbench | None = None
         self._saver: Saver | None = None
         self._opening = settings["checkpoints"] is not None
-        self._beginning: Line | None = None
+        self._beginning: TrialChannel | None = None
 
     def serve(self) -> None:
         """Train the trials that arrive until the supervisor says quit."""
@@ -189,7 +189,7 @@ class Trainer:
                 self._opening = False
             self._join(line, self._bench, order)
 
-    def _join(self, line: Line, bench: "Workbench", order: Mapping[str, Any]) -> None:
+    def _join(self, line: TrialChannel, bench: "Workbench", order: Mapping[str, Any]) -> None:
         job = Job(**order["job"])
         run = bench.begin(job)
         self._abreast.mark(run, order.get("study_pack", 1))
@@ -199,7 +199,7 @@ class Trainer:
                 bench, run, job, _plan(order), saved=_tell_saved(line), alive=line.alive
             )
             resumed = keeping.resumed
-        member = Member(line, job, run, keeping)
+        member = PackMember(line, job, run, keeping)
         self._members.append(member)
         setup, identity = _plain(asdict(run.setup)), asdict(bench.identity(job))
         # The first trial of a pack measures this, and while nothing is training it delays nobody.
@@ -233,7 +233,7 @@ class Trainer:
                 self._drop(failure)
                 _report_error(failure.line, error, of=len(failed))
 
-    def _after(self, member: Member, epoch: Epoch) -> None:
+    def _after(self, member: PackMember, epoch: Epoch) -> None:
         member.line.report("epoch", {"epoch": asdict(epoch)})
         if member.keeping:
             member.keeping.after(member.run)
@@ -247,7 +247,7 @@ class Trainer:
             self._end(member)
             self._drop(member)
 
-    def _end(self, member: Member) -> None:
+    def _end(self, member: PackMember) -> None:
         if member.run.diverged:
             member.line.report("stopped", {})
             return
@@ -264,7 +264,7 @@ class Trainer:
         self._link.alive(self._members[0].line.serial)
 
     @contextlib.contextmanager
-    def _alone(self, line: Line) -> Iterator[None]:
+    def _alone(self, line: TrialChannel) -> Iterator[None]:
         """Do something for one trial; its failure does not affect the others."""
         try:
             yield
@@ -279,7 +279,7 @@ class Trainer:
         for member in [member for member in self._members if member.line == line]:
             self._drop(member)
 
-    def _drop(self, member: Member) -> None:
+    def _drop(self, member: PackMember) -> None:
         self._members.remove(member)
         if self._saver and member.keeping:
             self._saver.over(member.keeping)
@@ -299,7 +299,7 @@ class Trainer:
         assert self._beginning is not None
         self._beginning.report("progress", {"what": what, "done": done, "total": total})
 
-    def _open_saver(self, line: Line) -> "Saver | None":
+    def _open_saver(self, line: TrialChannel) -> "Saver | None":
         from tuner.train.checkpoints.saver import Saver
 
         try:
@@ -312,17 +312,17 @@ class Trainer:
             return None
 
 
-def _plan(order: Mapping[str, Any]) -> "Plan":
-    from tuner.train.checkpoints.saver import Plan
+def _plan(order: Mapping[str, Any]) -> "CheckpointPlan":
+    from tuner.train.checkpoints.saver import CheckpointPlan
 
-    return Plan.read(order["plan"])
+    return CheckpointPlan.read(order["plan"])
 
 
-def _tell_saved(line: Line) -> Callable[[int], None]:
+def _tell_saved(line: TrialChannel) -> Callable[[int], None]:
     return lambda epoch: line.report("saved", {"epoch": epoch})
 
 
-def _report_result(line: Line, data: Dataset, result: Result) -> None:
+def _report_result(line: TrialChannel, data: Dataset, result: Result) -> None:
     predictions = [{"split": each.split, "at": each.at} for each in result.predictions]
     labels = [
         {"split": each.split, "ids": each.ids, "patients": each.patients} for each in data.labels
@@ -347,7 +347,7 @@ def _report_result(line: Line, data: Dataset, result: Result) -> None:
     )
 
 
-def _report_error(line: Line, error: BaseException, of: int = 1) -> None:
+def _report_error(line: TrialChannel, error: BaseException, of: int = 1) -> None:
     """Report an error of work that was done for this many trials at once."""
     traceback.print_exception(error)
     sys.stderr.flush()

@@ -22,8 +22,8 @@ from tuner.errors import DataError
 from tuner.records import Value
 from tuner.train.objective import Data, find
 from tuner.train.sources.shaping import fitted
-from tuner.winner.document import Model, Reading
-from tuner.winner.pictures import Reader
+from tuner.winner.document import Model, Preprocessing
+from tuner.winner.pictures import ImageReader
 
 WIDE = np.tile(np.arange(10, 250, 6, dtype=np.uint8), (20, 1))
 """20×40 pixels that grow brighter to the right."""
@@ -167,11 +167,11 @@ def test_floats_have_no_range(tmp_path: Path) -> None:
     assert any("Arrays of different types were joined" in note for note in joined.notes)
 
 
-def reader_of(data: Data) -> Reader:
+def reader_of(data: Data) -> ImageReader:
     """Return what `tuner predict` reads files with, for a network trained on these data."""
     told = data.reading
     assert told is not None
-    reading = Reading(
+    reading = Preprocessing(
         depth=told.depth,  # type: ignore[arg-type]
         kind=told.kind,  # type: ignore[arg-type]
         fit=told.fit,  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ def reader_of(data: Data) -> Reader:
     document = Model.model_construct(
         reading=reading, inputs=[1, *data.train.images.shape[1:]], objective="chest_xray", data={}
     )
-    return Reader(document, find("chest_xray", []))
+    return ImageReader(document, find("chest_xray", []))
 
 
 READ: Mapping[str, tuple[Callable[[Path], dict[str, Value]], dict[str, Value]]] = {

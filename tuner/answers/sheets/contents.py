@@ -88,7 +88,7 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Interval:
+class MeanCell:
     """A mean with half of its 95 % interval, as people read it: 0.912 ± 0.013."""
 
     value: float
@@ -167,7 +167,7 @@ def readable_settings(results: Results, sheet: Sheet) -> Sheet:
         for name in figures:
             if (mean := cells[name]) is not None:
                 high = cells[f"{name}_high"]
-                cells[name] = Interval(mean, None if high is None else high - mean)
+                cells[name] = MeanCell(mean, None if high is None else high - mean)
         rows.append(cells)
     varied = results.spec.varied
     return _filled([*varied, *figures, "n"], varied, rows)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from tuner.answers.sheets import markup
-from tuner.answers.sheets.contents import Interval, Sheet
+from tuner.answers.sheets.contents import MeanCell, Sheet
 from tuner.answers.sheets.export import as_csv, as_json, json_cell
 from tuner.answers.words import column_digits
 from tuner.errors import UserError
@@ -51,7 +51,7 @@ class Layout:
 
     def text(self, column: str, cell: Any) -> str:
         """Return a cell as people read it."""
-        if isinstance(cell, Interval):
+        if isinstance(cell, MeanCell):
             half = "" if cell.half is None else f" ± {self.text(column, cell.half)}"
             return self.text(column, cell.value) + half
         if not isinstance(cell, float):

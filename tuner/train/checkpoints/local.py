@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tuner.files import write_whole
 from tuner.home import hand_over, make_folder
-from tuner.train.checkpoints.place import TEMPORARY, File, below, errors_named
+from tuner.train.checkpoints.place import TEMPORARY, StoredFile, below, errors_named
 
 
 class LocalPlace:
@@ -40,7 +40,7 @@ class LocalPlace:
         contents = ((name, self.read(name)) for name in names)
         return {name: content for name, content in contents if content is not None}
 
-    def files(self, folder: str = "") -> list[File]:
+    def files(self, folder: str = "") -> list[StoredFile]:
         """List the files of one folder; a missing folder has none."""
         found = []
         with errors_named(self.name, "listed"), suppress(FileNotFoundError):
@@ -49,7 +49,9 @@ class LocalPlace:
                 with suppress(FileNotFoundError):
                     if entry.is_file(follow_symlinks=False):
                         stat = entry.stat()
-                        found.append(File(below(folder, entry.name), stat.st_size, stat.st_mtime))
+                        found.append(
+                            StoredFile(below(folder, entry.name), stat.st_size, stat.st_mtime)
+                        )
         return found
 
     def remove(self, names: Iterable[str]) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from tuner.train.checkpoints.local import LocalPlace
-from tuner.train.checkpoints.place import Place
+from tuner.train.checkpoints.place import CheckpointPlace
 from tuner.train.checkpoints.remote import RemotePlace
 
 
-def open_place(location: str, options: Mapping[str, Any] | None = None) -> Place:
+def open_place(location: str, options: Mapping[str, Any] | None = None) -> CheckpointPlace:
     """Open a path or an fsspec URL; nothing is created before the first write."""
     protocol, mark, rest = location.partition("://")
     if not mark:

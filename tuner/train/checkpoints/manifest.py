@@ -31,7 +31,7 @@ class NewerError(DamagedError):
 
 
 @dataclass(frozen=True)
-class Part:
+class CheckpointFile:
     """One file of a checkpoint."""
 
     file: str
@@ -57,7 +57,7 @@ class Manifest:
     description: Description
     best_epoch: int
     curve: tuple[Epoch, ...]
-    parts: Mapping[str, Part]
+    parts: Mapping[str, CheckpointFile]
     """By the names in PARTS; two names may refer to the same file."""
 
     @property
@@ -66,7 +66,7 @@ class Manifest:
         return len(self.curve)
 
     @property
-    def files(self) -> tuple[Part, ...]:
+    def files(self) -> tuple[CheckpointFile, ...]:
         """The files of the checkpoint, each once."""
         return tuple({part.file: part for part in self.parts.values()}.values())
 
@@ -139,7 +139,7 @@ def _manifest(body: Mapping[str, Any]) -> Manifest:
         description=Description(Base(**base), str(body["parent"]), labels),
         best_epoch=body["best_epoch"],
         curve=tuple(_read_epoch(plain) for plain in body["curve"]),
-        parts={name: Part(**body["parts"][name]) for name in PARTS},
+        parts={name: CheckpointFile(**body["parts"][name]) for name in PARTS},
     )
 
 

@@ -13,7 +13,7 @@ TEMPORARY = ".tmp-"
 
 
 @dataclass(frozen=True)
-class File:
+class StoredFile:
     """One stored file: its name below the place, its size, and its modification time."""
 
     name: str
@@ -22,7 +22,7 @@ class File:
     """Seconds since 1970 by the place's own clock."""
 
 
-class Place(Protocol):
+class CheckpointPlace(Protocol):
     """Files by name, in one folder and its subfolders."""
 
     name: str
@@ -37,7 +37,7 @@ class Place(Protocol):
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
         """Return the content of those files that exist."""
 
-    def files(self, folder: str = "") -> list[File]:
+    def files(self, folder: str = "") -> list[StoredFile]:
         """List the files of one folder, without those of subfolders."""
 
     def remove(self, names: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tuner.errors import MachineError, UserError
 from tuner.text import masked
-from tuner.train.checkpoints.place import TEMPORARY, File, below, errors_named
+from tuner.train.checkpoints.place import TEMPORARY, StoredFile, below, errors_named
 
 OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 
@@ -56,16 +56,16 @@ class RemotePlace:
                 paths[path]: content for path, content in contents.items() if _is_there(content)
             }
 
-    def files(self, folder: str = "") -> list[File]:
+    def files(self, folder: str = "") -> list[StoredFile]:
         """List the files of one folder in one call, bypassing cached listings."""
-        listed: list[File] = []
+        listed: list[StoredFile] = []
         with errors_named(self.name, "listed"), suppress(FileNotFoundError):
             self._system.invalidate_cache()
             path = self._path(folder) if folder else self._root
             for info in self._system.ls(path, detail=True):
                 if info["type"] == "file":
                     name = below(folder, str(info["name"]).rpartition("/")[2])
-                    listed.append(File(name, int(info["size"] or 0), _modified(info)))
+                    listed.append(StoredFile(name, int(info["size"] or 0), _modified(info)))
         return listed
 
     def remove(self, names: Iterable[str]) -> None:

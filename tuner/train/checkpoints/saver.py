@@ -23,7 +23,7 @@ EXPECTED_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class CheckpointPlan:
     """The supervisor's plan for one trial's checkpoints."""
 
     labels: Mapping[str, str]
@@ -35,7 +35,7 @@ class Plan:
     """Epochs that a peer has trained and is storing now."""
 
     @classmethod
-    def read(cls, body: Mapping[str, Any]) -> "Plan":
+    def read(cls, body: Mapping[str, Any]) -> "CheckpointPlan":
         """Parse a plan from a message."""
         return cls(
             labels=dict(body["labels"]),
@@ -67,7 +67,7 @@ class Saver:
         bench: Workbench,
         run: Run,
         job: Job,
-        plan: Plan,
+        plan: CheckpointPlan,
         *,
         saved: Callable[[int], None] = lambda _: None,
         alive: Callable[[], None] = lambda: None,
@@ -117,7 +117,7 @@ class Keeping:
         saver: Saver,
         bench: Workbench,
         job: Job,
-        plan: Plan,
+        plan: CheckpointPlan,
         saved: Callable[[int], None],
         alive: Callable[[], None],
         *,

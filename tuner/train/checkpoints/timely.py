@@ -15,7 +15,7 @@ from typing import TypeVar
 from tuner.errors import MachineError, TunerError
 from tuner.text import masked
 from tuner.train.checkpoints.location import open_place
-from tuner.train.checkpoints.place import File, Place
+from tuner.train.checkpoints.place import CheckpointPlace, StoredFile
 from tuner.train.checkpoints.tree import Stored, Tree
 
 LOOKUP_SECONDS = 60.0
@@ -83,7 +83,7 @@ class TimelyPlace:
     def __init__(self, location: str, seconds: float) -> None:
         self.name = masked(location)
         self._seconds = seconds
-        self._place: Place = self._asked(lambda: open_place(location))
+        self._place: CheckpointPlace = self._asked(lambda: open_place(location))
 
     def write(self, name: str, content: bytes) -> None:
         """Store a file atomically."""
@@ -101,7 +101,7 @@ class TimelyPlace:
             contents |= self._asked(partial(self._place.read_many, some))
         return contents
 
-    def files(self, folder: str = "") -> list[File]:
+    def files(self, folder: str = "") -> list[StoredFile]:
         """List the files of one folder, without those of subfolders."""
         return self._asked(lambda: self._place.files(folder))
 

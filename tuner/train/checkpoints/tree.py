@@ -18,13 +18,13 @@ from tuner.errors import MachineError
 from tuner.train.checkpoints import manifest as manifests
 from tuner.train.checkpoints.location import open_place
 from tuner.train.checkpoints.manifest import (
+    CheckpointFile,
     DamagedError,
     Description,
     Manifest,
     NewerError,
-    Part,
 )
-from tuner.train.checkpoints.place import TEMPORARY, File, Place
+from tuner.train.checkpoints.place import TEMPORARY, CheckpointPlace, StoredFile
 from tuner.train.checkpoints.space import Entry, Owner, removals
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ class Stored:
 class Tree:
     """All checkpoints at one location: a path, a URL that fsspec opens, or an open place."""
 
-    def __init__(self, location: str | Place, options: Mapping[str, Any] | None = None) -> None:
-        self._place: Place = (
+    def __init__(
+        self, location: str | CheckpointPlace, options: Mapping[str, Any] | None = None
+    ) -> None:
+        self._place: CheckpointPlace = (
             open_place(location, options) if isinstance(location, str) else location
         )
         self._read: dict[str, tuple[float, Manifest]] = {}
@@ -150,7 +152,7 @@ class Tree:
             self.remove(entry.key for entry in chosen)
         return chosen
 
-    def sweep(self, dry: bool = False) -> list[File]:
+    def sweep(self, dry: bool = False) -> list[StoredFile]:
         """Remove files left by dead or beaten writers, and return them; `dry` only returns them."""
         # List parts before manifests: a manifest written in between can only make a
         # listed part owned, never an orphan.
@@ -209,7 +211,7 @@ class Tree:
         except MachineError:
             return False
 
-    def _owned(self, files: Iterable[File]) -> set[str]:
+    def _owned(self, files: Iterable[StoredFile]) -> set[str]:
         """Return the parts named by manifests; for an unreadable one the prefix of its key."""
         names = [file.name for file in files if manifests.key_of(file.name)]
         owned: set[str] = set()
@@ -222,10 +224,10 @@ class Tree:
                 continue
         return owned
 
-    def _is_read(self, file: File) -> bool:
+    def _is_read(self, file: StoredFile) -> bool:
         return file.name in self._read and self._read[file.name][0] == file.modified
 
-    def _take(self, file: File, content: bytes) -> None:
+    def _take(self, file: StoredFile, content: bytes) -> None:
         self._read.pop(file.name, None)
         try:
             self._read[file.name] = file.modified, manifests.read(file.name, content)
@@ -242,16 +244,18 @@ class Tree:
             logger.warning(text)
 
 
-def _name_parts(key: str, contents: Mapping[str, bytes]) -> dict[str, Part]:
+def _name_parts(key: str, contents: Mapping[str, bytes]) -> dict[str, CheckpointFile]:
     writer = uuid.uuid4().hex
     parts = {
-        name: Part(f"{PARTS_FOLDER}/{key}-{writer}.{name}", len(content), manifests.sha256(content))
+        name: CheckpointFile(
+            f"{PARTS_FOLDER}/{key}-{writer}.{name}", len(content), manifests.sha256(content)
+        )
         for name, content in contents.items()
     }
     return {"best_weights": parts["weights"], **parts}
 
 
-def _check_part(part: Part, content: bytes | None) -> None:
+def _check_part(part: CheckpointFile, content: bytes | None) -> None:
     if content is None:
         raise DamagedError(f"its part {part.file} is missing")
     if len(content) != part.bytes:
@@ -266,7 +270,7 @@ def _of_epoch(epoch: int, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def _entry(file: File, manifest: Manifest) -> Entry:
+def _entry(file: StoredFile, manifest: Manifest) -> Entry:
     return Entry(
         key=manifest.key,
         epoch=manifest.epoch,
@@ -283,6 +287,6 @@ def _is_of(name: str, content: bytes | None, owner: Mapping[str, str]) -> bool:
         return False
 
 
-def _is_ours(file: File) -> bool:
+def _is_ours(file: StoredFile) -> bool:
     base = file.name.rpartition("/")[2]
     return base.startswith(TEMPORARY) or manifests.PART_FILE.fullmatch(file.name) is not None

@@ -17,8 +17,8 @@ from tuner.errors import DataError
 from tuner.records import Value
 from tuner.train.objective import Progress
 from tuner.train.sources import files
-from tuner.train.sources.files import DONE, Kind, Look, UnreadableError
-from tuner.train.sources.kept import Kept, keep
+from tuner.train.sources.files import DONE, ImageHeader, Kind, UnreadableError
+from tuner.train.sources.kept import CachedArray, keep
 from tuner.train.sources.pool import Part, Pixels, listed
 from tuner.train.sources.shaping import MIXED, Shape, common_depth, deepened, fitted
 
@@ -29,7 +29,7 @@ AHEAD = 64
 
 
 @dataclass(frozen=True)
-class File:
+class ImageFile:
     """One image file, and what its source says about it."""
 
     path: Path
@@ -54,7 +54,7 @@ class Decoded:
 
 
 def decode(
-    found: Sequence[File], keys: Mapping[str, Value], cache: Path, progress: Progress
+    found: Sequence[ImageFile], keys: Mapping[str, Value], cache: Path, progress: Progress
 ) -> Decoded:
     """Return the pixels of all files in one size; later calls read them from the cache."""
     shape = Shape.read(keys)
@@ -65,7 +65,7 @@ def decode(
             return _Decoder(found, shape, progress, skip=skip).make(aside)
 
     waiting = lambda: progress("waiting for images that another process decodes", 0, len(found))  # noqa: E731
-    kept: Kept = keep(cache / "images" / _name(found, shape, skip=skip), make, waiting)
+    kept: CachedArray = keep(cache / "images" / _name(found, shape, skip=skip), make, waiting)
     unread = {int(place): str(why) for place, why in kept.facts["unread"].items()}
     notes = list(kept.facts["notes"])
     if unread:
@@ -79,7 +79,7 @@ class _Decoder:
     """Decodes one list of files."""
 
     def __init__(
-        self, found: Sequence[File], shape: Shape, progress: Progress, *, skip: bool
+        self, found: Sequence[ImageFile], shape: Shape, progress: Progress, *, skip: bool
     ) -> None:
         self._found = found
         self._shape = shape
@@ -173,7 +173,7 @@ class _Decoder:
             self._progress(what, start + len(some), len(places))
         return done
 
-    def _look(self, place: int) -> Look:
+    def _look(self, place: int) -> ImageHeader:
         return files.look(self._found[place].path)
 
     def _check_unread(self) -> None:
@@ -186,7 +186,7 @@ class _Decoder:
             )
 
 
-def _done_words(done: Mapping[int, Sequence[str]], found: Sequence[File]) -> list[str]:
+def _done_words(done: Mapping[int, Sequence[str]], found: Sequence[ImageFile]) -> list[str]:
     """Return notes on what was done to how many images, each with an example."""
     of: dict[str, list[int]] = {}
     for place, names in done.items():
@@ -200,7 +200,7 @@ def _done_words(done: Mapping[int, Sequence[str]], found: Sequence[File]) -> lis
     ]
 
 
-def _check_one_kind(kinds: Mapping[int, Kind], found: Sequence[File]) -> None:
+def _check_one_kind(kinds: Mapping[int, Kind], found: Sequence[ImageFile]) -> None:
     examples = {kind: found[place].id for place, kind in kinds.items()}
     if len(examples) > 1:
         counts = Counter(kinds.values())
@@ -212,7 +212,7 @@ def _check_one_kind(kinds: Mapping[int, Kind], found: Sequence[File]) -> None:
         )
 
 
-def _name(found: Sequence[File], shape: Shape, *, skip: bool) -> str:
+def _name(found: Sequence[ImageFile], shape: Shape, *, skip: bool) -> str:
     """Return a cache name that changes with any of the files and with how they are read."""
     digest = hashlib.sha256(f"{shape} {skip} reader {READER} pillow {PIL.__version__}".encode())
     for one in found:

@@ -133,7 +133,7 @@ class UnreadableError(Exception):
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageHeader:
     """What a file's header says about its image."""
 
     height: int
@@ -154,17 +154,17 @@ class FileImage:
     """Keys of DONE."""
 
 
-def look(path: Path) -> Look:
+def look(path: Path) -> ImageHeader:
     """Read a file's header."""
     with _guard(path):
         if path.suffix.lower() in DICOM:
             header = _dicom_header(path)
             kind: Kind = "windowed DICOM" if _window_of(header) else "DICOM"
-            return Look(int(header.Rows), int(header.Columns), kind)
+            return ImageHeader(int(header.Rows), int(header.Columns), kind)
         with _opened(path) as image, _room(image.width * image.height * PILLOW_BYTES):
             width, height = image.size
             turned = _orientation(image) in TURNED
-            return Look(*((width, height) if turned else (height, width)), _kind(image))
+            return ImageHeader(*((width, height) if turned else (height, width)), _kind(image))
 
 
 def read(path: Path) -> Pixels:

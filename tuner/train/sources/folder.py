@@ -9,7 +9,7 @@ from tuner.errors import DataError
 from tuner.records import Value
 from tuner.text import storable_name
 from tuner.train.objective import Progress
-from tuner.train.sources.decoding import Decoded, File, decode
+from tuner.train.sources.decoding import Decoded, ImageFile, decode
 from tuner.train.sources.files import SUFFIXES
 from tuner.train.sources.pool import PARTS, Part, Pool, number_classes
 
@@ -31,7 +31,9 @@ def read_folder(path: Path, keys: Mapping[str, Value], cache: Path, progress: Pr
     return pooled(found, decoded, classes, notes)
 
 
-def pooled(found: list[File], decoded: Decoded, classes: tuple[str, ...], notes: list[str]) -> Pool:
+def pooled(
+    found: list[ImageFile], decoded: Decoded, classes: tuple[str, ...], notes: list[str]
+) -> Pool:
     """Return a pool of the readable files."""
     read = [found[place] for place in decoded.read]
     lost = set(classes) - {one.name for one in read if one.part != "test"}
@@ -54,8 +56,8 @@ def pooled(found: list[File], decoded: Decoded, classes: tuple[str, ...], notes:
     )
 
 
-def _files(path: Path) -> tuple[list[File], int]:
-    found: list[File] = []
+def _files(path: Path) -> tuple[list[ImageFile], int]:
+    found: list[ImageFile] = []
     others = 0
     for part in PARTS:
         for folder in _class_folders(path / part):
@@ -68,7 +70,7 @@ def _files(path: Path) -> tuple[list[File], int]:
                     others += 1
                     continue
                 name = storable_name(relative.as_posix())
-                images.append(File(file, name, storable_name(folder.name), part))
+                images.append(ImageFile(file, name, storable_name(folder.name), part))
             _check_some(images, folder, part)
             found += images
     return sorted(found, key=lambda one: one.id), others
@@ -80,7 +82,7 @@ def _class_folders(path: Path) -> list[Path]:
     return sorted(one for one in path.iterdir() if one.is_dir() and not one.name.startswith("."))
 
 
-def _check_some(images: list[File], folder: Path, part: Part) -> None:
+def _check_some(images: list[ImageFile], folder: Path, part: Part) -> None:
     if not images and part == "train":
         kinds = ", ".join(suffix.removeprefix(".") for suffix in SUFFIXES)
         raise DataError(f"the class folder {folder} has no images ({kinds}); fill or remove it")

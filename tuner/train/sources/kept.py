@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedArray:
     """An array mapped from its file, with the facts recorded when it was made."""
 
     array: NDArray[Any]
@@ -34,7 +34,7 @@ Make = Callable[[Path], tuple[NDArray[Any], dict[str, Any]]]
 """Makes an array, in a new file at the path if it wants, and JSON facts about it."""
 
 
-def keep(path: Path, make: Make, waiting: Callable[[], None]) -> Kept:
+def keep(path: Path, make: Make, waiting: Callable[[], None]) -> CachedArray:
     """Return the array cached at a path, and make it now if it is missing or damaged.
 
     Of several simultaneous processes, one makes it and the others wait, calling
@@ -106,17 +106,17 @@ def _facts_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _read(path: Path) -> Kept | None:
+def _read(path: Path) -> CachedArray | None:
     try:
         facts = json.loads(_facts_of(path).read_text(encoding="utf-8"))
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         sound = facts.pop("sha256") == _digest(array)
     except (FileNotFoundError, ValueError, KeyError, AttributeError, EOFError):
         return None
-    return Kept(array, facts) if sound else None
+    return CachedArray(array, facts) if sound else None
 
 
-def _make(path: Path, make: Make) -> Kept:
+def _make(path: Path, make: Make) -> CachedArray:
     # Write temporary files and rename them, the facts last: a reader sees both complete or makes
     # them again, even if the file system has no locks and two processes write at once.
     sweep(path)
@@ -141,7 +141,7 @@ def _make(path: Path, make: Make) -> Kept:
     finally:
         aside.unlink(missing_ok=True)
         facts_aside.unlink(missing_ok=True)
-    return Kept(np.load(path, mmap_mode="r", allow_pickle=False), facts)
+    return CachedArray(np.load(path, mmap_mode="r", allow_pickle=False), facts)
 
 
 def _digest(array: NDArray[Any]) -> str:

@@ -11,7 +11,7 @@ from tuner.errors import DataError
 from tuner.names import nearest
 from tuner.records import Value
 from tuner.train.objective import Progress
-from tuner.train.sources.decoding import File, decode
+from tuner.train.sources.decoding import ImageFile, decode
 from tuner.train.sources.folder import pooled
 from tuner.train.sources.pool import PARTS, Part, Pool, alike, listed, number_classes
 
@@ -38,7 +38,7 @@ MISSPELT = 0.8
 class _Table:
     """The content of a CSV, with notes on how it was read."""
 
-    files: list[File] = field(default_factory=list)
+    files: list[ImageFile] = field(default_factory=list)
     columns: Mapping[str, str] = field(default_factory=dict)
     """The table's header for each of our columns that it has."""
     notes: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ def _read_table(path: Path) -> _Table:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV in UTF-8: {error}") from None
     faults = [f"line {line}: {one}" for line, one in read if isinstance(one, str)]
-    files = [(line, one) for line, one in read if isinstance(one, File)]
+    files = [(line, one) for line, one in read if isinstance(one, ImageFile)]
     faults += _twice(files)
     if faults:
         raise DataError(f"{path} has {len(faults)} faults: {listed(faults, most=10)}")
@@ -137,7 +137,7 @@ def _means(header: str, name: str) -> bool:
 
 def _rows(
     rows: Any, headers: Sequence[str], table: _Table, folder: Path
-) -> Iterator[tuple[int, File | str]]:
+) -> Iterator[tuple[int, ImageFile | str]]:
     """Yield each row's line number with its file, or with what is wrong with it."""
     places = {name: headers.index(header) for name, header in table.columns.items()}
     line = rows.line_num
@@ -161,10 +161,10 @@ def _rows(
         else:
             part: Part = next(known for known in PARTS if known == split)
             place = folder / cell["path"]
-            yield begun, File(place, cell["path"], cell["label"], part, cell["patient"])
+            yield begun, ImageFile(place, cell["path"], cell["label"], part, cell["patient"])
 
 
-def _twice(files: list[tuple[int, File]]) -> list[str]:
+def _twice(files: list[tuple[int, ImageFile]]) -> list[str]:
     first: dict[Path, int] = {}
     faults = []
     for line, one in files:
@@ -175,7 +175,7 @@ def _twice(files: list[tuple[int, File]]) -> list[str]:
     return faults
 
 
-def _patient_notes(found: Sequence[File], table: _Table) -> list[str]:
+def _patient_notes(found: Sequence[ImageFile], table: _Table) -> list[str]:
     """Return notes on patients: images without one, similar names, patients in several splits."""
     if "patient" not in table.columns:
         return []
