@@ -127,6 +127,8 @@ FURTHER = {
         influence {study} --metric test_auc --metric val_loss
         confusion {study} --trial 0 --split val --at last
         best {study} --trial 0
+        best {study} --ensemble
+        best {study} --ensemble --json
         show {study} 41
         diff {study} --settings 1 2
         diff {study} --settings 1 2 --json
@@ -239,6 +241,7 @@ FURTHER = {
         influence lr_sched --metric accuracy
         confusion lr_sched --trial 99
         best paused --trial 0
+        best one_seed --ensemble
         diff lr_sched lr_sched
         export --study paused --comparisons
         export --study lr_sched --epochs --wide

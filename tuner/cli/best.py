@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tuner.winner.document import Model
     from tuner.winner.saving import Workspace
 
+FIRST_DROPPED = (("ECE", "Brier"), ("images",), ("AUC",), ("sensitivity", "specificity"))
+"""Columns of an ensemble's table that go first where not all fit; --json has all of them."""
+
 
 @click.command(
     epilog="\b\nExample:\n  tuner best lr_sched\n  tuner best lr_sched --save models/lr_sched\n"
@@ -236,16 +239,18 @@ def _print(console: "Console", winner: "Winner") -> None:
 def _print_ensemble(console: "Console", ensemble: "Ensemble") -> None:
     from tuner.answers.ensemble import figures, sentences
     from tuner.answers.settings import name
-    from tuner.cli.console import as_fitting, print_sentences
+    from tuner.cli.console import as_rich, fits, print_sentences
 
     console.print()
     console.print(f"{ensemble.winner.study.title}: {ensemble.title}", style="bold")
     console.print(name(ensemble.setting.values))
     console.print()
     table = figures(ensemble)
-    # Where not all figures fit, the calibration goes first, and then the number of images.
-    dropped = (len(table.head) - 2, len(table.head) - 1, 2)
-    console.print(as_fitting(console, table, dropped))
+    for names in FIRST_DROPPED:
+        if fits(console, as_rich(table)):
+            break
+        table = table.without([at for at, head in enumerate(table.head) if head in names])
+    console.print(as_rich(table))
     print_sentences(console, sentences(ensemble))
     console.print()
 
