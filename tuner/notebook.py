@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from tuner.pictures.canvas import Picture
+    from tuner.pictures import Picture
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,7 +133,7 @@ class Drawn:
 
         An earlier picture is replaced, any other file only with `overwrite`.
         """
-        from tuner.pictures.canvas import FORMATS
+        from tuner.pictures import FORMATS
 
         file = Path(path)
         form = file.suffix.lower().removeprefix(".")
@@ -300,8 +300,7 @@ class OpenStudy:
         split: SplitName | None = None,
     ) -> Drawn:
         """Draw the study, as `tuner plot` does: curves, effects, gap, roc, confusion and others."""
-        from tuner.pictures.kinds import KINDS, draw
-        from tuner.pictures.subject import Subject
+        from tuner.pictures import KINDS, Subject, draw
 
         wishes = {"by": by, "metric": metric, "trial": trial, "split": split}
         if kind in KINDS and (wish := misplaced(kind, wishes)) is not None:

@@ -13,7 +13,7 @@ from tuner.records import Value
 from tuner.results import Results
 from tuner.spec.space import Choice
 from tuner.statistics.proportions import newcombe
-from tuner.statistics.selection_bias import Tried, selection_bias
+from tuner.statistics.selection import Tried, selection_bias
 from tuner.statistics.variance import Interval
 from tuner.store import checks
 from tuner.store.database import Database

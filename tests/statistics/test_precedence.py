@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tuner.statistics.precedence import precedence
+from tuner.statistics.ordering import precedence
 
 
 def drawn(means: np.ndarray, draws: int = 300, seed: int = 1, spread: float = 1.0) -> np.ndarray:

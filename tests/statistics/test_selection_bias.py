@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tuner.statistics.selection_bias import Tried, selection_bias, selection_bias_of_mean
+from tuner.statistics.selection import Tried, selection_bias, selection_bias_of_mean
 
 SETTINGS, SEEDS, IMAGES = 20, 5, 40
 BEST_OF_20 = 1.867

@@ -28,11 +28,18 @@ from tuner.results import (
     sample,
 )
 from tuner.spec.study import Spec
-from tuner.statistics.anova import Panel
-from tuner.statistics.clusters import too_few
-from tuner.statistics.multiple_comparisons import Against, Verdict, against, against_best
-from tuner.statistics.power import Observed, PowerPlan, plan
-from tuner.statistics.variance import Interval
+from tuner.statistics import (
+    Against,
+    Interval,
+    Observed,
+    Panel,
+    PowerPlan,
+    Verdict,
+    against,
+    against_best,
+    plan,
+    too_few,
+)
 
 RESOLVED_POINTS = 0.01
 """The difference of shares that a plan is for, where none was named: one point."""

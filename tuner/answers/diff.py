@@ -26,9 +26,7 @@ from tuner.results import (
 )
 from tuner.spec import identity
 from tuner.spec.identity import Change
-from tuner.statistics.anova import Panel
-from tuner.statistics.clusters import Clusters, too_few
-from tuner.statistics.variance import Interval
+from tuner.statistics import Clusters, Interval, Panel, too_few
 from tuner.store.studies import Study
 
 NAMES = ("study.name", "study.question")

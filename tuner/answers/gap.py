@@ -28,18 +28,23 @@ from tuner.results import (
     once,
     sample,
 )
-from tuner.statistics.anova import Panel
-from tuner.statistics.clusters import Clusters, too_few
-from tuner.statistics.correlation import rank_correlation
-from tuner.statistics.means import mean_over_seeds
-from tuner.statistics.proportions import Effective, apart, effective, wilson_of
-from tuner.statistics.selection_bias import (
+from tuner.statistics import (
+    Clusters,
+    Effective,
+    Interval,
+    Panel,
     SelectionBias,
     Tried,
+    apart,
+    around,
+    effective,
+    mean_over_seeds,
+    rank_correlation,
     selection_bias,
     selection_bias_of_mean,
+    too_few,
+    wilson_of,
 )
-from tuner.statistics.variance import Interval, around
 from tuner.store import checks
 from tuner.store import tables as t
 

@@ -35,10 +35,7 @@ from tuner.results import (
     once,
 )
 from tuner.spec.study import Spec
-from tuner.statistics.clusters import too_few
-from tuner.statistics.fanova import DRAWS, decompose
-from tuner.statistics.precedence import precedence
-from tuner.statistics.variance import CONFIDENCE, Interval
+from tuner.statistics import CONFIDENCE, DRAWS, Interval, decompose, precedence, too_few
 from tuner.store.sampling import distributions
 
 Array = NDArray[np.float64]

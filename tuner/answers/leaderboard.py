@@ -7,7 +7,7 @@ from tuner.answers.table import Table
 from tuner.answers.words import column_digits, fixed, minus
 from tuner.records import value_text
 from tuner.results import SHOWN, Factor, TrialRow
-from tuner.statistics.means import Mean
+from tuner.statistics import Mean
 from tuner.store.studies import Study
 
 

@@ -12,12 +12,19 @@ from tuner.answers.table import Table
 from tuner.errors import UserError
 from tuner.records import Moment, SplitName
 from tuner.results import MEASURES, Predicted, Results, nll, right
-from tuner.statistics.auc import delong, delong_difference
-from tuner.statistics.bootstrap import mean_difference
-from tuner.statistics.calibration import reliability
-from tuner.statistics.clusters import Clusters, too_few
-from tuner.statistics.proportions import Discordance, Right, mcnemar, share_of
-from tuner.statistics.variance import Interval
+from tuner.statistics import (
+    Clusters,
+    Discordance,
+    Interval,
+    Right,
+    delong,
+    delong_difference,
+    mcnemar,
+    mean_difference,
+    reliability,
+    share_of,
+    too_few,
+)
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from tuner.results import (
     standing_of,
 )
 from tuner.spec.study import Spec
-from tuner.statistics.clusters import FEWEST
-from tuner.statistics.variance import Interval
+from tuner.statistics import FEWEST, Interval
 from tuner.store.ledger.race import Decided, Race
 
 USUAL = Asked()

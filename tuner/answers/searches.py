@@ -27,8 +27,7 @@ from tuner.names import meant
 from tuner.records import METRICS
 from tuner.results import Results, TrialRow
 from tuner.spec.study_ref import StudyRef
-from tuner.statistics.means import Mean, mean_over_seeds, welch
-from tuner.statistics.variance import Interval
+from tuner.statistics import Interval, Mean, mean_over_seeds, welch
 from tuner.store import studies
 from tuner.store import tables as t
 from tuner.store.studies import Study

@@ -18,8 +18,7 @@ from tuner.names import meant
 from tuner.records import Value, value_text
 from tuner.results import SHOWN, Measure, Results, contender_names, read_race
 from tuner.spec.setting import read_setting
-from tuner.statistics.means import Mean
-from tuner.statistics.variance import Interval
+from tuner.statistics import Interval, Mean
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tuner.errors import UserError
 from tuner.records import Value
 from tuner.results import VIEWS, WHOLE, Results, TrialRow, combination_name, once
 from tuner.spec.study import Spec
-from tuner.statistics.means import Mean, mean_over_seeds
+from tuner.statistics import Mean, mean_over_seeds
 from tuner.store.ranking import Ranked
 
 

@@ -12,10 +12,7 @@ from tuner.answers.table import Table
 from tuner.errors import UnknownStudyError
 from tuner.records import SplitName
 from tuner.results import EPOCH_COLUMNS, Predicted, Results, TrialRow, right, trial_columns
-from tuner.statistics.auc import delong
-from tuner.statistics.calibration import reliability
-from tuner.statistics.proportions import apart, share_of
-from tuner.statistics.variance import Interval
+from tuner.statistics import Interval, apart, delong, reliability, share_of
 from tuner.store import histories
 from tuner.store import tables as t
 from tuner.store.histories import Event

@@ -20,10 +20,7 @@ from tuner.answers.trial import OneTrial, OnSplit, one_trial
 from tuner.errors import UserError
 from tuner.records import SplitName
 from tuner.results import MEASURES, Predicted, Results, TrialRow, right
-from tuner.statistics.means import Mean, mean_over_seeds
-from tuner.statistics.proportions import Right, share_of
-from tuner.statistics.selection_bias import SelectionBias
-from tuner.statistics.variance import Interval
+from tuner.statistics import Interval, Mean, Right, SelectionBias, mean_over_seeds, share_of
 from tuner.store import tables as t
 from tuner.store.studies import Study
 

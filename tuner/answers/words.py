@@ -10,8 +10,7 @@ from tuner.records import Value, value_text
 if TYPE_CHECKING:
     # Statistics take long to load, and words are needed without them.
     from tuner.results import Measure
-    from tuner.statistics.clusters import Clusters
-    from tuner.statistics.variance import Interval
+    from tuner.statistics import Clusters, Interval
 
 NOISE = 12
 """Decimals beyond which a float is noise of its calculation."""
@@ -164,7 +163,7 @@ def sampling_unit(patients: int) -> str:
 
 def patient_remarks(clusters: "Sequence[Clusters]", *, unknown: bool = False) -> list[str]:
     """Return what limits an answer: few patients, one with many images, or none stored."""
-    from tuner.statistics.clusters import FEWEST, GIANT
+    from tuner.statistics import FEWEST, GIANT
 
     said = [PATIENTS_UNKNOWN] if unknown else []
     few = min((one.patients for one in clusters), default=FEWEST)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tuner.check.duplicates import Duplicates, find_duplicates, named_splits
 from tuner.check.probe import Probe, probe
 from tuner.records import Value
-from tuner.statistics.clusters import Clusters
+from tuner.statistics import Clusters
 from tuner.train.objective import Data, Split
 
 CLIPPED = 0.5

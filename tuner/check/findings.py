@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tuner.check.examination import Contents, Examination
-from tuner.statistics.clusters import FEWEST
+from tuner.statistics import FEWEST
 
 UNEVEN = 0.1
 """A class whose share differs by more than this between two splits is reported."""

@@ -20,9 +20,7 @@ from numpy.typing import NDArray
 
 from tuner.check.duplicates import reduce
 from tuner.check.regression import fit
-from tuner.statistics.clusters import Clusters
-from tuner.statistics.distributions import students
-from tuner.statistics.ranks import average_ranks
+from tuner.statistics import Clusters, average_ranks, students
 from tuner.train.objective import Split
 
 Floats = NDArray[np.float64]

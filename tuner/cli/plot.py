@@ -14,7 +14,7 @@ from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
-    from tuner.pictures.subject import Subject
+    from tuner.pictures import Subject
     from tuner.records import SplitName
     from tuner.results import Results
 
@@ -105,7 +105,7 @@ def _check_target(kind: str, output: Path) -> None:
 
 
 def _subject(results: "Results", wishes: dict[str, str | int | None]) -> "Subject":
-    from tuner.pictures.subject import Subject
+    from tuner.pictures import Subject
 
     return Subject(
         results,
@@ -117,7 +117,7 @@ def _subject(results: "Results", wishes: dict[str, str | int | None]) -> "Subjec
 
 
 def _draw_one(subject: "Subject", kind: str, target: Path, *, bare: bool, overwrite: bool) -> None:
-    from tuner.pictures.kinds import draw
+    from tuner.pictures import draw
 
     picture = draw(kind, subject)
     content = picture.render(target.suffix.lower().removeprefix("."), bare=bare)

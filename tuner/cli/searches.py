@@ -42,7 +42,7 @@ def show_searches(
     else:
         _show(compared)
     if picture is not None:
-        from tuner.pictures.searches import draw_searches
+        from tuner.pictures import draw_searches
 
         drawn = draw_searches(compared)
         content = drawn.render(picture.suffix.lower().removeprefix("."))

@@ -12,7 +12,7 @@ from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, level_label, sentence
 from tuner.results import Level
-from tuner.statistics.variance import Interval
+from tuner.statistics import Interval
 
 WITHIN = 2.4477
 """Half axes, in standard errors, of the ellipse that holds 95 % of a normal cloud."""

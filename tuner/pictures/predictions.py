@@ -11,10 +11,7 @@ from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, sentence, shortened
 from tuner.results import Predicted, right
-from tuner.statistics.auc import delong, roc
-from tuner.statistics.calibration import reliability
-from tuner.statistics.proportions import share_of
-from tuner.statistics.variance import Interval
+from tuner.statistics import Interval, delong, reliability, roc, share_of
 
 Array = NDArray[np.float64]
 CLASSES_MOST = 12

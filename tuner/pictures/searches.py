@@ -6,7 +6,7 @@ from tuner.answers.searches import Searches, SearchRuns
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import named, sentence, shortened
-from tuner.statistics.means import Mean
+from tuner.statistics import Mean
 
 POINTS = 400
 """Budgets at which a mean is drawn: more than a page can show."""

@@ -12,7 +12,7 @@ from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, level_label, named, sentence, shortened
-from tuner.statistics.variance import Interval
+from tuner.statistics import Interval
 
 ROW = 0.27
 """Inches that one level needs."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuner.answers.table import Table
-from tuner.pictures.canvas import Picture
+from tuner.pictures import Picture
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from tuner.answers.gap import gap
 from tuner.answers.settings import settings
 from tuner.answers.table import Table
 from tuner.results import Results, TrialRow
-from tuner.statistics.means import Mean
+from tuner.statistics import Mean
 
 SHOWN = 10
 FIGURES = ("val_loss", "val_acc", "test_acc", "gap")

@@ -12,8 +12,7 @@ from tuner.answers.race import contenders, tell_race
 from tuner.answers.setting_comparison import with_check
 from tuner.answers.settings import has_replicates
 from tuner.errors import UserError
-from tuner.pictures.kinds import draw
-from tuner.pictures.subject import Subject
+from tuner.pictures import Subject, draw
 from tuner.report import evidence, record
 from tuner.report.document import Block, Drawing, Report, Section, Words, paragraphs
 from tuner.results import Results

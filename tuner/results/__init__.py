@@ -4,8 +4,9 @@ This is what other rooms may use. A name is loaded when it is first used: a comm
 rows need not load what judges a race.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from tuner.faces import face
 
 if TYPE_CHECKING:
     from tuner.results.conditions import Condition, read_condition, read_query
@@ -42,25 +43,22 @@ if TYPE_CHECKING:
     )
     from tuner.results.samples import Sample, Source, by_trial, column_of, has_figure, sample
 else:
-    _NAMES = {
-        "conditions": "Condition read_condition read_query",
-        "designs": "COMBINATIONS_MOST Design Level Standing combination_name common_levels "
-        "comparable design standing_of",
-        "epochs": "COURSES_MOST Curve RateCourse curves rates setting_curves",
-        "levels": "SHOWN VIEWS WHOLE Factor factors",
-        "measures": "MEASURES Measure nll right",
-        "paging": "Page page",
-        "predictions": "Predicted predicted",
-        "provenance": "DataSet Reuse endings origin reuse",
-        "race": "Evidence contender_names decide judge_look read_race",
-        "results": "Results by_number once",
-        "rows": "EPOCH_COLUMNS FIGURES FURTHER LEADING TRAILING TrialRow "
-        "epoch_rows ranked trial_columns trial_rows",
-        "samples": "Sample Source by_trial column_of has_figure sample",
-    }
-    _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
-
-    def __getattr__(name: str) -> object:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    __getattr__ = face(
+        __name__,
+        {
+            "conditions": "Condition read_condition read_query",
+            "designs": "COMBINATIONS_MOST Design Level Standing combination_name common_levels "
+            "comparable design standing_of",
+            "epochs": "COURSES_MOST Curve RateCourse curves rates setting_curves",
+            "levels": "SHOWN VIEWS WHOLE Factor factors",
+            "measures": "MEASURES Measure nll right",
+            "paging": "Page page",
+            "predictions": "Predicted predicted",
+            "provenance": "DataSet Reuse endings origin reuse",
+            "race": "Evidence contender_names decide judge_look read_race",
+            "results": "Results by_number once",
+            "rows": "EPOCH_COLUMNS FIGURES FURTHER LEADING TRAILING TrialRow "
+            "epoch_rows ranked trial_columns trial_rows",
+            "samples": "Sample Source by_trial column_of has_figure sample",
+        },
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tuner.records import Value
 from tuner.results.results import Results
 from tuner.results.rows import COSTS, SLOPES, TrialRow
-from tuner.statistics.means import Mean, mean_over_seeds
+from tuner.statistics import Mean, mean_over_seeds
 
 SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.records import SplitName, most_probable
-from tuner.statistics.auc import shares_of_area
+from tuner.statistics import shares_of_area
 
 Logs = NDArray[np.float32]
 Labels = NDArray[np.int64]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tuner.errors import UnknownStudyError, UserError
 from tuner.records import Moment, SplitName
-from tuner.statistics.clusters import Clusters
+from tuner.statistics import Clusters
 from tuner.store import tables as t
 from tuner.store import uploads
 from tuner.store.studies import Study

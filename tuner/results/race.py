@@ -17,9 +17,7 @@ from tuner.results.results import Results
 from tuner.results.rows import TrialRow
 from tuner.results.samples import by_trial, has_figure, sample
 from tuner.spec.study import Spec
-from tuner.statistics.anova import Panel
-from tuner.statistics.clusters import too_few
-from tuner.statistics.sequential import Held, hold
+from tuner.statistics import Held, Panel, hold, too_few
 from tuner.store.ledger.assignments import Existing, race
 from tuner.store.ledger.race import Decided, Ends, Look, Race
 from tuner.store.races import read_decisions

@@ -15,9 +15,7 @@ from tuner.results.designs import Design
 from tuner.results.measures import Measure
 from tuner.results.results import Results, by_number
 from tuner.results.rows import TrialRow
-from tuner.statistics.anova import Panel
-from tuner.statistics.clusters import Clusters
-from tuner.statistics.unpaired import Group, Groups
+from tuner.statistics import Clusters, Group, Groups, Panel
 from tuner.store import tables as t
 from tuner.store import uploads
 

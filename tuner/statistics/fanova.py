@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.statistics.precedence import precedence
+from tuner.statistics.ordering import precedence
 from tuner.statistics.variance import CONFIDENCE, Interval
 
 Array = NDArray[np.float64]
