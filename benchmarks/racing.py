@@ -13,7 +13,7 @@ from benchmarks.marking import Line, gathered, percent
 from benchmarks.worlds import PATIENTS, WILD, WORLDS, Shape, draw
 from tuner.results import decide
 from tuner.statistics.anova import Panel
-from tuner.store.ledger.race import Decided, Look, Race
+from tuner.store.ledger.looks import Decided, Look, Race
 
 SIZES = ((2, 10), (3, 10), (4, 6), (4, 10), (5, 10), (5, 20), (6, 10), (8, 10), (8, 20))
 """Contenders, and the seeds of the study's file."""

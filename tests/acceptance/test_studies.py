@@ -14,7 +14,7 @@ from tests.harness.commands import Done, answer
 from tuner.cli.options import StudyFile, study_folders
 from tuner.spec.study_ref import StudyRef
 from tuner.store.embedded import server as embedded
-from tuner.store.ledger.race import looks
+from tuner.store.ledger.looks import looks
 
 STUDIES = study_folders()[-1]
 NAMES = sorted(path.stem for path in STUDIES.glob("*.toml"))

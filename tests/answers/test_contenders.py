@@ -19,7 +19,7 @@ from tuner.spec.space import Choice
 from tuner.spec.study import Replicates, Spec
 from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.ledger.race import Decided, Look, Race
+from tuner.store.ledger.looks import Decided, Look, Race
 from tuner.store.races import insert_decision
 
 RATES = (0.1, 0.01, 0.001, 0.0001)

@@ -15,7 +15,7 @@ from benchmarks.worlds import WORLDS, Shape
 from tuner.results import decide
 from tuner.statistics.anova import Panel
 from tuner.statistics.sequential import hold
-from tuner.store.ledger.race import Decided, Look
+from tuner.store.ledger.looks import Decided, Look
 
 Array = NDArray[np.float64]
 

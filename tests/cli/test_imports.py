@@ -38,7 +38,7 @@ A_RACE = """
 import numpy as np
 from tuner.statistics.anova import Panel
 from tuner.results import decide
-from tuner.store.ledger.race import Look
+from tuner.store.ledger.looks import Look
 
 hits = np.random.default_rng(0).random((3, 4, 300)) < np.array([0.9, 0.88, 0.5])[:, None, None]
 look = Look(1, 4, (0, 1, 2), 3, looks=4, room=100, error=0.01)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.store.specs import make_spec
 from tuner.spec.study import Replicates, Spec
 from tuner.store.ledger.assignments import PENDING, Assignment, Existing, next_assignment
-from tuner.store.ledger.race import Decided, Look
+from tuner.store.ledger.looks import Decided, Look
 
 
 def make(configurations: int, replicates: Replicates) -> Spec:

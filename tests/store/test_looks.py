@@ -15,7 +15,7 @@ from tuner.store import tables as t
 from tuner.store.database import Database, patiently
 from tuner.store.ledger.leases import Claimed, Ended, NeedsLook, Wait
 from tuner.store.ledger.ledger import Ledger
-from tuner.store.ledger.race import Decided, Look
+from tuner.store.ledger.looks import Decided, Look
 
 
 def raced(seeds: int = 8, top: int = 3) -> Spec:

@@ -19,7 +19,7 @@ from tuner.store.ledger.assignments import (
     next_assignment,
     race,
 )
-from tuner.store.ledger.race import ERROR, Decided, Ends, Look, Race, looks, schedule
+from tuner.store.ledger.looks import ERROR, Decided, Ends, Look, Race, looks, schedule
 
 Judge = Callable[[Look], Decided]
 

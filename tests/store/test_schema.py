@@ -22,7 +22,7 @@ from tuner.store import tables as t
 from tuner.store.address import Address
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Claimed, Ended, NeedsLook
-from tuner.store.ledger.race import Decided
+from tuner.store.ledger.looks import Decided
 
 
 @pytest.fixture

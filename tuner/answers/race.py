@@ -26,7 +26,7 @@ from tuner.results import (
 )
 from tuner.spec.study import Spec
 from tuner.statistics import FEWEST, Interval
-from tuner.store.ledger.race import Decided, Race
+from tuner.store.ledger.looks import Decided, Race
 
 USUAL = Asked()
 STOPPED_BY_LOOKING = (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.check.settings import check_data, remarks
+from tuner.check.feasibility import check_data, remarks
 from tuner.questions import Body, Progress, Question, Site, serve
 from tuner.records import Value
 from tuner.spec.study import Spec

@@ -46,8 +46,8 @@ def look_at_data(
     that were looked at for this study before are not looked at `again` unless
     code or data changed.
     """
+    from tuner.check.feasibility import check_data
     from tuner.check.quick import examined
-    from tuner.check.settings import check_data
 
     known = _known(database, spec)
     if known is not None and not again:

@@ -30,7 +30,7 @@ def validate(
     code can be imported. Nothing is created and no database is needed.
     """
     from tuner.check.code import check_code
-    from tuner.check.settings import check_paths
+    from tuner.check.feasibility import check_paths
     from tuner.spec.identity import fingerprint
 
     file = options.StudyFile.find(study, objective_folders)

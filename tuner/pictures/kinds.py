@@ -6,10 +6,10 @@ from tuner.errors import UserError
 from tuner.names import meant
 from tuner.pictures.canvas import Picture
 from tuner.pictures.courses import draw_curves, draw_schedules
+from tuner.pictures.effects import draw_effects, draw_influence
 from tuner.pictures.gaps import draw_gap, draw_val_test
 from tuner.pictures.predictions import draw_confusion, draw_reliability, draw_roc
 from tuner.pictures.search import draw_history, draw_parallel
-from tuner.pictures.settings import draw_effects, draw_influence
 from tuner.pictures.subject import Subject
 
 KINDS: Mapping[str, Callable[[Subject], Picture]] = {

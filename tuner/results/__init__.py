@@ -10,6 +10,7 @@ from tuner.faces import face
 
 if TYPE_CHECKING:
     from tuner.results.conditions import Condition, read_condition, read_query
+    from tuner.results.contenders import Evidence, contender_names, decide, judge_look, read_race
     from tuner.results.designs import (
         COMBINATIONS_MOST,
         Design,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from tuner.results.paging import Page, page
     from tuner.results.predictions import Predicted, predicted
     from tuner.results.provenance import DataSet, Reuse, endings, origin, reuse
-    from tuner.results.race import Evidence, contender_names, decide, judge_look, read_race
     from tuner.results.results import Results, by_number, once
     from tuner.results.rows import (
         EPOCH_COLUMNS,
@@ -55,7 +55,7 @@ else:
             "paging": "Page page",
             "predictions": "Predicted predicted",
             "provenance": "DataSet Reuse endings origin reuse",
-            "race": "Evidence contender_names decide judge_look read_race",
+            "contenders": "Evidence contender_names decide judge_look read_race",
             "results": "Results by_number once",
             "rows": "EPOCH_COLUMNS FIGURES FURTHER LEADING TRAILING TrialRow "
             "epoch_rows ranked trial_columns trial_rows",

@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tuner.store import tables as t
-from tuner.store.ledger.race import Decided, Look
+from tuner.store.ledger.looks import Decided, Look
 
 
 def read_decisions(connection: sa.Connection, study_id: int) -> tuple[Decided, ...]:

@@ -35,7 +35,7 @@ from tuner.store.ledger.leases import (
     Wait,
 )
 from tuner.store.ledger.ledger import Ledger
-from tuner.store.ledger.race import Decided, Look
+from tuner.store.ledger.looks import Decided, Look
 from tuner.train.alike import kind
 from tuner.work.child import Child
 from tuner.work.housekeeping import Tidier, labels

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from tuner.spec.study import Spec
-from tuner.store.ledger.race import Decided, Look, Race
+from tuner.store.ledger.looks import Decided, Look, Race
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from tuner.store.ledger.leases import (
     Proposal,
     Wait,
 )
-from tuner.store.ledger.race import Decided, Look
+from tuner.store.ledger.looks import Decided, Look
 from tuner.store.ledger.reuse import Runner
 from tuner.store.ledger.transactions import Past, Transaction, in_seconds
 from tuner.store.ledger.workers import hours_left

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuner.records import Value
-from tuner.store.ledger.race import Look
+from tuner.store.ledger.looks import Look
 
 StudyState = Literal["open", "stopped", "paused", "complete"]
 

@@ -23,7 +23,7 @@ from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger import claims, endings, recording
 from tuner.store.ledger.leases import Answer, Company, Lease, Proposal, Recorded, Verdict
-from tuner.store.ledger.race import Decided
+from tuner.store.ledger.looks import Decided
 from tuner.store.ledger.recording import Recorder
 from tuner.store.ledger.reuse import Marks, Sharing
 from tuner.store.ledger.transactions import Past, Transaction

@@ -19,7 +19,7 @@ from tuner.results.samples import by_trial, has_figure, sample
 from tuner.spec.study import Spec
 from tuner.statistics import Held, Panel, hold, too_few
 from tuner.store.ledger.assignments import Existing, race
-from tuner.store.ledger.race import Decided, Ends, Look, Race
+from tuner.store.ledger.looks import Decided, Ends, Look, Race
 from tuner.store.races import read_decisions
 
 PAIRS_LEAST = 2

@@ -8,9 +8,9 @@ import pytest
 
 from tests.check.test_examination import clean
 from tuner.check.examination import examine
+from tuner.check.feasibility import check_data, check_paths, remarks
 from tuner.check.findings import warnings
 from tuner.check.quick import configurations, examine_data
-from tuner.check.settings import check_data, check_paths, remarks
 from tuner.errors import StudyFileError
 from tuner.questions import Site
 from tuner.spec.load import check
