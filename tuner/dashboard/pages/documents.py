@@ -37,8 +37,7 @@ def picture(request: Request) -> Response:
     by = request.query_params.get("by") or None
 
     def ask(results: Results) -> bytes:
-        from tuner.pictures.kinds import draw
-        from tuner.pictures.subject import Subject
+        from tuner.pictures import Subject, draw
 
         return draw(kind, Subject(results, by=by)).render("svg")
 

@@ -14,7 +14,7 @@ from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
 from tuner.errors import UserError
 from tuner.results import Results
-from tuner.statistics.variance import Interval
+from tuner.statistics import Interval
 from tuner.store import studies
 from tuner.store.overview import Counts, count_each, workers_each
 from tuner.store.studies import Study
