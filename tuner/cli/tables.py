@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from tuner.statistics.means import Mean
     from tuner.store.studies import Study
 
-SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
 NAME_WIDTH = 40
 """Columns of the terminal that a setting's name has at least, where it is written in one."""
 SHOWS = ("figures", "classes", "cost", "slope")
@@ -83,24 +82,25 @@ def show_tables(
     from tuner.answers.remarks import remarks
     from tuner.answers.settings import has_replicates
     from tuner.cli.console import as_fitting, open_console
-    from tuner.results import VIEWS, factors, reuse
+    from tuner.results import factors, reuse, view
 
     console = open_console()
     study, rows, leaders = results.study, results.rows, results.ranked
+    figures = view(study.spec, show)
     console.print()
     if not leaders:
         console.print(f"{study.title}: no trial is complete yet.")
         return
     by_setting = has_replicates(study.spec) and not trials
     if by_setting:
-        _print_settings(console, results, best, VIEWS[show])
+        _print_settings(console, results, best, figures)
     else:
         console.print(as_fitting(console, _leaderboard(study, leaders[:best], len(leaders))))
     # Of a single parameter the settings are its levels.
-    shown = [] if by_setting and len(study.spec.varied) == 1 else factors(results, VIEWS[show])
+    shown = [] if by_setting and len(study.spec.varied) == 1 else factors(results, figures)
     for factor in shown:
         console.print()
-        console.print(_factor_table(console, factor, VIEWS[show]))
+        console.print(_factor_table(console, factor, figures))
     if by_setting:
         console.print(f"`tuner table {study.title} --trials` ranks single trials.")
     found = reuse(results)
@@ -130,10 +130,11 @@ def _reuse_line(reuse: "Reuse") -> str:
 def _leaderboard(study: "Study", leaders: "Sequence[TrialRow]", complete: int) -> "Table":
     from tuner.answers.table import Table
     from tuner.records import value_text
+    from tuner.results import shown
 
     search = study.spec.search
     prefix = "" if search.at == "best" else "last_"
-    names = [n for n in SHOWN if n != search.metric]
+    names = [name for name in shown(study.spec) if name != search.metric]
     head = ("trial", *study.spec.varied, "seed", search.metric, *names, "seconds")
     rows = [
         (
@@ -173,7 +174,7 @@ def _print_settings(
     varied = study.spec.varied
     names = short_names(shown, study.spec)
     # Where not all figures fit, the metric that ranks and its check on test images stay.
-    first = sorted(others, key=lambda name: name != "test_acc")
+    first = sorted(others, key=lambda name: name != results.check)
     wanted = [
         [metric, *(name for name in others if name in first[:keep])]
         for keep in range(len(others), -1, -1)
@@ -277,17 +278,18 @@ def _figure(name: str, value: float | None) -> str:
 def _described(results: "Results", best: int, show: str) -> dict[str, Any]:
     from tuner.answers.plain import plain
     from tuner.answers.settings import settings
-    from tuner.results import VIEWS, factors, reuse
+    from tuner.results import factors, reuse, view
 
     study, leaders = results.study, results.ranked[:best]
+    figures = view(study.spec, show)
     return {
         "study": study.title,
         "question": study.spec.question,
         "state": study.state,
         "metric": study.spec.search.metric,
         "at": study.spec.search.at,
-        "settings": plain(settings(results, VIEWS[show])[:best]),
+        "settings": plain(settings(results, figures)[:best]),
         "best": [plain(row.cells) for row in leaders],
         "time": plain(reuse(results)),
-        "factors": plain(factors(results, VIEWS[show])),
+        "factors": plain(factors(results, figures)),
     }

@@ -64,12 +64,14 @@ def _figures(winner: Winner) -> Iterator[str]:
     yield "## What it does"
     yield ""
     figures = best.figures(winner)
+    own = {metric.name: _plain(metric.meaning.rstrip(".")) for metric in winner.trial.own}
+    meaning = {**MEANING, **own}
     yield from _table(figures.head, figures.rows)
     yield ""
     yield (
         "In parentheses 95 % intervals over "
         f"{sampling_unit(max(one.patients for one in winner.splits))}. "
-        + "; ".join(f"{name}: {MEANING[name]}" for name in figures.head[2:])
+        + "; ".join(f"{name}: {meaning[name]}" for name in figures.head[2:])
         + "."
     )
     if winner.rates:

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -71,7 +71,7 @@ class Order:
         """Read an order from JSON."""
         paths = {"cache": Path(body["cache"]), "folder": Path(body["folder"])}
         folders = tuple(Path(one) for one in body["folders"])
-        return cls(**{**body, "job": Job(**body["job"]), **paths, "folders": folders})
+        return cls(**{**body, "job": Job.read(body["job"]), **paths, "folders": folders})
 
 
 def fulfil(order: Order, progress: Progress) -> tuple[Model, list[str]]:
@@ -221,6 +221,7 @@ def _model(
         data=dict(order.job.data),
         seed=order.job.seed,
         metric=order.job.metric,
+        metrics=[asdict(metric) for metric in order.job.metrics],
         data_fingerprint=data.fingerprint,
         source_fingerprint=base.source,
         classes=list(data.classes),

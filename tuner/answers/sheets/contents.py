@@ -12,7 +12,7 @@ from tuner.answers.settings import settings as ranked_settings
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import most_probable
-from tuner.results import EPOCH_COLUMNS, FURTHER, SHOWN, Results, ranked, trial_columns
+from tuner.results import FURTHER, Results, epoch_columns, ranked, shown, trial_columns
 
 PREDICTION_COLUMNS = (
     "trial",
@@ -105,8 +105,7 @@ def settings(results: Results) -> Sheet:
 
 
 def _setting_figures(results: Results) -> tuple[str, ...]:
-    metric = results.spec.search.metric
-    return (metric, *(name for name in SHOWN if name != metric))
+    return tuple(dict.fromkeys((results.metric, *shown(results.spec))))
 
 
 def _setting(setting: Setting, figures: Sequence[str]) -> list[Any]:
@@ -141,8 +140,7 @@ def readable_settings(results: Results, sheet: Sheet) -> Sheet:
 
 def readable_trials(results: Results, sheet: Sheet) -> Sheet:
     """Return a sheet of trials as `tuner table` shows it: a few columns, those that are filled."""
-    metric, prefix = results.spec.search.metric, results.prefix
-    figures = dict.fromkeys(prefix + name for name in (metric, *SHOWN))
+    figures = [results.prefix + name for name in _setting_figures(results)]
     columns = ["trial", *results.spec.varied, "seed", *figures, "seconds"]
     rows = [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows]
     return _filled(columns, ("trial", *results.spec.varied), rows)
@@ -166,7 +164,7 @@ def _filled(
 def epochs(results: Results, *, best: int | None = None) -> Sheet:
     """Return one row for each epoch, of all trials or of the best."""
     numbers = None if best is None else [row["trial"] for row in results.ranked[:best]]
-    return Sheet(EPOCH_COLUMNS, results.epochs(numbers))
+    return Sheet(epoch_columns(results.spec), results.epochs(numbers))
 
 
 def predictions(results: Results, *, best: int | None = None) -> Sheet:
