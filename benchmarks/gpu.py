@@ -28,6 +28,7 @@ from tuner.train.abreast import Abreast
 from tuner.train.device import Device, open_device
 from tuner.train.losses import choose_loss
 from tuner.train.objective import find
+from tuner.train.own_metrics import OwnMetrics
 from tuner.train.recipe import read_recipe
 from tuner.train.run import Run
 from tuner.train.seeds import seed_initialisation
@@ -85,7 +86,7 @@ def _case(
             loss = choose_loss(recipe, len(prepared.classes), prepared.train.true, device.torch)
             seed_initialisation(seed)
             built = found.build_model(job.parameters, prepared.inputs, loss.outputs)
-            return Run(job, built.to(device.torch), loss, prepared, device)
+            return Run(job, built.to(device.torch), loss, prepared, device, OwnMetrics(found, ()))
 
         loop = single._notebook(setting, single._network(setting, more, prepared), device.torch)
         figures: dict[str, Any] = {

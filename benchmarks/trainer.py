@@ -38,6 +38,7 @@ from tuner.train.data import Prepared, prepare
 from tuner.train.device import Device, open_device
 from tuner.train.losses import choose_loss
 from tuner.train.objective import FoundObjective, find
+from tuner.train.own_metrics import OwnMetrics
 from tuner.train.recipe import read_recipe
 from tuner.train.run import Run
 from tuner.train.seeds import seed_initialisation
@@ -177,7 +178,7 @@ def _shared(setting: Setting, more: Mapping[str, Value], device: Device) -> tupl
     seed_initialisation(0)
     model = found.build_model(parameters, prepared.inputs, loss.outputs).to(device.torch)
     job = Job("chest_xray", parameters, keys, seed=0, metric="val_loss")
-    return Run(job, model, loss, prepared, device), prepared
+    return Run(job, model, loss, prepared, device, OwnMetrics(found, ())), prepared
 
 
 def _network(setting: Setting, more: Mapping[str, Value], prepared: Prepared) -> nn.Module:

@@ -5,8 +5,8 @@ Everything here is frozen and can be written as JSON, except arrays.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -22,6 +22,81 @@ SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
+class Metric:
+    """A figure of one split of the data: its name, its direction, and how people read it.
+
+    Built-in figures, ready ones that a study may name, and those that an objective declares
+    are all described by this, and go one way through tables, exports and statistics.
+    """
+
+    name: str
+    """As in the columns val_NAME and test_NAME."""
+    better: Literal["higher", "lower"]
+    meaning: str
+    """One line."""
+    unit: Literal["share", "nats", "number"] = "share"
+    """A share is between 0 and 1, and differences of shares are given in points (per cent)."""
+    needs_every_class: bool = False
+    """Whether it is undefined on images that lack a class; it is then left empty there."""
+
+    @property
+    def direction(self) -> Literal["minimize", "maximize"]:
+        """The direction in Optuna's words."""
+        return "maximize" if self.better == "higher" else "minimize"
+
+
+BUILT_IN = (
+    Metric("loss", "lower", "Negative log-likelihood of the true class.", "nats"),
+    Metric("acc", "higher", "Accuracy."),
+    Metric(
+        "auc",
+        "higher",
+        "Area under the ROC curve; one-against-rest mean of several classes.",
+        needs_every_class=True,
+    ),
+    Metric("balanced_acc", "higher", "Mean over the classes of the share that is right."),
+    Metric(
+        "sensitivity",
+        "higher",
+        "Share of class 1 that is found; of several classes the mean.",
+        needs_every_class=True,
+    ),
+    Metric(
+        "specificity",
+        "higher",
+        "Share of class 0 left alone; of several classes the mean.",
+        needs_every_class=True,
+    ),
+)
+"""Figures that the trainer computes for every study, with a column each."""
+
+READY: Mapping[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "f1",
+            "higher",
+            "F1 score (Dice coefficient) of class 1; of several classes the mean over classes.",
+        ),
+        Metric(
+            "sensitivity_at_95_specificity",
+            "higher",
+            "Share of class 1 that is found by the cut-off that leaves 95 % of class 0 alone; "
+            "of several classes the one-against-rest mean.",
+            needs_every_class=True,
+        ),
+        Metric(
+            "brier",
+            "lower",
+            "Brier score: squared error of the probabilities, summed over the classes.",
+            "number",
+        ),
+    )
+}
+"""Further figures that a study of any objective may name."""
+
+
+@dataclass(frozen=True)
 class Job:
     """One trial for the trainer: training is a function of this, the code and the data."""
 
@@ -32,22 +107,40 @@ class Job:
     """Every key of [data] with its value; paths are absolute."""
     seed: int
     metric: str = "val_loss"
-    """The figure by which the best epoch is chosen, as named in `METRICS`."""
+    """The figure by which the best epoch is chosen: val_ and the name of a metric."""
+    metrics: tuple[Metric, ...] = ()
+    """Those that are computed beside the built-in ones."""
+
+    @property
+    def direction(self) -> Literal["minimize", "maximize"]:
+        """Whether a smaller or a larger metric is better."""
+        return direction_of(self.metric, self.metrics)
 
     def plain(self) -> dict[str, Any]:
         """Return the job as JSON, for another process."""
-        return {**vars(self), "parameters": dict(self.parameters), "data": dict(self.data)}
+        return {
+            **vars(self),
+            "parameters": dict(self.parameters),
+            "data": dict(self.data),
+            "metrics": [asdict(metric) for metric in self.metrics],
+        }
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> "Job":
+        """Return the job that `plain` wrote."""
+        metrics = tuple(Metric(**metric) for metric in plain.get("metrics", ()))
+        return cls(**{**plain, "metrics": metrics})
+
+
+def direction_of(metric: str, metrics: Sequence[Metric]) -> Literal["minimize", "maximize"]:
+    """Return the direction of a validation figure: built in, or one of these metrics."""
+    return next(one.direction for one in (*BUILT_IN, *metrics) if f"val_{one.name}" == metric)
 
 
 METRICS: Mapping[str, Literal["minimize", "maximize"]] = {
-    "val_loss": "minimize",
-    "val_acc": "maximize",
-    "val_auc": "maximize",
-    "val_balanced_acc": "maximize",
-    "val_sensitivity": "maximize",
-    "val_specificity": "maximize",
+    f"val_{metric.name}": metric.direction for metric in BUILT_IN
 }
-"""The metrics that a study may use: validation figures only, with their direction."""
+"""The metrics that every study may use: validation figures only, with their direction."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +171,13 @@ class Epoch:
     """Recall of class 0; with more than two classes the one-vs-rest mean of specificities."""
     val_seconds: float = math.nan
     """The part of `seconds` that validation took."""
+    own: Mapping[str, float] = field(default_factory=dict)
+    """Validation figures of the study's further metrics, by column: val_NAME. NaN where one is
+    undefined."""
 
     def figure(self, metric: str) -> float:
-        """Return the figure named by a key of METRICS."""
-        return float(getattr(self, metric))
+        """Return a validation figure by its column, built in or the study's own."""
+        return float(self.own[metric] if metric in self.own else getattr(self, metric))
 
     def is_finite(self, metric: str) -> bool:
         """Return whether the losses and the study's metric are finite; if not, the trial diverged.
@@ -97,15 +193,20 @@ class Epoch:
         A training is a function of its code, data and arithmetic. Trained again with the
         same ones, an epoch has the same figures; with others, some last digit differs.
         """
+        if self.own.keys() != epoch.own.keys():
+            return False
         pairs = [(getattr(self, name), getattr(epoch, name)) for name in TRAINED_FIGURES]
+        pairs += [(value, epoch.own[name]) for name, value in self.own.items()]
         return all(
             mine == theirs or (math.isnan(mine) and math.isnan(theirs)) for mine, theirs in pairs
         )
 
 
+OWN = "own"
+"""The field of a record that holds the figures of further metrics, by column."""
 EFFORT = frozenset({"seconds", "val_seconds", "reused"})
 """Fields of an epoch that describe its cost, not its result."""
-TRAINED_FIGURES = tuple(one.name for one in fields(Epoch) if one.name not in EFFORT)
+TRAINED_FIGURES = tuple(one.name for one in fields(Epoch) if one.name not in EFFORT | {OWN})
 
 
 @dataclass(frozen=True)
@@ -128,18 +229,36 @@ class Figures:
     test_balanced_acc: float | None = None
     test_sensitivity: float | None = None
     test_specificity: float | None = None
+    own: Mapping[str, float] = field(default_factory=dict)
+    """Figures of the study's further metrics, by column: val_NAME and test_NAME."""
 
     @classmethod
     def of(cls, epoch: Epoch, test: Mapping[str, float] | None = None) -> "Figures":
         """Return an epoch's figures, with those of the test set if there is one."""
-        shared = {one.name for one in fields(cls)} & {one.name for one in fields(Epoch)}
+        names = {one.name for one in fields(cls)}
+        shared = names & {one.name for one in fields(Epoch)}
         figures: dict[str, Any] = {name: getattr(epoch, name) for name in shared}
-        return cls(**figures | dict(test or {}))
+        tested, own = split_own(test or {}, names)
+        return cls(**figures | tested | {OWN: {**epoch.own, **own}})
 
     @property
     def gap(self) -> float | None:
         """Validation accuracy minus test accuracy, if there is a test set."""
         return None if self.test_acc is None else self.val_acc - self.test_acc
+
+
+def columns_of(record: Epoch | Figures) -> dict[str, Any]:
+    """Return a record by column, with further metrics beside the built-in figures."""
+    plain = {one.name: getattr(record, one.name) for one in fields(record) if one.name != OWN}
+    return {**plain, **record.own}
+
+
+def split_own(
+    figures: Mapping[str, float], fields_of: Collection[str]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Divide figures by column into those with a field of their own and those of `own`."""
+    built_in = {name: value for name, value in figures.items() if name in fields_of}
+    return built_in, {name: value for name, value in figures.items() if name not in built_in}
 
 
 @dataclass(frozen=True)

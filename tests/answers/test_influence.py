@@ -12,7 +12,7 @@ from tests.store.specs import Bench, make_ranged, make_spec
 from tuner.answers.influence import Influence, VarianceShare, importance, influence
 from tuner.errors import UserError
 from tuner.records import Value
-from tuner.results import Results
+from tuner.results import MEASURES, Results
 from tuner.spec.space import Choice, Range
 from tuner.statistics.fanova import decompose
 from tuner.statistics.variance import Interval
@@ -82,7 +82,7 @@ def test_an_order_beside_overlapping_intervals_is_explained() -> None:
             VarianceShare(("lr",), Interval(0.6, low, 0.9)),
             VarianceShare(("depth",), Interval(0.2, 0.1, 0.4)),
         )
-        return Influence("val_loss", "decomposition", parts, ahead, 6, 3, 18, 0, 0.1, 0)
+        return Influence(MEASURES["val_loss"], "decomposition", parts, ahead, 6, 3, 18, 0, 0.1, 0)
 
     assert "interval of the difference" in (made((("lr", "depth"),), 0.3).note or "")
     assert made((("lr", "depth"),), 0.5).note is None
@@ -228,7 +228,7 @@ def test_drawn_settings_have_optunas_own_importances() -> None:
 def test_one_parameter_alone_is_not_put_before_others() -> None:
     """There is nothing that it could matter more than."""
     parts = (VarianceShare(("lr",), Interval(1.0, 0.0, 1.0)),)
-    one = Influence("val_loss", "decomposition", parts, (), 5, 3, 15, 0, 0.1, 0)
+    one = Influence(MEASURES["val_loss"], "decomposition", parts, (), 5, 3, 15, 0, 0.1, 0)
     assert one.verdict == "Only lr varies, so there is nothing to rank."
 
 
@@ -237,5 +237,5 @@ def test_a_headline_names_parameters_and_not_what_two_do_together() -> None:
     shares = {("lr",): 0.7, ("scheduler",): 0.2, ("lr", "scheduler"): 0.1, ("scheduler", "lr"): 0.0}
     parts = tuple(VarianceShare(names, Interval(one, one, one)) for names, one in shares.items())
     ahead = (("lr", "scheduler"),)
-    one = Influence("val_loss", "decomposition", parts, ahead, 9, 3, 27, 0, 0.1, 0)
+    one = Influence(MEASURES["val_loss"], "decomposition", parts, ahead, 9, 3, 27, 0, 0.1, 0)
     assert one.headline == "for val_loss lr matters more than scheduler"

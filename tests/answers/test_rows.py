@@ -1,7 +1,7 @@
 """Rows of trials and epochs, and the table by factor, from a real study."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 from scipy.stats import linregress
@@ -17,6 +17,7 @@ from tests.store.specs import (
     make_spec,
 )
 from tuner.errors import UserError
+from tuner.records import columns_of
 from tuner.results import (
     EPOCH_COLUMNS,
     FURTHER,
@@ -135,7 +136,7 @@ def test_every_figure_of_an_epoch_can_be_read(bench: Bench) -> None:
             dict(zip(EPOCH_COLUMNS, row, strict=True))
             for row in epoch_rows(connection, bench.study)
         )
-    assert first == {"trial": 0, **asdict(whole)}
+    assert first == {"trial": 0, **columns_of(whole)}
     assert second["val_auc"] is None
     assert math.isnan(second["train_acc"])
 

@@ -8,6 +8,7 @@ from scipy import stats
 
 from tuner.answers.searches import AtBudget, Course, Searches, SearchRuns
 from tuner.pictures.searches import draw_searches
+from tuner.results import MEASURES
 from tuner.statistics.means import welch
 
 
@@ -30,7 +31,7 @@ def compared(one: SearchRuns, other: SearchRuns, *, same_images: bool = True) ->
         known = [[value for value in side if value is not None] for side in values]
         difference = welch(known[0], known[1])
         budgets.append(AtBudget(epochs, one.at(epochs), other.at(epochs), difference))
-    return Searches("val_loss", one, other, tuple(budgets), same_images)
+    return Searches(MEASURES["val_loss"], one, other, tuple(budgets), same_images)
 
 
 FAST = SearchRuns("fast", tuple(course([10, 20], [0.5, 0.2 + 0.001 * place]) for place in range(5)))

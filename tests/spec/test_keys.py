@@ -38,6 +38,7 @@ limit = "1.5GiB"
 sampler = "tpe"
 pruner = "asha"
 metric = "val_acc"
+metrics = ["f1", "brier"]
 at = "last"
 seed = 7
 pack = 4

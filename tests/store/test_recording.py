@@ -1,8 +1,10 @@
 """Recording: what is stored of an epoch, and decisions that are never revised."""
 
 import math
+from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tests.store.specs import (
@@ -14,10 +16,12 @@ from tests.store.specs import (
     make_epoch,
     make_spec,
 )
+from tuner.records import Metric
 from tuner.store import studies
 from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Recorded
+from tuner.store.ledger.recording import read_curve
 
 
 @pytest.fixture
@@ -190,3 +194,41 @@ def test_output_of_a_deleted_trial_is_dropped(bench: Bench) -> None:
         studies.delete(connection, bench.study)
     worker.keep_output(held, "last words")
     assert bench.rows(t.output) == []
+
+
+def test_further_metrics_are_stored_bit_for_bit(database: Database) -> None:
+    """Own figures come back as they were, undefined ones too, and Optuna is told the metric."""
+    dice = Metric("dice", "higher", "Dice.")
+    spec = replace(make_spec(metric="val_dice"), metrics=(dice,))
+    bench = Bench.launch(database, spec)
+    worker = bench.worker()
+    held = claim_trial(worker)
+    own = {"val_dice": 0.1 + 0.2, "val_hole": math.nan}
+    first = replace(make_epoch(1), own=own)
+    worker.record(held, [first, replace(make_epoch(2), own={"val_dice": 0.5, "val_hole": 1.0})])
+    # The same ones again change nothing: the stored figures are equal to the last bit.
+    worker.record(held, [first])
+    rows = bench.rows(t.epoch)
+    assert [row.own["val_dice"] for row in rows] == [0.1 + 0.2, 0.5]
+    assert math.isnan(rows[0].own["val_hole"])
+    assert worker.trials()[0].intermediate_values == {1: 0.1 + 0.2, 2: 0.5}
+    with bench.database.transaction() as connection:
+        values = connection.execute(
+            sa.select(t.figure(t.epoch, "val_dice"), t.figure(t.epoch, "val_hole")).order_by(
+                t.epoch.c.epoch
+            )
+        ).all()
+        assert values == [(0.1 + 0.2, None), (0.5, 1.0)]
+        assert read_curve(connection, held.trial_id)[0].has_figures_of(first)
+    assert bench.study.spec.direction == "maximize"
+
+
+def test_another_figure_of_a_further_metric_is_another_training(database: Database) -> None:
+    """What differs in an own metric alone is trained by other code, and takes the curve over."""
+    bench = Bench.launch(database, make_spec())
+    worker = bench.worker()
+    held = claim_trial(worker)
+    worker.record(held, [replace(make_epoch(1), own={"val_dice": 0.5})])
+    worker.record(held, [replace(make_epoch(1), own={"val_dice": 0.6})])
+    (row,) = bench.rows(t.epoch)
+    assert row.own == {"val_dice": 0.6}

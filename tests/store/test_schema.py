@@ -207,6 +207,8 @@ SINCE_0002 = (
     "DROP TABLE tuner.piece",
     "DROP TABLE tuner.upload",
     ("ALTER TABLE tuner.prediction DROP COLUMN token, ALTER COLUMN log_probabilities SET NOT NULL"),
+    "ALTER TABLE tuner.epoch DROP COLUMN own",
+    "ALTER TABLE tuner.outcome DROP COLUMN best_own, DROP COLUMN last_own",
     f"UPDATE tuner.{schema.VERSION_TABLE} SET version_num = '0002'",
 )
 """Takes today's schema back to the second migration; every later one adds a line."""

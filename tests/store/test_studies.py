@@ -142,7 +142,7 @@ def test_launches_at_once_make_one_study(database: Database) -> None:
 def test_a_study_that_optuna_has_of_others_is_refused(database: Database) -> None:
     """A name taken by somebody's own Optuna study is refused; theirs is left alone."""
     storage = Binding(database).storage
-    theirs = optuna_storage.create_study(storage, "small", "val_acc")
+    theirs = optuna_storage.create_study(storage, "small", "val_acc", "maximize")
     with pytest.raises(StudyConflictError, match="tuner did not create"):
         launch(database, make_spec())
     with database.transaction() as connection:

@@ -106,6 +106,8 @@ def test_no_key_comes_twice_in_a_path() -> None:
         replace(BASE, data="other data"),
         replace(BASE, source="other code"),
         replace(BASE, metric="val_acc"),
+        replace(BASE, metrics=("f1",)),
+        replace(BASE, metrics=("f1", "brier")),
         replace(BASE, numerics={"device": "cpu", "threads": "2"}),
         replace(BASE, parameters={"width": 128}),
         replace(BASE, parameters={"width": 64, "depth": 3}),
@@ -120,7 +122,7 @@ def test_nothing_is_shared_when_anything_before_the_first_epoch_differs(other: B
 
 def test_every_field_of_the_base_was_tried() -> None:
     """A field added to the base must be added to the test above too."""
-    tried = {"source", "data", "numerics", "seed", "metric", "parameters"}
+    tried = {"source", "data", "numerics", "seed", "metric", "parameters", "metrics"}
     assert {field.name for field in fields(Base)} == tried
 
 

@@ -12,6 +12,7 @@ from tuner.errors import DataError
 from tuner.train.checkpoints.keys import root
 from tuner.train.data import Feed, choose_home, prepare
 from tuner.train.objective import Data, Split
+from tuner.train.own_metrics import check_metric
 from tuner.train.workbench import Workbench
 
 CPU = torch.device("cpu")
@@ -93,14 +94,12 @@ def test_a_file_of_weights_is_part_of_the_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("metric", ["val_auc", "val_sensitivity", "val_specificity"])
 def test_metrics_that_need_every_class_are_refused_without(metric: str, tmp_path: Path) -> None:
     """A metric that cannot be computed is reported before the first epoch, by its name."""
-    from tuner.train.workbench import _check_metric
-
     one_sided = data(np.zeros((8, 4, 4), dtype=np.uint8))
     val = Split(one_sided.val.images, np.zeros(4, dtype=np.int64), one_sided.val.ids)
     held = prepare(Data(one_sided.train, val, None, ("no", "yes"), "f"), CPU)
     with pytest.raises(DataError, match=f"{metric} cannot be the metric.*class yes"):
-        _check_metric(blob_job(metric=metric), held)
-    _check_metric(blob_job(metric="val_balanced_acc"), held)
+        check_metric(metric, (), held.truth("val"))
+    check_metric("val_balanced_acc", (), held.truth("val"))
 
 
 def test_training_ends_at_the_best_of_any_metric(blobs: Blobs) -> None:

@@ -13,7 +13,6 @@ from tuner.answers.table import Table
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.results import (
-    MEASURES,
     Design,
     Level,
     Measure,
@@ -183,13 +182,14 @@ class Asked:
 # The comparison
 
 
-def measure_named(name: str) -> Measure:
-    """Return a measure by its name."""
-    if name not in MEASURES:
+def measure_named(results: Results, name: str) -> Measure:
+    """Return a measure of a study by its name."""
+    known = results.measures
+    if name not in known:
         raise UserError(
-            f"Unknown metric {name!r}; use one of {', '.join(MEASURES)}.{meant(name, MEASURES)}"
+            f"Unknown metric {name!r}; use one of {', '.join(known)}.{meant(name, known)}"
         )
-    return MEASURES[name]
+    return known[name]
 
 
 @once
@@ -207,7 +207,7 @@ def compare(
     """
     assert results.complete, "it says so otherwise"
     spec, rows = results.spec, results.rows
-    measure = measure_named(metric or results.metric)
+    measure = measure_named(results, metric or results.metric)
     names = list(by) or results.comparable
     if not names:
         raise UserError(_nothing_to_compare(results))
@@ -587,6 +587,13 @@ def _about(finding: Finding, sample: Sample) -> str:
         return f"(Intervals cover other {unit}s and other {over} like these; {many}, {what}.)"
     if sample.images_shared:
         return f"(Intervals cover other {unit}s; {many}.)"
+    of_splits = finding.measure.splits and not finding.measure.blocks
+    if of_splits and ("val" not in finding.measure.splits or finding.spec.replicates.splits == 1):
+        # A metric of the study's own that is no mean over images: its seeds share them.
+        return (
+            f"(Intervals cover other {unit}s only, not other images, because "
+            f"{finding.measure.name} has no value for each image; {many}.)"
+        )
     return f"(Intervals cover other {unit}s only; {many}, each on different images.)"
 
 

@@ -162,7 +162,7 @@ def diff(results: Results, others: Results, metric: str | None = None) -> Diff:
             f"{one.name}@2`."
         )
     tested = results.tested or others.tested
-    measure = measure_named(metric or ("test_acc" if tested else "val_acc"))
+    measure = _measure(results, others, metric or ("test_acc" if tested else "val_acc"))
     names = tuple(name for name in one.spec.varied if name in other.spec.varied)
     changes = identity.compare(one.spec, other.spec).changes
     return Diff(
@@ -215,6 +215,17 @@ def _cell(value: object) -> str:
 
 
 # The comparison
+
+
+def _measure(results: Results, others: Results, name: str) -> Measure:
+    """Return a measure that both studies have, read in the same way."""
+    mine, theirs = measure_named(results, name), measure_named(others, name)
+    if mine != theirs:
+        raise UserError(
+            f"{name} is not the same metric in {results.title} and {others.title}: its direction "
+            "or unit differs."
+        )
+    return mine
 
 
 def _side(results: Results, measure: Measure) -> Side:

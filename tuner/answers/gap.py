@@ -21,10 +21,12 @@ from tuner.results import (
     MEASURES,
     Design,
     Level,
+    Measure,
     Results,
     Source,
     TrialRow,
     by_number,
+    has_figure,
     once,
     sample,
 )
@@ -114,6 +116,23 @@ class SettingGap:
 
 
 @dataclass(frozen=True)
+class OwnGap:
+    """The gap of one metric beside accuracy: by how much it is worse on test."""
+
+    metric: str
+    measure: Measure
+    """Of the gap."""
+    val: float
+    test: float
+    gap: Interval | None
+    """Over seeds, and over images if the metric has a value for each; None from one seed alone."""
+    seeds: int
+    over_images: bool
+
+    JSON: ClassVar = ("metric", "val", "test", "gap", "n=seeds", "over_images")
+
+
+@dataclass(frozen=True)
 class TrialGap:
     """One trial's gap, with Newcombe's interval over the images, or patients, of both splits."""
 
@@ -151,7 +170,8 @@ class Gap:
     """Training accuracy minus validation accuracy."""
     correlation: Interval | None
     """Spearman's, of validation and test accuracy over configurations."""
-    metric: str
+    measure: Measure
+    """The study's metric."""
     selection_bias: SelectionBias | None
     """Of the best setting's mean, or without replicates of the best trial."""
     winner: int | None
@@ -165,6 +185,8 @@ class Gap:
     """Complete trials in the table alone: their configuration lacks a seed that others have."""
     images_shared: bool
     """Whether all trials were measured on the same images, so that these are in the intervals."""
+    own: tuple[OwnGap, ...] = ()
+    """The gaps of the study's metrics beside the built-in ones."""
 
     JSON: ClassVar = (
         "n=seeds",
@@ -187,10 +209,16 @@ class Gap:
         "left_out",
         "without_peers",
         "images_shared",
+        "own_metrics=own",
         "settings",
         "trials",
         "verdict",
     )
+
+    @property
+    def metric(self) -> str:
+        """The name of the study's metric."""
+        return self.measure.name
 
     @property
     def configurations(self) -> int:
@@ -392,7 +420,7 @@ def gap(results: Results) -> Gap:
             np.array([setting.val_acc for setting in settings]),
             np.array([setting.test_acc for setting in settings]),
         ),
-        metric=results.spec.search.metric,
+        measure=results.measures[results.metric],
         selection_bias=bias_of_best(results),
         winner=results.best if results.ranked else None,
         best_setting=best_name(results),
@@ -401,7 +429,40 @@ def gap(results: Results) -> Gap:
         left_out=sum(row.lost for row in results.rows),
         without_peers=len(complete) - len(compared),
         images_shared=images_shared,
+        own=tuple(
+            made
+            for metric in results.spec.metrics
+            if (made := _own_gap(results, design, metric.name)) is not None
+        ),
     )
+
+
+def _own_gap(results: Results, design: Design, name: str) -> OwnGap | None:
+    measure = results.measures[f"gap_{name}"]
+    if not all(has_figure(row, measure, results.at) for row in _of_design(results, design)):
+        return None
+    sampled = [
+        sample(results, design, results.measures[f"{of}_{name}"]) for of in ("val", "test", "gap")
+    ]
+    panels = [one.panel for one in sampled if one is not None and isinstance(one.panel, Panel)]
+    if len(panels) < len(sampled):
+        return None
+    val, test, gap = panels
+    over_images = bool(measure.blocks) and sampled[2] is not None and sampled[2].images_shared
+    return OwnGap(
+        metric=name,
+        measure=measure,
+        val=val.mean(0).value,
+        test=test.mean(0).value,
+        gap=gap.mean(0) if over_images or gap.seeds > 1 else None,
+        seeds=gap.seeds,
+        over_images=over_images,
+    )
+
+
+def _of_design(results: Results, design: Design) -> list[TrialRow]:
+    rows = by_number(results.rows)
+    return [rows[number] for units in design.units for unit in units for number in unit]
 
 
 def _nothing(results: Results) -> str:
@@ -473,9 +534,12 @@ def _fitted(
 def bias_of_best(results: Results) -> SelectionBias | None:
     """Return the selection bias of the best trial's figure, or of the best setting's mean.
 
-    None where there was no choice, or where the trials have not the same images.
+    None where there was no choice, where the trials have not the same images, or where the metric
+    has no value for each image, whose noise could be estimated.
     """
-    measure, leaders = MEASURES[results.spec.search.metric], results.ranked
+    measure, leaders = results.measures[results.metric], results.ranked
+    if measure.per_image is None:
+        return None
     by_setting = has_replicates(results.spec)
     if by_setting:
         # Those that could have been picked: with fewer seeds no setting is.
@@ -564,6 +628,7 @@ def sentences(gap: Gap) -> tuple[str, ...]:
             choosing(gap),
             selection(gap),
             _why(gap),
+            *map(own_gap, gap.own),
             _left_out(gap),
             *words.patient_remarks(gap.clusters, unknown=gap.patients_unknown),
         )
@@ -591,6 +656,18 @@ def size(found: Gap) -> str:
     if found.gap.high < 0:
         return f"Test is ahead of validation: {accuracies}, a gap of {amount} ({about})."
     return f"Validation and test are not distinguishable: {accuracies}, {amount} ({about})."
+
+
+def own_gap(own: OwnGap) -> str:
+    """Say how far a metric of the study's own is from validation to test."""
+    val, test = words.figure(own.measure, own.val), words.figure(own.measure, own.test)
+    said = f"{own.metric}: {val} on validation and {test} on test"
+    if own.gap is None:
+        return f"{said} (one seed)."
+    # One seed can be judged over images only.
+    seeds = words.count(own.seeds, "seed")
+    over = f"over {seeds} and the images" if own.over_images else f"over {seeds} alone"
+    return f"{said}, a gap of {words.difference(own.measure, own.gap)} ({over})."
 
 
 def sampled(gap: Gap) -> str:
@@ -629,11 +706,16 @@ def choosing(gap: Gap) -> str:
 
 def selection(gap: Gap) -> str:
     """Say how much of the best trial's figure is selection bias."""
+    if gap.measure.per_image is None:
+        return (
+            f"How much of the best {gap.metric} is selection bias is not estimated, because "
+            f"{gap.metric} has no value for each image."
+        )
     if gap.selection_bias is None:
         return ""
-    measure = MEASURES[gap.metric]
+    measure = gap.measure
     much = gap.selection_bias.value * measure.scale
-    amount = f"{words.fixed(much, 1 if measure.unit == 'points' else 3)} {measure.unit}"
+    amount = f"{words.fixed(much, 1 if measure.unit == 'points' else 3)} {measure.unit}".strip()
     missing = "" if gap.selection_bias.over_seeds else ", without the variation between seeds"
     if gap.best_setting:
         return (

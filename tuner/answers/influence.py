@@ -23,7 +23,6 @@ from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import Value
 from tuner.results import (
-    MEASURES,
     Level,
     Measure,
     Results,
@@ -71,7 +70,7 @@ class VarianceShare:
 class Influence:
     """What the spread of one figure over a study's settings is made of."""
 
-    metric: str
+    measure: Measure
     how: Literal["decomposition", "ped-anova"]
     """Exact for whole grids; PED-ANOVA, by which parameter the best tenth stands out, else."""
     parts: tuple[VarianceShare, ...]
@@ -145,6 +144,11 @@ class Influence:
         return f"for {self.metric} {words.listed(first)} {verb} more than {words.listed(least)}"
 
     @property
+    def metric(self) -> str:
+        """The figure's name."""
+        return self.measure.name
+
+    @property
     def note(self) -> str | None:
         """Why one parameter may matter more than another though their intervals overlap."""
         shares = {part.names: part.share for part in self.parts}
@@ -165,8 +169,13 @@ def influence(results: Results, metrics: tuple[str, ...] = ()) -> list[Influence
     if not results.spec.varied:
         raise UserError(f"{results.title} varies nothing, so nothing can matter in it.")
     for name in metrics:
-        if name not in MEASURES or not MEASURES[name].blocks:
-            known = [name for name, measure in MEASURES.items() if measure.blocks]
+        known = [name for name, measure in results.measures.items() if measure.blocks]
+        if name in results.measures and results.measures[name].splits and name not in known:
+            raise UserError(
+                f"{name} has no value for each image, which influence needs; take one of "
+                f"{', '.join(known)}. `tuner compare --metric {name}` compares it over seeds."
+            )
+        if name not in known:
             raise UserError(
                 f"There is no metric {name!r} to look at; take {', '.join(known)}."
                 f"{meant(name, known)}"
@@ -181,7 +190,7 @@ def influence(results: Results, metrics: tuple[str, ...] = ()) -> list[Influence
     influences, refused = [], None
     for name in wanted:
         try:
-            influences.append(_of(results, MEASURES[name]))
+            influences.append(_of(results, results.measures[name]))
         except UserError as error:
             # One of the usual figures that a study does not allow must not silence the others.
             refused = error
@@ -212,15 +221,16 @@ def basis(influence: Influence) -> str:
             f"(PED-ANOVA over {words.count(influence.settings, 'setting')} of "
             f"{words.count(influence.trials, 'complete trial')}, resampled.){lost}"
         )
-    measure = MEASURES[influence.metric]
+    measure = influence.measure
     images = f", {words.sampled(influence.images, influence.patients)}" if influence.images else ""
     if influence.seeds == 1:
         lost = f" Variation between seeds is not included: there is one seed.{lost}"
-    spread = (influence.spread or 0.0) * measure.scale
+    amount = (influence.spread or 0.0) * measure.scale
+    spread = f"{amount:.{measure.digits}f} {measure.unit}".strip()
     return (
         f"({words.count(influence.settings, 'setting')}, "
         f"{words.count(influence.seeds, 'seed')}{images}; "
-        f"settings spread by {spread:.{measure.digits}f} {measure.unit}.){lost}"
+        f"settings spread by {spread}.){lost}"
         f"{''.join(f' {remark}' for remark in influence.remarks)}"
     )
 
@@ -282,7 +292,7 @@ def _decomposed(results: Results, grid: _Grid, measure: Measure) -> Influence:
     few = too_few(clusters)
     varied = results.spec.varied
     return Influence(
-        metric=measure.name,
+        measure=measure,
         how="decomposition",
         parts=tuple(
             VarianceShare(tuple(varied[one] for one in term), share)
@@ -349,7 +359,7 @@ def _estimated(results: Results, rows: Sequence[TrialRow], measure: Measure) -> 
         larger=measure.larger,
     )
     return Influence(
-        metric=measure.name,
+        measure=measure,
         how="ped-anova",
         parts=tuple(VarianceShare((name,), share) for name, share in found.shares.items()),
         ahead=found.ahead,

@@ -6,7 +6,8 @@ from tuner.answers.settings import Setting
 from tuner.answers.table import Table
 from tuner.answers.words import column_digits, fixed, minus
 from tuner.records import value_text
-from tuner.results import SHOWN, Factor, TrialRow
+from tuner.results import Factor, TrialRow
+from tuner.results import shown as shown_figures
 from tuner.statistics import Mean
 from tuner.store.studies import Study
 
@@ -15,7 +16,7 @@ def trials(study: Study, leaders: Sequence[TrialRow], complete: int) -> Table:
     """Return single trials, the best first."""
     search = study.spec.search
     prefix = "" if search.at == "best" else "last_"
-    names = [name for name in SHOWN if name != search.metric]
+    names = [name for name in shown_figures(study.spec) if name != search.metric]
     head = ("trial", *study.spec.varied, "seed", search.metric, *names, "seconds")
     rows = [
         (

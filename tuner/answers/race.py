@@ -9,7 +9,6 @@ from tuner.answers import words
 from tuner.answers.compare import Asked, Comparison, judge, measure_named
 from tuner.errors import UserError
 from tuner.results import (
-    MEASURES,
     Design,
     Evidence,
     Level,
@@ -24,7 +23,6 @@ from tuner.results import (
     sample,
     standing_of,
 )
-from tuner.spec.study import Spec
 from tuner.statistics import FEWEST, Interval
 from tuner.store.ledger.looks import Decided, Race
 
@@ -112,13 +110,13 @@ def tell_race(results: Results) -> Story | None:
         end=_end(race, rows),
         sentences=(),
     )
-    said = _sentences(story, race, called, spec)
+    said = _sentences(results, story, race, called)
     return Story(**{**vars(story), "sentences": said})
 
 
-def left_at(race: Race, called: Mapping[int, str], spec: Spec) -> dict[int, str]:
+def left_at(results: Results, race: Race, called: Mapping[int, str]) -> dict[int, str]:
     """Say of each contender that was dropped when and on what evidence."""
-    measure = MEASURES[spec.search.metric]
+    measure = results.measures[results.metric]
     return {one: _left(past, one, called, measure) for past in race.decided for one in past.dropped}
 
 
@@ -175,12 +173,14 @@ def _end(race: Race, rows: Sequence[TrialRow]) -> End | None:
     return "budget" if whole and not running and race.look() is None else None
 
 
-def _sentences(story: Story, race: Race, called: Mapping[int, str], spec: Spec) -> tuple[str, ...]:
+def _sentences(
+    results: Results, story: Story, race: Race, called: Mapping[int, str]
+) -> tuple[str, ...]:
     many = words.count(len(story.runners), "contender")
     times = "once" if story.looks == 1 else f"{story.looks} times"
     looks = f"compared {times} so far" if story.looks else "not compared yet"
     said = [f"Race of {many} over further seeds, by {story.metric}: {looks}."]
-    said += left_at(race, called, spec).values()
+    said += left_at(results, race, called).values()
     said += [
         f"{runner.name} has {words.count(runner.missing, 'trial')} that were pruned, diverged or "
         "failed; their pairs are left out."
@@ -226,7 +226,7 @@ def compare_contenders(
     race = read_race(results)
     if race is None or not race.spent:
         raise UserError(_no_contenders(results))
-    measure = measure_named(metric or results.metric)
+    measure = measure_named(results, metric or results.metric)
     design = _design(results, Evidence(results, measure), race)
     return judge(results.spec, design, measure, sample(results, design, measure), asked)
 
@@ -250,7 +250,7 @@ def _design(results: Results, evidence: Evidence, race: Race) -> Design:
     compared, seeds = _compared(race, done)
     used = len(compared) * len(seeds)
     asides: dict[Level, str] = {
-        called[one]: text for one, text in left_at(race, called, results.spec).items()
+        called[one]: text for one, text in left_at(results, race, called).items()
     }
     return Design(
         factor="contender",

@@ -24,8 +24,7 @@ from tuner.answers import words
 from tuner.answers.table import Table
 from tuner.errors import UserError
 from tuner.names import meant
-from tuner.records import METRICS
-from tuner.results import Results, TrialRow
+from tuner.results import Measure, Results, TrialRow
 from tuner.spec.study_ref import StudyRef
 from tuner.statistics import Interval, Mean, mean_over_seeds, welch
 from tuner.store import studies
@@ -144,7 +143,7 @@ class AtBudget:
 class Searches:
     """Two searches, by the same figure on the same images."""
 
-    metric: str
+    measure: Measure
     one: SearchRuns
     other: SearchRuns
     budgets: tuple[AtBudget, ...]
@@ -166,9 +165,14 @@ class Searches:
         return self.one, self.other
 
     @property
+    def metric(self) -> str:
+        """The figure's name."""
+        return self.measure.name
+
+    @property
     def smaller(self) -> bool:
         """Whether a smaller value is better."""
-        return METRICS[self.metric] == "minimize"
+        return not self.measure.larger
 
     @property
     def differs(self) -> bool:
@@ -276,11 +280,14 @@ def compare_searches(
         raise UserError(f"{min(shared)} is on both sides; name two different searches.")
     every = [results for side in sides for results in side]
     metric = metric or _common_metric(every)
-    if metric not in METRICS:
+    choosable = _choosable(every)
+    if metric not in choosable:
         raise UserError(
-            f"Searches are compared by {words.listed(list(METRICS))}; not by {metric!r}."
-            f"{meant(metric, METRICS)}"
+            f"Searches are compared by {words.listed(choosable)}; not by {metric!r}."
+            f"{meant(metric, choosable)}"
         )
+    if len({results.measures[metric] for results in every}) > 1:
+        raise UserError(f"{metric} is not the same metric in these searches; name another.")
     found = [
         SearchRuns(name, tuple(course for results in side for course in _courses(results, metric)))
         for name, side in zip((one, other), sides, strict=True)
@@ -294,7 +301,7 @@ def compare_searches(
     common = min(search.total for search in found)
     budgets = sorted({max(1, round(share * common)) for share in SHARES})
     return Searches(
-        metric=metric,
+        measure=every[0].measures[metric],
         one=found[0],
         other=found[1],
         budgets=tuple(_budget(found[0], found[1], epochs) for epochs in budgets),
@@ -338,13 +345,19 @@ def _check_repeats(pattern: str, repeats: Sequence[Study]) -> None:
         asked, seeds[study.spec.search.seed] = mine, study.title
 
 
+def _choosable(every: Sequence[Results]) -> list[str]:
+    """Return the validation figures that all of these studies have."""
+    names = [name for name, one in every[0].measures.items() if one.splits == ("val",)]
+    return [name for name in names if all(name in results.measures for results in every)]
+
+
 def _common_metric(every: Sequence[Results]) -> str:
     metrics = {results.spec.search.metric: results.title for results in every}
     if len(metrics) > 1:
         judged = words.listed([f"{title} by {metric}" for metric, title in metrics.items()])
         raise UserError(
             f"These searches are judged by different metrics: {judged}. Name one with --metric: "
-            f"{words.listed(list(METRICS))}."
+            f"{words.listed(_choosable(every))}."
         )
     return next(iter(metrics))
 
@@ -389,7 +402,7 @@ def _course(
     trained: Sequence[datetime],
     metric: str,
 ) -> Course:
-    smaller = METRICS[metric] == "minimize"
+    smaller = not results.measures[metric].larger
     column = f"{results.prefix}{metric}"
     own = metric == results.spec.search.metric
     recorded = np.array([moment.timestamp() for moment in trained])

@@ -1,7 +1,7 @@
 """Settings against the best one by the study's metric, and what the best one shows on test.
 
 Validation chooses, test checks: a comparison leads by the study's metric, and its check holds the
-others against the level that leads, by test accuracy.
+others against the level that leads, by test accuracy, or by a metric of the study's own there.
 """
 
 from tuner.answers import words
@@ -50,21 +50,24 @@ def why_not(results: Results) -> str:
 
 
 def check(results: Results, comparison: Comparison, *, whole: bool = False) -> Comparison | None:
-    """Compare the levels with the leading one by test accuracy; None where there is no such check.
+    """Compare the levels with the leading one on test images; None where there is no such check.
 
     `whole` says that the levels are whole settings. The leading level was chosen on validation
     images, so it is a reference that test images had no say in.
     """
-    if {split for split, _ in comparison.measure.blocks} != {"val"} or not results.tested:
+    if comparison.measure.splits != ("val",) or not results.tested:
         return None
     if comparison.reference is None or comparison.seeds < 2:
         return None
+    # A metric of the study's own is checked by itself on test images, any other by accuracy.
+    name = comparison.measure.name
+    metric = results.check if name == results.metric else CHECK
     asked = Asked(reference=words.level_name(comparison.reference))
     try:
         if comparison.factor == "contender":
-            return compare_contenders(results, metric=CHECK, asked=asked)
+            return compare_contenders(results, metric=metric, asked=asked)
         by = (comparison.factor,)
-        return compare(results, by=by, metric=CHECK, asked=asked, whole=whole)[0]
+        return compare(results, by=by, metric=metric, asked=asked, whole=whole)[0]
     except UserError:
         # The leading level has no figure on test.
         return None
@@ -85,7 +88,12 @@ def check_sentence(checked: Comparison | None) -> str:
     leading = words.level_name(checked.reference)
     measure = checked.measure
     shown = f"{words.figure(measure, first.mean.value)} ({words.interval(measure, first.mean)})"
-    said = f"On test, {leading} is right on {shown}"
+    figure = measure.name.removeprefix("test_")
+    said = (
+        f"On test, {leading} is right on {shown}"
+        if measure.name == CHECK
+        else f"On test, {leading} has a {figure} of {shown}"
+    )
     others = [row for row in checked.rows if row.against is not None]
     if not others:
         return f"{said}."
@@ -96,7 +104,7 @@ def check_sentence(checked: Comparison | None) -> str:
             for row in others
             if row.against is not None
             and row.against.differs
-            and (row.against.difference.value > 0) == better
+            and ((row.against.difference.value > 0) == measure.larger) == better
         ]
         if apart:
             listed = words.listed(apart) if len(apart) <= 5 else f"{len(apart)} others"

@@ -16,7 +16,7 @@ from tuner.answers.table import Table
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import Value, value_text
-from tuner.results import SHOWN, Measure, Results, contender_names, read_race
+from tuner.results import Measure, Results, contender_names, read_race, shown
 from tuner.spec.setting import read_setting
 from tuner.statistics import Interval, Mean
 
@@ -119,8 +119,10 @@ def diff_settings(
             f"{name(first.values)}; name two."
         )
     leading = results.spec.search.metric
-    asked = [metric] if metric else [leading, *(one for one in SHOWN if one != leading)]
-    measures = [measure_named(one) for one in asked]
+    asked = (
+        [metric] if metric else [leading, *(one for one in shown(results.spec) if one != leading)]
+    )
+    measures = [measure_named(results, one) for one in asked]
     compared = [_compared(results, measure, (first, second)) for measure in measures]
     comparison = compared[0][1]
     return SettingDiff(

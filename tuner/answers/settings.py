@@ -12,7 +12,15 @@ from typing import Any, ClassVar
 from tuner.answers import words
 from tuner.errors import UserError
 from tuner.records import Value
-from tuner.results import VIEWS, WHOLE, Results, TrialRow, combination_name, once
+from tuner.results import (
+    WHOLE,
+    Measure,
+    Results,
+    TrialRow,
+    combination_name,
+    once,
+    shown,
+)
 from tuner.spec.study import Spec
 from tuner.statistics import Mean, mean_over_seeds
 from tuner.store.ranking import Ranked
@@ -69,8 +77,9 @@ def has_replicates(spec: Spec) -> bool:
 
 
 @once
-def settings(results: Results, figures: tuple[str, ...] = VIEWS["figures"]) -> list[Setting]:
+def settings(results: Results, figures: tuple[str, ...] = ()) -> list[Setting]:
     """Return every setting that was begun, the best first; those without a complete seed last."""
+    figures = figures or shown(results.spec)
     members: dict[int, list[TrialRow]] = defaultdict(list)
     for row in results.rows_with(*figures):
         members[row.configuration].append(row)
@@ -101,7 +110,7 @@ def best_sentence(results: Results) -> str:
     """Say which setting is best on validation, and then what it shows on test."""
     best = settings(results)[0]
     metric = results.spec.search.metric
-    mean, test = best.means[metric], best.means.get("test_acc")
+    mean, test = best.means[metric], best.means.get(results.check)
     assert mean is not None, "who is ranked has a mean"
     of = words.count(len(results.ranked_settings), "setting")
     further = "further " if results.spec.replicates.of == "top" else ""
@@ -111,17 +120,23 @@ def best_sentence(results: Results) -> str:
     check = (
         ""
         if test is None
-        else f" On test, its accuracy is {_limited('test_acc', test)} over seeds alone."
+        else f" On test, its {_of_test(results.check)} is "
+        f"{_limited(results.measures[results.check], test)} over seeds alone."
     )
+    seeds = words.count(mean.n, f"{further}seed")
     return (
         f"The best of {of}{so_far} by {metric} is {name(best.values) or 'the only one'}: "
-        f"{_limited(metric, mean)} over {words.count(mean.n, f'{further}seed')}.{check}"
+        f"{_limited(results.measures[metric], mean)} over {seeds}.{check}"
     )
 
 
-def _limited(metric: str, mean: Mean) -> str:
+def _of_test(figure: str) -> str:
+    return "accuracy" if figure == "test_acc" else figure.removeprefix("test_")
+
+
+def _limited(measure: Measure, mean: Mean) -> str:
     """Return a mean with its limits: "0.2791 (0.2448 to 0.3134)", or "56.2 % (50.0 to 62.4)"."""
-    scale, digits, unit = (1.0, 4, "") if metric.endswith("loss") else (100.0, 1, " %")
+    scale, digits, unit = (100.0, 1, " %") if measure.unit == "points" else (1.0, 4, "")
     shown = f"{words.fixed(mean.value * scale, digits)}{unit}"
     if mean.low is None or mean.high is None:
         return shown

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from tuner.answers import words
 from tuner.answers.table import Table
 from tuner.errors import UnknownStudyError
-from tuner.records import SplitName
-from tuner.results import EPOCH_COLUMNS, Predicted, Results, TrialRow, right, trial_columns
+from tuner.records import Metric, SplitName
+from tuner.results import Predicted, Results, TrialRow, epoch_columns, right, trial_columns
 from tuner.statistics import Interval, apart, delong, reliability, share_of
 from tuner.store import histories
 from tuner.store import tables as t
@@ -58,6 +58,11 @@ class OneTrial:
     gap: Interval | None
     setup: Mapping[str, Any]
     events: tuple[Event, ...]
+    prefix: str = ""
+    """The prefix of the columns with the figures at the judged epoch."""
+    own: tuple[Metric, ...] = ()
+    """The study's metrics beside the built-in ones, but for the Brier score, which is shown
+    anyway."""
 
     JSON: ClassVar = (
         "row=cells",
@@ -75,6 +80,11 @@ class OneTrial:
     def cells(self) -> dict[str, Any]:
         """All its columns."""
         return {**self.row.cells, **self.row.further}
+
+    def own_cells(self, split: SplitName) -> list[str]:
+        """Return the figures of the study's own metrics on a split, as tables show them."""
+        values = [self.row[f"{self.prefix}{split}_{metric.name}"] for metric in self.own]
+        return ["–" if value is None else f"{value:.3f}" for value in values]
 
     @property
     def by_split(self) -> dict[SplitName, OnSplit]:
@@ -102,6 +112,8 @@ def one_trial(results: Results, number: int) -> OneTrial:
     return OneTrial(
         row=row,
         columns=trial_columns(results.spec),
+        own=tuple(metric for metric in results.spec.metrics if metric.name != "brier"),
+        prefix=results.prefix,
         rank=order.index(number) + 1 if number in order else None,
         complete=len(order),
         peers=tuple(
@@ -110,7 +122,8 @@ def one_trial(results: Results, number: int) -> OneTrial:
             if one is not row and tuple(one[name] for name in varied) == mine
         ),
         epochs=tuple(
-            dict(zip(EPOCH_COLUMNS, one, strict=True)) for one in results.epochs([number])
+            dict(zip(epoch_columns(results.spec), one, strict=True))
+            for one in results.epochs([number])
         ),
         splits=splits,
         gap=_gap(splits),
@@ -170,10 +183,23 @@ def table(trial: OneTrial) -> Table:
             "–" if one.auc is None else words.with_ends(one.auc),
             f"{one.calibration_error:.3f}",
             f"{one.brier:.3f}",
+            *trial.own_cells(one.split),
         )
         for one in trial.splits
     ]
     if trial.gap is not None:
-        rows.append(("gap", "", "", words.with_ends(trial.gap, sign=True), "", "", ""))
-    head = ("split", "images", "loss", "accuracy", "AUC", "ECE", "Brier")
+        rows.append(
+            (
+                "gap",
+                "",
+                "",
+                words.with_ends(trial.gap, sign=True),
+                "",
+                "",
+                "",
+                *("" for _ in trial.own),
+            )
+        )
+    own = [metric.name for metric in trial.own]
+    head = ("split", "images", "loss", "accuracy", "AUC", "ECE", "Brier", *own)
     return Table(head, tuple(rows), left=(0,))

@@ -19,7 +19,8 @@ from tuner.answers.table import Table
 from tuner.answers.trial import OneTrial, OnSplit, one_trial
 from tuner.errors import UserError
 from tuner.records import SplitName
-from tuner.results import MEASURES, Predicted, Results, TrialRow, right
+from tuner.results import Measure, Predicted, Results, TrialRow, measures_of, right
+from tuner.results import shown as shown_figures
 from tuner.statistics import Interval, Mean, Right, SelectionBias, mean_over_seeds, share_of
 from tuner.store import tables as t
 from tuner.store.studies import Study
@@ -66,6 +67,11 @@ class Winner:
     def number(self) -> int:
         """The trial's number in its study."""
         return int(self.trial.row["trial"])
+
+    @property
+    def measures(self) -> Mapping[str, Measure]:
+        """The figures of its study by name."""
+        return measures_of(self.study.spec.metrics)
 
     @property
     def epoch(self) -> int:
@@ -177,7 +183,8 @@ def _over_seeds(results: Results, trial: OneTrial, setting: Setting | None) -> d
     if setting is not None:
         numbers = {row["trial"] for row in setting.seeds}
     group = [row for row in results.rows if row["trial"] in numbers and row.complete]
-    names = ("val_loss", "val_acc", "test_loss", "test_acc", "gap")
+    own = (f"{split}_{one.name}" for one in results.spec.metrics for split in ("val", "test"))
+    names = ("val_loss", "val_acc", "test_loss", "test_acc", "gap", *own)
     columns = {name: [row[results.prefix + name] for row in group] for name in names}
     if results.spec.search.metric not in columns:
         columns = {results.spec.search.metric: [row.value for row in group], **columns}
@@ -187,17 +194,17 @@ def _over_seeds(results: Results, trial: OneTrial, setting: Setting | None) -> d
     }
     means = {name: mean_over_seeds(values) for name, values in known.items()}
     return {
-        name: _possible(name, mean)
+        name: _possible(results.measures[name], mean)
         for name, mean in means.items()
-        if mean is not None and name in MEASURES
+        if mean is not None and name in results.measures
     }
 
 
-def _possible(name: str, mean: Mean) -> Mean:
+def _possible(measure: Measure, mean: Mean) -> Mean:
     """Return a mean whose limits are values that the figure can have: few seeds say little."""
-    if mean.low is None or mean.high is None or MEASURES[name].unit != "points":
+    if mean.low is None or mean.high is None or measure.unit != "points":
         return mean
-    least = -1.0 if name == "gap" else 0.0
+    least = -1.0 if measure.name == "gap" else 0.0
     return replace(mean, low=max(least, mean.low), high=min(1.0, mean.high))
 
 
@@ -321,10 +328,11 @@ def over_seeds(winner: Winner) -> str:
     """Say what the setting does under all its seeds: what a new training may be expected to do."""
     seeds = len(winner.trial.peers) + 1
     setting = winner.setting
+    own = [f"{split}_{one.name}" for one in winner.study.spec.metrics for split in ("val", "test")]
     parts = [
         f"{name.replace('_', ' ')} {mean(one)}"
         for name, one in winner.over_seeds.items()
-        if name in ("val_acc", "test_acc")
+        if name in ("val_acc", "test_acc") or name in own
     ]
     count = max((one.n for one in winner.over_seeds.values()), default=0)
     if count < 2:
@@ -348,9 +356,9 @@ def selection(winner: Winner) -> str:
     """Say how much of the trial's figure is selection bias."""
     if winner.selection_bias is None:
         return ""
-    measure = MEASURES[winner.study.spec.search.metric]
+    measure = winner.measures[winner.study.spec.search.metric]
     by = winner.selection_bias.value * measure.scale
-    amount = f"{by:.1f} points" if measure.unit == "points" else f"{by:.3f} nats"
+    amount = f"{by:.1f} points" if measure.unit == "points" else f"{by:.3f} {measure.unit}".strip()
     if float(amount.split(maxsplit=1)[0]) == 0:
         among = words.count(winner.selection_bias.trials, "trial")
         if winner.selection_bias.settings:
@@ -409,16 +417,12 @@ LIMITS = (
 # Its table
 
 
-SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
-"""The figures of each seed beside the study's metric."""
-
-
 def seeds(winner: Winner) -> Table:
     """Return the figures of each seed of the trial's setting, and their means."""
     setting = winner.setting
     assert setting is not None, "asked of a study with replicates"
     metric = winner.study.spec.search.metric
-    names = [metric, *(one for one in SHOWN if one != metric)]
+    names = [metric, *(one for one in shown_figures(winner.study.spec) if one != metric)]
     names = [one for one in names if setting.means.get(one) is not None]
     rows = [
         (
@@ -449,7 +453,8 @@ def _digits(name: str, value: float | None) -> str:
 def figures(winner: Winner) -> Table:
     """Return the figures of each split."""
     binary = ("sensitivity", "specificity", "AUC") if winner.rates else ()
-    head = ("split", "images", "loss", "accuracy", *binary, "ECE", "Brier")
+    own = [one.name for one in winner.trial.own]
+    head = ("split", "images", "loss", "accuracy", *binary, "ECE", "Brier", *own)
     return Table(head, tuple(_split_row(winner, one) for one in winner.splits), left=(0,))
 
 
@@ -465,6 +470,7 @@ def _split_row(winner: Winner, one: OnSplit) -> tuple[str, ...]:
         *((*map(share, sides), share(one.auc)) if winner.rates else ()),
         f"{one.calibration_error:.3f}",
         f"{one.brier:.3f}",
+        *winner.trial.own_cells(one.split),
     )
 
 

@@ -3,7 +3,7 @@
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,7 @@ def _body(spec: Spec, jobs: Sequence[Job], device: str) -> Body:
 
 def _short(job: Job) -> Job:
     parameters = {**job.parameters, "epochs": MEASURED + 1, "patience": 0}
-    return Job(job.objective, parameters, job.data, job.seed, job.metric)
+    return replace(job, parameters=parameters)
 
 
 def _seconds(run: Mapping[str, Any]) -> list[float]:
@@ -266,7 +266,7 @@ def _work(body: Body, progress: Progress) -> Body:
         folders=[Path(folder) for folder in body["folders"]],
         progress=progress,
     )
-    jobs = [Job(**job) for job in body["jobs"]]
+    jobs = [Job.read(job) for job in body["jobs"]]
     whole = sum(int(job.parameters["epochs"]) for job in jobs)
     done = 0
     runs = []

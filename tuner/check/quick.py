@@ -1,13 +1,13 @@
 """Examines a study's data in a child process, which loads them as a trainer would."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tuner.check.feasibility import check_data, remarks
 from tuner.questions import Body, Progress, Question, Site, serve
-from tuner.records import Value
+from tuner.records import Metric, SplitName, Value
 from tuner.spec.study import Spec
 
 MOST = 4
@@ -57,7 +57,13 @@ def examine_data(
 
 def begin(spec: Spec, data: Mapping[str, Value], site: Site, *, quick: bool) -> Question:
     """Start loading and examining one configuration of [data]."""
-    work = {"objective": spec.objective, "data": dict(data), "quick": quick}
+    work = {
+        "objective": spec.objective,
+        "data": dict(data),
+        "quick": quick,
+        "metric": spec.search.metric,
+        "metrics": [asdict(metric) for metric in spec.metrics],
+    }
     return site.begin("tuner.check.quick", work)
 
 
@@ -73,10 +79,23 @@ def _work(body: Body, progress: Progress) -> Body:
     # Imported in the child only: the caller just reads the findings.
     from tuner.check.examination import examine
     from tuner.check.findings import warnings
-    from tuner.train.objective import find
+    from tuner.train.objective import Split, find
+    from tuner.train.own_metrics import OwnMetrics, Truth, check_metric
 
     found = find(body["objective"], [Path(folder) for folder in body["folders"]])
     data = found.load_data(body["data"], Path(body["cache"]), progress)
+    # Before a launch rather than in a trainer: a metric that fails, or is undefined here.
+    metrics = tuple(Metric(**metric) for metric in body["metrics"])
+    own = OwnMetrics(found, metrics)
+    splits: list[tuple[SplitName, Split | None]] = [("val", data.val), ("test", data.test)]
+    truths = [
+        Truth(name, split.labels, split.patients, data.classes)
+        for name, split in splits
+        if split is not None
+    ]
+    for truth in truths:
+        own.try_out(truth)
+    check_metric(body["metric"], metrics, truths[0])
     progress("examining images", 0, 1)
     examination = examine(data, body["data"], quick=body["quick"])
     return {"examination": examination.to_json(), "warnings": warnings(examination)}

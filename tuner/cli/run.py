@@ -80,12 +80,14 @@ def run(
 def _described(
     job: "Job", setup: "Setup", epochs: "Sequence[Epoch]", result: "Result | None"
 ) -> dict[str, Any]:
+    from tuner.records import columns_of
+
     moments = {} if result is None else {"best": result.best, "last": result.last}
     return {
         "parameters": dict(job.parameters),
         "seed": job.seed,
         "setup": {**asdict(setup), "notes": dict(setup.notes)},
-        "epochs": [_plain(asdict(epoch)) for epoch in epochs],
+        "epochs": [_plain(columns_of(epoch)) for epoch in epochs],
         **{name: _figures(figures) for name, figures in moments.items()},
     }
 
@@ -121,6 +123,7 @@ def _tell(epoch: "Epoch", *, quiet: bool) -> "Epoch":
         echo(
             f"{epoch.epoch:5d}  {epoch.train_loss:10.4f}  {epoch.train_acc:9.3f}  "
             f"{epoch.val_loss:8.4f}  {epoch.val_acc:7.3f}  {epoch.lr:8.2g}  {epoch.seconds:8.3f}"
+            f"{_own(epoch)}"
         )
     return epoch
 
@@ -135,12 +138,21 @@ def _conclude(figures: "Figures", name: str) -> None:
     )
     echo(
         f"{name} epoch {figures.epoch}: val loss {figures.val_loss:.4f}, "
-        f"val acc {fixed(figures.val_acc, 3)}, {test}"
+        f"val acc {fixed(figures.val_acc, 3)}, {test}{_own(figures)}"
+    )
+
+
+def _own(record: "Epoch | Figures") -> str:
+    """Return the figures of further metrics, for the end of a line."""
+    return "".join(
+        f"  {name.replace('_', ' ', 1)} {value:.4g}" for name, value in record.own.items()
     )
 
 
 def _figures(figures: "Figures") -> dict[str, Any]:
-    return _plain({**asdict(figures), "gap": figures.gap})
+    from tuner.records import columns_of
+
+    return _plain({**columns_of(figures), "gap": figures.gap})
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

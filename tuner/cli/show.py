@@ -99,6 +99,10 @@ def _print(console: "Console", trial: "OneTrial", study: "Study", place: str) ->
                 height=6,
             )
         )
+    for metric in trial.own:
+        values = [one[f"val_{metric.name}"] for one in trial.epochs]
+        if any(value is not None for value in values):
+            console.print(chart(metric.name, [("validation", "bold yellow", values)], height=6))
     console.print()
     for line in _facts(trial):
         console.print(line)

@@ -79,25 +79,26 @@ def show_tables(
     from tuner.answers.remarks import remarks
     from tuner.answers.settings import has_replicates
     from tuner.cli.console import as_fitting, open_console
-    from tuner.results import VIEWS, factors, reuse
+    from tuner.results import factors, reuse, view
 
     console = open_console()
     study, rows, leaders = results.study, results.rows, results.ranked
+    figures = view(study.spec, show)
     console.print()
     if not leaders:
         console.print(f"{study.title}: no trial is complete yet.")
         return
     by_setting = has_replicates(study.spec) and not trials
     if by_setting:
-        _print_settings(console, results, best, VIEWS[show])
+        _print_settings(console, results, best, figures)
     else:
         shown_trials = trials_table(study, leaders[:best], len(leaders))
         console.print(as_fitting(console, shown_trials))
     # Of a single parameter the settings are its levels.
-    shown = [] if by_setting and len(study.spec.varied) == 1 else factors(results, VIEWS[show])
+    shown = [] if by_setting and len(study.spec.varied) == 1 else factors(results, figures)
     for factor in shown:
         console.print()
-        console.print(_factor_table(console, factor, VIEWS[show]))
+        console.print(_factor_table(console, factor, figures))
     if by_setting:
         console.print(f"`tuner table {study.title} --trials` ranks single trials.")
     found = reuse(results)
@@ -143,7 +144,7 @@ def _print_settings(
     varied = study.spec.varied
     names = short_names(shown, study.spec)
     # Where not all figures fit, the metric that ranks and its check on test images stay.
-    first = sorted(others, key=lambda name: name != "test_acc")
+    first = sorted(others, key=lambda name: name != results.check)
     wanted = [
         [metric, *(name for name in others if name in first[:keep])]
         for keep in range(len(others), -1, -1)
@@ -173,17 +174,18 @@ def _factor_table(console: "Console", factor: "Factor", figures: Sequence[str]) 
 def _described(results: "Results", best: int, show: str) -> dict[str, Any]:
     from tuner.answers.plain import plain
     from tuner.answers.settings import settings
-    from tuner.results import VIEWS, factors, reuse
+    from tuner.results import factors, reuse, view
 
     study, leaders = results.study, results.ranked[:best]
+    figures = view(study.spec, show)
     return {
         "study": study.title,
         "question": study.spec.question,
         "state": study.state,
         "metric": study.spec.search.metric,
         "at": study.spec.search.at,
-        "settings": plain(settings(results, VIEWS[show])[:best]),
+        "settings": plain(settings(results, figures)[:best]),
         "best": [plain(row.cells) for row in leaders],
         "time": plain(reuse(results)),
-        "factors": plain(factors(results, VIEWS[show])),
+        "factors": plain(factors(results, figures)),
     }

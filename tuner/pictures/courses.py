@@ -35,9 +35,10 @@ def draw_curves(subject: Subject) -> Picture:
     curves = _curves(subject, by)
     if not any(curve.epochs or curve.strays for curve in curves):
         raise UserError(f"No trial of {subject.title} has ended yet, so there are no curves.")
-    with canvas.sheet(2, 2, height=4.6) as sheet:
+    rows = 3 if results.own else 2
+    with canvas.sheet(rows, 2, height=2.3 * rows) as sheet:
         axes = sheet.axes
-        for at, (axis, (name, split, unit)) in enumerate(zip(axes, PANELS, strict=True)):
+        for at, (axis, (name, split, unit)) in enumerate(zip(axes, PANELS, strict=False)):
             for place, curve in enumerate(curves):
                 _draw_curve(axis, curve, name, place)
             axis.set_title(f"{split} {unit.split(' ')[0]}", loc="left")
@@ -46,12 +47,29 @@ def draw_curves(subject: Subject) -> Picture:
             canvas.whole_numbers(axis.xaxis)
         for left, right in ((0, 1), (2, 3)):
             _share_range(axes[left], axes[right])
-        for axis in axes[2:]:
+        for axis in axes[2:4]:
             canvas.percent(axis)
+        if results.own:
+            _draw_own(axes[4], subject, curves)
+            axes[5].set_visible(False)
         alike = len({curve.seeds for curve in curves}) == 1
         for place, curve in enumerate(curves):
             sheet.explain(_handle(place), _curve_label(curve, by, alike=alike))
     return Picture(sheet, _curves_title(subject, by, curves), _curves_note(curves))
+
+
+def _draw_own(axis: Axes, subject: Subject, curves: Sequence[Curve]) -> None:
+    """Draw the study's metric, where it is not among the figures of every study."""
+    metric = subject.results.metric
+    for place, curve in enumerate(curves):
+        _draw_curve(axis, curve, metric, place)
+    name = metric.removeprefix("val_").replace("_", " ")
+    axis.set_title(f"validation {name}", loc="left")
+    axis.set_xlabel("epoch")
+    axis.set_ylabel(shortened(name))
+    canvas.whole_numbers(axis.xaxis)
+    if subject.results.measures[metric].unit == "points":
+        canvas.percent(axis)
 
 
 def _curves(subject: Subject, by: str | None) -> list[Curve]:

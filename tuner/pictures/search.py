@@ -20,7 +20,7 @@ from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, level_label, named, sentence, shortened
-from tuner.records import METRICS, Value
+from tuner.records import Value
 from tuner.results import TrialRow
 
 Array = NDArray[np.float64]
@@ -40,7 +40,7 @@ def draw_parallel(subject: Subject) -> Picture:
     if not names:
         raise UserError(f"{subject.title} varies nothing, so there is nothing to draw lines over.")
     metric = subject.metric or results.spec.search.metric
-    measure = measure_named(metric)
+    measure = measure_named(results, metric)
     rows = [row for row in results.complete if metric in row.cells and row[metric] is not None]
     if not rows:
         raise UserError(f"No complete trial of {subject.title} has {metric} in its row.")
@@ -172,7 +172,7 @@ def draw_history(subject: Subject) -> Picture:
     spec = results.spec
     metric = spec.search.metric
     complete = results.complete
-    smaller = METRICS[metric] == "minimize"
+    smaller = spec.direction == "minimize"
     with canvas.sheet(height=3.2) as sheet:
         (axis,) = sheet.axes
         rows = [row for row in complete if row.value is not None]

@@ -4,11 +4,10 @@ from tuner.answers import words
 from tuner.answers.gap import gap
 from tuner.answers.settings import settings
 from tuner.answers.table import Table
-from tuner.results import Results, TrialRow
+from tuner.results import Measure, Results, shown
 from tuner.statistics import Mean
 
 SHOWN = 10
-FIGURES = ("val_loss", "val_acc", "test_acc", "gap")
 
 
 def configurations(results: Results) -> Table:
@@ -38,16 +37,14 @@ def configurations(results: Results) -> Table:
 def ranked_settings(results: Results) -> Table:
     """Return the best settings by the study's metric, over their seeds."""
     spec = results.spec
-    found = settings(results, FIGURES)
+    found = settings(results)
     shown = found[:SHOWN]
-    figures = [spec.search.metric, *(name for name in FIGURES if name != spec.search.metric)]
-    if not results.tested:
-        figures = [name for name in figures if name not in ("test_acc", "gap")]
+    figures = _figures(results)
     lost = any(setting.lost for setting in shown)
     rows = tuple(
         (
             *(words.level_name(setting.values[name]) for name in spec.varied),
-            *(_mean(name, setting.means[name]) for name in figures),
+            *(_mean(results.measures[name], setting.means[name]) for name in figures),
             str(len(setting.seeds)),
             f"{setting.complete}/{setting.trials}",
             *([setting.lost] if lost else []),
@@ -65,10 +62,19 @@ def ranked_settings(results: Results) -> Table:
     )
 
 
-def _mean(name: str, mean: Mean | None) -> str:
+def _figures(results: Results) -> list[str]:
+    """Return the figures of a study's tables, its metric first."""
+    figures = dict.fromkeys((results.metric, *shown(results.spec)))
+    untested = (
+        () if results.tested else (*(name for name in figures if name.startswith("test_")), "gap")
+    )
+    return [name for name in figures if name not in untested]
+
+
+def _mean(measure: Measure, mean: Mean | None) -> str:
     if mean is None:
         return "–"
-    points = not name.endswith("loss")
+    name, points = measure.name, measure.unit == "points"
     scale, digits = (100.0, 1) if points else (1.0, 4)
     half = mean.half_width
     value = mean.value * scale
@@ -83,16 +89,14 @@ def leaderboard(results: Results) -> Table:
     leaders = results.ranked
     spec = results.spec
     search = spec.search
-    others = [name for name in FIGURES if name != search.metric]
-    if not results.tested:
-        others = [name for name in others if name not in ("test_acc", "gap")]
+    others = _figures(results)[1:]
     rows = tuple(
         (
             str(row["trial"]),
             *(words.level_name(row[name]) for name in spec.varied),
             str(row["seed"]),
             f"{row.value:.4f}",
-            *(_figure(row, results.prefix, name) for name in others),
+            *(_figure(results.measures[name], row[results.prefix + name]) for name in others),
             f"{row['epochs_run']}",
         )
         for row in leaders[:SHOWN]
@@ -108,10 +112,9 @@ def leaderboard(results: Results) -> Table:
     return Table(head, rows, caption)
 
 
-def _figure(row: TrialRow, prefix: str, name: str) -> str:
-    value = row[prefix + name]
+def _figure(measure: Measure, value: float | None) -> str:
     if value is None:
         return "–"
-    if name == "gap":
+    if measure.name == "gap":
         return words.signed(value * 100, 1)
-    return f"{value:.4f}" if name.endswith("loss") else words.percent(value)
+    return words.percent(value) if measure.unit == "points" else f"{value:.4f}"

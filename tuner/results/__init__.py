@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         standing_of,
     )
     from tuner.results.epochs import COURSES_MOST, Curve, RateCourse, curves, rates, setting_curves
-    from tuner.results.levels import SHOWN, VIEWS, WHOLE, Factor, factors
-    from tuner.results.measures import MEASURES, Measure, nll, right
+    from tuner.results.levels import SHOWN, VIEWS, WHOLE, Factor, factors, shown, view
+    from tuner.results.measures import MEASURES, Measure, measures_of, nll, right
     from tuner.results.paging import Page, page
     from tuner.results.predictions import Predicted, predicted
     from tuner.results.provenance import DataSet, Reuse, endings, origin, reuse
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         LEADING,
         TRAILING,
         TrialRow,
+        epoch_columns,
         epoch_rows,
         ranked,
         trial_columns,
@@ -50,15 +51,15 @@ else:
             "designs": "COMBINATIONS_MOST Design Level Standing combination_name common_levels "
             "comparable design standing_of",
             "epochs": "COURSES_MOST Curve RateCourse curves rates setting_curves",
-            "levels": "SHOWN VIEWS WHOLE Factor factors",
-            "measures": "MEASURES Measure nll right",
+            "levels": "SHOWN VIEWS WHOLE Factor factors shown view",
+            "measures": "MEASURES Measure measures_of nll right",
             "paging": "Page page",
             "predictions": "Predicted predicted",
             "provenance": "DataSet Reuse endings origin reuse",
             "contenders": "Evidence contender_names decide judge_look read_race",
             "results": "Results by_number once",
             "rows": "EPOCH_COLUMNS FIGURES FURTHER LEADING TRAILING TrialRow "
-            "epoch_rows ranked trial_columns trial_rows",
+            "epoch_columns epoch_rows ranked trial_columns trial_rows",
             "samples": "Sample Source by_trial column_of has_figure sample",
         },
     )

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuner.records import METRICS, Value
+from tuner.records import Value
 from tuner.results.designs import Design
-from tuner.results.measures import MEASURES, Measure
+from tuner.results.measures import Measure
 from tuner.results.results import Results
 from tuner.results.rows import TrialRow
 from tuner.results.samples import by_trial, has_figure, sample
@@ -48,7 +48,7 @@ def read_race(results: Results) -> Race | None:
 
 
 def _existing(row: TrialRow, spec: Spec) -> Existing:
-    sign = 1.0 if METRICS[spec.search.metric] == "minimize" else -1.0
+    sign = 1.0 if spec.direction == "minimize" else -1.0
     return Existing(
         row.configuration,
         row["seed"],
@@ -138,7 +138,7 @@ class Evidence:
 
 def judge_look(results: Results, look: Look) -> Decided:
     """Decide a look from the stored predictions, or from the figures where there are none."""
-    measure = MEASURES[results.spec.search.metric]
+    measure = results.measures[results.metric]
     evidence = Evidence(results, measure)
     done = evidence.done(look.rounds)
     decided = decide(look, done, evidence.panel, larger=measure.larger)

@@ -19,6 +19,7 @@ Level = Value | None
 
 SERIES = ("train_nll", "train_acc", "val_loss", "val_acc")
 """The figures of every epoch; losses are mean negative log-likelihoods, on both splits."""
+
 STRAYS_MOST = 40
 """More trials that stopped early are counted, not drawn one by one."""
 
@@ -54,6 +55,11 @@ class Curve:
         return int(next(iter(self.by_seed.values())).shape[1])
 
 
+def series(results: Results) -> tuple[str, ...]:
+    """Return the figures whose curves are read: with the study's metric if it is its own."""
+    return (*SERIES, results.metric) if results.own else SERIES
+
+
 def curves(results: Results, by: str | None) -> list[Curve]:
     """Return a curve for each level of a factor, or one for the study where none is named.
 
@@ -81,7 +87,7 @@ def _curves(
         curves.append(
             Curve(
                 level=_read(name),
-                by_seed=_by_seed(rows),
+                by_seed=_by_seed(rows, series(results)),
                 complete=sum(row.trials for row in rows if row.epoch == 1),
                 stopped=len(stray),
                 strays=tuple(_strays(results, drawn)),
@@ -105,7 +111,7 @@ def _means(
             t.trial.c.seed,
             t.epoch.c.epoch,
             sa.func.count().label("trials"),
-            *(sa.func.avg(t.epoch.c[name]).label(name) for name in SERIES),
+            *(sa.func.avg(t.figure(t.epoch, name)).label(name) for name in series(results)),
         )
         .select_from(
             t.epoch.join(t.trial).join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
@@ -120,9 +126,9 @@ def _means(
     return rows_by_level
 
 
-def _by_seed(rows: Sequence[Any]) -> dict[str, Array]:
+def _by_seed(rows: Sequence[Any], names: Sequence[str]) -> dict[str, Array]:
     if not rows:
-        return {name: np.empty((0, 0)) for name in SERIES}
+        return {name: np.empty((0, 0)) for name in names}
     seeds: dict[int, list[Any]] = defaultdict(list)
     for row in rows:
         seeds[row.seed].append(row)
@@ -131,7 +137,7 @@ def _by_seed(rows: Sequence[Any]) -> dict[str, Array]:
         name: np.array(
             [[_number(getattr(one, name)) for one in of[:whole]] for of in seeds.values()]
         )
-        for name in SERIES
+        for name in names
     }
 
 
@@ -152,7 +158,10 @@ def _stopped(
 
 def _strays(results: Results, numbers: Sequence[int]) -> list[Stray]:
     query = (
-        sa.select(t.trial.c.number, *(t.epoch.c[name] for name in SERIES))
+        sa.select(
+            t.trial.c.number,
+            *(t.figure(t.epoch, name).label(name) for name in series(results)),
+        )
         .select_from(t.epoch.join(t.trial))
         .where(t.trial.c.study_id == results.study.study_id, t.trial.c.number.in_(numbers))
         .order_by(t.trial.c.number, t.epoch.c.epoch)
@@ -164,7 +173,10 @@ def _strays(results: Results, numbers: Sequence[int]) -> list[Stray]:
     return [
         Stray(
             number,
-            {name: np.array([_number(getattr(one, name)) for one in of]) for name in SERIES},
+            {
+                name: np.array([_number(getattr(one, name)) for one in of])
+                for name in series(results)
+            },
         )
         for number, of in rows.items()
     ]

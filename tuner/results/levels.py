@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tuner.records import Value
 from tuner.results.results import Results
 from tuner.results.rows import COSTS, SLOPES, TrialRow
+from tuner.spec.study import Spec
 from tuner.statistics import Mean, mean_over_seeds
 
 SHOWN = ("val_loss", "val_acc", "test_acc", "gap")
@@ -22,6 +23,21 @@ VIEWS: Mapping[str, tuple[str, ...]] = {
     "slope": ("val_loss", *SLOPES),
 }
 """The figures of a table by factor, by the name of the view."""
+
+
+def shown(spec: Spec) -> tuple[str, ...]:
+    """Return the figures that tables of a study show: its own beside those of every study.
+
+    A metric of its own that ranks its settings comes first, with what it is on test.
+    """
+    own = [f"{split}_{metric.name}" for metric in spec.metrics for split in ("val", "test")]
+    first = [name for name in own if name.partition("_")[2] == spec.search.metric.partition("_")[2]]
+    return (*first, *SHOWN, *(name for name in own if name not in first))
+
+
+def view(spec: Spec, name: str) -> tuple[str, ...]:
+    """Return the figures of a view by its name."""
+    return shown(spec) if name == "figures" else VIEWS[name]
 
 
 WHOLE = frozenset({"parameter_count", *COSTS, *SLOPES})
@@ -55,9 +71,10 @@ class Factor:
     levels: tuple[LevelMeans, ...]
 
 
-def factors(results: Results, figures: Sequence[str] = SHOWN) -> list[Factor]:
+def factors(results: Results, figures: Sequence[str] = ()) -> list[Factor]:
     """Return every varied parameter whose levels are few enough to be compared."""
     spec = results.spec
+    figures = figures or shown(spec)
     columns = {name: name if name in WHOLE else results.prefix + name for name in figures}
     rows = results.rows_with(*columns.values())
     factors = []

@@ -1,13 +1,18 @@
-"""Measures: figures that are means over images, with the contribution of each image."""
+"""Measures: figures by which settings are compared, with the contribution of each image to them.
 
-from collections.abc import Callable, Mapping
+A measure that is a mean over images, or can be linearised to one, has a value for each image, so
+that its intervals cover other images, or patients, like these. Any other metric of a study's own
+has its stored figures alone: its intervals are over seeds, on these very images.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.records import SplitName, most_probable
+from tuner.records import BUILT_IN, Metric, SplitName, most_probable
 from tuner.statistics import shares_of_area
 
 Logs = NDArray[np.float32]
@@ -25,11 +30,13 @@ class Measure:
     """Whether more of it is better."""
     unit: Literal["points", "nats", "s", ""]
     blocks: tuple[tuple[SplitName, float], ...] = ()
-    """The splits with their signs; none for a figure that is of the whole trial."""
+    """The splits with their signs; none for a figure without values by image."""
     per_image: PerImage | None = None
     """One value for each image, whose mean is the figure; None where a class is missing."""
     counts_images: bool = False
     """Whether the figure is a share of images."""
+    splits: tuple[SplitName, ...] = ()
+    """The splits that it is of; none for a figure that is of the whole trial."""
 
     @property
     def scale(self) -> float:
@@ -100,51 +107,101 @@ def auc_parts(logs: Logs, labels: Labels) -> Array | None:
     return np.mean(defined, axis=0) if len(defined) == classes else None
 
 
+def f1_parts(logs: Logs, labels: Labels) -> Array | None:
+    """Return each image's contribution to F1: of class 1, or the mean over classes.
+
+    F1 is a ratio of sums, 2 TP / (2 TP + FP + FN), linearised as ratio estimators are (delta
+    method): the mean of these values is F1, and their variance that of F1.
+    """
+    if np.isnan(logs).any():
+        return None
+    classes, predicted = logs.shape[1], most_probable(logs)
+    parts = []
+    for k in [1] if classes == 2 else range(classes):
+        hits = 2.0 * ((predicted == k) & (labels == k))
+        weight = (predicted == k).astype(np.float64) + (labels == k)
+        if not weight.any():
+            parts.append(np.zeros(len(labels)))
+            continue
+        score = hits.sum() / weight.sum()
+        parts.append(score + (hits - score * weight) / weight.mean())
+    return np.asarray(np.mean(parts, axis=0))
+
+
+def brier_parts(logs: Logs, labels: Labels) -> Array | None:
+    """Return each image's squared error, summed over the classes."""
+    if np.isnan(logs).any():
+        return None
+    truth = np.eye(logs.shape[1])[labels]
+    return np.asarray(((np.exp(logs.astype(np.float64)) - truth) ** 2).sum(axis=1))
+
+
 def _is_right(logs: Logs, labels: Labels) -> NDArray[np.bool_]:
     valid = ~np.isnan(logs).any(axis=1)
     correct: NDArray[np.bool_] = (most_probable(logs) == labels) & valid
     return correct
 
 
-_OF_A_SPLIT: Mapping[str, tuple[PerImage, bool]] = {
-    "loss": (nll, False),
-    "acc": (right, True),
-    "auc": (auc_parts, False),
-    "balanced_acc": (balanced_parts, False),
-    "sensitivity": (sensitivity_parts, False),
-    "specificity": (specificity_parts, False),
+_PER_IMAGE: Mapping[str, PerImage] = {
+    "loss": nll,
+    "acc": right,
+    "auc": auc_parts,
+    "balanced_acc": balanced_parts,
+    "sensitivity": sensitivity_parts,
+    "specificity": specificity_parts,
+    "f1": f1_parts,
+    "brier": brier_parts,
 }
+"""The metrics with a value for each image, whose mean is the figure; all others have none."""
+_UNITS: Mapping[str, Literal["points", "nats", ""]] = {
+    "share": "points",
+    "nats": "nats",
+    "number": "",
+}
+_WHOLE = (
+    Measure("train_acc", larger=True, unit="points"),
+    Measure("train_nll", larger=False, unit="nats"),
+    Measure("seconds", larger=False, unit="s"),
+)
 _SPLITS: tuple[SplitName, ...] = ("val", "test")
 
 
-def _measures() -> dict[str, Measure]:
-    measures = [
-        Measure(
-            f"{split}_{name}",
-            larger=name != "loss",
-            unit="nats" if name == "loss" else "points",
-            blocks=((split, 1.0),),
-            per_image=per_image,
-            counts_images=counts,
-        )
+def measures_of(metrics: Sequence[Metric] = ()) -> dict[str, Measure]:
+    """Return the measures of a study that has these metrics beside the built-in ones."""
+    of_splits = [
+        _measure(metric, f"{split}_{metric.name}", ((split, 1.0),))
         for split in _SPLITS
-        for name, (per_image, counts) in _OF_A_SPLIT.items()
+        for metric in BUILT_IN
     ]
-    gap = Measure(
-        "gap",
-        larger=False,
-        unit="points",
-        blocks=(("val", 1.0), ("test", -1.0)),
-        per_image=right,
-        counts_images=True,
+    # By how much test is worse: validation minus test where higher is better.
+    gaps = [_gap(next(metric for metric in BUILT_IN if metric.name == "acc"), "gap")]
+    for metric in metrics:
+        of_splits += [
+            _measure(metric, f"{split}_{metric.name}", ((split, 1.0),)) for split in _SPLITS
+        ]
+        gaps.append(_gap(metric, f"gap_{metric.name}"))
+    return {measure.name: measure for measure in (*of_splits, *gaps, *_WHOLE)}
+
+
+def _measure(
+    metric: Metric, name: str, blocks: tuple[tuple[SplitName, float], ...], *, gap: bool = False
+) -> Measure:
+    per_image = _PER_IMAGE.get(metric.name)
+    return Measure(
+        name,
+        larger=metric.better == "higher" and not gap,
+        unit=_UNITS[metric.unit],
+        blocks=blocks if per_image is not None else (),
+        per_image=per_image,
+        counts_images=metric.name == "acc",
+        splits=tuple(split for split, _ in blocks),
     )
-    whole = [
-        Measure("train_acc", larger=True, unit="points"),
-        Measure("train_nll", larger=False, unit="nats"),
-        Measure("seconds", larger=False, unit="s"),
-    ]
-    return {measure.name: measure for measure in (*measures, gap, *whole)}
 
 
-MEASURES: Mapping[str, Measure] = _measures()
-"""Every figure that settings can be compared by, by its name in tables and exports."""
+def _gap(metric: Metric, name: str) -> Measure:
+    sign = 1.0 if metric.better == "higher" else -1.0
+    return _measure(metric, name, (("val", sign), ("test", -sign)), gap=True)
+
+
+MEASURES: Mapping[str, Measure] = measures_of()
+"""Every figure that settings of any study can be compared by, by its name in tables and exports."""

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from tuner.errors import UserError
 from tuner.names import meant
+from tuner.records import OWN
 from tuner.results.conditions import ORDERED, Condition
 from tuner.results.rows import CLASS_FIGURES, COSTS, FIGURES
 from tuner.store import tables as t
@@ -89,6 +90,14 @@ def columns(study: Study) -> dict[str, Column]:
                 else outcome[stored + name]
             )
             found[shown + name] = Column(_measured(figure), "number")
+        for metric in study.spec.metrics:
+            val, test = (
+                t.own_figure(outcome[stored + OWN], f"{split}_{metric.name}")
+                for split in ("val", "test")
+            )
+            gap = val - test if metric.better == "higher" else test - val
+            for of, figure in (("val", val), ("test", test), ("gap", gap)):
+                found[f"{shown}{of}_{metric.name}"] = Column(figure, "number")
     found |= {name: Column(_of_epochs(name), "number") for name in _SUMS}
     found |= {
         "parameter_count": Column(outcome.setup["parameter_count"], "json"),

@@ -7,8 +7,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import sqlalchemy as sa
 
 from tuner.errors import UserError
-from tuner.records import Moment, SplitName
+from tuner.records import METRICS, Moment, SplitName
 from tuner.results.designs import comparable
+from tuner.results.measures import MEASURES, Measure, measures_of
 from tuner.results.predictions import Predicted, kept_predictions, kept_splits, predicted
 from tuner.results.rows import FURTHER, TrialRow, epoch_rows, ranked, trial_rows
 from tuner.spec.study import Spec
@@ -130,6 +131,22 @@ class Results:
         Test images check what it says and choose nothing.
         """
         return self.spec.search.metric
+
+    @cached_property
+    def measures(self) -> Mapping[str, Measure]:
+        """Every figure that its settings can be compared by, by name."""
+        return measures_of(self.spec.metrics) if self.spec.metrics else MEASURES
+
+    @property
+    def own(self) -> bool:
+        """Whether the study's metric is not a built-in figure."""
+        return self.metric not in METRICS
+
+    @property
+    def check(self) -> str:
+        """The figure on test images that is shown beside the study's metric: accuracy, or its own
+        metric there."""
+        return f"test_{self.metric.removeprefix('val_')}" if self.own else "test_acc"
 
     @cached_property
     def comparable(self) -> list[str]:

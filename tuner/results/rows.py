@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tuner.records import METRICS, Epoch
+from tuner.records import OWN, Epoch
 from tuner.spec.study import Spec
 from tuner.store import tables as t
 from tuner.store.studies import Study
@@ -51,7 +51,7 @@ LEAST = 3
 FURTHER = (*CLASS_FIGURES, *(f"last_{name}" for name in CLASS_FIGURES), *COSTS, *SLOPES)
 """The further columns, in the order that exports have."""
 # Every field of the record, so that what is stored of an epoch can be exported.
-EPOCH_COLUMNS = ("trial", *(one.name for one in fields(Epoch)))
+EPOCH_COLUMNS = ("trial", *(one.name for one in fields(Epoch) if one.name != OWN))
 UNDEFINED = frozenset(name for name in EPOCH_COLUMNS if name.startswith("val_")) - {"val_loss"}
 """Columns in which NaN is not a divergence: a class is missing, or it was not measured."""
 
@@ -93,11 +93,23 @@ class TrialRow:
         return self.cells["state"] in ("PRUNED", "DIVERGED", "FAILED")
 
 
+def figure_columns(spec: Spec) -> tuple[str, ...]:
+    """Return the figures of a study's trials: those that all have, then the study's own."""
+    own = (f"{of}_{metric.name}" for metric in spec.metrics for of in ("val", "test", "gap"))
+    return (*FIGURES, *own)
+
+
 def trial_columns(spec: Spec) -> tuple[str, ...]:
     """Return the columns of a study's trials, in the order that every export has."""
-    last = tuple(f"last_{name}" for name in FIGURES)
+    figures = figure_columns(spec)
+    last = tuple(f"last_{name}" for name in figures)
     parameters = (*spec.varied, *spec.fixed_names)
-    return (*LEADING, *parameters, "best_epoch", *FIGURES, *last, *TRAILING)
+    return (*LEADING, *parameters, "best_epoch", *figures, *last, *TRAILING)
+
+
+def epoch_columns(spec: Spec) -> tuple[str, ...]:
+    """Return the columns of a study's epochs, in the order that every export has."""
+    return (*EPOCH_COLUMNS, *(f"val_{metric.name}" for metric in spec.metrics))
 
 
 def trial_rows(
@@ -116,7 +128,7 @@ def trial_rows(
 
 def ranked(rows: Sequence[TrialRow], spec: Spec) -> list[TrialRow]:
     """Return the complete trials, the best by the study's metric first."""
-    sign = 1.0 if METRICS[spec.search.metric] == "minimize" else -1.0
+    sign = 1.0 if spec.direction == "minimize" else -1.0
     complete = [
         row for row in rows if row.complete and row.value is not None and math.isfinite(row.value)
     ]
@@ -127,15 +139,16 @@ def epoch_rows(
     connection: sa.Connection, study: Study, numbers: Sequence[int] | None = None
 ) -> list[tuple[Any, ...]]:
     """Return one row for every recorded epoch, of all trials or of those numbers."""
+    columns = epoch_columns(study.spec)
     query = (
-        sa.select(t.trial.c.number, *(t.epoch.c[name] for name in EPOCH_COLUMNS[1:]))
+        sa.select(t.trial.c.number, *(t.figure(t.epoch, name) for name in columns[1:]))
         .select_from(t.epoch.join(t.trial))
         .where(t.trial.c.study_id == study.study_id)
         .order_by(t.trial.c.number, t.epoch.c.epoch)
     )
     if numbers is not None:
         query = query.where(t.trial.c.number.in_(numbers))
-    unknown = [name in UNDEFINED for name in EPOCH_COLUMNS]
+    unknown = [name in UNDEFINED for name in columns]
     return [
         tuple(
             None if maybe and cell is not None and math.isnan(cell) else cell
@@ -174,7 +187,7 @@ def _trial_query(study: Study, chosen: sa.ColumnElement[bool]) -> sa.Select[Any]
             t.outcome,
             t.trial_state.label("state"),
             curves,
-            judged.c[study.spec.search.metric].label("value"),
+            t.figure(judged, study.spec.search.metric).label("value"),
         )
         .select_from(
             t.trial.join(t.lease)
@@ -204,8 +217,8 @@ def _trial_row(spec: Spec, row: Any, further: Mapping[str, Any]) -> TrialRow:
     for name in spec.fixed_names:
         cells[name] = spec.fixed[name]
     cells["best_epoch"] = row.tuner_outcome_best_epoch
-    cells |= _figures(row, "best_", "")
-    cells |= _figures(row, "last_", "last_")
+    cells |= _figures(spec, row, "best_", "")
+    cells |= _figures(spec, row, "last_", "last_")
     cells |= {
         "epochs_run": row.curves_epochs_run or 0,
         "epochs_reused": row.curves_epochs_reused or 0,
@@ -244,7 +257,7 @@ def _one_class(row: Any, at: str) -> tuple[str, ...]:
     return tuple(splits)
 
 
-def _figures(row: Any, stored: str, shown: str) -> dict[str, Any]:
+def _figures(spec: Spec, row: Any, stored: str, shown: str) -> dict[str, Any]:
     figures = {
         shown + name: getattr(row, f"tuner_outcome_{stored}{name}")
         for name in FIGURES
@@ -253,6 +266,14 @@ def _figures(row: Any, stored: str, shown: str) -> dict[str, Any]:
     val_acc, test_acc = figures[f"{shown}val_acc"], figures[f"{shown}test_acc"]
     measured = val_acc is not None and test_acc is not None
     figures[f"{shown}gap"] = val_acc - test_acc if measured else None
+    own = getattr(row, f"tuner_outcome_{stored}{OWN}")
+    for metric in spec.metrics:
+        val, test = (_measured(own.get(f"{split}_{metric.name}")) for split in ("val", "test"))
+        worse = None if val is None or test is None else val - test
+        if worse is not None and metric.better == "lower":
+            worse = -worse
+        for of, value in (("val", val), ("test", test), ("gap", worse)):
+            figures[f"{shown}{of}_{metric.name}"] = value
     return figures
 
 

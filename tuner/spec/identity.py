@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tuner.records import READY
 from tuner.spec.keys import entries
 from tuner.spec.study import SECTIONS, Heading, Spec
 from tuner.text import masked
@@ -60,8 +61,11 @@ class Difference:
 
 def canonical(spec: Spec) -> dict[str, Any]:
     """Return the identity of a study as JSON, independent of order and number format."""
+    # Earlier trials have no figures of a metric that the objective declares since.
+    own = {one.name: f"{one.better} is better" for one in spec.metrics if one.name not in READY}
     return {
         **{name: _keys(section, spec.section(name)) for name, section in SECTIONS.items()},
+        **({"metrics": own} if own else {}),
         "space": {one.name: _keys(type(one), one) for one in spec.space.dimensions},
         "fixed": _plain(spec.fixed),
         "data": _plain(spec.data),

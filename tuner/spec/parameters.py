@@ -6,10 +6,10 @@ checked against both, and the reference table in docs/ is generated from them.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tuner.records import Value
+from tuner.records import Metric, Value
 
 Kind = Literal["float", "int", "bool", "choice", "text"]
 
@@ -92,6 +92,8 @@ class Declarations:
 
     parameters: Mapping[str, Parameter]
     data: Mapping[str, Parameter]
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """The objective's own metrics, computed for every study of it."""
     whole: bool = True
     """Whether they are complete; if the objective is not found, only the shared ones are known."""
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import ObjectiveError
-from tuner.names import nearest
+from tuner.names import nearest, suggest
+from tuner.records import READY, Metric
 from tuner.spec.conditions import check_conditions
 from tuner.spec.dimensions import SpaceReader
 from tuner.spec.faults import Faults, KeyPath, show
@@ -17,6 +18,7 @@ from tuner.spec.plan import Plan, check_plan
 from tuner.spec.search import PRUNERS, SAMPLERS, read_options
 from tuner.spec.space import Dimension, Space
 from tuner.spec.study import (
+    CHOOSABLE,
     DATA,
     OBJECTIVE,
     SECTIONS,
@@ -67,7 +69,7 @@ class Reader:
         plan = Plan(
             read_section(Budget, "budget", self._document, self.faults),
             read_section(Replicates, "replicates", self._document, self.faults),
-            self._search(),
+            self._search(declarations),
             self._space(dimensions),
             dimensions,
             may_be_empty=bool(self._overrides),
@@ -107,6 +109,7 @@ class Reader:
             defaults=defaults(declarations.parameters, {*fixed, *always}),
             data_defaults=defaults(declarations.data, {*data, *always_data}),
             overrides=self._overrides,
+            metrics=_metrics(plan.search, declarations),
             folder=str(self._folder),
         )
 
@@ -167,9 +170,9 @@ class Reader:
         if DATA + SPLIT_SEED in self._keys("space"):
             self.faults.add(path, f"{DATA}{SPLIT_SEED} varies in [space] already; leave one out")
 
-    def _search(self) -> Search | None:
+    def _search(self, declarations: Declarations) -> Search | None:
         search = read_section(Search, "search", self._document, self.faults)
-        if search is None:
+        if search is None or not self._check_metric(search.metric, declarations):
             return None
         path = ("search", "sampler_options")
         sampler_options = read_options(
@@ -181,7 +184,26 @@ class Reader:
         )
         if sampler_options is None or pruner_options is None:
             return None
-        return replace(search, sampler_options=sampler_options, pruner_options=pruner_options)
+        return replace(
+            search,
+            # In the order in which they are declared, without repetitions.
+            metrics=tuple(name for name in READY if name in search.metrics),
+            sampler_options=sampler_options,
+            pruner_options=pruner_options,
+        )
+
+    def _check_metric(self, metric: str, declarations: Declarations) -> bool:
+        """Report a metric that is neither built in, nor ready, nor the objective's own."""
+        names = [*CHOOSABLE, *(f"val_{name}" for name in declarations.metrics)]
+        if metric in names:
+            return True
+        # Without the objective nothing is known of its metrics; that it is missing is reported.
+        if declarations.whole or not metric.startswith("val_"):
+            near = suggest(metric, names)
+            hint = f"; {near}" if near.startswith("did you mean") else ""
+            words = f"expected one of {', '.join(names)}, got {show(metric)}{hint}"
+            self.faults.add(("search", "metric"), words)
+        return False
 
     def _space(self, read: tuple[Dimension, ...]) -> Space | None:
         """Return the space if none of its dimensions and conditions has a fault."""
@@ -193,3 +215,10 @@ class Reader:
     def _keys(self, section: str) -> tuple[str, ...]:
         table = self._document.get(section)
         return tuple(table) if isinstance(table, dict) else ()
+
+
+def _metrics(search: Search, declarations: Declarations) -> tuple[Metric, ...]:
+    """Return the objective's own metrics, then the ready ones that the file names."""
+    named = {*search.metrics, search.metric.removeprefix("val_")}
+    ready = [metric for name, metric in READY.items() if name in named]
+    return (*declarations.metrics.values(), *ready)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tuner.errors import UserError
-from tuner.records import METRICS
+from tuner.records import BUILT_IN, READY
 from tuner.spec.keys import Entry, entries
 from tuner.spec.parameters import SHARED, Declarations, Parameter
 from tuner.spec.search import PRUNERS, SAMPLERS, Method
@@ -79,13 +79,15 @@ def _section(section: type) -> str:
 def _default(entry: Entry) -> str:
     if entry.required:
         return "required"
-    return "none" if entry.default in (None, {}) else _value(entry.write(entry.default))
+    return "none" if entry.default in (None, {}, ()) else _value(entry.write(entry.default))
 
 
 def _metrics() -> str:
-    better = {"minimize": "lower", "maximize": "higher"}
-    rows = [[f"`{name}`", f"{better[direction]} is better"] for name, direction in METRICS.items()]
-    return _table(["metric", "direction"], rows)
+    rows = [
+        [f"`val_{metric.name}`", f"{metric.better} is better", metric.meaning]
+        for metric in (*BUILT_IN, *READY.values())
+    ]
+    return _table(["metric", "direction", "meaning"], rows)
 
 
 def _methods(methods: Mapping[str, Method]) -> str:

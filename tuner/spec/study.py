@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tuner.errors import DatabaseError, DatabaseNewerError
-from tuner.records import METRICS, Job, Moment, Value
+from tuner.records import METRICS, READY, Job, Metric, Moment, Value, direction_of
 from tuner.spec.keys import Key
 from tuner.spec.quantities import DURATION, SIZE
 from tuner.spec.search import PRUNERS, SAMPLERS
@@ -35,6 +35,8 @@ WEIGHTS = "weights"
 
 NAME = r"^[a-z][a-z0-9_-]{0,62}$"
 OBJECTIVE = r"^[a-z][a-z0-9_]*$"
+CHOOSABLE = (*METRICS, *(f"val_{name}" for name in READY))
+"""What a study of any objective may take for its metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +171,17 @@ class Checkpoints:
     ] = 10 * 10**9
 
 
+def _metric_form() -> Any:
+    from pydantic import Field
+
+    own = Annotated[str, Field(pattern="^val_[a-z][a-z0-9_]*$")]
+    return Literal[CHOOSABLE] | own
+
+
+def _metrics_form() -> Any:
+    return list[Literal[tuple(READY)]]  # type: ignore[misc]  # not known to the type checker
+
+
 @dataclass(frozen=True)
 class Search:
     """Which settings are tried, and which trials are stopped early."""
@@ -178,8 +191,25 @@ class Search:
         str, Key("Which trials are stopped early, judged by the metric.", names=PRUNERS)
     ] = "none"
     metric: Annotated[
-        str, Key("Validation metric by which trials are compared and pruned.", names=METRICS)
+        str,
+        # Which names there are depends on the objective, so the reader checks them.
+        Key(
+            "Validation metric by which trials are compared and pruned.",
+            f"one of {', '.join(CHOOSABLE)}, or val_NAME of a metric that the objective declares",
+            names=CHOOSABLE,
+            form=_metric_form,
+        ),
     ] = "val_loss"
+    metrics: Annotated[
+        tuple[str, ...],
+        Key(
+            "Ready metrics to compute beside the built-in figures and the objective's own.",
+            f"a list of {', '.join(READY)}",
+            form=_metrics_form,
+            # Earlier trials have no figures of a metric that is added.
+            added=True,
+        ),
+    ] = ()
     pack: Annotated[
         Literal["auto"] | int,
         Key(
@@ -287,6 +317,9 @@ class Spec(Heading):
     overrides: tuple[str, ...] = ()
     """The `--set` texts that were applied, in order."""
     checkpoints: Checkpoints = Checkpoints()
+    metrics: tuple[Metric, ...] = ()
+    """The metrics that are computed beside the built-in ones: the objective's own, and ready
+    ones that the file names."""
     folder: str = ""
     """The folder of the study file, for relative data paths. Not part of the identity."""
 
@@ -331,6 +364,11 @@ class Spec(Heading):
         return sorted(values, key=lambda value: places.get(value, len(places)))
 
     @property
+    def direction(self) -> Literal["minimize", "maximize"]:
+        """Whether a smaller or a larger value of the study's metric is better."""
+        return direction_of(self.search.metric, self.metrics)
+
+    @property
     def fixed_names(self) -> tuple[str, ...]:
         """The names in [fixed], in the order of the file."""
         return tuple(self.fixed)
@@ -347,6 +385,7 @@ class Spec(Heading):
             data=self._located({**self.data_defaults, **self.data, **varied_data}, seed),
             seed=seed,
             metric=self.search.metric,
+            metrics=self.metrics,
         )
 
     def with_epochs(self, epochs: int) -> "Spec":
@@ -373,12 +412,13 @@ class Spec(Heading):
                 f"{FORMAT}). Upgrade tuner here."
             )
         try:
-            return _adapter().validate_python(dict(stored))
+            spec: Spec = _adapter().validate_python(dict(stored))
         except ValueError as error:
             raise DatabaseError(
                 "The stored study cannot be read: it was damaged, or written by a program "
                 f"other than tuner. Launch it again under another name. ({error})"
             ) from None
+        return spec
 
     def _located(self, data: dict[str, Value], seed: int) -> dict[str, Value]:
         if self.replicates.splits > 1:

@@ -22,7 +22,7 @@ from sqlalchemy import orm
 from sqlalchemy.dialects.postgresql import insert
 
 from tuner.errors import DatabaseNewerError
-from tuner.records import METRICS, Value
+from tuner.records import Value
 from tuner.store.database import Database
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -106,10 +106,9 @@ class Binding:
         )
 
 
-def create_study(storage: BaseStorage, title: str, metric: str) -> int:
-    """Create the Optuna study for one of our metrics and return its id."""
-    direction = StudyDirection[METRICS[metric].upper()]
-    study_id = storage.create_new_study([direction], study_name=title)
+def create_study(storage: BaseStorage, title: str, metric: str, direction: str) -> int:
+    """Create the Optuna study for our study's metric and return its id."""
+    study_id = storage.create_new_study([StudyDirection[direction.upper()]], study_name=title)
     storage.set_study_system_attr(study_id, METRIC_NAMES, [metric])
     return study_id
 

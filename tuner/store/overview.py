@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tuner.errors import UnknownStudyError
-from tuner.records import METRICS, Value
+from tuner.records import Value
 from tuner.store import queue
 from tuner.store import tables as t
 from tuner.store.ranking import Seed, rank_settings
@@ -323,8 +323,8 @@ def _best(connection: sa.Connection, study: Study) -> Best | None:
     search = study.spec.search
     at = t.outcome.c.best_epoch if search.at == "best" else t.outcome.c.last_epoch
     prefix = "best_" if search.at == "best" else "last_"
-    value = t.epoch.c[search.metric]
-    minimize = METRICS[search.metric] == "minimize"
+    value = t.figure(t.epoch, search.metric)
+    minimize = study.spec.direction == "minimize"
     row = connection.execute(
         sa.select(
             t.trial.c.number,
@@ -362,7 +362,7 @@ def _best_setting(connection: sa.Connection, study: Study) -> Best | None:
             t.trial.c.seed,
             t.trial.c.chosen,
             t.outcome.c.state,
-            t.epoch.c[search.metric].label("value"),
+            t.figure(t.epoch, search.metric).label("value"),
             t.outcome.c[f"{prefix}val_acc"].label("val_acc"),
             t.outcome.c[f"{prefix}test_acc"].label("test_acc"),
         )

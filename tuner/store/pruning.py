@@ -23,7 +23,7 @@ from optuna.pruners import (
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tuner.records import METRICS, Value
+from tuner.records import Value
 from tuner.spec.study import Spec
 from tuner.store.ledger.leases import Lease
 from tuner.store.optuna_storage import RUNG, View
@@ -87,7 +87,7 @@ class Pruner:
         self.kind = spec.search.pruner
         self._pruner = build_pruner(spec)
         self._title = title
-        self._direction = METRICS[spec.search.metric]
+        self._direction = spec.direction
         self._warmup = int(spec.search.pruner_options.get("warmup", 0))
         # The contenders' further seeds measure selection bias. A pruner that compared them with
         # the lucky seeds by which they were chosen would leave only lucky ones.

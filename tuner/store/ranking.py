@@ -16,7 +16,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tuner.records import METRICS
 from tuner.spec.study import Spec
 
 
@@ -49,7 +48,7 @@ class Ranked:
 
 def rank_settings(spec: Spec, trials: Sequence[Seed]) -> list[Ranked]:
     """Return the settings with at least one complete seed, the best first."""
-    sign = 1.0 if METRICS[spec.search.metric] == "minimize" else -1.0
+    sign = 1.0 if spec.direction == "minimize" else -1.0
     raced = spec.replicates.of == "top"
     contenders = {trial.configuration for trial in trials if raced and trial.seed > 0}
     ended = Counter(trial.seed for trial in trials if trial.ended)

@@ -24,7 +24,7 @@ from optuna.pruners import _filter_study
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tuner.records import METRICS, Value
+from tuner.records import Value
 from tuner.spec.space import Choice, Range
 from tuner.spec.study import Spec
 from tuner.store.optuna_storage import View
@@ -59,7 +59,7 @@ def propose(
     spec: Spec, title: str, trials: Sequence[FrozenTrial], configuration: int
 ) -> dict[str, Value]:
     """Ask a learning sampler for a configuration, given the trials so far."""
-    view = View(as_seen(spec, trials), METRICS[spec.search.metric])
+    view = View(as_seen(spec, trials), spec.direction)
     study = optuna.study.Study(title, view, _sampler(spec, configuration), build_pruner(spec))
     asked = create_trial(state=TrialState.RUNNING)
     asked.number = 1 + max((trial.number for trial in trials), default=-1)
@@ -93,7 +93,7 @@ def as_seen(spec: Spec, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     explored = [trial for trial in trials if trial.user_attrs.get("seed", 0) == 0]
     values = [trial.value for trial in explored if trial.state == TrialState.COMPLETE]
     finite = [value for value in values if value is not None and math.isfinite(value)]
-    worst = max if METRICS[spec.search.metric] == "minimize" else min
+    worst = max if spec.direction == "minimize" else min
     seen = []
     for trial in explored:
         if not trial.user_attrs.get("diverged"):

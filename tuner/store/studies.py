@@ -252,7 +252,7 @@ def _create(
 
     name = optuna_name(spec.name, version)
     try:
-        study_id = optuna_storage.create_study(storage, name, spec.search.metric)
+        study_id = optuna_storage.create_study(storage, name, spec.search.metric, spec.direction)
     except DuplicatedStudyError:
         raise StudyConflictError(
             f"This database already has an Optuna study {name!r} that tuner did not create. "

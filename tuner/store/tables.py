@@ -6,6 +6,7 @@ are Optuna's, without foreign keys into its tables, so as not to block Optuna's
 migrations. Changes go through `migrations/`; a test compares the two.
 """
 
+import math
 from dataclasses import Field, fields
 from typing import Any
 
@@ -13,10 +14,12 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     DateTime,
     Double,
     ForeignKey,
     ForeignKeyConstraint,
+    FromClause,
     Identity,
     Index,
     Integer,
@@ -26,16 +29,18 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     case,
+    cast,
     text,
+    type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSON, JSONB
 from sqlalchemy.sql.elements import TextClause
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from tuner.records import DIVERGED, Epoch, Figures
+from tuner.records import DIVERGED, OWN, Epoch, Figures
 
 SCHEMA = "tuner"
-REVISION = "0009"
+REVISION = "0010"
 """The newest migration: the schema that this program reads and writes."""
 CHANNEL = "tuner"
 """Where triggers announce the number of a study whose rows have changed; see migration 0009."""
@@ -50,8 +55,29 @@ def _moment(name: str, *, required: bool = False) -> Column[object]:
     return Column(name, DateTime(timezone=True))
 
 
+class OwnFigures(TypeDecorator[dict[str, float]]):
+    """Figures of further metrics by column, as JSON: NaN, which JSON lacks, is null there."""
+
+    impl = JSONB
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: object) -> Any:  # noqa: ARG002
+        """Return the JSON of figures."""
+        if value is None:
+            return None
+        return {name: one if math.isfinite(one) else None for name, one in value.items()}
+
+    def process_result_value(self, value: Any, dialect: object) -> dict[str, float]:  # noqa: ARG002
+        """Return the figures of some JSON; none at all of rows that are older than metrics."""
+        return {
+            name: math.nan if one is None else float(one) for name, one in (value or {}).items()
+        }
+
+
 def _kind(field: Field[Any]) -> TypeEngine[Any]:
     """Return the type of the column that keeps a field of a record."""
+    if field.name == OWN:
+        return OwnFigures()
     if field.type is bool:
         return Boolean()
     return Integer() if field.type is int else Double()
@@ -59,6 +85,8 @@ def _kind(field: Field[Any]) -> TypeEngine[Any]:
 
 def _unmeasured(field: Field[Any]) -> TextClause | None:
     """Return what rows have that are older than a figure: NaN, as its record has by default."""
+    if field.name == OWN:
+        return text("'{}'")
     return text("'NaN'") if isinstance(field.default, float) else None
 
 
@@ -145,6 +173,20 @@ epoch = Table(
         if field.name != "epoch"
     ),
 )
+
+
+def figure(of: FromClause, metric: str) -> ColumnElement[Any]:
+    """Return the column of the table `epoch`, or of an alias, that has a validation figure.
+
+    Figures of further metrics are in JSON; one that is undefined, or missing, is NULL.
+    """
+    return of.c[metric] if metric in of.c else own_figure(of.c[OWN], metric)
+
+
+def own_figure(own: ColumnElement[Any], name: str) -> ColumnElement[Any]:
+    """Return one of the figures in a column of further metrics, as a number."""
+    return cast(type_coerce(own, JSONB)[name].astext, Double)
+
 
 decision = Table(
     "decision",

@@ -22,6 +22,7 @@ from tuner.records import Dataset, Labels, SplitName
 from tuner.text import storable, storable_names
 from tuner.train.identity import content
 from tuner.train.objective import Data, Images, Reading, Split
+from tuner.train.own_metrics import Truth
 
 Wide = NDArray[np.float64]
 
@@ -75,6 +76,13 @@ class Prepared:
         """The shape of one image: channels, height, width."""
         _, channels, height, width = self.train.images.shape
         return channels, height, width
+
+    def truth(self, split: SplitName) -> Truth | None:
+        """Return the labels and patients of a split for metrics; None without a test split."""
+        found = {"train": self.train, "val": self.val, "test": self.test}[split]
+        if found is None:
+            return None
+        return Truth(split, found.true, found.patients, self.classes)
 
     def describe(self) -> Dataset:
         """Return the description of these data that the store keeps."""

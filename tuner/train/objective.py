@@ -15,8 +15,14 @@ and, if it reads files in its own way, so that new files can be predicted,
 
     data.read(path, data) -> pixels, (height, width) or (channels, height, width)
 
-Losses, optimizers, schedules, epochs, batches, metrics and predictions belong to the
-shared trainer, never to an objective. A package is loaded by its path under a private
+and, for each metric of its own that it declares (`metrics=[Metric(...)]`), a function of
+that name of a split's labels and of the probabilities that were predicted,
+
+    metrics.NAME(labels, probabilities) -> float
+    metrics.NAME(labels, probabilities, patients) -> float
+
+Losses, optimizers, schedules, epochs, batches, built-in figures and predictions belong to
+the shared trainer, never to an objective. A package is loaded by its path under a private
 module name, so that two objectives with the same name do not collide; inside it, modules
 import each other relatively (`from . import phantom`). An objective may import a library
 that is installed, on PYTHONPATH, or beside the folder `objectives`. Everything that it
@@ -26,6 +32,8 @@ imports is part of its identity (`code`).
 import hashlib
 import importlib
 import importlib.util
+import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +47,7 @@ from numpy.typing import NDArray
 
 from tuner.errors import ObjectiveError, TunerError
 from tuner.names import meant
-from tuner.records import Value
+from tuner.records import BUILT_IN, READY, Metric, Value
 from tuner.spec.parameters import SHARED, Declarations, Parameter, by_name
 from tuner.train import code
 from tuner.train.code import Code
@@ -54,6 +62,11 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much is done, and the total."""
 
 Images = NDArray[np.uint8] | NDArray[np.float32]
+
+METRIC_NAME = re.compile(r"(?!.*_(low|high)$)[a-z][a-z0-9_]{0,39}")
+"""The columns of settings end in _low and _high."""
+TAKEN = frozenset({*(metric.name for metric in BUILT_IN), *READY, "seconds", "nll", "gap", "slope"})
+"""Names that a metric cannot have, because a built-in or ready figure has them."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +121,49 @@ class Objective:
 
     parameters: Sequence[Parameter] = ()
     data: Sequence[Parameter] = field(default_factory=tuple)
+    metrics: Sequence[Metric] = ()
+    """Figures of its own, computed for every study of it; the functions are in its metrics.py."""
 
     def declarations(self) -> Declarations:
-        """Return all parameters and data keys that a study of this objective may use."""
+        """Return all parameters, data keys and metrics that a study of this objective may use."""
         own = by_name(self.parameters)
-        return Declarations(parameters={**own, **SHARED}, data=by_name(self.data))
+        return Declarations(
+            parameters={**own, **SHARED},
+            data=by_name(self.data),
+            metrics={metric.name: metric for metric in self.metrics},
+        )
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong with the declared metrics."""
+        declared: list[object] = list(self.metrics)
+        if strange := [one for one in declared if not isinstance(one, Metric)]:
+            yield f"metrics lists {strange[0]!r}; expected Metric(name, better, meaning)"
+            return
+        names = [metric.name for metric in self.metrics]
+        columns = {f"{split}_{name}" for name in names for split in ("val", "test", "gap")}
+        for name in sorted(columns & {parameter.name for parameter in self.parameters}):
+            yield f"a parameter is named {name}, like the column of a metric; rename one of them"
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"metric {name!r} is declared twice"
+        for metric in self.metrics:
+            yield from (f"metric {metric.name!r}: {fault}" for fault in _metric_faults(metric))
+
+
+def _metric_faults(metric: Metric) -> Iterator[str]:
+    # The types are declared, but an objective's author may not run a type checker.
+    if not METRIC_NAME.fullmatch(str(metric.name)):
+        yield (
+            "a name has small letters, digits and _, begins with a letter, does not end in _low or "
+            "_high, and has 40 characters at most"
+        )
+    if metric.name in TAKEN:
+        yield "tuner has a figure of this name; choose another"
+    if metric.better not in ("higher", "lower"):
+        yield f"better is {metric.better!r}; write 'higher' or 'lower'"
+    if metric.unit not in ("share", "nats", "number"):
+        yield f"unit is {metric.unit!r}; write 'share' or 'number'"
+    if not str(metric.meaning or "").strip():
+        yield "its meaning is missing; describe it in one line"
 
 
 @dataclass(frozen=True)
@@ -127,7 +178,7 @@ class FoundObjective:
 
     def load_data(self, data: Mapping[str, Value], cache: Path, progress: Progress) -> Data:
         """Return the objective's data for these [data] keys; generated data may use the cache."""
-        loaded = self._call("data", "load", data, cache, progress)
+        loaded = self.call("data", "load", data, cache, progress)
         if not isinstance(loaded, Data):
             raise ObjectiveError(
                 f"load() in {self.folder / 'data.py'} returned {type(loaded).__name__}; "
@@ -139,13 +190,19 @@ class FoundObjective:
         self, parameters: Mapping[str, Value], inputs: tuple[int, int, int], outputs: int
     ) -> "nn.Module":
         """Build a new model for images of shape (channels, height, width)."""
-        model: nn.Module = self._call("models", "build", parameters, inputs, outputs)
+        model: nn.Module = self.call("models", "build", parameters, inputs, outputs)
         return model
 
     def check_modules(self) -> None:
         """Import the submodules and raise an ObjectiveError if one lacks a required function."""
         for submodule, function in (("data", "load"), ("models", "build")):
             self._function(submodule, function)
+        for metric in self.objective.metrics:
+            self.metric_function(metric.name)
+
+    def metric_function(self, name: str) -> "MetricFunction":
+        """Return the function that computes one of the objective's own metrics."""
+        return MetricFunction(self, name, self._function("metrics", name))
 
     @property
     def reads_files(self) -> bool:
@@ -154,11 +211,11 @@ class FoundObjective:
 
     def read_file(self, path: Path, data: Mapping[str, Value]) -> NDArray[Any]:
         """Return a file's pixels as the objective's own `read` returns them."""
-        return np.asarray(self._call("data", "read", path, data))
+        return np.asarray(self.call("data", "read", path, data))
 
     def code(self) -> Code:
         """Load the whole objective, and return its code."""
-        for name in ("data", "models"):
+        for name in ("data", "models", *(["metrics"] if self.objective.metrics else [])):
             self._submodule(name)
         return code.identify(self.name, self.folder)
 
@@ -176,7 +233,8 @@ class FoundObjective:
             raise ObjectiveError(f"{source} has no {function}(); objective {self.name!r} needs it")
         return found  # type: ignore[no-any-return]
 
-    def _call(self, submodule: str, function: str, *arguments: object) -> Any:
+    def call(self, submodule: str, function: str, *arguments: object) -> Any:
+        """Call one of the objective's functions; an error names its file and line."""
         source = self.folder / f"{submodule}.py"
         called = self._function(submodule, function)
         try:
@@ -188,6 +246,43 @@ class FoundObjective:
                 f"{function}() in {source}{_place(error, self.folder, source)} failed: "
                 f"{type(error).__name__}: {error}"
             ) from error
+
+
+@dataclass(frozen=True)
+class MetricFunction:
+    """The function of an objective that computes one of its metrics."""
+
+    found: FoundObjective
+    name: str
+    function: Callable[..., Any]
+
+    def __call__(
+        self,
+        labels: NDArray[np.int64],
+        probabilities: NDArray[np.float64],
+        patients: tuple[str, ...],
+    ) -> object:
+        """Return what the function returns; patients are given to those that take them."""
+        arguments = (
+            (labels, probabilities, patients) if self._takes_patients else (labels, probabilities)
+        )
+        return self.found.call("metrics", self.name, *arguments)
+
+    @property
+    def place(self) -> str:
+        """The function with its file and line, for messages."""
+        source = self.found.folder / "metrics.py"
+        line = getattr(getattr(self.function, "__code__", None), "co_firstlineno", None)
+        return f"{self.name}() in {source}" + (f", line {line}" if line else "")
+
+    @property
+    def _takes_patients(self) -> bool:
+        try:
+            takes = inspect.signature(self.function)
+            takes.bind(None, None, None)
+        except (TypeError, ValueError):
+            return False
+        return True
 
 
 def find(name: str, folders: Sequence[Path]) -> FoundObjective:
@@ -247,6 +342,9 @@ def _load(name: str, folder: Path) -> FoundObjective:
         raise ObjectiveError(
             f"{source} {state} OBJECTIVE; expected OBJECTIVE = Objective(parameters=..., data=...)"
         )
+    faults = list(objective.faults())
+    if faults:
+        raise ObjectiveError(f"{source}: {'; '.join(faults)}")
     return FoundObjective(name=name, folder=folder, objective=objective, module=module_name)
 
 

@@ -7,7 +7,7 @@ continues as if it had never stopped.
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tuner.errors import UserError
-from tuner.records import METRICS, Epoch, Figures, Job, Moment, Predictions, Result, Setup
+from tuner.records import (
+    Epoch,
+    Figures,
+    Job,
+    Moment,
+    Predictions,
+    Result,
+    Setup,
+    SplitName,
+    split_own,
+)
 from tuner.train.augment import Augmentation
 from tuner.train.checkpoints.fit import UnfitError, check_fit
 from tuner.train.data import Feed, Prepared, Resident
 from tuner.train.device import Device
 from tuner.train.learners import choose_learner
 from tuner.train.losses import Loss
-from tuner.train.metrics import Scores, score
+from tuner.train.metrics import score
 from tuner.train.optimizers import build_optimizer
+from tuner.train.own_metrics import OwnMetrics
 from tuner.train.passes import (
     Alive,
     Bounds,
@@ -39,6 +50,7 @@ from tuner.train.seeds import of_epoch, permutation
 from tuner.train.state import TrainingState, copy_weights, fingerprint
 
 LogProbabilities = NDArray[np.float32]
+EPOCH_FIELDS = frozenset(field.name for field in fields(Epoch))
 
 
 def _nothing() -> None:
@@ -69,8 +81,17 @@ class Run:
     together: bool
     """Whether it may train in packs by torch.func, whose size then affects its last bits."""
 
-    def __init__(self, job: Job, model: nn.Module, loss: Loss, data: Prepared, device: Device):
+    def __init__(  # noqa: PLR0917 - only the workbench calls it
+        self,
+        job: Job,
+        model: nn.Module,
+        loss: Loss,
+        data: Prepared,
+        device: Device,
+        own: OwnMetrics,
+    ):
         self._job = job
+        self._own = own
         self._recipe = read_recipe(job.parameters)
         self._arithmetic = choose_arithmetic(self._recipe.precision, device.torch, model)
         lay_out(model, self._arithmetic)
@@ -186,7 +207,7 @@ class Run:
         """Raise if a state is beyond this run's end, or its best epoch is not the best."""
         best: Epoch | None = None
         for epoch in state.curve:
-            best = _better(best, epoch, self._job.metric)
+            best = _better(best, epoch, self._job)
             ends = _ends(epoch, best.epoch, self._recipe, self._job.metric)
             if epoch is not state.curve[-1] and ends:
                 raise UnfitError("it lies beyond the end of this training", epoch.epoch)
@@ -213,7 +234,8 @@ class Run:
     ) -> Epoch:
         """Validate after an epoch that took this many seconds to train, and add it to the curve."""
         begun = time.perf_counter()
-        val: dict[str, Any] = self._validate(alive).named("val")
+        figures = self._figures_of("val", self._validation.predict(alive))
+        val, own = split_own(figures, EPOCH_FIELDS)
         validated = time.perf_counter() - begun
         epoch = Epoch(
             epoch=plan.number,
@@ -223,18 +245,23 @@ class Run:
             lr=plan.rates[0],
             seconds=seconds + validated,
             val_seconds=validated,
-            **val,
+            own=own,
+            **val,  # type: ignore[arg-type]  # floats of validation only
         )
         self._take(epoch)
         return epoch
 
-    def _validate(self, alive: Alive) -> Scores:
-        return score(self._validation.predict(alive), self._data.val.true)
+    def _figures_of(self, split: SplitName, predicted: LogProbabilities) -> dict[str, Any]:
+        """Return all figures of a split by column, built in and the study's own."""
+        truth = self._data.truth(split)
+        assert truth is not None
+        scores = score(predicted, truth.labels).named(split)
+        return {**scores, **self._own.figures(truth, predicted)}
 
     def _take(self, epoch: Epoch) -> None:
         self.diverged = not epoch.is_finite(self._job.metric)
         best = self._curve[self._best_epoch - 1] if self._curve else None
-        if _better(best, epoch, self._job.metric) is epoch:
+        if _better(best, epoch, self._job) is epoch:
             self._best_epoch = epoch.epoch
             self._best_weights = copy_weights(self._model)
         self._curve = (*self._curve, epoch)
@@ -262,26 +289,18 @@ class Run:
 
     def _figures(self, number: int, predictions: tuple[Predictions, ...]) -> Figures:
         epoch = self._curve[number - 1]
-        test = self._test_scores(predictions)
-        return Figures.of(epoch, None if test is None else test.named("test"))
-
-    def _test_scores(self, predictions: tuple[Predictions, ...]) -> Scores | None:
-        split = self._data.test
-        if split is None:
-            return None
-        return next(
-            score(p.log_probabilities, split.true) for p in predictions if p.split == "test"
-        )
+        test = [one.log_probabilities for one in predictions if one.split == "test"]
+        return Figures.of(epoch, self._figures_of("test", test[0]) if test else None)
 
 
-def _better(best: Epoch | None, epoch: Epoch, metric: str) -> Epoch:
+def _better(best: Epoch | None, epoch: Epoch, job: Job) -> Epoch:
     """Return the better of the best epoch so far and the next one."""
     # The first epoch counts as best even if it diverged, so that there always is a best one.
     if best is None:
         return epoch
-    new, old = epoch.figure(metric), best.figure(metric)
-    better = new < old if METRICS[metric] == "minimize" else new > old
-    return epoch if better and epoch.is_finite(metric) else best
+    new, old = epoch.figure(job.metric), best.figure(job.metric)
+    better = new < old if job.direction == "minimize" else new > old
+    return epoch if better and epoch.is_finite(job.metric) else best
 
 
 def _ends(last: Epoch, best_epoch: int, recipe: Recipe, metric: str) -> bool:

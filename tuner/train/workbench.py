@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tuner.errors import DataError, ObjectiveError
+from tuner.errors import ObjectiveError
 from tuner.records import DataIdentity, Dataset, Identity, Job, Value
 from tuner.spec.study import WEIGHTS
 from tuner.train.checkpoints import keys
@@ -22,13 +22,11 @@ from tuner.train.identity import data_identity, identity
 from tuner.train.losses import Loss, choose_loss
 from tuner.train.objective import FoundObjective, Progress, find, source_fingerprint
 from tuner.train.outputs import remark, squashed
+from tuner.train.own_metrics import OwnMetrics, check_metric
 from tuner.train.passes import training_bounds
 from tuner.train.recipe import read_recipe
 from tuner.train.run import Run
 from tuner.train.seeds import seed_initialisation
-
-NEED_EVERY_CLASS = frozenset({"val_auc", "val_sensitivity", "val_specificity"})
-"""Metrics that are undefined if the validation split lacks a class."""
 
 KEPT = 3
 """How many prepared data sets are kept; a study that varies a data key alternates between a few."""
@@ -53,7 +51,7 @@ class Workbench:
         data = self.prepared(job)
         recipe = read_recipe(job.parameters)
         loss = choose_loss(recipe, len(data.classes), data.train.true, self._device.torch)
-        _check_metric(job, data)
+        own = self._own_metrics(found, job, data)
         seed_initialisation(job.seed)
         # Built on the CPU for every device, so that equal seeds start from equal weights. The
         # builder does not get the parameters that checkpoint keys contain only as rates: a model
@@ -61,7 +59,7 @@ class Workbench:
         model = found.build_model(shaping(job.parameters), data.inputs, loss.outputs)
         model.to(self._device.torch)
         noticed = _check_outputs(found, model, data, loss)
-        run = Run(job, model, loss, data, self._device)
+        run = Run(job, model, loss, data, self._device, own)
         # Identified after a model was built and used, when all code is loaded.
         notes = {**run.setup.notes, **_code_notes(found.code())}
         run.setup = replace(run.setup, notes={**notes, **({"output": noticed} if noticed else {})})
@@ -83,6 +81,7 @@ class Workbench:
             numerics=numerics(self._device) | ({"packs": "torch.func"} if together else {}),
             seed=job.seed,
             metric=job.metric,
+            metrics=tuple(metric.name for metric in job.metrics),
             parameters=_by_content(shaping(job.parameters)),
         )
 
@@ -124,6 +123,15 @@ class Workbench:
         self._prepared.move_to_end(key)
         return self._prepared[key]
 
+    def _own_metrics(self, found: FoundObjective, job: Job, data: Prepared) -> OwnMetrics:
+        """Return the job's own metrics, tried out so that a fault costs no training."""
+        own, splits = OwnMetrics(found, job.metrics), (data.truth("val"), data.truth("test"))
+        for truth in splits:
+            if truth is not None:
+                own.try_out(truth)
+        check_metric(job.metric, job.metrics, splits[0])
+        return own
+
     def _data_key(self, job: Job) -> tuple[str, str]:
         return str(self.found(job).folder), json.dumps(dict(job.data), sort_keys=True)
 
@@ -145,16 +153,6 @@ def _by_content(parameters: Mapping[str, Value]) -> dict[str, Value]:
     with Path(path).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {**parameters, WEIGHTS: f"sha256:{digest}"}
-
-
-def _check_metric(job: Job, data: Prepared) -> None:
-    missing = set(range(len(data.classes))) - set(data.val.true.tolist())
-    if job.metric in NEED_EVERY_CLASS and missing:
-        names = ", ".join(data.classes[label] for label in sorted(missing))
-        raise DataError(
-            f"{job.metric} cannot be the metric: the validation split has no image of class "
-            f"{names}; choose another metric or another split"
-        )
 
 
 def _check_outputs(found: FoundObjective, model: nn.Module, data: Prepared, loss: Loss) -> str:

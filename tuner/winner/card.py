@@ -75,12 +75,14 @@ def _figures(subject: Winner | Ensemble) -> Iterator[str]:
         winner, figures = subject.winner, ensemble_figures(subject)
     else:
         winner, figures = subject, best.figures(subject)
+    own = {metric.name: _plain(metric.meaning.rstrip(".")) for metric in winner.trial.own}
+    meaning = {**MEANING, **own}
     yield from _table(figures.head, figures.rows)
     yield ""
     yield (
         "In parentheses 95 % intervals over "
         f"{sampling_unit(max(one.patients for one in winner.splits))}. "
-        + "; ".join(f"{name}: {MEANING[name]}" for name in figures.head if name in MEANING)
+        + "; ".join(f"{name}: {meaning[name]}" for name in figures.head if name in meaning)
         + "."
     )
     if winner.rates:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tuner.errors import UserError
-from tuner.records import METRICS, Job, Moment
+from tuner.records import METRICS, Job, Metric, Moment
 from tuner.spec.study import OBJECTIVE
 from tuner.train.sources.files import DEPTH
 
@@ -148,6 +148,8 @@ class Model(DocumentTable):
     """Whether the weights are of the best epoch or of the last."""
     epoch: int
     metric: str
+    metrics: list[dict[str, str | bool]] = []
+    """Those that were computed beside the built-in ones: the fields of `Metric`."""
     objective: Annotated[str, Field(pattern=OBJECTIVE, max_length=100)]
     parameters: dict[str, Scalar]
     data: dict[str, Scalar]
@@ -179,7 +181,11 @@ class Model(DocumentTable):
         channels = self.inputs[0]
         if len(self.reading.mean) != channels or len(self.reading.scale) != channels:
             raise ValueError("mean and scale have not one value a channel")
-        if self.metric not in METRICS:
+        try:
+            names = [f"val_{metric.name}" for metric in self._metrics]
+        except TypeError as error:
+            raise ValueError(f"metrics: {error}") from None
+        if self.metric not in (*METRICS, *names):
             raise ValueError(f"metric is {self.metric!r}")
         if math.prod(self.inputs) * self.arithmetic.evaluation_batch > MOST_VALUES:
             raise ValueError("a batch of such images would take more than 1 GB")
@@ -200,7 +206,14 @@ class Model(DocumentTable):
 
     def job(self) -> Job:
         """Return the trial that was trained."""
-        return Job(self.objective, self.parameters, self.data, self.seed, self.metric)
+        return Job(
+            self.objective, self.parameters, self.data, self.seed, self.metric, self._metrics
+        )
+
+    @property
+    def _metrics(self) -> tuple[Metric, ...]:
+        fields: Any = self.metrics
+        return tuple(Metric(**one) for one in fields)
 
     def text(self) -> str:
         """Return the file's content."""

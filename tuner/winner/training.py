@@ -9,7 +9,7 @@ import copy
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -92,7 +92,7 @@ class Order:
         paths = {"cache": Path(body["cache"]), "folder": Path(body["folder"])}
         folders = tuple(Path(one) for one in body["folders"])
         trials = tuple(
-            TrialOrder(**{**trial, "job": Job(**trial["job"])}) for trial in body["trials"]
+            TrialOrder(**{**trial, "job": Job.read(trial["job"])}) for trial in body["trials"]
         )
         return cls(**{**body, "trials": trials, **paths, "folders": folders})
 
@@ -266,6 +266,7 @@ def _model(
         parameters=dict(job.parameters),
         data=dict(job.data),
         metric=job.metric,
+        metrics=[asdict(metric) for metric in job.metrics],
         data_fingerprint=data.fingerprint,
         source_fingerprint=base.source,
         classes=list(data.classes),

@@ -190,7 +190,7 @@ class Trainer:
             self._join(line, self._bench, order)
 
     def _join(self, line: TrialChannel, bench: "Workbench", order: Mapping[str, Any]) -> None:
-        job = Job(**order["job"])
+        job = Job.read(order["job"])
         run = bench.begin(job)
         self._abreast.mark(run, order.get("study_pack", 1))
         keeping, resumed = None, 0

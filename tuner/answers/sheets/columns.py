@@ -126,11 +126,13 @@ OF_TRIALS = """## Trials
 
 One row a trial. After `attempts` come the study's varied and then its fixed parameters, each under
 its own name. Figures are of the best epoch; with `last_` before their name, of the last.
+A study's metrics beside the built-in ones (`[search] metrics`, or declared by its objective) follow
+`gap`: `val_NAME`, `test_NAME` and `gap_NAME`, by how much it is worse on test.
 """
 OF_SETTINGS = """## Settings (`--settings`)
 
 One row a setting, the best first. After `rank` come the varied parameters; FIGURE is the study's
-metric, val_loss, val_acc, test_acc and gap.
+metric, val_loss, val_acc, test_acc and gap, and further metrics on validation and test.
 """
 OF_COMPARISONS = """## Comparisons (`--comparisons`)
 
@@ -149,7 +151,7 @@ def page() -> str:
         _table([name for name in FURTHER_COLUMNS if name in FURTHER], FURTHER),
         OF_SETTINGS,
         _table(tuple(SETTINGS), SETTINGS),
-        "## Epochs (`--epochs`)\n\nOne row an epoch.\n",
+        "## Epochs (`--epochs`)\n\nOne row an epoch. Further metrics follow, `val_NAME`.\n",
         _table(EPOCH_COLUMNS, {**TRIALS, **FURTHER, **EPOCHS}),
         "## Predictions (`--predictions`)\n\nOne row an image that a complete trial predicted.\n",
         _table((*PREDICTION_COLUMNS, "p_CLASS"), {**TRIALS, **PREDICTIONS}),

@@ -13,7 +13,15 @@ from tuner.answers.settings import settings as ranked_settings
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.records import most_probable
-from tuner.results import EPOCH_COLUMNS, FURTHER, SHOWN, Results, TrialRow, ranked, trial_columns
+from tuner.results import (
+    FURTHER,
+    Results,
+    TrialRow,
+    epoch_columns,
+    ranked,
+    shown,
+    trial_columns,
+)
 
 PREDICTION_COLUMNS = (
     "trial",
@@ -139,8 +147,7 @@ def settings(results: Results) -> Sheet:
 
 
 def _setting_figures(results: Results) -> tuple[str, ...]:
-    metric = results.spec.search.metric
-    return (metric, *(name for name in SHOWN if name != metric))
+    return tuple(dict.fromkeys((results.metric, *shown(results.spec))))
 
 
 def _setting(setting: Setting, figures: Sequence[str]) -> list[Any]:
@@ -175,8 +182,7 @@ def readable_settings(results: Results, sheet: Sheet) -> Sheet:
 
 def readable_trials(results: Results, sheet: Sheet) -> Sheet:
     """Return a sheet of trials as `tuner table` shows it: a few columns, those that are filled."""
-    metric, prefix = results.spec.search.metric, results.prefix
-    figures = dict.fromkeys(prefix + name for name in (metric, *SHOWN))
+    figures = [results.prefix + name for name in _setting_figures(results)]
     columns = ["trial", *results.spec.varied, "seed", *figures, "seconds"]
     rows = [dict(zip(sheet.columns, row, strict=True)) for row in sheet.rows]
     return _filled(columns, ("trial", *results.spec.varied), rows)
@@ -200,7 +206,7 @@ def _filled(
 def epochs(results: Results, *, best: int | None = None, of: Order = "trials") -> Sheet:
     """Return one row for each epoch, of all trials or of the best."""
     numbers = None if best is None else best_trials(results, best, of)
-    return Sheet(EPOCH_COLUMNS, results.epochs(numbers))
+    return Sheet(epoch_columns(results.spec), results.epochs(numbers))
 
 
 def predictions(results: Results, *, best: int | None = None, of: Order = "trials") -> Sheet:

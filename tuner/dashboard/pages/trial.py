@@ -16,7 +16,7 @@ from tuner.dashboard.desk import Desk
 from tuner.dashboard.pages.study import Curves, Line
 from tuner.errors import UserError
 from tuner.records import SplitName, most_probable
-from tuner.results import EPOCH_COLUMNS, Results
+from tuner.results import Results, epoch_columns
 from tuner.store import histories
 
 MISTAKES_MOST = 200
@@ -99,7 +99,10 @@ def trial_curves(request: Request) -> Response:
     names = [name for _, name in series]
 
     def ask(results: Results) -> Curves:
-        rows = [dict(zip(EPOCH_COLUMNS, row, strict=True)) for row in results.epochs([number])]
+        rows = [
+            dict(zip(epoch_columns(results.spec), row, strict=True))
+            for row in results.epochs([number])
+        ]
         columns = {name: [_finite(row[name]) for row in rows] for name in names}
         return Curves(
             label,

@@ -10,7 +10,7 @@ from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
 from tuner.errors import UserError
 from tuner.names import meant
-from tuner.records import METRICS
+from tuner.records import BUILT_IN
 from tuner.results import FURTHER, TrialRow, page, read_query, trial_columns, trial_rows
 from tuner.store.studies import Study
 
@@ -34,6 +34,8 @@ class TrialsPage:
     error: str
     """Why the conditions could not be read; the table then shows all trials."""
     picked: tuple[int, ...]
+    largest_first: frozenset[str] = frozenset()
+    """Columns that are sorted from the largest first, since more of them is better."""
 
     JSON: ClassVar = ("study", "query", "sort", "total", "after", "error", "trials=cells")
 
@@ -44,7 +46,7 @@ class TrialsPage:
 
     def next_sort(self, column: str) -> str:
         """Return the order that a click on a column's head asks for."""
-        down = column in METRICS and METRICS[column] == "maximize"
+        down = column in self.largest_first
         first, second = (f"-{column}", column) if down else (column, f"-{column}")
         return second if self.sort == first else first
 
@@ -94,6 +96,11 @@ def trials_page(request: Request) -> Response:
         after="" if found is None else found.after,
         error=error,
         picked=picked,
+        largest_first=frozenset(
+            f"val_{metric.name}"
+            for metric in (*BUILT_IN, *study.spec.metrics)
+            if metric.better == "higher"
+        ),
     )
     return rendering.page(request, "trials", data, study=study, sizes=SIZES, size=size)
 

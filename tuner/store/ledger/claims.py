@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from tuner.records import METRICS, Value
+from tuner.records import Value
 from tuner.spec.study import Spec
 from tuner.store import sampling
 from tuner.store import tables as t
@@ -432,7 +432,7 @@ def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
     Call it under the study's lock. Reopening trials takes the same lock, so no trial can be
     reopened between reading the count of reopenings and reading the trials.
     """
-    sign = 1.0 if METRICS[spec.search.metric] == "minimize" else -1.0
+    sign = 1.0 if spec.direction == "minimize" else -1.0
     value = _metric_value(spec)
     study_id, past = transaction.study.study_id, transaction.past
     reopenings = transaction.connection.execute(
@@ -479,7 +479,7 @@ def _metric_value(spec: Spec) -> sa.ColumnElement[Any]:
         return sa.null()
     moment = t.outcome.c.best_epoch if spec.search.at == "best" else t.outcome.c.last_epoch
     return (
-        sa.select(t.epoch.c[spec.search.metric])
+        sa.select(t.figure(t.epoch, spec.search.metric))
         .where(t.epoch.c.trial_id == t.trial.c.trial_id, t.epoch.c.epoch == moment)
         .scalar_subquery()
     )

@@ -12,7 +12,6 @@ from sqlalchemy.dialects.postgresql import insert
 
 from tuner.records import (
     DIVERGED,
-    METRICS,
     Dataset,
     Epoch,
     Figures,
@@ -22,6 +21,7 @@ from tuner.records import (
     Setup,
     Value,
 )
+from tuner.spec.study import Spec
 from tuner.store import tables as t
 from tuner.store import uploads
 from tuner.store.ledger.leases import Lease, Verdict
@@ -82,7 +82,7 @@ def prune(transaction: Transaction, lease: Lease, setup: Setup, reason: str) -> 
     if transaction.hold(lease) == "ended":
         return
     curve = read_curve(transaction.connection, lease.trial_id)
-    best, last = _figures(curve, transaction.study.spec.search.metric)
+    best, last = _figures(curve, transaction.study.spec)
     _end(transaction, lease, Ending("PRUNED", reason, setup, best, last), curve)
 
 
@@ -170,7 +170,7 @@ def count_interruption(transaction: Transaction, trial_id: int, worker_id: int) 
 def fail_for_good(transaction: Transaction, trial_id: int, token: int, reason: str) -> None:
     """End a trial as FAILED; only `tuner retry` reopens it."""
     curve = read_curve(transaction.connection, trial_id)
-    best, last = _figures(curve, transaction.study.spec.search.metric)
+    best, last = _figures(curve, transaction.study.spec)
     _keep_outcome(transaction, trial_id, token, Ending("FAILED", reason, None, best, last))
     uploads.drop(transaction.connection, trial_id, but=NO_TOKEN)
     end_trial(transaction.connection, trial_id, TrialState.FAIL, None, {"reason": reason})
@@ -318,11 +318,11 @@ def _plain(setup: Setup) -> dict[str, object]:
     return asdict(replace(setup, notes=dict(setup.notes)))
 
 
-def _figures(curve: Sequence[Epoch], metric: str) -> tuple[Figures | None, Figures | None]:
+def _figures(curve: Sequence[Epoch], spec: Spec) -> tuple[Figures | None, Figures | None]:
     """Return the figures of the best and the last epoch, for a trial without a final evaluation."""
     if not curve:
         return None, None
-    sign = 1.0 if METRICS[metric] == "minimize" else -1.0
+    metric, sign = spec.search.metric, 1.0 if spec.direction == "minimize" else -1.0
     # A diverged epoch is never the best one, even if its accuracy is finite.
     finite = [epoch for epoch in curve if epoch.is_finite(metric)]
     best = min(finite, key=lambda epoch: sign * epoch.figure(metric), default=None)

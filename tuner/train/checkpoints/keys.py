@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import takewhile
+from typing import Any
 
 from tuner.records import Job, Value
 from tuner.train.recipe import Recipe, read_recipe
@@ -54,6 +55,14 @@ class Base:
     """It chooses the best weights, which are part of a state."""
     parameters: Mapping[str, Value]
     """All except RATE_PARAMETERS and LENGTH_PARAMETERS."""
+    metrics: tuple[str, ...] = ()
+    """The further metrics that its epochs have. Their functions are part of `source`, so that no
+    figure of older code is taken over: another function costs reuse, but is never wrong."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return everything as JSON; without further metrics as before there were any."""
+        plain = {**asdict(self), "metrics": list(self.metrics)}
+        return plain if self.metrics else {name: plain[name] for name in plain if name != "metrics"}
 
 
 def shaping(parameters: Mapping[str, Value]) -> dict[str, Value]:
@@ -65,7 +74,7 @@ def shaping(parameters: Mapping[str, Value]) -> dict[str, Value]:
 
 def root(base: Base) -> str:
     """Return the key of a training before its first epoch."""
-    text = json.dumps({"format": FORMAT, **asdict(base)}, sort_keys=True)
+    text = json.dumps({"format": FORMAT, **base.plain()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -131,4 +140,5 @@ def _rate_marks(recipe: Recipe) -> tuple[str, ...]:
 def _fixed(job: Job) -> tuple[object, ...]:
     data = json.dumps(dict(job.data), sort_keys=True)
     parameters = json.dumps(shaping(job.parameters), sort_keys=True)
-    return job.objective, data, job.seed, job.metric, parameters
+    metrics = [metric.name for metric in job.metrics]
+    return job.objective, data, job.seed, job.metric, parameters, *metrics

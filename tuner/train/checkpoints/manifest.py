@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from tuner.records import Epoch
+from tuner.records import OWN, Epoch
 from tuner.train.checkpoints.keys import FORMAT, Base
 
 KEY = re.compile(r"[0-9a-f]{64}")
@@ -96,7 +96,7 @@ def write(manifest: Manifest) -> bytes:
         "epoch": manifest.epoch,
         "best_epoch": manifest.best_epoch,
         "labels": dict(description.labels),
-        "base": asdict(description.base),
+        "base": description.base.plain(),
         "parts": {name: asdict(manifest.parts[name]) for name in PARTS},
         "curve": [_plain_epoch(epoch) for epoch in manifest.curve],
     }
@@ -132,7 +132,10 @@ def _check_format(found: object) -> None:
 
 
 def _manifest(body: Mapping[str, Any]) -> Manifest:
-    base = {field.name: body["base"][field.name] for field in fields(Base)}
+    # Without further metrics they are left out.
+    written = {"metrics": (), **body["base"]}
+    base = {field.name: written[field.name] for field in fields(Base)}
+    base["metrics"] = tuple(base["metrics"])
     labels = {str(name): str(value) for name, value in body["labels"].items()}
     return Manifest(
         key=body["key"],
@@ -171,7 +174,8 @@ def _counted(epochs: object) -> list[int]:
 
 
 def _plain_epoch(epoch: Epoch) -> dict[str, object]:
-    return {name: _plain(value) for name, value in asdict(epoch).items()}
+    plain = {name: _plain(value) for name, value in asdict(epoch).items()}
+    return {**plain, OWN: {name: _plain(value) for name, value in epoch.own.items()}}
 
 
 def _plain(value: object) -> object:
@@ -183,14 +187,23 @@ def _plain(value: object) -> object:
 def _read_epoch(plain: Mapping[str, object]) -> Epoch:
     values: dict[str, object] = {}
     for field in fields(Epoch):
-        value = plain[field.name]
+        if field.name == OWN:
+            continue
         wanted = {"epoch": int, "reused": bool}.get(field.name, float)
-        if wanted is float and value in ("nan", "inf", "-inf"):
-            value = float(value)
-        if type(value) is not wanted:
-            raise TypeError(f"{field.name} of an epoch is {value!r}")
-        values[field.name] = value
+        values[field.name] = _read_value(field.name, plain[field.name], wanted)
+    own = plain.get(OWN, {})
+    if not isinstance(own, dict):
+        raise TypeError(f"{OWN} of an epoch is {own!r}")
+    values[OWN] = {str(name): _read_value(name, value, float) for name, value in own.items()}
     return Epoch(**values)  # type: ignore[arg-type]  # kinds were compared above
+
+
+def _read_value(name: str, value: object, wanted: type) -> object:
+    if wanted is float and value in ("nan", "inf", "-inf"):
+        value = float(str(value))
+    if type(value) is not wanted:
+        raise TypeError(f"{name} of an epoch is {value!r}")
+    return value
 
 
 def _digest(body: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 This file is read by every command, so it must not import torch. The images
 are loaded in data.py and the networks built in models.py; losses, optimizers,
-schedules, metrics and checkpoints are the shared trainer's.
+schedules, the usual figures and checkpoints are the shared trainer's.
 """
 
 from tuner.spec.parameters import Parameter
@@ -31,4 +31,10 @@ OBJECTIVE = Objective(
             high=1024,
         ),
     ],
+    # Figures of your own, beside accuracy, loss and AUC. A study can be ranked by one:
+    # metric = "val_dice". Import Metric from tuner.records, and write the function into metrics.py:
+    #     def dice(labels, probabilities):
+    #         found = probabilities[:, 1]
+    #         return 2 * found[labels == 1].sum() / (found.sum() + (labels == 1).sum())
+    # metrics=[Metric("dice", "higher", "Soft Dice coefficient of class 1.")],
 )
