@@ -11,7 +11,16 @@ from tuner.answers import words
 from tuner.answers.table import Table
 from tuner.errors import UnknownStudyError
 from tuner.records import Metric, SplitName
-from tuner.results import Predicted, Results, TrialRow, epoch_columns, right, trial_columns
+from tuner.results import (
+    Predicted,
+    Results,
+    TrialRow,
+    epoch_columns,
+    place,
+    right,
+    trial_columns,
+    trial_rows,
+)
 from tuner.statistics import Interval, apart, delong, reliability, share_of
 from tuner.store import histories
 from tuner.store import tables as t
@@ -99,28 +108,23 @@ class OneTrial:
 
 def one_trial(results: Results, number: int) -> OneTrial:
     """Read everything about a trial, by its number."""
-    rows, varied = results.wide_rows, results.spec.varied
-    row = next((one for one in rows if one["trial"] == number), None)
-    if row is None:
+    rows = trial_rows(results.connection, results.study, [number], further=True)
+    if not rows:
         raise UnknownStudyError(
             f"{results.title} has no trial {number}; `tuner table {results.title} --trials` lists "
             "them."
         )
-    order = [one["trial"] for one in results.ranked]
-    mine = tuple(row[name] for name in varied)
+    (row,) = rows
+    standing = place(results.connection, results.study, row)
     splits = _splits(results, number) if row.complete else ()
     return OneTrial(
         row=row,
         columns=trial_columns(results.spec),
         own=tuple(metric for metric in results.spec.metrics if metric.name != "brier"),
         prefix=results.prefix,
-        rank=order.index(number) + 1 if number in order else None,
-        complete=len(order),
-        peers=tuple(
-            one["trial"]
-            for one in rows
-            if one is not row and tuple(one[name] for name in varied) == mine
-        ),
+        rank=standing.rank,
+        complete=standing.complete,
+        peers=standing.peers,
         epochs=tuple(
             dict(zip(epoch_columns(results.spec), one, strict=True))
             for one in results.epochs([number])

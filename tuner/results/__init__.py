@@ -35,9 +35,11 @@ if TYPE_CHECKING:
         FURTHER,
         LEADING,
         TRAILING,
+        Place,
         TrialRow,
         epoch_columns,
         epoch_rows,
+        place,
         ranked,
         trial_columns,
         trial_rows,
@@ -58,8 +60,8 @@ else:
             "provenance": "DataSet Reuse endings origin reuse",
             "contenders": "Evidence contender_names decide judge_look read_race",
             "results": "Results by_number once",
-            "rows": "EPOCH_COLUMNS FIGURES FURTHER LEADING TRAILING TrialRow "
-            "epoch_columns epoch_rows ranked trial_columns trial_rows",
+            "rows": "EPOCH_COLUMNS FIGURES FURTHER LEADING TRAILING Place TrialRow "
+            "epoch_columns epoch_rows place ranked trial_columns trial_rows",
             "samples": "Sample Source by_trial column_of has_figure sample",
         },
     )

@@ -158,6 +158,54 @@ def epoch_rows(
     ]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a trial stands among those of its study."""
+
+    rank: int | None
+    """Among the complete trials by the study's metric, from 1; None unless it is one of them."""
+    complete: int
+    """How many complete trials have a metric that is a number."""
+    peers: tuple[int, ...]
+    """The trials of the same configuration under other seeds."""
+
+
+def place(connection: sa.Connection, study: Study, row: TrialRow) -> Place:
+    """Find out where a trial stands, without reading the others one by one."""
+    spec, number = study.spec, row["trial"]
+    moment = t.outcome.c.best_epoch if spec.search.at == "best" else t.outcome.c.last_epoch
+    value = t.figure(t.epoch, spec.search.metric)
+    # NaN is above infinity for PostgreSQL, so that neither is between the two.
+    finite = (value > float("-inf")) & (value < float("inf"))
+    ahead: sa.ColumnElement[bool] = sa.false()
+    ranked = row.complete and row.value is not None and math.isfinite(row.value)
+    if ranked:
+        better = value < row.value if spec.direction == "minimize" else value > row.value
+        ahead = better | ((value == row.value) & (t.trial.c.number < number))
+    counted = connection.execute(
+        sa.select(
+            sa.func.count().label("complete"),
+            sa.func.count().filter(ahead).label("ahead"),
+        )
+        .select_from(
+            t.trial.join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id).join(
+                t.epoch, (t.epoch.c.trial_id == t.trial.c.trial_id) & (t.epoch.c.epoch == moment)
+            )
+        )
+        .where(t.trial.c.study_id == study.study_id, t.outcome.c.state == "COMPLETE", finite)
+    ).one()
+    peers = connection.execute(
+        sa.select(t.trial.c.number)
+        .where(
+            t.trial.c.study_id == study.study_id,
+            t.trial.c.configuration == row.configuration,
+            t.trial.c.number != number,
+        )
+        .order_by(t.trial.c.number)
+    )
+    return Place(counted.ahead + 1 if ranked else None, counted.complete, tuple(peers.scalars()))
+
+
 def _chosen(study: Study, numbers: Sequence[int] | None) -> sa.ColumnElement[bool]:
     chosen = t.trial.c.study_id == study.study_id
     return chosen if numbers is None else chosen & t.trial.c.number.in_(numbers)
