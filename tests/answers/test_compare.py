@@ -128,7 +128,7 @@ def test_named_reference_is_held_against_all(database: Database) -> None:
 def test_one_seed_gives_no_verdict(database: Database) -> None:
     """However large the difference, one seed is one draw; nothing is called different."""
     found = judged(by_accuracy(database, schedules(1), one_is_worse))
-    assert "One seed cannot rule out chance" in found.verdict
+    assert "one seed cannot rule out chance" in found.verdict
     assert not any(row.against and row.against.differs for row in found.rows)
     assert found.plan is None
 
@@ -248,7 +248,7 @@ def test_seeds_with_images_of_their_own_are_compared_over_seeds(database: Databa
 
     bench = fabricate(database, schedules(4), tell, data=data)
     found = judged(bench, metric="val_acc")
-    assert "Intervals cover other seeds only; 4 seeds, each on different images" in found.verdict
+    assert "between seeds only: 4 seeds, each on different images" in found.verdict
     assert "step" not in found.tied
     assert "4 seeds, 200 images" in judged(bench, metric="test_acc").verdict
 
@@ -355,7 +355,7 @@ def test_a_level_without_the_figure_is_set_aside(database: Database) -> None:
     data = {"data-0": TRUTH, "data-1": untested}
     found = judged(fabricate(database, schedules(), tell, data=data))
     assert {row.standing.level for row in found.rows if row.mean is not None} == set(KINDS[1:])
-    assert "cosine has none of this figure" in found.verdict
+    assert "cosine has no value of this figure" in found.verdict
     assert "step is worse than exponential" in found.verdict
 
 

@@ -155,7 +155,7 @@ def test_nobody_is_dropped_by_few_patients(database: Database) -> None:
     bench = store(database, raced(), rounds=3)
     of_patients(bench, 8)
     assert [one.dropped for one in look_on(bench)] == [(), ()]
-    assert "8 patients of validation are too few to drop anybody by." in story_of(bench).sentences
+    assert "8 validation patients are too few to drop a contender." in story_of(bench).sentences
 
 
 def test_two_workers_see_the_same(database: Database) -> None:
@@ -269,7 +269,7 @@ def test_a_race_that_runs_is_told_as_running(database: Database) -> None:
     told = story_of(bench)
     assert (told.end, told.saved) == (None, 0)
     assert told.sentences[-1] == (
-        "lr=0.01 and lr=0.001 are in the race; 12 of 21 further trials are given out."
+        "lr=0.01 and lr=0.001 are in the race; 12 of 21 further trials have been assigned."
     )
 
 

@@ -55,7 +55,7 @@ def test_files_and_results_are_told_apart(database: Database) -> None:
     assert (found.shared.settings, found.shared.seeds, found.shared.images) == (2, 4, 200)
     assert found.shared.differs
     assert 0.1 < found.shared.difference.low < 0.2 < found.shared.difference.high < 0.3
-    assert "other is better than one in test_acc in 2 settings that both have" in found.verdict
+    assert "other is better than one in test_acc in 2 shared settings" in found.verdict
     back = between(other, one)
     assert "one is worse than other" in back.verdict
 

@@ -69,7 +69,7 @@ def test_a_gap_is_measured_over_seeds_and_images(database: Database) -> None:
     first = found.trials[0]
     wanted = newcombe(first.val_acc * 300, 300, first.test_acc * 200, 200)
     assert (first.gap.low, first.gap.high) == (wanted.low, wanted.high)
-    assert sentences(found)[0].startswith("Test falls behind validation: 9")
+    assert sentences(found)[0].startswith("Test accuracy is below validation accuracy: 9")
 
 
 def test_no_gap_is_called_sampling_error(database: Database) -> None:
@@ -115,7 +115,7 @@ def test_stored_probes_decide_the_cause(database: Database) -> None:
     bench = study(database, steady(0.95), steady(0.75), train=0.95)
     unseen = measured(bench)
     assert unseen.cause == "not examined"
-    assert "`tuner check gaps@1` does it" in " ".join(sentences(unseen))
+    assert "`tuner check gaps@1` examines them" in " ".join(sentences(unseen))
     with database.transaction() as connection:
         checks.keep(connection, bench.study.study_id, {"data": [{"probes": probed(0.9)}]})
     found = measured(bench)

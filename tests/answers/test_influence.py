@@ -165,7 +165,7 @@ def test_what_cannot_be_asked_is_told(database: Database) -> None:
     bench = study(database, lambda *_: None)
     with pytest.raises(UserError, match="has 0 complete trials"):
         measured(bench)
-    with pytest.raises(UserError, match="no metric 'speed'"):
+    with pytest.raises(UserError, match="Unknown metric 'speed'"):
         measured(bench, "speed")
 
 

@@ -113,11 +113,11 @@ def test_settings_are_compared_by_patient(database: Database) -> None:
     bench = by_patient(database, images(400, 400, each=5), prefer=1.5)
     found = compared(bench)
     assert (found.images, found.patients, found.too_few) == (400, 80, False)
-    assert "other seeds and other patients like these" in found.verdict
+    assert "the variation between seeds and between patients" in found.verdict
     forget(bench)
     by_image = compared(bench)
     assert by_image.patients == 0
-    assert "other seeds and other images like these" in by_image.verdict
+    assert "between seeds and between images" in by_image.verdict
     for wide, narrow in zip(widths(found), widths(by_image), strict=True):
         assert wide > 1.2 * narrow
 
@@ -269,7 +269,7 @@ def test_a_gap_with_one_image_a_patient_is_the_gap_by_image(database: Database) 
 
 
 def test_a_gap_over_few_patients_is_not_judged(database: Database) -> None:
-    """20 points over 8 test patients: no cause is named, and nothing falls behind."""
+    """20 points over 8 test patients: no cause is named, and neither is said to be below."""
     data = images(200, 200, each=5)
     assert data.patients is not None
     few = replace(data, patients={**data.patients, "test": tuple(f"p{n % 8}" for n in range(200))})
@@ -289,7 +289,7 @@ def test_a_gap_over_few_patients_is_not_judged(database: Database) -> None:
     said = " ".join(sentences(found))
     assert said.startswith("Too few patients to judge the gap")
     assert "8 patients are too few to judge by" in said
-    assert "falls behind" not in said
+    assert "is below" not in said
 
 
 def test_influence_resamples_patients(database: Database) -> None:

@@ -40,4 +40,4 @@ def test_all_of_one_class_is_told(right: np.ndarray, told: bool, database: Datab
     if told:
         share = f"{np.mean(right):.3f}"
         assert said[0].startswith("In 1 of 3 complete trials (")
-        assert f"every test image is taken for one class: accuracy ({share})" in said[0]
+        assert f"every test image is predicted as one class: accuracy ({share})" in said[0]

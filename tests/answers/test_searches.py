@@ -104,8 +104,8 @@ def test_runs_without_any_spread_are_not_judged() -> None:
 
 
 def test_other_images_are_told() -> None:
-    """Values measured on other images are not on one scale."""
-    assert "not on one scale" in compared(FAST, SLOW, same_images=False).verdict
+    """Values measured on other images are not comparable."""
+    assert "not directly comparable" in compared(FAST, SLOW, same_images=False).verdict
 
 
 def test_test_accuracy_comes_second() -> None:

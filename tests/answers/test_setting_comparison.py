@@ -72,8 +72,8 @@ def test_test_images_check_what_validation_chose(database: Database) -> None:
     assert checked.reference == found.reference
     assert checked.named
     said = check_sentence(checked)
-    assert said.startswith(f"On test, {found.reference} is right on ")
-    assert said.endswith("6 others are significantly better there.")
+    assert said.startswith(f"On test, {found.reference} is ")
+    assert said.endswith("6 others are significantly better.")
 
 
 def test_a_setting_that_lost_a_seed_is_not_the_best(database: Database) -> None:
@@ -118,4 +118,4 @@ def test_too_many_settings_are_ranked_and_not_compared(database: Database) -> No
     with bench.database.transaction() as connection:
         results = Results(connection, bench.study)
         assert compare_settings(results) is None
-        assert why_not(results).startswith("51 settings are too many to be compared one by one")
+        assert why_not(results).startswith("There are too many settings (51) to compare one by one")

@@ -87,9 +87,9 @@ def test_the_study_ends_with_the_steady_setting(database: Database) -> None:
     assert found.trial.row.value == 0.85
     assert found.trial.rank == 3
     assert [cells[-2:] for cells in seeds(found).rows][:3] == [
-        ("0.000", "this network"),
-        ("0.000", ""),
-        ("0.000", ""),
+        ("0.0", "this network"),
+        ("0.0", ""),
+        ("0.0", ""),
     ]
     assert "the best of 2 settings so far by mean val_acc" in choice(found)
     assert "trial 1 (seed 0), the setting's median seed" in choice(found)
@@ -119,8 +119,9 @@ def test_the_closing_words_name_it(database: Database) -> None:
     with bench.database.transaction() as connection:
         said = best_sentence(Results(connection, bench.study))
     assert said == (
-        "The best of 2 settings by val_acc is lr=0.01: 85.0 % (82.5 to 87.5) over 3 seeds. "
-        "On test, its accuracy is 85.0 % (82.5 to 87.5) over seeds alone."
+        "The best of 2 settings by val_acc is lr=0.01: mean val_acc 85.0 % over 3 seeds (95 % "
+        "interval: 82.5 to 87.5). "
+        "On test, it is 85.0 % accurate (95 % interval over seeds: 82.5 to 87.5)."
     )
 
 

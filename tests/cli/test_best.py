@@ -57,7 +57,7 @@ def test_it_is_told_in_words(trained_once: Project) -> None:
     for words in (
         "Chosen on validation images alone: the best of 2 settings by mean val_loss",
         "the setting's median seed",
-        "Its setting over 2 seeds: val acc",
+        "Means of its setting over 2 seeds: validation accuracy",
         "selection bias",
         "Validation minus test accuracy",
         "the study's gap",

@@ -48,7 +48,7 @@ def test_looking_at_a_trained_study(trained_once: Project) -> None:
 def test_a_tables_intervals_say_what_they_are_over(trained_once: Project) -> None:
     """Over seeds alone in `table`; over seeds and images in `compare`."""
     assert "interval over seeds alone" in trained_once.run("table", "small")
-    assert "Intervals cover other seeds and other images like these" in trained_once.run(
+    assert "Intervals cover the variation between seeds and between images" in trained_once.run(
         "compare", "small"
     )
 

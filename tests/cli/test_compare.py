@@ -13,7 +13,7 @@ def test_settings_are_compared_in_words(trained_once: Project) -> None:
     """A table with intervals and n, and a sentence that says what is and what is not seen."""
     shown = trained_once.run("compare", "small")
     assert "small: settings by val_loss, 95 % intervals" in shown
-    assert "On test, 0.0" in shown
+    assert "On test, lr=0.0" in shown
     assert "best" in shown
     assert "2 seeds" in shown
     assert "distinguishable" in shown or "is worse than" in shown
@@ -123,7 +123,7 @@ def test_sheets_are_exported(trained_once: Project) -> None:
 def test_influence_is_told(trained_once: Project) -> None:
     """Each figure with its shares and what is seen of their order."""
     shown = trained_once.run("influence", "small")
-    assert "val_loss: shares of the spread" in shown
+    assert "val_loss: shares of the variance" in shown
     found = trained_once.json("influence", "small", "--json")["influences"]
     assert [one["metric"] for one in found] == ["val_loss", "test_acc", "gap"]
 
@@ -134,7 +134,7 @@ def test_two_studies_are_held_against_each_other(trained_once: Project) -> None:
     trained_once.run("launch", "--study", "wider", "--workers", "1")
     shown = " ".join(trained_once.run("diff", "small", "wider").split())
     assert "fixed.hidden 4 8" in shown
-    assert "2 settings that both have" in shown
+    assert "2 shared settings" in shown
     found = trained_once.json("diff", "small", "wider", "--json")
     assert found["shared"]["settings"] == 2
     assert found["shared"]["n"] == 2

@@ -77,10 +77,10 @@ def test_the_answer_comes_first_and_everything_is_there(database: Database) -> N
     report = reported(study(database))
     assert report.question == "Which?"
     assert report.answer[0].startswith("The best of 6 settings by val_loss is ")
-    assert "On test, its accuracy is" in report.answer[0]
+    assert "On test, it is" in report.answer[0]
     assert report.answer[1].startswith("By scheduler: ")
     assert "step is worse" in report.answer[1]
-    assert any("behind validation" in one for one in report.answer)
+    assert any("below validation" in one for one in report.answer)
     titles = [section.title for section in report.sections]
     assert titles[:2] == ["Settings compared", "Training"]
     for title in ("Validation and test", "What matters", "Cost", "Provenance", "The study file"):

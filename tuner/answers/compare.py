@@ -45,9 +45,9 @@ RESOLVED_POINTS = 0.01
 
 
 SEVERAL = 3
-"""So many factors without a difference share one sentence."""
+"""From this many factors without a difference on, they share one sentence."""
 MANY = 5
-"""More levels than this are told together, and not one sentence each."""
+"""More levels than this share one sentence."""
 AS_EXPLORED = (
     "Settings are compared as they were explored, under seed 0; `tuner compare STUDY "
     "--contenders` compares the contenders over their further seeds."
@@ -235,7 +235,7 @@ def compare(
 
 
 def _behind(results: Results) -> dict[int, str]:
-    """Say of each setting with fewer seeds than the best why it is not compared with that.
+    """Say why settings with fewer seeds than the best are not compared with it.
 
     It ranks below whatever its mean, for lost seeds are not missing at random.
     """
@@ -292,8 +292,8 @@ class Finding:
 
     @property
     def names(self) -> list[str]:
-        """The compared levels, as people write them."""
-        return [words.level_name(level) for level in self.design.levels]
+        """The compared levels, as sentences name them."""
+        return [words.level_phrase(self.design.factor, level) for level in self.design.levels]
 
 
 def judge(
@@ -428,7 +428,7 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     # Where no level has the figure, that was said in one sentence for all.
     some = any(standing.measured for standing in finding.design.standings)
     said += [
-        finding.design.asides.get(standing.level) or _set_aside(standing)
+        finding.design.asides.get(standing.level) or _set_aside(finding.design.factor, standing)
         for standing in finding.design.uncompared
         if some or not standing.complete
     ]
@@ -439,7 +439,9 @@ def sentences(finding: Finding) -> tuple[str, ...]:
 
 def headline(finding: Finding) -> str | None:
     """Say in one line which levels differ; None of one seed, or of one level."""
-    verdict, names = finding.verdict, finding.names
+    verdict = finding.verdict
+    # The factor's name stands before the sentence, so levels need not repeat it.
+    names = [words.level_name(level) for level in finding.design.levels]
     if verdict is None or finding.n < 2 or len(names) < 2 or finding.too_few:
         return None
     apart = [names[one.level] for one in verdict.others if one.differs]
@@ -448,7 +450,8 @@ def headline(finding: Finding) -> str | None:
     if not apart:
         said = f"no significant difference in {metric} between {words.listed(tied)}"
     elif len(tied) == 1:
-        said = f"{tied[0]} is best in {metric}; {words.listed(apart)} differ from it"
+        verb = "differs" if len(apart) == 1 else "differ"
+        said = f"{tied[0]} has the best {metric}; {words.listed(apart)} {verb} significantly"
     else:
         said = f"{words.listed(tied)} are tied for the best {metric}; {_worse(apart)}"
     return f"{finding.factor}: {said}."
@@ -470,7 +473,7 @@ def told_together(said: Sequence[tuple[str, str, str, bool]]) -> list[str]:
     names = words.listed([factor for factor, *_ in alike])
     return [
         *apart,
-        f"{names}: no significant difference in {alike[0][1]} between the levels of any.",
+        f"{names}: no significant differences in {alike[0][1]} between levels.",
     ]
 
 
@@ -492,10 +495,11 @@ def _silence(finding: Finding) -> str:
             f"No complete trial has {finding.measure.name}, so {factor} cannot be compared by it."
         )
     if not finding.design.levels:
-        return f"No trial is complete, so nothing can be said of {factor}."
+        return f"No trial is complete, so nothing can be said about {factor}."
     if not any(finding.design.units):
         return (
-            f"No two levels of {factor} completed in the same places, so they cannot be compared."
+            f"No two levels of {factor} completed with the same seed and other parameters, so they "
+            "cannot be compared."
         )
     return f"No complete trial has {finding.measure.name}, so {factor} cannot be compared by it."
 
@@ -507,13 +511,13 @@ def _one_seed(finding: Finding, sample: Sample) -> list[str]:
     best = finding.names[int(at)]
     panel = sample.panel
     images = (
-        f" The intervals are over {words.sampled(panel.images, panel.patients)} alone."
+        f" The intervals cover {words.sampled(panel.images, panel.patients)} only."
         if sample.images_shared and panel.images
         else ""
     )
     said = (
-        f"One {unit} cannot rule out chance: {best} is ahead here, which says nothing about "
-        f"{finding.factor} in general.{images} A verdict needs two or more {unit}s."
+        f"{best} is ahead, but one {unit} cannot rule out chance.{images} A verdict needs at least "
+        f"two {unit}s."
     )
     return [said]
 
@@ -522,7 +526,7 @@ def _too_few(finding: Finding, sample: Sample) -> str:
     means = sample.panel.means
     best = finding.names[int(means.argmax() if finding.measure.larger else means.argmin())]
     what = words.sampled(sample.panel.images, sample.panel.patients)
-    return f"{best} is ahead here, on {what}, which says nothing about {finding.factor}."
+    return f"{best} is ahead on {what}, which is too few patients to compare {finding.factor}."
 
 
 def _judged(finding: Finding, verdict: Verdict) -> list[str]:
@@ -584,17 +588,21 @@ def _about(finding: Finding, sample: Sample) -> str:
     if sample.images_shared and sample.panel.images:
         patients = sample.panel.patients
         what, over = words.sampled(sample.panel.images, patients), words.sampling_unit(patients)
-        return f"(Intervals cover other {unit}s and other {over} like these; {many}, {what}.)"
+        return (
+            f"(Intervals cover the variation between {unit}s and between {over}: {many}, {what}.)"
+        )
     if sample.images_shared:
-        return f"(Intervals cover other {unit}s; {many}.)"
+        return f"(Intervals cover the variation between {unit}s: {many}.)"
     of_splits = finding.measure.splits and not finding.measure.blocks
     if of_splits and ("val" not in finding.measure.splits or finding.spec.replicates.splits == 1):
         # A metric of the study's own that is no mean over images: its seeds share them.
         return (
-            f"(Intervals cover other {unit}s only, not other images, because "
-            f"{finding.measure.name} has no value for each image; {many}.)"
+            f"(Intervals cover the variation between {unit}s, but not between images, because "
+            f"{finding.measure.name} has no value for each image: {many}.)"
         )
-    return f"(Intervals cover other {unit}s only; {many}, each on different images.)"
+    return (
+        f"(Intervals cover the variation between {unit}s only: {many}, each on different images.)"
+    )
 
 
 def _promised(finding: Finding) -> list[str]:
@@ -617,7 +625,7 @@ def _promised(finding: Finding) -> list[str]:
     if plan.seeds <= finding.n:
         longer = plan.high is None or plan.high > finding.n
         perhaps = f"; it may take more of them ({_between(plan, finding.n)})" if longer else ""
-        return [f"These seeds detect a difference of {wanted} about 8 times in 10{perhaps}."]
+        return [f"These seeds would detect a difference of {wanted} about 8 times in 10{perhaps}."]
     more = words.count(_rounded(plan.seeds - finding.n), "more seed")
     return [f"About {more} ({_between(plan, finding.n)}) would detect a difference of {wanted}."]
 
@@ -634,12 +642,12 @@ def _rounded(number: int) -> int:
     return -(-number // size) * size
 
 
-def _set_aside(standing: Standing) -> str:
-    name = words.level_name(standing.level)
+def _set_aside(factor: str, standing: Standing) -> str:
+    name = words.level_phrase(factor, standing.level)
     if standing.level is None:
         return (
             f"{words.count(standing.trials, 'trial')} in which it was not active (–) are not "
-            "compared: none is in the same place as another level."
+            "compared: they have no counterpart at another level."
         )
     if standing.throughout == "diverged":
         return f"All trials of {name} diverged ({standing.diverged} of {standing.trials})."
@@ -652,13 +660,13 @@ def _set_aside(standing: Standing) -> str:
             )
         return f"All trials of {name} were pruned ({standing.pruned} of {standing.trials}){where}."
     if standing.complete and not standing.measured:
-        return f"{name} has none of this figure: its complete trials were measured without it."
+        return f"{name} has no value of this figure: its complete trials did not measure it."
     if standing.complete:
         return (
             f"{name} is not compared: {standing.complete} of its {standing.trials} trials are "
-            "complete, and too few of them have a counterpart under the other levels."
+            "complete, and too few of them have a counterpart at the other levels."
         )
-    return f"{name} has no complete trial ({_ends(standing) or 'none was begun'})."
+    return f"{name} has no complete trial ({_ends(standing) or 'none has started'})."
 
 
 def _ends(standing: Standing) -> str:
@@ -685,15 +693,15 @@ def _missing(finding: Finding) -> list[str]:
             ": pruned, diverged and failed trials are not missing at random" if gone else " so far"
         )
         said.append(
-            f"{words.count(design.left_out, 'complete trial')} left out, because a peer in the "
-            f"same place is missing{why}."
+            f"{words.count(design.left_out, 'complete trial')} left out for lack of a counterpart "
+            f"at another level{why}."
         )
     compared = [standing for standing in design.standings if standing.level in design.levels]
     lost = sum(standing.lost for standing in compared)
     if lost and not design.paired:
         said.append(
-            f"{words.count(lost, 'trial')} of these levels were pruned, diverged or failed and "
-            "are left out, so the means are over survivors only."
+            f"Not included: {words.count(lost, 'pruned, diverged or failed trial')} of these "
+            "levels, so the means are over survivors only."
         )
     if not design.paired and sampler in ("tpe", "gp"):
         said.append(

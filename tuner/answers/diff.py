@@ -121,11 +121,11 @@ class Diff:
         one, other = (side.study for side in self.sides)
         if self.shared is None:
             return (
-                f"{one} and {other} have no setting with a common seed that is complete in both, "
+                f"{one} and {other} share no setting that is complete under the same seed in both, "
                 "so their results cannot be compared."
             )
         shared, measure = self.shared, self.measure
-        by = f"in {words.count(shared.settings, 'setting')} that both have"
+        by = f"in {words.count(shared.settings, 'shared setting')}"
         about = words.count(shared.seeds, "seed")
         about += (
             f", {words.sampled(shared.images, shared.patients)}"
@@ -136,7 +136,7 @@ class Diff:
             ahead = other if (shared.difference.value > 0) == measure.larger else one
             return (
                 f"{ahead} is ahead in {measure.name} {by}, but one seed cannot tell a better "
-                f"setting from luck ({about})."
+                f"setting from chance ({about})."
             )
         if not shared.differs:
             return (

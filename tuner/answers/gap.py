@@ -61,16 +61,16 @@ Cause = Literal[
 ]
 
 CAUSES: Mapping[Cause, str] = {
-    "overfitting": "The settings fit their training images better than new ones of the same kind; "
-    "test is no different from validation in that.",
+    "overfitting": "The networks fit their training images better than new images of the same "
+    "kind; test images are no different from validation images in this respect.",
     "different distribution": "Test images come from another distribution than training images. "
     "No setting of this study fixes that; other training data or augmentation might.",
-    "both": "The settings fit their training images better than new ones of the same kind, and "
-    "test images come from another distribution besides.",
+    "both": "The networks fit their training images better than new images of the same kind, and "
+    "test images also come from another distribution.",
     "neither: within sampling error": "The gap is within sampling error, so there is no cause to "
     "look for.",
-    "unexplained": "There is a gap, and test images differ from training images no more than "
-    "validation images do: a difference in the labels, or in what the probe does not see.",
+    "unexplained": "There is a gap, but test images differ from training images no more than "
+    "validation images do. The labels may differ, or something that the classifier cannot see.",
     "not examined": "There is a gap, and the images were not examined.",
     "too few patients": "Validation or test has too few patients to say whether the two differ.",
 }
@@ -649,13 +649,16 @@ def size(found: Gap) -> str:
     amount = f"{words.signed(gap.value, 1)} points, 95 % interval {ends}"
     val, test = words.percent(found.val_acc.value), words.percent(found.test_acc.value)
     accuracies = f"{val} on validation and {test} on test"
+    gap_of = f"{accuracies}, a gap of {amount} ({about})"
     if found.too_few:
         return f"Too few patients to judge the gap: {accuracies}, {amount} ({about})."
     if found.gap.low > 0:
-        return f"Test falls behind validation: {accuracies}, a gap of {amount} ({about})."
+        return f"Test accuracy is below validation accuracy: {gap_of}."
     if found.gap.high < 0:
-        return f"Test is ahead of validation: {accuracies}, a gap of {amount} ({about})."
-    return f"Validation and test are not distinguishable: {accuracies}, {amount} ({about})."
+        return f"Test accuracy is above validation accuracy: {gap_of}."
+    return (
+        f"Validation and test accuracy are not distinguishable: {accuracies}, {amount} ({about})."
+    )
 
 
 def own_gap(own: OwnGap) -> str:
@@ -686,11 +689,11 @@ def choosing(gap: Gap) -> str:
     if together is None:
         few = len(gap.settings)
         return (
-            f"Whether picking by validation score helps on the test set cannot be said from "
-            f"{words.count(few, 'setting')}."
+            f"{'One setting' if few == 1 else f'{few} settings'} cannot show whether picking by "
+            "validation score helps on the test set."
             if few < 4
-            else "Validation or test accuracy is the same for all settings, so neither "
-            "chooses between them."
+            else "Validation or test accuracy is the same for all settings, so one cannot "
+            "predict the other."
         )
     figures = (
         f"rank correlation {words.signed(together.value, 2)}, "
@@ -738,11 +741,11 @@ def _why(gap: Gap) -> str:
         if name in gap.probes:
             auc = gap.probes[name].auc
             parts.append(
-                f"a classifier told training from {kind} images with AUC "
+                f"a classifier distinguishes training from {kind} images with AUC "
                 f"{auc.value:.2f} ({auc.low:.2f} to {auc.high:.2f}; 0.5 is chance)"
             )
-    seen = f" Seen: {'; '.join(parts)}." if parts else ""
-    way = f" `tuner check {gap.study}` does it." if gap.cause == "not examined" else ""
+    seen = f" Evidence: {'; '.join(parts)}." if parts else ""
+    way = f" `tuner check {gap.study}` examines them." if gap.cause == "not examined" else ""
     name = "" if gap.cause == "neither: within sampling error" else f"Cause: {gap.cause}. "
     return f"{name}{CAUSES[gap.cause]}{way}{_shares(gap)}{seen}"
 
@@ -753,7 +756,7 @@ def _shares(found: Gap) -> str:
         return ""
     fitted, gap = found.fitted.value * 100, found.gap.value * 100
     return (
-        f" Of the {words.fixed(fitted + gap, 1)} points from training to test accuracy "
+        f" Of the {words.fixed(fitted + gap, 1)} points between training and test accuracy, "
         f"{words.fixed(fitted, 1)} are lost between training and validation, "
         f"{words.fixed(gap, 1)} between validation and test."
     )
@@ -781,8 +784,8 @@ def _left_out(gap: Gap) -> str:
 
 def _lost(gap: Gap) -> str:
     return (
-        f"{words.count(gap.left_out, 'trial')} were pruned, diverged or failed and are not "
-        "included: these figures are over trials that were good enough to finish."
+        f"Not included: {words.count(gap.left_out, 'pruned, diverged or failed trial')}. These "
+        "figures are over trials that were good enough to finish."
     )
 
 

@@ -40,7 +40,7 @@ from tuner.store.sampling import distributions
 Array = NDArray[np.float64]
 METRICS = ("val_loss", "test_acc", "gap")
 FEWEST = 8
-"""Fewer drawn settings are too few to say what matters."""
+"""Fewer sampled settings are too few to say what matters."""
 BAR = 24
 """Characters of the bar of a share of 100 %."""
 RESAMPLES = 60
@@ -115,7 +115,7 @@ class Influence:
         if self.spread == 0:
             return (
                 f"No evidence that any parameter matters for {self.metric}: "
-                "settings differ by noise."
+                "settings differ only by noise."
             )
         if len(parts) == 1:
             return f"Only {parts[0].names[0]} varies, so there is nothing to rank."
@@ -128,7 +128,7 @@ class Influence:
         if not said:
             return f"No evidence that one parameter matters more than another for {self.metric}."
         rest = f"; no evidence for {words.count(unseen, 'other pair')}" if unseen else ""
-        return f"For {self.metric} {'; '.join(said)}{rest}."
+        return f"For {self.metric}, {'; '.join(said)}{rest}."
 
     @property
     def headline(self) -> str:
@@ -155,8 +155,9 @@ class Influence:
         if not any(shares[one,].low <= shares[other,].high for one, other in self.ahead):
             return None
         return (
-            "Which matters more is judged by the interval of the difference: what moves both "
-            "shares alike drops out of it, so it can be seen though their own intervals overlap."
+            "Which parameter matters more is judged by the interval of the difference. Noise that "
+            "moves both shares cancels there, so the difference can be significant even where "
+            "their own intervals overlap."
         )
 
 
@@ -167,7 +168,7 @@ class Influence:
 def influence(results: Results, metrics: tuple[str, ...] = ()) -> list[Influence]:
     """Decompose each figure over the study's settings."""
     if not results.spec.varied:
-        raise UserError(f"{results.title} varies nothing, so nothing can matter in it.")
+        raise UserError(f"{results.title} varies nothing, so there is no parameter to rank.")
     for name in metrics:
         known = [name for name, measure in results.measures.items() if measure.blocks]
         if name in results.measures and results.measures[name].splits and name not in known:
@@ -177,14 +178,13 @@ def influence(results: Results, metrics: tuple[str, ...] = ()) -> list[Influence
             )
         if name not in known:
             raise UserError(
-                f"There is no metric {name!r} to look at; take {', '.join(known)}."
-                f"{meant(name, known)}"
+                f"Unknown metric {name!r}; use one of {', '.join(known)}.{meant(name, known)}"
             )
     complete = [row for row in results.rows if row.complete]
     if len(complete) < 2:
         raise UserError(
             f"{results.title} has {words.count(len(complete), 'complete trial')}; influence needs "
-            f"at least 2. `tuner status {results.title}` says how far it is."
+            f"at least 2. `tuner status {results.title}` shows the progress."
         )
     wanted = metrics or [name for name in METRICS if results.tested or name == "val_loss"]
     influences, refused = [], None
@@ -212,10 +212,8 @@ def basis(influence: Influence) -> str:
     """Say what the shares are computed from, and what is missing from them."""
     lost = ""
     if influence.left_out:
-        lost = (
-            f" {words.count(influence.left_out, 'trial')} pruned, diverged or failed and are not "
-            "included; they are not missing at random."
-        )
+        gone = words.count(influence.left_out, "pruned, diverged or failed trial")
+        lost = f" Not included: {gone}, which are not missing at random."
     if influence.how == "ped-anova":
         return (
             f"(PED-ANOVA over {words.count(influence.settings, 'setting')} of "
@@ -230,14 +228,14 @@ def basis(influence: Influence) -> str:
     return (
         f"({words.count(influence.settings, 'setting')}, "
         f"{words.count(influence.seeds, 'seed')}{images}; "
-        f"settings spread by {spread}.){lost}"
+        f"standard deviation between settings {spread}.){lost}"
         f"{''.join(f' {remark}' for remark in influence.remarks)}"
     )
 
 
 def table(influence: Influence) -> Table:
     """Return the shares, the largest first, each with a bar."""
-    what = "spread" if influence.how == "decomposition" else "best tenth"
+    what = "variance" if influence.how == "decomposition" else "best tenth"
     rows = []
     for part in sorted(influence.parts, key=lambda part: -part.share.value):
         share = part.share

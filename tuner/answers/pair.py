@@ -138,7 +138,7 @@ class Pair:
         measure = MEASURES[f"{self.split}_acc"]
         if self.differs:
             said = (
-                f"Trial {ahead} is right more often than trial {behind} by "
+                f"Trial {ahead} is more accurate than trial {behind} by "
                 f"{words.amount(measure, discordance.difference)}"
             )
         else:
@@ -147,8 +147,8 @@ class Pair:
                 f"{words.difference(measure, discordance.difference)}"
             )
         counts = (
-            f"trial {self.one.trial} alone is right on "
-            f"{words.count(discordance.only_one, 'image')}, trial {self.other.trial} alone on "
+            f"only trial {self.one.trial} is right on "
+            f"{words.count(discordance.only_one, 'image')}, only trial {self.other.trial} on "
             f"{discordance.only_other}"
         )
         single = self.clusters is None or self.clusters.single
@@ -175,7 +175,7 @@ def pair(results: Results, trials: tuple[int, int], split: SplitName | None = No
     labels = first.labels[mine]
     if not np.array_equal(labels, second.labels[theirs]):
         raise UserError(
-            f"Trials {one} and {other} were measured against different truths for the same images; "
+            f"Trials {one} and {other} were measured with different labels for the same images, so "
             "they cannot be compared."
         )
     binary = logs.shape[1] == 2
@@ -229,7 +229,7 @@ def _shared(predicted: Predicted, other: Predicted) -> tuple[NDArray[np.int64], 
     if len(both) < 2:
         raise UserError(
             f"Trials {predicted.trial} and {other.trial} have {len(both)} images of "
-            f"{predicted.split} in common; that is too few to compare by."
+            f"{predicted.split} in common, which is too few to compare."
         )
     pairs = np.array(both, dtype=np.int64)
     return pairs[:, 0], pairs[:, 1]
@@ -264,7 +264,7 @@ def pair_table(pair: Pair, study: str) -> Table:
     both = [
         (
             str(one.trial),
-            words.with_ends(one.accuracy),
+            words.percent_with_ends(one.accuracy),
             f"{one.nll:.4f}",
             "–" if one.auc is None else words.with_ends(one.auc),
             f"{one.calibration_error:.3f}",
@@ -274,7 +274,7 @@ def pair_table(pair: Pair, study: str) -> Table:
     ]
     difference = (
         "difference",
-        words.with_ends(pair.discordance.difference, sign=True),
+        words.points_with_ends(pair.discordance.difference),
         words.with_ends(pair.nll, sign=True),
         "–" if pair.auc_difference is None else words.with_ends(pair.auc_difference, sign=True),
         "",
@@ -294,11 +294,11 @@ def class_table(pair: Pair) -> Table:
     return Table(
         ("trial", *(f"{one.name} ({one.images:,} {one.of})" for one in classes)),
         (
-            (str(pair.one.trial), *(words.with_ends(one.one) for one in classes)),
-            (str(pair.other.trial), *(words.with_ends(one.other) for one in classes)),
+            (str(pair.one.trial), *(words.percent_with_ends(one.one) for one in classes)),
+            (str(pair.other.trial), *(words.percent_with_ends(one.other) for one in classes)),
             (
                 "difference",
-                *(words.with_ends(one.discordance.difference, sign=True) for one in classes),
+                *(words.points_with_ends(one.discordance.difference) for one in classes),
             ),
             ("p", *(words.p_value(one.discordance.p_value) for one in classes)),
         ),

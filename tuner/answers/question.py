@@ -58,9 +58,8 @@ def _raced_for(race: Story, compared: Comparison) -> list[str]:
     left = sum(runner.dropped_after is None for runner in race.runners)
     many = words.count(len(race.runners), "contender")
     ahead = f"{words.level_name(compared.reference)} is ahead in {compared.measure.name}"
-    return [
-        f"No setting stands out: {left} of {many} are not told apart by {race.metric}; {ahead}."
-    ]
+    alike = f"{left} of {many} do not differ significantly in {race.metric}"
+    return [f"No setting stands out: {alike}; {ahead}."]
 
 
 def _best_of_all(results: Results) -> str:
@@ -74,11 +73,12 @@ def _best_of_all(results: Results) -> str:
     chosen = [f"{name} = {words.level_name(best[name])}" for name in spec.varied]
     settings = f" with {words.listed(chosen)}" if chosen else ""
     metric = spec.search.metric
-    many = words.count(len(results.ranked), "complete trial")
-    said = f"The best of {many} by {metric} is trial {best['trial']}{settings}: "
+    count = len(results.ranked)
+    many = "only complete trial" if count == 1 else f"best of {count:,} complete trials by {metric}"
+    said = f"The {many} is trial {best['trial']}{settings}: "
     few = 0 < len(results.comparable) <= FACTORS_MOST
     alone = few and max(comparison.seeds for comparison in compare(results)) < 2
-    luck = "; with one seed per setting no difference can be told from chance" if alone else ""
+    luck = "; one seed per setting cannot rule out chance" if alone else ""
     return f"{said}{metric} {best.value:.4g}{luck}."
 
 

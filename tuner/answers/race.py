@@ -190,7 +190,7 @@ def _sentences(
     patients = race.decided[-1].seen.get("patients", 0) if race.decided else 0
     over = words.sampling_unit(patients)
     if race.decided and 0 < patients < FEWEST:
-        few = f"{words.count(patients, 'patient')} of validation are too few to drop anybody by."
+        few = f"{words.count(patients, 'validation patient')} are too few to drop a contender."
         said.append(few)
     return (*said, _ended(story, [called[one] for one in race.racing], over))
 
@@ -206,9 +206,10 @@ def _ended(story: Story, left: Sequence[str], over: str) -> str:
             f"so the race ended; {saved}."
         )
     if story.end == "budget":
-        spent = f"{story.spent} of {words.count(story.room, 'trial')} for further seeds are spent"
+        spent = f"{story.spent} of {words.count(story.room, 'trial')} for further seeds were used"
         return f"{listed} are left: still tied when the budget ran out; {spent}."
-    return f"{listed} are in the race; {story.spent} of {story.room} further trials are given out."
+    spent = f"{story.spent} of {story.room} further trials have been assigned"
+    return f"{listed} are in the race; {spent}."
 
 
 # The contenders compared
@@ -285,5 +286,5 @@ def _no_contenders(results: Results) -> str:
         )
     return (
         f"The contenders of {results.title} have no further seeds yet; "
-        f"`tuner status {results.title}` says how far it is."
+        f"`tuner status {results.title}` shows the progress."
     )

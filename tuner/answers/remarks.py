@@ -19,8 +19,8 @@ def remarks(rows: Sequence[TrialRow], prefix: str = "") -> Iterator[str]:
             shares = sorted({f"{row[f'{prefix}{split}_acc']:.3f}" for row in of})
             share = " to ".join(dict.fromkeys((shares[0], shares[-1])))
             yield (
-                f"{_trials(of, complete)} every {name} image is taken for one class: accuracy "
-                f"({share}) is no more than the share of that class. Look at balanced accuracy and "
+                f"{_trials(of, complete)} every {name} image is predicted as one class: accuracy "
+                f"({share}) is merely the share of that class. Look at balanced accuracy and "
                 "AUC (--show classes), and try class_weights = 'balanced' or another metric."
             )
     for remark in dict.fromkeys(row.remark for row in complete if row.remark):

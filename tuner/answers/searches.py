@@ -232,17 +232,18 @@ class Searches:
         if 0 < mine < theirs:
             said.append(
                 f"{ahead.name} reached {second.value:.4g} after {mine:,} epochs, {behind.name} "
-                f"after {theirs:,}: {theirs / mine:.1f} times as many."
+                f"after {theirs:,} ({theirs / mine:.1f} times as many)."
             )
         tested = [(one.name, one.tested_at(last.epochs)) for one in (ahead, behind)]
         if all(mean is not None for _, mean in tested):
             figures = words.listed(
                 [f"{words.percent(mean.value)} ({name})" for name, mean in tested if mean]
             )
-            said.append(f"On test, the trials chosen so reach {figures}.")
+            said.append(f"On test, the trials chosen this way reach {figures}.")
         if not self.same_images:
             said.append(
-                "They were not validated on the same images, so these values are not on one scale."
+                "They were not validated on the same images, so these values are not directly "
+                "comparable."
             )
         return said
 
@@ -251,11 +252,11 @@ class Searches:
             single = words.listed([one.name for one in self.both if len(one.courses) == 1])
             if not single:
                 return (
-                    ". The runs of each search agree exactly, so it cannot be said how much "
-                    "chance there is in them."
+                    ". The runs of each search agree exactly, so the role of chance cannot be "
+                    "estimated."
                 )
             return (
-                f". There is one run of {single}, so chance cannot be told from the method: launch "
+                f". There is only one run of {single}, so the difference may be chance: launch "
                 "each search under several values of [search] seed and compare patterns, such as "
                 "'tpe-*' and 'random-*'."
             )
@@ -283,7 +284,7 @@ def compare_searches(
     choosable = _choosable(every)
     if metric not in choosable:
         raise UserError(
-            f"Searches are compared by {words.listed(choosable)}; not by {metric!r}."
+            f"Searches are compared by {words.listed(choosable)}, not by {metric!r}."
             f"{meant(metric, choosable)}"
         )
     if len({results.measures[metric] for results in every}) > 1:
@@ -296,7 +297,8 @@ def compare_searches(
     empty = [one.study for one in courses if one.total == 0 and len(one.best) == 0]
     if empty:
         raise UserError(
-            f"No epoch of {empty[0]} is trained yet; `tuner status {empty[0]}` says how far it is."
+            f"No epoch of {empty[0]} has been trained yet; `tuner status {empty[0]}` shows the "
+            "progress."
         )
     common = min(search.total for search in found)
     budgets = sorted({max(1, round(share * common)) for share in SHARES})

@@ -44,8 +44,8 @@ def why_not(results: Results) -> str:
     if count <= COMBINATIONS_MOST:
         return ""
     return (
-        f"{count} settings are too many to be compared one by one; `tuner table {results.title}` "
-        "ranks them by their means over seeds."
+        f"There are too many settings ({count}) to compare one by one; `tuner table "
+        f"{results.title}` ranks them by their means over seeds."
     )
 
 
@@ -85,22 +85,19 @@ def check_sentence(checked: Comparison | None) -> str:
     first = next((row for row in checked.rows if row.standing.level == checked.reference), None)
     if first is None or first.mean is None:
         return ""
-    leading = words.level_name(checked.reference)
+    leading = words.level_phrase(checked.factor, checked.reference)
     measure = checked.measure
-    shown = f"{words.figure(measure, first.mean.value)} ({words.interval(measure, first.mean)})"
-    figure = measure.name.removeprefix("test_")
-    said = (
-        f"On test, {leading} is right on {shown}"
-        if measure.name == CHECK
-        else f"On test, {leading} has a {figure} of {shown}"
-    )
+    shown, ends = words.figure(measure, first.mean.value), words.interval(measure, first.mean)
+    said = f"On test, {leading} is {shown} accurate ({ends})"
+    if measure.name != CHECK:
+        said = f"On test, {leading} has a {measure.name.removeprefix('test_')} of {shown} ({ends})"
     others = [row for row in checked.rows if row.against is not None]
     if not others:
         return f"{said}."
     parts = []
     for better, word in ((True, "better"), (False, "worse")):
         apart = [
-            words.level_name(row.standing.level)
+            words.level_phrase(checked.factor, row.standing.level)
             for row in others
             if row.against is not None
             and row.against.differs
@@ -109,12 +106,12 @@ def check_sentence(checked: Comparison | None) -> str:
         if apart:
             listed = words.listed(apart) if len(apart) <= 5 else f"{len(apart)} others"
             verb = "is" if len(apart) == 1 else "are"
-            parts.append(f"{listed} {verb} significantly {word} there")
+            parts.append(f"{listed} {verb} significantly {word}")
     if parts:
         return f"{said}; {', '.join(parts)}."
     if len(others) == 1:
-        other = words.level_name(others[0].standing.level)
-        return f"{said}; {other} does not differ from it significantly."
+        other = words.level_phrase(checked.factor, others[0].standing.level)
+        return f"{said}; {other} does not differ significantly."
     if len(others) == 2:
-        return f"{said}; neither of the others differs from it significantly."
-    return f"{said}; none of the other {len(others)} differs from it significantly."
+        return f"{said}; neither of the others differs significantly."
+    return f"{said}; none of the other {len(others)} differs significantly."

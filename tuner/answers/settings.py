@@ -112,38 +112,38 @@ def best_sentence(results: Results) -> str:
     metric = results.spec.search.metric
     mean, test = best.means[metric], best.means.get(results.check)
     assert mean is not None, "who is ranked has a mean"
-    of = words.count(len(results.ranked_settings), "setting")
+    count = len(results.ranked_settings)
     further = "further " if results.spec.replicates.of == "top" else ""
     ended = sum(row.ended for row in results.rows)
     finished = results.study.state == "complete" or ended >= results.spec.total_trials
     so_far = "" if finished else " so far"
-    check = (
-        ""
-        if test is None
-        else f" On test, its {_of_test(results.check)} is "
-        f"{_limited(results.measures[results.check], test)} over seeds alone."
-    )
-    seeds = words.count(mean.n, f"{further}seed")
-    return (
-        f"The best of {of}{so_far} by {metric} is {name(best.values) or 'the only one'}: "
-        f"{_limited(results.measures[metric], mean)} over {seeds}.{check}"
-    )
+    check = "" if test is None else f" On test, {_on_test(results, test)}."
+    called, over = name(best.values), words.count(mean.n, f"{further}seed")
+    shown = _limited(results.measures[metric], mean, f" over {over}")
+    which = f"best of {count} settings{so_far} by {metric} is {called}"
+    if count == 1:
+        which = f"only setting{so_far} is {called}" if called else f"only setting{so_far}"
+    return f"The {which}: mean {metric} {shown}.{check}"
 
 
-def _of_test(figure: str) -> str:
-    return "accuracy" if figure == "test_acc" else figure.removeprefix("test_")
+def _on_test(results: Results, mean: Mean) -> str:
+    measure, kind = results.measures[results.check], " over seeds"
+    if measure.name == "test_acc":
+        return f"it is {_limited(measure, mean, ' accurate', kind)}"
+    return f"its {measure.name.removeprefix('test_')} is {_limited(measure, mean, '', kind)}"
 
 
-def _limited(measure: Measure, mean: Mean) -> str:
-    """Return a mean with its limits: "0.2791 (0.2448 to 0.3134)", or "56.2 % (50.0 to 62.4)"."""
+def _limited(measure: Measure, mean: Mean, what: str, kind: str = "") -> str:
+    """Return a mean with its limits: "56.2 % accurate (95 % interval over seeds: 50.0 to 62.4)"."""
     scale, digits, unit = (100.0, 1, " %") if measure.unit == "points" else (1.0, 4, "")
     shown = f"{words.fixed(mean.value * scale, digits)}{unit}"
     if mean.low is None or mean.high is None:
-        return shown
+        return f"{shown}{what}"
     low, high = mean.low * scale, mean.high * scale
     if unit:
         low, high = max(0.0, low), min(100.0, high)
-    return f"{shown} ({words.fixed(low, digits)} to {words.fixed(high, digits)})"
+    ends = f"{words.fixed(low, digits)} to {words.fixed(high, digits)}"
+    return f"{shown}{what} (95 % interval{kind}: {ends})"
 
 
 def setting_of(results: Results, trial: int) -> Setting:

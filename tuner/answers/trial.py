@@ -183,7 +183,7 @@ def table(trial: OneTrial) -> Table:
             one.split,
             words.sampled_cell(one.images, one.patients),
             "–" if (loss := trial.row[f"{one.split}_loss"]) is None else f"{loss:.4f}",
-            words.with_ends(one.accuracy),
+            words.percent_with_ends(one.accuracy),
             "–" if one.auc is None else words.with_ends(one.auc),
             f"{one.calibration_error:.3f}",
             f"{one.brier:.3f}",
@@ -192,18 +192,8 @@ def table(trial: OneTrial) -> Table:
         for one in trial.splits
     ]
     if trial.gap is not None:
-        rows.append(
-            (
-                "gap",
-                "",
-                "",
-                words.with_ends(trial.gap, sign=True),
-                "",
-                "",
-                "",
-                *("" for _ in trial.own),
-            )
-        )
-    own = [metric.name for metric in trial.own]
-    head = ("split", "images", "loss", "accuracy", "AUC", "ECE", "Brier", *own)
+        own = ("" for _ in trial.own)
+        rows.append(("gap", "", "", words.points_with_ends(trial.gap), "", "", "", *own))
+    names = [metric.name for metric in trial.own]
+    head = ("split", "images", "loss", "accuracy", "AUC", "ECE", "Brier", *names)
     return Table(head, tuple(rows), left=(0,))

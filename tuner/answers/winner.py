@@ -287,7 +287,7 @@ def sentences(winner: Winner) -> tuple[str, ...]:
 
 
 def choice(winner: Winner) -> str:
-    """Say by what the trial was chosen; test images never had a say."""
+    """Say how the trial was chosen; test images are never used for it."""
     search = winner.study.spec.search
     value = f"{winner.trial.row.value:.4f}" if winner.trial.row.value is not None else "–"
     moment = "best" if search.at == "best" else "last"
@@ -295,6 +295,8 @@ def choice(winner: Winner) -> str:
     if winner.setting is not None:
         return _choice_of_setting(winner, winner.setting, by)
     complete = words.count(winner.trial.complete, "complete trial")
+    if winner.trial.rank == 1 and winner.trial.complete == 1:
+        return f"This is the only complete trial ({by})."
     if winner.trial.rank == 1:
         return (
             f"Chosen on validation images alone: the best of {complete} by {search.metric} ({by})."
@@ -317,39 +319,45 @@ def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
         ends = f" ({words.fixed(mean_value.low, 4)} to {words.fixed(mean_value.high, 4)})"
     is_median = setting.median is not None and setting.median["trial"] == winner.number
     what = "the setting's median seed" if is_median else "chosen by its seed"
+    which = f"the best of {ranked}{so_far} by mean {metric}"
+    if winner.settings_ranked == 1:
+        which = f"the only setting{so_far}, mean {metric}"
     return (
-        f"Chosen on validation images alone: the best of {ranked}{so_far} by mean {metric}, "
+        f"Chosen on validation images alone: {which}, "
         f"{words.fixed(mean_value.value, 4)}{ends} over {words.count(mean_value.n, 'seed')}. "
         f"This network is {trial}, {what}: {by}."
     )
 
 
 def over_seeds(winner: Winner) -> str:
-    """Say what the setting does under all its seeds: what a new training may be expected to do."""
+    """Say what the setting reaches over its seeds, and so what to expect of a new training."""
     seeds = len(winner.trial.peers) + 1
     setting = winner.setting
     own = [f"{split}_{one.name}" for one in winner.study.spec.metrics for split in ("val", "test")]
     parts = [
-        f"{name.replace('_', ' ')} {mean(one)}"
+        f"{name.replace('_acc', ' accuracy').replace('val ', 'validation ')} {mean(name, one)}"
         for name, one in winner.over_seeds.items()
         if name in ("val_acc", "test_acc") or name in own
     ]
     count = max((one.n for one in winner.over_seeds.values()), default=0)
     if count < 2:
         return (
-            "Its setting was trained to the end under this seed only: how far another seed would "
-            "differ is not known."
+            "Its setting completed under this seed only, so how far another seed would differ is "
+            "unknown."
         )
     left = f" ({seeds - count} of its {seeds} seeds did not complete)" if count < seeds else ""
     further = ""
     if setting is not None:
         left = f" ({setting.lost})" if setting.lost else ""
         further = "further " if winner.study.spec.replicates.of == "top" else ""
-    said = f"Its setting over {words.count(count, f'{further}seed')}{left}: {', '.join(parts)}."
+    over = words.count(count, f"{further}seed")
+    said = f"Means of its setting over {over}{left}: {', '.join(parts)}."
     test = winner.over_seeds.get("test_acc")
     if test is None:
         return said
-    return f"{said} On these test images expect about {words.fixed(test.value, 3)} of a new seed."
+    return (
+        f"{said} Expect a new seed to reach about {words.percent(test.value)} on these test images."
+    )
 
 
 def selection(winner: Winner) -> str:
@@ -377,12 +385,12 @@ def selection(winner: Winner) -> str:
 def gap_sentence(winner: Winner) -> str:
     """Say how far this trial's test accuracy is from its validation accuracy."""
     if winner.trial.gap is None:
-        return "There is no test set: its accuracy on images that chose nothing is not known."
+        return "There is no test set, so its accuracy on independent images is unknown."
     own = _in_points(winner.trial.gap)
     if winner.setting_gap is None or not winner.trial.peers:
         return f"Validation minus test accuracy: {own}."
     over = _in_points(winner.setting_gap)
-    return f"Validation minus test accuracy: {own}; of its setting over seeds {over}."
+    return f"Validation minus test accuracy: {own}; for its setting over seeds {over}."
 
 
 def cause_sentence(winner: Winner) -> str:
@@ -396,22 +404,25 @@ def cause_sentence(winner: Winner) -> str:
 
 LIMITS = (
     (
-        "Intervals of accuracy, sensitivity, specificity and AUC are 95 %, over patients where the "
-        "data name them and over images else: they are about this network on further ones like "
-        "those of the split, from the same source."
+        "Intervals of accuracy, sensitivity, specificity and AUC are 95 % intervals, over patients "
+        "where the data name them and over images otherwise. They describe this network on "
+        "further images like those of the split, from the same source."
     ),
     (
-        "They say nothing of images from another hospital, machine, resolution or population; "
+        "They say nothing about images from another hospital, machine, resolution or population; "
         "measure those first."
     ),
-    "Validation chose the trial and its epoch, so its figures flatter; test images chose nothing.",
+    (
+        "The trial and its epoch were chosen on validation images, so the validation figures are "
+        "optimistic; test images were not used to choose."
+    ),
     (
         "A probability is what the network states, not how often it is right; the calibration "
         "error says how far the two are apart here."
     ),
-    "It is the result of an experiment, not a medical device: no diagnosis may rest on it.",
+    "It is the result of an experiment, not a medical device: do not use it for diagnosis.",
 )
-"""What none of the figures promises, a sentence each."""
+"""Limits of the figures, one sentence each."""
 
 
 # Its table
@@ -447,7 +458,13 @@ def seeds(winner: Winner) -> Table:
 
 
 def _digits(name: str, value: float | None) -> str:
-    return "–" if value is None else words.fixed(value, words.column_digits(name))
+    if value is None:
+        return "–"
+    if name == "gap":
+        return words.signed(value * 100, 1)
+    if name.endswith("_acc"):
+        return words.percent(value)
+    return words.fixed(value, words.column_digits(name))
 
 
 def figures(winner: Winner) -> Table:
@@ -467,23 +484,32 @@ def _split_row(winner: Winner, one: OnSplit) -> tuple[str, ...]:
         words.sampled_cell(one.images, one.patients),
         "–" if loss is None else f"{loss:.4f}",
         share(one.accuracy),
-        *((*map(share, sides), share(one.auc)) if winner.rates else ()),
+        *(
+            (*map(share, sides), "–" if one.auc is None else words.with_ends(one.auc))
+            if winner.rates
+            else ()
+        ),
         f"{one.calibration_error:.3f}",
         f"{one.brier:.3f}",
         *winner.trial.own_cells(one.split),
     )
 
 
-def mean(mean: Mean) -> str:
-    """Return a mean of fractions with its interval: "0.951 (0.947 to 0.955)"."""
+def mean(name: str, mean: Mean) -> str:
+    """Return a mean with its interval: "95.1 % (94.7 to 95.5)", or a fraction of another metric."""
+    if not name.endswith("_acc"):
+        if mean.low is None or mean.high is None:
+            return words.fixed(mean.value, 3)
+        return words.with_ends(Interval(mean.value, mean.low, mean.high))
     if mean.low is None or mean.high is None:
-        return words.fixed(mean.value, 3)
-    return words.with_ends(Interval(mean.value, mean.low, mean.high))
+        return words.percent(mean.value)
+    ends = Interval(mean.value, max(0.0, mean.low), min(1.0, mean.high))
+    return words.percent_with_ends(ends)
 
 
 def share(found: Interval | None) -> str:
-    """Return a fraction with its limits, or – for one that is not known."""
-    return "–" if found is None else words.with_ends(found)
+    """Return a share with its limits, or – for one that is not known."""
+    return "–" if found is None else words.percent_with_ends(found)
 
 
 def _in_points(interval: Interval) -> str:

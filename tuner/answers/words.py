@@ -27,8 +27,13 @@ def level_name(level: Value | None) -> str:
     return value_text(level)
 
 
+def level_phrase(factor: str, level: Value | None) -> str:
+    """Return a level as a sentence names it: "cosine", but "lr=0.01" where it is a number."""
+    return level_name(level) if isinstance(level, str) else f"{factor}={level_name(level)}"
+
+
 def fixed(value: float, digits: int) -> str:
-    """Return a number with this many decimals, the same ones in every unit; what is 0 has no sign.
+    """Return a number with this many decimals, the same ones in every unit; zero has no sign.
 
     A difference of 23 in 400 images is 0.0575, and in binary a little more or
     less: as decimals, halves away from zero, it is −0.058 in a table and
@@ -111,6 +116,18 @@ def with_ends(interval: "Interval", *, sign: bool = False) -> str:
     """Return a fraction with its limits: "0.960 (0.936 to 0.975)"."""
     write = signed if sign else fixed
     return f"{write(interval.value, 3)} ({write(interval.low, 3)} to {write(interval.high, 3)})"
+
+
+def percent_with_ends(interval: "Interval") -> str:
+    """Return a share with its limits in per cent: "96.0 % (93.6 to 97.5)"."""
+    ends = f"{fixed(interval.low * 100, 1)} to {fixed(interval.high * 100, 1)}"
+    return f"{percent(interval.value)} ({ends})"
+
+
+def points_with_ends(interval: "Interval") -> str:
+    """Return a difference of shares with its limits, in points: "+22.0 (+8.8 to +34.2)"."""
+    shown = interval.scaled(100)
+    return f"{signed(shown.value, 1)} ({signed(shown.low, 1)} to {signed(shown.high, 1)})"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -164,13 +164,15 @@ def compare(  # noqa: C901  # one story: trials, contenders, or settings and the
             compared = _by_factor(results, by, metric, asked, needed=best is None)
         checked = None if best is None else check(results, best, whole=True)
         if not as_json:
+            said = set() if best is None else set(best.sentences)
             if best is not None:
                 show_settings(open_console(), results, best, checked)
             elif not by and why_not(results):
                 open_console().print(f"\n{why_not(results)}")
             if best is not None and len(results.spec.varied) == 1:
                 compared = []  # the settings are its levels
-            _show(results, compared, several=len(compared) > 1 or best is not None)
+            several = len(compared) > 1 or best is not None
+            _show(results, compared, said, several=several)
             print_sentences(open_console(), changes)
             return
         body = {
@@ -227,7 +229,10 @@ def _check_options(
         )
 
 
-def _show(results: "Results", compared: "Sequence[Comparison]", *, several: bool) -> None:
+def _show(
+    results: "Results", compared: "Sequence[Comparison]", said: set[str], *, several: bool
+) -> None:
+    """Print each factor's table and sentences, without a remark that was printed before."""
     from tuner.answers.compare import table
     from tuner.answers.setting_comparison import check, check_sentence
     from tuner.cli.console import as_fitting, open_console, print_sentences
@@ -242,10 +247,11 @@ def _show(results: "Results", compared: "Sequence[Comparison]", *, several: bool
             print_combinations(console, results, comparison, title)
         else:
             console.print(as_fitting(console, table(comparison), FIRST_DROPPED))
-        print_sentences(console, comparison.sentences)
-        said = check_sentence(check(results, comparison))
-        if said:
-            print_sentences(console, [said])
+        print_sentences(console, [one for one in comparison.sentences if one not in said])
+        said.update(comparison.sentences)
+        on_test = check_sentence(check(results, comparison))
+        if on_test:
+            print_sentences(console, [on_test])
     console.print()
     if several and compared:
         console.print("Each factor is compared separately; `--by FACTOR` compares only one.")

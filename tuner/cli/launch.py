@@ -306,8 +306,8 @@ def _announce(launched: "Launch") -> None:
     verb = {
         "created": "New study",
         "extended": "Extended",
-        "found": "Going on with",
-        "replaced": "Replaced, since nothing of it had been trained:",
+        "found": "Resuming",
+        "replaced": "Replaced (no trial had been trained yet):",
     }
     echo(f"{verb[launched.what]} {study.title}: {study.spec.question}  ({total})")
     for change in launched.changes:
@@ -331,7 +331,7 @@ def _train(database: "Database", study: "Study", fleet: LocalFleet) -> int | Non
             fleet.close()
     if stop.asked:
         echo(
-            f"Stopped. Trials in progress were given back; go on with:  "
+            f"Stopped. Trials in progress were given back. To resume:  "
             # With what was set on the command line the file is another study than the stored one.
             f"tuner launch --study {study.full_name if study.spec.overrides else study.title}"
         )
@@ -407,18 +407,18 @@ def _check_ended(database: "Database", study: "Study", failures: list[str]) -> N
     if now.state == "open":
         what = (
             f"{study.title} has not ended, but no worker is left here. "
-            f"`tuner logs {study.title}` shows what they said."
+            f"`tuner logs {study.title}` shows what they printed."
         )
     elif now.state == "stopped":
         what = (
             f"{study.title} is stopped: {now.reason}\n"
-            f"Go on with:  tuner launch --study {study.title}"
+            f"To resume:  tuner launch --study {study.title}"
         )
     else:
         what = (
             f"{study.title} is {now.state}: {now.reason}\n"
             f"`tuner events {study.title}` and `tuner logs {study.title}` say more. "
-            f"After the repair:  tuner launch --study {study.title}"
+            f"Once that is fixed:  tuner launch --study {study.title}"
         )
     raise StudyFailedError("\n".join([what, *failures]))
 
@@ -447,7 +447,7 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
         trials = "1 trial" if failed == 1 else f"{failed} trials"
         them = "it" if failed == 1 else "them"
         raise StudyFailedError(
-            f"{trials} failed for good; `tuner logs {study.title}` shows why, "
+            f"{trials} failed permanently; `tuner logs {study.title}` shows why, "
             f"`tuner retry {study.title}` opens {them} again."
         )
 
@@ -473,7 +473,7 @@ def _tell_verdicts(results: "Results") -> None:
         echo(one)
     if found:
         more = f"`tuner compare {results.title}` and `tuner gap {results.title}`"
-        echo(f"{more} say how sure that is.\n")
+        echo(f"{more} say how certain that is.\n")
 
 
 def _tell_race(database: "Database", study: "Study") -> None:
@@ -483,7 +483,7 @@ def _tell_race(database: "Database", study: "Study") -> None:
     for line in lines:
         echo(line)
     if lines:
-        echo(f"`tuner compare {study.title} --contenders` holds them against each other.\n")
+        echo(f"`tuner compare {study.title} --contenders` compares them.\n")
 
 
 def _short(path: Path) -> Path:

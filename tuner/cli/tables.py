@@ -111,8 +111,8 @@ def show_tables(
     missing = sum(row.lost for row in rows)
     if missing:
         console.print(
-            f"{missing} trials were pruned, diverged or failed and are left out of the means. They "
-            "are not a random subset, so check how many are done before trusting a mean."
+            f"Pruned, diverged or failed trials ({missing}) are left out of the means. They are "
+            "not a random subset, so check how many are done before trusting a mean."
         )
     console.print()
 
