@@ -126,7 +126,7 @@ def test_a_verdict_on_an_own_metric_is_over_seeds_alone(trained: Project) -> Non
     """There are no values by image; F1 has some, and so covers patients too."""
     said = trained.run("compare", "own")
     assert "by val_dice" in said
-    assert "cover other seeds only, not other images, because val_dice has no value" in said
+    assert "between seeds, but not between images, because val_dice has no value" in said
     assert "has a dice of" in said  # what it shows on test
     found = trained.json("compare", "own", "--json")["comparisons"][0]
     assert (found["metric"], found["images"]) == ("val_dice", 0)
