@@ -9,6 +9,7 @@ from tests.conftest import own_database
 from tests.golden.stored import load
 from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner.dashboard.app import build
+from tuner.dashboard.desk import Desk
 from tuner.store.address import Address
 from tuner.store.database import Database
 
@@ -27,7 +28,7 @@ def bench(database: Database) -> Bench:
 @pytest.fixture
 def app(bench: Bench) -> Iterator[TestClient]:
     """Serve the study without a socket."""
-    with TestClient(build(bench.database), LOCAL) as client:
+    with TestClient(build(Desk(bench.database)), LOCAL) as client:
         yield client
 
 
@@ -43,5 +44,5 @@ def stored(server: Address) -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def pages(stored: Database) -> Iterator[TestClient]:
     """Serve the stored studies without a socket."""
-    with TestClient(build(stored), LOCAL) as client:
+    with TestClient(build(Desk(stored)), LOCAL) as client:
         yield client

@@ -80,11 +80,11 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-def serve(address: Address, folder: Path) -> tuple["subprocess.Popen[str]", str]:
+def serve(address: Address, folder: Path, port: str = "0") -> tuple["subprocess.Popen[str]", str]:
     """Start `tuner dashboard`, and return it with its address."""
     environment = {**os.environ, "TUNER_DATABASE_URL": address.url(show_password=True)}
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "tuner", "dashboard", "--port", "0"],
+        [sys.executable, "-P", "-m", "tuner", "dashboard", "--port", port],
         env=environment,
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -233,10 +233,14 @@ def test_a_page_says_when_it_is_not_live(server: Address, browser: Browser, tmp_
             process.wait(60)
             expect(page.locator("#live")).to_contain_text("not live")
             assert "18 complete" in page.locator("#now").inner_text()
+            port = url.rpartition(":")[2]
+            process, again = serve(address, tmp_path, port)
+            assert again == url
+            expect(page.locator("#live")).to_have_text("live")
         finally:
             page.close()
-            if process.poll() is None:
-                process.kill()
+            process.terminate()
+            process.wait(60)
 
 
 def test_a_deleted_study_stays_as_it_was(visit: Visit, served: Served) -> None:

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from tests.dashboard.conftest import LOCAL
 from tests.store.specs import Bench, claim_trial, finish, limited, make_spec
 from tuner.dashboard.app import build
+from tuner.dashboard.desk import Desk
 from tuner.dashboard.server import serve
 from tuner.errors import MachineError, UserError
 from tuner.store import control
@@ -41,7 +42,10 @@ def test_nothing_can_be_changed(app: TestClient, bench: Bench, method: str) -> N
     assert bench.contents() == before
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8080", "", "[::2]:80"])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example:8080", "", "[::2]:80", "[::1]x.evil", "localhost:x"],
+)
 def test_other_names_are_refused(app: TestClient, host: str) -> None:
     """A page elsewhere that points its name at 127.0.0.1 reads nothing."""
     for path in ("/api/studies", "/", "/studies/small"):
@@ -67,6 +71,29 @@ def test_answers_cannot_be_framed_sniffed_or_read_across(app: TestClient) -> Non
     assert artifact.headers["Content-Security-Policy"].startswith("sandbox")
 
 
+def test_other_sites_can_have_nothing_computed(app: TestClient) -> None:
+    """A picture or script in a page elsewhere is refused; a link from there is followed."""
+    embedded = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+    assert app.get("/studies/small", headers=embedded).status_code == 403
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert app.get("/", headers={**link, "Sec-Fetch-Dest": "iframe"}).status_code == 403
+    assert app.get("/", headers={**link, "Sec-Fetch-Dest": "document"}).status_code == 200
+
+
+def test_the_page_of_an_error_is_guarded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of ours is told without its reason, under the same headers as every page."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr("tuner.dashboard.pages.front._matches", fails)
+    with TestClient(build(Desk(bench.database)), LOCAL, raise_server_exceptions=False) as app:
+        answer = app.get("/")
+    assert answer.status_code == 500
+    assert "a secret" not in answer.text
+    assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
+
+
 def test_a_refresh_reads_finished_trials_once(app: TestClient, bench: Bench) -> None:
     """The second refresh does not load the finished trials' parameters again."""
     worker = bench.worker()
@@ -89,7 +116,7 @@ def test_a_retried_trial_is_shown_as_it_is_now(database: Database) -> None:
     bench = Bench.launch(database, limited(make_spec(), attempts=1))
     worker = bench.worker()
     worker.fail(claim_trial(worker), "not today")
-    with TestClient(build(database), LOCAL) as app:
+    with TestClient(build(Desk(database)), LOCAL) as app:
 
         def shown() -> list[str]:
             trials = app.get(f"/api/studies/{bench.study.study_id}").json()["trials"]

@@ -13,7 +13,7 @@ from tests.harness.processes import until
 from tests.store.specs import Bench, claim_trial, make_epoch, make_spec
 from tuner.dashboard.live import PAUSE, Announcements
 from tuner.dashboard.shelf import Shelf
-from tuner.errors import UserError
+from tuner.errors import MachineError, UserError
 from tuner.store.database import Database
 from tuner.store.ledger import workers
 
@@ -60,6 +60,8 @@ def test_what_workers_store_is_announced(database: Database) -> None:
         await heard(lambda: announcements.version(number)[-1] > 1)
         assert await next_event(stream) == "changed"
         await does(lambda: worker.record(lease, [make_epoch(1)]))
+        await does(lambda: worker.keep_output(lease, "said"))
+        await does(lambda: worker.keep_output(lease, "said more"))
         await does(lambda: worker.fail(lease, "not today"))
         assert announcements.version(unconcerned) == untouched
         task.cancel()
@@ -138,6 +140,66 @@ def test_a_fast_study_wakes_a_tab_a_few_times_a_second(database: Database) -> No
             await asyncio.wait_for(anext(stream), 2 * PAUSE)
 
     asyncio.run(scene())
+
+
+def test_odd_announcements_harm_nobody(database: Database) -> None:
+    """Whoever may connect can announce anything; changes are heard all the same."""
+
+    async def scene() -> None:
+        announcements = Announcements(database)
+        task = asyncio.create_task(announcements.listen())
+        await heard(lambda: announcements.live)
+        with database.transaction() as connection:
+            for odd in ("²", "-1", "", "x" * 7000, "12"):
+                connection.execute(sa.text("SELECT pg_notify('tuner', :odd)"), {"odd": odd})
+        await heard(lambda: announcements.version(12)[-1] == 1)
+        assert announcements.live
+        assert not task.done()
+        task.cancel()
+
+    asyncio.run(scene())
+
+
+def test_the_last_change_is_computed_though_nobody_asks_again() -> None:
+    """An answer that rests after a long computation is computed when its rest is over."""
+    shelf, computed = Shelf(9), []
+
+    def ask(version: int) -> object:
+        def compute() -> int:
+            time.sleep(0.1)
+            computed.append(version)
+            return version
+
+        return shelf.recent("question", version, compute, patience=0.0, ready=lambda: None)
+
+    ask(1)
+    until(lambda: computed == [1], "the first version")
+    until(lambda: ask(1) is not None, "it is kept")
+    ask(2)
+    assert computed == [1]
+    until(lambda: computed == [1, 2], "the second one, after the rest")
+    shelf.close()
+
+
+def test_a_failure_is_told_and_not_repeated() -> None:
+    """What cannot be computed says so until something changes, and is not tried meanwhile."""
+    shelf, calls = Shelf(9), []
+
+    def fail() -> None:
+        calls.append(1)
+        raise ValueError("odd data")
+
+    def ask(version: int) -> object:
+        return shelf.recent("question", version, fail, patience=5.0, ready=lambda: None)
+
+    for _ in range(3):
+        with pytest.raises(MachineError, match="could not be computed"):
+            ask(1)
+    assert len(calls) == 1
+    with pytest.raises(MachineError):
+        ask(2)
+    assert len(calls) == 2
+    shelf.close()
 
 
 def test_one_thread_computes_for_all() -> None:

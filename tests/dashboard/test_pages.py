@@ -10,6 +10,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from tests.dashboard.conftest import LOCAL
+from tests.harness.processes import until
 from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner.answers.plain import plain
 from tuner.answers.question import answer
@@ -17,6 +18,7 @@ from tuner.answers.setting_comparison import compare_settings
 from tuner.answers.trial import one_trial
 from tuner.dashboard import app as dashboard
 from tuner.dashboard.app import build
+from tuner.dashboard.desk import Desk
 from tuner.results import Results
 from tuner.spec.study_ref import StudyRef
 from tuner.store import studies
@@ -172,7 +174,7 @@ def test_names_and_values_are_texts(database: Database) -> None:
     finish(worker, claim_trial(worker))
     with database.transaction() as connection:
         connection.execute(sa.text("UPDATE tuner.event SET text = :text"), {"text": evil})
-    with TestClient(build(database), LOCAL) as app:
+    with TestClient(build(Desk(database)), LOCAL) as app:
         for path in ("/", "/studies/small", "/studies/small/trials", "/studies/small/trials/0"):
             page = app.get(path).text
             assert "<script>alert" not in page
@@ -183,7 +185,7 @@ def test_names_and_values_are_texts(database: Database) -> None:
 
 def test_an_empty_database_says_what_to_do(database: Database) -> None:
     """The first page of a new database names the first command."""
-    with TestClient(build(database), LOCAL) as app:
+    with TestClient(build(Desk(database)), LOCAL) as app:
         assert "tuner launch" in app.get("/").text
         assert app.get("/studies.json").json()["studies"] == []
         assert "tuner worker" in app.get("/workers").text
@@ -191,7 +193,7 @@ def test_an_empty_database_says_what_to_do(database: Database) -> None:
 
 def test_a_deleted_study_is_told(bench: Bench) -> None:
     """A page of a study that was deleted says so, as HTML and as JSON, with 404."""
-    with TestClient(build(bench.database), LOCAL) as app:
+    with TestClient(build(Desk(bench.database)), LOCAL) as app:
         assert app.get("/studies/small").status_code == 200
         with bench.database.transaction() as connection:
             studies.delete(connection, bench.study)
@@ -205,8 +207,9 @@ def test_a_deleted_study_is_told(bench: Bench) -> None:
 def test_a_database_that_is_away_is_told(bench: Bench) -> None:
     """Without its database a page says so with 503, and asks to be loaded again by itself."""
     nowhere = Address({**bench.database.address.parameters, "host": "127.0.0.1", "port": "1"})
-    with TestClient(build(bench.database), LOCAL, raise_server_exceptions=False) as app:
-        app.app.state.desk.database = Database(nowhere)  # type: ignore[attr-defined]
+    desk = Desk(bench.database)
+    with TestClient(build(desk), LOCAL, raise_server_exceptions=False) as app:
+        desk.database = Database(nowhere)
         front = app.get("/")
         assert front.status_code == 503
         assert "does not answer" in front.text
@@ -246,3 +249,48 @@ def test_our_pages_allow_no_foreign_or_inline_script(pages: TestClient) -> None:
     assert pages.get("/assets/../guard.py").status_code in (400, 404)
     assert pages.get("/assets/%2e%2e/guard.py").status_code in (400, 404)
     assert Path(dashboard.STATIC, "vendor").is_dir()
+
+
+ODD_ADDRESSES = (
+    "/studies/digits/trials?size=²",
+    "/studies/digits/trials?size=99999999999",
+    "/studies/digits/trials?after=[true,true]",
+    '/studies/digits/trials?after=["x",1]',
+    '/studies/digits/trials?after=["\\ud800",1]&sort=state',
+    "/studies/digits/trials?after=" + "[" * 9000,
+    "/studies/digits/trials?q=state:%00",
+    "/studies/a%00b",
+    "/studies/digits/compare?trials=²,3",
+    "/studies/digits/compare?trials=1,2,3",
+)
+
+
+@pytest.mark.parametrize("address", ODD_ADDRESSES)
+def test_an_odd_address_is_refused(stored: Database, address: str) -> None:
+    """What nobody's browser would ask for ends in a sentence, and never in an error of ours."""
+    with TestClient(build(Desk(stored)), LOCAL, raise_server_exceptions=False) as app:
+        answer = app.get(address)
+    assert answer.status_code == 400
+    assert len(answer.text) < 5000
+
+
+def test_a_silent_worker_disappears(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing announces that a machine has died: a page finds it out by the clock."""
+    monkeypatch.setattr("tuner.dashboard.desk.CLOCK", 0.2)
+    claim_trial(bench.worker())
+    with TestClient(build(Desk(bench.database)), LOCAL) as app:
+        assert app.get("/workers.json").json()["lines"]
+        assert "1 running" in app.get("/studies/small").text
+        with bench.database.transaction() as connection:
+            connection.execute(sa.text("UPDATE tuner.worker SET seen = seen - interval '1 hour'"))
+            connection.execute(sa.text("UPDATE tuner.lease SET expires = now() - interval '1 s'"))
+        until(lambda: not app.get("/workers.json").json()["lines"], "the worker is gone")
+        until(lambda: "1 waiting" in app.get("/studies/small").text, "its trial waits")
+        assert "waiting" in app.get("/studies/small/trials").text
+
+
+def test_a_page_of_another_version_is_loaded_again(pages: TestClient) -> None:
+    """A part of a study that its name no longer means makes the page load again."""
+    other = pages.get("/studies/digits?part=now&id=999999")
+    assert other.headers["HX-Refresh"] == "true"
+    assert not other.text

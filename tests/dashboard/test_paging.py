@@ -18,7 +18,17 @@ from tuner.store.studies import Study
 STUDIES = ("everything", "failed", "running")
 SIGNS = ("=", "!=", "<", "<=", ">", ">=", ":")
 TRIED = {
-    *("trial", "state", "reason", "seed", "best_epoch", "val_loss", "last_test_acc", "gap"),
+    *(
+        "trial",
+        "state",
+        "reason",
+        "seed",
+        "best_epoch",
+        "val_loss",
+        "last_test_acc",
+        "last_val_loss",
+        "gap",
+    ),
     *("epochs_run", "device", "parameter_count", "scheduler", "lr", "optimizer", "loss", "dropout"),
 }
 """Columns of every kind: of each table, of the parameters, varied and fixed."""

@@ -1,12 +1,14 @@
 """The dashboard as one ASGI app: our pages, optuna-dashboard beside them, a guard before both."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from psycopg2 import Error as DriverError
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -15,33 +17,38 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.guard import Guard
 from tuner.dashboard.optuna import optuna_pages
 from tuner.dashboard.pages import documents, front, pair, study, trial, trials, workers
-from tuner.dashboard.rendering import environment
+from tuner.dashboard.rendering import environment, number_in
 from tuner.errors import TunerError, UnknownStudyError, UserError
-from tuner.store.database import Database
+from tuner.store.database import Database, is_outage
+
+logger = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 
 
-def build(database: Database) -> Starlette:
+def build(desk: Desk) -> ASGIApp:
     """Return the dashboard over a database."""
-    desk = Desk(database)
-    return Starlette(
-        routes=_routes(database),
-        middleware=[Middleware(Guard), Middleware(GZipMiddleware, minimum_size=1_000)],
+    app = Starlette(
+        routes=_routes(desk.database),
+        middleware=[Middleware(GZipMiddleware, minimum_size=1_000)],
         exception_handlers={
             TunerError: _refused,
-            DBAPIError: _away,
-            DriverError: _away,
+            DBAPIError: _broken,
+            DriverError: _broken,
+            PoolTimeoutError: _busy,
             HTTPException: _not_found,
             Exception: _failed,
         },
         lifespan=_lifespan(desk),
     )
+    # Around everything, so that the page of an error has its headers, too.
+    return Guard(app)
 
 
 def _routes(database: Database) -> list[BaseRoute]:
@@ -95,7 +102,7 @@ async def _events(request: Request) -> Response:
     """Stream what changes, for one tab."""
     desk: Desk = request.app.state.desk
     asked = request.query_params.get("study", "")
-    stream = desk.announcements.stream(int(asked) if asked.isdigit() else None)
+    stream = desk.announcements.stream(number_in(asked))
     # A proxy must not wait for the end of a stream before it hands it on.
     headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
@@ -110,12 +117,21 @@ def _refused(request: Request, error: Exception) -> Response:
                     str(error))  # fmt: skip
 
 
-def _away(request: Request, _error: Exception) -> Response:
+def _broken(request: Request, error: Exception) -> Response:
+    if not is_outage(error):
+        logger.error("a page could not be read", exc_info=error)
+        return _failed(request, error)
     return _message(
         request,
         503,
         "The database does not answer at the moment. This page loads again by itself.",
         again=True,
+    )
+
+
+def _busy(request: Request, _error: Exception) -> Response:
+    return _message(
+        request, 503, "The dashboard is busy. This page loads again by itself.", again=True
     )
 
 

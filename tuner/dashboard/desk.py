@@ -1,5 +1,6 @@
 """What pages ask: a study's results from one snapshot, each answer computed once for all tabs."""
 
+import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -19,6 +20,11 @@ Value = TypeVar("Value")
 PATIENCE = 0.3
 """Seconds that a page waits for what takes long, before it is shown without."""
 DOCUMENTS_PATIENCE = 3.0
+CLOCK = 5.0
+"""Seconds after which a page is read again though nothing was announced: that a worker has been
+silent for too long, or a lease has expired, is a matter of the clock alone."""
+UNANNOUNCED = 600.0
+"""The same for answers: rows that somebody removed by hand are announced by nobody."""
 
 
 class Desk:
@@ -26,6 +32,8 @@ class Desk:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        # Answers hold a connection for as long as they compute; pages must find one all the same.
+        self._slow = Database(database.address)
         self.announcements = Announcements(database)
         # Apart, so that a page of one study waits neither for the verdicts of two hundred others
         # nor for somebody's report, and so that large values push out no small ones.
@@ -44,7 +52,7 @@ class Desk:
     @contextmanager
     def results(self, study: Study) -> Iterator[Results]:
         """Open a study's results in a snapshot."""
-        with self.database.snapshot() as connection:
+        with self._slow.snapshot() as connection:
             yield Results(connection, study)
 
     def read(
@@ -58,7 +66,7 @@ class Desk:
 
         number = None if study is None else study.study_id
         # The version is taken before anything is read: what is read is at least as new.
-        version = (self.announcements.version(number), study)
+        version = (self.announcements.version(number), study, _tick(CLOCK))
         return self._pages.fresh((number, question), version, compute)
 
     def ask(self, question: Hashable, ask: Callable[[Results], Value], study: Study) -> Value:
@@ -88,6 +96,7 @@ class Desk:
         """Begin nothing any more."""
         for shelf in (self._pages, self._answers, self._verdicts, self._documents):
             shelf.close()
+        self._slow.close()
 
     def _recent(
         self,
@@ -103,8 +112,12 @@ class Desk:
 
         return shelf.recent(
             (study.study_id, question),
-            (self.announcements.version(study.study_id), study),
+            (self.announcements.version(study.study_id), study, _tick(UNANNOUNCED)),
             compute,
             patience=patience,
             ready=lambda: self.tell(study.study_id),
         )
+
+
+def _tick(seconds: float) -> int:
+    return int(time.monotonic() / seconds)

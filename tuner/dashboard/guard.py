@@ -4,13 +4,14 @@ optuna-dashboard has no login, no read-only mode and no Host check; one POST
 changed a running trial's state.
 """
 
-from collections.abc import Collection
+import re
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+LOCAL = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+"""The Host headers that name this machine."""
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -35,9 +36,8 @@ OPTUNAS_PATHS = ("/dashboard", "/static", "/api", "/artifacts", "/favicon.ico", 
 class Guard:
     """An ASGI app that lets requests through to another one, or refuses them."""
 
-    def __init__(self, app: ASGIApp, names: Collection[str] = LOCAL_NAMES) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._names = frozenset(names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -53,21 +53,31 @@ class Guard:
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         # A script of another site may reach a loopback port through its own domain name
         # that resolves to 127.0.0.1 (DNS rebinding); the Host header still has that name.
-        if host_name(Headers(scope=scope).get("host", "")) not in self._names:
+        headers = Headers(scope=scope)
+        if LOCAL.fullmatch(headers.get("host", "")) is None:
             return PlainTextResponse("Use the address http://localhost.\n", 421)
         if scope["method"] not in ("GET", "HEAD"):
             return PlainTextResponse(
                 "This dashboard is read-only.\n", 405, headers={"Allow": "GET, HEAD"}
             )
+        if _embedded_elsewhere(headers):
+            return PlainTextResponse("This is not served into pages of other sites.\n", 403)
+        # No name has a NUL, and PostgreSQL takes none in a text.
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            return PlainTextResponse("There is a NUL in this address.\n", 400)
         return None
 
 
-def host_name(host: str) -> str:
-    """Return the name in a Host header, without its port."""
-    host = host.lower()
-    if host.startswith("["):
-        return host[: host.find("]") + 1]
-    return host.partition(":")[0]
+def _embedded_elsewhere(headers: Headers) -> bool:
+    """Say whether a page of another site asks for something behind its reader's back.
+
+    It could not read the answer, but have it computed again and again. To follow a link is allowed.
+    """
+    if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
+        return False
+    return (
+        headers.get("sec-fetch-mode") != "navigate" or headers.get("sec-fetch-dest") != "document"
+    )
 
 
 def _policy(path: str) -> str:

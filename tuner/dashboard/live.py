@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
-from psycopg2 import Error as DriverError
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
 
 from tuner.store.database import Database
@@ -26,8 +25,8 @@ logger = logging.getLogger(__name__)
 PAUSE = 0.25
 """Seconds between two messages to a page, at least."""
 BREATH = 15.0
-"""Seconds without a message after which a comment is sent: proxies close silent streams, and a
-tab that has gone is noticed."""
+"""Seconds without a change after which a page asks again all the same. It also keeps proxies from
+closing a silent stream, and notices a tab that has gone."""
 PROBE = 10.0
 """Seconds between two announcements to ourselves, by which we know that the line still works."""
 AGAIN = 1.0
@@ -48,6 +47,7 @@ class Announcements:
         """Raised when something may have been missed, or concerns all studies."""
         self._heard = 0.0
         self._tabs: set[_Tab] = set()
+        self._closed = False
         self.live = False
         """Whether changes are heard of."""
 
@@ -82,8 +82,12 @@ class Announcements:
                 try:
                     await asyncio.wait_for(tab.changed.wait(), BREATH)
                 except TimeoutError:
-                    yield ":\n\n"
+                    # A page asks again from time to time, whatever it may have missed: how long
+                    # a worker has been silent, for instance, nobody announces.
+                    yield "event: changed\ndata:\n\n"
                     continue
+                if self._closed:
+                    return
                 # Cleared before it is told: a change from here on is told the next time.
                 tab.changed.clear()
                 if self.live != state:
@@ -99,13 +103,20 @@ class Announcements:
         while True:
             try:
                 await self._listen_once()
-            except (DriverError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, pages must not say "live"
                 if self.live:
                     logger.warning("changes are not heard: %s", self._database.words(error))
-            if self.live:
-                self.live = False
-                self.changed(None)
+            finally:
+                if self.live:
+                    self.live = False
+                    self.changed(None)
             await asyncio.sleep(AGAIN)
+
+    def close(self) -> None:
+        """End all streams; a server that stops waits for them."""
+        self._closed = True
+        for tab in self._tabs:
+            tab.changed.set()
 
     async def _listen_once(self) -> None:
         connection = await asyncio.to_thread(self._open)
@@ -146,7 +157,8 @@ class Announcements:
             self.live = True
             self.changed(None)
         for payload in studies:
-            if payload.isdigit():
+            # Whoever may connect to the database may announce anything.
+            if payload.isascii() and payload.isdigit():
                 self.changed(int(payload))
 
     def _open(self) -> Any:

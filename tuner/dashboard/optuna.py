@@ -42,7 +42,7 @@ class _Current:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request; called by several server threads at once."""
-        asks_database = environ.get("PATH_INFO", "").startswith("/api/")
+        asks_database = environ.get("PATH_INFO", "").startswith(("/api/", "/csv/"))
         app = self._refreshed() if asks_database else self._app
         return app(environ, start_response)
 

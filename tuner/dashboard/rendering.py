@@ -1,6 +1,7 @@
 """How pages are written: HTML by templates that escape every text, or the same as JSON."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -32,6 +33,12 @@ def page(request: Request, name: str, data: Any, **more: Any) -> Response:
     if request.url.path.endswith(".json"):
         return JSONResponse(plain(data))
     part = request.query_params.get("part")
+    study = more.get("study")
+    if part is not None and study is not None:
+        shown = request.query_params.get("id", "")
+        if shown and shown != str(study.study_id):
+            # The name means another study by now: a newer version, or one launched in its place.
+            return Response(headers={"HX-Refresh": "true"})
     context = {"data": data, "request": request, "at": Address(request), **more}
     if part is None:
         return HTMLResponse(environment.get_template(f"{name}.html.j2").render(context))
@@ -51,13 +58,19 @@ def mark(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def number_in(text: str) -> int | None:
+    """Return the number that a part of an address is; None where it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
 class Address:
     """The address of a page: what is filtered, sorted and chosen stands in it."""
 
     def __init__(self, request: Request) -> None:
         self.path = request.url.path
         self._query = dict(request.query_params)
-        self._query.pop("part", None)
+        for name in ("part", "id"):
+            self._query.pop(name, None)
 
     def but(self, **changes: Any) -> str:
         """Return this address with some of its choices changed; None removes one."""
@@ -87,7 +100,7 @@ def age(moment: datetime) -> str:
 
 def cell(value: Any, column: str = "") -> str:
     """Return a cell of a table of trials as people read it."""
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool):
         return str(value).lower()

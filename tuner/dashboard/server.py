@@ -3,10 +3,12 @@
 import errno
 import socket
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 import uvicorn
 
 from tuner.dashboard.app import build
+from tuner.dashboard.desk import Desk
 from tuner.errors import MachineError, UserError
 from tuner.store.database import Database
 
@@ -40,8 +42,9 @@ def serve(
         raise MachineError(
             f"Port {port} of {host} cannot be used: {error.strerror}. Choose another with --port."
         ) from None
+    desk = Desk(database)
     config = uvicorn.Config(
-        build(database),
+        build(desk),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -50,10 +53,23 @@ def serve(
     )
     ready(f"http://{f'[{host}]' if ':' in host else host}:{sockets[0].getsockname()[1]}/")
     try:
-        uvicorn.Server(config).run(sockets=sockets)
+        _Server(config, desk).run(sockets=sockets)
     finally:
         for opened in sockets:
             opened.close()
+
+
+class _Server(uvicorn.Server):
+    """A server that ends the streams of open pages when it is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
+        super().__init__(config)
+        self._desk = desk
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; called by a signal, in the thread of the event loop."""
+        self._desk.announcements.close()
+        super().handle_exit(sig, frame)
 
 
 def _listen(addresses: Sequence[str], port: int) -> list[socket.socket]:

@@ -14,7 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from tuner.errors import UserError
+from tuner.errors import MachineError, UserError
+from tuner.store.database import is_outage
 
 Value = TypeVar("Value")
 
@@ -31,6 +32,8 @@ class Kept(Generic[Value]):
 
     value: Value
     current: bool
+    age: float = 0.0
+    """Seconds since it was computed."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ class _Result:
     def given(self) -> Any:
         """Return the value, or raise what was raised in its place."""
         if self.error is not None:
-            raise self.error
+            # Without the frames of whoever was given it before, which would be kept for ever.
+            raise self.error.with_traceback(None)
         return self.value
 
 
@@ -57,6 +61,10 @@ class _Place:
     lock: threading.Lock
     result: _Result | None = None
     running: "Future[None] | None" = None
+    resting: threading.Timer | None = None
+    """Ends the rest after a computation, if something newer was asked for meanwhile."""
+    asked: "tuple[Hashable, Callable[[], Any], Callable[[], None]] | None" = None
+    """The newest question: a version, what computes its value, and who is told."""
 
 
 class Shelf:
@@ -67,10 +75,12 @@ class Shelf:
         """How many values are kept; the one that was asked for least recently goes first."""
         self._places: OrderedDict[Hashable, _Place] = OrderedDict()
         self._lock = threading.Lock()
+        self._closed = False
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="answers")
 
     def close(self) -> None:
         """Begin nothing any more."""
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def fresh(self, question: Hashable, version: Hashable, compute: Callable[[], Value]) -> Value:
@@ -101,28 +111,52 @@ class Shelf:
             result = place.result
             if result is not None and result.version == version:
                 return Kept(result.given(), current=True)
-            resting = result is not None and time.monotonic() - result.ended < REST * result.took
-            if place.running is None and not resting:
-                place.running = self._pool.submit(self._run, place, version, compute, ready)
+            place.asked = (version, compute, ready)
+            self._begin(place)
             running = place.running
         if running is not None:
             wait([running], timeout=patience)
         result = place.result
-        return None if result is None else Kept(result.given(), result.version == version)
+        if result is None:
+            return None
+        age = time.monotonic() - result.ended
+        return Kept(result.given(), result.version == version, age)
 
-    def _run(
-        self,
-        place: _Place,
-        version: Hashable,
-        compute: Callable[[], Any],
-        ready: Callable[[], None],
-    ) -> None:
+    def _begin(self, place: _Place) -> None:
+        """Compute what was asked for last, at once or after a rest; with the lock held."""
+        if place.running is not None or place.resting is not None or self._closed:
+            return
+        result = place.result
+        rest = 0.0 if result is None else result.ended + REST * result.took - time.monotonic()
+        if rest <= 0:
+            place.running = self._pool.submit(self._run, place)
+            return
+        # Without this the last change of a study would wait for somebody to ask again.
+        place.resting = threading.Timer(rest, self._rested, (place,))
+        place.resting.daemon = True
+        place.resting.start()
+
+    def _rested(self, place: _Place) -> None:
+        with self._lock:
+            place.resting = None
+            self._begin(place)
+
+    def _run(self, place: _Place) -> None:
+        with self._lock:
+            assert place.asked is not None
+            version, compute, ready = place.asked
         try:
             place.result = _computed(version, compute)
-        except Exception:
-            # Such as a lost database. Pages keep what they have, and the next one asks again.
-            logger.exception("an answer could not be computed")
-            return
+        except Exception as error:
+            if self._closed:
+                return  # the server stops, and the database with it
+            if is_outage(error):
+                logger.warning("an answer was not computed: the database does not answer")
+            else:
+                # It would fail again: it is tried again when something has changed.
+                logger.exception("an answer could not be computed")
+                failure = MachineError(FAILED)
+                place.result = _Result(version, None, failure, 0.0, time.monotonic())
         finally:
             with self._lock:
                 place.running = None
@@ -134,8 +168,10 @@ class Shelf:
             if place is None:
                 place = self._places[question] = _Place(threading.Lock())
             self._places.move_to_end(question)
-            while len(self._places) > self._most:
-                self._places.popitem(last=False)
+            for old in list(self._places)[: max(0, len(self._places) - self._most)]:
+                # What is being computed is waited for.
+                if self._places[old].running is None and old != question:
+                    del self._places[old]
             return place
 
 

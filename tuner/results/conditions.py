@@ -66,8 +66,9 @@ class Condition:
         return self._is(cell) == (self.sign != "!=")
 
     def _is(self, cell: Any) -> bool:
-        if cell is None or self.text == "":
-            return (cell is None or cell == "") and self.text == ""
+        empty = cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
+        if empty or self.text == "":
+            return empty and self.text == ""
         if isinstance(cell, bool):
             return self.text.lower() == str(cell).lower()
         if isinstance(cell, int | float):

@@ -8,6 +8,7 @@ meanwhile neither repeat rows nor hide them.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -51,7 +52,7 @@ class Column:
     def text(self) -> sa.ColumnElement[Any]:
         """Its cell as a text; NULL for numbers and times."""
         if self.kind == "json":
-            return self.expression.op("#>>")(sa.text("'{}'"))
+            return self.expression.op("#>>", return_type=sa.Text())(sa.text("'{}'"))
         return self.expression if self.kind == "text" else sa.null()
 
 
@@ -222,8 +223,13 @@ def _is(column: Column, condition: Condition) -> sa.ColumnElement[bool]:
 def _keys(column: Column) -> list[sa.ColumnElement[Any]]:
     """Return what rows go by: numbers by size and before texts, as in an export."""
     if column.kind == "json":
-        return [column.number, sa.func.nullif(column.text, "").collate("C")]
-    return [column.text.collate("C") if column.kind == "text" else column.expression]
+        return [column.number, _in_order(column.text)]
+    return [_in_order(column.text) if column.kind == "text" else column.expression]
+
+
+def _in_order(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Return a text to sort by: by its characters' numbers, as Python does; "" is no text."""
+    return sa.func.nullif(text, "", type_=sa.Text()).collate("C")
 
 
 def _beyond(
@@ -248,21 +254,25 @@ def _written(row: Any, keys: int) -> str:
     return json.dumps([*plain, row.number], separators=(",", ":"))
 
 
-def _read(after: str, keys: Sequence[sa.ColumnElement[Any]]) -> list[Any]:
-    from datetime import datetime
+def _read_value(key: sa.ColumnElement[Any], value: Any) -> Any:
+    if value is None:
+        return None
+    if isinstance(key.type, sa.DateTime):
+        return datetime.fromisoformat(value)
+    if isinstance(value, str) and isinstance(key.type, sa.String):
+        value.encode()  # a ValueError for what UTF-8 cannot hold
+        return value
+    if type(value) in (int, float) and not isinstance(key.type, sa.String):
+        return value
+    raise TypeError
 
+
+def _read(after: str, keys: Sequence[sa.ColumnElement[Any]]) -> list[Any]:
     try:
         *values, number = json.loads(after)
-        if len(values) != len(keys) or not isinstance(number, int):
+        if len(values) != len(keys) or type(number) is not int or not 0 <= number < 2**31:
             raise ValueError
-        read: list[Any] = []
-        for key, value in zip(keys, values, strict=True):
-            if isinstance(key.type, sa.DateTime) and value is not None:
-                read.append(datetime.fromisoformat(value))
-            elif value is None or isinstance(value, int | float | str):
-                read.append(value)
-            else:
-                raise ValueError
-    except (ValueError, TypeError):
+        read = [_read_value(key, value) for key, value in zip(keys, values, strict=True)]
+    except (ValueError, TypeError, RecursionError):
         raise UserError("The address of this page is damaged; begin with the first page.") from None
     return [*read, number]

@@ -1,11 +1,19 @@
 """What a study is as a document: its report, its pictures, its trials as a file."""
 
+import threading
+
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from tuner.dashboard.desk import Desk
+from tuner.errors import UserError
+from tuner.names import meant
 from tuner.results import Results
 
+OLD = 60.0
+"""Seconds after which a document that is no longer current is not shown any more. While a study
+runs, none is current for long."""
+EXPORTING = threading.Lock()
 WHOLE_PAGE = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 )
@@ -24,17 +32,26 @@ def report(request: Request) -> Response:
         return as_html(gather(results))
 
     kept = desk.write("report", ask, study)
-    if kept is None:
+    if kept is None or (not kept.current and kept.age > OLD):
         return _soon("The report is being written; it appears here by itself.")
     return HTMLResponse(kept.value, headers={"Content-Security-Policy": WHOLE_PAGE})
 
 
 def picture(request: Request) -> Response:
     """Draw one of the pictures of `tuner plot` as SVG."""
+    from tuner.pictures import KINDS
+
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     kind = request.path_params["kind"]
     by = request.query_params.get("by") or None
+    # Looked at before anything is queued: else any address would be one more picture to draw.
+    if kind not in KINDS:
+        kinds = ", ".join(KINDS)
+        raise UserError(f"There is no picture {kind!r}; take {kinds}.{meant(kind, KINDS)}")
+    if by is not None and by not in study.spec.varied:
+        varied = ", ".join(study.spec.varied)
+        raise UserError(f"{study.title} does not vary {by!r}; it varies {varied}.")
 
     def ask(results: Results) -> bytes:
         from tuner.pictures import Subject, draw
@@ -42,7 +59,7 @@ def picture(request: Request) -> Response:
         return draw(kind, Subject(results, by=by)).render("svg")
 
     kept = desk.write(("picture", kind, by), ask, study)
-    if kept is None:
+    if kept is None or (not kept.current and kept.age > OLD):
         return _soon("The picture is being drawn; it appears here by itself.")
     headers = {"Content-Security-Policy": WHOLE_PAGE}
     return Response(kept.value, media_type="image/svg+xml", headers=headers)
@@ -62,7 +79,8 @@ def export(request: Request) -> Response:
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     query, sort = request.query_params.get("q", ""), request.query_params.get("sort") or None
-    with desk.results(study) as results:
+    # One at a time: a large study's takes seconds, and all rows are in memory meanwhile.
+    with EXPORTING, desk.results(study) as results:
         sheet = contents.trials(results, wide=True)
         sheet = selection.sort(selection.where(sheet, read_query(query)), sort)
         text = as_csv(sheet.columns, sheet.rows)

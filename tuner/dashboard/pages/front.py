@@ -12,7 +12,7 @@ from tuner.answers.gap import gap
 from tuner.answers.question import answer
 from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
-from tuner.errors import UserError
+from tuner.errors import TunerError, UserError
 from tuner.results import Results
 from tuner.statistics import Interval
 from tuner.store import studies
@@ -102,7 +102,10 @@ def _matches(card: Card, wanted: list[str]) -> bool:
 
 
 def _found(desk: Desk, study: Study) -> Found | None:
-    kept = desk.verdict(_find, study)
+    try:
+        kept = desk.verdict(_find, study)
+    except TunerError as error:
+        return Found(str(error), None)
     return None if kept is None else kept.value
 
 

@@ -13,7 +13,7 @@ from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
 from tuner.errors import UserError
 from tuner.records import SplitName, most_probable
-from tuner.results import Results, by_number
+from tuner.results import Results, by_number, trial_rows
 
 APART_MOST = 100
 """Images on which two trials differ that are listed."""
@@ -62,14 +62,13 @@ def pair_page(request: Request) -> Response:
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     wanted = request.query_params.get("trials", "")
-    numbers = [int(one) for one in wanted.split(",") if one.strip().isdigit()]
-    if len(numbers) != 2 or numbers[0] == numbers[1]:
+    one, other, *rest = [*map(rendering.number_in, wanted.split(",")), None, None][:3]
+    if one is None or other is None or one == other or rest[0] is not None:
         raise UserError("Two different trials are compared: /compare?trials=3,5.")
-    one, other = numbers
 
     def ask(results: Results) -> PairPage:
         found = pair(results, (one, other))
-        rows = by_number(results.rows)
+        rows = by_number(trial_rows(results.connection, study, (one, other)))
         names = ("seed", *results.spec.varied)
         apart = _apart(results, (one, other), found.split)
         return PairPage(

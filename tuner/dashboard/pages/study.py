@@ -16,7 +16,7 @@ from tuner.answers.settings import has_replicates, settings, short_names
 from tuner.answers.table import Table
 from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
-from tuner.errors import UserError
+from tuner.errors import TunerError, UserError
 from tuner.names import meant
 from tuner.results import Curve, Results, curves, setting_curves
 from tuner.store.overview import Overview, overview
@@ -154,19 +154,41 @@ def study_page(request: Request) -> Response:
     """Write a study's page."""
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
-    answered = desk.think("answer", answer, study)
-    compared = desk.think("comparisons", _compared, study)
     groups = _groups(study)
     data = StudyPage(
         study=study.title,
         overview=desk.read("overview", lambda connection: overview(connection, study), study),
-        answer=None if answered is None else Answered(answered.value, answered.current),
-        comparisons=None if compared is None else compared.value,
+        answer=_answer(desk, study),
+        comparisons=_comparisons(desk, study),
         groups=groups,
         group=_chosen(request, "group", groups),
         curve=_chosen(request, "curve", tuple(CURVES)),
     )
     return rendering.page(request, "study", data, study=study, curves=CURVES)
+
+
+def _answer(desk: Desk, study: Study) -> Answered | None:
+    try:
+        kept = desk.think("answer", _answered, study)
+    except TunerError as error:
+        # Told in its place: the rest of the page does not depend on it.
+        return Answered((str(error),), current=True)
+    return None if kept is None else Answered(kept.value, kept.current)
+
+
+def _comparisons(desk: Desk, study: Study) -> Comparisons | None:
+    try:
+        kept = desk.think("comparisons", _compared, study)
+    except TunerError as error:
+        return Comparisons(None, (), str(error))
+    return None if kept is None else kept.value
+
+
+def _answered(results: Results) -> tuple[str, ...]:
+    try:
+        return answer(results)
+    except UserError as error:
+        return (str(error),)
 
 
 def _groups(study: Study) -> tuple[str, ...]:
@@ -260,7 +282,7 @@ def _lines(results: Results, group: str, name: str) -> Curves:
         drawn = [(f"{group}={rendering.cell(level)}", by_level[level]) for level in levels]
     lines = [_line(label, curve, name) for label, curve in drawn if curve.epochs]
     epochs = max((len(one.mean) for one in lines), default=0)
-    places = _places(epochs)
+    places = _places(epochs, [one.best_epoch for one in lines])
     return Curves(
         CURVES[name],
         [place + 1 for place in places],
@@ -294,11 +316,12 @@ def _numbers(values: Any) -> list[float | None]:
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
 
-def _places(epochs: int) -> list[int]:
-    """Return which epochs are drawn: all, or as many as a screen has room for."""
+def _places(epochs: int, best: Sequence[int]) -> list[int]:
+    """Return which epochs are drawn: all, or as many as a screen has room for, and the best."""
     if epochs <= POINTS_MOST:
         return list(range(epochs))
-    return sorted({round(place) for place in np.linspace(0, epochs - 1, POINTS_MOST)})
+    spread = {round(place) for place in np.linspace(0, epochs - 1, POINTS_MOST)}
+    return sorted(spread | {epoch - 1 for epoch in best if epoch})
 
 
 def _thinned(line: Line, places: Sequence[int]) -> Line:

@@ -14,8 +14,7 @@ from tuner.records import BUILT_IN
 from tuner.results import FURTHER, TrialRow, page, read_query, trial_columns, trial_rows
 from tuner.store.studies import Study
 
-SIZES = (25, 50, 100, 500)
-SIZE = 50
+SIZE, SIZE_MOST = 50, 500
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def trials_page(request: Request) -> Response:
             if metric.better == "higher"
         ),
     )
-    return rendering.page(request, "trials", data, study=study, sizes=SIZES, size=size)
+    return rendering.page(request, "trials", data, study=study)
 
 
 def _shown(study: Study, wanted: str, every: tuple[str, ...]) -> tuple[str, ...]:
@@ -123,10 +122,12 @@ def _shown(study: Study, wanted: str, every: tuple[str, ...]) -> tuple[str, ...]
 def _size(wanted: str | None) -> int:
     if wanted is None:
         return SIZE
-    if not wanted.isdigit() or not 1 <= int(wanted) <= 1_000:
-        raise UserError(f"A page has 1 to 1,000 rows, not {wanted!r}.")
-    return int(wanted)
+    size = rendering.number_in(wanted)
+    if size is None or not 1 <= size <= SIZE_MOST:
+        raise UserError(f"A page has 1 to {SIZE_MOST} rows, not {wanted!r}.")
+    return size
 
 
 def _picked(wanted: str) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(int(one) for one in wanted.split(",") if one.isdigit()))
+    numbers = (rendering.number_in(one) for one in wanted.split(","))
+    return tuple(dict.fromkeys(one for one in numbers if one is not None))

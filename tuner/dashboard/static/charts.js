@@ -38,12 +38,14 @@ async function load(figure) {
   chart.loading = true;
   chart.stale = false;
   chart.asked = Date.now();
+  let again = false;
   try {
     const answer = await fetch(figure.dataset.chart, { headers: chart.have ? { have: chart.have } : {} });
     if (answer.status === 202) chart.stale = true; // being computed; the stream says when
     if (answer.status === 200) {
       chart.have = answer.headers.get("have") || "";
       draw(figure, await answer.json());
+      again = chart.stale;
     } else if (answer.status >= 400 && !chart.plot) {
       figure.querySelector(".plot").textContent = (await answer.json()).error || "There are no curves.";
     }
@@ -52,6 +54,8 @@ async function load(figure) {
   } finally {
     chart.loading = false;
   }
+  // Something changed while it was being loaded.
+  if (again && chart.visible) load(figure);
 }
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();

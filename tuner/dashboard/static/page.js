@@ -16,7 +16,11 @@ function say(state) {
 function listen() {
   if (source || document.hidden) return;
   source = new EventSource(document.body.dataset.events);
-  source.addEventListener("live", () => say("live"));
+  // Whatever changed before the stream was there, or while it was lost, nobody told this page.
+  source.addEventListener("live", () => {
+    say("live");
+    changed();
+  });
   source.addEventListener("away", () => say("away"));
   source.addEventListener("changed", changed);
   source.onerror = () => {
@@ -49,7 +53,8 @@ document.addEventListener("visibilitychange", () => {
 });
 
 // A part that did not change is not sent again: the request says what the page has.
-document.body.addEventListener("htmx:config:request", (event) => {
+// Said when it is sent, not when it is asked for: one that waited its turn has something else.
+document.body.addEventListener("htmx:before:request", (event) => {
   const have = event.target.dataset && event.target.dataset.have;
   if (have) event.detail.ctx.request.headers.have = have;
 });
@@ -120,33 +125,36 @@ document.addEventListener("change", (event) => {
 document.body.addEventListener("htmx:after:swap", () => {
   if (document.querySelector("[data-pick]")) showPicked();
   // A part that was written anew knows nothing of the row one is at.
-  if (row >= 0) showRow();
+  if (row !== null) showRow();
   mountCharts();
 });
 
 // Keys
-let row = -1;
+let row = null; // what the row is of: rows may come and go around it
 const rows = () => [...document.querySelectorAll("[data-row]")];
 
 function showRow() {
-  rows().forEach((one, place) => one.classList.toggle("at", place === row));
+  rows().forEach((one) => one.classList.toggle("at", one.dataset.row === row));
 }
 
 function move(step) {
   const all = rows();
   if (!all.length) return;
-  row = Math.max(0, Math.min(all.length - 1, row + step));
+  const place = all.findIndex((one) => one.dataset.row === row);
+  const next = all[Math.max(0, Math.min(all.length - 1, place + step))];
+  row = next.dataset.row;
   showRow();
-  all[row].scrollIntoView({ block: "nearest" });
+  next.scrollIntoView({ block: "nearest" });
 }
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.target.matches("input, textarea, select")) {
+  if (document.querySelector("dialog[open]")) return;
+  if (event.target.matches("input:not([type=checkbox]), textarea, select")) {
     if (event.key === "Escape") event.target.blur();
     return;
   }
-  const at = rows()[row];
+  const at = rows().find((one) => one.dataset.row === row);
   const help = document.getElementById("keys");
   const actions = {
     "/": () => document.querySelector("[data-search]")?.focus(),

@@ -12,7 +12,7 @@ down_revision = "0008"
 
 INSERTED = ("trial", "worker", "lease", "check", "look", "queued", "event")
 """Tables whose rows name their study."""
-OF_TRIALS = ("epoch", "outcome")
+OF_TRIALS = ("epoch", "outcome", "output")
 UPDATED = {
     "study": "TRUE",
     "worker": "OLD.ended IS DISTINCT FROM NEW.ended",
@@ -43,13 +43,16 @@ def upgrade() -> None:
             );
             RETURN NULL;
         END $$""")
-    for function, tables in (("inserted", INSERTED), ("of_trials", OF_TRIALS)):
+    # Tables in the order in which workers that are running write to them: epochs before leases.
+    for function, tables in (("of_trials", OF_TRIALS), ("inserted", INSERTED)):
         for table in tables:
-            op.execute(
-                f'CREATE TRIGGER announce AFTER INSERT ON tuner."{table}" '
-                "REFERENCING NEW TABLE AS added "
-                f"FOR EACH STATEMENT EXECUTE FUNCTION tuner.announce_{function}()"
-            )
+            # Output is stored by an upsert, which is an update where there was some already.
+            for event in ("INSERT", "UPDATE") if table == "output" else ("INSERT",):
+                op.execute(
+                    f'CREATE TRIGGER announce_{event.lower()} AFTER {event} ON tuner."{table}" '
+                    "REFERENCING NEW TABLE AS added "
+                    f"FOR EACH STATEMENT EXECUTE FUNCTION tuner.announce_{function}()"
+                )
     for table, when in UPDATED.items():
         op.execute(
             f'CREATE TRIGGER announce_change AFTER UPDATE ON tuner."{table}" '
