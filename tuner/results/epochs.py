@@ -183,7 +183,9 @@ def _strays(results: Results, numbers: Sequence[int]) -> list[Stray]:
 
 
 def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
+    # PostgreSQL sums in the order in which it meets rows, which may be another the next time: the
+    # last digits of a mean go, so that the same study drawn twice is the same file.
+    return float("nan") if value is None else float(f"{value:.12g}")
 
 
 def _key(text: str | None) -> str:
