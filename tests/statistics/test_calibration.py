@@ -48,8 +48,10 @@ def test_losses_are_resampled_in_pairs() -> None:
 
 def test_rank_correlation_is_that_of_scipy() -> None:
     """With an interval that has the truth; of three pairs, or of a constant, nothing is said."""
-    one = CHANCE.standard_normal(200)
-    other = one + CHANCE.standard_normal(200)
+    # Its own numbers, whichever tests ran before: one interval in twenty misses the truth.
+    chance = np.random.default_rng(5)
+    one = chance.standard_normal(200)
+    other = one + chance.standard_normal(200)
     found = rank_correlation(one, other)
     assert found is not None
     assert found.value == pytest.approx(spearmanr(one, other).statistic)
