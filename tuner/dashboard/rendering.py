@@ -39,7 +39,7 @@ def page(request: Request, name: str, data: Any, **more: Any) -> Response:
         if shown and shown != str(study.study_id):
             # The name means another study by now: a newer version, or one launched in its place.
             return Response(headers={"HX-Refresh": "true"})
-    context = {"data": data, "request": request, "at": Address(request), **more}
+    context = {"data": data, "request": request, "at": PageAddress(request), **more}
     if part is None:
         return HTMLResponse(environment.get_template(f"{name}.html.j2").render(context))
     template = environment.get_template(f"{name}.html.j2")
@@ -63,7 +63,7 @@ def number_in(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-class Address:
+class PageAddress:
     """The address of a page: what is filtered, sorted and chosen stands in it."""
 
     def __init__(self, request: Request) -> None:

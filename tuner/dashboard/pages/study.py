@@ -35,7 +35,7 @@ CURVES = {
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedLevels:
     """Levels of a factor, or whole settings, as they compare by the study's metric."""
 
     comparison: Comparison
@@ -129,8 +129,8 @@ class Answered:
 class Comparisons:
     """What the answer rests on: settings, and each factor, by the study's metric."""
 
-    settings: Compared | None
-    factors: tuple[Compared, ...]
+    settings: ComparedLevels | None
+    factors: tuple[ComparedLevels, ...]
     remark: str
 
 
@@ -207,20 +207,22 @@ def _chosen(request: Request, name: str, choices: Sequence[str]) -> str:
 
 
 def _compared(results: Results) -> Comparisons:
-    whole: Compared | None = None
-    factors: list[Compared] = []
+    whole: ComparedLevels | None = None
+    factors: list[ComparedLevels] = []
     remark = why_not(results)
     try:
         best = compare_settings(results)
         if best is not None:
-            whole = Compared(best, check_sentence(check(results, best, whole=True)), whole=True)
+            whole = ComparedLevels(
+                best, check_sentence(check(results, best, whole=True)), whole=True
+            )
     except UserError as error:
         remark = str(error)
     few = 0 < len(results.comparable) <= FACTORS_MOST
     if few and not (whole is not None and len(results.spec.varied) == 1):
         try:
             factors = [
-                Compared(one, check_sentence(check(results, one))) for one in compare(results)
+                ComparedLevels(one, check_sentence(check(results, one))) for one in compare(results)
             ]
         except UserError as error:
             remark = remark or str(error)

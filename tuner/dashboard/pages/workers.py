@@ -13,7 +13,7 @@ from tuner.store.overview import WorkerLine, overview, workers_each
 
 
 @dataclass(frozen=True)
-class Line:
+class WorkerRow:
     """A worker with one trial that it trains, or none."""
 
     study: str
@@ -24,7 +24,7 @@ class Line:
 class WorkersPage:
     """All workers that were seen lately."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[WorkerRow, ...]
 
 
 def workers_page(request: Request) -> Response:
@@ -36,7 +36,7 @@ def workers_page(request: Request) -> Response:
 def _workers(connection: sa.Connection) -> WorkersPage:
     busy = workers_each(connection)
     lines = [
-        Line(study.title, line)
+        WorkerRow(study.title, line)
         for study in studies.listing(connection)
         if study.study_id in busy
         for line in overview(connection, study).workers

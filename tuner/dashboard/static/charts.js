@@ -58,7 +58,6 @@ async function load(figure) {
   if (again && chart.visible) load(figure);
 }
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 // light-dark() is resolved only on an element that uses it.
 function resolved(name) {
   const probe = document.createElement("span");
