@@ -22,7 +22,17 @@ from starlette.types import ASGIApp
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.guard import Guard
 from tuner.dashboard.optuna import optuna_pages
-from tuner.dashboard.pages import documents, front, pair, study, trial, trials, workers
+from tuner.dashboard.pages import (
+    curves,
+    documents,
+    front,
+    pair,
+    parallel,
+    study,
+    trial,
+    trials,
+    workers,
+)
 from tuner.dashboard.rendering import environment, number_in
 from tuner.errors import TunerError, UnknownStudyError, UserError
 from tuner.store.database import Database, is_outage
@@ -60,7 +70,8 @@ def _routes(database: Database) -> list[BaseRoute]:
         Route("/", front.front),
         *with_json("/studies", front.front),
         *with_json("/workers", workers.workers_page),
-        Route(f"{name}/curves.json", study.curves_data),
+        Route(f"{name}/curves.json", curves.curves_data),
+        Route(f"{name}/parallel.json", parallel.parallel_data),
         Route(f"{name}/trials/{{number:int}}/curves.json", trial.trial_curves),
         *with_json(f"{name}/trials/{{number:int}}", trial.trial_page),
         Route(f"{name}/trials.csv", documents.export),

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
@@ -69,10 +69,14 @@ class Announcements:
         """Make pages ask again, though nothing was stored: an answer has been found out."""
         for tab in self._tabs:
             if study_id is None or tab.study_id in (None, study_id):
-                tab.changed.set()
+                tab.hear(study_id)
 
     async def stream(self, study_id: int | None) -> AsyncIterator[str]:
-        """Yield server-sent events for one tab, of one study or of all."""
+        """Yield server-sent events for one tab, or for all tabs of one browser.
+
+        They are of one study, or of all; the data of `changed` are the numbers of the studies that
+        have, and empty where all may have.
+        """
         tab = _Tab(study_id)
         self._tabs.add(tab)
         try:
@@ -84,16 +88,16 @@ class Announcements:
                 except TimeoutError:
                     # A page asks again from time to time, whatever it may have missed: how long
                     # a worker has been silent, for instance, nobody announces.
-                    yield "event: changed\ndata:\n\n"
+                    yield _changed([])
                     continue
                 if self._closed:
                     return
                 # Cleared before it is told: a change from here on is told the next time.
-                tab.changed.clear()
+                studies = tab.heard()
                 if self.live != state:
                     state = self.live
                     yield f"event: {'live' if state else 'away'}\ndata:\n\n"
-                yield "event: changed\ndata:\n\n"
+                yield _changed(studies)
                 await asyncio.sleep(PAUSE)
         finally:
             self._tabs.discard(tab)
@@ -174,9 +178,29 @@ def _announce(connection: Any) -> None:
         cursor.execute(f"NOTIFY {CHANNEL}")
 
 
+def _changed(studies: Collection[int]) -> str:
+    return f"event: changed\ndata: {' '.join(map(str, sorted(studies)))}\n\n"
+
+
 class _Tab:
-    """One open page."""
+    """One open stream."""
 
     def __init__(self, study_id: int | None) -> None:
         self.study_id = study_id
         self.changed = asyncio.Event()
+        self._studies: set[int] | None = set()
+        """Those that changed since the last message; None for all."""
+
+    def hear(self, study_id: int | None) -> None:
+        """Note that a study has changed, or perhaps any."""
+        if study_id is None:
+            self._studies = None
+        elif self._studies is not None:
+            self._studies.add(study_id)
+        self.changed.set()
+
+    def heard(self) -> Collection[int]:
+        """Return the studies that have changed, and forget them; none stands for all."""
+        studies, self._studies = self._studies or (), set()
+        self.changed.clear()
+        return studies

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
         design,
         standing_of,
     )
-    from tuner.results.epochs import COURSES_MOST, Curve, RateCourse, curves, rates, setting_curves
+    from tuner.results.epochs import (
+        COURSES_MOST,
+        Curve,
+        RateCourse,
+        Stray,
+        curves,
+        rates,
+        setting_curves,
+        strays,
+    )
     from tuner.results.levels import SHOWN, VIEWS, WHOLE, Factor, factors, shown, view
     from tuner.results.measures import MEASURES, Measure, measures_of, nll, right
     from tuner.results.paging import Page, page
@@ -37,6 +46,7 @@ if TYPE_CHECKING:
         TRAILING,
         Place,
         TrialRow,
+        check_columns,
         epoch_columns,
         epoch_rows,
         place,
@@ -52,7 +62,7 @@ else:
             "conditions": "Condition read_condition read_query",
             "designs": "COMBINATIONS_MOST Design Level Standing combination_name common_levels "
             "comparable design standing_of",
-            "epochs": "COURSES_MOST Curve RateCourse curves rates setting_curves",
+            "epochs": "COURSES_MOST Curve RateCourse Stray curves rates setting_curves strays",
             "levels": "SHOWN VIEWS WHOLE Factor factors shown view",
             "measures": "MEASURES Measure measures_of nll right",
             "paging": "Page page",
@@ -61,7 +71,7 @@ else:
             "contenders": "Evidence contender_names decide judge_look read_race",
             "results": "Results by_number once",
             "rows": "EPOCH_COLUMNS FIGURES FURTHER LEADING TRAILING Place TrialRow "
-            "epoch_columns epoch_rows place ranked trial_columns trial_rows",
+            "check_columns epoch_columns epoch_rows place ranked trial_columns trial_rows",
             "samples": "Sample Source by_trial column_of has_figure sample",
         },
     )

@@ -60,12 +60,15 @@ def series(results: Results) -> tuple[str, ...]:
     return (*SERIES, results.metric) if results.own else SERIES
 
 
-def curves(results: Results, by: str | None) -> list[Curve]:
+def curves(results: Results, by: str | None, numbers: Sequence[int] | None = None) -> list[Curve]:
     """Return a curve for each level of a factor, or one for the study where none is named.
 
-    A mean ends where the first of its trials ended: beyond, it would run over survivors.
+    A mean ends where the first of its trials ended: beyond, it would run over survivors. With
+    `numbers` curves are of those trials alone.
     """
-    return _curves(results, _level(by), t.trial.c.study_id == results.study.study_id)
+    mine = t.trial.c.study_id == results.study.study_id
+    chosen = mine if numbers is None else mine & t.trial.c.number.in_(numbers)
+    return _curves(results, _level(by), chosen)
 
 
 def setting_curves(results: Results, configurations: Sequence[int]) -> list[Curve]:
@@ -90,7 +93,7 @@ def _curves(
                 by_seed=_by_seed(rows, series(results)),
                 complete=sum(row.trials for row in rows if row.epoch == 1),
                 stopped=len(stray),
-                strays=tuple(_strays(results, drawn)),
+                strays=tuple(strays(results, drawn)),
             )
         )
     return curves
@@ -156,7 +159,8 @@ def _stopped(
     return numbers
 
 
-def _strays(results: Results, numbers: Sequence[int]) -> list[Stray]:
+def strays(results: Results, numbers: Sequence[int]) -> list[Stray]:
+    """Return the curves of single trials, of those that have an epoch."""
     query = (
         sa.select(
             t.trial.c.number,

@@ -8,10 +8,11 @@ import sqlalchemy as sa
 
 from tuner.errors import UserError
 from tuner.records import METRICS, Moment, SplitName
+from tuner.results.conditions import Condition
 from tuner.results.designs import comparable
 from tuner.results.measures import MEASURES, Measure, measures_of
 from tuner.results.predictions import Predicted, kept_predictions, kept_splits, predicted
-from tuner.results.rows import FURTHER, TrialRow, epoch_rows, ranked, trial_rows
+from tuner.results.rows import FURTHER, TrialRow, check_columns, epoch_rows, ranked, trial_rows
 from tuner.spec.study import Spec
 from tuner.spec.study_ref import StudyRef
 from tuner.store import studies
@@ -73,6 +74,12 @@ class Results:
     def rows_with(self, *columns: str) -> list[TrialRow]:
         """Return one row for each trial, wide ones only if one of these columns requires them."""
         return self.rows if set(columns).isdisjoint(FURTHER) else self.wide_rows
+
+    def where(self, conditions: Sequence[Condition]) -> list[TrialRow]:
+        """Return the rows for which all conditions hold."""
+        check_columns(self.study, conditions)
+        rows = self.rows_with(*(one.column for one in conditions))
+        return [row for row in rows if all(one.holds(row[one.column]) for one in conditions)]
 
     @cached_property
     def complete(self) -> list[TrialRow]:

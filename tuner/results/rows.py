@@ -7,7 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tuner.errors import UserError
+from tuner.names import meant
 from tuner.records import OWN, Epoch
+from tuner.results.conditions import Condition
 from tuner.spec.study import Spec
 from tuner.store import tables as t
 from tuner.store.studies import Study
@@ -110,6 +113,17 @@ def trial_columns(spec: Spec) -> tuple[str, ...]:
 def epoch_columns(spec: Spec) -> tuple[str, ...]:
     """Return the columns of a study's epochs, in the order that every export has."""
     return (*EPOCH_COLUMNS, *(f"val_{metric.name}" for metric in spec.metrics))
+
+
+def check_columns(study: Study, conditions: Sequence[Condition]) -> None:
+    """Refuse conditions on columns that the study's trials do not have."""
+    known = (*trial_columns(study.spec), *FURTHER)
+    for one in conditions:
+        if one.column not in known:
+            raise UserError(
+                f"{study.title} has no column {one.column!r} to search by."
+                f"{meant(one.column, known)}"
+            )
 
 
 def trial_rows(

@@ -13,7 +13,7 @@ from tuner.answers.table import Table
 from tuner.answers.trial import OneTrial, one_trial, table
 from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
-from tuner.dashboard.pages.study import Curves, Line
+from tuner.dashboard.pages.curves import Curves, Line
 from tuner.errors import UserError
 from tuner.records import SplitName, most_probable
 from tuner.results import Results, epoch_columns

@@ -26,6 +26,19 @@ export function refreshCharts() {
   }
 }
 
+// The address asks for something else now: it is not waited for.
+export function changeCharts() {
+  for (const [figure, chart] of charts) {
+    if (figure.dataset.follows === undefined) continue;
+    chart.asked = 0;
+    chart.stale = true;
+    if (chart.visible) load(figure);
+  }
+}
+
+// A chart that follows the page's address asks for what that says.
+const source = (figure) => figure.dataset.chart + (figure.dataset.follows === undefined ? "" : location.search);
+
 async function load(figure) {
   const chart = charts.get(figure);
   if (chart.loading) return;
@@ -40,7 +53,7 @@ async function load(figure) {
   chart.asked = Date.now();
   let again = false;
   try {
-    const answer = await fetch(figure.dataset.chart, { headers: chart.have ? { have: chart.have } : {} });
+    const answer = await fetch(source(figure), { headers: chart.have ? { have: chart.have } : {} });
     if (answer.status === 202) chart.stale = true; // being computed; the stream says when
     if (answer.status === 200) {
       chart.have = answer.headers.get("have") || "";
@@ -59,7 +72,7 @@ async function load(figure) {
 }
 
 // light-dark() is resolved only on an element that uses it.
-function resolved(name) {
+export function resolved(name) {
   const probe = document.createElement("span");
   probe.style.color = `var(${name})`;
   document.body.append(probe);
@@ -92,10 +105,17 @@ function draw(figure, data) {
       bands.push({ series: [series.length - 2, series.length - 1], fill: faint(ink) });
     }
   });
+  const grey = faint(resolved("--ink")).replace("0.15", "0.35");
+  for (const stray of data.strays || []) {
+    columns.push(stray.values);
+    series.push({ label: "", stroke: grey, width: 1, spanGaps: false, points: { show: false }, class: "band" });
+  }
+  chart.range = data.range;
+  behind(figure, data);
   const note = figure.querySelector(".note") || figure.appendChild(Object.assign(document.createElement("p"), { className: "note soft" }));
-  note.textContent = data.lines.length ? data.note || "" : data.note || "No trial has run to its end yet, so there are no curves.";
+  note.textContent = data.lines.length || columns.length > 1 ? data.note || "" : data.note || "No trial has run to its end yet, so there are no curves.";
   // The same lines with more epochs: the chart stays, with what was zoomed in on.
-  const shape = series.map((one) => one.label).join("\n");
+  const shape = series.map((one) => one.label).join("\n") + data.label + !data.range;
   if (chart.plot && chart.shape === shape) {
     chart.plot.setData(columns);
     return;
@@ -103,25 +123,47 @@ function draw(figure, data) {
   if (chart.plot) chart.plot.destroy();
   place.replaceChildren();
   chart.plot = null;
-  if (!data.lines.length) return;
+  if (columns.length < 2) return;
   const ink = resolved("--soft");
   const grid = { stroke: resolved("--line"), width: 1 };
   chart.shape = shape;
   chart.plot = new uPlot({
     width: place.clientWidth || 600, height: Math.max(240, Math.min(380, place.clientWidth * 0.5)),
     series, bands,
-    scales: { x: { time: false } },
+    scales: { x: { time: false }, y: data.range ? { range: () => chart.range } : {} },
     axes: [
       { stroke: ink, grid, ticks: grid, label: "epoch", labelSize: 20, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000] },
       { stroke: ink, grid, ticks: grid, label: data.label, labelSize: 20, size: 60 },
     ],
+    legend: { live: false },
     cursor: { focus: { prox: 24 } },
     focus: { alpha: 0.35 },
   }, columns, place);
   const legend = place.querySelectorAll(".u-legend .u-series");
   for (const [at, one] of series.entries()) {
-    if (one.class === "band") legend[at].classList.add("unlisted");
+    if (!at || one.class === "band") legend[at].classList.add("unlisted");
   }
+}
+
+// The same figures for those who do not see the chart.
+function behind(figure, data) {
+  const place = figure.querySelector("[data-table]");
+  if (!place) return;
+  const row = (tag, cells) => {
+    const line = document.createElement("tr");
+    line.append(...cells.map((text, at) => Object.assign(document.createElement(tag), { textContent: text, className: at ? "figure" : "" })));
+    return line;
+  };
+  const table = document.createElement("table");
+  const said = (value) => (value === null || value === undefined ? "–" : value.toPrecision(4));
+  table.createCaption().textContent = data.label;
+  table.createTHead().append(row("th", ["line", "seeds", "stopped", "best epoch", "at the best epoch", "last epoch", "at the last epoch"]));
+  table.createTBody().append(...data.lines.map((line) => {
+    const last = line.mean.findLastIndex((value) => value !== null);
+    const best = data.epochs.indexOf(line.best_epoch);
+    return row("td", [line.name, line.seeds, line.stopped, line.best_epoch || "–", said(line.mean[best]), last < 0 ? "–" : data.epochs[last], said(line.mean[last])]);
+  }));
+  place.replaceChildren(table);
 }
 
 new ResizeObserver(() => {

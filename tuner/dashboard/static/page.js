@@ -1,73 +1,15 @@
 // What a page does beside showing what the server wrote: it hears of changes, draws charts,
 // keeps what was selected in its address, and answers to keys.
 import { mountCharts, refreshCharts } from "./charts.js";
-
-const live = document.getElementById("live");
-const WORDS = { live: "live", away: "not live: the database is away", lost: "not live: no connection", wait: "connecting" };
-let source = null;
-
-function say(state) {
-  if (!live || live.dataset.state === state) return;
-  live.dataset.state = state === "lost" ? "away" : state;
-  live.textContent = WORDS[state];
-}
-
-// One stream a tab, closed while nobody looks: browsers allow six connections a host.
-function listen() {
-  if (source || document.hidden) return;
-  source = new EventSource(document.body.dataset.events);
-  // Whatever changed before the stream was there, or while it was lost, nobody told this page.
-  source.addEventListener("live", () => {
-    say("live");
-    changed();
-  });
-  source.addEventListener("away", () => say("away"));
-  source.addEventListener("changed", changed);
-  source.onerror = () => {
-    say("lost");
-    // A stream that the server refused is not opened again by the browser.
-    if (source && source.readyState === EventSource.CLOSED) {
-      source = null;
-      setTimeout(listen, 3000);
-    }
-  };
-}
-
-function hide() {
-  if (source) source.close();
-  source = null;
-  say("wait");
-}
+import { follow } from "./live.js";
+import { mountParts, refreshParts } from "./parts.js";
+import { mountView } from "./study.js";
 
 function changed() {
   htmx.trigger(document.body, "changed");
+  refreshParts();
   refreshCharts();
 }
-
-document.addEventListener("visibilitychange", () => {
-  if (document.hidden) hide();
-  else {
-    listen();
-    changed();
-  }
-});
-
-// A part that did not change is not sent again: the request says what the page has.
-// Said when it is sent, not when it is asked for: one that waited its turn has something else.
-document.body.addEventListener("htmx:before:request", (event) => {
-  const have = event.target.dataset && event.target.dataset.have;
-  if (have) event.detail.ctx.request.headers.have = have;
-});
-document.body.addEventListener("htmx:before:swap", (event) => {
-  const part = event.detail.ctx.sourceElement;
-  const mark = event.detail.ctx.response && event.detail.ctx.response.raw.headers.get("have");
-  if (part && mark) part.dataset.have = mark;
-});
-// A refused or failed part leaves the page as it is.
-document.body.addEventListener("htmx:before:response", (event) => {
-  const status = event.detail.ctx.response.raw.status;
-  if (status === 204 || status >= 400) event.preventDefault();
-});
 
 // Selected trials stand in the address, so that a link shows the same.
 function picked() {
@@ -127,6 +69,7 @@ document.body.addEventListener("htmx:after:swap", () => {
   // A part that was written anew knows nothing of the row one is at.
   if (row !== null) showRow();
   mountCharts();
+  mountParts();
 });
 
 // Keys
@@ -144,6 +87,9 @@ function move(step) {
   const next = all[Math.max(0, Math.min(all.length - 1, place + step))];
   row = next.dataset.row;
   showRow();
+  // The focus moves as well, so that Tab goes on from the row and a screen reader reads it.
+  next.tabIndex = -1;
+  next.focus({ preventScroll: true });
   next.scrollIntoView({ block: "nearest" });
 }
 
@@ -172,5 +118,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 mountCharts();
+mountParts();
+mountView();
 if (document.querySelector("[data-pick]")) showPicked();
-listen();
+follow(changed);

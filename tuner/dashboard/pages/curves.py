@@ -1,0 +1,197 @@
+"""A study's training curves as data for its chart: settings or levels, and stopped trials."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tuner.answers import words
+from tuner.answers.plain import plain
+from tuner.answers.settings import has_replicates, settings, short_names
+from tuner.dashboard import rendering
+from tuner.dashboard.desk import Desk
+from tuner.dashboard.pages.view import View, curve_kinds
+from tuner.results import Curve, Results, Stray, curves, setting_curves, strays
+
+CURVES_MOST = 8
+"""Settings whose curves are drawn, the best ones; more lines than colours say nothing."""
+STRAYS_MOST = 24
+"""Stopped trials that are drawn one by one."""
+POINTS_MOST = 600
+"""Points of a line that a browser is sent; more than that no screen shows apart."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart: a mean over seeds, and the band from the lowest to the highest."""
+
+    name: str
+    seeds: int
+    stopped: int
+    best_epoch: int
+    mean: list[float | None]
+    low: list[float | None]
+    high: list[float | None]
+
+
+@dataclass(frozen=True)
+class StrayLine:
+    """One trial that was stopped on its way."""
+
+    trial: int
+    values: list[float | None]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Lines over epochs."""
+
+    label: str
+    epochs: list[int]
+    lines: tuple[Line, ...]
+    note: str
+    strays: tuple[StrayLine, ...] = ()
+    range: tuple[float, float] | None = None
+    """What the vertical axis shows where trials that diverged would take all of it."""
+
+
+def curves_data(request: Request) -> Response:
+    """Write the lines of the study's chart as JSON."""
+    desk: Desk = request.app.state.desk
+    study = desk.study(request.path_params["name"])
+    view = View.of(request, study)
+    kept = desk.think(("curves", view), lambda results: _curves(results, view), study)
+    if kept is None:
+        return Response(status_code=202)
+    text = rendering.mark(repr(kept.value))
+    if request.headers.get(rendering.HAVE) == text:
+        return Response(status_code=204)
+    return JSONResponse(plain(kept.value), headers={rendering.HAVE: text})
+
+
+def _curves(results: Results, view: View) -> Curves:
+    numbers = view.numbers(results)
+    notes = []
+    if view.group == "setting":
+        named, note = _best_settings(results, numbers)
+        notes += [note] if note else []
+        found = {int(str(one.level)): one for one in setting_curves(results, list(named))}
+        drawn = [(label, found[number]) for number, label in named.items() if number in found]
+    else:
+        chosen = None if not view.filtered else sorted(numbers)
+        by_level = {one.level: one for one in curves(results, view.group, chosen)}
+        levels = results.spec.in_order(view.group, by_level)[:CURVES_MOST]
+        if len(by_level) > len(levels):
+            notes.append(f"{len(levels)} of {len(by_level)} levels of {view.group} are shown.")
+        drawn = [(f"{view.group}={rendering.cell(level)}", by_level[level]) for level in levels]
+    smaller = _smaller_is_better(results, view.curve)
+    lines = [_line(label, one, view.curve, smaller=smaller) for label, one in drawn if one.epochs]
+    stopped: Sequence[Stray] = ()
+    if view.stopped:
+        lost = [row["trial"] for row in results.rows if row.lost and row["trial"] in numbers]
+        shown = _spread(lost, STRAYS_MOST)
+        stopped = strays(results, shown)
+        if len(shown) < len(lost):
+            notes.append(f"{len(shown)} of {words.count(len(lost), 'stopped trial')} are drawn.")
+    epochs = max((len(values) for values in _all_values(lines, stopped, view.curve)), default=0)
+    places = _places(epochs, [one.best_epoch for one in lines])
+    return Curves(
+        label=curve_kinds(results.study)[view.curve],
+        epochs=[place + 1 for place in places],
+        lines=tuple(_thinned(one, places) for one in lines),
+        note=" ".join(notes),
+        strays=tuple(
+            StrayLine(one.trial, _at(_numbers(one.values[view.curve]), places)) for one in stopped
+        ),
+        range=_range(lines, stopped, view.curve) if stopped else None,
+    )
+
+
+def _all_values(lines: Sequence[Line], stopped: Sequence[Stray], name: str) -> list[Any]:
+    return [one.mean for one in lines] + [one.values[name] for one in stopped]
+
+
+def _spread(items: Sequence[int], most: int) -> list[int]:
+    """Return at most so many items, evenly over all."""
+    if len(items) <= most:
+        return list(items)
+    return [items[int(place)] for place in np.linspace(0, len(items) - 1, most)]
+
+
+def _range(
+    lines: Sequence[Line], stopped: Sequence[Stray], name: str
+) -> tuple[float, float] | None:
+    """Return what the axis shows: all lines, and stopped trials up to half as far again.
+
+    A loss that exploded would otherwise leave one pixel to all other lines.
+    """
+    kept = [value for one in lines for value in (*one.low, *one.high) if value is not None]
+    strayed = np.concatenate([one.values[name] for one in stopped])
+    strayed = strayed[np.isfinite(strayed)]
+    if not kept:
+        if not len(strayed):
+            return None
+        kept = [float(np.quantile(strayed, share)) for share in (0.0, 0.9)]
+    low, high = min(kept), max(kept)
+    room = 0.5 * ((high - low) or abs(high) or 1.0)
+    if len(strayed):
+        low = min(low, max(float(strayed.min()), low - room))
+        high = max(high, min(float(strayed.max()), high + room))
+    edge = 0.03 * ((high - low) or 1.0)
+    return low - edge, high + edge
+
+
+def _best_settings(results: Results, numbers: frozenset[int]) -> tuple[dict[int, str], str]:
+    """Return the best settings by number with their names, and a remark on those left out."""
+    chosen = {row.configuration for row in results.rows if row["trial"] in numbers}
+    ranked = [
+        one for one in settings(results) if one.rank is not None and one.configuration in chosen
+    ]
+    shown = ranked[:CURVES_MOST]
+    names = short_names(shown, results.spec)
+    note = ""
+    if len(ranked) > len(shown):
+        note = f"The best {len(shown)} of {len(ranked)} settings are shown."
+    elif has_replicates(results.spec) and not ranked:
+        note = "No setting has a complete seed yet."
+    return {one.configuration: names[one.configuration] or "setting" for one in shown}, note
+
+
+def _smaller_is_better(results: Results, name: str) -> bool:
+    if name == results.metric:
+        return results.spec.direction == "minimize"
+    return name.endswith(("loss", "nll"))
+
+
+def _line(label: str, curve: Curve, name: str, *, smaller: bool) -> Line:
+    values = curve.by_seed[name]
+    mean, low, high = values.mean(axis=0), values.min(axis=0), values.max(axis=0)
+    judged = mean if smaller else -mean
+    best = int(np.nanargmin(judged)) + 1 if np.isfinite(judged).any() else 0
+    return Line(label, curve.seeds, curve.stopped, best, *map(_numbers, (mean, low, high)))
+
+
+def _numbers(values: Any) -> list[float | None]:
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
+
+
+def _places(epochs: int, best: Sequence[int]) -> list[int]:
+    """Return which epochs are drawn: all, or as many as a screen has room for, and the best."""
+    if epochs <= POINTS_MOST:
+        return list(range(epochs))
+    spread = {round(place) for place in np.linspace(0, epochs - 1, POINTS_MOST)}
+    return sorted(spread | {epoch - 1 for epoch in best if epoch})
+
+
+def _at(values: list[float | None], places: Sequence[int]) -> list[float | None]:
+    return [values[place] if place < len(values) else None for place in places]
+
+
+def _thinned(line: Line, places: Sequence[int]) -> Line:
+    return Line(
+        line.name, line.seeds, line.stopped, line.best_epoch,
+        _at(line.mean, places), _at(line.low, places), _at(line.high, places),
+    )  # fmt: skip
