@@ -37,7 +37,11 @@ class Axis:
         step = next(
             step * factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= 5
         )
-        values = np.arange(np.ceil(low / step) * step, high, step)
+        # As multiples of the step: a sum of steps would end at −0, or at 0.30000000000000004.
+        values = [
+            step * count for count in range(int(np.ceil(low / step)), int(np.ceil(high / step)))
+        ]
         return tuple(
-            (self.place(float(value) / scale), f"{value:.6g}".replace("-", "−")) for value in values
+            (self.place(float(value) / scale), f"{value or 0.0:.6g}".replace("-", "−"))
+            for value in values
         )

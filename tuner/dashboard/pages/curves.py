@@ -20,6 +20,8 @@ CURVES_MOST = 8
 """Settings whose curves are drawn, the best ones; more lines than colours say nothing."""
 STRAYS_MOST = 24
 """Stopped trials that are drawn one by one."""
+WIDE = 20.0
+"""A loss that is so many times its least on the way is drawn on a logarithmic axis."""
 POINTS_MOST = 600
 """Points of a line that a browser is sent; more than that no screen shows apart."""
 
@@ -56,6 +58,8 @@ class Curves:
     strays: tuple[StrayLine, ...] = ()
     range: tuple[float, float] | None = None
     """What the vertical axis shows where trials that diverged would take all of it."""
+    log: bool = False
+    """Whether the vertical axis is logarithmic."""
 
 
 def curves_data(request: Request) -> Response:
@@ -96,6 +100,7 @@ def _curves(results: Results, view: View) -> Curves:
         stopped = strays(results, shown)
         if len(shown) < len(lost):
             notes.append(f"{len(shown)} of {words.count(len(lost), 'stopped trial')} are drawn.")
+    span, log = _range(lines, stopped, view.curve)
     epochs = max((len(values) for values in _all_values(lines, stopped, view.curve)), default=0)
     places = _places(epochs, [one.best_epoch for one in lines])
     return Curves(
@@ -106,7 +111,8 @@ def _curves(results: Results, view: View) -> Curves:
         strays=tuple(
             StrayLine(one.trial, _at(_numbers(one.values[view.curve]), places)) for one in stopped
         ),
-        range=_range(lines, stopped, view.curve) if stopped else None,
+        range=span,
+        log=log,
     )
 
 
@@ -123,25 +129,31 @@ def _spread(items: Sequence[int], most: int) -> list[int]:
 
 def _range(
     lines: Sequence[Line], stopped: Sequence[Stray], name: str
-) -> tuple[float, float] | None:
-    """Return what the axis shows: all lines, and stopped trials up to half as far again.
+) -> tuple[tuple[float, float] | None, bool]:
+    """Return what the vertical axis shows, if it must be told, and whether it is logarithmic.
 
-    A loss that exploded would otherwise leave one pixel to all other lines.
+    It shows all lines, and stopped trials up to half as far again: a loss that exploded would
+    otherwise leave one pixel to all others.
     """
     kept = [value for one in lines for value in (*one.low, *one.high) if value is not None]
-    strayed = np.concatenate([one.values[name] for one in stopped])
+    strayed = np.array([value for one in stopped for value in one.values[name]])
     strayed = strayed[np.isfinite(strayed)]
-    if not kept:
-        if not len(strayed):
-            return None
+    if not kept and len(strayed):
         kept = [float(np.quantile(strayed, share)) for share in (0.0, 0.9)]
-    low, high = min(kept), max(kept)
-    room = 0.5 * ((high - low) or abs(high) or 1.0)
-    if len(strayed):
-        low = min(low, max(float(strayed.min()), low - room))
-        high = max(high, min(float(strayed.max()), high + room))
+    if not kept:
+        return None, False
+    log = min(kept) > 0 and max(kept) > WIDE * min(kept)
+    if not len(strayed):
+        return None, log
+    ends = np.array([min(kept), max(kept)])
+    if log:
+        ends, strayed = np.log(ends), np.log(strayed[strayed > 0])
+    room = 0.5 * (float(np.ptp(ends)) or abs(float(ends[1])) or 1.0)
+    within = np.clip(strayed, ends[0] - room, ends[1] + room)
+    low, high = min(ends[0], *within), max(ends[1], *within)
     edge = 0.03 * ((high - low) or 1.0)
-    return low - edge, high + edge
+    low, high = low - edge, high + edge
+    return ((float(np.exp(low)), float(np.exp(high))) if log else (float(low), float(high))), log
 
 
 def _best_settings(results: Results, numbers: frozenset[int]) -> tuple[dict[int, str], str]:

@@ -113,7 +113,10 @@ def _parallel(results: Results, view: View) -> Parallel:
         *((name, name, [row[name] for row in rows]) for name in spec.varied),
         (spec.search.metric, results.prefix + spec.search.metric, [_value(row) for row in rows]),
     ]
-    scales = [_scale(name, values, metric=name == axes[-1][0]) for name, _, values in axes]
+    scales = [
+        *(_scale(name, values, spec.in_order(name, set(values))) for name, _, values in axes[:-1]),
+        _by_size(axes[-1][0], axes[-1][2], metric=True),
+    ]
     places = np.column_stack([scale.places for scale in scales])
     larger = spec.direction == "maximize"
     last = places[:, -1] if larger else 1 - places[:, -1]
@@ -189,24 +192,19 @@ class _Scale:
         return min(1.0, max(0.0, (here - least) / (most - least)))
 
 
-def _scale(name: str, values: Sequence[Level], *, metric: bool) -> _Scale:
-    numbers = [
-        float(value)
-        for value in values
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
-    known = sum(value is not None for value in values)
-    if metric or (known == len(numbers) and len(set(numbers)) > 1):
-        return _by_size(name, values, numbers, metric=metric)
-    return _by_level(values)
-
-
-def _by_level(values: Sequence[Level]) -> _Scale:
-    levels = sorted(dict.fromkeys(values), key=str)
+def _scale(name: str, values: Sequence[Level], levels: Sequence[Level]) -> _Scale:
+    known = [value for value in values if value is not None]
+    if len(set(known)) > 1 and all(map(_is_number, known)):
+        return _by_size(name, values, metric=False)
+    # The first level of the study file is on top.
     span = max(1, len(levels) - 1)
-    place = {level: at / span if len(levels) > 1 else 0.5 for at, level in enumerate(levels)}
+    place = {level: 1 - at / span if len(levels) > 1 else 0.5 for at, level in enumerate(levels)}
     ticks = tuple(Tick(at, words.level_name(level), _text(level)) for level, at in place.items())
     return _Scale(np.array([place[value] for value in values]), ticks)
+
+
+def _is_number(value: Level) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _text(level: Level) -> str | None:
@@ -217,9 +215,8 @@ def _text(level: Level) -> str | None:
     return None if any(one.isspace() or one in ",\"'" for one in text) or not text else text
 
 
-def _by_size(
-    name: str, values: Sequence[Level], numbers: Sequence[float], *, metric: bool
-) -> _Scale:
+def _by_size(name: str, values: Sequence[Level], *, metric: bool) -> _Scale:
+    numbers = [float(value) for value in values if value is not None]
     low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
     if low == high:
         low, high = low - abs(low or 1.0) / 2, high + abs(high or 1.0) / 2

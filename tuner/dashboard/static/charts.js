@@ -115,7 +115,7 @@ function draw(figure, data) {
   const note = figure.querySelector(".note") || figure.appendChild(Object.assign(document.createElement("p"), { className: "note soft" }));
   note.textContent = data.lines.length || columns.length > 1 ? data.note || "" : data.note || "No trial has run to its end yet, so there are no curves.";
   // The same lines with more epochs: the chart stays, with what was zoomed in on.
-  const shape = series.map((one) => one.label).join("\n") + data.label + !data.range;
+  const shape = series.map((one) => one.label).join("\n") + data.label + !data.range + data.log;
   if (chart.plot && chart.shape === shape) {
     chart.plot.setData(columns);
     return;
@@ -130,7 +130,7 @@ function draw(figure, data) {
   chart.plot = new uPlot({
     width: place.clientWidth || 600, height: Math.max(240, Math.min(380, place.clientWidth * 0.5)),
     series, bands,
-    scales: { x: { time: false }, y: data.range ? { range: () => chart.range } : {} },
+    scales: { x: { time: false }, y: { distr: data.log ? 3 : 1, ...(data.range ? { range: () => chart.range } : {}) } },
     axes: [
       { stroke: ink, grid, ticks: grid, label: "epoch", labelSize: 20, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000] },
       { stroke: ink, grid, ticks: grid, label: data.label, labelSize: 20, size: 60 },
@@ -141,7 +141,8 @@ function draw(figure, data) {
   }, columns, place);
   const legend = place.querySelectorAll(".u-legend .u-series");
   for (const [at, one] of series.entries()) {
-    if (!at || one.class === "band") legend[at].classList.add("unlisted");
+    // The legend has no row for the epochs.
+    if (one.class === "band") legend[at - 1].classList.add("unlisted");
   }
 }
 
