@@ -1,6 +1,7 @@
 """The dashboard in Chromium, as a person uses it: with the mouse, and with the keyboard alone."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.conftest import own_database
@@ -208,6 +210,74 @@ def test_the_table_as_a_file(visit: Visit, tmp_path: Path) -> None:
     frame = pd.read_csv(tmp_path / "pruned.csv")
     assert sorted(map(str, frame["trial"])) == sorted(shown)
     assert set(frame["state"]) == {"PRUNED"}
+
+
+def test_a_brush_narrows_the_page(visit: Visit, browser: Browser) -> None:
+    """What is brushed stands in the address and narrows the rest; Back takes it away again."""
+    page = visit.page
+    visit.go("/studies/lr_sched")
+    page.locator("#leaderboard").scroll_into_view_if_needed()
+    expect(page.locator("#leaderboard tbody tr")).to_have_count(9)
+    page.locator("#parallel").scroll_into_view_if_needed()
+    axis = page.locator("#parallel .axis", has_text="lr").locator(".grip")
+    expect(axis).to_be_visible()
+    box = axis.bounding_box()
+    assert box is not None
+    middle = box["x"] + box["width"] / 2
+    page.mouse.move(middle, box["y"] + 4)
+    page.mouse.down()
+    page.mouse.move(middle, box["y"] + box["height"] * 0.25, steps=5)
+    page.mouse.up()
+    expect(page.locator("#leaderboard tbody tr")).to_have_count(3)
+    assert "q=lr" in page.url
+    expect(page.get_by_role("searchbox")).to_have_value(re.compile("lr>="))
+    other = browser.new_page()
+    other.goto(page.url)
+    other.locator("#parallel").scroll_into_view_if_needed()
+    expect(other.locator("#parallel [data-said]")).to_contain_text("15 in the selection")
+    other.close()
+    page.go_back()
+    expect(page.locator("#leaderboard tbody tr")).to_have_count(9)
+    page.get_by_role("link", name="hidden", exact=True).click()
+    expect(page).to_have_url(f"{visit.url}/studies/lr_sched?stopped=hidden")
+
+
+def test_the_focus_moves_with_the_row(visit: Visit) -> None:
+    """A screen reader reads the row that `j` moves to, and Tab goes on from there."""
+    visit.go("/studies/lr_sched/trials")
+    visit.page.keyboard.press("j")
+    visit.page.keyboard.press("j")
+    focused = "document.activeElement.dataset.row"
+    assert visit.page.evaluate(focused) == "1"
+    visit.page.keyboard.press("k")
+    assert visit.page.evaluate(focused) == "0"
+
+
+def test_many_tabs_do_not_block_each_other(visit: Visit, served: Served) -> None:
+    """Nine tabs of one browser, which has six connections, are live and hear of one change."""
+    bench = Bench.launch(served.database, make_spec("tabs"))
+    pages = [visit.page.context.new_page() for _ in range(8)]
+    for page in pages:
+        page.goto(f"{visit.url}/studies/tabs")
+    visit.go("/studies/tabs")
+    for page in pages:
+        expect(page.locator("#live")).to_have_text("live")
+    worker = bench.worker()
+    finish(worker, claim_trial(worker))
+    for page in (*pages, visit.page):
+        expect(page.locator("#now")).to_contain_text("1 complete")
+
+
+@pytest.mark.parametrize("shared", ["undefined", "class { constructor() { throw 1; } }"])
+def test_a_tab_without_shared_workers_is_live(visit: Visit, served: Served, shared: str) -> None:
+    """A browser without shared workers, or that forbids them, opens a stream in each tab."""
+    visit.page.add_init_script(f"window.SharedWorker = {shared}")
+    visit.go("/studies/digits")
+    with served.database.transaction() as connection:
+        connection.execute(
+            sa.text("UPDATE tuner.study SET reason = 'said now' WHERE name = 'digits'")
+        )
+    expect(visit.page.locator("#now")).to_contain_text("said now")
 
 
 @pytest.mark.parametrize("width", [360, 400, 1024, 1920, 2560])

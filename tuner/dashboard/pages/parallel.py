@@ -123,7 +123,7 @@ def _parallel(results: Results, view: View) -> Parallel:
     order = [int(place) for place in np.argsort(np.nan_to_num(last, nan=-1.0), kind="stable")]
     inside = [place for place in order if rows[place]["trial"] in chosen]
     outside = [place for place in order if rows[place]["trial"] not in chosen]
-    shown = [*_thinned(outside, places, OTHERS_MOST), *_thinned(inside, places, CHOSEN_MOST)]
+    shown = [*thinned(outside, places, OTHERS_MOST), *thinned(inside, places, CHOSEN_MOST)]
     marked = set(inside)
     return Parallel(
         axes=tuple(
@@ -160,7 +160,7 @@ def _said(row: TrialRow, metric: str, varied: Sequence[str]) -> str:
     return f"trial {row['trial']}: {named}, {end}"
 
 
-def _thinned(items: Sequence[int], places: NDArray[np.float64], most: int) -> list[int]:
+def thinned(items: Sequence[int], places: NDArray[np.float64], most: int) -> list[int]:
     """Return those lines that can be told apart on a screen, at most so many, in their order."""
     seen: dict[bytes, int] = {}
     pixels = np.nan_to_num(places * PIXELS, nan=-9999).astype(np.int16)
@@ -189,7 +189,7 @@ class _Scale:
             return 0.0
         least, most, here = (math.log(one) if self.log else one
                              for one in (self.low, self.high, value))  # fmt: skip
-        return min(1.0, max(0.0, (here - least) / (most - least)))
+        return round(min(1.0, max(0.0, (here - least) / (most - least))), 4)
 
 
 def _scale(name: str, values: Sequence[Level], levels: Sequence[Level]) -> _Scale:

@@ -68,28 +68,42 @@ document.body.addEventListener("htmx:after:swap", () => {
   if (document.querySelector("[data-pick]")) showPicked();
   // A part that was written anew knows nothing of the row one is at.
   if (row !== null) showRow();
+  if (inRow && document.activeElement === document.body) focusRow();
   mountCharts();
   mountParts();
 });
 
 // Keys
 let row = null; // what the row is of: rows may come and go around it
+let inRow = false; // whether it had the focus when a part began to be written anew
 const rows = () => [...document.querySelectorAll("[data-row]")];
 
 function showRow() {
   rows().forEach((one) => one.classList.toggle("at", one.dataset.row === row));
 }
 
+function focusRow() {
+  const at = rows().find((one) => one.dataset.row === row);
+  if (!at) return;
+  at.tabIndex = -1;
+  at.focus({ preventScroll: true });
+}
+
+document.body.addEventListener("htmx:before:swap", () => {
+  inRow = document.activeElement?.dataset.row !== undefined && document.activeElement.dataset.row === row;
+});
+
 function move(step) {
   const all = rows();
   if (!all.length) return;
+  const focused = document.activeElement?.closest("[data-row]");
+  if (focused) row = focused.dataset.row;
   const place = all.findIndex((one) => one.dataset.row === row);
   const next = all[Math.max(0, Math.min(all.length - 1, place + step))];
   row = next.dataset.row;
   showRow();
   // The focus moves as well, so that Tab goes on from the row and a screen reader reads it.
-  next.tabIndex = -1;
-  next.focus({ preventScroll: true });
+  focusRow();
   next.scrollIntoView({ block: "nearest" });
 }
 

@@ -1,0 +1,188 @@
+"""The study's page: its evidence is that of the answers, and one filter holds for all of it."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from tests.dashboard.test_pages import INLINE
+from tests.harness.processes import until
+from tuner.answers.gap import gap
+from tuner.answers.influence import influence
+from tuner.answers.plain import plain
+from tuner.answers.settings import settings
+from tuner.dashboard.drawing import Axis
+from tuner.dashboard.pages.parallel import BEST, CHOSEN_MOST, thinned
+from tuner.results import Results
+from tuner.spec.study_ref import StudyRef
+from tuner.store.database import Database
+
+PARTS = ("answer", "now", "view", "choices", "comparisons", "val_test", "influence", "leaderboard")
+
+
+def ready(pages: TestClient, path: str) -> Any:
+    """Ask for data until they have been computed."""
+    found: list[Any] = []
+
+    def ask() -> bool:
+        answer = pages.get(path)
+        if answer.status_code == 200:
+            found.append(answer.json())
+        return answer.status_code != 202
+
+    until(ask, path)
+    return found[-1]
+
+
+def part(pages: TestClient, path: str, name: str) -> str:
+    """Ask for a part of a page until it has been computed."""
+    texts: list[str] = []
+
+    def ask() -> bool:
+        texts.append(pages.get(f"{path}{'&' if '?' in path else '?'}part={name}").text)
+        return "Computing …" not in texts[-1] and "Comparing …" not in texts[-1]
+
+    until(ask, name)
+    return texts[-1]
+
+
+def whole(pages: TestClient, path: str) -> dict[str, Any]:
+    """Ask for a study's page as JSON until all of it has been computed."""
+    found: list[dict[str, Any]] = []
+
+    def ask() -> bool:
+        found.append(pages.get(path).json())
+        return None not in found[-1].values()
+
+    until(ask, path)
+    return found[-1]
+
+
+def test_the_evidence_is_that_of_the_answers(pages: TestClient, stored: Database) -> None:
+    """Gap, influence and leaderboard are those of the commands, and the pictures show them."""
+    body = whole(pages, "/studies/lr_sched.json")
+    with stored.snapshot() as connection:
+        results = Results.of(connection, StudyRef("lr_sched"))
+        said = json.loads(json.dumps(plain((gap(results), influence(results)))))
+        best = [one.median_trial for one in settings(results)]
+    assert body["val_test"]["gap"] == said[0]
+    assert [one["influence"] for one in body["influence"]["pictures"]] == said[1]
+    assert [row["trial"] for row in body["leaderboard"]["rows"]] == best
+    picture = part(pages, "/studies/lr_sched", "val_test")
+    # A point for each of nine settings; those that differ significantly have another form.
+    apart = [one["gap"]["low"] > 0 for one in said[0]["settings"]]
+    assert picture.count('class="ring"') == 1
+    assert picture.count("l5.5-5.5 5.5 5.5-5.5 5.5z") == sum(apart)
+    assert picture.count("<a href=") == len(apart)
+    shares = part(pages, "/studies/lr_sched", "influence")
+    assert said[1][0]["verdict"] in shares
+    assert shares.count("<rect") >= len(said[1][0]["parts"])
+
+
+@pytest.mark.parametrize("study", ["single", "failed", "paused", "no_test", "one_seed@1"])
+def test_every_part_of_a_poor_study(pages: TestClient, study: str) -> None:
+    """A study without test set, seeds or trials says in each place what is missing."""
+    for name in PARTS:
+        text = part(pages, f"/studies/{study}", name)
+        assert text.strip()
+        assert not INLINE.search(text)
+    for data in ("curves", "parallel"):
+        answer = pages.get(f"/studies/{study}/{data}.json")
+        assert answer.status_code in (200, 202, 400)
+
+
+def test_one_filter_holds_for_all(pages: TestClient) -> None:
+    """Conditions narrow leaderboard, curves, scatter and parallel coordinates alike."""
+    asked = "q=lr>0.0001 scheduler:step,cosine"
+    board = part(pages, f"/studies/lr_sched?{asked}", "leaderboard")
+    assert board.count("<tr data-row") == 4
+    assert part(pages, f"/studies/lr_sched?{asked}", "val_test").count("<a href=") == 4
+    curves = ready(pages, f"/studies/lr_sched/curves.json?{asked}")
+    assert len(curves["lines"]) == 4
+    by_factor = ready(pages, f"/studies/lr_sched/curves.json?{asked}&group=lr")
+    assert [line["name"] for line in by_factor["lines"]] == ["lr=0.001", "lr=0.01"]
+    lines = ready(pages, f"/studies/lr_sched/parallel.json?{asked}")
+    assert {line["chosen"] for line in lines["lines"]} == {True, False}
+    assert "20 in the selection" in lines["note"]
+    view = part(pages, f"/studies/lr_sched?{asked}", "view")
+    assert "Show all" in view
+    assert "trials?q=lr" in view
+
+
+def test_a_brush_is_the_condition_of_the_address(pages: TestClient) -> None:
+    """Each axis says which part of it the address asks for, levels as well as numbers."""
+    path = "/studies/lr_sched/parallel.json"
+    asked = {"q": "lr>=0.001 scheduler:step,cosine"}
+    axes = {one["name"]: one for one in pages.get(path, params=asked).json()["axes"]}
+    assert axes["lr"]["log"]
+    assert axes["lr"]["brush"] == [0.5, 1.0]
+    assert axes["val_loss"]["brush"] is None
+    places = {tick["label"]: tick["place"] for tick in axes["scheduler"]["ticks"]}
+    assert axes["scheduler"]["brush"] == sorted((places["step"], places["cosine"]))
+
+
+def test_stopped_trials_are_hidden_everywhere_at_once(pages: TestClient) -> None:
+    """Curves, scatter and parallel coordinates show pruned trials, or none of them does."""
+    shown, hidden = (
+        (
+            ready(pages, f"/studies/pruned/curves.json?stopped={how}")["strays"],
+            part(pages, f"/studies/pruned?stopped={how}", "val_test").count('class="lost'),
+            [
+                line
+                for line in ready(pages, f"/studies/pruned/parallel.json?stopped={how}")["lines"]
+                if line["state"] == "pruned"
+            ],
+        )
+        for how in ("shown", "hidden")
+    )
+    assert len(shown[0]) == len(shown[2]) == 17
+    assert shown[1] > 0
+    assert hidden == ([], 0, [])
+    assert pages.get("/studies/pruned?stopped=perhaps").status_code == 400
+
+
+def test_a_loss_that_spans_decades_is_logarithmic(pages: TestClient) -> None:
+    """An exploding loss leaves room for the others; an accuracy has a linear axis."""
+    curves = ready(pages, "/studies/pruned/curves.json")
+    assert curves["log"]
+    low, high = curves["range"]
+    assert 0 < low < min(min(filter(None, line["mean"])) for line in curves["lines"])
+    assert high < 1e9
+    assert not ready(pages, "/studies/pruned/curves.json?curve=val_acc")["log"]
+
+
+def test_what_is_wrong_with_a_filter_is_told(pages: TestClient) -> None:
+    """What was typed stays in its field, with what is wrong with it; data refuse it."""
+    page = pages.get("/studies/lr_sched", params={"q": "scheduller:step"})
+    assert page.status_code == 200
+    assert "did you mean" in page.text.lower()
+    assert 'value="scheduller:step"' in page.text
+    refused = pages.get("/studies/lr_sched/parallel.json", params={"q": "scheduller:step"})
+    assert refused.status_code == 400
+    assert "did you mean" in refused.json()["error"].lower()
+    evil = '"><script>alert(1)</script>'
+    assert "<script>alert" not in pages.get("/studies/lr_sched", params={"q": evil}).text
+
+
+def test_no_more_lines_than_pixels() -> None:
+    """Of many trials a browser is sent those that can be told apart, and all of the best."""
+    places = np.random.default_rng(0).random((20_000, 4))
+    items = list(range(len(places)))
+    shown = thinned(items, places, CHOSEN_MOST)
+    assert len(shown) == CHOSEN_MOST
+    assert shown == sorted(shown)
+    assert shown[-BEST:] == items[-BEST:]
+    assert thinned(items, np.zeros((20_000, 4)), CHOSEN_MOST) == [19_999]
+
+
+def test_an_axis_has_round_ticks() -> None:
+    """Ticks lie within the axis, 0 has no sign, and a range of one value is drawn, too."""
+    axis = Axis.over([-1.0, 1.0])
+    assert axis is not None
+    assert [text for _, text in axis.ticks()] == ["−1", "−0.5", "0", "0.5", "1"]
+    assert all(0 <= place <= 1 for place, _ in axis.ticks())
+    assert Axis.over([0.5]) is not None
+    assert Axis.over([]) is None
+    assert Axis.over([float("nan"), 1.0]) is None
