@@ -1,6 +1,8 @@
 """Settings from the environment, which is read only here."""
 
 import os
+import pwd
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -170,3 +172,13 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
     if not 0 < value < 86_400:
         raise UserError(f"{name} is {text!r}; expected a number of seconds above 0.")
     return value
+
+
+def person() -> str:
+    """Return who runs this program, as histories name them: the user, at which machine."""
+    try:
+        # By the number, not by USER or LOGNAME, which may say anything.
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        name = str(os.geteuid())
+    return f"{name}@{socket.gethostname()}"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +35,7 @@ class Composition:
 
     def start(self, service: str, **changed: str) -> subprocess.Popen[str]:
         """Start a service's very command; `changed` replaces single words of it."""
-        words = [
-            changed.get(word.lstrip("-").replace("-", "_"), word) for word in self.command(service)
-        ]
+        words = [changed.get(word, word) for word in self.command(service)]
         return subprocess.Popen(
             [sys.executable, "-m", *words],
             cwd=self.project.folder,
@@ -93,6 +92,8 @@ def test_services_wait_for_what_they_need() -> None:
         condition = services[name]["depends_on"]["init"]["condition"]
         assert condition == "service_completed_successfully", name
     assert services["dashboard"]["ports"] == ["127.0.0.1:8080:8080"]
+    # Plain http is allowed for the sake of the line above alone.
+    assert "--insecure-http" in services["dashboard"]["command"]
     reserved = services["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert reserved[0]["capabilities"] == ["gpu"]
 
@@ -129,35 +130,43 @@ def test_services_run_in_order(composition: Composition) -> None:
         assert process.returncode == 0, out
         assert PASSWORD not in out
 
-    dashboard = composition.start("dashboard", **{"8080": "0"})
+    dashboard = composition.start("dashboard", **{"--port=8080": "--port=0"})
     try:
         assert dashboard.stdout is not None
         url = dashboard.stdout.readline().split()[0]
-        assert b"lr_sched" in _fetch(url + "api/studies")
-        _refuses_writing(url)
+        assert dashboard.stdout.readline().startswith("Nobody can log in yet. admin chooses")
+        link = dashboard.stdout.readline().strip()
+        assert link.startswith(url + "link/")
+        _uses_the_first_link(url, link)
     finally:
         dashboard.send_signal(signal.SIGINT)
         dashboard.communicate(timeout=20)
 
 
-def _fetch(url: str) -> bytes:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                body: bytes = answer.read()
-                return body
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+def _uses_the_first_link(url: str, link: str) -> None:
+    """Nothing is shown without a login; the link makes one; reading and acting work with it."""
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
 
+    def ask(address: str, **fields: str) -> str:
+        data = urllib.parse.urlencode(fields).encode() if fields else None
+        headers = {"Origin": url.rstrip("/")}
+        request = urllib.request.Request(address, data=data, headers=headers)
+        with opener.open(request, timeout=60) as answer:
+            body: bytes = answer.read()
+            return body.decode()
 
-def _refuses_writing(url: str) -> None:
-    request = urllib.request.Request(url + "api/studies", data=b"{}", method="POST")
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(request, timeout=5)
+        ask(url + "studies.json")
+    assert refused.value.code == 401
+    assert "lr_sched" not in ask(url)
+    assert "lr_sched" in ask(link, password="a new password", again="a new password")
+    assert "lr_sched" in ask(url + "api/studies")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask(url + "api/studies", some="thing")
     assert refused.value.code == 405
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        ask(link)
+    assert refused.value.code == 404
 
 
 def test_secrets_are_no_part_of_any_command_line(composition: Composition) -> None:

@@ -18,11 +18,15 @@ def everything() -> list[tuple[str, ...]]:
     """Return the words of every command and of every command below a group."""
     context = click.Context(cli)
     words: list[tuple[str, ...]] = [()]
-    for name in COMMANDS:
-        command = cli.get_command(context, name)
-        words.append((name,))
+
+    def walk(path: tuple[str, ...], command: click.Command | None) -> None:
+        words.append(path)
         if isinstance(command, click.Group):
-            words += [(name, below) for below in command.commands]
+            for name, below in command.commands.items():
+                walk((*path, name), below)
+
+    for name in COMMANDS:
+        walk((name,), cli.get_command(context, name))
     return words
 
 

@@ -1,19 +1,52 @@
 """The dashboard without a socket: over a study of one trial, and over the stored studies."""
 
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.conftest import own_database
 from tests.golden.stored import load
 from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner.dashboard.app import build
 from tuner.dashboard.desk import Desk
+from tuner.dashboard.door import PEER, Access, Door
+from tuner.dashboard.peers import End, Peer
+from tuner.settings import Settings
 from tuner.store.address import Address
 from tuner.store.database import Database
 
 LOCAL = "http://127.0.0.1:8080"
+NO_HOME = Settings(home=Path("/nowhere"), checkpoints="off")
+
+
+class Connected:
+    """An app whose requests come by a connection of this process: by the user who started it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._client = socket.create_connection(self._server.getsockname())
+        ends = self._client.getsockname(), self._server.getsockname()
+        self._peer = Peer(*(End.of(*one) for one in ends))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        state = {**scope.get("state", {}), PEER: self._peer}
+        await self._app({**scope, "state": state}, receive, send)
+
+    def __del__(self) -> None:
+        """Close the connection."""
+        for one in (self._client, self._server):
+            one.close()
+
+
+def app_for(desk: Desk, access: Access | None = None) -> ASGIApp:
+    """Return the dashboard as the user who started it reaches it; nobody else is let in."""
+    return Connected(build(desk, Door(desk.database, access or Access()), NO_HOME))
 
 
 @pytest.fixture
@@ -28,7 +61,7 @@ def bench(database: Database) -> Bench:
 @pytest.fixture
 def app(bench: Bench) -> Iterator[TestClient]:
     """Serve the study without a socket."""
-    with TestClient(build(Desk(bench.database)), LOCAL) as client:
+    with TestClient(app_for(Desk(bench.database)), LOCAL) as client:
         yield client
 
 
@@ -44,5 +77,5 @@ def stored(server: Address) -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def pages(stored: Database) -> Iterator[TestClient]:
     """Serve the stored studies without a socket."""
-    with TestClient(build(Desk(stored)), LOCAL) as client:
+    with TestClient(app_for(Desk(stored)), LOCAL) as client:
         yield client

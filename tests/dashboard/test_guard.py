@@ -11,12 +11,11 @@ import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
-from tests.dashboard.conftest import LOCAL
+from tests.dashboard.conftest import LOCAL, NO_HOME, app_for
 from tests.store.specs import Bench, claim_trial, finish, limited, make_spec
-from tuner.dashboard.app import build
 from tuner.dashboard.desk import Desk
-from tuner.dashboard.server import serve
-from tuner.errors import MachineError, UserError
+from tuner.dashboard.server import Site, serve
+from tuner.errors import MachineError
 from tuner.store import control
 from tuner.store.database import Database
 
@@ -87,7 +86,7 @@ def test_the_page_of_an_error_is_guarded(bench: Bench, monkeypatch: pytest.Monke
         raise RuntimeError("a secret")
 
     monkeypatch.setattr("tuner.dashboard.pages.front._matches", fails)
-    with TestClient(build(Desk(bench.database)), LOCAL, raise_server_exceptions=False) as app:
+    with TestClient(app_for(Desk(bench.database)), LOCAL, raise_server_exceptions=False) as app:
         answer = app.get("/")
     assert answer.status_code == 500
     assert "a secret" not in answer.text
@@ -116,7 +115,7 @@ def test_a_retried_trial_is_shown_as_it_is_now(database: Database) -> None:
     bench = Bench.launch(database, limited(make_spec(), attempts=1))
     worker = bench.worker()
     worker.fail(claim_trial(worker), "not today")
-    with TestClient(build(Desk(database)), LOCAL) as app:
+    with TestClient(app_for(Desk(database)), LOCAL) as app:
 
         def shown() -> list[str]:
             trials = app.get(f"/api/studies/{bench.study.study_id}").json()["trials"]
@@ -125,12 +124,6 @@ def test_a_retried_trial_is_shown_as_it_is_now(database: Database) -> None:
         assert shown() == ["Fail"]
         control.retry(database, bench.binding, bench.study, [0])
         assert shown() == ["Running"]
-
-
-def test_only_this_machine_is_served(bench: Bench) -> None:
-    """Listening for the network is refused with the way to do it safely."""
-    with pytest.raises(UserError, match="ssh -L"):
-        serve(bench.database, "192.0.2.1", 0, anywhere=False, ready=lambda _: None)
 
 
 def reachable(address: str) -> bool:
@@ -184,7 +177,7 @@ def test_a_port_that_one_of_two_addresses_lacks_is_told(bench: Bench) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(MachineError, match=f"Port {port} of localhost cannot be used"):
-            serve(bench.database, "localhost", port, anywhere=False, ready=print)
+            serve(NO_HOME, bench.database, Site("localhost", port), ready=print)
 
 
 def test_port_in_use_is_told(bench: Bench) -> None:
@@ -193,4 +186,4 @@ def test_port_in_use_is_told(bench: Bench) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(MachineError, match="--port"):
-            serve(bench.database, "127.0.0.1", taken.getsockname()[1], anywhere=False, ready=print)
+            serve(NO_HOME, bench.database, Site(port=taken.getsockname()[1]), ready=print)

@@ -2,23 +2,21 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from tests.dashboard.conftest import LOCAL
+from tests.dashboard.conftest import LOCAL, app_for
 from tests.harness.processes import until
 from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner.answers.plain import plain
 from tuner.answers.question import answer
 from tuner.answers.setting_comparison import compare_settings
 from tuner.answers.trial import one_trial
-from tuner.dashboard import app as dashboard
-from tuner.dashboard.app import build
 from tuner.dashboard.desk import Desk
+from tuner.dashboard.rendering import STATIC
 from tuner.results import Results
 from tuner.spec.study_ref import StudyRef
 from tuner.store import studies
@@ -174,7 +172,7 @@ def test_names_and_values_are_texts(database: Database) -> None:
     finish(worker, claim_trial(worker))
     with database.transaction() as connection:
         connection.execute(sa.text("UPDATE tuner.event SET text = :text"), {"text": evil})
-    with TestClient(build(Desk(database)), LOCAL) as app:
+    with TestClient(app_for(Desk(database)), LOCAL) as app:
         for path in ("/", "/studies/small", "/studies/small/trials", "/studies/small/trials/0"):
             page = app.get(path).text
             assert "<script>alert" not in page
@@ -185,7 +183,7 @@ def test_names_and_values_are_texts(database: Database) -> None:
 
 def test_an_empty_database_says_what_to_do(database: Database) -> None:
     """The first page of a new database names the first command."""
-    with TestClient(build(Desk(database)), LOCAL) as app:
+    with TestClient(app_for(Desk(database)), LOCAL) as app:
         assert "tuner launch" in app.get("/").text
         assert app.get("/studies.json").json()["studies"] == []
         assert "tuner worker" in app.get("/workers").text
@@ -193,7 +191,7 @@ def test_an_empty_database_says_what_to_do(database: Database) -> None:
 
 def test_a_deleted_study_is_told(bench: Bench) -> None:
     """A page of a study that was deleted says so, as HTML and as JSON, with 404."""
-    with TestClient(build(Desk(bench.database)), LOCAL) as app:
+    with TestClient(app_for(Desk(bench.database)), LOCAL) as app:
         assert app.get("/studies/small").status_code == 200
         with bench.database.transaction() as connection:
             studies.delete(connection, bench.study)
@@ -208,7 +206,7 @@ def test_a_database_that_is_away_is_told(bench: Bench) -> None:
     """Without its database a page says so with 503, and asks to be loaded again by itself."""
     nowhere = Address({**bench.database.address.parameters, "host": "127.0.0.1", "port": "1"})
     desk = Desk(bench.database)
-    with TestClient(build(desk), LOCAL, raise_server_exceptions=False) as app:
+    with TestClient(app_for(desk), LOCAL, raise_server_exceptions=False) as app:
         desk.database = Database(nowhere)
         front = app.get("/")
         assert front.status_code == 503
@@ -248,7 +246,7 @@ def test_our_pages_allow_no_foreign_or_inline_script(pages: TestClient) -> None:
         assert pages.get(path).status_code == 200
     assert pages.get("/assets/../guard.py").status_code in (400, 404)
     assert pages.get("/assets/%2e%2e/guard.py").status_code in (400, 404)
-    assert Path(dashboard.STATIC, "vendor").is_dir()
+    assert (STATIC / "vendor").is_dir()
 
 
 ODD_ADDRESSES = (
@@ -268,7 +266,7 @@ ODD_ADDRESSES = (
 @pytest.mark.parametrize("address", ODD_ADDRESSES)
 def test_an_odd_address_is_refused(stored: Database, address: str) -> None:
     """What nobody's browser would ask for ends in a sentence, and never in an error of ours."""
-    with TestClient(build(Desk(stored)), LOCAL, raise_server_exceptions=False) as app:
+    with TestClient(app_for(Desk(stored)), LOCAL, raise_server_exceptions=False) as app:
         answer = app.get(address)
     assert answer.status_code == 400
     assert len(answer.text) < 5000
@@ -278,7 +276,7 @@ def test_a_silent_worker_disappears(bench: Bench, monkeypatch: pytest.MonkeyPatc
     """Nothing announces that a machine has died: a page finds it out by the clock."""
     monkeypatch.setattr("tuner.dashboard.desk.CLOCK", 0.2)
     claim_trial(bench.worker())
-    with TestClient(build(Desk(bench.database)), LOCAL) as app:
+    with TestClient(app_for(Desk(bench.database)), LOCAL) as app:
         assert app.get("/workers.json").json()["lines"]
         assert "1 running" in app.get("/studies/small").text
         with bench.database.transaction() as connection:

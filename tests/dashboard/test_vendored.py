@@ -4,7 +4,7 @@ import gzip
 import hashlib
 from pathlib import Path
 
-from tuner.dashboard.app import STATIC
+from tuner.dashboard.rendering import STATIC
 
 VENDOR = STATIC / "vendor"
 COMPRESSED_MOST = 100_000

@@ -203,7 +203,12 @@ SINCE_0002 = (
         "ALTER TABLE tuner.lease DROP COLUMN interruptions, DROP COLUMN hosts, "
         "DROP COLUMN removed_epochs"
     ),
-    "ALTER TABLE tuner.study DROP COLUMN reopenings",
+    (
+        "ALTER TABLE tuner.study DROP COLUMN reopenings, DROP COLUMN tags, DROP COLUMN archived, "
+        "DROP COLUMN note"
+    ),
+    "ALTER TABLE tuner.event DROP COLUMN who",
+    "DROP TABLE tuner.session, tuner.link, tuner.token, tuner.account",
     "DROP TABLE tuner.piece",
     "DROP TABLE tuner.upload",
     ("ALTER TABLE tuner.prediction DROP COLUMN token, ALTER COLUMN log_probabilities SET NOT NULL"),

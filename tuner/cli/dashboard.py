@@ -1,18 +1,28 @@
 """`tuner dashboard`: all studies as live pages."""
 
+from pathlib import Path
+
 import click
 
 from tuner.cli import options
+from tuner.cli.accounts import token, user
 from tuner.cli.terminal import echo
 from tuner.settings import Settings
 
+FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
-@click.command(epilog="\b\nExample:\n  tuner dashboard --port 8080")
+
+@click.group(
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND]",
+    epilog="\b\nExample:\n  tuner dashboard --port 8080\n  tuner dashboard user add maria",
+)
 @click.option(
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; anything but this machine's own is refused.",
+    metavar="ADDRESS",
+    help="Address to listen on; 0.0.0.0 is all of this machine's.",
 )
 @click.option(
     "--port",
@@ -22,27 +32,82 @@ from tuner.settings import Settings
     help="Port to listen on; 0 takes a free one.",
 )
 @click.option(
-    "--behind-container",
-    is_flag=True,
-    hidden=True,
-    help="Listen on all addresses; the container publishes loopback only.",
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="A name that browsers may call it by, such as tuner.example.org; repeat for more.",
 )
-@click.pass_obj
-def dashboard(settings: Settings, host: str, port: int, *, behind_container: bool) -> None:
-    """Serve all studies as live pages on this machine, with optuna-dashboard beside them.
+@click.option("--tls-cert", type=FILE, help="Serve https with this certificate (PEM).")
+@click.option("--tls-key", type=FILE, help="The certificate's private key (PEM).")
+@click.option(
+    "--trusted-proxy",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Address or network of a proxy that has the certificate; its X-Forwarded headers are "
+    "believed. Repeat for more.",
+)
+@click.option(
+    "--insecure-http",
+    is_flag=True,
+    help="Allow plain http on addresses that others reach, where something else protects it.",
+)
+@click.option(
+    "--allow-writes",
+    is_flag=True,
+    help="Let operators write notes and preferences through optuna-dashboard, too.",
+)
+@click.option(
+    "--first-user",
+    metavar="NAME",
+    help="While nobody can log in, add this operator and print a link to choose a password.",
+)
+@click.option(
+    "--with-key",
+    is_flag=True,
+    help="Also print a link that lets in whoever opens it on this machine.",
+)
+@click.pass_context
+def dashboard(
+    context: click.Context,
+    /,
+    host: str,
+    port: int,
+    allow_host: tuple[str, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    trusted_proxy: tuple[str, ...],
+    first_user: str | None,
+    *,
+    insecure_http: bool,
+    allow_writes: bool,
+    with_key: bool,
+) -> None:
+    """Serve all studies as live pages, with optuna-dashboard beside them.
 
     Pages say what the commands say, and change by themselves while workers
-    train; docs/dashboard.md lists them. Nothing can be changed through them.
-    There is no login yet, so it listens on 127.0.0.1 only; from elsewhere use
-    an SSH tunnel.
+    train; docs/dashboard.md lists them. On 127.0.0.1, the user who starts it
+    needs no login; every other user, and every other address, does.
     """
-    from tuner.dashboard.server import serve
+    if context.invoked_subcommand is not None:
+        return
+    from tuner.dashboard.server import Site, serve
 
+    site = Site(
+        host=host,
+        port=port,
+        names=allow_host,
+        proxies=trusted_proxy,
+        certificate=tls_cert,
+        certificate_key=tls_key,
+        insecure_http=insecure_http,
+        writes=allow_writes,
+        first_user=first_user,
+        with_key=with_key,
+    )
+    settings: Settings = context.obj
     with options.open_database(settings) as database:
-        serve(
-            database,
-            host,
-            port,
-            anywhere=behind_container,
-            ready=lambda url: echo(f"{url}  (Ctrl-C ends it)"),
-        )
+        serve(settings, database, site, ready=lambda lines: echo("\n".join(lines)))
+
+
+dashboard.add_command(user)
+dashboard.add_command(token)

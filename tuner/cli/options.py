@@ -34,7 +34,8 @@ def add_common(command: click.Command) -> None:
     if isinstance(command, click.Group):
         for below in command.commands.values():
             add_common(below)
-        return
+        if not command.invoke_without_command:
+            return
     parse_study(command)
     for parameter in command.params:
         if type(parameter.type) is click.Choice:

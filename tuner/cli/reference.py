@@ -39,14 +39,18 @@ def reference() -> str:
     for name in COMMANDS:
         command = cli.get_command(parent, name)
         assert command is not None
-        parts.append(_section(f"tuner {name}", command, parent))
-        if isinstance(command, click.Group):
-            group = click.Context(command, info_name=name, parent=parent)
-            parts += [
-                _section(f"tuner {name} {below}", command.commands[below], group)
-                for below in command.list_commands(group)
-            ]
+        parts += _sections(f"tuner {name}", command, parent)
     return "\n".join(parts)
+
+
+def _sections(title: str, command: click.Command, parent: click.Context) -> list[str]:
+    """Return a command's section, and those of the commands below it."""
+    parts = [_section(title, command, parent)]
+    if isinstance(command, click.Group):
+        group = click.Context(command, info_name=title.rsplit(maxsplit=1)[-1], parent=parent)
+        for name in command.list_commands(group):
+            parts += _sections(f"{title} {name}", command.commands[name], group)
+    return parts
 
 
 def _section(title: str, command: click.Command, parent: click.Context | None) -> str:

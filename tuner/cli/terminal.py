@@ -73,6 +73,12 @@ def confirm(question: str) -> None:
     click.confirm(readable(question), abort=True)
 
 
+def prompt_password() -> str:
+    """Ask twice for a password, which is not shown."""
+    given: str = click.prompt("Password", hide_input=True, confirmation_prompt="The same again")
+    return given
+
+
 def show_progress(what: str, done: int, total: int) -> None:
     """Show how far a long part is, on one line of a terminal."""
     if sys.stderr.isatty():

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,18 +15,21 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from tuner.dashboard.attempts import Attempts
 from tuner.dashboard.desk import Desk
+from tuner.dashboard.door import Door
 from tuner.dashboard.guard import Guard
 from tuner.dashboard.optuna import optuna_pages
 from tuner.dashboard.pages import (
     curves,
     documents,
     front,
+    login,
     pair,
     parallel,
     study,
@@ -33,17 +37,19 @@ from tuner.dashboard.pages import (
     trials,
     workers,
 )
-from tuner.dashboard.rendering import environment, number_in
+from tuner.dashboard.rendering import STATIC, asset_mark, message, number_in
 from tuner.errors import TunerError, UnknownStudyError, UserError
+from tuner.settings import Settings
 from tuner.store.database import Database, is_outage
 
 logger = logging.getLogger(__name__)
 
-STATIC = Path(__file__).parent / "static"
+KNOWN_SECONDS = 30.0
+"""How long a stream goes on without asking whether its reader is still logged in."""
 
 
-def build(desk: Desk) -> ASGIApp:
-    """Return the dashboard over a database."""
+def build(desk: Desk, door: Door, settings: Settings) -> ASGIApp:
+    """Return the dashboard over a database, behind a door."""
     app = Starlette(
         routes=_routes(desk.database),
         middleware=[Middleware(GZipMiddleware, minimum_size=1_000)],
@@ -57,8 +63,12 @@ def build(desk: Desk) -> ASGIApp:
         },
         lifespan=_lifespan(desk),
     )
+    app.state.desk = desk
+    app.state.door = door
+    app.state.settings = settings
+    app.state.attempts = Attempts()
     # Around everything, so that the page of an error has its headers, too.
-    return Guard(app)
+    return Guard(app, door, _unavailable)
 
 
 def _routes(database: Database) -> list[BaseRoute]:
@@ -80,8 +90,9 @@ def _routes(database: Database) -> list[BaseRoute]:
         Route(f"{name}/report", documents.report),
         Route(f"{name}/pictures/{{kind}}.svg", documents.picture),
         *with_json(name, study.study_page),
+        *login.ROUTES,
         Route("/events", _events),
-        Mount("/assets", StaticFiles(directory=STATIC)),
+        Mount("/assets", _Assets(directory=STATIC)),
         # All other paths are optuna-dashboard's, whose pages name them from the root.
         Mount("/", optuna_pages(database)),
     ]
@@ -89,9 +100,8 @@ def _routes(database: Database) -> list[BaseRoute]:
 
 def _lifespan(desk: Desk):  # type: ignore[no-untyped-def]
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        app.state.desk = desk
         desk.tell = lambda study: _tell(loop, desk, study)
         listening = asyncio.create_task(desk.announcements.listen())
         try:
@@ -113,18 +123,50 @@ async def _events(request: Request) -> Response:
     """Stream what changes, for one tab."""
     desk: Desk = request.app.state.desk
     asked = request.query_params.get("study", "")
-    stream = desk.announcements.stream(number_in(asked))
+    stream = _while_known(request, desk.announcements.stream(number_in(asked)))
     # A proxy must not wait for the end of a stream before it hands it on.
     headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
+async def _while_known(request: Request, stream: AsyncIterator[str]) -> AsyncIterator[str]:
+    """End a stream when its reader has logged out, or was removed; a session may end any time."""
+    door: Door = request.app.state.door
+    asked = time.monotonic()
+    async for text in stream:
+        if time.monotonic() - asked > KNOWN_SECONDS:
+            asked = time.monotonic()
+            try:
+                if await door.caller(request.scope) is None:
+                    return
+            except (DBAPIError, DriverError, PoolTimeoutError):
+                pass  # the database is away, which the page hears as well
+        yield text
+
+
+class _Assets(StaticFiles):
+    """Our own files: kept by browsers for as long as their address names what is in them."""
+
+    def file_response(self, full_path, stat_result, scope, status_code=200):  # type: ignore[no-untyped-def]
+        """Send a file, and say for how long it is good."""
+        answer = super().file_response(full_path, stat_result, scope, status_code)
+        name = Path(full_path).relative_to(STATIC).as_posix()
+        named = scope["query_string"] == f"v={asset_mark(name)}".encode()
+        kept = "public, max-age=31536000, immutable" if named else "no-cache"
+        answer.headers["Cache-Control"] = kept
+        return answer
+
+
 # What is answered when there is nothing to show
+
+
+def _unavailable(request: Request, error: Exception) -> Response:
+    return _busy(request, error) if isinstance(error, PoolTimeoutError) else _broken(request, error)
 
 
 def _refused(request: Request, error: Exception) -> Response:
     code = 404 if isinstance(error, UnknownStudyError) else 400
-    return _message(request, code if isinstance(error, UserError | UnknownStudyError) else 503,
+    return message(request, code if isinstance(error, UserError | UnknownStudyError) else 503,
                     str(error))  # fmt: skip
 
 
@@ -132,7 +174,7 @@ def _broken(request: Request, error: Exception) -> Response:
     if not is_outage(error):
         logger.error("a page could not be read", exc_info=error)
         return _failed(request, error)
-    return _message(
+    return message(
         request,
         503,
         "The database does not answer at the moment. This page loads again by itself.",
@@ -141,25 +183,15 @@ def _broken(request: Request, error: Exception) -> Response:
 
 
 def _busy(request: Request, _error: Exception) -> Response:
-    return _message(
+    return message(
         request, 503, "The dashboard is busy. This page loads again by itself.", again=True
     )
 
 
 def _not_found(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _message(request, error.status_code, error.detail)
+    return message(request, error.status_code, error.detail)
 
 
 def _failed(request: Request, _error: Exception) -> Response:
-    return _message(request, 500, "This page could not be made; the reason is in the server's log.")
-
-
-def _message(request: Request, code: int, text: str, *, again: bool = False) -> Response:
-    if request.url.path.endswith(".json"):
-        return JSONResponse({"error": text}, code)
-    if "part" in request.query_params:
-        # A part that cannot be made now stays as it is on the page.
-        return Response(text, code, media_type="text/plain")
-    page = environment.get_template("message.html.j2")
-    return HTMLResponse(page.render(text=text, again=again, request=request), code)
+    return message(request, 500, "This page could not be made; the reason is in the server's log.")

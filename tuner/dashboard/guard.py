@@ -1,22 +1,32 @@
-"""What stands before every page: this machine's names only, nothing but reading, safe headers.
+"""What stands before every page: who is let in, what they may do, and safe headers.
 
 optuna-dashboard has no login, no read-only mode and no Host check; one POST
 changed a running trial's state.
+
+    Host ── HTTPS where it must be ── not embedded elsewhere ── who is it? ── may they? ──> page
 """
 
-import re
+import asyncio
+from collections.abc import Callable
+from urllib.parse import quote, urlencode
 
+from psycopg2 import Error as DriverError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOCAL = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
-"""The Host headers that name this machine."""
+from tuner.dashboard.callers import Caller
+from tuner.dashboard.door import Door
+from tuner.dashboard.optuna import may_be_written
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer, under which browsers send forms with the header "Origin: null".
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
@@ -32,12 +42,29 @@ SANDBOX = "sandbox; default-src 'none'"
 """For artifacts: an HTML file that somebody uploaded must not run in our origin."""
 OPTUNAS_PATHS = ("/dashboard", "/static", "/api", "/artifacts", "/favicon.ico", "/csv")
 
+PUBLIC = ("/assets/", "/link/", "/key/")
+"""Where nobody has logged in yet; the files of /assets are the same for everybody."""
+LOGIN = "/login"
+OUR_WRITES = ("/login", "/logout", "/link/", "/studies/")
+"""Where our own pages take a POST; whoever is not named here takes none."""
+DATA = (".json", ".csv", ".svg")
+READING = ("GET", "HEAD")
+
+BODY_MOST = 1 << 20
+"""Bytes of what is sent to us: forms and notes."""
+BODY_SECONDS = 20.0
+
 
 class Guard:
     """An ASGI app that lets requests through to another one, or refuses them."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(
+        self, app: ASGIApp, door: Door, explain: Callable[[Request, Exception], Response]
+    ) -> None:
         self._app = app
+        self._door = door
+        self._explain = explain
+        """The page of an error of the database."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -47,25 +74,135 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        answer = self._refusal(scope) or self._app
-        await answer(scope, receive, _with_headers(scope, send))
+        send = _with_headers(scope, send)
+        scope.setdefault("state", {})
+        refusal = self._refusal(scope) or await self._unwelcome(scope)
+        if refusal is None and scope["method"] not in READING:
+            body = await _whole_body(receive)
+            refusal = body if isinstance(body, Response) else None
+            receive = _replay(body, receive) if isinstance(body, bytes) else receive
+        await (refusal or self._app)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> ASGIApp | None:
-        # A script of another site may reach a loopback port through its own domain name
-        # that resolves to 127.0.0.1 (DNS rebinding); the Host header still has that name.
+    def _refusal(self, scope: Scope) -> Response | None:
+        """Refuse what nobody may ask, whoever it is."""
+        # A script of another site may reach this server through its own domain name that
+        # resolves to our address (DNS rebinding); the Host header still has that name.
         headers = Headers(scope=scope)
-        if LOCAL.fullmatch(headers.get("host", "")) is None:
-            return PlainTextResponse("Use the address http://localhost.\n", 421)
-        if scope["method"] not in ("GET", "HEAD"):
-            return PlainTextResponse(
-                "This dashboard is read-only.\n", 405, headers={"Allow": "GET, HEAD"}
+        access = self._door.access
+        if not access.names(headers.get("host", "")):
+            return _told(
+                "This dashboard does not answer to that name. Use http://localhost, or start it "
+                "with --allow-host NAME.",
+                421,
             )
+        if access.https_only and not self._door.way(scope).https:
+            return _told("This dashboard is reached by https:// only.", 403)
         if _embedded_elsewhere(headers):
-            return PlainTextResponse("This is not served into pages of other sites.\n", 403)
+            return _told("This is not served into pages of other sites.", 403)
         # No name has a NUL, and PostgreSQL takes none in a text.
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
-            return PlainTextResponse("There is a NUL in this address.\n", 400)
+            return _told("There is a NUL in this address.", 400)
+        if scope["method"] not in READING and not self._is_written(scope):
+            text = "Nothing can be changed here."
+            return PlainTextResponse(f"{text}\n", 405, headers={"Allow": "GET, HEAD"})
         return None
+
+    def _is_written(self, scope: Scope) -> bool:
+        """Say whether somebody may send something to this address at all."""
+        path, method = scope["path"], scope["method"]
+        if method == "POST" and path.startswith(OUR_WRITES):
+            return True
+        return self._door.access.writes and may_be_written(method, path)
+
+    async def _unwelcome(self, scope: Scope) -> Response | None:
+        """Find out who asks; refuse somebody unknown, and those who may not do this."""
+        path = scope["path"]
+        public = path.startswith(PUBLIC) or path == LOGIN
+        if path.startswith("/assets/"):
+            scope["state"]["caller"] = None
+            return None
+        try:
+            caller = await self._door.caller(scope)
+        except (DBAPIError, DriverError, PoolTimeoutError) as error:
+            return self._explain(Request(scope), error)
+        scope["state"]["caller"] = caller
+        if scope["method"] not in READING and not self._comes_from_here(scope, caller):
+            return _told("This was sent by a page of another site.", 403)
+        if public:
+            return None
+        if caller is None:
+            return _login_first(scope)
+        # Who reads can log out.
+        if scope["method"] not in READING and path != "/logout" and not caller.acts:
+            return _told("You may read here, but change nothing: ask an operator.", 403)
+        return None
+
+    def _comes_from_here(self, scope: Scope, caller: Caller | None) -> bool:
+        """Say whether a page of ours sent this, or a script with a token of its own."""
+        headers = Headers(scope=scope)
+        if caller is not None and not caller.form_key:
+            return True  # no browser adds a token by itself
+        origin = headers.get("origin")
+        if origin is not None:
+            scheme = "https" if self._door.way(scope).https else "http"
+            return origin.lower() == f"{scheme}://{headers.get('host', '')}".lower()
+        # All browsers of today send at least one of the two with whatever is not GET.
+        return headers.get("sec-fetch-site") == "same-origin"
+
+
+def _told(text: str, code: int) -> Response:
+    return PlainTextResponse(f"{text}\n", code)
+
+
+def _login_first(scope: Scope) -> Response:
+    """Send somebody unknown to the login, or a program away."""
+    path, headers = scope["path"], Headers(scope=scope)
+    query = scope["query_string"].decode("latin-1")
+    is_part = "part=" in query
+    is_page = scope["method"] in READING and not path.endswith(DATA) and path != "/events"
+    if not is_page or is_part or path.startswith("/api/") or "authorization" in headers:
+        # A part is asked for by a page whose session has ended: it is loaded again as a whole.
+        more = {"HX-Refresh": "true"} if is_part else {"WWW-Authenticate": "Bearer"}
+        return JSONResponse({"error": "Log in first, or send a valid token."}, 401, headers=more)
+    address = quote(path) + (f"?{query}" if query else "")
+    return RedirectResponse(f"{LOGIN}?{urlencode({'next': address})}", 303)
+
+
+async def _whole_body(receive: Receive) -> bytes | Response:
+    """Read what was sent before anybody waits for it, within a size and a time.
+
+    optuna-dashboard would wait for a body that is sent slowly in one of its few threads.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return _told("The connection was closed.", 400)
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                if size > BODY_MOST:
+                    return _told("That is too large.", 413)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+    except TimeoutError:
+        return PlainTextResponse("That took too long.\n", 408, headers={"Connection": "close"})
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a way to receive that gives a body that has been read already."""
+    given = False
+
+    async def receive_again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again
 
 
 def _embedded_elsewhere(headers: Headers) -> bool:

@@ -1,5 +1,6 @@
 """optuna-dashboard over one cached storage, as an app beside our own pages."""
 
+import re
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -19,11 +20,56 @@ WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 THREADS = 4
 
+WRITES = {
+    ("POST", "/api/studies"): True,
+    ("PUT", "/api/studies/<study_id:int>/note"): True,
+    ("PUT", "/api/studies/<study_id:int>/<trial_id:int>/note"): True,
+    ("POST", "/api/studies/<study_id:int>/preference"): True,
+    ("PUT", "/api/studies/<study_id:int>/preference_feedback_component"): True,
+    ("DELETE", "/api/studies/<study_id:int>/preference/<history_id>"): True,
+    ("POST", "/api/studies/<study_id:int>/preference/<history_id>"): True,
+    # These would change a study of tuner behind its back: its name and its trials have rows in
+    # both schemas, and leases of workers belong to them. `tuner delete` deletes all of it.
+    ("POST", "/api/studies/<study_id:int>/rename"): False,
+    ("DELETE", "/api/studies/<study_id:int>"): False,
+    ("POST", "/api/trials/<trial_id:int>/tell"): False,
+    ("POST", "/api/trials/<trial_id:int>/user-attrs"): False,
+    ("POST", "/api/studies/<study_id:int>/<trial_id:int>/skip"): False,
+    # There is no store of artifacts here.
+    ("POST", "/api/artifacts/<study_id:int>"): False,
+    ("POST", "/api/artifacts/<study_id:int>/<trial_id:int>"): False,
+    ("DELETE", "/api/artifacts/<study_id:int>/<artifact_id:re:[0-9a-fA-F-]+>"): False,
+    ("DELETE", "/api/artifacts/<study_id:int>/<trial_id:int>/<artifact_id:re:[0-9a-fA-F-]+>"): (
+        False
+    ),
+}
+"""Every route of optuna-dashboard that writes, and whether --allow-writes opens it."""
+
+
+def _pattern(rule: str) -> str:
+    kinds = {None: "[^/]+", "int": "[0-9]{1,9}"}
+    parts = re.split(r"<\w+(?::(\w+))?>", rule)
+    return "".join(kinds[part] if place % 2 else re.escape(part or "")
+                   for place, part in enumerate(parts))  # fmt: skip
+
+
+_OPEN = [
+    (method, re.compile(_pattern(rule))) for (method, rule), opened in WRITES.items() if opened
+]
+
 
 def optuna_pages(database: Database) -> ASGIApp:
     """Return optuna-dashboard, as it is when installed."""
     # Its types are stricter than ASGI's own, and the same.
     return cast("ASGIApp", WSGIMiddleware(cast("Any", _Current(database)), workers=THREADS))
+
+
+def may_be_written(method: str, path: str) -> bool:
+    """Say whether --allow-writes lets operators send something to an address.
+
+    What a new version of optuna-dashboard adds stays closed until somebody has judged it.
+    """
+    return any(method == opened and rule.fullmatch(path) for opened, rule in _OPEN)
 
 
 class _Current:

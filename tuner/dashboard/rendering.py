@@ -4,6 +4,8 @@ import hashlib
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -18,6 +20,8 @@ from tuner.version import version
 
 HAVE = "have"
 """The header with the mark of what a page shows of a part; equal ones are not sent again."""
+
+STATIC = Path(__file__).parent / "static"
 
 environment = Environment(
     loader=PackageLoader("tuner.dashboard"),
@@ -53,9 +57,32 @@ def page(request: Request, name: str, data: Any, **more: Any) -> Response:
     return HTMLResponse(text, headers={HAVE: mark(text)})
 
 
+def message(request: Request, code: int, text: str, *, again: bool = False) -> Response:
+    """Return what is answered when there is nothing to show, in the form that was asked for."""
+    if request.url.path.endswith(".json"):
+        return JSONResponse({"error": text}, code)
+    if "part" in request.query_params:
+        # A part that cannot be made now stays as it is on the page.
+        return Response(text, code, media_type="text/plain")
+    page = environment.get_template("message.html.j2")
+    return HTMLResponse(page.render(text=text, again=again, request=request), code)
+
+
 def mark(text: str) -> str:
     """Return a short mark that differs where texts differ."""
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@cache
+def asset_mark(name: str) -> str:
+    """Return a short checksum of one of our files; "" where there is none of that name."""
+    file = STATIC / name
+    return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest() if file.is_file() else ""
+
+
+def asset(name: str) -> str:
+    """Return the path of one of our files, which names its content, so that it may be kept."""
+    return f"/assets/{name}?v={asset_mark(name)}"
 
 
 def number_in(text: str) -> int | None:
@@ -130,6 +157,7 @@ environment.globals |= {
     "version": version(),
     "study_path": study_path,
     "age": age,
+    "asset": asset,
     "cell": cell,
     "compact": compact,
     "words": words,

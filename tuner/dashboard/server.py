@@ -1,15 +1,27 @@
-"""Serving the dashboard on this machine."""
+"""Serving the dashboard: where it listens, by which protocol, and who is told the way."""
 
+import asyncio
 import errno
+import ipaddress
 import socket
+import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tuner.dashboard.app import build
 from tuner.dashboard.desk import Desk
+from tuner.dashboard.door import PEER, Access, Door, networks
+from tuner.dashboard.peers import End, Peer, can_tell
 from tuner.errors import MachineError, UserError
+from tuner.settings import Settings
+from tuner.store import accounts
 from tuner.store.database import Database
 
 LOOPBACK = {
@@ -19,44 +31,203 @@ LOOPBACK = {
     # file may map it to anything.
     "localhost": ("127.0.0.1", "::1"),
 }
-EVERYWHERE = "0.0.0.0"  # noqa: S104  # in a container, whose port is published on loopback only
 
 FREE_PORTS_TRIED = 20
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors for ::1 on a machine without IPv6."""
+REQUEST_SECONDS = 30.0
+"""Within this time of its first byte, a request has been sent whole, or its connection ends."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the dashboard is served, as the command line says."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    names: tuple[str, ...] = ()
+    """By which it may be called, besides those of this machine."""
+    proxies: tuple[str, ...] = ()
+    certificate: Path | None = None
+    certificate_key: Path | None = None
+    insecure_http: bool = False
+    writes: bool = False
+    first_user: str | None = None
+    """An operator who is added, and given a link, while nobody can log in yet."""
+    with_key: bool = False
+    """Whether a link is printed that lets in whoever opens it."""
+
+    @property
+    def local(self) -> bool:
+        """Whether it is for the user who starts it, at this machine."""
+        return self.host in LOOPBACK and not self.names and not self.proxies
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it listens."""
+        if self.host in LOOPBACK:
+            return LOOPBACK[self.host]
+        try:
+            return (str(ipaddress.ip_address(self.host)),)
+        except ValueError:
+            raise UserError(
+                f"--host {self.host} is not an IP address of this machine; 0.0.0.0 is all of them. "
+                "The name that browsers use is --allow-host."
+            ) from None
+
+    @property
+    def access(self) -> Access:
+        """How it may be reached; raises where that would not be safe."""
+        encrypted = self.certificate is not None or bool(self.proxies)
+        if self.host not in LOOPBACK and not encrypted and not self.insecure_http:
+            raise UserError(
+                f"--host {self.host} would send passwords and studies over the network in plain "
+                "text. Give a certificate (--tls-cert, --tls-key), or the address of the proxy "
+                "that has one (--trusted-proxy), or --insecure-http if something else protects "
+                "the connection. From another machine an SSH tunnel needs none of them: "
+                "ssh -L 8080:127.0.0.1:8080 MACHINE"
+            )
+        addresses = [one for one in self.addresses if not ipaddress.ip_address(one).is_unspecified]
+        own = {f"[{one}]" if ":" in one else one for one in addresses}
+        return Access(
+            login=not self.local,
+            hosts=frozenset(name.lower() for name in self.names) | own,
+            proxies=networks(self.proxies),
+            https_only=not self.local and encrypted and not self.insecure_http,
+            writes=self.writes,
+        )
 
 
 def serve(
-    database: Database, host: str, port: int, *, anywhere: bool, ready: Callable[[str], None]
+    settings: Settings, database: Database, site: Site, ready: Callable[[Sequence[str]], None]
 ) -> None:
-    """Serve until interrupted; `ready` is called with the address once it listens."""
-    if host not in LOOPBACK and not anywhere:
-        raise UserError(
-            f"--host {host} would expose the studies to the network, and there is no login yet. "
-            "Use 127.0.0.1, and from another machine an SSH tunnel: "
-            "ssh -L 8080:127.0.0.1:8080 MACHINE"
-        )
+    """Serve until interrupted; `ready` is called with lines for people once it listens."""
+    access = site.access
+    encryption = _encryption(site)
+    first = None if site.local else _first_link(database, site)
     try:
-        sockets = _listen((EVERYWHERE,) if anywhere else LOOPBACK[host], port)
+        sockets = _listen(site.addresses, site.port)
     except OSError as error:
         raise MachineError(
-            f"Port {port} of {host} cannot be used: {error.strerror}. Choose another with --port."
+            f"Port {site.port} of {site.host} cannot be used: {error.strerror}. Choose another "
+            "with --port."
         ) from None
     desk = Desk(database)
+    door = Door(database, access)
     config = uvicorn.Config(
-        build(desk),
+        build(desk, door, settings),
+        http=_Connection,
         log_level="warning",
         access_log=False,
         server_header=False,
+        # The guard believes proxies that were named; uvicorn by itself would believe any program
+        # of this machine.
+        proxy_headers=False,
+        ws="none",
         # Open pages have streams that never end by themselves.
         timeout_graceful_shutdown=1,
+        **encryption,
     )
-    ready(f"http://{f'[{host}]' if ':' in host else host}:{sockets[0].getsockname()[1]}/")
+    ready(_lines(site, door, sockets[0].getsockname()[1], first))
     try:
         _Server(config, desk).run(sockets=sockets)
     finally:
         for opened in sockets:
             opened.close()
+
+
+def _encryption(site: Site) -> dict[str, Any]:
+    if site.certificate is None:
+        if site.certificate_key is not None:
+            raise UserError("--tls-key needs --tls-cert with the certificate that it belongs to.")
+        return {}
+    try:
+        key = site.certificate_key
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(site.certificate, key)
+    except OSError as error:  # also what ssl raises
+        raise UserError(
+            f"The certificate {site.certificate} cannot be used: {error}. --tls-cert is a PEM "
+            "file with the certificate and those that signed it, --tls-key its private key "
+            "without a passphrase."
+        ) from None
+    return {"ssl_certfile": site.certificate, "ssl_keyfile": site.certificate_key}
+
+
+def _first_link(database: Database, site: Site) -> str | None:
+    """Make sure that somebody can log in; return a link for the first operator if nobody can."""
+    with database.transaction() as connection:
+        if any(account.password for account in accounts.listing(connection)):
+            return None
+        if site.first_user is None:
+            raise UserError(
+                "Nobody can log in yet, and whoever is not at this machine has to. Add a user "
+                "first:\n  tuner dashboard user add NAME --role operator"
+            )
+        account = accounts.find_or_none(connection, site.first_user)
+        if account is None:
+            account = accounts.add(connection, site.first_user, "operator", None)
+        return accounts.add_link(connection, account)
+
+
+def _lines(site: Site, door: Door, port: int, first: str | None) -> list[str]:
+    scheme = "https" if site.certificate else "http"
+    host = "127.0.0.1" if ipaddress.ip_address(site.addresses[0]).is_unspecified else site.host
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    if site.names and site.proxies:
+        url = f"https://{site.names[0]}"  # the proxy's port is not ours
+    elif site.names:
+        url = f"{scheme}://{site.names[0]}:{port}"
+    lines = [f"{url}/  (Ctrl-C ends it)"]
+    if first is not None:
+        lines.append(
+            f"Nobody can log in yet. {site.first_user} chooses a password here, within 24 hours:\n"
+            f"  {url}/link/{first}"
+        )
+    if site.local and (site.with_key or not can_tell()):
+        lines.append(
+            "This link lets you in without a login, in any browser, until the dashboard ends; "
+            f"keep it to yourself:\n  {url}/key/{door.link}"
+        )
+    return lines
+
+
+class _Connection(H11Protocol):
+    """A connection that knows both its ends, and waits for a request only so long.
+
+    uvicorn waits for ever for a request that was begun and is not sent on.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._deadline: asyncio.TimerHandle | None = None
+        if self.client and self.server and self.server[1] is not None:
+            peer = Peer(End.of(*self.client), End.of(self.server[0], self.server[1]))
+            # A state of its own, of which each request gets a copy.
+            self.app_state = {**self.app_state, PEER: peer}
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come, and wait for the rest of the request if there is one."""
+        super().data_received(data)
+        if self.conn.their_state in {h11.IDLE, h11.SEND_BODY}:
+            self._expect()
+        else:
+            self._unexpect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing any more."""
+        self._unexpect()
+        super().connection_lost(exc)
+
+    def _expect(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+    def _unexpect(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class _Server(uvicorn.Server):

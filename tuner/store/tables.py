@@ -40,7 +40,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from tuner.records import DIVERGED, OWN, Epoch, Figures
 
 SCHEMA = "tuner"
-REVISION = "0010"
+REVISION = "0011"
 """The newest migration: the schema that this program reads and writes."""
 CHANNEL = "tuner"
 """Where triggers announce the number of a study whose rows have changed; see migration 0009."""
@@ -106,6 +106,10 @@ study = Table(
     _moment("opened", required=True),
     # How many times ended trials were reopened, which makes a worker's cache of them stale.
     Column("reopenings", Integer, nullable=False, server_default="0"),
+    # What people keep beside a study: short words, when it was archived, a note.
+    Column("tags", JSONB, nullable=False, server_default=text("'[]'")),
+    _moment("archived"),
+    Column("note", Text, nullable=False, server_default=""),
     UniqueConstraint("name", "version"),
 )
 
@@ -353,6 +357,49 @@ event = Table(
     Column("worker_id", BigInteger),
     Column("kind", Text, nullable=False),
     Column("text", Text, nullable=False, server_default=""),
+    # The person who did it; empty for what workers did.
+    Column("who", Text, nullable=False, server_default=""),
     _moment("happened", required=True),
     Index("event_by_study", "study_id", "event_id"),
+)
+
+account = Table(
+    "account",
+    metadata,
+    Column("account_id", BigInteger, Identity(), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("role", Text, nullable=False),  # reader | operator
+    # Its argon2 hash; NULL until the person has chosen one by a link.
+    Column("password", Text),
+    _moment("created", required=True),
+)
+
+# Of everything that lets somebody in, only a hash is stored: `key` is the SHA-256 of the secret.
+session = Table(
+    "session",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("account_id", ForeignKey(account.c.account_id, ondelete="CASCADE"), nullable=False),
+    _moment("began", required=True),
+    _moment("seen", required=True),
+    _moment("expires", required=True),
+)
+
+link = Table(
+    "link",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("account_id", ForeignKey(account.c.account_id, ondelete="CASCADE"), nullable=False),
+    _moment("expires", required=True),
+)
+
+token = Table(
+    "token",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("role", Text, nullable=False),  # reader | operator
+    _moment("created", required=True),
+    _moment("seen"),
+    _moment("expires"),
 )

@@ -1,0 +1,362 @@
+"""Logging in, out, by a link, by a key; what ends a session; what no answer gives away."""
+
+import logging
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Literal
+
+import pytest
+import sqlalchemy as sa
+from argon2 import PasswordHasher
+from httpx2 import Response
+from starlette.testclient import TestClient
+
+from tests.dashboard.conftest import LOCAL, NO_HOME, app_for
+from tests.store.specs import Bench
+from tuner.dashboard.app import build
+from tuner.dashboard.desk import Desk
+from tuner.dashboard.door import Access, Door, networks
+from tuner.dashboard.pages.login import here
+from tuner.errors import UserError
+from tuner.store import accounts
+from tuner.store import tables as t
+from tuner.store.accounts import Role
+from tuner.store.database import Database
+
+PASSWORD = "correct horse battery"
+SITE = "https://tuner.example.org"
+HERE = {"Origin": LOCAL}
+PROXY = Access(
+    login=True,
+    hosts=frozenset({"tuner.example.org"}),
+    proxies=networks(["10.0.0.0/8"]),
+    https_only=True,
+)
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash with little memory: still argon2, and a thousand times faster."""
+    quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(accounts, "hasher", quick)
+    monkeypatch.setattr(accounts, "NOBODYS", quick.hash("nobody's"))
+
+
+def add(database: Database, name: str, role: Role = "reader") -> None:
+    """Add an account with the usual password."""
+    with database.transaction() as connection:
+        accounts.add(connection, name, role, accounts.hashed(PASSWORD))
+
+
+@pytest.fixture
+def app(bench: Bench) -> Iterator[TestClient]:
+    """Serve a study to whoever logs in."""
+    add(bench.database, "maria")
+    door = Door(bench.database, Access(login=True))
+    with TestClient(build(Desk(bench.database), door, NO_HOME), LOCAL) as client:
+        yield client
+
+
+def log_in(app: TestClient, name: str = "maria", password: str = PASSWORD, **more: str) -> Response:
+    """Send the form of the login."""
+    fields = {"name": name, "password": password, **more}
+    return app.post("/login", data=fields, headers=HERE, follow_redirects=False)
+
+
+def csrf(app: TestClient) -> str:
+    """Return what the forms of a page carry."""
+    found = re.search(r'name="csrf" value="(\w+)"', app.get("/").text)
+    assert found is not None
+    return found[1]
+
+
+def is_in(app: TestClient) -> bool:
+    """Tell whether the studies are shown."""
+    return app.get("/studies.json").status_code == 200
+
+
+def test_the_login_leads_to_the_page_that_was_asked_for(app: TestClient) -> None:
+    """A link to a page shows the login first, and then the page."""
+    asked = app.get("/studies/small/trials?q=lr>0.001", follow_redirects=False)
+    assert asked.status_code == 303
+    form = app.get(asked.headers["Location"])
+    assert "small" not in form.text.replace("/studies/small", "")
+    wanted = re.search(r'name="next" value="([^"]*)"', form.text)
+    assert wanted is not None
+    answer = log_in(app, next=wanted[1].replace("&gt;", ">"))
+    assert answer.status_code == 303
+    assert answer.headers["Location"].startswith("/studies/small/trials?q=lr")
+    assert is_in(app)
+
+
+def test_a_wrong_name_and_a_wrong_password_are_told_alike(app: TestClient) -> None:
+    """The answer does not say whether there is such a user; nobody is let in."""
+    one, other = log_in(app, password="wrong horse"), log_in(app, name="nobody")
+    assert one.status_code == other.status_code == 403
+    assert one.text.replace("maria", "") == other.text.replace("nobody", "")
+    assert not is_in(app)
+
+
+def test_an_unknown_name_costs_as_much_as_a_wrong_password(
+    app: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """argon2 runs once for each of them."""
+    runs: list[str] = []
+
+    class Counted(PasswordHasher):
+        def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002
+            runs.append(str(password))
+            return super().verify(hash, password)
+
+    monkeypatch.setattr(accounts, "hasher", Counted(time_cost=1, memory_cost=8, parallelism=1))
+    for name in ("maria", "nobody", "not a name", ""):
+        log_in(app, name=name, password="guess guess")
+    assert runs == ["guess guess"] * 4
+
+
+def test_an_account_without_a_password_lets_nobody_in(app: TestClient, bench: Bench) -> None:
+    """Whatever is typed, the empty password and the placeholder's included."""
+    with bench.database.transaction() as connection:
+        accounts.add(connection, "new", "operator", None)
+    for password in ("", "nobody's", PASSWORD):
+        assert log_in(app, "new", password).status_code == 403
+
+
+def test_guesses_are_slowed_down(app: TestClient) -> None:
+    """After ten, even the right password has to wait; the answer says how long."""
+    codes = [log_in(app, password=f"guess {n}").status_code for n in range(11)]
+    assert codes == [403] * 10 + [429]
+    late = log_in(app)
+    assert late.status_code == 429
+    assert 0 < int(late.headers["Retry-After"]) <= 30
+
+
+def test_guesses_do_not_lock_out_a_browser_that_is_known(app: TestClient) -> None:
+    """The owner logged in here before, logged out, and logs in again under attack."""
+    log_in(app)
+    app.post("/logout", data={"csrf": csrf(app)}, headers=HERE)
+    attacker = TestClient(app.app, LOCAL)
+    while log_in(attacker, password="guess guess").status_code != 429:
+        pass
+    assert log_in(app).status_code == 303
+
+
+def test_the_cookie_is_the_browsers_alone(app: TestClient, bench: Bench) -> None:
+    """Not for scripts, not for other sites' requests; the database has its hash alone."""
+    set_cookies = log_in(app).headers.get_list("set-cookie")
+    assert len(set_cookies) == 2
+    for one in set_cookies:
+        assert "HttpOnly" in one
+        assert "SameSite=lax" in one
+        assert "Secure" not in one  # plain http, on this machine
+    secret = app.cookies["tuner-session"]
+    assert len(secret) >= 43  # 256 bits
+    assert secret not in str(bench.contents())
+    with bench.database.transaction() as connection:
+        rows = connection.execute(sa.select(t.session.c.key)).scalars().all()
+    assert rows == [accounts.key_of(secret)]
+
+
+def test_by_https_the_cookie_belongs_to_this_host_alone(bench: Bench) -> None:
+    """It is Secure and has the prefix that browsers hold to; also behind a proxy."""
+    add(bench.database, "maria")
+    app = build(Desk(bench.database), Door(bench.database, PROXY), NO_HOME)
+    with TestClient(app, SITE, client=("10.1.2.3", 4711)) as client:
+        forwarded = {"Origin": SITE, "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.1"}
+        fields = {"name": "maria", "password": PASSWORD}
+        answer = client.post("/login", data=fields, headers=forwarded, follow_redirects=False)
+        assert answer.status_code == 303
+        for one in answer.headers.get_list("set-cookie"):
+            assert one.startswith("__Host-tuner-")
+            assert "Secure" in one
+            assert "Path=/" in one
+            assert "Domain" not in one
+
+
+def test_logging_out_ends_the_session_at_the_server(app: TestClient) -> None:
+    """A copy of the cookie is good for nothing afterwards."""
+    log_in(app)
+    secret = app.cookies["tuner-session"]
+    app.post("/logout", data={"csrf": csrf(app)}, headers=HERE)
+    thief = TestClient(app.app, LOCAL, cookies={"tuner-session": secret})
+    assert not is_in(app)
+    assert not is_in(thief)
+
+
+def test_logging_out_needs_the_forms_key(app: TestClient) -> None:
+    """Nobody else's page, and no other session's, logs somebody out."""
+    log_in(app)
+    other = TestClient(app.app, LOCAL)
+    log_in(other)
+    for key in ("", "0" * 64, csrf(other)):
+        assert app.post("/logout", data={"csrf": key}, headers=HERE).status_code == 403
+    assert is_in(app)
+
+
+@pytest.mark.parametrize("what", ["removed", "password", "idle", "old"])
+def test_what_ends_all_sessions_of_a_person(app: TestClient, bench: Bench, what: str) -> None:
+    """The account is removed, the password changed, nothing was asked for long, a week is over."""
+    log_in(app)
+    other = TestClient(app.app, LOCAL)
+    log_in(other)
+    with bench.database.transaction() as connection:
+        account = accounts.find(connection, "maria")
+        if what == "removed":
+            accounts.remove(connection, account)
+        elif what == "password":
+            accounts.set_password(connection, account, accounts.hashed("another password"))
+        else:
+            column = t.session.c.seen if what == "idle" else t.session.c.expires
+            past = accounts.IDLE if what == "idle" else timedelta(0)
+            moment = sa.func.clock_timestamp() - past - timedelta(seconds=1)
+            connection.execute(sa.update(t.session).values({column: moment}))
+    assert not is_in(app)
+    assert not is_in(other)
+
+
+def test_a_login_that_meets_a_new_password_begins_no_session(bench: Bench) -> None:
+    """The old password was right when it was looked at, and is changed before the session."""
+    add(bench.database, "maria")
+    with bench.database.transaction() as connection:
+        checked = accounts.find(connection, "maria")
+        accounts.set_password(connection, checked, accounts.hashed("another password"))
+        assert accounts.begin_session(connection, checked) is None
+
+
+def test_a_link_lets_its_owner_choose_a_password_once(app: TestClient, bench: Bench) -> None:
+    """Looking at it uses nothing up; the second use, and an expired one, are refused."""
+    with bench.database.transaction() as connection:
+        account = accounts.add(connection, "new", "operator", None)
+        secret = accounts.add_link(connection, account)
+    path = f"/link/{secret}"
+    for _ in range(2):
+        assert "Welcome, new" in app.get(path).text
+    chosen = {"password": "a new password", "again": "a new password"}
+    typo = app.post(path, data={**chosen, "again": "a newt password"}, headers=HERE)
+    assert "differ" in typo.text
+    short = app.post(path, data={"password": "short", "again": "short"}, headers=HERE)
+    assert "10 to" in short.text
+    answer = app.post(path, data=chosen, headers=HERE, follow_redirects=False)
+    assert answer.status_code == 303
+    assert is_in(app)
+    stranger = TestClient(app.app, LOCAL)
+    assert stranger.get(path).status_code == 404
+    assert stranger.post(path, data=chosen, headers=HERE).status_code == 404
+    assert log_in(stranger, "new", "a new password").status_code == 303
+
+
+def test_a_link_expires(app: TestClient, bench: Bench) -> None:
+    """After a day."""
+    with bench.database.transaction() as connection:
+        secret = accounts.add_link(connection, accounts.find(connection, "maria"))
+        past = sa.func.clock_timestamp() - timedelta(seconds=1)
+        connection.execute(sa.update(t.link).values(expires=past))
+    assert app.get(f"/link/{secret}").status_code == 404
+
+
+def test_the_printed_key_lets_the_owner_in(bench: Bench) -> None:
+    """Where the connection does not tell who it is; the wrong key, or a login for all, does not."""
+    door = Door(bench.database, Access())
+    with TestClient(build(Desk(bench.database), door, NO_HOME), LOCAL) as client:
+        assert not is_in(client)
+        assert client.get("/key/" + "A" * 43).status_code == 404
+        assert client.get(f"/key/{door.link}", follow_redirects=False).status_code == 303
+        assert is_in(client)
+    strict = Door(bench.database, Access(login=True))
+    with TestClient(build(Desk(bench.database), strict, NO_HOME), LOCAL) as client:
+        assert client.get(f"/key/{strict.link}").status_code == 404
+
+
+def test_another_user_of_this_machine_is_told_whose_it_is(bench: Bench) -> None:
+    """Nobody can log in yet: a page says so, with status 403; later it is the login."""
+    door = Door(bench.database, Access())
+    with TestClient(build(Desk(bench.database), door, NO_HOME), LOCAL) as client:
+        answer = client.get("/")
+        assert answer.status_code == 403
+        assert "belongs to" in answer.text
+        assert "tuner dashboard user add" in answer.text
+        add(bench.database, "maria")
+        assert client.get("/").status_code == 200
+        assert log_in(client).status_code == 303
+
+
+def test_a_proxy_that_runs_as_the_owner_is_not_the_owner(bench: Bench) -> None:
+    """What it passes on comes from somebody else; so does what claims to have been passed on."""
+    with TestClient(app_for(Desk(bench.database)), LOCAL) as client:
+        assert is_in(client)
+        for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"):
+            assert client.get("/studies.json", headers={name: "192.0.2.1"}).status_code == 401
+
+
+ELSEWHERE = (
+    "https://evil.example/",
+    "//evil.example/",
+    "/\\evil.example/",
+    "\\\\evil.example",
+    "/\tevil",
+    "/studies\r\nSet-Cookie: a=b",
+    "javascript:alert(1)",
+    "evil",
+    "",
+    "/a\\b",
+)
+
+
+def test_the_login_leads_nowhere_else(app: TestClient) -> None:
+    """An address of another site, or one that browsers take for one, leads to the first page."""
+    log_in(app)
+    for elsewhere in ELSEWHERE:
+        assert here(elsewhere) == "/"
+        answer = log_in(app, next=elsewhere)
+        assert answer.headers["Location"] == "/", elsewhere
+        again = app.get("/login", params={"next": elsewhere}, follow_redirects=False)
+        assert again.headers["Location"] == "/", elsewhere
+        assert "Set-Cookie: a" not in str(answer.headers)
+
+
+def test_no_secret_is_logged(app: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither passwords nor cookies nor links, of what succeeds and of what fails."""
+    caplog.set_level(logging.DEBUG)
+    log_in(app, password="a wrong secret")
+    log_in(app)
+    app.get("/link/nosuchlinkatall")
+    is_in(app)
+    secrets = (PASSWORD, "a wrong secret", app.cookies["tuner-session"], "nosuchlinkatall")
+    ours = [record.getMessage() for record in caplog.records if record.name != "httpx2"]
+    assert not [line for line in ours for secret in secrets if secret in line]
+
+
+def test_odd_forms_are_refused_in_a_sentence(app: TestClient) -> None:
+    """Bytes that are no text, a NUL, fields without end."""
+    for body in (b"name=%ff\xff", b"name=a%00b", b"&".join(b"a=%d" % n for n in range(99))):
+        answer = app.post("/login", content=body, headers=HERE)
+        assert answer.status_code == 400, body
+    assert log_in(app, name="maria\ud800".encode("utf-8", "replace").decode()).status_code == 403
+
+
+def test_too_large_a_form_is_refused(app: TestClient) -> None:
+    """Before it has been read to its end."""
+    answer = app.post("/login", content=b"a" * ((1 << 20) + 1), headers=HERE)
+    assert answer.status_code == 413
+
+
+def test_names_of_users_and_tokens_are_plain(database: Database) -> None:
+    """What would be odd in a table, a path or a log cannot be a name."""
+    with database.transaction() as connection:
+        for name in ("", "a b", "a/b", "<b>", "a\0b", "-a", "a" * 64, "ä"):
+            with pytest.raises(UserError):
+                accounts.add(connection, name, "reader", None)
+            with pytest.raises(UserError):
+                accounts.add_token(connection, name, "reader", None)
+        accounts.add(connection, "Maria", "reader", None)
+        with pytest.raises(UserError, match="already"):
+            accounts.add(connection, "maria", "operator", None)
+
+
+def test_the_same_password_by_another_keyboard(database: Database) -> None:
+    """é as one character and as two is one password."""
+    with database.transaction() as connection:
+        account = accounts.add(connection, "maria", "reader", accounts.hashed("caf\u00e9 au lait"))
+        assert accounts.matches(account, "cafe\u0301 au lait")
+        assert not accounts.matches(account, "cafe au lait")

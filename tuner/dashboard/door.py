@@ -1,0 +1,194 @@
+"""The door of the dashboard: under which names and how it is reached, and who a caller is."""
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
+from starlette.responses import Response
+from starlette.types import Scope
+
+from tuner.dashboard.callers import Caller, form_key, same
+from tuner.dashboard.peers import IPAddress, Peer, plain
+from tuner.errors import UserError
+from tuner.settings import person
+from tuner.store import accounts
+from tuner.store.accounts import Account
+from tuner.store.database import Database
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+PEER = "peer"
+"""Where the server leaves the `Peer` of a connection in the state of its requests."""
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+PORT = re.compile(r":\d{1,5}")
+FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+"""Headers that say that a request has come through a proxy."""
+DEVICE_SECONDS = 365 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the dashboard may be reached."""
+
+    login: bool = False
+    """Whether everybody logs in, also the user who started it."""
+    hosts: frozenset[str] = frozenset()
+    """Names that a browser may call it by, besides those of this machine."""
+    proxies: tuple[Network, ...] = ()
+    """Whose X-Forwarded headers are believed."""
+    https_only: bool = False
+    """Whether requests must come by HTTPS, here or as far as the proxy."""
+    writes: bool = False
+    """Whether operators may write through optuna-dashboard."""
+
+    def names(self, host: str) -> bool:
+        """Say whether a Host header names this dashboard."""
+        name = host.lower()
+        port = PORT.search(name, name.rfind("]") + 1)
+        if port is not None:
+            if port.end() != len(name):
+                return False
+            name = name[: port.start()]
+        return name in LOOPBACK_NAMES or name in self.hosts
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a request came here."""
+
+    address: str
+    """The client's, as far as proxies are believed."""
+    https: bool
+
+
+def networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Return the networks of proxies' addresses, as they are given on the command line."""
+    try:
+        return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
+    except ValueError as error:
+        raise UserError(
+            f"--trusted-proxy takes an IP address, or a network such as 10.0.0.0/8: {error}."
+        ) from None
+
+
+class Door:
+    """Finds out how a request came and who sent it."""
+
+    def __init__(self, database: Database, access: Access) -> None:
+        self.database = database
+        self.access = access
+        # For the user who started the server, where the connection does not tell: a link that is
+        # printed, and the cookie that it sets. Both end with the server.
+        self.link = secrets.token_urlsafe(32)
+        self._owners_cookie = secrets.token_urlsafe(32)
+        self._owner = Caller(person(), "operator", form_key(secrets.token_urlsafe(32)))
+
+    def way(self, scope: Scope) -> Way:
+        """Return how a request came, by the headers of proxies that are trusted."""
+        host, _port = scope.get("client") or ("", 0)
+        https = scope.get("scheme") == "https"
+        if not self._trusted(host):
+            return Way(host, https)
+        headers = Headers(scope=scope)
+        hops = ",".join(headers.getlist("x-forwarded-for")).split(",")
+        # Each proxy appends whom it heard. What is left of the last one that is not trusted may
+        # have been written by anybody.
+        for hop in reversed([one.strip() for one in hops if one.strip()]):
+            host = hop
+            if not self._trusted(hop):
+                break
+        proto = ",".join(headers.getlist("x-forwarded-proto")).rpartition(",")[2].strip().lower()
+        return Way(host, proto == "https" if proto else https)
+
+    async def caller(self, scope: Scope) -> Caller | None:
+        """Return who sent a request; None for somebody unknown."""
+        headers = Headers(scope=scope)
+        scheme, _, secret = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            # Whoever shows a token means it: a wrong one is not made up for by anything else.
+            return await run_in_threadpool(self._by_token, secret.strip())
+        cookies = _cookies(headers)
+        secret = cookies.get(self.cookie_name(scope, "session"), "")
+        if secret and (caller := await run_in_threadpool(self._by_session, secret)) is not None:
+            return caller
+        return self._owner if await self._is_owner(scope, headers, cookies) else None
+
+    async def _is_owner(self, scope: Scope, headers: Headers, cookies: dict[str, str]) -> bool:
+        if self.access.login:
+            return False
+        if same(cookies.get(self.cookie_name(scope, "owner"), ""), self._owners_cookie):
+            return True
+        # A proxy that runs as root or as this user connects on behalf of others.
+        if any(name in headers for name in FORWARDED):
+            return False
+        peer = scope.get("state", {}).get(PEER)
+        # Off the event loop: with thousands of connections the kernel's table is long.
+        return isinstance(peer, Peer) and await run_in_threadpool(lambda: peer.is_owner)
+
+    def _by_token(self, secret: str) -> Caller | None:
+        with self.database.transaction() as connection:
+            token = accounts.token_by(connection, secret)
+        return None if token is None else Caller(f"token {token.name}", token.role)
+
+    def _by_session(self, secret: str) -> Caller | None:
+        with self.database.transaction() as connection:
+            account = accounts.session_account(connection, secret)
+        if account is None:
+            return None
+        return Caller(account.name, account.role, form_key(secret), session=True)
+
+    # Cookies
+
+    def cookie_name(self, scope: Scope, kind: str) -> str:
+        """Return the name of a cookie: by HTTPS one that only this very host can have set."""
+        # Browsers take __Host- only with Secure, for the whole host and no other: neither a
+        # neighbour domain nor somebody between who answers http:// can plant one.
+        return f"{'__Host-' if self.way(scope).https else ''}tuner-{kind}"
+
+    def cookie(self, scope: Scope, kind: str) -> str:
+        """Return the value of a cookie, or ""."""
+        return _cookies(Headers(scope=scope)).get(self.cookie_name(scope, kind), "")
+
+    def set_cookie(self, scope: Scope, answer: Response, kind: str, value: str) -> None:
+        """Have a browser keep a cookie; an empty one is removed."""
+        lasting = kind == "device"
+        answer.set_cookie(
+            self.cookie_name(scope, kind),
+            value,
+            # Without an age, a session ends with the browser at the latest.
+            max_age=DEVICE_SECONDS if lasting else None if value else 0,
+            path="/",
+            secure=self.way(scope).https,
+            httponly=True,
+            # Not Strict: a link to a page in a mail would open the login to somebody who is logged
+            # in. Lax sends the cookie from other sites for GET alone, by which nothing changes.
+            samesite="lax",
+        )
+
+    def let_in(self, scope: Scope, answer: Response, secret: str, account: Account) -> None:
+        """Give a browser its session, and the mark of a device that this person uses."""
+        from tuner.dashboard.attempts import device_key
+
+        self.set_cookie(scope, answer, "session", secret)
+        self.set_cookie(scope, answer, "device", device_key(account))
+
+    def let_owner_in(self, scope: Scope, answer: Response) -> None:
+        """Give the browser of the user who started the server its cookie."""
+        self.set_cookie(scope, answer, "owner", self._owners_cookie)
+
+    def _trusted(self, host: str) -> bool:
+        try:
+            address: IPAddress = plain(ipaddress.ip_address(host.partition("%")[0]))
+        except ValueError:
+            return False
+        return any(address in network for network in self.access.proxies)
+
+
+def _cookies(headers: Headers) -> dict[str, str]:
+    """Return a request's cookies; whatever cannot be read is left out."""
+    return cookie_parser("; ".join(headers.getlist("cookie")))

@@ -1,0 +1,296 @@
+"""Logging in and out, and links by which somebody chooses a password."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, quote
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from tuner.dashboard.attempts import Attempts, buckets_of, device_key
+from tuner.dashboard.callers import Caller, same
+from tuner.dashboard.door import Door
+from tuner.dashboard.rendering import environment
+from tuner.errors import UserError
+from tuner.settings import person
+from tuner.store import accounts
+from tuner.store.accounts import Account
+from tuner.store.database import Database
+
+HERE = re.compile(r"/(?![/\\])[^\\\x00-\x1f\x7f]*")
+"""Addresses of ours: browsers take // and /\\ for the beginning of another site's."""
+WRONG = "The name or the password is wrong."
+HASHERS = 2
+"""Passwords that are looked at at a time: each takes a core and 64 MB for a tenth of a second."""
+WAITING_MOST = 20
+
+_hashing = ThreadPoolExecutor(HASHERS, thread_name_prefix="password")
+_waiting = 0
+
+
+@dataclass(frozen=True)
+class Field:
+    """One line of a form."""
+
+    name: str
+    label: str
+    type: str
+    autocomplete: str
+    value: str = ""
+    shortest: int = 0
+
+
+async def form(request: Request) -> dict[str, str]:
+    """Return the fields of a form that was sent; of equal names, the last."""
+    try:
+        text = (await request.body()).decode()
+    except UnicodeDecodeError:
+        raise UserError("This form is not text.") from None
+    try:
+        fields = parse_qsl(text, keep_blank_values=True, max_num_fields=50)
+    except ValueError:
+        raise UserError("This form has too many fields.") from None
+    if any("\0" in value for _, value in fields):
+        raise UserError("There is a NUL in this form.")
+    return dict(fields)
+
+
+async def login(request: Request) -> Response:
+    """Ask for name and password."""
+    door: Door = request.app.state.door
+    wanted = here(request.query_params.get("next", ""))
+    if request.state.caller is not None:
+        return RedirectResponse(wanted, 303)
+    if not await _in_thread(_anybody, door.database):
+        return _nobody_can(door)
+    return _login_form(door, wanted)
+
+
+async def log_in(request: Request) -> Response:
+    """Let somebody in who knows the password, and slow down somebody who guesses."""
+    door: Door = request.app.state.door
+    attempts: Attempts = request.app.state.attempts
+    fields = await form(request)
+    wanted = here(fields.get("next", ""))
+    name = fields.get("name", "").strip().lower()
+    account = await _in_thread(_account, door.database, name)
+    device = door.cookie(request.scope, "device")
+    known = account is not None and same(device, device_key(account))
+    buckets = buckets_of(name, door.way(request.scope).address, device=known)
+    if seconds := attempts.take(buckets):
+        text = f"Too many attempts. Try again in {_duration(seconds)}."
+        refusal = _login_form(door, wanted, name=name, wrong=text, code=429)
+        refusal.headers["Retry-After"] = str(int(seconds) + 1)
+        return refusal
+    right = await _hash(accounts.matches, account, fields.get("password", ""))
+    if right is None:
+        attempts.give_back(buckets)
+        text = "Too many people are logging in at the moment. Try again in a few seconds."
+        return _login_form(door, wanted, name=name, wrong=text, code=503)
+    secret = await _in_thread(_begin, door.database, account) if right and account else None
+    if account is None or secret is None:
+        return _login_form(door, wanted, name=name, wrong=WRONG, code=403)
+    attempts.give_back(buckets)
+    answer = RedirectResponse(wanted, 303)
+    door.let_in(request.scope, answer, secret, account)
+    return answer
+
+
+async def log_out(request: Request) -> Response:
+    """End a session."""
+    door: Door = request.app.state.door
+    caller: Caller = request.state.caller
+    if not same((await form(request)).get("csrf", ""), caller.form_key):
+        return _page("Not logged out", ["This page is too old. Go back, load it again, and retry."],
+                     code=403)  # fmt: skip
+    await _in_thread(_end, door.database, door.cookie(request.scope, "session"))
+    answer = RedirectResponse("/login", 303)
+    door.set_cookie(request.scope, answer, "session", "")
+    return answer
+
+
+async def link(request: Request) -> Response:
+    """Ask the owner of a link for a password; the link is used up by the answer alone."""
+    account = await _in_thread(_link_account, request.app.state.door.database, _secret(request))
+    return _gone() if account is None else _choose(request, account)
+
+
+async def use_link(request: Request) -> Response:
+    """Set the password that the owner of a link has chosen, and let them in."""
+    door: Door = request.app.state.door
+    account = await _in_thread(_link_account, door.database, _secret(request))
+    if account is None:
+        return _gone()
+    fields = await form(request)
+    if fields.get("password", "") != fields.get("again", ""):
+        return _choose(request, account, "The two passwords differ.")
+    try:
+        password = await _hash(accounts.hashed, fields.get("password", ""))
+    except UserError as error:
+        return _choose(request, account, str(error))
+    if password is None:
+        return _choose(request, account, "The dashboard is busy. Try again in a few seconds.")
+    used = await _in_thread(_use_link, door.database, _secret(request), password)
+    if used is None:
+        return _gone()
+    answer = RedirectResponse("/", 303)
+    door.let_in(request.scope, answer, used[1], used[0])
+    return answer
+
+
+async def owners_key(request: Request) -> Response:
+    """Let in whoever has the link that was printed when the dashboard started."""
+    door: Door = request.app.state.door
+    if door.access.login or not same(_secret(request), door.link):
+        return _gone()
+    answer = RedirectResponse("/", 303)
+    door.let_owner_in(request.scope, answer)
+    return answer
+
+
+ROUTES = [
+    Route("/login", login, methods=["GET"]),
+    Route("/login", log_in, methods=["POST"]),
+    Route("/logout", log_out, methods=["POST"]),
+    Route("/link/{secret}", link, methods=["GET"]),
+    Route("/link/{secret}", use_link, methods=["POST"]),
+    Route("/key/{secret}", owners_key, methods=["GET"]),
+]
+
+
+def here(address: str) -> str:
+    """Return an address of ours to go to after the login; the first page for any other."""
+    return address if HERE.fullmatch(address) else "/"
+
+
+def _secret(request: Request) -> str:
+    return str(request.path_params["secret"])
+
+
+async def _in_thread(work: Any, *arguments: Any) -> Any:
+    from starlette.concurrency import run_in_threadpool
+
+    return await run_in_threadpool(work, *arguments)
+
+
+async def _hash(work: Any, *arguments: Any) -> Any:
+    """Have a password hashed by one of few threads; None if too many wait for that."""
+    global _waiting  # noqa: PLW0603  # changed by the event loop's thread alone
+    if _waiting >= WAITING_MOST:
+        return None
+    _waiting += 1
+    try:
+        return await asyncio.get_running_loop().run_in_executor(_hashing, work, *arguments)
+    finally:
+        _waiting -= 1
+
+
+# What is stored
+
+
+def _anybody(database: Database) -> bool:
+    with database.transaction() as connection:
+        return bool(accounts.listing(connection))
+
+
+def _account(database: Database, name: str) -> Account | None:
+    if accounts.NAME.fullmatch(name) is None:
+        return None
+    with database.transaction() as connection:
+        return accounts.find_or_none(connection, name)
+
+
+def _begin(database: Database, account: Account) -> str | None:
+    with database.transaction() as connection:
+        return accounts.begin_session(connection, account)
+
+
+def _end(database: Database, secret: str) -> None:
+    with database.transaction() as connection:
+        accounts.end_session(connection, secret)
+
+
+def _link_account(database: Database, secret: str) -> Account | None:
+    with database.transaction() as connection:
+        return accounts.link_account(connection, secret)
+
+
+def _use_link(database: Database, secret: str, password: str) -> tuple[Account, str] | None:
+    with database.transaction() as connection:
+        account = accounts.use_link(connection, secret, password)
+        if account is None:
+            return None
+        session = accounts.begin_session(connection, account)
+        assert session is not None  # the account's row is locked by this transaction
+        return account, session
+
+
+# Pages
+
+
+def _page(title: str, lines: Sequence[str] = (), code: int = 200, **more: Any) -> HTMLResponse:
+    context = {"command": "", "wrong": "", "fields": (), "action": "", "next": "", "button": ""}
+    page = environment.get_template("login.html.j2")
+    return HTMLResponse(page.render(context | more | {"title": title, "lines": lines}), code)
+
+
+def _login_form(
+    door: Door, wanted: str, *, name: str = "", wrong: str = "", code: int = 200
+) -> HTMLResponse:
+    lines = []
+    if not door.access.login:
+        lines.append(
+            f"This dashboard was started by {person()}, who needs no login at this machine. "
+            "Everybody else does."
+        )
+    fields = (
+        Field("name", "Name", "text", "username", name),
+        Field("password", "Password", "password", "current-password"),
+    )
+    return _page(
+        "Log in", lines, code, fields=fields, wrong=wrong, action="/login", button="Log in",
+        next=wanted,
+    )  # fmt: skip
+
+
+def _nobody_can(door: Door) -> HTMLResponse:
+    if door.access.login:
+        line = "Nobody can log in yet. Whoever runs the dashboard adds a user:"
+    else:
+        line = (
+            f"This dashboard belongs to {person()}, and nobody else can log in yet. "
+            "They add a user with the command below, or start the dashboard with --with-key and "
+            "open the link that it prints."
+        )
+    return _page("No access", [line], 403, command="tuner dashboard user add NAME --link")
+
+
+def _choose(request: Request, account: Account, wrong: str = "") -> HTMLResponse:
+    shortest = accounts.SHORTEST
+    fields = (
+        Field("password", "Password", "password", "new-password", shortest=shortest),
+        Field("again", "The same again", "password", "new-password", shortest=shortest),
+    )
+    return _page(
+        f"Welcome, {account.name}",
+        [f"Choose a password of at least {shortest} characters."],
+        400 if wrong else 200,
+        fields=fields, wrong=wrong, button="Save and log in",
+        action=f"/link/{quote(_secret(request))}",
+    )  # fmt: skip
+
+
+def _gone() -> HTMLResponse:
+    line = "It has been used already, or has expired. Ask for another one:"
+    return _page(
+        "This link is not valid", [line], 404, command="tuner dashboard user password NAME --link"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return f"{int(seconds) + 1} seconds" if seconds < 90 else f"{round(seconds / 60)} minutes"
