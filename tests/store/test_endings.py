@@ -104,6 +104,10 @@ def test_optuna_gets_the_value_the_study_asks_for(
     assert seen.user_attrs["seed"] == 0
     assert seen.user_attrs["test_acc"] == 0.75
     assert seen.user_attrs["gap"] == pytest.approx(0.05)
+    assert seen.user_attrs["train_acc"] == 0.7
+    assert seen.user_attrs["best_epoch"] == 2
+    assert seen.user_attrs["epochs"] == 3
+    assert "epochs_reused" not in seen.user_attrs
     assert "reason" not in seen.user_attrs
 
 

@@ -40,7 +40,7 @@ from tuner.dashboard.pages import (
 from tuner.dashboard.rendering import STATIC, asset_mark, message, number_in
 from tuner.errors import TunerError, UnknownStudyError, UserError
 from tuner.settings import Settings
-from tuner.store.database import Database, is_outage
+from tuner.store.database import is_outage
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ KNOWN_SECONDS = 30.0
 def build(desk: Desk, door: Door, settings: Settings) -> ASGIApp:
     """Return the dashboard over a database, behind a door."""
     app = Starlette(
-        routes=_routes(desk.database),
+        routes=_routes(desk),
         middleware=[Middleware(GZipMiddleware, minimum_size=1_000)],
         exception_handlers={
             TunerError: _refused,
@@ -71,7 +71,7 @@ def build(desk: Desk, door: Door, settings: Settings) -> ASGIApp:
     return Guard(app, door, _unavailable)
 
 
-def _routes(database: Database) -> list[BaseRoute]:
+def _routes(desk: Desk) -> list[BaseRoute]:
     def with_json(path: str, page: object) -> list[BaseRoute]:
         return [Route(f"{path}.json", page), Route(path, page)]  # type: ignore[arg-type]
 
@@ -94,7 +94,7 @@ def _routes(database: Database) -> list[BaseRoute]:
         Route("/events", _events),
         Mount("/assets", _Assets(directory=STATIC)),
         # All other paths are optuna-dashboard's, whose pages name them from the root.
-        Mount("/", optuna_pages(database)),
+        Mount("/", optuna_pages(desk)),
     ]
 
 

@@ -10,8 +10,9 @@ from a2wsgi import WSGIMiddleware
 from optuna_dashboard import wsgi
 from starlette.types import ASGIApp
 
+from tuner.dashboard.desk import Desk
+from tuner.dashboard.optuna_note import Notes
 from tuner.store import tables as t
-from tuner.store.database import Database
 from tuner.store.optuna_storage import Binding
 
 Environ = dict[str, Any]
@@ -58,10 +59,10 @@ _OPEN = [
 ]
 
 
-def optuna_pages(database: Database) -> ASGIApp:
-    """Return optuna-dashboard, as it is when installed."""
+def optuna_pages(desk: Desk) -> ASGIApp:
+    """Return optuna-dashboard, as it is when installed, with our answers as notes of studies."""
     # Its types are stricter than ASGI's own, and the same.
-    return cast("ASGIApp", WSGIMiddleware(cast("Any", _Current(database)), workers=THREADS))
+    return cast("ASGIApp", WSGIMiddleware(cast("Any", _Current(desk)), workers=THREADS))
 
 
 def may_be_written(method: str, path: str) -> bool:
@@ -80,17 +81,24 @@ class _Current:
     optuna-dashboard itself keeps trials for some seconds, so both are replaced.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, desk: Desk) -> None:
+        self._database = desk.database
+        self._notes = Notes(desk)
         self._lock = threading.Lock()
         self._reopenings: dict[int, int] = {}
-        self._app: WsgiApp = wsgi(Binding(database).storage)
+        self._app: WsgiApp = self._opened()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request; called by several server threads at once."""
-        asks_database = environ.get("PATH_INFO", "").startswith(("/api/", "/csv/"))
+        path = environ.get("PATH_INFO", "")
+        self._notes.look_at(path)
+        asks_database = path.startswith(("/api/", "/csv/"))
         app = self._refreshed() if asks_database else self._app
         return app(environ, start_response)
+
+    def _opened(self) -> WsgiApp:
+        app: WsgiApp = wsgi(self._notes.added_to(Binding(self._database).storage))
+        return app
 
     def _refreshed(self) -> WsgiApp:
         with self._lock:
@@ -100,6 +108,6 @@ class _Current:
                 rows = connection.execute(sa.select(t.study.c.study_id, t.study.c.reopenings)).all()
             reopenings = {row.study_id: row.reopenings for row in rows}
             if reopenings != self._reopenings:
-                self._app = wsgi(Binding(self._database).storage)
+                self._app = self._opened()
                 self._reopenings = reopenings
             return self._app

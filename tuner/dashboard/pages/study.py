@@ -82,7 +82,7 @@ def study_page(request: Request) -> Response:
         overview=desk.read("overview", lambda connection: overview(connection, study), study),
         view=view,
         groups=groups(study),
-        answer=asked("answer", lambda: _answer(desk, study)),
+        answer=asked("answer", lambda: answered(desk, study)),
         comparisons=asked("comparisons", lambda: _comparisons(desk, study)),
         val_test=asked(
             "val_test",
@@ -120,7 +120,8 @@ def _thought(
     return None if kept is None else kept.value
 
 
-def _answer(desk: Desk, study: Study) -> Answered | None:
+def answered(desk: Desk, study: Study) -> Answered | None:
+    """Return the answer to a study's question; None while it is computed for the first time."""
     try:
         kept = desk.think("answer", _answered, study)
     except TunerError as error:

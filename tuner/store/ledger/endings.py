@@ -277,7 +277,11 @@ def _attributes(
     ending: Ending, judged: Figures | None, curve: Sequence[Epoch]
 ) -> dict[str, Value | None]:
     attributes: dict[str, Value | None] = {
-        "seconds": round(sum(epoch.seconds for epoch in curve), 3),
+        # What was spent: a reused epoch has the seconds it took when it was trained.
+        "seconds": round(sum(epoch.seconds for epoch in curve if not epoch.reused), 3),
+        "epochs": len(curve),
+        "epochs_reused": sum(epoch.reused for epoch in curve) or None,
+        "best_epoch": None if ending.best is None else ending.best.epoch,
         "reason": ending.reason or None,
         "diverged": True if ending.reason.startswith(DIVERGED) else None,
     }
@@ -289,6 +293,7 @@ def _attributes(
     if judged is not None:
         attributes |= {
             "epoch": judged.epoch,
+            "train_acc": judged.train_acc,
             "val_acc": judged.val_acc,
             "test_acc": judged.test_acc,
             "test_loss": judged.test_loss,
