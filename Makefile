@@ -93,7 +93,7 @@ docs: setup-test
 	@$(BIN)/python -m tuner.spec.schema > docs/study-file.schema.json
 	@$(BIN)/python -m tuner.spec.reference docs/study-file.md objectives.chest_xray objectives.digits
 	@$(BIN)/python -m tuner.cli.reference > docs/cli.md
-	@$(BIN)/python -m tuner.answers.sheets.columns > docs/columns.md
+	@$(BIN)/python -m tuner.answers.columns > docs/columns.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage*

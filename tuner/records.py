@@ -6,7 +6,7 @@ Everything here is frozen and can be written as JSON, except arrays.
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -22,6 +22,48 @@ SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
+class Unit:
+    """What a figure is measured in, and how people read it.
+
+    Files for programs hold every figure as it is stored: 0.872, which people read as 87.2 %.
+    """
+
+    name: str
+    """As the table of all columns says it."""
+    digits: int
+    """Decimals of a figure as people read it."""
+    scale: float = 1.0
+    """The factor from a stored figure to one that people read."""
+    mark: str = ""
+    """What follows a figure."""
+    of_differences: str = ""
+    """What follows a difference in a sentence."""
+    low: float = -math.inf
+    high: float = math.inf
+    """The least and largest value there is; intervals end there."""
+    signed: bool = False
+    """Whether a figure is itself a difference, and has a sign."""
+    significant: bool = False
+    """Whether figures may be of any size: they are then given in significant digits."""
+    scientific: bool = False
+    """Whether they are given with an exponent."""
+
+    @property
+    def difference(self) -> "Unit":
+        """The unit of a figure that is a difference of two such figures, as the gap is."""
+        low, high = self.low - self.high, self.high - self.low
+        return replace(self, mark="", low=low, high=high, signed=True)
+
+
+SHARE = Unit("fraction", 1, 100.0, " %", "points", 0.0, 1.0)
+FRACTION = Unit("fraction", 3, low=0.0, high=1.0)
+"""Between 0 and 1, and read so: the area under the ROC curve, a probability."""
+NATS = Unit("nats", 4, of_differences="nats", low=0.0)
+SECONDS = Unit("s", 1, of_differences="s", low=0.0)
+NUMBER = Unit("", 4, significant=True)
+
+
+@dataclass(frozen=True)
 class Metric:
     """A figure of one split of the data: its name, its direction, and how people read it.
 
@@ -34,8 +76,8 @@ class Metric:
     better: Literal["higher", "lower"]
     meaning: str
     """One line."""
-    unit: Literal["share", "nats", "number"] = "share"
-    """A share is between 0 and 1, and differences of shares are given in points (per cent)."""
+    unit: Literal["share", "fraction", "nats", "number"] = "share"
+    """A share is between 0 and 1 and read in per cent, its differences in points."""
     needs_every_class: bool = False
     """Whether it is undefined on images that lack a class; it is then left empty there."""
 
@@ -43,6 +85,11 @@ class Metric:
     def direction(self) -> Literal["minimize", "maximize"]:
         """The direction in Optuna's words."""
         return "maximize" if self.better == "higher" else "minimize"
+
+    @property
+    def read_in(self) -> Unit:
+        """The unit that people read it in."""
+        return {"share": SHARE, "fraction": FRACTION, "nats": NATS, "number": NUMBER}[self.unit]
 
 
 BUILT_IN = (
@@ -52,6 +99,7 @@ BUILT_IN = (
         "auc",
         "higher",
         "Area under the ROC curve; one-against-rest mean of several classes.",
+        "fraction",
         needs_every_class=True,
     ),
     Metric("balanced_acc", "higher", "Mean over the classes of the share that is right."),
@@ -134,7 +182,12 @@ class Job:
 
 def direction_of(metric: str, metrics: Sequence[Metric]) -> Literal["minimize", "maximize"]:
     """Return the direction of a validation figure: built in, or one of these metrics."""
-    return next(one.direction for one in (*BUILT_IN, *metrics) if f"val_{one.name}" == metric)
+    return metric_of(metric, metrics).direction
+
+
+def metric_of(column: str, metrics: Sequence[Metric] = ()) -> Metric:
+    """Return the metric that a validation figure is of: built in, or one of these."""
+    return next(one for one in (*BUILT_IN, *metrics) if f"val_{one.name}" == column)
 
 
 METRICS: Mapping[str, Literal["minimize", "maximize"]] = {

@@ -11,7 +11,7 @@ import pytest
 from openpyxl import load_workbook
 from pyarrow import parquet
 
-from tuner.answers.sheets.columns import page
+from tuner.answers.columns import page
 from tuner.answers.sheets.contents import Sheet
 from tuner.answers.sheets.formats import BINARY, ENDINGS, FORMATS, format_of, write
 
@@ -72,8 +72,8 @@ def test_a_reason_that_is_not_there_is_null_everywhere() -> None:
 def test_people_read_a_minus_and_programs_a_hyphen() -> None:
     """− in Markdown and LaTeX, for numbers alone; plain ASCII in CSV and JSON."""
     sheet = Sheet(("gap", "id"), [[-0.25, "img-7"]])
-    assert "| −0.25 | img-7 |" in write(sheet, "markdown").decode()
-    assert "$-$0.25 & img-7" in write(sheet, "latex").decode()
+    assert "| −25 | img-7 |" in write(sheet, "markdown").decode()
+    assert "$-$25 & img-7" in write(sheet, "latex").decode()
     assert "-0.25,img-7" in write(sheet, "csv").decode()
     assert '"gap": -0.25' in write(sheet, "json").decode()
 

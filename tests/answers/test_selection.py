@@ -112,12 +112,12 @@ def test_a_caption_makes_a_table_that_floats_and_runs_nothing() -> None:
         r"\label{tab:a_b}",
         r"\begin{tabular}{rr}",
         r"\toprule",
-        r"weight decay & gap \\",
+        r"weight decay & gap (points) \\",
         r"\midrule",
-        r"0.1 & $-0.012 \pm 0.004$ \\",
-        r"0.2 & 1.000 \\",
+        r"0.1 & $-1.2 \pm 0.5$ \\",
+        r"0.2 & 100.0 \\",
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",
     ]
-    assert "| 0.1 | −0.012 ± 0.004 |" in write(sheet, "markdown", layout).decode()
+    assert "| 0.1 | −1.2 ± 0.5 |" in write(sheet, "markdown", layout).decode()

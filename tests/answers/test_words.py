@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tuner.answers import words
-from tuner.results import MEASURES
+from tuner.answers.columns import unit_of
+from tuner.records import NATS, NUMBER, SHARE, Metric
 from tuner.statistics.variance import Interval
 
 COUNTS = st.integers(0, 400)
@@ -14,14 +15,41 @@ COUNTS = st.integers(0, 400)
 
 @given(COUNTS, COUNTS)
 def test_table_and_sentence_have_the_same_digits(one: int, other: int) -> None:
-    """A difference of shares is rounded alike as a fraction and in points, halves too."""
+    """A difference of shares is rounded alike in a table and in a sentence, halves too."""
     value = one / 400 - other / 400
-    fraction = words.with_ends(Interval(value, value - 0.05, value + 0.05), sign=True).split()[0]
-    points = words.difference(
-        MEASURES["test_acc"], Interval(value, value - 0.05, value + 0.05)
-    ).split()[0]
-    assert fraction.strip("+−") == f"{float(points.strip('+−')) / 100:.3f}"
-    assert fraction.startswith(("+", "−")) == points.startswith(("+", "−"))
+    interval = Interval(value, value - 0.05, value + 0.05)
+    table = words.with_ends(SHARE.difference, interval).split()[0]
+    sentence = words.difference(SHARE, interval).split()[0]
+    assert table == sentence
+
+
+def test_a_figure_is_read_in_its_unit() -> None:
+    """Shares in per cent, losses with four digits, areas as fractions."""
+    assert words.figure(unit_of("val_acc") or NUMBER, 0.8724) == "87.2 %"
+    assert words.figure(unit_of("last_test_sensitivity") or NUMBER, 1.0) == "100.0 %"
+    assert words.figure(unit_of("gap") or NUMBER, -0.0244) == "−2.4"
+    assert words.figure(unit_of("test_auc") or NUMBER, 0.98765) == "0.988"
+    assert words.figure(unit_of("val_loss") or NUMBER, 0.12345) == "0.1235"
+    assert words.figure(unit_of("val_brier") or NUMBER, 12.3456) == "12.35"
+    assert words.figure(unit_of("late_val_slope") or NUMBER, -0.00123) == "−1.2e−03"
+    assert words.figure(SHARE, None) == "–"
+    assert unit_of("device") is None
+
+
+def test_an_own_metric_is_read_as_it_was_declared() -> None:
+    """A share in per cent, its gap in points; a number stays one."""
+    own = (Metric("dice", "higher", "Overlap."), Metric("mm", "lower", "Distance.", "number"))
+    assert words.figure(unit_of("val_dice", own) or NUMBER, 0.5) == "50.0 %"
+    assert words.figure(unit_of("gap_dice", own) or NUMBER, 0.05) == "+5.0"
+    assert words.figure(unit_of("test_mm", own) or SHARE, 7.25) == "7.25"
+
+
+def test_limits_stay_within_what_there_is() -> None:
+    """No interval of an accuracy goes beyond 100 %, and none of a loss below 0."""
+    assert words.with_ends(SHARE, Interval(0.95, 0.88, 1.02)) == "95.0 % (88.0 to 100.0)"
+    assert words.ends(NATS, Interval(0.2, -0.1, 0.5)) == "0.0000 to 0.5000"
+    assert words.with_half(SHARE, 0.95, 0.07) == "95.0 ± 7.0 %"
+    assert words.with_half(SHARE.difference, 0.05, 0.07) == "+5.0 ± 7.0"
 
 
 @pytest.mark.parametrize(

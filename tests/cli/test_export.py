@@ -15,7 +15,7 @@ def test_tables_for_people_are_those_of_tuner_table(trained_once: Project) -> No
     """Settings with their means where there are seeds; all columns with --wide or --columns."""
     text = trained_once.run(*ASK, "--format", "markdown")
     lines = [line for line in text.splitlines() if line.startswith("|")]
-    assert lines[0] == "| lr | val loss | val acc | test acc | gap | n |"
+    assert lines[0] == "| lr | val loss | val acc (%) | test acc (%) | gap (points) | n |"
     assert len(lines) == 4
     assert " ± " in lines[2]
     tex = trained_once.run(*ASK, "--format", "latex", "--digits", "1", "--best", "1")
@@ -23,7 +23,7 @@ def test_tables_for_people_are_those_of_tuner_table(trained_once: Project) -> No
     assert tex.count(r"\\") == 2
     assert "attempts" in trained_once.run(*ASK, "--format", "latex", "--wide")
     picked = trained_once.run(*ASK, "--format", "markdown", "--columns", "trial,val_acc")
-    assert picked.startswith("| trial | val_acc |")
+    assert picked.startswith("| trial | val_acc (%) |")
     assert len(picked.splitlines()) == 6
 
 

@@ -21,7 +21,7 @@ from tuner.answers import words
 from tuner.cli import terminal
 from tuner.cli.console import DataConsole, PlainConsole, plain_table, print_sentences, styled
 from tuner.cli.live import LiveScreen, PlainScreen, chosen_line, draw, screen_for
-from tuner.records import Value, value_text
+from tuner.records import NATS, Value, value_text
 from tuner.store.address import Address
 from tuner.store.overview import Best, Counts, Overview, WorkerLine
 from tuner.text import file_name, storable
@@ -152,6 +152,7 @@ def odd_overview() -> Overview:
         state="paused",
         reason=f"reason {ODD}",
         metric="val_loss",
+        unit=NATS,
         created=datetime.now(UTC),
         counts=Counts(4, complete=1, running=1),
         workers=(line,),

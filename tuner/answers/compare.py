@@ -40,10 +40,8 @@ from tuner.statistics import (
     too_few,
 )
 
-RESOLVED_POINTS = 0.01
-"""The difference of shares that a plan is for, where none was named: one point."""
-
-
+RESOLVED = 0.01
+"""The difference between 0 and 1 that a plan is for, where none was named: one point."""
 SEVERAL = 3
 """From this many factors without a difference on, they share one sentence."""
 MANY = 5
@@ -367,9 +365,9 @@ def _plan(
 def _wanted(panel: Panel, measure: Measure, resolve: float | None) -> float:
     """Return the difference that a plan is for, in the figure's own unit."""
     if resolve is not None:
-        return resolve / measure.scale
-    if measure.unit == "points":
-        return RESOLVED_POINTS
+        return resolve / measure.unit.scale
+    if measure.unit.high - measure.unit.low <= 2:
+        return RESOLVED
     return words.round_amount(0.1 * abs(float(panel.means.mean())))
 
 
@@ -536,7 +534,7 @@ def _judged(finding: Finding, verdict: Verdict) -> list[str]:
         return _judged_together(finding, verdict)
     said = [
         f"{names[one.level]} and {best} are not distinguishable: "
-        f"{words.difference(measure, one.difference)}."
+        f"{words.difference(measure.unit, one.difference)}."
         for one in verdict.others
         if not one.differs
     ]
@@ -545,7 +543,7 @@ def _judged(finding: Finding, verdict: Verdict) -> list[str]:
             ahead = (one.difference.value > 0) == measure.larger
             said.append(
                 f"{names[one.level]} is {'better' if ahead else 'worse'} than {best} by "
-                f"{words.amount(measure, one.difference)}."
+                f"{words.amount(measure.unit, one.difference)}."
             )
     return said
 
@@ -609,9 +607,8 @@ def _promised(finding: Finding) -> list[str]:
     plan, measure = finding.plan, finding.measure
     if plan is None:
         return []
-    amount = plan.difference * measure.scale
-    unit = "point" if measure.unit == "points" and amount == 1 else measure.unit
-    wanted = f"{amount:g} {unit}".strip()
+    amount, unit = plan.difference * measure.unit.scale, measure.unit.of_differences
+    wanted = f"{amount:g} {'point' if unit == 'points' and amount == 1 else unit}".strip()
     if plan.images is not None:
         needed, over = plan.patients or plan.images, words.sampling_unit(plan.patients or 0)
         more = f"about {_rounded(needed):,} {over} ({_between(plan)}) with {plan.seeds} seeds"
@@ -745,15 +742,12 @@ def cells(comparison: Comparison, row: Row) -> tuple[str, ...]:
     unit = "seed" if comparison.paired else "configuration"
     if row.mean is None:
         return (name, "–", "", "", "", "", "", done, "not compared")
-    mean = (words.figure(measure, row.mean.value), words.interval(measure, row.mean))
+    mean = (words.figure(measure.unit, row.mean.value), words.ends(measure.unit, row.mean))
     if against is None:
         held, mark = ("", "", ""), "named" if comparison.named else "best"
     else:
-        shown = against.difference.scaled(measure.scale)
-        digits = words.decimals(measure, shown)
-        ends = f"{words.signed(shown.low, digits)} to {words.signed(shown.high, digits)}"
         chance = "" if comparison.seeds < 2 else words.p_value(against.p_value)
-        held = (words.signed(shown.value, digits), ends, chance)
+        held = (*words.difference_cells(measure.unit, against.difference), chance)
         mark = "different" if against.differs else "tied" if comparison.seeds > 1 else f"one {unit}"
         mark = "too few patients" if comparison.too_few else mark
     return (name, *mean, *held, str(row.n), done, mark)

@@ -1,12 +1,13 @@
 """The confusion matrix of a trial: counts of images by true and predicted class."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
+from tuner.answers import words
 from tuner.answers.table import Table
-from tuner.records import most_probable
+from tuner.records import SHARE, most_probable
 from tuner.results import Predicted
 
 ROOM = 50
@@ -97,12 +98,10 @@ def table(confusion: Confusion) -> Table:
             str(count) if count or place == column else "·" for column, count in enumerate(counts)
         ]
         label = f"{place} {name}" if numbered else name
-        recall = _share_text(confusion.recall[place], 3)
+        recall = words.figure(SHARE, confusion.recall[place])
         rows.append((label, *cells, str(confusion.images[place]), recall))
-    precision = (_share_text(share, 2) for share in confusion.precision)
+    # In whole per cent: a column of counts may be narrow.
+    whole = replace(SHARE, digits=0)
+    precision = (words.figure(whole, share) for share in confusion.precision)
     rows.append(("precision", *precision, "", ""))
     return Table(("", *heads, "images", "recall"), tuple(rows), left=(0,), wrapped=(0,))
-
-
-def _share_text(share: float | None, digits: int) -> str:
-    return "–" if share is None else f"{share:.{digits}f}"

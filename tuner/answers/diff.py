@@ -141,12 +141,12 @@ class Diff:
         if not shared.differs:
             return (
                 f"{other} and {one} are not distinguishable in {measure.name} {by}: "
-                f"{words.difference(measure, shared.difference)} ({about})."
+                f"{words.difference(measure.unit, shared.difference)} ({about})."
             )
         word = "better" if (shared.difference.value > 0) == measure.larger else "worse"
         return (
             f"{other} is {word} than {one} in {measure.name} {by}, by "
-            f"{words.amount(measure, shared.difference)} ({about})."
+            f"{words.amount(measure.unit, shared.difference)} ({about})."
         )
 
 
@@ -198,9 +198,9 @@ def results_table(diff: Diff) -> Table:
         (
             side.study,
             f"{side.complete}/{side.trials}",
-            "–" if side.mean is None else words.figure(measure, side.mean),
+            words.figure(measure.unit, side.mean),
             "–" if side.best is None else str(side.best),
-            "–" if side.best_figure is None else words.figure(measure, side.best_figure),
+            words.figure(measure.unit, side.best_figure),
         )
         for side in diff.sides
     )

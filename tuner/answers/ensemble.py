@@ -16,9 +16,9 @@ from tuner.answers.plain import plain
 from tuner.answers.settings import Setting, has_replicates, name, setting_of
 from tuner.answers.table import Table
 from tuner.answers.trial import OnSplit, on_split
-from tuner.answers.winner import ClassRates, Winner, choice, rates_of, share, winner
+from tuner.answers.winner import ClassRates, Winner, choice, rates_of, winner
 from tuner.errors import UserError
-from tuner.records import SplitName
+from tuner.records import FRACTION, NATS, SHARE, SplitName
 from tuner.results import Predicted, Results, nll
 
 
@@ -182,8 +182,15 @@ def figures(ensemble: Ensemble) -> Table:
             rows.append(
                 (
                     *(split, network, words.sampled_cell(on.images, on.patients)),
-                    *(f"{measured.loss:.4f}", share(on.accuracy)),
-                    *((*map(share, sides), share(on.auc)) if binary else ()),
+                    *(words.figure(NATS, measured.loss), words.with_ends(SHARE, on.accuracy)),
+                    *(
+                        (
+                            *(words.with_ends(SHARE, side) for side in sides),
+                            words.with_ends(FRACTION, on.auc),
+                        )
+                        if binary
+                        else ()
+                    ),
                     *(f"{on.calibration_error:.3f}", f"{on.brier:.3f}"),
                 )
             )

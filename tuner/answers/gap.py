@@ -17,6 +17,7 @@ from tuner.answers import words
 from tuner.answers.settings import best_name, has_replicates
 from tuner.answers.table import Table
 from tuner.errors import UserError
+from tuner.records import Unit
 from tuner.results import (
     MEASURES,
     Design,
@@ -120,8 +121,7 @@ class OwnGap:
     """The gap of one metric beside accuracy: by how much it is worse on test."""
 
     metric: str
-    measure: Measure
-    """Of the gap."""
+    unit: Unit
     val: float
     test: float
     gap: Interval | None
@@ -451,7 +451,7 @@ def _own_gap(results: Results, design: Design, name: str) -> OwnGap | None:
     over_images = bool(measure.blocks) and sampled[2] is not None and sampled[2].images_shared
     return OwnGap(
         metric=name,
-        measure=measure,
+        unit=results.measures[f"val_{name}"].unit,
         val=val.mean(0).value,
         test=test.mean(0).value,
         gap=gap.mean(0) if over_images or gap.seeds > 1 else None,
@@ -663,14 +663,14 @@ def size(found: Gap) -> str:
 
 def own_gap(own: OwnGap) -> str:
     """Say how far a metric of the study's own is from validation to test."""
-    val, test = words.figure(own.measure, own.val), words.figure(own.measure, own.test)
+    val, test = words.figure(own.unit, own.val), words.figure(own.unit, own.test)
     said = f"{own.metric}: {val} on validation and {test} on test"
     if own.gap is None:
         return f"{said} (one seed)."
     # One seed can be judged over images only.
     seeds = words.count(own.seeds, "seed")
     over = f"over {seeds} and the images" if own.over_images else f"over {seeds} alone"
-    return f"{said}, a gap of {words.difference(own.measure, own.gap)} ({over})."
+    return f"{said}, a gap of {words.difference(own.unit, own.gap)} ({over})."
 
 
 def sampled(gap: Gap) -> str:
@@ -716,9 +716,7 @@ def selection(gap: Gap) -> str:
         )
     if gap.selection_bias is None:
         return ""
-    measure = gap.measure
-    much = gap.selection_bias.value * measure.scale
-    amount = f"{words.fixed(much, 1 if measure.unit == 'points' else 3)} {measure.unit}".strip()
+    amount = words.size(gap.measure.unit, gap.selection_bias.value)
     missing = "" if gap.selection_bias.over_seeds else ", without the variation between seeds"
     if gap.best_setting:
         return (
@@ -802,8 +800,8 @@ def table(gap: Gap, study: str, best: int) -> Table:
         rows.append(
             (
                 *(words.level_name(value) for value in setting.values.values()),
-                words.fixed(setting.val_acc, 3),
-                words.fixed(setting.test_acc, 3),
+                words.percent(setting.val_acc),
+                words.percent(setting.test_acc),
                 words.signed(own.value, 1),
                 f"{words.signed(own.low, 1)} to {words.signed(own.high, 1)}",
                 str(len(setting.trials)),

@@ -223,8 +223,8 @@ def basis(influence: Influence) -> str:
     images = f", {words.sampled(influence.images, influence.patients)}" if influence.images else ""
     if influence.seeds == 1:
         lost = f" Variation between seeds is not included: there is one seed.{lost}"
-    amount = (influence.spread or 0.0) * measure.scale
-    spread = f"{amount:.{measure.digits}f} {measure.unit}".strip()
+    amount = words.fixed((influence.spread or 0.0) * measure.unit.scale, measure.unit.digits)
+    spread = f"{amount} {measure.unit.of_differences}".strip()
     return (
         f"({words.count(influence.settings, 'setting')}, "
         f"{words.count(influence.seeds, 'seed')}{images}; "

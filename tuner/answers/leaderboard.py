@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from tuner.answers import words
+from tuner.answers.columns import unit_of
 from tuner.answers.settings import Setting
 from tuner.answers.table import Table
-from tuner.answers.words import column_digits, fixed, minus
-from tuner.records import value_text
+from tuner.records import NUMBER, Metric, Unit, value_text
 from tuner.results import Factor, TrialRow
 from tuner.results import shown as shown_figures
 from tuner.statistics import Mean
@@ -23,9 +24,14 @@ def trials(study: Study, leaders: Sequence[TrialRow], complete: int) -> Table:
             str(row["trial"]),
             *(value_text(row[name]) for name in study.spec.varied),
             str(row["seed"]),
-            f"{row.value:.4f}",
-            *(_figure(name, row[prefix + name]) for name in names),
-            f"{row['seconds']:.1f}",
+            *(
+                words.figure(unit_of(name, study.spec.metrics) or NUMBER, value)
+                for name, value in (
+                    (search.metric, row.value),
+                    *((name, row[prefix + name]) for name in names),
+                    ("seconds", row["seconds"]),
+                )
+            ),
         )
         for row in leaders
     ]
@@ -61,7 +67,7 @@ def settings(
     rows = [
         (
             *(value_text(setting.values[name]) for name in varied),
-            *(_mean(name, setting.means[name]) for name in figures),
+            *(_mean(unit_of(name, study.spec.metrics), setting.means[name]) for name in figures),
             str(len(setting.seeds)),
             f"{setting.complete}/{setting.trials}",
             *([setting.lost] if lost else []),
@@ -80,7 +86,7 @@ def settings(
     )
 
 
-def levels(factor: Factor, shown: Sequence[str]) -> Table:
+def levels(factor: Factor, shown: Sequence[str], metrics: Sequence[Metric] = ()) -> Table:
     """Return the levels of a factor with their means over seeds."""
     rows = []
     for level in factor.levels:
@@ -89,7 +95,10 @@ def levels(factor: Factor, shown: Sequence[str]) -> Table:
         rows.append(
             (
                 value_text(level.level),
-                *(_mean(name, mean) for name, mean in zip(shown, means, strict=True)),
+                *(
+                    _mean(unit_of(name, metrics), mean)
+                    for name, mean in zip(shown, means, strict=True)
+                ),
                 str(n),
                 f"{level.complete}/{level.trials}",
             )
@@ -105,21 +114,9 @@ def _heads(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name.replace("_", " ") for name in names)
 
 
-def _mean(name: str, mean: Mean | None) -> str:
+def _mean(unit: Unit | None, mean: Mean | None) -> str:
     if mean is None:
         return "–"
-    if name == "parameter_count":
-        return f"{mean.value:,.0f}" + "         "
-    half = mean.half_width
-    spread = " ± ?    " if half is None else f" ± {_figure(name, half)}"
-    return _figure(name, mean.value) + spread
-
-
-def _figure(name: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    if name.endswith("slope"):
-        return minus(f"{value:.1e}")
-    if abs(value) >= 1000 or "seconds" in name:
-        return minus(f"{value:.3g}")
-    return fixed(value, column_digits(name))
+    if unit is None:
+        return f"{mean.value:,.0f}"
+    return words.with_half(unit, mean.value, mean.half_width)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from tuner.answers import words
 from tuner.answers.table import Table
 from tuner.errors import UserError
-from tuner.records import Moment, SplitName
-from tuner.results import MEASURES, Predicted, Results, nll, right
+from tuner.records import FRACTION, NATS, SHARE, Moment, SplitName
+from tuner.results import Predicted, Results, nll, right
 from tuner.statistics import (
     Clusters,
     Discordance,
@@ -135,16 +135,15 @@ class Pair:
         if self.discordance.difference.value < 0:
             ahead, behind = behind, ahead
         discordance = self.discordance
-        measure = MEASURES[f"{self.split}_acc"]
         if self.differs:
             said = (
                 f"Trial {ahead} is more accurate than trial {behind} by "
-                f"{words.amount(measure, discordance.difference)}"
+                f"{words.amount(SHARE, discordance.difference)}"
             )
         else:
             said = (
                 f"Trials {self.one.trial} and {self.other.trial} are not distinguishable: "
-                f"{words.difference(measure, discordance.difference)}"
+                f"{words.difference(SHARE, discordance.difference)}"
             )
         counts = (
             f"only trial {self.one.trial} is right on "
@@ -264,9 +263,9 @@ def pair_table(pair: Pair, study: str) -> Table:
     both = [
         (
             str(one.trial),
-            words.percent_with_ends(one.accuracy),
+            words.with_ends(SHARE, one.accuracy),
             f"{one.nll:.4f}",
-            "–" if one.auc is None else words.with_ends(one.auc),
+            words.with_ends(FRACTION, one.auc),
             f"{one.calibration_error:.3f}",
             f"{one.brier:.3f}",
         )
@@ -274,9 +273,9 @@ def pair_table(pair: Pair, study: str) -> Table:
     ]
     difference = (
         "difference",
-        words.points_with_ends(pair.discordance.difference),
-        words.with_ends(pair.nll, sign=True),
-        "–" if pair.auc_difference is None else words.with_ends(pair.auc_difference, sign=True),
+        words.with_ends(SHARE.difference, pair.discordance.difference),
+        words.with_ends(NATS.difference, pair.nll),
+        words.with_ends(FRACTION.difference, pair.auc_difference),
         "",
         "",
     )
@@ -294,11 +293,11 @@ def class_table(pair: Pair) -> Table:
     return Table(
         ("trial", *(f"{one.name} ({one.images:,} {one.of})" for one in classes)),
         (
-            (str(pair.one.trial), *(words.percent_with_ends(one.one) for one in classes)),
-            (str(pair.other.trial), *(words.percent_with_ends(one.other) for one in classes)),
+            (str(pair.one.trial), *(words.with_ends(SHARE, one.one) for one in classes)),
+            (str(pair.other.trial), *(words.with_ends(SHARE, one.other) for one in classes)),
             (
                 "difference",
-                *(words.points_with_ends(one.discordance.difference) for one in classes),
+                *(words.with_ends(SHARE.difference, one.discordance.difference) for one in classes),
             ),
             ("p", *(words.p_value(one.discordance.p_value) for one in classes)),
         ),

@@ -79,7 +79,7 @@ def _best_of_all(results: Results) -> str:
     few = 0 < len(results.comparable) <= FACTORS_MOST
     alone = few and max(comparison.seeds for comparison in compare(results)) < 2
     luck = "; one seed per setting cannot rule out chance" if alone else ""
-    return f"{said}{metric} {best.value:.4g}{luck}."
+    return f"{said}{metric} {words.figure(results.measures[metric].unit, best.value)}{luck}."
 
 
 def _capital(said: str) -> str:

@@ -127,7 +127,7 @@ def _left(past: Decided, contender: int, called: Mapping[int, str], measure: Mea
     kind = f"{100 * (1 - 2 * past.look.level):.4g} % interval "
     return (
         f"{called[contender]} left the race after {past.look.rounds} further seeds: worse than "
-        f"{called[best]} by {words.amount(measure, apart, kind)}."
+        f"{called[best]} by {words.amount(measure.unit, apart, kind)}."
     )
 
 

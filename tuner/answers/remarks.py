@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from tuner.answers.words import percent
 from tuner.results import TrialRow
 
 SPLITS = {"val": "validation", "test": "test"}
@@ -16,8 +17,8 @@ def remarks(rows: Sequence[TrialRow], prefix: str = "") -> Iterator[str]:
     for split, name in SPLITS.items():
         of = [row for row in complete if split in row.one_class]
         if of:
-            shares = sorted({f"{row[f'{prefix}{split}_acc']:.3f}" for row in of})
-            share = " to ".join(dict.fromkeys((shares[0], shares[-1])))
+            shares = sorted(row[f"{prefix}{split}_acc"] for row in of)
+            share = " to ".join(dict.fromkeys(map(percent, (shares[0], shares[-1]))))
             yield (
                 f"{_trials(of, complete)} every {name} image is predicted as one class: accuracy "
                 f"({share}) is merely the share of that class. Look at balanced accuracy and "

@@ -24,6 +24,7 @@ from tuner.answers import words
 from tuner.answers.table import Table
 from tuner.errors import UserError
 from tuner.names import meant
+from tuner.records import Unit
 from tuner.results import Measure, Results, TrialRow
 from tuner.spec.study_ref import StudyRef
 from tuner.statistics import Interval, Mean, mean_over_seeds, welch
@@ -221,9 +222,11 @@ class Searches:
                 "every run, so there is nothing to compare yet."
             )
             return [nothing]
+        unit = self.measure.unit
         reached = (
             f"After {words.count(last.epochs, 'epoch')} each, {ahead.name} has reached "
-            f"{self.metric} {first.value:.4g} and {behind.name} {second.value:.4g}"
+            f"{self.metric} {words.figure(unit, first.value)} and {behind.name} "
+            f"{words.figure(unit, second.value)}"
         )
         said = [f"{reached}{self._certainty(last)}"]
         needed = self.saved or {}
@@ -231,8 +234,8 @@ class Searches:
         # The epochs of a first trial may all have been reused: then there is no ratio.
         if 0 < mine < theirs:
             said.append(
-                f"{ahead.name} reached {second.value:.4g} after {mine:,} epochs, {behind.name} "
-                f"after {theirs:,} ({theirs / mine:.1f} times as many)."
+                f"{ahead.name} reached {words.figure(unit, second.value)} after {mine:,} epochs, "
+                f"{behind.name} after {theirs:,} ({theirs / mine:.1f} times as many)."
             )
         tested = [(one.name, one.tested_at(last.epochs)) for one in (ahead, behind)]
         if all(mean is not None for _, mean in tested):
@@ -261,10 +264,7 @@ class Searches:
                 "'tpe-*' and 'random-*'."
             )
         apart = last.difference
-        text = (
-            f"difference {words.signed(apart.value, 4)}, 95 % interval "
-            f"{words.signed(apart.low, 4)} to {words.signed(apart.high, 4)}"
-        )
+        text = f"difference {words.difference(self.measure.unit, apart)}"
         counts = words.listed([f"{len(one.courses)}" for one in self.both])
         if self.differs:
             return f" ({text}; {counts} runs)."
@@ -464,15 +464,18 @@ def _same_images(every: Sequence[Results]) -> bool:
 
 def table(compared: Searches) -> Table:
     """Return the best values so far after the same numbers of epochs, and their differences."""
+    unit = compared.measure.unit
     runs = [f"{search.name} ({len(search.courses)})" for search in compared.both]
     return Table(
         ("epochs", *runs, "difference"),
         tuple(
             (
                 f"{budget.epochs:,}",
-                _mean_text(budget.one),
-                _mean_text(budget.other),
-                _difference_text(budget.difference),
+                _mean_text(unit, budget.one),
+                _mean_text(unit, budget.other),
+                "–"
+                if budget.difference is None
+                else words.with_ends(unit.difference, budget.difference),
             )
             for budget in compared.budgets
         ),
@@ -480,15 +483,9 @@ def table(compared: Searches) -> Table:
     )
 
 
-def _difference_text(difference: Interval | None) -> str:
-    if difference is None:
-        return "–"
-    limits = f"{words.signed(difference.low, 4)} to {words.signed(difference.high, 4)}"
-    return f"{words.signed(difference.value, 4)} ({limits})"
-
-
-def _mean_text(mean: Mean | None) -> str:
+def _mean_text(unit: Unit, mean: Mean | None) -> str:
     if mean is None:
         return "–"
-    half = "" if mean.half_width is None else f" ± {words.fixed(mean.half_width, 4)}"
-    return f"{words.fixed(mean.value, 4)}{half}"
+    if mean.half_width is None:
+        return words.figure(unit, mean.value)
+    return words.with_half(unit, mean.value, mean.half_width)

@@ -87,7 +87,7 @@ def check_sentence(checked: Comparison | None) -> str:
         return ""
     leading = words.level_phrase(checked.factor, checked.reference)
     measure = checked.measure
-    shown, ends = words.figure(measure, first.mean.value), words.interval(measure, first.mean)
+    shown, ends = words.figure(measure.unit, first.mean.value), words.ends(measure.unit, first.mean)
     said = f"On test, {leading} is {shown} accurate ({ends})"
     if measure.name != CHECK:
         said = f"On test, {leading} has a {measure.name.removeprefix('test_')} of {shown} ({ends})"

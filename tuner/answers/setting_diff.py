@@ -97,11 +97,11 @@ class SettingDiff:
         if not figure.differs:
             return (
                 f"No significant difference in {measure.name} between {first} and {second} "
-                f"({words.difference(measure, difference)}, {p})."
+                f"({words.difference(measure.unit, difference)}, {p})."
             )
         return (
             f"{second} is {'better' if better else 'worse'} than {first} in {measure.name} by "
-            f"{words.amount(measure, difference, '95 % interval ')}, {p}."
+            f"{words.amount(measure.unit, difference, '95 % interval ')}, {p}."
         )
 
 
@@ -296,16 +296,13 @@ def figures_table(diff: SettingDiff) -> Table:
     for figure in diff.figures:
         measure = figure.measure
         means = (
-            "–" if mean is None else words.figure(measure, mean.value)
+            words.figure(measure.unit, None if mean is None else mean.value)
             for mean in (figure.first, figure.second)
         )
         between = ("–", "", "", "not compared")
         if figure.difference is not None:
-            shown = figure.difference.scaled(measure.scale)
-            digits = words.decimals(measure, shown)
             between = (
-                words.signed(shown.value, digits),
-                f"{words.signed(shown.low, digits)} to {words.signed(shown.high, digits)}",
+                *words.difference_cells(measure.unit, figure.difference),
                 "" if figure.p_value is None else words.p_value(figure.p_value),
                 "not judged"
                 if figure.p_value is None

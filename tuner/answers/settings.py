@@ -135,15 +135,10 @@ def _on_test(results: Results, mean: Mean) -> str:
 
 def _limited(measure: Measure, mean: Mean, what: str, kind: str = "") -> str:
     """Return a mean with its limits: "56.2 % accurate (95 % interval over seeds: 50.0 to 62.4)"."""
-    scale, digits, unit = (100.0, 1, " %") if measure.unit == "points" else (1.0, 4, "")
-    shown = f"{words.fixed(mean.value * scale, digits)}{unit}"
-    if mean.low is None or mean.high is None:
+    shown = words.figure(measure.unit, mean.value)
+    if mean.interval is None:
         return f"{shown}{what}"
-    low, high = mean.low * scale, mean.high * scale
-    if unit:
-        low, high = max(0.0, low), min(100.0, high)
-    ends = f"{words.fixed(low, digits)} to {words.fixed(high, digits)}"
-    return f"{shown}{what} (95 % interval{kind}: {ends})"
+    return f"{shown}{what} (95 % interval{kind}: {words.ends(measure.unit, mean.interval)})"
 
 
 def setting_of(results: Results, trial: int) -> Setting:

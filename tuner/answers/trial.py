@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from tuner.answers import words
 from tuner.answers.table import Table
 from tuner.errors import UnknownStudyError
-from tuner.records import Metric, SplitName
+from tuner.records import FRACTION, NATS, SHARE, Metric, SplitName
 from tuner.results import (
     Predicted,
     Results,
@@ -92,8 +92,10 @@ class OneTrial:
 
     def own_cells(self, split: SplitName) -> list[str]:
         """Return the figures of the study's own metrics on a split, as tables show them."""
-        values = [self.row[f"{self.prefix}{split}_{metric.name}"] for metric in self.own]
-        return ["–" if value is None else f"{value:.3f}" for value in values]
+        return [
+            words.figure(metric.read_in, self.row[f"{self.prefix}{split}_{metric.name}"])
+            for metric in self.own
+        ]
 
     @property
     def by_split(self) -> dict[SplitName, OnSplit]:
@@ -182,9 +184,9 @@ def table(trial: OneTrial) -> Table:
         (
             one.split,
             words.sampled_cell(one.images, one.patients),
-            "–" if (loss := trial.row[f"{one.split}_loss"]) is None else f"{loss:.4f}",
-            words.percent_with_ends(one.accuracy),
-            "–" if one.auc is None else words.with_ends(one.auc),
+            words.figure(NATS, trial.row[f"{one.split}_loss"]),
+            words.with_ends(SHARE, one.accuracy),
+            words.with_ends(FRACTION, one.auc),
             f"{one.calibration_error:.3f}",
             f"{one.brier:.3f}",
             *trial.own_cells(one.split),
@@ -193,7 +195,7 @@ def table(trial: OneTrial) -> Table:
     ]
     if trial.gap is not None:
         own = ("" for _ in trial.own)
-        rows.append(("gap", "", "", words.points_with_ends(trial.gap), "", "", "", *own))
+        rows.append(("gap", "", "", words.with_ends(SHARE.difference, trial.gap), "", "", "", *own))
     names = [metric.name for metric in trial.own]
     head = ("split", "images", "loss", "accuracy", "AUC", "ECE", "Brier", *names)
     return Table(head, tuple(rows), left=(0,))

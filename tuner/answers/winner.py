@@ -3,6 +3,7 @@
 In this order: the answer, how it is read, its JSON, its sentences, its table.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,7 @@ from tuner.answers.settings import Setting, has_replicates, setting_of, trial_of
 from tuner.answers.table import Table
 from tuner.answers.trial import OneTrial, OnSplit, one_trial
 from tuner.errors import UserError
-from tuner.records import SplitName
+from tuner.records import FRACTION, NATS, SHARE, SplitName, Unit
 from tuner.results import Measure, Predicted, Results, TrialRow, measures_of, right
 from tuner.results import shown as shown_figures
 from tuner.statistics import Interval, Mean, Right, SelectionBias, mean_over_seeds, share_of
@@ -202,10 +203,10 @@ def _over_seeds(results: Results, trial: OneTrial, setting: Setting | None) -> d
 
 def _possible(measure: Measure, mean: Mean) -> Mean:
     """Return a mean whose limits are values that the figure can have: few seeds say little."""
-    if mean.low is None or mean.high is None or measure.unit != "points":
+    unit = measure.unit
+    if mean.low is None or mean.high is None or math.isinf(unit.high):
         return mean
-    least = -1.0 if measure.name == "gap" else 0.0
-    return replace(mean, low=max(least, mean.low), high=min(1.0, mean.high))
+    return replace(mean, low=max(unit.low, mean.low), high=min(unit.high, mean.high))
 
 
 def judged_epoch(study: Study, row: TrialRow) -> int:
@@ -289,7 +290,7 @@ def sentences(winner: Winner) -> tuple[str, ...]:
 def choice(winner: Winner) -> str:
     """Say how the trial was chosen; test images are never used for it."""
     search = winner.study.spec.search
-    value = f"{winner.trial.row.value:.4f}" if winner.trial.row.value is not None else "–"
+    value = words.figure(winner.measures[search.metric].unit, winner.trial.row.value)
     moment = "best" if search.at == "best" else "last"
     by = f"{search.metric} {value}, {moment} epoch {winner.epoch}"
     if winner.setting is not None:
@@ -314,9 +315,6 @@ def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
     if setting.rank != 1 or mean_value is None:
         place = f"rank {setting.rank}" if setting.rank else "unranked"
         return f"Chosen by number: {trial} ({by}); its setting is {place} of {ranked} by {metric}."
-    ends = ""
-    if mean_value.low is not None and mean_value.high is not None:
-        ends = f" ({words.fixed(mean_value.low, 4)} to {words.fixed(mean_value.high, 4)})"
     is_median = setting.median is not None and setting.median["trial"] == winner.number
     what = "the setting's median seed" if is_median else "chosen by its seed"
     which = f"the best of {ranked}{so_far} by mean {metric}"
@@ -324,7 +322,8 @@ def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
         which = f"the only setting{so_far}, mean {metric}"
     return (
         f"Chosen on validation images alone: {which}, "
-        f"{words.fixed(mean_value.value, 4)}{ends} over {words.count(mean_value.n, 'seed')}. "
+        f"{mean(winner.measures[metric].unit, mean_value)} over "
+        f"{words.count(mean_value.n, 'seed')}. "
         f"This network is {trial}, {what}: {by}."
     )
 
@@ -335,7 +334,8 @@ def over_seeds(winner: Winner) -> str:
     setting = winner.setting
     own = [f"{split}_{one.name}" for one in winner.study.spec.metrics for split in ("val", "test")]
     parts = [
-        f"{name.replace('_acc', ' accuracy').replace('val ', 'validation ')} {mean(name, one)}"
+        f"{name.replace('_acc', ' accuracy').replace('val ', 'validation ')} "
+        f"{mean(winner.measures[name].unit, one)}"
         for name, one in winner.over_seeds.items()
         if name in ("val_acc", "test_acc") or name in own
     ]
@@ -365,8 +365,7 @@ def selection(winner: Winner) -> str:
     if winner.selection_bias is None:
         return ""
     measure = winner.measures[winner.study.spec.search.metric]
-    by = winner.selection_bias.value * measure.scale
-    amount = f"{by:.1f} points" if measure.unit == "points" else f"{by:.3f} {measure.unit}".strip()
+    amount = words.size(measure.unit, winner.selection_bias.value)
     if float(amount.split(maxsplit=1)[0]) == 0:
         among = words.count(winner.selection_bias.trials, "trial")
         if winner.selection_bias.settings:
@@ -440,7 +439,10 @@ def seeds(winner: Winner) -> Table:
             str(row["seed"]),
             str(row["trial"]),
             *(
-                _digits(one, row.value if one == metric else row[figure(winner.study, one)])
+                words.figure(
+                    winner.measures[one].unit,
+                    row.value if one == metric else row[figure(winner.study, one)],
+                )
                 for one in names
             ),
             "this network" if row["trial"] == winner.number else "",
@@ -449,22 +451,12 @@ def seeds(winner: Winner) -> Table:
     ]
     means = [setting.means[one] for one in names]
     shown = [
-        _digits(one, None if mean is None else mean.value)
+        words.figure(winner.measures[one].unit, None if mean is None else mean.value)
         for one, mean in zip(names, means, strict=True)
     ]
     rows.append(("mean", "", *shown, ""))
     head = ("seed", "trial", *(one.replace("_", " ") for one in names), "")
     return Table(head, tuple(rows), left=(len(head) - 1,))
-
-
-def _digits(name: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    if name == "gap":
-        return words.signed(value * 100, 1)
-    if name.endswith("_acc"):
-        return words.percent(value)
-    return words.fixed(value, words.column_digits(name))
 
 
 def figures(winner: Winner) -> Table:
@@ -482,10 +474,10 @@ def _split_row(winner: Winner, one: OnSplit) -> tuple[str, ...]:
     return (
         one.split,
         words.sampled_cell(one.images, one.patients),
-        "–" if loss is None else f"{loss:.4f}",
-        share(one.accuracy),
+        words.figure(NATS, loss),
+        words.with_ends(SHARE, one.accuracy),
         *(
-            (*map(share, sides), "–" if one.auc is None else words.with_ends(one.auc))
+            (*(words.with_ends(SHARE, side) for side in sides), words.with_ends(FRACTION, one.auc))
             if winner.rates
             else ()
         ),
@@ -495,21 +487,11 @@ def _split_row(winner: Winner, one: OnSplit) -> tuple[str, ...]:
     )
 
 
-def mean(name: str, mean: Mean) -> str:
-    """Return a mean with its interval: "95.1 % (94.7 to 95.5)", or a fraction of another metric."""
-    if not name.endswith("_acc"):
-        if mean.low is None or mean.high is None:
-            return words.fixed(mean.value, 3)
-        return words.with_ends(Interval(mean.value, mean.low, mean.high))
-    if mean.low is None or mean.high is None:
-        return words.percent(mean.value)
-    ends = Interval(mean.value, max(0.0, mean.low), min(1.0, mean.high))
-    return words.percent_with_ends(ends)
-
-
-def share(found: Interval | None) -> str:
-    """Return a share with its limits, or – for one that is not known."""
-    return "–" if found is None else words.percent_with_ends(found)
+def mean(unit: Unit, mean: Mean) -> str:
+    """Return a mean with its interval, where there is one: "95.1 % (94.7 to 95.5)"."""
+    if mean.interval is None:
+        return words.figure(unit, mean.value)
+    return words.with_ends(unit, mean.interval)
 
 
 def _in_points(interval: Interval) -> str:

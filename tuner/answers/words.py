@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import TYPE_CHECKING
 
-from tuner.records import Value, value_text
+from tuner.records import SHARE, Unit, Value, value_text
 
 if TYPE_CHECKING:
     # Statistics take long to load, and words are needed without them.
-    from tuner.results import Measure
     from tuner.statistics import Clusters, Interval
 
 NOISE = 12
@@ -46,8 +46,8 @@ def fixed(value: float, digits: int) -> str:
     return minus(text) if float(text) else text.removeprefix("-")
 
 
-def percent(share: float, digits: int = 1) -> str:
-    """Return a share in percent."""
+def percent(share: float, digits: int = SHARE.digits) -> str:
+    """Return a share in per cent."""
     return f"{fixed(share * 100, digits)} %"
 
 
@@ -62,72 +62,83 @@ def minus(number: str) -> str:
     return number.replace("-", "−")
 
 
-def difference(measure: "Measure", interval: "Interval") -> str:
+def figure(unit: Unit, value: float | None) -> str:
+    """Return a figure as people read it: "87.2 %", "0.2791", or "+16.7" of a gap."""
+    if value is None:
+        return "–"
+    return f"{_number(unit, value)}{unit.mark}"
+
+
+def with_half(unit: Unit, value: float, half: float | None) -> str:
+    """Return a mean with half of its interval: "87.2 ± 2.7 %"; one seed has none."""
+    if half is None:
+        return f"{_number(unit, value)} ± ?{unit.mark}"
+    return f"{_number(unit, value)} ± {_number(replace(unit, signed=False), half)}{unit.mark}"
+
+
+def ends(unit: Unit, interval: "Interval") -> str:
+    """Return the limits of an interval, within the values that there are: "94.1 to 96.0"."""
+    low, high = max(unit.low, interval.low), min(unit.high, interval.high)
+    return f"{_number(unit, low)} to {_number(unit, high)}"
+
+
+def with_ends(unit: Unit, interval: "Interval | None") -> str:
+    """Return a figure with its limits: "96.0 % (93.6 to 97.5)", "0.960 (0.936 to 0.975)"."""
+    if interval is None:
+        return "–"
+    return f"{figure(unit, interval.value)} ({ends(unit, interval)})"
+
+
+def _number(unit: Unit, value: float) -> str:
+    scaled = value * unit.scale
+    if unit.scientific:
+        return minus(f"{scaled:.{unit.digits}e}")
+    if unit.significant:
+        return f"{'+' if unit.signed and scaled > 0 else ''}{minus(f'{scaled:.4g}')}"
+    return signed(scaled, unit.digits) if unit.signed else fixed(scaled, unit.digits)
+
+
+def difference(unit: Unit, interval: "Interval") -> str:
     """Return a difference with its interval: "−0.3 points, 95 % interval −1.6 to +1.0"."""
-    shown = interval.scaled(measure.scale)
-    digits = decimals(measure, shown)
-    unit = f" {measure.unit}" if measure.unit else ""
-    return (
-        f"{signed(shown.value, digits)}{unit}, 95 % interval "
-        f"{signed(shown.low, digits)} to {signed(shown.high, digits)}"
-    )
+    value, limits = difference_cells(unit, interval)
+    return f"{value}{_after(unit)}, 95 % interval {limits}"
 
 
-def amount(measure: "Measure", interval: "Interval", kind: str = "") -> str:
+def difference_cells(unit: Unit, interval: "Interval") -> tuple[str, str]:
+    """Return a difference and its limits, with enough decimals for the width to be seen."""
+    shown = interval.scaled(unit.scale)
+    digits = _decimals(unit, shown)
+    limits = f"{signed(shown.low, digits)} to {signed(shown.high, digits)}"
+    return signed(shown.value, digits), limits
+
+
+def amount(unit: Unit, interval: "Interval", kind: str = "") -> str:
     """Return a difference without its direction: "2.1 points (0.9 to 3.3)".
 
     What kind of interval it is may be said before its limits.
     """
-    shown = interval.scaled(measure.scale)
-    digits = decimals(measure, shown)
+    shown = interval.scaled(unit.scale)
+    digits = _decimals(unit, shown)
     low, high = sorted((abs(shown.low), abs(shown.high)))
-    unit = f" {measure.unit}" if measure.unit else ""
-    ends = f"{fixed(low, digits)} to {fixed(high, digits)}"
-    return f"{fixed(abs(shown.value), digits)}{unit} ({kind}{ends})"
+    limits = f"{fixed(low, digits)} to {fixed(high, digits)}"
+    return f"{fixed(abs(shown.value), digits)}{_after(unit)} ({kind}{limits})"
 
 
-def column_digits(column: str) -> int:
-    """Return the decimals that a column of figures has in tables: 4 for nats, 3 for fractions."""
-    return 4 if column.endswith("loss") else 3
+def size(unit: Unit, value: float) -> str:
+    """Return the size of a difference: "2.1 points", "0.006 nats"."""
+    digits = 1 if unit.digits == 1 else 3
+    return f"{fixed(value * unit.scale, digits)}{_after(unit)}"
 
 
-def figure(measure: "Measure", value: float) -> str:
-    """Return a mean as the tables show it."""
-    if measure.name == "gap":
-        return signed(value * 100, 1)
-    if measure.unit == "nats":
-        return fixed(value, 4)
-    return f"{fixed(value * 100, 1)} %" if measure.unit == "points" else minus(f"{value:.4g}")
+def _after(unit: Unit) -> str:
+    return f" {unit.of_differences}" if unit.of_differences else ""
 
 
-def interval(measure: "Measure", interval: "Interval") -> str:
-    """Return the limits of a mean: "94.1 to 96.0"."""
-    if measure.name == "gap":
-        return f"{signed(interval.low * 100, 1)} to {signed(interval.high * 100, 1)}"
-    if measure.unit == "points":
-        low, high = max(0.0, interval.low), min(1.0, interval.high)
-        return f"{fixed(low * 100, 1)} to {fixed(high * 100, 1)}"
-    if measure.unit == "nats":
-        return f"{fixed(interval.low, 4)} to {fixed(interval.high, 4)}"
-    return minus(f"{interval.low:.4g} to {interval.high:.4g}")
-
-
-def with_ends(interval: "Interval", *, sign: bool = False) -> str:
-    """Return a fraction with its limits: "0.960 (0.936 to 0.975)"."""
-    write = signed if sign else fixed
-    return f"{write(interval.value, 3)} ({write(interval.low, 3)} to {write(interval.high, 3)})"
-
-
-def percent_with_ends(interval: "Interval") -> str:
-    """Return a share with its limits in per cent: "96.0 % (93.6 to 97.5)"."""
-    ends = f"{fixed(interval.low * 100, 1)} to {fixed(interval.high * 100, 1)}"
-    return f"{percent(interval.value)} ({ends})"
-
-
-def points_with_ends(interval: "Interval") -> str:
-    """Return a difference of shares with its limits, in points: "+22.0 (+8.8 to +34.2)"."""
-    shown = interval.scaled(100)
-    return f"{signed(shown.value, 1)} ({signed(shown.low, 1)} to {signed(shown.high, 1)})"
+def _decimals(unit: Unit, shown: "Interval") -> int:
+    width = shown.high - shown.low
+    if width <= 0:
+        return unit.digits
+    return max(unit.digits, min(4, 1 - math.floor(math.log10(width))))
 
 
 def listed(names: Sequence[str]) -> str:
@@ -149,14 +160,6 @@ def round_amount(value: float) -> float:
     power = 10.0 ** math.floor(math.log10(value))
     nearest = min((1, 2, 5, 10), key=lambda step: abs(math.log(value / (step * power))))
     return nearest * power
-
-
-def decimals(measure: "Measure", shown: "Interval") -> int:
-    """Return enough decimals for the interval's width to be seen."""
-    width = shown.high - shown.low
-    if width <= 0:
-        return measure.digits
-    return max(measure.digits, min(4, 1 - math.floor(math.log10(width))))
 
 
 def sampled(images: int, patients: int) -> str:

@@ -71,7 +71,9 @@ def _show(study: "Study", predicted: "Predicted", counted: "Confusion") -> None:
     console.print(as_rich(table(counted)))
     clusters = predicted.clusters
     what = words.sampled(total, 0 if clusters is None else clusters.patients)
-    console.print(f"{counted.right} of {what} are right: accuracy {counted.accuracy:.4f}.")
+    console.print(
+        f"{counted.right} of {what} are right: accuracy {words.percent(counted.accuracy)}."
+    )
     if any(counted.undecided):
         console.print(
             f"{sum(counted.undecided)} images have no prediction that is a number; they are wrong."

@@ -129,6 +129,7 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
     The file appears whole or not at all. A CSV file with the same columns is
     replaced; any other file only with --overwrite.
     """
+    from tuner.answers.columns import units
     from tuner.answers.compare import compare
     from tuner.answers.settings import has_replicates
     from tuner.answers.sheets import contents, formats, selection
@@ -194,12 +195,13 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
             digits=digits,
             exact={*found.spec.varied, *found.spec.fixed, "level", "reference"},
             plain_heads=readable and what in ("trials", "settings", "comparisons"),
+            units=units(sheet.columns, results, compared=metric),
             caption=caption,
             label=label,
         )
         content = formats.write(sheet, form, layout)
     if wanted and not _count(sheet):
-        echo(f"No row fulfils --where {' --where '.join(conditions)}.", err=True)
+        echo(f"No row satisfies --where {' --where '.join(conditions)}.", err=True)
     if left_out and readable and best is None:
         echo(f"The {_count(sheet)} best of {_count(complete)}, as in `tuner table`; --best K "
              "takes others.", err=True)  # fmt: skip

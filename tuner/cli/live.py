@@ -16,7 +16,7 @@ from rich.text import Text
 
 from tuner.cli.console import DataConsole, notebook_display, styled
 from tuner.cli.terminal import readable
-from tuner.records import Value, value_text
+from tuner.records import SHARE, Unit, Value, value_text
 from tuner.store.overview import Best, Overview, WorkerLine
 
 NOTEBOOK_COLUMNS = 110
@@ -134,7 +134,7 @@ def draw(overview: Overview) -> RenderableType:
         parts.append(
             styled(
                 f"best{'' if overview.state == 'complete' else ' so far'}  "
-                + best_line(overview.best, overview.metric),
+                + best_line(overview.best, overview.metric, overview.unit),
                 "green",
             )
         )
@@ -158,18 +158,20 @@ def plain_line(overview: Overview) -> str:
     counts = overview.counts
     text = f"{counts.ended}/{counts.total} trials  {counts_line(overview)}"
     if overview.best is not None:
-        text += f"  best {_briefly(overview.best, overview.metric)}"
+        text += f"  best {_briefly(overview.best, overview.metric, overview.unit)}"
     for line in overview.workers:
         if sending(line):
             text += f"  trial {line.number}: {sending(line)}"
     return text
 
 
-def _briefly(best: Best, metric: str) -> str:
+def _briefly(best: Best, metric: str, unit: Unit) -> str:
+    from tuner.answers.words import figure
+
     if best.mean is None:
-        return f"{metric} {best.value:.4f} (trial {best.number})"
+        return f"{metric} {figure(unit, best.value)} (trial {best.number})"
     seeds = "1 seed" if best.seeds == 1 else f"{best.seeds} seeds"
-    return f"{metric} {best.mean['value']:.4f} ({chosen_line(best.chosen)}, {seeds})"
+    return f"{metric} {figure(unit, best.mean['value'])} ({chosen_line(best.chosen)}, {seeds})"
 
 
 def counts_line(overview: Overview) -> str:
@@ -195,22 +197,24 @@ def epochs_line(overview: Overview) -> str:
     return f"{overview.epochs_recorded} epochs{reused}"
 
 
-def best_line(best: Best, metric: str) -> str:
+def best_line(best: Best, metric: str, unit: Unit) -> str:
     """Describe the best trial, or the best setting by its means over seeds."""
-    from tuner.answers.words import fixed
+    from tuner.answers.words import figure
 
     if best.mean is not None:
         seeds = "1 seed" if best.seeds == 1 else f"mean of {best.seeds} seeds"
         means = best.mean
         tested = means["test_acc"]
-        check = "" if tested is None else f"  test acc {fixed(tested, 3)}"
+        check = "" if tested is None else f"  test acc {figure(SHARE, tested)}"
         return (
-            f"{metric} {means['value']:.4f}  val acc {fixed(means['val_acc'] or 0.0, 3)}{check}  "
+            f"{metric} {figure(unit, means['value'])}  val acc {figure(SHARE, means['val_acc'])}"
+            f"{check}  "
             f"({seeds})  {chosen_line(best.chosen)}"
         )
-    test = "" if best.test_acc is None else f"  test acc {fixed(best.test_acc, 3)}"
+    test = "" if best.test_acc is None else f"  test acc {figure(SHARE, best.test_acc)}"
     return (
-        f"trial {best.number}  {metric} {best.value:.4f}  val acc {fixed(best.val_acc, 3)}{test}  "
+        f"trial {best.number}  {metric} {figure(unit, best.value)}  "
+        f"val acc {figure(SHARE, best.val_acc)}{test}  "
         f"{chosen_line(best.chosen)} seed={best.seed}"
     )
 

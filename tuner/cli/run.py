@@ -10,12 +10,13 @@ import click
 from tuner.cli import options
 from tuner.cli.terminal import echo, echo_json
 from tuner.errors import EXIT_DONE, EXIT_FAILURES
+from tuner.records import NUMBER, SHARE
 from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 from tuner.text import masked
 
 if TYPE_CHECKING:
-    from tuner.records import Epoch, Figures, Job, Result, Setup, Value
+    from tuner.records import Epoch, Figures, Job, Metric, Result, Setup, Value
     from tuner.spec.study import Spec
 
 
@@ -64,13 +65,13 @@ def run(
     run = bench.begin(job)
     if not as_json:
         _announce(spec, seed, run.setup)
-    epochs = [_tell(epoch, quiet=as_json) for epoch in run.epochs(lambda: None)]
+    epochs = [_tell(epoch, job.metrics, quiet=as_json) for epoch in run.epochs(lambda: None)]
     result = None if run.diverged else run.result()
     if as_json:
         echo_json(_described(job, run.setup, epochs, result), indent=None)
     elif result is not None:
-        _conclude(result.best, "best ")
-        _conclude(result.last, "last ")
+        _conclude(result.best, "best ", job.metrics)
+        _conclude(result.last, "last ", job.metrics)
     if result is None:
         echo("The training diverged: a loss is not finite.", err=True)
         return EXIT_FAILURES
@@ -118,34 +119,40 @@ def _announce(spec: "Spec", seed: int, setup: "Setup") -> None:
     echo("epoch  train loss  train acc  val loss  val acc        lr   seconds")
 
 
-def _tell(epoch: "Epoch", *, quiet: bool) -> "Epoch":
+def _tell(epoch: "Epoch", metrics: "Sequence[Metric]", *, quiet: bool) -> "Epoch":
+    from tuner.answers.words import figure
+
     if not quiet:
+        train, val = figure(SHARE, epoch.train_acc), figure(SHARE, epoch.val_acc)
         echo(
-            f"{epoch.epoch:5d}  {epoch.train_loss:10.4f}  {epoch.train_acc:9.3f}  "
-            f"{epoch.val_loss:8.4f}  {epoch.val_acc:7.3f}  {epoch.lr:8.2g}  {epoch.seconds:8.3f}"
-            f"{_own(epoch)}"
+            f"{epoch.epoch:5d}  {epoch.train_loss:10.4f}  {train:>9}  "
+            f"{epoch.val_loss:8.4f}  {val:>7}  {epoch.lr:8.2g}  {epoch.seconds:8.3f}"
+            f"{_own(epoch, metrics)}"
         )
     return epoch
 
 
-def _conclude(figures: "Figures", name: str) -> None:
-    from tuner.answers.words import fixed, signed
+def _conclude(figures: "Figures", name: str, metrics: "Sequence[Metric]") -> None:
+    from tuner.answers.words import figure
 
-    test = (
-        "no test set"
-        if figures.test_acc is None or figures.gap is None
-        else f"test acc {fixed(figures.test_acc, 3)}, gap {signed(figures.gap, 3)}"
-    )
+    test = "no test set"
+    if figures.test_acc is not None:
+        gap = figure(SHARE.difference, figures.gap)
+        test = f"test acc {figure(SHARE, figures.test_acc)}, gap {gap}"
     echo(
         f"{name} epoch {figures.epoch}: val loss {figures.val_loss:.4f}, "
-        f"val acc {fixed(figures.val_acc, 3)}, {test}{_own(figures)}"
+        f"val acc {figure(SHARE, figures.val_acc)}, {test}{_own(figures, metrics)}"
     )
 
 
-def _own(record: "Epoch | Figures") -> str:
+def _own(record: "Epoch | Figures", metrics: "Sequence[Metric]") -> str:
     """Return the figures of further metrics, for the end of a line."""
+    from tuner.answers.columns import unit_of
+    from tuner.answers.words import figure
+
     return "".join(
-        f"  {name.replace('_', ' ', 1)} {value:.4g}" for name, value in record.own.items()
+        f"  {name.replace('_', ' ', 1)} {figure(unit_of(name, metrics) or NUMBER, value)}"
+        for name, value in record.own.items()
     )
 
 

@@ -100,25 +100,20 @@ def _figures(
     """Return the columns of figures by their heads."""
     from tuner.answers.compare import cells as cells_of
     from tuner.answers.compare import table
-    from tuner.answers.words import figure, fixed
+    from tuner.answers.words import figure
 
     cells = [cells_of(comparison, row) for row in rows]
     against = "difference" if comparison.named else "against best"
     columns = {against: 3, "interval": 4, "p": 5, "n": 6, "done": 7}
-    metric, measure = table(comparison).head[1], comparison.measure
-    means = [None if row.mean is None else row.mean.value for row in rows]
     found = {
-        metric: [
-            "–" if mean is None else fixed(mean, 4) if measure.unit == "nats" else row[1]
-            for mean, row in zip(means, cells, strict=True)
-        ],
+        table(comparison).head[1]: [row[1] for row in cells],
         **{head: [row[at] for row in cells] for head, at in columns.items()},
     }
     if checked is not None:
         on_test = {row.standing.level: row.mean for row in checked.rows}
         tested = [on_test.get(row.standing.level) for row in rows]
         found["on test"] = [
-            "–" if mean is None else figure(checked.measure, mean.value) for mean in tested
+            figure(checked.measure.unit, None if mean is None else mean.value) for mean in tested
         ]
     return {**found, "": [row[8] for row in cells]}
 

@@ -77,7 +77,10 @@ def _print(console: "Console", trial: "OneTrial", study: "Study", place: str) ->
     for sentence in remarks([trial.row], "" if study.spec.search.at == "best" else "last_"):
         console.print(sentence)
     curves = {name: [one[name] for one in trial.epochs] for name in ("val_loss", "train_nll")}
-    shares = {name: [one[name] for one in trial.epochs] for name in ("val_acc", "train_acc")}
+    shares = {
+        name: [None if one[name] is None else 100 * one[name] for one in trial.epochs]
+        for name in ("val_acc", "train_acc")
+    }
     if trial.epochs:
         console.print()
         console.print(
@@ -91,7 +94,7 @@ def _print(console: "Console", trial: "OneTrial", study: "Study", place: str) ->
         )
         console.print(
             chart(
-                "accuracy",
+                "accuracy (%)",
                 [
                     ("training", "dim cyan", shares["train_acc"]),
                     ("validation", "bold yellow", shares["val_acc"]),

@@ -179,6 +179,8 @@ def _watch(database: "Database", ref: StudyRef) -> None:
 
 def _described(overview: "Overview") -> dict[str, Any]:
     described = asdict(overview)
+    # How people read the metric is nothing to programs, which get every figure as it is stored.
+    del described["unit"]
     described["created"] = overview.created.isoformat()
     described["counts"]["ended"] = overview.counts.ended
     return described

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
+    from tuner.records import Metric
     from tuner.results import Factor, Results, Reuse
 
 NAME_WIDTH = 40
@@ -98,7 +99,7 @@ def show_tables(
     shown = [] if by_setting and len(study.spec.varied) == 1 else factors(results, figures)
     for factor in shown:
         console.print()
-        console.print(_factor_table(console, factor, figures))
+        console.print(_factor_table(console, factor, figures, study.spec.metrics))
     if by_setting:
         console.print(f"`tuner table {study.title} --trials` ranks single trials.")
     found = reuse(results)
@@ -162,12 +163,16 @@ def _print_settings(
     console.print(table)
 
 
-def _factor_table(console: "Console", factor: "Factor", figures: Sequence[str]) -> "RichTable":
+def _factor_table(
+    console: "Console", factor: "Factor", figures: Sequence[str], metrics: "Sequence[Metric]"
+) -> "RichTable":
     """Return a factor's levels with as many of the figures as fit, the first ones first."""
     from tuner.answers.leaderboard import levels
     from tuner.cli.console import as_rich, fits
 
-    tables = [as_rich(levels(factor, figures[:keep])) for keep in range(len(figures), 0, -1)]
+    tables = [
+        as_rich(levels(factor, figures[:keep], metrics)) for keep in range(len(figures), 0, -1)
+    ]
     return next((table for table in tables if fits(console, table)), tables[-1])
 
 

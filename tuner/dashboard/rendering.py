@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from tuner.answers import words
+from tuner.answers.columns import unit_of
 from tuner.answers.plain import plain
 from tuner.report.record import span
 from tuner.version import version
@@ -134,15 +135,8 @@ def cell(value: Any, column: str = "") -> str:
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M")
     if isinstance(value, float):
-        if column.endswith(("_acc", "auc", "sensitivity", "specificity")):
-            return words.percent(value)
-        if column.endswith("gap"):
-            return words.signed(value * 100, 1)
-        if column.endswith(("loss", "nll")):
-            return words.fixed(value, 4)
-        if "seconds" in column:
-            return words.fixed(value, 1)
-        return words.minus(f"{value:.5g}")
+        unit = unit_of(column)
+        return words.minus(f"{value:.5g}") if unit is None else words.figure(unit, value)
     if isinstance(value, int) and column not in ("trial", "seed"):
         return words.minus(f"{value:,}")
     return words.minus(str(value)) if isinstance(value, int) else str(value)

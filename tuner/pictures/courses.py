@@ -68,7 +68,7 @@ def _draw_own(axis: Axes, subject: Subject, curves: Sequence[Curve]) -> None:
     axis.set_xlabel("epoch")
     axis.set_ylabel(shortened(name))
     canvas.whole_numbers(axis.xaxis)
-    if subject.results.measures[metric].unit == "points":
+    if subject.results.measures[metric].unit.scale == 100:
         canvas.percent(axis)
 
 

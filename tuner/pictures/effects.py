@@ -34,10 +34,10 @@ def draw_effects(subject: Subject) -> Picture:
             _draw_levels(axis, comparison)
         _share_width(axes)
         for axis in axes:
-            if measure.unit == "points":
+            if measure.unit.scale == 100:
                 canvas.percent(axis, "x")
-        unit = "" if measure.unit in ("points", "") else f" ({measure.unit})"
-        axes[-1].set_xlabel(named(measure.name) + unit)
+        unit = "" if measure.unit.scale == 100 else measure.unit.of_differences
+        axes[-1].set_xlabel(named(measure.name) + (unit and f" ({unit})"))
     return Picture(sheet, _effects_title(subject, comparisons), _effects_note(comparisons))
 
 

@@ -10,6 +10,7 @@ from tuner.errors import UserError
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, sentence, shortened
+from tuner.records import FRACTION, SHARE
 from tuner.results import Predicted, right
 from tuner.statistics import Interval, delong, reliability, roc, share_of
 
@@ -48,8 +49,10 @@ def draw_confusion(subject: Subject) -> Picture:
     interval = share_of(
         right(predicted.log_probabilities, predicted.labels) > 0, predicted.clusters
     )
-    said = f"Trial {predicted.trial} is right on {_with_ends(interval)} of {sum(counted.images):,}"
-    title = f"{said} {_split(predicted)} images{_weakest(counted)}"
+    title = (
+        f"Trial {predicted.trial} is right on {words.with_ends(SHARE, interval)} of "
+        f"{sum(counted.images):,} {_split(predicted)} images{_weakest(counted)}"
+    )
     parts = [f"{_who(subject, predicted)}; interval over {_unit(predicted)} (Wilson)"]
     if any(counted.undecided):
         parts.append(f"{sum(counted.undecided)} images have no prediction that is a number")
@@ -94,7 +97,7 @@ def draw_roc(subject: Subject) -> Picture:
                 false, true, color=canvas.colour(place), linestyle=canvas.dash(place),
                 marker=canvas.marker(place), markevery=max(1, len(false) // 6),
             )  # fmt: skip
-            sheet.explain(line, f"{name}: AUC {_area(area)}")
+            sheet.explain(line, f"{name}: AUC {words.with_ends(FRACTION, area)}")
         if not areas:
             raise UserError(
                 f"The {_split(predicted)} images are of one class, so there is no ROC curve."
@@ -157,7 +160,7 @@ def draw_reliability(subject: Subject) -> Picture:
 def _sureness(predicted: Predicted, mean: float, error: float) -> str:
     """Say whether a trial is too sure of itself, beyond the chance of its images."""
     share = share_of(right(predicted.log_probabilities, predicted.labels) > 0, predicted.clusters)
-    said = f"mean confidence {words.percent(mean)}, accuracy {_with_ends(share)}"
+    said = f"mean confidence {words.percent(mean)}, accuracy {words.with_ends(SHARE, share)}"
     if mean > share.high:
         verdict = "is overconfident"
     elif mean < share.low:
@@ -195,14 +198,3 @@ def _patients(predicted: Predicted) -> str:
 
 def _split(predicted: Predicted) -> str:
     return "validation" if predicted.split == "val" else predicted.split
-
-
-def _with_ends(interval: Interval) -> str:
-    return (
-        f"{words.percent(interval.value)} ({words.fixed(interval.low * 100, 1)} to "
-        f"{words.fixed(interval.high * 100, 1)})"
-    )
-
-
-def _area(interval: Interval) -> str:
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"

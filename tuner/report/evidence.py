@@ -4,6 +4,7 @@ from tuner.answers import words
 from tuner.answers.gap import gap
 from tuner.answers.settings import settings
 from tuner.answers.table import Table
+from tuner.records import SHARE
 from tuner.results import Measure, Results, shown
 from tuner.statistics import Mean
 
@@ -20,10 +21,8 @@ def configurations(results: Results) -> Table:
             *(words.level_name(setting.values[name]) for name in varied),
             words.percent(setting.val_acc),
             words.percent(setting.test_acc),
-            words.signed(setting.gap.value * 100, 1),
-            words.signed(setting.gap.low * 100, 1)
-            + " to "
-            + words.signed(setting.gap.high * 100, 1),
+            words.figure(SHARE.difference, setting.gap.value),
+            words.ends(SHARE.difference, setting.gap),
             str(len(setting.trials)),
         )
         for setting in shown
@@ -72,16 +71,7 @@ def _figures(results: Results) -> list[str]:
 
 
 def _mean(measure: Measure, mean: Mean | None) -> str:
-    if mean is None:
-        return "–"
-    name, points = measure.name, measure.unit == "points"
-    scale, digits = (100.0, 1) if points else (1.0, 4)
-    half = mean.half_width
-    value = mean.value * scale
-    shown = words.signed(value, digits) if name == "gap" else words.fixed(value, digits)
-    spread = "?" if half is None else words.fixed(half * scale, digits)
-    unit = " %" if points and name != "gap" else ""
-    return f"{shown} ± {spread}{unit}"
+    return "–" if mean is None else words.with_half(measure.unit, mean.value, mean.half_width)
 
 
 def leaderboard(results: Results) -> Table:
@@ -95,8 +85,11 @@ def leaderboard(results: Results) -> Table:
             str(row["trial"]),
             *(words.level_name(row[name]) for name in spec.varied),
             str(row["seed"]),
-            f"{row.value:.4f}",
-            *(_figure(results.measures[name], row[results.prefix + name]) for name in others),
+            words.figure(results.measures[results.metric].unit, row.value),
+            *(
+                words.figure(results.measures[name].unit, row[results.prefix + name])
+                for name in others
+            ),
             f"{row['epochs_run']}",
         )
         for row in leaders[:SHOWN]
@@ -110,11 +103,3 @@ def leaderboard(results: Results) -> Table:
         f"({search.at} epoch)"
     )
     return Table(head, rows, caption)
-
-
-def _figure(measure: Measure, value: float | None) -> str:
-    if value is None:
-        return "–"
-    if measure.name == "gap":
-        return words.signed(value * 100, 1)
-    return words.percent(value) if measure.unit == "points" else f"{value:.4f}"

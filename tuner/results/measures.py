@@ -7,12 +7,20 @@ has its stored figures alone: its intervals are over seeds, on these very images
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tuner.records import BUILT_IN, Metric, SplitName, most_probable
+from tuner.records import (
+    BUILT_IN,
+    NATS,
+    SECONDS,
+    SHARE,
+    Metric,
+    SplitName,
+    Unit,
+    most_probable,
+)
 from tuner.statistics import shares_of_area
 
 Logs = NDArray[np.float32]
@@ -28,7 +36,7 @@ class Measure:
     name: str
     larger: bool
     """Whether more of it is better."""
-    unit: Literal["points", "nats", "s", ""]
+    unit: Unit
     blocks: tuple[tuple[SplitName, float], ...] = ()
     """The splits with their signs; none for a figure without values by image."""
     per_image: PerImage | None = None
@@ -37,16 +45,6 @@ class Measure:
     """Whether the figure is a share of images."""
     splits: tuple[SplitName, ...] = ()
     """The splits that it is of; none for a figure that is of the whole trial."""
-
-    @property
-    def scale(self) -> float:
-        """The factor from a difference to its unit: 100 for points."""
-        return 100.0 if self.unit == "points" else 1.0
-
-    @property
-    def digits(self) -> int:
-        """How many decimals a difference is shown with."""
-        return 1 if self.unit in ("points", "s") else 4
 
 
 def right(logs: Logs, labels: Labels) -> Array:
@@ -153,15 +151,10 @@ _PER_IMAGE: Mapping[str, PerImage] = {
     "brier": brier_parts,
 }
 """The metrics with a value for each image, whose mean is the figure; all others have none."""
-_UNITS: Mapping[str, Literal["points", "nats", ""]] = {
-    "share": "points",
-    "nats": "nats",
-    "number": "",
-}
 _WHOLE = (
-    Measure("train_acc", larger=True, unit="points"),
-    Measure("train_nll", larger=False, unit="nats"),
-    Measure("seconds", larger=False, unit="s"),
+    Measure("train_acc", larger=True, unit=SHARE),
+    Measure("train_nll", larger=False, unit=NATS),
+    Measure("seconds", larger=False, unit=SECONDS),
 )
 _SPLITS: tuple[SplitName, ...] = ("val", "test")
 
@@ -190,7 +183,7 @@ def _measure(
     return Measure(
         name,
         larger=metric.better == "higher" and not gap,
-        unit=_UNITS[metric.unit],
+        unit=metric.read_in.difference if gap else metric.read_in,
         blocks=blocks if per_image is not None else (),
         per_image=per_image,
         counts_images=metric.name == "acc",

@@ -19,6 +19,13 @@ class Mean:
     high: float | None = None
 
     @property
+    def interval(self) -> Interval | None:
+        """The mean with its limits; None with fewer than two seeds."""
+        if self.low is None or self.high is None:
+            return None
+        return Interval(self.value, self.low, self.high)
+
+    @property
     def half_width(self) -> float | None:
         """Half the interval's width; None with fewer than two seeds."""
         return None if self.high is None else self.high - self.value

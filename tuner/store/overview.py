@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tuner.errors import UnknownStudyError
-from tuner.records import Value
+from tuner.records import Unit, Value, metric_of
 from tuner.store import queue
 from tuner.store import tables as t
 from tuner.store.ranking import Seed, rank_settings
@@ -89,6 +89,8 @@ class Overview:
     state: str
     reason: str
     metric: str
+    unit: Unit
+    """Of the metric."""
     created: datetime
     counts: Counts
     workers: tuple[WorkerLine, ...]
@@ -123,6 +125,7 @@ def overview(connection: sa.Connection, study: Study) -> Overview:
         state=row.state,
         reason=row.reason,
         metric=study.spec.search.metric,
+        unit=metric_of(study.spec.search.metric, study.spec.metrics).read_in,
         created=study.created,
         counts=counts,
         workers=lines,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.errors import DataError, ObjectiveError
-from tuner.records import BUILT_IN, READY, Metric, SplitName
+from tuner.records import READY, Metric, SplitName, metric_of
 from tuner.train.objective import FoundObjective, MetricFunction
 from tuner.train.ready_metrics import FUNCTIONS
 
@@ -113,7 +113,7 @@ def _cause(truth: Truth) -> str:
 def check_metric(column: str, metrics: Sequence[Metric], validation: Truth | None) -> None:
     """Raise if the study's metric is undefined on these validation images."""
     assert validation is not None
-    metric = next(one for one in (*BUILT_IN, *metrics) if f"val_{one.name}" == column)
+    metric = metric_of(column, metrics)
     if metric.needs_every_class and validation.missing:
         raise DataError(
             f"{column} cannot be the metric: the validation split has no image of class "

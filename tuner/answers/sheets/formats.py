@@ -4,15 +4,17 @@ import io
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from tuner.answers.columns import unit_of
 from tuner.answers.sheets import markup
 from tuner.answers.sheets.contents import MeanCell, Sheet
 from tuner.answers.sheets.export import as_csv, as_json, json_cell
-from tuner.answers.words import column_digits
+from tuner.answers.words import figure, fixed
 from tuner.errors import UserError
+from tuner.records import NUMBER, Unit
 
 EXCEL_ROWS = 1_048_575
 """Rows that a sheet of Excel holds below its header."""
@@ -46,8 +48,14 @@ class Layout:
     """Columns whose numbers are no figures: parameters, and what is given in few digits anyway."""
     plain_heads: bool = False
     """Whether heads are words: `val loss` for val_loss."""
+    units: Mapping[str, Unit] = field(default_factory=dict)
+    """Of columns that have none by their name: a mean that is compared, an objective's metric."""
     caption: str | None = None
     label: str | None = None
+
+    def unit(self, column: str) -> Unit | None:
+        """Return the unit that people read a column in."""
+        return self.units.get(column) or unit_of(column)
 
     def text(self, column: str, cell: Any) -> str:
         """Return a cell as people read it."""
@@ -60,17 +68,21 @@ class Layout:
             return _readable(cell)
         if column == "p" and (self.plain_heads or self.digits is not None):
             return f"{cell:.2g}"
+        unit = self.unit(column) or NUMBER
+        shown = cell * unit.scale
         if self.digits is not None:
-            return f"{cell:.{self.digits}f}"
-        if not self.plain_heads:
-            return _readable(cell)
-        if column.endswith("seconds"):
-            return f"{cell:.1f}"
-        return f"{cell:.{column_digits(column)}f}"
+            return fixed(shown, self.digits).replace("−", "-")
+        if not self.plain_heads or unit.significant:
+            return _readable(shown)
+        return figure(replace(unit, mark="", signed=False), cell).replace("−", "-")
 
     def head(self, column: str) -> str:
         """Return what stands above a column."""
-        return column.replace("_", " ") if self.plain_heads else column
+        name = column.replace("_", " ") if self.plain_heads else column
+        unit = self.unit(column)
+        if column in self.exact or unit is None or unit.scale == 1:
+            return name
+        return f"{name} ({unit.mark.strip() or unit.of_differences})"
 
     def rounded(self, sheet: Sheet) -> Sheet:
         """Return a sheet for programs, its figures rounded where digits were asked for."""

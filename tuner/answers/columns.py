@@ -1,15 +1,33 @@
-"""What each exported column means: running this module writes docs/columns.md."""
+"""What each column of tables and exports means, its unit, and hence how people read its figures.
 
+Running this module writes docs/columns.md.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from tuner.answers.sheets.contents import COMPARISON_COLUMNS, PREDICTION_COLUMNS
-from tuner.results import EPOCH_COLUMNS, FIGURES, LEADING, TRAILING
-from tuner.results import FURTHER as FURTHER_COLUMNS
+from tuner.records import (
+    BUILT_IN,
+    FRACTION,
+    NATS,
+    READY,
+    SECONDS,
+    SHARE,
+    Metric,
+    Unit,
+)
 
-ACCURACY = "fraction"
-LOSS = "nats"
+if TYPE_CHECKING:
+    from tuner.results import Results
 
-TRIALS: Mapping[str, tuple[str, str]] = {
+SLOPE = Unit("nats per epoch", 1, scientific=True)
+OF_THE_LOSS = replace(NATS, name="of the loss", low=-math.inf)
+Meanings = Mapping[str, tuple[Unit | str, str]]
+"""The unit and the meaning by the column; a text for columns that hold no figures."""
+
+TRIALS: Meanings = {
     "trial": ("", "The trial's number in its study, from 0."),
     "state": (
         "",
@@ -19,44 +37,44 @@ TRIALS: Mapping[str, tuple[str, str]] = {
     "seed": ("", "The seed of initial weights, order of images, dropout and augmentation."),
     "attempts": ("", "How often it was started or resumed by a worker."),
     "best_epoch": ("epoch", "The epoch that is best by the study's metric, from 1."),
-    "train_loss": ("of the loss", "Mean of the loss that was trained on, while training."),
-    "train_nll": (LOSS, "Negative log-likelihood of the true class, while training."),
-    "train_acc": (ACCURACY, "Accuracy while training, augmentation and dropout included."),
+    "train_loss": (OF_THE_LOSS, "Mean of the loss that was trained on, while training."),
+    "train_nll": (NATS, "Negative log-likelihood of the true class, while training."),
+    "train_acc": (SHARE, "Accuracy while training, augmentation and dropout included."),
     "val_loss": (
-        LOSS,
+        NATS,
         "Negative log-likelihood of the true class, regardless of the training loss.",
     ),
-    "val_acc": (ACCURACY, "Validation accuracy."),
-    "test_loss": (LOSS, "As `val_loss`, on the test images."),
-    "test_acc": (ACCURACY, "Test accuracy; measured once, when the trial completes."),
-    "gap": (ACCURACY, "`val_acc` minus `test_acc`."),
+    "val_acc": (SHARE, "Validation accuracy."),
+    "test_loss": (NATS, "As `val_loss`, on the test images."),
+    "test_acc": (SHARE, "Test accuracy; measured once, when the trial completes."),
+    "gap": (SHARE.difference, "`val_acc` minus `test_acc`."),
     "epochs_run": ("", "Epochs recorded, reused ones included."),
     "epochs_reused": ("", "Epochs taken over from another trial that had trained them."),
-    "seconds": ("s", "Training time of the epochs that this trial trained itself."),
+    "seconds": (SECONDS, "Training time of the epochs that this trial trained itself."),
     "parameter_count": ("", "Weights that are trained."),
     "device": ("", "What it was trained on."),
     "started": ("time, UTC", "When the trial was created."),
     "ended": ("time, UTC", "When it ended; empty while it runs."),
 }
-FURTHER: Mapping[str, tuple[str, str]] = {
-    "val_auc": (ACCURACY, "Area under the ROC curve; one-against-rest mean of several classes."),
-    "val_balanced_acc": (ACCURACY, "Mean over the classes of the share that is right."),
-    "val_sensitivity": (ACCURACY, "Share of class 1 that is found; of several classes the mean."),
-    "val_specificity": (ACCURACY, "Share of class 0 left alone; of several classes the mean."),
-    "seconds_per_epoch": ("s", "Mean over all epochs, reused ones with what they once took."),
-    "train_seconds": ("s", "Training without validation, over all epochs."),
-    "val_seconds": ("s", "Validation, over all epochs."),
-    "late_train_slope": ("nats per epoch", "Slope of `train_nll` over the last 40 % of epochs."),
-    "late_val_slope": ("nats per epoch", "Slope of `val_loss` over the last 40 % of epochs."),
+FURTHER: Meanings = {
+    "val_auc": (FRACTION, "Area under the ROC curve; one-against-rest mean of several classes."),
+    "val_balanced_acc": (SHARE, "Mean over the classes of the share that is right."),
+    "val_sensitivity": (SHARE, "Share of class 1 that is found; of several classes the mean."),
+    "val_specificity": (SHARE, "Share of class 0 left alone; of several classes the mean."),
+    "seconds_per_epoch": (SECONDS, "Mean over all epochs, reused ones with what they once took."),
+    "train_seconds": (SECONDS, "Training without validation, over all epochs."),
+    "val_seconds": (SECONDS, "Validation, over all epochs."),
+    "late_train_slope": (SLOPE, "Slope of `train_nll` over the last 40 % of epochs."),
+    "late_val_slope": (SLOPE, "Slope of `val_loss` over the last 40 % of epochs."),
 }
-EPOCHS: Mapping[str, tuple[str, str]] = {
+EPOCHS: Meanings = {
     "epoch": ("epoch", "From 1."),
     "lr": ("", "The learning rate at the epoch's first step."),
-    "seconds": ("s", "Of the whole epoch; of a reused one the time when it was first trained."),
+    "seconds": (SECONDS, "Of the whole epoch; of a reused one the time when it was first trained."),
     "reused": ("", "Whether it was taken over from another trial."),
-    "val_seconds": ("s", "The part of `seconds` that validation took."),
+    "val_seconds": (SECONDS, "The part of `seconds` that validation took."),
 }
-PREDICTIONS: Mapping[str, tuple[str, str]] = {
+PREDICTIONS: Meanings = {
     "split": ("", "val or test."),
     "at": ("", "Weights of the best epoch, or of the last."),
     "epoch": ("epoch", "The epoch whose weights predicted."),
@@ -65,9 +83,9 @@ PREDICTIONS: Mapping[str, tuple[str, str]] = {
     "label": ("", "Its true class."),
     "predicted": ("", "Its most probable class; of equal ones the higher."),
     "right": ("", "Whether that is the true one."),
-    "p_CLASS": (ACCURACY, "The probability of each class."),
+    "p_CLASS": (FRACTION, "The probability of each class."),
 }
-COMPARISONS: Mapping[str, tuple[str, str]] = {
+COMPARISONS: Meanings = {
     "factor": ("", "The parameter that is compared by."),
     "metric": ("", "The figure that is compared."),
     "level": ("", "One value of the parameter."),
@@ -89,7 +107,7 @@ COMPARISONS: Mapping[str, tuple[str, str]] = {
     "p": ("", "p-value, corrected for all levels and for having picked the best."),
     "verdict": ("", "best, tied, different, one seed, too few patients, or not compared."),
 }
-SETTINGS: Mapping[str, tuple[str, str]] = {
+SETTINGS: Meanings = {
     "rank": ("", "From 1, by the mean of the study's metric; empty without a complete seed."),
     "FIGURE": ("of the figure", "Mean over the setting's complete seeds."),
     "FIGURE_low": ("of the figure", "Lower end of its 95 % t interval over these seeds alone."),
@@ -102,8 +120,9 @@ HEAD = """# Columns of the exports
 
 Generated by `make docs`. The columns are the same in every format (`tuner export --format
 csv|json|parquet|markdown|latex|excel`), and in the frames of `tuner.open`. Fractions are between 0
-and 1; empty cells (null) are unknown. CSV, JSON and Parquet keep every digit, Excel 15. In CSV a
-text that a spreadsheet would run as a formula begins with an apostrophe.
+and 1, and Markdown and LaTeX give accuracies and other shares in per cent; empty cells (null) are
+unknown. CSV, JSON and Parquet keep every digit, Excel 15. In CSV a text that a spreadsheet would
+run as a formula begins with an apostrophe.
 
 ## Tables for a thesis
 
@@ -112,7 +131,7 @@ their means ± half of the 95 % interval over seeds, or the best trials where th
 `--columns` picks others, `--wide` has all of them.
 
     tuner export --study lr_sched -o table.tex --caption "Schedules compared" --label tab:schedules
-    tuner export --study lr_sched --where scheduler=cosine --sort -test_acc --digits 3 -o cosine.md
+    tuner export --study lr_sched --where scheduler=cosine --sort -test_acc --digits 2 -o cosine.md
     tuner export --study lr_sched --columns trial,scheduler,val_acc,test_acc -o trials.tex
 
 LaTeX needs the package booktabs. With `--caption` the table floats; caption and cells are escaped,
@@ -140,8 +159,48 @@ One row a level of each compared factor; [statistics.md](statistics.md) says how
 """
 
 
+ENDS = ("", "_low", "_high")
+
+
+def unit_of(column: str, metrics: Sequence[Metric] = ()) -> Unit | None:
+    """Return the unit of a column of figures; None for a column that holds none.
+
+    `metrics` are those that the study has beside the built-in ones.
+    """
+    name = column.removeprefix("last_")
+    for meanings in (TRIALS, FURTHER, EPOCHS):
+        if name in meanings:
+            unit = meanings[name][0]
+            return unit if isinstance(unit, Unit) else None
+    split, _, figure = name.partition("_")
+    for metric in (*metrics, *BUILT_IN, *READY.values()):
+        if metric.name == figure and split in ("val", "test"):
+            return metric.read_in
+        if metric.name == figure and split == "gap":
+            return metric.read_in.difference
+    return None
+
+
+def units(columns: Sequence[str], results: "Results", compared: str | None) -> dict[str, Unit]:
+    """Return the units of a sheet's columns: of means and differences, that of what is compared."""
+    found = {name: unit_of(name, results.spec.metrics) for name in columns}
+    metric = unit_of(compared or results.metric, results.spec.metrics)
+    if metric is not None and "difference" in columns:
+        found |= {f"mean{end}": metric for end in ENDS}
+        found |= {f"difference{end}": metric.difference for end in ENDS}
+    for name in columns:
+        stem = name.removesuffix("_low").removesuffix("_high")
+        if stem != name:
+            found[name] = found[name] or unit_of(stem, results.spec.metrics)
+    return {name: unit for name, unit in found.items() if unit is not None}
+
+
 def page() -> str:
     """Return docs/columns.md."""
+    from tuner.answers.sheets.contents import COMPARISON_COLUMNS, PREDICTION_COLUMNS
+    from tuner.results import EPOCH_COLUMNS, FIGURES, LEADING, TRAILING
+    from tuner.results import FURTHER as FURTHER_COLUMNS
+
     plain = [name for name in TRIALS if name in (*LEADING, "best_epoch", *FIGURES, *TRAILING)]
     parts = [
         HEAD,
@@ -161,9 +220,11 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def _table(names: Sequence[str], meanings: Mapping[str, tuple[str, str]]) -> str:
+def _table(names: Sequence[str], meanings: Meanings) -> str:
     lines = ["| column | unit | what it is |", "|---|---|---|"]
-    lines += [f"| `{name}` | {meanings[name][0]} | {meanings[name][1]} |" for name in names]
+    for name in names:
+        unit, meaning = meanings[name]
+        lines.append(f"| `{name}` | {unit.name if isinstance(unit, Unit) else unit} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
