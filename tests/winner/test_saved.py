@@ -91,7 +91,8 @@ def test_the_card_has_the_figures(saved: Saved) -> None:
     shown = saved.project.json("show", "scans", str(model.trial), "--json")
     for split in ("val", "test"):
         found = shown["splits"][split]["accuracy"]
-        assert f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})" in card
+        value, low, high = (100 * found[name] for name in ("value", "low", "high"))
+        assert f"{value:.1f} % ({low:.1f} to {high:.1f})" in card
     for words in ("Chosen on validation images alone", "sensitivity", "not a medical device"):
         assert words in card
     assert "All 16 test predictions match the stored ones " in card
