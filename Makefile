@@ -43,7 +43,7 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	@touch $@
 
 launch: setup
-	@$(BIN)/tuner launch --study $(STUDY)
+	@$(BIN)/tuner launch $(STUDY)
 
 test: setup-test
 	@$(BIN)/python -m pytest $(PARALLEL)

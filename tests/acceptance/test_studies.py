@@ -79,7 +79,7 @@ def test_a_study_says_what_it_asks_and_what_it_takes(name: str) -> None:
     assert spec.name == name
     assert spec.question.endswith("?")
     assert spec.replicates.seeds >= 3
-    assert f"tuner launch --study {name}" in text
+    assert f"tuner launch {name}" in text
     assert re.search(r"^# Takes \d+ s on 2 CPU cores", text, re.MULTILINE), "no measured duration"
 
 

@@ -167,7 +167,7 @@ def test_a_files_path_means_the_study_that_it_asks(trained_once: Project) -> Non
     trained_once.write_study("untrained")
     said = trained_once.run("table", "studies/untrained.toml", code=2)
     assert "no study 'untrained' is stored" in said
-    assert "tuner launch --study studies/untrained.toml" in said
+    assert "tuner launch studies/untrained.toml" in said
     assert "Did you mean small?" in trained_once.run("table", "studies/smal.toml", code=2)
 
 

@@ -139,7 +139,7 @@ def test_interrupted_launch_gives_back_and_goes_on(project: Project) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, out + err
-    assert "To resume:  tuner launch --study long" in out
+    assert "To resume:  tuner launch long" in out
     counts = project.json("status", "long", "--json")["counts"]
     assert (counts["running"], counts["failed"]) == (0, 0)
     project.run("launch", "--study", "long", "--workers", "2")

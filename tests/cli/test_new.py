@@ -56,7 +56,7 @@ def test_a_new_objective_runs_as_it_is(project: Project) -> None:
 def test_a_new_study_runs_as_it_is(project: Project) -> None:
     """A study of an objective that is there is valid and trains."""
     out = project.run("new", "study", "second-one", "--objective", "blobs")
-    assert "tuner launch --study second-one" in out
+    assert "tuner launch second-one" in out
     assert "9 trials" in project.run("validate", "second-one")
     assert "test acc" in project.run("run", "second-one", "--device", "cpu")
 

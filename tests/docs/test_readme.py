@@ -10,7 +10,18 @@ from tuner.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 AFTER = "## After that"
-NAMING = ("table", "compare", "show", "gap", "confusion", "influence", "diff", "run", "events")
+NAMING = (
+    "table",
+    "compare",
+    "show",
+    "gap",
+    "confusion",
+    "influence",
+    "diff",
+    "run",
+    "events",
+    "export",
+)
 READING = ("validate", "check", "launch", "run")
 """Commands that read a study's file; the others want a stored study."""
 

@@ -130,9 +130,9 @@ Markdown and LaTeX are for people. By default they hold what `tuner table` shows
 their means ± half of the 95 % interval over seeds, or the best trials where there is one seed.
 `--columns` picks others, `--wide` has all of them.
 
-    tuner export --study lr_sched -o table.tex --caption "Schedules compared" --label tab:schedules
-    tuner export --study lr_sched --where scheduler=cosine --sort -test_acc --digits 2 -o cosine.md
-    tuner export --study lr_sched --columns trial,scheduler,val_acc,test_acc -o trials.tex
+    tuner export lr_sched -o table.tex --caption "Schedules compared" --label tab:schedules
+    tuner export lr_sched --where scheduler=cosine --sort -test_acc --digits 2 -o cosine.md
+    tuner export lr_sched --columns trial,scheduler,val_acc,test_acc -o trials.tex
 
 LaTeX needs the package booktabs. With `--caption` the table floats; caption and cells are escaped,
 so a percent sign is one. `--where` compares any column with a value (`=`, `!=`, `<`, `<=`, `>`,

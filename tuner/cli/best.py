@@ -24,9 +24,12 @@ FIRST_DROPPED = (("ECE", "Brier"), ("images",), ("AUC",), ("sensitivity", "speci
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner best lr_sched\n  tuner best lr_sched --save models/lr_sched\n"
-    "  tuner best lr_sched --ensemble --save models/ensemble\n"
-    "  tuner best lr_sched --trial 12 --json"
+    epilog=options.examples(
+        "tuner best lr_sched",
+        "tuner best lr_sched --save models/lr_sched",
+        "tuner best lr_sched --ensemble --save models/ensemble",
+        "tuner best lr_sched --trial 12 --json",
+    )
 )
 @click.argument("study")
 @click.option(
@@ -42,33 +45,34 @@ FIRST_DROPPED = (("ECE", "Brier"), ("images",), ("AUC",), ("sensitivity", "speci
     "--ensemble",
     "as_ensemble",
     is_flag=True,
-    help="All seeds of the best setting as one predictor: the mean of their probabilities.",
+    help="Use all seeds of the best setting as one predictor: the mean of their probabilities.",
 )
 @click.option(
     "--save",
     "target",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Write weights, document, stored predictions and a model card into a new folder.",
+    help="Write weights, description, stored predictions and a model card to a new folder.",
 )
 @click.option(
     "--format",
     "form",
     type=click.Choice(["torchscript", "onnx"]),
-    help="With --save: write the network as one file too, which needs neither tuner nor your code.",
+    help="With --save: also write the network as one file that needs neither tuner nor your code.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a model that was saved in DIR before.")
 @click.option(
     "--allow-different",
     is_flag=True,
-    help="Also save weights that do not predict what the study stored; the differences are noted.",
+    help="Save the weights even if they do not reproduce the stored predictions; the "
+    "differences are recorded.",
 )
 @click.option(
     "--device",
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda:N",
-    help="What to check, or train again, on; auto takes what the trial was trained on.",
+    help="Device to check or retrain on; auto takes the kind that the trial was trained on.",
 )
 @options.objectives_option
 @options.json_option
@@ -88,19 +92,19 @@ def best(
     allow_different: bool,
     as_json: bool,
 ) -> None:
-    """Show what a study ends with, and save its network.
+    """Show a study's best setting, and save its network.
 
-    Where settings have several seeds: the best setting by its mean of the
-    study's metric over seeds, the first of `tuner table`, and the network of
-    its median seed. Else the best complete trial. With figures and 95 %
-    intervals, how much of them is selection bias, and the gap. With --save the weights
-    are taken from its checkpoint, or trained again, and what they predict must
-    match what the study stored, within a tolerance for rounding. docs/best.md
-    says what is in the folder.
+    If settings have several seeds: the best setting by its mean of the study's
+    metric, which is the first of `tuner table`, and the network of its median
+    seed. Otherwise: the best complete trial. Figures have 95 % intervals; the
+    answer says how much of them is selection bias, and gives the gap. With
+    --save, the weights come from a checkpoint or are trained again, and must
+    reproduce the stored predictions within a tolerance for rounding.
+    docs/best.md describes the folder.
 
-    --ensemble averages the probabilities of all seeds of the best setting. Its
-    figures stand beside those of each seed. Test images choose neither setting
-    nor members.
+    --ensemble averages the probabilities of all seeds of the best setting, and
+    shows its figures and those of each seed. Test images influence neither the
+    choice of the setting nor of its members.
     """
     from tuner.answers import ensemble as of_ensemble
     from tuner.answers.winner import described, winner

@@ -23,17 +23,21 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner check lr_sched\n  tuner check lr_sched@2\n"
-    "  tuner check studies/mine.toml --quick\n  tuner check lr_sched --noise 5 --json"
+    epilog=options.examples(
+        "tuner check lr_sched",
+        "tuner check lr_sched@2",
+        "tuner check studies/mine.toml --quick",
+        "tuner check lr_sched --noise 5 --json",
+    )
 )
 @click.argument("study")
 @options.study_file_options
-@click.option("--quick", is_flag=True, help="Look at the data only, and train nothing.")
+@click.option("--quick", is_flag=True, help="Check the data only; train nothing.")
 @click.option(
     "--noise",
     type=click.IntRange(2, 1000),
     metavar="K",
-    help="Also train the default setting under K seeds and show how its figures spread.",
+    help="Also train the default setting under K seeds and show how much its figures vary.",
 )
 @options.crew_options
 @options.objectives_option
@@ -52,14 +56,15 @@ def check(
     quick: bool,
     as_json: bool,
 ) -> None:
-    """Look at a study's data and cost before spending hours on it.
+    """Check a study's data and cost before spending hours on it.
 
-    Reports duplicates and patients shared between splits, class balance,
-    blank and clipped images, whether a classifier can tell the splits apart,
-    and, unless --quick is given, how long an epoch takes at the cheap and the
-    expensive end of the space, and the hours and memory of the whole study.
-    STUDY is a file, by name or path, or a stored version such as lr_sched@2.
-    What was found is kept with every stored version that has the same data.
+    Reports duplicates and patients shared between splits, class balance, blank
+    and clipped images, and whether a classifier can distinguish the splits.
+    Unless --quick is given, it also measures how long an epoch of the fastest
+    and of the slowest settings takes, and estimates the hours and memory of the
+    whole study. STUDY is a file, by name or path, or a stored version such as
+    lr_sched@2. The findings are stored with every version that has the same
+    data.
     """
     from tuner.check.cost import measure_cost, measure_noise
     from tuner.check.quick import configurations, examine_data

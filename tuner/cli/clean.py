@@ -16,28 +16,31 @@ if TYPE_CHECKING:
     from tuner.train.checkpoints.tree import Tree
 
 
-@click.command(epilog="\b\nExample:\n  tuner clean --dry-run")
+@click.command(epilog=options.examples("tuner clean --dry-run"))
 @click.option("--dry-run", is_flag=True, help="Only say what would be freed.")
 @click.option(
     "--all",
     "everything",
     is_flag=True,
-    help="Remove all checkpoints of trials that have ended, not only the useless ones.",
+    help="Remove all checkpoints of ended trials, useful or not.",
 )
 @click.option(
-    "--foreign", is_flag=True, help="Remove those of studies that are not in this database, too."
+    "--foreign",
+    is_flag=True,
+    help="Also remove checkpoints of studies that are not in this database.",
 )
 @options.json_option
 @click.pass_obj
 def clean(
     settings: Settings, *, dry_run: bool, everything: bool, foreign: bool, as_json: bool
 ) -> int:
-    """Delete checkpoints that are no longer useful, and files of crashed processes.
+    """Delete checkpoints that are no longer useful.
 
-    Kept are the newest of every running trial, those at which other settings
-    of a study branch off, and the last of every ended trial, while all of them
-    stay within the limit. A missing checkpoint costs time, never a result.
-    A place that does not answer is named, and the others are cleaned.
+    Files that crashed processes left are deleted, too. Keeps the newest
+    checkpoint of every running trial, those at which other settings of a study
+    branch off, and the last one of every ended trial, as long as all of them
+    fit within the limit. A missing checkpoint costs time, never a result. A
+    location that does not answer is named, and the others are cleaned.
     """
     from tuner.train.checkpoints.timely import TimelyPlace
     from tuner.train.checkpoints.tree import Tree

@@ -27,11 +27,13 @@ FIRST_DROPPED = (2, 7, 5)
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner compare lr_sched --by scheduler\n"
-    "  tuner compare lr_sched --by lr --metric val_loss --reference 0.001\n"
-    "  tuner compare lr_sched --trials 12 31\n"
-    "  tuner compare everything --contenders\n"
-    "  tuner compare 'tpe-*' 'random-*' --picture searches.svg"
+    epilog=options.examples(
+        "tuner compare lr_sched --by scheduler",
+        "tuner compare lr_sched --by lr --metric val_loss --reference 0.001",
+        "tuner compare lr_sched --trials 12 31",
+        "tuner compare everything --contenders",
+        "tuner compare 'tpe-*' 'random-*' --picture searches.svg",
+    )
 )
 @click.argument("study")
 @click.argument("other", required=False)
@@ -45,8 +47,8 @@ FIRST_DROPPED = (2, 7, 5)
 @click.option(
     "--metric",
     metavar="NAME",
-    help="Figure to compare by: val_loss, val_acc, test_acc, gap, test_auc …; the study's metric "
-    "by default.",
+    help="Figure to compare by: val_loss, val_acc, test_acc, gap, test_auc …; the "
+    "study's metric by default.",
 )
 @click.option(
     "--reference",
@@ -80,7 +82,7 @@ FIRST_DROPPED = (2, 7, 5)
     "--picture",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="With two studies: draw them as well, as .svg, .png or .pdf.",
+    help="With two studies: also draw them, as .svg, .png or .pdf.",
 )
 @options.overwrite_option
 @options.json_option
@@ -101,21 +103,20 @@ def compare(  # noqa: C901  # one story: trials, contenders, or settings and the
     contenders: bool,
     as_json: bool,
 ) -> None:
-    """Say which settings differ, which are tied with the best, and how sure that is.
+    """Say which settings differ, and which are tied with the best.
 
-    Where settings have several seeds, each is compared with the best by the
-    study's metric, which validation images decide; what the best one shows on
-    test images is the check. Below that each factor is compared.
+    If settings have several seeds, each is compared with the best by the
+    study's metric on validation images; the check is what the best one shows on
+    test images. Then each factor is compared.
 
-    Intervals and verdicts are about settings in general: over seeds and over
-    images like these, or over patients where the data name them. They are
-    corrected for having looked at several levels
-    and for having picked the best; docs/statistics.md says how, and how often
-    they are wrong.
+    Intervals and verdicts are about settings in general: over other seeds and
+    over other images like these, or other patients if the data name them. They
+    are corrected for comparing several levels and for having picked the best;
+    docs/statistics.md says how, and how often they are wrong.
 
     Two studies are compared as searches: the best value so far, by epochs
-    trained, with the epochs that the better one saves. A pattern such as
-    'tpe-*' takes studies that repeat a search under other seeds of it.
+    trained, and how many epochs the better search saves. A pattern such as
+    'tpe-*' stands for studies that repeat a search with different seeds.
     """
     from tuner.answers.compare import Asked
     from tuner.answers.pair import pair

@@ -68,25 +68,10 @@ class StudyName(click.ParamType):  # type: ignore[type-arg]  # generic in later 
 
 
 def parse_study(command: click.Command) -> None:
-    """Let a command parse its study, and complete its name, as --study NAME and as a plain NAME."""
+    """Let a command parse its study, and complete its name."""
     for parameter in command.params:
-        if parameter.name not in ("study", "other"):
-            continue
-        parameter.type = StudyName(files=command.name in ("launch", "run", "validate", "check"))
-        if isinstance(parameter, click.Option):
-            _complete_plain(command, parameter)
-
-
-def _complete_plain(command: click.Command, study: click.Option) -> None:
-    """Complete a plain NAME where the command declares an option: `place_study` takes it so."""
-    usual = command.shell_complete
-
-    def shell_complete(ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        items = usual(ctx, incomplete)
-        given = ctx.params.get("study") is not None
-        return items if given else [*items, *study.type.shell_complete(ctx, study, incomplete)]
-
-    command.shell_complete = shell_complete  # type: ignore[method-assign]
+        if parameter.name in ("study", "other"):
+            parameter.type = StudyName(files=command.name in ("launch", "run", "validate", "check"))
 
 
 def stored_names(settings: Settings) -> list[str]:

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from tuner.store.studies import Study
 
 
-@click.command(epilog="\b\nExample:\n  tuner confusion digits --trial 3 --split val")
+@click.command(epilog=options.examples("tuner confusion digits --trial 3 --split val"))
 @options.answering
 @click.option("--trial", type=int, metavar="N", help="Which trial; by default the best one.")
 @click.option(
     "--split",
     type=click.Choice(["val", "test"]),
-    help="Which images; by default test, or val where there is no test set.",
+    help="Which images; by default test, or val if there is no test set.",
 )
 @click.option(
     "--at",
     type=click.Choice(["best", "last"]),
-    help="Weights of which epoch; by default those that the study is judged at.",
+    help="Which epoch's weights; by default those that the study reports.",
 )
 def confusion(
     results: "Results",
@@ -37,9 +37,9 @@ def confusion(
 ) -> None:
     """Show a trial's confusion matrix.
 
-    Rows are true classes, columns what images are taken for. Recall is the
-    share of a class's images that is found, precision the share of the images
-    taken for a class that are of it.
+    Rows are true classes, columns predicted ones. Recall is the share of a
+    class's images that are predicted as that class; precision is the share of
+    the images predicted as a class that belong to it.
     """
     from tuner.answers.confusion import confusion as count
     from tuner.answers.plain import plain

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from tuner.store.studies import Study
 
 
-@click.command(epilog="\b\nExample:\n  tuner stop lr_sched")
+@click.command(epilog=options.examples("tuner stop lr_sched"))
 @click.argument("study")
 @click.pass_obj
 def stop(settings: Settings, study: StudyRef) -> None:
-    """Stop a study on all its machines: workers finish their epoch and leave.
+    """Stop a study on all machines.
 
-    Nothing is lost; `tuner launch` goes on with it.
+    Workers finish their epoch and leave. Nothing is lost; `tuner launch`
+    resumes it.
     """
     from tuner.store import control, studies
 
@@ -33,17 +34,17 @@ def stop(settings: Settings, study: StudyRef) -> None:
             echo(f"{found.title} is complete; there is nothing to stop.")
             return
         control.stop(database, found)
-    echo(f"{found.title} is stopped. Go on with:  tuner launch --study {found.title}")
+    echo(f"{found.title} is stopped. Go on with:  tuner launch {found.title}")
 
 
-@click.command(epilog="\b\nExample:\n  tuner retry lr_sched 3 17")
+@click.command(epilog=options.examples("tuner retry lr_sched 3 17"))
 @click.argument("study")
 @click.argument("trials", type=int, nargs=-1)
 @click.pass_obj
 def retry(settings: Settings, study: StudyRef, trials: tuple[int, ...]) -> None:
-    """Open failed trials again, under their own numbers and parameters.
+    """Reopen failed trials, with the same numbers and parameters.
 
-    Without TRIALS, all failed ones; also lifts the brake of a paused study.
+    Without TRIALS: all failed trials. A paused study is released, too.
     """
     from tuner.store import control, studies
     from tuner.store.optuna_storage import Binding
@@ -57,18 +58,19 @@ def retry(settings: Settings, study: StudyRef, trials: tuple[int, ...]) -> None:
         return
     listed = ", ".join(map(str, opened))
     what = f"Trials opened again: {listed}." if opened else f"{found.title} is open again."
-    echo(f"{what} Train with:  tuner launch --study {found.title}")
+    echo(f"{what} Train with:  tuner launch {found.title}")
 
 
-@click.command(epilog="\b\nExample:\n  tuner delete lr_sched@2 --yes")
+@click.command(epilog=options.examples("tuner delete lr_sched@2 --yes"))
 @click.argument("study")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def delete(settings: Settings, study: StudyRef, *, yes: bool) -> int:
-    """Delete a study with all its trials, curves, predictions and checkpoints.
+    """Delete a study and everything that belongs to it.
 
-    Asks first. A study that workers are training must be stopped first. If its
-    checkpoints cannot be removed now, the rest is still deleted.
+    That is trials, curves, predictions and checkpoints. Asks for confirmation.
+    A study that workers are training must be stopped first. If its checkpoints
+    cannot be removed now, the rest is still deleted.
     """
     from tuner.store import studies
     from tuner.store.overview import overview

@@ -28,16 +28,12 @@ PRIVATE = 0o600
 """Permissions of a new dump: it holds everything that the database holds."""
 
 
-def _example(line: str) -> str:
-    return f"\b\nExample:\n  {line}"
-
-
-@click.group(epilog=_example("tuner db status"))
+@click.group(epilog=options.examples("tuner db status"))
 def db() -> None:
-    """Look after the database: the embedded one, or the server given."""
+    """Manage the database: the embedded one, or the server given."""
 
 
-@db.command(epilog=_example("tuner db start"))
+@db.command(epilog=options.examples("tuner db start"))
 @click.pass_obj
 def start(settings: Settings) -> None:
     """Start the embedded server and keep it running without clients.
@@ -55,11 +51,11 @@ def start(settings: Settings) -> None:
     )
 
 
-@db.command(epilog=_example("tuner db stop"))
-@click.option("--force", is_flag=True, help="Stop it even under processes that use it.")
+@db.command(epilog=options.examples("tuner db stop"))
+@click.option("--force", is_flag=True, help="Stop it even if processes use it.")
 @click.pass_obj
 def stop(settings: Settings, force: bool) -> None:
-    """Stop the embedded server, unless somebody uses it."""
+    """Stop the embedded server, unless it is in use."""
     from tuner.store.embedded import server as embedded
 
     _embedded_only(settings, "stopped")
@@ -67,11 +63,11 @@ def stop(settings: Settings, force: bool) -> None:
     echo("The database has stopped." if stopped else "The database was not running.")
 
 
-@db.command(epilog=_example("tuner db status --json"))
+@db.command(epilog=options.examples("tuner db status --json"))
 @options.json_option
 @click.pass_obj
 def status(settings: Settings, as_json: bool) -> None:
-    """Show the state of the database and where its things are."""
+    """Show the state of the database and where it is."""
     facts = _embedded_facts(settings) if settings.embedded else _server_facts(settings)
     if as_json:
         echo_json(facts, indent=2)
@@ -80,13 +76,13 @@ def status(settings: Settings, as_json: bool) -> None:
         echo(f"{name.replace('_', ' ') + ':':<15}{_spoken(value)}")
 
 
-@db.command(epilog=_example("tuner db url --show-password"))
-@click.option("--show-password", is_flag=True, help="Write the password out.")
+@db.command(epilog=options.examples("tuner db url --show-password"))
+@click.option("--show-password", is_flag=True, help="Show the password.")
 @click.pass_obj
 def url(settings: Settings, show_password: bool) -> None:
-    """Print the address for other programs.
+    """Print the database's address for other programs.
 
-    The password is written out only if asked for.
+    The password is shown only with --show-password.
     """
     with _reach(settings) as address:
         echo(address.url(show_password))
@@ -97,7 +93,7 @@ def url(settings: Settings, show_password: bool) -> None:
         )
 
 
-@db.command(epilog=_example("tuner db init"))
+@db.command(epilog=options.examples("tuner db init"))
 @click.pass_obj
 def init(settings: Settings) -> None:
     """Create the tables in the database, or bring them up to date."""
@@ -110,7 +106,7 @@ def init(settings: Settings) -> None:
 
 
 @db.command(
-    epilog=_example("tuner db psql -c 'SELECT count(*) FROM trials'"),
+    epilog=options.examples("tuner db psql -c 'SELECT count(*) FROM trials'"),
     context_settings={"ignore_unknown_options": True},
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -125,19 +121,19 @@ def psql(context: click.Context, arguments: tuple[str, ...]) -> None:
     context.exit(code)
 
 
-@db.command(epilog=_example("tuner db dump -o backup.dump"))
+@db.command(epilog=options.examples("tuner db dump -o backup.dump"))
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    help="The file to write; - is standard output. Default: tuner-DATE-TIME.dump.",
+    help="File to write; - is standard output. Default: tuner-DATE-TIME.dump.",
 )
 @options.overwrite_option
 @click.pass_obj
 def dump(settings: Settings, output: Path | None, *, overwrite: bool) -> None:
     """Save the whole database in a file.
 
-    The file appears whole or not at all. One that exists is replaced only with
+    The file appears whole or not at all. An existing file is replaced only with
     --overwrite.
     """
     from tuner.files import check_output, open_special, whole_file
@@ -158,17 +154,17 @@ def dump(settings: Settings, output: Path | None, *, overwrite: bool) -> None:
     echo(f"{said} The earlier file was replaced." if replace else said)
 
 
-@db.command(epilog=_example("tuner db restore backup.dump"))
+@db.command(epilog=options.examples("tuner db restore backup.dump"))
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("--yes", is_flag=True, help="Replace the studies that the database holds.")
+@click.option("--yes", is_flag=True, help="Replace the studies in the database.")
 @click.pass_obj
 def restore(settings: Settings, file: Path, yes: bool) -> None:
     """Fill the database from a FILE that `tuner db dump` wrote.
 
     A database that holds studies is refused, unless --yes says to replace them;
     so is one that workers or other programs of tuner are connected to.
-    It happens in one transaction: all of it or nothing. Trials that were being
-    trained when the dump was made are taken up by the next workers.
+    Everything happens in one transaction. Trials that were running when the
+    dump was made are resumed by the next workers.
     """
     with _reach(settings, create=True) as address:
         studies = _count_studies(address)

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner diff lr_sched --settings 1 2\n"
-    "  tuner diff lr_sched --settings 'scheduler=step lr=0.01' 1\n"
-    "  tuner diff lr_sched@1 lr_sched@2\n  tuner diff ann cnn --json"
+    epilog=options.examples(
+        "tuner diff lr_sched --settings 1 2",
+        "tuner diff lr_sched --settings 'scheduler=step lr=0.01' 1",
+        "tuner diff lr_sched@1 lr_sched@2",
+        "tuner diff ann cnn --json",
+    )
 )
 @click.argument("study")
 @click.argument("other", required=False)
@@ -32,8 +35,8 @@ if TYPE_CHECKING:
 @click.option(
     "--metric",
     metavar="NAME",
-    help="Figure to compare by; of two studies test_acc where there is one, of two settings the "
-    "study's metric and the usual others.",
+    help="Figure to compare by. Default: for two studies test_acc, if there is a test "
+    "set; for two settings the study's metric and the usual figures.",
 )
 @options.json_option
 @click.pass_obj
@@ -46,15 +49,15 @@ def diff(
     *,
     as_json: bool,
 ) -> None:
-    """Say what differs between two studies, or between two settings of one.
+    """Say what differs between two studies or two settings.
 
-    Two studies: their files, their environments and their results. Results are
-    compared in the settings that both have, matched by what both vary and by
-    seed; over seeds, and over images where these are the same.
+    Two studies: their files, environments and results. Results are compared
+    over the settings that both have, matched by seed and by the parameters that
+    both vary. Intervals cover the images too if both used the same.
 
-    Two settings: the parameters that differ, the mean of each figure over seeds
-    with the gap, and which setting is better, by the p values of `tuner
-    compare`. `tuner compare STUDY --trials A B` compares two trials.
+    Two settings: the parameters that differ, the means over seeds of each
+    figure and of the gap, and which setting is better, by the p values of
+    `tuner compare`. `tuner compare STUDY --trials A B` compares two trials.
     """
     from tuner.answers.diff import diff as between
     from tuner.answers.plain import plain

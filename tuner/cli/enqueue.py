@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner enqueue lr_sched lr=0.001 scheduler=cosine\n"
-    "  tuner enqueue lr_sched"
+    epilog=options.examples(
+        "tuner enqueue lr_sched lr=0.001 scheduler=cosine", "tuner enqueue lr_sched"
+    )
 )
 @click.argument("study")
 @click.argument("setting", nargs=-1, metavar="[NAME=VALUE]...")
@@ -25,13 +26,12 @@ if TYPE_CHECKING:
 def enqueue(
     settings: Settings, study: StudyRef, setting: tuple[str, ...], *, as_json: bool
 ) -> None:
-    """Have a setting trained before those that wait, for example one known to be good.
+    """Train a setting next, for example one known to be good.
 
-    Name a value for every parameter that the study varies. The setting takes a
-    place in the budget, so the number of trials stays the same: a cell of a
-    grid is moved to the front, and any other setting begins in place of the
-    sampler's next one. Running workers take it as their next trial. Without a
-    setting, the queue is listed.
+    Give a value for every parameter that the study varies. The number of trials
+    stays the same: a cell of a grid moves to the front, and any other setting
+    takes the place of the sampler's next one. A running worker takes it as its
+    next trial. Without a setting, the queue is listed.
     """
     from tuner.spec.setting import read_setting
     from tuner.store import queue, studies
@@ -51,7 +51,7 @@ def enqueue(
     for place in places:
         echo(place_line(place))
     if setting and found.state in ("stopped", "paused") and places[0].trial is None:
-        echo(f"{found.title} is {found.state}. Train with:  tuner launch --study {found.title}")
+        echo(f"{found.title} is {found.state}. Train with:  tuner launch {found.title}")
 
 
 def place_line(place: "QueuePlace") -> str:

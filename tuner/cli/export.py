@@ -24,13 +24,15 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner export --study lr_sched --best 3 --format csv -o best.csv\n"
-    "  tuner export --study lr_sched -o table.tex --caption 'Schedules' --label tab:schedules\n"
-    "  tuner export --study lr_sched --where model=cnn --sort -test_acc --digits 3 -o cnn.md\n"
-    "  tuner export --study lr_sched --columns trial,lr,val_acc,test_acc,gap -o table.md\n"
-    "  tuner export --study lr_sched --predictions --best 1 -o predictions.parquet"
+    epilog=options.examples(
+        "tuner export lr_sched --best 3 --format csv -o best.csv",
+        "tuner export lr_sched -o table.tex --caption 'Schedules' --label tab:schedules",
+        "tuner export lr_sched --where model=cnn --sort -test_acc --digits 2 -o cnn.md",
+        "tuner export lr_sched --columns trial,lr,val_acc,test_acc,gap -o table.md",
+        "tuner export lr_sched --predictions --best 1 -o predictions.parquet",
+    )
 )
-@click.option("--study", required=True, help="Study to export.")
+@click.argument("study")
 @click.option(
     "--best",
     type=click.IntRange(1),
@@ -42,10 +44,10 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
     "--trials",
     "by_trial",
     is_flag=True,
-    help="Rank single trials, also where settings have several seeds.",
+    help="Rank single trials even if settings have several seeds.",
 )
 @click.option("--epochs", is_flag=True, help="One row per epoch instead of one per trial.")
-@click.option("--predictions", is_flag=True, help="One row per image and trial that predicted it.")
+@click.option("--predictions", is_flag=True, help="One row per trial and image that it predicted.")
 @click.option(
     "--comparisons", is_flag=True, help="One row per level, as `tuner compare` judges them."
 )
@@ -56,37 +58,38 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
 @click.option(
     "--wide",
     is_flag=True,
-    help="Trials with further columns: AUC, balanced accuracy, sensitivity, specificity, "
-    "time of training and of validation, late slopes.",
+    help="Trials with further columns: AUC, balanced accuracy, sensitivity, "
+    "specificity, time of training and of validation, late slopes.",
 )
 @click.option(
     "--columns",
     metavar="A,B,…",
-    help="Only these columns, in this order; those of --wide may be among them.",
+    help="Only these columns, in this order; those of --wide are allowed.",
 )
 @click.option(
     "--where",
     "conditions",
     metavar="CONDITION",
     multiple=True,
-    help="Only rows for which this holds, e.g. model=cnn or 'lr<=0.01'; all of several.",
+    help="Only rows that satisfy this, e.g. model=cnn or 'lr<=0.01'; may be repeated, "
+    "and all must hold.",
 )
 @click.option(
-    "--sort", metavar="COLUMN", help="Order of the rows; -COLUMN begins with the largest."
+    "--sort", metavar="COLUMN", help="Sort by this column; -COLUMN puts the largest first."
 )
 @click.option(
     "--digits",
     type=click.IntRange(0, 17),
     metavar="N",
-    help="Digits after the decimal point of figures; parameters keep theirs.",
+    help="Decimals of figures; parameters keep theirs.",
 )
-@click.option("--caption", help="LaTeX: make it a table that floats, with this caption.")
-@click.option("--label", help="LaTeX: what \\ref names the table by, e.g. tab:rates.")
+@click.option("--caption", help="LaTeX: make it a floating table with this caption.")
+@click.option("--label", help="LaTeX: the label for \\ref, e.g. tab:rates.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(FORMATS),
-    help="What to write; by default what the file's name says, or else CSV.",
+    help="Format; by default that of the file's name, or else CSV.",
 )
 @click.option(
     "-o",
@@ -94,7 +97,7 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
     default="-",
     show_default=True,
     metavar="FILE",
-    help="Where to write; - is standard output.",
+    help="File to write; - is standard output.",
 )
 @options.overwrite_option
 @click.pass_obj
@@ -120,14 +123,15 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
     wide: bool,
     overwrite: bool,
 ) -> None:
-    """Write a study's trials, settings, epochs, predictions or comparisons, in one of six formats.
+    """Write trials, settings, epochs, predictions or comparisons.
 
-    docs/columns.md explains each column. Accuracies are fractions, losses are in
-    nats, times are in UTC; empty cells are unknown. CSV, JSON and Parquet have
-    every column and every digit, Excel 15. Markdown and LaTeX are for people:
-    by default they hold what `tuner table` shows; --wide gives them all columns.
-    The file appears whole or not at all. A CSV file with the same columns is
-    replaced; any other file only with --overwrite.
+    There are six formats. docs/columns.md explains each column. Losses are in
+    nats, times in UTC; empty cells are unknown. CSV, JSON and Parquet have
+    every column and every digit, Excel 15; accuracies are fractions. Markdown
+    and LaTeX are for people: by default they hold what `tuner table` shows,
+    --wide gives them all columns, and accuracies are in per cent. The file
+    appears whole or not at all. A CSV file with the same columns is replaced;
+    any other file only with --overwrite.
     """
     from tuner.answers.columns import units
     from tuner.answers.compare import compare

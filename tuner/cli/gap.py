@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tuner.results import Results
 
 
-@click.command(epilog="\b\nExample:\n  tuner gap lr_sched\n  tuner gap lr_sched --json")
+@click.command(epilog=options.examples("tuner gap lr_sched", "tuner gap lr_sched --json"))
 @options.answering
 @click.option(
     "--best",
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     default=10,
     show_default=True,
     metavar="K",
-    help="How many configurations the table shows, the best on validation first.",
+    help="How many settings the table shows, the best on validation first.",
 )
 def gap(results: "Results", best: int, *, as_json: bool) -> None:
-    """Say how large the gap between validation and test accuracy is, and why there is one.
+    """Say how large the gap from validation to test is, and why.
 
     The gap is validation minus test accuracy, over seeds and over the images of
-    both splits. Beside it: whether a better validation result means a better
-    test result here at all, how much of the best trial's figure is
-    selection bias, and whether training and test images can be told apart.
+    both splits. The answer also says whether a better validation result means a
+    better test result here, how much of the best result is selection bias, and
+    whether a classifier can distinguish training from test images.
     """
     from tuner.answers.gap import gap as measure_gap
     from tuner.answers.gap import sentences, table

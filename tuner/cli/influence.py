@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner influence everything\n  tuner influence depth --metric test_auc"
+    epilog=options.examples("tuner influence everything", "tuner influence depth --metric test_auc")
 )
 @options.answering
 @click.option(
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="Figure to look at; may be repeated. By default val_loss, test_acc and gap.",
+    help="Figure to explain; may be repeated. By default val_loss, test_acc and gap.",
 )
 def influence(results: "Results", metrics: tuple[str, ...], *, as_json: bool) -> None:
-    """Say how much each parameter matters for validation loss, test accuracy and the gap.
+    """Say how much each parameter matters.
 
-    For a full grid the variance over settings is decomposed exactly (functional
-    ANOVA): each parameter alone, each two together, and the rest. The noise of
+    By default for validation loss, test accuracy and the gap. For a complete
+    grid, the variance over settings is decomposed exactly (functional ANOVA):
+    each parameter alone, each interaction of two, and the rest. The noise of
     seeds and images is subtracted, and the intervals cover both. Otherwise it
-    is PED-ANOVA: which parameters set the best tenth of the trials apart. One
+    is PED-ANOVA: which parameters distinguish the best tenth of the trials. One
     parameter is said to matter more than another only if their difference is
-    significant; its interval can exclude 0 even where the intervals of the two
-    shares overlap.
+    significant. That is possible even if the intervals of their shares overlap.
     """
     from tuner.answers.influence import influence as measure
     from tuner.answers.plain import plain

@@ -49,15 +49,13 @@ SHORT_LOOK_SECONDS = 0.1
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner launch --study lr_sched\n"
-    "  tuner launch --study studies/mine.toml --set epochs=50 --workers 2\n"
-    "  tuner launch --study lr_sched --epochs-to 60"
+    epilog=options.examples(
+        "tuner launch lr_sched",
+        "tuner launch studies/mine.toml --set epochs=50 --workers 2",
+        "tuner launch lr_sched --epochs-to 60",
+    )
 )
-@click.option(
-    "--study",
-    required=True,
-    help="Study to launch: a name, a path to its file, or a stored version such as lr@2.",
-)
+@click.argument("study")
 @options.study_file_options
 @options.crew_options
 @options.objectives_option
@@ -70,40 +68,40 @@ SHORT_LOOK_SECONDS = 0.1
 @click.option(
     "--new-version",
     is_flag=True,
-    help="Launch a changed file as a version of its own (lr@2) beside the stored one.",
+    help="Launch a changed file as a new version (lr@2) beside the stored one.",
 )
 @click.option(
     "--epochs-to",
     type=click.IntRange(1),
     metavar="N",
-    help="Train the stored study longer, as a new version, from its stored epochs.",
+    help="Train the stored study to N epochs, as a new version that reuses its stored epochs.",
 )
 @click.option(
     "--accept-changes",
     is_flag=True,
-    help="Go on with the study though its code or data changed since, and mark it so.",
+    help="Resume the study although its code or data have changed, and record the change.",
 )
 @click.option(
     "--no-check",
     is_flag=True,
-    help="Do not look at the data first for duplicates, shared patients and shifts.",
+    help="Do not check the data for duplicates, shared patients and distribution shift.",
 )
 @click.option(
     "--wait",
     default=60.0,
     show_default=True,
-    help="Seconds to wait for a database server that does not answer.",
+    help="How many seconds to wait for a database server that does not answer.",
 )
 @click.pass_obj
 def launch(settings: Settings, /, **given: Any) -> int:
-    """Launch a study, or go on with it, and train it to its end.
+    """Launch a study, or resume it, and train it to its end.
 
-    The study file is checked first, and its data are looked at; if there are
-    faults, all are reported at once and nothing is created. A study that exists is continued:
-    finished trials stay, more trials or seeds extend it. A study whose code or
-    data changed since is refused. Ctrl-C once lets every
-    worker finish its epoch and gives the trials back; twice stops at once.
-    Nothing recorded is lost either way.
+    STUDY is a name, a path to a study file, or a stored version such as lr@2.
+    The file and its data are checked first; all faults are reported at once,
+    and nothing is created. A study that exists is resumed: finished trials
+    stay, more trials or seeds extend it. If its code or data have changed, it
+    is refused. Ctrl-C once lets every worker finish its epoch and gives the
+    trials back; twice stops at once. Nothing recorded is lost either way.
     """
     return run_launch(settings, Request(**given)).exit_code
 
@@ -333,7 +331,7 @@ def _train(database: "Database", study: "Study", fleet: LocalFleet) -> int | Non
         echo(
             f"Stopped. Trials in progress were given back. To resume:  "
             # With what was set on the command line the file is another study than the stored one.
-            f"tuner launch --study {study.full_name if study.spec.overrides else study.title}"
+            f"tuner launch {study.full_name if study.spec.overrides else study.title}"
         )
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     _check_ended(database, study, failures)
@@ -410,15 +408,12 @@ def _check_ended(database: "Database", study: "Study", failures: list[str]) -> N
             f"`tuner logs {study.title}` shows what they printed."
         )
     elif now.state == "stopped":
-        what = (
-            f"{study.title} is stopped: {now.reason}\n"
-            f"To resume:  tuner launch --study {study.title}"
-        )
+        what = f"{study.title} is stopped: {now.reason}\nTo resume:  tuner launch {study.title}"
     else:
         what = (
             f"{study.title} is {now.state}: {now.reason}\n"
             f"`tuner events {study.title}` and `tuner logs {study.title}` say more. "
-            f"Once that is fixed:  tuner launch --study {study.title}"
+            f"Once that is fixed:  tuner launch {study.title}"
         )
     raise StudyFailedError("\n".join([what, *failures]))
 

@@ -9,15 +9,15 @@ from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 
 
-@click.command(epilog="\b\nExample:\n  tuner logs lr_sched 12")
+@click.command(epilog=options.examples("tuner logs lr_sched 12"))
 @click.argument("study")
 @click.argument("trial", type=int, required=False)
 @click.pass_obj
 def logs(settings: Settings, study: StudyRef, trial: int | None) -> None:
     """Show what the trainers of a study printed, attempt by attempt.
 
-    With TRIAL, only that trial's. What an attempt printed is kept when it ends;
-    at most the last 256 KiB of it.
+    With TRIAL, only that trial's output. When an attempt ends, the last 256 KiB
+    of its output are stored.
     """
     from tuner.store import histories, studies
 
@@ -34,7 +34,7 @@ def logs(settings: Settings, study: StudyRef, trial: int | None) -> None:
         echo(output.text.rstrip().replace("\r\n", "\n").replace("\r", "\n"))
 
 
-@click.command(epilog="\b\nExample:\n  tuner events lr_sched --trial 12")
+@click.command(epilog=options.examples("tuner events lr_sched --trial 12"))
 @click.argument("study")
 @click.option("--trial", type=int, help="Only what happened to this trial.")
 @options.json_option

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from tuner import __version__
-from tuner.cli.options import add_common, place_study
+from tuner.cli.options import add_common, examples, place_study
 from tuner.cli.terminal import ReadableFormatter, echo, replace_unencodable
 from tuner.errors import (
     EXIT_DONE,
@@ -124,18 +124,18 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="\b\nExample:\n  tuner launch --study lr_sched",
+    epilog=examples("tuner launch lr_sched"),
 )
 @click.version_option(__version__, message="tuner %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """Run hyperparameter studies that keep their budget and say which differences are real.
 
-    A study file asks a question; `launch` trains every setting on all the
-    devices there are, and `table` says what came of it. Without a server,
-    studies live in an embedded PostgreSQL in the nearest folder .tuner, here
-    or above (TUNER_HOME names another); with --database or TUNER_DATABASE_URL,
-    any number of machines join one study.
+    A study file asks a question; `launch` trains every setting on all available
+    devices, and `table` shows the results. Without a server, studies live in an
+    embedded PostgreSQL in the nearest folder .tuner, here or above (TUNER_HOME
+    names another). With --database or TUNER_DATABASE_URL, any number of
+    machines join one study.
 
     Every command takes its study as a plain NAME or as --study NAME.
 

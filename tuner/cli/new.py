@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tuner.cli import options, starters
+from tuner.cli.options import examples
 from tuner.cli.terminal import echo
 from tuner.errors import UserError
 
@@ -15,23 +16,23 @@ LONGEST = 63
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="\b\nExample:\n  tuner new objective leaves\n  tuner new study batch_size",
+    epilog=examples("tuner new objective leaves", "tuner new study batch_size"),
 )
 def new() -> None:
-    """Write commented starting files, which run as they are.
+    """Write commented starter files that run as they are.
 
-    They are written into ./objectives and ./studies. Nothing that exists is
+    They are written to ./objectives and ./studies. Nothing that exists is
     overwritten.
     """
 
 
-@new.command(epilog="\b\nExample:\n  tuner new objective leaves")
+@new.command(epilog=examples("tuner new objective leaves"))
 @click.argument("name")
 def objective(name: str) -> None:
-    """Write a new problem: its images, its networks, and a study of it.
+    """Write a new objective: its images, its networks, and a study of it.
 
-    NAME has small letters, digits and _. Until data.path in the study file
-    names your folder of images, the objective draws some of its own.
+    NAME has lower-case letters, digits and _. Until data.path in the study file
+    names your folder of images, the objective draws synthetic ones.
     """
     from tuner.train.objective import find, shipped_folder
 
@@ -46,20 +47,20 @@ def objective(name: str) -> None:
     echo(f"Its images are drawn until data.path in studies/{name}.toml names your folder.")
 
 
-@new.command(epilog="\b\nExample:\n  tuner new study batch_size --objective chest_xray")
+@new.command(epilog=examples("tuner new study batch_size --objective chest_xray"))
 @click.argument("name")
 @click.option(
     "--objective",
     default="chest_xray",
     show_default=True,
-    help="What is trained: a package in ./objectives, or one that comes with tuner.",
+    help="What to train: a package in ./objectives, or one that comes with tuner.",
 )
 @options.objectives_option
 def study(name: str, objective: str, objective_folders: tuple[Path, ...]) -> None:
     """Write a new study file.
 
-    NAME has small letters, digits, _ and -. The file lists everything that the
-    objective lets a study set.
+    NAME has lower-case letters, digits, _ and -. The file lists everything that
+    the objective lets a study set.
     """
     from tuner.train.objective import find
 
@@ -96,7 +97,7 @@ def _check_study_unshipped(name: str) -> None:
 def _tell(files: Iterable[Path], study_name: str) -> None:
     for path in files:
         echo(f"wrote {path}")
-    width = len(f"tuner launch --study {study_name}")
+    width = len(f"tuner launch {study_name}")
     echo("\nNext:")
     echo(f"  {f'tuner run {study_name}':<{width}}  # train one setting here and now")
-    echo(f"  tuner launch --study {study_name}  # train every setting, and show what came of it")
+    echo(f"  tuner launch {study_name}  # train every setting and show the results")

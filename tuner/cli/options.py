@@ -70,6 +70,12 @@ def _use_database(ctx: click.Context, _option: click.Parameter, value: str | Non
     ctx.obj = settings.with_database(value)
 
 
+def examples(*lines: str) -> str:
+    """Return what ends a command's help: command lines that run as they are."""
+    head = "Example:" if len(lines) == 1 else "Examples:"
+    return "\n  ".join((f"\b\n{head}", *lines))
+
+
 def json_option(function: Decorated) -> Decorated:
     """Add --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(
@@ -111,7 +117,7 @@ def study_file_options(function: Decorated) -> Decorated:
         "overrides",
         metavar="KEY=VALUE",
         multiple=True,
-        help="Change the study file for this launch, e.g. lr=1e-3 or data.image_size=128.",
+        help="Change the study file for this command, e.g. lr=1e-3 or data.image_size=128.",
     )(function)
 
 
@@ -120,14 +126,14 @@ def crew_options(function: Decorated) -> Decorated:
     function = click.option(
         "--threads",
         type=click.IntRange(1),
-        help="CPU threads of a trainer, instead of the study's; results differ with it.",
+        help="CPU threads of a trainer, instead of the study's; results depend on it.",
     )(function)
     function = click.option(
         "--device",
         default="auto",
         show_default=True,
         metavar="auto|cpu|cuda|cuda:N",
-        help="What to train on; auto takes the GPUs, or else the cores.",
+        help="Device to train on; auto takes all GPUs, or the CPU if there is none.",
     )(function)
     return click.option(
         "--workers",
@@ -143,7 +149,7 @@ def objectives_option(function: Decorated) -> Decorated:
         "objective_folders",
         type=click.Path(path_type=Path, file_okay=False),
         multiple=True,
-        help="Folder to look for objectives in, before ./objectives and the shipped ones.",
+        help="Folder with objectives, searched before ./objectives and those that come with tuner.",
     )(function)
 
 
@@ -293,47 +299,18 @@ def _await(database: "Database", seconds: float) -> None:
 
 
 def place_study(parent: click.Context, command: click.Command, arguments: list[str]) -> list[str]:
-    """Return the arguments with the study where a command expects it.
+    """Return the arguments with the study first, where commands expect it.
 
-    Some commands declare an argument STUDY and some an option --study. People need not
-    remember which: each takes both.
+    People need not remember whether a command takes NAME or --study NAME: each takes both.
     """
-    study = next((one for one in command.params if one.name == "study"), None)
-    if isinstance(study, click.Argument):
-        return _option_first(arguments)
-    if isinstance(study, click.Option):
-        return _word_as_option(parent, command, arguments)
-    return arguments
-
-
-def _option_first(arguments: list[str]) -> list[str]:
+    if not any(parameter.name == "study" for parameter in command.params):
+        return arguments
     for place, word in enumerate(arguments):
         if word == "--study" and place + 1 < len(arguments):
             return [arguments[place + 1], *arguments[:place], *arguments[place + 2 :]]
         if word.startswith("--study="):
             return [word.partition("=")[2], *arguments[:place], *arguments[place + 1 :]]
-    return arguments
-
-
-def _word_as_option(
-    parent: click.Context, command: click.Command, arguments: list[str]
-) -> list[str]:
-    # Below its parent: a command keeps the names of its help option from its first context.
-    context = click.Context(command, parent=parent)
-
-    def plain(words: list[str]) -> list[str] | None:
-        """Return the words that belong to no option; None where --study is given or in error."""
-        try:
-            options, left, _ = command.make_parser(context).parse_args(list(words))
-        except click.UsageError:
-            return None  # click says it better when it reads the command line itself
-        return None if "study" in options else left
-
-    left = plain(arguments)
-    if left is not None and len(left) == 1:
-        # The same word may be an option's value too, so take out the one that leaves no other.
-        for place, word in enumerate(arguments):
-            rest = arguments[:place] + arguments[place + 1 :]
-            if word == left[0] and plain(rest) == []:
-                return ["--study", word, *rest]
+    if parent.resilient_parsing and arguments[-1:] == ["--study"]:
+        # A shell asks what may follow: as after the command itself, the name of a study.
+        return arguments[:-1]
     return arguments

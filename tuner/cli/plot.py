@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ALL = "all"
 SHOWN = {
-    "curves": "loss and accuracy by epoch, a band over seeds",
+    "curves": "loss and accuracy by epoch, with a band over seeds",
     "schedules": "the learning rate by epoch",
     "effects": "each level's mean with its interval",
     "val-test": "test against validation accuracy",
@@ -28,9 +28,9 @@ SHOWN = {
     "influence": "how much each parameter matters",
     "parallel": "trials as lines through their parameters",
     "history": "the metric trial by trial, with pruning",
-    "confusion": "true by predicted class, of a trial",
+    "confusion": "the confusion matrix of a trial",
     "roc": "the ROC curve of a trial",
-    "reliability": "stated against true probability, of a trial",
+    "reliability": "predicted probability against observed frequency, of a trial",
 }
 """What can be drawn; here, so that `--help` does not wait for Matplotlib."""
 ENDINGS = (".svg", ".png", ".pdf")
@@ -39,9 +39,12 @@ ENDINGS = (".svg", ".png", ".pdf")
 @click.command(
     epilog="\b\nKinds:\n"
     + "".join(f"  {name:12} {shows}\n" for name, shows in SHOWN.items())
-    + f"  {ALL:12} every one that the study allows, into a folder\n\n"
-    "\b\nExample:\n  tuner plot lr_sched curves --by scheduler -o curves.pdf\n"
-    "  tuner plot lr_sched roc --trial 12 -o roc.svg\n  tuner plot lr_sched all -o figures/"
+    + f"  {ALL:12} every kind that the study allows, into a folder\n\n"
+    + options.examples(
+        "tuner plot lr_sched curves --by scheduler -o curves.pdf",
+        "tuner plot lr_sched roc --trial 12 -o roc.svg",
+        "tuner plot lr_sched all -o figures/",
+    )
 )
 @click.argument("study")
 @click.argument("kind", type=click.Choice([*SHOWN, ALL]), metavar="KIND")
@@ -54,9 +57,9 @@ ENDINGS = (".svg", ".png", ".pdf")
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="What to write: .svg, .png or .pdf; by default STUDY-KIND.svg.",
+    help="File to write: .svg, .png or .pdf; by default STUDY-KIND.svg.",
 )
-@click.option("--bare", is_flag=True, help="Without title and note, for a page that has its own.")
+@click.option("--bare", is_flag=True, help="Leave out title and note, for a page that has its own.")
 @options.overwrite_option
 @click.pass_obj
 def plot(
@@ -72,8 +75,8 @@ def plot(
     """Draw a study as a picture whose title states what it shows.
 
     Readable in print and for the colour-blind: levels differ in colour, marker
-    and line. The file appears whole or not at all. An earlier picture of tuner's
-    is replaced; any other file only with --overwrite.
+    and line. The file appears whole or not at all. A picture that tuner drew is
+    replaced; any other file only with --overwrite.
     """
     if kind != ALL and (option := misplaced(kind, wishes)) is not None:
         drawn = ", ".join(GO_WITH[option])

@@ -20,8 +20,10 @@ TOLD = 10
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner predict models/lr_sched scans/ one_more.png -o predictions.csv\n"
-    "  tuner predict models/lr_sched --split test"
+    epilog=options.examples(
+        "tuner predict models/lr_sched scans/ one_more.png -o predictions.csv",
+        "tuner predict models/lr_sched --split test",
+    )
 )
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.argument("images", nargs=-1, metavar="IMAGES…")
@@ -41,14 +43,14 @@ TOLD = 10
     default="-",
     show_default=True,
     metavar="FILE",
-    help="Where to write the CSV; - is standard output.",
+    help="CSV file to write; - is standard output.",
 )
 @click.option(
     "--device",
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda:N",
-    help="What to compute on; auto takes the kind that the network was trained on.",
+    help="Device to compute on; auto takes the kind that the network was trained on.",
 )
 @options.overwrite_option
 @options.objectives_option
@@ -69,13 +71,13 @@ def predict(
 ) -> int:
     """Predict images with a network that `tuner best --save` wrote.
 
-    Files, NPY and NPZ arrays, or folders with such below them, read as the
-    study's images were. An image that the study saw is known by its pixels, and
-    its prediction is compared with the stored one; one that differs by more
-    than rounding explains makes the exit code 1. A file that cannot be read is
-    named, the others are predicted, and the exit code is 1. Neither
-    database nor study file is needed. An earlier file of predictions is replaced,
-    any other file only with --overwrite.
+    IMAGES are files, NPY or NPZ arrays, or folders of these; they are read like
+    the study's images. An image that the study used is recognised by its
+    pixels, and its prediction is compared with the stored one; a difference
+    beyond rounding makes the exit code 1. Files that cannot be read are named,
+    the others are predicted, and the exit code is 1. Neither the database nor
+    the study file is needed. An earlier file of predictions is replaced, any
+    other file only with --overwrite.
     """
     from tuner.answers.sheets.export import as_csv
     from tuner.files import begins_with, check_output, write_output

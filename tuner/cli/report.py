@@ -14,8 +14,11 @@ ENDINGS = (".html", ".htm", ".md")
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner report lr_sched\n  tuner report lr_sched -o report.html\n"
-    "  tuner report lr_sched -o report.md"
+    epilog=options.examples(
+        "tuner report lr_sched",
+        "tuner report lr_sched -o report.html",
+        "tuner report lr_sched -o report.md",
+    )
 )
 @click.argument("study")
 @click.option(
@@ -23,17 +26,18 @@ ENDINGS = (".html", ".htm", ".md")
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="What to write: .html or .md; by default STUDY-report.html.",
+    help="File to write: .html or .md; by default STUDY-report.html.",
 )
 @options.overwrite_option
 @click.pass_obj
 def report(settings: Settings, study: StudyRef, output: Path | None, *, overwrite: bool) -> None:
-    """Write a study as one file: question, answer, tables, figures, provenance.
+    """Write a report of a study: one file, HTML or Markdown.
 
-    HTML needs no network and prints well. Markdown has the same words and
-    tables, and for each picture the command that draws it. A study that still
-    runs is reported as far as it is. The file appears whole or not at all. An
-    earlier HTML report is replaced; any other file only with --overwrite.
+    It has question, answer, tables, pictures and provenance. HTML needs no
+    network and prints well. Markdown has the same words and tables, and for
+    each picture the command that draws it. A running study is reported as it
+    stands. The file appears whole or not at all. An earlier HTML report is
+    replaced; any other file only with --overwrite.
     """
     if output is not None and output.is_dir():
         raise UserError(f"-o {output} is a folder; name a file in it.")

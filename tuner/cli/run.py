@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from tuner.spec.study import Spec
 
 
-@click.command(epilog="\b\nExample:\n  tuner run lr_sched --set lr=1e-3 --set scheduler=step")
+@click.command(epilog=options.examples("tuner run lr_sched --set lr=1e-3 --set scheduler=step"))
 @click.argument("study")
 @options.study_file_options
-@click.option("--seed", default=0, show_default=True, help="Seed of the training.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the trial.")
 @click.option(
     "--device",
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda:N",
-    help="What to train on.",
+    help="Device to train on.",
 )
 @options.objectives_option
 @options.json_option
@@ -44,10 +44,10 @@ def run(
     *,
     as_json: bool,
 ) -> int:
-    """Train one configuration of a study file here and now.
+    """Train one setting of a study file in the foreground.
 
-    What varies in the file takes its first value unless --set fixes it. Nothing
-    is recorded and no database is needed: a way to try a file out.
+    Every varied parameter takes its first value unless --set gives another.
+    Nothing is recorded and no database is needed: a way to try out a file.
     """
     from tuner.fleet.devices import crew_devices
     from tuner.train.workbench import Workbench

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 EVENTS_SHOWN = 12
 
 
-@click.command(epilog="\b\nExample:\n  tuner show lr_sched 7\n  tuner show lr_sched 7 --json")
+@click.command(epilog=options.examples("tuner show lr_sched 7", "tuner show lr_sched 7 --json"))
 @options.answering
 @click.argument("trial", type=click.IntRange(0))
 def show(results: "Results", trial: int, *, as_json: bool) -> None:
-    """Show one trial: parameters, figures with intervals, curves, setup and history.
+    """Show everything about one trial.
 
-    Intervals are 95 % over the images that the trial was measured on: they are
-    about this trained network, not about its settings.
+    That is parameters, figures with intervals, curves, setup and history. The
+    95 % intervals are over the images that the trial was measured on: they
+    describe this trained network, not its setting.
     """
     from tuner.answers.plain import plain
     from tuner.answers.trial import one_trial

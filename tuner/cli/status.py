@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from tuner.store.overview import Overview, WorkerLine
 
 
-@click.command(epilog="\b\nExample:\n  tuner status lr_sched --watch")
+@click.command(epilog=options.examples("tuner status lr_sched --watch"))
 @click.argument("study", required=False)
 @click.option("--watch", is_flag=True, help="Refresh until the study ends; Ctrl-C closes the view.")
 @options.json_option
 @click.pass_obj
 def status(settings: Settings, study: StudyRef | None, *, watch: bool, as_json: bool) -> None:
-    """Show how a study stands: its trials, workers, leases and best result.
+    """Show a study's trials, workers, leases and best result.
 
-    Without STUDY, the study launched last.
+    Without STUDY: the study launched last.
     """
     with options.open_database(settings) as database:
         ref = study or _newest(database)
         if ref is None:
-            echo("There are no studies yet; `tuner launch --study NAME` makes one.")
+            echo("There are no studies yet; `tuner launch NAME` makes one.")
             return
         if as_json:
             body = _described(_look(database, ref)) | {"race": _race(database, ref)}
@@ -44,11 +44,11 @@ def status(settings: Settings, study: StudyRef | None, *, watch: bool, as_json: 
             _print_race(database, ref)
 
 
-@click.command(epilog="\b\nExample:\n  tuner studies --json")
+@click.command(epilog=options.examples("tuner studies --json"))
 @options.json_option
 @click.pass_obj
 def studies(settings: Settings, *, as_json: bool) -> None:
-    """List the studies of this database."""
+    """List the studies in this database."""
     from tuner.store import studies as stored
     from tuner.store.overview import count
 
@@ -71,7 +71,7 @@ def studies(settings: Settings, *, as_json: bool) -> None:
         echo_json(listed)
         return
     if not found:
-        echo("There are no studies yet; `tuner launch --study NAME` makes one.")
+        echo("There are no studies yet; `tuner launch NAME` makes one.")
         return
     from rich.table import Table
 

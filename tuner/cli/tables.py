@@ -21,7 +21,7 @@ SHOWS = ("figures", "classes", "cost", "slope")
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner table lr_sched --best 5\n  tuner table ann_vs_cnn --show cost"
+    epilog=options.examples("tuner table lr_sched --best 5", "tuner table ann_vs_cnn --show cost")
 )
 @options.answering
 @click.option(
@@ -35,27 +35,29 @@ SHOWS = ("figures", "classes", "cost", "slope")
 @click.option(
     "--trials",
     is_flag=True,
-    help="Rank single trials, also where settings have several seeds.",
+    help="Rank single trials even if settings have several seeds.",
 )
 @click.option(
     "--show",
     type=click.Choice(SHOWS),
     default="figures",
     show_default=True,
-    help="By factor: losses and accuracies; figures for unequal classes on the test set; "
-    "parameters and time; how the losses move over the last 40 % of the epochs.",
+    help="Which figures: losses and accuracies; test figures for unbalanced classes; "
+    "weights and time; slopes of the losses over the last 40 % of the epochs.",
 )
 def table(results: "Results", best: int, show: str, *, trials: bool, as_json: bool) -> None:
-    """Show a study's leaderboard, and each factor's levels over seeds.
+    """Show a study's leaderboard, and each factor's levels.
 
-    Where settings have several seeds, settings are ranked by their mean over
-    seeds, else trials; always by the study's metric, on validation images. A
-    setting with fewer complete seeds ranks below those with more.
+    If settings have several seeds, settings are ranked by their means over
+    seeds, otherwise trials are ranked; always by the study's metric, on
+    validation images. A setting with fewer complete seeds ranks below those
+    with more.
 
     Intervals are 95 % t intervals over seeds alone, on these very images; n
-    counts seeds. `tuner compare` judges over seeds and over images like these.
-    A level's value under one seed is the mean over the other factors'
-    settings. A late slope is in nats per epoch: below 0 the loss still falls.
+    counts seeds. `tuner compare` also takes into account that other images like
+    these would give other results. A level's value under one seed is the mean
+    over the settings of the other factors. Slopes are in nats per epoch: below
+    0, the loss is still falling.
     """
     if as_json:
         echo_json(_described(results, best, show))

@@ -10,7 +10,7 @@ from tuner.spec.study_ref import StudyRef
 
 
 @click.command(
-    epilog="\b\nExample:\n  tuner validate studies/lr_sched.toml --set replicates.seeds=3"
+    epilog=options.examples("tuner validate studies/lr_sched.toml --set replicates.seeds=3")
 )
 @click.argument("study")
 @options.study_file_options
@@ -23,11 +23,12 @@ def validate(
     *,
     as_json: bool,
 ) -> None:
-    """Check a study file, by NAME or PATH, and say how large the study is.
+    """Check a study file, and say how large the study is.
 
-    All faults are listed at once: where, what was expected, the nearest valid
-    name. Then it checks that the data's path exists and that the objective's
-    code can be imported. Nothing is created and no database is needed.
+    STUDY is a name or a path. All faults are listed at once: the place, what
+    was expected, and the nearest valid name. The data's path must exist, and
+    the objective's code must be importable. Nothing is created, and no database
+    is needed.
     """
     from tuner.check.code import check_code
     from tuner.check.feasibility import check_paths

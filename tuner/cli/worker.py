@@ -27,30 +27,30 @@ if TYPE_CHECKING:
     from tuner.work.stopping import StopRequest
 
 
-@click.command(epilog="\b\nExample:\n  tuner worker --study lr_sched --device cuda:1")
-@click.option("--study", required=True, help="Name of the study to join, e.g. lr_sched or lr@2.")
+@click.command(epilog=options.examples("tuner worker lr_sched --device cuda:1"))
+@click.argument("study")
 @click.option(
     "--device",
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda:N",
-    help="What to train on; auto takes the first GPU, or else the CPU.",
+    help="Device to train on; auto takes the first GPU, or the CPU if there is none.",
 )
 @click.option(
     "--threads",
     type=click.IntRange(1),
-    help="CPU threads of the trainer, instead of the study's; results differ with it.",
+    help="CPU threads of the trainer, instead of the study's; results depend on it.",
 )
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
-    help="Start this many workers, on the devices there are, and wait for them.",
+    help="Start this many workers on the available devices, and wait for them.",
 )
 @click.option(
     "--wait",
     default=60.0,
     show_default=True,
-    help="Seconds to wait for the database and the study to appear.",
+    help="How many seconds to wait for the database and the study to appear.",
 )
 @objectives_option
 @click.option("--follow-stdin", is_flag=True, hidden=True, help="Stop when stdin is closed.")
@@ -70,9 +70,10 @@ def worker(
 ) -> int:
     """Train trials of a study until it ends.
 
-    Needs only the database and the objective, not the study file. Any number
-    of workers share a study; a trial whose worker dies is taken up by another.
-    Ctrl-C once finishes the epoch and gives the trial back; twice leaves at once.
+    STUDY is a stored study, e.g. lr_sched or lr@2. A worker needs only the
+    database and the objective, not the study file. Any number of workers share
+    a study; if one dies, another resumes its trial. Ctrl-C once finishes the
+    epoch and gives the trial back; twice leaves at once.
     """
     folders = folders_for(None, objective_folders)
     from tuner.fleet.devices import crew_devices

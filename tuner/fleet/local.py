@@ -98,7 +98,7 @@ class LocalFleet:
         return list(dict.fromkeys(messages))
 
     def _fill(self, post: _Post) -> None:
-        arguments = ["--study", self._crew.study, "--device", post.device, "--follow-stdin"]
+        arguments = [self._crew.study, "--device", post.device, "--follow-stdin"]
         if self._crew.threads is not None:
             arguments += ["--threads", str(self._crew.threads)]
         for folder in self._crew.folders:

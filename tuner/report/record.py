@@ -167,7 +167,7 @@ def reproduce(results: Results) -> Iterator[Block]:
     yield Words("Save the study file above, and its objective beside it, as they were; then:")
     commands = [f"git checkout {git['commit']}"] if git else []
     commands += [
-        f"tuner launch --study studies/{study.name}.toml",
+        f"tuner launch studies/{study.name}.toml",
         f"tuner report {study.name} -o again.html",
     ]
     yield CodeBlock("\n".join(commands), "sh")

@@ -311,6 +311,6 @@ def refusal(title: str, changes: Sequence[str], where: str) -> str:
     return (
         f"{where} differ from what the study {title} was trained with:\n{lines}\n"
         "Its trials would not be comparable. Restore what it was trained with; or train the whole "
-        f"study again with `tuner launch --study {title} --new-version`; or continue anyway with "
-        f"`tuner launch --study {title} --accept-changes`, which marks the study."
+        f"study again with `tuner launch {title} --new-version`; or continue anyway with "
+        f"`tuner launch {title} --accept-changes`, which marks the study."
     )

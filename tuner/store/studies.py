@@ -90,7 +90,7 @@ def find(connection: sa.Connection, ref: StudyRef) -> Study:
     if ref.path is not None and ref.path.is_file():
         raise UnknownStudyError(
             f"{ref} is a study file, and no study {ref.name!r} is stored in this database yet: "
-            f"`tuner launch --study {ref}` trains it."
+            f"`tuner launch {ref}` trains it."
         )
     title = str(StudyRef(ref.name, ref.version))
     hint = meant(title, [study.title for study in listing(connection)])

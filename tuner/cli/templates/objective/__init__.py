@@ -1,8 +1,8 @@
-"""my_objective: which images are told apart, and what a study may set.
+"""my_objective: its images, its networks, and what a study may set.
 
-This file is read by every command, so it must not import torch. The images
-are loaded in data.py and the networks built in models.py; losses, optimizers,
-schedules, the usual figures and checkpoints are the shared trainer's.
+Every command reads this file, so it must not import torch. data.py loads the
+images, and models.py builds the networks. Losses, optimizers, schedules, the
+usual metrics and checkpoints come with tuner.
 """
 
 from tuner.spec.parameters import Parameter
@@ -11,11 +11,11 @@ from tuner.train.objective import Objective
 from tuner.train.sources.declared import KEYS
 
 OBJECTIVE = Objective(
-    # What a study may vary or fix, beside the shared trainer's own parameters.
+    # What a study may vary or fix, in addition to the parameters that come with tuner.
     parameters=[
         # model, depth, width, dropout, …: the networks that come with tuner.
         *PARAMETERS,
-        # One of your own; models.py finds it as parameters["blur"]:
+        # Your own parameter; models.py gets it as parameters["blur"]:
         # Parameter("blur", "float", 0.0, "blur of the images in pixels", low=0.0, high=5.0),
     ],
     # What a study may set under [data].
@@ -26,13 +26,13 @@ OBJECTIVE = Objective(
             "image_size",
             "int",
             32,
-            "height and width in pixels that images are brought to",
+            "height and width in pixels to which images are resized",
             low=8,
             high=1024,
         ),
     ],
-    # Figures of your own, beside accuracy, loss and AUC. A study can be ranked by one:
-    # metric = "val_dice". Import Metric from tuner.records, and write the function into metrics.py:
+    # Your own metrics, in addition to accuracy, loss and AUC. A study can be ranked by one:
+    # metric = "val_dice". Import Metric from tuner.records, and write the function in metrics.py:
     #     def dice(labels, probabilities):
     #         found = probabilities[:, 1]
     #         return 2 * found[labels == 1].sum() / (found.sum() + (labels == 1).sum())

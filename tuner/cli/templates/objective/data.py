@@ -1,10 +1,10 @@
-"""The images of my_objective: a folder of files, or, until there is one, drawn here.
+"""The images of my_objective: files in a folder, or synthetic images until you have one.
 
-The folder is data.path of the study file, with a folder a class:
+The folder is data.path in the study file, with one folder per class:
 
-    train/CLASS/*.png     images to train on (PNG, JPEG, TIFF, BMP, DICOM)
-    val/CLASS/*.png       to validate on; without it a share of train/ is taken
-    test/CLASS/*.png      to test on; without it the test columns stay empty
+    train/CLASS/*.png     training images (PNG, JPEG, TIFF, BMP, DICOM)
+    val/CLASS/*.png       validation images; without this folder, a share of train/
+    test/CLASS/*.png      test images; without this folder, test columns stay empty
 """
 
 from collections.abc import Mapping
@@ -20,17 +20,17 @@ from tuner.train.sources.pool import Part, Pool
 
 CLASSES = ("large", "small")
 DRAWN: Mapping[Part, int] = {"train": 400, "test": 100}
-"""How many images are drawn where no path is given."""
+"""How many images are drawn if no path is given."""
 
 
 def load(data: Mapping[str, Value], cache: Path, progress: Progress) -> Data:
     """Return the training, validation and test images that the [data] keys ask for."""
     if data["path"]:
-        # "folder" may be "npy", "npz" or "manifest" (a CSV with path, label and patient) too.
+        # Instead of "folder": "npy", "npz" or "manifest" (a CSV with path, label and patient).
         return load_shared("folder", data, cache, progress)
     # Without a path: synthetic images, so that everything runs before yours are in place.
-    # A loader of your own looks the same: fill a Pool, and `assemble` divides it into
-    # training and validation, windows 16-bit and float images, and fingerprints it.
+    # Your own loader looks the same: fill a Pool; `assemble` splits it into training and
+    # validation, windows 16-bit and float images, and fingerprints it.
     progress("drawing images", 0, 1)
     pool = draw(int(data["image_size"]))
     progress("drawing images", 1, 1)
@@ -38,7 +38,7 @@ def load(data: Mapping[str, Value], cache: Path, progress: Progress) -> Data:
 
 
 def draw(size: int) -> Pool:
-    """Draw bright discs on noise, large or small ones, always the same."""
+    """Draw large and small bright discs on noise, the same ones every time."""
     random = np.random.default_rng(0)
     parts = [part for part, count in DRAWN.items() for _ in range(count)]
     labels = np.arange(len(parts), dtype=np.int64) % len(CLASSES)

@@ -12,10 +12,10 @@ def build(parameters: Mapping[str, Value], inputs: tuple[int, int, int], outputs
     """Build a fresh network for images of shape (channels, height, width).
 
     `outputs` is the number of classes, or 1 with loss = "bce". The network
-    gives one row of this many numbers an image, without softmax or sigmoid. It
-    must draw its weights from torch's own generator, which is seeded for it.
+    returns one row of that many numbers per image, without softmax or sigmoid.
+    Draw its weights from torch's global generator, which is seeded beforehand.
     """
-    # A network of your own: add its name to the choices of `model` in __init__.py, then
+    # Your own network: add its name to the choices of `model` in __init__.py, then
     # if parameters["model"] == "mine":
     #     return nn.Sequential(nn.Flatten(), nn.Linear(inputs[0] * inputs[1] * inputs[2], outputs))
     return build_shared(parameters, inputs, outputs)
