@@ -9,17 +9,24 @@ from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
 from tuner.answers.ensemble import Ensemble, described, ensemble, figures, sentences
 from tuner.errors import UserError
-from tuner.records import Value
+from tuner.records import READY, Metric, Value
 from tuner.results import Results
 from tuner.spec.space import Choice
 from tuner.statistics.clusters import Clusters
 from tuner.statistics.proportions import share_of
 from tuner.store.database import Database
+from tuner.train.ready_metrics import f1
 
 TRUTH = images(200, 200, each=4)
 
 
-def study(database: Database, *, seeds: int = 3, truths: tuple[Images, ...] = (TRUTH,)) -> Bench:
+def study(
+    database: Database,
+    *,
+    seeds: int = 3,
+    truths: tuple[Images, ...] = (TRUTH,),
+    metrics: tuple[Metric, ...] = (),
+) -> Bench:
     """Store two rates, of which 0.01 is better on validation and worse on test."""
     chance = np.random.default_rng(8)
 
@@ -35,6 +42,7 @@ def study(database: Database, *, seeds: int = 3, truths: tuple[Images, ...] = (T
         )
 
     spec = make_spec("rates", dimensions=(Choice("lr", (0.1, 0.01)),), seeds=seeds)
+    spec = replace(spec, metrics=metrics)
     data = {f"data-{at}": truth for at, truth in enumerate(truths)}
     return fabricate(database, spec, tell, data=data)
 
@@ -83,6 +91,21 @@ def test_it_averages_the_probabilities_of_the_setting_that_validation_chose(
     body = described(found)
     assert body["splits"]["test"]["patients"] == 50
     assert [member["trial"] for member in body["members"]] == [1, 3, 5]
+
+
+def test_a_metric_of_the_study_is_computed_from_the_averaged_probabilities(
+    database: Database,
+) -> None:
+    """F1 of the ensemble, beside its seeds'; a declared metric needs the objective's code."""
+    found = asked(study(database, metrics=(READY["f1"], Metric("dice", "higher", "Overlap."))))
+    stored = found.predictions["test"]
+    wanted = f1(stored.labels, np.exp(stored.log_probabilities.astype(np.float64)))
+    assert found.splits["test"].own == {"f1": pytest.approx(wanted), "dice": None}
+    assert figures(found).head[-2:] == ("f1", "dice")
+    said = " ".join(sentences(found))
+    assert f"Its f1 on test is {100 * wanted:.1f} %, that of its seeds " in said
+    assert "Its dice is not known: it cannot be computed from stored predictions." in said
+    assert described(found)["metrics"]["test"]["ensemble"]["f1"] == pytest.approx(wanted)
 
 
 def test_one_seed_is_no_ensemble(database: Database) -> None:

@@ -31,6 +31,9 @@ class NetworkFigures:
     """Mean negative log-likelihood of the true class, in nats."""
     rates: ClassRates | None
     """Of two classes only."""
+    own: Mapping[str, float | None]
+    """The study's metrics beside the built-in figures; None of one without values for images: it
+    cannot be computed from stored predictions."""
 
     JSON: ClassVar = (
         *("images=figures.images", "patients=figures.patients", "loss"),
@@ -93,16 +96,27 @@ def ensemble(results: Results) -> Ensemble:
                 "to validate their ensemble on. Save single seeds by --seed."
             )
     averaged = {split: _averaged(predicted) for split, predicted in read.items()}
+
+    def measured(predicted: Predicted) -> NetworkFigures:
+        losses = nll(predicted.log_probabilities, predicted.labels)
+        own = {}
+        for metric in best.trial.own:
+            per_image = results.measures[f"{predicted.split}_{metric.name}"].per_image
+            values = per_image and per_image(predicted.log_probabilities, predicted.labels)
+            own[metric.name] = None if values is None else float(values.mean())
+        rates = rates_of(predicted)
+        return NetworkFigures(on_split(predicted), float(losses.mean()), rates, own)
+
     return Ensemble(
         winner=best,
         setting=setting,
         members=tuple(
             EnsembleMember(
-                int(row["seed"]), number, {split: _measured(read[split][at]) for split in splits}
+                int(row["seed"]), number, {split: measured(read[split][at]) for split in splits}
             )
             for at, (row, number) in enumerate(zip(setting.seeds, numbers, strict=True))
         ),
-        splits={split: _measured(averaged[split]) for split in splits},
+        splits={split: measured(averaged[split]) for split in splits},
         predictions={
             split: replace(predicted, trial=best.number) for split, predicted in averaged.items()
         },
@@ -114,11 +128,6 @@ def _averaged(predicted: list[Predicted]) -> Predicted:
     logs = np.stack([one.log_probabilities.astype(np.float64) for one in predicted])
     mean = np.logaddexp.reduce(logs, axis=0) - math.log(len(predicted))
     return replace(predicted[0], log_probabilities=mean.astype(np.float32))
-
-
-def _measured(predicted: Predicted) -> NetworkFigures:
-    losses = nll(predicted.log_probabilities, predicted.labels)
-    return NetworkFigures(on_split(predicted), float(losses.mean()), rates_of(predicted))
 
 
 # For programs
@@ -137,6 +146,18 @@ def described(ensemble: Ensemble) -> dict[str, Any]:
         "sizes": dict(ensemble.winner.sizes),
         "splits": plain(ensemble.splits),
         "members": plain(ensemble.members),
+        **({"metrics": _own_metrics(ensemble)} if ensemble.winner.trial.own else {}),
+    }
+
+
+def _own_metrics(ensemble: Ensemble) -> dict[str, Any]:
+    """Return the study's own metrics, by split: of the ensemble, and of each seed."""
+    return {
+        split: {
+            "ensemble": dict(figures.own),
+            "members": [dict(member.splits[split].own) for member in ensemble.members],
+        }
+        for split, figures in ensemble.splits.items()
     }
 
 
@@ -162,7 +183,29 @@ def sentences(ensemble: Ensemble) -> tuple[str, ...]:
             f"{words.percent(sum(single) / len(single))} on average "
             f"({words.percent(min(single))} to {words.percent(max(single))})."
         )
+        said += _own_sentences(ensemble)
     return tuple(said)
+
+
+def _own_sentences(ensemble: Ensemble) -> list[str]:
+    """Say what the ensemble reaches on test images by the study's own metrics."""
+    said = []
+    for metric in ensemble.winner.trial.own:
+        value = ensemble.splits["test"].own[metric.name]
+        single = [member.splits["test"].own[metric.name] for member in ensemble.members]
+        known = [one for one in single if one is not None]
+        if value is None or len(known) < len(single):
+            said.append(
+                f"Its {metric.name} is not known: it cannot be computed from stored predictions."
+            )
+            continue
+        unit = metric.read_in
+        said.append(
+            f"Its {metric.name} on test is {words.figure(unit, value)}, that of its seeds "
+            f"{words.figure(unit, sum(known) / len(known))} on average "
+            f"({words.figure(unit, min(known))} to {words.figure(unit, max(known))})."
+        )
+    return said
 
 
 # Its table
@@ -171,7 +214,9 @@ def sentences(ensemble: Ensemble) -> tuple[str, ...]:
 def figures(ensemble: Ensemble) -> Table:
     """Return the figures of the ensemble on each split, and those of each seed below."""
     binary = ("sensitivity", "specificity", "AUC") if len(ensemble.winner.classes) == 2 else ()
+    metrics = ensemble.winner.trial.own
     head = ("split", "network", "images", "loss", "accuracy", *binary, "ECE", "Brier")
+    head = (*head, *(metric.name for metric in metrics))
     rows = []
     for split, own in ensemble.splits.items():
         networks = [("ensemble", own)]
@@ -192,6 +237,7 @@ def figures(ensemble: Ensemble) -> Table:
                         else ()
                     ),
                     *(f"{on.calibration_error:.3f}", f"{on.brier:.3f}"),
+                    *(words.figure(one.read_in, measured.own[one.name]) for one in metrics),
                 )
             )
     return Table(head, tuple(rows), left=(0, 1))

@@ -62,6 +62,8 @@ class SettingDiff:
     changes: tuple[ParameterChange, ...]
     figures: tuple[FigureDifference, ...]
     """The study's metric first, or the figure that was asked for alone."""
+    check: str
+    """The figure on test images that checks what validation says."""
     scope: str
     """What the intervals and p values are about."""
 
@@ -79,7 +81,7 @@ class SettingDiff:
         said += [
             f"On test: {self._sentence(figure)}"
             for figure in self.figures[1:]
-            if figure.measure.name == "test_acc"
+            if figure.measure.name == self.check
         ]
         return " ".join([*said, self.scope]).strip()
 
@@ -96,7 +98,7 @@ class SettingDiff:
         p = f"p < {chance}" if figure.p_value < 0.001 else f"p = {chance}"
         if not figure.differs:
             return (
-                f"No significant difference in {measure.name} between {first} and {second} "
+                f"{first} and {second} do not differ significantly in {measure.name} "
                 f"({words.difference(measure.unit, difference)}, {p})."
             )
         return (
@@ -139,6 +141,7 @@ def diff_settings(
             for figure, _ in compared
             if metric or figure.first is not None or figure.second is not None
         ),
+        check=results.check,
         scope="" if comparison is None else _scope(comparison),
     )
 
@@ -262,7 +265,7 @@ def _scope(comparison: Comparison) -> str:
     said = f"Intervals are {over}."
     if compared > 2:
         said += (
-            f" They and p are corrected for the {compared} settings that are compared, as in "
+            f" They and the p values are corrected for comparing {compared} settings, as in "
             "`tuner compare`."
         )
     return said
