@@ -27,3 +27,53 @@ def test_a_face_gives_what_it_declares(room: str) -> None:
         assert getattr(package, name) is getattr(importlib.import_module(str(module)), name)
     with pytest.raises(AttributeError, match="nothing"):
         _ = package.nothing
+
+
+ROOT = Path(tuner.__file__).parent
+ANSWERS = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path
+    for path in (ROOT / "answers").rglob("*.py")
+    if path.stem != "__init__"
+}
+"""The modules of answers by their names."""
+
+
+def used(path: Path) -> set[tuple[str, str]]:
+    """Return the names that a file takes from modules of answers, each with its module."""
+    tree = ast.parse(path.read_text("utf-8"))
+    found: set[tuple[str, str]] = set()
+    called: dict[str, str] = {}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(
+            "tuner.answers"
+        ):
+            continue
+        for alias in node.names:
+            module = f"{node.module}.{alias.name}"
+            if module in ANSWERS:
+                called[alias.asname or alias.name] = module
+            elif node.module in ANSWERS:
+                found.add((str(node.module), alias.name))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = called.get(node.value.id, "")
+            if module:
+                found.add((module, node.attr))
+    return found
+
+
+def test_other_rooms_use_of_an_answer_what_it_lists() -> None:
+    """Each module of answers is a face of its own: its __all__ names what other rooms may use."""
+    listed = {
+        (module, name)
+        for module in ANSWERS
+        for name in getattr(importlib.import_module(module), "__all__", ())
+    }
+    others = [path for path in ROOT.rglob("*.py") if ROOT / "answers" not in path.parents]
+    taken = {pair for path in others for pair in used(path)}
+    assert taken
+    assert taken - listed == set(), "add these to the __all__ of their module, or use another name"
+    # And no name stays on a list that nobody uses; templates use words by their names, too.
+    templates = "".join(path.read_text("utf-8") for path in ROOT.rglob("*.j2"))
+    unused = {(module, name) for module, name in listed - taken if f"words.{name}" not in templates}
+    assert unused == set()

@@ -73,7 +73,7 @@ def test_rows_are_picked_sorted_and_rounded(trained_once: Project) -> None:
     losses = [float(row["val_loss"]) for row in csv.DictReader(io.StringIO(epochs))]
     assert len(losses) == 4
     assert losses == sorted(losses)
-    assert "No row fulfils --where lr=7" in trained_once.run(*ASK, "--where", "lr=7")
+    assert "No row satisfies --where lr=7" in trained_once.run(*ASK, "--where", "lr=7")
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,17 @@
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tuner.train.checkpoints.space import Entry, Use, owner, removals, uses
+from tuner.train.checkpoints.space import StoredCheckpoint, Use, owner, removals, uses
 
 TRIALS = [{"study": "s", "trial": str(number)} for number in range(4)]
 
 
 @st.composite
-def stores(draw: st.DrawFn) -> tuple[list[Entry], int, list[dict[str, str]], list[str]]:
+def stores(draw: st.DrawFn) -> tuple[list[StoredCheckpoint], int, list[dict[str, str]], list[str]]:
     """Draw entries, a limit, the running trials, and the branch points."""
     count = draw(st.integers(0, 12))
     entries = [
-        Entry(
+        StoredCheckpoint(
             key=f"k{number}",
             epoch=draw(st.integers(1, 9)),
             bytes=draw(st.integers(1, 50)),
@@ -29,7 +29,7 @@ def stores(draw: st.DrawFn) -> tuple[list[Entry], int, list[dict[str, str]], lis
 
 @given(store=stores())
 def test_the_rest_fits_and_nothing_goes_without_need(
-    store: tuple[list[Entry], int, list[dict[str, str]], list[str]],
+    store: tuple[list[StoredCheckpoint], int, list[dict[str, str]], list[str]],
 ) -> None:
     """What stays fits; of what can still pay, the last one removed was one too many."""
     entries, limit, running, branches = store
@@ -46,7 +46,7 @@ def test_the_rest_fits_and_nothing_goes_without_need(
 
 @given(store=stores())
 def test_nothing_more_useful_goes_before_something_less_useful(
-    store: tuple[list[Entry], int, list[dict[str, str]], list[str]],
+    store: tuple[list[StoredCheckpoint], int, list[dict[str, str]], list[str]],
 ) -> None:
     """By use first, then the longest unused."""
     entries, limit, running, branches = store
@@ -64,10 +64,10 @@ def test_the_four_uses() -> None:
     """The newest of a running trial over branch points over a finished trial's last."""
     mine, done = TRIALS[0], TRIALS[1]
     entries = [
-        Entry("early", 2, 1, 50.0, mine),
-        Entry("branch", 5, 1, 1.0, mine),
-        Entry("newest", 7, 1, 2.0, mine),
-        Entry("last", 9, 1, 99.0, done),
+        StoredCheckpoint("early", 2, 1, 50.0, mine),
+        StoredCheckpoint("branch", 5, 1, 1.0, mine),
+        StoredCheckpoint("newest", 7, 1, 2.0, mine),
+        StoredCheckpoint("last", 9, 1, 99.0, done),
     ]
     found = uses(entries, [owner(mine)], ["branch"])
     assert found == {

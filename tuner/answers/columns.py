@@ -22,6 +22,8 @@ from tuner.records import (
 if TYPE_CHECKING:
     from tuner.results import Results
 
+__all__ = ["unit_of", "units"]
+
 SLOPE = Unit("nats per epoch", 1, scientific=True)
 OF_THE_LOSS = replace(NATS, name="of the loss", low=-math.inf)
 Meanings = Mapping[str, tuple[Unit | str, str]]

@@ -40,6 +40,8 @@ from tuner.statistics import (
     too_few,
 )
 
+__all__ = ["Asked", "Comparison", "Row", "cells", "compare", "headlines", "measure_named", "table"]
+
 RESOLVED = 0.01
 """The difference between 0 and 1 that a plan is for, where none was named: one point."""
 SEVERAL = 3

@@ -10,6 +10,8 @@ from tuner.answers.table import Table
 from tuner.records import SHARE, most_probable
 from tuner.results import Predicted
 
+__all__ = ["Confusion", "confusion", "table"]
+
 ROOM = 50
 """Characters of all class names together above which columns are headed by numbers instead."""
 

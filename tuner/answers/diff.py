@@ -29,6 +29,8 @@ from tuner.spec.identity import Change
 from tuner.statistics import Clusters, Interval, Panel, too_few
 from tuner.store.studies import Study
 
+__all__ = ["Diff", "changes_table", "diff", "results_table"]
+
 NAMES = ("study.name", "study.question")
 """Keys that two studies differ in without being asked anything else."""
 

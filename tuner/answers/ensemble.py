@@ -21,6 +21,8 @@ from tuner.errors import UserError
 from tuner.records import FRACTION, NATS, SHARE, SplitName
 from tuner.results import Predicted, Results, nll
 
+__all__ = ["Ensemble", "described", "ensemble", "figures", "sentences"]
+
 
 @dataclass(frozen=True)
 class NetworkFigures:

@@ -51,6 +51,8 @@ from tuner.statistics import (
 from tuner.store import checks
 from tuner.store import tables as t
 
+__all__ = ["Gap", "SettingGap", "choosing", "gap", "sampled", "selection", "sentences", "table"]
+
 Cause = Literal[
     "overfitting",
     "different distribution",

@@ -37,6 +37,8 @@ from tuner.spec.study import Spec
 from tuner.statistics import CONFIDENCE, DRAWS, Interval, decompose, precedence, too_few
 from tuner.store.sampling import distributions
 
+__all__ = ["Influence", "VarianceShare", "basis", "influence", "table"]
+
 Array = NDArray[np.float64]
 METRICS = ("val_loss", "test_acc", "gap")
 FEWEST = 8

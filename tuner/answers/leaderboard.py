@@ -12,6 +12,8 @@ from tuner.results import shown as shown_figures
 from tuner.statistics import Mean
 from tuner.store.studies import Study
 
+__all__ = ["levels", "settings", "trials"]
+
 
 def trials(study: Study, leaders: Sequence[TrialRow], complete: int) -> Table:
     """Return single trials, the best first."""

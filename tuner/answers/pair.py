@@ -26,6 +26,8 @@ from tuner.statistics import (
     too_few,
 )
 
+__all__ = ["Pair", "class_table", "pair", "pair_table"]
+
 
 @dataclass(frozen=True)
 class Described:

@@ -11,6 +11,8 @@ from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any
 
+__all__ = ["plain"]
+
 
 def plain(value: Any) -> Any:
     """Return an answer as mappings, lists, texts and numbers."""

@@ -9,6 +9,8 @@ from tuner.answers.settings import best_sentence, has_replicates
 from tuner.results import Results, once
 from tuner.store import identities
 
+__all__ = ["FACTORS_MOST", "answer"]
+
 FACTORS_MOST = 6
 """More factors than this are told by their influence, not one by one."""
 

@@ -26,6 +26,8 @@ from tuner.results import (
 from tuner.statistics import FEWEST, Interval
 from tuner.store.ledger.looks import Decided, Race
 
+__all__ = ["compare_contenders", "contenders", "tell_race"]
+
 USUAL = Asked()
 STOPPED_BY_LOOKING = (
     "The race dropped settings by their interim validation figures; "

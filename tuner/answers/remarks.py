@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from tuner.answers.words import percent
 from tuner.results import TrialRow
 
+__all__ = ["remarks"]
+
 SPLITS = {"val": "validation", "test": "test"}
 
 

@@ -32,6 +32,8 @@ from tuner.store import studies
 from tuner.store import tables as t
 from tuner.store.studies import Study
 
+__all__ = ["SearchRuns", "Searches", "compare_searches", "table"]
+
 Array = NDArray[np.float64]
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)

@@ -11,6 +11,8 @@ from tuner.answers.settings import has_replicates
 from tuner.errors import UserError
 from tuner.results import COMBINATIONS_MOST, Results, once
 
+__all__ = ["check", "check_sentence", "compare_settings", "why_not", "with_check"]
+
 USUAL = Asked()
 CHECK = "test_acc"
 

@@ -25,6 +25,8 @@ from tuner.spec.study import Spec
 from tuner.statistics import Mean, mean_over_seeds
 from tuner.store.ranking import Ranked
 
+__all__ = ["best_sentence", "has_replicates", "name", "setting_of", "settings", "short_names"]
+
 
 @dataclass(frozen=True)
 class Setting:

@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+__all__ = ["Table"]
+
 
 @dataclass(frozen=True)
 class Table:

@@ -26,6 +26,8 @@ from tuner.store import histories
 from tuner.store import tables as t
 from tuner.store.histories import Event
 
+__all__ = ["OneTrial", "one_trial", "table"]
+
 
 @dataclass(frozen=True)
 class OnSplit:

@@ -26,6 +26,22 @@ from tuner.statistics import Interval, Mean, Right, SelectionBias, mean_over_see
 from tuner.store import tables as t
 from tuner.store.studies import Study
 
+__all__ = [
+    "LIMITS",
+    "Winner",
+    "cause_sentence",
+    "choice",
+    "described",
+    "figures",
+    "gap_sentence",
+    "judged_epoch",
+    "over_seeds",
+    "seeds",
+    "selection",
+    "sentences",
+    "winner",
+]
+
 
 @dataclass(frozen=True)
 class ClassRates:

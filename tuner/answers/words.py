@@ -12,6 +12,22 @@ if TYPE_CHECKING:
     # Statistics take long to load, and words are needed without them.
     from tuner.statistics import Clusters, Interval
 
+__all__ = [
+    "count",
+    "ends",
+    "figure",
+    "fixed",
+    "level_name",
+    "listed",
+    "minus",
+    "percent",
+    "sampled",
+    "sampling_unit",
+    "signed",
+    "with_ends",
+    "with_half",
+]
+
 NOISE = 12
 """Decimals beyond which a float is noise of its calculation."""
 DECIMALS_TO = 1e9

@@ -12,7 +12,7 @@ from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from tuner.store.database import Database
-    from tuner.train.checkpoints.space import Entry
+    from tuner.train.checkpoints.space import StoredCheckpoint
     from tuner.train.checkpoints.tree import Tree
 
 
@@ -81,7 +81,7 @@ def clean(
 
 def _removable(
     tree: "Tree", database: "Database", limit: int, *, everything: bool, foreign: bool
-) -> "Sequence[Entry]":
+) -> "Sequence[StoredCheckpoint]":
     from tuner.work.housekeeping import survey
 
     room = survey(tree, database, limit)

@@ -42,10 +42,10 @@ def gather(results: Results, tell: Tell = lambda _: None) -> Report:
     )
 
 
-Part = Callable[[Results], Iterator[Block]]
+Passage = Callable[[Results], Iterator[Block]]
 
 
-def _guarded(results: Results, part: Part) -> Iterator[Block]:
+def _guarded(results: Results, part: Passage) -> Iterator[Block]:
     try:
         yield from part(results)
     except UserError as error:
@@ -127,7 +127,7 @@ def _drawing(results: Results, kind: str) -> Drawing:
     return Drawing(picture, f"tuner plot {results.study.full_name} {kind}")
 
 
-_PARTS: dict[str, Part] = {
+_PARTS: dict[str, Passage] = {
     "Settings compared": _compared,
     "Training": _trained,
     "Validation and test": _gap,

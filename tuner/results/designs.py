@@ -24,7 +24,7 @@ LEVELS_MOST = 12
 """More levels than this are a range, not a choice between settings."""
 
 Level = Value | None
-Kept = TypeVar("Kept")
+Picked = TypeVar("Picked")
 
 
 @dataclass(frozen=True)
@@ -254,8 +254,8 @@ def _below(spec: Spec, factor: str) -> set[str]:
 
 
 def common_levels(
-    levels: Sequence[Kept], places: Sequence[Mapping[Kept, Sequence[int]]]
-) -> tuple[Kept, ...]:
+    levels: Sequence[Picked], places: Sequence[Mapping[Picked, Sequence[int]]]
+) -> tuple[Picked, ...]:
     """Return the levels that completed in enough of the same places, seed by seed.
 
     A level that pruning or failing left in few places would drag all others
@@ -276,7 +276,7 @@ def common_levels(
     return tuple(remaining)
 
 
-def _shared(levels: Sequence[Kept], places: Sequence[Mapping[Kept, Sequence[int]]]) -> int:
+def _shared(levels: Sequence[Picked], places: Sequence[Mapping[Picked, Sequence[int]]]) -> int:
     return sum(all(level in of for level in levels) for of in places)
 
 

@@ -43,7 +43,7 @@ class _Sums:
 
 
 @dataclass(frozen=True)
-class Truth:
+class SplitImages:
     """One split of one data set: what its images are, and whose."""
 
     ids: tuple[str, ...]
@@ -93,19 +93,19 @@ class Source:
         return all(count == 1 for count in self._connection.execute(query).scalars())
 
     @cached_property
-    def truths(self) -> dict[tuple[str, SplitName], Truth]:
+    def truths(self) -> dict[tuple[str, SplitName], SplitImages]:
         """The images of the measure's splits, by the data's fingerprint and split.
 
         The same images may be stored twice, and only once with patients: these are
         then known for both.
         """
         query = sa.select(t.label).where(self._mine()).order_by(t.label.c.fingerprint)
-        truths: dict[tuple[str, SplitName], Truth] = {}
+        truths: dict[tuple[str, SplitName], SplitImages] = {}
         patients_of: dict[tuple[str, ...], tuple[str, ...]] = {}
         for row in self._connection.execute(query):
             labels = np.frombuffer(row.labels, "<i8").astype(np.int64)
             patients = None if row.patients is None else tuple(row.patients)
-            truth = Truth(tuple(row.ids), labels, patients)
+            truth = SplitImages(tuple(row.ids), labels, patients)
             truths[row.fingerprint, row.split] = truth
             if patients:
                 patients_of.setdefault(truth.ids, patients)

@@ -29,7 +29,7 @@ from tuner.spec.quantities import Quantity
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-Section = TypeVar("Section")
+SectionType = TypeVar("SectionType")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Key:
     must not have the default either."""
 
 
-class Entry:
+class DeclaredKey:
     """A key together with the field that declares it."""
 
     def __init__(self, key: Key, field: "Field[Any]", hint: Any) -> None:
@@ -129,14 +129,14 @@ class Entry:
 
 
 @cache
-def entries(section: type) -> Mapping[str, Entry]:
+def entries(section: type) -> Mapping[str, DeclaredKey]:
     """Return the keys that a dataclass declares, by their name in a file."""
     hints = get_type_hints(section, include_extras=True)
     found = {}
     for field in fields(section):
         hint, *marks = get_args(hints[field.name]) or (None,)
         for key in (mark for mark in marks if isinstance(mark, Key)):
-            found[key.name or field.name] = Entry(key, field, hint)
+            found[key.name or field.name] = DeclaredKey(key, field, hint)
     return found
 
 
@@ -165,8 +165,8 @@ def read_keys(section: type, table: object, path: KeyPath, faults: Faults) -> di
 
 
 def read_section(
-    section: type[Section], name: str, document: Mapping[str, Any], faults: Faults
-) -> Section | None:
+    section: type[SectionType], name: str, document: Mapping[str, Any], faults: Faults
+) -> SectionType | None:
     """Return a section of a file, or None if any of its keys is faulty.
 
     One that is missing is read as empty if none of its keys is required.
@@ -184,6 +184,6 @@ def required_keys(section: type) -> list[str]:
     return [name for name, entry in entries(section).items() if entry.required]
 
 
-def _near(entry: Entry, value: object) -> str:
+def _near(entry: DeclaredKey, value: object) -> str:
     near = suggest(value, entry.key.names) if isinstance(value, str) and entry.key.names else ""
     return f"; {near}" if near.startswith("did you mean") else ""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tuner.errors import UserError
 from tuner.records import BUILT_IN, READY
-from tuner.spec.keys import Entry, entries
+from tuner.spec.keys import DeclaredKey, entries
 from tuner.spec.parameters import SHARED, Declarations, Parameter
 from tuner.spec.search import PRUNERS, SAMPLERS, Method
 from tuner.spec.study import SECTIONS
@@ -76,7 +76,7 @@ def _section(section: type) -> str:
     return _table(["key", "takes", "if left out", "meaning"], rows)
 
 
-def _default(entry: Entry) -> str:
+def _default(entry: DeclaredKey) -> str:
     if entry.required:
         return "required"
     return "none" if entry.default in (None, {}, ()) else _value(entry.write(entry.default))

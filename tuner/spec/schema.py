@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from tuner.spec.keys import Entry, entries, required_keys
+from tuner.spec.keys import DeclaredKey, entries, required_keys
 from tuner.spec.parameters import SHARED, Parameter
 from tuner.spec.search import PRUNERS, SAMPLERS, Method
 from tuner.spec.space import Choice, Range
@@ -76,7 +76,7 @@ def _table(section: type) -> dict[str, Any]:
     }
 
 
-def _key(entry: Entry) -> dict[str, Any]:
+def _key(entry: DeclaredKey) -> dict[str, Any]:
     form = {"description": entry.key.meaning, **entry.adapter.json_schema()}
     absent = entry.required or entry.default in (None, {})
     return form if absent else {**form, "default": entry.write(entry.default)}

@@ -16,7 +16,7 @@ from tuner.statistics.ranks import average_ranks
 from tuner.statistics.variance import CONFIDENCE, Interval
 
 Array = NDArray[np.float64]
-Truth = NDArray[np.bool_]
+Mask = NDArray[np.bool_]
 
 
 FEWEST = 2
@@ -32,7 +32,7 @@ class Placements:
     negatives: Array
 
 
-def placements(scores: Array, truth: Truth) -> Placements | None:
+def placements(scores: Array, truth: Mask) -> Placements | None:
     """Return each image's placement against the other class; None if one class is missing."""
     positive, negative = scores[truth], scores[~truth]
     if not len(positive) or not len(negative):
@@ -46,7 +46,7 @@ def placements(scores: Array, truth: Truth) -> Placements | None:
 
 def delong(
     scores: Array,
-    truth: Truth,
+    truth: Mask,
     clusters: Clusters | None = None,
     confidence: float = CONFIDENCE,
 ) -> Interval | None:
@@ -69,7 +69,7 @@ def delong(
     return Interval(area, float(low), float(high))
 
 
-def roc(scores: Array, truth: Truth) -> tuple[Array, Array]:
+def roc(scores: Array, truth: Mask) -> tuple[Array, Array]:
     """Return false and true positive rates from the highest threshold to the lowest."""
     order = np.argsort(-scores, kind="stable")
     # Equal scores cross a threshold together.
@@ -85,7 +85,7 @@ def roc(scores: Array, truth: Truth) -> tuple[Array, Array]:
 def delong_difference(
     scores: Array,
     other: Array,
-    truth: Truth,
+    truth: Mask,
     clusters: Clusters | None = None,
     confidence: float = CONFIDENCE,
 ) -> tuple[Interval, float] | None:
@@ -106,7 +106,7 @@ def delong_difference(
     return Interval(value, value - half, value + half), p_value
 
 
-def shares_of_area(scores: Array, truth: Truth) -> Array | None:
+def shares_of_area(scores: Array, truth: Mask) -> Array | None:
     """Return for each image a value whose mean over all images is the area.
 
     The values are linearised by the area's influence function: an image's value reflects its
@@ -122,7 +122,7 @@ def shares_of_area(scores: Array, truth: Truth) -> Array | None:
     return values
 
 
-def _fewest(truth: Truth, clusters: Clusters | None) -> int:
+def _fewest(truth: Mask, clusters: Clusters | None) -> int:
     """Return the number of images, or patients, of the rarer class."""
     if clusters is None:
         return int(min(truth.sum(), (~truth).sum()))
@@ -130,7 +130,7 @@ def _fewest(truth: Truth, clusters: Clusters | None) -> int:
 
 
 def _variance(
-    positives: Array, negatives: Array, truth: Truth, clusters: Clusters | None
+    positives: Array, negatives: Array, truth: Mask, clusters: Clusters | None
 ) -> tuple[float, float]:
     """Return the variance of an area, and its degrees of freedom; 0 means known."""
     sides = (truth, positives), (~truth, negatives)

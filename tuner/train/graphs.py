@@ -49,7 +49,7 @@ Take = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Returns outputs and loss, of one network or, with a first dimension, of several.
 """
 Result = TypeVar("Result")
-Pool = Any
+MemoryPool = Any
 """torch's handle for the memory that recordings share; None for separate memory."""
 
 LONGEST = 32
@@ -74,7 +74,7 @@ class Graph:
         self,
         models: Sequence[nn.Module],
         generators: Sequence[torch.Generator],
-        pool: Pool,
+        pool: MemoryPool,
     ) -> None:
         """`generators` are those that the work draws from, beside torch's own for the GPU.
 
@@ -169,7 +169,7 @@ class Graph:
             self._captured(lambda place: (place.add(1),), (one,), None)
 
     def _captured(
-        self, work: Callable[..., Tensors], places: Tensors, pool: Pool
+        self, work: Callable[..., Tensors], places: Tensors, pool: MemoryPool
     ) -> tuple[torch.cuda.CUDAGraph, Tensors, Tensors]:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
@@ -292,7 +292,7 @@ class RecordedSteps:
 class RecordedForward:
     """Computes a network's outputs for the same images repeatedly, as its weights change."""
 
-    def __init__(self, model: nn.Module, pool: Pool) -> None:
+    def __init__(self, model: nn.Module, pool: MemoryPool) -> None:
         self.graph = Graph([model], (), pool)
         self._seen = 0
 

@@ -17,7 +17,7 @@ from tuner.store.database import Database
 from tuner.store.ledger.reuse import Sharing
 from tuner.store.studies import Study
 from tuner.train.checkpoints.keys import marks
-from tuner.train.checkpoints.space import Entry, Owner, owner, removals
+from tuner.train.checkpoints.space import Owner, StoredCheckpoint, owner, removals
 from tuner.train.checkpoints.tree import Tree
 
 NOWHERE = "off"
@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 class Room:
     """The checkpoints of a place, and which of them may be removed."""
 
-    entries: Sequence[Entry]
-    removable: Sequence[Entry]
-    foreign: Sequence[Entry]
+    entries: Sequence[StoredCheckpoint]
+    removable: Sequence[StoredCheckpoint]
+    foreign: Sequence[StoredCheckpoint]
     """Of studies that are not in this database: of another database, or deleted."""
     running: frozenset[Owner]
     """The owners whose trials have not ended."""
@@ -155,7 +155,9 @@ def _trials(connection: sa.Connection, study: Study) -> dict[int, tuple[int, boo
     return {row.number: (row.configuration, row.state != "ended") for row in rows}
 
 
-def _branches(entries: Sequence[Entry], owners: dict[Owner, tuple[Study, int]]) -> set[str]:
+def _branches(
+    entries: Sequence[StoredCheckpoint], owners: dict[Owner, tuple[Study, int]]
+) -> set[str]:
     """Return the keys at which another setting of the same study branches off or ends."""
     sharings: dict[int, Sharing] = {}
     keys: set[str] = set()

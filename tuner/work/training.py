@@ -45,7 +45,7 @@ MEMORY_SECONDS = 2.0
 SENDING_SECONDS = 10.0
 """How often the progress of storing a large result is logged."""
 
-Ending = Literal["complete", "pruned", "again", "failed", "paused", "given back", "lost"]
+HowItEnded = Literal["complete", "pruned", "again", "failed", "paused", "given back", "lost"]
 
 
 @dataclass
@@ -101,7 +101,7 @@ class HeldTrial:
         self._memory_kills = memory_kills()
         self._said = time.monotonic()
 
-    def step(self, together: int) -> Ending | None:
+    def step(self, together: int) -> HowItEnded | None:
         """Record what has arrived; return how the trial ended, if it did.
 
         `together` is how many trials the child has, or had when it was last alive.
@@ -113,7 +113,7 @@ class HeldTrial:
             self.halt()
             return "lost"
 
-    def _step_or_end(self) -> Ending | None:
+    def _step_or_end(self) -> HowItEnded | None:
         try:
             self._read_all()
             return self._step()
@@ -144,7 +144,7 @@ class HeldTrial:
                 self._error = GARBLED
                 return
 
-    def _step(self) -> Ending | None:
+    def _step(self) -> HowItEnded | None:
         if self._watch.renewal.lost(self.lease):
             raise LeaseLostError("the lease has another holder")
         if self._epochs and self._due:
@@ -229,7 +229,7 @@ class HeldTrial:
             text, self._saved = f"at epoch {self._saved}", 0
             self._store(lambda: self._watch.ledger.add_event(self.lease, "checkpoint", text))
 
-    def _record(self) -> Ending | None:
+    def _record(self) -> HowItEnded | None:
         self._tell_saved()
         epochs, self._epochs = self._epochs, []
         self._stored = time.monotonic()
@@ -240,14 +240,14 @@ class HeldTrial:
         self.halt()
         return self._prune(answer.stop_epoch, diverged=answer.diverged)
 
-    def _prune(self, epoch: int, *, diverged: bool) -> Ending:
+    def _prune(self, epoch: int, *, diverged: bool) -> HowItEnded:
         pruner = self._watch.ledger.study.spec.search.pruner
         reason = f"{DIVERGED} at epoch {epoch}" if diverged else f"{pruner} at epoch {epoch}"
         setup = self._known_setup()
         self._store(lambda: self._watch.ledger.prune(self.lease, setup, reason))
         return "pruned"
 
-    def _complete(self, data: Dataset, result: Result) -> Ending:
+    def _complete(self, data: Dataset, result: Result) -> HowItEnded:
         setup = self._known_setup()
         if (why := disagreement(data, result, self._curve)) is not None:
             return self._fail(why)
@@ -289,10 +289,10 @@ class HeldTrial:
                 words = f"{type(error).__name__}: {error}".rstrip(": ")
             raise RefusedError(f"the trainer's data cannot be stored: {words}") from None
 
-    def _fail(self, reason: str) -> Ending:
+    def _fail(self, reason: str) -> HowItEnded:
         return self._watch.patiently(lambda: self._watch.ledger.fail(self.lease, reason))
 
-    def _fail_with_others(self, reason: str, trials: int) -> Ending:
+    def _fail_with_others(self, reason: str, trials: int) -> HowItEnded:
         """End an attempt because of an error that hit this many trials at once.
 
         If there were several, we cannot tell which is to blame: none is charged with a failed
@@ -305,7 +305,7 @@ class HeldTrial:
             lambda: self._watch.ledger.interrupt(self.lease, shared_reason)
         )
 
-    def _died(self) -> Ending:
+    def _died(self) -> HowItEnded:
         """Decide whether the trainer was killed from outside or ended by itself.
 
         SIGKILL alone does not say who sent it: a person, a scheduler that wants the machine
@@ -323,7 +323,7 @@ class HeldTrial:
             )
         return self._watch.patiently(lambda: self._watch.ledger.interrupt(self.lease, reason))
 
-    def _misbehaviour(self) -> Ending | None:
+    def _misbehaviour(self) -> HowItEnded | None:
         silent = time.monotonic() - self._child.heard
         if silent > self._watch.limits.silence_seconds:
             limit = self._watch.limits.silence_seconds
@@ -332,7 +332,7 @@ class HeldTrial:
             return self._fail_with_others(silence, self._together)
         return self._too_large()
 
-    def _too_large(self) -> Ending | None:
+    def _too_large(self) -> HowItEnded | None:
         allowed = self._watch.limits.memory_bytes
         now = time.monotonic()
         if allowed is None or now - self._memory_looked < MEMORY_SECONDS:
@@ -344,7 +344,7 @@ class HeldTrial:
         self._child.kill(why)
         return self._fail_with_others(why, self._together)
 
-    def _unwanted(self) -> Ending | None:
+    def _unwanted(self) -> HowItEnded | None:
         """Give the trial back if it must stop: after an epoch, or when time is up."""
         why = self._why_unwanted()
         if why is None:
@@ -358,7 +358,7 @@ class HeldTrial:
             return None
         return self._give_back(why)
 
-    def _give_back(self, why: str) -> Ending:
+    def _give_back(self, why: str) -> HowItEnded:
         self.halt()
         self._watch.patiently(lambda: self._watch.ledger.give_back(self.lease, why))
         return "given back"

@@ -23,6 +23,20 @@ from tuner.results import (
     trial_columns,
 )
 
+__all__ = [
+    "PREDICTION_COLUMNS",
+    "Order",
+    "Sheet",
+    "comparisons",
+    "epochs",
+    "predictions",
+    "readable_comparisons",
+    "readable_settings",
+    "readable_trials",
+    "settings",
+    "trials",
+]
+
 PREDICTION_COLUMNS = (
     "trial",
     "split",

@@ -16,6 +16,8 @@ from tuner.answers.words import figure, fixed
 from tuner.errors import UserError
 from tuner.records import NUMBER, Unit
 
+__all__ = ["BINARY", "ENDINGS", "TYPESET", "Layout", "format_of", "write"]
+
 EXCEL_ROWS = 1_048_575
 """Rows that a sheet of Excel holds below its header."""
 # Bytes that no XML may hold, and so no cell of Excel.

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 
+__all__ = ["fenced", "prose", "row"]
+
 _SIGNS = re.compile(r"([*\[\]#~]|(?<!\w)_|_(?!\w))")
 """What Markdown takes for emphasis, links and pictures; not an underscore within a word."""
 

@@ -8,6 +8,8 @@ from typing import Any
 from tuner.answers.sheets.contents import Sheet
 from tuner.results import Condition
 
+__all__ = ["sort", "where"]
+
 
 def where(sheet: Sheet, conditions: Sequence[Condition]) -> Sheet:
     """Return the rows for which all conditions hold."""

@@ -24,7 +24,7 @@ from tuner.records import (
 from tuner.spec.study import Spec
 from tuner.store import tables as t
 from tuner.store import uploads
-from tuner.store.ledger.leases import Lease, Verdict
+from tuner.store.ledger.leases import Lease, Sequel
 from tuner.store.ledger.recording import read_curve, remove_epochs
 from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import end_trial, reopen_trials
@@ -86,7 +86,7 @@ def prune(transaction: Transaction, lease: Lease, setup: Setup, reason: str) -> 
     _end(transaction, lease, Ending("PRUNED", reason, setup, best, last), curve)
 
 
-def fail_attempt(transaction: Transaction, lease: Lease, reason: str) -> Verdict:
+def fail_attempt(transaction: Transaction, lease: Lease, reason: str) -> Sequel:
     """Record a failed attempt: the trial is tried again, fails for good, or trips the brake."""
     transaction.lock_study()
     _lock_failing(transaction, lease)
@@ -100,7 +100,7 @@ def fail_attempt(transaction: Transaction, lease: Lease, reason: str) -> Verdict
         .values(strikes=t.lease.c.strikes + 1)
         .returning(t.lease.c.strikes)
     ).scalar_one()
-    verdict: Verdict = "again"
+    verdict: Sequel = "again"
     if strikes >= transaction.study.spec.limits.attempts:
         fail_for_good(transaction, lease.trial_id, lease.token, reason)
         verdict = "failed"
@@ -129,7 +129,7 @@ def _lock_failing(transaction: Transaction, lease: Lease) -> None:
     )
 
 
-def interrupt(transaction: Transaction, lease: Lease, reason: str) -> Verdict:
+def interrupt(transaction: Transaction, lease: Lease, reason: str) -> Sequel:
     """Release a trial whose trainer was killed from outside, without counting a failed attempt."""
     if transaction.hold(lease) == "ended":
         return "failed"

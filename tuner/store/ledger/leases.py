@@ -110,5 +110,5 @@ class LeaseLostError(Exception):
     """
 
 
-Verdict = Literal["again", "failed", "paused"]
+Sequel = Literal["again", "failed", "paused"]
 """After a failed attempt: the trial is tried again or fails for good, or the study is paused."""

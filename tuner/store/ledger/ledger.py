@@ -22,7 +22,7 @@ from tuner.store import identities, uploads
 from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger import claims, endings, recording
-from tuner.store.ledger.leases import Answer, Company, Lease, Proposal, Recorded, Verdict
+from tuner.store.ledger.leases import Answer, Company, Lease, Proposal, Recorded, Sequel
 from tuner.store.ledger.looks import Decided
 from tuner.store.ledger.recording import Recorder
 from tuner.store.ledger.reuse import Marks, Sharing
@@ -114,12 +114,12 @@ class Ledger:
         with self._transaction() as transaction:
             endings.prune(transaction, lease, setup, reason)
 
-    def fail(self, lease: Lease, reason: str) -> Verdict:
+    def fail(self, lease: Lease, reason: str) -> Sequel:
         """Record a failed attempt; return whether the trial is tried again."""
         with self._transaction() as transaction:
             return endings.fail_attempt(transaction, lease, reason)
 
-    def interrupt(self, lease: Lease, reason: str) -> Verdict:
+    def interrupt(self, lease: Lease, reason: str) -> Sequel:
         """Release a trial whose trainer was killed from outside."""
         with self._transaction() as transaction:
             return endings.interrupt(transaction, lease, reason)

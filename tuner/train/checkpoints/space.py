@@ -12,7 +12,7 @@ Owner = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredCheckpoint:
     """One stored checkpoint, with its size and its last use."""
 
     key: str
@@ -47,7 +47,7 @@ def owner(labels: Mapping[str, str]) -> Owner:
 
 
 def uses(
-    entries: Iterable[Entry], running: Collection[Owner], branches: Collection[str]
+    entries: Iterable[StoredCheckpoint], running: Collection[Owner], branches: Collection[str]
 ) -> dict[str, Use]:
     """Return the use of every checkpoint; `branches` are keys."""
     stored = list(entries)
@@ -55,7 +55,7 @@ def uses(
     for entry in stored:
         newest[entry.owner] = max(entry.epoch, newest.get(entry.owner, 0))
 
-    def use(entry: Entry) -> Use:
+    def use(entry: StoredCheckpoint) -> Use:
         last = entry.epoch == newest[entry.owner]
         if last and entry.owner in running:
             return Use.RUNNING
@@ -67,11 +67,11 @@ def uses(
 
 
 def removals(
-    entries: Sequence[Entry],
+    entries: Sequence[StoredCheckpoint],
     limit: int,
     running: Collection[Owner] = (),
     branches: Collection[str] = (),
-) -> list[Entry]:
+) -> list[StoredCheckpoint]:
     """Return the checkpoints to remove so that the rest take at most `limit` bytes.
 
     Useless ones are removed in any case; then the less useful before the more useful,

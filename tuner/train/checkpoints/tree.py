@@ -25,7 +25,7 @@ from tuner.train.checkpoints.manifest import (
     NewerError,
 )
 from tuner.train.checkpoints.place import TEMPORARY, CheckpointPlace, StoredFile
-from tuner.train.checkpoints.space import Entry, Owner, removals
+from tuner.train.checkpoints.space import Owner, StoredCheckpoint, removals
 
 if TYPE_CHECKING:
     from tuner.train.state import TrainingState
@@ -125,7 +125,7 @@ class Tree:
                 if content is not None:
                     self._place.remove(part.file for part in manifests.read(name, content).files)
 
-    def listing(self) -> list[Entry]:
+    def listing(self) -> list[StoredCheckpoint]:
         """Return all checkpoints; an invalid file is left out with a warning."""
         files = [file for file in self._place.files() if manifests.key_of(file.name)]
         unread = [file.name for file in files if not self._is_read(file)]
@@ -142,7 +142,7 @@ class Tree:
         running: Collection[Owner] = (),
         branches: Collection[str] = (),
         dry: bool = False,
-    ) -> list[Entry]:
+    ) -> list[StoredCheckpoint]:
         """Remove the least useful checkpoints until the rest take at most `limit` bytes.
 
         Returns what it removed; `dry` only returns it.
@@ -270,8 +270,8 @@ def _of_epoch(epoch: int, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def _entry(file: StoredFile, manifest: Manifest) -> Entry:
-    return Entry(
+def _entry(file: StoredFile, manifest: Manifest) -> StoredCheckpoint:
+    return StoredCheckpoint(
         key=manifest.key,
         epoch=manifest.epoch,
         bytes=file.size + manifest.bytes(),
