@@ -49,6 +49,11 @@ class Unit:
     """Whether they are given with an exponent."""
 
     @property
+    def label(self) -> str:
+        """What stands in brackets over a column, or beside an axis: %, points, nats, or nothing."""
+        return self.mark.strip() or self.of_differences
+
+    @property
     def difference(self) -> "Unit":
         """The unit of a figure that is a difference of two such figures, as the gap is."""
         low, high = self.low - self.high, self.high - self.low

@@ -51,7 +51,17 @@ from tuner.statistics import (
 from tuner.store import checks
 from tuner.store import tables as t
 
-__all__ = ["Gap", "SettingGap", "choosing", "gap", "sampled", "selection", "sentences", "table"]
+__all__ = [
+    "Gap",
+    "SettingGap",
+    "choosing",
+    "gap",
+    "sampled",
+    "selection",
+    "sentences",
+    "size",
+    "table",
+]
 
 Cause = Literal[
     "overfitting",

@@ -84,7 +84,7 @@ class Layout:
         unit = self.unit(column)
         if column in self.exact or unit is None or unit.scale == 1:
             return name
-        return f"{name} ({unit.mark.strip() or unit.of_differences})"
+        return f"{name} ({unit.label})"
 
     def rounded(self, sheet: Sheet) -> Sheet:
         """Return a sheet for programs, its figures rounded where digits were asked for."""

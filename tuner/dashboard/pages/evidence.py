@@ -23,6 +23,7 @@ from tuner.dashboard import rendering
 from tuner.dashboard.drawing import Axis
 from tuner.dashboard.pages.view import View
 from tuner.errors import UserError
+from tuner.records import SHARE
 from tuner.results import Measure, Results, TrialRow
 from tuner.results import shown as shown_figures
 from tuner.statistics import Interval, Mean
@@ -98,11 +99,13 @@ class ComparedLevels:
             for row, (name, *_, mark) in zip(self.rows, self.table.rows, strict=True)
             if row.mean is not None
         ]
-        return intervals(rows, measure.scale) if len(rows) > 1 else None
+        return intervals(rows, measure.unit.scale) if len(rows) > 1 else None
 
 
 def _with_interval(measure: Measure, mean: Interval) -> str:
-    return f"{words.figure(measure, mean.value)}, 95 % interval {words.interval(measure, mean)}"
+    return (
+        f"{words.figure(measure.unit, mean.value)}, 95 % interval {words.ends(measure.unit, mean)}"
+    )
 
 
 def intervals(
@@ -192,7 +195,8 @@ def val_test(results: Results, view: View) -> ValTest:
             y=axis.place(one.test_acc),
             said=f"{rendering.compact(one.values) or 'the only setting'}: "
             f"{words.percent(one.val_acc)} on validation, "
-            f"{words.percent(one.test_acc)} on test, gap {words.points_with_ends(one.gap)}",
+            f"{words.percent(one.test_acc)} on test, "
+            f"gap {words.with_ends(SHARE.difference, one.gap)}",
             trial=one.trials[0],
             best=results.best in one.trials,
             apart=one.gap.low > 0 or one.gap.high < 0,
