@@ -100,12 +100,16 @@ def test_a_metric_of_the_study_is_computed_from_the_averaged_probabilities(
     found = asked(study(database, metrics=(READY["f1"], Metric("dice", "higher", "Overlap."))))
     stored = found.predictions["test"]
     wanted = f1(stored.labels, np.exp(stored.log_probabilities.astype(np.float64)))
-    assert found.splits["test"].own == {"f1": pytest.approx(wanted), "dice": None}
+    own = found.splits["test"].figures.own
+    assert set(own) == {"f1"}
+    assert own["f1"].value == pytest.approx(wanted)
+    assert own["f1"].low < wanted < own["f1"].high
     assert figures(found).head[-2:] == ("f1", "dice")
     said = " ".join(sentences(found))
-    assert f"Its f1 on test is {100 * wanted:.1f} %, that of its seeds " in said
+    assert f"Its f1 on test is {100 * wanted:.1f} % (" in said
+    assert "that of its seeds " in said
     assert "Its dice is not known: it cannot be computed from stored predictions." in said
-    assert described(found)["metrics"]["test"]["ensemble"]["f1"] == pytest.approx(wanted)
+    assert described(found)["metrics"]["test"]["ensemble"]["f1"]["value"] == pytest.approx(wanted)
 
 
 def test_one_seed_is_no_ensemble(database: Database) -> None:

@@ -33,9 +33,6 @@ class NetworkFigures:
     """Mean negative log-likelihood of the true class, in nats."""
     rates: ClassRates | None
     """Of two classes only."""
-    own: Mapping[str, float | None]
-    """The study's metrics beside the built-in figures; None of one without values for images: it
-    cannot be computed from stored predictions."""
 
     JSON: ClassVar = (
         *("images=figures.images", "patients=figures.patients", "loss"),
@@ -101,13 +98,8 @@ def ensemble(results: Results) -> Ensemble:
 
     def measured(predicted: Predicted) -> NetworkFigures:
         losses = nll(predicted.log_probabilities, predicted.labels)
-        own = {}
-        for metric in best.trial.own:
-            per_image = results.measures[f"{predicted.split}_{metric.name}"].per_image
-            values = per_image and per_image(predicted.log_probabilities, predicted.labels)
-            own[metric.name] = None if values is None else float(values.mean())
-        rates = rates_of(predicted)
-        return NetworkFigures(on_split(predicted), float(losses.mean()), rates, own)
+        figures = on_split(results, predicted)
+        return NetworkFigures(figures, float(losses.mean()), rates_of(predicted))
 
     return Ensemble(
         winner=best,
@@ -156,8 +148,8 @@ def _own_metrics(ensemble: Ensemble) -> dict[str, Any]:
     """Return the study's own metrics, by split: of the ensemble, and of each seed."""
     return {
         split: {
-            "ensemble": dict(figures.own),
-            "members": [dict(member.splits[split].own) for member in ensemble.members],
+            "ensemble": plain(figures.figures.own),
+            "members": [plain(member.splits[split].figures.own) for member in ensemble.members],
         }
         for split, figures in ensemble.splits.items()
     }
@@ -193,17 +185,20 @@ def _own_sentences(ensemble: Ensemble) -> list[str]:
     """Say what the ensemble reaches on test images by the study's own metrics."""
     said = []
     for metric in ensemble.winner.trial.own:
-        value = ensemble.splits["test"].own[metric.name]
-        single = [member.splits["test"].own[metric.name] for member in ensemble.members]
-        known = [one for one in single if one is not None]
-        if value is None or len(known) < len(single):
+        interval = ensemble.splits["test"].figures.own.get(metric.name)
+        known = [
+            member.splits["test"].figures.own[metric.name].value
+            for member in ensemble.members
+            if metric.name in member.splits["test"].figures.own
+        ]
+        if interval is None or len(known) < len(ensemble.members):
             said.append(
                 f"Its {metric.name} is not known: it cannot be computed from stored predictions."
             )
             continue
         unit = metric.read_in
         said.append(
-            f"Its {metric.name} on test is {words.figure(unit, value)}, that of its seeds "
+            f"Its {metric.name} on test is {words.with_ends(unit, interval)}, that of its seeds "
             f"{words.figure(unit, sum(known) / len(known))} on average "
             f"({words.figure(unit, min(known))} to {words.figure(unit, max(known))})."
         )
@@ -239,7 +234,7 @@ def figures(ensemble: Ensemble) -> Table:
                         else ()
                     ),
                     *(f"{on.calibration_error:.3f}", f"{on.brier:.3f}"),
-                    *(words.figure(one.read_in, measured.own[one.name]) for one in metrics),
+                    *(words.with_ends(one.read_in, on.own.get(one.name)) for one in metrics),
                 )
             )
     return Table(head, tuple(rows), left=(0, 1))

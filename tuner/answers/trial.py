@@ -1,7 +1,7 @@
 """Everything that is known of one trial."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from tuner.results import (
     trial_columns,
     trial_rows,
 )
-from tuner.statistics import Interval, apart, delong, reliability, share_of
+from tuner.statistics import Interval, apart, delong, mean_difference, reliability, share_of
 from tuner.store import histories
 from tuner.store import tables as t
 from tuner.store.histories import Event
@@ -42,6 +42,8 @@ class OnSplit:
     """Of two classes only."""
     calibration_error: float
     brier: float
+    own: Mapping[str, Interval] = field(default_factory=dict)
+    """The study's metrics that have a value for each image, with bootstrap intervals over them."""
 
     JSON: ClassVar = (
         "images",
@@ -94,10 +96,16 @@ class OneTrial:
 
     def own_cells(self, split: SplitName) -> list[str]:
         """Return the figures of the study's own metrics on a split, as tables show them."""
-        return [
-            words.figure(metric.read_in, self.row[f"{self.prefix}{split}_{metric.name}"])
-            for metric in self.own
-        ]
+        cells = []
+        for metric in self.own:
+            interval = self.by_split[split].own.get(metric.name)
+            # Without variation between images, as at 100 %, the bootstrap gives no interval.
+            if interval is not None and interval.low < interval.high:
+                cells.append(words.with_ends(metric.read_in, interval))
+            else:
+                stored = self.row[f"{self.prefix}{split}_{metric.name}"]
+                cells.append(words.figure(metric.read_in, stored))
+        return cells
 
     @property
     def by_split(self) -> dict[SplitName, OnSplit]:
@@ -144,11 +152,11 @@ def _splits(results: Results, number: int) -> tuple[OnSplit, ...]:
     kept: Sequence[SplitName] = [
         split for split in ("val", "test") if split in results.kept_splits(number)
     ]
-    return tuple(on_split(results.predicted(number, split)) for split in kept)
+    return tuple(on_split(results, results.predicted(number, split)) for split in kept)
 
 
-def on_split(predicted: Predicted) -> OnSplit:
-    """Return what predictions are worth: accuracy, AUC and calibration, with intervals."""
+def on_split(results: Results, predicted: Predicted) -> OnSplit:
+    """Return what predictions are worth: accuracy, AUC, calibration and the study's own metrics."""
     logs, labels = predicted.log_probabilities, predicted.labels
     hits, clusters = right(logs, labels) > 0, predicted.clusters
     calibrated = reliability(np.exp(logs.astype(np.float64)), labels)
@@ -161,7 +169,18 @@ def on_split(predicted: Predicted) -> OnSplit:
         auc=delong(odds, labels == 1, clusters) if odds is not None else None,
         calibration_error=calibrated.error,
         brier=calibrated.brier,
+        own=dict(_own(results, predicted)),
     )
+
+
+def _own(results: Results, predicted: Predicted) -> Iterator[tuple[str, Interval]]:
+    """Yield the study's metrics whose values by image follow from predictions."""
+    for metric in results.spec.metrics:
+        per_image = results.measures[f"{predicted.split}_{metric.name}"].per_image
+        values = per_image and per_image(predicted.log_probabilities, predicted.labels)
+        if values is not None:
+            nothing = np.zeros_like(values)
+            yield metric.name, mean_difference(values, nothing, predicted.clusters)
 
 
 def _gap(splits: Sequence[OnSplit]) -> Interval | None:
