@@ -413,7 +413,13 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     if finding.verdict is None or finding.sample is None:
         said.append(_silence(finding))
     elif len(finding.design.levels) == 1:
-        said.append(f"Only {finding.names[0]} has this figure, so there is nothing to compare.")
+        who = finding.names[0]
+        if finding.design.levels[0] is None:
+            who = f"trials in which {finding.factor} is not active"
+        said.append(
+            f"Only {who} can be compared by {finding.measure.name}, so there is nothing to compare "
+            "with."
+        )
     elif finding.n < 2:
         said += _one_seed(finding, finding.sample)
     elif finding.too_few:
@@ -613,7 +619,7 @@ def _promised(finding: Finding) -> list[str]:
     wanted = f"{amount:g} {'point' if unit == 'points' and amount == 1 else unit}".strip()
     if plan.images is not None:
         needed, over = plan.patients or plan.images, words.sampling_unit(plan.patients or 0)
-        more = f"about {_rounded(needed):,} {over} ({_between(plan)}) with {plan.seeds} seeds"
+        more = f"{_about_many(_rounded(needed), over, plan)} with {plan.seeds} seeds"
         if plan.patients:
             there = finding.sample.panel.patients if finding.sample is not None else 0
             more = f"{more}, {_rounded(max(0, needed - there)):,} more than now"
@@ -625,8 +631,16 @@ def _promised(finding: Finding) -> list[str]:
         longer = plan.high is None or plan.high > finding.n
         perhaps = f"; it may take more of them ({_between(plan, finding.n)})" if longer else ""
         return [f"These seeds would detect a difference of {wanted} about 8 times in 10{perhaps}."]
-    more = words.count(_rounded(plan.seeds - finding.n), "more seed")
-    return [f"About {more} ({_between(plan, finding.n)}) would detect a difference of {wanted}."]
+    number = _rounded(plan.seeds - finding.n)
+    more = _about_many(number, "more seed" if number == 1 else "more seeds", plan, finding.n)
+    return [f"{more[0].upper()}{more[1:]} would detect a difference of {wanted}."]
+
+
+def _about_many(number: int, what: str, plan: PowerPlan, there: int = 0) -> str:
+    """Return a planned number with its range: "about 620 images (460 or more)"."""
+    if plan.high is None and _rounded(max(0, (plan.low or 0) - there)) == number:
+        return f"at least {number:,} {what}"
+    return f"about {number:,} {what} ({_between(plan, there)})"
 
 
 def _between(plan: PowerPlan, there: int = 0) -> str:

@@ -60,7 +60,8 @@ def _raced_for(race: Story, compared: Comparison) -> list[str]:
     left = sum(runner.dropped_after is None for runner in race.runners)
     many = words.count(len(race.runners), "contender")
     ahead = f"{words.level_name(compared.reference)} is ahead in {compared.measure.name}"
-    alike = f"{left} of {many} do not differ significantly in {race.metric}"
+    which = f"the {many}" if left == len(race.runners) else f"{left} of {many}"
+    alike = f"{which} do not differ significantly in {race.metric}"
     return [f"No setting stands out: {alike}; {ahead}."]
 
 
