@@ -40,7 +40,7 @@ def test_the_verdict_is_that_of_compare(database: Database) -> None:
         name for name in ("depth", "lr", "loss") if found.first.values[name] != poor.values[name]
     ]
     assert "is worse than" in found.verdict
-    assert "corrected for the 8 settings" in found.verdict
+    assert "corrected for comparing 8 settings" in found.verdict
     # On test the best is worse; the other way round every difference has the other sign.
     back = between(bench, POOR, best)
     assert back.figures[0].difference is not None

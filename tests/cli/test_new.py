@@ -45,7 +45,7 @@ def test_a_new_objective_runs_as_it_is(project: Project) -> None:
     """Two commands after `new objective`, a study of it is complete and has learnt something."""
     out = project.run("new", "objective", "leaves")
     commands = [line.split("#")[0].split()[1:] for line in out.splitlines() if "  tuner" in line]
-    assert commands == [["run", "leaves"], ["launch", "--study", "leaves"]]
+    assert commands == [["run", "leaves"], ["launch", "leaves"]]
     assert "test acc" in project.run(*commands[0])
     project.run(*commands[1], "--workers", "1")
     best = project.json("table", "leaves", "--json")["best"]
