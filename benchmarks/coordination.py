@@ -41,22 +41,17 @@ from typing import Any
 import sqlalchemy as sa
 
 from benchmarks import record
+from benchmarks.stored import settle, store
 from tests.faults.proxy import Proxy
-from tests.store.specs import DATASET, SETUP, Bench, claim_trial, make_curve, make_result, make_spec
 from tuner.settings import Settings, Timing, worker_environment
-from tuner.spec.space import Choice
 from tuner.store import schema
 from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.optuna_storage import TRIALS
 
 STORED = (100, 1_000, 10_000)
 NETWORKS: Mapping[str, float | None] = {"loopback": None, "2 ms": 0.002}
 """Seconds of delay each way; None is the server's own socket."""
 PRUNERS = ("none", "median")
-SEEDS = 5
-PATTERN = 20
-"""Trials that are stored through the ledger; the others are copies of them."""
 MEASURED = 20
 EPOCHS, EPOCH_SECONDS = 25, 0.01
 SHORT = {2: 100, 16: 480}
@@ -110,7 +105,8 @@ def lost(site: Site, stored: int, network: str, pruner: str) -> dict[str, Any]:
     """Measure what coordination takes from a worker's trainer."""
     name = f"lost-{stored}-{pruner}-{network.replace(' ', '-')}"
     trials = stored + MEASURED
-    _store(site.database, name, stored=stored, trials=trials, epochs=EPOCHS, pruner=pruner)
+    store(site.database, name, stored=stored, trials=trials, epochs=EPOCHS, pruner=pruner)
+    settle(site.database)
     with _address(site, NETWORKS[network]) as settings:
         times = _work(site, settings, name, workers=1, seconds=EPOCH_SECONDS)
     # The first trial is left out: it comes with the start of everything.
@@ -136,7 +132,7 @@ def short(site: Site, workers: int) -> dict[str, Any]:
     """Run many trials of one second."""
     count = SHORT.get(workers, 30 * workers)
     name = f"short-{workers}"
-    _store(site.database, name, stored=0, trials=count, epochs=1)
+    store(site.database, name, stored=0, trials=count, epochs=1)
     _work(site, site.settings, name, workers, seconds=1.0)
     begun, ended = _span(site.database, name)
     found = {"workers": workers, "trials": count, "seconds": ended - begun}
@@ -148,7 +144,7 @@ def short(site: Site, workers: int) -> dict[str, Any]:
 def results(site: Site) -> dict[str, Any]:
     """Report results as fast as trainers can."""
     trials, epochs = RESULTS_TRIALS, RESULTS_EPOCHS
-    _store(site.database, "results", stored=0, trials=trials, epochs=epochs)
+    store(site.database, "results", stored=0, trials=trials, epochs=epochs)
     _work(site, site.settings, "results", RESULTS_WORKERS, seconds=0.0)
     begun, ended = _span(site.database, "results")
     count = RESULTS_TRIALS * RESULTS_EPOCHS
@@ -160,93 +156,6 @@ def results(site: Site) -> dict[str, Any]:
 
 def _median_ms(seconds: list[float]) -> float:
     return 1000 * statistics.median(seconds)
-
-
-def _store(
-    database: Database, name: str, *, stored: int, trials: int, epochs: int, pruner: str = "none"
-) -> None:
-    """Store a study of this many trials, of which this many have been trained.
-
-    The first are trained by the ledger, in no time; the others are copies of their rows, in
-    Optuna's tables and ours, with numbers, configurations, seeds and parameters of their own.
-    """
-    configurations = trials // SEEDS
-    widths = max(n for n in range(1, 65) if configurations % n == 0)
-    rates = tuple(float(f"{1e-5 * (1 + n):.6g}") for n in range(configurations // widths))
-    space = (Choice("lr", rates), Choice("width", tuple(range(8, 8 + widths))))
-    spec = make_spec(
-        name, dimensions=space, seeds=SEEDS, epochs=epochs, sampler="grid", pruner=pruner
-    )
-    assert spec.total_trials == trials, (spec.total_trials, trials)
-    bench = Bench.launch(database, spec)
-    if not stored:
-        return
-    assert stored % PATTERN == 0
-    ledger = bench.worker()
-    curve = make_curve(*(1.0 / number for number in range(1, epochs + 1)))
-    for _ in range(PATTERN):
-        held = claim_trial(ledger)
-        ledger.record(held, curve)
-        ledger.complete(held, SETUP, DATASET, make_result(curve))
-    with database.transaction() as connection:
-        _copy(connection, bench, stored)
-    with database.autocommit() as connection:
-        connection.execute(sa.text("vacuum analyze"))
-
-
-def _copy(connection: sa.Connection, bench: Bench, stored: int) -> None:
-    """Copy the rows of the pattern until this many trials are stored."""
-    study_id, spec = bench.study.study_id, bench.study.spec
-    mine = t.trial.c.study_id == study_id
-    first = connection.execute(sa.select(sa.func.min(t.trial.c.trial_id)).where(mine))
-    low = int(first.scalar_one())
-    shift = f"(row.trial_id + {PATTERN} * copy.n)"
-    number = f"({shift} - {low})"
-    configuration, seed = (f"({number} {sign} {spec.configurations})" for sign in "%/")
-    connection.execute(
-        sa.text("create temp table setting (configuration int, chosen jsonb) on commit drop")
-    )
-    connection.execute(
-        sa.text("insert into setting values (:configuration, :chosen)"),
-        [
-            {"configuration": place, "chosen": json.dumps(dict(chosen))}
-            for place, chosen in enumerate(spec.grid)
-        ],
-    )
-    chosen = f"(select chosen from setting where setting.configuration = {configuration})"
-    ours = {"number": number, "configuration": configuration, "seed": seed, "chosen": chosen}
-    of_key = f"case row.key when 'seed' then {seed}::text when 'configuration' then {configuration}"
-    choices = "(row.distribution_json::jsonb -> 'attributes' -> 'choices')"
-    place = (
-        f"(select at - 1 from jsonb_array_elements({choices}) with ordinality as c (value, at)"
-        f" where c.value = {chosen} -> row.param_name)"
-    )
-    changed: Mapping[str, Mapping[str, str]] = {
-        "trial": ours,
-        "trials": {"number": number},
-        "trial_user_attributes": {"value_json": f"{of_key}::text else row.value_json end"},
-        "trial_params": {"param_value": place},
-    }
-    tables = [TRIALS.metadata.tables[name] for name in sorted(TRIALS.metadata.tables)]
-    tables = [one for one in [*t.metadata.sorted_tables, TRIALS, *tables] if "trial_id" in one.c]
-    for table in dict.fromkeys(tables):
-        own_key = [c.name for c in table.primary_key if c.name != "trial_id"]
-        serial = own_key if len(table.primary_key) == 1 else []
-        columns = [c.name for c in table.c if c.name not in serial]
-        made = {"trial_id": shift} | dict(changed.get(table.name, {}))
-        values = ", ".join(made.get(name, f'row."{name}"') for name in columns)
-        named = ", ".join(f'"{name}"' for name in columns)
-        connection.execute(
-            sa.text(
-                f"insert into {table.fullname} ({named}) select {values} from {table.fullname} row,"
-                f" generate_series(1, {stored // PATTERN - 1}) copy (n)"
-                f" where row.trial_id between {low} and {low + PATTERN - 1}"
-            )
-        )
-    connection.execute(
-        sa.text("select setval(pg_get_serial_sequence('trials', 'trial_id'), :last)"),
-        {"last": low + stored},
-    )
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from tests.store.specs import (
     make_result,
     make_spec,
 )
+from tuner.store import control
 from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.overview import Counts, Overview, overview
@@ -111,6 +112,39 @@ def test_reused_epochs_cost_no_time(bench: Bench) -> None:
     worker.record(held, [replace(make_epoch(1), reused=True), make_epoch(2, seconds=2.0)])
     seen = look(bench)
     assert (seen.epochs_recorded, seen.seconds_trained) == (1, 2.0)
+
+
+def test_epochs_are_counted_once_whatever_became_of_their_trial(database: Database) -> None:
+    """Ended, running, given back, failed and started again: each epoch is in the sums once."""
+    bench = Bench.launch(database, limited(make_spec(seeds=2), attempts=1))
+    workers = [bench.worker() for _ in range(4)]
+    finish(workers[0], claim_trial(workers[0]))
+    failed = claim_trial(workers[1])
+    workers[1].record(failed, make_curve(0.6))
+    workers[1].fail(failed, "broken")
+    for worker in workers[2:]:
+        held = claim_trial(worker)
+        worker.record(held, [replace(one, reused=one.epoch == 1) for one in make_curve(0.6, 0.5)])
+    workers[3].give_back(held, "a test")
+
+    def sums() -> tuple[int, int, float]:
+        seen = look(bench)
+        return seen.epochs_recorded, seen.epochs_reused, round(seen.seconds_trained, 6)
+
+    with database.transaction() as connection:
+        reused = t.epoch.c.reused
+        plain = connection.execute(
+            sa.select(
+                sa.func.count().filter(~reused),
+                sa.func.count().filter(reused),
+                sa.func.sum(t.epoch.c.seconds).filter(~reused),
+            )
+        ).one()
+    assert plain[1] == 2
+    expected = (plain[0], plain[1], round(plain[2], 6))
+    assert sums() == expected
+    assert control.retry(database, bench.binding, bench.study, [failed.number]) == [failed.number]
+    assert sums() == expected, "the epochs of a reopened trial are those of a running one"
 
 
 def test_the_rest_is_estimated_from_what_was_done(bench: Bench) -> None:

@@ -191,6 +191,7 @@ def test_an_older_database_is_migrated_with_its_rows(empty: Database) -> None:
         assert (row.val_acc, math.isnan(row.val_seconds)) == (0.8, True)
         ended = connection.execute(sa.select(t.outcome)).one()
         assert (ended.best_val_acc, ended.best_test_auc) == (0.8, None)
+        assert (ended.epochs_run, ended.epochs_reused, ended.seconds) == (1, 0, 1.0)
 
 
 SINCE_0002 = (
@@ -214,6 +215,10 @@ SINCE_0002 = (
     ("ALTER TABLE tuner.prediction DROP COLUMN token, ALTER COLUMN log_probabilities SET NOT NULL"),
     "ALTER TABLE tuner.epoch DROP COLUMN own",
     "ALTER TABLE tuner.outcome DROP COLUMN best_own, DROP COLUMN last_own",
+    (
+        "ALTER TABLE tuner.outcome DROP COLUMN epochs_run, DROP COLUMN epochs_reused, "
+        "DROP COLUMN seconds, DROP COLUMN seconds_alone"
+    ),
     f"UPDATE tuner.{schema.VERSION_TABLE} SET version_num = '0002'",
 )
 """Takes today's schema back to the second migration; every later one adds a line."""

@@ -169,7 +169,9 @@ def _of_epochs(name: str) -> sa.ColumnElement[Any]:
         "train_seconds": _measured(sa.func.sum(epoch.seconds - epoch.val_seconds)),
         "val_seconds": _measured(sa.func.sum(epoch.val_seconds)),
     }
-    return sa.select(sums[name]).where(epoch.trial_id == t.trial.c.trial_id).scalar_subquery()
+    summed = sa.select(sums[name]).where(epoch.trial_id == t.trial.c.trial_id).scalar_subquery()
+    # An outcome has the sums of its trial.
+    return sa.func.coalesce(t.outcome.c[name], summed) if name in t.outcome.c else summed
 
 
 def _measured(figure: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

@@ -226,6 +226,7 @@ def _chosen(study: Study, numbers: Sequence[int] | None) -> sa.ColumnElement[boo
 
 
 def _trial_query(study: Study, chosen: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    # Of trials that have not ended; an outcome has the sums of its trial.
     curves = (
         sa.select(
             t.epoch.c.trial_id,
@@ -234,8 +235,8 @@ def _trial_query(study: Study, chosen: sa.ColumnElement[bool]) -> sa.Select[Any]
             sa.func.sum(t.epoch.c.seconds).filter(~t.epoch.c.reused).label("seconds"),
             sa.func.sum(t.epoch.c.seconds).label("seconds_alone"),
         )
-        .select_from(t.epoch.join(t.trial))
-        .where(chosen)
+        .select_from(t.epoch.join(t.trial).join(t.lease, t.lease.c.trial_id == t.trial.c.trial_id))
+        .where(chosen, t.lease.c.state != "ended")
         .group_by(t.epoch.c.trial_id)
         .subquery("curves")
     )
@@ -248,7 +249,10 @@ def _trial_query(study: Study, chosen: sa.ColumnElement[bool]) -> sa.Select[Any]
             t.lease.c.state.label("lease_state"),
             t.outcome,
             t.trial_state.label("state"),
-            curves,
+            *(
+                sa.func.coalesce(t.outcome.c[name], curves.c[name], 0).label(name)
+                for name in ("epochs_run", "epochs_reused", "seconds", "seconds_alone")
+            ),
             t.figure(judged, study.spec.search.metric).label("value"),
         )
         .select_from(
@@ -282,15 +286,15 @@ def _trial_row(spec: Spec, row: Any, further: Mapping[str, Any]) -> TrialRow:
     cells |= _figures(spec, row, "best_", "")
     cells |= _figures(spec, row, "last_", "last_")
     cells |= {
-        "epochs_run": row.curves_epochs_run or 0,
-        "epochs_reused": row.curves_epochs_reused or 0,
-        "seconds": row.curves_seconds or 0.0,
+        "epochs_run": row.epochs_run,
+        "epochs_reused": row.epochs_reused,
+        "seconds": float(row.seconds),
         "parameter_count": setup.get("parameter_count"),
         "device": setup.get("device"),
         "started": row.tuner_trial_created,
         "ended": row.tuner_outcome_ended,
     }
-    seconds_alone = row.curves_seconds_alone or 0.0
+    seconds_alone = float(row.seconds_alone)
     return TrialRow(
         cells,
         row.value,

@@ -280,17 +280,28 @@ def _line(study: Study, row: sa.Row[Any]) -> WorkerLine:
 
 
 def _training(connection: sa.Connection, study: Study) -> tuple[int, int, float]:
+    """Sum up epochs: of ended trials by their outcomes, of the few others one by one."""
+    mine = t.trial.c.study_id == study.study_id
+    ended = sa.select(
+        sa.func.sum(t.outcome.c.epochs_run - t.outcome.c.epochs_reused),
+        sa.func.sum(t.outcome.c.epochs_reused),
+        sa.func.sum(t.outcome.c.seconds),
+    ).select_from(t.trial.join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id))
     own = t.epoch.c.reused.is_(False)
-    row = connection.execute(
+    under_way = (
         sa.select(
             sa.func.count().filter(own),
             sa.func.count().filter(~own),
-            sa.func.coalesce(sa.func.sum(t.epoch.c.seconds).filter(own), 0.0),
+            sa.func.sum(t.epoch.c.seconds).filter(own),
         )
-        .select_from(t.epoch.join(t.trial))
-        .where(t.trial.c.study_id == study.study_id)
-    ).one()
-    return int(row[0]), int(row[1]), float(row[2])
+        .select_from(t.lease.join(t.epoch, t.epoch.c.trial_id == t.lease.c.trial_id))
+        .where(t.lease.c.study_id == study.study_id, t.lease.c.state != "ended")
+    )
+    whole, parts = (connection.execute(query).one() for query in (ended.where(mine), under_way))
+    recorded, reused, seconds = (
+        (one or 0) + (other or 0) for one, other in zip(whole, parts, strict=True)
+    )
+    return int(recorded), int(reused), float(seconds)
 
 
 def _adopted(connection: sa.Connection, study: Study) -> tuple[int, ...]:

@@ -40,7 +40,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from tuner.records import DIVERGED, OWN, Epoch, Figures
 
 SCHEMA = "tuner"
-REVISION = "0011"
+REVISION = "0012"
 """The newest migration: the schema that this program reads and writes."""
 CHANNEL = "tuner"
 """Where triggers announce the number of a study whose rows have changed; see migration 0009."""
@@ -215,6 +215,12 @@ outcome = Table(
     *(Column(f"last_{field.name}", _kind(field)) for field in fields(Figures)),
     Column("setup", JSONB),
     _moment("ended", required=True),
+    # Sums over the trial's epochs, which no longer change: a study of many trials is read
+    # without its epochs.
+    Column("epochs_run", Integer, nullable=False, server_default="0"),
+    Column("epochs_reused", Integer, nullable=False, server_default="0"),
+    Column("seconds", Double, nullable=False, server_default="0"),  # without reused epochs
+    Column("seconds_alone", Double, nullable=False, server_default="0"),
 )
 ended_as = case(
     ((outcome.c.state == "PRUNED") & outcome.c.reason.startswith(DIVERGED), "DIVERGED"),

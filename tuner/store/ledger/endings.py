@@ -171,7 +171,7 @@ def fail_for_good(transaction: Transaction, trial_id: int, token: int, reason: s
     """End a trial as FAILED; only `tuner retry` reopens it."""
     curve = read_curve(transaction.connection, trial_id)
     best, last = _figures(curve, transaction.study.spec)
-    _keep_outcome(transaction, trial_id, token, Ending("FAILED", reason, None, best, last))
+    _keep_outcome(transaction, trial_id, token, Ending("FAILED", reason, None, best, last), curve)
     uploads.drop(transaction.connection, trial_id, but=NO_TOKEN)
     end_trial(transaction.connection, trial_id, TrialState.FAIL, None, {"reason": reason})
     _close_lease(transaction, trial_id)
@@ -256,7 +256,7 @@ def _any_success(transaction: Transaction) -> bool:
 
 def _end(transaction: Transaction, lease: Lease, ending: Ending, curve: Sequence[Epoch]) -> None:
     spec = transaction.study.spec
-    _keep_outcome(transaction, lease.trial_id, lease.token, ending)
+    _keep_outcome(transaction, lease.trial_id, lease.token, ending, curve)
     uploads.drop(transaction.connection, lease.trial_id, but=lease.token)
     judged = ending.best if spec.search.at == "best" else ending.last
     # By Optuna's convention the value of a pruned trial is the last one reported.
@@ -302,7 +302,9 @@ def _attributes(
     return attributes
 
 
-def _keep_outcome(transaction: Transaction, trial_id: int, token: int, ending: Ending) -> None:
+def _keep_outcome(
+    transaction: Transaction, trial_id: int, token: int, ending: Ending, curve: Sequence[Epoch]
+) -> None:
     figures: dict[str, object] = {}
     for prefix, judged in (("best_", ending.best), ("last_", ending.last)):
         if judged is not None:
@@ -314,6 +316,10 @@ def _keep_outcome(transaction: Transaction, trial_id: int, token: int, ending: E
             reason=ending.reason,
             token=token,
             setup=None if ending.setup is None else _plain(ending.setup),
+            epochs_run=len(curve),
+            epochs_reused=sum(epoch.reused for epoch in curve),
+            seconds=sum(epoch.seconds for epoch in curve if not epoch.reused),
+            seconds_alone=sum(epoch.seconds for epoch in curve),
             **figures,
         )
     )

@@ -1,0 +1,636 @@
+"""The dashboard beside plain optuna-dashboard, on one database with many trials.
+
+    python -m benchmarks.dashboard
+    python -m benchmarks.dashboard --trials 2000 --seconds 20 --rounds 1     # to try it out
+    python -m benchmarks.dashboard --trials 100000 --only tuner --rounds 1
+    python -m benchmarks.dashboard --only tuner --rounds 1 --seconds 600     # is memory flat?
+
+The database holds 20 studies with this many trials of 50 epochs in all, each with the predictions
+for 400 validation and 400 test images, and 50 trials are running: a process claims them and
+records an epoch of each every five seconds, through the ledger, as workers do. Three things take
+turns: nobody looks; 20 tabs look at `tuner dashboard`; 20 tabs look at optuna-dashboard. One of
+the tabs is Chromium, whose times are measured. The others are programs that ask what its pages ask
+(of tuner, every part when something has changed; of optuna-dashboard, the study every ten seconds),
+so that the time of 19 more browsers is not taken from the same cores.
+
+A page is complete when its answer, comparisons and curves are there; of optuna-dashboard, when its
+history has been drawn. An update is the time from a committed epoch to its number on the page.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+from urllib.request import urlopen
+
+import httpx2
+import numpy as np
+import psutil
+import sqlalchemy as sa
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from benchmarks import record
+from benchmarks.stored import make_dataset, make_training, settle, store
+from tests.store.specs import SETUP, Bench, claim_trial
+from tuner.settings import Settings, Timing, from_environment, worker_environment
+from tuner.spec.study_ref import StudyRef
+from tuner.store import schema, studies
+from tuner.store.database import Database
+from tuner.store.ledger import workers
+from tuner.store.ledger.ledger import Ledger
+from tuner.store.optuna_storage import Binding
+
+STUDIES = 20
+EPOCHS = 50
+IMAGES = 400
+RUNNING = 50
+EPOCH_SECONDS = 5.0
+ROOM = 100
+"""Trials of each study that are left to train."""
+TABS = 20
+LOADS = 12
+"""Pages that the browser opens in a turn."""
+LOOKERS = ("nobody", "tuner", "optuna-dashboard")
+ROOT = Path(__file__).resolve().parents[1]
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """The database, and what children need to reach it."""
+
+    database: Database
+    folder: Path
+    environment: Mapping[str, str]
+    studies: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What all turns share."""
+
+    site: Site
+    servers: Mapping[str, tuple[str, psutil.Process]]
+    browser: Browser
+    notes: Path
+    """Where the workers note what their calls took."""
+    seconds: float
+    """How long a turn takes."""
+
+
+@dataclass
+class Turn:
+    """What was measured while one of them was looked at."""
+
+    looked_at: str
+    loads: list[float] = field(default_factory=list)
+    """Seconds to a complete page, by a browser that was never there."""
+    again: list[float] = field(default_factory=list)
+    """The same, with the scripts in the browser's cache."""
+    updates: list[float] = field(default_factory=list)
+    page_bytes: list[int] = field(default_factory=list)
+    minute_bytes: float | None = None
+    calls: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds that workers' calls took."""
+    transactions: float = 0.0
+    """Of the database, a second."""
+    cpu: float = 0.0
+    """Seconds of processor time that the server took, a second."""
+    memory: list[int] = field(default_factory=list)
+
+
+def main() -> None:
+    """Measure what the command line asks for, or play a part that this program started."""
+    if len(sys.argv) > 1 and sys.argv[1] in PART_OF:
+        PART_OF[sys.argv[1]](*sys.argv[2:])
+        return
+    options = _options()
+    with _site(options.trials) as site, ExitStack() as stack:
+        notes = site.folder / "notes.jsonl"
+        stack.enter_context(_child(site, "workers", str(notes), *site.studies))
+        servers = {
+            name: stack.enter_context(SERVERS[name](site))
+            for name in options.only
+            if name in SERVERS
+        }
+        playwright = stack.enter_context(sync_playwright())
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        _wait_for(notes)
+        stage = Stage(site, servers, browser, notes, options.seconds)
+        turns = [
+            _turn(stage, looked_at) for _ in range(options.rounds) for looked_at in options.only
+        ]
+        browser.close()
+    figures = {"trials": options.trials, "seconds": options.seconds, "turns": _summed(turns)}
+    record.finish(options, "dashboard", figures, list(lines(figures)))
+
+
+@contextmanager
+def _site(trials: int) -> Iterator[Site]:
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # the server may run as another user, who has to get in
+        settings = Settings(folder / ".tuner", timing=Timing())
+        with Database.open(settings, create=True) as database:
+            schema.ensure(database)
+            stored = trials // STUDIES
+            made = {}
+            for number in range(STUDIES):
+                bench = store(
+                    database,
+                    f"study_{number:02}",
+                    stored=stored,
+                    trials=stored + ROOM,
+                    epochs=EPOCHS,
+                    images=IMAGES,
+                )
+                made[bench.study.title] = bench.study.study_id
+                record.progress(f"{(number + 1) * stored:,} trials are stored")
+            settle(database)
+            kept = {k: v for k, v in os.environ.items() if k.startswith(("PATH", "PYTHON", "HOME"))}
+            yield Site(database, folder, {**kept, **worker_environment(settings)}, made)
+
+
+# Workers
+
+
+def _keep_training(notes: str, *names: str) -> None:
+    """Train fifty trials for ever, in no time, at the pace of fifty workers."""
+    settings = from_environment(os.environ)
+    rng = np.random.default_rng(1)
+    dataset = make_dataset(IMAGES)
+    with Database.open(settings) as database, Path(notes).open("a", encoding="utf-8") as out:
+        crew = []
+        for place in range(RUNNING):
+            with database.transaction() as connection:
+                study = studies.find(connection, StudyRef.stored(names[place % len(names)]))
+                me = workers.Worker(f"machine-{place % 8}", place, "cpu")
+                post = workers.join(connection, study.study_id, me)
+            crew.append((Bench(database, Binding(database), study), post))
+        ledgers = [
+            Ledger(database, bench.binding, bench.study, post.worker_id, settings.timing)
+            for bench, post in crew
+        ]
+        trained: list[Any] = [None] * RUNNING
+        begun = time.monotonic()
+        for tick in range(10**9):
+            place = tick % RUNNING
+            time.sleep(max(0.0, begun + tick * EPOCH_SECONDS / RUNNING - time.monotonic()))
+            ledger, (bench, post) = ledgers[place], crew[place]
+
+            def timed(what: str, call: Any, **more: Any) -> Any:
+                started = time.perf_counter()
+                given = call()
+                took = time.perf_counter() - started
+                note = {"at": time.time(), "what": what, "took": took, **more}
+                out.write(json.dumps(note) + "\n")
+                out.flush()
+                return given
+
+            if trained[place] is None:
+                held = timed("claim", lambda: claim_trial(ledger))  # noqa: B023
+                curve, result = make_training(dataset, EPOCHS, rng)
+                trained[place] = (held, curve, result, rng.integers(0, EPOCHS // 2))
+                if tick >= RUNNING:
+                    trained[place] = (*trained[place][:3], 0)
+                held, curve, _, first = trained[place]
+                if first:
+                    ledger.record(held, curve[:first])
+                continue
+            held, curve, result, done = trained[place]
+            with database.transaction() as connection:
+                workers.renew(connection, post, [held], settings.timing, 0.0)
+            name = bench.study.title
+            timed(
+                "record",
+                lambda: ledger.record(held, curve[done : done + 1]),  # noqa: B023
+                study=name,
+                trial=held.number,
+                epoch=int(done) + 1,
+            )
+            trained[place] = (held, curve, result, done + 1)
+            if done + 1 == EPOCHS:
+                timed("complete", lambda: ledger.complete(held, SETUP, dataset, result))  # noqa: B023
+                trained[place] = None
+
+
+@contextmanager
+def _child(site: Site, part: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "benchmarks.dashboard", part, *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=dict(site.environment), text=True, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            yield process
+            if process.poll() is not None:
+                assert process.stderr is not None
+                raise SystemExit(f"{part} ended: {process.stderr.read()[-4000:]}")
+        finally:
+            process.kill()
+
+
+def _wait_for(notes: Path) -> None:
+    """Wait until every worker has recorded an epoch."""
+    for _ in range(1_200):
+        with suppress(FileNotFoundError):
+            text = notes.read_text(encoding="utf-8")
+            if text.count('"record"') >= RUNNING:
+                return
+        time.sleep(0.1)
+    raise SystemExit("the workers record nothing")
+
+
+# Servers
+
+
+@contextmanager
+def _tuner(site: Site) -> Iterator[tuple[str, psutil.Process]]:
+    command = [sys.executable, "-m", "tuner", "dashboard", "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=dict(site.environment), text=True, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        url = next(word for word in line.split() if word.startswith("http"))
+        try:
+            yield url, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def _optuna(site: Site) -> Iterator[tuple[str, psutil.Process]]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("optuna-dashboard"))]
+    # The password of a database that goes with this benchmark.
+    command += [site.database.address.url(show_password=True), "--port", str(port)]
+    with subprocess.Popen(
+        command, cwd=site.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        url = f"http://127.0.0.1:{port}/"
+        for _ in range(600):
+            with suppress(OSError), urlopen(url, timeout=1):  # our own server
+                break
+            time.sleep(0.1)
+        try:
+            yield url, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+
+
+SERVERS = {"tuner": _tuner, "optuna-dashboard": _optuna}
+
+
+# Tabs without a screen
+
+
+class _Parts(HTMLParser):
+    """Finds what a page asks for again when something has changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:  # noqa: ARG002
+        """Note a part or a chart."""
+        given = dict(attrs)
+        part = given.get("hx-get") if "changed" in (given.get("hx-trigger") or "") else None
+        if address := part or given.get("data-chart"):
+            self.addresses.append(address)
+
+
+def _look(url: str, kind: str, *names: str) -> None:
+    """Be this many tabs, until killed."""
+
+    async def all_tabs() -> None:
+        async with httpx2.AsyncClient(
+            timeout=60, limits=httpx2.Limits(max_connections=None)
+        ) as web:
+            await asyncio.gather(*(TABS_OF[kind](web, url, name) for name in names))
+
+    asyncio.run(all_tabs())
+
+
+async def _tuner_tab(web: httpx2.AsyncClient, url: str, name: str) -> None:
+    page = urljoin(url, f"/studies/{name.split(':', maxsplit=1)[0]}")
+    marks: dict[str, str] = {}
+
+    async def part(address: str) -> None:
+        headers = {"have": marks[address]} if address in marks else {}
+        answer = await web.get(urljoin(url, address), headers=headers)
+        if "have" in answer.headers:
+            marks[address] = answer.headers["have"]
+
+    found = _Parts()
+    found.feed((await web.get(page)).text)
+    stream = urljoin(url, f"/events?study={name.split(':')[1]}")
+    async with web.stream("GET", stream, timeout=None) as events:
+        async for line in events.aiter_lines():
+            if line in ("event: changed", "event: live"):
+                await asyncio.gather(*map(part, found.addresses))
+
+
+async def _optuna_tab(web: httpx2.AsyncClient, url: str, name: str) -> None:
+    study = urljoin(url, f"/api/studies/{name.split(':')[1]}")
+    after = 0
+    while True:
+        body = (await web.get(study, params={"after": after})).json()
+        # It asks for the trials again that were not finished.
+        running = [t["number"] for t in body["trials"] if t["state"] in ("Running", "Waiting")]
+        after = min(running) if running else after + len(body["trials"])
+        await asyncio.sleep(10)
+
+
+TABS_OF = {"tuner": _tuner_tab, "optuna-dashboard": _optuna_tab}
+PART_OF: Mapping[str, Callable[..., None]] = {"workers": _keep_training, "tabs": _look}
+
+
+# A turn
+
+
+def _turn(stage: Stage, looked_at: str) -> Turn:
+    site, servers, notes = stage.site, stage.servers, stage.notes
+    turn = Turn(looked_at)
+    with ExitStack() as stack:
+        if looked_at in servers:
+            url, _ = servers[looked_at]
+            names = [f"{name}:{number}" for name, number in site.studies.items()]
+            stack.enter_context(_child(site, "tabs", url, looked_at, *names[: TABS - 1]))
+            time.sleep(2.0)
+        began, used = time.time(), _transactions(site)
+        cpu = _cpu(servers[looked_at][1]) if looked_at in servers else 0.0
+        if looked_at in servers:
+            _browse(stage, turn)
+        else:
+            time.sleep(stage.seconds)
+        took = time.time() - began
+        turn.transactions = (_transactions(site) - used) / took
+        if looked_at in servers:
+            turn.cpu = (_cpu(servers[looked_at][1]) - cpu) / took
+    for line in notes.read_text(encoding="utf-8").splitlines():
+        note = json.loads(line)
+        if note["at"] >= began:
+            turn.calls.setdefault(note["what"], []).append(note["took"])
+    record.progress(f"{looked_at}: {json.dumps(_summary(turn))}")
+    return turn
+
+
+def _browse(stage: Stage, turn: Turn) -> None:
+    """Open pages, and keep one open whose updates are timed."""
+    (url, server), browser = stage.servers[turn.looked_at], stage.browser
+    kind = KINDS[turn.looked_at]
+    names = list(stage.site.studies.items())
+    until = time.monotonic() + stage.seconds
+    watched = browser.new_context(viewport={"width": 1280, "height": 900}, bypass_csp=True)
+    page = watched.new_page()
+    counted = _count_bytes(page)
+    name, number = names[0]
+    page.goto(url.rstrip("/") + kind.path.format(name=name, number=number))
+    page.wait_for_function(kind.complete, timeout=120_000)
+    page.evaluate(WATCH)
+    before, since = counted[0], time.monotonic()
+    rng = random.Random(len(turn.loads))  # which page is opened
+    context = None
+    for place in range(LOADS):
+        name, number = rng.choice(names)
+        address = url.rstrip("/") + kind.path.format(name=name, number=number)
+        fresh = place % 2 == 0
+        if fresh:
+            if context is not None:
+                context.close()
+            context = browser.new_context(viewport={"width": 1280, "height": 900}, bypass_csp=True)
+        assert context is not None
+        took, size = _load(context.new_page(), address, kind.complete)
+        (turn.loads if fresh else turn.again).append(took)
+        if fresh:
+            turn.page_bytes.append(size)
+        turn.memory.append(_memory(server))
+        time.sleep(max(0.0, (until - time.monotonic()) / (LOADS - place)))
+    if context is not None:
+        context.close()
+    turn.minute_bytes = (counted[0] - before) / (time.monotonic() - since) * 60
+    shown = page.evaluate("window.shown")
+    turn.updates = _delays(shown, stage.notes, names[0][0])
+    watched.close()
+
+
+@dataclass(frozen=True)
+class _Kind:
+    path: str
+    complete: str
+    """JavaScript that is true when everything is there."""
+
+
+KINDS = {
+    "tuner": _Kind(
+        "/studies/{name}",
+        "document.querySelector('#answer .answer:not(.soft)')"
+        " && document.querySelector('#comparisons table')"
+        " && document.querySelector('#curves canvas')",
+    ),
+    "optuna-dashboard": _Kind(
+        "/dashboard/studies/{number}",
+        "document.querySelector('.js-plotly-plot .main-svg .trace')",
+    ),
+}
+WATCH = """() => {
+  window.shown = [];
+  const seen = new Set();
+  const look = () => {
+    const now = document.getElementById("now");
+    if (now)
+      for (const row of now.querySelectorAll("tbody tr")) {
+        const epoch = /(\\d+)\\/\\d+/.exec(row.textContent);
+        const link = row.querySelector("a");
+        const key = link && epoch && link.textContent + ":" + epoch[1];
+        if (key && !seen.has(key)) {
+          seen.add(key);
+          window.shown.push([Date.now() / 1000, Number(link.textContent), Number(epoch[1])]);
+        }
+      }
+  };
+  look();
+  window.shown = [];
+  const all = { childList: true, subtree: true, characterData: true };
+  new MutationObserver(look).observe(document.body, all);
+}"""
+
+
+def _load(page: Page, address: str, complete: str) -> tuple[float, int]:
+    counted = _count_bytes(page)
+    started = time.perf_counter()
+    page.goto(address, wait_until="commit")
+    page.wait_for_function(complete, timeout=120_000, polling="raf")
+    took = time.perf_counter() - started
+    size = counted[0]
+    page.close()
+    return took, size
+
+
+def _count_bytes(page: Page) -> list[int]:
+    """Count the bytes that a page receives, as they come over the line."""
+    counted = [0]
+    session = page.context.new_cdp_session(page)
+    session.send("Network.enable")
+
+    def received(event: Mapping[str, Any]) -> None:
+        counted[0] += int(event.get("encodedDataLength", 0))
+
+    session.on("Network.dataReceived", received)
+    return counted
+
+
+def _delays(shown: Sequence[Sequence[float]], notes: Path, study: str) -> list[float]:
+    """Return how long after their commit epochs were on the page."""
+    committed = {
+        (note["trial"], note["epoch"]): note["at"]
+        for note in map(json.loads, notes.read_text(encoding="utf-8").splitlines())
+        if note["what"] == "record" and note["study"] == study
+    }
+    return [
+        at - committed[int(trial), int(epoch)]
+        for at, trial, epoch in shown
+        if (int(trial), int(epoch)) in committed
+    ]
+
+
+def _transactions(site: Site) -> int:
+    with site.database.autocommit() as connection:
+        return int(
+            connection.execute(
+                sa.text(
+                    "select xact_commit + xact_rollback from pg_stat_database"
+                    " where datname = current_database()"
+                )
+            ).scalar_one()
+        )
+
+
+def _tree(process: psutil.Process) -> list[psutil.Process]:
+    return [process, *process.children(recursive=True)]
+
+
+def _cpu(process: psutil.Process) -> float:
+    times = [one.cpu_times() for one in _tree(process)]
+    return sum(one.user + one.system for one in times)
+
+
+def _memory(process: psutil.Process) -> int:
+    return sum(one.memory_info().rss for one in _tree(process))
+
+
+# Figures
+
+
+def _summed(turns: Sequence[Turn]) -> dict[str, Any]:
+    """Return the figures of each by the turns taken together."""
+    found: dict[str, Any] = {}
+    for looked_at in dict.fromkeys(turn.looked_at for turn in turns):
+        mine = [turn for turn in turns if turn.looked_at == looked_at]
+        whole = Turn(looked_at)
+        for turn in mine:
+            whole.loads += turn.loads
+            whole.again += turn.again
+            whole.updates += turn.updates
+            whole.page_bytes += turn.page_bytes
+            whole.memory += turn.memory
+            for what, took in turn.calls.items():
+                whole.calls.setdefault(what, []).extend(took)
+        minutes = [turn.minute_bytes for turn in mine if turn.minute_bytes is not None]
+        whole.minute_bytes = statistics.fmean(minutes) if minutes else None
+        whole.transactions = statistics.fmean(turn.transactions for turn in mine)
+        whole.cpu = statistics.fmean(turn.cpu for turn in mine)
+        found[looked_at] = _summary(whole)
+    return found
+
+
+def _summary(turn: Turn) -> dict[str, Any]:
+    return {
+        "first_visit": _spread(turn.loads),
+        "again": _spread(turn.again),
+        "update": _spread(turn.updates),
+        "page_bytes": statistics.median(turn.page_bytes) if turn.page_bytes else None,
+        "minute_bytes": turn.minute_bytes,
+        "calls": {what: _spread(took) for what, took in sorted(turn.calls.items())},
+        "transactions": turn.transactions,
+        "cpu": turn.cpu,
+        "memory": [turn.memory[0], turn.memory[-1]] if turn.memory else None,
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float] | None:
+    """Return the median, the 95th percentile and the number of some values."""
+    if not values:
+        return None
+    return {
+        "median": statistics.median(values),
+        "p95": float(np.quantile(values, 0.95)),
+        "n": len(values),
+    }
+
+
+def lines(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was measured as Markdown tables."""
+
+    def ms(spread: Mapping[str, float] | None) -> str:
+        if spread is None:
+            return "–"
+        return f"{1000 * spread['median']:,.0f} ({1000 * spread['p95']:,.0f})"
+
+    turns = figures["turns"]
+    yield f"{figures['trials']:,} trials of {EPOCHS} epochs in {STUDIES} studies, {RUNNING} running"
+    yield ""
+    yield "| | " + " | ".join(turns) + " |"
+    yield "|---" * (len(turns) + 1) + "|"
+
+    def row(title: str, value: Any) -> str:
+        return f"| {title} | " + " | ".join(value(turn) for turn in turns.values()) + " |"
+
+    yield row("study page, first visit, ms: median (95 %)", lambda t: ms(t["first_visit"]))
+    yield row("study page, scripts cached, ms", lambda t: ms(t["again"]))
+    yield row("an epoch on the page after its commit, ms", lambda t: ms(t["update"]))
+    yield row("bytes a page, kB", lambda t: _kilobytes(t["page_bytes"]))
+    yield row("bytes a minute, kB", lambda t: _kilobytes(t["minute_bytes"]))
+    yield row("transactions of the database a second", lambda t: f"{t['transactions']:.0f}")
+    yield row("processor of the server, seconds a second", lambda t: f"{t['cpu']:.2f}")
+    yield row(
+        "memory of the server, first and last, MB",
+        lambda t: " → ".join(f"{b / 2**20:.0f}" for b in t["memory"]) if t["memory"] else "–",
+    )
+    for what in ("claim", "record", "complete"):
+        yield row(f"a worker's {what}, ms", lambda t: ms(t["calls"].get(what)))  # noqa: B023
+
+
+def _kilobytes(size: float | None) -> str:
+    return "–" if size is None else f"{size / 1000:,.0f}"
+
+
+def _options() -> argparse.Namespace:
+    parser = record.parser(__doc__)
+    parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long a turn takes")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=LOOKERS, default=list(LOOKERS))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
