@@ -23,12 +23,12 @@ from tuner.results import Results
 from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 from tuner.store import studies
+from tuner.store.checkpoints import checkpoint_place, labels
 from tuner.store.database import Database
 from tuner.winner import document, saving
 from tuner.winner.prediction import Opened, open_saved, predict_files, predict_split
 from tuner.winner.saving import Workspace, order_of
 from tuner.winner.training import Order, fulfil
-from tuner.work.housekeeping import checkpoint_place, labels
 
 Stored = dict[str, list[float]]
 

@@ -164,8 +164,8 @@ def _machine(
     settings: Settings, subject: "Winner | Ensemble", device: str, paths: tuple[Path, ...]
 ) -> "Workspace":
     from tuner.answers.ensemble import Ensemble
+    from tuner.store.checkpoints import checkpoint_place, labels
     from tuner.winner.saving import Workspace
-    from tuner.work.housekeeping import checkpoint_place, labels
 
     if isinstance(subject, Ensemble):
         winner, numbers = subject.winner, [member.trial for member in subject.members]

@@ -108,10 +108,11 @@ def delete(settings: Settings, study: StudyRef, *, yes: bool) -> int:
 
 def _forget_checkpoints(settings: Settings, database: "Database", study: "Study") -> int:
     """Remove the checkpoints of a study that was deleted, or say how to; return the exit code."""
+    from tuner.store.checkpoints import checkpoint_place
     from tuner.text import masked
     from tuner.train.checkpoints.timely import TimelyPlace
     from tuner.train.checkpoints.tree import Tree
-    from tuner.work.housekeeping import checkpoint_place, forget, places
+    from tuner.work.housekeeping import forget, places
 
     place = checkpoint_place(settings, study.spec)
     if place is None:

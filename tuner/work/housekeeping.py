@@ -5,14 +5,14 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import sqlalchemy as sa
 
 from tuner.settings import Settings
-from tuner.spec.study import Checkpoints, Spec
+from tuner.spec.study import Checkpoints
 from tuner.store import studies
 from tuner.store import tables as t
+from tuner.store.checkpoints import NOWHERE, checkpoint_place, labels
 from tuner.store.database import Database
 from tuner.store.ledger.reuse import Sharing
 from tuner.store.studies import Study
@@ -20,8 +20,6 @@ from tuner.train.checkpoints.keys import marks
 from tuner.train.checkpoints.space import Owner, StoredCheckpoint, owner, removals
 from tuner.train.checkpoints.tree import Tree
 
-NOWHERE = "off"
-"""Given as the location, it switches checkpoints off."""
 TIDY_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
@@ -49,16 +47,6 @@ class Room:
         return sum(entry.bytes for entry in self.removable)
 
 
-def checkpoint_place(settings: Settings, spec: Spec) -> str | None:
-    """Return where a study's checkpoints go: by its file, else by the settings, else the home."""
-    if NOWHERE in {settings.checkpoints, spec.checkpoints.location}:
-        return None
-    written = spec.checkpoints.location
-    if written is not None and "://" not in written:
-        written = str(Path(spec.folder, written))
-    return written or settings.checkpoints or str(settings.home / "checkpoints")
-
-
 def places(settings: Settings, database: Database) -> dict[str, int]:
     """Return the places of all studies' checkpoints, each with the largest limit set for it."""
     with database.transaction() as connection:
@@ -70,15 +58,6 @@ def places(settings: Settings, database: Database) -> dict[str, int]:
         if place is not None:
             limits[place] = max(limits.get(place, 0), study.spec.checkpoints.limit_bytes)
     return limits
-
-
-def labels(study: Study, number: int) -> dict[str, str]:
-    """Return labels that identify a trial's checkpoints among all trials of all databases."""
-    return {
-        "study": study.optuna_name,
-        "created": study.created.isoformat(),
-        "trial": str(number),
-    }
 
 
 def survey(tree: Tree, database: Database, limit: int) -> Room:

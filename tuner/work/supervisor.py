@@ -22,6 +22,7 @@ from tuner.errors import StudyConflictError
 from tuner.processes import Process, Streams
 from tuner.records import Value
 from tuner.settings import Timing
+from tuner.store.checkpoints import labels
 from tuner.store.database import is_outage, patiently
 from tuner.store.ledger.leases import (
     Answer,
@@ -38,7 +39,7 @@ from tuner.store.ledger.ledger import Ledger
 from tuner.store.ledger.looks import Decided, Look
 from tuner.train.alike import kind
 from tuner.work.child import Child
-from tuner.work.housekeeping import Tidier, labels
+from tuner.work.housekeeping import Tidier
 from tuner.work.messages import Message
 from tuner.work.proposer import Proposer
 from tuner.work.renewal import Renewal

@@ -19,6 +19,7 @@ from tuner.processes import Executed, Process, Streams
 from tuner.settings import Settings, child_environment
 from tuner.spec.study_ref import StudyRef
 from tuner.store import schema, studies
+from tuner.store.checkpoints import checkpoint_place
 from tuner.store.database import Database, is_outage, is_servers_trouble
 from tuner.store.ledger import workers
 from tuner.store.ledger.leases import Ended
@@ -27,7 +28,6 @@ from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
 from tuner.train.checkpoints.keys import marks
 from tuner.work.child import Child
-from tuner.work.housekeeping import checkpoint_place
 from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
 from tuner.work.supervisor import Supervisor, Workshop

@@ -7,16 +7,15 @@ equivalent one. Parts that lose such a race, or whose writer died, are swept aft
 hour.
 """
 
-import logging
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tuner.errors import MachineError
 from tuner.train.checkpoints import manifest as manifests
-from tuner.train.checkpoints.location import open_place
+from tuner.train.checkpoints.catalogue import Catalogue
 from tuner.train.checkpoints.manifest import (
     CheckpointFile,
     DamagedError,
@@ -24,7 +23,7 @@ from tuner.train.checkpoints.manifest import (
     Manifest,
     NewerError,
 )
-from tuner.train.checkpoints.place import TEMPORARY, CheckpointPlace, StoredFile
+from tuner.train.checkpoints.place import TEMPORARY, StoredFile
 from tuner.train.checkpoints.space import Owner, StoredCheckpoint, removals
 
 if TYPE_CHECKING:
@@ -34,8 +33,6 @@ PARTS_FOLDER = "parts"
 KEY_END = len(f"{PARTS_FOLDER}/") + 64
 ORPHAN_SECONDS = 3600.0
 """A younger part that no manifest names may belong to a writer at work."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,22 +45,8 @@ class Stored:
     description: Description
 
 
-class Tree:
+class Tree(Catalogue):
     """All checkpoints at one location: a path, a URL that fsspec opens, or an open place."""
-
-    def __init__(
-        self, location: str | CheckpointPlace, options: Mapping[str, Any] | None = None
-    ) -> None:
-        self._place: CheckpointPlace = (
-            open_place(location, options) if isinstance(location, str) else location
-        )
-        self._read: dict[str, tuple[float, Manifest]] = {}
-        self._warned: set[str] = set()
-
-    @property
-    def name(self) -> str:
-        """The location, for messages, without a password."""
-        return self._place.name
 
     def has(self, key: str) -> bool:
         """Return whether a checkpoint is stored under a key, without checking its parts."""
@@ -125,17 +108,6 @@ class Tree:
                 if content is not None:
                     self._place.remove(part.file for part in manifests.read(name, content).files)
 
-    def listing(self) -> list[StoredCheckpoint]:
-        """Return all checkpoints; an invalid file is left out with a warning."""
-        files = [file for file in self._place.files() if manifests.key_of(file.name)]
-        unread = [file.name for file in files if not self._is_read(file)]
-        contents = self._place.read_many(unread)
-        for file in files:
-            if file.name in contents:
-                self._take(file, contents[file.name])
-        self._forget_all_but({file.name for file in files})
-        return [_entry(file, self._read[file.name][1]) for file in files if file.name in self._read]
-
     def trim(
         self,
         limit: int,
@@ -190,11 +162,6 @@ class Tree:
         self._place.touch(name)
         return Stored(key, epoch, state, manifest.description)
 
-    def condemn(self, key: str, why: str) -> None:
-        """Warn once that a stored checkpoint cannot be used, and why."""
-        name = manifests.file_name(key)
-        self._warn(name, f"The checkpoint {name} at {self.name} is not used: {why}.")
-
     def _state(self, manifest: Manifest) -> "TrainingState":
         from tuner.train.checkpoints.parts import decode
 
@@ -224,25 +191,6 @@ class Tree:
                 continue
         return owned
 
-    def _is_read(self, file: StoredFile) -> bool:
-        return file.name in self._read and self._read[file.name][0] == file.modified
-
-    def _take(self, file: StoredFile, content: bytes) -> None:
-        self._read.pop(file.name, None)
-        try:
-            self._read[file.name] = file.modified, manifests.read(file.name, content)
-        except DamagedError as fault:
-            self.condemn(file.name.removesuffix(".json"), str(fault))
-
-    def _forget_all_but(self, names: Collection[str]) -> None:
-        for name in set(self._read).difference(names):
-            del self._read[name]
-
-    def _warn(self, about: str, text: str) -> None:
-        if about not in self._warned:
-            self._warned.add(about)
-            logger.warning(text)
-
 
 def _name_parts(key: str, contents: Mapping[str, bytes]) -> dict[str, CheckpointFile]:
     writer = uuid.uuid4().hex
@@ -268,16 +216,6 @@ def _of_epoch(epoch: int, manifest: Manifest) -> Manifest:
     if manifest.epoch != epoch:
         raise DamagedError(f"it is from epoch {manifest.epoch}, but epoch {epoch} is expected")
     return manifest
-
-
-def _entry(file: StoredFile, manifest: Manifest) -> StoredCheckpoint:
-    return StoredCheckpoint(
-        key=manifest.key,
-        epoch=manifest.epoch,
-        bytes=file.size + manifest.bytes(),
-        last_used=file.modified,
-        labels=dict(manifest.description.labels),
-    )
 
 
 def _is_of(name: str, content: bytes | None, owner: Mapping[str, str]) -> bool:
