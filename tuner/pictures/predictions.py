@@ -4,7 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuner.answers import words
+from tuner.answers.calibration import calibration
 from tuner.answers.confusion import Confusion, confusion
+from tuner.answers.roc import roc_curves
 from tuner.answers.settings import has_replicates
 from tuner.errors import UserError
 from tuner.pictures import canvas
@@ -12,7 +14,7 @@ from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, sentence, shortened
 from tuner.records import FRACTION, SHARE
 from tuner.results import Predicted, right
-from tuner.statistics import Interval, delong, reliability, roc, share_of
+from tuner.statistics import share_of
 
 Array = NDArray[np.float64]
 CLASSES_MOST = 12
@@ -71,46 +73,40 @@ def _weakest(counted: Confusion) -> str:
 def draw_roc(subject: Subject) -> Picture:
     """Draw the ROC curve: of class 1 with two classes, of each class against the rest with more."""
     predicted = subject.results.predicted(subject.trial, subject.split)
-    logs = predicted.log_probabilities.astype(np.float64)
-    if np.isnan(logs).any():
+    if np.isnan(predicted.log_probabilities).any():
         raise UserError(
             f"Predictions of trial {predicted.trial} are not all numbers: no ROC curve."
         )
-    size = logs.shape[1]
-    if size > CLASSES_MOST:
-        raise UserError(f"{size} classes are too many ROC curves for one picture.")
-    asked = [1] if size == 2 else list(range(size))
-    areas: dict[int, Interval] = {}
+    if len(predicted.classes) > CLASSES_MOST:
+        raise UserError(
+            f"{len(predicted.classes)} classes are too many ROC curves for one picture."
+        )
+    found = roc_curves(predicted)
+    if found is None:
+        raise UserError(
+            f"The {_split(predicted)} images are of one class, so there is no ROC curve."
+        )
     with canvas.sheet(height=3.8, width=5.2) as sheet:
         (axis,) = sheet.axes
         axis.plot((0, 1), (0, 1), color=canvas.GREY, linestyle=(0, (4, 3)), linewidth=1)
-        for place, one in enumerate(asked):
-            scores = logs[:, 1] - logs[:, 0] if size == 2 else logs[:, one]
-            truth = predicted.labels == one
-            area = delong(scores, truth, predicted.clusters)
-            if area is None:
-                continue
-            name = shortened(predicted.classes[one])
-            areas[one] = area
-            false, true = roc(scores, truth)
+        for place, curve in enumerate(found.curves):
             (line,) = axis.plot(
-                false, true, color=canvas.colour(place), linestyle=canvas.dash(place),
-                marker=canvas.marker(place), markevery=max(1, len(false) // 6),
+                curve.false_rates, curve.true_rates, color=canvas.colour(place),
+                linestyle=canvas.dash(place), marker=canvas.marker(place),
+                markevery=max(1, len(curve.false_rates) // 6),
             )  # fmt: skip
-            sheet.explain(line, f"{name}: AUC {words.with_ends(FRACTION, area)}")
-        if not areas:
-            raise UserError(
-                f"The {_split(predicted)} images are of one class, so there is no ROC curve."
+            sheet.explain(
+                line, f"{shortened(curve.name)}: AUC {words.with_ends(FRACTION, curve.area)}"
             )
         axis.set_xlabel("false positive rate (1 − specificity)")
         axis.set_ylabel("true positive rate (sensitivity)")
         axis.set_aspect("equal")
         axis.set_xlim(-0.02, 1.02)
         axis.set_ylim(-0.02, 1.02)
-    weakest, area = min(areas.items(), key=lambda item: item[1].value)
-    name = shortened(predicted.classes[weakest])
-    lowest = "AUC" if len(areas) == 1 else "the lowest AUC is"
-    title = f"Trial {predicted.trial}: {lowest} {words.fixed(area.value, 2)} for {name}"
+    weakest = min(found.curves, key=lambda curve: curve.area.value)
+    lowest = "AUC" if len(found.curves) == 1 else "the lowest AUC is"
+    area = words.fixed(weakest.area.value, 2)
+    title = f"Trial {predicted.trial}: {lowest} {area} for {shortened(weakest.name)}"
     return Picture(
         sheet,
         title,
@@ -121,53 +117,30 @@ def draw_roc(subject: Subject) -> Picture:
 def draw_reliability(subject: Subject) -> Picture:
     """Draw how often predictions of each confidence are right, with how many there are."""
     predicted = subject.results.predicted(subject.trial, subject.split)
-    logs = predicted.log_probabilities.astype(np.float64)
-    if np.isnan(logs).any():
+    found = calibration(predicted)
+    if found is None:
         raise UserError(f"Predictions of trial {predicted.trial} are not all numbers.")
-    found = reliability(np.exp(logs), predicted.labels)
     with canvas.sheet(2, 1, height=4.2, width=5.2, heights=(3, 1)) as sheet:
         axis, counts = sheet.axes
         axis.plot((0, 1), (0, 1), color=canvas.GREY, linestyle=(0, (4, 3)), linewidth=1)
-        hits = right(predicted.log_probabilities, predicted.labels) > 0
-        for bucket in found.bins:
-            mine = bucket.members
-            clusters = None if predicted.clusters is None else predicted.clusters.take(mine)
-            ends = share_of(hits[mine], clusters)
-            axis.plot((bucket.confidence,) * 2, (ends.low, ends.high), color=canvas.colour(0),
-                      linewidth=1.2)  # fmt: skip
-        sure = [bucket.confidence for bucket in found.bins]
+        sure = [one.confidence for one in found.bins]
+        for one in found.bins:
+            axis.plot((one.confidence,) * 2, (one.accuracy.low, one.accuracy.high),
+                      color=canvas.colour(0), linewidth=1.2)  # fmt: skip
         axis.plot(
-            sure, [bucket.accuracy for bucket in found.bins], marker="o", color=canvas.colour(0)
+            sure, [one.accuracy.value for one in found.bins], marker="o", color=canvas.colour(0)
         )
         axis.set_ylabel("share right")
-        counts.bar(
-            sure, [bucket.images for bucket in found.bins], width=0.06, color=canvas.colour(5)
-        )
+        counts.bar(sure, [one.images for one in found.bins], width=0.06, color=canvas.colour(5))
         counts.set_ylabel("images")
         counts.set_xlabel("stated probability of the predicted class")
-        low = max(0.0, 1 / logs.shape[1] - 0.05)
+        low = max(0.0, 1 / found.classes - 0.05)
         for each in (axis, counts):
             each.set_xlim(low, 1.01)
             canvas.percent(each, "x")
         axis.set_ylim(0, 1.02)
         canvas.percent(axis)
-    mean = float(np.exp(logs).max(axis=1).mean())
-    return Picture(
-        sheet, _sureness(predicted, mean, found.error), _reliability_note(subject, predicted)
-    )
-
-
-def _sureness(predicted: Predicted, mean: float, error: float) -> str:
-    """Say whether a trial is too sure of itself, beyond the chance of its images."""
-    share = share_of(right(predicted.log_probabilities, predicted.labels) > 0, predicted.clusters)
-    said = f"mean confidence {words.percent(mean)}, accuracy {words.with_ends(SHARE, share)}"
-    if mean > share.high:
-        verdict = "is overconfident"
-    elif mean < share.low:
-        verdict = "is underconfident"
-    else:
-        verdict = "is well calibrated"
-    return f"Trial {predicted.trial} {verdict}: {said} (calibration error {error:.3f})"
+    return Picture(sheet, found.verdict, _reliability_note(subject, predicted))
 
 
 def _reliability_note(subject: Subject, predicted: Predicted) -> str:

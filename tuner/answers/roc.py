@@ -1,0 +1,98 @@
+"""How well a trial's scores separate the classes: ROC curves with their areas."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.answers import words
+from tuner.answers.table import Table
+from tuner.records import FRACTION
+from tuner.results import Predicted
+from tuner.statistics import Interval, delong, roc
+
+__all__ = ["Roc", "roc_curves"]
+
+Array = NDArray[np.float64]
+POINTS_MOST = 200
+"""Points of a curve that a browser is sent; more than that no screen shows apart."""
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """The curve of one class against all others."""
+
+    label: int
+    """The class by its number."""
+    name: str
+    area: Interval
+    false_rates: Array
+    """From the highest threshold to the lowest."""
+    true_rates: Array
+
+    JSON: ClassVar = ("class=name", "auc=area", "points")
+
+    @property
+    def points(self) -> tuple[tuple[float, float], ...]:
+        """False and true positive rates, as many as a screen shows apart."""
+        last = len(self.false_rates) - 1
+        kept = np.unique(np.linspace(0, last, min(last + 1, POINTS_MOST)).round().astype(int))
+        return tuple(
+            (float(false), float(true))
+            for false, true in zip(self.false_rates[kept], self.true_rates[kept], strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Roc:
+    """The curves of a trial on one split."""
+
+    curves: tuple[RocCurve, ...]
+    """Of class 1 with two classes, of each class against the rest with more."""
+    classes: int
+    most: int | None
+    """How many curves were asked for; with more classes, those with the smallest areas."""
+
+    JSON: ClassVar = ("curves", "classes")
+
+    @property
+    def table(self) -> Table:
+        """Each class with its area."""
+        rows = tuple((curve.name, words.with_ends(FRACTION, curve.area)) for curve in self.curves)
+        return Table(("class", "AUC"), rows, left=(0,))
+
+    @property
+    def remark(self) -> str:
+        """What the curves are of."""
+        if self.classes == 2:
+            return "Interval by DeLong."
+        said = "Each class against the rest; intervals by DeLong."
+        if len(self.curves) == self.most and self.most < self.classes:
+            said += f" Of {self.classes} classes the {self.most} with the lowest AUC are shown."
+        return said
+
+
+def roc_curves(predicted: Predicted, most: int | None = None) -> Roc | None:
+    """Return a trial's ROC curves; None where no class has an area, or a prediction is NaN.
+
+    With `most`, that many curves at most: those with the smallest areas.
+    """
+    logs = predicted.log_probabilities.astype(np.float64)
+    if np.isnan(logs).any():
+        return None
+    size = logs.shape[1]
+    curves = []
+    for label in [1] if size == 2 else range(size):
+        # With two classes as log odds: near 1 the probabilities themselves round to ties.
+        scores = logs[:, 1] - logs[:, 0] if size == 2 else logs[:, label]
+        truth = predicted.labels == label
+        area = delong(scores, truth, predicted.clusters)
+        if area is not None:
+            false, true = roc(scores, truth)
+            curves.append(RocCurve(label, predicted.classes[label], area, false, true))
+    if most is not None and len(curves) > most:
+        lowest = sorted(curves, key=lambda curve: curve.area.value)[:most]
+        labels = {curve.label for curve in lowest}
+        curves = [curve for curve in curves if curve.label in labels]
+    return Roc(tuple(curves), size, most) if curves else None
