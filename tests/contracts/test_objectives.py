@@ -13,7 +13,8 @@ import torch
 from tuner.errors import DataError
 from tuner.records import Job, Value
 from tuner.spec.parameters import SHARED, Parameter
-from tuner.train.objective import Data, FoundObjective, find, shipped_folder
+from tuner.train.objective import Data, FoundObjective, find
+from tuner.train.places import shipped_folder
 from tuner.train.workbench import Workbench
 
 SMALL: Mapping[str, Mapping[str, Value]] = {

@@ -9,7 +9,8 @@ import pytest
 
 from tests.train.blobs import Blobs, write_objective
 from tuner.errors import DataError, ObjectiveError
-from tuner.train.objective import find, shipped_folder, source_fingerprint
+from tuner.train.objective import find, source_fingerprint
+from tuner.train.places import shipped_folder
 
 DECLARED = """
 from tuner.spec.parameters import Parameter

@@ -34,7 +34,8 @@ def objective(name: str) -> None:
     NAME has lower-case letters, digits and _. Until data.path in the study file
     names your folder of images, the objective draws synthetic ones.
     """
-    from tuner.train.objective import find, shipped_folder
+    from tuner.train.objective import find
+    from tuner.train.places import shipped_folder
 
     _check_name(name, "an objective", r"[a-z][a-z0-9_]*", "small letters, digits and _")
     _check_unshipped(name, shipped_folder() / name, Path("objectives", name), "An objective")

@@ -51,6 +51,7 @@ from tuner.records import BUILT_IN, READY, Metric, Value
 from tuner.spec.parameters import SHARED, Declarations, Parameter, by_name
 from tuner.train import code
 from tuner.train.code import Code
+from tuner.train.places import search_folders, shipped_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -311,18 +312,6 @@ def _add_library(folder: Path) -> None:
     """
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
-
-
-def search_folders(folders: Sequence[Path]) -> tuple[Path, ...]:
-    """Return the folders in which to search for objectives, in order, without duplicates."""
-    return tuple(dict.fromkeys(folder.resolve() for folder in (*folders, shipped_folder())))
-
-
-def shipped_folder() -> Path:
-    """Return the folder of the objectives shipped with tuner."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "shipped" / "objectives"
-    return installed if installed.is_dir() else package.parent / "objectives"
 
 
 def source_fingerprint(found: FoundObjective) -> str:
