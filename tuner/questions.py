@@ -51,6 +51,10 @@ class Site:
         return Question(module, {**work, **here}, forks=self.forks)
 
 
+class LateError(MachineError):
+    """A child took longer than it was given, and was ended."""
+
+
 class Question:
     """A piece of work for a module's `main`, started at once; leaving the context ends it.
 
@@ -105,13 +109,34 @@ class Question:
             child.wait()
         self._answers.close()
 
-    def answer(self, progress: Progress) -> dict[str, Any]:
-        """Wait for the result and return it, or raise the child's error."""
+    def answer(self, progress: Progress, within: float | None = None) -> dict[str, Any]:
+        """Wait for the result and return it, or raise the child's error.
+
+        After `within` seconds the process is killed and a LateError raised.
+        """
         child = self._started.result()
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            # It is not reaped before its answer was read to the end, so its pid is still its own.
+            kill_family(child)
+
+        timer = threading.Timer(within or 0.0, stop)
+        timer.daemon = True
+        if within is not None:
+            timer.start()
         try:
             return _result(self._answers, progress)
         except _NothingSaidError:
+            timer.cancel()
+            if late.is_set():
+                raise LateError(
+                    f"the process that {self._doing} was stopped after {within:g} seconds"
+                ) from None
             raise _died(child.wait(), self._doing) from None
+        finally:
+            timer.cancel()
 
 
 def ask(

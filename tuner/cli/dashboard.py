@@ -66,6 +66,7 @@ FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
     is_flag=True,
     help="Also print a link that lets in whoever opens it on this machine.",
 )
+@options.objectives_option
 @click.pass_context
 def dashboard(
     context: click.Context,
@@ -77,6 +78,7 @@ def dashboard(
     tls_key: Path | None,
     trusted_proxy: tuple[str, ...],
     first_user: str | None,
+    objective_folders: tuple[Path, ...],
     *,
     insecure_http: bool,
     allow_writes: bool,
@@ -103,6 +105,7 @@ def dashboard(
         writes=allow_writes,
         first_user=first_user,
         with_key=with_key,
+        objectives=options.objective_folders(None, objective_folders),
     )
     settings: Settings = context.obj
     with options.open_database(settings) as database:

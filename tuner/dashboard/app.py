@@ -83,6 +83,7 @@ def _routes(desk: Desk) -> list[BaseRoute]:
         Route(f"{name}/curves.json", curves.curves_data),
         Route(f"{name}/parallel.json", parallel.parallel_data),
         Route(f"{name}/trials/{{number:int}}/curves.json", trial.trial_curves),
+        Route(f"{name}/trials/{{number:int}}/images/{{split}}/{{place:int}}.png", trial.image),
         *with_json(f"{name}/trials/{{number:int}}", trial.trial_page),
         Route(f"{name}/trials.csv", documents.export),
         *with_json(f"{name}/trials", trials.trials_page),

@@ -1,15 +1,20 @@
 """What pages ask: a study's results from one snapshot, each answer computed once for all tabs."""
 
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import sqlalchemy as sa
 
+from tuner.dashboard.checkpoints import Checkpoints
+from tuner.dashboard.images import Gallery
 from tuner.dashboard.live import Announcements
 from tuner.dashboard.shelf import Kept, Shelf
+from tuner.questions import Site
 from tuner.results import Results
+from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 from tuner.store import studies
 from tuner.store.database import Database
@@ -23,6 +28,8 @@ DOCUMENTS_PATIENCE = 3.0
 CLOCK = 5.0
 """Seconds after which a page is read again though nothing was announced: that a worker has been
 silent for too long, or a lease has expired, is a matter of the clock alone."""
+FILES_CLOCK = 60.0
+"""Seconds after which files are looked at again: nothing announces a change of theirs."""
 UNANNOUNCED = 600.0
 """The same for answers: rows that somebody removed by hand are announced by nobody."""
 
@@ -30,8 +37,24 @@ UNANNOUNCED = 600.0
 class Desk:
     """The database as pages see it. Everything here may be called by several threads at once."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings | None = None,
+        objective_folders: Sequence[Path] = (),
+    ) -> None:
+        """Open the desk; with settings, pages may show what this machine has beside the database.
+
+        The code of objectives in these folders reads images where an operator asks for it.
+        """
         self.database = database
+        self.gallery: Gallery | None = None
+        """Reads images; None where pages show what is in the database alone."""
+        self.checkpoints: Checkpoints | None = None
+        if settings is not None:
+            site = Site(settings.home, objective_folders, lambda *_: None)
+            self.gallery = Gallery(site)
+            self.checkpoints = Checkpoints(settings)
         # Answers hold a connection for as long as they compute; pages must find one all the same.
         self._slow = Database(database.address)
         self.announcements = Announcements(database)
@@ -41,6 +64,8 @@ class Desk:
         self._answers = Shelf(most=1_000, threads=2)
         self._verdicts = Shelf(most=10_000)
         self._documents = Shelf(most=24)
+        # A file system that does not answer holds up its own thread alone.
+        self._files = Shelf(most=256)
         self.tell: Callable[[int | None], None] = lambda _study: None
         """Tells open pages that a study has something new; set by the app, for any thread."""
 
@@ -92,10 +117,24 @@ class Desk:
         """Return, likewise, a document: a report, a picture."""
         return self._recent(self._documents, question, ask, study, DOCUMENTS_PATIENCE)
 
+    def look(
+        self, question: Hashable, ask: Callable[[], Value], study: Study
+    ) -> Kept[Value] | None:
+        """Return, likewise, what files say that belong to a study."""
+        return self._files.recent(
+            (study.study_id, question),
+            (self.announcements.version(study.study_id), study, _tick(FILES_CLOCK)),
+            ask,
+            patience=PATIENCE,
+            ready=lambda: self.tell(study.study_id),
+        )
+
     def close(self) -> None:
         """Begin nothing any more."""
-        for shelf in (self._pages, self._answers, self._verdicts, self._documents):
+        for shelf in (self._pages, self._answers, self._verdicts, self._documents, self._files):
             shelf.close()
+        if self.gallery is not None:
+            self.gallery.close()
         self._slow.close()
 
     def _recent(

@@ -56,6 +56,8 @@ class Site:
     """An operator who is added, and given a link, while nobody can log in yet."""
     with_key: bool = False
     """Whether a link is printed that lets in whoever opens it."""
+    objectives: tuple[Path, ...] = ()
+    """Folders of objectives, whose code may read a study's images."""
 
     @property
     def local(self) -> bool:
@@ -112,7 +114,7 @@ def serve(
             f"Port {site.port} of {site.host} cannot be used: {error.strerror}. Choose another "
             "with --port."
         ) from None
-    desk = Desk(database)
+    desk = Desk(database, settings, site.objectives)
     door = Door(database, access)
     config = uvicorn.Config(
         build(desk, door, settings),

@@ -36,7 +36,15 @@ if TYPE_CHECKING:
     from tuner.results.measures import MEASURES, Measure, measures_of, nll, right
     from tuner.results.paging import Page, page
     from tuner.results.predictions import Predicted, predicted
-    from tuner.results.provenance import DataSet, Reuse, endings, origin, reuse
+    from tuner.results.provenance import (
+        DataSet,
+        Reuse,
+        TrialOrigin,
+        endings,
+        origin,
+        reuse,
+        trial_origin,
+    )
     from tuner.results.results import Results, by_number, once
     from tuner.results.rows import (
         EPOCH_COLUMNS,
@@ -67,7 +75,7 @@ else:
             "measures": "MEASURES Measure measures_of nll right",
             "paging": "Page page",
             "predictions": "Predicted predicted",
-            "provenance": "DataSet Reuse endings origin reuse",
+            "provenance": "DataSet Reuse TrialOrigin endings origin reuse trial_origin",
             "contenders": "Evidence contender_names decide judge_look read_race",
             "results": "Results by_number once",
             "rows": "EPOCH_COLUMNS FIGURES FURTHER LEADING TRAILING Place TrialRow "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from tuner.records import Value
 from tuner.results.results import Results
 from tuner.results.rows import TrialRow
 from tuner.spec.study import Spec
@@ -95,6 +96,55 @@ def _setups(connection: sa.Connection, study: Study) -> tuple[ComputationSetup, 
             row.device, {key: str(value) for key, value in (row.notes or {}).items()}, row.trials
         )
         for row in connection.execute(query)
+    )
+
+
+@dataclass(frozen=True)
+class TrialOrigin:
+    """Where one trial comes from: its data, and the machines that trained it."""
+
+    data: Mapping[str, Value]
+    """The keys of [data] that it was trained on."""
+    fingerprint: str
+    """Of the data, as the trainer found them; "" before one has."""
+    sizes: Mapping[str, int]
+    """Images of each split."""
+    hosts: tuple[str, ...]
+    """The machines that worked on it."""
+
+
+def trial_origin(results: Results, row: TrialRow) -> TrialOrigin:
+    """Read where a trial comes from."""
+    connection, study = results.connection, results.study
+    fingerprint = t.outcome.c.setup["data_fingerprint"].astext
+    found = connection.execute(
+        sa.select(
+            t.trial.c.trial_id, fingerprint.label("fingerprint"), t.dataset.c.sizes, t.worker.c.host
+        )
+        .select_from(
+            t.trial.join(t.lease)
+            .outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
+            .outerjoin(t.dataset, t.dataset.c.fingerprint == fingerprint)
+            .outerjoin(t.worker, t.worker.c.worker_id == t.lease.c.worker_id)
+        )
+        .where(t.trial.c.study_id == study.study_id, t.trial.c.number == row["trial"])
+    ).one()
+    # Workers of earlier attempts are named beside what they printed, and in events.
+    earlier = sa.union(
+        sa.select(t.output.c.worker_id).where(t.output.c.trial_id == found.trial_id),
+        sa.select(t.event.c.worker_id).where(t.event.c.trial_id == found.trial_id),
+    ).subquery()
+    others = connection.execute(
+        sa.select(t.worker.c.host)
+        .where(t.worker.c.worker_id.in_(sa.select(earlier.c.worker_id)))
+        .distinct()
+    ).scalars()
+    chosen = {name: row[name] for name in results.spec.varied if row[name] is not None}
+    return TrialOrigin(
+        data=results.spec.job(chosen, row["seed"]).data,
+        fingerprint=found.fingerprint or "",
+        sizes=found.sizes or {},
+        hosts=tuple(sorted({*others, *([found.host] if found.host else [])})),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from tuner.records import Identity
+from tuner.records import DataIdentity, Identity, Value
 from tuner.store import tables as t
 
 CODE, DATA, IMAGES, TUNER = "code", "data", "images", "tuner"
@@ -189,17 +189,46 @@ def parts(identity: Identity) -> list[IdentityPart]:
     """Return the parts of an identity, which are compared one by one."""
     data = identity.data
     code = {"files": dict(identity.files), "packages": dict(identity.packages)}
-    counts = {split: dict(of) for split, of in data.counts.items()}
-    of_data = {"keys": data.keys, "counts": counts}
+    counts = _counts(data)
     found_parts = [
         IdentityPart(CODE, "", _hash(code), code),
-        IdentityPart(DATA, _hash(data.keys), _hash([data.fingerprint, counts]), of_data),
+        data_part(data),
         IdentityPart(TUNER, "", identity.trainer, {"tuner": identity.tuner}),
     ]
     if data.images:
         total = {"keys": data.images_keys, "counts": _total(counts)}
         found_parts.insert(2, IdentityPart(IMAGES, _hash(data.images_keys), data.images, total))
     return found_parts
+
+
+def data_part(data: DataIdentity) -> IdentityPart:
+    """Return the part of an identity that tells whether images and labels are the same."""
+    counts = _counts(data)
+    body = {"keys": data.keys, "counts": counts}
+    return IdentityPart(DATA, _hash(data.keys), _hash([data.fingerprint, counts]), body)
+
+
+def data_fingerprints(
+    connection: sa.Connection, study_id: int, keys: Mapping[str, Value]
+) -> tuple[str, ...]:
+    """Return the hashes of all data that a study was trained on under these keys of [data].
+
+    More than one where a change was accepted; none of a study that is older than identities.
+    """
+    rows = connection.execute(
+        sa.select(t.identity.c.fingerprint)
+        .where(
+            t.identity.c.study_id == study_id,
+            t.identity.c.kind == DATA,
+            t.identity.c.key == _hash(json.dumps(dict(keys), sort_keys=True)),
+        )
+        .order_by(t.identity.c.number)
+    )
+    return tuple(rows.scalars())
+
+
+def _counts(data: DataIdentity) -> dict[str, dict[str, int]]:
+    return {split: dict(of) for split, of in data.counts.items()}
 
 
 def _hash(of: object) -> str:

@@ -1,30 +1,38 @@
-"""One trial's page: its figures with intervals, curves, mistakes and history."""
+"""One trial's page: its figures with intervals, curves, mistakes, files, origin and history."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tuner.answers.calibration import Calibration, calibration
 from tuner.answers.confusion import Confusion, confusion
 from tuner.answers.plain import plain
+from tuner.answers.provenance import Provenance, provenance
+from tuner.answers.roc import Roc, roc_curves
 from tuner.answers.table import Table
 from tuner.answers.trial import OneTrial, one_trial, table
 from tuner.dashboard import rendering
+from tuner.dashboard.checkpoints import TrialCheckpoints
 from tuner.dashboard.desk import Desk
+from tuner.dashboard.images import Pictures, TrialImages, WantedImage
 from tuner.dashboard.pages.curves import Curves, Line
-from tuner.errors import UserError
+from tuner.errors import UnknownStudyError, UserError
+from tuner.names import meant
 from tuner.records import SplitName, most_probable
-from tuner.results import Results, epoch_columns
+from tuner.results import Results, by_number, epoch_columns, trial_rows
 from tuner.store import histories
+from tuner.store.studies import Study
 
 MISTAKES_MOST = 200
 """The most confident mistakes that are listed."""
-TRIAL_CURVES = {
-    "loss": ("loss (nats)", (("training", "train_nll"), ("validation", "val_loss"))),
-    "accuracy": ("accuracy", (("training", "train_acc"), ("validation", "val_acc"))),
-}
+PICTURES_MOST = 60
+"""Those of them that are shown as pictures."""
+ROC_MOST = 8
+"""Classes whose ROC curves are drawn; more lines than colours say nothing."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,15 @@ class Mistake:
     """One image that the trial gets wrong."""
 
     image: str
+    place: int
+    """Its index in the split, by which its picture is addressed."""
     patient: str | None
     label: str
     predicted: str
     probability: float
     """Of the class that it was taken for."""
+
+    JSON: ClassVar = ("image", "place", "patient", "label", "predicted", "probability")
 
 
 @dataclass(frozen=True)
@@ -45,9 +57,23 @@ class OfSplit:
 
     split: SplitName
     confusion: Confusion
+    roc: Roc | None
+    calibration: Calibration | None
     mistakes: tuple[Mistake, ...]
     """The most confident ones first."""
     wrong: int
+    pictures: Pictures = field(default=Pictures("away"))
+    """Whether the mistakes can be shown as pictures."""
+
+    @property
+    def shown(self) -> tuple[Mistake, ...]:
+        """The mistakes that are shown as pictures."""
+        return self.mistakes[:PICTURES_MOST]
+
+    @property
+    def wanted(self) -> tuple[WantedImage, ...]:
+        """Their images."""
+        return tuple(WantedImage(one.place, one.image, one.label) for one in self.shown)
 
 
 @dataclass(frozen=True)
@@ -58,8 +84,19 @@ class TrialPage:
     trial: OneTrial
     splits: tuple[OfSplit, ...]
     outputs: tuple[histories.Output, ...]
+    provenance: Provenance
+    images: TrialImages | None
+    checkpoints: TrialCheckpoints | None = None
+    """None while they are being looked up, and where nothing but the database is read."""
 
-    JSON: ClassVar = ("study", "**trial", "predictions=splits", "outputs")
+    JSON: ClassVar = (
+        "study",
+        "**trial",
+        "predictions=splits",
+        "checkpoints",
+        "provenance",
+        "outputs",
+    )
 
     @property
     def table(self) -> Table:
@@ -81,10 +118,78 @@ def trial_page(request: Request) -> Response:
             trial,
             tuple(_of_split(results, number, split) for split in ("test", "val") if split in kept),
             tuple(histories.outputs(results.connection, study, number)),
+            provenance(results, trial),
+            TrialImages.of(results, trial.row),
         )
 
     data = desk.ask(("trial", number), ask, study)
-    return rendering.page(request, "trial", data, study=study, charts=TRIAL_CURVES)
+    data = replace(
+        data,
+        splits=tuple(
+            replace(
+                one,
+                pictures=pictures_of(request, study, data.images, one.split, one.wanted),
+            )
+            for one in data.splits
+        ),
+        checkpoints=_checkpoints(desk, study, number),
+    )
+    return rendering.page(request, "trial", data, study=study, charts=trial_charts(study))
+
+
+def pictures_of(
+    request: Request,
+    study: Study,
+    images: TrialImages | None,
+    split: SplitName,
+    wanted: tuple[WantedImage, ...],
+) -> Pictures:
+    """Say whether a page can show these images, and have them read if need be."""
+    desk: Desk = request.app.state.desk
+    if desk.gallery is None or not wanted:
+        return Pictures("away")
+    # A link of another site may open a page, but it cannot send this header along: it cannot
+    # have code run.
+    asked = request.query_params.get("code") == "run" and "hx-request" in request.headers
+    return desk.gallery.show(
+        images, split, wanted, lambda: desk.tell(study.study_id), runs_code=asked
+    )
+
+
+def image(request: Request) -> Response:
+    """Write one image as PNG, if it has been read."""
+    desk: Desk = request.app.state.desk
+    study = desk.study(request.path_params["name"])
+    number, place = int(request.path_params["number"]), int(request.path_params["place"])
+    split = request.path_params["split"]
+
+    def ask(results: Results) -> TrialImages | None:
+        rows = by_number(trial_rows(results.connection, study, [number]))
+        return TrialImages.of(results, rows[number]) if number in rows else None
+
+    found = desk.ask(("images", number), ask, study)
+    picture = None
+    if desk.gallery is not None and found is not None:
+        picture = desk.gallery.picture(found.source.fingerprint, split, place)
+    if picture is None:
+        raise UnknownStudyError("This image has not been read; the page of its trial says why.")
+    # A picture is nothing but pixels; still, nothing in it may run if it is opened alone.
+    headers = {"Content-Security-Policy": "sandbox; default-src 'none'; frame-ancestors 'none'"}
+    return Response(picture, media_type="image/png", headers=headers)
+
+
+def trial_charts(study: Study) -> Mapping[str, tuple[str, tuple[tuple[str, str], ...]]]:
+    """Return the curves that a trial has, with their lines: the study's metric first."""
+    charts: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+        "loss": ("loss (nats)", (("training", "train_nll"), ("validation", "val_loss"))),
+        "accuracy": ("accuracy", (("training", "train_acc"), ("validation", "val_acc"))),
+    }
+    for metric in study.spec.metrics:
+        charts[metric.name] = (metric.name, (("validation", f"val_{metric.name}"),))
+    leading = {"val_acc": "accuracy"}.get(
+        study.spec.search.metric, study.spec.search.metric.removeprefix("val_")
+    )
+    return dict(sorted(charts.items(), key=lambda item: item[0] != leading))
 
 
 def trial_curves(request: Request) -> Response:
@@ -92,10 +197,13 @@ def trial_curves(request: Request) -> Response:
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     number = int(request.path_params["number"])
-    wanted = request.query_params.get("curve", "loss")
-    if wanted not in TRIAL_CURVES:
-        raise UserError(f"{wanted!r} is no curve of a trial; take {' or '.join(TRIAL_CURVES)}.")
-    label, series = TRIAL_CURVES[wanted]
+    charts = trial_charts(study)
+    wanted = request.query_params.get("curve") or next(iter(charts))
+    if wanted not in charts:
+        raise UserError(
+            f"{wanted!r} is no curve of a trial; take {', '.join(charts)}.{meant(wanted, charts)}"
+        )
+    label, series = charts[wanted]
     names = [name for _, name in series]
 
     def ask(results: Results) -> Curves:
@@ -122,6 +230,14 @@ def _finite(value: Any) -> float | None:
     return float(value) if value is not None and np.isfinite(value) else None
 
 
+def _checkpoints(desk: Desk, study: Study, number: int) -> TrialCheckpoints | None:
+    checkpoints = desk.checkpoints
+    if checkpoints is None:
+        return None
+    kept = desk.look(("checkpoints", number), lambda: checkpoints.of(study, number), study)
+    return None if kept is None else kept.value
+
+
 def _of_split(results: Results, number: int, split: SplitName) -> OfSplit:
     read = results.predicted(number, split)
     taken = most_probable(read.log_probabilities)
@@ -132,9 +248,12 @@ def _of_split(results: Results, number: int, split: SplitName) -> OfSplit:
     return OfSplit(
         split,
         confusion(read),
+        roc_curves(read, most=ROC_MOST),
+        calibration(read),
         tuple(
             Mistake(
                 image=str(read.ids[place]),
+                place=int(place),
                 patient=read.patients[place] if read.patients else None,
                 label=read.classes[read.labels[place]],
                 predicted=read.classes[taken[place]],

@@ -1,0 +1,90 @@
+"""The process that reads a study's images and makes small pictures of them for the dashboard.
+
+It loads the data as a trainer does, and compares them with those that the trial was trained
+on before it hands out a single pixel. What is shown is therefore what the network saw. And a path
+that somebody wrote into the database is no way to read files: only who knows the content of data
+already, to the last pixel, can store the hash that makes them visible.
+"""
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tuner.questions import Body, Progress, serve
+from tuner.store.identities import data_part
+from tuner.text import storable_names
+from tuner.train.identity import content, data_identity
+from tuner.train.objective import Split, find
+
+SIDE = 192
+"""Pixels of a thumbnail's longer side at most."""
+
+
+def png(pixels: NDArray[Any]) -> bytes:
+    """Return an image as PNG: grey or in colour, no larger than a thumbnail, without metadata."""
+    from PIL import Image
+
+    planes = pixels if pixels.ndim == 3 else pixels[None]
+    # Of another number of channels than one and three the first is shown.
+    shown = np.moveaxis(planes, 0, -1) if len(planes) == 3 else planes[0]
+    image = Image.fromarray(_eight_bits(shown))
+    image.thumbnail((SIDE, SIDE))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return pixels as they are, or floats with their lowest value black and the highest white."""
+    if pixels.dtype == np.uint8:
+        return np.ascontiguousarray(pixels)
+    low, high = float(pixels.min()), float(pixels.max())
+    scaled = (pixels.astype(np.float64) - low) * (255 / (high - low) if high > low else 0.0)
+    return np.rint(scaled).astype(np.uint8)
+
+
+def _work(body: Body, progress: Progress) -> Body:
+    # Whoever trains on this machine goes first.
+    os.nice(10)
+    found = find(body["objective"], [Path(folder) for folder in body["folders"]])
+    data = found.load_data(body["data"], Path(body["cache"]), progress)
+    changed: dict[str, Any] = {"changed": True, "images": []}
+    if data.fingerprint != body["fingerprint"]:
+        return changed
+    # An objective's own fingerprint is what its author says; the pixels are hashed as well.
+    if body["contents"]:
+        identity = data_identity(data, body["data"], content(data))
+        if data_part(identity).fingerprint not in body["contents"]:
+            return changed
+    split = {"train": data.train, "val": data.val, "test": data.test}[body["split"]]
+    # Pixels and labels are those of the trial, in its order, but files may have been renamed.
+    if split is None or not _are_there(split, data.classes, body["wanted"]):
+        return changed
+    pictures = (png(split.images[place]) for place, _, _ in body["wanted"])
+    return {"changed": False, "images": [base64.b64encode(one).decode() for one in pictures]}
+
+
+def _are_there(
+    split: Split, classes: Sequence[str], wanted: Sequence[tuple[int, str, str]]
+) -> bool:
+    ids = storable_names([str(name) for name in split.ids])
+    names = storable_names([str(name) for name in classes])
+    return all(
+        0 <= place < len(ids) and ids[place] == name and names[int(split.labels[place])] == label
+        for place, name, label in wanted
+    )
+
+
+def main(_arguments: Sequence[str]) -> int:
+    """Do the work that standard input describes."""
+    return serve(_work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main([]))

@@ -1,0 +1,259 @@
+"""Pictures of a study's images on pages: read once by a child process, then kept in memory.
+
+    page ── which images ──> Gallery: all kept? ──> their addresses
+                              └─ no: a child reads them (`check/thumbnails`), then pages are told
+
+Pictures are kept by the fingerprint of their data, which tells every pixel of them, so that what
+is kept never grows old. Only PNGs that we encoded are served, never a file.
+"""
+
+import base64
+import logging
+import platform
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tuner.errors import DataError, TunerError
+from tuner.questions import LateError, Site
+from tuner.records import SplitName, Value
+from tuner.results import Results, TrialRow, trial_origin
+from tuner.store.identities import data_fingerprints
+from tuner.train.places import is_shipped
+
+MOST_BYTES = 96 << 20
+"""Of all pictures that are kept; those that were asked for least recently go first."""
+WAITING_MOST = 8
+"""Requests that wait for the child, which does one after the other."""
+AGAIN = 60.0
+"""Seconds after which images that could not be read are tried again."""
+
+SECONDS = 120.0
+"""After this long the child is stopped; images are decoded once and then kept in the cache."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WantedImage:
+    """One image of a split as the database describes it."""
+
+    place: int
+    """Its index in the split."""
+    id: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """PNGs of the wanted images, in their order; or none, because the data have changed."""
+
+    changed: bool
+    images: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Which data a trial was trained on, and what proves that they are still the same."""
+
+    objective: str
+    data: Mapping[str, Value]
+    """The keys of [data]."""
+    fingerprint: str
+    """What the trial's trainer stored of its data."""
+    contents: tuple[str, ...]
+    """Hashes of all data that the study was trained on under these keys; none if not stored."""
+
+
+def thumbnails(
+    source: ImageSource, split: SplitName, wanted: Sequence[WantedImage], site: Site
+) -> Thumbnails:
+    """Have a child read images, and return them; raise what it raises."""
+    work = {
+        "objective": source.objective,
+        "data": dict(source.data),
+        "fingerprint": source.fingerprint,
+        "contents": list(source.contents),
+        "split": split,
+        "wanted": [[one.place, one.id, one.label] for one in wanted],
+    }
+    with site.begin("tuner.check.thumbnails", work) as question:
+        found = question.answer(site.progress, within=SECONDS)
+    images = tuple(base64.b64decode(text) for text in found["images"])
+    return Thumbnails(bool(found["changed"]), images)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Whether a page can show pictures of its images, and if not, why."""
+
+    state: Literal["ready", "reading", "code", "away"]
+    """`code`: the study's own objective has to be run to read them, which a person must ask for."""
+    why: str = ""
+
+
+READING = Pictures("reading", "Reading the images …")
+
+
+@dataclass(frozen=True)
+class TrialImages:
+    """Where the images of one trial come from."""
+
+    source: ImageSource
+    trial: int
+    hosts: tuple[str, ...]
+    """The machines on which the trial was trained."""
+
+    @classmethod
+    def of(cls, results: Results, row: TrialRow) -> "TrialImages | None":
+        """Return where a trial's images come from; None before a trainer has described them."""
+        origin = trial_origin(results, row)
+        if not origin.fingerprint:
+            return None
+        contents = data_fingerprints(results.connection, results.study.study_id, origin.data)
+        source = ImageSource(results.spec.objective, origin.data, origin.fingerprint, contents)
+        return cls(source, row["trial"], origin.hosts)
+
+
+class Gallery:
+    """Reads and keeps pictures. Everything here may be called by several threads at once."""
+
+    def __init__(self, site: Site, most: int = MOST_BYTES) -> None:
+        self._site = site
+        self._most = most
+        self._kept: OrderedDict[tuple[str, SplitName, int], bytes] = OrderedDict()
+        self._bytes = 0
+        self._refused: dict[Hashable, tuple[float, str]] = {}
+        self._pending: set[Hashable] = set()
+        self._lock = threading.Lock()
+        # One child at a time: it loads a study's data whole.
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="images")
+
+    def close(self) -> None:
+        """Begin nothing any more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def picture(self, fingerprint: str, split: SplitName, place: int) -> bytes | None:
+        """Return a kept picture as PNG."""
+        with self._lock:
+            key = (fingerprint, split, place)
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def show(
+        self,
+        images: TrialImages | None,
+        split: SplitName,
+        wanted: Sequence[WantedImage],
+        ready: Callable[[], None],
+        *,
+        runs_code: bool,
+    ) -> Pictures:
+        """Say whether these images can be shown, and have them read if they are not kept.
+
+        `ready` is called when they have been read. The code of an objective that does not ship
+        with tuner is run only with `runs_code`.
+        """
+        if images is None:
+            return Pictures("away", "No trainer has described the images of this trial.")
+        source = images.source
+        question = (source.fingerprint, split)
+        with self._lock:
+            missing = [
+                one for one in wanted if (source.fingerprint, split, one.place) not in self._kept
+            ]
+            if not missing:
+                return Pictures("ready")
+            if question in self._pending:
+                return READING
+            moment, why = self._refused.get(question, (0.0, ""))
+            if why and time.monotonic() - moment < AGAIN:
+                return Pictures("away", why)
+        if why := self._unreachable(images):
+            return Pictures("away", why)
+        if not runs_code and not is_shipped(source.objective, self._site.folders):
+            return Pictures(
+                "code",
+                f"The code of the objective {source.objective} reads these images, and is run only "
+                "if an operator asks for them.",
+            )
+        with self._lock:
+            if question in self._pending:  # another page was faster
+                return READING
+            if len(self._pending) >= WAITING_MOST:
+                return Pictures("reading", "Images of other trials are being read first …")
+            self._pending.add(question)
+        self._pool.submit(self._read, images, split, missing, ready)
+        return READING
+
+    def _unreachable(self, images: TrialImages) -> str:
+        """Say why the images cannot be on this machine; "" if they may be."""
+        path = images.source.data.get("path")
+        if not isinstance(path, str) or not path or Path(path).exists():
+            return ""
+        trained = f" The trial was trained on {', '.join(images.hosts)}." if images.hosts else ""
+        return (
+            f"The images are not shown: the dashboard runs on {platform.node()}, where data.path "
+            f"({path}) does not exist.{trained}"
+        )
+
+    def _read(
+        self,
+        images: TrialImages,
+        split: SplitName,
+        wanted: Sequence[WantedImage],
+        ready: Callable[[], None],
+    ) -> None:
+        source, why = images.source, ""
+        try:
+            found = thumbnails(source, split, wanted, self._site)
+            if found.changed:
+                why = (
+                    "The images are not shown: those that the study's [data] names on "
+                    f"{platform.node()} are not the ones that this trial was trained on."
+                )
+            else:
+                self._keep(source.fingerprint, split, wanted, found.images)
+        except LateError:
+            why = (
+                f"Reading the images took too long and was stopped. `tuner check` on "
+                f"{platform.node()} reads them once and keeps them decoded."
+            )
+        except TunerError as error:
+            # The text may quote the content of files, so it is not for everybody who may read.
+            logger.warning("images of trial %s were not read: %s", images.trial, error)
+            what = "the data have faults" if isinstance(error, DataError) else "reading them failed"
+            why = f"The images are not shown: {what}. `tuner check` says more."
+        except Exception:
+            logger.exception("images of trial %s were not read", images.trial)
+            why = "The images are not shown; the reason is in the server's log."
+        with self._lock:
+            question = (source.fingerprint, split)
+            self._refused.pop(question, None)
+            if why:
+                self._refused[question] = time.monotonic(), why
+            self._pending.discard(question)
+        ready()
+
+    def _keep(
+        self,
+        fingerprint: str,
+        split: SplitName,
+        wanted: Sequence[WantedImage],
+        pictures: Sequence[bytes],
+    ) -> None:
+        with self._lock:
+            for one, picture in zip(wanted, pictures, strict=True):
+                key = (fingerprint, split, one.place)
+                self._bytes += len(picture) - len(self._kept.get(key, b""))
+                self._kept[key] = picture
+                self._kept.move_to_end(key)
+            while self._bytes > self._most:
+                _, old = self._kept.popitem(last=False)
+                self._bytes -= len(old)
