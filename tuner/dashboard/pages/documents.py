@@ -1,6 +1,7 @@
 """What a study is as a document: its report, its pictures, its trials as a file."""
 
 import threading
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
@@ -14,6 +15,15 @@ OLD = 60.0
 """Seconds after which a document that is no longer current is not shown any more. While a study
 runs, none is current for long."""
 EXPORTING = threading.Lock()
+MEDIA = {
+    "csv": "text/csv; charset=utf-8",
+    "json": "application/json",
+    "parquet": "application/vnd.apache.parquet",
+    "markdown": "text/markdown; charset=utf-8",
+    "latex": "application/x-tex; charset=utf-8",
+    "excel": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+}
+"""What a browser is told that a file is, by the format of `tuner export`."""
 WHOLE_PAGE = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 )
@@ -71,19 +81,27 @@ def _soon(text: str) -> Response:
 
 
 def export(request: Request) -> Response:
-    """Write the trials that the table shows, all pages of them, as CSV."""
-    from tuner.answers.sheets import contents, selection
-    from tuner.answers.sheets.export import as_csv
+    """Write the trials that the table shows, all pages of them, as `tuner export` does."""
+    from tuner.answers.sheets import contents, formats, selection
     from tuner.results import read_query
 
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
-    query, sort = request.query_params.get("q", ""), request.query_params.get("sort") or None
+    asked = request.query_params
+    query, sort, columns = asked.get("q", ""), asked.get("sort") or None, asked.get("columns")
+    ending = request.path_params.get("ending", "csv")
+    form = formats.format_of(f"trials.{ending}")
+    if form is None:
+        known = [f".{one}" for endings in formats.ENDINGS.values() for one in endings]
+        raise UserError(f"No format ends in .{ending}; take {', '.join(known)}.")
     # One at a time: a large study's takes seconds, and all rows are in memory meanwhile.
     with EXPORTING, desk.results(study) as results:
         sheet = contents.trials(results, wide=True)
         sheet = selection.sort(selection.where(sheet, read_query(query)), sort)
-        text = as_csv(sheet.columns, sheet.rows)
-    name = study.title.replace('"', "")
-    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
-    return Response(text, media_type="text/csv; charset=utf-8", headers=headers)
+        if columns:
+            sheet = sheet.only(list(dict.fromkeys(filter(None, columns.split(",")))))
+        layout = formats.Layout(exact={*study.spec.varied, *study.spec.fixed})
+        content = formats.write(sheet, form, layout)
+    name = "".join(one for one in study.title if one.isalnum() or one in "_-@.") or "trials"
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.{ending}"}
+    return Response(content, media_type=MEDIA[form], headers=headers)

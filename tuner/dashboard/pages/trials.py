@@ -33,6 +33,8 @@ class TrialsPage:
     error: str
     """Why the conditions could not be read; the table then shows all trials."""
     picked: tuple[int, ...]
+    pinned: tuple[str, ...] = ()
+    """Columns that stay at the left while the others scroll; the first ones of `columns`."""
     largest_first: frozenset[str] = frozenset()
     """Columns that are sorted from the largest first, since more of them is better."""
 
@@ -42,6 +44,12 @@ class TrialsPage:
     def cells(self) -> list[dict[str, Any]]:
         """The shown cells of each row, for programs."""
         return [{name: row[name] for name in self.columns} for row in self.rows]
+
+    def pinning(self, column: str) -> str:
+        """Return the pinned columns as they are after a click on a column's pin."""
+        if column in self.pinned:
+            return ",".join(name for name in self.pinned if name != column)
+        return ",".join([*self.pinned, column])
 
     def next_sort(self, column: str) -> str:
         """Return the order that a click on a column's head asks for."""
@@ -63,6 +71,9 @@ def trials_page(request: Request) -> Response:
     asked = request.query_params
     every = (*trial_columns(study.spec), *FURTHER)
     shown = _shown(study, asked.get("columns", ""), every)
+    pins = dict.fromkeys(name for name in asked.get("pin", "").split(",") if name in shown)
+    pinned = tuple(name for name in pins if name != "trial")
+    shown = ("trial", *pinned, *(name for name in shown if name not in (*pinned, "trial")))
     sort = asked.get("sort") or "trial"
     query, after = asked.get("q", "").strip(), asked.get("after", "")
     size = _size(asked.get("size"))
@@ -95,6 +106,7 @@ def trials_page(request: Request) -> Response:
         after="" if found is None else found.after,
         error=error,
         picked=picked,
+        pinned=pinned,
         largest_first=frozenset(
             f"val_{metric.name}"
             for metric in (*BUILT_IN, *study.spec.metrics)
@@ -107,9 +119,10 @@ def trials_page(request: Request) -> Response:
 def _shown(study: Study, wanted: str, every: tuple[str, ...]) -> tuple[str, ...]:
     if not wanted:
         metric = study.spec.search.metric
+        own = (f"{of}_{one.name}" for one in study.spec.metrics for of in ("val", "test"))
         usual = dict.fromkeys(
-            ("trial", "state", "seed", *study.spec.varied, metric, "val_acc", "test_acc", "gap",
-             "best_epoch", "epochs_run", "seconds")
+            ("trial", "state", "seed", *study.spec.varied, metric, *own, "val_acc", "test_acc",
+             "gap", "best_epoch", "epochs_run", "seconds")
         )  # fmt: skip
         return tuple(name for name in usual if name in every)
     names = tuple(dict.fromkeys(name for name in wanted.split(",") if name))

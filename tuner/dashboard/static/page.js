@@ -3,6 +3,7 @@
 import { mountCharts, refreshCharts } from "./charts.js";
 import { follow } from "./live.js";
 import { mountParts, refreshParts } from "./parts.js";
+import { placePinned } from "./pinned.js";
 import { mountView } from "./study.js";
 
 function changed() {
@@ -34,8 +35,9 @@ function showPicked() {
     box.closest("tr").classList.toggle("picked", box.checked);
   }
   for (const link of document.querySelectorAll("[data-compare]")) {
-    link.hidden = numbers.length !== 2;
-    link.href = link.dataset.compare + numbers.slice(0, 2).join(",");
+    link.hidden = numbers.length < 2 || numbers.length > 8;
+    link.href = link.dataset.compare + numbers.join(",");
+    link.textContent = `Compare the ${numbers.length > 2 ? numbers.length : "two"} selected`;
   }
   // Other pages and orders keep what is selected, and so does a filter.
   for (const form of document.querySelectorAll("form.filter, [data-columns]")) {
@@ -71,6 +73,7 @@ document.body.addEventListener("htmx:after:swap", () => {
   if (inRow && document.activeElement === document.body) focusRow();
   mountCharts();
   mountParts();
+  placePinned();
 });
 
 // Keys
@@ -134,5 +137,6 @@ document.addEventListener("keydown", (event) => {
 mountCharts();
 mountParts();
 mountView();
+placePinned();
 if (document.querySelector("[data-pick]")) showPicked();
 follow(changed);
