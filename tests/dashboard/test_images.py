@@ -10,11 +10,10 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tests.dashboard.conftest import LOCAL
+from tests.dashboard.conftest import LOCAL, app_for
 from tests.harness.processes import until
 from tuner.check import thumbnails
 from tuner.check.thumbnails import SIDE, png
-from tuner.dashboard.app import build
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.images import Gallery, ImageSource, Pictures, TrialImages, WantedImage
 from tuner.questions import Site
@@ -218,7 +217,7 @@ def test_the_work_checks_pixels_beside_a_fingerprint(
 def test_the_page_of_a_trial_shows_its_mistakes(stored: Database, settings: Settings) -> None:
     """Wrong images come as PNGs that can run nothing; what was not read is not there."""
     path = "/studies/digits/trials/3"
-    with TestClient(build(Desk(stored, settings)), LOCAL) as app:
+    with TestClient(app_for(Desk(stored, settings)), LOCAL) as app:
 
         def ready() -> bool:
             splits = app.get(f"{path}.json").json()["predictions"]

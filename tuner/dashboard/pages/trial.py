@@ -150,7 +150,11 @@ def pictures_of(
         return Pictures("away")
     # A link of another site may open a page, but it cannot send this header along: it cannot
     # have code run.
-    asked = request.query_params.get("code") == "run" and "hx-request" in request.headers
+    asked = (
+        request.query_params.get("code") == "run"
+        and "hx-request" in request.headers
+        and request.state.caller.acts
+    )
     return desk.gallery.show(
         images, split, wanted, lambda: desk.tell(study.study_id), runs_code=asked
     )
