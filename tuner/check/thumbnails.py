@@ -50,8 +50,6 @@ def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _work(body: Body, progress: Progress) -> Body:
-    # Whoever trains on this machine goes first.
-    os.nice(10)
     found = find(body["objective"], [Path(folder) for folder in body["folders"]])
     data = found.load_data(body["data"], Path(body["cache"]), progress)
     changed: dict[str, Any] = {"changed": True, "images": []}
@@ -83,6 +81,8 @@ def _are_there(
 
 def main(_arguments: Sequence[str]) -> int:
     """Do the work that standard input describes."""
+    # Whoever trains on this machine goes first.
+    os.nice(10)
     return serve(_work)
 
 
