@@ -219,11 +219,11 @@ def test_the_page_of_a_trial_shows_its_mistakes(stored: Database, settings: Sett
     path = "/studies/digits/trials/3"
     with TestClient(app_for(Desk(stored, settings)), LOCAL) as app:
 
-        def ready() -> bool:
-            splits = app.get(f"{path}.json").json()["predictions"]
-            return all(split["pictures"]["state"] == "ready" for split in splits)
+        def known() -> bool:
+            (first, *_) = app.get(f"{path}.json").json()["predictions"]
+            return bool(first["pictures"]["state"] != "reading")
 
-        until(ready, "the images have been read")
+        until(known, "the images have been read", 240)
         page = app.get(path).text
         (first, *_) = app.get(f"{path}.json").json()["predictions"][0]["mistakes"]
         address = f"{path}/images/test/{first['place']}.png"

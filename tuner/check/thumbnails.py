@@ -82,7 +82,7 @@ def _are_there(
 def main(_arguments: Sequence[str]) -> int:
     """Do the work that standard input describes."""
     # Whoever trains on this machine goes first.
-    os.nice(10)
+    os.nice(5)
     return serve(_work)
 
 
