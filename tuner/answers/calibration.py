@@ -24,6 +24,16 @@ class CalibrationBin:
     accuracy: Interval
     """The share that is right."""
 
+    JSON: ClassVar = ("images", "confidence", "accuracy")
+
+    @property
+    def said(self) -> str:
+        """What the bin shows, in words."""
+        return (
+            f"stated {words.percent(self.confidence)}, right "
+            f"{words.with_ends(SHARE, self.accuracy)}, {words.count(self.images, 'image')}"
+        )
+
 
 @dataclass(frozen=True)
 class Calibration:

@@ -12,6 +12,8 @@ from tuner.results import Results, trial_origin
 from tuner.store import identities
 from tuner.text import masked
 
+__all__ = ["Provenance", "provenance"]
+
 
 @dataclass(frozen=True)
 class Provenance:

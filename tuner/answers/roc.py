@@ -34,6 +34,11 @@ class RocCurve:
     JSON: ClassVar = ("class=name", "auc=area", "points")
 
     @property
+    def said(self) -> str:
+        """The class with its area: "pneumonia: AUC 0.946 (0.875 to 0.978)"."""
+        return f"{self.name}: AUC {words.with_ends(FRACTION, self.area)}"
+
+    @property
     def points(self) -> tuple[tuple[float, float], ...]:
         """False and true positive rates, as many as a screen shows apart."""
         last = len(self.false_rates) - 1

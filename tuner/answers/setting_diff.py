@@ -20,7 +20,7 @@ from tuner.results import Measure, Results, contender_names, read_race, shown
 from tuner.spec.setting import read_setting
 from tuner.statistics import Interval, Mean
 
-__all__ = ["SettingDiff", "changes_table", "diff_settings", "figures_table"]
+__all__ = ["SettingDiff", "changes_table", "diff_settings", "figures_table", "setting_named"]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,15 @@ from tuner.spec.study import Spec
 from tuner.statistics import Mean, mean_over_seeds
 from tuner.store.ranking import Ranked
 
-__all__ = ["best_sentence", "has_replicates", "name", "setting_of", "settings", "short_names"]
+__all__ = [
+    "Setting",
+    "best_sentence",
+    "has_replicates",
+    "name",
+    "setting_of",
+    "settings",
+    "short_names",
+]
 
 
 @dataclass(frozen=True)

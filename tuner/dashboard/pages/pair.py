@@ -27,7 +27,7 @@ from tuner.dashboard.images import Pictures, TrialImages, WantedImage
 from tuner.dashboard.pages.curves import Curves, Line
 from tuner.dashboard.pages.trial import pictures_of, trial_charts
 from tuner.errors import UserError
-from tuner.records import SplitName, most_probable
+from tuner.records import SHARE, SplitName, most_probable
 from tuner.results import (
     Curve,
     Predicted,
@@ -281,7 +281,7 @@ def _table(read: Sequence[Predicted], study: str) -> Table:
     for one in read:
         hits = most_probable(one.log_probabilities) == one.labels
         share = share_of(hits.astype(np.float64), one.clusters)
-        rows.append((str(one.trial), f"{len(one.labels):,}", words.percent_with_ends(share)))
+        rows.append((str(one.trial), f"{len(one.labels):,}", words.with_ends(SHARE, share)))
     title = f"{study}: accuracy on {read[0].split} images, 95 % intervals over images"
     return Table(("trial", "images", "accuracy"), tuple(rows), title)
 
