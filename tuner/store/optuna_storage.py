@@ -26,6 +26,8 @@ from tuner.records import Value
 from tuner.store.database import Database
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+# SQLAlchemy would do this at the first query. Done here, forks of a fork server have it done.
+orm.configure_mappers()
 
 DRIVER = "postgresql+psycopg2://"
 METRIC_NAMES = "study:metric_names"

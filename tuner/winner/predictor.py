@@ -181,6 +181,14 @@ class _Allocations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._most = most
         self._total = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Say that torch need not keep its compiler out of here.
+
+        It would load the compiler for that, which takes a second, and nothing is compiled here.
+        """
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         # Results with alias information are views, or were written to in place.

@@ -1,5 +1,6 @@
 """What affects the last bits of a training, beside its code, data and parameters."""
 
+import functools
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -43,6 +44,7 @@ def _cuda(device: torch.device) -> dict[str, str]:
     }
 
 
+@functools.cache  # reading a package's metadata takes some 5 ms, at each trial
 def _version(library: str) -> str:
     try:
         return version(library)
