@@ -1,9 +1,14 @@
 """Fixtures for every test: real PostgreSQL, a database of its own for each test."""
 
+import os
+
+# Several test processes share the cores. Threads of OpenBLAS, which numpy reads this for when it
+# is loaded, wait for each other by spinning.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import compileall
 import contextlib
 import importlib
-import os
 import shutil
 import signal
 import sys

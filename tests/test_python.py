@@ -16,6 +16,8 @@ import pytest
 
 import tuner
 from tests.cli.conftest import QUICK, Project, make_project
+from tests.harness import warm
+from tuner import forkserver
 from tuner.errors import (
     DatabaseUnreachableError,
     StudyFailedError,
@@ -48,6 +50,14 @@ def project(
         yield project
 
 
+@pytest.fixture
+def _warm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the launches of a test, several of them, not wait for torch each."""
+    if forkserver.AVAILABLE:
+        monkeypatch.setattr(forkserver.ForkServer, "start", warm.serve)
+
+
+@pytest.mark.usefixtures("_warm")
 @pytest.mark.processes
 def test_a_dict_is_launched_and_comes_back_opened(
     project: Project, capsys: pytest.CaptureFixture[str]
@@ -104,6 +114,7 @@ def test_what_the_command_refuses_is_raised(project: Project) -> None:
     assert tuner.studies() == []
 
 
+@pytest.mark.usefixtures("_warm")
 @pytest.mark.processes
 def test_workers_that_cannot_train_are_an_error_with_their_words(project: Project) -> None:
     """A device that is not there ends the launch with the workers' words."""
@@ -113,6 +124,7 @@ def test_workers_that_cannot_train_are_an_error_with_their_words(project: Projec
     assert [one.state for one in tuner.studies()] == ["paused"]
 
 
+@pytest.mark.usefixtures("_warm")
 @pytest.mark.processes
 def test_interrupting_gives_trials_back_and_raises(project: Project) -> None:
     """An interrupt while trials run ends in KeyboardInterrupt, and the signals are given back."""
@@ -145,6 +157,7 @@ def test_a_launch_on_another_thread_trains_too(project: Project) -> None:
     study.close()
 
 
+@pytest.mark.usefixtures("_warm")
 @pytest.mark.processes
 def test_a_known_good_setting_is_trained_first(project: Project) -> None:
     """By `enqueue` of a launch or of an opened study, and by the command; faults are reported."""

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from tests.cli.conftest import STUDY, Project, make_project
+from tests.harness import warm
 from tests.harness.postgres import PASSWORD, Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,11 +34,17 @@ class Composition:
     project: Project
     environment: dict[str, str]
 
-    def start(self, service: str, **changed: str) -> subprocess.Popen[str]:
+    def start(self, service: str, **changed: str) -> warm.Started:
         """Start a service's very command; `changed` replaces single words of it."""
-        words = [changed.get(word, word) for word in self.command(service)]
+        program, *words = self.command(service)
+        assert program == "tuner"
+        words = [changed.get(word, word) for word in words]
+        return self.project.start(*words, **self.environment)
+
+    def execute(self, service: str) -> subprocess.Popen[str]:
+        """Execute a service's very command, to see its command line."""
         return subprocess.Popen(
-            [sys.executable, "-m", *words],
+            [sys.executable, "-m", *self.command(service)],
             cwd=self.project.folder,
             env={**self.project.environment, **self.environment},
             stdout=subprocess.PIPE,
@@ -120,15 +127,15 @@ def test_health_check_answers(composition: Composition, tcp_server: Server) -> N
 def test_services_run_in_order(composition: Composition) -> None:
     """init ends with 0; the dashboard serves; launch and a worker complete the study."""
     init = composition.start("init")
-    out, _ = init.communicate(timeout=60)
-    assert init.returncode == 0, out
+    out, err = init.communicate(timeout=60)
+    assert init.returncode == 0, out + err
 
     worker = composition.start("worker")
     launch = composition.start("launch")
     for process in (launch, worker):
-        out, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, out
-        assert PASSWORD not in out
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, out + err
+        assert PASSWORD not in out + err
 
     dashboard = composition.start("dashboard", **{"--port=8080": "--port=0"})
     try:
@@ -173,7 +180,7 @@ def test_secrets_are_no_part_of_any_command_line(composition: Composition) -> No
     """While a worker waits for its study, neither it nor its children show the password."""
     init = composition.start("init")
     init.communicate(timeout=60)
-    worker = composition.start("worker")
+    worker = composition.execute("worker")
     try:
         deadline = time.monotonic() + 20
         while not (shown := _command_lines(worker.pid)) and time.monotonic() < deadline:

@@ -78,16 +78,16 @@ def test_study_from_an_empty_private_folder(private: Path) -> None:
     assert list(rows[0]) == COLUMNS
     assert len(rows) == 18
     assert all(row["epochs_run"] == "3" for row in rows if row["state"] == "COMPLETE")
-    table = json.loads(execute(private, "table", "lr_sched", "--json").stdout)
+    table = json.loads(tuner(private, "table", "lr_sched", "--json").out)
     schedules = table["factors"][0]
     assert [level["level"] for level in schedules["levels"]] == ["cosine", "step", "exponential"]
     assert all(level["means"]["val_acc"]["n"] == 2 for level in schedules["levels"])
     assert all(level["means"]["val_acc"]["low"] is not None for level in schedules["levels"])
     assert stat.S_IMODE(private.parent.stat().st_mode) == 0o700
 
-    again = execute(private, "launch", "--study", "lr_sched", *TWO_SEEDS)
-    assert again.returncode == 0
-    assert "complete: 18 trials. Nothing to train." in again.stdout
+    again = tuner(private, "launch", "--study", "lr_sched", *TWO_SEEDS)
+    assert again.code == 0
+    assert "complete: 18 trials. Nothing to train." in again.out
 
 
 def test_study_on_a_server_with_a_password(tcp_server: Server, tmp_path: Path) -> None:

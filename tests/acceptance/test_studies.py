@@ -27,18 +27,18 @@ SMALL = (
 )
 """A phantom that is quickly drawn and trained on."""
 
-FEW = (*SMALL, "replicates.seeds=2", "epochs=5")
+FEW = (*SMALL, "replicates.seeds=2", "epochs=2")
 
 SMALLER: Mapping[str, tuple[str, ...]] = {
-    "epochs": (*SMALL, "replicates.seeds=2", "epochs=[1, 2, 3, 4, 5, 6, 10]"),
+    "epochs": (*SMALL, "replicates.seeds=2", "epochs=[1, 2, 3]"),
     "everything": (
         *(*SMALL, "budget.trials=12", "replicates.top=2"),
-        "epochs={low=2, high=12, step=2}",
+        "epochs={low=2, high=6, step=2}",
     ),
     "gap_pooling": (*FEW, "data.image_size=64"),
-    "digits": ("replicates.seeds=2", "replicates.splits=2", "epochs=5"),
+    "digits": ("replicates.seeds=2", "replicates.splits=2", "epochs=2"),
 }
-"""What makes a study small; others take the small phantom, two seeds and five epochs."""
+"""What makes a study small; others take the small phantom, two seeds and two epochs."""
 
 REPORTS = (
     *("ann_vs_cnn", "batch_size", "depth", "epochs", "everything", "gap_pooling"),

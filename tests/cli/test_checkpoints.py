@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Project
-from tests.cli.test_launch import wait_for_epochs
+from tests.cli.test_launch import SLOWLY, wait_for_epochs
 
 SWEEP = """
 [study]
@@ -124,9 +124,9 @@ def test_longer_is_refused_where_it_means_nothing(project: Project) -> None:
 
 def test_an_interrupted_trial_goes_on_where_it_was(project: Project) -> None:
     """After Ctrl-C, the next launch resumes each trial at its last epoch: none is trained twice."""
-    text = SWEEP.replace("epochs = [2, 4, 6]", "epochs = [40]") + "[data]\ntrain_images = 4000\n"
+    text = SWEEP.replace("epochs = [2, 4, 6]", "epochs = [40]")
     project.write_study("long", text)
-    process = project.start("launch", "--study", "long", "--workers", "1")
+    process = project.start("launch", "--study", "long", "--workers", "1", **SLOWLY)
     wait_for_epochs(project, process, "long")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.conftest import STUDY, Project
 from tests.harness.warm import Started
+from tests.train.blobs import PAUSE
 from tuner.spec.study_ref import StudyRef
 from tuner.store import control, studies
 from tuner.store.database import Database
@@ -23,9 +24,13 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def slowly(epochs: int) -> str:
-    """Return the study with epochs of some 30 ms each, so that a test can meet it at work."""
-    return STUDY.replace("epochs = 3", f"epochs = {epochs}") + "[data]\ntrain_images = 4000\n"
+SLOWLY = {PAUSE: "0.01"}
+"""Makes epochs of some 40 ms each, so that a test can meet a launch at work."""
+
+
+def long(epochs: int) -> str:
+    """Return the study with this many epochs."""
+    return STUDY.replace("epochs = 3", f"epochs = {epochs}")
 
 
 def wait_for_epochs(project: Project, process: Started, study: str) -> None:
@@ -133,8 +138,8 @@ def test_workers_join_before_and_after_a_launch(project: Project) -> None:
 
 def test_interrupted_launch_gives_back_and_goes_on(project: Project) -> None:
     """Ctrl-C ends with 130 and says how to go on; nothing is running; the next launch completes."""
-    project.write_study("long", slowly(25))
-    process = project.start("launch", "--study", "long", "--workers", "2")
+    project.write_study("long", long(25))
+    process = project.start("launch", "--study", "long", "--workers", "2", **SLOWLY)
     wait_for_epochs(project, process, "long")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -149,8 +154,8 @@ def test_interrupted_launch_gives_back_and_goes_on(project: Project) -> None:
 
 def test_killed_launch_leaves_no_worker_behind(project: Project) -> None:
     """When the launcher is killed, its workers give their trials back and leave."""
-    project.write_study("long", slowly(2000))
-    process = project.start("launch", "--study", "long", "--workers", "2")
+    project.write_study("long", long(2000))
+    process = project.start("launch", "--study", "long", "--workers", "2", **SLOWLY)
     wait_for_epochs(project, process, "long")
     process.kill()
     process.communicate()
@@ -182,8 +187,8 @@ def test_study_that_only_fails_is_paused_and_retried(project: Project) -> None:
 
 def test_stop_ends_the_launch_elsewhere(project: Project) -> None:
     """`tuner stop` from another shell makes the workers leave; launch says so."""
-    project.write_study("long", slowly(2000))
-    process = project.start("launch", "--study", "long", "--workers", "1")
+    project.write_study("long", long(2000))
+    process = project.start("launch", "--study", "long", "--workers", "1", **SLOWLY)
     wait_for_epochs(project, process, "long")
     project.run("stop", "long")
     out, err = process.communicate(timeout=60)
@@ -197,8 +202,8 @@ def test_a_study_stopped_or_deleted_under_a_launch(
     project: Project, database: Database, deed: str
 ) -> None:
     """The launch that watches it ends with what became of the study, and never with a crash."""
-    project.write_study("watched", slowly(2000))
-    with project.start("launch", "--study", "watched", "--workers", "1") as launch:
+    project.write_study("watched", long(2000))
+    with project.start("launch", "--study", "watched", "--workers", "1", **SLOWLY) as launch:
         try:
             wait_for_epochs(project, launch, "watched")
             with database.transaction() as connection:

@@ -1,5 +1,6 @@
 """A crew of real worker processes, replaced when they die, as `tuner launch` does it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tests.faults.scenes import Scene
@@ -14,6 +15,8 @@ class Crew:
     scene: Scene
     study: str
     count: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the workers, and of their trainers."""
     processes: list[Started] = field(default_factory=list)
     gave_up: list[int] = field(default_factory=list)
     """Exit codes of workers that ended by an error of their own."""
@@ -21,11 +24,14 @@ class Crew:
     def attend(self) -> None:
         """Start workers where there are none."""
         while len(self.processes) < self.count:
-            self.processes.append(self.scene.start_worker(self.study))
+            self.processes.append(self._start())
         for place, process in enumerate(self.processes):
             code = process.poll()
             if code is not None and code not in DELIBERATE:
-                self.processes[place] = self.scene.start_worker(self.study)
+                self.processes[place] = self._start()
+
+    def _start(self) -> Started:
+        return self.scene.start_worker(self.study, **self.environment)
 
     def running(self) -> list[Started]:
         """Return the workers that are alive."""

@@ -11,7 +11,7 @@ from tests.faults.sabotage import Fault
 from tests.harness.processes import Workers, until
 from tests.harness.warm import Started
 from tests.store.specs import Bench
-from tests.train.blobs import Blobs, write_blobs
+from tests.train.blobs import PAUSE, Blobs, write_blobs
 from tests.work.conftest import double
 from tuner.cli.options import StudyFile
 from tuner.settings import Settings
@@ -24,6 +24,8 @@ from tuner.work.stopping import StopRequest
 from tuner.work.worker import Orders, work
 
 UNHARMED = Fault()
+STEP_SECONDS = "0.004"
+"""How long each step of a real training waits."""
 
 STUDY = """
 [study]
@@ -58,13 +60,13 @@ train_images = {images}
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much there is to train; by default an epoch takes about 20 ms on one core."""
+    """How much there is to train; by default an epoch takes about 20 ms, and hardly computes."""
 
     rates: Sequence[float] = (1e-3, 1e-2)
     seeds: int = 1
     epochs: int = 40
-    images: int = 600
-    batch_size: int = 8
+    images: int = 100
+    batch_size: int = 25
     every: int | str = 5
     attempts: int = 3
 
@@ -107,7 +109,14 @@ class Scene:
         """Start a worker process with a fault in it, in its own session."""
         settings = self.settings if url is None else replace(self.settings, database_url=url)
         called = f"{sabotage.__name__}:main"
-        return self.workers.start(settings, "small", *more, called=called, before=[fault.text()])
+        return self.workers.start(
+            settings,
+            "small",
+            *more,
+            called=called,
+            before=[fault.text()],
+            **{PAUSE: STEP_SECONDS},
+        )
 
     def double(self, behaviour: str) -> tuple[str, ...]:
         """Return the command of a trainer double."""

@@ -25,6 +25,7 @@ from tests.faults.weather import Blow, Report, Weather
 from tests.harness.postgres import Server
 from tests.harness.processes import send, trainers_of
 from tests.store.specs import Bench
+from tests.train.blobs import PAUSE
 from tuner.settings import Settings, Timing
 from tuner.store import schema
 from tuner.store import tables as t
@@ -170,7 +171,7 @@ def run(weather: Weather, server: Server, folder: Path) -> tuple[Report, Bench]:
     schema.ensure(database)
     scene = Scene(settings, database, folder)
     bench = scene.launch(weather.name, **weather.sections())
-    crew = Crew(scene, weather.name, weather.workers)
+    crew = Crew(scene, weather.name, weather.workers, {PAUSE: str(weather.pause_seconds)})
     storm = Storm(weather, server, bench, crew, Report(weather), random.Random(weather.seed + 1))
     try:
         storm.rage()
@@ -188,7 +189,8 @@ def calm(weather: Weather) -> Weather:
     """Return the same study without blows, on as many workers as the machine has cores."""
     workers = min(weather.workers, psutil.cpu_count() or 1)
     name = f"{weather.name}_calm"
-    return replace(weather, name=name, workers=workers, kills=0, restarts=0, freezes=0)
+    peaceful = replace(weather, name=name, workers=workers, kills=0, restarts=0, freezes=0)
+    return replace(peaceful, pause_seconds=0.0)
 
 
 def _count(report: Report, bench: Bench) -> None:

@@ -19,7 +19,7 @@ from tests.store.specs import Bench
 from tuner.store import tables as t
 
 # One attempt only: no kill from outside may be taken for a fault of the trial.
-SIZES = Sizes(rates=(1e-4, 1e-3, 1e-2), seeds=2, epochs=40, images=400, attempts=1)
+SIZES = Sizes(rates=(1e-4, 1e-3, 1e-2), seeds=2, epochs=40, attempts=1)
 WORKERS = 2
 VICTIMS = ("supervisor", "trainer", "both", "all")
 

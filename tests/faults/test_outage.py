@@ -52,7 +52,7 @@ def test_a_restart_of_the_server_costs_nobody_a_trial(
 ) -> None:
     """Stopped for longer than a lease: training goes on, its epochs arrive, nobody adopts."""
     mortal.settings = replace(mortal.settings, timing=timing)
-    bench = mortal.launch(Sizes(epochs=int(40 * outage_seconds), images=400, every=1))
+    bench = mortal.launch(Sizes(epochs=int(40 * outage_seconds), every=1))
     busy = [mortal.start(), mortal.start()]
     until(lambda: len({row.trial_id for row in bench.rows(t.epoch)}) == 2, "both are training")
     # The third has nothing to train: if it ever took a peer for dead, it would adopt.

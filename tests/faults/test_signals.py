@@ -64,7 +64,7 @@ def assert_handed_over(bench: Bench) -> None:
 def test_an_epoch_that_takes_too_long_is_dropped(scene: Scene) -> None:
     """After the time limit the trial goes back without the epoch that ran, and nothing else."""
     scene.settings = replace(scene.settings, timing=replace(PATIENT, give_back=0.2))
-    slow = Sizes(rates=(1e-3,), epochs=2, images=6000, batch_size=2, every=1)
+    slow = Sizes(rates=(1e-3,), epochs=2, images=300, batch_size=2, every=1)
     bench = scene.launch(slow)
     first = scene.start()
     until(lambda: bench.rows(t.epoch), "an epoch")

@@ -14,7 +14,18 @@ from tests.harness.postgres import run_server
 from tests.store.specs import Bench
 from tuner.store import tables as t
 
-GRID = Weather("small_grid", trials=16, workers=3, kills=8, restarts=1, freezes=1, epochs=16)
+GRID = Weather(
+    "small_grid",
+    trials=16,
+    workers=3,
+    kills=8,
+    restarts=1,
+    freezes=1,
+    epochs=16,
+    images=600,
+    hidden=64,
+    pause_seconds=0.06,
+)
 PACKS = Weather(
     "small_packs",
     trials=16,
@@ -25,6 +36,8 @@ PACKS = Weather(
     epochs=30,
     pack=4,
     plain=True,
+    images=3000,
+    hidden=256,
 )
 
 
@@ -70,6 +83,7 @@ def test_a_storm_over_packs_changes_nothing_either(tmp_path: Path) -> None:
             verdict.check_whole(report, bench)
             verdict.check_equal(report, bench, undisturbed)
     assert report.faults == [], "\n".join(report.lines())
+    assert sum(report.blows.values()) == len(PACKS.blows())
     assert report.events["adopted"] > 0
     assert report.events["joined"] > 0
 

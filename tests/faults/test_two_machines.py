@@ -14,7 +14,7 @@ from tuner.records import Epoch
 from tuner.store import tables as t
 from tuner.train.workbench import Workbench
 
-SIZES = Sizes(rates=(0.02,), epochs=60, images=4000, batch_size=2000)
+SIZES = Sizes(rates=(0.02,), epochs=60, images=1200, batch_size=600)
 HIDDEN = "hidden = 1024"
 """Wide enough that two threads divide the work, and add up in another order than one."""
 

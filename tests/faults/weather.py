@@ -34,13 +34,18 @@ class Weather:
     """Whether the networks may train as a pack; they note no epochs then, so that nobody knows
     how many were begun more than once."""
     deadline_seconds: float = 600.0
+    images: int = 6000
+    hidden: int = 512
+    """How much an epoch computes: one batch of all images, so that every epoch that begins is
+    noted by the objective."""
+    pause_seconds: float = 0.0
+    """How long an epoch waits besides, to be met by blows without any computing."""
 
     def sections(self) -> dict[str, Mapping[str, Any]]:
         """Return the study file."""
         common: dict[str, Mapping[str, Any]] = {
-            # One batch an epoch: the objective notes every epoch that is begun.
-            "fixed": {"epochs": self.epochs, "batch_size": 6000, "hidden": 512},
-            "data": {"train_images": 6000},
+            "fixed": {"epochs": self.epochs, "batch_size": self.images, "hidden": self.hidden},
+            "data": {"train_images": self.images},
             "checkpoints": {"every": self.every},
             # No trial does anything wrong here: none may be blamed for a single attempt.
             "limits": {"attempts": 1},

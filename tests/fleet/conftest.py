@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.harness import warm
 from tuner.fleet.contract import Crew
 from tuner.fleet.local import LocalFleet
 from tuner.settings import Settings
@@ -13,11 +14,17 @@ MakeFleet = Callable[..., LocalFleet]
 
 @pytest.fixture
 def make_fleet(settings: Settings) -> Iterator[MakeFleet]:
-    """Start crews on this machine, and leave nothing of them behind."""
+    """Start crews on this machine, and leave nothing of them behind.
+
+    Their workers are forked, as those of a launch are, unless they are to be executed.
+    """
     fleets: list[LocalFleet] = []
 
-    def start(study: str, workers: int = 1, settings: Settings = settings) -> LocalFleet:
-        fleets.append(LocalFleet(settings, Crew(study, ("cpu",) * workers)))
+    def start(
+        study: str, workers: int = 1, settings: Settings = settings, *, executed: bool = False
+    ) -> LocalFleet:
+        forks = None if executed else warm.fork_server()
+        fleets.append(LocalFleet(settings, Crew(study, ("cpu",) * workers), forks))
         fleets[-1].start()
         return fleets[-1]
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -25,7 +26,7 @@ def pids(fleet: LocalFleet) -> list[int]:
 
 def test_a_killed_worker_is_replaced(make_fleet: MakeFleet) -> None:
     """kill -9 of one of two workers is an accident: another takes its place, its peer stays."""
-    fleet = make_fleet("nowhere", 2)
+    fleet = make_fleet("nowhere", 2, executed=True)
     assert fleet.running() == 2
     first, second = pids(fleet)
     os.kill(first, signal.SIGKILL)
@@ -80,6 +81,7 @@ def test_an_unexpected_error_is_an_accident_but_not_for_ever(
     fleet, seen = make_fleet("small"), set()
     while fleet.running():
         seen.update(pids(fleet))
+        time.sleep(0.01)
     assert len(seen) == 3
     (said,) = fleet.failures()
     assert "This should not happen" in said

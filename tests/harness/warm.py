@@ -34,6 +34,7 @@ TUNER = "tuner.cli.main:run"
 PYTHONPATH = "PYTHONPATH"
 PATH = os.pathsep.join(path for path in sys.path if path)
 """Where this process finds modules, as PYTHONPATH says it."""
+_start = ForkServer.start
 HERE = Path.cwd()
 """Where the server is; a program that is forked without a folder is there too."""
 LATER = (
@@ -163,6 +164,21 @@ class Forked:
 Started: TypeAlias = "subprocess.Popen[Any] | Forked"
 """A program that a test has started, one way or the other."""
 
+
+def serve(environment: Mapping[str, str], modules: Sequence[str]) -> ForkServer:
+    """Be `ForkServer.start`, with a server that has loaded its modules: a fork of the tests' own.
+
+    For launches in the tests' own process: each would start one, and wait for torch.
+    """
+    ours, theirs = socket.socketpair()
+    with theirs, Path(os.devnull).open("r+b") as nothing:
+        number = nothing.fileno()
+        program = Program(forkserver.__name__, "tuner fork server", needs=_modules())
+        streams = Streams(number, number, number, theirs.fileno())
+        process = _server().fork(program, environment, streams)
+    return ForkServer(ours, process)  # type: ignore[arg-type]
+
+
 running: list[Started] = []
 """Programs that `end_all` ends, should their test fail before they end by themselves."""
 
@@ -224,7 +240,7 @@ def _modules() -> tuple[str, ...]:
 def _server() -> ForkServer:
     """Start the server that all programs of this test process fork from; it ends with them."""
     with contextlib.chdir(HERE):
-        return ForkServer.start(child_environment() | {PYTHONPATH: PATH}, _modules())
+        return _start(child_environment() | {PYTHONPATH: PATH}, _modules())
 
 
 def main(arguments: Sequence[str]) -> int:

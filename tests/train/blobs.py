@@ -29,6 +29,10 @@ OBJECTIVE = Objective(
 )
 '''
 
+PAUSE = "BLOBS_PAUSE_SECONDS"
+"""A variable that makes each step of a training wait, so that a test can meet it at work. Waiting
+leaves the CPU to other tests, and what is trained does not depend on it."""
+
 DATA = '''
 """Noise with one bright column a class; each load leaves a line in the cache."""
 
@@ -70,8 +74,12 @@ def _split(seed, count, data):
 MODELS = '''
 """One hidden layer with dropout, which counts the test images it is shown."""
 
+import os
+import time
+
 from torch import nn
 
+PAUSE_SECONDS = float(os.environ.get("BLOBS_PAUSE_SECONDS", "0"))
 SEEN = {"test": 0, "images": 0}
 
 
@@ -79,7 +87,9 @@ class Counting(nn.Module):
     """Let images pass, counting those with the test split's signature."""
 
     def forward(self, images):
-        """Return the images flattened."""
+        """Return the images flattened; in training after the pause that was asked for."""
+        if self.training and PAUSE_SECONDS:
+            time.sleep(PAUSE_SECONDS)
         flat = images.flatten(1)
         SEEN["images"] += len(flat)
         SEEN["test"] += int((flat[:, 0] > flat[:, 1:].amax(dim=1)).sum())
