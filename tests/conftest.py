@@ -2,9 +2,12 @@
 
 import os
 
-# Several test processes share the cores. Threads of OpenBLAS, which numpy reads this for when it
-# is loaded, wait for each other by spinning.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Several test processes share the cores, and threads of OpenBLAS wait for each other by spinning.
+# OpenBLAS reads this when numpy loads it; the programs that tests start do not inherit it.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+import numpy  # noqa: F401
+
+del os.environ["OPENBLAS_NUM_THREADS"]
 
 import compileall
 import contextlib

@@ -89,7 +89,7 @@ def test_an_unexpected_error_is_an_accident_but_not_for_ever(
 
 def test_a_crew_that_was_asked_to_stop_is_not_replaced(make_fleet: MakeFleet) -> None:
     """After ask_to_stop the workers leave, and stay away."""
-    fleet = make_fleet("nowhere", 2)
+    fleet = make_fleet("nowhere", 2, executed=True)
     fleet.ask_to_stop()
     until(lambda: fleet.running() == 0, "both have left")
 
