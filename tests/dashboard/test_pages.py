@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -87,6 +88,41 @@ def test_the_front_lists_what_is_stored(pages: TestClient, stored: Database) -> 
     assert "pruned" in found
     assert "lr_sched" not in found
     assert "No study matches" in pages.get("/?q=nothing_like_it").text
+
+
+def test_the_front_says_who_works_and_what_is_best(pages: TestClient) -> None:
+    """A card has the hosts that work on a study, and its best setting by the study's metric."""
+    cards: dict[str, dict[str, Any]] = {}
+
+    def found() -> bool:
+        listed = pages.get("/studies.json").json()["studies"]
+        cards.update((card["study"], card) for card in listed)
+        return all(card["verdict"] for card in listed)
+
+    until(found, "all verdicts are known")
+    assert sum(cards["running"]["hosts"].values()) == cards["running"]["workers"] > 0
+    overview = pages.get("/studies/lr_sched.json").json()["overview"]["best"]
+    best = cards["lr_sched"]["best"]
+    assert (best["trial"], best["seeds"]) == (overview["number"], overview["seeds"])
+    assert best["value"] == pytest.approx(overview["mean"]["value"])
+    assert cards["paused"]["best"] is None
+    page = pages.get("/").text
+    assert "over 5 seeds" in page
+    assert all(host in page for host in cards["running"]["hosts"])
+
+
+def test_the_front_goes_on_before_a_study(
+    pages: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many studies are shown a page at a time; a new one shifts none of them."""
+    every = [card["study"] for card in pages.get("/studies.json").json()["studies"]]
+    monkeypatch.setattr("tuner.dashboard.pages.front.SIZE", 5)
+    first = pages.get("/studies.json").json()
+    second = pages.get(f"/studies.json?before={first['before']}").json()
+    names = [card["study"] for card in (*first["studies"], *second["studies"])]
+    assert names == every[:10]
+    assert f"before={first['before']}" in pages.get("/").text
+    assert pages.get("/studies.json?before=1").json()["studies"] == []
 
 
 def test_the_page_says_what_the_commands_say(pages: TestClient, stored: Database) -> None:

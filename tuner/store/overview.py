@@ -169,15 +169,19 @@ def count_each(connection: sa.Connection, studies: Sequence[Study]) -> dict[int,
     }
 
 
-def workers_each(connection: sa.Connection) -> dict[int, int]:
-    """Count the workers that were seen lately, by the number of their study."""
+def workers_each(connection: sa.Connection) -> dict[int, dict[str, int]]:
+    """Count the workers that were seen lately, by the number of their study and by host."""
     unseen = sa.extract("epoch", sa.func.clock_timestamp() - t.worker.c.seen)
     rows = connection.execute(
-        sa.select(t.worker.c.study_id, sa.func.count())
+        sa.select(t.worker.c.study_id, t.worker.c.host, sa.func.count())
         .where(t.worker.c.ended.is_(None), unseen < SILENT_SECONDS)
-        .group_by(t.worker.c.study_id)
+        .group_by(t.worker.c.study_id, t.worker.c.host)
+        .order_by(t.worker.c.study_id, t.worker.c.host)
     )
-    return {row[0]: row[1] for row in rows}
+    hosts: dict[int, dict[str, int]] = {}
+    for study_id, host, count in rows:
+        hosts.setdefault(study_id, {})[host] = count
+    return hosts
 
 
 def _workers(connection: sa.Connection, study: Study) -> tuple[WorkerLine, ...]:

@@ -1,5 +1,6 @@
 """The first page: all studies, with their answers in a sentence."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import ClassVar
@@ -19,6 +20,20 @@ from tuner.store import studies
 from tuner.store.overview import Counts, count_each, workers_each
 from tuner.store.studies import Study
 
+SIZE = 50
+"""Studies on a page; the verdict of each is an answer of its own."""
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The best setting, or trial where settings have one seed."""
+
+    trial: int
+    """Of the median seed."""
+    value: float
+    """By the study's metric; the mean over seeds."""
+    seeds: int
+
 
 @dataclass(frozen=True)
 class Found:
@@ -28,6 +43,7 @@ class Found:
     """In a sentence; why there is none where there is none."""
     gap: Interval | None
     """Validation minus test accuracy, where both are measured."""
+    best: "Leader | None" = None
 
 
 @dataclass(frozen=True)
@@ -42,41 +58,58 @@ class Card:
     reason: str
     launched: datetime
     counts: Counts
-    workers: int
+    hosts: Mapping[str, int]
+    """How many workers are at it, by their host."""
     found: Found | None = None
     """None while it is being found out."""
 
     JSON: ClassVar = (
         *("study", "question", "objective", "metric", "state", "reason", "launched", "counts"),
-        *("workers", "verdict=found.verdict", "gap=found.gap"),
+        *("workers", "hosts", "verdict=found.verdict", "gap=found.gap", "best=found.best"),
     )
+
+    @property
+    def workers(self) -> int:
+        """How many workers are at it."""
+        return sum(self.hosts.values())
 
 
 @dataclass(frozen=True)
 class Front:
-    """All studies, the newest first."""
+    """One page of studies, the newest first."""
 
     studies: tuple[Card, ...]
     search: str
+    matching: int
     total: int
+    before: int | None
+    """What the next page goes on before; None on the last one."""
 
 
 def front(request: Request) -> Response:
     """Write the first page."""
     desk: Desk = request.app.state.desk
     search = request.query_params.get("q", "").strip()
-    found = desk.read("front", _cards)
-    shown = [
-        replace(card, found=_found(desk, study))
-        for study, card in found
-        if _matches(card, search.lower().split())
-    ]
-    return rendering.page(request, "front", Front(tuple(shown), search, len(found)))
+    before = rendering.number_in(request.query_params.get("before", ""))
+    stored = desk.read("front", _cards)
+    matching = [one for one in stored if _matches(one[1], search.lower().split())]
+    # A page goes on after a study, not after a count of them: new ones shift no page.
+    rest = [one for one in matching if before is None or one[0].study_id < before]
+    shown = rest[:SIZE]
+    data = Front(
+        # Verdicts are asked for what is shown alone.
+        studies=tuple(replace(card, found=_found(desk, study)) for study, card in shown),
+        search=search,
+        matching=len(matching),
+        total=len(stored),
+        before=shown[-1][0].study_id if len(rest) > len(shown) else None,
+    )
+    return rendering.page(request, "front", data)
 
 
 def _cards(connection: sa.Connection) -> list[tuple[Study, Card]]:
     stored = studies.listing(connection)[::-1]
-    counts, workers = count_each(connection, stored), workers_each(connection)
+    counts, hosts = count_each(connection, stored), workers_each(connection)
     return [
         (
             study,
@@ -89,7 +122,7 @@ def _cards(connection: sa.Connection) -> list[tuple[Study, Card]]:
                 reason=study.reason,
                 launched=study.created,
                 counts=counts[study.study_id],
-                workers=workers.get(study.study_id, 0),
+                hosts=hosts.get(study.study_id, {}),
             ),
         )
         for study in stored
@@ -118,4 +151,6 @@ def _find(results: Results) -> Found:
         difference = gap(results).gap if results.tested else None
     except UserError:
         difference = None
-    return Found(verdict, difference)
+    ranked = results.ranked_settings
+    best = Leader(ranked[0].median.number, ranked[0].mean, len(ranked[0].seeds)) if ranked else None
+    return Found(verdict, difference, best)
