@@ -255,6 +255,29 @@ def test_a_database_that_is_away_is_told(bench: Bench) -> None:
         assert app.get("/studies.json").status_code == 503
 
 
+def test_a_migration_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While tables are locked a page says that it loads again; after it, to start again."""
+    monkeypatch.setattr("tuner.dashboard.desk.CLOCK", 0.01)
+    with TestClient(app_for(Desk(bench.database)), LOCAL) as app:
+        with bench.database.transaction() as connection:
+            connection.execute(sa.text("LOCK TABLE tuner.study IN ACCESS EXCLUSIVE MODE"))
+            sa.event.listen(bench.database.engine, "begin", _impatient)
+            page = app.get("/studies/small")
+            sa.event.remove(bench.database.engine, "begin", _impatient)
+        assert page.status_code == 503
+        assert "loads again by itself" in page.text
+        with bench.database.transaction() as connection:
+            connection.execute(sa.text("ALTER TABLE tuner.study RENAME COLUMN reason TO why"))
+        page = app.get("/studies/small")
+        assert page.status_code == 503
+        assert "Start the dashboard again" in page.text
+        assert "Traceback" not in page.text
+
+
+def _impatient(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("SET LOCAL lock_timeout = 50")
+
+
 def test_documents(pages: TestClient) -> None:
     """A picture and the report are served whole, and can run nothing."""
     picture, report = (

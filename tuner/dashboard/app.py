@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from psycopg2 import Error as DriverError
+from psycopg2.errors import UndefinedColumn, UndefinedTable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.applications import Starlette
@@ -174,6 +175,15 @@ def _refused(request: Request, error: Exception) -> Response:
 
 
 def _broken(request: Request, error: Exception) -> Response:
+    if isinstance(getattr(error, "orig", error), UndefinedColumn | UndefinedTable):
+        # It was checked when the dashboard started: another version has migrated it since.
+        logger.error("the database's tables are not those of this version", exc_info=error)
+        return message(
+            request,
+            503,
+            "Another version of tuner has changed the database's tables. "
+            "Start the dashboard again.",
+        )
     if not is_outage(error):
         logger.error("a page could not be read", exc_info=error)
         return _failed(request, error)
