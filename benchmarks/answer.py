@@ -1,4 +1,4 @@
-"""Time to an answer: epochs trained until the best setting is known as surely.
+"""Time to an answer: epochs trained until the best setting is known with the same certainty.
 
     python -m benchmarks.answer
     python -m benchmarks.answer --seeds 2 --epochs 2 4 --ways whole racing   # tries it out

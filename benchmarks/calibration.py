@@ -1,4 +1,4 @@
-"""How often the statistics are wrong: studies drawn by chance, judged as `tuner compare` judges.
+"""How often the statistics are wrong: simulated studies, judged as `tuner compare` judges.
 
     python -m benchmarks.calibration                  # an hour; `make calibration`
     python -m benchmarks.calibration --only races     # some minutes: benchmarks/racing.py
@@ -62,7 +62,7 @@ def _naive(by_seed: Array) -> float:
 
 
 def mark_planted(shape: Shape, chance: np.random.Generator) -> Iterator[tuple[str, float]]:
-    """Judge a study whose last setting is worse; yield whether it was told, and the promise."""
+    """Judge a study whose last setting is worse; yield whether it was detected, and its power."""
     panel = draw(shape, chance)
     verdict = against_best(panel, larger=True)
     last = shape.settings - 1

@@ -81,7 +81,7 @@ def draw(section: Mapping[str, Any], path: Path) -> None:
 
 
 def span(figures: Mapping[str, Any], reference: str = "loop") -> list[float]:
-    """Return the least and the most times that tuner was as fast; one figure if they agree."""
+    """Return tuner's smallest and largest speed-up; one figure if they agree."""
     both = [case for case, one in figures.items() if one["runs"].get(reference)]
     ratios = sorted(times(figures, case, "tuner", reference) for case in both)
     ends = [ratios[0], ratios[-1]]

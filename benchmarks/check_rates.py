@@ -2,7 +2,7 @@
 
     python -m benchmarks.check_rates
 
-Everything is drawn by the phantom, so the figures can be made again anywhere.
+Everything is drawn by the phantom, so the figures can be reproduced anywhere.
 """
 
 import io
@@ -56,7 +56,7 @@ def nothing(*_: object) -> None:
 
 
 def coverage(data: Data) -> None:
-    """Print how often the probe's interval holds 0.5 where there is no difference."""
+    """Print how often the probe's interval contains 0.5 if there is no difference."""
     images = np.concatenate([data.train.images, data.val.images])
     labels = np.concatenate([data.train.labels, data.val.labels])
     random = np.random.default_rng(0)

@@ -70,7 +70,7 @@ class Trainer:
         """Epochs reported so far and CPU seconds of the supervisor, at each trial's start."""
 
     def serve(self) -> None:
-        """Train what comes until the supervisor says that this is all."""
+        """Train trials until the supervisor ends the run."""
         assert self._link.next().kind == "settings"
         ended: float | None = None
         while (order := self._link.next()).kind == "train":

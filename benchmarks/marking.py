@@ -1,4 +1,4 @@
-"""Drawing many studies on several cores, and telling how often something was so."""
+"""Simulating many studies on several cores, and counting how often something holds."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,7 @@
-"""How often two trials are distinguished by mistake, and intervals over patients miss: by chance.
+"""How often two equal trials are called different, and how often intervals over patients miss.
 
 Part of `make calibration`. Two networks score the images of patients; both are equally good, and
-each likes other patients. A score is right where its sign is that of the class.
+each does better on different patients. A score is right where its sign is that of the class.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""By how much predictions differ where only the order of sums does: batch sizes and threads.
+"""By how much predictions differ if only the order of sums does: batch sizes and threads.
 
     python -m benchmarks.prediction_rounding [device]
 
@@ -59,7 +59,7 @@ class Network:
     """Images evaluated at a time."""
 
     def predict(self, images: Tensor, size: int) -> Logs:
-        """Return the log-probabilities of images, so many at a time."""
+        """Return the log-probabilities of images, predicted in batches of this size."""
         parts = []
         with torch.inference_mode():
             for part in torch.split(images, size):

@@ -1,4 +1,4 @@
-"""How often a race drops the truly best contender, and what it saves: races drawn by chance.
+"""How often a race drops the truly best contender, and how much it saves, in simulated races.
 
 Part of `make calibration`. A race is run as workers run it: rounds, looks, the room that the
 study's file gives, and the same statistics over the same kind of panel as a comparison's.

@@ -20,7 +20,7 @@ VIEWS = ("figures", "cost", "slope", "classes")
 
 
 def main() -> int:
-    """Launch the studies and tell what each took; 1 if one did not end with 0."""
+    """Launch the studies and print their durations; return 1 if any of them failed."""
     names = sorted(path.stem for path in STUDIES.glob("*.toml"))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=names, metavar="NAME")

@@ -1,4 +1,4 @@
-"""Worlds whose truth is known: studies drawn by chance, in which seeds and images are crossed.
+"""Worlds whose truth is known: simulated studies in which seeds and images are crossed.
 
 An image is right or wrong by a logit: images differ in difficulty, seeds in luck, and settings
 answer to seeds and to images in their own way.
@@ -28,7 +28,7 @@ Sizes = Literal["none", "one", "equal", "unequal", "giant"]
 
 @dataclass(frozen=True)
 class World:
-    """How strongly settings answer to seeds and to images, on the logit."""
+    """How strongly settings respond to seeds and to images, on the logit."""
 
     name: str
     to_seeds: float

@@ -145,7 +145,7 @@ def test_all_equal_is_no_difference_and_no_crash(database: Database) -> None:
 
 
 def test_pruned_levels_and_places_are_told_and_not_averaged(database: Database) -> None:
-    """What was pruned throughout is set aside with where it fell; half a pair is no pair."""
+    """What was pruned throughout is set aside with where it fell; half a pair is not a pair."""
     chance = np.random.default_rng(3)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:

@@ -28,7 +28,7 @@ def test_csv_disarms_formulas(text: str) -> None:
 
 
 def test_csv_leaves_negative_numbers_alone() -> None:
-    """A number is no formula, whatever its sign."""
+    """A number is not a formula, whatever its sign."""
     assert as_csv(["gap"], [[-0.25]]).splitlines()[1] == "-0.25"
 
 

@@ -171,7 +171,7 @@ def test_python_has_the_columns(trained: Project) -> None:
 
 
 def test_the_saved_network_is_that_of_the_metric(trained: Project) -> None:
-    """Saving trains nothing anew: the checkpoints were stored under the same key."""
+    """Saving trains nothing again: the checkpoints were stored under the same key."""
     said = trained.run("best", "own", "--save", "saved")
     assert "Saved in saved" in said
     assert "predictions match the stored ones" in said

@@ -220,7 +220,7 @@ def test_a_log_record_shows_data_as_they_are() -> None:
 
 
 def test_a_piped_table_goes_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is no terminal gets the same text, without spaces at the ends of lines."""
+    """What is not a terminal gets the same text, without spaces at the ends of lines."""
     PlainConsole().print(f"{ODD}   ")
     assert capsys.readouterr().out == SHOWN + "\n"
 

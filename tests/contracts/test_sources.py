@@ -99,7 +99,7 @@ def test_class_one_is_the_brighter_one(keys: Keys, tmp_path: Path) -> None:
 
 
 def test_the_same_keys_give_the_same_data(keys: Keys, tmp_path: Path) -> None:
-    """Read anew or from the cache, every byte is the same."""
+    """Read again or from the cache, every byte is the same."""
     first = chest(tmp_path / "a", **keys)
     for cache in ("a", "b"):
         again = chest(tmp_path / cache, **keys)
@@ -139,7 +139,7 @@ def test_a_division_is_a_function_of_its_seed(keys: Keys, tmp_path: Path) -> Non
 
 
 def test_folds_are_all_images_once(keys: Keys, tmp_path: Path) -> None:
-    """Four folds validate on every training image once; the next four divide anew."""
+    """Four folds validate on every training image once; the next four divide again."""
     found = [
         chest(tmp_path / "cache", **{**keys, "folds": 4, "split_seed": seed}) for seed in range(5)
     ]

@@ -70,7 +70,7 @@ def test_what_workers_store_is_announced(database: Database) -> None:
 
 
 def test_renewals_wake_nobody(database: Database) -> None:
-    """That a worker lives and keeps its lease is no news."""
+    """That a worker lives and keeps its lease is not news."""
 
     async def scene() -> None:
         bench = Bench.launch(database, make_spec())

@@ -27,7 +27,7 @@ def cliff(name: str, sampler: str) -> Spec:
 
 
 def diverge(worker: Ledger, held: Lease) -> None:
-    """End a trial whose second epoch is no number, as a supervisor would."""
+    """End a trial whose second epoch is not a number, as a supervisor would."""
     worker.record(held, make_curve(0.6, math.nan))
     worker.prune(held, SETUP, "diverged at epoch 2")
 

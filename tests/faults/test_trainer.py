@@ -102,7 +102,7 @@ def test_fewer_attempts_cost_time_only(troubled: Bench, fault: str, reason: str)
 
 @pytest.mark.parametrize("fault", ["nan", "inf"])
 def test_divergence_is_no_failure(troubled: Bench, fault: str) -> None:
-    """A loss that is no number ends the trial as PRUNED at that epoch, at the first attempt."""
+    """A loss that is not a number ends the trial as PRUNED at that epoch, at the first attempt."""
     seen = one_of(troubled, fault)
     assert (seen.state, seen.reason) == ("PRUNED", "diverged at epoch 2")
     assert seen.failures == ()

@@ -14,7 +14,7 @@ from tests.golden.agreement import difference, json_difference
     ],
 )
 def test_last_digits_may_differ(expected: str, found: str) -> None:
-    """Another CPU's last digit is no difference."""
+    """Another CPU's last digit is not a difference."""
     assert difference(expected, found, rounded=True) is None
 
 

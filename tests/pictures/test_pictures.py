@@ -146,7 +146,7 @@ def test_a_level_that_was_pruned_throughout_is_named(database: Database) -> None
 
 
 def test_diverged_trials_are_drawn_apart_from_pruned_ones(database: Database) -> None:
-    """A level that diverged throughout is named so; a loss that is no number is at the foot."""
+    """A level that diverged throughout is named so; a loss that is not a number is at the foot."""
     right = accurate(lambda _: 0.9)
 
     def tell(chosen: dict[str, Value], seed: int) -> Told:

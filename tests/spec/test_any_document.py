@@ -124,7 +124,7 @@ RIGHT_SPACES = st.fixed_dictionaries(
 def test_right_studies_make_complete_and_distinct_trials(
     space: dict[str, Any], seeds: int, data: st.DataObject
 ) -> None:
-    """Every grid point has exactly what is active in it, and file order is no identity."""
+    """Every grid point has exactly what is active in it, and file order is not an identity."""
     document = {
         "study": {"name": "small", "question": "Which?", "objective": "chest_xray"},
         "budget": {"trials": "grid"},
@@ -155,7 +155,7 @@ def test_right_studies_make_complete_and_distinct_trials(
 @settings(max_examples=100, deadline=None)
 @given(document=st.dictionaries(st.text(max_size=6), ANYTHING, max_size=4))
 def test_arbitrary_tables_are_told_as_faults(document: dict[str, Any]) -> None:
-    """A file that is no study at all still gets its faults."""
+    """A file that is not a study at all still gets its faults."""
     assert read(document, []) is None
 
 

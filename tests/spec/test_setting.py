@@ -39,7 +39,7 @@ def test_every_fault_is_told_at_once() -> None:
 
 @pytest.mark.parametrize("value", [True, "1", None, float("nan"), [1], 10**400])
 def test_what_only_looks_like_a_value_is_refused(value: object) -> None:
-    """True is not 1, a text is no number, and NaN is in no range."""
+    """True is not 1, a text is not a number, and NaN is in no range."""
     for dimension in (Choice("lr", (1, 2)), Range("lr", 0.5, 2.0)):
         with pytest.raises(UserError, match="lr: "):
             check_setting(make_spec(dimensions=(dimension,)), {"lr": value})

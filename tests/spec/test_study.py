@@ -100,7 +100,7 @@ def test_a_newer_form_is_refused(read: Read) -> None:
 
 
 def test_a_damaged_form_is_told() -> None:
-    """What is no study is reported as one of the database's faults."""
+    """What is not a study is reported as one of the database's faults."""
     with pytest.raises(DatabaseError, match="stored study cannot be read"):
         Spec.from_json({"format": 1, "name": "small"})
 

@@ -63,7 +63,7 @@ def test_work_is_tried_again_until_it_passes() -> None:
 def test_a_stubborn_refusal_is_tried_a_few_times_only(
     database: Database, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
-    """A full disk or a timeout may pass, but is no outage that is waited out for ever."""
+    """A full disk or a timeout may pass, but is not an outage that is waited out for ever."""
     monkeypatch.setattr(stored, "STUBBORN_TRIES", 3)
     tries: list[BaseException] = []
 

@@ -231,7 +231,7 @@ def test_a_server_that_dies_is_started_again(home: Path) -> None:
 
 
 def test_a_stale_pid_file_with_a_reused_pid_is_recognised(home: Path) -> None:
-    """A pid file naming a living process that is no server of ours stops no one."""
+    """A pid file naming a living process that is not a server of ours stops no one."""
     with embedded.join(home):
         places = places_of(home)
         lines = (places.data / "postmaster.pid").read_text().splitlines()
@@ -284,7 +284,7 @@ def test_stop_names_those_who_still_use_the_server(home: Path) -> None:
 
 
 def test_programs_that_a_client_starts_do_not_hold_the_server(home: Path) -> None:
-    """A child program that outlives its parent is no client."""
+    """A child program that outlives its parent is not a client."""
     with embedded.join(home):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     eventually(lambda: gone(home))
@@ -387,7 +387,7 @@ def test_the_home_may_be_deleted_under_the_server(home: Path) -> None:
 
 
 def test_status_of_an_unused_home_changes_nothing(home: Path) -> None:
-    """Asking is free: nothing is made, nothing runs, and stopping is no error."""
+    """Asking is free: nothing is made, nothing runs, and stopping is not an error."""
     found = embedded.status(home)
     assert (found.running, found.data, found.clients, found.bytes_on_disk) == (False, None, (), 0)
     assert found.version.startswith("18")

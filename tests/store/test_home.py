@@ -195,7 +195,7 @@ def test_a_home_is_found_from_below(tmp_path: Path) -> None:
 
 
 def test_the_search_ends_at_ones_own_folder(tmp_path: Path) -> None:
-    """What lies above the person's own folder is no home of theirs; what lies in it is."""
+    """What lies above the person's own folder is not a home of theirs; what lies in it is."""
     home_at(tmp_path, os.geteuid())
     own = tmp_path / "ann"
     below = own / "work"

@@ -100,7 +100,7 @@ def test_leaving_is_noted(bench: Bench) -> None:
 
 
 def test_renewing_waits_for_no_other_trial(bench: Bench) -> None:
-    """A peer in the middle of a transaction does not hold up the renewal of one's own lease."""
+    """A peer in the middle of a transaction does not hold up the renewal of its own lease."""
     first, second = bench.worker(), bench.worker()
     mine, theirs = claim_trial(first), claim_trial(second)
     with Database(bench.database.address) as other, other.transaction() as connection:

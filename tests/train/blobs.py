@@ -163,7 +163,7 @@ def write_blobs(place: Path) -> Blobs:
 
 
 def write_own_blobs(place: Path) -> Blobs:
-    """Write the blobs objective with a network that is no stack of layers."""
+    """Write the blobs objective with a network that is not a stack of layers."""
     write_objective(place / "objectives" / "blobs", DECLARATIONS, DATA, OWN_MODELS)
     return Blobs(place / "objectives", place / "cache")
 

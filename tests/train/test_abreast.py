@@ -73,7 +73,7 @@ def test_a_run_beside_others_is_the_run_alone(bench: Workbench) -> None:
 
 
 def test_runs_of_other_shapes_take_turns(bench: Workbench) -> None:
-    """Width, batches, data, and a network that is no stack: all are trained, packed or not."""
+    """Width, batches, data, and a network that is not a stack: all are trained, packed or not."""
     jobs = [
         job(),
         job(1),

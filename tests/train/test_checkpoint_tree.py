@@ -134,7 +134,7 @@ def test_a_damaged_checkpoint_is_named_and_costs_only_its_epochs(
     damage: str,
     does: Damage | None,
 ) -> None:
-    """The next shorter prefix serves; storing again heals; a removed manifest is no damage."""
+    """The next shorter prefix serves; storing again heals; a removed manifest is not damage."""
     epoch = next(len(s.curve) for s in trained.states if 1 < s.best_epoch + 1 == len(s.curve))
     trained.store(kept.tree(), 1, epoch)
     key = trained.path[epoch - 1]

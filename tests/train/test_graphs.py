@@ -72,7 +72,7 @@ def test_what_a_replay_would_miss_is_seen(does: str) -> None:
 
 
 def test_attributes_that_cannot_be_compared_are_not_guessed() -> None:
-    """A tensor that is no buffer may hold anything."""
+    """A tensor that is not a buffer may hold anything."""
     with pytest.raises(ObstacleError, match=r"Network\.last is a Tensor"):
         _python_side([Network("keeps")])
 

@@ -1,4 +1,4 @@
-"""Objectives of one's own: arrays, drawn images, files read in a way that tuner does not know."""
+"""Your own objectives: arrays, drawn images, files read in a way that tuner does not know."""
 
 import os
 from collections.abc import Iterator

@@ -345,7 +345,7 @@ def test_a_document_without_the_options_of_files_is_read_as_before(copy: Path) -
 
 
 def test_what_is_no_document_is_told(copy: Path) -> None:
-    """Text that is no JSON, JSON that is no table, or a file of any size: refused, not read."""
+    """Text that is not JSON, JSON that is not a table, or a file of any size: refused, not read."""
     for content in (b"", b"[1]", b"\xff\xfe", b"{" * 10_000, b" " * (document.LARGEST + 1)):
         (copy / document.NAME).write_bytes(content)
         with pytest.raises(UserError, match="is not what"):

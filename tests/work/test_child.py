@@ -123,7 +123,7 @@ def test_a_killed_child_is_noticed_whoever_holds_its_channel(start: Start, sends
 
 
 def test_a_child_killed_while_it_sends_was_killed(start: Start) -> None:
-    """Half a message is no garbage when its sender died over it: the reason is the death."""
+    """Half a message is not garbage when its sender died over it: the reason is the death."""
     child = start(
         "channel.sendall(b'\\x00\\x00\\x10\\x00half a head'); os.kill(os.getpid(), signal.SIGKILL)"
     )

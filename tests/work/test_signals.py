@@ -82,7 +82,7 @@ def test_a_signal_while_waiting_for_the_study_ends_the_worker(station: Station) 
 
 
 def test_a_signal_while_waiting_for_the_database_ends_the_worker(station: Station) -> None:
-    """A worker whose database does not answer can be interrupted; that is no failure."""
+    """A worker whose database does not answer can be interrupted; that is not a failure."""
     process = station.start("small", "quick", "--database", "postgresql://me@127.0.0.1:1/x")
     log = station.folder / "worker-0.log"
     until(lambda: "Waiting up to" in log.read_text(), "the worker waits")

@@ -76,10 +76,10 @@ Cause = Literal[
 CAUSES: Mapping[Cause, str] = {
     "overfitting": "The networks fit their training images better than new images of the same "
     "kind; test images are no different from validation images in this respect.",
-    "different distribution": "Test images come from another distribution than training images. "
-    "No setting of this study fixes that; other training data or augmentation might.",
+    "different distribution": "Test images come from a different distribution than training "
+    "images. No setting of this study fixes that; other training data or augmentation might.",
     "both": "The networks fit their training images better than new images of the same kind, and "
-    "test images also come from another distribution.",
+    "test images also come from a different distribution.",
     "neither: within sampling error": "The gap is within sampling error, so there is no cause to "
     "look for.",
     "unexplained": "There is a gap, but test images differ from training images no more than "
