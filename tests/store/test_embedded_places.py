@@ -25,7 +25,7 @@ from tuner.home import make as make_home
 from tuner.store.embedded import binaries
 from tuner.store.embedded import places as embedded_places
 from tuner.store.embedded import server as embedded
-from tuner.store.embedded.places import SYSTEM_FOLDER, Account, Places, find
+from tuner.store.embedded.places import SYSTEM_FOLDER, Places, SystemAccount, find
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="what root does for others needs root")
 
@@ -102,8 +102,8 @@ def test_programs_out_of_the_accounts_reach_are_copied(tmp_path: Path) -> None:
     program = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
         "from tuner.store.embedded.binaries import locate_for\n"
-        "from tuner.store.embedded.places import Account\n"
-        f"print(locate_for(Account('nobody', {NOBODY}, {NOBODY})).folder)"
+        "from tuner.store.embedded.places import SystemAccount\n"
+        f"print(locate_for(SystemAccount('nobody', {NOBODY}, {NOBODY})).folder)"
     )
     said = [
         subprocess.run(
@@ -114,7 +114,7 @@ def test_programs_out_of_the_accounts_reach_are_copied(tmp_path: Path) -> None:
     assert said[0] == said[1]
     folder = Path(said[0])
     assert folder.is_relative_to(SYSTEM_FOLDER)
-    account = Account("nobody", NOBODY, NOBODY)
+    account = SystemAccount("nobody", NOBODY, NOBODY)
     assert (binaries._version(folder, account) or "").startswith("18")
     assert modes(site) == before
     for made in set(SYSTEM_FOLDER.glob("*")) - present:

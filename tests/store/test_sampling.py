@@ -189,14 +189,14 @@ def test_tpe_ranks_divergence_below_everything() -> None:
     from optuna.samplers._tpe.sampler import _split_trials
     from optuna.study import Study
 
-    from tuner.store.optuna_storage import View
+    from tuner.store.optuna_storage import TrialsInMemory
 
     spec = make_ranged(sampler="tpe")
     diverged = trial(spec, 0, math.nan, TrialState.PRUNED, diverged=True)
     diverged.intermediate_values = {20: math.nan}
     pruned = trial(spec, 1, 0.9, TrialState.PRUNED)
     seen = sampling.as_seen(spec, [diverged, pruned, trial(spec, 2, 0.95)])
-    study = Study("s", View(seen, "minimize"))
+    study = Study("s", TrialsInMemory(seen, "minimize"))
     for n_below, best in ((1, {2}), (2, {2, 1})):
         below, _ = _split_trials(study, seen, n_below)
         assert {one.number for one in below} == best

@@ -264,7 +264,7 @@ def delete_study(connection: sa.Connection, study_id: int) -> None:
             connection.execute(sa.delete(table).where(table.c.study_id == study_id))
 
 
-class View(optuna.storages.InMemoryStorage):
+class TrialsInMemory(optuna.storages.InMemoryStorage):
     """A read-only snapshot of a study's trials for samplers; their writes are dropped."""
 
     def __init__(self, trials: Sequence[FrozenTrial], direction: str) -> None:

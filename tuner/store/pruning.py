@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tuner.records import Value
 from tuner.spec.study import Spec
 from tuner.store.ledger.leases import Lease
-from tuner.store.optuna_storage import RUNG, View
+from tuner.store.optuna_storage import RUNG, TrialsInMemory
 
 OWN_CURVE = frozenset({"none", "threshold", "patient"})
 """Pruners that look only at the trial's own curve and so need nothing from the database."""
@@ -109,7 +109,7 @@ class Pruner:
 
     def view(self, trials: Sequence[FrozenTrial]) -> optuna.Study:
         """Return Optuna's study object over a snapshot of trials."""
-        return self.study(View(trials, self._direction))
+        return self.study(TrialsInMemory(trials, self._direction))
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Ask Optuna's pruner."""

@@ -27,7 +27,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tuner.records import Value
 from tuner.spec.space import Choice, Range
 from tuner.spec.study import Spec
-from tuner.store.optuna_storage import View
+from tuner.store.optuna_storage import TrialsInMemory
 from tuner.store.pruning import build_pruner
 
 LEARNING = frozenset({"tpe", "gp"})
@@ -59,7 +59,7 @@ def propose(
     spec: Spec, title: str, trials: Sequence[FrozenTrial], configuration: int
 ) -> dict[str, Value]:
     """Ask a learning sampler for a configuration, given the trials so far."""
-    view = View(as_seen(spec, trials), spec.direction)
+    view = TrialsInMemory(as_seen(spec, trials), spec.direction)
     study = optuna.study.Study(title, view, _sampler(spec, configuration), build_pruner(spec))
     asked = create_trial(state=TrialState.RUNNING)
     asked.number = 1 + max((trial.number for trial in trials), default=-1)

