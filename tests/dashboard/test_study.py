@@ -98,6 +98,7 @@ def test_one_filter_holds_for_all(pages: TestClient) -> None:
     asked = "q=lr>0.0001 scheduler:step,cosine"
     board = part(pages, f"/studies/lr_sched?{asked}", "leaderboard")
     assert board.count("<tr data-row") == 4
+    assert "4 of 9 settings match the filter." in board
     assert part(pages, f"/studies/lr_sched?{asked}", "val_test").count("<a href=") == 4
     curves = ready(pages, f"/studies/lr_sched/curves.json?{asked}")
     assert len(curves["lines"]) == 4

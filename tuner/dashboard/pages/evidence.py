@@ -327,10 +327,10 @@ def board(results: Results, view: View) -> Board:
         rows = [row for row in results.ranked if row["trial"] in numbers]
         shown = rows[: view.top]
         return Board(
-            leaderboard.trials(study, shown, len(results.ranked)),
+            leaderboard.trials(study, shown, len(rows)),
             tuple(row["trial"] for row in shown),
             len(rows),
-            "",
+            _matching(len(rows), words.count(len(results.ranked), "complete trial")),
         )
     chosen = {row.configuration for row in results.rows if row["trial"] in numbers}
     ranked = [
@@ -341,8 +341,13 @@ def board(results: Results, view: View) -> Board:
     others = [name for name in shown_figures(spec) if name != metric]
     kept = [metric, *(name for name in others if any(one.means[name] for one in best))]
     return Board(
-        leaderboard.settings(study, len(results.ranked_settings), best, kept, varied=spec.varied),
+        leaderboard.settings(study, len(ranked), best, kept, varied=spec.varied),
         tuple(one.median_trial or 0 for one in best),
         len(ranked),
-        "",
+        _matching(len(ranked), words.count(len(results.ranked_settings), "setting")),
     )
+
+
+def _matching(shown: int, every: str) -> str:
+    """Say how many match the filter; "" where all do."""
+    return "" if every.startswith(f"{shown} ") else f"{shown:,} of {every} match the filter."
