@@ -95,11 +95,17 @@ class ComparedLevels:
         """The means with their intervals, to be drawn."""
         measure = self.comparison.measure
         rows = [
-            (name, mark, row.mean, _with_interval(measure, row.mean))
+            (name, mark, _within(measure, row.mean), _with_interval(measure, row.mean))
             for row, (name, *_, mark) in zip(self.rows, self.table.rows, strict=True)
             if row.mean is not None
         ]
         return intervals(rows, measure.unit.scale) if len(rows) > 1 else None
+
+
+def _within(measure: Measure, mean: Interval) -> Interval:
+    """Return an interval within the values that there are, as its table has it."""
+    unit = measure.unit
+    return Interval(mean.value, max(unit.low, mean.low), min(unit.high, mean.high))
 
 
 def _with_interval(measure: Measure, mean: Interval) -> str:
