@@ -17,7 +17,8 @@ STUDY ?= lr_sched
 VENV := .venv
 BIN := $(VENV)/bin
 # Three on two cores: tests that start programs wait for them half of the time.
-PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
+PROCESSES ?= 3
+PARALLEL := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .PHONY: setup setup-test launch test test-fast durations golden check format storm calibration bench gpu docs coverage clean

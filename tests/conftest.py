@@ -22,6 +22,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 
@@ -65,6 +66,12 @@ PROCESSES = {
 }
 """Fixtures of tests that start programs: whole commands, workers, trainers, servers. A test that
 starts one by itself has the mark."""
+
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
+"""On a busy machine an example may take any time, and says as much."""
 
 MEMORY = Path("/dev/shm")
 """A file system in memory, on Linux. Each test makes a database and drops it, hundreds of files: on

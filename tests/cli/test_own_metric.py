@@ -99,6 +99,7 @@ def test_stored_figures_are_what_the_functions_return(trained: Project) -> None:
     exec(METRICS, space)
     rows = rows_of(trained.run("export", "--study", "own", "--predictions"))
     trials = rows_of(trained.run("export", "--study", "own"))
+    assert trials
     for trial in trials:
         for split in ("val", "test"):
             mine = [

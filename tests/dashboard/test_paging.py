@@ -84,8 +84,10 @@ def test_pages_in_every_order_have_every_trial_once(stored: Database, name: str)
     """Up and down by every column, five trials a page, in the order that an export has."""
     study = find(stored, name)
     sheet = sheet_of(stored, study)
+    columns = (TRIED | {"started", "ended", "seconds", "val_auc"}) & set(sheet.columns)
+    assert columns
     with stored.snapshot() as connection:
-        for column in (TRIED | {"started", "ended", "seconds", "val_auc"}) & set(sheet.columns):
+        for column in columns:
             for by in (column, f"-{column}"):
                 expected = [row[0] for row in sort(sheet, by).rows]
                 found: list[int] = []

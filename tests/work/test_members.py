@@ -117,8 +117,8 @@ def test_an_error_of_a_pack_is_nobodys(station: Station, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(station.trainer._abreast, "epochs", broken)
     station.train(job(0), job(1))
-    for end in station.hear("error").values():
-        assert (end["error"], end["text"], end["of"]) == ("MemoryError", "2 are too many", 2)
+    told = [(end["error"], end["text"], end["of"]) for end in station.hear("error").values()]
+    assert told == [("MemoryError", "2 are too many", 2)] * 2
 
 
 def test_who_is_to_leave_leaves_and_the_other_stays(station: Station) -> None:
