@@ -2,8 +2,12 @@
 
 import os
 
-# Several test processes share the cores, and threads of OpenBLAS wait for each other by spinning.
-# OpenBLAS reads this when numpy loads it; the programs that tests start do not inherit it.
+# Several test processes and the trainers that they start share the cores. Threads of OpenMP, which
+# is torch's, and of OpenBLAS, which is numpy's, wait for each other by spinning: beside other
+# processes a step of a small network took twenty times the CPU. These let them sleep, or leave
+# none to wait for; both libraries read them once, when they are loaded. No result depends on
+# the first. Programs that tests start do not inherit the second, which their fork server sets.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy  # noqa: F401
 
