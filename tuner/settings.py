@@ -110,10 +110,16 @@ def git_environment() -> dict[str, str]:
 
 def visible_gpus() -> int | None:
     """Return how many GPUs CUDA_VISIBLE_DEVICES leaves visible, or None if it is not set."""
+    names = visible_gpu_names()
+    return None if names is None else len(names)
+
+
+def visible_gpu_names() -> list[str] | None:
+    """Return the numbers or UUIDs in CUDA_VISIBLE_DEVICES, or None if it is not set."""
     text = os.environ.get("CUDA_VISIBLE_DEVICES")
     if text is None:
         return None
-    return sum(1 for name in text.split(",") if name.strip() not in ("", "-1"))
+    return [name.strip() for name in text.split(",") if name.strip() not in ("", "-1")]
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:

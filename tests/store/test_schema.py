@@ -219,6 +219,7 @@ SINCE_0002 = (
         "ALTER TABLE tuner.outcome DROP COLUMN epochs_run, DROP COLUMN epochs_reused, "
         "DROP COLUMN seconds, DROP COLUMN seconds_alone"
     ),
+    "ALTER TABLE tuner.worker DROP COLUMN load",
     f"UPDATE tuner.{schema.VERSION_TABLE} SET version_num = '0002'",
 )
 """Takes today's schema back to the second migration; every later one adds a line."""

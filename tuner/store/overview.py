@@ -61,6 +61,9 @@ class WorkerLine:
     bytes_sent: int | None = None
     """Of the large predictions that the worker is storing, if it is."""
     bytes_to_send: int | None = None
+    load: Mapping[str, Any] | None = None
+    """What the worker's last renewal measured: `memory`, `cores`, `gpu`, `gpu_memory`,
+    `gpu_total`."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,19 @@ def workers_each(connection: sa.Connection) -> dict[int, dict[str, int]]:
     return hosts
 
 
+def lost_each(connection: sa.Connection, studies: Sequence[Study]) -> dict[int, int]:
+    """Count the leases that silent workers lost to others, by the number of their study."""
+    rows = connection.execute(
+        sa.select(t.event.c.study_id, sa.func.count())
+        .where(
+            t.event.c.kind == "lost",
+            t.event.c.study_id.in_([study.study_id for study in studies]),
+        )
+        .group_by(t.event.c.study_id)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 def _workers(connection: sa.Connection, study: Study) -> tuple[WorkerLine, ...]:
     now = sa.func.clock_timestamp()
     # One row per lease of a worker, with the epochs of that trial only.
@@ -258,7 +274,9 @@ def _at_a_time(line: WorkerLine, trials: int) -> WorkerLine:
 
 
 def _line(study: Study, row: sa.Row[Any]) -> WorkerLine:
-    line = WorkerLine(row.worker_id, row.host, row.pid, row.device, float(row.unseen))
+    line = WorkerLine(
+        row.worker_id, row.host, row.pid, row.device, float(row.unseen), load=row.load
+    )
     if row.number is None:
         return line
     job = study.spec.job(row.chosen, row.seed)
@@ -280,6 +298,7 @@ def _line(study: Study, row: sa.Row[Any]) -> WorkerLine:
         lease_seconds=float(row.left),
         bytes_sent=None if row.stored is None else int(row.stored),
         bytes_to_send=row.total,
+        load=row.load,
     )
 
 

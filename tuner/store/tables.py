@@ -40,7 +40,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from tuner.records import DIVERGED, OWN, Epoch, Figures
 
 SCHEMA = "tuner"
-REVISION = "0012"
+REVISION = "0013"
 """The newest migration: the schema that this program reads and writes."""
 CHANNEL = "tuner"
 """Where triggers announce the number of a study whose rows have changed; see migration 0009."""
@@ -139,6 +139,8 @@ worker = Table(
     _moment("seen", required=True),
     _moment("ended"),
     Column("active_seconds", Double, nullable=False, server_default="0"),
+    # What its last renewal measured of its device and memory.
+    Column("load", JSONB),
     Index("worker_by_study", "study_id"),
 )
 

@@ -3,6 +3,8 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 from tuner.errors import DatabaseError
 from tuner.settings import Timing
@@ -10,6 +12,7 @@ from tuner.store.database import Database, is_outage
 from tuner.store.ledger import workers
 from tuner.store.ledger.leases import Lease, StudyState
 from tuner.store.ledger.workers import Post
+from tuner.work.load import Load
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,8 @@ class Renewal:
         self._hours_left: float | None = None
         self._wake = threading.Event()
         self._ended = False
+        self.measure: Callable[[], Load] | None = None
+        """Measures the worker's load; set before the thread starts."""
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
@@ -123,12 +128,25 @@ class Renewal:
         # After a failure the lease may be about to expire, so try again soon.
         return self._timing.renew if self._reachable_since else min(1.0, self._timing.renew)
 
+    def _load(self) -> dict[str, Any] | None:
+        """Return the worker's load; None where it cannot be measured, which must cost no lease."""
+        if self.measure is None:
+            return None
+        try:
+            return self.measure().to_json()
+        # A driver that is being replaced, a process that ends: whatever it is, leases go on.
+        except Exception:
+            logger.warning("the load of this worker was not measured", exc_info=True)
+            self.measure = None
+            return None
+
     def _renew_once(self) -> None:
         with self._lock:
             leases = self._held
         if time.monotonic() - self._ticked > self._timing.lease:
             logger.warning("the main loop is stuck; its leases are not renewed")
             return
+        load = self._load()
         try:
             with self._database.transaction() as connection:
                 renewed = workers.renew(
@@ -137,6 +155,7 @@ class Renewal:
                     leases,
                     self._timing,
                     self.active_seconds,
+                    load=load,
                 )
         # If one unexpected answer killed this thread, all leases would be lost.
         except Exception as error:

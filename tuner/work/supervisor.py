@@ -121,6 +121,11 @@ class Supervisor:
         self._tidier = _tidier(workshop, ledger)
         self._timing: Timing = ledger.timing
 
+    @property
+    def trainer(self) -> int:
+        """The process id of the trainer, which may be another one at any time."""
+        return self._child.pid
+
     def run(self) -> Ended:
         """Train trials until the study ends or the worker is asked to stop."""
         proposal: Proposal | None = None

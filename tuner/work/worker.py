@@ -28,6 +28,7 @@ from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
 from tuner.train.checkpoints.keys import marks
 from tuner.work.child import Child
+from tuner.work.load import LoadMeter
 from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
 from tuner.work.supervisor import Supervisor, Workshop
@@ -98,6 +99,7 @@ def _supervise(
     )
     renewal = Renewal(database, post, settings.timing)
     supervisor = Supervisor(ledger, renewal, stop, workshop, child)
+    renewal.measure = LoadMeter(workshop.device, lambda: (supervisor.trainer,)).measure
     renewal.start()
     try:
         return supervisor.run()

@@ -1,5 +1,6 @@
-"""Who works on what at this moment."""
+"""Who works on what at this moment, how busy their devices are, and what waits for them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -8,8 +9,19 @@ from starlette.responses import Response
 
 from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
-from tuner.store import studies
-from tuner.store.overview import WorkerLine, overview, workers_each
+from tuner.records import Value
+from tuner.store import queue, studies
+from tuner.store.overview import (
+    Counts,
+    WorkerLine,
+    count_each,
+    lost_each,
+    overview,
+    workers_each,
+)
+
+QUEUED_MOST = 20
+"""Settings of one study's queue that are listed."""
 
 
 @dataclass(frozen=True)
@@ -21,10 +33,28 @@ class WorkerRow:
 
 
 @dataclass(frozen=True)
+class OpenStudy:
+    """A study that workers can still do something for."""
+
+    study: str
+    workers: int
+    counts: Counts
+    left: int
+    """Trials that have not begun."""
+    queued: tuple[Mapping[str, Value], ...]
+    """Settings that a person wants next, the first ones."""
+    queued_total: int
+    leases_lost: int
+    """How often a worker fell silent and another one took its trial over."""
+
+
+@dataclass(frozen=True)
 class WorkersPage:
-    """All workers that were seen lately."""
+    """All workers that were seen lately, and what is open."""
 
     lines: tuple[WorkerRow, ...]
+    open: tuple[OpenStudy, ...]
+    """The newest study first."""
 
 
 def workers_page(request: Request) -> Response:
@@ -35,10 +65,28 @@ def workers_page(request: Request) -> Response:
 
 def _workers(connection: sa.Connection) -> WorkersPage:
     busy = workers_each(connection)
+    stored = studies.listing(connection)
     lines = [
         WorkerRow(study.title, line)
-        for study in studies.listing(connection)
+        for study in stored
         if study.study_id in busy
         for line in overview(connection, study).workers
     ]
-    return WorkersPage(tuple(lines))
+    wanted = [study for study in stored if study.state == "open"]
+    counts, lost = count_each(connection, wanted), lost_each(connection, wanted)
+    found = []
+    for study in reversed(wanted):
+        of = counts[study.study_id]
+        waiting = [one.chosen for one in queue.places(connection, study) if one.trial is None]
+        found.append(
+            OpenStudy(
+                study=study.title,
+                workers=busy.get(study.study_id, 0),
+                counts=of,
+                left=max(0, of.total - of.ended - of.running - of.waiting),
+                queued=tuple(waiting[:QUEUED_MOST]),
+                queued_total=len(waiting),
+                leases_lost=lost.get(study.study_id, 0),
+            )
+        )
+    return WorkersPage(tuple(lines), tuple(found))

@@ -1,7 +1,8 @@
 """Workers: joining a study, staying alive in it, leaving it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -59,9 +60,12 @@ def renew(
     leases: Sequence[Lease],
     timing: Timing,
     active_seconds: float,
+    *,
+    load: Mapping[str, Any] | None = None,
 ) -> Renewed:
     """Renew the leases that are still ours, return those that are not, and update `seen`.
 
+    The load of the worker's device is kept with it, if it was measured.
     An expired lease that was not adopted is renewed: only another token takes a
     trial away.
     """
@@ -71,7 +75,11 @@ def renew(
     connection.execute(
         sa.update(t.worker)
         .where(t.worker.c.worker_id == post.worker_id)
-        .values(seen=sa.func.clock_timestamp(), active_seconds=active_seconds)
+        .values(
+            seen=sa.func.clock_timestamp(),
+            active_seconds=active_seconds,
+            **({} if load is None else {"load": dict(load)}),
+        )
     )
     row = connection.execute(
         sa.select(t.study.c.state, t.study.c.spec["budget"]["hours"].label("hours")).where(
