@@ -22,7 +22,7 @@ SHORT = "violations.map(v => [v.impact, v.id, v.nodes.slice(0, 3).map(n => n.tar
 def test_the_tool_is_that_of_its_release() -> None:
     """The vendored files are those of the release, with its licence."""
     lines = (AXE / "SHA256SUMS").read_text().splitlines()[1:]
-    sums = dict(reversed(line.split("  ", 1)) for line in lines)
+    sums = {name: expected for expected, name in (line.split("  ", 1) for line in lines)}
     assert set(sums) == {"axe.min.js", "LICENSE"}
     for name, expected in sums.items():
         assert hashlib.sha256((AXE / name).read_bytes()).hexdigest() == expected
