@@ -81,7 +81,7 @@ def _workers(connection: sa.Connection) -> WorkersPage:
         found.append(
             OpenStudy(
                 study=study.title,
-                workers=busy.get(study.study_id, 0),
+                workers=sum(busy.get(study.study_id, {}).values()),
                 counts=of,
                 left=max(0, of.total - of.ended - of.running - of.waiting),
                 queued=tuple(waiting[:QUEUED_MOST]),
