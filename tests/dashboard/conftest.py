@@ -14,13 +14,26 @@ from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner.dashboard.app import build
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.door import PEER, Access, Door
+from tuner.dashboard.pages.actions import Delete
 from tuner.dashboard.peers import End, Peer
 from tuner.settings import Settings
 from tuner.store.address import Address
 from tuner.store.database import Database
+from tuner.store.studies import Study
+from tuner.work import removal
 
 LOCAL = "http://127.0.0.1:8080"
-NO_HOME = Settings(home=Path("/nowhere"), checkpoints="off")
+
+
+def deleting(database: Database) -> Delete:
+    """Return what deletes a study of a database that keeps no checkpoints."""
+    settings = Settings(home=Path("/nowhere"), checkpoints="off")
+
+    def delete(study: Study) -> str:
+        assert removal.delete(settings, database, study) is None
+        return ""
+
+    return delete
 
 
 class Connected:
@@ -46,7 +59,7 @@ class Connected:
 
 def app_for(desk: Desk, access: Access | None = None) -> ASGIApp:
     """Return the dashboard as the user who started it reaches it; nobody else is let in."""
-    return Connected(build(desk, Door(desk.database, access or Access()), NO_HOME))
+    return Connected(build(desk, Door(desk.database, access or Access()), deleting(desk.database)))
 
 
 @pytest.fixture

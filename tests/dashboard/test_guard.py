@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
-from tests.dashboard.conftest import LOCAL, NO_HOME, app_for
+from tests.dashboard.conftest import LOCAL, app_for, deleting
 from tests.store.specs import Bench, claim_trial, finish, limited, make_spec
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.server import Site, serve
@@ -177,7 +177,7 @@ def test_a_port_that_one_of_two_addresses_lacks_is_told(bench: Bench) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(MachineError, match=f"Port {port} of localhost cannot be used"):
-            serve(NO_HOME, bench.database, Site("localhost", port), ready=print)
+            serve(bench.database, Site("localhost", port), deleting(bench.database), print)
 
 
 def test_port_in_use_is_told(bench: Bench) -> None:
@@ -185,5 +185,6 @@ def test_port_in_use_is_told(bench: Bench) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
+        site = Site(port=taken.getsockname()[1])
         with pytest.raises(MachineError, match="--port"):
-            serve(NO_HOME, bench.database, Site(port=taken.getsockname()[1]), ready=print)
+            serve(bench.database, site, deleting(bench.database), print)

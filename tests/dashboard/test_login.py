@@ -12,7 +12,7 @@ from argon2 import PasswordHasher
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from tests.dashboard.conftest import LOCAL, NO_HOME, app_for
+from tests.dashboard.conftest import LOCAL, app_for, deleting
 from tests.store.specs import Bench
 from tuner.dashboard.app import build
 from tuner.dashboard.desk import Desk
@@ -54,7 +54,7 @@ def app(bench: Bench) -> Iterator[TestClient]:
     """Serve a study to whoever logs in."""
     add(bench.database, "maria")
     door = Door(bench.database, Access(login=True))
-    with TestClient(build(Desk(bench.database), door, NO_HOME), LOCAL) as client:
+    with TestClient(build(Desk(bench.database), door, deleting(bench.database)), LOCAL) as client:
         yield client
 
 
@@ -161,7 +161,7 @@ def test_the_cookie_is_the_browsers_alone(app: TestClient, bench: Bench) -> None
 def test_by_https_the_cookie_belongs_to_this_host_alone(bench: Bench) -> None:
     """It is Secure and has the prefix that browsers hold to; also behind a proxy."""
     add(bench.database, "maria")
-    app = build(Desk(bench.database), Door(bench.database, PROXY), NO_HOME)
+    app = build(Desk(bench.database), Door(bench.database, PROXY), deleting(bench.database))
     with TestClient(app, SITE, client=("10.1.2.3", 4711)) as client:
         forwarded = {"Origin": SITE, "X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.1"}
         fields = {"name": "maria", "password": PASSWORD}
@@ -258,20 +258,20 @@ def test_a_link_expires(app: TestClient, bench: Bench) -> None:
 def test_the_printed_key_lets_the_owner_in(bench: Bench) -> None:
     """Where the connection does not tell who it is; the wrong key, or a login for all, does not."""
     door = Door(bench.database, Access())
-    with TestClient(build(Desk(bench.database), door, NO_HOME), LOCAL) as client:
+    with TestClient(build(Desk(bench.database), door, deleting(bench.database)), LOCAL) as client:
         assert not is_in(client)
         assert client.get("/key/" + "A" * 43).status_code == 404
         assert client.get(f"/key/{door.link}", follow_redirects=False).status_code == 303
         assert is_in(client)
     strict = Door(bench.database, Access(login=True))
-    with TestClient(build(Desk(bench.database), strict, NO_HOME), LOCAL) as client:
+    with TestClient(build(Desk(bench.database), strict, deleting(bench.database)), LOCAL) as client:
         assert client.get(f"/key/{strict.link}").status_code == 404
 
 
 def test_another_user_of_this_machine_is_told_whose_it_is(bench: Bench) -> None:
     """Nobody can log in yet: a page says so, with status 403; later it is the login."""
     door = Door(bench.database, Access())
-    with TestClient(build(Desk(bench.database), door, NO_HOME), LOCAL) as client:
+    with TestClient(build(Desk(bench.database), door, deleting(bench.database)), LOCAL) as client:
         answer = client.get("/")
         assert answer.status_code == 403
         assert "belongs to" in answer.text

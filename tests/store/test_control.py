@@ -7,10 +7,12 @@ from optuna.trial import TrialState
 
 from tests.store.specs import SETUP, Bench, claim_trial, finish, limited, make_epoch, make_spec
 from tuner.errors import UserError
-from tuner.store import control, histories
+from tuner.spec.space import Choice
+from tuner.store import control, histories, studies
 from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Ended, Recorded
+from tuner.store.studies import Study
 
 
 @pytest.fixture
@@ -136,3 +138,107 @@ def test_outputs_and_events_are_read_by_trial(fragile: Bench) -> None:
         assert histories.has_trial(connection, study, 2)
         assert not histories.has_trial(connection, study, 3)
     assert kinds == ["created", "attempt failed", "failed", "reopened", "adopted"]
+
+
+def who_did(database: Database, study: Study) -> list[tuple[str, str, str]]:
+    """Return the history of what people did."""
+    with database.transaction() as connection:
+        happened = histories.events(connection, study, None)
+    return [(one.kind, one.text, one.who) for one in happened if one.who]
+
+
+def test_the_history_says_who(database: Database) -> None:
+    """Each thing that a person does leaves a line with their name; what changes nothing, none."""
+    bench = Bench.launch(database, make_spec())
+    study = bench.study
+    control.pause(database, study, "maria")
+    control.go_on(database, study, "paul")
+    control.stop(database, study, "maria")
+    longer = control.extend(database, study, seeds=2, who="paul")
+    assert (longer.state, longer.spec.total_trials) == ("open", 6)
+    for _ in range(2):
+        control.tag(database, study, ["paper", "a"], who="maria")
+        control.archive(database, study, archived=True, who="maria")
+        control.note(database, study, "  Look again.\r\nSoon. ", "maria")
+    assert who_did(database, study) == [
+        ("paused", "Paused by maria.", "maria"),
+        ("opened", "it was paused", "paul"),
+        ("stopped", "Stopped by maria.", "maria"),
+        ("extended", "to 6 trials", "paul"),
+        ("tagged", "a, paper", "maria"),
+        ("archived", "", "maria"),
+        ("noted", "", "maria"),
+    ]
+    with database.transaction() as connection:
+        now = studies.find(connection, study.ref)
+    assert (now.tags, now.note) == (("a", "paper"), "Look again.\nSoon.")
+    assert now.archived is not None
+
+
+def test_a_retry_says_who(database: Database) -> None:
+    """Each trial that is opened again, too."""
+    bench = Bench.launch(database, limited(make_spec(), attempts=1))
+    worker = bench.worker()
+    worker.fail(claim_trial(worker), "not today")
+    control.retry(database, bench.binding, bench.study, [], "maria")
+    assert [who for _, _, who in who_did(database, bench.study)] == ["maria"]
+
+
+def test_a_paused_study_begins_no_trial_and_goes_on(database: Database) -> None:
+    """A worker that has a trial keeps it to its end, and gets no other until somebody goes on."""
+    bench = Bench.launch(database, make_spec())
+    worker = bench.worker()
+    lease = claim_trial(worker)
+    control.pause(database, bench.study, "maria")
+    finish(worker, lease)
+    ended = worker.claim(None, adopt=True)
+    assert isinstance(ended, Ended)
+    assert (ended.state, ended.reason) == ("paused", "Paused by maria.")
+    control.go_on(database, bench.study, "maria")
+    claim_trial(bench.worker())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [
+        ({}, "how many"),
+        ({"seeds": 2}, "already"),
+        ({"seeds": 1}, "fewer"),
+        ({"seeds": 0}, "between 1 and 10,000"),
+        ({"trials": 5}, "divided evenly"),
+        ({"trials": 8}, "more than the grid has"),
+    ],
+)
+def test_what_does_not_extend_a_study_is_told(
+    database: Database, numbers: dict[str, int], says: str
+) -> None:
+    """Fewer, as many, none, or a number that does not fit; nothing is changed."""
+    bench = Bench.launch(database, make_spec(seeds=2))
+    before = bench.contents()
+    with pytest.raises(UserError, match=says):
+        control.extend(database, bench.study, **numbers)
+    assert bench.contents() == before
+
+
+def test_a_complete_study_is_neither_stopped_nor_paused_but_extended(database: Database) -> None:
+    """It stays complete; more seeds open it again."""
+    bench = Bench.launch(database, make_spec(dimensions=(Choice("lr", (1e-3,)),)))
+    worker = bench.worker()
+    finish(worker, claim_trial(worker))
+    assert isinstance(worker.claim(None, adopt=True), Ended)
+    for act in (control.stop, control.pause, control.go_on):
+        with pytest.raises(UserError, match="is complete"):
+            act(database, bench.study, "maria")
+    assert control.extend(database, bench.study, seeds=3).state == "open"
+
+
+def test_odd_tags_and_endless_notes_are_refused(database: Database) -> None:
+    """What would break a list of words or fill a page."""
+    bench = Bench.launch(database, make_spec())
+    for word in ("", "a b", "a,b", "<b>", "x" * 41):
+        with pytest.raises(UserError, match="cannot be a tag"):
+            control.tag(database, bench.study, [word])
+    with pytest.raises(UserError, match="at most 20 tags"):
+        control.tag(database, bench.study, [f"t{n}" for n in range(21)])
+    with pytest.raises(UserError, match="at most"):
+        control.note(database, bench.study, "a" * 20_001)

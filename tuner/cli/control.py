@@ -1,19 +1,12 @@
-"""`tuner stop`, `retry` and `delete`: what a person may do to a stored study."""
-
-import shlex
-from typing import TYPE_CHECKING
+"""`tuner stop`, `pause`, `extend`, `retry` and `delete`: what a person may do to a study."""
 
 import click
 
 from tuner.cli import options
 from tuner.cli.terminal import confirm, echo
-from tuner.errors import EXIT_DONE, TunerError, UserError
-from tuner.settings import Settings
+from tuner.errors import EXIT_DONE, UserError
+from tuner.settings import Settings, person
 from tuner.spec.study_ref import StudyRef
-
-if TYPE_CHECKING:
-    from tuner.store.database import Database
-    from tuner.store.studies import Study
 
 
 @click.command(epilog=options.examples("tuner stop lr_sched"))
@@ -33,8 +26,47 @@ def stop(settings: Settings, study: StudyRef) -> None:
         if found.state == "complete":
             echo(f"{found.title} is complete; there is nothing to stop.")
             return
-        control.stop(database, found)
+        control.stop(database, found, person())
     echo(f"{found.title} is stopped. Go on with:  tuner launch {found.title}")
+
+
+@click.command(epilog=options.examples("tuner pause lr_sched"))
+@click.argument("study")
+@click.pass_obj
+def pause(settings: Settings, study: StudyRef) -> None:
+    """Pause a study: workers finish the trials that they have, and begin no other.
+
+    `tuner launch` goes on with it.
+    """
+    from tuner.store import control, studies
+
+    with options.open_database(settings) as database:
+        with database.transaction() as connection:
+            found = studies.find(connection, study)
+        control.pause(database, found, person())
+    echo(f"{found.title} is paused. Go on with:  tuner launch {found.title}")
+
+
+@click.command(epilog=options.examples("tuner extend lr_sched --seeds 10"))
+@click.argument("study")
+@click.option("--trials", type=int, help="How many trials it is to have, counting every seed.")
+@click.option("--seeds", type=int, help="How many seeds each setting is to have.")
+@click.pass_obj
+def extend(settings: Settings, study: StudyRef, trials: int | None, seeds: int | None) -> None:
+    """Give a study more trials or more seeds; workers that are at it begin them.
+
+    The same as launching its file with larger numbers.
+    """
+    from tuner.store import control, studies
+
+    with options.open_database(settings) as database:
+        with database.transaction() as connection:
+            found = studies.find(connection, study)
+        longer = control.extend(database, found, trials=trials, seeds=seeds, who=person())
+    echo(
+        f"{longer.title} has {longer.spec.total_trials} trials now. "
+        f"Train with:  tuner launch {longer.title}"
+    )
 
 
 @click.command(epilog=options.examples("tuner retry lr_sched 3 17"))
@@ -52,7 +84,7 @@ def retry(settings: Settings, study: StudyRef, trials: tuple[int, ...]) -> None:
     with options.open_database(settings) as database:
         with database.transaction() as connection:
             found = studies.find(connection, study)
-        opened = control.retry(database, Binding(database), found, trials)
+        opened = control.retry(database, Binding(database), found, trials, person())
     if not opened and found.state not in ("paused", "stopped"):
         echo(f"{found.title} has no failed trials.")
         return
@@ -74,6 +106,7 @@ def delete(settings: Settings, study: StudyRef, *, yes: bool) -> int:
     """
     from tuner.store import studies
     from tuner.store.overview import overview
+    from tuner.work import removal
 
     with options.open_database(settings) as database:
         with database.transaction() as connection:
@@ -85,50 +118,15 @@ def delete(settings: Settings, study: StudyRef, *, yes: bool) -> int:
                 f"{found.name} has {len(named)} versions; say which one to delete:\n"
                 + "\n".join(f"  tuner delete {name}" for name in named)
             )
-        if seen.workers and found.state == "open":
-            workers = len({line.worker_id for line in seen.workers})
-            raise UserError(
-                f"{found.title} is being trained by {workers} worker{'s' * (workers > 1)}. "
-                f"Stop it first:  tuner stop {found.title}"
-            )
+        removal.check_deletable(found, seen)
         if not yes:
             confirm(
                 f"Delete {found.title} with {seen.counts.ended} ended trials and "
                 f"{seen.epochs_recorded} epochs, for good?"
             )
-        # Loaded before the transaction: on a busy machine that takes seconds, and the server ends
-        # transactions that are idle for long.
-        from tuner.store import optuna_storage  # noqa: F401
-
-        with database.transaction() as connection:
-            studies.delete(connection, found)
-        echo(f"{found.title} is deleted.")
-        return _forget_checkpoints(settings, database, found)
-
-
-def _forget_checkpoints(settings: Settings, database: "Database", study: "Study") -> int:
-    """Remove the checkpoints of a study that was deleted, or say how to; return the exit code."""
-    from tuner.store.checkpoints import checkpoint_place
-    from tuner.text import masked
-    from tuner.train.checkpoints.timely import TimelyPlace
-    from tuner.train.checkpoints.tree import Tree
-    from tuner.work.housekeeping import forget, places
-
-    place = checkpoint_place(settings, study.spec)
-    if place is None:
+        remains = removal.delete(settings, database, found)
+    echo(f"{found.title} is deleted.")
+    if remains is None:
         return EXIT_DONE
-    try:
-        forget(Tree(TimelyPlace(place, settings.timing.lookup)), study)
-    except TunerError as error:
-        command = "tuner clean --foreign"
-        if place not in places(settings, database):
-            # No study is left that names this place.
-            command = f"TUNER_CHECKPOINTS={shlex.quote(masked(place))} {command}"
-        echo(
-            f"Its checkpoints are still there: {error}\n"
-            f"Remove them later with:  {command}\n"
-            "(This also removes checkpoints of other databases at that place.)",
-            err=True,
-        )
-        return error.exit_code
-    return EXIT_DONE
+    echo(remains, err=True)
+    return remains.error.exit_code

@@ -1,6 +1,7 @@
 """`tuner dashboard`: all studies as live pages."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +9,9 @@ from tuner.cli import options
 from tuner.cli.accounts import token, user
 from tuner.cli.terminal import echo
 from tuner.settings import Settings
+
+if TYPE_CHECKING:
+    from tuner.store.studies import Study
 
 FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 
@@ -93,6 +97,7 @@ def dashboard(
     if context.invoked_subcommand is not None:
         return
     from tuner.dashboard.server import Site, serve
+    from tuner.work import removal
 
     site = Site(
         host=host,
@@ -109,7 +114,12 @@ def dashboard(
     )
     settings: Settings = context.obj
     with options.open_database(settings) as database:
-        serve(settings, database, site, ready=lambda lines: echo("\n".join(lines)))
+
+        def delete(study: "Study") -> str:
+            remains = removal.delete(settings, database, study)
+            return f"{study.title} is deleted. {remains}" if remains else ""
+
+        serve(database, site, delete, ready=lambda lines: echo("\n".join(lines)))
 
 
 dashboard.add_command(user)

@@ -57,6 +57,7 @@ def events(settings: Settings, study: StudyRef, trial: int | None, *, as_json: b
                     "worker": event.worker_id,
                     "kind": event.kind,
                     "text": event.text,
+                    "who": event.who,
                 },
                 indent=None,
             )
@@ -64,4 +65,6 @@ def events(settings: Settings, study: StudyRef, trial: int | None, *, as_json: b
         when = event.at.astimezone().strftime("%H:%M:%S")
         who = "" if event.number is None else f"trial {event.number:<4d} "
         by = "" if event.worker_id is None else f"  (worker {event.worker_id})"
+        if event.who:
+            by = f"  (by {event.who})"
         echo(f"{when}  {who}{event.kind}{': ' + event.text if event.text else ''}{by}")

@@ -16,7 +16,8 @@ from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.store.database import Database
-    from tuner.store.overview import Overview, WorkerLine
+    from tuner.store.overview import Counts, Overview, WorkerLine
+    from tuner.store.studies import Study
 
 
 @click.command(epilog=options.examples("tuner status lr_sched --watch"))
@@ -44,18 +45,26 @@ def status(settings: Settings, study: StudyRef | None, *, watch: bool, as_json: 
             _print_race(database, ref)
 
 
-@click.command(epilog=options.examples("tuner studies --json"))
+@click.command(epilog=options.examples("tuner studies --tag paper --json"))
+@click.option("--archived", is_flag=True, help="List those in the archive instead.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only those with this tag.")
 @options.json_option
 @click.pass_obj
-def studies(settings: Settings, *, as_json: bool) -> None:
-    """List the studies in this database."""
+def studies(settings: Settings, tags: tuple[str, ...], *, archived: bool, as_json: bool) -> None:
+    """List the studies of this database, without those in the archive."""
     from tuner.store import studies as stored
     from tuner.store.overview import count
 
     with options.open_database(settings) as database, database.transaction() as connection:
-        found = [(study, count(connection, study)) for study in stored.listing(connection)]
+        listed = stored.listing(connection)
+        hidden = sum(study.archived is not None for study in listed)
+        found = [
+            (study, count(connection, study))
+            for study in listed
+            if (study.archived is not None) == archived and {*tags} <= {*study.tags}
+        ]
     if as_json:
-        listed = [
+        body = [
             {
                 "study": study.title,
                 "question": study.spec.question,
@@ -65,27 +74,40 @@ def studies(settings: Settings, *, as_json: bool) -> None:
                 "created": study.created.isoformat(),
                 "fingerprint": study.fingerprint,
                 "trials": {**asdict(counts), "ended": counts.ended},
+                "tags": study.tags,
+                "archived": study.archived and study.archived.isoformat(),
+                "note": study.note,
             }
             for study, counts in found
         ]
-        echo_json(listed)
+        echo_json(body)
         return
-    if not found:
+    if not found and (archived or tags or hidden):
+        echo("No study is in the archive." if archived else "No study is listed here.")
+    elif not found:
         echo("There are no studies yet; `tuner launch NAME` makes one.")
-        return
+    if found:
+        _print_studies(found)
+    if hidden and not archived:
+        echo(f"{hidden} more in the archive:  tuner studies --archived", err=True)
+
+
+def _print_studies(found: "Sequence[tuple[Study, Counts]]") -> None:
     from rich.table import Table
 
     from tuner.cli.console import open_console
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("study", "state", "trials", "failed", "launched", "question"):
-        table.add_column(name, no_wrap=name != "question")
+    tagged = any(study.tags for study, _ in found)
+    names = ["study", "state", "trials", "failed", "launched", *["tags"] * tagged, "question"]
+    for name in names:
+        table.add_column(name, no_wrap=name not in ("question", "tags"))
     for study, counts in found:
         launched = study.created.astimezone().strftime("%Y-%m-%d %H:%M")
         done = f"{counts.ended}/{counts.total}"
-        table.add_row(
-            study.title, study.state, done, str(counts.failed), launched, study.spec.question
-        )
+        tags = [" ".join(study.tags)] * tagged
+        cells = (study.title, study.state, done, str(counts.failed), launched)
+        table.add_row(*cells, *tags, study.spec.question)
     open_console().print(table)
 
 

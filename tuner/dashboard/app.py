@@ -27,6 +27,7 @@ from tuner.dashboard.door import Door
 from tuner.dashboard.guard import Guard
 from tuner.dashboard.optuna import optuna_pages
 from tuner.dashboard.pages import (
+    actions,
     curves,
     documents,
     front,
@@ -38,9 +39,9 @@ from tuner.dashboard.pages import (
     trials,
     workers,
 )
+from tuner.dashboard.pages.actions import Delete
 from tuner.dashboard.rendering import STATIC, asset_mark, message, number_in
 from tuner.errors import TunerError, UnknownStudyError, UserError
-from tuner.settings import Settings
 from tuner.store.database import is_outage
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ KNOWN_SECONDS = 30.0
 """How long a stream goes on without asking whether its reader is still logged in."""
 
 
-def build(desk: Desk, door: Door, settings: Settings) -> ASGIApp:
-    """Return the dashboard over a database, behind a door."""
+def build(desk: Desk, door: Door, delete: Delete) -> ASGIApp:
+    """Return the dashboard over a database, behind a door; `delete` deletes a study."""
     app = Starlette(
         routes=_routes(desk),
         middleware=[Middleware(GZipMiddleware, minimum_size=1_000)],
@@ -66,7 +67,7 @@ def build(desk: Desk, door: Door, settings: Settings) -> ASGIApp:
     )
     app.state.desk = desk
     app.state.door = door
-    app.state.settings = settings
+    app.state.delete = delete
     app.state.attempts = Attempts()
     # Around everything, so that the page of an error has its headers, too.
     return Guard(app, door, _unavailable)
@@ -95,6 +96,7 @@ def _routes(desk: Desk) -> list[BaseRoute]:
         Route(f"{name}/pictures/{{kind}}.svg", documents.picture),
         *with_json(name, study.study_page),
         *login.ROUTES,
+        *actions.ROUTES,
         Route("/events", _events),
         Mount("/assets", _Assets(directory=STATIC)),
         # All other paths are optuna-dashboard's, whose pages name them from the root.

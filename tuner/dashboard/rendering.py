@@ -97,7 +97,7 @@ class PageAddress:
     def __init__(self, request: Request) -> None:
         self.path = request.url.path
         self._query = dict(request.query_params)
-        for name in ("part", "id"):
+        for name in ("part", "id", "done"):
             self._query.pop(name, None)
 
     def but(self, **changes: Any) -> str:

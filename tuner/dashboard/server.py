@@ -18,9 +18,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from tuner.dashboard.app import build
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.door import PEER, Access, Door, networks
+from tuner.dashboard.pages.actions import Delete
 from tuner.dashboard.peers import End, Peer, can_tell
 from tuner.errors import MachineError, UserError
-from tuner.settings import Settings
 from tuner.store import accounts
 from tuner.store.database import Database
 
@@ -101,7 +101,7 @@ class Site:
 
 
 def serve(
-    settings: Settings, database: Database, site: Site, ready: Callable[[Sequence[str]], None]
+    database: Database, site: Site, delete: Delete, ready: Callable[[Sequence[str]], None]
 ) -> None:
     """Serve until interrupted; `ready` is called with lines for people once it listens."""
     access = site.access
@@ -117,7 +117,7 @@ def serve(
     desk = Desk(database, settings, site.objectives)
     door = Door(database, access)
     config = uvicorn.Config(
-        build(desk, door, settings),
+        build(desk, door, delete),
         http=_Connection,
         log_level="warning",
         access_log=False,

@@ -1,10 +1,15 @@
-"""What a person may do to a stored study: stop it, or retry its failed trials."""
+"""What a person may do to a stored study; commands and the dashboard call the same functions."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import sqlalchemy as sa
 
 from tuner.errors import UserError
+from tuner.spec import identity
+from tuner.spec.faults import Faults
+from tuner.spec.plan import Plan, check_plan
 from tuner.store import identities, studies
 from tuner.store import tables as t
 from tuner.store.database import Database
@@ -14,13 +19,21 @@ from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
 
 NOBODY = 0
-"""The worker id of actions taken on the command line."""
+"""The worker id of actions that people take."""
+TRIALS_MOST = 1_000_000
+SEEDS_MOST = 10_000
+TAG = re.compile(r"[\w.+-]{1,40}")
+TAGS_MOST = 20
+NOTE_MOST = 20_000
+"""Characters of a note."""
 
 
-def retry(database: Database, binding: Binding, study: Study, numbers: Sequence[int]) -> list[int]:
+def retry(
+    database: Database, binding: Binding, study: Study, numbers: Sequence[int], who: str = ""
+) -> list[int]:
     """Reopen failed trials under their own numbers, all or those listed; return their numbers."""
     with database.transaction() as connection, binding.within(connection) as storage:
-        transaction = Transaction(connection, storage, study, NOBODY)
+        transaction = Transaction(connection, storage, study, NOBODY, who=who)
         transaction.lock_study()
         failed = _failed(connection, study)
         wrong = sorted(set(numbers) - set(failed))
@@ -39,10 +52,141 @@ def retry(database: Database, binding: Binding, study: Study, numbers: Sequence[
         return chosen
 
 
-def stop(database: Database, study: Study) -> None:
+def stop(database: Database, study: Study, who: str = "") -> None:
     """Ask all workers of a study, on every machine, to finish their epoch and leave."""
+    by = who or "`tuner stop`"
     with database.transaction() as connection:
-        studies.set_state(connection, study, "stopped", "Stopped by `tuner stop`.")
+        now = _unfinished(connection, study, "stop")
+        studies.set_state(connection, now, "stopped", f"Stopped by {by}.", who)
+
+
+def pause(database: Database, study: Study, who: str = "") -> None:
+    """Let workers finish the trials that they have, and begin no other."""
+    with database.transaction() as connection:
+        now = _unfinished(connection, study, "pause")
+        if now.state == "stopped":
+            raise UserError(f"{study.title} is stopped already.")
+        studies.set_state(connection, now, "paused", f"Paused by {who or 'a person'}.", who)
+
+
+def go_on(database: Database, study: Study, who: str = "") -> None:
+    """Open a stopped or paused study for workers again."""
+    with database.transaction() as connection:
+        _unfinished(connection, study, "go on with")
+        studies.go_on(connection, study.ref, who)
+
+
+def extend(
+    database: Database,
+    study: Study,
+    *,
+    trials: int | None = None,
+    seeds: int | None = None,
+    who: str = "",
+) -> Study:
+    """Raise the number of trials, of seeds or of both, and open the study for work."""
+    changes = {"budget.trials": trials, "replicates.seeds": seeds}
+    given = {key: number for key, number in changes.items() if number is not None}
+    if not given:
+        raise UserError("Say how many trials or seeds the study is to have.")
+    with database.transaction() as connection:
+        now = studies.locked(connection, study)
+        spec = studies.read_spec(connection, now)
+        budget = spec.budget if trials is None else replace(spec.budget, trials=trials)
+        replicates = spec.replicates if seeds is None else replace(spec.replicates, seeds=seeds)
+        texts = tuple(f"{key}={number}" for key, number in given.items())
+        longer = replace(
+            spec, budget=budget, replicates=replicates, overrides=(*spec.overrides, *texts)
+        )
+        for number, most in ((trials, TRIALS_MOST), (seeds, SEEDS_MOST)):
+            if number is not None and not 1 <= number <= most:
+                raise UserError(f"{number:,} is not between 1 and {most:,}.")
+        faults = Faults({}, {})
+        space = longer.space
+        check_plan(
+            Plan(budget, replicates, longer.search, space, space.dimensions, may_be_empty=True),
+            faults,
+        )
+        if faults:
+            raise UserError("\n".join(str(fault) for fault in faults.ordered()))
+        difference = identity.compare(spec, longer)
+        if difference.same:
+            raise UserError(f"{study.title} has that many already.")
+        if not difference.extends:
+            told = "\n".join(f"  {change}" for change in difference.changes)
+            raise UserError(
+                f"That does not extend {study.title}, because trials or seeds would become fewer:"
+                f"\n{told}"
+            )
+        studies.extend(connection, now, longer, who)
+        return studies.find(connection, now.ref)
+
+
+# What people keep beside a study
+
+
+def tag(
+    database: Database,
+    study: Study,
+    add: Collection[str],
+    remove: Collection[str] = (),
+    who: str = "",
+) -> tuple[str, ...]:
+    """Add tags to a study and remove others; return those that it has then."""
+    wrong = [word for word in add if TAG.fullmatch(word) is None]
+    if wrong:
+        raise UserError(
+            f"{wrong[0]!r} cannot be a tag: use letters, digits and . _ + -, at most 40."
+        )
+    with database.transaction() as connection:
+        # Two people who add a tag at once: the second adds to what the first has stored.
+        now = studies.locked(connection, study)
+        tags = tuple(sorted(({*now.tags} | set(add)) - set(remove)))
+        if len(tags) > TAGS_MOST:
+            raise UserError(f"A study has at most {TAGS_MOST} tags.")
+        if tags != now.tags:
+            _keep(connection, now, "tagged", ", ".join(tags) or "no tags", who, tags=list(tags))
+    return tags
+
+
+def note(database: Database, study: Study, text: str, who: str = "") -> None:
+    """Keep a note with a study, in place of the one before; "" removes it."""
+    text = text.replace("\r\n", "\n").strip()
+    if len(text) > NOTE_MOST:
+        raise UserError(f"A note has at most {NOTE_MOST:,} characters.")
+    with database.transaction() as connection:
+        now = studies.locked(connection, study)
+        if text != now.note:
+            _keep(connection, now, "noted", "" if text else "removed the note", who, note=text)
+
+
+def archive(database: Database, study: Study, *, archived: bool, who: str = "") -> None:
+    """Hide a study from lists, or show it again; nothing of it is lost."""
+    with database.transaction() as connection:
+        now = studies.locked(connection, study)
+        if (now.archived is not None) == archived:
+            return
+        kind = "archived" if archived else "taken from the archive"
+        moment = sa.func.clock_timestamp() if archived else None
+        _keep(connection, now, kind, "", who, archived=moment)
+
+
+def _keep(
+    connection: sa.Connection, study: Study, kind: str, text: str, who: str, **values: object
+) -> None:
+    mine = t.study.c.study_id == study.study_id
+    connection.execute(sa.update(t.study).where(mine).values(values))
+    studies.add_event(connection, study, kind, text, who)
+
+
+def _unfinished(connection: sa.Connection, study: Study, verb: str) -> Study:
+    """Return a study as it is now, locked; raise if it is complete."""
+    # Under the lock: a worker may be completing the study at this moment, and a stop after that
+    # would make a finished study look unfinished.
+    now = studies.locked(connection, study)
+    if now.state == "complete":
+        raise UserError(f"{study.title} is complete; there is nothing to {verb}.")
+    return now
 
 
 def _failed(connection: sa.Connection, study: Study) -> dict[int, int]:

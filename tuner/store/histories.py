@@ -28,6 +28,8 @@ class Event:
     worker_id: int | None
     kind: str
     text: str
+    who: str = ""
+    """The person who did it; "" for what workers did."""
 
 
 def has_trial(connection: sa.Connection, study: Study, number: int) -> bool:
@@ -62,6 +64,7 @@ def events(connection: sa.Connection, study: Study, number: int | None) -> list[
             t.event.c.worker_id,
             t.event.c.kind,
             t.event.c.text,
+            t.event.c.who,
         )
         .select_from(t.event.outerjoin(t.trial, t.trial.c.trial_id == t.event.c.trial_id))
         .where(t.event.c.study_id == study.study_id)

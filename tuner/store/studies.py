@@ -43,6 +43,9 @@ class Study:
     provenance: Mapping[str, Any]
     versions: int = field(default=1, compare=False)
     """How many versions of this name were stored when this was read."""
+    tags: tuple[str, ...] = ()
+    archived: datetime | None = None
+    note: str = ""
 
     @property
     def full_name(self) -> str:
@@ -151,7 +154,7 @@ def launch(
         study = find_or_none(connection, StudyRef(spec.name))
         if study is None:
             return Launch(_create(connection, storage, spec, 1, provenance), "created")
-        study = _locked(connection, study)
+        study = locked(connection, study)
         new_anyway = new_version and changed
         if not new_anyway and (equal := _launched_before(connection, spec)) is not None:
             _open(connection, equal)
@@ -174,7 +177,7 @@ def launch(
         if not difference.extends:
             telling = [c for c in difference.changes if c.key not in identity.HARMLESS]
             raise StudyConflictError(_conflict(study, [str(change) for change in telling]))
-        _extend(connection, study, spec)
+        extend(connection, study, spec)
         return Launch(find(connection, study.ref), "extended", changes)
 
 
@@ -183,10 +186,10 @@ def continued(connection: sa.Connection, spec: Spec) -> Study | None:
     return _asked_before(connection, spec) or find_or_none(connection, StudyRef(spec.name))
 
 
-def go_on(connection: sa.Connection, ref: StudyRef) -> Launch:
+def go_on(connection: sa.Connection, ref: StudyRef, who: str = "") -> Launch:
     """Open a stored study for work again, without its file."""
-    study = _locked(connection, find(connection, ref))
-    _open(connection, study)
+    study = locked(connection, find(connection, ref))
+    _open(connection, study, who)
     return Launch(find(connection, study.ref), "found")
 
 
@@ -198,14 +201,16 @@ def read_spec(connection: sa.Connection, study: Study) -> Spec:
     return study.spec if row.fingerprint == study.fingerprint else Spec.from_json(row.spec)
 
 
-def set_state(connection: sa.Connection, study: Study, state: StudyState, reason: str) -> None:
+def set_state(
+    connection: sa.Connection, study: Study, state: StudyState, reason: str, who: str = ""
+) -> None:
     """Change a study's state, and record that in its history."""
     connection.execute(
         sa.update(t.study)
         .where(t.study.c.study_id == study.study_id)
         .values(state=state, reason=reason)
     )
-    _note(connection, study.study_id, state, reason)
+    add_event(connection, study, state, reason, who)
 
 
 def delete(connection: sa.Connection, study: Study) -> None:
@@ -270,8 +275,9 @@ def _create(
             provenance=dict(provenance),
         )
     )
-    _note(connection, study_id, "launched", _trials(spec.total_trials))
-    return find(connection, StudyRef(spec.name, version))
+    study = find(connection, StudyRef(spec.name, version))
+    add_event(connection, study, "launched", _trials(spec.total_trials))
+    return study
 
 
 def _copy_queue(connection: sa.Connection, study: Study, version: Study) -> None:
@@ -286,7 +292,7 @@ def _copy_queue(connection: sa.Connection, study: Study, version: Study) -> None
 def _launched_before(connection: sa.Connection, spec: Spec) -> Study | None:
     """Return the newest version with exactly this spec, locked, if there is one."""
     study = _asked_before(connection, spec)
-    return None if study is None else _locked(connection, study)
+    return None if study is None else locked(connection, study)
 
 
 def _asked_before(connection: sa.Connection, spec: Spec) -> Study | None:
@@ -296,14 +302,15 @@ def _asked_before(connection: sa.Connection, spec: Spec) -> Study | None:
     return None if row is None else _study(row)
 
 
-def _locked(connection: sa.Connection, study: Study) -> Study:
+def locked(connection: sa.Connection, study: Study) -> Study:
+    """Return a study as it is now, and keep claims and endings away until the transaction ends."""
     # A claim may be ending the study right now because of the old budget: either it
     # sees our extension, or we see its end and open the study again.
     lock_study(connection, study.study_id)
     return find(connection, study.ref)
 
 
-def _open(connection: sa.Connection, study: Study) -> None:
+def _open(connection: sa.Connection, study: Study, who: str = "") -> None:
     identities.reset(connection, study.study_id)
     if study.state in ("open", "complete"):
         return
@@ -312,10 +319,11 @@ def _open(connection: sa.Connection, study: Study) -> None:
         .where(t.study.c.study_id == study.study_id)
         .values(state="open", reason="", opened=sa.func.clock_timestamp())
     )
-    _note(connection, study.study_id, "opened", f"it was {study.state}")
+    add_event(connection, study, "opened", f"it was {study.state}", who)
 
 
-def _extend(connection: sa.Connection, study: Study, launched: Spec) -> None:
+def extend(connection: sa.Connection, study: Study, launched: Spec, who: str = "") -> None:
+    """Give a locked study the trials and seeds of a spec that extends its own, and open it."""
     identities.reset(connection, study.study_id)
     spec = identity.extended(study.spec, launched)
     connection.execute(
@@ -329,11 +337,13 @@ def _extend(connection: sa.Connection, study: Study, launched: Spec) -> None:
             opened=sa.func.clock_timestamp(),
         )
     )
-    _note(connection, study.study_id, "extended", f"to {_trials(spec.total_trials)}")
+    add_event(connection, study, "extended", f"to {_trials(spec.total_trials)}", who)
 
 
-def _note(connection: sa.Connection, study_id: int, kind: str, text: str) -> None:
-    connection.execute(sa.insert(t.event).values(study_id=study_id, kind=kind, text=text))
+def add_event(connection: sa.Connection, study: Study, kind: str, text: str, who: str = "") -> None:
+    """Add a line to a study's history."""
+    row = {"study_id": study.study_id, "kind": kind, "text": text, "who": who}
+    connection.execute(sa.insert(t.event).values(row))
 
 
 def _conflict(study: Study, changes: Sequence[str]) -> str:
@@ -365,6 +375,9 @@ def _study(row: Any) -> Study:
         created=row.created,
         provenance=row.provenance,
         versions=row.versions,
+        tags=tuple(row.tags),
+        archived=row.archived,
+        note=row.note,
     )
 
 

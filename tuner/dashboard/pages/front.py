@@ -60,12 +60,15 @@ class Card:
     counts: Counts
     hosts: Mapping[str, int]
     """How many workers are at it, by their host."""
+    tags: tuple[str, ...]
+    archived: bool
     found: Found | None = None
     """None while it is being found out."""
 
     JSON: ClassVar = (
         *("study", "question", "objective", "metric", "state", "reason", "launched", "counts"),
-        *("workers", "hosts", "verdict=found.verdict", "gap=found.gap", "best=found.best"),
+        *("workers", "hosts", "tags", "archived"),
+        *("verdict=found.verdict", "gap=found.gap", "best=found.best"),
     )
 
     @property
@@ -84,6 +87,10 @@ class Front:
     total: int
     before: int | None
     """What the next page goes on before; None on the last one."""
+    archive: bool
+    """Whether those in the archive are shown."""
+    hidden: int
+    """How many are in the other place."""
 
 
 def front(request: Request) -> Response:
@@ -91,7 +98,9 @@ def front(request: Request) -> Response:
     desk: Desk = request.app.state.desk
     search = request.query_params.get("q", "").strip()
     before = rendering.number_in(request.query_params.get("before", ""))
-    stored = desk.read("front", _cards)
+    every = desk.read("front", _cards)
+    archive = "archived" in request.query_params
+    stored = [one for one in every if one[1].archived == archive]
     matching = [one for one in stored if _matches(one[1], search.lower().split())]
     # A page goes on after a study, not after a count of them: new ones shift no page.
     rest = [one for one in matching if before is None or one[0].study_id < before]
@@ -102,6 +111,8 @@ def front(request: Request) -> Response:
         search=search,
         matching=len(matching),
         total=len(stored),
+        archive=archive,
+        hidden=len(every) - len(stored),
         before=shown[-1][0].study_id if len(rest) > len(shown) else None,
     )
     return rendering.page(request, "front", data)
@@ -123,6 +134,8 @@ def _cards(connection: sa.Connection) -> list[tuple[Study, Card]]:
                 launched=study.created,
                 counts=counts[study.study_id],
                 hosts=hosts.get(study.study_id, {}),
+                tags=study.tags,
+                archived=study.archived is not None,
             ),
         )
         for study in stored
@@ -130,7 +143,9 @@ def _cards(connection: sa.Connection) -> list[tuple[Study, Card]]:
 
 
 def _matches(card: Card, wanted: list[str]) -> bool:
-    text = f"{card.study} {card.question} {card.objective} {card.state}".lower()
+    text = (
+        f"{card.study} {card.question} {card.objective} {card.state} {' '.join(card.tags)}".lower()
+    )
     return all(word in text for word in wanted)
 
 

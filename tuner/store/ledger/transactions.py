@@ -52,6 +52,8 @@ class Transaction:
     sharing: Sharing | None = None
     """Which epochs settings share, for grids that keep checkpoints."""
     past: Past = field(default_factory=Past)
+    who: str = ""
+    """The person who acts, where it is no worker."""
 
     def lock_study(self) -> None:
         """Block other claims and the brake of this study until this transaction ends."""
@@ -97,6 +99,7 @@ class Transaction:
                 worker_id=self.worker_id,
                 kind=kind,
                 text=text,
+                who=self.who,
             )
         )
 
