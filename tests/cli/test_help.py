@@ -75,7 +75,7 @@ def test_unknown_command_is_the_users_error(capsys: pytest.CaptureFixture[str]) 
     """A command that does not exist exits with 2 and no traceback."""
     assert run(["lanch"]) == 2
     err = capsys.readouterr().err
-    assert "No such command 'lanch'. Did you mean launch or clean?" in err
+    assert "No such command 'lanch'. Did you mean launch or clean" in err
     assert "Traceback" not in err
 
 

@@ -216,7 +216,9 @@ def test_what_does_not_extend_a_study_is_told(
     bench = Bench.launch(database, make_spec(seeds=2))
     before = bench.contents()
     with pytest.raises(UserError, match=says):
-        control.extend(database, bench.study, **numbers)
+        control.extend(
+            database, bench.study, trials=numbers.get("trials"), seeds=numbers.get("seeds")
+        )
     assert bench.contents() == before
 
 

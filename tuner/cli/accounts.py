@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 HERE = "http://127.0.0.1:8080"
 
 
-def _example(line: str) -> str:
-    return f"\b\nExample:\n  {line}"
-
-
 def _role_option(function: Decorated) -> Decorated:
     return click.option(
         "--role",
@@ -50,13 +46,13 @@ def _link_options(function: Decorated) -> Decorated:
     )(function)
 
 
-@click.group(epilog=_example("tuner dashboard user add maria --role operator"))
+@click.group(epilog=options.examples("tuner dashboard user add maria --role operator"))
 def user() -> None:
     """Say who may log in to the dashboard."""
 
 
 @user.command(
-    epilog=_example("tuner dashboard user add maria --link --url https://tuner.example.org")
+    epilog=options.examples("tuner dashboard user add maria --link --url https://tuner.example.org")
 )
 @click.argument("name")
 @_role_option
@@ -82,7 +78,7 @@ def add(settings: Settings, name: str, role: "Role", url: str, *, link: bool) ->
     _tell_link(account.name, address)
 
 
-@user.command("list", epilog=_example("tuner dashboard user list --json"))
+@user.command("list", epilog=options.examples("tuner dashboard user list --json"))
 @options.json_option
 @click.pass_obj
 def list_users(settings: Settings, *, as_json: bool) -> None:
@@ -110,7 +106,7 @@ def list_users(settings: Settings, *, as_json: bool) -> None:
         )
 
 
-@user.command(epilog=_example("tuner dashboard user remove maria"))
+@user.command(epilog=options.examples("tuner dashboard user remove maria"))
 @click.argument("name")
 @click.pass_obj
 def remove(settings: Settings, name: str) -> None:
@@ -123,7 +119,7 @@ def remove(settings: Settings, name: str) -> None:
     echo(f"{account.name} can no longer log in.")
 
 
-@user.command(epilog=_example("tuner dashboard user password maria"))
+@user.command(epilog=options.examples("tuner dashboard user password maria"))
 @click.argument("name")
 @_link_options
 @click.pass_obj
@@ -146,12 +142,12 @@ def password(settings: Settings, name: str, url: str, *, link: bool) -> None:
     echo(f"{account.name} has another password, and has to log in again.")
 
 
-@click.group(epilog=_example("tuner dashboard token add nightly --days 90"))
+@click.group(epilog=options.examples("tuner dashboard token add nightly --days 90"))
 def token() -> None:
     """Say which scripts may ask the dashboard."""
 
 
-@token.command("add", epilog=_example("tuner dashboard token add nightly --days 90"))
+@token.command("add", epilog=options.examples("tuner dashboard token add nightly --days 90"))
 @click.argument("name")
 @_role_option
 @click.option("--days", type=click.IntRange(1, 3650), help="How long it is good; for ever without.")
@@ -170,7 +166,7 @@ def add_token(settings: Settings, name: str, role: "Role", days: int | None) -> 
     echo(secret)
 
 
-@token.command("list", epilog=_example("tuner dashboard token list --json"))
+@token.command("list", epilog=options.examples("tuner dashboard token list --json"))
 @options.json_option
 @click.pass_obj
 def list_tokens(settings: Settings, *, as_json: bool) -> None:
@@ -193,7 +189,7 @@ def list_tokens(settings: Settings, *, as_json: bool) -> None:
         )
 
 
-@token.command(epilog=_example("tuner dashboard token revoke nightly"))
+@token.command(epilog=options.examples("tuner dashboard token revoke nightly"))
 @click.argument("name")
 @click.pass_obj
 def revoke(settings: Settings, name: str) -> None:

@@ -19,7 +19,7 @@ FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 @click.group(
     invoke_without_command=True,
     subcommand_metavar="[COMMAND]",
-    epilog="\b\nExample:\n  tuner dashboard --port 8080\n  tuner dashboard user add maria",
+    epilog=options.examples("tuner dashboard --port 8080", "tuner dashboard user add maria"),
 )
 @click.option(
     "--host",
