@@ -25,12 +25,14 @@ from tuner.work import removal
 LOCAL = "http://127.0.0.1:8080"
 
 
+NO_CHECKPOINTS = Settings(home=Path("/nowhere"), checkpoints="off")
+
+
 def deleting(database: Database) -> Delete:
     """Return what deletes a study of a database that keeps no checkpoints."""
-    settings = Settings(home=Path("/nowhere"), checkpoints="off")
 
     def delete(study: Study) -> str:
-        assert removal.delete(settings, database, study) is None
+        assert removal.delete(NO_CHECKPOINTS, database, study) is None
         return ""
 
     return delete

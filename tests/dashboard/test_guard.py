@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 
-from tests.dashboard.conftest import LOCAL, app_for, deleting
+from tests.dashboard.conftest import LOCAL, NO_CHECKPOINTS, app_for, deleting
 from tests.store.specs import Bench, claim_trial, finish, limited, make_spec
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.server import Site, serve
@@ -126,6 +126,11 @@ def test_a_retried_trial_is_shown_as_it_is_now(database: Database) -> None:
         assert shown() == ["Running"]
 
 
+def run(bench: Bench, site: Site) -> None:
+    """Serve until something is in the way."""
+    serve(NO_CHECKPOINTS, bench.database, site, deleting(bench.database), print)
+
+
 def reachable(address: str) -> bool:
     """Tell whether this machine has an address."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -177,7 +182,7 @@ def test_a_port_that_one_of_two_addresses_lacks_is_told(bench: Bench) -> None:
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(MachineError, match=f"Port {port} of localhost cannot be used"):
-            serve(bench.database, Site("localhost", port), deleting(bench.database), print)
+            run(bench, Site("localhost", port))
 
 
 def test_port_in_use_is_told(bench: Bench) -> None:
@@ -187,4 +192,4 @@ def test_port_in_use_is_told(bench: Bench) -> None:
         taken.listen()
         site = Site(port=taken.getsockname()[1])
         with pytest.raises(MachineError, match="--port"):
-            serve(bench.database, site, deleting(bench.database), print)
+            run(bench, site)

@@ -119,7 +119,7 @@ def dashboard(
             remains = removal.delete(settings, database, study)
             return f"{study.title} is deleted. {remains}" if remains else ""
 
-        serve(database, site, delete, ready=lambda lines: echo("\n".join(lines)))
+        serve(settings, database, site, delete, ready=lambda lines: echo("\n".join(lines)))
 
 
 dashboard.add_command(user)

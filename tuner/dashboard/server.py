@@ -21,6 +21,7 @@ from tuner.dashboard.door import PEER, Access, Door, networks
 from tuner.dashboard.pages.actions import Delete
 from tuner.dashboard.peers import End, Peer, can_tell
 from tuner.errors import MachineError, UserError
+from tuner.settings import Settings
 from tuner.store import accounts
 from tuner.store.database import Database
 
@@ -101,7 +102,11 @@ class Site:
 
 
 def serve(
-    database: Database, site: Site, delete: Delete, ready: Callable[[Sequence[str]], None]
+    settings: Settings,
+    database: Database,
+    site: Site,
+    delete: Delete,
+    ready: Callable[[Sequence[str]], None],
 ) -> None:
     """Serve until interrupted; `ready` is called with lines for people once it listens."""
     access = site.access
