@@ -147,7 +147,7 @@ def test_every_route_of_ours_asks_who_it_is(callers: Callers) -> None:
     for path in {path for method, path in tried if method == "GET"} - FOR_ALL - {"/events"}:
         for name in KNOWN:
             answer = callers.clients[name].get(filled(path), follow_redirects=False)
-            # Not everything can be computed of a study of one trial on two images that are not here.
+            # Of a study of one trial on two images, not everything can be computed.
             assert answer.status_code in (200, 400, 404, 500, 503), (name, path)
 
 
