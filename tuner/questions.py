@@ -109,6 +109,11 @@ class Question:
             child.wait()
         self._answers.close()
 
+    def kill(self) -> None:
+        """Kill the process from another thread; `answer` then raises in its own, and reaps it."""
+        if self._started.exception() is None:
+            kill_family(self._started.result())
+
     def answer(self, progress: Progress, within: float | None = None) -> dict[str, Any]:
         """Wait for the result and return it, or raise the child's error.
 

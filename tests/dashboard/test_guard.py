@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
+from runpy import run_path
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +15,9 @@ from starlette.testclient import TestClient
 
 from tests.dashboard.conftest import LOCAL, NO_CHECKPOINTS, app_for, deleting
 from tests.store.specs import Bench, claim_trial, finish, limited, make_spec
+from tuner.dashboard.app import _Assets
 from tuner.dashboard.desk import Desk
+from tuner.dashboard.rendering import STATIC
 from tuner.dashboard.server import Site, serve
 from tuner.errors import MachineError
 from tuner.store import control
@@ -124,6 +128,15 @@ def test_a_retried_trial_is_shown_as_it_is_now(database: Database) -> None:
         assert shown() == ["Fail"]
         control.retry(database, bench.binding, bench.study, [0])
         assert shown() == ["Running"]
+
+
+def test_a_package_that_is_reached_by_a_link_serves_its_files(tmp_path: Path) -> None:
+    """Files are served by their real path, also where an environment is made of links."""
+    (tmp_path / "dashboard").symlink_to(STATIC.parent)
+    module = run_path(str(tmp_path / "dashboard" / "rendering.py"))
+    answer = TestClient(_Assets(directory=module["STATIC"])).get("/style.css")
+    assert answer.status_code == 200
+    assert module["STATIC"] == STATIC
 
 
 def run(bench: Bench, site: Site) -> None:

@@ -1,6 +1,7 @@
 """Images on pages: those that a trial was trained on, as PNGs of ours, or a word why not."""
 
 import io
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,14 @@ from tests.harness.processes import until
 from tuner.check import thumbnails
 from tuner.check.thumbnails import SIDE, png
 from tuner.dashboard.desk import Desk
-from tuner.dashboard.images import Gallery, ImageSource, Pictures, TrialImages, WantedImage
+from tuner.dashboard.images import (
+    READING,
+    Gallery,
+    ImageSource,
+    Pictures,
+    TrialImages,
+    WantedImage,
+)
 from tuner.questions import Site
 from tuner.records import Value
 from tuner.settings import Settings
@@ -100,11 +108,11 @@ def test_a_picture_has_the_pixels_of_the_image(
     assert shown(gallery, images, some) == Pictures("ready")
     assert loaded.test is not None
     for place in (5, 0):
-        picture = gallery.picture(loaded.fingerprint, "test", place)
+        picture = gallery.picture(images.source, "test", place)
         assert picture is not None
         pixels = np.asarray(Image.open(io.BytesIO(picture)))
         assert np.array_equal(pixels, loaded.test.images[place])
-    assert gallery.picture(loaded.fingerprint, "test", 1) is None
+    assert gallery.picture(images.source, "test", 1) is None
 
 
 def test_another_picture_is_not_shown_under_a_label(
@@ -122,7 +130,7 @@ def test_another_picture_is_not_shown_under_a_label(
     found = shown(gallery, images, some)
     assert found.state == "away"
     assert "not the ones" in found.why
-    assert gallery.picture(loaded.fingerprint, "test", 0) is None
+    assert gallery.picture(images.source, "test", 0) is None
 
 
 def test_a_stored_path_is_no_way_to_read_files(
@@ -142,11 +150,69 @@ def test_a_stored_path_is_no_way_to_read_files(
 
 def test_images_of_another_machine(gallery: Gallery, folder: Path, loaded: Data) -> None:
     """Where the path is missing, the word names it and the machine that trained."""
-    images = images_of(Path("/no/such/folder"), loaded)
+    for path in ("/no/such/folder", f"/{'long' * 2000}", "/a\0b"):
+        images = images_of(Path(path), loaded)
+        found = shown(gallery, images, wanted(loaded, 0))
+        assert found.state == "away"
+        assert path in found.why
+        assert "lab-1" in found.why
+
+
+def test_a_file_system_that_does_not_answer_holds_up_no_page(
+    gallery: Gallery, loaded: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page is written meanwhile; whether the path exists is asked in a thread of its own."""
+    asked, answers = threading.Event(), threading.Event()
+
+    def exists(_path: object) -> bool:
+        asked.set()
+        return not answers.wait(60)
+
+    monkeypatch.setattr("tuner.dashboard.images.os.path.exists", exists)
+    images = images_of(Path("/dead"), loaded)
     found = gallery.show(images, "test", wanted(loaded, 0), lambda: None, runs_code=False)
-    assert found.state == "away"
-    assert "/no/such/folder" in found.why
-    assert "lab-1" in found.why
+    assert found == READING
+    assert asked.wait(60)
+    answers.set()
+    assert shown(gallery, images, wanted(loaded, 0)).state == "away"
+
+
+def test_a_fingerprint_of_the_same_name_shows_no_other_studys_images(
+    gallery: Gallery, loaded: Data
+) -> None:
+    """An objective names its fingerprint itself; pictures and refusals are told by all the rest."""
+    first = ImageSource("own", {"path": "a"}, "v1", ("content of a",))
+    gallery._keep(first, "test", wanted(loaded, 0), [b"PNG"])
+    assert gallery.picture(first, "test", 0) == b"PNG"
+    assert gallery.picture(replace(first), "test", 0) == b"PNG"
+    for other in (
+        replace(first, contents=("content of b",)),
+        replace(first, contents=()),
+        replace(first, objective="another"),
+        replace(first, data={"path": "b"}),
+    ):
+        assert gallery.picture(other, "test", 0) is None
+        images = TrialImages(other, 7, ())
+        asked = gallery.show(images, "test", wanted(loaded, 0), lambda: None, runs_code=False)
+        assert asked.state != "ready"
+
+
+def test_stopping_does_not_wait_for_images(tmp_path: Path, loaded: Data) -> None:
+    """The child that reads them is killed, and the gallery's thread ends."""
+    own = tmp_path / "objectives" / "own"
+    own.mkdir(parents=True)
+    mark = tmp_path / "imported"
+    (own / "__init__.py").write_text(
+        f"import time\nopen({str(mark)!r}, 'w').close()\ntime.sleep(600)\n"
+    )
+    gallery = Gallery(Site(tmp_path, (own.parent,), lambda *_: None))
+    images = TrialImages(ImageSource("own", {}, loaded.fingerprint, ()), 7, ())
+    gallery.show(images, "test", wanted(loaded, 0), lambda: None, runs_code=True)
+    until(mark.exists, "the child reads")
+    gallery.close()
+    (thread,) = gallery._pool._threads
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 def test_code_of_others_is_run_only_when_asked(tmp_path: Path, loaded: Data) -> None:
@@ -169,9 +235,10 @@ def test_code_of_others_is_run_only_when_asked(tmp_path: Path, loaded: Data) -> 
 def test_what_is_kept_is_bounded(folder: Path, loaded: Data, tmp_path: Path) -> None:
     """Pictures that nobody asked for lately make room."""
     gallery = Gallery(Site(tmp_path, (), lambda *_: None), most=600)
-    gallery._keep("data", "test", wanted(loaded, 0, 1, 2), [b"x" * 250] * 3)
-    assert gallery.picture("data", "test", 0) is None
-    assert gallery.picture("data", "test", 2) is not None
+    source = images_of(folder, loaded).source
+    gallery._keep(source, "test", wanted(loaded, 0, 1, 2), [b"x" * 250] * 3)
+    assert gallery.picture(source, "test", 0) is None
+    assert gallery.picture(source, "test", 2) is not None
     gallery.close()
 
 

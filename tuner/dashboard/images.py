@@ -3,12 +3,14 @@
     page ── which images ──> Gallery: all kept? ──> their addresses
                               └─ no: a child reads them (`check/thumbnails`), then pages are told
 
-Pictures are kept by the fingerprint of their data, which tells every pixel of them, so that what
-is kept never grows old. Only PNGs that we encoded are served, never a file.
+Pictures are kept by their source: objective, keys of [data], fingerprint and hashes of the content.
+The fingerprint alone would not do, because the author of an objective may name it ("v1"), and two
+studies would be shown each other's images. Only PNGs that we encoded are served, never a file.
 """
 
 import base64
 import logging
+import os
 import platform
 import threading
 import time
@@ -16,11 +18,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from tuner.errors import DataError, TunerError
-from tuner.questions import LateError, Site
+from tuner.errors import DataError, MachineError, TunerError
+from tuner.questions import LateError, Question, Site
 from tuner.records import SplitName, Value
 from tuner.results import Results, TrialRow, trial_origin
 from tuner.store.identities import data_fingerprints
@@ -69,23 +70,11 @@ class ImageSource:
     contents: tuple[str, ...]
     """Hashes of all data that the study was trained on under these keys; none if not stored."""
 
-
-def thumbnails(
-    source: ImageSource, split: SplitName, wanted: Sequence[WantedImage], site: Site
-) -> Thumbnails:
-    """Have a child read images, and return them; raise what it raises."""
-    work = {
-        "objective": source.objective,
-        "data": dict(source.data),
-        "fingerprint": source.fingerprint,
-        "contents": list(source.contents),
-        "split": split,
-        "wanted": [[one.place, one.id, one.label] for one in wanted],
-    }
-    with site.begin("tuner.check.thumbnails", work) as question:
-        found = question.answer(site.progress, within=SECONDS)
-    images = tuple(base64.b64decode(text) for text in found["images"])
-    return Thumbnails(bool(found["changed"]), images)
+    @property
+    def key(self) -> Hashable:
+        """What tells these images from all others."""
+        keys = tuple(sorted(self.data.items()))
+        return self.objective, keys, self.fingerprint, tuple(sorted(self.contents))
 
 
 @dataclass(frozen=True)
@@ -126,22 +115,33 @@ class Gallery:
     def __init__(self, site: Site, most: int = MOST_BYTES) -> None:
         self._site = site
         self._most = most
-        self._kept: OrderedDict[tuple[str, SplitName, int], bytes] = OrderedDict()
+        self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
+        """By source, split and place."""
         self._bytes = 0
         self._refused: dict[Hashable, tuple[float, str]] = {}
         self._pending: set[Hashable] = set()
         self._lock = threading.Lock()
+        self._question: Question | None = None
+        """What the child is doing now."""
+        self._closed = False
         # One child at a time: it loads a study's data whole.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="images")
 
     def close(self) -> None:
-        """Begin nothing any more."""
+        """Begin nothing any more, and end the child."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            # Under the lock of `_thumbnails`: it either finds the gallery closed, or its child is
+            # found here. Else the process would wait for the child before it ends.
+            self._closed = True
+            question = self._question
+        if question is not None:
+            question.kill()
 
-    def picture(self, fingerprint: str, split: SplitName, place: int) -> bytes | None:
+    def picture(self, source: ImageSource, split: SplitName, place: int) -> bytes | None:
         """Return a kept picture as PNG."""
         with self._lock:
-            key = (fingerprint, split, place)
+            key = (source.key, split, place)
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
@@ -163,20 +163,17 @@ class Gallery:
         if images is None:
             return Pictures("away", "No trainer has described the images of this trial.")
         source = images.source
-        question = (source.fingerprint, split)
+        question = (source.key, split)
+        trained = f" The trial was trained on {', '.join(images.hosts)}." if images.hosts else ""
         with self._lock:
-            missing = [
-                one for one in wanted if (source.fingerprint, split, one.place) not in self._kept
-            ]
+            missing = [one for one in wanted if (*question, one.place) not in self._kept]
             if not missing:
                 return Pictures("ready")
             if question in self._pending:
                 return READING
             moment, why = self._refused.get(question, (0.0, ""))
             if why and time.monotonic() - moment < AGAIN:
-                return Pictures("away", why)
-        if why := self._unreachable(images):
-            return Pictures("away", why)
+                return Pictures("away", why + trained)
         if not runs_code and not is_shipped(source.objective, self._site.folders):
             return Pictures(
                 "code",
@@ -192,17 +189,6 @@ class Gallery:
         self._pool.submit(self._read, images, split, missing, ready)
         return READING
 
-    def _unreachable(self, images: TrialImages) -> str:
-        """Say why the images cannot be on this machine; "" if they may be."""
-        path = images.source.data.get("path")
-        if not isinstance(path, str) or not path or Path(path).exists():
-            return ""
-        trained = f" The trial was trained on {', '.join(images.hosts)}." if images.hosts else ""
-        return (
-            f"The images are not shown: the dashboard runs on {platform.node()}, where data.path "
-            f"({path}) does not exist.{trained}"
-        )
-
     def _read(
         self,
         images: TrialImages,
@@ -212,20 +198,26 @@ class Gallery:
     ) -> None:
         source, why = images.source, ""
         try:
-            found = thumbnails(source, split, wanted, self._site)
-            if found.changed:
+            if not _is_there(source.data.get("path")):
+                why = (
+                    f"The images are not shown: the dashboard runs on {platform.node()}, where "
+                    f"data.path ({source.data['path']}) does not exist, or may not be read."
+                )
+            elif (found := self._thumbnails(source, split, wanted)).changed:
                 why = (
                     "The images are not shown: those that the study's [data] names on "
                     f"{platform.node()} are not the ones that this trial was trained on."
                 )
             else:
-                self._keep(source.fingerprint, split, wanted, found.images)
+                self._keep(source, split, wanted, found.images)
         except LateError:
             why = (
                 f"Reading the images took too long and was stopped. `tuner check` on "
                 f"{platform.node()} reads them once and keeps them decoded."
             )
         except TunerError as error:
+            if self._closed:
+                return
             # The text may quote the content of files, so it is not for everybody who may read.
             logger.warning("images of trial %s were not read: %s", images.trial, error)
             what = "the data have faults" if isinstance(error, DataError) else "reading them failed"
@@ -234,26 +226,60 @@ class Gallery:
             logger.exception("images of trial %s were not read", images.trial)
             why = "The images are not shown; the reason is in the server's log."
         with self._lock:
-            question = (source.fingerprint, split)
+            question = (source.key, split)
             self._refused.pop(question, None)
             if why:
                 self._refused[question] = time.monotonic(), why
             self._pending.discard(question)
         ready()
 
+    def _thumbnails(
+        self, source: ImageSource, split: SplitName, wanted: Sequence[WantedImage]
+    ) -> Thumbnails:
+        """Have a child read images, and return them; raise what it raises."""
+        work = {
+            "objective": source.objective,
+            "data": dict(source.data),
+            "fingerprint": source.fingerprint,
+            "contents": list(source.contents),
+            "split": split,
+            "wanted": [[one.place, one.id, one.label] for one in wanted],
+        }
+        with self._lock:
+            if self._closed:
+                raise MachineError("the dashboard is stopping")
+            question = self._question = self._site.begin("tuner.check.thumbnails", work)
+        with question:
+            try:
+                found = question.answer(self._site.progress, within=SECONDS)
+            finally:
+                with self._lock:
+                    self._question = None
+        images = tuple(base64.b64decode(text) for text in found["images"])
+        return Thumbnails(bool(found["changed"]), images)
+
     def _keep(
         self,
-        fingerprint: str,
+        source: ImageSource,
         split: SplitName,
         wanted: Sequence[WantedImage],
         pictures: Sequence[bytes],
     ) -> None:
         with self._lock:
             for one, picture in zip(wanted, pictures, strict=True):
-                key = (fingerprint, split, one.place)
+                key = (source.key, split, one.place)
                 self._bytes += len(picture) - len(self._kept.get(key, b""))
                 self._kept[key] = picture
                 self._kept.move_to_end(key)
             while self._bytes > self._most:
                 _, old = self._kept.popitem(last=False)
                 self._bytes -= len(old)
+
+
+def _is_there(path: Value | None) -> bool:
+    """Say whether there is what [data] names, where it names anything.
+
+    For the gallery's own thread: a file system that does not answer holds up whoever asks it.
+    """
+    # Not Path.exists, which raises for a folder of another user and for a name that is too long.
+    return not isinstance(path, str) or not path or os.path.exists(path)  # noqa: PTH110

@@ -22,7 +22,8 @@ from tuner.version import version
 HAVE = "have"
 """The header with the mark of what a page shows of a part; equal ones are not sent again."""
 
-STATIC = Path(__file__).parent / "static"
+# Resolved, because files are served by their real path, and the package may be installed by a link.
+STATIC = Path(__file__).resolve().parent / "static"
 
 environment = Environment(
     loader=PackageLoader("tuner.dashboard"),

@@ -174,7 +174,7 @@ def image(request: Request) -> Response:
     found = desk.ask(("images", number), ask, study)
     picture = None
     if desk.gallery is not None and found is not None:
-        picture = desk.gallery.picture(found.source.fingerprint, split, place)
+        picture = desk.gallery.picture(found.source, split, place)
     if picture is None:
         raise UnknownStudyError("This image has not been read; the page of its trial says why.")
     # A picture is nothing but pixels; still, nothing in it may run if it is opened alone.
