@@ -13,8 +13,9 @@ the tabs is Chromium, whose times are measured. The others are programs that ask
 (of tuner, every part when something has changed; of optuna-dashboard, the study every ten seconds),
 so that the time of 19 more browsers is not taken from the same cores.
 
-A page is complete when its answer, comparisons and curves are there; of optuna-dashboard, when its
-history has been drawn. An update is the time from a committed epoch to its number on the page.
+A page is complete when its answer, workers and curves are there, which is what a window of 1280 by
+1600 shows of it; of optuna-dashboard, when its history has been drawn. An update is the time from
+a committed epoch to its number on the page.
 """
 
 import argparse
@@ -281,7 +282,11 @@ def _optuna(site: Site) -> Iterator[tuple[str, psutil.Process]]:
         port = probe.getsockname()[1]
     command = [str(Path(sys.executable).with_name("optuna-dashboard"))]
     # The password of a database that goes with this benchmark.
-    command += [site.database.address.url(show_password=True), "--port", str(port)]
+    command += [
+        site.database.address.url(show_password=True).replace("://", "+psycopg2://", 1),
+        "--port",
+        str(port),
+    ]
     with subprocess.Popen(
         command, cwd=site.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -308,12 +313,16 @@ class _Parts(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.addresses: list[str] = []
+        self.charts = 0
 
     def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:  # noqa: ARG002
         """Note a part or a chart."""
         given = dict(attrs)
         part = given.get("hx-get") if "changed" in (given.get("hx-trigger") or "") else None
-        if address := part or given.get("data-chart"):
+        # Charts further down are asked for only by who scrolls there.
+        chart = None if self.charts else given.get("data-chart")
+        self.charts += chart is not None
+        if address := part or chart:
             self.addresses.append(address)
 
 
@@ -399,7 +408,7 @@ def _browse(stage: Stage, turn: Turn) -> None:
     kind = KINDS[turn.looked_at]
     names = list(stage.site.studies.items())
     until = time.monotonic() + stage.seconds
-    watched = browser.new_context(viewport={"width": 1280, "height": 900}, bypass_csp=True)
+    watched = browser.new_context(viewport={"width": 1280, "height": 1600}, bypass_csp=True)
     page = watched.new_page()
     counted = _count_bytes(page)
     name, number = names[0]
@@ -416,7 +425,7 @@ def _browse(stage: Stage, turn: Turn) -> None:
         if fresh:
             if context is not None:
                 context.close()
-            context = browser.new_context(viewport={"width": 1280, "height": 900}, bypass_csp=True)
+            context = browser.new_context(viewport={"width": 1280, "height": 1600}, bypass_csp=True)
         assert context is not None
         took, size = _load(context.new_page(), address, kind.complete)
         (turn.loads if fresh else turn.again).append(took)
@@ -443,7 +452,6 @@ KINDS = {
     "tuner": _Kind(
         "/studies/{name}",
         "document.querySelector('#answer .answer:not(.soft)')"
-        " && document.querySelector('#comparisons table')"
         " && document.querySelector('#curves canvas')",
     ),
     "optuna-dashboard": _Kind(

@@ -71,8 +71,8 @@ class Desk:
 
     def study(self, name: str) -> Study:
         """Return a study by its name, such as lr_sched or lr_sched@2."""
-        with self.database.transaction() as connection:
-            return studies.find(connection, StudyRef.stored(name))
+        ref = StudyRef.stored(name)
+        return self.read(("study", name), lambda connection: studies.find(connection, ref))
 
     @contextmanager
     def results(self, study: Study) -> Iterator[Results]:
