@@ -44,7 +44,7 @@ def main() -> None:
     machine = single.measure(device.torch)
     figures: dict[str, Any] = {
         "device": device.description,
-        "gflops": machine.operations / 1e9,
+        "gflops": machine.operations["fp32"] / 1e9,
         "gigabytes": machine.bytes / 1e9,
         "cases": {},
     }
@@ -91,7 +91,7 @@ def _case(
         loop = single._notebook(setting, single._network(setting, more, prepared), device.torch)
         figures: dict[str, Any] = {
             "loop_ms": _milliseconds(lambda: next(loop), options.loop_epochs, device),
-            "floor_ms": 1000 * single.floor(network, setting, machine),
+            "floor_ms": 1000 * single.floor(network, setting, machine, "fp32"),
         }
         by_steps = begin(0)
         if by_steps.training.recorded is not None:

@@ -46,6 +46,16 @@ CASES: Mapping[str, tuple[int, dict[str, Value]]] = {
     "own-16": (16, {"model": "own", "width": 8}),
     "own-8": (8, {"model": "own", "width": 4}),
 }
+TITLES = {
+    "ann-64": "ANN of 64, 64×64",
+    "ann-64-narrow": "ANN of 32, 64×64",
+    "ann-32-tiny": "ANN of 16, 32×32",
+    "ann-256": "ANN of 64, 256×256",
+    "cnn-64": "CNN, 64×64",
+    "cnn-16": "CNN, 16×16",
+    "own-16": "own network (residual, batch norm) of 8 channels, 16×16",
+    "own-8": "the same of 4 channels, 8×8",
+}
 STEPS, BATCH, CLASSES = 50, 32, 2
 COMPARED = 3
 """First steps whose losses are compared with autograd's."""
@@ -91,11 +101,11 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
     """Yield what was measured as a Markdown table."""
     sizes = list(next(iter(figures["cases"].values()))["pack_ms"])
     heads = ["alone" if size == "1" else f"of {size}" for size in sizes]
-    yield f"| a member's epoch, ms | by autograd | {' | '.join(heads)} | losses apart |"
+    yield f"| a member's epoch, ms | by autograd | {' | '.join(heads)} | first losses apart |"
     yield "|---" * (len(sizes) + 3) + "|"
     for case, one in figures["cases"].items():
         row = " | ".join(f"{one['pack_ms'][size]:,.0f}" for size in sizes)
-        yield f"| {case} | {one['autograd_ms']:,.0f} | {row} | {one['apart']:.0e} |"
+        yield f"| {TITLES[case]} | {one['autograd_ms']:,.0f} | {row} | {one['apart']:.0e} |"
 
 
 def _measure(

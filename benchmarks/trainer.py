@@ -8,11 +8,12 @@ Both train the same network with Adam on the same images and validate after ever
 epoch, on one thread. Their epochs alternate in one process, so that whatever else
 the machine does hits both alike; times are medians, without the first epoch.
 
-The floor is what no program can beat: the larger of the operations of an epoch
-over the measured speed of a large matrix product, and the bytes that its steps
-must move over the measured speed of a copy. Bytes: weights are read on the way
-forward and back, gradients written and read, weights and Adam's two moments read
-and written; images once.
+The loop computes in float32, the trainer in what `precision = "auto"` chooses on this
+machine. The floor is what no program can beat: the larger of the operations of an epoch
+over the measured speed of a large matrix product in the trainer's precision, and the
+bytes that its steps must move over the measured speed of a copy. Bytes: weights are
+read on the way forward and back, gradients written and read, weights and Adam's two
+moments read and written; images once.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from tuner.train.device import Device, open_device
 from tuner.train.losses import choose_loss
 from tuner.train.objective import FoundObjective, find
 from tuner.train.own_metrics import OwnMetrics
+from tuner.train.precision import choose_arithmetic, supports_bf16
 from tuner.train.recipe import read_recipe
 from tuner.train.run import Run
 from tuner.train.seeds import seed_initialisation
@@ -51,6 +53,13 @@ CASES: Mapping[str, tuple[str, int, dict[str, Value]]] = {
     "cnn-64": ("cnn", 64, {"dropout": 0.0}),
     "cnn-256": ("cnn", 256, {"dropout": 0.0}),
 }
+TITLES = {
+    "ann-64": "ANN of 64, 64×64",
+    "ann-64-narrow": "ANN of 32, 64×64",
+    "ann-256": "ANN of 64, 256×256",
+    "cnn-64": "CNN, 64×64",
+    "cnn-256": "CNN, 256×256",
+}
 PASSES_OVER_WEIGHTS = 10
 """Reads and writes of each weight in a step, as the text above counts them."""
 
@@ -59,8 +68,8 @@ PASSES_OVER_WEIGHTS = 10
 class Machine:
     """What one thread, or the device, can do."""
 
-    operations: float
-    """A second, of a large float32 matrix product."""
+    operations: Mapping[str, float]
+    """A second, of a large matrix product, by precision."""
     bytes: float
     """A second, read or written by a copy."""
 
@@ -72,27 +81,28 @@ def main() -> None:
     machine = measure(device.torch)
     figures: dict[str, Any] = {
         "device": device.description,
-        "gflops": machine.operations / 1e9,
+        "gflops": {name: speed / 1e9 for name, speed in machine.operations.items()},
         "gigabytes": machine.bytes / 1e9,
         "cases": {},
     }
     for case in options.case:
-        theirs, ours, least = _case(case, options.epochs, device, machine)
-        figures["cases"][case] = {"loop_ms": theirs, "tuner_ms": ours, "floor_ms": least}
-        record.progress(f"{case}: loop {theirs:.1f} ms, tuner {ours:.1f}, floor {least:.1f}")
+        figures["cases"][case] = _case(case, options.epochs, device, machine)
+        record.progress(f"{case}: {figures['cases'][case]}")
     record.finish(options, "trainer", figures, list(lines(figures)))
 
 
 def lines(figures: Mapping[str, Any]) -> Iterator[str]:
     """Yield what was measured as a Markdown table."""
-    speed = f"{figures['gflops']:.0f} GFLOP/s, {figures['gigabytes']:.1f} GB/s"
-    yield from (f"{figures['device']}, one thread: {speed}.", "")
-    yield "| | notebook loop, ms | tuner, ms | times | floor, ms | share of the floor |"
-    yield "|---|---|---|---|---|---|"
+    speeds = [f"{speed:,.0f} GFLOP/s in {name}" for name, speed in figures["gflops"].items()]
+    speed = f"a large matrix product: {', '.join(speeds)}; a copy: {figures['gigabytes']:.0f} GB/s"
+    yield from (f"{figures['device']}, one thread; {speed}.", "")
+    yield "| | notebook loop, ms | tuner, ms | times | in | floor, ms | share of the floor |"
+    yield "|---|---|---|---|---|---|---|"
     for case, one in figures["cases"].items():
         theirs, ours, least = one["loop_ms"], one["tuner_ms"], one["floor_ms"]
         yield (
-            f"| {case} | {theirs:,.0f} | {ours:,.0f} | {theirs / ours:.1f} | {least:,.0f} "
+            f"| {TITLES[case]} | {theirs:,.0f} | {ours:,.0f} | {theirs / ours:.1f} "
+            f"| {one['precision']} | {least:,.0f} "
             f"| {100 * least / ours:.0f} % |"
         )
 
@@ -100,12 +110,15 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
 def measure(device: torch.device) -> Machine:
     """Measure a large matrix product and a large copy; the best of several counts."""
     side, count = 1024, 1 << 26
-    first, second = (torch.randn(side, side, device=device) for _ in range(2))
-    product = _best(lambda: first @ second, device)
+    types = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if supports_bf16(device) else {})
+    products = {}
+    for name, dtype in types.items():
+        first, second = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        products[name] = 2 * side**3 / _best(lambda: first @ second, device)  # noqa: B023
     source = torch.randn(count // 4, device=device)
     target = torch.empty_like(source)
     copy = _best(lambda: target.copy_(source), device)
-    return Machine(2 * side**3 / product, 2 * count / copy)
+    return Machine(products, 2 * count / copy)
 
 
 def _best(work: Any, device: torch.device) -> float:
@@ -119,7 +132,7 @@ def _best(work: Any, device: torch.device) -> float:
     return min(seconds)
 
 
-def _case(case: str, epochs: int, device: Device, machine: Machine) -> tuple[float, float, float]:
+def _case(case: str, epochs: int, device: Device, machine: Machine) -> dict[str, Any]:
     model, size, more = CASES[case]
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         setting = Setting(folder=folder, model=model, size=size, seeds=1, epochs=epochs)
@@ -130,10 +143,12 @@ def _case(case: str, epochs: int, device: Device, machine: Machine) -> tuple[flo
         ours = (epoch.seconds for epoch in run.epochs(lambda: None))
         pairs = [(next(theirs), next(ours)) for _ in range(epochs)][1:]
     loop, tuner = (1000 * statistics.median(column) for column in zip(*pairs, strict=True))
-    return loop, tuner, 1000 * floor(network, setting, machine)
+    precision = choose_arithmetic("auto", device.torch, network).precision
+    least = 1000 * floor(network, setting, machine, precision)
+    return {"loop_ms": loop, "tuner_ms": tuner, "floor_ms": least, "precision": precision}
 
 
-def floor(network: nn.Module, setting: Setting, machine: Machine) -> float:
+def floor(network: nn.Module, setting: Setting, machine: Machine, precision: str) -> float:
     """Return the seconds of an epoch that operations or memory traffic take at least."""
     steps = 2 * peers.COUNTS[""] // peers.BATCH
     images = torch.randn(peers.BATCH, 1, setting.size, setting.size)
@@ -144,7 +159,7 @@ def floor(network: nn.Module, setting: Setting, machine: Machine) -> float:
     operations = counter.get_total_flops() * steps + validation
     weights = sum(weight.numel() for weight in network.parameters())
     moved = 4 * (PASSES_OVER_WEIGHTS * weights + images.numel()) * steps
-    return float(max(operations / machine.operations, moved / machine.bytes))
+    return float(max(operations / machine.operations[precision], moved / machine.bytes))
 
 
 def _parameters(
