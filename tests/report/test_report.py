@@ -250,7 +250,7 @@ def test_a_running_study_says_how_far_it_is(database: Database) -> None:
 def test_a_race_is_answered_by_who_is_left(database: Database) -> None:
     """Contenders that are not told apart are not listed in the answer; the first of them is."""
     report = reported(store_race(database, raced(), rounds=2))
-    assert "no setting stands out: 3 of 3 contenders do not differ" in report.answer[0]
+    assert "no setting stands out: the 3 contenders do not differ" in report.answer[0]
     assert "is ahead in val_acc" in report.answer[0]
     first = report.sections[0].blocks
     assert isinstance(first[0], Words)

@@ -18,6 +18,7 @@ from tests.store.specs import (
     make_result,
     make_spec,
 )
+from tuner.results.rows import trial_rows
 from tuner.store import control
 from tuner.store import tables as t
 from tuner.store.database import Database
@@ -145,6 +146,19 @@ def test_epochs_are_counted_once_whatever_became_of_their_trial(database: Databa
     assert sums() == expected
     assert control.retry(database, bench.binding, bench.study, [failed.number]) == [failed.number]
     assert sums() == expected, "the epochs of a reopened trial are those of a running one"
+    with database.transaction() as connection:
+        before = [
+            (row["epochs_run"], row["seconds"]) for row in trial_rows(connection, bench.study)
+        ]
+        assert sum(epochs for epochs, _ in before) == plain[0] + plain[1]
+        connection.execute(
+            sa.update(t.outcome).values(
+                epochs_run=None, epochs_reused=None, seconds=None, seconds_alone=None
+            )
+        )
+        after = [(row["epochs_run"], row["seconds"]) for row in trial_rows(connection, bench.study)]
+    assert after == before, "an older program's outcomes have no sums"
+    assert sums() == expected
 
 
 def test_the_rest_is_estimated_from_what_was_done(bench: Bench) -> None:

@@ -226,7 +226,7 @@ def _chosen(study: Study, numbers: Sequence[int] | None) -> sa.ColumnElement[boo
 
 
 def _trial_query(study: Study, chosen: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    # Of trials that have not ended; an outcome has the sums of its trial.
+    # Of trials without an outcome that has these sums.
     curves = (
         sa.select(
             t.epoch.c.trial_id,
@@ -235,8 +235,10 @@ def _trial_query(study: Study, chosen: sa.ColumnElement[bool]) -> sa.Select[Any]
             sa.func.sum(t.epoch.c.seconds).filter(~t.epoch.c.reused).label("seconds"),
             sa.func.sum(t.epoch.c.seconds).label("seconds_alone"),
         )
-        .select_from(t.epoch.join(t.trial).join(t.lease, t.lease.c.trial_id == t.trial.c.trial_id))
-        .where(chosen, t.lease.c.state != "ended")
+        .select_from(
+            t.epoch.join(t.trial).outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
+        )
+        .where(chosen, t.outcome.c.epochs_run.is_(None))
         .group_by(t.epoch.c.trial_id)
         .subquery("curves")
     )

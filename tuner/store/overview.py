@@ -303,7 +303,10 @@ def _line(study: Study, row: sa.Row[Any]) -> WorkerLine:
 
 
 def _training(connection: sa.Connection, study: Study) -> tuple[int, int, float]:
-    """Sum up epochs: of ended trials by their outcomes, of the few others one by one."""
+    """Sum up epochs: of ended trials by their outcomes, of the few others one by one.
+
+    An outcome without sums is one that a worker of an older program left.
+    """
     mine = t.trial.c.study_id == study.study_id
     ended = sa.select(
         sa.func.sum(t.outcome.c.epochs_run - t.outcome.c.epochs_reused),
@@ -317,8 +320,12 @@ def _training(connection: sa.Connection, study: Study) -> tuple[int, int, float]
             sa.func.count().filter(~own),
             sa.func.sum(t.epoch.c.seconds).filter(own),
         )
-        .select_from(t.lease.join(t.epoch, t.epoch.c.trial_id == t.lease.c.trial_id))
-        .where(t.lease.c.study_id == study.study_id, t.lease.c.state != "ended")
+        .select_from(
+            t.trial.outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id).join(
+                t.epoch, t.epoch.c.trial_id == t.trial.c.trial_id
+            )
+        )
+        .where(mine, t.outcome.c.epochs_run.is_(None))
     )
     whole, parts = (connection.execute(query).one() for query in (ended.where(mine), under_way))
     recorded, reused, seconds = (

@@ -218,11 +218,11 @@ outcome = Table(
     Column("setup", JSONB),
     _moment("ended", required=True),
     # Sums over the trial's epochs, which no longer change: a study of many trials is read
-    # without its epochs.
-    Column("epochs_run", Integer, nullable=False, server_default="0"),
-    Column("epochs_reused", Integer, nullable=False, server_default="0"),
-    Column("seconds", Double, nullable=False, server_default="0"),  # without reused epochs
-    Column("seconds_alone", Double, nullable=False, server_default="0"),
+    # without its epochs. NULL where a worker of an older program ended the trial.
+    Column("epochs_run", Integer),
+    Column("epochs_reused", Integer),
+    Column("seconds", Double),  # without reused epochs
+    Column("seconds_alone", Double),
 )
 ended_as = case(
     ((outcome.c.state == "PRUNED") & outcome.c.reason.startswith(DIVERGED), "DIVERGED"),

@@ -15,8 +15,9 @@ def upgrade() -> None:
         ("seconds", sa.Double()),
         ("seconds_alone", sa.Double()),
     ):
-        column = sa.Column(name, kind, server_default="0", nullable=False)
-        op.add_column("outcome", column, schema="tuner")
+        # Without a default: a worker that runs on with the program of before leaves NULL, which
+        # says that the sums are to be taken from the epochs.
+        op.add_column("outcome", sa.Column(name, kind), schema="tuner")
     op.execute(
         """
         UPDATE tuner.outcome SET
@@ -25,12 +26,13 @@ def upgrade() -> None:
             seconds = summed.seconds,
             seconds_alone = summed.alone
         FROM (
-            SELECT trial_id,
-                count(*) AS run,
-                count(*) FILTER (WHERE reused) AS reused,
-                coalesce(sum(seconds) FILTER (WHERE NOT reused), 0) AS seconds,
-                sum(seconds) AS alone
-            FROM tuner.epoch GROUP BY trial_id
+            SELECT ended.trial_id,
+                count(epoch.trial_id) AS run,
+                count(*) FILTER (WHERE epoch.reused) AS reused,
+                coalesce(sum(epoch.seconds) FILTER (WHERE NOT epoch.reused), 0) AS seconds,
+                coalesce(sum(epoch.seconds), 0) AS alone
+            FROM tuner.outcome AS ended LEFT JOIN tuner.epoch USING (trial_id)
+            GROUP BY ended.trial_id
         ) AS summed
         WHERE summed.trial_id = outcome.trial_id
         """
