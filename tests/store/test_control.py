@@ -1,18 +1,24 @@
 """What a person does to a study: stop it, and open its failed trials again."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
 
 from tests.store.specs import SETUP, Bench, claim_trial, finish, limited, make_epoch, make_spec
-from tuner.errors import UserError
+from tuner.errors import UnknownStudyError, UserError
+from tuner.settings import Settings
 from tuner.spec.space import Choice
 from tuner.store import control, histories, studies
 from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger.leases import Ended, Recorded
 from tuner.store.studies import Study
+from tuner.work import removal
+
+NO_CHECKPOINTS = Settings(home=Path("/nowhere"), checkpoints="off")
 
 
 @pytest.fixture
@@ -57,14 +63,55 @@ def test_retry_of_what_did_not_fail_is_refused(fragile: Bench) -> None:
 
 
 def test_retry_without_failures_keeps_a_complete_study_complete(bench: Bench) -> None:
-    """There is nothing to do, and nothing is done."""
+    """There is nothing to do, and nothing is done, though it was still open when it was looked at.
+
+    A study without failures that is open stays as it is, too.
+    """
+    opened = bench.contents()
+    assert control.retry(bench.database, bench.binding, bench.study, []) is None
+    assert bench.contents() == opened
     worker = bench.worker()
     for _ in range(3):
         finish(worker, claim_trial(worker))
     assert isinstance(worker.claim(None, adopt=True), Ended)
-    complete = Bench.launch(bench.database, make_spec())
-    assert control.retry(bench.database, bench.binding, complete.study, []) == []
+    ended = bench.contents()
+    assert control.retry(bench.database, bench.binding, bench.study, []) is None
     assert bench.state() == "complete"
+    assert bench.contents() == ended
+
+
+def test_retry_of_a_paused_study_without_failures_opens_it(bench: Bench) -> None:
+    """And says who did it, and what the study was."""
+    control.pause(bench.database, bench.study, "maria")
+    assert control.retry(bench.database, bench.binding, bench.study, [], "paul") == []
+    assert bench.state() == "open"
+    assert who_did(bench.database, bench.study)[-1] == ("opened", "it was paused", "paul")
+
+
+def test_an_action_never_meets_another_study_of_the_same_name(bench: Bench) -> None:
+    """A study is deleted and another launched under its name while somebody acts on the first."""
+    seen = bench.study
+    with bench.database.transaction() as connection:
+        studies.delete(connection, seen)
+    other = Bench.launch(bench.database, make_spec())
+    assert other.study.ref == seen.ref
+    before = bench.contents()
+    database = bench.database
+    acts: tuple[Callable[[], object], ...] = (
+        lambda: control.stop(database, seen),
+        lambda: control.pause(database, seen),
+        lambda: control.go_on(database, seen),
+        lambda: control.extend(database, seen, seeds=2),
+        lambda: control.retry(database, bench.binding, seen, []),
+        lambda: control.tag(database, seen, ["a"]),
+        lambda: control.note(database, seen, "text"),
+        lambda: control.archive(database, seen, archived=True),
+        lambda: removal.delete(NO_CHECKPOINTS, database, seen),
+    )
+    for act in acts:
+        with pytest.raises(UnknownStudyError, match="was deleted meanwhile"):
+            act()
+    assert bench.contents() == before
 
 
 def test_a_worker_that_saw_the_failure_sees_the_retry(fragile: Bench) -> None:

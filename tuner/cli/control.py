@@ -85,7 +85,7 @@ def retry(settings: Settings, study: StudyRef, trials: tuple[int, ...]) -> None:
         with database.transaction() as connection:
             found = studies.find(connection, study)
         opened = control.retry(database, Binding(database), found, trials, person())
-    if not opened and found.state not in ("paused", "stopped"):
+    if opened is None:
         echo(f"{found.title} has no failed trials.")
         return
     listed = ", ".join(map(str, opened))

@@ -30,12 +30,15 @@ NOTE_MOST = 20_000
 
 def retry(
     database: Database, binding: Binding, study: Study, numbers: Sequence[int], who: str = ""
-) -> list[int]:
-    """Reopen failed trials under their own numbers, all or those listed; return their numbers."""
+) -> list[int] | None:
+    """Reopen failed trials under their own numbers, all or those listed; return their numbers.
+
+    A paused or stopped study is opened even if none has failed. None: there was nothing to do.
+    """
     with database.transaction() as connection, binding.within(connection) as storage:
-        transaction = Transaction(connection, storage, study, NOBODY, who=who)
-        transaction.lock_study()
-        failed = _failed(connection, study)
+        now = studies.locked(connection, study)
+        transaction = Transaction(connection, storage, now, NOBODY, who=who)
+        failed = _failed(connection, now)
         wrong = sorted(set(numbers) - set(failed))
         if wrong:
             listed = ", ".join(map(str, wrong))
@@ -46,9 +49,12 @@ def retry(
             )
         chosen = sorted(numbers or failed)
         endings.reopen(transaction, [failed[number] for number in chosen], "retried")
-        identities.reset(connection, study.study_id)
-        if chosen or study.state != "complete":
-            _open(transaction)
+        if not chosen and now.state not in ("paused", "stopped"):
+            return None
+        identities.reset(connection, now.study_id)
+        _open(transaction)
+        if now.state != "open":
+            studies.add_event(connection, now, "opened", f"it was {now.state}", who)
         return chosen
 
 

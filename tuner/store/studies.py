@@ -307,7 +307,14 @@ def locked(connection: sa.Connection, study: Study) -> Study:
     # A claim may be ending the study right now because of the old budget: either it
     # sees our extension, or we see its end and open the study again.
     lock_study(connection, study.study_id)
-    return find(connection, study.ref)
+    now = find(connection, study.ref)
+    # While we waited, it may have been deleted and its name given to another study, which we have
+    # not locked and which nobody meant.
+    if now.study_id != study.study_id:
+        raise UnknownStudyError(
+            f"{study.title} was deleted meanwhile; another study has its name now."
+        )
+    return now
 
 
 def _open(connection: sa.Connection, study: Study, who: str = "") -> None:

@@ -65,7 +65,7 @@ def _extend(act: Act) -> None:
 def _retry(act: Act) -> None:
     database = act.desk.database
     opened = control.retry(database, Binding(database), act.study, (), act.who)
-    if not opened and act.study.state not in ("paused", "stopped"):
+    if opened is None:
         raise UserError(f"{act.study.title} has no failed trials.")
 
 
