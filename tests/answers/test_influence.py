@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+import sqlalchemy as sa
 
 from tests.answers.fabricate import Told, fabricate, hits, images
 from tests.store.specs import Bench, make_ranged, make_spec
@@ -16,6 +17,7 @@ from tuner.results import MEASURES, Results
 from tuner.spec.space import Choice, Range
 from tuner.statistics.fanova import decompose
 from tuner.statistics.variance import Interval
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.sampling import distributions
 
@@ -72,6 +74,28 @@ def test_what_matters_is_found_and_said(database: Database) -> None:
         assert ("scheduler", "lr") in one.ahead
         assert "scheduler matters more than depth" in one.verdict
         assert (one.settings, one.seeds, one.how) == (12, 4, "decomposition")
+
+
+@pytest.mark.parametrize("first", ["test", "val"])
+def test_no_figure_depends_on_how_the_server_reads_rows(database: Database, first: str) -> None:
+    """The same rows in another place of their table, one after the other, give the same bits."""
+    bench = study(database, by_schedule)
+    before = measured(bench, "gap")
+    with database.transaction() as connection:
+        keys = connection.execute(
+            sa.select(t.prediction.c.trial_id, t.prediction.c.split).distinct()
+        ).all()
+        assert {split for _, split in keys} == {"test", "val"}
+        # An update writes a row anew, behind the others.
+        for trial_id, split in sorted(keys, key=lambda key: (key[1] != first, -key[0])):
+            connection.execute(
+                sa.update(t.prediction)
+                .where(t.prediction.c.trial_id == trial_id, t.prediction.c.split == split)
+                .values(classes=t.prediction.c.classes)
+            )
+        for plan in ("indexscan", "bitmapscan", "hashjoin", "mergejoin"):
+            connection.execute(sa.text(f"SET LOCAL enable_{plan} = off"))
+        assert influence(Results(connection, bench.study), ("gap",)) == before
 
 
 def test_an_order_beside_overlapping_intervals_is_explained() -> None:

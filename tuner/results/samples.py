@@ -185,6 +185,9 @@ class Source:
                 t.prediction.c.split.in_([split for split, _ in self.measure.blocks]),
                 t.prediction.c.moment == self.at,
             )
+            # In an order that no plan of the server changes: random numbers are drawn, and sums
+            # rounded, as rows come.
+            .order_by(t.prediction.c.split, t.trial.c.number)
             .execution_options(yield_per=200)
         )
 
