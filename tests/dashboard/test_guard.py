@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from runpy import run_path
 
@@ -20,8 +21,11 @@ from tuner.dashboard.desk import Desk
 from tuner.dashboard.rendering import STATIC
 from tuner.dashboard.server import Site, serve
 from tuner.errors import MachineError
+from tuner.settings import Settings
+from tuner.spec.study import Checkpoints
 from tuner.store import control
 from tuner.store.database import Database
+from tuner.work import removal
 
 
 def test_studies_and_trials_are_shown(app: TestClient, bench: Bench) -> None:
@@ -137,6 +141,24 @@ def test_a_package_that_is_reached_by_a_link_serves_its_files(tmp_path: Path) ->
     answer = TestClient(_Assets(directory=module["STATIC"])).get("/style.css")
     assert answer.status_code == 200
     assert module["STATIC"] == STATIC
+
+
+def test_deleting_connects_to_no_server_that_the_database_names(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints there remain, which is said; those where the settings say are removed."""
+    looked: list[str] = []
+    monkeypatch.setattr(removal, "forget", lambda _tree, study: looked.append(study.name))
+    settings = Settings(home=Path("/nowhere"), checkpoints="memory://ours")
+    told = {}
+    for name, location in (("ours", "memory://ours"), ("theirs", "memory://key:secret@theirs")):
+        spec = replace(make_spec(name), checkpoints=Checkpoints(location=location))
+        study = Bench.launch(database, spec).study
+        told[name] = removal.delete(settings, database, study, elsewhere=False)
+    assert looked == ["ours"]
+    assert told["ours"] is None
+    assert "memory://***@theirs is not connected to" in str(told["theirs"])
+    assert "secret" not in str(told["theirs"])
 
 
 def run(bench: Bench, site: Site) -> None:

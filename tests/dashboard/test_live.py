@@ -271,3 +271,25 @@ def test_a_refusal_is_an_answer_and_an_accident_is_not() -> None:
             shelf.fresh("broken", 1, break_down)
     assert calls == ["refused", "broken", "broken"]
     shelf.close()
+
+
+def test_questions_without_end_fill_no_queue() -> None:
+    """Of a hundred filters asked for at once a few are computed; who asks again is answered."""
+    shelf, gate, computed = Shelf(1_000, queue=4), threading.Event(), []
+
+    def ask(number: int) -> object:
+        def compute() -> int:
+            gate.wait(60)
+            computed.append(number)
+            return number
+
+        return shelf.recent(number, 1, compute, patience=0.0, ready=lambda: None)
+
+    for number in range(100):
+        assert ask(number) is None
+    gate.set()
+    until(lambda: len(computed) == 8, "those of the queue, and the newest that were postponed")
+    assert set(computed) == {0, 1, 2, 3, 96, 97, 98, 99}
+    until(lambda: ask(50) is not None, "it is asked for again")
+    assert computed[8:] == [50]
+    shelf.close()

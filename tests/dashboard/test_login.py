@@ -1,22 +1,28 @@
 """Logging in, out, by a link, by a key; what ends a session; what no answer gives away."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Literal
 
+import anyio.to_thread
 import pytest
 import sqlalchemy as sa
 from argon2 import PasswordHasher
 from httpx2 import Response
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from tests.dashboard.conftest import LOCAL, app_for, deleting
 from tests.store.specs import Bench
 from tuner.dashboard.app import build
+from tuner.dashboard.callers import Caller
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.door import Access, Door, networks
+from tuner.dashboard.guard import Guard
 from tuner.dashboard.pages.login import here
 from tuner.errors import UserError
 from tuner.store import accounts
@@ -130,6 +136,18 @@ def test_guesses_are_slowed_down(app: TestClient) -> None:
     late = log_in(app)
     assert late.status_code == 429
     assert 0 < int(late.headers["Retry-After"]) <= 30
+
+
+def test_what_can_be_nobodys_name_is_not_kept(app: TestClient) -> None:
+    """Names that are a megabyte long share one bucket, so that they fill no memory."""
+    for n in range(3):
+        assert log_in(app, f"{n}{'x' * 900_000}").status_code == 403
+    guard = app.app
+    assert isinstance(guard, Guard)
+    assert isinstance(guard._app, Starlette)
+    kept = guard._app.state.attempts._full
+    assert sorted(bucket.kind for bucket in kept) == ["address", "name"]
+    assert all(len(bucket.whose) < 100 for bucket in kept)
 
 
 def test_guesses_do_not_lock_out_a_browser_that_is_known(app: TestClient) -> None:
@@ -287,6 +305,29 @@ def test_a_proxy_that_runs_as_the_owner_is_not_the_owner(bench: Bench) -> None:
         assert is_in(client)
         for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"):
             assert client.get("/studies.json", headers={name: "192.0.2.1"}).status_code == 401
+
+
+def test_the_door_opens_while_pages_hold_all_threads_and_connections(bench: Bench) -> None:
+    """Who comes in does not wait for pages that take long."""
+    with bench.database.transaction() as connection:
+        token = accounts.add_token(connection, "reads", "reader", None)
+    headers = [(b"authorization", f"Bearer {token}".encode())]
+    door = Door(bench.database, Access(login=True))
+
+    async def scene() -> Caller | None:
+        threads = anyio.to_thread.current_default_thread_limiter()
+        for number in range(int(threads.total_tokens)):
+            threads.acquire_on_behalf_of_nowait(number)
+        async with asyncio.timeout(60):
+            return await door.caller({"type": "http", "headers": headers})
+
+    with ExitStack() as pages:
+        for _ in range(5):
+            pages.enter_context(bench.database.engine.connect())
+        caller = asyncio.run(scene())
+    assert caller is not None
+    assert caller.who == "token reads"
+    door.close()
 
 
 ELSEWHERE = (

@@ -17,6 +17,7 @@ from tuner.answers.question import answer
 from tuner.answers.setting_comparison import compare_settings
 from tuner.answers.trial import one_trial
 from tuner.dashboard.desk import Desk
+from tuner.dashboard.pages import documents
 from tuner.dashboard.rendering import STATIC
 from tuner.results import Results
 from tuner.spec.study_ref import StudyRef
@@ -311,6 +312,16 @@ def test_our_pages_allow_no_foreign_or_inline_script(pages: TestClient) -> None:
     assert (STATIC / "vendor").is_dir()
 
 
+def test_a_second_export_does_not_wait_for_the_first(pages: TestClient) -> None:
+    """It would hold a thread that pages are written by; a program is told when to come again."""
+    with documents.EXPORTING:
+        answer = pages.get("/studies/digits/export.csv")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert pages.get("/studies/digits/export.csv").status_code == 200
+    assert pages.get("/studies/digits/export.csv?q=nosuchcolumn>1").status_code == 400
+    assert pages.get("/studies/digits/export.csv").status_code == 200
+
+
 ODD_ADDRESSES = (
     "/studies/digits/trials?size=²",
     "/studies/digits/trials?size=99999999999",
@@ -327,6 +338,8 @@ ODD_ADDRESSES = (
     "/studies/digits/compare?settings=1,99",
     "/studies/digits/compare/curves.json?trials=1,2&curve=nope",
     "/studies/digits/export.exe",
+    "/studies/digits/export.a%0d%0aX-Bad:1.csv",
+    "/studies/digits/export.é.csv",
     "/studies/digits/export.md?columns=nope",
 )
 

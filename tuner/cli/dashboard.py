@@ -116,7 +116,7 @@ def dashboard(
     with options.open_database(settings) as database:
 
         def delete(study: "Study") -> str:
-            remains = removal.delete(settings, database, study)
+            remains = removal.delete(settings, database, study, elsewhere=False)
             return f"{study.title} is deleted. {remains}" if remains else ""
 
         serve(settings, database, site, delete, ready=lambda lines: echo("\n".join(lines)))

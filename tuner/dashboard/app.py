@@ -63,7 +63,7 @@ def build(desk: Desk, door: Door, delete: Delete) -> ASGIApp:
             HTTPException: _not_found,
             Exception: _failed,
         },
-        lifespan=_lifespan(desk),
+        lifespan=_lifespan(desk, door),
     )
     app.state.desk = desk
     app.state.door = door
@@ -104,7 +104,7 @@ def _routes(desk: Desk) -> list[BaseRoute]:
     ]
 
 
-def _lifespan(desk: Desk):  # type: ignore[no-untyped-def]
+def _lifespan(desk: Desk, door: Door):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
@@ -114,6 +114,7 @@ def _lifespan(desk: Desk):  # type: ignore[no-untyped-def]
             yield
         finally:
             listening.cancel()
+            door.close()
             desk.close()
 
     return lifespan

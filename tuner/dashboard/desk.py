@@ -62,7 +62,8 @@ class Desk:
         # nor for somebody's report, and so that large values push out no small ones.
         self._pages = Shelf(most=128)
         self._answers = Shelf(most=1_000, threads=2)
-        self._verdicts = Shelf(most=10_000)
+        # The first page asks for those of all its studies at once.
+        self._verdicts = Shelf(most=10_000, queue=500)
         self._documents = Shelf(most=24)
         # A file system that does not answer holds up its own thread alone.
         self._files = Shelf(most=256)

@@ -1,12 +1,15 @@
 """The door of the dashboard: under which names and how it is reached, and who a caller is."""
 
+import asyncio
 import ipaddress
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.responses import Response
@@ -20,6 +23,9 @@ from tuner.store import accounts
 from tuner.store.accounts import Account
 from tuner.store.database import Database
 
+P = ParamSpec("P")
+Value = TypeVar("Value")
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 PEER = "peer"
@@ -28,6 +34,8 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 PORT = re.compile(r":\d{1,5}")
 FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 """Headers that say that a request has come through a proxy."""
+THREADS = 5
+"""At the door; the pool of a `Database` has as many connections."""
 DEVICE_SECONDS = 365 * 24 * 3600
 
 
@@ -80,13 +88,27 @@ class Door:
     """Finds out how a request came and who sent it."""
 
     def __init__(self, database: Database, access: Access) -> None:
-        self.database = database
+        # Threads and connections of its own: pages that take long may hold all of the others', and
+        # people who come in must not wait for them. No more threads than connections.
+        self.database = Database(database.address)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="door")
         self.access = access
         # For the user who started the server, where the connection does not tell: a link that is
         # printed, and the cookie that it sets. Both end with the server.
         self.link = secrets.token_urlsafe(32)
         self._owners_cookie = secrets.token_urlsafe(32)
         self._owner = Caller(person(), "operator", form_key(secrets.token_urlsafe(32)))
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.database.close()
+
+    async def in_thread(self, work: Callable[P, Value], *args: P.args, **more: P.kwargs) -> Value:
+        """Have something done that waits for the database or the kernel."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, partial(work, *args, **more)
+        )
 
     def way(self, scope: Scope) -> Way:
         """Return how a request came, by the headers of proxies that are trusted."""
@@ -111,10 +133,10 @@ class Door:
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             # Whoever shows a token means it: a wrong one is not made up for by anything else.
-            return await run_in_threadpool(self._by_token, secret.strip())
+            return await self.in_thread(self._by_token, secret.strip())
         cookies = _cookies(headers)
         secret = cookies.get(self.cookie_name(scope, "session"), "")
-        if secret and (caller := await run_in_threadpool(self._by_session, secret)) is not None:
+        if secret and (caller := await self.in_thread(self._by_session, secret)) is not None:
             return caller
         return self._owner if await self._is_owner(scope, headers, cookies) else None
 
@@ -128,7 +150,7 @@ class Door:
             return False
         peer = scope.get("state", {}).get(PEER)
         # Off the event loop: with thousands of connections the kernel's table is long.
-        return isinstance(peer, Peer) and await run_in_threadpool(lambda: peer.is_owner)
+        return isinstance(peer, Peer) and await self.in_thread(lambda: peer.is_owner)
 
     def _by_token(self, secret: str) -> Caller | None:
         with self.database.transaction() as connection:

@@ -8,7 +8,7 @@ is computed.
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ Value = TypeVar("Value")
 logger = logging.getLogger(__name__)
 
 FAILED = "This could not be computed; the reason is in the server's log."
+QUEUE = 64
 REST = 4.0
 """A value is computed again at most every so many times what it took: a study that changes all the
 time must not keep a processor busy."""
@@ -71,9 +72,16 @@ class _Place:
 class Shelf:
     """Values by question, each with the version that it was computed from."""
 
-    def __init__(self, most: int, threads: int = 1) -> None:
+    def __init__(self, most: int, threads: int = 1, queue: int = QUEUE) -> None:
         self._most = most
         """How many values are kept; the one that was asked for least recently goes first."""
+        self._queue = queue
+        """How many computations are begun, so that they run or wait for a thread."""
+        self._begun = 0
+        self._postponed: deque[_Place] = deque(maxlen=queue)
+        """Whose computation was not begun because too many were; the longest postponed are left out
+        until somebody asks again. Else one person's filters, each another question, would fill
+        memory and keep the processor busy for hours after the last one has left."""
         self._places: OrderedDict[Hashable, _Place] = OrderedDict()
         self._lock = threading.Lock()
         self._closed = False
@@ -130,6 +138,10 @@ class Shelf:
         result = place.result
         rest = 0.0 if result is None else result.ended + REST * result.took - time.monotonic()
         if rest <= 0:
+            if self._begun >= self._queue:
+                self._postponed.append(place)
+                return
+            self._begun += 1
             place.running = self._pool.submit(self._run, place)
             return
         # Without this the last change of a study would wait for somebody to ask again.
@@ -161,7 +173,18 @@ class Shelf:
         finally:
             with self._lock:
                 place.running = None
+                self._begun -= 1
+                self._begin_postponed()
         ready()
+
+    def _begin_postponed(self) -> None:
+        """Begin what was postponed, the newest first; with the lock held."""
+        while self._postponed and self._begun < self._queue:
+            place = self._postponed.pop()
+            # It may have been asked for again, and computed, since then.
+            asked = None if place.asked is None else place.asked[0]
+            if place.result is None or place.result.version != asked:
+                self._begin(place)
 
     def _place(self, question: Hashable) -> _Place:
         with self._lock:

@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import dataclass
 
-from tuner.errors import TunerError, UserError
+from tuner.errors import MachineError, TunerError, UserError
 from tuner.settings import Settings
 from tuner.store import studies
 from tuner.store.checkpoints import checkpoint_place
@@ -43,8 +43,13 @@ def check_deletable(study: Study, seen: Overview) -> None:
         )
 
 
-def delete(settings: Settings, database: Database, study: Study) -> Remains | None:
-    """Delete a study for good; return what could not be removed now of its checkpoints."""
+def delete(
+    settings: Settings, database: Database, study: Study, *, elsewhere: bool = True
+) -> Remains | None:
+    """Delete a study for good; return what could not be removed now of its checkpoints.
+
+    Unless `elsewhere`, no server is connected to that the study names and the settings do not.
+    """
     # Loaded before the transaction: on a busy machine that takes seconds, and the server ends
     # transactions that are idle for long.
     from tuner.store import optuna_storage  # noqa: F401
@@ -57,6 +62,10 @@ def delete(settings: Settings, database: Database, study: Study) -> Remains | No
     if place is None:
         return None
     try:
+        if not elsewhere and "://" in place and place != settings.checkpoints:
+            # The address stands in the database: nobody who can write there shall choose which
+            # servers are connected to, with the credentials of whoever deletes.
+            raise MachineError(f"{masked(place)} is not connected to from here.")
         forget(Tree(TimelyPlace(place, settings.timing.lookup)), study)
     except TunerError as error:
         command = "tuner clean --foreign"

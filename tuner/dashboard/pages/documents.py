@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
 from tuner.dashboard.desk import Desk
+from tuner.dashboard.rendering import message
 from tuner.errors import UserError
 from tuner.names import meant
 from tuner.results import Results
@@ -91,17 +92,26 @@ def export(request: Request) -> Response:
     query, sort, columns = asked.get("q", ""), asked.get("sort") or None, asked.get("columns")
     ending = request.path_params.get("ending", "csv")
     form = formats.format_of(f"trials.{ending}")
-    if form is None:
+    # `a\r\nb.csv` has a format, too.
+    if form is None or "." in ending:
         known = [f".{one}" for endings in formats.ENDINGS.values() for one in endings]
-        raise UserError(f"No format ends in .{ending}; take {', '.join(known)}.")
-    # One at a time: a large study's takes seconds, and all rows are in memory meanwhile.
-    with EXPORTING, desk.results(study) as results:
-        sheet = contents.trials(results, wide=True)
-        sheet = selection.sort(selection.where(sheet, read_query(query)), sort)
-        if columns:
-            sheet = sheet.only(list(dict.fromkeys(filter(None, columns.split(",")))))
-        layout = formats.Layout(exact={*study.spec.varied, *study.spec.fixed})
-        content = formats.write(sheet, form, layout)
+        raise UserError(f"No format ends in {f'.{ending}'!r}; take {', '.join(known)}.")
+    # One at a time: a large study's takes seconds, and all rows are in memory meanwhile. Nobody
+    # waits for it here, where forty who do would hold all threads that pages are written by.
+    if not EXPORTING.acquire(blocking=False):
+        answer = message(request, 503, "Another export is being written. Try again in a moment.")
+        answer.headers["Retry-After"] = "5"
+        return answer
+    try:
+        with desk.results(study) as results:
+            sheet = contents.trials(results, wide=True)
+            sheet = selection.sort(selection.where(sheet, read_query(query)), sort)
+            if columns:
+                sheet = sheet.only(list(dict.fromkeys(filter(None, columns.split(",")))))
+            layout = formats.Layout(exact={*study.spec.varied, *study.spec.fixed})
+            content = formats.write(sheet, form, layout)
+    finally:
+        EXPORTING.release()
     name = "".join(one for one in study.title if one.isalnum() or one in "_-@.") or "trials"
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.{ending}"}
     return Response(content, media_type=MEDIA[form], headers=headers)

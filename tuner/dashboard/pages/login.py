@@ -66,7 +66,7 @@ async def login(request: Request) -> Response:
     wanted = here(request.query_params.get("next", ""))
     if request.state.caller is not None:
         return RedirectResponse(wanted, 303)
-    if not await _in_thread(_anybody, door.database):
+    if not await door.in_thread(_anybody, door.database):
         return _nobody_can(door)
     return _login_form(door, wanted)
 
@@ -78,10 +78,12 @@ async def log_in(request: Request) -> Response:
     fields = await form(request)
     wanted = here(fields.get("next", ""))
     name = fields.get("name", "").strip().lower()
-    account = await _in_thread(_account, door.database, name)
+    account = await door.in_thread(_account, door.database, name)
     device = door.cookie(request.scope, "device")
     known = account is not None and same(device, device_key(account))
-    buckets = buckets_of(name, door.way(request.scope).address, device=known)
+    # All that can be nobody's name shares one bucket: it is kept, and may be a megabyte long.
+    whose = name if accounts.NAME.fullmatch(name) else ""
+    buckets = buckets_of(whose, door.way(request.scope).address, device=known)
     if seconds := attempts.take(buckets):
         text = f"Too many attempts. Try again in {_duration(seconds)}."
         refusal = _login_form(door, wanted, name=name, wrong=text, code=429)
@@ -92,7 +94,7 @@ async def log_in(request: Request) -> Response:
         attempts.give_back(buckets)
         text = "Too many people are logging in at the moment. Try again in a few seconds."
         return _login_form(door, wanted, name=name, wrong=text, code=503)
-    secret = await _in_thread(_begin, door.database, account) if right and account else None
+    secret = await door.in_thread(_begin, door.database, account) if right and account else None
     if account is None or secret is None:
         return _login_form(door, wanted, name=name, wrong=WRONG, code=403)
     attempts.give_back(buckets)
@@ -108,7 +110,7 @@ async def log_out(request: Request) -> Response:
     if not same((await form(request)).get("csrf", ""), caller.form_key):
         return _page("Not logged out", ["This page is too old. Go back, load it again, and retry."],
                      code=403)  # fmt: skip
-    await _in_thread(_end, door.database, door.cookie(request.scope, "session"))
+    await door.in_thread(_end, door.database, door.cookie(request.scope, "session"))
     answer = RedirectResponse("/login", 303)
     door.set_cookie(request.scope, answer, "session", "")
     return answer
@@ -116,14 +118,15 @@ async def log_out(request: Request) -> Response:
 
 async def link(request: Request) -> Response:
     """Ask the owner of a link for a password; the link is used up by the answer alone."""
-    account = await _in_thread(_link_account, request.app.state.door.database, _secret(request))
+    door: Door = request.app.state.door
+    account = await door.in_thread(_link_account, door.database, _secret(request))
     return _gone() if account is None else _choose(request, account)
 
 
 async def use_link(request: Request) -> Response:
     """Set the password that the owner of a link has chosen, and let them in."""
     door: Door = request.app.state.door
-    account = await _in_thread(_link_account, door.database, _secret(request))
+    account = await door.in_thread(_link_account, door.database, _secret(request))
     if account is None:
         return _gone()
     fields = await form(request)
@@ -135,7 +138,7 @@ async def use_link(request: Request) -> Response:
         return _choose(request, account, str(error))
     if password is None:
         return _choose(request, account, "The dashboard is busy. Try again in a few seconds.")
-    used = await _in_thread(_use_link, door.database, _secret(request), password)
+    used = await door.in_thread(_use_link, door.database, _secret(request), password)
     if used is None:
         return _gone()
     answer = RedirectResponse("/", 303)
@@ -170,12 +173,6 @@ def here(address: str) -> str:
 
 def _secret(request: Request) -> str:
     return str(request.path_params["secret"])
-
-
-async def _in_thread(work: Any, *arguments: Any) -> Any:
-    from starlette.concurrency import run_in_threadpool
-
-    return await run_in_threadpool(work, *arguments)
 
 
 async def _hash(work: Any, *arguments: Any) -> Any:
