@@ -42,3 +42,15 @@ def test_a_setting_far_ahead_owes_nothing_to_luck() -> None:
     found = selection_bias_of_mean(tried(np.random.default_rng(3), 100.0), larger=False)
     assert found is not None
     assert 0.0 <= found.value < 0.1
+
+
+def test_a_trial_far_ahead_owes_nothing_to_luck() -> None:
+    """Nor is the bias of a single trial ever negative, however the images are drawn."""
+    generator = np.random.default_rng(4)
+    places = np.arange(SETTINGS)
+    for _ in range(10):
+        values = generator.standard_normal((SETTINGS, IMAGES))
+        values[0] += 100.0
+        found = selection_bias(Tried(values.mean(axis=1), places, places, values), larger=True)
+        assert found is not None
+        assert 0.0 <= found.value < 0.1

@@ -729,6 +729,13 @@ def selection(gap: Gap) -> str:
     if gap.selection_bias is None:
         return ""
     amount = words.size(gap.measure.unit, gap.selection_bias.value)
+    if amount == words.size(gap.measure.unit, 0):
+        among = words.count(gap.selection_bias.trials, "trial")
+        which = f"{gap.metric} of the best trial ({gap.winner})"
+        if gap.best_setting:
+            among = words.count(gap.selection_bias.settings, "setting")
+            which = f"mean {gap.metric} of the best setting ({gap.best_setting})"
+        return f"No selection bias was found in the {which}, picked from {among}."
     missing = "" if gap.selection_bias.over_seeds else ", without the variation between seeds"
     if gap.best_setting:
         return (

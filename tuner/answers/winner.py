@@ -378,18 +378,15 @@ def over_seeds(winner: Winner) -> str:
 
 def selection(winner: Winner) -> str:
     """Say how much of the trial's figure is selection bias."""
-    if winner.selection_bias is None:
+    bias = winner.selection_bias
+    if bias is None:
         return ""
     measure = winner.measures[winner.study.spec.search.metric]
-    amount = words.size(measure.unit, winner.selection_bias.value)
-    if float(amount.split(maxsplit=1)[0]) == 0:
-        among = words.count(winner.selection_bias.trials, "trial")
-        if winner.selection_bias.settings:
-            among = words.count(winner.selection_bias.settings, "setting")
-        return f"No selection bias was found in its {measure.name}, the best of {among}."
-    missing = "" if winner.selection_bias.over_seeds else ", without the variation between seeds"
-    bias = winner.selection_bias
+    amount = words.size(measure.unit, bias.value)
     among = words.count(bias.settings or bias.trials, "setting" if bias.settings else "trial")
+    if amount == words.size(measure.unit, 0):
+        return f"No selection bias was found in its {measure.name}, the best of {among}."
+    missing = "" if bias.over_seeds else ", without the variation between seeds"
     mean, who = ("mean ", "a new training") if bias.settings else ("", "its setting")
     return (
         f"Being the best of {among} makes its {mean}{measure.name} look about {amount} better than "

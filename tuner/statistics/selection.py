@@ -71,7 +71,8 @@ def selection_bias(tried: Tried, *, larger: bool) -> SelectionBias | None:
         shown = shown + generator.choice(residuals, shown.shape)
     picked = shown.argmax(axis=1)
     flattered = shown[np.arange(DRAWS), picked] - truths[of[order]][picked]
-    return SelectionBias(float(flattered.mean()), residuals is not None, len(tried.means))
+    # A trial far ahead of the others has no bias, but random draws might make it negative.
+    return SelectionBias(max(0.0, float(flattered.mean())), residuals is not None, len(tried.means))
 
 
 def selection_bias_of_mean(tried: Tried, *, larger: bool) -> SelectionBias | None:
@@ -96,7 +97,7 @@ def selection_bias_of_mean(tried: Tried, *, larger: bool) -> SelectionBias | Non
             shown[:, place] += drawn.mean(axis=1)
     picked = shown.argmax(axis=1)
     flattered = shown[np.arange(DRAWS), picked] - truths[picked]
-    # If one setting is far ahead there is no bias, but random draws might make it negative.
+    # As above: of a setting far ahead, random draws might make it negative.
     return SelectionBias(
         max(0.0, float(flattered.mean())), residuals is not None, len(tried.means), len(sizes)
     )
