@@ -18,6 +18,10 @@ from tuner.train.metrics import balanced_accuracy, found_and_left_alone
 
 Logs = NDArray[np.float32]
 RATES = ("sensitivity", "specificity", "balanced_acc")
+EPOCH_SECONDS = 0.5
+
+
+EPOCH_SECONDS = 0.5
 
 
 @dataclass
@@ -134,7 +138,8 @@ def _add(
         "data_fingerprint": told.fingerprint,
     }
     kept = {f"{moment}_{k}": v for moment in ("best", "last") for k, v in figures.items()}
-    ends = {"best_epoch": told.epochs, "last_epoch": told.epochs}
+    ends: dict[str, float] = dict.fromkeys(("best_epoch", "last_epoch", "epochs_run"), told.epochs)
+    ends |= dict.fromkeys(("seconds", "seconds_alone"), told.epochs * EPOCH_SECONDS)
     ending = {"state": told.state, "reason": ""}
     if told.state == "DIVERGED":
         ending = {"state": "PRUNED", "reason": f"diverged at epoch {told.epochs}"}
@@ -193,7 +198,7 @@ def _epoch(
         "val_auc": 0.9,
         "val_balanced_acc": 0.9,
         "lr": 1e-3,
-        "seconds": 0.5,
+        "seconds": EPOCH_SECONDS,
         "reused": False,
     }
 

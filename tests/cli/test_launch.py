@@ -13,6 +13,7 @@ import pytest
 from tests.cli.conftest import STUDY, Project
 from tests.harness.warm import Started
 from tests.train.blobs import PAUSE
+from tuner.settings import person
 from tuner.spec.study_ref import StudyRef
 from tuner.store import control, studies
 from tuner.store.database import Database
@@ -186,14 +187,14 @@ def test_study_that_only_fails_is_paused_and_retried(project: Project) -> None:
 
 
 def test_stop_ends_the_launch_elsewhere(project: Project) -> None:
-    """`tuner stop` from another shell makes the workers leave; launch says so."""
+    """`tuner stop` from another shell makes the workers leave; launch says who did it."""
     project.write_study("long", long(2000))
     process = project.start("launch", "--study", "long", "--workers", "1", **SLOWLY)
     wait_for_epochs(project, process, "long")
     project.run("stop", "long")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1, out + err
-    assert "Stopped by `tuner stop`" in err
+    assert f"long is stopped: Stopped by {person()}." in err
     assert project.json("status", "long", "--json")["counts"]["running"] == 0
 
 
