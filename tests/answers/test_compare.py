@@ -11,11 +11,12 @@ import pytest
 
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
+from tuner.answers.columns import units
 from tuner.answers.compare import Asked, Comparison, compare
 from tuner.answers.plain import plain
 from tuner.answers.sheets.contents import comparisons
 from tuner.errors import UserError
-from tuner.records import Value
+from tuner.records import FRACTION, SHARE, Value
 from tuner.results import Results
 from tuner.spec.space import Choice
 from tuner.spec.study import Replicates, Spec
@@ -88,6 +89,33 @@ def test_a_plan_is_told_with_how_rough_it_is(database: Database) -> None:
     )
     assert re.search(rf"{more}|about 8 times in 10", words)
     assert made.low <= made.seeds <= (made.high or 1000)
+
+
+@pytest.mark.parametrize(
+    ("metric", "resolve", "said"),
+    [
+        ("test_acc", 100.0, "differ by at most 100. Give it in points, such as 1."),
+        ("test_auc", 1.0, "differ by at most 1. Give it as a fraction, such as 0.01."),
+    ],
+)
+def test_a_difference_that_cannot_be_is_not_planned_for(
+    database: Database, metric: str, resolve: float, said: str
+) -> None:
+    """What was meant as a point of AUC is refused, with the unit that is right."""
+    bench = by_accuracy(database, schedules(2), lambda *_: 0.9)
+    with pytest.raises(UserError, match=said):
+        judged(bench, metric=metric, asked=Asked(resolve=resolve))
+
+
+def test_a_mean_has_its_unit_with_or_without_the_difference(database: Database) -> None:
+    """Which other columns a sheet of comparisons has does not change what a mean is read in."""
+    bench = by_accuracy(database, schedules(2), lambda *_: 0.9)
+    with bench.database.transaction() as connection:
+        results = Results(connection, bench.study)
+        assert units(("level", "mean"), results, compared="test_acc")["mean"] == SHARE
+        assert (
+            units(("mean_low", "difference"), results, compared="val_auc")["mean_low"] == FRACTION
+        )
 
 
 def test_means_are_those_of_the_stored_figures(database: Database) -> None:

@@ -187,7 +187,7 @@ def units(columns: Sequence[str], results: "Results", compared: str | None) -> d
     """Return the units of a sheet's columns: of means and differences, that of what is compared."""
     found = {name: unit_of(name, results.spec.metrics) for name in columns}
     metric = unit_of(compared or results.metric, results.spec.metrics)
-    if metric is not None and "difference" in columns:
+    if metric is not None:
         found |= {f"mean{end}": metric for end in ENDS}
         found |= {f"difference{end}": metric.difference for end in ENDS}
     for name in columns:

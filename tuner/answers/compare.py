@@ -304,6 +304,7 @@ def judge(
     asked: Asked = Asked(),
 ) -> Comparison:
     """Judge one factor from its design and its values."""
+    _check_resolve(measure, asked.resolve)
     named = None if asked.reference is None else _level_named(design, asked.reference)
     n = min((len(units) for units in design.units), default=0)
     verdict = _verdict(sample, measure, named, n)
@@ -381,6 +382,18 @@ def _row(finding: Finding, standing: Standing) -> Row:
     other = next((one for one in verdict.others if one.level == place), None)
     mean, n = sample.panel.mean(place), len(design.units[place])
     return Row(standing, n, mean, other, tied=place in verdict.tied)
+
+
+def _check_resolve(measure: Measure, resolve: float | None) -> None:
+    """Refuse a difference to plan for that there cannot be: 1 of AUC, meant as a point."""
+    unit = measure.unit
+    most = (unit.high - unit.low) * unit.scale
+    if resolve is not None and resolve >= most:
+        read_in = f"in {unit.of_differences}" if unit.of_differences else "as a fraction"
+        raise UserError(
+            f"--resolve {resolve:g} is too large: two values of {measure.name} differ by at most "
+            f"{most:g}. Give it {read_in}, such as {RESOLVED * unit.scale:g}."
+        )
 
 
 def _level_named(design: Design, name: str) -> int:

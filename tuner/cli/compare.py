@@ -59,7 +59,8 @@ FIRST_DROPPED = (2, 7, 5)
     "--resolve",
     type=click.FloatRange(0, min_open=True),
     metavar="D",
-    help="Difference that should be detectable, in points or nats; 1 point by default.",
+    help="Difference that should be detectable, in the unit that the figure is read in: points, "
+    "nats, or a fraction for AUC; 1 point, 0.01 of AUC or about a tenth of a loss by default.",
 )
 @click.option(
     "--trials",
