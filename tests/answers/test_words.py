@@ -52,6 +52,13 @@ def test_limits_stay_within_what_there_is() -> None:
     assert words.with_half(SHARE.difference, 0.05, 0.07) == "+5.0 ± 7.0"
 
 
+def test_a_figure_without_variation_has_no_limits() -> None:
+    """Where all images agree a bootstrap knows no limits, and none are promised."""
+    assert words.with_any_ends(SHARE, Interval(1.0, 1.0, 1.0)) == "100.0 %"
+    assert words.with_any_ends(SHARE, Interval(0.9, 0.8, 0.95)) == "90.0 % (80.0 to 95.0)"
+    assert words.with_any_ends(SHARE, None) == "–"
+
+
 @pytest.mark.parametrize(
     ("value", "digits", "text"),
     [

@@ -197,8 +197,9 @@ def _own_sentences(ensemble: Ensemble) -> list[str]:
             )
             continue
         unit = metric.read_in
+        own = words.with_any_ends(unit, interval)
         said.append(
-            f"Its {metric.name} on test is {words.with_ends(unit, interval)}, that of its seeds "
+            f"Its {metric.name} on test is {own}, that of its seeds "
             f"{words.figure(unit, sum(known) / len(known))} on average "
             f"({words.figure(unit, min(known))} to {words.figure(unit, max(known))})."
         )
@@ -234,7 +235,7 @@ def figures(ensemble: Ensemble) -> Table:
                         else ()
                     ),
                     *(f"{on.calibration_error:.3f}", f"{on.brier:.3f}"),
-                    *(words.with_ends(one.read_in, on.own.get(one.name)) for one in metrics),
+                    *(words.with_any_ends(one.read_in, on.own.get(one.name)) for one in metrics),
                 )
             )
     return Table(head, tuple(rows), left=(0, 1))

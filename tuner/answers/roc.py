@@ -56,8 +56,8 @@ class Roc:
     curves: tuple[RocCurve, ...]
     """Of class 1 with two classes, of each class against the rest with more."""
     classes: int
-    most: int | None
-    """How many curves were asked for; with more classes, those with the smallest areas."""
+    measured: int
+    """How many classes have an area; those with the smallest ones are here where not all are."""
 
     JSON: ClassVar = ("curves", "classes")
 
@@ -73,8 +73,15 @@ class Roc:
         if self.classes == 2:
             return "Interval by DeLong."
         said = "Each class against the rest; intervals by DeLong."
-        if len(self.curves) == self.most and self.most < self.classes:
-            said += f" Of {self.classes} classes the {self.most} with the lowest AUC are shown."
+        if len(self.curves) < self.measured:
+            shown = f"the {len(self.curves)} with the lowest AUC are shown."
+            said += f" Of {words.count(self.measured, 'class', 'classes')} {shown}"
+        if self.measured < self.classes:
+            missing = self.classes - self.measured
+            said += (
+                f" {missing} of {self.classes} classes {'has' if missing == 1 else 'have'} no AUC: "
+                "too few images of the class, or of all others."
+            )
         return said
 
 
@@ -96,8 +103,9 @@ def roc_curves(predicted: Predicted, most: int | None = None) -> Roc | None:
         if area is not None:
             false, true = roc(scores, truth)
             curves.append(RocCurve(label, predicted.classes[label], area, false, true))
-    if most is not None and len(curves) > most:
+    measured = len(curves)
+    if most is not None and measured > most:
         lowest = sorted(curves, key=lambda curve: curve.area.value)[:most]
         labels = {curve.label for curve in lowest}
         curves = [curve for curve in curves if curve.label in labels]
-    return Roc(tuple(curves), size, most) if curves else None
+    return Roc(tuple(curves), size, measured) if curves else None

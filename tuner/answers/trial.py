@@ -99,9 +99,8 @@ class OneTrial:
         cells = []
         for metric in self.own:
             interval = self.by_split[split].own.get(metric.name)
-            # Without variation between images, as at 100 %, the bootstrap gives no interval.
-            if interval is not None and interval.low < interval.high:
-                cells.append(words.with_ends(metric.read_in, interval))
+            if interval is not None:
+                cells.append(words.with_any_ends(metric.read_in, interval))
             else:
                 stored = self.row[f"{self.prefix}{split}_{metric.name}"]
                 cells.append(words.figure(metric.read_in, stored))

@@ -105,6 +105,16 @@ def with_ends(unit: Unit, interval: "Interval | None") -> str:
     return f"{figure(unit, interval.value)} ({ends(unit, interval)})"
 
 
+def with_any_ends(unit: Unit, interval: "Interval | None") -> str:
+    """Return a figure with its limits; alone where no image varies, as at 100 %.
+
+    A bootstrap of equal values gives an interval of no width, which would promise too much.
+    """
+    if interval is None or interval.low < interval.high:
+        return with_ends(unit, interval)
+    return figure(unit, interval.value)
+
+
 def _number(unit: Unit, value: float) -> str:
     scaled = value * unit.scale
     if unit.scientific:
