@@ -1,20 +1,34 @@
 """The study's page: its evidence is that of the answers, and one filter holds for all of it."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from tests.dashboard.conftest import LOCAL, app_for
 from tests.dashboard.test_pages import INLINE
 from tests.harness.processes import until
+from tests.store.specs import (
+    DATASET,
+    SETUP,
+    Bench,
+    claim_trial,
+    make_curve,
+    make_result,
+    make_spec,
+)
 from tuner.answers.gap import gap
 from tuner.answers.influence import influence
 from tuner.answers.plain import plain
 from tuner.answers.settings import settings
+from tuner.dashboard.desk import Desk
 from tuner.dashboard.drawing import Axis
+from tuner.dashboard.pages.evidence import matching
 from tuner.dashboard.pages.parallel import BEST, CHOSEN_MOST, thinned
+from tuner.records import Metric
 from tuner.results import Results
 from tuner.spec.study_ref import StudyRef
 from tuner.store.database import Database
@@ -122,6 +136,81 @@ def test_a_brush_is_the_condition_of_the_address(pages: TestClient) -> None:
     assert axes["val_loss"]["brush"] is None
     places = {tick["label"]: tick["place"] for tick in axes["scheduler"]["ticks"]}
     assert axes["scheduler"]["brush"] == sorted((places["step"], places["cosine"]))
+
+
+@pytest.mark.parametrize(
+    ("asked", "brush"),
+    [
+        ("lr!=0.001", None),
+        ("lr:0.001", [0.5, 0.5]),
+        ("lr:0.0001,0.001", [0.0, 0.5]),
+        ("lr>0.0001 lr!=0.01", [0.0, 1.0]),
+    ],
+)
+def test_a_brush_on_numbers_is_what_conditions_leave(
+    pages: TestClient, asked: str, brush: list[float] | None
+) -> None:
+    """A list of numbers spans them; one number that is excluded brushes nothing."""
+    found = ready(pages, f"/studies/lr_sched/parallel.json?q={asked}")
+    axes = {one["name"]: one for one in found["axes"]}
+    assert axes["lr"]["brush"] == brush
+
+
+def test_charts_of_accuracy_are_in_per_cent(pages: TestClient) -> None:
+    """Values stay fractions, with the factor of what people read; losses have none."""
+    for path, curve in (
+        ("/studies/lr_sched/curves.json", "val_acc"),
+        ("/studies/lr_sched/trials/0/curves.json", "accuracy"),
+        ("/studies/lr_sched/compare/curves.json?trials=0,1", "accuracy"),
+    ):
+        sign = "&" if "?" in path else "?"
+        found = ready(pages, f"{path}{sign}curve={curve}")
+        assert found["scale"] == 100.0
+        assert found["label"].endswith("accuracy (%)")
+        assert all(value <= 1 for line in found["lines"] for value in line["mean"] if value)
+    assert ready(pages, "/studies/lr_sched/curves.json?curve=val_loss")["scale"] == 1.0
+
+
+def test_programs_get_figures_without_how_people_read_them(pages: TestClient) -> None:
+    """The overview is that of `tuner status --json`."""
+    assert "unit" not in pages.get("/studies/lr_sched.json").json()["overview"]
+
+
+def test_nothing_is_said_of_a_filter_where_all_match() -> None:
+    """With a thousand settings and more, too."""
+    assert matching(1200, "1,200 settings") == ""
+    assert matching(1199, "1,200 settings") == "1,199 of 1,200 settings match the filter."
+
+
+def test_metrics_of_a_study_are_read_as_it_declares_them(database: Database) -> None:
+    """A share in per cent and a number as one, even under a name that usually is a share."""
+    metrics = (
+        Metric("kappa", "higher", "Agreement beyond chance."),
+        Metric("f1", "higher", "Of another kind.", unit="number"),
+    )
+    spec = replace(make_spec(metric="val_kappa"), metrics=metrics)
+    bench = Bench.launch(database, spec)
+    own = {"val_kappa": 0.81234, "val_f1": 12.5}
+    worker = bench.worker()
+    held = claim_trial(worker)
+    curve = [replace(one, own=own) for one in make_curve(0.6, 0.5)]
+    worker.record(held, curve)
+    result = make_result(curve)
+    best, last = (
+        replace(figures, own=own, test_loss=None, test_acc=None)
+        for figures in (result.best, result.last)
+    )
+    worker.complete(held, SETUP, DATASET, replace(result, best=best, last=last))
+    with TestClient(app_for(Desk(database)), LOCAL) as client:
+        table = client.get("/studies/small/trials?columns=val_kappa,val_f1").text
+        assert ">81.2 %</td>" in table
+        assert ">12.5</td>" in table
+        assert "81.2 %" in part(client, "/studies/small", "now")
+        file = client.get("/studies/small/export.md?columns=trial,val_kappa,val_f1").text
+        assert file.startswith("| trial | val_kappa (%) | val_f1 |")
+        until(lambda: "81.2 %" in client.get("/").text, "the best of the study")
+        lines = ready(client, "/studies/small/parallel.json")
+        assert lines["lines"][0]["said"].endswith("val_kappa 81.2 %")
 
 
 def test_stopped_trials_are_hidden_everywhere_at_once(pages: TestClient) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from tuner.answers import words
 from tuner.answers.columns import unit_of
 from tuner.answers.plain import plain
+from tuner.records import Metric
 from tuner.report.record import span
 from tuner.version import version
 
@@ -127,8 +128,11 @@ def age(moment: datetime) -> str:
     return span(max(0.0, (datetime.now(UTC) - moment).total_seconds()))
 
 
-def cell(value: Any, column: str = "") -> str:
-    """Return a cell of a table of trials as people read it."""
+def cell(value: Any, column: str = "", metrics: Sequence[Metric] = ()) -> str:
+    """Return a cell of a table of trials as people read it.
+
+    `metrics` are those that the study has beside the built-in ones.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool):
@@ -136,7 +140,7 @@ def cell(value: Any, column: str = "") -> str:
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M")
     if isinstance(value, float):
-        unit = unit_of(column)
+        unit = unit_of(column, metrics)
         return words.minus(f"{value:.5g}") if unit is None else words.figure(unit, value)
     if isinstance(value, int) and column not in ("trial", "seed"):
         return words.minus(f"{value:,}")

@@ -9,11 +9,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tuner.answers import words
+from tuner.answers.columns import unit_of
 from tuner.answers.plain import plain
 from tuner.answers.settings import has_replicates, settings, short_names
 from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.pages.view import View, curve_kinds
+from tuner.records import Unit
 from tuner.results import Curve, Results, Stray, curves, setting_curves, strays
 
 CURVES_MOST = 8
@@ -60,6 +62,8 @@ class Curves:
     """What the vertical axis shows where trials that diverged would take all of it."""
     log: bool = False
     """Whether the vertical axis is logarithmic."""
+    scale: float = 1.0
+    """What people read is so many times a value: 100 of accuracies, which are in per cent."""
 
 
 def curves_data(request: Request) -> Response:
@@ -101,10 +105,11 @@ def _curves(results: Results, view: View) -> Curves:
         if len(shown) < len(lost):
             notes.append(f"{len(shown)} of {words.count(len(lost), 'stopped trial')} are drawn.")
     span, log = _range(lines, stopped, view.curve)
+    unit = unit_of(view.curve, results.spec.metrics)
     epochs = max((len(values) for values in _all_values(lines, stopped, view.curve)), default=0)
     places = _places(epochs, [one.best_epoch for one in lines])
     return Curves(
-        label=curve_kinds(results.study)[view.curve],
+        label=with_unit(curve_kinds(results.study)[view.curve], unit),
         epochs=[place + 1 for place in places],
         lines=tuple(_thinned(one, places) for one in lines),
         note=" ".join(notes),
@@ -113,7 +118,18 @@ def _curves(results: Results, view: View) -> Curves:
         ),
         range=span,
         log=log,
+        scale=scale_of(unit),
     )
+
+
+def with_unit(label: str, unit: Unit | None) -> str:
+    """Return an axis' label with its unit: per cent of shares; others say theirs already."""
+    return label if scale_of(unit) == 1 or unit is None else f"{label} ({unit.label})"
+
+
+def scale_of(unit: Unit | None) -> float:
+    """Return the factor from a value to what people read."""
+    return 1.0 if unit is None else unit.scale
 
 
 def _all_values(lines: Sequence[Line], stopped: Sequence[Stray], name: str) -> list[Any]:

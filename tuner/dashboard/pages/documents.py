@@ -83,6 +83,7 @@ def _soon(text: str) -> Response:
 
 def export(request: Request) -> Response:
     """Write the trials that the table shows, all pages of them, as `tuner export` does."""
+    from tuner.answers.columns import units
     from tuner.answers.sheets import contents, formats, selection
     from tuner.results import read_query
 
@@ -108,7 +109,10 @@ def export(request: Request) -> Response:
             sheet = selection.sort(selection.where(sheet, read_query(query)), sort)
             if columns:
                 sheet = sheet.only(list(dict.fromkeys(filter(None, columns.split(",")))))
-            layout = formats.Layout(exact={*study.spec.varied, *study.spec.fixed})
+            layout = formats.Layout(
+                exact={*study.spec.varied, *study.spec.fixed},
+                units=units(sheet.columns, results, compared=None),
+            )
             content = formats.write(sheet, form, layout)
     finally:
         EXPORTING.release()

@@ -181,15 +181,17 @@ def val_test(results: Results, view: View) -> ValTest:
     except UserError as error:
         return ValTest(str(error), None, (), (), (), None, "")
     numbers = view.numbers(results)
+    # At the epoch that the settings are judged at, too.
+    column = results.prefix + "val_acc"
     chosen = [one for one in found.settings if not numbers.isdisjoint(one.trials)]
     lost = [
         row for row in results.rows
-        if row["trial"] in numbers and row.lost and _finite(row["val_acc"]) is not None
+        if row["trial"] in numbers and row.lost and _finite(row[column]) is not None
     ]  # fmt: skip
     axis = Axis.over(
         [
             *(value for one in chosen for value in (one.val_acc, one.test_acc)),
-            *(row["val_acc"] for row in lost),
+            *(row[column] for row in lost),
         ]
     )
     if axis is None:
@@ -217,7 +219,7 @@ def val_test(results: Results, view: View) -> ValTest:
         size(found),
         found,
         tuple(sorted(drawn, key=lambda point: (point.best, point.apart))),
-        _on_the_edge(lost, axis),
+        _on_the_edge(lost, column, axis),
         axis.ticks(100.0),
         gap_table(replace(found, settings=tuple(chosen)), results.title, TABLE_MOST),
         " ".join(notes),
@@ -236,11 +238,13 @@ def _apart_on_screen(points: Sequence[Point]) -> list[Point]:
     return [*rest, *best]
 
 
-def _on_the_edge(lost: Sequence[TrialRow], axis: Axis) -> tuple[tuple[float, str, int], ...]:
+def _on_the_edge(
+    lost: Sequence[TrialRow], column: str, axis: Axis
+) -> tuple[tuple[float, str, int], ...]:
     """Return where stopped trials were on validation, one for each place that can be seen."""
     places: dict[tuple[float, str], int] = {}
     for row in lost:
-        place = (round(axis.place(row["val_acc"]), 2), row["state"].lower())
+        place = (round(axis.place(row[column]), 2), row["state"].lower())
         places.setdefault(place, row["trial"])
     return tuple((x, state, trial) for (x, state), trial in places.items())
 
@@ -336,7 +340,7 @@ def board(results: Results, view: View) -> Board:
             leaderboard.trials(study, shown, len(rows)),
             tuple(row["trial"] for row in shown),
             len(rows),
-            _matching(len(rows), words.count(len(results.ranked), "complete trial")),
+            matching(len(rows), words.count(len(results.ranked), "complete trial")),
         )
     chosen = {row.configuration for row in results.rows if row["trial"] in numbers}
     ranked = [
@@ -350,10 +354,10 @@ def board(results: Results, view: View) -> Board:
         leaderboard.settings(study, len(ranked), best, kept, varied=spec.varied),
         tuple(one.median_trial or 0 for one in best),
         len(ranked),
-        _matching(len(ranked), words.count(len(results.ranked_settings), "setting")),
+        matching(len(ranked), words.count(len(results.ranked_settings), "setting")),
     )
 
 
-def _matching(shown: int, every: str) -> str:
+def matching(shown: int, every: str) -> str:
     """Say how many match the filter; "" where all do."""
-    return "" if every.startswith(f"{shown} ") else f"{shown:,} of {every} match the filter."
+    return "" if every.startswith(f"{shown:,} ") else f"{shown:,} of {every} match the filter."

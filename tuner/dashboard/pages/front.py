@@ -14,6 +14,7 @@ from tuner.answers.question import answer
 from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
 from tuner.errors import TunerError, UserError
+from tuner.records import Unit, metric_of
 from tuner.results import Results
 from tuner.statistics import Interval
 from tuner.store import studies
@@ -54,6 +55,8 @@ class Card:
     question: str
     objective: str
     metric: str
+    unit: Unit
+    """Of the metric."""
     state: str
     reason: str
     launched: datetime
@@ -129,6 +132,7 @@ def _cards(connection: sa.Connection) -> list[tuple[Study, Card]]:
                 question=study.spec.question,
                 objective=study.spec.objective,
                 metric=study.spec.search.metric,
+                unit=metric_of(study.spec.search.metric, study.spec.metrics).read_in,
                 state=study.state,
                 reason=study.reason,
                 launched=study.created,

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tuner.answers import words
+from tuner.answers.columns import unit_of
 from tuner.answers.pair import Pair, class_table, pair, pair_table
 from tuner.answers.plain import plain
 from tuner.answers.setting_diff import (
@@ -24,7 +25,7 @@ from tuner.answers.table import Table
 from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.images import Pictures, TrialImages, WantedImage
-from tuner.dashboard.pages.curves import Curves, Line
+from tuner.dashboard.pages.curves import Curves, Line, scale_of, with_unit
 from tuner.dashboard.pages.trial import pictures_of, trial_charts
 from tuner.errors import UserError
 from tuner.records import SHARE, SplitName, most_probable
@@ -358,7 +359,8 @@ def _trial_curves(results: Results, numbers: Sequence[int], column: str, label: 
         Line(f"trial {number}", 1, 0, 0, [of.get(epoch) for epoch in epochs], [], [])
         for number, of in by_trial.items()
     )
-    return Curves(label, epochs, tuple(lines), "")
+    unit = unit_of(column, results.spec.metrics)
+    return Curves(with_unit(label, unit), epochs, tuple(lines), "", scale=scale_of(unit))
 
 
 def _setting_curves(results: Results, ranks: Sequence[str], column: str, label: str) -> Curves:
@@ -388,7 +390,8 @@ def _setting_curves(results: Results, ranks: Sequence[str], column: str, label: 
         )
         for line in lines
     )
-    return Curves(label, epochs, padded, "")
+    unit = unit_of(column, results.spec.metrics)
+    return Curves(with_unit(label, unit), epochs, padded, "", scale=scale_of(unit))
 
 
 def _finite(values: Any) -> list[float | None]:

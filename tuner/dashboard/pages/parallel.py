@@ -20,7 +20,9 @@ from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.pages.view import View
 from tuner.errors import UserError
+from tuner.records import Unit, metric_of
 from tuner.results import Condition, Level, Results, TrialRow
+from tuner.spec.study import Spec
 
 PIXELS = 240
 """Places on an axis that are told apart; lines that cross all axes at the same ones are one."""
@@ -114,8 +116,8 @@ def _parallel(results: Results, view: View) -> Parallel:
         (spec.search.metric, results.prefix + spec.search.metric, [_value(row) for row in rows]),
     ]
     scales = [
-        *(_scale(name, values, spec.in_order(name, set(values))) for name, _, values in axes[:-1]),
-        _by_size(axes[-1][0], axes[-1][2], metric=True),
+        *(_scale(values, spec.in_order(name, set(values))) for name, _, values in axes[:-1]),
+        _by_size(axes[-1][2], _unit(spec)),
     ]
     places = np.column_stack([scale.places for scale in scales])
     larger = spec.direction == "maximize"
@@ -139,7 +141,7 @@ def _parallel(results: Results, view: View) -> Parallel:
                 rows[at]["state"].lower(),
                 at in marked,
                 tuple(None if math.isnan(one) else round(float(one), 4) for one in places[at]),
-                _said(rows[at], spec.search.metric, spec.varied),
+                _said(rows[at], spec),
             )
             for at in shown
         ),
@@ -153,10 +155,16 @@ def _value(row: TrialRow) -> float | None:
     return row.value if known else None
 
 
-def _said(row: TrialRow, metric: str, varied: Sequence[str]) -> str:
-    named = rendering.compact({name: row[name] for name in varied})
+def _unit(spec: Spec) -> Unit:
+    return metric_of(spec.search.metric, spec.metrics).read_in
+
+
+def _said(row: TrialRow, spec: Spec) -> str:
+    named = rendering.compact({name: row[name] for name in spec.varied})
     value = _value(row)
-    end = row["state"].lower() if value is None else f"{metric} {rendering.cell(value, metric)}"
+    end = row["state"].lower()
+    if value is not None:
+        end = f"{spec.search.metric} {words.figure(_unit(spec), value)}"
     return f"trial {row['trial']}: {named}, {end}"
 
 
@@ -192,10 +200,10 @@ class _Scale:
         return round(min(1.0, max(0.0, (here - least) / (most - least))), 4)
 
 
-def _scale(name: str, values: Sequence[Level], levels: Sequence[Level]) -> _Scale:
+def _scale(values: Sequence[Level], levels: Sequence[Level]) -> _Scale:
     known = [value for value in values if value is not None]
     if len(set(known)) > 1 and all(map(_is_number, known)):
-        return _by_size(name, values, metric=False)
+        return _by_size(values)
     # The first level of the study file is on top.
     span = max(1, len(levels) - 1)
     place = {level: 1 - at / span if len(levels) > 1 else 0.5 for at, level in enumerate(levels)}
@@ -215,30 +223,31 @@ def _text(level: Level) -> str | None:
     return None if any(one.isspace() or one in ",\"'" for one in text) or not text else text
 
 
-def _by_size(name: str, values: Sequence[Level], *, metric: bool) -> _Scale:
+def _by_size(values: Sequence[Level], unit: Unit | None = None) -> _Scale:
+    """Return an axis of numbers; with a unit, the one of the metric."""
     numbers = [float(value) for value in values if value is not None]
     low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
     if low == high:
         low, high = low - abs(low or 1.0) / 2, high + abs(high or 1.0) / 2
     log = low > 0 and high > WIDE * low
     scale = _Scale(np.empty(0), (), low, high, log)
-    missing = math.nan if metric else INACTIVE
+    missing = INACTIVE if unit is None else math.nan
     places = np.array(
         [missing if value is None else scale.place(float(value)) for value in values], dtype=float
     )
     distinct = sorted(set(numbers))
     marks: Sequence[float] = distinct
-    if len(distinct) > TICKS_MOST or metric:
+    if len(distinct) > TICKS_MOST or unit is not None:
         spread = np.geomspace if log else np.linspace
         marks = [float(one) for one in spread(low, high, 5)]
-    ticks = [Tick(scale.place(mark), _label(name, mark, metric=metric)) for mark in marks]
-    if not metric and any(value is None for value in values):
+    ticks = [Tick(scale.place(mark), _label(mark, unit)) for mark in marks]
+    if unit is None and any(value is None for value in values):
         ticks.append(Tick(INACTIVE, words.level_name(None), ""))
     return _Scale(places, tuple(ticks), low, high, log)
 
 
-def _label(name: str, mark: float, *, metric: bool) -> str:
-    return rendering.cell(mark, name) if metric else words.minus(f"{mark:.3g}")
+def _label(mark: float, unit: Unit | None) -> str:
+    return words.minus(f"{mark:.3g}") if unit is None else words.figure(unit, mark)
 
 
 def _brush(scale: _Scale, conditions: Sequence[Condition]) -> tuple[float, float] | None:
@@ -252,16 +261,24 @@ def _brush(scale: _Scale, conditions: Sequence[Condition]) -> tuple[float, float
             if tick.text is not None and all(one.holds(_read(tick)) for one in conditions)
         ]
         return (min(fits), max(fits)) if fits else None
+    # What is excluded by != is a point within, which no brush shows.
+    bounds = [one for one in conditions if one.sign != "!=" and _numbers(one)]
+    if not bounds:
+        return None
     low, high = 0.0, 1.0
-    for one in conditions:
-        if one.number is None:
-            continue
-        at = scale.place(one.number)
-        if one.sign in (">", ">=", "=", "=="):
-            low = max(low, at)
-        if one.sign in ("<", "<=", "=", "=="):
-            high = min(high, at)
+    for one in bounds:
+        places = [scale.place(number) for number in _numbers(one)]
+        if one.sign not in ("<", "<="):
+            low = max(low, min(places))
+        if one.sign not in (">", ">="):
+            high = min(high, max(places))
     return (low, high) if low <= high else None
+
+
+def _numbers(condition: Condition) -> list[float]:
+    """Return the numbers that a condition names: of a list of values, all of them."""
+    each = condition.any_of if condition.sign == ":" else (condition,)
+    return [one.number for one in each if one.number is not None]
 
 
 def _read(tick: Tick) -> str | None:

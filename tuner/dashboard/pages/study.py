@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -57,8 +57,14 @@ class StudyPage:
     """Why the conditions could not be read; everything is then shown."""
 
     JSON: ClassVar = (
-        *("study", "overview", "answer", "comparisons", "val_test", "influence", "leaderboard"),
+        *("study", "overview=for_programs", "answer", "comparisons", "val_test", "influence"),
+        "leaderboard",
     )
+
+    @property
+    def for_programs(self) -> dict[str, Any]:
+        """The overview without how people read the metric: programs get figures as stored."""
+        return {name: value for name, value in vars(self.overview).items() if name != "unit"}
 
 
 def study_page(request: Request) -> Response:

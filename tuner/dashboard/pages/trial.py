@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tuner.answers.calibration import Calibration, calibration
+from tuner.answers.columns import unit_of
 from tuner.answers.confusion import Confusion, confusion
 from tuner.answers.plain import plain
 from tuner.answers.provenance import Provenance, provenance
@@ -19,7 +20,7 @@ from tuner.dashboard import rendering
 from tuner.dashboard.checkpoints import TrialCheckpoints
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.images import Pictures, TrialImages, WantedImage
-from tuner.dashboard.pages.curves import Curves, Line
+from tuner.dashboard.pages.curves import Curves, Line, scale_of, with_unit
 from tuner.errors import UnknownStudyError, UserError
 from tuner.names import meant
 from tuner.records import SplitName, most_probable
@@ -216,11 +217,13 @@ def trial_curves(request: Request) -> Response:
             for row in results.epochs([number])
         ]
         columns = {name: [_finite(row[name]) for row in rows] for name in names}
+        unit = unit_of(names[-1], results.spec.metrics)
         return Curves(
-            label,
+            with_unit(label, unit),
             [row["epoch"] for row in rows],
             tuple(Line(said, 1, 0, 0, columns[name], [], []) for said, name in series),
             "",
+            scale=scale_of(unit),
         )
 
     data = desk.ask(("trial curves", number, label), ask, study)

@@ -94,7 +94,7 @@ function draw(figure, data) {
     series.push({
       label: name, stroke: ink, width: 2, spanGaps: false,
       dash: at >= 4 ? [6, 3] : undefined,
-      value: (_, value) => (value === null || value === undefined ? "–" : value.toPrecision(4)),
+      value: (_, value) => said(value, data.scale),
       points: { show: line.best_epoch > 0, size: 7, fill: ink, filter: (u, index, show) => (show ? [data.epochs.indexOf(line.best_epoch)].filter((one) => one >= 0) : []) },
     });
     columns.push(line.mean);
@@ -133,7 +133,10 @@ function draw(figure, data) {
     scales: { x: { time: false }, y: { distr: data.log ? 3 : 1, ...(data.range ? { range: () => chart.range } : {}) } },
     axes: [
       { stroke: ink, grid, ticks: grid, label: "epoch", labelSize: 20, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000] },
-      { stroke: ink, grid, ticks: grid, label: data.label, labelSize: 20, size: 60 },
+      {
+        stroke: ink, grid, ticks: grid, label: data.label, labelSize: 20, size: 60,
+        ...(data.scale === 1 ? {} : { values: (_, values) => values.map((value) => (value === null ? null : `${Number((value * data.scale).toPrecision(6))}`.replace("-", "−"))) }),
+      },
     ],
     legend: { live: false },
     cursor: { focus: { prox: 24 } },
@@ -146,6 +149,12 @@ function draw(figure, data) {
   }
 }
 
+// A value as people read it: accuracies in per cent, with as many digits as in tables.
+function said(value, scale) {
+  if (value === null || value === undefined) return "–";
+  return (scale === 1 ? value.toPrecision(4) : (value * scale).toFixed(1)).replace("-", "−");
+}
+
 // The same figures for those who do not see the chart.
 function behind(figure, data) {
   const place = figure.querySelector("[data-table]");
@@ -156,13 +165,12 @@ function behind(figure, data) {
     return line;
   };
   const table = document.createElement("table");
-  const said = (value) => (value === null || value === undefined ? "–" : value.toPrecision(4));
   table.createCaption().textContent = data.label;
   table.createTHead().append(row("th", ["line", "seeds", "stopped", "best epoch", "at the best epoch", "last epoch", "at the last epoch"]));
   table.createTBody().append(...data.lines.map((line) => {
     const last = line.mean.findLastIndex((value) => value !== null);
     const best = data.epochs.indexOf(line.best_epoch);
-    return row("td", [line.name, line.seeds, line.stopped, line.best_epoch || "–", said(line.mean[best]), last < 0 ? "–" : data.epochs[last], said(line.mean[last])]);
+    return row("td", [line.name, line.seeds, line.stopped, line.best_epoch || "–", said(line.mean[best], data.scale), last < 0 ? "–" : data.epochs[last], said(line.mean[last], data.scale)]);
   }));
   place.replaceChildren(table);
 }
