@@ -28,11 +28,11 @@ FOR_ALL = {"/login", "/link/{secret}", "/key/{secret}"}
 """Routes of ours without a login; and the files below /assets."""
 FILLED = {
     "name": "small",
-    "number:int": "0",
+    "number:number": "0",
     "number": "0",
     "kind": "curves",
     "split": "val",
-    "place:int": "0",
+    "place:number": "0",
     "ending": "csv",
     "secret": "x" * 43,
     "action": "tag",
@@ -274,6 +274,18 @@ def test_a_foreign_host_is_refused_before_anybody_is_asked_who_it_is(callers: Ca
             method, filled(path), headers={"Host": "evil.example"}
         )
         assert answer.status_code == 421, (method, path)
+
+
+def test_what_is_public_is_no_prefix(callers: Callers) -> None:
+    """Only a link itself needs no login; what is below it is optuna-dashboard's."""
+    for method, path in (("POST", "/link/a/b"), ("GET", "/link/a/b"), ("GET", "/key/a/b")):
+        for name in UNKNOWN:
+            answer = callers.clients[name].request(
+                method, path, headers=HERE, follow_redirects=False
+            )
+            assert answer.status_code in (303, 401, 405), (name, method, path)
+            assert "/login" in answer.headers.get("Location", "/login"), path
+    assert callers.clients["operator"].post("/studies/a/b", headers=HERE).status_code == 405
 
 
 TRAVERSALS = (

@@ -41,6 +41,16 @@ def test_a_name_has_twenty_tries_from_everywhere() -> None:
     assert tries(limits, 20, "paul", "192.0.2.150") == 10
 
 
+def test_one_address_does_not_lock_a_name_out() -> None:
+    """Who guesses from one place all the time leaves tries for others."""
+    clock = Clock()
+    limits = Attempts(clock)
+    for _ in range(1000):
+        tries(limits, 1, "maria", "192.0.2.1")
+        clock.now += 1.0
+    assert tries(limits, 1, "maria", "192.0.2.2") == 1
+
+
 def test_the_owners_browser_is_not_locked_out() -> None:
     """A browser that knows the account draws from a bucket that nobody else can empty."""
     limits = Attempts(Clock())

@@ -24,6 +24,7 @@ from tuner.dashboard.desk import Desk
 from tuner.dashboard.door import Access, Door, networks
 from tuner.dashboard.guard import Guard
 from tuner.dashboard.pages.login import here
+from tuner.dashboard.server import Site, _first_link
 from tuner.errors import UserError
 from tuner.store import accounts
 from tuner.store import tables as t
@@ -192,6 +193,63 @@ def test_by_https_the_cookie_belongs_to_this_host_alone(bench: Bench) -> None:
             assert "Domain" not in one
 
 
+@pytest.mark.parametrize(
+    ("hops", "client"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("192.0.2.1:5555", "192.0.2.1"),
+        ("192.0.2.9, 192.0.2.1:5555, 10.0.0.7:81", "192.0.2.1"),
+        ("[2001:db8::1]:5555", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("10.0.0.9:1", "10.0.0.9"),
+    ],
+)
+def test_a_clients_port_is_no_part_of_its_address(
+    database: Database, hops: str, client: str
+) -> None:
+    """Else each connection would have tries of its own."""
+    headers = [(b"x-forwarded-for", hops.encode())]
+    door = Door(database, PROXY)
+    assert door.way({"client": ("10.1.2.3", 4711), "headers": headers}).address == client
+    door.close()
+
+
+def test_an_open_tab_alone_does_not_keep_a_session(app: TestClient, bench: Bench) -> None:
+    """Its stream is no use of the session; a page is."""
+    log_in(app)
+    headers = [(b"cookie", f"tuner-session={app.cookies['tuner-session']}".encode())]
+    door = Door(bench.database, Access(login=True))
+
+    def idle() -> bool:
+        """Tell whether nothing has been asked for since an hour ago."""
+        with bench.database.transaction() as connection:
+            now = sa.func.clock_timestamp()
+            return bool(connection.scalar(sa.select(t.session.c.seen < now - timedelta(hours=1))))
+
+    with bench.database.transaction() as connection:
+        past = sa.func.clock_timestamp() - timedelta(hours=2)
+        connection.execute(sa.update(t.session).values(seen=past))
+    scope = {"type": "http", "headers": headers}
+    assert asyncio.run(door.caller(scope, touch=False)) is not None
+    assert idle()
+    assert app.get("/").status_code == 200
+    assert not idle()
+    door.close()
+
+
+def test_the_first_user_is_an_operator(bench: Bench) -> None:
+    """Also one who was added as a reader, and has chosen no password yet."""
+    with bench.database.transaction() as connection:
+        accounts.add(connection, "maria", "reader", None)
+    secret = _first_link(bench.database, Site(host="0.0.0.0", first_user="maria"))
+    assert secret is not None
+    with bench.database.transaction() as connection:
+        account = accounts.link_account(connection, secret)
+    assert account is not None
+    assert account.role == "operator"
+
+
 def test_logging_out_ends_the_session_at_the_server(app: TestClient) -> None:
     """A copy of the cookie is good for nothing afterwards."""
     log_in(app)
@@ -303,7 +361,7 @@ def test_a_proxy_that_runs_as_the_owner_is_not_the_owner(bench: Bench) -> None:
     """What it passes on comes from somebody else; so does what claims to have been passed on."""
     with TestClient(app_for(Desk(bench.database)), LOCAL) as client:
         assert is_in(client)
-        for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"):
+        for name in ("X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "X-Real-IP", "Via"):
             assert client.get("/studies.json", headers={name: "192.0.2.1"}).status_code == 401
 
 

@@ -353,6 +353,16 @@ def test_an_odd_address_is_refused(stored: Database, address: str) -> None:
     assert len(answer.text) < 5000
 
 
+def test_a_number_that_is_none_of_ours_is_not_found(pages: TestClient) -> None:
+    """However many digits it has."""
+    for number in ("9" * 9, "9" * 10, "9" * 5000):
+        for path in ("", ".json", "/images/test/0.png"):
+            address = f"/studies/digits/trials/{number}{path}"
+            assert pages.get(address).status_code in (400, 404), address[:60]
+        assert pages.get(f"/studies/digits/trials/{number}/curves.json").status_code in (200, 404)
+        assert pages.get(f"/studies/digits/trials/3/images/test/{number}.png").status_code == 404
+
+
 def test_a_silent_worker_disappears(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing announces that a machine has died: a page finds it out by the clock."""
     monkeypatch.setattr("tuner.dashboard.desk.CLOCK", 0.2)

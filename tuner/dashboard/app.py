@@ -12,6 +12,7 @@ from psycopg2.errors import UndefinedColumn, UndefinedTable
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -73,6 +74,23 @@ def build(desk: Desk, door: Door, delete: Delete) -> ASGIApp:
     return Guard(app, door, _unavailable)
 
 
+class _Number(Convertor[int]):
+    """A number in a path: one that PostgreSQL's integers and Python's `int` take."""
+
+    regex = "[0-9]{1,9}"
+
+    def convert(self, value: str) -> int:
+        """Read it."""
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        """Write it."""
+        return str(value)
+
+
+register_url_convertor("number", _Number())
+
+
 def _routes(desk: Desk) -> list[BaseRoute]:
     def with_json(path: str, page: object) -> list[BaseRoute]:
         return [Route(f"{path}.json", page), Route(path, page)]  # type: ignore[arg-type]
@@ -84,9 +102,11 @@ def _routes(desk: Desk) -> list[BaseRoute]:
         *with_json("/workers", workers.workers_page),
         Route(f"{name}/curves.json", curves.curves_data),
         Route(f"{name}/parallel.json", parallel.parallel_data),
-        Route(f"{name}/trials/{{number:int}}/curves.json", trial.trial_curves),
-        Route(f"{name}/trials/{{number:int}}/images/{{split}}/{{place:int}}.png", trial.image),
-        *with_json(f"{name}/trials/{{number:int}}", trial.trial_page),
+        Route(f"{name}/trials/{{number:number}}/curves.json", trial.trial_curves),
+        Route(
+            f"{name}/trials/{{number:number}}/images/{{split}}/{{place:number}}.png", trial.image
+        ),
+        *with_json(f"{name}/trials/{{number:number}}", trial.trial_page),
         Route(f"{name}/trials.csv", documents.export),
         Route(f"{name}/export.{{ending}}", documents.export),
         *with_json(f"{name}/trials", trials.trials_page),
@@ -144,7 +164,8 @@ async def _while_known(request: Request, stream: AsyncIterator[str]) -> AsyncIte
         if time.monotonic() - asked > KNOWN_SECONDS:
             asked = time.monotonic()
             try:
-                if await door.caller(request.scope) is None:
+                # An open tab alone is no sign that somebody is there.
+                if await door.caller(request.scope, touch=False) is None:
                     return
             except (DBAPIError, DriverError, PoolTimeoutError):
                 pass  # the database is away, which the page hears as well

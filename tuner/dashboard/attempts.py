@@ -1,9 +1,10 @@
 """How often somebody may try to log in: buckets of tries that fill up again with time.
 
     address  10 tries, then one more every 30 s      whoever guesses from one place
-    name     20 tries, then one more every minute    whoever guesses from many places
+    name     20 tries, then one more every 10 s      whoever guesses from many places
 
-A name's bucket alone would let an attacker lock its owner out for ever, by guessing all the time.
+A name's bucket fills faster than an address's, so that it takes more than one place to keep it
+empty. Still an attacker could lock its owner out for ever, by guessing all the time from three.
 So a browser from which the owner has logged in before shows a cookie (`device_key`) and draws from
 a third bucket, which nobody else can empty. A one-time link needs no try at all.
 """
@@ -37,7 +38,7 @@ class Bucket:
     @property
     def seconds(self) -> float:
         """After how long there is one more."""
-        return 60.0 if self.kind == "name" else 30.0
+        return 10.0 if self.kind == "name" else 30.0
 
 
 class Attempts:

@@ -32,7 +32,7 @@ PEER = "peer"
 """Where the server leaves the `Peer` of a connection in the state of its requests."""
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 PORT = re.compile(r":\d{1,5}")
-FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
+FORWARDED = re.compile(r"forwarded|x-forwarded-.*|x-real-ip|via")
 """Headers that say that a request has come through a proxy."""
 THREADS = 5
 """At the door; the pool of a `Database` has as many connections."""
@@ -120,15 +120,18 @@ class Door:
         hops = ",".join(headers.getlist("x-forwarded-for")).split(",")
         # Each proxy appends whom it heard. What is left of the last one that is not trusted may
         # have been written by anybody.
-        for hop in reversed([one.strip() for one in hops if one.strip()]):
+        for hop in reversed([_address(one) for one in hops if one.strip()]):
             host = hop
             if not self._trusted(hop):
                 break
         proto = ",".join(headers.getlist("x-forwarded-proto")).rpartition(",")[2].strip().lower()
         return Way(host, proto == "https" if proto else https)
 
-    async def caller(self, scope: Scope) -> Caller | None:
-        """Return who sent a request; None for somebody unknown."""
+    async def caller(self, scope: Scope, *, touch: bool = True) -> Caller | None:
+        """Return who sent a request; None for somebody unknown.
+
+        With `touch` it counts as a use of the session, which otherwise ends in time.
+        """
         headers = Headers(scope=scope)
         scheme, _, secret = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
@@ -136,7 +139,7 @@ class Door:
             return await self.in_thread(self._by_token, secret.strip())
         cookies = _cookies(headers)
         secret = cookies.get(self.cookie_name(scope, "session"), "")
-        if secret and (caller := await self.in_thread(self._by_session, secret)) is not None:
+        if secret and (caller := await self.in_thread(self._by_session, secret, touch)) is not None:
             return caller
         return self._owner if await self._is_owner(scope, headers, cookies) else None
 
@@ -146,7 +149,7 @@ class Door:
         if same(cookies.get(self.cookie_name(scope, "owner"), ""), self._owners_cookie):
             return True
         # A proxy that runs as root or as this user connects on behalf of others.
-        if any(name in headers for name in FORWARDED):
+        if any(FORWARDED.fullmatch(name) for name in headers):
             return False
         peer = scope.get("state", {}).get(PEER)
         # Off the event loop: with thousands of connections the kernel's table is long.
@@ -157,9 +160,9 @@ class Door:
             token = accounts.token_by(connection, secret)
         return None if token is None else Caller(f"token {token.name}", token.role)
 
-    def _by_session(self, secret: str) -> Caller | None:
+    def _by_session(self, secret: str, touch: bool) -> Caller | None:
         with self.database.transaction() as connection:
-            account = accounts.session_account(connection, secret)
+            account = accounts.session_account(connection, secret, touch=touch)
         if account is None:
             return None
         return Caller(account.name, account.role, form_key(secret), session=True)
@@ -209,6 +212,15 @@ class Door:
         except ValueError:
             return False
         return any(address in network for network in self.access.proxies)
+
+
+def _address(hop: str) -> str:
+    """Return the address of a hop: some proxies write the client's port as well."""
+    text = hop.strip()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    # An address of IPv6 without brackets has two colons at least.
+    return text.partition(":")[0] if text.count(":") == 1 else text
 
 
 def _cookies(headers: Headers) -> dict[str, str]:

@@ -7,6 +7,7 @@ changed a running trial's state.
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from urllib.parse import quote, urlencode
 
@@ -42,10 +43,11 @@ SANDBOX = "sandbox; default-src 'none'"
 """For artifacts: an HTML file that somebody uploaded must not run in our origin."""
 OPTUNAS_PATHS = ("/dashboard", "/static", "/api", "/artifacts", "/favicon.ico", "/csv")
 
-PUBLIC = ("/assets/", "/link/", "/key/")
-"""Where nobody has logged in yet; the files of /assets are the same for everybody."""
 LOGIN = "/login"
-OUR_WRITES = ("/login", "/logout", "/link/", "/studies/")
+# Whole addresses: all that our routes do not take goes on to optuna-dashboard.
+PUBLIC = re.compile(r"/login|/(link|key)/[^/]+")
+"""Where nobody has logged in yet."""
+OUR_WRITES = re.compile(r"/login|/logout|/link/[^/]+|/studies/[^/]+/actions/[^/]+")
 """Where our own pages take a POST; whoever is not named here takes none."""
 DATA = (".json", ".csv", ".svg")
 READING = ("GET", "HEAD")
@@ -110,25 +112,25 @@ class Guard:
     def _is_written(self, scope: Scope) -> bool:
         """Say whether somebody may send something to this address at all."""
         path, method = scope["path"], scope["method"]
-        if method == "POST" and path.startswith(OUR_WRITES):
+        if method == "POST" and OUR_WRITES.fullmatch(path):
             return True
         return self._door.access.writes and may_be_written(method, path)
 
     async def _unwelcome(self, scope: Scope) -> Response | None:
         """Find out who asks; refuse somebody unknown, and those who may not do this."""
         path = scope["path"]
-        public = path.startswith(PUBLIC) or path == LOGIN
-        if path.startswith("/assets/"):
+        if path.startswith("/assets/"):  # the same for everybody
             scope["state"]["caller"] = None
             return None
         try:
-            caller = await self._door.caller(scope)
+            # Streams begin again by themselves as long as a tab is open.
+            caller = await self._door.caller(scope, touch=path != "/events")
         except (DBAPIError, DriverError, PoolTimeoutError) as error:
             return self._explain(Request(scope), error)
         scope["state"]["caller"] = caller
         if scope["method"] not in READING and not self._comes_from_here(scope, caller):
             return _told("This was sent by a page of another site.", 403)
-        if public:
+        if PUBLIC.fullmatch(path):
             return None
         if caller is None:
             return _login_first(scope)

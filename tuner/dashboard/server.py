@@ -173,6 +173,8 @@ def _first_link(database: Database, site: Site) -> str | None:
         account = accounts.find_or_none(connection, site.first_user)
         if account is None:
             account = accounts.add(connection, site.first_user, "operator", None)
+        # One who was added as a reader would be the first user, and let nobody act.
+        accounts.set_role(connection, account, "operator")
         return accounts.add_link(connection, account)
 
 

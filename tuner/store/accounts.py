@@ -158,6 +158,12 @@ def set_password(connection: sa.Connection, account: Account, password: str) -> 
         connection.execute(sa.delete(table).where(table.c.account_id == account.account_id))
 
 
+def set_role(connection: sa.Connection, account: Account, role: Role) -> None:
+    """Give an account another role."""
+    mine = t.account.c.account_id == account.account_id
+    connection.execute(sa.update(t.account).where(mine).values(role=role))
+
+
 # Sessions
 
 
@@ -182,8 +188,13 @@ def begin_session(connection: sa.Connection, account: Account) -> str | None:
     return secret
 
 
-def session_account(connection: sa.Connection, secret: str) -> Account | None:
-    """Return whose session this is; None if there is none, or it has ended."""
+def session_account(
+    connection: sa.Connection, secret: str, *, touch: bool = True
+) -> Account | None:
+    """Return whose session this is; None if there is none, or it has ended.
+
+    With `touch` it is stored that the session was used.
+    """
     row = connection.execute(
         sa.select(t.account, _old(t.session.c.seen).label("old"))
         .join(t.session)
@@ -191,7 +202,7 @@ def session_account(connection: sa.Connection, secret: str) -> Account | None:
     ).one_or_none()
     if row is None:
         return None
-    if row.old:
+    if row.old and touch:
         _touch(connection, t.session, t.session.c.key == key_of(secret))
     return Account(**{name: value for name, value in row._mapping.items() if name != "old"})
 
