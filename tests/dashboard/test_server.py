@@ -1,0 +1,201 @@
+"""The dashboard as it listens: by which names and protocols, and what slow clients can do."""
+
+import socket
+import ssl
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
+from queue import Queue
+from types import SimpleNamespace
+
+import pytest
+import uvicorn
+
+from tests.dashboard.conftest import NO_CHECKPOINTS, deleting
+from tests.store.specs import Bench
+from tuner.dashboard import server
+from tuner.dashboard.desk import Desk
+from tuner.dashboard.server import Site, _encryption, _Server, serve
+from tuner.errors import UserError
+
+Serving = Callable[[Site], AbstractContextManager[str]]
+
+
+@pytest.fixture
+def serving(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Serving:
+    """Return what serves a study on a port of its own, in a thread, and gives its address."""
+    servers: list[_Server] = []
+
+    class Kept(_Server):
+        def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
+            super().__init__(config, desk)
+            servers.append(self)
+
+    monkeypatch.setattr(server, "_Server", Kept)
+
+    @contextmanager
+    def served(site: Site) -> Iterator[str]:
+        said: Queue[str] = Queue()
+        thread = threading.Thread(
+            target=serve,
+            args=(NO_CHECKPOINTS, bench.database, site, deleting(bench.database)),
+            kwargs={"ready": lambda lines: said.put(lines[0])},
+            daemon=True,
+        )
+        thread.start()
+        try:
+            yield said.get(timeout=60).split()[0].rstrip("/")
+        finally:
+            for one in servers:
+                one.should_exit = True
+            thread.join(60)
+        assert not thread.is_alive()
+
+    return served
+
+
+def studies_at(url: str, context: ssl.SSLContext | None = None) -> bytes:
+    """Return the list of studies."""
+    with urllib.request.urlopen(f"{url}/studies.json", timeout=60, context=context) as answer:
+        listed: bytes = answer.read()
+    return listed
+
+
+HALVES = (
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX-",
+    b"\r\n".join((
+        b"POST /login HTTP/1.1",
+        b"Host: 127.0.0.1",
+        b"Sec-Fetch-Site: same-origin",
+        b"Content-Length: 100",
+        b"",
+        b"name=",
+    )),
+)  # fmt: skip
+
+
+def test_requests_that_are_sent_by_half_hold_up_nobody(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are answered meanwhile, and such a connection ends by itself."""
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 1.0)
+    with serving(Site(port=0)) as url, ExitStack() as opened:
+        port = int(url.rpartition(":")[2])
+        slow = []
+        for number in range(120):
+            one = opened.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+            one.sendall(HALVES[number % 2])
+            slow.append(one)
+        assert b"small" in studies_at(url)
+        for one in slow:
+            with suppress(ConnectionResetError):
+                assert one.recv(1) == b""
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Make a certificate for 127.0.0.1 that is signed by itself, and a key of another one."""
+    folder: Path = tmp_path_factory.mktemp("tls")
+    certificate, key, other = folder / "cert.pem", folder / "key.pem", folder / "other.pem"
+    asked = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=tuner",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+    ]
+    for out, private in ((certificate, key), (folder / "unused.pem", other)):
+        command = [*asked, "-keyout", str(private), "-out", str(out)]
+        subprocess.run(command, check=True, capture_output=True)
+    return SimpleNamespace(certificate=certificate, key=key, other=other)
+
+
+def test_https_with_a_certificate_of_ones_own(
+    serving: Serving, certificates: SimpleNamespace
+) -> None:
+    """A client that trusts it is answered by https, and nobody by http."""
+    site = Site(port=0, certificate=certificates.certificate, certificate_key=certificates.key)
+    trusting = ssl.create_default_context(cafile=certificates.certificate)
+    with serving(site) as url:
+        assert url.startswith("https://127.0.0.1:")
+        assert b"small" in studies_at(url, trusting)
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            studies_at(url)
+        with pytest.raises(OSError):  # noqa: PT011  # reset, or closed without an answer
+            studies_at(url.replace("https:", "http:"))
+
+
+def test_a_certificate_that_cannot_be_used_is_told(certificates: SimpleNamespace) -> None:
+    """Before anything listens: a key of another one, a file that is none, a key alone."""
+    certificate, key = certificates.certificate, certificates.key
+    for site in (
+        Site(certificate=certificate, certificate_key=certificates.other),
+        Site(certificate=certificate),
+        Site(certificate=key, certificate_key=key),
+        Site(certificate=Path("/no/such/file"), certificate_key=key),
+    ):
+        with pytest.raises(UserError, match="--tls-cert is a PEM"):
+            _encryption(site)
+    with pytest.raises(UserError, match="--tls-key needs --tls-cert"):
+        _encryption(Site(certificate_key=key))
+
+
+REFUSED = [
+    (Site("0.0.0.0"), "in plain text"),
+    (Site("::"), "in plain text"),
+    (Site("192.0.2.1", names=("tuner.example.org",)), "in plain text"),
+    (Site("tuner.example.org", insecure_http=True), "is not an IP address"),
+    (Site("", insecure_http=True), "is not an IP address"),
+    (Site(proxies=("proxy.example.org",)), "--trusted-proxy takes an IP address"),
+]
+
+
+@pytest.mark.parametrize(("site", "told"), REFUSED)
+def test_what_would_not_be_safe_is_refused(site: Site, told: str) -> None:
+    """Plain text over the network, and names where addresses are needed."""
+    with pytest.raises(UserError, match=told):
+        site.access  # noqa: B018
+
+
+FILE = Path("cert.pem")
+ALLOWED = [
+    (Site(), False, False),
+    (Site("localhost"), False, False),
+    (Site("::1", certificate=FILE), False, False),
+    (Site(names=("tuner.example.org",)), True, False),
+    (Site(proxies=("10.0.0.0/8",)), True, True),
+    (Site("0.0.0.0", certificate=FILE), True, True),
+    (Site("192.0.2.1", proxies=("192.0.2.7",)), True, True),
+    (Site("0.0.0.0", insecure_http=True), True, False),
+    (Site("0.0.0.0", proxies=("192.0.2.7",), insecure_http=True), True, False),
+]
+
+
+@pytest.mark.parametrize(("site", "login", "https"), ALLOWED)
+def test_who_logs_in_and_by_which_protocol(site: Site, *, login: bool, https: bool) -> None:
+    """Everybody, as soon as others may come; by https alone where there is a certificate."""
+    access = site.access
+    assert (access.login, access.https_only) == (login, https)
+
+
+def test_it_answers_to_its_own_address_and_to_names_that_were_given() -> None:
+    """All addresses of a machine are no name."""
+    access = Site("192.0.2.1", names=("Tuner.Example.org",), certificate=FILE).access
+    for host in ("192.0.2.1:8443", "tuner.example.org", "TUNER.example.org:1", "localhost"):
+        assert access.names(host), host
+    assert Site("2001:db8::1", certificate=FILE).access.names("[2001:db8::1]:8080")
+    for host in ("0.0.0.0", "example.org", "x.tuner.example.org", "192.0.2.2"):
+        assert not access.names(host), host
+    assert not Site("0.0.0.0", certificate=FILE).access.names("0.0.0.0")
