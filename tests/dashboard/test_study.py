@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from starlette.testclient import TestClient
 
+from tests.answers.fabricate import Told, fabricate, hits, images
 from tests.dashboard.conftest import LOCAL, app_for
 from tests.dashboard.test_pages import INLINE
 from tests.harness.processes import until
@@ -26,11 +28,13 @@ from tuner.answers.plain import plain
 from tuner.answers.settings import settings
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.drawing import Axis
-from tuner.dashboard.pages.evidence import matching
+from tuner.dashboard.pages.evidence import matching, val_test
 from tuner.dashboard.pages.parallel import BEST, CHOSEN_MOST, thinned
-from tuner.records import Metric
+from tuner.dashboard.pages.view import View
+from tuner.records import Metric, Value
 from tuner.results import Results
 from tuner.spec.study_ref import StudyRef
+from tuner.store import tables as t
 from tuner.store.database import Database
 
 PARTS = ("answer", "now", "view", "choices", "comparisons", "val_test", "influence", "leaderboard")
@@ -180,6 +184,32 @@ def test_nothing_is_said_of_a_filter_where_all_match() -> None:
     """With a thousand settings and more, too."""
     assert matching(1200, "1,200 settings") == ""
     assert matching(1199, "1,200 settings") == "1,199 of 1,200 settings match the filter."
+
+
+def test_stopped_trials_stand_where_they_are_judged(database: Database) -> None:
+    """In a study that is judged at the last epoch, at their last accuracy and not their best."""
+    truth = images()
+    chance = np.random.default_rng(5)
+
+    def tell(chosen: dict[str, Value], _seed: int) -> Told:
+        if chosen["lr"] == 1e-2:
+            return Told("PRUNED", val_loss=0.6)
+        right = {
+            split: hits(chance.random(len(of)) < 0.8, of) for split, of in truth.labels.items()
+        }
+        return Told(logs=right)
+
+    bench = fabricate(database, make_spec(seeds=2, at="last"), tell)
+    with database.transaction() as connection:
+        connection.execute(
+            sa.update(t.outcome)
+            .where(t.outcome.c.state == "PRUNED")
+            .values(best_val_acc=0.99, last_val_acc=0.3)
+        )
+        view = View((), "lr", "val_acc", stopped=True, top=10)
+        found = val_test(Results(connection, bench.study), view)
+    # The least of all, at the low end of the axis.
+    assert [x for x, _, _ in found.stopped] == [0.03]
 
 
 def test_metrics_of_a_study_are_read_as_it_declares_them(database: Database) -> None:
