@@ -15,7 +15,18 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from benchmarks import answer, chart, coordination, gpu, packs, record, start, study, trainer
+from benchmarks import (
+    answer,
+    chart,
+    coordination,
+    dashboard,
+    gpu,
+    packs,
+    record,
+    start,
+    study,
+    trainer,
+)
 
 DOCS = record.RECORD.parent
 PAGES = (DOCS / "benchmarks.md", DOCS.parent / "README.md")
@@ -27,6 +38,7 @@ LINES: Mapping[str, Callable[[Any], Iterable[str]]] = {
     "start": start.lines,
     "coordination": coordination.lines,
     "answer": answer.lines,
+    "dashboard": dashboard.lines,
 }
 
 

@@ -181,6 +181,31 @@ def test_the_last_change_is_computed_though_nobody_asks_again() -> None:
     shelf.close()
 
 
+def test_many_changing_studies_leave_the_processor_room() -> None:
+    """However many answers change all the time, computing them again takes a part of one core."""
+    shelf, busy = Shelf(99, threads=2), []
+
+    def ask(question: int, version: int) -> object:
+        def compute() -> int:
+            begun = time.monotonic()
+            time.sleep(0.02)
+            busy.append(time.monotonic() - begun)
+            return version
+
+        return shelf.recent(question, version, compute, patience=0.0, ready=lambda: None)
+
+    until(lambda: all(ask(question, 0) is not None for question in range(20)), "all are there")
+    busy.clear()
+    begun = time.monotonic()
+    for version in range(1, 101):
+        for question in range(20):
+            ask(question, version)
+        time.sleep(0.01)
+    elapsed = time.monotonic() - begun
+    assert 0 < sum(busy) < 0.6 * elapsed
+    shelf.close()
+
+
 def test_a_failure_is_told_and_not_repeated() -> None:
     """What cannot be computed says so until something changes, and is not tried meanwhile."""
     shelf, calls = Shelf(9), []

@@ -26,6 +26,9 @@ QUEUE = 64
 REST = 4.0
 """A value is computed again at most every so many times what it took: a study that changes all the
 time must not keep a processor busy."""
+SHARE = 3.0
+"""All values together are computed again at most at such a pace: twenty running studies must leave
+room for the pages themselves."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class Shelf:
         memory and keep the processor busy for hours after the last one has left."""
         self._places: OrderedDict[Hashable, _Place] = OrderedDict()
         self._lock = threading.Lock()
+        self._taken = 0.0
+        """Until when the time for computing again has been given away."""
         self._closed = False
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="answers")
 
@@ -131,28 +136,32 @@ class Shelf:
         age = time.monotonic() - result.ended
         return Kept(result.given(), result.version == version, age)
 
-    def _begin(self, place: _Place) -> None:
+    def _begin(self, place: _Place, *, rested: bool = False) -> None:
         """Compute what was asked for last, at once or after a rest; with the lock held."""
         if place.running is not None or place.resting is not None or self._closed:
             return
         result = place.result
-        rest = 0.0 if result is None else result.ended + REST * result.took - time.monotonic()
-        if rest <= 0:
-            if self._begun >= self._queue:
-                self._postponed.append(place)
+        # What nobody has seen yet is not kept waiting.
+        if result is not None and not rested:
+            now = time.monotonic()
+            at = max(now, result.ended + REST * result.took, self._taken)
+            self._taken = at + SHARE * result.took
+            if at > now:
+                # Without this the last change of a study would wait for somebody to ask again.
+                place.resting = threading.Timer(at - now, self._rested, (place,))
+                place.resting.daemon = True
+                place.resting.start()
                 return
-            self._begun += 1
-            place.running = self._pool.submit(self._run, place)
+        if self._begun >= self._queue:
+            self._postponed.append(place)
             return
-        # Without this the last change of a study would wait for somebody to ask again.
-        place.resting = threading.Timer(rest, self._rested, (place,))
-        place.resting.daemon = True
-        place.resting.start()
+        self._begun += 1
+        place.running = self._pool.submit(self._run, place)
 
     def _rested(self, place: _Place) -> None:
         with self._lock:
             place.resting = None
-            self._begin(place)
+            self._begin(place, rested=True)
 
     def _run(self, place: _Place) -> None:
         with self._lock:
@@ -184,7 +193,7 @@ class Shelf:
             # It may have been asked for again, and computed, since then.
             asked = None if place.asked is None else place.asked[0]
             if place.result is None or place.result.version != asked:
-                self._begin(place)
+                self._begin(place, rested=True)
 
     def _place(self, question: Hashable) -> _Place:
         with self._lock:
