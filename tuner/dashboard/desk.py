@@ -61,7 +61,8 @@ class Desk:
         # Apart, so that a page of one study waits neither for the verdicts of two hundred others
         # nor for somebody's report, and so that large values push out no small ones.
         self._pages = Shelf(most=128)
-        self._answers = Shelf(most=1_000, threads=2)
+        # A page that is told of every change need not wait for the newest.
+        self._answers = Shelf(most=1_000, threads=2, older_at_once=True)
         # The first page asks for those of all its studies at once.
         self._verdicts = Shelf(most=10_000, queue=500)
         self._documents = Shelf(most=24)

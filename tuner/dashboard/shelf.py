@@ -75,7 +75,11 @@ class _Place:
 class Shelf:
     """Values by question, each with the version that it was computed from."""
 
-    def __init__(self, most: int, threads: int = 1, queue: int = QUEUE) -> None:
+    def __init__(
+        self, most: int, threads: int = 1, queue: int = QUEUE, *, older_at_once: bool = False
+    ) -> None:
+        self._older_at_once = older_at_once
+        """Whether an older value is given without waiting for a newer one."""
         self._most = most
         """How many values are kept; the one that was asked for least recently goes first."""
         self._queue = queue
@@ -128,7 +132,7 @@ class Shelf:
             place.asked = (version, compute, ready)
             self._begin(place)
             running = place.running
-        if running is not None:
+        if running is not None and (result is None or not self._older_at_once):
             wait([running], timeout=patience)
         result = place.result
         if result is None:
