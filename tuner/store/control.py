@@ -49,9 +49,11 @@ def retry(
             )
         chosen = sorted(numbers or failed)
         endings.reopen(transaction, [failed[number] for number in chosen], "retried")
+        if chosen or now.state != "complete":
+            # Whoever retries may have mended the code.
+            identities.reset(connection, now.study_id)
         if not chosen and now.state not in ("paused", "stopped"):
             return None
-        identities.reset(connection, now.study_id)
         _open(transaction)
         if now.state != "open":
             studies.add_event(connection, now, "opened", f"it was {now.state}", who)
