@@ -40,7 +40,7 @@ class TrialCheckpoints:
         return sum(one.bytes for one in self.kept)
 
 
-class Checkpoints:
+class CheckpointFinder:
     """Looks at the folders of checkpoints. May be called by several threads at once."""
 
     def __init__(self, settings: Settings) -> None:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from tuner.dashboard.checkpoints import Checkpoints
+from tuner.dashboard.checkpoints import CheckpointFinder
 from tuner.dashboard.images import Gallery
 from tuner.dashboard.live import Announcements
 from tuner.dashboard.shelf import Kept, Shelf
@@ -50,11 +50,11 @@ class Desk:
         self.database = database
         self.gallery: Gallery | None = None
         """Reads images; None where pages show what is in the database alone."""
-        self.checkpoints: Checkpoints | None = None
+        self.checkpoints: CheckpointFinder | None = None
         if settings is not None:
             site = Site(settings.home, objective_folders, lambda *_: None)
             self.gallery = Gallery(site)
-            self.checkpoints = Checkpoints(settings)
+            self.checkpoints = CheckpointFinder(settings)
         # Answers hold a connection for as long as they compute; pages must find one all the same.
         self._slow = Database(database.address)
         self.announcements = Announcements(database)

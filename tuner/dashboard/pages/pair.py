@@ -100,7 +100,7 @@ class ApartImages:
 
 
 @dataclass(frozen=True)
-class TrialsPage:
+class ComparedTrials:
     """Trials compared."""
 
     study: str
@@ -161,12 +161,12 @@ def compare_page(request: Request) -> Response:
     study = desk.study(request.path_params["name"])
     numbers = _trials(request)
 
-    def ask(results: Results) -> TrialsPage:
+    def ask(results: Results) -> ComparedTrials:
         found = pair(results, (numbers[0], numbers[1])) if len(numbers) == 2 else None
         rows = by_number(trial_rows(results.connection, study, numbers))
         split: SplitName = found.split if found else results.usual_split(numbers[0])
         read = [results.predicted(number, split) for number in numbers]
-        return TrialsPage(
+        return ComparedTrials(
             study=study.title,
             trials=numbers,
             differing=_differing(

@@ -33,7 +33,7 @@ class WorkerRow:
 
 
 @dataclass(frozen=True)
-class OpenStudy:
+class StudyAtWork:
     """A study that workers can still do something for."""
 
     study: str
@@ -53,7 +53,7 @@ class WorkersPage:
     """All workers that were seen lately, and what is open."""
 
     lines: tuple[WorkerRow, ...]
-    open: tuple[OpenStudy, ...]
+    open: tuple[StudyAtWork, ...]
     """The newest study first."""
 
 
@@ -79,7 +79,7 @@ def _workers(connection: sa.Connection) -> WorkersPage:
         of = counts[study.study_id]
         waiting = [one.chosen for one in queue.places(connection, study) if one.trial is None]
         found.append(
-            OpenStudy(
+            StudyAtWork(
                 study=study.title,
                 workers=sum(busy.get(study.study_id, {}).values()),
                 counts=of,
