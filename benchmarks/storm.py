@@ -25,7 +25,15 @@ from tests.faults.weather import Report, Weather
 from tests.harness.postgres import Server, run_server
 
 GRID = Weather("storm_grid", trials=120, workers=8, kills=60, restarts=3, freezes=5)
-PACKS = replace(GRID, name="storm_packs", workers=4, epochs=100, pack=8, plain=True)
+PACKS = replace(
+    GRID,
+    name="storm_packs",
+    workers=4,
+    epochs=100,
+    pack=8,
+    plain=True,
+    deadline_seconds=1200.0,
+)
 LEARNING = Weather(
     "storm_learning",
     trials=40,

@@ -161,7 +161,12 @@ def epochs_of(bench: Bench, trial_id: int, token: int | None = None) -> list[int
 
 
 def expired(bench: Bench) -> bool:
-    """Tell whether a held lease has run out by the server's clock."""
+    """Tell whether a held lease has run out by the server's clock, so that a peer can take it.
+
+    A worker that was frozen while it recorded an epoch keeps its lease's row locked until the
+    server ends its transaction, perhaps long after the lease; until then a claim passes over it.
+    """
     late = (t.lease.c.state == "held") & (t.lease.c.expires < sa.func.clock_timestamp())
+    free = sa.select(t.lease).where(late).with_for_update(skip_locked=True)
     with bench.database.transaction() as connection:
-        return bool(connection.execute(sa.select(t.lease).where(late)).all())
+        return bool(connection.execute(free).all())

@@ -14,7 +14,7 @@ from tests.faults.proof import (
     rows_of_trial,
 )
 from tests.faults.sabotage import Fault
-from tests.faults.scenery import Scene, Sizes, expired, held_by, worker_of
+from tests.faults.scenery import UNHARMED, Scene, Sizes, expired, held_by, worker_of
 from tests.harness.processes import freeze, is_frozen, thaw, trainers_of, until
 from tests.store.specs import Bench, claim_trial, make_spec
 from tests.train.blobs import Blobs, nothing
@@ -26,16 +26,22 @@ from tuner.store.ledger.ledger import Ledger
 TIMING = Timing(lease=2.0, renew=0.3, grace=0.5, poll=0.05)
 
 
-@pytest.mark.parametrize("frozen", ["supervisor", "both"])
+@pytest.mark.parametrize("frozen", ["supervisor", "both", "recorder"])
 def test_frozen_in_training_past_its_lease(scene: Scene, frozen: str) -> None:
     """Woken while a peer has its trial, it writes nothing of it and takes another."""
     scene.settings = replace(scene.settings, timing=TIMING)
     bench = scene.launch(Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=60))
-    sleeper = scene.start()
+    # The recorder stops inside the transaction that records, and has its lease's row locked.
+    fault = Fault("record", "before", nth=3, signal=signal.SIGSTOP, idle="4s")
+    sleeper = scene.start(fault if frozen == "recorder" else UNHARMED)
     me = worker_of(bench, sleeper)
-    until(lambda: len(bench.rows(t.epoch)) >= 5, "5 epochs")
+    if frozen == "recorder":
+        until(lambda: is_frozen(sleeper.pid), "it sleeps while it records")
+        asleep = [sleeper.pid]
+    else:
+        until(lambda: len(bench.rows(t.epoch)) >= 5, "5 epochs")
+        asleep = [sleeper.pid, *(trainers_of(sleeper.pid) if frozen == "both" else [])]
     (mine,) = held_by(bench, me)
-    asleep = [sleeper.pid, *(trainers_of(sleeper.pid) if frozen == "both" else [])]
     freeze(*asleep)
     until(lambda: expired(bench), "the lease ran out")
     peer = bench.worker(Timing(lease=600.0))
