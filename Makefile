@@ -6,7 +6,7 @@
 #   make durations                all tests; then tests/long.txt is rewritten
 #   make golden                   rewrite tests/golden/expected after an intended change of an output
 #   make check                    format, lint, types, import contracts
-#   make calibration              how often verdicts are wrong, by simulation (about an hour); some lines:
+#   make calibration              how often verdicts are wrong, by simulation (15 to 60 minutes); some lines:
 #   make calibration ARGS="--only null --line patients --studies 400"
 #   make bench                    tuner beside what one would use instead (about 45 minutes)
 #   make gpu                      tests and speed of trainer and packs on the first GPU (some minutes)

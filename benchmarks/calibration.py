@@ -1,6 +1,6 @@
 """How often the statistics are wrong: simulated studies, judged as `tuner compare` judges.
 
-    python -m benchmarks.calibration                  # an hour; `make calibration`
+    python -m benchmarks.calibration                  # 15 to 60 minutes; `make calibration`
     python -m benchmarks.calibration --only races     # some minutes: benchmarks/racing.py
     python -m benchmarks.calibration --only null --line patients --studies 400
 
