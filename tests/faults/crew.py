@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from tests.faults.scenes import Scene
 from tests.harness.warm import Started
-from tuner.fleet.local import DELIBERATE
+from tuner.fleet.replacements import DELIBERATE
 
 
 @dataclass

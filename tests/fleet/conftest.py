@@ -6,7 +6,8 @@ import pytest
 
 from tests.harness import warm
 from tuner.fleet.contract import Crew
-from tuner.fleet.local import LocalFleet
+from tuner.fleet.local import NO_ACCIDENTS, LocalFleet
+from tuner.fleet.replacements import Replacements
 from tuner.settings import Settings
 
 MakeFleet = Callable[..., LocalFleet]
@@ -21,10 +22,16 @@ def make_fleet(settings: Settings) -> Iterator[MakeFleet]:
     fleets: list[LocalFleet] = []
 
     def start(
-        study: str, workers: int = 1, settings: Settings = settings, *, executed: bool = False
+        study: str,
+        workers: int = 1,
+        settings: Settings = settings,
+        *,
+        executed: bool = False,
+        limits: Replacements = NO_ACCIDENTS,
     ) -> LocalFleet:
         forks = None if executed else warm.fork_server()
-        fleets.append(LocalFleet(settings, Crew(study, ("cpu",) * workers), forks))
+        crew = Crew(study, ("cpu",) * workers)
+        fleets.append(LocalFleet(settings, crew, forks, limits))
         fleets[-1].start()
         return fleets[-1]
 

@@ -7,14 +7,13 @@ import sys
 import time
 from dataclasses import replace
 
-import pytest
 import sqlalchemy as sa
 
 from tests.fleet.conftest import MakeFleet
 from tests.harness.processes import is_alive, until
 from tests.store.specs import Bench, claim_trial, finish, make_spec
-from tuner.fleet import local
 from tuner.fleet.local import LocalFleet
+from tuner.fleet.replacements import Replacements
 from tuner.settings import Settings, worker_environment
 from tuner.store.database import Database
 
@@ -54,11 +53,10 @@ def test_a_worker_that_is_done_is_not_replaced(make_fleet: MakeFleet, database: 
 
 
 def test_a_post_whose_workers_keep_dying_is_given_up(
-    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch
+    make_fleet: MakeFleet,
 ) -> None:
     """Accidents in a row, each soon after the start, are no accidents any more."""
-    monkeypatch.setattr(local, "HOPELESS", 3)
-    fleet, killed = make_fleet("nowhere"), set()
+    fleet, killed = make_fleet("nowhere", limits=Replacements(limit=3)), set()
     while fleet.running():
         (pid,) = pids(fleet)
         if pid not in killed:
@@ -69,16 +67,14 @@ def test_a_post_whose_workers_keep_dying_is_given_up(
 
 
 def test_an_unexpected_error_is_an_accident_but_not_for_ever(
-    make_fleet: MakeFleet, database: Database, monkeypatch: pytest.MonkeyPatch
+    make_fleet: MakeFleet, database: Database
 ) -> None:
     """A worker that meets a fault of ours is replaced, a few times, however old it became."""
-    monkeypatch.setattr(local, "HOPELESS", 3)
-    monkeypatch.setattr(local, "YOUNG_SECONDS", 0.0)
     Bench.launch(database, make_spec())
     # A table is missing: neither the server's state nor a person's mistake.
     with database.transaction() as connection:
         connection.execute(sa.text("DROP TABLE tuner.worker CASCADE"))
-    fleet, seen = make_fleet("small"), set()
+    fleet, seen = make_fleet("small", limits=Replacements(limit=3, young_seconds=0.0)), set()
     while fleet.running():
         seen.update(pids(fleet))
         time.sleep(0.01)
@@ -92,6 +88,17 @@ def test_a_crew_that_was_asked_to_stop_is_not_replaced(make_fleet: MakeFleet) ->
     fleet = make_fleet("nowhere", 2, executed=True)
     fleet.ask_to_stop()
     until(lambda: fleet.running() == 0, "both have left")
+
+
+def test_a_crew_is_scaled(make_fleet: MakeFleet) -> None:
+    """More workers are started; of fewer, the newest leave and are not replaced."""
+    fleet = make_fleet("nowhere", 1)
+    (first,) = pids(fleet)
+    fleet.scale(3)
+    assert fleet.running() == 3
+    fleet.scale(1)
+    until(lambda: fleet.running() == 1, "two have left")
+    assert is_alive(first)
 
 
 def test_closing_leaves_nobody(make_fleet: MakeFleet) -> None:

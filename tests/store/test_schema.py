@@ -206,10 +206,11 @@ SINCE_0002 = (
     ),
     (
         "ALTER TABLE tuner.study DROP COLUMN reopenings, DROP COLUMN tags, DROP COLUMN archived, "
-        "DROP COLUMN note"
+        "DROP COLUMN note, DROP COLUMN priority"
     ),
     "ALTER TABLE tuner.event DROP COLUMN who",
     "DROP TABLE tuner.session, tuner.link, tuner.token, tuner.account",
+    "DROP TABLE tuner.fleet",
     "DROP TABLE tuner.piece",
     "DROP TABLE tuner.upload",
     ("ALTER TABLE tuner.prediction DROP COLUMN token, ALTER COLUMN log_probabilities SET NOT NULL"),

@@ -4,24 +4,23 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tuner import home as home_folder
-from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_MACHINE, EXIT_UNEXPECTED, EXIT_USER
-from tuner.fleet.contract import Crew
+from tuner.errors import EXIT_MACHINE, EXIT_USER, UserError
+from tuner.fleet.contract import Crew, Fleet
+from tuner.fleet.replacements import End, Replacements
 from tuner.forkserver import WORKERS, ForkServer, Program, starter
-from tuner.processes import Process, Streams
+from tuner.processes import Process, Streams, python
 from tuner.settings import Settings, worker_environment
 
-DELIBERATE = frozenset({EXIT_DONE, EXIT_FAILURES, EXIT_USER, EXIT_MACHINE})
-"""Exit codes of workers that ended on purpose; any other end is an accident."""
-YOUNG_SECONDS = 20.0
 LEAVING_SECONDS = 10.0
 """Added to the time allowed for giving a trial back."""
-HOPELESS = 5
-"""A worker is not replaced after this many early deaths or unexpected errors in a row."""
+NO_ACCIDENTS = Replacements()
+"""Where each place begins."""
 
 
 @dataclass
@@ -30,28 +29,34 @@ class _Post:
 
     device: str
     log: Path
+    replacements: Replacements
     process: Process | None = None
     started: float = 0.0
-    accidents: int = 0
-    """Early deaths and unexpected errors in a row."""
+    leaving: bool = False
+    """Whether its worker was asked to leave, so that it is not replaced."""
     pipe: IO[bytes] | None = field(default=None, repr=False)
 
 
 class LocalFleet:
     """A crew on this machine; a worker that crashed or was killed is replaced."""
 
-    def __init__(self, settings: Settings, crew: Crew, forks: ForkServer | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        crew: Crew,
+        forks: ForkServer | None = None,
+        limits: Replacements = NO_ACCIDENTS,
+    ) -> None:
         self._settings = settings
         self._forks = forks
+        self._limits = limits
         self._crew = crew
-        self._stopping = False
-        logs = settings.home / "logs"
+        self._logs = settings.home / "logs"
         home_folder.make(settings.home)
-        home_folder.make_folder(logs)
-        self._posts = [
-            _Post(device, logs / f"worker-{os.getpid()}-{place}.log")
-            for place, device in enumerate(crew.devices)
-        ]
+        home_folder.make_folder(self._logs)
+        self._posts: list[_Post] = []
+        for device in crew.devices:
+            self._add(device)
 
     def start(self) -> None:
         """Start a worker for every device."""
@@ -62,20 +67,31 @@ class LocalFleet:
         """Return how many workers are running; replace those that crashed or were killed."""
         return sum(self._attend(post) for post in self._posts)
 
+    def scale(self, workers: int) -> None:
+        """Start workers on the devices that have fewest, or ask the newest to leave."""
+        present = [post for post in self._posts if not post.leaving]
+        for post in present[workers:]:
+            post.leaving = True
+            # Not by a signal: one that arrives while a worker is being forked is lost. The end of
+            # its input is noticed whenever it begins to read.
+            if post.pipe is not None:
+                post.pipe.close()
+        for _ in range(workers - len(present)):
+            used = [post.device for post in self._posts if not post.leaving]
+            self._fill(self._add(min(self._crew.devices, key=used.count)))
+
     def ask_to_stop(self) -> None:
         """Ask every worker to finish its epoch, give its trial back and exit."""
-        self._stopping = True
-        self._signal(signal.SIGINT)
+        self._leave(signal.SIGINT)
 
     def stop_now(self) -> None:
         """Ask every worker to exit at once."""
-        self._stopping = True
-        self._signal(signal.SIGTERM)
+        self._leave(signal.SIGTERM)
 
     def close(self) -> None:
         """End the workers that are left: politely first, because they may hold trials."""
-        self._stopping = True
         for post in self._posts:
+            post.leaving = True
             if post.pipe is not None:
                 post.pipe.close()  # its worker notices, gives its trial back and exits
         deadline = time.monotonic() + self._settings.timing.give_back + LEAVING_SECONDS
@@ -93,19 +109,22 @@ class LocalFleet:
         messages = []
         for post in self._posts:
             code = post.process.poll() if post.process else None
-            if code in (EXIT_USER, EXIT_MACHINE) or post.accidents >= HOPELESS:
+            if code in (EXIT_USER, EXIT_MACHINE) or post.replacements.given_up:
                 messages.append(_last_lines(post.log))
         return list(dict.fromkeys(messages))
 
+    def handle(self) -> dict[str, Any]:
+        """Return nothing: these workers end with their launcher, and follow what it is told."""
+        return {}
+
+    def _add(self, device: str) -> _Post:
+        log = self._logs / f"worker-{os.getpid()}-{len(self._posts)}.log"
+        self._posts.append(_Post(device, log, replace(self._limits)))
+        return self._posts[-1]
+
     def _fill(self, post: _Post) -> None:
-        arguments = [self._crew.study, "--device", post.device, "--follow-stdin"]
-        if self._crew.threads is not None:
-            arguments += ["--threads", str(self._crew.threads)]
-        for folder in self._crew.folders:
-            arguments += ["--objectives", str(folder)]
-        worker = Program(
-            "tuner.cli.worker", "tuner worker", tuple(arguments), forks=True, needs=WORKERS
-        )
+        arguments = (*self._crew.arguments(post.device), "--follow-stdin")
+        worker = Program("tuner.cli.worker", "tuner worker", arguments, forks=True, needs=WORKERS)
         start = starter(self._forks, worker, worker_environment(self._settings))
         if post.pipe is not None:
             post.pipe.close()
@@ -127,21 +146,63 @@ class LocalFleet:
         code = post.process.poll()
         if code is None:
             return True
-        if self._stopping or code in DELIBERATE:
+        if post.leaving or post.replacements.given_up:
             return False
-        young = time.monotonic() - post.started < YOUNG_SECONDS
-        # A bug of ours may also hit every replacement, even after a long time.
-        counts = young or code == EXIT_UNEXPECTED
-        post.accidents = post.accidents + 1 if counts else 0
-        if post.accidents >= HOPELESS:
+        if not post.replacements.replaces(End(code, time.monotonic() - post.started)):
+            # Told once: its end is not an accident again each time that the crew is counted.
+            post.leaving = True
             return False
         self._fill(post)
         return True
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _leave(self, number: signal.Signals) -> None:
         for post in self._posts:
-            if post.process is not None and post.process.poll() is None:
-                post.process.send_signal(number)
+            post.leaving = True
+            _signal(post, number)
+
+
+class LocalEngine:
+    """This machine; its workers end with the launcher, which may be detached from its terminal."""
+
+    name = "local"
+    outlives = False
+
+    def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Refuse every option: there are none."""
+        if given:
+            raise UserError(
+                f"The engine local has no options, so {', '.join(given)} means nothing."
+            )
+        return {}
+
+    def fleet(self, settings: Settings, crew: Crew, forks: ForkServer | None = None) -> Fleet:
+        """Return a crew on this machine."""
+        return LocalFleet(settings, crew, forks)
+
+    def again(self, settings: Settings, crew: Crew, handle: Mapping[str, Any]) -> Fleet:
+        """Refuse: only the launcher of local workers can reach them."""
+        raise NotImplementedError("local workers follow their launcher, which reads its wishes")
+
+    def probe(self, settings: Settings, crew: Crew) -> str:
+        """Run the probe in a process of its own here."""
+        command = python("tuner.cli.worker", *crew.arguments(), "--probe", "--json")
+        done = subprocess.run(
+            command,
+            env=worker_environment(settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        return done.stdout
+
+
+ENGINE = LocalEngine()
+
+
+def _signal(post: _Post, number: signal.Signals) -> None:
+    if post.process is not None and post.process.poll() is None:
+        post.process.send_signal(number)
 
 
 def _last_lines(log: Path, count: int = 12) -> str:

@@ -40,7 +40,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from tuner.records import DIVERGED, OWN, Epoch, Figures
 
 SCHEMA = "tuner"
-REVISION = "0013"
+REVISION = "0014"
 """The newest migration: the schema that this program reads and writes."""
 CHANNEL = "tuner"
 """Where triggers announce the number of a study whose rows have changed; see migration 0009."""
@@ -110,6 +110,8 @@ study = Table(
     Column("tags", JSONB, nullable=False, server_default=text("'[]'")),
     _moment("archived"),
     Column("note", Text, nullable=False, server_default=""),
+    # Which open study a worker takes that works on any: the highest first.
+    Column("priority", Integer, nullable=False, server_default="0"),
     UniqueConstraint("name", "version"),
 )
 
@@ -369,6 +371,30 @@ event = Table(
     Column("who", Text, nullable=False, server_default=""),
     _moment("happened", required=True),
     Index("event_by_study", "study_id", "event_id"),
+)
+
+fleet = Table(
+    "fleet",
+    metadata,
+    Column("fleet_id", BigInteger, Identity(), primary_key=True),
+    Column("study_id", ForeignKey(study.c.study_id, ondelete="CASCADE"), nullable=False),
+    Column("engine", Text, nullable=False),
+    # What was asked for, and what finds it again on its engine; neither holds a secret.
+    Column("crew", JSONB, nullable=False),
+    Column("handle", JSONB, nullable=False, server_default=text("'{}'")),
+    # What people want of it now: how many workers, and whether they are to leave.
+    Column("workers", Integer, nullable=False),
+    Column("asked", Text, nullable=False, server_default=""),  # "" | stop | now
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("who", Text, nullable=False),
+    _moment("started", required=True),
+    # When its launcher, or a person's command, last looked after it, and how many ran then.
+    _moment("seen", required=True),
+    Column("running", Integer, nullable=False, server_default="0"),
+    _moment("ended"),
+    Column("reason", Text, nullable=False, server_default=""),
+    Index("fleet_by_study", "study_id"),
 )
 
 account = Table(

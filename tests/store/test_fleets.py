@@ -1,0 +1,59 @@
+"""Fleets as they are stored."""
+
+import pytest
+
+from tests.store.specs import Bench, make_spec
+from tuner.store import fleets, studies
+from tuner.store.database import Database
+from tuner.store.fleets import Launcher
+
+CREW = {"study": "small@1", "workers": 3, "options": {"partition": "gpu"}}
+HERE = Launcher("here", 7, "ann@here")
+
+
+@pytest.fixture
+def bench(database: Database) -> Bench:
+    """A stored study."""
+    return Bench.launch(database, make_spec())
+
+
+def begin(bench: Bench) -> int:
+    """Store a fleet of three workers."""
+    with bench.database.transaction() as connection:
+        return fleets.begin(connection, bench.study, "slurm", CREW, workers=3, launcher=HERE)
+
+
+def test_a_fleet_is_found_again_with_its_handle(bench: Bench) -> None:
+    """What was stored when it was started is what another machine reads."""
+    number = begin(bench)
+    with bench.database.transaction() as connection:
+        fleets.keep(connection, number, {"jobs": [17]}, 2)
+        (fleet,) = fleets.of_study(connection, bench.study)
+    assert (fleet.engine, fleet.crew, fleet.handle) == ("slurm", CREW, {"jobs": [17]})
+    assert (fleet.workers, fleet.running, fleet.host, fleet.who) == (3, 2, "here", "ann@here")
+    assert fleet.ended is None
+
+
+def test_its_launcher_is_told_what_people_want(bench: Bench) -> None:
+    """Who looks after a fleet reads how many are wanted, and whether they are to leave."""
+    number = begin(bench)
+    with bench.database.transaction() as connection:
+        fleets.want(connection, number, 5)
+        fleets.ask_to_stop(connection, number, "now")
+        fleets.ask_to_stop(connection, number, "stop")
+        told = fleets.keep(connection, number, {}, 3)
+    assert told is not None
+    assert (told.workers, told.asked) == (5, "now")
+
+
+def test_an_ended_fleet_is_listed_only_on_request(bench: Bench) -> None:
+    """It keeps its first reason, and goes with its study."""
+    number = begin(bench)
+    with bench.database.transaction() as connection:
+        fleets.end(connection, number, "five died early")
+        fleets.end(connection, number, "")
+        assert fleets.of_study(connection, bench.study) == []
+        (fleet,) = fleets.of_study(connection, bench.study, ended=True)
+        assert (fleet.reason, fleet.ended is not None) == ("five died early", True)
+        studies.delete(connection, bench.study)
+        assert fleets.find(connection, number) is None

@@ -1,0 +1,135 @@
+"""Fleets as they are stored: what a launcher started, and what people want of it.
+
+A fleet is asked by the database to scale or to stop, so that any machine can do it. The launcher of
+local workers looks here every few seconds. Fleets of other engines outlive their launcher, and
+whoever asks acts on the engine at once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from tuner.store import tables as t
+from tuner.store.studies import Study
+
+Asked = Literal["", "stop", "now"]
+
+
+@dataclass(frozen=True)
+class StoredFleet:
+    """A fleet, as it is stored."""
+
+    fleet_id: int
+    study_id: int
+    engine: str
+    crew: Mapping[str, Any]
+    handle: Mapping[str, Any]
+    workers: int
+    """How many are wanted."""
+    asked: Asked
+    """Whether its workers are to leave: politely, or now."""
+    host: str
+    pid: int
+    """Where its launcher ran, or still runs."""
+    who: str
+    started: datetime
+    seen: datetime
+    running: int
+    """How many workers ran when it was seen last."""
+    ended: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """The process that started a fleet."""
+
+    host: str
+    pid: int
+    who: str
+
+
+def begin(
+    connection: sa.Connection,
+    study: Study,
+    engine: str,
+    crew: Mapping[str, Any],
+    *,
+    workers: int,
+    launcher: Launcher,
+) -> int:
+    """Store a fleet that is about to be started, and return its number.
+
+    Before it is started: a launcher that dies right afterwards leaves a fleet that can be found.
+    """
+    row = {
+        "study_id": study.study_id,
+        "engine": engine,
+        "crew": dict(crew),
+        "workers": workers,
+        "host": launcher.host,
+        "pid": launcher.pid,
+        "who": launcher.who,
+    }
+    inserted = connection.execute(sa.insert(t.fleet).values(row).returning(t.fleet.c.fleet_id))
+    return int(inserted.scalar_one())
+
+
+def find(connection: sa.Connection, fleet_id: int) -> StoredFleet | None:
+    """Return a fleet, unless it was deleted with its study."""
+    return _one(connection, sa.select(t.fleet).where(t.fleet.c.fleet_id == fleet_id))
+
+
+def locked(connection: sa.Connection, fleet_id: int) -> StoredFleet | None:
+    """Return a fleet, and let nobody else act on it until the transaction ends.
+
+    Two people who scale it at once would each start the workers that are missing.
+    """
+    query = sa.select(t.fleet).where(t.fleet.c.fleet_id == fleet_id).with_for_update()
+    return _one(connection, query)
+
+
+def of_study(connection: sa.Connection, study: Study, *, ended: bool = False) -> list[StoredFleet]:
+    """Return a study's fleets, the oldest first; those that have ended only if asked for."""
+    query = sa.select(t.fleet).where(t.fleet.c.study_id == study.study_id)
+    if not ended:
+        query = query.where(t.fleet.c.ended.is_(None))
+    rows = connection.execute(query.order_by(t.fleet.c.fleet_id))
+    return [StoredFleet(**row._mapping) for row in rows]
+
+
+def keep(
+    connection: sa.Connection, fleet_id: int, handle: Mapping[str, Any], running: int
+) -> StoredFleet | None:
+    """Store what finds a fleet again and how many of it run; return what people want of it now."""
+    values = {"handle": dict(handle), "running": running, "seen": sa.func.clock_timestamp()}
+    mine = t.fleet.c.fleet_id == fleet_id
+    kept = sa.update(t.fleet).where(mine).values(values).returning(*t.fleet.c)
+    return _one(connection, kept)
+
+
+def want(connection: sa.Connection, fleet_id: int, workers: int) -> None:
+    """Store how many workers are wanted."""
+    mine = t.fleet.c.fleet_id == fleet_id
+    connection.execute(sa.update(t.fleet).where(mine).values(workers=workers))
+
+
+def ask_to_stop(connection: sa.Connection, fleet_id: int, how: Asked) -> None:
+    """Store that its workers are to leave; what was asked before is not taken back by less."""
+    mine = (t.fleet.c.fleet_id == fleet_id) & (t.fleet.c.asked != "now")
+    connection.execute(sa.update(t.fleet).where(mine).values(asked=how))
+
+
+def end(connection: sa.Connection, fleet_id: int, reason: str = "") -> None:
+    """Store that no worker of a fleet is left, and why if that was not as wanted."""
+    values = {"ended": sa.func.clock_timestamp(), "running": 0, "reason": reason}
+    mine = (t.fleet.c.fleet_id == fleet_id) & t.fleet.c.ended.is_(None)
+    connection.execute(sa.update(t.fleet).where(mine).values(values))
+
+
+def _one(connection: sa.Connection, query: Any) -> StoredFleet | None:
+    row = connection.execute(query).one_or_none()
+    return None if row is None else StoredFleet(**row._mapping)
