@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .phantom_arithmetic import Draws
+
 SIDES = (-1, 1)
 """The picture's left and right lung."""
 
@@ -58,38 +60,38 @@ class Patient:
     """Coefficients of the texture of soft tissue."""
 
 
-def draw_patient(rng: np.random.Generator) -> Patient:
+def draw_patient(draws: Draws) -> Patient:
     """Draw a patient; every number is independent of the size of the picture."""
-    normal, uniform = rng.normal, rng.uniform
-    dome = float(normal(0.46, 0.035))
+    normal, uniform = draws.normal, draws.uniform
+    dome = normal(0.46, 0.035)
     return Patient(
-        centre=(float(normal(0, 0.015)), float(normal(0.02, 0.015))),
-        scale=(float(normal(1, 0.025)), float(normal(1, 0.025))),
-        tilt=float(normal(0, 0.015)),
-        turn=float(normal(0, 0.02)),
-        girth=float(normal(1, 0.025)),
-        apex=float(normal(-0.84, 0.025)),
-        domes=(dome, dome + float(normal(0.05, 0.02))),
-        dome_depth=float(normal(0.25, 0.03)),
-        lung_width=float(normal(0.44, 0.012)),
-        air=float(normal(0.52, 0.02)),
-        heart=float(normal(1, 0.07)),
-        heart_angle=float(normal(0.5, 0.08)),
-        mediastinum=float(normal(0.125, 0.014)),
-        knob=float(uniform(0.05, 0.1)),
-        rib_spacing=float(normal(0.175, 0.006)),
-        rib_phase=(float(normal(0.5, 0.12)), float(normal(0.5, 0.12))),
-        rib_slope=float(normal(0.3, 0.05)),
-        ribs=float(normal(0.12, 0.02)),
-        rib_jitter=normal(1, 0.15, (2, 32)).astype(np.float32),
-        clavicle_slope=(float(normal(0.2, 0.06)), float(normal(0.2, 0.06))),
-        clavicle_height=float(normal(-0.58, 0.03)),
-        bone=float(normal(0.13, 0.02)),
-        spine_phase=float(uniform(0, 1)),
-        vessels=float(normal(0.16, 0.03)),
-        vessel_angles=normal(0, 0.16, (2, 7)).astype(np.float32),
-        vessel_bends=normal(0, 0.5, (2, 7)).astype(np.float32),
-        breasts=float(max(0.0, normal(0.02, 0.06))),
-        gas=(float(normal(0.42, 0.06)), float(uniform(0.06, 0.14)), float(uniform(0, 0.25))),
-        tissue=normal(0, 1, (19, 19)).astype(np.float32),
+        centre=(normal(0, 0.015), normal(0.02, 0.015)),
+        scale=(normal(1, 0.025), normal(1, 0.025)),
+        tilt=normal(0, 0.015),
+        turn=normal(0, 0.02),
+        girth=normal(1, 0.025),
+        apex=normal(-0.84, 0.025),
+        domes=(dome, dome + normal(0.05, 0.02)),
+        dome_depth=normal(0.25, 0.03),
+        lung_width=normal(0.44, 0.012),
+        air=normal(0.52, 0.02),
+        heart=normal(1, 0.07),
+        heart_angle=normal(0.5, 0.08),
+        mediastinum=normal(0.125, 0.014),
+        knob=uniform(0.05, 0.1),
+        rib_spacing=normal(0.175, 0.006),
+        rib_phase=(normal(0.5, 0.12), normal(0.5, 0.12)),
+        rib_slope=normal(0.3, 0.05),
+        ribs=normal(0.12, 0.02),
+        rib_jitter=1 + 0.15 * draws.normals(2, 32),
+        clavicle_slope=(normal(0.2, 0.06), normal(0.2, 0.06)),
+        clavicle_height=normal(-0.58, 0.03),
+        bone=normal(0.13, 0.02),
+        spine_phase=uniform(0, 1),
+        vessels=normal(0.16, 0.03),
+        vessel_angles=0.16 * draws.normals(2, 7),
+        vessel_bends=0.5 * draws.normals(2, 7),
+        breasts=max(0.0, normal(0.02, 0.06)),
+        gas=(normal(0.42, 0.06), uniform(0.06, 0.14), uniform(0, 0.25)),
+        tissue=draws.normals(19, 19),
     )

@@ -1,11 +1,11 @@
 """The shadow a patient casts: attenuation over the picture, before any machine sees it."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from .anatomy import SIDES, Patient
+from .phantom_arithmetic import angle_of, exponential, rotation, sine
 from .phantom_field import Field, Frame, bump, radius, soft_step, texture
 
 
@@ -36,7 +36,7 @@ class Body:
 def body_of(patient: Patient, frame: Frame) -> Body:
     """Place the picture's pixels in the patient: centred, straightened, and scaled."""
     x, y = frame.x - patient.centre[0], frame.y - patient.centre[1]
-    cos, sin = math.cos(patient.tilt), math.sin(patient.tilt)
+    cos, sin = rotation(patient.tilt)
     wide, high = patient.scale
     u = x * (cos / wide) + (y * (sin / wide))[:, None]
     v = (y * (cos / high))[:, None] - x * (sin / high)
@@ -100,12 +100,13 @@ def _lung(patient: Patient, body: Body, index: int) -> tuple[Field, Field]:
     p, v = side * body.u, body.v
     width = patient.lung_width * (1 + side * patient.turn)
     t = (v - patient.apex) * (1 / 1.5)
-    dome = 1 - np.abs(1 - np.minimum(t, 1)) ** 3
+    down = 1 - np.minimum(t, 1)
+    dome = 1 - np.abs(down * down * down)
     half = np.sign(dome) * np.sqrt(np.abs(dome)) * (0.86 + 0.14 * np.clip(t, 0, 1)) * width
     middle = 0.27 + 0.14 * np.clip(t, 0, 1)
     wall = (half - np.abs(p - middle)).astype(np.float32)
     bend = np.abs(p - 0.36) * (1 / 0.47)
-    floor = patient.domes[index] + patient.dome_depth * bend**2.2 - v
+    floor = patient.domes[index] + patient.dome_depth * _curve(bend) - v
     inside = soft_step(wall, body.edge)
     above = soft_step(floor.astype(np.float32), body.edge)
     depth = 0.72 + 0.28 * np.clip(wall * 6, 0, 1)
@@ -114,10 +115,15 @@ def _lung(patient: Patient, body: Body, index: int) -> tuple[Field, Field]:
     return inside * above * depth, cage * (0.4 + 0.6 * above)
 
 
+def _curve(x: Field) -> Field:
+    """Return x to the power of 2.25, by roots, of x from 0 on."""
+    return np.asarray(x * x * np.sqrt(np.sqrt(x)), dtype=np.float32)
+
+
 def _ribs(patient: Patient, body: Body, index: int, inside: Field) -> Field:
     """Draw all ribs of a side at once: bands that repeat along a curved coordinate."""
     p = np.clip((SIDES[index] * 1.25) * body.u, 0, 1.2)
-    back = body.v - patient.rib_slope * (p**2.2 - 0.45 * p)
+    back = body.v - patient.rib_slope * (_curve(p) - 0.45 * p)
     front = body.v + 0.62 * p - 0.25 * np.square(p)
     strength = patient.rib_jitter[index]
     shade = _bands(back, patient.rib_spacing, patient.rib_phase[index], strength, 0.30)
@@ -144,12 +150,12 @@ def _vessels(patient: Patient, body: Body, index: int) -> Field:
     x = side * body.u - 0.15
     y = body.v - (0.0 if side > 0 else 0.04)
     far = np.sqrt(np.square(x) + np.square(y)) + 1e-3
-    angle = np.arctan2(y, np.maximum(x, 0) + 0.01)
+    angle = angle_of(np.maximum(x, 0) + 0.01, y)
     shade = 0.9 * bump(far, 0.09)
-    reach = np.exp(far * (-1 / 0.22))
+    reach = exponential(far * (-1 / 0.22))
     across = np.zeros_like(far)
-    for j, start in enumerate(np.linspace(-1.35, 1.35, 7)):
-        away = angle - np.float32(start + patient.vessel_angles[index, j])
+    for j in range(7):
+        away = angle - (np.float32(0.45 * (j - 3)) + patient.vessel_angles[index, j])
         away -= far * patient.vessel_bends[index, j]
         across += bump(away * far, 0.016 + 0.4 * body.edge)
     vessels: Field = patient.vessels * (shade + 1.3 * across * reach)
@@ -161,7 +167,7 @@ def _clavicle(patient: Patient, body: Body, index: int) -> Field:
     side = SIDES[index]
     p = side * body.u
     slope = patient.clavicle_slope[index]
-    line = patient.clavicle_height - slope * p + 0.05 * np.sin(p * 6.5)
+    line = patient.clavicle_height - slope * p + 0.05 * sine(p * (6.5 / (2 * np.pi)))
     half = 0.024 + 0.012 * np.square(p - 0.35)
     off = (body.v - line).astype(np.float32)
     ends = soft_step(p - 0.10, 0.015) * soft_step(0.86 - p, 0.03)
@@ -174,9 +180,9 @@ def _clavicle(patient: Patient, body: Body, index: int) -> Field:
 def _axis(patient: Patient, body: Body) -> Field:
     """Draw the spine, and the windpipe in front of it."""
     u, v = body.u, body.v
-    turns = (2 * np.pi) * (v * (1 / 0.135) + patient.spine_phase)
+    turns = v * (1 / 0.135) + (patient.spine_phase + 0.25)
     spine = bump(np.square(u * (1 / 0.085)), 1.0)
-    spine *= 0.09 + 0.025 * np.cos(turns)
+    spine *= 0.09 + 0.025 * sine(turns)
     pipe = bump(u - 0.7 * patient.turn, 0.03)
     pipe *= soft_step(-0.2 - v, 0.04)
     return spine - 0.15 * pipe

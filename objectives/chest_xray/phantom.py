@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .anatomy import draw_patient
 from .anatomy_shadow import body_of, cast_shadow
+from .phantom_arithmetic import Draws
 from .phantom_machine import draw_machine, expose
 from .phantom_opacity import draw_disease, fill
 
@@ -104,7 +105,7 @@ def worthwhile_threads(size: int) -> int:
     return min(allowed or 1, 4)
 
 
-def _streams(series: Series, index: int) -> list[np.random.Generator]:
+def _streams(series: Series, index: int) -> list[Draws]:
     place = SPLITS.index(series.split)
     keys = (np.random.SeedSequence(series.seed, spawn_key=(place, index, k)) for k in range(4))
-    return [np.random.Generator(np.random.Philox(key)) for key in keys]
+    return [Draws(key) for key in keys]

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy
 from numpy.typing import NDArray
 
 from tuner.home import make_folder, open_private
@@ -24,7 +23,7 @@ DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
-class Kept:
+class Drawn:
     """Images and the SHA-256 of their bytes."""
 
     images: NDArray[np.uint8]
@@ -36,7 +35,7 @@ def keep(
     shape: tuple[int, int, int],
     make: Callable[[], NDArray[np.uint8]],
     waiting: Callable[[], None],
-) -> Kept:
+) -> Drawn:
     """Return the images kept at a path, made and kept now if they are not there or damaged.
 
     Of several processes that come at once, one makes the images and the others
@@ -56,15 +55,13 @@ def keep(
 def name_of(stem: str, shaped_by: Mapping[str, object], sources: Path) -> str:
     """Return a file name that changes with anything that shapes the images."""
     digest = hashlib.sha256(json.dumps(dict(shaped_by), sort_keys=True).encode())
-    # Random streams and filters may change from one release to the next.
-    digest.update(f"numpy {np.__version__} scipy {scipy.__version__}".encode())
     for pattern in ("anatomy*.py", "phantom*.py"):
         for source in sorted(sources.glob(pattern)):
             digest.update(hashlib.sha256(source.read_bytes()).digest())
     return f"{stem}-{digest.hexdigest()[:20]}.u8"
 
 
-def _read(path: Path, shape: tuple[int, int, int]) -> Kept | None:
+def _read(path: Path, shape: tuple[int, int, int]) -> Drawn | None:
     try:
         content = np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
@@ -74,10 +71,10 @@ def _read(path: Path, shape: tuple[int, int, int]) -> Kept | None:
     images, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
     if _digest(images) != digest.tobytes():
         return None
-    return Kept(images=images.reshape(shape), digest=digest.tobytes().hex())
+    return Drawn(images=images.reshape(shape), digest=digest.tobytes().hex())
 
 
-def _write(path: Path, images: NDArray[np.uint8]) -> Kept:
+def _write(path: Path, images: NDArray[np.uint8]) -> Drawn:
     digest = _digest(images)
     # Written aside and renamed: a reader sees a whole file or none, even where
     # the file system knows no locks and two processes write at once.
@@ -91,7 +88,7 @@ def _write(path: Path, images: NDArray[np.uint8]) -> Kept:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-    return Kept(images=images, digest=digest.hex())
+    return Drawn(images=images, digest=digest.hex())
 
 
 def _digest(images: NDArray[np.uint8]) -> bytes:

@@ -1,14 +1,16 @@
 """Soft shapes and smooth random textures, the brushes the phantom is painted with.
 
-Everything is float32 and worked out pixel by pixel, so that an image does not depend on how
-many threads or which BLAS happened to draw it.
+Everything is float32 and worked out pixel by pixel, by operations that every machine rounds alike
+(see `phantom_arithmetic`). So an image does not depend on how many threads or what CPU drew it.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .phantom_arithmetic import exponential, power, rotation
 
 Field = NDArray[np.float32]
 """Values over the picture, `(rows, columns)`, or over one of its axes."""
@@ -39,15 +41,15 @@ def frame_of(size: int, magnification: float, left: float, up: float) -> Frame:
 
 
 def soft_step(distance: Field, width: float) -> Field:
-    """Return 1 well inside (distance > 0), 0 well outside, and a smooth edge between."""
-    inside: Field = 0.5 + 0.5 * np.tanh(distance * (0.5 / width))
-    return inside
+    """Return 1 well inside (distance > 0), 0 well outside; the edge is three widths each way."""
+    t: Field = np.minimum(np.maximum(distance * (1 / (6 * width)) + 0.5, 0), 1)
+    return t * t * (3 - 2 * t)
 
 
 def bump(distance: Field, width: float) -> Field:
-    """Return a Gaussian bell of the given standard deviation."""
-    bell: Field = np.exp(np.square(distance * (1 / width)) * -0.5)
-    return bell
+    """Return nearly a Gaussian bell of the given standard deviation: (1 - z²/16)⁸ up to 4."""
+    z = distance * (1 / width)
+    return power(np.maximum(1 - z * z * (1 / 16), 0), 3)
 
 
 def radius(
@@ -55,11 +57,33 @@ def radius(
 ) -> Field:
     """Return the elliptical radius around a centre: 1 on the ellipse; the angle in radians."""
     x, y = frame[0] - centre[0], frame[1] - centre[1]
-    cos, sin = math.cos(angle), math.sin(angle)
+    cos, sin = rotation(angle)
     along = x * (cos / axes[0]) + y * (sin / axes[0])
     across = y * (cos / axes[1]) - x * (sin / axes[1])
-    away: Field = np.sqrt(np.square(along) + np.square(across))
+    away: Field = np.sqrt(along * along + across * across)
     return away
+
+
+def blurred(image: Field, deviation: float) -> Field:
+    """Blur by a Gaussian of a standard deviation in pixels, cut off at three."""
+    offsets = range(int(3 * deviation + 0.5) + 1)
+    bell = [float(exponential(-0.5 * (k / deviation) * (k / deviation))) for k in offsets]
+    whole = bell[0] + 2 * sum(bell[1:])
+    return smoothed(image, [weight / whole for weight in bell])
+
+
+def smoothed(image: Field, weights: Sequence[float]) -> Field:
+    """Average over rows and columns with the weights of offsets 0, ±1, ...; edges are repeated."""
+    reach = len(weights) - 1
+    for _ in range(2):
+        size = image.shape[0]
+        padded = image[np.clip(np.arange(-reach, size + reach), 0, size - 1)]
+        mean = padded[reach : reach + size] * weights[0]
+        for k in range(1, reach + 1):
+            before, after = padded[reach - k :][:size], padded[reach + k :][:size]
+            mean += (before + after) * weights[k]
+        image = mean.T
+    return image
 
 
 def texture(grid: Field, frame: Frame) -> Field:
@@ -76,10 +100,10 @@ def _spline(axis: Field, cells: int) -> tuple[NDArray[np.int64], list[Field]]:
     place = np.clip((axis + 1.25) * (cells / 2.5), 0, cells - 1e-3)
     first = place.astype(np.int64)
     t = (place - first).astype(np.float32)
-    weights = [
-        (1 - t) ** 3 / 6,
-        (3 * t**3 - 6 * t**2 + 4) / 6,
-        (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6,
-        t**3 / 6,
+    s = 1 - t
+    return first, [
+        s * s * s / 6,
+        (3 * t * t * (t - 2) + 4) / 6,
+        (3 * t * (1 + t * s) + 1) / 6,
+        t * t * t / 6,
     ]
-    return first, [weight.astype(np.float32) for weight in weights]

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .phantom_field import Field, Frame, frame_of
+from .phantom_arithmetic import Draws, exponential, logarithm
+from .phantom_field import Field, Frame, blurred, frame_of, smoothed
 
 
 @dataclass(frozen=True)
-class Setting:
+class Knob:
     """A number of a machine: its mean and spread on the fixed and on the mobile machine."""
 
     mean: tuple[float, float]
@@ -28,22 +29,22 @@ class Setting:
 
 # In units of attenuation, of half the picture's width, or shares of the whole; the mobile
 # machine's numbers are chosen for the gap that docs/phantom.md measures.
-EXPOSURE = Setting((0.0, 0.0), (0.04, 0.20))
-LATITUDE = Setting((0.25, 0.28), (0.006, 0.025))
-PENETRATION = Setting((1.0, 0.9), (0.02, 0.03))
-SCATTER = Setting((0.04, 0.11), (0.01, 0.03))
-HEEL_X = Setting((0.0, 0.04), (0.01, 0.09))
-HEEL_Y = Setting((0.0, 0.06), (0.01, 0.08))
-FOCUS = Setting((0.0045, 0.011), (0.0004, 0.001))
-EDGE_GAIN = Setting((0.25, 0.6), (0.05, 0.1))
-NOISE = Setting((0.02, 0.04), (0.002, 0.006))
-MAGNIFICATION = Setting((1.0, 1.06), (0.01, 0.025))
-DECENTRE_X = Setting((0.0, 0.02), (0.01, 0.035))
-DECENTRE_Y = Setting((0.0, 0.02), (0.01, 0.04))
+EXPOSURE = Knob((0.0, 0.0), (0.04, 0.20))
+LATITUDE = Knob((0.25, 0.28), (0.006, 0.025))
+PENETRATION = Knob((1.0, 0.9), (0.02, 0.03))
+SCATTER = Knob((0.04, 0.11), (0.01, 0.03))
+HEEL_X = Knob((0.0, 0.04), (0.01, 0.09))
+HEEL_Y = Knob((0.0, 0.06), (0.01, 0.08))
+FOCUS = Knob((0.0045, 0.011), (0.0004, 0.001))
+EDGE_GAIN = Knob((0.25, 0.6), (0.05, 0.1))
+NOISE = Knob((0.02, 0.04), (0.002, 0.006))
+MAGNIFICATION = Knob((1.0, 1.06), (0.01, 0.025))
+DECENTRE_X = Knob((0.0, 0.02), (0.01, 0.035))
+DECENTRE_Y = Knob((0.0, 0.02), (0.01, 0.04))
 
 
 @dataclass(frozen=True)
-class Machine:
+class XrayMachine:
     """The settings under which one picture is taken."""
 
     exposure: float
@@ -62,10 +63,10 @@ class Machine:
         return frame_of(size, self.magnification, *self.decentre)
 
 
-def draw_machine(rng: np.random.Generator, shift: float) -> Machine:
+def draw_machine(draws: Draws, shift: float) -> XrayMachine:
     """Draw one picture's settings; the same draws serve every shift."""
-    draw = [float(value) for value in np.clip(rng.normal(0, 1, 12), -2.5, 2.5)]
-    return Machine(
+    draw = np.clip(draws.normals(12), -2.5, 2.5).tolist()
+    return XrayMachine(
         exposure=EXPOSURE.at(shift, draw[0]),
         latitude=LATITUDE.at(shift, draw[1]),
         penetration=PENETRATION.at(shift, draw[2]),
@@ -79,24 +80,23 @@ def draw_machine(rng: np.random.Generator, shift: float) -> Machine:
     )
 
 
-def expose(attenuation: Field, machine: Machine, frame: Frame, rng: np.random.Generator) -> Field:
+def expose(attenuation: Field, machine: XrayMachine, frame: Frame, draws: Draws) -> Field:
     """Take the picture: rays, scatter, blur, quantum noise, film curve, edge enhancement."""
-    # Needed to draw alone; whoever trains on drawn images does not wait for it.
-    from scipy import ndimage
-
     size = attenuation.shape[0]
-    rays = np.exp(attenuation * (-2 * machine.penetration))
+    rays = exponential(attenuation * (-2 * machine.penetration))
     # A larger focal spot blurs by a fixed share of the picture, whatever its size in pixels.
-    rays = ndimage.gaussian_filter(rays, machine.focus * size, mode="nearest", truncate=3)
+    rays = blurred(rays, machine.focus * size)
+    # Summed as integers, whose sum is the same in any order.
+    mean = int((rays * 2**20).astype(np.int64).sum()) / (2**20 * rays.size)
     veil = machine.scatter
-    rays = rays * (1 - veil) + veil * np.float32(rays.mean(dtype=np.float64))
+    rays = rays * (1 - veil) + veil * mean
     # A pixel of a small picture gathers the photons of many small pixels.
     grain = machine.noise * size / 256
-    noise = rng.standard_normal(rays.shape, dtype=np.float32)
-    dense = np.log(rays) * -0.5 + grain * noise / np.sqrt(rays) * 0.5
+    noise = draws.normals(*rays.shape)
+    dense = logarithm(rays) * -0.5 + grain * noise / np.sqrt(rays) * 0.5
     heel = frame.x * machine.heel[0] + (frame.y * machine.heel[1])[:, None]
     film = (dense + heel - (0.66 + machine.exposure)) * (0.5 / machine.latitude)
-    grey = 0.5 + 0.5 * np.tanh(film)
-    soft = ndimage.uniform_filter(grey, max(3, 2 * int(0.025 * size) + 1), mode="nearest")
-    sharpened: Field = grey + machine.edge_gain * (grey - soft)
-    return sharpened
+    grey: Field = 1 / (1 + exponential(np.clip(film, -8, 8) * -2))
+    reach = max(1, int(0.025 * size))
+    soft = smoothed(grey, [1 / (2 * reach + 1)] * (reach + 1))
+    return grey + machine.edge_gain * (grey - soft)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from .anatomy import SIDES
 from .anatomy_shadow import Body
+from .phantom_arithmetic import Draws, exponential, logarithm
 from .phantom_field import Field, Frame, radius, soft_step, texture
 
 
@@ -32,32 +33,33 @@ SUBTLE = (0.12, 0.30)
 PLAIN = (0.4, 0.85)
 """Densities against that of soft tissue: subtle disease hardly shows, plain disease does."""
 
-COUNTS = (0.30, 0.32, 0.23, 0.15)
-"""How often there are one, two, three, four opacities."""
+AT_MOST = (0.30, 0.62, 0.85, 1.0)
+"""How often there are at most one, two, three, four opacities."""
 
 
-def draw_disease(rng: np.random.Generator, subtle: bool) -> Disease:
+def draw_disease(draws: Draws, subtle: bool) -> Disease:
     """Draw one to four opacities; those of one patient are about equally dense."""
-    count = 1 + int(rng.choice(len(COUNTS), p=COUNTS))
+    luck = draws.uniform(0, 1)
+    count = 1 + sum(luck >= share for share in AT_MOST)
     low, high = SUBTLE if subtle else PLAIN
-    density = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    opacities = tuple(_draw_opacity(rng, density) for _ in range(count))
-    return Disease(opacities=opacities, grain=rng.normal(0, 1, (35, 35)).astype(np.float32))
+    density = float(exponential(draws.uniform(float(logarithm(low)), float(logarithm(high)))))
+    opacities = tuple(_draw_opacity(draws, density) for _ in range(count))
+    return Disease(opacities=opacities, grain=draws.normals(35, 35))
 
 
-def _draw_opacity(rng: np.random.Generator, density: float) -> Opacity:
-    side = SIDES[int(rng.integers(2))]
+def _draw_opacity(draws: Draws, density: float) -> Opacity:
+    side = SIDES[int(draws.uniform(0, 2))]
     # Lower zones are ill more often than upper ones.
-    height = float(rng.triangular(-0.5, 0.25, 0.45))
-    size = float(rng.uniform(0.17, 0.32))
-    stretch = float(np.exp(rng.normal(0, 0.13)))
+    height = draws.triangular(-0.5, 0.25, 0.45)
+    size = draws.uniform(0.17, 0.32)
+    stretch = float(exponential(draws.normal(0, 0.13)))
     # Behind the heart a patch could not be seen.
     inner = 0.46 if side > 0 and height > -0.1 else 0.28
     return Opacity(
-        centre=(side * float(rng.uniform(inner, 0.66)), height),
+        centre=(side * draws.uniform(inner, 0.66), height),
         axes=(size * stretch, size / stretch),
-        angle=float(rng.uniform(0, np.pi)),
-        strength=density * float(np.exp(rng.normal(0, 0.2))),
+        angle=draws.uniform(0, 3.141592653589793),
+        strength=density * float(exponential(draws.normal(0, 0.2))),
     )
 
 

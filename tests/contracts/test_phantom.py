@@ -1,6 +1,10 @@
 """The synthetic radiographs: what shapes them, what does not, and how they are kept."""
 
+import hashlib
 import multiprocessing
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +15,7 @@ from numpy.typing import NDArray
 
 from objectives.chest_xray.data import load
 from objectives.chest_xray.phantom import Series, generate, is_subtle, radiograph
-from objectives.chest_xray.phantom_cache import Kept, keep, name_of
+from objectives.chest_xray.phantom_cache import Drawn, keep, name_of
 from tuner.errors import DataError, MachineError
 from tuner.records import Value
 from tuner.train.objective import Data, Split
@@ -53,6 +57,41 @@ def test_images_do_not_depend_on_the_number_of_threads() -> None:
     """One thread and five draw the same bytes."""
     series = Series(seed=3, split="val", count=24, size=48, shift=0.7)
     assert np.array_equal(generate(series, nothing, 1), generate(series, nothing, 5))
+
+
+def digest_of_samples() -> str:
+    """Return a hash of healthy and ill images of both machines, small and large."""
+    digest = hashlib.sha256()
+    for size, shift in ((33, 1.0), (64, 0.5), (256, 0.0)):
+        digest.update(images_of(count=16, size=size, shift=shift).tobytes())
+    return digest.hexdigest()
+
+
+SAMPLES = "1417a4749ce80cb1c87224d6b3a8b92cccedbe1326176c29407171f4fcac8426"
+"""The hash on every machine; another one means other data for every phantom study."""
+
+
+def test_images_are_the_same_bytes_on_every_machine() -> None:
+    """This machine, whatever its CPU and NumPy, draws what the others draw."""
+    assert digest_of_samples() == SAMPLES
+
+
+def test_images_do_not_depend_on_the_vector_instructions_of_the_cpu() -> None:
+    """A CPU without AVX, as NumPy and the C library see it, draws the same bytes."""
+    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    code = "from tests.contracts.test_phantom import digest_of_samples as d; print(d())"
+    plain = {
+        "NPY_DISABLE_CPU_FEATURES": " ".join(found),
+        "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX512F,-AVX2,-AVX,-FMA,-FMA4",
+    }
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **plain},
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.strip() == SAMPLES
 
 
 def test_equal_keys_give_equal_data(tmp_path: Path) -> None:
@@ -236,7 +275,7 @@ def test_the_second_to_come_waits_for_the_first(tmp_path: Path) -> None:
         assert waiting.wait(30)
         return images
 
-    found: list[Kept] = []
+    found: list[Drawn] = []
     first = threading.Thread(target=lambda: found.append(keep(path, (2, 4, 4), draw, nothing)))
     first.start()
     assert drawing.wait(30)
