@@ -275,7 +275,7 @@ class _Request:
 
 
 @dataclass
-class _Server:
+class _ServerLoop:
     """The loop that imports modules, reads requests, and reports ended processes."""
 
     modules: list[str]
@@ -491,7 +491,7 @@ def main(arguments: list[str]) -> int:
     setproctitle("tuner fork server")
     # Imports produce little garbage, but many objects to scan.
     gc.disable()
-    server = _Server(arguments[1:])
+    server = _ServerLoop(arguments[1:])
     server.add(channel)
     # In a fork the loop returns before the program runs, so that none of it is on the stack.
     request = server.serve()

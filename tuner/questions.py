@@ -31,8 +31,10 @@ STDERR = 2
 
 
 @dataclass(frozen=True)
-class Site:
-    """Where a check runs: the folders of its children, how they start, who hears of progress."""
+class Checker:
+    """Has pieces of a check done by child processes: their folders, how they start, who hears of
+    progress.
+    """
 
     home: Path
     folders: Sequence[Path]

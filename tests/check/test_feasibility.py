@@ -12,7 +12,7 @@ from tuner.check.feasibility import check_data, check_paths, remarks
 from tuner.check.findings import warnings
 from tuner.check.quick import configurations, examine_data
 from tuner.errors import StudyFileError
-from tuner.questions import Site
+from tuner.questions import Checker
 from tuner.spec.load import check
 from tuner.spec.study import Spec
 from tuner.train.objective import find
@@ -110,9 +110,9 @@ def test_a_look_at_real_data_finds_the_fault(tmp_path: Path) -> None:
     """Ten digits and bce: the look that a launch takes before it stores anything raises it."""
     text = '[space]\nlr = [1e-3, 1e-2]\n[fixed]\nloss = "bce"\nbatch_size = 4096'
     spec = spec_of(text, tmp_path, "digits")
-    site = Site(tmp_path, (), lambda *_: None)
+    checker = Checker(tmp_path, (), lambda *_: None)
     with pytest.raises(StudyFileError, match=r"fixed\.loss: 'bce' .* the data have 10 \(0, 1, 2"):
-        examine_data(spec, configurations(spec)[0], site, quick=True)
+        examine_data(spec, configurations(spec)[0], checker, quick=True)
     trained = spec_of(text.replace("bce", "ce"), tmp_path, "digits")
-    found = examine_data(trained, configurations(trained)[0], site, quick=True)
+    found = examine_data(trained, configurations(trained)[0], checker, quick=True)
     assert any("batch_size = 4096 is more than the 1" in said for said in found.warnings)

@@ -24,7 +24,7 @@ from tuner.dashboard.images import (
     TrialImages,
     WantedImage,
 )
-from tuner.questions import Site
+from tuner.questions import Checker
 from tuner.records import Value
 from tuner.settings import Settings
 from tuner.store.database import Database
@@ -81,7 +81,7 @@ def wanted(loaded: Data, *places: int) -> tuple[WantedImage, ...]:
 @pytest.fixture
 def gallery(tmp_path: Path) -> Iterator[Gallery]:
     """Open a gallery."""
-    gallery = Gallery(Site(tmp_path, (), lambda *_: None))
+    gallery = Gallery(Checker(tmp_path, (), lambda *_: None))
     yield gallery
     gallery.close()
 
@@ -205,7 +205,7 @@ def test_stopping_does_not_wait_for_images(tmp_path: Path, loaded: Data) -> None
     (own / "__init__.py").write_text(
         f"import time\nopen({str(mark)!r}, 'w').close()\ntime.sleep(600)\n"
     )
-    gallery = Gallery(Site(tmp_path, (own.parent,), lambda *_: None))
+    gallery = Gallery(Checker(tmp_path, (own.parent,), lambda *_: None))
     images = TrialImages(ImageSource("own", {}, loaded.fingerprint, ()), 7, ())
     gallery.show(images, "test", wanted(loaded, 0), lambda: None, runs_code=True)
     until(mark.exists, "the child reads")
@@ -221,7 +221,7 @@ def test_code_of_others_is_run_only_when_asked(tmp_path: Path, loaded: Data) -> 
     own.mkdir(parents=True)
     mark = tmp_path / "imported"
     (own / "__init__.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
-    gallery = Gallery(Site(tmp_path, (own.parent,), lambda *_: None))
+    gallery = Gallery(Checker(tmp_path, (own.parent,), lambda *_: None))
     source = ImageSource("own", {}, loaded.fingerprint, ())
     images = TrialImages(source, 7, ())
     found = gallery.show(images, "test", wanted(loaded, 0), lambda: None, runs_code=False)
@@ -234,7 +234,7 @@ def test_code_of_others_is_run_only_when_asked(tmp_path: Path, loaded: Data) -> 
 
 def test_what_is_kept_is_bounded(folder: Path, loaded: Data, tmp_path: Path) -> None:
     """Pictures that nobody asked for lately make room."""
-    gallery = Gallery(Site(tmp_path, (), lambda *_: None), most=600)
+    gallery = Gallery(Checker(tmp_path, (), lambda *_: None), most=600)
     source = images_of(folder, loaded).source
     gallery._keep(source, "test", wanted(loaded, 0, 1, 2), [b"x" * 250] * 3)
     assert gallery.picture(source, "test", 0) is None

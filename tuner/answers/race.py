@@ -34,7 +34,7 @@ STOPPED_BY_LOOKING = (
     "these intervals do not account for that."
 )
 
-End = Literal["one left", "images", "budget"]
+RaceEnd = Literal["one left", "images", "budget"]
 
 
 # How it went
@@ -70,7 +70,7 @@ class Story:
     spent: int
     looks: int
     """How often the contenders were compared with each other."""
-    end: End | None
+    end: RaceEnd | None
     """Why no further seed is given; None while the race runs."""
     sentences: tuple[str, ...]
 
@@ -161,7 +161,7 @@ def _runner(
     )
 
 
-def _end(race: Race, rows: Sequence[TrialRow]) -> End | None:
+def _end(race: Race, rows: Sequence[TrialRow]) -> RaceEnd | None:
     if race.won:
         return "one left"
     if race.stuck:

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tuner.questions import Body, Progress, Site, serve
+from tuner.questions import Body, Checker, Progress, serve
 from tuner.records import Job, Value
 from tuner.spec.space import Choice, Dimension
 from tuner.spec.study import Spec
@@ -24,8 +24,6 @@ FALLING = ("batch_size", "pool_kernel")
 """Drivers whose larger values cost less."""
 HEAVIER = ("ann", "cnn_gap", "cnn", "efficientnet_b0", "resnet18", "densenet121")
 """Networks by the cost of an epoch, the cheapest first."""
-
-Chosen = Mapping[str, Value]
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def candidates(spec: Spec) -> list[dict[str, Value]]:
 
 def measure_cost(
     spec: Spec,
-    site: Site,
+    checker: Checker,
     *,
     device: str,
     workers: int,
@@ -121,7 +119,7 @@ def measure_cost(
     """Train a few epochs of a few settings in a child process, and estimate the study's cost."""
     settings = candidates(spec)
     jobs = [_short(spec.job({**_first(spec), **chosen}, seed=0)) for chosen in settings]
-    answer = site.ask("tuner.check.cost", _body(spec, jobs, device))
+    answer = checker.ask("tuner.check.cost", _body(spec, jobs, device))
     runs = answer["runs"]
     measured = tuple(
         sorted(
@@ -147,13 +145,13 @@ def measure_cost(
 def measure_noise(
     spec: Spec,
     seeds: int,
-    site: Site,
+    checker: Checker,
     *,
     device: str,
 ) -> tuple[CostSpread, ...]:
     """Train the default setting under several seeds and return how its figures vary."""
     jobs = [spec.job(_first(spec), seed) for seed in range(seeds)]
-    answer = site.ask("tuner.check.cost", _body(spec, jobs, device))
+    answer = checker.ask("tuner.check.cost", _body(spec, jobs, device))
     best = [run["best"] for run in answer["runs"]]
     names = [name for name in ("val_loss", "val_acc", "test_acc") if best[0][name] is not None]
     return tuple(CostSpread(name, tuple(figures[name] for figures in best)) for name in names)
@@ -208,7 +206,7 @@ def _combinations(spec: Spec) -> list[dict[str, Value]]:
     return distinct
 
 
-def _weight(chosen: Chosen) -> tuple[float, float]:
+def _weight(chosen: Mapping[str, Value]) -> tuple[float, float]:
     """Return a sort key by the likely cost of a setting; the real cost is measured."""
     model = str(chosen.get("model", ""))
     heavy = float(HEAVIER.index(model)) if model in HEAVIER else 0.0

@@ -35,7 +35,7 @@ FEW = 50
 ROWS = 512
 """How many pictures are compared with all others at a time."""
 
-Pictures = NDArray[np.float32]
+Reduced = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def named_splits(data: Data) -> dict[str, Split]:
 
 def reduce(images: NDArray[np.generic]) -> NDArray[np.float32]:
     """Return small grey pictures, (n, SIDE, SIDE), by mean pooling."""
-    reduced: Pictures = np.empty((len(images), SIDE, SIDE), dtype=np.float32)
+    reduced: Reduced = np.empty((len(images), SIDE, SIDE), dtype=np.float32)
     rows, columns = (_pooling(length) for length in images.shape[-2:])
     for start in range(0, len(images), 512):
         some = images[start : start + 512].astype(np.float32)
@@ -131,7 +131,7 @@ def _equal(digests: Sequence[bytes]) -> Iterator[list[int]]:
     return (some for some in places.values() if len(some) > 1)
 
 
-def _near(pictures: Pictures) -> Iterator[tuple[int, int]]:
+def _near(pictures: Reduced) -> Iterator[tuple[int, int]]:
     """Yield pairs of pictures whose hashes agree and that also agree in detail."""
     common = _common(pictures)
     own = _own(pictures, common)
@@ -151,20 +151,20 @@ def _near(pictures: Pictures) -> Iterator[tuple[int, int]]:
             yield from zip(ones[agreed].tolist(), others[agreed].tolist(), strict=True)
 
 
-def _plain(pictures: Pictures) -> Pictures:
+def _plain(pictures: Reduced) -> Reduced:
     """Remove brightness and contrast."""
     level = pictures - pictures.mean(axis=(1, 2), keepdims=True)
     spread = level.std(axis=(1, 2), keepdims=True)
     return np.asarray(level / np.where(spread > 1e-3, spread, np.inf), dtype=np.float32)
 
 
-def _common(pictures: Pictures) -> Pictures:
+def _common(pictures: Reduced) -> Reduced:
     """Return the part that all pictures have in common."""
     plain = _plain(pictures)
     return np.asarray(plain.mean(axis=0) if len(plain) >= FEW else 0 * plain[0])
 
 
-def _own(pictures: Pictures, common: Pictures) -> Pictures:
+def _own(pictures: Reduced, common: Reduced) -> Reduced:
     """Return each picture without the common part."""
     plain = _plain(pictures)
     blank = ~plain.any(axis=(1, 2))
@@ -173,13 +173,13 @@ def _own(pictures: Pictures, common: Pictures) -> Pictures:
     return np.asarray(own, dtype=np.float32)
 
 
-def _coarse(own: Pictures) -> Pictures:
+def _coarse(own: Reduced) -> Reduced:
     step = SIDE // COARSE
     cells = own.reshape(len(own), COARSE, step, COARSE, step)
     return np.asarray(cells.mean(axis=(2, 4)))
 
 
-def _unit(pictures: Pictures) -> Pictures:
+def _unit(pictures: Reduced) -> Reduced:
     """Return each picture as a row of mean 0 and length 1, so that products are correlations."""
     rows = pictures.reshape(len(pictures), -1)
     rows = rows - rows.mean(axis=1, keepdims=True)
@@ -187,7 +187,7 @@ def _unit(pictures: Pictures) -> Pictures:
     return np.asarray(rows / np.where(length > 1e-6, length, np.inf), dtype=np.float32)
 
 
-def _moved(pictures: Pictures, down: float, right: float) -> Pictures:
+def _moved(pictures: Reduced, down: float, right: float) -> Reduced:
     """Return the pictures shifted by this much; the border is repeated."""
     for axis, move in ((1, down), (2, right)):
         if move:

@@ -10,7 +10,7 @@ from tuner.spec.space import Choice
 from tuner.spec.study import DATA, WEIGHTS, Spec
 from tuner.train.sources.declared import KINDS
 
-Contents = Mapping[str, Any]
+SplitContents = Mapping[str, Any]
 """A split as in `Examination.to_json`: its number of images, in total and per class."""
 
 
@@ -26,7 +26,7 @@ def check_paths(spec: Spec, source: str) -> None:
         raise StudyFileError(source, faults)
 
 
-def check_data(spec: Spec, contents: Mapping[str, Contents]) -> None:
+def check_data(spec: Spec, contents: Mapping[str, SplitContents]) -> None:
     """Refuse settings that cannot be trained on such data."""
     classes = list(contents["train"]["classes"])
     faults = [
@@ -42,7 +42,7 @@ def check_data(spec: Spec, contents: Mapping[str, Contents]) -> None:
         raise StudyFileError(spec.name, faults)
 
 
-def remarks(spec: Spec, contents: Mapping[str, Contents]) -> Iterator[str]:
+def remarks(spec: Spec, contents: Mapping[str, SplitContents]) -> Iterator[str]:
     """Yield a sentence for every setting that such data make less effective than it looks."""
     images = contents["train"]["images"]
     sizes = [value for _, value in _values(spec, "batch_size", spec.fixed, spec.defaults, "")]

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tuner.questions import Body, Progress, Site, serve
+from tuner.questions import Body, Checker, Progress, serve
 from tuner.records import DataIdentity, Identity, Value
 from tuner.train import code
 from tuner.train.identity import content, data_identity, identity
@@ -20,7 +20,7 @@ from tuner.train.objective import find
 def identify(
     objective: str,
     data: Sequence[Mapping[str, Value]],
-    site: Site,
+    checker: Checker,
     *,
     whole: bool,
 ) -> list[Identity]:
@@ -30,7 +30,7 @@ def identify(
         "data": [dict(keys) for keys in data],
         "whole": whole,
     }
-    found = site.ask("tuner.check.identity", work)
+    found = checker.ask("tuner.check.identity", work)
     return [_read(one) for one in found["identities"]]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.check.feasibility import check_data, remarks
-from tuner.questions import Body, Progress, Question, Site, serve
+from tuner.questions import Body, Checker, Progress, Question, serve
 from tuner.records import Metric, SplitName, Value
 from tuner.spec.study import Spec
 
@@ -43,7 +43,7 @@ def configurations(spec: Spec) -> list[dict[str, Value]]:
 def examine_data(
     spec: Spec,
     data: Mapping[str, Value],
-    site: Site,
+    checker: Checker,
     *,
     quick: bool,
 ) -> Examined:
@@ -51,11 +51,11 @@ def examine_data(
 
     Also raises if settings of the study cannot be trained on such data.
     """
-    with begin(spec, data, site, quick=quick) as question:
-        return examined(spec, question, site.progress)
+    with begin(spec, data, checker, quick=quick) as question:
+        return examined(spec, question, checker.progress)
 
 
-def begin(spec: Spec, data: Mapping[str, Value], site: Site, *, quick: bool) -> Question:
+def begin(spec: Spec, data: Mapping[str, Value], checker: Checker, *, quick: bool) -> Question:
     """Start loading and examining one configuration of [data]."""
     work = {
         "objective": spec.objective,
@@ -64,7 +64,7 @@ def begin(spec: Spec, data: Mapping[str, Value], site: Site, *, quick: bool) -> 
         "metric": spec.search.metric,
         "metrics": [asdict(metric) for metric in spec.metrics],
     }
-    return site.begin("tuner.check.quick", work)
+    return checker.begin("tuner.check.quick", work)
 
 
 def examined(spec: Spec, question: Question, progress: Progress) -> Examined:

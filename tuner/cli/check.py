@@ -69,7 +69,7 @@ def check(
     from tuner.check.cost import measure_cost, measure_noise
     from tuner.check.quick import configurations, examine_data
     from tuner.fleet.devices import crew_devices
-    from tuner.questions import Site
+    from tuner.questions import Checker
 
     spec, folders = _asked(settings, study, overrides, objective_folders)
     if threads is not None:
@@ -80,12 +80,12 @@ def check(
     spreads: Sequence[CostSpread] = ()
     devices = crew_devices(device, workers, spec.limits.threads)
     with forkserver.started((*forkserver.CHECKS, *forkserver.TRAINERS)) as forks:
-        site = Site(settings.home, folders, show_progress, forks)
-        found = [examine_data(spec, data, site, quick=quick) for data in configurations(spec)]
+        checker = Checker(settings.home, folders, show_progress, forks)
+        found = [examine_data(spec, data, checker, quick=quick) for data in configurations(spec)]
         if not quick:
-            cost = measure_cost(spec, site, device=devices[0], workers=len(devices))
+            cost = measure_cost(spec, checker, device=devices[0], workers=len(devices))
         if noise is not None:
-            spreads = measure_noise(spec, noise, site, device=devices[0])
+            spreads = measure_noise(spec, noise, checker, device=devices[0])
     clear_progress()
     body = _described(spec, found, cost, spreads)
     kept = _keep(settings, spec, body)

@@ -10,7 +10,7 @@ from tuner.settings import Settings
 
 if TYPE_CHECKING:
     from tuner.check.quick import Examined
-    from tuner.questions import Question, Site
+    from tuner.questions import Checker, Question
     from tuner.spec.study import Spec
     from tuner.store.database import Database
     from tuner.store.studies import Study
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def early_look(
-    settings: Settings, spec: "Spec | None", site: "Site"
+    settings: Settings, spec: "Spec | None", checker: "Checker"
 ) -> "Iterator[Question | None]":
     """Begin to examine the data while the database is being made, or started.
 
@@ -28,14 +28,14 @@ def early_look(
         yield None
         return
     make_cache(settings.home)
-    with _begin(spec, site) as question:
+    with _begin(spec, checker) as question:
         yield question
 
 
 def look_at_data(
     database: "Database",
     spec: "Spec",
-    site: "Site",
+    checker: "Checker",
     *,
     begun: "Question | None",
     again: bool,
@@ -55,8 +55,8 @@ def look_at_data(
             begun.end()
         check_data(spec, known["contents"])
         return ()
-    with begun or _begin(spec, site) as question:
-        found = examined(spec, question, site.progress)
+    with begun or _begin(spec, checker) as question:
+        found = examined(spec, question, checker.progress)
     clear_progress()
     for note in found.notes:
         echo(f"Data: {note}", err=True)
@@ -65,11 +65,11 @@ def look_at_data(
     return (found,)
 
 
-def _begin(spec: "Spec", site: "Site") -> "Question":
+def _begin(spec: "Spec", checker: "Checker") -> "Question":
     from tuner.check.quick import begin, configurations
 
     first = configurations(spec)[0]
-    return begin(spec, first, site, quick=True)
+    return begin(spec, first, checker, quick=True)
 
 
 def keep_look(database: "Database", study: "Study", found: "Sequence[Examined]") -> None:

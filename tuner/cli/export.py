@@ -157,7 +157,7 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
     with options.open_results(settings, study) as results:
         found = results.study
         what = asked[0] if asked else "trials"
-        order: contents.Order = "settings"
+        order: contents.BestOf = "settings"
         if by_trial or not has_replicates(found.spec):
             order = "trials"
         readable = form in formats.TYPESET and columns is None and not wide

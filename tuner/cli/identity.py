@@ -8,7 +8,7 @@ from tuner.cli.terminal import clear_progress
 from tuner.errors import StudyConflictError
 
 if TYPE_CHECKING:
-    from tuner.questions import Site
+    from tuner.questions import Checker
     from tuner.records import Identity
     from tuner.spec.study import Spec
     from tuner.store.database import Database
@@ -43,7 +43,7 @@ def asks_the_same(study: "Study", spec: "Spec | None") -> bool:
 def changes_of(
     database: "Database",
     study: "Study",
-    site: "Site",
+    checker: "Checker",
     *,
     whole: bool,
 ) -> "tuple[list[str], list[Identity]]":
@@ -66,7 +66,7 @@ def changes_of(
     if not whole:
         # One of each place: the others divide or size the same images.
         keys = list({str(one.get("path")): one for one in keys}.values())[:MOST]
-    found = identify(study.spec.objective, keys, site, whole=whole)
+    found = identify(study.spec.objective, keys, checker, whole=whole)
     clear_progress()
     return identities.changes(parts, found, objective=study.spec.objective, whole=whole), found
 

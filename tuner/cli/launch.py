@@ -176,7 +176,7 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
     # To go on with a stored study, or to train it longer, there must be one.
     makes = spec is not None and request.epochs_to is None
     options.tell_home(settings, makes=makes)
-    from tuner.questions import Site
+    from tuner.questions import Checker
 
     with (
         # Workers and trainers are forked from it. It loads what they need while this process finds
@@ -187,7 +187,7 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
         early_look(
             settings,
             None if request.no_check else spec,
-            site := Site(settings.home, folders, show_progress, forks),
+            checker := Checker(settings.home, folders, show_progress, forks),
         ) as question,
         options.open_database(settings, wait_seconds=request.wait, create=makes) as database,
     ):
@@ -208,7 +208,7 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
             # Loading torch to tell code apart takes seconds, and matters only where nothing but
             # the code asks for a version.
             whole = request.accept_changes or (versioned and asks_the_same(known, spec))
-            changes, now = changes_of(database, known, site, whole=whole)
+            changes, now = changes_of(database, known, checker, whole=whole)
         if known is not None and changes and not (versioned or request.accept_changes):
             refuse(known, changes)
         found: Sequence[Examined] = ()
@@ -218,7 +218,7 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
             assert spec is not None
             if not request.no_check:
                 again = bool(changes)
-                found = look_at_data(database, spec, site, begun=question, again=again)
+                found = look_at_data(database, spec, checker, begun=question, again=again)
             launched = _store(database, spec, new_version=versioned, changed=bool(changes))
             keep_look(database, launched.study, found)
         if request.accept_changes and not versioned:

@@ -12,7 +12,7 @@ from tuner.dashboard.checkpoints import CheckpointFinder
 from tuner.dashboard.images import Gallery
 from tuner.dashboard.live import Announcements
 from tuner.dashboard.shelf import Kept, Shelf
-from tuner.questions import Site
+from tuner.questions import Checker
 from tuner.results import Results
 from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
@@ -52,7 +52,7 @@ class Desk:
         """Reads images; None where pages show what is in the database alone."""
         self.checkpoints: CheckpointFinder | None = None
         if settings is not None:
-            site = Site(settings.home, objective_folders, lambda *_: None)
+            site = Checker(settings.home, objective_folders, lambda *_: None)
             self.gallery = Gallery(site)
             self.checkpoints = CheckpointFinder(settings)
         # Answers hold a connection for as long as they compute; pages must find one all the same.

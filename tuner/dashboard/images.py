@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuner.errors import DataError, MachineError, TunerError
-from tuner.questions import LateError, Question, Site
+from tuner.questions import Checker, LateError, Question
 from tuner.records import SplitName, Value
 from tuner.results import Results, TrialRow, trial_origin
 from tuner.store.identities import data_fingerprints
@@ -112,8 +112,8 @@ class TrialImages:
 class Gallery:
     """Reads and keeps pictures. Everything here may be called by several threads at once."""
 
-    def __init__(self, site: Site, most: int = MOST_BYTES) -> None:
-        self._site = site
+    def __init__(self, checker: Checker, most: int = MOST_BYTES) -> None:
+        self._checker = checker
         self._most = most
         self._kept: OrderedDict[Hashable, bytes] = OrderedDict()
         """By source, split and place."""
@@ -174,7 +174,7 @@ class Gallery:
             moment, why = self._refused.get(question, (0.0, ""))
             if why and time.monotonic() - moment < AGAIN:
                 return Pictures("away", why + trained)
-        if not runs_code and not is_shipped(source.objective, self._site.folders):
+        if not runs_code and not is_shipped(source.objective, self._checker.folders):
             return Pictures(
                 "code",
                 f"The code of the objective {source.objective} reads these images, and is run only "
@@ -248,10 +248,10 @@ class Gallery:
         with self._lock:
             if self._closed:
                 raise MachineError("the dashboard is stopping")
-            question = self._question = self._site.begin("tuner.check.thumbnails", work)
+            question = self._question = self._checker.begin("tuner.check.thumbnails", work)
         with question:
             try:
-                found = question.answer(self._site.progress, within=SECONDS)
+                found = question.answer(self._checker.progress, within=SECONDS)
             finally:
                 with self._lock:
                     self._question = None

@@ -65,28 +65,28 @@ def draw_parallel(subject: Subject) -> Picture:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class _AxisScale:
     """Where each trial crosses one parameter's axis, and what is written beside it."""
 
     heights: Array
     ticks: Mapping[float, str]
 
 
-def _scale(values: Sequence[Value | None]) -> _Scale:
+def _scale(values: Sequence[Value | None]) -> _AxisScale:
     known = [value for value in values if value is not None]
     numeric = all(isinstance(one, int | float) and not isinstance(one, bool) for one in known)
     if numeric and len(set(known)) > 1:
         return _by_size(values)
     distinct = sorted(dict.fromkeys(values), key=str)
     if len(distinct) == 1:
-        return _Scale(np.full(len(values), 0.5), {0.5: level_label(distinct[0])})
+        return _AxisScale(np.full(len(values), 0.5), {0.5: level_label(distinct[0])})
     span = len(distinct) - 1
     place = {value: at / span for at, value in enumerate(distinct)}
     ticks = {at: level_label(value) for value, at in place.items()}
-    return _Scale(np.array([place[value] for value in values]), ticks)
+    return _AxisScale(np.array([place[value] for value in values]), ticks)
 
 
-def _by_size(values: Sequence[Value | None]) -> _Scale:
+def _by_size(values: Sequence[Value | None]) -> _AxisScale:
     numbers = np.array([np.nan if value is None else float(value) for value in values])
     low, high = np.nanmin(numbers), np.nanmax(numbers)
     wide = low > 0 and high > 20 * low
@@ -105,7 +105,7 @@ def _by_size(values: Sequence[Value | None]) -> _Scale:
     }
     if np.isnan(numbers).any():
         ticks[INACTIVE] = level_label(None)
-    return _Scale(heights, ticks)
+    return _AxisScale(heights, ticks)
 
 
 def _draw_lines(axis: Axes, heights: Array, results: Array, *, larger: bool) -> None:

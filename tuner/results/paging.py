@@ -22,7 +22,7 @@ from tuner.results.rows import CLASS_FIGURES, COSTS, FIGURES
 from tuner.store import tables as t
 from tuner.store.studies import Study
 
-Kind = Literal["number", "text", "json", "time"]
+ColumnKind = Literal["number", "text", "json", "time"]
 
 SIZE = 50
 """Rows of a page where nothing else is asked for."""
@@ -34,7 +34,7 @@ class Column:
     """A column of trials as SQL."""
 
     expression: sa.ColumnElement[Any]
-    kind: Kind
+    kind: ColumnKind
 
     @property
     def number(self) -> sa.ColumnElement[Any]:

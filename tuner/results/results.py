@@ -20,7 +20,7 @@ from tuner.store.ranking import Ranked, Seed, rank_settings
 from tuner.store.studies import Study
 
 Arguments = ParamSpec("Arguments")
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 
 
 class Results:
@@ -201,8 +201,8 @@ def by_number(rows: Sequence[TrialRow]) -> Mapping[int, TrialRow]:
 
 
 def once(
-    ask: Callable[Concatenate[Results, Arguments], Answer],
-) -> Callable[Concatenate[Results, Arguments], Answer]:
+    ask: Callable[Concatenate[Results, Arguments], Returned],
+) -> Callable[Concatenate[Results, Arguments], Returned]:
     """Make a function of results compute each answer once, and keep it with the results.
 
     A report asks for the same comparison for its text, its table and its picture.
@@ -211,11 +211,11 @@ def once(
     @wraps(ask)
     def answer(
         results: Results, /, *arguments: Arguments.args, **named: Arguments.kwargs
-    ) -> Answer:
+    ) -> Returned:
         key = (ask, arguments, tuple(sorted(named.items())))
         if key not in results.answers:
             results.answers[key] = ask(results, *arguments, **named)
-        value: Answer = results.answers[key]
+        value: Returned = results.answers[key]
         return value
 
     return answer

@@ -25,7 +25,7 @@ from tuner.results import (
 
 __all__ = [
     "PREDICTION_COLUMNS",
-    "Order",
+    "BestOf",
     "Sheet",
     "comparisons",
     "epochs",
@@ -118,11 +118,11 @@ class MeanCell:
     """None from a single seed."""
 
 
-Order = Literal["trials", "settings"]
+BestOf = Literal["trials", "settings"]
 """What is ranked: single trials, or settings, whose trials then follow each other by seed."""
 
 
-def trials(results: Results, *, best_first: Order | None = None, wide: bool = False) -> Sheet:
+def trials(results: Results, *, best_first: BestOf | None = None, wide: bool = False) -> Sheet:
     """Return one row for each trial, or for each complete one with the best first."""
     rows = results.wide_rows if wide else results.rows
     if best_first == "trials":
@@ -135,7 +135,7 @@ def trials(results: Results, *, best_first: Order | None = None, wide: bool = Fa
     return Sheet(columns, [[row[column] for column in columns] for row in rows])
 
 
-def best_trials(results: Results, count: int, of: Order) -> list[int]:
+def best_trials(results: Results, count: int, of: BestOf) -> list[int]:
     """Return the numbers of the best complete trials, or those of the best settings, by seed."""
     if of == "trials":
         return [row["trial"] for row in results.ranked[:count]]
@@ -217,13 +217,13 @@ def _filled(
     return Sheet(tuple(kept), [[row[name] for name in kept] for row in rows])
 
 
-def epochs(results: Results, *, best: int | None = None, of: Order = "trials") -> Sheet:
+def epochs(results: Results, *, best: int | None = None, of: BestOf = "trials") -> Sheet:
     """Return one row for each epoch, of all trials or of the best."""
     numbers = None if best is None else best_trials(results, best, of)
     return Sheet(epoch_columns(results.spec), results.epochs(numbers))
 
 
-def predictions(results: Results, *, best: int | None = None, of: Order = "trials") -> Sheet:
+def predictions(results: Results, *, best: int | None = None, of: BestOf = "trials") -> Sheet:
     """Return one row for each image that a trial predicted, with every class's probability."""
     assert results.best is not None, "it says so where no trial is complete"
     numbers = [row["trial"] for row in results.ranked]
