@@ -108,7 +108,7 @@ class Trainer:
         scores = np.full((2, 2), -5.0, dtype=np.float32)
         scores[[0, 1], labels] = -loss
         dataset: dict[str, Any] = {"fingerprint": "d", "classes": ["no", "yes"]}
-        dataset["sizes"] = {"val": 2}
+        dataset["sizes"] = {"train": 8, "val": 2, "test": 2}
         dataset["labels"] = [{"split": "val", "ids": ["a", "b"], "patients": []}]
         kept = [{"split": "val", "at": at} for at in ("best", "last")]
         body = {"best": figures, "last": figures, "predictions": kept, "dataset": dataset}

@@ -25,7 +25,10 @@ from tuner.store.studies import Study
 RATES = (1e-4, 1e-3, 1e-2)
 SETUP = Setup("a test", 7, "w" * 8, "data-1", {"precision": "fp32"})
 DATASET = Dataset(
-    "data-1", ("no", "yes"), {"val": 2}, (Labels("val", ("a", "b"), np.array([0, 1])),)
+    "data-1",
+    ("no", "yes"),
+    {"train": 8, "val": 2, "test": 2},
+    (Labels("val", ("a", "b"), np.array([0, 1])),),
 )
 
 
