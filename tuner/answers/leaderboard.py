@@ -81,7 +81,7 @@ def settings(
     return Table(
         (*_heads(head), *([] if names is None else ["setting"])),
         tuple(rows),
-        f"{study.title}: {of} settings by {search.metric} ({search.at} epoch)\n"
+        f"{study.title}: {of} settings by {search.metric} ({search.at} epoch);\n"
         f"mean ± half of its 95 % interval over {over}",
         left=last,
         wrapped=last,

@@ -62,6 +62,13 @@ class Table:
         )
 
     @property
+    def filled(self) -> "Table":
+        """The table without the columns in which no row has anything."""
+        return self.without(
+            [place for place in range(len(self.head)) if all(r[place] == "–" for r in self.rows)]
+        )
+
+    @property
     def figures(self) -> tuple[bool, ...]:
         """Which columns hold only figures, by what is in their cells."""
         if not self.rows:

@@ -25,7 +25,6 @@ __all__ = [
     "sampling_unit",
     "signed",
     "with_ends",
-    "with_half",
 ]
 
 NOISE = 12

@@ -3,20 +3,25 @@
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from tuner.answers import leaderboard
 from tuner.answers.compare import compare
 from tuner.answers.compare import table as comparison_table
 from tuner.answers.gap import gap, selection, sentences
+from tuner.answers.gap import table as gap_table
 from tuner.answers.influence import influence
 from tuner.answers.question import answer
 from tuner.answers.race import contenders, tell_race
 from tuner.answers.setting_comparison import with_check
-from tuner.answers.settings import has_replicates
+from tuner.answers.settings import has_replicates, settings
 from tuner.errors import UserError
 from tuner.pictures import Subject, draw
-from tuner.report import evidence, record
+from tuner.report import record
 from tuner.report.document import Block, Drawing, Report, Section, Words, paragraphs
-from tuner.results import Results
+from tuner.results import Results, shown
 from tuner.version import version
+
+BEST = 10
+"""How many settings, or trials, a table shows at most."""
 
 Tell = Callable[[str], None]
 """Hears which part is being made, for whoever waits."""
@@ -55,7 +60,13 @@ def _guarded(results: Results, part: Passage) -> Iterator[Block]:
 def _compared(results: Results) -> Iterator[Block]:
     yield from _raced(results)
     if has_replicates(results.spec) and results.ranked:
-        yield evidence.ranked_settings(results)
+        spec, ranked = results.spec, settings(results)
+        figures = dict.fromkeys((results.metric, *shown(spec)))
+        best = ranked[:BEST]
+        table = leaderboard.settings(
+            results.study, len(ranked), best, list(figures), varied=spec.varied
+        )
+        yield table.filled
     if not results.comparable:
         yield Words(
             f"{results.title} varies nothing in a few levels, so no settings are compared "
@@ -91,7 +102,7 @@ def _gap(results: Results) -> Iterator[Block]:
         return
     yield from paragraphs(sentences(gap(results)))
     yield _drawing(results, "val-test")
-    yield evidence.configurations(results)
+    yield gap_table(gap(results), results.title, BEST)
     yield _drawing(results, "gap")
 
 
@@ -103,7 +114,8 @@ def _matters(results: Results) -> Iterator[Block]:
 
 
 def _best(results: Results) -> Iterator[Block]:
-    yield evidence.leaderboard(results)
+    leaders = results.ranked
+    yield leaderboard.trials(results.study, leaders[:BEST], len(leaders)).filled
     if results.tested:
         yield from paragraphs([selection(gap(results))])
     for kind in ("history", "confusion", "roc", "reliability"):
