@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tests.train.test_stack import batches, loss_of
 from tuner.records import Value
+from tuner.train import products
 from tuner.train import stack as stack_module
 from tuner.train.optimizers import Optimizer, build_optimizer
 from tuner.train.recipe import read_recipe
@@ -111,8 +112,11 @@ def test_a_member_is_itself(
 
 
 @pytest.mark.parametrize("width", [7, 32])
-def test_members_come_and_go(width: int) -> None:
+@pytest.mark.parametrize("onednn", [True, False])
+def test_members_come_and_go(width: int, monkeypatch: pytest.MonkeyPatch, *, onednn: bool) -> None:
     """Alone, with two others, with another one, alone again: the same training."""
+    monkeypatch.setattr(products, "uses_onednn", lambda: onednn)
+    monkeypatch.setattr(products, "WORTHWHILE", 100)
     first, second, third = (Member(one, {}, width=width, dropout=0.3) for one in range(3))
     first.alone(range(2))
     together([second, first, third], range(2, 4))
@@ -123,10 +127,16 @@ def test_members_come_and_go(width: int) -> None:
     assert_equal(first, single)
 
 
-def test_large_layers_are_updated_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("onednn", [True, False])
+def test_large_layers_are_updated_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, *, onednn: bool
+) -> None:
     """The first layer, and one inside, by turns."""
+    monkeypatch.setattr(products, "uses_onednn", lambda: onednn)
+    monkeypatch.setattr(products, "WORTHWHILE", 100)
     monkeypatch.setattr(stack_module, "LARGE", 40)
     monkeypatch.setattr(stack_module, "PIECE", 36)
+    monkeypatch.setattr(stack_module, "FEWEST_ROWS", 2)
     packed = [Member(place, {}) for place in range(3)]
     assert set(packed[0].stack.weights) == {"all", "large.0", "large.1"}
     together(packed, range(2))
@@ -136,8 +146,13 @@ def test_large_layers_are_updated_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
         assert_equal(packed[place], single)
 
 
-def test_products_of_every_size_are_a_members_own() -> None:
+@pytest.mark.parametrize("onednn", [True, False])
+def test_products_of_every_size_are_a_members_own(
+    monkeypatch: pytest.MonkeyPatch, *, onednn: bool
+) -> None:
     """Batched products are those of one member alone, tiny ones and large ones."""
+    monkeypatch.setattr(products, "uses_onednn", lambda: onednn)
+    monkeypatch.setattr(products, "WORTHWHILE", 1 << 14)
     chance = torch.Generator().manual_seed(0)
     sizes = torch.tensor([1, 2, 3, 5, 8, 13, 32, 64, 100, 257])
     for _ in range(200):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.records import Value
+from tuner.train import products
 from tuner.train import stack as stack_module
 from tuner.train.learners import Autograd, choose_learner
 from tuner.train.losses import Loss, choose_loss
@@ -138,12 +139,15 @@ def test_a_training_is_autograds(seed: int, optimizer: str) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("onednn", [True, False])
 def test_a_large_layer_is_updated_in_pieces(
-    optimizer: str, monkeypatch: pytest.MonkeyPatch
+    optimizer: str, monkeypatch: pytest.MonkeyPatch, *, onednn: bool
 ) -> None:
     """Layers above the limit, the first and one inside, train as autograd does; so does a state."""
+    monkeypatch.setattr(products, "uses_onednn", lambda: onednn)
     monkeypatch.setattr(stack_module, "LARGE", 40)
     monkeypatch.setattr(stack_module, "PIECE", 36)
+    monkeypatch.setattr(stack_module, "FEWEST_ROWS", 2)
     loss = loss_of({})
     ours, theirs = network(2, bias=False), network(2, bias=False)
     layers = layers_of(ours)
@@ -158,10 +162,15 @@ def test_a_large_layer_is_updated_in_pieces(
         torch.testing.assert_close(one.data, other.data, rtol=1e-6, atol=1e-6)
 
 
-def test_a_large_layer_goes_on_from_a_state(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("onednn", [True, False])
+def test_a_large_layer_goes_on_from_a_state(
+    monkeypatch: pytest.MonkeyPatch, *, onednn: bool
+) -> None:
     """Weights, and what the optimizer remembers of pieces, come back bit for bit."""
+    monkeypatch.setattr(products, "uses_onednn", lambda: onednn)
     monkeypatch.setattr(stack_module, "LARGE", 40)
     monkeypatch.setattr(stack_module, "PIECE", 36)
+    monkeypatch.setattr(stack_module, "FEWEST_ROWS", 2)
     loss = loss_of({})
     given = batches(6)
 

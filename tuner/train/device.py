@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from tuner.errors import MachineError, UserError
+from tuner.train.products import uses_onednn
 
 EVALUATION_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
 """Size of an evaluation batch as float32: it fits in a CPU's cache, or fills a GPU."""
@@ -125,5 +126,7 @@ def _notes(device: torch.device, threads: int) -> dict[str, str]:
         notes["cudnn"] = "deterministic algorithms, no benchmarking: the same kernels every run"
     if device.type == "cpu":
         notes["cpu"] = torch.backends.cpu.get_cpu_capability()
+        if uses_onednn():
+            notes["products"] = "large ones of plain layers by oneDNN: MKL leaves AVX-512 unused"
         notes["determinism"] = "deterministic algorithms only: two runs agree in every bit"
     return notes

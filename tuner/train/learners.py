@@ -44,6 +44,9 @@ class Learner(Protocol):
     def pieces(self) -> Iterable[Piece]:
         """Yield the gradients that are not left in the weights; each must be used at once."""
 
+    def evaluate(self, images: Tensor) -> Tensor:
+        """Return the outputs of the network, which is in evaluation mode; no gradients."""
+
 
 class Autograd:
     """Any network, differentiated by torch's autograd."""
@@ -79,6 +82,11 @@ class Autograd:
     def pieces(self) -> Iterable[Piece]:
         """Yield nothing: autograd leaves all gradients in the weights."""
         return ()
+
+    def evaluate(self, images: Tensor) -> Tensor:
+        """Return the outputs of the network, which is in evaluation mode."""
+        outputs: Tensor = self.model(self.arithmetic.arranged(images))
+        return outputs
 
 
 def choose_learner(

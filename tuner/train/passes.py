@@ -11,7 +11,7 @@ from functools import cached_property, partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from tuner.train.augment import Augmentation
 from tuner.train.data import Feed, Resident
@@ -21,7 +21,6 @@ from tuner.train.learners import Learner
 from tuner.train.losses import Loss, log_probabilities
 from tuner.train.metrics import is_right, mean_nll
 from tuner.train.optimizers import Optimizer
-from tuner.train.precision import Arithmetic
 
 Alive = Callable[[], None]
 Bounds = tuple[tuple[int, int], ...]
@@ -169,17 +168,19 @@ class Turn:
 class Evaluation:
     """The log-probabilities of one split's images under a network's current weights."""
 
-    def __init__(self, model: nn.Module, feed: Feed, arithmetic: Arithmetic) -> None:
-        self._model, self._feed, self._arithmetic = model, feed, arithmetic
+    def __init__(self, learner: Learner, feed: Feed) -> None:
+        self._learner, self._feed = learner, feed
         self._bounds = evaluation_bounds(feed.images, feed.size)
         # On a GPU, evaluation is recorded like training steps.
         resident = feed.place.type == "cuda"
         pool = torch.cuda.graph_pool_handle() if resident else None
-        self.recorded = [RecordedForward(model, pool) for _ in self._bounds] if resident else []
+        self.recorded = (
+            [RecordedForward(learner.model, pool) for _ in self._bounds] if resident else []
+        )
 
     def predict(self, alive: Alive) -> NDArray[np.float32]:
         """Return the log-probabilities of every class for every image, in the split's order."""
-        self._model.eval()
+        self._learner.model.eval()
         pieces = []
         with torch.inference_mode():
             for place, (start, stop) in enumerate(self._bounds):
@@ -190,5 +191,4 @@ class Evaluation:
             return torch.cat(pieces).cpu().numpy()
 
     def _forward(self, start: int, stop: int) -> Tensor:
-        images = self._arithmetic.arranged(self._feed.between(start, stop))
-        return log_probabilities(self._model(images))
+        return log_probabilities(self._learner.evaluate(self._feed.between(start, stop)))

@@ -285,7 +285,7 @@ class Run:
 
     def _evaluation(self, split: Resident) -> Evaluation:
         feed = Feed(self._data, split, min(self._evaluation_size, len(split)))
-        return Evaluation(self._model, feed, self._arithmetic)
+        return Evaluation(self._learner, feed)
 
     def _figures(self, number: int, predictions: tuple[Predictions, ...]) -> Figures:
         epoch = self._curve[number - 1]

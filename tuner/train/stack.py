@@ -23,8 +23,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from tuner.train import products
 from tuner.train.losses import Loss
 from tuner.train.optimizers import Piece
+from tuner.train.products import product
 
 DRAWN_ROWS = 2048
 """How many images dropout is drawn for at a time; larger draws gain nothing more."""
@@ -32,6 +34,8 @@ LARGE = 1 << 20
 """Layers with this many weights (4 MB) or more are traversed only once per step."""
 PIECE = 1 << 18
 """Weights of a piece: 1 MB."""
+FEWEST_ROWS = 64
+"""Rows of a piece: products of fewer do not use the processor well."""
 ALIGNED = 16
 """Alignment of weights, in numbers: 64 bytes, the largest vector register of any CPU."""
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -96,9 +100,7 @@ def _product(
 ) -> Tensor:
     """Return each member's matrix product, with the same bits as alone."""
     if left.ndim == 2:
-        if offset is None:
-            return torch.mm(left, right, out=out)
-        return torch.addmm(offset, left, right, out=out)
+        return product(left, right, offset, out)
     if left.device.type == "cpu":
         # Batched products sum in another order, which depends on the sizes, and are no faster.
         offsets = [None] * len(left) if offset is None else offset
@@ -127,12 +129,13 @@ def _sum(slope: Tensor, out: Tensor) -> None:
 class _LargeLinear:
     """A linear layer whose weights do not fit in a cache: each step should traverse them once.
 
-    The weights are stored by inputs, as all three products of a step need them, and their
-    gradient is computed in pieces of some inputs, each used while it is in the cache.
+    Their gradient is computed in pieces of some rows, each used while it is in the cache.
+    MKL's products are fastest if weights are stored by inputs, oneDNN's if by outputs.
     Members take turns: sharing calls saves nothing compared with the memory traffic.
     """
 
     def __init__(self, pack: "Pack", modules: Sequence[nn.Linear]) -> None:
+        self._by_inputs = not products.uses_onednn()
         self._wholes = [module.weight.data.t() for module in modules]
         bias = modules[0].bias
         self._bias = None if bias is None else pack.values(bias).unsqueeze(-2)
@@ -158,17 +161,17 @@ class _LargeLinear:
         inputs, slope = self._inputs, self._outputs_slope
         if inputs.ndim == 3:
             inputs, slope = _aligned(inputs[member]), _aligned(slope[member])
-        rows = max(1, PIECE // slope.shape[1])
-        room = slope.new_empty(rows, slope.shape[1])
-        for start in range(0, inputs.shape[1], rows):
-            some = inputs[:, start : start + rows].t()
-            yield Piece(name, start, torch.mm(some, slope, out=room[: len(some)]))
+        rows_of, columns_of = (inputs, slope) if self._by_inputs else (slope, inputs)
+        rows = max(FEWEST_ROWS, PIECE // columns_of.shape[1])
+        for start in range(0, rows_of.shape[1], rows):
+            some = rows_of[:, start : start + rows].t()
+            yield Piece(name, start, product(some, columns_of))
 
     def _by_turns(self, left: Tensor, right: Sequence[Tensor]) -> Tensor:
         if left.ndim == 2:
-            return torch.mm(left, right[0])
+            return product(left, right[0])
         return torch.stack(
-            [torch.mm(*pair) for pair in zip(map(_aligned, left), right, strict=True)]
+            [product(*pair) for pair in zip(map(_aligned, left), right, strict=True)]
         )
 
 
@@ -398,7 +401,7 @@ class Stack:
         apart = {module.weight for module in self.large}
         small = [one for m in layers for one in m.parameters() if one not in apart]
         self.places = _places(small)
-        self.weights = {name: _by_inputs(module) for module, name in self.large.items()}
+        self.weights = {name: _by_rows(module) for module, name in self.large.items()}
         if small:
             self.weights["all"] = nn.Parameter(small[0].new_empty(_end(self.places)))
         self.pack: Pack | None = None
@@ -424,6 +427,16 @@ class Stack:
     def pieces(self) -> Iterator[Piece]:
         """Yield the gradients of large layers, piece by piece."""
         return self._mine.pieces(self._place)
+
+    def evaluate(self, images: Tensor) -> Tensor:
+        """Return the outputs of the network, which is in evaluation mode."""
+        outputs = images
+        for layer in self.layers:
+            if isinstance(layer, nn.Linear):
+                outputs = product(outputs, layer.weight.mT, layer.bias)
+            else:
+                outputs = layer(outputs)
+        return outputs
 
     @property
     def _mine(self) -> "Pack":
@@ -545,8 +558,10 @@ def _end(places: Mapping[nn.Parameter, int]) -> int:
     return start + -(-last.numel() // ALIGNED) * ALIGNED
 
 
-def _by_inputs(layer: nn.Linear) -> nn.Parameter:
-    """Store a layer's weights by inputs and return that view, (inputs, outputs)."""
+def _by_rows(layer: nn.Linear) -> nn.Parameter:
+    """Store a large layer's weights as its products need them, and return them by those rows."""
+    if products.uses_onednn():
+        return nn.Parameter(layer.weight.data)
     whole = nn.Parameter(layer.weight.data.t().contiguous())
     layer.weight.data = whole.data.t()
     return whole

@@ -8,6 +8,7 @@ import torch
 
 from tuner.train.device import Device
 from tuner.train.precision import supports_bf16
+from tuner.train.products import uses_onednn
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy")
 """Libraries that compute weights and figures."""
@@ -32,6 +33,7 @@ def _cpu() -> dict[str, str]:
     return {
         "machine": f"{platform.system()} {platform.machine()}",
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "products": "oneDNN" if uses_onednn() else "torch",
     }
 
 
