@@ -1,9 +1,12 @@
 """The data folder: created atomically, and used only by the version that wrote it."""
 
 import os
+import platform
+import re
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -87,15 +90,30 @@ def _fill(draft: Path, places: Places, binaries: Binaries) -> None:
     words = ["--encoding=UTF8", "--locale=C"]
     _run([*initdb, *identity, *words, "--no-sync", "--no-instructions"], places)
     password.unlink()
-    _single_user(places, binaries, data, f"CREATE DATABASE {DATABASE} STRATEGY FILE_COPY")
-    _run([*initdb, "--sync-only"], places)
+    create = f"CREATE DATABASE {DATABASE} STRATEGY FILE_COPY"
+    _single_user(places, binaries, data, create, "fsync=off")
+    _run([*initdb, "--sync-only", f"--sync-method={_sync_method()}"], places)
 
 
-def _single_user(places: Places, binaries: Binaries, data: Path, statement: str) -> None:
+def _sync_method() -> str:
+    """Return how a new cluster is written to disk: the whole file system, or file by file.
+
+    One call in place of 1,300 takes 0.1 s and not 2 to 3 s on a busy disk. Before Linux 5.8 it
+    did not report errors of writing.
+    """
+    kernel = re.match(r"(\d+)\.(\d+)", platform.release())
+    reliable = kernel is not None and (int(kernel[1]), int(kernel[2])) >= (5, 8)
+    return "syncfs" if sys.platform == "linux" and reliable else "fsync"
+
+
+def _single_user(
+    places: Places, binaries: Binaries, data: Path, statement: str, *settings: str
+) -> None:
     """Run a statement in single-user mode; a failed statement fails the program."""
     postgres = [binaries.program("postgres"), "--single", "-D", str(data)]
-    settings = ["-c", "exit_on_error=on", "-c", "log_checkpoints=off", "template1"]
-    _run([*postgres, *settings], places, statement + ";\n")
+    for setting in ("exit_on_error=on", "log_checkpoints=off", *settings):
+        postgres += ["-c", setting]
+    _run([*postgres, "template1"], places, statement + ";\n")
 
 
 def _run(command: list[str], places: Places, text: str = "") -> None:
