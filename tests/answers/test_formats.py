@@ -12,6 +12,7 @@ from openpyxl import load_workbook
 from pyarrow import parquet
 
 from tuner.answers.columns import page
+from tuner.answers.sheets import MEDIA
 from tuner.answers.sheets.contents import Sheet
 from tuner.answers.sheets.formats import BINARY, ENDINGS, FORMATS, format_of, write
 
@@ -130,3 +131,8 @@ def test_page_of_columns_is_current() -> None:
     from pathlib import Path
 
     assert (Path(__file__).parents[2] / "docs" / "columns.md").read_text() == page()
+
+
+def test_every_format_on_offer_can_be_written_and_has_an_ending() -> None:
+    """What commands and dashboard offer is what there are writers and file endings for."""
+    assert set(MEDIA) == set(FORMATS) == set(ENDINGS)

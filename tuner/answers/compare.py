@@ -26,6 +26,7 @@ from tuner.results import (
     once,
     sample,
 )
+from tuner.spec.search import SAMPLERS
 from tuner.spec.study import Spec
 from tuner.statistics import (
     Against,
@@ -729,7 +730,7 @@ def _missing(finding: Finding) -> list[str]:
             f"Not included: {words.count(lost, 'pruned, diverged or failed trial')} of these "
             "levels, so the means are over survivors only."
         )
-    if not design.paired and sampler in ("tpe", "gp"):
+    if not design.paired and SAMPLERS[sampler].learns:
         said.append(
             f"{sampler} sampled mostly where results were good, so a level's mean depends on the "
             "values that it was combined with."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tuner.answers.sheets import MEDIA
 from tuner.cli import options
 from tuner.cli.terminal import REPLACED, echo, write_bytes
 from tuner.errors import UserError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 TABLE_ROWS = 10
 """Of a table for people, where --best names no other number: as many as `tuner table` shows."""
 LABEL = re.compile(r"[A-Za-z0-9:._-]+")
-FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
 
 
 @click.command(
@@ -88,7 +88,7 @@ FORMATS = ("csv", "json", "parquet", "markdown", "latex", "excel")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(FORMATS),
+    type=click.Choice(tuple(MEDIA)),
     help="Format; by default that of the file's name, or else CSV.",
 )
 @click.option(

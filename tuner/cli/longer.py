@@ -59,10 +59,11 @@ def _check(before: "Spec", title: str, epochs: int) -> None:
 
 def _tell(before: "Spec", after: "Spec") -> None:
     """Say how many settings start from stored epochs, and why the others do not."""
-    from tuner.store.sampling import LEARNING, choose
+    from tuner.spec.search import SAMPLERS
+    from tuner.store.sampling import choose
     from tuner.train.checkpoints.keys import shared_epochs_of_jobs
 
-    if before.search.sampler in LEARNING:
+    if SAMPLERS[before.search.sampler].learns:
         echo(
             f"The {before.search.sampler} sampler makes new proposals for the longer study; a "
             "setting that it proposes again continues from its stored epochs if the schedule "

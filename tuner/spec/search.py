@@ -24,6 +24,8 @@ class Method:
     """Options that must be written; their declared default is not used."""
     optional: tuple[str, ...] = ()
     """Options that are absent unless written; their declared default is not used."""
+    learns: bool = False
+    """Whether a sampler looks at finished trials; others are functions of (seed, configuration)."""
 
     def default(self, option: str) -> Value | None:
         """Return the default of an option, or None if it has none."""
@@ -71,6 +73,7 @@ SAMPLERS: Mapping[str, Method] = _methods(
                 ),
             ]
         ),
+        learns=True,
     ),
     Method(
         "qmc",
@@ -93,6 +96,7 @@ SAMPLERS: Mapping[str, Method] = _methods(
                 Parameter("deterministic", "bool", False, "assume that the metric has no noise"),
             ]
         ),
+        learns=True,
     ),
 )
 

@@ -30,9 +30,6 @@ from tuner.spec.study import Spec
 from tuner.store.optuna_storage import TrialsInMemory
 from tuner.store.pruning import build_pruner
 
-LEARNING = frozenset({"tpe", "gp"})
-"""Samplers that look at finished trials; the others are functions of (seed, configuration)."""
-
 
 def distributions(spec: Spec) -> dict[str, BaseDistribution]:
     """Return Optuna's description of every dimension of the study's space."""
@@ -45,8 +42,10 @@ def choose(spec: Spec, configuration: int) -> dict[str, Value]:
         return dict(spec.grid[configuration])
     if spec.search.sampler == "qmc":
         point = _qmc_point(spec, configuration)
-    else:
+    elif spec.search.sampler == "random":
         point = _generator(spec, configuration).random(len(spec.space.dimensions))
+    else:
+        raise AssertionError(f"the {spec.search.sampler} sampler needs the trials so far")
     chosen: dict[str, Value] = {}
     places = {dimension.name: place for place, dimension in enumerate(spec.space.dimensions)}
     for dimension in spec.space.ordered():
@@ -187,7 +186,9 @@ def _sampler(spec: Spec, configuration: int) -> BaseSampler:
             if deterministic is not None:
                 options["deterministic_objective"] = deterministic
             return GPSampler(seed=seed, **options)
-        return TPESampler(seed=seed, warn_independent_sampling=False, **options)
+        if spec.search.sampler == "tpe":
+            return TPESampler(seed=seed, warn_independent_sampling=False, **options)
+    raise AssertionError(f"the {spec.search.sampler} sampler does not learn")
 
 
 def _with_state(trial: FrozenTrial, state: TrialState, value: float | None) -> FrozenTrial:

@@ -6,6 +6,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 
+from tuner.answers.sheets import MEDIA
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.rendering import message
 from tuner.errors import UserError
@@ -16,15 +17,6 @@ OLD = 60.0
 """Seconds after which a document that is no longer current is not shown any more. While a study
 runs, none is current for long."""
 EXPORTING = threading.Lock()
-MEDIA = {
-    "csv": "text/csv; charset=utf-8",
-    "json": "application/json",
-    "parquet": "application/vnd.apache.parquet",
-    "markdown": "text/markdown; charset=utf-8",
-    "latex": "application/x-tex; charset=utf-8",
-    "excel": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-}
-"""What a browser is told that a file is, by the format of `tuner export`."""
 WHOLE_PAGE = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 )

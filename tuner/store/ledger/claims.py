@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tuner.records import Value
+from tuner.spec.search import SAMPLERS
 from tuner.spec.study import Spec
 from tuner.store import sampling
 from tuner.store import tables as t
@@ -364,7 +365,7 @@ def _chosen(transaction: Transaction, spec: Spec, assignment: Assignment) -> Cho
         waiting = [entry for entry in queue if entry.configuration is None]
         for queued in (*mine, *waiting):
             return Chosen(queued.chosen, queued)
-    if spec.search.sampler in sampling.LEARNING:
+    if SAMPLERS[spec.search.sampler].learns:
         return None
     return Chosen(sampling.choose(spec, assignment.configuration))
 
