@@ -1,6 +1,7 @@
 """The schema: made once, by the first process, and never by two at a time."""
 
 import math
+import os
 import subprocess
 import sys
 import uuid
@@ -21,6 +22,7 @@ from tuner.store import schema
 from tuner.store import tables as t
 from tuner.store.address import Address
 from tuner.store.database import Database
+from tuner.store.embedded.binaries import MAJOR, locate
 from tuner.store.ledger.leases import Claimed, Ended, NeedsLook
 from tuner.store.ledger.looks import Decided
 
@@ -91,6 +93,69 @@ def test_an_empty_database_gets_both_schemas(empty: Database) -> None:
     before = oids(empty)
     schema.ensure(empty)
     assert oids(empty) == before
+
+
+def test_the_whole_schema_is_what_the_migrations_make(empty: Database, server: Address) -> None:
+    """The script for empty databases: the same tables, columns in order, triggers and versions.
+
+    After a new migration or Optuna: GOLDEN=write pytest tests/store/test_schema.py -k whole
+    """
+    with empty.transaction() as connection:
+        number = connection.execute(sa.text("SHOW server_version_num")).scalar_one()
+        schema._ensure_optuna(empty)
+        schema._migrate(connection)
+    if int(number) // 10_000 != MAJOR:
+        pytest.skip("the script is for the embedded server's version")
+    about = schema.whole_is_for(MAJOR)
+    expected = f"{about}\n{dumped(empty)}"
+    if os.environ.get("GOLDEN") == "write":
+        schema.WHOLE.write_text(expected)
+    assert schema.WHOLE.read_text() == expected
+    name = f"whole_{uuid.uuid4().hex[:12]}"
+    execute(server, f"CREATE DATABASE {name}")
+    with Database(Address({**server.parameters, "dbname": name})) as database:
+        with database.transaction() as connection:
+            assert schema._whole(connection) != ""
+        schema.ensure(database)
+        assert dumped(database) == dumped(empty)
+    execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize(
+    "there", ["CREATE TABLE public.mine (id int)", "CREATE SCHEMA tuner", "-- Optuna 4.9"]
+)
+def test_the_whole_schema_is_for_empty_databases_of_this_version(
+    there: str, empty: Database, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside somebody's table, in a schema that exists, or if it is out of date: step by step."""
+    if there.startswith("--"):
+        monkeypatch.setattr(schema, "WHOLE", tmp_path / "whole.sql")
+        schema.WHOLE.write_text(f"{there}\nCREATE TABLE wrong (id int);\n")
+    else:
+        execute(empty.address, there)
+    with empty.transaction() as connection:
+        assert schema._whole(connection) == ""
+    schema.ensure(empty)
+    tables = tables_of(empty)
+    assert {"studies", "tuner.study"} <= tables
+    assert "wrong" not in tables
+
+
+def dumped(database: Database) -> str:
+    """Return a database as statements, without settings of the session that reads them."""
+    known = database.address.parameters
+    words = [locate().program("pg_dump"), "--no-owner", "--no-privileges", "--inserts"]
+    words += ["--no-comments", f"--host={known['host']}", f"--port={known['port']}"]
+    text = subprocess.run(
+        [*words, f"--username={known['user']}", known["dbname"]],
+        env={**os.environ, "PGPASSWORD": known.get("password", "")},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    others = ("SET ", "--", "\\", "SELECT pg_catalog.set_config")
+    kept = [line for line in text.splitlines() if line and not line.startswith(others)]
+    return "\n".join(kept) + "\n"
 
 
 def oids(database: Database) -> list[tuple[Any, ...]]:
@@ -171,12 +236,24 @@ def test_a_creation_that_breaks_leaves_no_half_schema(
         raise RuntimeError("power cut")
 
     monkeypatch.setattr(schema, "_migrate", broken)
+    monkeypatch.setattr(schema, "_whole", lambda _: "")
     with pytest.raises(RuntimeError):
         schema.ensure(empty)
     assert not any(name.startswith("tuner.") for name in tables_of(empty))
     monkeypatch.undo()
     schema.ensure(empty)
     assert "tuner.lease" in tables_of(empty)
+
+
+def test_a_script_that_breaks_leaves_nothing(
+    empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script for empty databases is one transaction too."""
+    script = schema.WHOLE.read_text() + "SELECT 1 / 0;"
+    monkeypatch.setattr(schema, "_whole", lambda _: script)
+    with pytest.raises(sa.exc.DataError):
+        schema.ensure(empty)
+    assert tables_of(empty) == set()
 
 
 def test_an_older_database_is_migrated_with_its_rows(empty: Database) -> None:

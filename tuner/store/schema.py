@@ -16,6 +16,7 @@ from tuner.store.database import Database
 
 VERSION_TABLE = "schema_version"
 MIGRATIONS = Path(__file__).parent / "migrations"
+WHOLE = MIGRATIONS / "whole.sql"
 CREATION_LOCK = 0x7475_6E65_72  # "tuner", as a number
 
 
@@ -35,6 +36,10 @@ def ensure(database: Database) -> None:
         if current == t.REVISION:
             return
         _refuse_newer(current)
+        if current is None and (script := _whole(connection)):
+            # The driver must not look for parameters in it.
+            connection.exec_driver_sql(script, execution_options={"no_parameters": True})
+            return
         _ensure_optuna(database)
         _migrate(connection)
 
@@ -46,6 +51,30 @@ def _current(connection: sa.Connection) -> str | None:
         return None
     rows = connection.execute(sa.text(f"SELECT version_num FROM {table}"))
     return rows.scalar()
+
+
+def _whole(connection: sa.Connection) -> str:
+    """Return the script that makes all tables of an empty database; empty if it does not apply.
+
+    It is what Optuna and the migrations end with, as pg_dump wrote it: one statement in place
+    of half a second, most of which is the loading of Alembic. A test holds it to them. With
+    another Optuna, another major version of the server, or anything else in the database,
+    tables are made step by step.
+    """
+    about, _, script = WHOLE.read_text().partition("\n")
+    number = connection.execute(sa.text("SHOW server_version_num")).scalar_one()
+    if about != whole_is_for(int(number) // 10_000):
+        return ""
+    empty = sa.text(
+        "SELECT NOT EXISTS (SELECT FROM pg_tables WHERE schemaname = 'public') "
+        f"AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = '{t.SCHEMA}')"
+    )
+    return script if connection.execute(empty).scalar_one() else ""
+
+
+def whole_is_for(server: int) -> str:
+    """Return the first line of a script for this Optuna, our revision, and a server's version."""
+    return f"-- Optuna {version('optuna')}, revision {t.REVISION}, PostgreSQL {server}"
 
 
 def _refuse_newer(current: str | None) -> None:
