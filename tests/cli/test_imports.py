@@ -58,6 +58,14 @@ for patients in ((), tuple(str(at // 4) for at in range(200))):
     assert probe(("one", one), ("other", other)) is not None
 """
 
+A_STUDY = """
+from tuner.store.address import Address
+from tuner.store.database import Database
+from tuner.store.optuna_storage import Binding
+
+Binding(Database(Address({"host": "/nowhere"})))  # which asks no server
+"""
+
 DONE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "every answer is imported": (
         "ROOMS = ['tuner.answers', 'tuner.results', 'tuner.pictures', 'tuner.report']"
@@ -68,6 +76,7 @@ DONE: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "data are examined": ("import tuner.check.quick", (*SCIPY, "sqlalchemy", "torch")),
     "two splits are probed": (A_PROBE, (*SCIPY, "sqlalchemy", "torch")),
     "a race is decided": (A_RACE, (*SCIPY, "torch")),
+    "a study is bound to Optuna": (A_STUDY, ("alembic", "torch")),
     "a notebook imports": ("import tuner.notebook", (*SCIPY, "sklearn", "torch")),
     "a winner is described": ("import tuner.winner.card", (*SCIPY, "torch")),
     "a launch begins": ("import tuner.cli.launch", ("numpy", "scipy", "torch")),

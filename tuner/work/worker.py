@@ -87,8 +87,7 @@ def _supervise(
     child: Child = workshop.open()
     who = workers.Worker(socket.gethostname(), os.getpid(), workshop.device)
     post = _joined(database, study, who, stop)
-    # It asks the server for Optuna's version, so it may hit an outage too.
-    binding = _wait_for(_explained(database, lambda: Binding(database)), JOIN_SECONDS, stop)
+    binding = Binding(database)
     ledger = Ledger(
         database,
         binding,
