@@ -7,8 +7,9 @@ import sys
 def main() -> None:
     """Run the command line."""
     from tuner.cli.main import run
+    from tuner.ending import leave
 
-    sys.exit(run())
+    leave(run())
 
 
 def _leave_out_this_folder() -> None:

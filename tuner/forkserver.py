@@ -22,7 +22,6 @@ The server ends when its last client has closed its channel and no process is he
 any more.
 """
 
-import atexit
 import contextlib
 import gc
 import importlib
@@ -37,11 +36,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import psutil
 from setproctitle import setproctitle
 
+from tuner.ending import leave
 from tuner.processes import Executed, Process, Streams, python
 from tuner.settings import child_environment
 
@@ -61,8 +61,6 @@ TRAINERS = (
 """Modules to import before forking a trainer: torch."""
 SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1"}
 """A variable for the server only; OpenBLAS reads it when numpy loads it."""
-UNFLUSHED = 120
-"""Python's exit status where output could not be written at the end."""
 
 _LENGTH = struct.Struct(">I")
 _STATUS = struct.Struct(">i")
@@ -435,23 +433,6 @@ def _run(request: _Request) -> int:
     return code
 
 
-def _exit(code: int) -> NoReturn:
-    """End a fork as the interpreter would, but do not tear down the inherited modules.
-
-    Freeing the objects of thousands of modules copies every page of them: half a second of CPU
-    for each fork that has torch.
-    """
-    threading._shutdown()  # type: ignore[attr-defined]  # join threads, as at any exit
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if not stream.closed:
-                stream.flush()
-        except OSError:
-            code = UNFLUSHED
-    os._exit(code)
-
-
 @contextlib.contextmanager
 def _written(environment: Mapping[str, str]) -> Iterator[int]:
     """Yield an in-memory file with an environment, which only the new fork reads.
@@ -495,9 +476,9 @@ def main(arguments: list[str]) -> int:
     server.add(channel)
     # In a fork the loop returns before the program runs, so that none of it is on the stack.
     request = server.serve()
-    if request is None:
-        return 0
-    _exit(_run(request))
+    if request is not None:
+        leave(_run(request))
+    return 0
 
 
 if __name__ == "__main__":
