@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from tuner.results.levels import SHOWN, VIEWS, WHOLE, Factor, factors, shown, view
     from tuner.results.measures import MEASURES, Measure, measures_of, nll, right
-    from tuner.results.paging import Page, page
+    from tuner.results.paging import Page, chosen, page
     from tuner.results.predictions import Predicted, predicted
     from tuner.results.provenance import (
         DataSet,
@@ -73,7 +73,7 @@ else:
             "epochs": "COURSES_MOST Curve RateCourse Stray curves rates setting_curves strays",
             "levels": "SHOWN VIEWS WHOLE Factor factors shown view",
             "measures": "MEASURES Measure measures_of nll right",
-            "paging": "Page page",
+            "paging": "Page chosen page",
             "predictions": "Predicted predicted",
             "provenance": "DataSet Reuse TrialOrigin endings origin reuse trial_origin",
             "contenders": "Evidence contender_names decide judge_look read_race",

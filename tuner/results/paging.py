@@ -124,14 +124,7 @@ def page(
     come last either way, and equal ones by their numbers.
     """
     known = columns(study)
-    wanted = [_holds(_column(known, study, one.column), one) for one in conditions]
-    query = (
-        sa.select(t.trial.c.number)
-        .select_from(
-            t.trial.join(t.lease).outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
-        )
-        .where(t.trial.c.study_id == study.study_id, *wanted)
-    )
+    query = _query(known, study, conditions)
     total = connection.execute(
         sa.select(sa.func.count()).select_from(query.subquery())
     ).scalar_one()
@@ -141,10 +134,7 @@ def page(
     ordered = query.add_columns(*(key.label(f"key_{place}") for place, key in enumerate(keys)))
     if after:
         ordered = ordered.where(_beyond(keys, _read(after, keys), down=down))
-    ordered = ordered.order_by(
-        *(key.desc().nulls_last() if down else key.asc().nulls_last() for key in keys),
-        t.trial.c.number,
-    ).limit(min(size, SIZE_MOST) + 1)
+    ordered = ordered.order_by(*_order(keys, down=down)).limit(min(size, SIZE_MOST) + 1)
     rows = connection.execute(ordered).all()
     shown = rows[: min(size, SIZE_MOST)]
     more = len(rows) > len(shown)
@@ -153,6 +143,39 @@ def page(
         total=int(total),
         after=_written(shown[-1], len(keys)) if more else "",
     )
+
+
+def chosen(
+    connection: sa.Connection,
+    study: Study,
+    conditions: Sequence[Condition] = (),
+    *,
+    sort: str = "trial",
+) -> list[int]:
+    """Return the numbers of all trials for which the conditions hold, in the order of `page`."""
+    known = columns(study)
+    keys = _keys(_column(known, study, sort.removeprefix("-")))
+    query = _query(known, study, conditions)
+    rows = connection.execute(query.order_by(*_order(keys, down=sort.startswith("-"))))
+    return list(rows.scalars())
+
+
+def _query(
+    known: dict[str, Column], study: Study, conditions: Sequence[Condition]
+) -> sa.Select[Any]:
+    wanted = [_holds(_column(known, study, one.column), one) for one in conditions]
+    return (
+        sa.select(t.trial.c.number)
+        .select_from(
+            t.trial.join(t.lease).outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
+        )
+        .where(t.trial.c.study_id == study.study_id, *wanted)
+    )
+
+
+def _order(keys: Sequence[sa.ColumnElement[Any]], *, down: bool) -> list[sa.ColumnElement[Any]]:
+    ordered = [key.desc() if down else key.asc() for key in keys]
+    return [*(key.nulls_last() for key in ordered), t.trial.c.number]
 
 
 _SUMS = ("epochs_run", "epochs_reused", "seconds", *COSTS)

@@ -15,18 +15,23 @@ from tuner.names import meant
 from tuner.records import most_probable
 from tuner.results import (
     FURTHER,
+    Condition,
     Results,
     TrialRow,
+    by_number,
+    chosen,
     epoch_columns,
     ranked,
     shown,
     trial_columns,
+    trial_rows,
 )
 
 __all__ = [
     "PREDICTION_COLUMNS",
     "BestOf",
     "Sheet",
+    "chosen_trials",
     "comparisons",
     "epochs",
     "predictions",
@@ -48,6 +53,8 @@ PREDICTION_COLUMNS = (
     "predicted",
     "right",
 )
+BATCH = 500
+"""Trials that are read at a time where they are chosen by PostgreSQL."""
 COMPARISON_COLUMNS = (
     "factor",
     "metric",
@@ -133,6 +140,34 @@ def trials(results: Results, *, best_first: BestOf | None = None, wide: bool = F
         rows = [by_number[number] for number in best]
     columns = (*trial_columns(results.spec), *(FURTHER if wide else ()))
     return Sheet(columns, [[row[column] for column in columns] for row in rows])
+
+
+def chosen_trials(
+    results: Results,
+    conditions: Sequence[Condition] = (),
+    *,
+    sort: str = "trial",
+    columns: Sequence[str] = (),
+) -> Sheet:
+    """Return the trials for which all conditions hold, in an order; with all columns, or these.
+
+    They are chosen now, and read as the sheet is walked, once and some at a time: a study of
+    100,000 trials is never in memory.
+    """
+    every = Sheet((*trial_columns(results.spec), *FURTHER), ())
+    names = every.only(columns).columns if columns else every.columns
+    numbers = chosen(results.connection, results.study, conditions, sort=sort)
+    return Sheet(names, _read(results, numbers, names))
+
+
+def _read(results: Results, numbers: Sequence[int], columns: Sequence[str]) -> Iterator[list[Any]]:
+    further = not set(columns).isdisjoint(FURTHER)
+    for begin in range(0, len(numbers), BATCH):
+        batch = numbers[begin : begin + BATCH]
+        found = trial_rows(results.connection, results.study, batch, further=further)
+        rows = by_number(found)
+        for number in batch:
+            yield [rows[number][column] for column in columns]
 
 
 def best_trials(results: Results, count: int, of: BestOf) -> list[int]:

@@ -1,14 +1,17 @@
-"""Rows as CSV and JSON."""
+"""Rows as CSV and JSON, piece by piece: a row is forgotten once it has been written."""
 
 import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 __all__ = ["as_csv", "json_cell"]
+
+PIECE = 1 << 16
+"""Characters that are put together before they are handed on."""
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """How a text begins that a spreadsheet would run as a formula."""
@@ -16,20 +19,42 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 def as_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return rows as CSV: full precision, empty cells for what is unknown, no formulas."""
+    return "".join(csv_pieces(columns, rows))
+
+
+def csv_pieces(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """Yield the same, piece by piece."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([_csv_cell(column) for column in columns])
     for row in rows:
         writer.writerow([_csv_cell(cell) for cell in row])
-    return text.getvalue()
+        if text.tell() >= PIECE:
+            yield text.getvalue()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue()
 
 
 def as_json(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return rows as a JSON list of objects; what is not finite is null."""
-    objects = [
-        {column: json_cell(cell) for column, cell in zip(columns, row, strict=True)} for row in rows
-    ]
-    return json.dumps(objects, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return "".join(json_pieces(columns, rows))
+
+
+def json_pieces(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """Yield the same, piece by piece."""
+    kept, size, before = ["["], 0, "\n"
+    for row in rows:
+        cells = {column: json_cell(cell) for column, cell in zip(columns, row, strict=True)}
+        lines = json.dumps(cells, indent=1, ensure_ascii=False, allow_nan=False)
+        # A line feed in a text is written as \\n: these are all of the layout.
+        kept.append((before + lines).replace("\n", "\n "))
+        before = ",\n"
+        size += len(kept[-1])
+        if size >= PIECE:
+            yield "".join(kept)
+            kept, size = [], 0
+    yield "".join(kept) + ("]\n" if before == "\n" else "\n]\n")
 
 
 def json_cell(cell: Any) -> Any:

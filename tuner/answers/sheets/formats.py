@@ -1,22 +1,28 @@
-"""Sheets in the formats that people and programs read: the same columns in each."""
+"""Sheets in the formats that people and programs read: the same columns in each.
 
-import io
+Rows are walked once and not kept. Where the last row decides on the first line (which columns are
+numbers) or the file has its index at the end, the way is by a temporary file.
+"""
+
+import json
 import math
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from itertools import islice
+from typing import IO, Any
 
 from tuner.answers.columns import unit_of
 from tuner.answers.sheets import markup
 from tuner.answers.sheets.contents import MeanCell, Sheet
-from tuner.answers.sheets.export import as_csv, as_json, json_cell
+from tuner.answers.sheets.export import PIECE, csv_pieces, json_cell, json_pieces
 from tuner.answers.words import figure, fixed
 from tuner.errors import UserError
 from tuner.records import NUMBER, Unit
 
-__all__ = ["BINARY", "ENDINGS", "TYPESET", "Layout", "format_of", "write"]
+__all__ = ["BINARY", "ENDINGS", "TYPESET", "Layout", "format_of", "pieces", "write"]
 
 EXCEL_ROWS = 1_048_575
 """Rows that a sheet of Excel holds below its header."""
@@ -36,6 +42,8 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
 }
+GROUP_CELLS = 500_000
+"""Cells of one row group of a Parquet file, which is put together in memory."""
 DIGITS = 6
 """Significant digits in tables that people read; files for programs keep every bit."""
 
@@ -108,6 +116,11 @@ class Layout:
 
 def write(sheet: Sheet, form: str, layout: Layout | None = None) -> bytes:
     """Return a sheet in a format."""
+    return b"".join(pieces(sheet, form, layout))
+
+
+def pieces(sheet: Sheet, form: str, layout: Layout | None = None) -> Iterator[bytes]:
+    """Yield a sheet in a format, piece by piece."""
     chosen = layout or Layout()
     if form in TYPESET:
         return TYPESET[form](sheet, chosen)
@@ -120,66 +133,77 @@ def format_of(path: str) -> str | None:
     return {name: form for form, names in ENDINGS.items() for name in names}.get(ending)
 
 
-def _csv(sheet: Sheet) -> bytes:
-    return as_csv(sheet.columns, sheet.rows).encode()
+def _csv(sheet: Sheet) -> Iterator[bytes]:
+    return (piece.encode() for piece in csv_pieces(sheet.columns, sheet.rows))
 
 
-def _json(sheet: Sheet) -> bytes:
-    return as_json(sheet.columns, sheet.rows).encode()
+def _json(sheet: Sheet) -> Iterator[bytes]:
+    return (piece.encode() for piece in json_pieces(sheet.columns, sheet.rows))
 
 
-def _markdown(sheet: Sheet, layout: Layout) -> bytes:
-    rows = _texts(sheet, layout)
-    marks = [
-        "---:" if all(_is_number(row[at]) for row in rows) and rows else "---"
-        for at in range(len(sheet.columns))
-    ]
-    shown = [[_with_minus(cell) for cell in row] for row in rows]
-    heads = [layout.head(name) for name in sheet.columns]
-    lines = [markup.row(line) for line in (heads, marks, *shown)]
-    return ("\n".join(lines) + "\n").encode()
+def _markdown(sheet: Sheet, layout: Layout) -> Iterator[bytes]:
+    def line(cells: Sequence[str]) -> str:
+        return markup.row([_with_minus(cell) for cell in cells])
+
+    with tempfile.TemporaryFile() as body:
+        numbers = _write_lines(body, sheet, layout, line)
+        heads = [layout.head(name) for name in sheet.columns]
+        marks = ["---:" if number else "---" for number in numbers]
+        yield f"{markup.row(heads)}\n{markup.row(marks)}\n".encode()
+        yield from _read_again(body)
 
 
-def _texts(sheet: Sheet, layout: Layout) -> list[list[str]]:
-    names = sheet.columns
-    return [
-        [layout.text(name, cell) for name, cell in zip(names, row, strict=True)]
-        for row in sheet.rows
-    ]
+def _write_lines(
+    file: IO[bytes], sheet: Sheet, layout: Layout, line: Callable[[Sequence[str]], str]
+) -> list[bool]:
+    """Write the rows of a table for people, and return which of its columns are numbers."""
+    numbers, any_row = [True] * len(sheet.columns), False
+    for row in sheet.rows:
+        texts = [layout.text(name, cell) for name, cell in zip(sheet.columns, row, strict=True)]
+        numbers = [kept and _is_number(text) for kept, text in zip(numbers, texts, strict=True)]
+        file.write(f"{line(texts)}\n".encode())
+        any_row = True
+    return [any_row and number for number in numbers]
+
+
+def _read_again(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield what has been written to a file."""
+    file.seek(0)
+    while piece := file.read(PIECE):
+        yield piece
 
 
 def _with_minus(cell: str) -> str:
     return cell.replace("-", "−") if _is_number(cell) else cell
 
 
-def _latex(sheet: Sheet, layout: Layout) -> bytes:
-    """Return a table for the package booktabs; with a caption it is one that floats."""
-    rows = _texts(sheet, layout)
-    sides = "".join(
-        "r" if all(_is_number(row[at]) for row in rows) and rows else "l"
-        for at in range(len(sheet.columns))
-    )
+def _latex(sheet: Sheet, layout: Layout) -> Iterator[bytes]:
+    """Yield a table for the package booktabs; with a caption it is one that floats."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(_in_latex(cell) for cell in cells) + r" \\"
 
-    lines = [
-        "% \\usepackage{booktabs}",
-        f"\\begin{{tabular}}{{{sides}}}",
-        "\\toprule",
-        line([layout.head(name) for name in sheet.columns]),
-        "\\midrule",
-        *(line(row) for row in rows),
-        "\\bottomrule",
-        "\\end{tabular}",
-    ]
+    floats = []
     if layout.caption is not None:
         # A label names the number that the caption before it has got.
         label = [] if layout.label is None else [f"\\label{{{layout.label}}}"]
         caption = f"\\caption{{{_in_latex(layout.caption)}}}"
-        head = [lines[0], "\\begin{table}", "\\centering", caption, *label]
-        lines = [*head, *lines[1:], "\\end{table}"]
-    return ("\n".join(lines) + "\n").encode()
+        floats = ["\\begin{table}", "\\centering", caption, *label]
+    with tempfile.TemporaryFile() as body:
+        numbers = _write_lines(body, sheet, layout, line)
+        sides = "".join("r" if number else "l" for number in numbers)
+        head = [
+            "% \\usepackage{booktabs}",
+            *floats,
+            f"\\begin{{tabular}}{{{sides}}}",
+            "\\toprule",
+            line([layout.head(name) for name in sheet.columns]),
+            "\\midrule",
+        ]
+        yield ("\n".join(head) + "\n").encode()
+        yield from _read_again(body)
+        tail = ["\\bottomrule", "\\end{tabular}", *(["\\end{table}"] if floats else [])]
+        yield ("\n".join(tail) + "\n").encode()
 
 
 def _in_latex(text: str) -> str:
@@ -190,32 +214,71 @@ def _in_latex(text: str) -> str:
     return "".join(LATEX.get(letter, letter) for letter in " ".join(text.split()))
 
 
-def _parquet(sheet: Sheet) -> bytes:
+def _parquet(sheet: Sheet) -> Iterator[bytes]:
+    """Yield a Parquet file of typed columns, whose types depend on all of their values.
+
+    rows ── walked once ──> lines of a file, and the kinds of each column's values
+    lines ── some thousand at a time, by these types ──> row groups of the Parquet file
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
-    columns = list(zip(*sheet.rows, strict=True)) or [()] * len(sheet.columns)
-    arrays = [_column(*column) for column in zip(sheet.columns, columns, strict=True)]
-    file = io.BytesIO()
-    parquet.write_table(pa.table(arrays, names=list(sheet.columns)), file, compression="zstd")
-    return file.getvalue()
+    with tempfile.TemporaryFile() as spool, tempfile.TemporaryFile() as file:
+        examples: list[dict[type, Any]] = [{} for _ in sheet.columns]
+        for row in sheet.rows:
+            for seen, value in zip(examples, row, strict=True):
+                if value is not None:
+                    seen.setdefault(type(value), value)
+            spool.write(json.dumps(list(row), default=_spooled).encode() + b"\n")
+        types = [_type(*column) for column in zip(sheet.columns, examples, strict=True)]
+        schema = pa.schema(list(zip(sheet.columns, types, strict=True)))
+        spool.seek(0)
+        rows = (json.loads(line) for line in spool)
+        with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+            size = max(1, GROUP_CELLS // len(types))
+            while group := list(islice(rows, size)):
+                columns = zip(types, zip(*group, strict=True), strict=True)
+                arrays = [pa.array(_typed(kind, values), kind) for kind, values in columns]
+                writer.write_table(pa.table(arrays, schema=schema))
+        yield from _read_again(file)
 
 
-def _column(name: str, values: Sequence[Any]) -> Any:
-    """Return one typed column; values of several kinds, as some parameters have, are texts."""
+def _type(name: str, examples: Mapping[type, Any]) -> Any:
+    """Return a column's type by an example of each kind of its values.
+
+    Values of several kinds, as some parameters have, are texts.
+    """
     import pyarrow as pa
 
-    kinds = {type(value) for value in values if value is not None}
+    kinds = set(examples)
     if not kinds:
-        return pa.nulls(len(values), pa.string() if name in TEXTS else pa.float64())
+        return pa.string() if name in TEXTS else pa.float64()
     if kinds <= {int, float} and float in kinds:
-        return pa.array([None if one is None else float(one) for one in values], pa.float64())
-    if len(kinds) > 1:
-        return pa.array([None if one is None else str(one) for one in values], pa.string())
-    return pa.array(values)
+        return pa.float64()
+    return pa.string() if len(kinds) > 1 else pa.array(list(examples.values())).type
 
 
-def _excel(sheet: Sheet) -> bytes:
+def _spooled(value: Any) -> Any:
+    """Return a value that JSON has no word for: a time, or a number of NumPy."""
+    return {"time": value.isoformat()} if isinstance(value, datetime) else value.item()
+
+
+def _typed(kind: Any, values: Iterable[Any]) -> list[Any]:
+    """Return values of the spool as a column's type needs them."""
+    import pyarrow as pa
+
+    read: list[Any] = [
+        datetime.fromisoformat(value["time"]) if isinstance(value, dict) else value
+        for value in values
+    ]
+    if kind == pa.float64():
+        return [None if value is None else float(value) for value in read]
+    if kind == pa.string():
+        return [None if value is None else str(value) for value in read]
+    return read
+
+
+def _excel(sheet: Sheet) -> Iterator[bytes]:
     from openpyxl import Workbook
     from openpyxl.cell import WriteOnlyCell
     from openpyxl.styles import Font
@@ -236,9 +299,9 @@ def _excel(sheet: Sheet) -> bytes:
                 "--format parquet or csv."
             )
         page.append([_in_excel(page, cell) for cell in row])
-    file = io.BytesIO()
-    book.save(file)
-    return file.getvalue()
+    with tempfile.TemporaryFile() as file:
+        book.save(file)
+        yield from _read_again(file)
 
 
 def _in_excel(page: Any, value: Any) -> Any:
@@ -273,7 +336,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-FORMATS: Mapping[str, Callable[[Sheet], bytes]] = {
+FORMATS: Mapping[str, Callable[[Sheet], Iterator[bytes]]] = {
     "csv": _csv,
     "json": _json,
     "parquet": _parquet,
@@ -281,7 +344,10 @@ FORMATS: Mapping[str, Callable[[Sheet], bytes]] = {
     "latex": lambda sheet: _latex(sheet, Layout()),
     "excel": _excel,
 }
-TYPESET: Mapping[str, Callable[[Sheet, Layout], bytes]] = {"markdown": _markdown, "latex": _latex}
+TYPESET: Mapping[str, Callable[[Sheet, Layout], Iterator[bytes]]] = {
+    "markdown": _markdown,
+    "latex": _latex,
+}
 """Formats for people, which have a layout."""
 ENDINGS: Mapping[str, tuple[str, ...]] = {
     "csv": ("csv",),

@@ -1,22 +1,37 @@
 """What a study is as a document: its report, its pictures, its trials as a file."""
 
+import logging
 import threading
+from collections.abc import Generator, Sequence
+from itertools import chain
+from typing import Any
 from urllib.parse import quote
 
+import anyio
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
 
 from tuner.answers.sheets import MEDIA
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.rendering import message
 from tuner.errors import UserError
 from tuner.names import meant
-from tuner.results import Results
+from tuner.results import Condition, Results
+from tuner.store.studies import Study
+
+logger = logging.getLogger(__name__)
 
 OLD = 60.0
 """Seconds after which a document that is no longer current is not shown any more. While a study
 runs, none is current for long."""
 EXPORTING = threading.Lock()
+"""Held while an export is read from the database, or its file is written."""
+TAKING = 30.0
+"""Seconds within which a client has to take a piece of an export."""
+EXPORT_MOST = 900.0
+"""Seconds that an export may take: it holds a connection, and others wait for it."""
 WHOLE_PAGE = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
 )
@@ -74,40 +89,85 @@ def _soon(text: str) -> Response:
 
 
 def export(request: Request) -> Response:
-    """Write the trials that the table shows, all pages of them, as `tuner export` does."""
-    from tuner.answers.columns import units
-    from tuner.answers.sheets import contents, formats, selection
+    """Send the trials that the table shows, all pages of them, as `tuner export` writes them."""
+    from tuner.answers.sheets import formats
     from tuner.results import read_query
 
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     asked = request.query_params
-    query, sort, columns = asked.get("q", ""), asked.get("sort") or None, asked.get("columns")
+    conditions = read_query(asked.get("q", ""))
+    columns = list(dict.fromkeys(filter(None, asked.get("columns", "").split(","))))
     ending = request.path_params.get("ending", "csv")
     form = formats.format_of(f"trials.{ending}")
     # `a\r\nb.csv` has a format, too.
     if form is None or "." in ending:
         known = [f".{one}" for endings in formats.ENDINGS.values() for one in endings]
         raise UserError(f"No format ends in {f'.{ending}'!r}; take {', '.join(known)}.")
-    # One at a time: a large study's takes seconds, and all rows are in memory meanwhile. Nobody
-    # waits for it here, where forty who do would hold all threads that pages are written by.
+    # One at a time: a large study's takes a processor and a connection for minutes. Nobody waits
+    # for it here, where forty who do would hold all threads that pages are written by.
     if not EXPORTING.acquire(blocking=False):
         answer = message(request, 503, "Another export is being written. Try again in a moment.")
         answer.headers["Retry-After"] = "5"
         return answer
+    sort = asked.get("sort") or "trial"
+    pieces = _exported(desk, study, form, conditions, sort=sort, columns=columns)
+    # Up to the first piece here: what is wrong with the request still makes a status of its own.
+    first = next(pieces)
+    name = "".join(one for one in study.title if one.isalnum() or one in "_-@.") or "trials"
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.{ending}"}
+    return _Export(first, pieces, media_type=MEDIA[form], headers=headers)
+
+
+def _exported(
+    desk: Desk,
+    study: Study,
+    form: str,
+    conditions: Sequence[Condition],
+    *,
+    sort: str,
+    columns: Sequence[str],
+) -> Generator[bytes]:
+    """Yield an export piece by piece; give back its connection and the lock at the end."""
+    from tuner.answers.columns import units
+    from tuner.answers.sheets import contents, formats
+
     try:
         with desk.results(study) as results:
-            sheet = contents.trials(results, wide=True)
-            sheet = selection.sort(selection.where(sheet, read_query(query)), sort)
-            if columns:
-                sheet = sheet.only(list(dict.fromkeys(filter(None, columns.split(",")))))
+            sheet = contents.chosen_trials(results, conditions, sort=sort, columns=columns)
             layout = formats.Layout(
                 exact={*study.spec.varied, *study.spec.fixed},
                 units=units(sheet.columns, results, compared=None),
             )
-            content = formats.write(sheet, form, layout)
+            yield from formats.pieces(sheet, form, layout)
     finally:
         EXPORTING.release()
-    name = "".join(one for one in study.title if one.isalnum() or one in "_-@.") or "trials"
-    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.{ending}"}
-    return Response(content, media_type=MEDIA[form], headers=headers)
+
+
+class _Export(StreamingResponse):
+    """An export under way. Whoever goes away, or takes nothing for long, ends the reading."""
+
+    def __init__(self, first: bytes, pieces: Generator[bytes], **more: Any) -> None:
+        super().__init__(chain((first,), pieces), **more)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it to its end, or as far as it is taken."""
+
+        async def send_soon(message: Message) -> None:
+            # A client that reads slowly makes this wait, and the database with it.
+            with anyio.fail_after(TAKING):
+                await send(message)
+
+        try:
+            with anyio.fail_after(EXPORT_MOST):
+                await super().__call__(scope, receive, send_soon)
+        except TimeoutError:
+            # The status has been sent. Without an end, the server breaks the connection off, by
+            # which the client sees that something is missing.
+            logger.warning("an export was broken off: its client takes it too slowly")
+        finally:
+            # No thread is in the generator any more: one that computes a piece is waited for, also
+            # when this is cancelled.
+            with anyio.CancelScope(shield=True):
+                await run_in_threadpool(self._pieces.close)
