@@ -399,16 +399,15 @@ def _best_setting(connection: sa.Connection, study: Study) -> Best | None:
     search = study.spec.search
     at = t.outcome.c.best_epoch if search.at == "best" else t.outcome.c.last_epoch
     prefix = "best_" if search.at == "best" else "last_"
+    # Of 10,000 trials what ranks them, and no more; the rest of the few that are best.
+    complete = t.outcome.c.state == "COMPLETE"
     rows = connection.execute(
         sa.select(
-            t.trial.c.number,
             t.trial.c.configuration,
             t.trial.c.seed,
-            t.trial.c.chosen,
-            t.outcome.c.state,
-            t.figure(t.epoch, search.metric).label("value"),
-            t.outcome.c[f"{prefix}val_acc"].label("val_acc"),
-            t.outcome.c[f"{prefix}test_acc"].label("test_acc"),
+            t.trial.c.number,
+            t.outcome.c.state.is_not(None),
+            sa.case((complete, t.figure(t.epoch, search.metric))),
         )
         .select_from(
             t.trial.outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id).outerjoin(
@@ -416,30 +415,34 @@ def _best_setting(connection: sa.Connection, study: Study) -> Best | None:
             )
         )
         .where(t.trial.c.study_id == study.study_id)
-    ).all()
-    seeds = [
-        Seed(
-            row.configuration,
-            row.seed,
-            row.number,
-            row.state is not None,
-            row.value if row.state == "COMPLETE" else None,
-        )
-        for row in rows
-    ]
-    ranked = rank_settings(study.spec, seeds)
+    )
+    ranked = rank_settings(study.spec, [Seed(*row) for row in rows])
     if not ranked:
         return None
-    first, by_number = ranked[0], {row.number: row for row in rows}
-    members = [by_number[seed.number] for seed in first.seeds]
-    median = by_number[first.median.number]
+    first = ranked[0]
+    members = connection.execute(
+        sa.select(
+            t.trial.c.number,
+            t.trial.c.chosen,
+            t.outcome.c[f"{prefix}val_acc"].label("val_acc"),
+            t.outcome.c[f"{prefix}test_acc"].label("test_acc"),
+        )
+        .select_from(t.trial.join(t.outcome))
+        .where(
+            t.trial.c.study_id == study.study_id,
+            t.trial.c.number.in_([seed.number for seed in first.seeds]),
+        )
+    ).all()
+    median = next(row for row in members if row.number == first.median.number)
     names = [name for name in study.spec.varied if name in median.chosen]
     tests = [row.test_acc for row in members if row.test_acc is not None]
+    value = first.median.value
+    assert value is not None  # only complete seeds are ranked
     return Best(
         number=median.number,
-        seed=median.seed,
+        seed=first.median.seed,
         chosen={name: median.chosen[name] for name in names},
-        value=median.value,
+        value=value,
         val_acc=median.val_acc,
         test_acc=median.test_acc,
         seeds=len(members),
