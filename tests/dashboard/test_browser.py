@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.conftest import own_database
 from tests.golden.stored import load
+from tests.harness.processes import until
 from tests.store.specs import Bench, claim_trial, finish, make_epoch, make_spec
 from tuner.store import studies
 from tuner.store.address import Address
@@ -76,7 +77,9 @@ def browser() -> Iterator[Browser]:
     """Start Chromium."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM or None, args=["--no-sandbox"]
+            executable_path=CHROMIUM or None,
+            # The name by which tests reach a dashboard behind a proxy.
+            args=["--no-sandbox", "--host-resolver-rules=MAP tuner.example.org 127.0.0.1"],
         )
         yield browser
         browser.close()
@@ -240,6 +243,35 @@ def test_a_brush_narrows_the_page(visit: Visit, browser: Browser) -> None:
     expect(page.locator("#leaderboard tbody tr")).to_have_count(9)
     page.get_by_role("link", name="hidden", exact=True).click()
     expect(page).to_have_url(f"{visit.url}/studies/lr_sched?stopped=hidden")
+
+
+def test_paper_shows_what_was_never_scrolled_to(visit: Visit, tmp_path: Path) -> None:
+    """All parts and charts, as pictures that fit the paper; the screen is as before afterwards."""
+    page = visit.page
+    visit.go("/studies/lr_sched")
+    # What is still being computed, paper cannot wait for.
+    address = f"{visit.url}/studies/lr_sched"
+    until(lambda: None not in page.request.get(f"{address}.json").json().values())
+    for name in ("curves", "parallel"):
+        until(lambda: page.request.get(f"{address}/{name}.json").status == 200)  # noqa: B023
+    assert page.locator("#leaderboard tbody tr").count() == 0
+    page.evaluate("""() => {
+        window.counted = null;
+        addEventListener("beforeprint", () => {
+            const count = (selector) => document.querySelectorAll(selector).length;
+            window.counted = ["#curves .printed .curve", ".parallel .printed polyline",
+                "#leaderboard tbody tr", "#val_test svg a", "#influence svg"].map(count);
+        });
+    }""")
+    page.pdf(path=tmp_path / "study.pdf")
+    curves, threads, rows, points, shares = page.evaluate("window.counted")
+    # Eight settings in the picture and in its legend; the lines that can be told apart.
+    assert (curves, threads, rows, points, shares) == (16, 44, 9, 9, 3)
+    expect(page.locator(".printed")).to_have_count(0)
+    expect(page.locator("#curves canvas")).to_be_visible()
+    visit.go("/studies/lr_sched/trials/23")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(".chart .printed > svg").count() == 2
 
 
 def test_the_focus_moves_with_the_row(visit: Visit) -> None:

@@ -14,7 +14,7 @@ const seen = new IntersectionObserver((entries) => {
 export function mountCharts() {
   for (const figure of document.querySelectorAll("[data-chart]")) {
     if (charts.has(figure)) continue;
-    charts.set(figure, { stale: true, visible: false, have: "", asked: 0, plot: null });
+    charts.set(figure, { stale: true, visible: false, have: "", asked: 0, plot: null, data: null });
     seen.observe(figure);
   }
 }
@@ -36,8 +36,11 @@ export function changeCharts() {
   }
 }
 
+// Every chart with its data; null where it was never in view.
+export const drawnCharts = () => [...charts].map(([figure, chart]) => [figure, chart.stale ? null : chart.data]);
+
 // A chart that follows the page's address asks for what that says.
-const source = (figure) => figure.dataset.chart + (figure.dataset.follows === undefined ? "" : location.search);
+export const source = (figure) => figure.dataset.chart + (figure.dataset.follows === undefined ? "" : location.search);
 
 async function load(figure) {
   const chart = charts.get(figure);
@@ -111,6 +114,7 @@ function draw(figure, data) {
     series.push({ label: "", stroke: grey, width: 1, spanGaps: false, points: { show: false }, class: "band" });
   }
   chart.range = data.range;
+  chart.data = data;
   behind(figure, data);
   const note = figure.querySelector(".note") || figure.appendChild(Object.assign(document.createElement("p"), { className: "note soft" }));
   note.textContent = data.lines.length || columns.length > 1 ? data.note || "" : data.note || "No trial has run to its end yet, so there are no curves.";

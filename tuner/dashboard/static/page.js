@@ -4,6 +4,7 @@ import { mountCharts, refreshCharts } from "./charts.js";
 import { follow } from "./live.js";
 import { mountParts, refreshParts } from "./parts.js";
 import { placePinned } from "./pinned.js";
+import "./print.js";
 import { mountView } from "./study.js";
 
 function changed() {

@@ -3,7 +3,7 @@
 import { resolved } from "./charts.js";
 
 const AGAIN = 2000; // milliseconds between two requests, at least
-const TOP = 34, BOTTOM = 40, SIDE = 88, NARROWEST = 96, HEIGHT = 400;
+const TOP = 34, BOTTOM = 40, SIDE = 88, NARROWEST = 96, HEIGHT = 400, PAPER = 720;
 const TERM = /\s*([^\s<>=!:"']+)\s*(<=|>=|!=|==|=|<|>|:)\s*("[^"]*"|'[^']*'|[^\s"']*)(?=\s|$)/g;
 
 const space = document.createRange().createContextualFragment("<svg></svg>").firstChild.namespaceURI;
@@ -96,6 +96,35 @@ function draw() {
   chart.said.textContent = data.note;
 }
 
+// The same as one SVG, for paper; `ask` returns the data of an address at once.
+export function parallelPicture(ask) {
+  const data = chart.data && !chart.stale ? chart.data : ask(chart.figure.dataset.parallel + location.search);
+  if (!data) return null;
+  const { data: shown, width } = chart;
+  chart.data = data;
+  chart.width = Math.max(PAPER, 2 * SIDE + NARROWEST * (data.axes.length - 1));
+  const svg = element("svg", { viewBox: `0 0 ${chart.width} ${HEIGHT}` });
+  for (const line of data.lines) {
+    const { step, width: wide, alpha, dash } = styleOf(line);
+    const points = line.places.map((place, at) => place === null ? "" : `${x(at).toFixed(1)},${y(place).toFixed(1)}`).join(" ");
+    svg.append(element("polyline", { class: `thread ${step}`, points, "stroke-width": wide, "stroke-opacity": alpha, "stroke-dasharray": dash.join(" ") }));
+  }
+  data.axes.forEach((axis, at) => svg.append(axisOf(axis, at)));
+  chart.data = shown;
+  chart.width = width;
+  return svg;
+}
+
+// How a line looks: by which step of the ramp, how wide, how strong.
+function styleOf(line) {
+  if (!line.chosen) return { step: "other", width: 1, alpha: 0.7, dash: [] };
+  const last = line.places[line.places.length - 1];
+  if (last === null) return { step: "lost", width: 1, alpha: 0.6, dash: [3, 3] };
+  const good = chart.data.larger ? last : 1 - last;
+  const step = Math.min(4, Math.floor(good * 5));
+  return { step: `ramp-${step}`, width: step === 4 ? 1.8 : 1.2, alpha: chart.data.lines.length > 200 ? 0.6 : 0.9, dash: [] };
+}
+
 function paint() {
   const { canvas, data } = chart;
   const pen = canvas.getContext("2d");
@@ -103,20 +132,13 @@ function paint() {
   pen.clearRect(0, 0, canvas.width, canvas.height);
   const dense = canvas.height / HEIGHT;
   pen.setTransform(dense, 0, 0, dense, 0, 0);
-  const faint = resolved("--line"), lost = resolved("--soft");
-  const ramp = [0, 1, 2, 3, 4].map((step) => resolved(`--ramp-${step}`));
-  const many = data.lines.length > 200;
-  for (const line of data.lines) trace(pen, line, style(line));
-  if (chart.at) trace(pen, chart.at, { ink: resolved("--line-1"), width: 3, alpha: 1, dash: [] });
-
-  function style(line) {
-    if (!line.chosen) return { ink: faint, width: 1, alpha: 0.7, dash: [] };
-    const last = line.places[line.places.length - 1];
-    if (last === null) return { ink: lost, width: 1, alpha: 0.6, dash: [3, 3] };
-    const good = data.larger ? last : 1 - last;
-    const step = Math.min(4, Math.floor(good * 5));
-    return { ink: ramp[step], width: step === 4 ? 1.8 : 1.2, alpha: many ? 0.6 : 0.9, dash: [] };
+  const inks = { other: resolved("--line"), lost: resolved("--soft") };
+  for (const step of [0, 1, 2, 3, 4]) inks[`ramp-${step}`] = resolved(`--ramp-${step}`);
+  for (const line of data.lines) {
+    const style = styleOf(line);
+    trace(pen, line, { ...style, ink: inks[style.step] });
   }
+  if (chart.at) trace(pen, chart.at, { ink: resolved("--line-1"), width: 3, alpha: 1, dash: [] });
 }
 
 function trace(pen, line, { ink, width, alpha, dash }) {

@@ -14,6 +14,9 @@ function ask(element, part) {
   htmx.trigger(element, "seen");
 }
 
+// Parts that were not in view since something changed.
+export const unseenParts = () => [...late].filter(([element, part]) => part.stale && element.isConnected).map(([element]) => element);
+
 export function mountParts() {
   for (const element of document.querySelectorAll("[data-late]")) {
     if (late.has(element)) continue;
@@ -32,14 +35,19 @@ export function refreshParts() {
 document.body.addEventListener("htmx:config:request", (event) => {
   const { request, sourceElement } = event.detail.ctx;
   if (!sourceElement || sourceElement.dataset.have === undefined) return;
-  const asked = new URL(request.action, location.href);
-  if (asked.pathname !== location.pathname) return;
+  request.action = addressOf(request.action);
+});
+
+// The address of a part with what the page's address says by now.
+export function addressOf(address) {
+  const asked = new URL(address, location.href);
+  if (asked.pathname !== location.pathname) return address;
   const here = new URLSearchParams(location.search);
   for (const name of ["part", "id"]) {
     if (asked.searchParams.has(name)) here.set(name, asked.searchParams.get(name));
   }
-  request.action = `${location.pathname}?${here}`;
-});
+  return `${location.pathname}?${here}`;
+}
 
 // A part that did not change is not sent again: the request says what the page has.
 // Said when it is sent, not when it is asked for: one that waited its turn has something else.
