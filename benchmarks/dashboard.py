@@ -1,21 +1,24 @@
 """The dashboard beside plain optuna-dashboard, on one database with many trials.
 
-    python -m benchmarks.dashboard
-    python -m benchmarks.dashboard --trials 2000 --seconds 20 --rounds 1     # to try it out
-    python -m benchmarks.dashboard --trials 100000 --only tuner --rounds 1
-    python -m benchmarks.dashboard --only tuner --rounds 1 --seconds 600     # is memory flat?
+    python -m benchmarks.dashboard                                # 13 minutes
+    python -m benchmarks.dashboard --trials 2000 --seconds 20 --minutes 1 --many 0    # to try it
 
 The database holds 20 studies with this many trials of 50 epochs in all, each with the predictions
 for 400 validation and 400 test images, and 50 trials are running: a process claims them and
 records an epoch of each every five seconds, through the ledger, as workers do. Three things take
-turns: nobody looks; 20 tabs look at `tuner dashboard`; 20 tabs look at optuna-dashboard. One of
+turns: nobody looks; 20 tabs look at optuna-dashboard; 20 tabs look at `tuner dashboard`. One of
 the tabs is Chromium, whose times are measured. The others are programs that ask what its pages ask
 (of tuner, every part when something has changed; of optuna-dashboard, the study every ten seconds),
 so that the time of 19 more browsers is not taken from the same cores.
 
 A page is complete when its answer, workers and curves are there, which is what a window of 1280 by
-1600 shows of it; of optuna-dashboard, when its history has been drawn. An update is the time from
-a committed epoch to its number on the page.
+1600 shows of it; of optuna-dashboard, when its history has been drawn. Each page gets 20 seconds,
+and those that take longer are counted. An update is the time from a committed epoch to its number
+on the page.
+
+After the turns 20 tabs go on looking at `tuner dashboard` until ten minutes are over, and its
+memory is noted. Meanwhile a second database is filled, with 100,000 trials in 20 studies, and pages
+of these are opened: timed are the page with its figures (open), and all of it (complete).
 """
 
 import argparse
@@ -29,6 +32,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -44,6 +48,7 @@ import numpy as np
 import psutil
 import sqlalchemy as sa
 from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from benchmarks import record
 from benchmarks.stored import make_dataset, make_training, settle, store
@@ -66,7 +71,9 @@ ROOM = 100
 TABS = 20
 LOADS = 12
 """Pages that the browser opens in a turn."""
-LOOKERS = ("nobody", "tuner", "optuna-dashboard")
+LIMIT = 20.0
+"""Seconds that a page gets to be complete."""
+LOOKERS = ("nobody", "optuna-dashboard", "tuner")
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -101,9 +108,9 @@ class Turn:
     """What was measured while one of them was looked at."""
 
     looked_at: str
-    loads: list[float] = field(default_factory=list)
-    """Seconds to a complete page, by a browser that was never there."""
-    again: list[float] = field(default_factory=list)
+    loads: list[float | None] = field(default_factory=list)
+    """Seconds to a complete page, by a browser that was never there; None for too many."""
+    again: list[float | None] = field(default_factory=list)
     """The same, with the scripts in the browser's cache."""
     updates: list[float] = field(default_factory=list)
     page_bytes: list[int] = field(default_factory=list)
@@ -135,12 +142,91 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         _wait_for(notes)
         stage = Stage(site, servers, browser, notes, options.seconds)
-        turns = [
-            _turn(stage, looked_at) for _ in range(options.rounds) for looked_at in options.only
-        ]
+        memory = _Memory(servers["tuner"][1]) if "tuner" in servers else None
+        turns = []
+        for _ in range(options.rounds):
+            for looked_at in options.only:
+                if looked_at == "tuner" and memory is not None:
+                    stack.enter_context(memory)
+                turns.append(_turn(stage, looked_at))
+        figures = {"trials": options.trials, "seconds": options.seconds, "turns": _summed(turns)}
+        if memory is not None:
+            url = servers["tuner"][0]
+            stack.enter_context(_child(site, "tabs", url, "tuner", *_tabs(site)))
+            if options.many:
+                figures["many"] = _many(options.many, browser)
+            memory.until(options.minutes)
+            figures["memory"] = memory.figures
         browser.close()
-    figures = {"trials": options.trials, "seconds": options.seconds, "turns": _summed(turns)}
     record.finish(options, "dashboard", figures, list(lines(figures)))
+
+
+def _many(trials: int, browser: Browser) -> dict[str, Any]:
+    """Open pages of a database with very many trials."""
+    opened: list[float | None] = []
+    complete: list[float | None] = []
+    with _site(trials) as site, _tuner(site) as (url, _):
+        rng = random.Random(1)  # which page is opened
+        for place in range(LOADS):
+            name, number = rng.choice(list(site.studies.items()))
+            address = url.rstrip("/") + KINDS["tuner"].path.format(name=name, number=number)
+            context = browser.new_context(viewport={"width": 1280, "height": 1600})
+            page = context.new_page()
+            started = time.perf_counter()
+            page.goto(address, wait_until="commit")
+            opened.append(_waited(page, "document.querySelector('#now .facts')", started))
+            complete.append(_waited(page, KINDS["tuner"].complete, started))
+            record.progress(f"page {place + 1} of {trials:,} trials: {opened[-1]} {complete[-1]}")
+            context.close()
+    return {"trials": trials, "opened": _spread(opened), "complete": _spread(complete)}
+
+
+class _Memory:
+    """Notes the memory of a server for some minutes."""
+
+    EVERY = 5.0
+
+    def __init__(self, server: psutil.Process) -> None:
+        self._server = server
+        self._began: float | None = None
+        self._noted: list[tuple[float, int]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._note, daemon=True)
+
+    def __enter__(self) -> "_Memory":
+        """Begin; a second time changes nothing."""
+        if self._began is None:
+            self._began = time.monotonic()
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self._stop.set()
+
+    def until(self, minutes: float) -> None:
+        """Wait until it has been noted for so long."""
+        assert self._began is not None
+        time.sleep(max(0.0, self._began + 60 * minutes - time.monotonic()))
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Minutes, and bytes: after one minute, the most after it, and the last."""
+        first = next(size for at, size in self._noted if at >= min(60.0, self._noted[-1][0]))
+        after = [size for at, size in self._noted if at >= 60.0] or [first]
+        return {
+            "minutes": self._noted[-1][0] / 60,
+            "first": first,
+            "most": max(after),
+            "last": self._noted[-1][1],
+        }
+
+    def _note(self) -> None:
+        assert self._began is not None
+        while not self._stop.wait(self.EVERY):
+            self._noted.append((time.monotonic() - self._began, _memory(self._server)))
 
 
 @contextmanager
@@ -381,8 +467,7 @@ def _turn(stage: Stage, looked_at: str) -> Turn:
     with ExitStack() as stack:
         if looked_at in servers:
             url, _ = servers[looked_at]
-            names = [f"{name}:{number}" for name, number in site.studies.items()]
-            stack.enter_context(_child(site, "tabs", url, looked_at, *names[: TABS - 1]))
+            stack.enter_context(_child(site, "tabs", url, looked_at, *_tabs(site)))
             time.sleep(2.0)
         began, used = time.time(), _transactions(site)
         cpu = _cpu(servers[looked_at][1]) if looked_at in servers else 0.0
@@ -402,6 +487,11 @@ def _turn(stage: Stage, looked_at: str) -> Turn:
     return turn
 
 
+def _tabs(site: Site) -> list[str]:
+    """Return which studies the tabs beside the browser's show."""
+    return [f"{name}:{number}" for name, number in site.studies.items()][: TABS - 1]
+
+
 def _browse(stage: Stage, turn: Turn) -> None:
     """Open pages, and keep one open whose updates are timed."""
     (url, server), browser = stage.servers[turn.looked_at], stage.browser
@@ -413,12 +503,14 @@ def _browse(stage: Stage, turn: Turn) -> None:
     counted = _count_bytes(page)
     name, number = names[0]
     page.goto(url.rstrip("/") + kind.path.format(name=name, number=number))
-    page.wait_for_function(kind.complete, timeout=120_000)
+    _waited(page, kind.complete, time.perf_counter())
     page.evaluate(WATCH)
     before, since = counted[0], time.monotonic()
     rng = random.Random(len(turn.loads))  # which page is opened
     context = None
     for place in range(LOADS):
+        if time.monotonic() > until:
+            break  # of a server whose pages are never complete, a few tell as much as twelve
         name, number = rng.choice(names)
         address = url.rstrip("/") + kind.path.format(name=name, number=number)
         fresh = place % 2 == 0
@@ -482,15 +574,24 @@ WATCH = """() => {
 }"""
 
 
-def _load(page: Page, address: str, complete: str) -> tuple[float, int]:
+def _load(page: Page, address: str, complete: str) -> tuple[float | None, int]:
     counted = _count_bytes(page)
     started = time.perf_counter()
     page.goto(address, wait_until="commit")
-    page.wait_for_function(complete, timeout=120_000, polling="raf")
-    took = time.perf_counter() - started
+    took = _waited(page, complete, started)
     size = counted[0]
     page.close()
     return took, size
+
+
+def _waited(page: Page, condition: str, started: float) -> float | None:
+    """Wait for something on a page; return the seconds it took, or None if it took too long."""
+    left = LIMIT - (time.perf_counter() - started)
+    try:
+        page.wait_for_function(condition, timeout=max(1.0, 1000 * left), polling="raf")
+    except PlaywrightTimeoutError:
+        return None
+    return time.perf_counter() - started
 
 
 def _count_bytes(page: Page) -> list[int]:
@@ -584,24 +685,32 @@ def _summary(turn: Turn) -> dict[str, Any]:
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float] | None:
-    """Return the median, the 95th percentile and the number of some values."""
+def _spread(values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Return the median, the 95th percentile and the number of some values.
+
+    None stands for one above the limit; so does a median or percentile that is None.
+    """
     if not values:
         return None
-    return {
-        "median": statistics.median(values),
-        "p95": float(np.quantile(values, 0.95)),
-        "n": len(values),
-    }
+    known = sorted(LIMIT + 1 if value is None else value for value in values)
+    median, p95 = (
+        None if value > LIMIT else float(value)
+        for value in (statistics.median(known), np.quantile(known, 0.95, method="higher"))
+    )
+    return {"median": median, "p95": p95, "n": len(values), "late": list(values).count(None)}
 
 
 def lines(figures: Mapping[str, Any]) -> Iterator[str]:
     """Yield what was measured as Markdown tables."""
 
-    def ms(spread: Mapping[str, float] | None) -> str:
+    def ms(spread: Mapping[str, Any] | None) -> str:
         if spread is None:
             return "–"
-        return f"{1000 * spread['median']:,.0f} ({1000 * spread['p95']:,.0f})"
+        median, p95 = (
+            f"> {1000 * LIMIT:,.0f}" if value is None else f"{1000 * value:,.0f}"
+            for value in (spread["median"], spread["p95"])
+        )
+        return f"{median} ({p95})"
 
     turns = figures["turns"]
     yield f"{figures['trials']:,} trials of {EPOCHS} epochs in {STUDIES} studies, {RUNNING} running"
@@ -625,6 +734,31 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
     )
     for what in ("claim", "record", "complete"):
         yield row(f"a worker's {what}, ms", lambda t: ms(t["calls"].get(what)))  # noqa: B023
+    yield from _further(figures)
+
+
+def _further(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was measured beside the turns."""
+    memory, many = figures.get("memory"), figures.get("many")
+    if memory is not None:
+        sizes = [memory[name] / 2**20 for name in ("first", "most", "last")]
+        yield ""
+        yield (
+            f"Memory of tuner's server with {TABS} tabs: {sizes[0]:.0f} MB after the first minute, "
+            f"{sizes[1]:.0f} at most, {sizes[2]:.0f} after {memory['minutes']:.0f} minutes."
+        )
+    if many is not None:
+        said = [
+            f"not within {LIMIT:.0f} s" if value is None else f"{value:.2f} s"
+            for name in ("opened", "complete")
+            for value in (many[name]["median"], many[name]["p95"])
+        ]
+        yield ""
+        yield (
+            f"At {many['trials']:,} trials, a page is open after {said[0]} (95 %: {said[1]}) "
+            f"and complete after {said[2]} ({said[3]}); the workers and tabs of the table go on "
+            "meanwhile."
+        )
 
 
 def _kilobytes(size: float | None) -> str:
@@ -634,8 +768,14 @@ def _kilobytes(size: float | None) -> str:
 def _options() -> argparse.Namespace:
     parser = record.parser(__doc__)
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long a turn takes")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=45.0, help="how long a turn takes")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="how long the memory of tuner's is noted"
+    )
+    parser.add_argument(
+        "--many", type=int, default=100_000, help="trials of the second database; 0 for none"
+    )
     parser.add_argument("--only", nargs="+", choices=LOOKERS, default=list(LOOKERS))
     return parser.parse_args()
 
