@@ -1,21 +1,27 @@
 """The dashboard without a socket: over a study of one trial, and over the stored studies."""
 
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from queue import Queue
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.conftest import own_database
 from tests.golden.stored import load
 from tests.store.specs import Bench, claim_trial, finish, make_spec
+from tuner.dashboard import server as dashboard_server
 from tuner.dashboard.app import build
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.door import PEER, Access, Door
 from tuner.dashboard.pages.actions import Delete
 from tuner.dashboard.peers import End, Peer
+from tuner.dashboard.server import Site, _Server, serve
 from tuner.settings import Settings
 from tuner.store.address import Address
 from tuner.store.database import Database
@@ -94,3 +100,39 @@ def pages(stored: Database) -> Iterator[TestClient]:
     """Serve the stored studies without a socket."""
     with TestClient(app_for(Desk(stored)), LOCAL) as client:
         yield client
+
+
+Serving = Callable[[Site], AbstractContextManager[str]]
+
+
+@pytest.fixture
+def serving(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Serving:
+    """Return what serves a study on a port of its own, in a thread, and gives its address."""
+    servers: list[_Server] = []
+
+    class Kept(_Server):
+        def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
+            super().__init__(config, desk)
+            servers.append(self)
+
+    monkeypatch.setattr(dashboard_server, "_Server", Kept)
+
+    @contextmanager
+    def served(site: Site) -> Iterator[str]:
+        said: Queue[str] = Queue()
+        thread = threading.Thread(
+            target=serve,
+            args=(NO_CHECKPOINTS, bench.database, site, deleting(bench.database)),
+            kwargs={"ready": lambda lines: said.put(lines[0])},
+            daemon=True,
+        )
+        thread.start()
+        try:
+            yield said.get(timeout=60).split()[0].rstrip("/")
+        finally:
+            for one in servers:
+                one.should_exit = True
+            thread.join(60)
+        assert not thread.is_alive()
+
+    return served

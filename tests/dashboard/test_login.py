@@ -12,12 +12,14 @@ import anyio.to_thread
 import pytest
 import sqlalchemy as sa
 from argon2 import PasswordHasher
+from click.testing import CliRunner
 from httpx2 import Response
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from tests.dashboard.conftest import LOCAL, app_for, deleting
 from tests.store.specs import Bench
+from tuner.cli.accounts import user
 from tuner.dashboard.app import build
 from tuner.dashboard.callers import Caller
 from tuner.dashboard.desk import Desk
@@ -26,6 +28,7 @@ from tuner.dashboard.guard import Guard
 from tuner.dashboard.pages.login import here
 from tuner.dashboard.server import Site, _first_link
 from tuner.errors import UserError
+from tuner.settings import Settings
 from tuner.store import accounts
 from tuner.store import tables as t
 from tuner.store.accounts import Role
@@ -215,11 +218,20 @@ def test_a_clients_port_is_no_part_of_its_address(
     door.close()
 
 
-def test_an_open_tab_alone_does_not_keep_a_session(app: TestClient, bench: Bench) -> None:
-    """Its stream is no use of the session; a page is."""
+BY_ITSELF = (
+    {"Sec-Fetch-Mode": "cors", "Accept": "text/html", "HX-Request": "true"},
+    {"Sec-Fetch-Mode": "same-origin"},
+    {"Accept": "text/html", "HX-Request": "true"},
+    {"Accept": "*/*"},
+    {"Accept": "text/event-stream"},
+)
+"""Requests that a page sends without its reader: browsers by https and by http, htmx, fetch."""
+BY_A_PERSON = ({"Sec-Fetch-Mode": "navigate"}, {"Accept": "text/html,*/*;q=0.8"})
+
+
+def test_only_a_person_who_goes_to_a_page_keeps_a_session(app: TestClient, bench: Bench) -> None:
+    """An open tab asks for parts, curves and images for ever, and its session ends all the same."""
     log_in(app)
-    headers = [(b"cookie", f"tuner-session={app.cookies['tuner-session']}".encode())]
-    door = Door(bench.database, Access(login=True))
 
     def idle() -> bool:
         """Tell whether nothing has been asked for since an hour ago."""
@@ -227,15 +239,103 @@ def test_an_open_tab_alone_does_not_keep_a_session(app: TestClient, bench: Bench
             now = sa.func.clock_timestamp()
             return bool(connection.scalar(sa.select(t.session.c.seen < now - timedelta(hours=1))))
 
+    for headers in BY_A_PERSON:
+        with bench.database.transaction() as connection:
+            past = sa.func.clock_timestamp() - timedelta(hours=2)
+            connection.execute(sa.update(t.session).values(seen=past))
+        for path in ("/studies/small?part=now", "/studies/small/curves.json", "/studies/small"):
+            for by_itself in BY_ITSELF:
+                assert app.get(path, headers=by_itself).status_code in (200, 202), path
+        assert idle()
+        assert app.get("/studies/small", headers=headers).status_code == 200
+        assert not idle()
+
+
+def change(app: TestClient, old: str, new: str, again: str = "", **more: str) -> Response:
+    """Send the form by which somebody changes their password."""
+    fields = {"csrf": csrf(app), "old": old, "password": new, "again": again or new, **more}
+    return app.post("/account", data=fields, headers=HERE, follow_redirects=False)
+
+
+def test_ones_own_password(app: TestClient) -> None:
+    """It takes the old one; this browser stays in, and all others have to log in again."""
+    log_in(app)
+    other = TestClient(app.app, LOCAL)
+    log_in(other)
+    assert 'href="/account"' in app.get("/").text
+    assert "may read here" in app.get("/account").text
+    answer = change(app, PASSWORD, "a better password")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/account?done=1")
+    assert "has been changed" in app.get("/account?done=1").text
+    assert is_in(app)
+    assert not is_in(other)
+    assert log_in(other).status_code == 403
+    assert log_in(other, password="a better password").status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "told"),
+    [
+        ({"old": "wrong horse"}, 403, "old password is wrong"),
+        ({"new": "too short"}, 400, "10 to"),
+        ({"again": "another one at last"}, 400, "differ"),
+        ({"csrf": "0" * 64}, 403, "too old"),
+    ],
+)
+def test_a_password_that_is_not_changed(
+    app: TestClient, fields: dict[str, str], code: int, told: str
+) -> None:
+    """The page says why; the old password and the session are good as before."""
+    log_in(app)
+    answer = change(app, **{"old": PASSWORD, "new": "a better password", **fields})
+    assert answer.status_code == code
+    assert told in answer.text
+    assert is_in(app)
+    assert log_in(TestClient(app.app, LOCAL)).status_code == 303
+
+
+def test_an_open_session_is_no_way_to_guess_its_password(app: TestClient) -> None:
+    """After ten guesses even the right one has to wait."""
+    log_in(app)
+    codes = [change(app, f"guess number {n}", "a better password").status_code for n in range(11)]
+    assert codes == [403] * 10 + [429]
+    assert change(app, PASSWORD, "a better password").status_code == 429
+
+
+def test_of_two_changes_at_once_one_is_made(bench: Bench) -> None:
+    """Both have shown the old password; the second finds another one there."""
+    add(bench.database, "maria")
     with bench.database.transaction() as connection:
-        past = sa.func.clock_timestamp() - timedelta(hours=2)
-        connection.execute(sa.update(t.session).values(seen=past))
-    scope = {"type": "http", "headers": headers}
-    assert asyncio.run(door.caller(scope, touch=False)) is not None
-    assert idle()
-    assert app.get("/").status_code == 200
-    assert not idle()
-    door.close()
+        seen = accounts.find(connection, "maria")
+        first = accounts.change_password(connection, seen, accounts.hashed("the first one"))
+        assert first is not None
+        assert accounts.change_password(connection, seen, accounts.hashed("the second")) is None
+        assert accounts.session_account(connection, first[1]) == first[0]
+
+
+def test_whoever_has_no_password_changes_none(app: TestClient, bench: Bench) -> None:
+    """A token, and the user who started the dashboard."""
+    with bench.database.transaction() as connection:
+        token = accounts.add_token(connection, "reads", "operator", None)
+    script = TestClient(app.app, LOCAL, headers={"Authorization": f"Bearer {token}"})
+    assert script.get("/account").status_code == 403
+    assert script.post("/account", data={"password": "a better password"}).status_code == 403
+    with TestClient(app_for(Desk(bench.database)), LOCAL) as owner:
+        assert "without a login" in owner.get("/account").text
+
+
+def test_a_role_is_changed_by_a_command(app: TestClient, settings: Settings) -> None:
+    """It holds from the next request on, in sessions that are open."""
+    log_in(app)
+    for role, acts in (("operator", True), ("reader", False)):
+        done = CliRunner().invoke(user, ["role", "Maria", role], obj=settings)
+        assert (
+            done.output == f"maria is {'an operator' if acts else 'a reader'} of the dashboard.\n"
+        )
+        assert ("actions/archive" in app.get("/studies/small").text) == acts
+    assert "already" in CliRunner().invoke(user, ["role", "maria", "reader"], obj=settings).output
+    wrong = CliRunner().invoke(user, ["role", "mria", "reader"], obj=settings)
+    assert "maria" in str(wrong.exception)
 
 
 def test_the_first_user_is_an_operator(bench: Bench) -> None:

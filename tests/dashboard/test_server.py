@@ -3,58 +3,17 @@
 import socket
 import ssl
 import subprocess
-import threading
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from queue import Queue
 from types import SimpleNamespace
 
 import pytest
-import uvicorn
 
-from tests.dashboard.conftest import NO_CHECKPOINTS, deleting
-from tests.store.specs import Bench
+from tests.dashboard.conftest import Serving
 from tuner.dashboard import server
-from tuner.dashboard.desk import Desk
-from tuner.dashboard.server import Site, _encryption, _Server, serve
+from tuner.dashboard.server import Site, _encryption
 from tuner.errors import UserError
-
-Serving = Callable[[Site], AbstractContextManager[str]]
-
-
-@pytest.fixture
-def serving(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Serving:
-    """Return what serves a study on a port of its own, in a thread, and gives its address."""
-    servers: list[_Server] = []
-
-    class Kept(_Server):
-        def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
-            super().__init__(config, desk)
-            servers.append(self)
-
-    monkeypatch.setattr(server, "_Server", Kept)
-
-    @contextmanager
-    def served(site: Site) -> Iterator[str]:
-        said: Queue[str] = Queue()
-        thread = threading.Thread(
-            target=serve,
-            args=(NO_CHECKPOINTS, bench.database, site, deleting(bench.database)),
-            kwargs={"ready": lambda lines: said.put(lines[0])},
-            daemon=True,
-        )
-        thread.start()
-        try:
-            yield said.get(timeout=60).split()[0].rstrip("/")
-        finally:
-            for one in servers:
-                one.should_exit = True
-            thread.join(60)
-        assert not thread.is_alive()
-
-    return served
 
 
 def studies_at(url: str, context: ssl.SSLContext | None = None) -> bytes:

@@ -119,6 +119,21 @@ def remove(settings: Settings, name: str) -> None:
     echo(f"{account.name} can no longer log in.")
 
 
+@user.command(epilog=options.examples("tuner dashboard user role maria operator"))
+@click.argument("name")
+@click.argument("role", type=click.Choice(["reader", "operator"]))
+@click.pass_obj
+def role(settings: Settings, name: str, role: "Role") -> None:
+    """Make a user a reader or an operator, from their next click on."""
+    from tuner.store import accounts
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        account = accounts.find(connection, name)
+        accounts.set_role(connection, account, role)
+    was = " already" if account.role == role else ""
+    echo(f"{account.name} is{was} {_a(role)} of the dashboard.")
+
+
 @user.command(epilog=options.examples("tuner dashboard user password maria"))
 @click.argument("name")
 @_link_options

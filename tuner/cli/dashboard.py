@@ -51,6 +51,13 @@ FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
     "believed. Repeat for more.",
 )
 @click.option(
+    "--base-path",
+    default="",
+    metavar="/PATH",
+    help="Serve below this path, such as /tuner, of a host that serves other programs, too. The "
+    "proxy has to pass the path on unchanged.",
+)
+@click.option(
     "--insecure-http",
     is_flag=True,
     help="Allow plain http on addresses that others reach, where something else protects it.",
@@ -81,6 +88,7 @@ def dashboard(
     tls_cert: Path | None,
     tls_key: Path | None,
     trusted_proxy: tuple[str, ...],
+    base_path: str,
     first_user: str | None,
     objective_folders: tuple[Path, ...],
     *,
@@ -104,6 +112,7 @@ def dashboard(
         port=port,
         names=allow_host,
         proxies=trusted_proxy,
+        base=base_path,
         certificate=tls_cert,
         certificate_key=tls_key,
         insecure_http=insecure_http,

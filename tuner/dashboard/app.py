@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 from tuner.dashboard.attempts import Attempts
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.door import Door
-from tuner.dashboard.guard import Guard
+from tuner.dashboard.guard import OPTUNAS_PATHS, Guard
 from tuner.dashboard.optuna import optuna_pages
 from tuner.dashboard.pages import (
     actions,
@@ -41,6 +41,7 @@ from tuner.dashboard.pages import (
     workers,
 )
 from tuner.dashboard.pages.actions import Delete
+from tuner.dashboard.paths import below
 from tuner.dashboard.rendering import STATIC, asset_mark, message, number_in
 from tuner.errors import TunerError, UnknownStudyError, UserError
 from tuner.store.database import is_outage
@@ -54,7 +55,7 @@ KNOWN_SECONDS = 30.0
 def build(desk: Desk, door: Door, delete: Delete) -> ASGIApp:
     """Return the dashboard over a database, behind a door; `delete` deletes a study."""
     app = Starlette(
-        routes=_routes(desk),
+        routes=_routes(desk, door.access.base),
         middleware=[Middleware(GZipMiddleware, minimum_size=1_000)],
         exception_handlers={
             TunerError: _refused,
@@ -91,7 +92,7 @@ class _Number(Convertor[int]):
 register_url_convertor("number", _Number())
 
 
-def _routes(desk: Desk) -> list[BaseRoute]:
+def _routes(desk: Desk, base: str = "") -> list[BaseRoute]:
     def with_json(path: str, page: object) -> list[BaseRoute]:
         return [Route(f"{path}.json", page), Route(path, page)]  # type: ignore[arg-type]
 
@@ -120,8 +121,21 @@ def _routes(desk: Desk) -> list[BaseRoute]:
         Route("/events", _events),
         Mount("/assets", _Assets(directory=STATIC)),
         # All other paths are optuna-dashboard's, whose pages name them from the root.
-        Mount("/", optuna_pages(desk)),
+        Route("/{path:path}", _no_optuna) if base else Mount("/", optuna_pages(desk)),
     ]
+
+
+def _no_optuna(request: Request) -> Response:
+    """Say why Optuna Dashboard is not shown below a path."""
+    if not request.url.path.startswith(OPTUNAS_PATHS):
+        raise HTTPException(404)
+    return message(
+        request,
+        404,
+        "Optuna Dashboard is not shown here. Its pages ask for addresses at the root of a host, "
+        f"such as /api, and this dashboard is served below {below('')}. Serve the dashboard under "
+        "a host name of its own, or start another one on your machine: tuner dashboard",
+    )
 
 
 def _lifespan(desk: Desk, door: Door):  # type: ignore[no-untyped-def]

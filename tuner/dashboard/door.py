@@ -53,6 +53,8 @@ class Access:
     """Whether requests must come by HTTPS, here or as far as the proxy."""
     writes: bool = False
     """Whether operators may write through optuna-dashboard."""
+    base: str = ""
+    """The path below which it is served, such as /tuner; "" where it has a host name of its own."""
 
     def names(self, host: str) -> bool:
         """Say whether a Host header names this dashboard."""
@@ -172,8 +174,11 @@ class Door:
     def cookie_name(self, scope: Scope, kind: str) -> str:
         """Return the name of a cookie: by HTTPS one that only this very host can have set."""
         # Browsers take __Host- only with Secure, for the whole host and no other: neither a
-        # neighbour domain nor somebody between who answers http:// can plant one.
-        return f"{'__Host-' if self.way(scope).https else ''}tuner-{kind}"
+        # neighbour domain nor somebody between who answers http:// can plant one. Below a path,
+        # the host is shared with other programs, and not to send them the cookie is worth more:
+        # __Secure- keeps out whoever answers http:// and allows a path.
+        prefix = "__Secure-" if self.access.base else "__Host-"
+        return f"{prefix if self.way(scope).https else ''}tuner-{kind}"
 
     def cookie(self, scope: Scope, kind: str) -> str:
         """Return the value of a cookie, or ""."""
@@ -187,7 +192,7 @@ class Door:
             value,
             # Without an age, a session ends with the browser at the latest.
             max_age=DEVICE_SECONDS if lasting else None if value else 0,
-            path="/",
+            path=self.access.base or "/",
             secure=self.way(scope).https,
             httponly=True,
             # Not Strict: a link to a page in a mail would open the login to somebody who is logged

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tuner.dashboard.callers import Caller
 from tuner.dashboard.door import Door
 from tuner.dashboard.optuna import may_be_written
+from tuner.dashboard.paths import below, serving_below, without_base
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -47,8 +48,10 @@ LOGIN = "/login"
 # Whole addresses: all that our routes do not take goes on to optuna-dashboard.
 PUBLIC = re.compile(r"/login|/(link|key)/[^/]+")
 """Where nobody has logged in yet."""
-OUR_WRITES = re.compile(r"/login|/logout|/link/[^/]+|/studies/[^/]+/actions/[^/]+")
+OUR_WRITES = re.compile(r"/login|/logout|/account|/link/[^/]+|/studies/[^/]+/actions/[^/]+")
 """Where our own pages take a POST; whoever is not named here takes none."""
+OWN = ("/logout", "/account")
+"""What concerns nobody but whoever sends it, so that readers may send it, too."""
 DATA = (".json", ".csv", ".svg")
 READING = ("GET", "HEAD")
 
@@ -76,7 +79,17 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        send = _with_headers(scope, send)
+        base = self._door.access.base
+        inside = without_base(scope, base)
+        send = _with_headers(inside or scope, base, send)
+        with serving_below(base):
+            if inside is None:
+                await (self._refusal(scope) or _outside(scope, base))(scope, receive, send)
+            else:
+                await self._inside(inside, receive, send)
+
+    async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request by its path below the base."""
         scope.setdefault("state", {})
         refusal = self._refusal(scope) or await self._unwelcome(scope)
         if refusal is None and scope["method"] not in READING:
@@ -123,8 +136,7 @@ class Guard:
             scope["state"]["caller"] = None
             return None
         try:
-            # Streams begin again by themselves as long as a tab is open.
-            caller = await self._door.caller(scope, touch=path != "/events")
+            caller = await self._door.caller(scope, touch=_is_navigation(Headers(scope=scope)))
         except (DBAPIError, DriverError, PoolTimeoutError) as error:
             return self._explain(Request(scope), error)
         scope["state"]["caller"] = caller
@@ -134,8 +146,7 @@ class Guard:
             return None
         if caller is None:
             return _login_first(scope)
-        # Who reads can log out.
-        if scope["method"] not in READING and path != "/logout" and not caller.acts:
+        if scope["method"] not in READING and path not in OWN and not caller.acts:
             return _told("You may read here, but change nothing: ask an operator.", 403)
         return None
 
@@ -167,7 +178,7 @@ def _login_first(scope: Scope) -> Response:
         more = {"HX-Refresh": "true"} if is_part else {"WWW-Authenticate": "Bearer"}
         return JSONResponse({"error": "Log in first, or send a valid token."}, 401, headers=more)
     address = quote(path) + (f"?{query}" if query else "")
-    return RedirectResponse(f"{LOGIN}?{urlencode({'next': address})}", 303)
+    return RedirectResponse(below(f"{LOGIN}?{urlencode({'next': address})}"), 303)
 
 
 async def _whole_body(receive: Receive) -> bytes | Response:
@@ -219,13 +230,34 @@ def _embedded_elsewhere(headers: Headers) -> bool:
     )
 
 
-def _policy(path: str) -> str:
+def _is_navigation(headers: Headers) -> bool:
+    """Say whether a person went to a page, which keeps their session open.
+
+    Open tabs ask for parts, curves and streams by themselves as long as a study changes. That keeps
+    no session: else one that somebody forgot at a shared computer would never end.
+    """
+    mode = headers.get("sec-fetch-mode")
+    if mode is not None:
+        return mode == "navigate"
+    # Browsers send no Sec-Fetch headers to http:// addresses of other machines.
+    return "text/html" in headers.get("accept", "") and "hx-request" not in headers
+
+
+def _outside(scope: Scope, base: str) -> Response:
+    """Answer a request for something that is not below the base."""
+    if scope["path"] in ("/", base):
+        return RedirectResponse(f"{base}/", 303)
+    return _told(f"This dashboard is served below {base}/.", 404)
+
+
+def _policy(path: str, base: str) -> str:
     if path.startswith("/artifacts"):
         return SANDBOX
-    return OPTUNAS if path.startswith(OPTUNAS_PATHS) else OURS
+    # Below a path there are no pages of optuna-dashboard.
+    return OPTUNAS if path.startswith(OPTUNAS_PATHS) and not base else OURS
 
 
-def _with_headers(scope: Scope, send: Send) -> Send:
+def _with_headers(scope: Scope, base: str, send: Send) -> Send:
     """Return a way to send that adds the headers which keep other sites out."""
 
     async def send_safely(message: Message) -> None:
@@ -237,7 +269,7 @@ def _with_headers(scope: Scope, send: Send) -> Send:
             if not scope["path"].startswith("/studies/"):
                 del headers["content-security-policy"]
             # A report and a picture of ours bring a policy of their own, without any script.
-            headers.setdefault("Content-Security-Policy", _policy(scope["path"]))
+            headers.setdefault("Content-Security-Policy", _policy(scope["path"], base))
             headers.setdefault("Cache-Control", "no-store")
             message["headers"] = headers.raw
         await send(message)

@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from tuner.answers import words
 from tuner.answers.columns import unit_of
 from tuner.answers.plain import plain
+from tuner.dashboard.paths import below
 from tuner.records import Metric
 from tuner.report.record import span
 from tuner.version import version
@@ -85,7 +86,7 @@ def asset_mark(name: str) -> str:
 
 def asset(name: str) -> str:
     """Return the path of one of our files, which names its content, so that it may be kept."""
-    return f"/assets/{name}?v={asset_mark(name)}"
+    return below(f"/assets/{name}?v={asset_mark(name)}")
 
 
 def number_in(text: str) -> int | None:
@@ -97,7 +98,8 @@ class PageAddress:
     """The address of a page: what is filtered, sorted and chosen stands in it."""
 
     def __init__(self, request: Request) -> None:
-        self.path = request.url.path
+        self._inside = request.url.path
+        self.path = below(self._inside)
         self._query = dict(request.query_params)
         for name in ("part", "id", "done"):
             self._query.pop(name, None)
@@ -111,7 +113,7 @@ class PageAddress:
     def as_json(self) -> str:
         """Return the address of the same data as JSON."""
         query = f"?{urlencode(self._query)}" if self._query else ""
-        return f"{self.path.rstrip('/') or '/studies'}.json{query}"
+        return below(f"{self._inside.rstrip('/') or '/studies'}.json{query}")
 
     def __getitem__(self, name: str) -> str:
         """Return a choice of the address, or "" where it has none."""
@@ -120,7 +122,7 @@ class PageAddress:
 
 def study_path(title: str, *rest: object) -> str:
     """Return the path of a study's page, or of one below it."""
-    return "/".join(["/studies", *(quote(str(part), safe="@") for part in (title, *rest))])
+    return below("/".join(["/studies", *(quote(str(part), safe="@") for part in (title, *rest))]))
 
 
 def age(moment: datetime) -> str:
@@ -157,6 +159,7 @@ environment.globals |= {
     "study_path": study_path,
     "age": age,
     "asset": asset,
+    "below": below,
     "cell": cell,
     "compact": compact,
     "words": words,

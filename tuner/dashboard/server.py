@@ -19,6 +19,7 @@ from tuner.dashboard.app import build
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.door import PEER, Access, Door, networks
 from tuner.dashboard.pages.actions import Delete
+from tuner.dashboard.paths import checked_base
 from tuner.dashboard.peers import End, Peer, can_tell
 from tuner.errors import MachineError, UserError
 from tuner.settings import Settings
@@ -57,6 +58,8 @@ class Site:
     """An operator who is added, and given a link, while nobody can log in yet."""
     with_key: bool = False
     """Whether a link is printed that lets in whoever opens it."""
+    base: str = ""
+    """The path below which it is served, as a proxy passes it on."""
     objectives: tuple[Path, ...] = ()
     """Folders of objectives, whose code may read a study's images."""
 
@@ -98,6 +101,7 @@ class Site:
             proxies=networks(self.proxies),
             https_only=not self.local and encrypted and not self.insecure_http,
             writes=self.writes,
+            base=checked_base(self.base),
         )
 
 
@@ -186,6 +190,7 @@ def _lines(site: Site, door: Door, port: int, first: str | None) -> list[str]:
         url = f"https://{site.names[0]}"  # the proxy's port is not ours
     elif site.names:
         url = f"{scheme}://{site.names[0]}:{port}"
+    url += door.access.base
     lines = [f"{url}/  (Ctrl-C ends it)"]
     if first is not None:
         lines.append(

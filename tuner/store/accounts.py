@@ -158,6 +158,34 @@ def set_password(connection: sa.Connection, account: Account, password: str) -> 
         connection.execute(sa.delete(table).where(table.c.account_id == account.account_id))
 
 
+def change_password(
+    connection: sa.Connection, account: Account, password: str
+) -> tuple[Account, str] | None:
+    """Set another password (its hash) for somebody who knows the old one, and begin a session.
+
+    All their other sessions end. Returns the account and the session's secret; None if the password
+    has been changed since it was looked at.
+    """
+    # Of two changes at once, the second waits for the account's row and finds another password.
+    if not _has_password_still(connection, account):
+        return None
+    set_password(connection, account, password)
+    changed = find(connection, account.name)
+    secret = begin_session(connection, changed)
+    assert secret is not None  # the account's row is locked by this transaction
+    return changed, secret
+
+
+def _has_password_still(connection: sa.Connection, account: Account) -> bool:
+    """Lock an account's row, and say whether its password is the one that was looked at."""
+    row = connection.execute(
+        sa.select(t.account.c.password)
+        .where(t.account.c.account_id == account.account_id)
+        .with_for_update()
+    ).one_or_none()
+    return row is not None and row.password == account.password
+
+
 def set_role(connection: sa.Connection, account: Account, role: Role) -> None:
     """Give an account another role."""
     mine = t.account.c.account_id == account.account_id
@@ -169,12 +197,7 @@ def set_role(connection: sa.Connection, account: Account, role: Role) -> None:
 
 def begin_session(connection: sa.Connection, account: Account) -> str | None:
     """Begin a session and return its secret; None if the password has been changed meanwhile."""
-    row = connection.execute(
-        sa.select(t.account.c.password)
-        .where(t.account.c.account_id == account.account_id)
-        .with_for_update()
-    ).one_or_none()
-    if row is None or row.password != account.password:
+    if not _has_password_still(connection, account):
         return None
     connection.execute(sa.delete(t.session).where(sa.not_(_open_session())))
     secret = secrets.token_urlsafe(32)

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from tuner.dashboard.attempts import Attempts, buckets_of, device_key
 from tuner.dashboard.callers import Caller, same
 from tuner.dashboard.door import Door
+from tuner.dashboard.paths import below
 from tuner.dashboard.rendering import environment
 from tuner.errors import UserError
 from tuner.settings import person
@@ -65,7 +66,7 @@ async def login(request: Request) -> Response:
     door: Door = request.app.state.door
     wanted = here(request.query_params.get("next", ""))
     if request.state.caller is not None:
-        return RedirectResponse(wanted, 303)
+        return RedirectResponse(below(wanted), 303)
     if not await door.in_thread(_anybody, door.database):
         return _nobody_can(door)
     return _login_form(door, wanted)
@@ -98,7 +99,7 @@ async def log_in(request: Request) -> Response:
     if account is None or secret is None:
         return _login_form(door, wanted, name=name, wrong=WRONG, code=403)
     attempts.give_back(buckets)
-    answer = RedirectResponse(wanted, 303)
+    answer = RedirectResponse(below(wanted), 303)
     door.let_in(request.scope, answer, secret, account)
     return answer
 
@@ -111,8 +112,60 @@ async def log_out(request: Request) -> Response:
         return _page("Not logged out", ["This page is too old. Go back, load it again, and retry."],
                      code=403)  # fmt: skip
     await door.in_thread(_end, door.database, door.cookie(request.scope, "session"))
-    answer = RedirectResponse("/login", 303)
+    answer = RedirectResponse(below("/login"), 303)
     door.set_cookie(request.scope, answer, "session", "")
+    return answer
+
+
+async def account_page(request: Request) -> Response:
+    """Show whoever has logged in who they are, and let them change their password."""
+    caller: Caller = request.state.caller
+    if not caller.session:
+        return _no_account(caller)
+    done = ""
+    if "done" in request.query_params:
+        done = "Your password has been changed. All your other sessions have ended."
+    return _account_form(caller, done=done)
+
+
+async def change_password(request: Request) -> Response:
+    """Give somebody who knows their password another one, and end their other sessions."""
+    door: Door = request.app.state.door
+    attempts: Attempts = request.app.state.attempts
+    caller: Caller = request.state.caller
+    if not caller.session:
+        return _no_account(caller)
+    fields = await form(request)
+    if not same(fields.get("csrf", ""), caller.form_key):
+        return _account_form(caller, "Nothing was changed: this page was too old. Try again.", 403)
+    if fields.get("password", "") != fields.get("again", ""):
+        return _account_form(caller, "The two new passwords differ.", 400)
+    account = await door.in_thread(_account, door.database, caller.who)
+    # Whoever has got hold of an open session must not find out the password by guessing.
+    device = door.cookie(request.scope, "device")
+    known = account is not None and same(device, device_key(account))
+    buckets = buckets_of(caller.who, door.way(request.scope).address, device=known)
+    if seconds := attempts.take(buckets):
+        text = f"Too many attempts. Try again in {_duration(seconds)}."
+        refusal = _account_form(caller, text, 429)
+        refusal.headers["Retry-After"] = str(int(seconds) + 1)
+        return refusal
+    right = await _hash(accounts.matches, account, fields.get("old", ""))
+    if right is False:
+        return _account_form(caller, "The old password is wrong.", 403)
+    attempts.give_back(buckets)
+    try:
+        password = await _hash(accounts.hashed, fields.get("password", ""))
+    except UserError as error:
+        return _account_form(caller, str(error), 400)
+    if right is None or password is None or account is None:
+        return _account_form(caller, "The dashboard is busy. Try again in a few seconds.", 503)
+    changed = await door.in_thread(_change, door.database, account, password)
+    if changed is None:
+        text = "Nothing was changed: your password was changed elsewhere a moment ago."
+        return _account_form(caller, text, 409)
+    answer = RedirectResponse(below("/account?done=1"), 303)
+    door.let_in(request.scope, answer, changed[1], changed[0])
     return answer
 
 
@@ -141,7 +194,7 @@ async def use_link(request: Request) -> Response:
     used = await door.in_thread(_use_link, door.database, _secret(request), password)
     if used is None:
         return _gone()
-    answer = RedirectResponse("/", 303)
+    answer = RedirectResponse(below("/"), 303)
     door.let_in(request.scope, answer, used[1], used[0])
     return answer
 
@@ -151,7 +204,7 @@ async def owners_key(request: Request) -> Response:
     door: Door = request.app.state.door
     if door.access.login or not same(_secret(request), door.link):
         return _gone()
-    answer = RedirectResponse("/", 303)
+    answer = RedirectResponse(below("/"), 303)
     door.let_owner_in(request.scope, answer)
     return answer
 
@@ -160,6 +213,8 @@ ROUTES = [
     Route("/login", login, methods=["GET"]),
     Route("/login", log_in, methods=["POST"]),
     Route("/logout", log_out, methods=["POST"]),
+    Route("/account", account_page, methods=["GET"]),
+    Route("/account", change_password, methods=["POST"]),
     Route("/link/{secret}", link, methods=["GET"]),
     Route("/link/{secret}", use_link, methods=["POST"]),
     Route("/key/{secret}", owners_key, methods=["GET"]),
@@ -227,11 +282,17 @@ def _use_link(database: Database, secret: str, password: str) -> tuple[Account, 
         return account, session
 
 
+def _change(database: Database, account: Account, password: str) -> tuple[Account, str] | None:
+    with database.transaction() as connection:
+        return accounts.change_password(connection, account, password)
+
+
 # Pages
 
 
 def _page(title: str, lines: Sequence[str] = (), code: int = 200, **more: Any) -> HTMLResponse:
-    context = {"command": "", "wrong": "", "fields": (), "action": "", "next": "", "button": ""}
+    context = {"command": "", "wrong": "", "fields": (), "action": "", "next": "", "button": "",
+               "csrf": "", "done": "", "inside": False}  # fmt: skip
     page = environment.get_template("login.html.j2")
     return HTMLResponse(page.render(context | more | {"title": title, "lines": lines}), code)
 
@@ -250,7 +311,7 @@ def _login_form(
         Field("password", "Password", "password", "current-password"),
     )
     return _page(
-        "Log in", lines, code, fields=fields, wrong=wrong, action="/login", button="Log in",
+        "Log in", lines, code, fields=fields, wrong=wrong, action=below("/login"), button="Log in",
         next=wanted,
     )  # fmt: skip
 
@@ -278,8 +339,31 @@ def _choose(request: Request, account: Account, wrong: str = "") -> HTMLResponse
         [f"Choose a password of at least {shortest} characters."],
         400 if wrong else 200,
         fields=fields, wrong=wrong, button="Save and log in",
-        action=f"/link/{quote(_secret(request))}",
+        action=below(f"/link/{quote(_secret(request))}"),
     )  # fmt: skip
+
+
+def _account_form(
+    caller: Caller, wrong: str = "", code: int = 200, *, done: str = ""
+) -> HTMLResponse:
+    shortest = accounts.SHORTEST
+    fields = (
+        Field("old", "Old password", "password", "current-password"),
+        Field("password", f"New password, at least {shortest} characters", "password",
+              "new-password", shortest=shortest),
+        Field("again", "The same again", "password", "new-password", shortest=shortest),
+    )  # fmt: skip
+    what = "read and act" if caller.acts else "read"
+    return _page(
+        caller.who, [f"You are logged in, and may {what} here. Change your password:"], code,
+        fields=fields, wrong=wrong, done=done, action=below("/account"), csrf=caller.form_key,
+        button="Change the password", inside=True,
+    )  # fmt: skip
+
+
+def _no_account(caller: Caller) -> HTMLResponse:
+    line = f"You are here as {caller.who}, without a login, so there is no password to change."
+    return _page("No login", [line], 403, inside=True)
 
 
 def _gone() -> HTMLResponse:

@@ -30,7 +30,7 @@ function concerns(studies) {
 function share() {
   if (port || !("SharedWorker" in window)) return;
   try {
-    const worker = new SharedWorker("/assets/stream.js", { name: "tuner" });
+    const worker = new SharedWorker(new URL("stream.js", import.meta.url), { name: "tuner" });
     worker.onerror = alone;
     port = worker.port;
     port.onmessage = ({ data }) => {

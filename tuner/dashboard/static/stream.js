@@ -16,7 +16,7 @@ function become(next) {
 
 function open() {
   if (source || !watching.size) return;
-  source = new EventSource("/events");
+  source = new EventSource(new URL("../events", location.href)); // beside /assets
   source.addEventListener("live", () => become("live"));
   source.addEventListener("away", () => become("away"));
   source.addEventListener("changed", (event) => tell({ changed: event.data }));
