@@ -15,6 +15,7 @@ from tuner.cli.terminal import echo
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
 from tuner.names import meant
 from tuner.settings import Settings
+from tuner.spec.quantities import parse_seconds
 from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
@@ -63,6 +64,26 @@ class NearChoice(click.Choice[Any]):
         """Return what is wrong with a value, and what may have been meant."""
         known = [str(choice) for choice in self.choices]
         return super().get_invalid_choice_message(value, ctx) + meant(str(value), known)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in later versions only
+    """A duration as in a study file, such as 90s, 55m or 2h; in seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds of a text."""
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return parse_seconds(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a duration such as 90s, 55m or 2h.", param, ctx)
+
+
+DURATION = Duration()
 
 
 def _use_database(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tuner import __version__
-from tuner.settings import git_environment
+from tuner.settings import git_environment, person
 
 PACKAGES = ("torch", "torchvision", "optuna", "numpy", "sqlalchemy")
 
@@ -20,6 +20,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "host": platform.node(),
+        "who": person(),
         "platform": platform.platform(),
         "git": _git(),
         "launched": datetime.now(UTC).isoformat(),

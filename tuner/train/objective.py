@@ -305,6 +305,14 @@ def find(name: str, folders: Sequence[Path]) -> FoundObjective:
     raise _unknown(name, places, installed)
 
 
+def is_present(name: str, folders: Sequence[Path]) -> bool:
+    """Return whether `find` would find an objective, without running any of it."""
+    if not name.isidentifier():
+        return False
+    here = any((place / name / "__init__.py").is_file() for place in search_folders(folders))
+    return here or name in _installed()
+
+
 def _add_library(folder: Path) -> None:
     """Let an objective import modules beside its folder of objectives, such as a lab's library.
 
