@@ -15,8 +15,15 @@ from tuner import forkserver
 from tuner.cli import options
 from tuner.cli.options import objective_folders as folders_for
 from tuner.cli.options import objectives_option
-from tuner.cli.terminal import echo
-from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM, UserError
+from tuner.cli.terminal import echo, echo_json
+from tuner.errors import (
+    EXIT_DONE,
+    EXIT_FAILURES,
+    EXIT_MACHINE,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    UserError,
+)
 from tuner.fleet.contract import Crew
 from tuner.forkserver import ForkServer
 from tuner.settings import Settings
@@ -76,6 +83,13 @@ if TYPE_CHECKING:
     help="Leave after this time without a trial, and wait so long for the study to be launched.",
 )
 @objectives_option
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Train nothing: check that a worker could train this study here, and tell all that is "
+    "wrong.",
+)
+@options.json_option
 @click.option("--follow-stdin", is_flag=True, hidden=True, help="Stop when stdin is closed.")
 @click.option("--forks", type=int, hidden=True, help="Descriptor of a fork server's channel.")
 @click.pass_obj
@@ -91,6 +105,8 @@ def worker(
     idle: float | None,
     *,
     any_study: bool,
+    probe: bool,
+    as_json: bool,
     follow_stdin: bool,
     forks: int | None,
 ) -> int:
@@ -107,11 +123,15 @@ def worker(
     folders = folders_for(None, objective_folders)
     from tuner.fleet.devices import crew_devices
 
+    if as_json and not probe:
+        raise UserError("--json is for --probe: a worker that trains prints no JSON.")
+    if probe:
+        if study is None:
+            raise UserError("Name the study to probe for.")
+        return _probe(settings, study, folders, device, as_json=as_json)
     if workers is not None:
         devices = crew_devices(device, workers, threads or 1)
-        further: tuple[str, ...] = ()
-        for option, seconds in (("--lifetime", lifetime), ("--idle", idle)):
-            further += () if seconds is None else (option, write_seconds(seconds))
+        further = (*_times("--lifetime", lifetime), *_times("--idle", idle))
         name = str(study or "")
         return _crew(settings, Crew(name, devices, threads, folders, further=further))
     with _fork_server(forks) as server:
@@ -143,6 +163,31 @@ def worker(
     if stop.asked:
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     return EXIT_FAILURES if ended.state == "paused" else EXIT_DONE
+
+
+def _times(option: str, seconds: float | None) -> tuple[str, ...]:
+    return () if seconds is None else (option, write_seconds(seconds))
+
+
+def _probe(
+    settings: Settings,
+    study: StudyRef,
+    folders: Sequence[Path],
+    device: str,
+    *,
+    as_json: bool,
+) -> int:
+    from tuner.cli.fleet import show_report
+    from tuner.fleet.devices import crew_devices
+    from tuner.work.probe import probe
+
+    report = probe(settings, study, folders, lambda: crew_devices(device, 1, 1)[0])
+    if as_json:
+        # One line: an engine may put other output before it.
+        echo_json(report.to_json(), indent=None)
+    else:
+        show_report(report)
+    return EXIT_DONE if report.ok else EXIT_MACHINE
 
 
 def main(arguments: Sequence[str]) -> int:
