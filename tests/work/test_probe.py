@@ -11,7 +11,7 @@ from tests.faults.scenery import Scene, Sizes
 from tuner.check.identity import identify
 from tuner.check.quick import configurations
 from tuner.errors import MachineError, UserError
-from tuner.questions import Site
+from tuner.questions import Checker
 from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 from tuner.store import identities
@@ -71,8 +71,8 @@ def test_all_that_is_wrong_is_told_together(scene: Scene, tmp_path: Path) -> Non
 def test_another_code_than_the_trained_one_is_told(scene: Scene) -> None:
     """A machine with another version of the objective is found out before it trains."""
     bench = scene.launch(Sizes())
-    site = Site(scene.settings.home, (scene.blobs.folder,), lambda *_: None)
-    (trained,) = identify("blobs", configurations(bench.study.spec), site, whole=False)
+    checker = Checker(scene.settings.home, (scene.blobs.folder,), lambda *_: None)
+    (trained,) = identify("blobs", configurations(bench.study.spec), checker, whole=False)
     with scene.database.transaction() as connection:
         identities.check(connection, bench.study.study_id, trained)
     assert ask(scene).faults == []

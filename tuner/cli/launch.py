@@ -372,7 +372,7 @@ def _probe(settings: Settings, engine: Engine, crew: Crew) -> None:
             f"Workers on {engine.name} (host {report.host}) could not train {crew.study}; none was "
             "started:\n"
             + "\n".join(f"  {fault}" for fault in report.faults)
-            + "\nMend that, or launch all the same with --no-probe."
+            + "\nFix that, or launch anyway with --no-probe."
         )
 
 

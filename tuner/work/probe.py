@@ -19,7 +19,7 @@ from tuner.check.identity import identify
 from tuner.check.quick import configurations
 from tuner.errors import MachineError, TunerError
 from tuner.forkserver import ForkServer
-from tuner.questions import Site
+from tuner.questions import Checker
 from tuner.records import Identity
 from tuner.settings import Settings, person
 from tuner.spec.study_ref import StudyRef
@@ -116,8 +116,8 @@ def _findings(
                 study = studies.find(connection, ref)
             yield Finding("database", ok=True, said=database.address.masked)
             yield _versions(study.provenance)
-            site = Site(settings.home, folders, lambda *_: None, forks)
-            yield from _objective_and_data(database, study, site)
+            checker = Checker(settings.home, folders, lambda *_: None, forks)
+            yield from _objective_and_data(database, study, checker)
             yield _tried("checkpoints", lambda: _checkpoints(settings, study))
     # A study that is not stored, a database that does not answer: the rest cannot be asked.
     except TunerError as error:
@@ -163,7 +163,7 @@ def _release(version: str | None) -> str | None:
     return None if version is None else version.partition("+")[0]
 
 
-def _objective_and_data(database: Database, study: Study, site: Site) -> Iterator[Finding]:
+def _objective_and_data(database: Database, study: Study, checker: Checker) -> Iterator[Finding]:
     """Import the objective and load the data in a child without the database's password."""
     with database.transaction() as connection:
         parts = identities.current(connection, study.study_id)
@@ -171,12 +171,12 @@ def _objective_and_data(database: Database, study: Study, site: Site) -> Iterato
     keys = [json.loads(part.body["keys"]) for part in parts if part.kind == identities.DATA]
     keys = (keys or configurations(study.spec))[:DATA_MOST]
     name = study.spec.objective
-    code = _tried("objective", lambda: _imported(name, site))
+    code = _tried("objective", lambda: _imported(name, checker))
     yield code
     if not code.ok:
         return
     found: list[Identity] = []
-    data = _tried("code and data", lambda: _loaded(name, keys, site, found))
+    data = _tried("code and data", lambda: _loaded(name, keys, checker, found))
     if data.ok:
         differing = identities.changes(parts, found, objective=name, whole=False)
         if not parts and seen is not None:
@@ -188,15 +188,15 @@ def _objective_and_data(database: Database, study: Study, site: Site) -> Iterato
     yield data
 
 
-def _imported(objective: str, site: Site) -> str:
-    identify(objective, [], site, whole=True)
+def _imported(objective: str, checker: Checker) -> str:
+    identify(objective, [], checker, whole=True)
     return objective
 
 
 def _loaded(
-    objective: str, keys: Sequence[Mapping[str, Any]], site: Site, found: list[Identity]
+    objective: str, keys: Sequence[Mapping[str, Any]], checker: Checker, found: list[Identity]
 ) -> str:
-    found += identify(objective, keys, site, whole=False)
+    found += identify(objective, keys, checker, whole=False)
     return ", ".join(one.data.fingerprint[:12] for one in found)
 
 

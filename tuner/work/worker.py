@@ -83,12 +83,12 @@ def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
         with _opened(settings, orders, stop) as database:
             home_folder.make_cache(settings.home)
             home_folder.make_folder(settings.home / "logs")
-            site = Site(settings, orders, stop, database)
+            context = Context(settings, orders, stop, database)
             if orders.study is None:
-                return Errands(site).run()
+                return Errands(context).run()
             study = _await_study(database, orders.study, orders, stop)
             idle = math.inf if orders.idle_seconds is None else orders.idle_seconds
-            return _work_on(site, study, Leaving(idle)).ended
+            return _work_on(context, study, Leaving(idle)).ended
     # Optuna's and the driver's errors have no common type; all but outages are re-raised.
     except Exception as error:
         if not stop.asked or not (isinstance(error, AWAITED) or is_outage(error)):
@@ -97,7 +97,7 @@ def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
 
 
 @dataclass(frozen=True)
-class Site:
+class Context:
     """Where a worker works: its settings, its orders, its database."""
 
     settings: Settings
@@ -117,8 +117,8 @@ class Visit:
 class Errands:
     """A worker that takes whichever study is next in the queue, and returns for another."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._rests: dict[int, float] = {}
         """Until when a study is left alone: it had nothing for this worker, or failed here."""
         self._asked = -math.inf
@@ -126,7 +126,7 @@ class Errands:
 
     def run(self) -> Ended:
         """Work until nothing is left: no open study, or none with a trial for long enough."""
-        stop, patience = self._site.stop, self._site.orders.idle_seconds
+        stop, patience = self._context.stop, self._context.orders.idle_seconds
         busy = time.monotonic()
         while not stop.asked:
             queue = self._queue()
@@ -140,14 +140,14 @@ class Errands:
                 return Ended("complete", "No open study is left.")
             if patience is not None and idle >= patience:
                 return Ended("complete", f"Nothing to train for {idle:.0f} s.")
-            stop.pause(self._site.settings.timing.poll)
+            stop.pause(self._context.settings.timing.poll)
         return Ended("stopped", "The worker was asked to stop.")
 
     def _suits(self, turn: Turn) -> bool:
         rested = self._rests.get(turn.study.study_id, 0.0) <= time.monotonic()
         # Whether the objective is here is asked without running it: this process can open the
         # database. Without it every trial would fail here, and pause the study for everybody.
-        folders = self._site.orders.folders
+        folders = self._context.orders.folders
         return turn.has_work and rested and is_present(turn.study.spec.objective, folders)
 
     def _visit(self, turn: Turn) -> Visit:
@@ -157,7 +157,7 @@ class Errands:
         leaving = Leaving(VISIT_SECONDS, lambda: self._is_relieved(study))
         rest = REST_SECONDS
         try:
-            visit = _work_on(self._site, study, leaving)
+            visit = _work_on(self._context, study, leaving)
         except DatabaseError:
             raise
         # Its code or data differ here, say: other studies can go on, and other workers with it.
@@ -185,16 +185,16 @@ class Errands:
 
     def _queue(self) -> list[Turn]:
         def read() -> list[Turn]:
-            with self._site.database.transaction() as connection:
+            with self._context.database.transaction() as connection:
                 return turns.read(connection)
 
-        return _explained(self._site.database, read)()
+        return _explained(self._context.database, read)()
 
 
-def _work_on(site: Site, study: Study, leaving: Leaving) -> Visit:
-    settings, stop, database = site.settings, site.stop, site.database
+def _work_on(context: Context, study: Study, leaving: Leaving) -> Visit:
+    settings, stop, database = context.settings, context.stop, context.database
     log = settings.home / "logs" / f"trainer-{os.getpid()}.log"
-    workshop = _workshop(settings, site.orders, study, log)
+    workshop = _workshop(settings, context.orders, study, log)
     child: Child = workshop.open()
     who = workers.Worker(socket.gethostname(), os.getpid(), workshop.device)
     post = _joined(database, study, who, stop)
