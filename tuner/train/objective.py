@@ -38,6 +38,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -276,7 +277,7 @@ class MetricFunction:
         line = getattr(getattr(self.function, "__code__", None), "co_firstlineno", None)
         return f"{self.name}() in {source}" + (f", line {line}" if line else "")
 
-    @property
+    @cached_property
     def _takes_patients(self) -> bool:
         try:
             takes = inspect.signature(self.function)
