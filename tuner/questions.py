@@ -1,7 +1,8 @@
 """Child processes that answer one question: about data, about cost, or with a trained network.
 
     caller ── work, as JSON ──> standard input of the child, a module's `main`
-           <── lines of JSON ── progress, and at the end a result or an error
+           <── lines of JSON ── progress, perhaps a part of the result that is known early,
+                                and at the end a result or an error
 
 Nothing is unpickled, and the child's environment has no database password. What a supervisor
 and its trainer say to each other for hours is in `work/messages`: arrays go there, both ways.
@@ -12,7 +13,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,11 +117,18 @@ class Question:
         if self._started.exception() is None:
             kill_family(self._started.result())
 
+    def part(self, progress: Progress) -> dict[str, Any]:
+        """Wait for the part that is known early and return it, or raise the child's error."""
+        return self._hear("part", progress)
+
     def answer(self, progress: Progress, within: float | None = None) -> dict[str, Any]:
         """Wait for the result and return it, or raise the child's error.
 
         After `within` seconds the process is killed and a LateError raised.
         """
+        return self._hear("result", progress, within)
+
+    def _hear(self, kind: str, progress: Progress, within: float | None = None) -> dict[str, Any]:
         child = self._started.result()
         late = threading.Event()
 
@@ -134,7 +142,7 @@ class Question:
         if within is not None:
             timer.start()
         try:
-            return _result(self._answers, progress)
+            return _body(self._answers, kind, progress)
         except _NothingSaidError:
             timer.cancel()
             if late.is_set():
@@ -159,8 +167,11 @@ def _end_family(child: Process) -> None:
     kill_family(child)
 
 
-def serve(work: Callable[[Body, Progress], Body]) -> int:
-    """Do the work described on standard input; anything it prints goes to standard error."""
+def serve(work: Callable[[Body, Progress], "Body | Generator[Body, None, Body]"]) -> int:
+    """Do the work described on standard input; anything it prints goes to standard error.
+
+    A generator yields what is known early and returns the result.
+    """
     answers = sys.stdout
     sys.stdout = sys.stderr
 
@@ -171,11 +182,22 @@ def serve(work: Callable[[Body, Progress], Body]) -> int:
     try:
         work_body = json.loads(sys.stdin.read())
         result = work(work_body, lambda what, done, total: say("progress", [what, done, total]))
+        if isinstance(result, Generator):
+            result = _tell_parts(result, lambda part: say("part", part))
     except TunerError as error:
         say("error", [type(error).__name__, str(error)])
         return 1
     say("result", result)
     return 0
+
+
+def _tell_parts(work: "Generator[Body, None, Body]", tell: Callable[[Body], None]) -> Body:
+    while True:
+        try:
+            tell(next(work))
+        except StopIteration as end:
+            result: Body = end.value
+            return result
 
 
 def paths(folders: Iterable[Path]) -> list[str]:
@@ -187,7 +209,8 @@ class _NothingSaidError(Exception):
     """The child ended without an answer."""
 
 
-def _result(lines: Iterator[str], progress: Progress) -> dict[str, Any]:
+def _body(lines: Iterator[str], kind: str, progress: Progress) -> dict[str, Any]:
+    """Return the body of the next message of a kind, and let others pass."""
     for line in lines:
         # The child runs other people's code and names their files: make its text printable and
         # storable.
@@ -197,9 +220,9 @@ def _result(lines: Iterator[str], progress: Progress) -> dict[str, Any]:
         elif message["kind"] == "error":
             name, text = message["body"]
             raise _error(name, text)
-        else:
-            result: dict[str, Any] = message["body"]
-            return result
+        elif message["kind"] == kind:
+            body: dict[str, Any] = message["body"]
+            return body
     raise _NothingSaidError
 
 

@@ -89,9 +89,9 @@ def test_a_quick_check_trains_nothing(planted: Project) -> None:
 
 
 def test_a_launch_warns_once(planted: Project) -> None:
-    """Before training the findings are reported; the same data are not examined again."""
+    """The findings are reported once; the same data are not examined again."""
     first = planted.run("launch", "--study", "planted", "--workers", "1")
-    assert "Warning: 7 images have a copy in an earlier split" in first
+    assert first.count("Warning: 7 images have a copy in an earlier split") == 1
     assert "patients are in more than one split:" in first
     again = planted.run("launch", "--study", "planted", "--workers", "1")
     assert "Warning" not in again

@@ -89,14 +89,26 @@ class Examination:
         }
 
 
-def examine(data: Data, keys: Mapping[str, Value], *, quick: bool) -> Examination:
-    """Examine the data that were loaded for these keys."""
+def contents_of(data: Data) -> dict[str, Contents]:
+    """Count what each split holds, by its name."""
+    splits = named_splits(data)
+    return {name: _contents(split, data.classes) for name, split in splits.items()}
+
+
+def examine(
+    data: Data,
+    keys: Mapping[str, Value],
+    *,
+    quick: bool,
+    contents: Mapping[str, Contents] | None = None,
+) -> Examination:
+    """Examine the data that were loaded for these keys, whose contents may be known already."""
     splits = named_splits(data)
     duplicates = find_duplicates(data)
     return Examination(
         data=dict(keys),
         fingerprint=data.fingerprint,
-        contents={name: _contents(split, data.classes) for name, split in splits.items()},
+        contents=contents_of(data) if contents is None else contents,
         duplicates=duplicates,
         contradictions=_contradictions(duplicates, splits, data.classes),
         patients=_torn_patients(splits),

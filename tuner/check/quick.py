@@ -1,6 +1,6 @@
 """Examines a study's data in a child process, which loads them as a trainer would."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,16 @@ def begin(spec: Spec, data: Mapping[str, Value], checker: Checker, *, quick: boo
     return checker.begin("tuner.check.quick", work)
 
 
+def loaded(spec: Spec, question: Question, progress: Progress) -> tuple[str, ...]:
+    """Wait until the data are loaded and return the source's notes, or raise if they are wrong.
+
+    After that nothing that is found keeps a study from being trained.
+    """
+    found = question.part(progress)
+    check_data(spec, found["contents"])
+    return tuple(found["notes"])
+
+
 def examined(spec: Spec, question: Question, progress: Progress) -> Examined:
     """Return the findings, or raise if the data are wrong."""
     found = question.answer(progress)
@@ -75,9 +85,9 @@ def examined(spec: Spec, question: Question, progress: Progress) -> Examined:
     return Examined(found["examination"], (*found["warnings"], *remarks(spec, contents)))
 
 
-def _work(body: Body, progress: Progress) -> Body:
+def _work(body: Body, progress: Progress) -> Generator[Body, None, Body]:
     # Imported in the child only: the caller just reads the findings.
-    from tuner.check.examination import examine
+    from tuner.check.examination import contents_of, examine
     from tuner.check.findings import warnings
     from tuner.train.objective import Split, find
     from tuner.train.own_metrics import OwnMetrics, Truth, check_metric
@@ -96,8 +106,11 @@ def _work(body: Body, progress: Progress) -> Body:
     for truth in truths:
         own.try_out(truth)
     check_metric(body["metric"], metrics, truths[0])
+    contents = contents_of(data)
+    plain = {name: asdict(split) for name, split in contents.items()}
+    yield {"contents": plain, "notes": data.notes}
     progress("examining images", 0, 1)
-    examination = examine(data, body["data"], quick=body["quick"])
+    examination = examine(data, body["data"], quick=body["quick"], contents=contents)
     return {"examination": examination.to_json(), "warnings": warnings(examination)}
 
 

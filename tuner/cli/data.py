@@ -1,10 +1,17 @@
-"""A launch's look at the data: before anything is created, and once for the same data."""
+"""A launch's look at the data: once for the same data, in two parts.
 
+begun ──> loaded: what is wrong with the data is raised, before anything is created
+      ──> examined: what should be known of them is told and stored, while trials train
+"""
+
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli.terminal import clear_progress, echo
+from tuner.cli.terminal import clear_progress, echo, show_progress
+from tuner.errors import TunerError
 from tuner.home import make_cache
 from tuner.settings import Settings
 
@@ -35,34 +42,76 @@ def early_look(
 def look_at_data(
     database: "Database",
     spec: "Spec",
-    checker: "Checker",
     *,
-    begun: "Question | None",
+    begun: "Question",
     again: bool,
-) -> "Sequence[Examined]":
-    """Examine the first configuration of [data] and tell what to know of it.
+) -> "Findings | None":
+    """Wait until the data are loaded; return the findings that are still to come.
 
     Whatever is wrong with the data is raised, before the study is stored. Data
     that were looked at for this study before are not looked at `again` unless
     code or data changed.
     """
     from tuner.check.feasibility import check_data
-    from tuner.check.quick import examined
+    from tuner.check.quick import loaded
 
     known = _known(database, spec)
     if known is not None and not again:
-        if begun:
-            begun.end()
+        begun.end()
         check_data(spec, known["contents"])
-        return ()
-    with begun or _begin(spec, checker) as question:
-        found = examined(spec, question, checker.progress)
+        return None
+    notes = loaded(spec, begun, show_progress)
     clear_progress()
-    for note in found.notes:
+    for note in notes:
         echo(f"Data: {note}", err=True)
-    for warning in found.warnings:
-        echo(f"Warning: {warning}", err=True)
-    return (found,)
+    return Findings(spec, begun)
+
+
+class Findings:
+    """What an examination of the data finds, while the study is being trained."""
+
+    def __init__(self, spec: "Spec", question: "Question") -> None:
+        self._question = question
+        self._found: Future[Examined] = Future()
+        self._told = self._kept = False
+        threading.Thread(target=self._wait, args=(spec,), daemon=True).start()
+
+    def _wait(self, spec: "Spec") -> None:
+        from tuner.check.quick import examined
+
+        try:
+            self._found.set_result(examined(spec, self._question, _ignore))
+        except BaseException as error:  # noqa: BLE001  # raised where the findings are told
+            self._found.set_exception(error)
+
+    def tell(self, database: "Database", study: "Study", *, wait: bool = False) -> None:
+        """Tell and store the findings once they are there; raises what the database raises."""
+        if self._kept or not (wait or self._found.done()):
+            return
+        try:
+            found = self._found.result()
+        except TunerError as error:
+            # The data could be loaded, so trials can be trained.
+            echo(f"Warning: the data were not examined to the end: {error}", err=True)
+            self._told = self._kept = True
+            return
+        if not self._told:
+            self._told = True
+            for warning in found.warnings:
+                echo(f"Warning: {warning}", err=True)
+        keep_look(database, study, (found,))
+        self._kept = True
+
+    def stop(self) -> None:
+        """Break the examination off, if it has not ended."""
+        if not self._found.done():
+            self._question.kill()
+            # Its thread reads the answers, which must not be closed meanwhile.
+            self._found.exception()
+
+
+def _ignore(*_: object) -> None:
+    """Show no progress: the study is on the screen."""
 
 
 def _begin(spec: "Spec", checker: "Checker") -> "Question":

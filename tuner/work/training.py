@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-import numpy as np
-
 from tuner.errors import StudyConflictError
 from tuner.records import (
     DIVERGED,
@@ -407,15 +405,7 @@ def _dataset(message: Message) -> Dataset:
 def _result(message: Message) -> Result:
     described = message.body["predictions"]
     predictions = tuple(
-        Predictions(
-            header["split"],
-            header["at"],
-            array,
-            {
-                storable(name): np.array(values, dtype=np.float32)
-                for name, values in header.get("resampled", {}).items()
-            },
-        )
+        Predictions(header["split"], header["at"], array)
         for header, array in zip(described, message.arrays, strict=False)
     )
     return Result(Figures(**message.body["best"]), Figures(**message.body["last"]), predictions)
