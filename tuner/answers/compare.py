@@ -473,12 +473,10 @@ def headline(finding: Finding) -> str | None:
         verb = "differs" if len(apart) == 1 else "differ"
         said = f"{tied[0]} has the best {metric}; {words.listed(apart)} {verb} significantly"
     else:
-        said = f"{words.listed(tied)} are tied for the best {metric}; {_worse(apart)}"
+        verb = "is" if len(apart) == 1 else "are"
+        said = f"{words.listed(tied)} are tied for the best {metric}; "
+        said += f"{words.listed(apart)} {verb} worse"
     return f"{finding.factor}: {said}."
-
-
-def _worse(levels: Sequence[str]) -> str:
-    return f"{words.listed(levels)} {'is' if len(levels) == 1 else 'are'} worse"
 
 
 def told_together(said: Sequence[tuple[str, str, str, bool]]) -> list[str]:

@@ -451,7 +451,9 @@ def gap(results: Results) -> Gap:
 
 def _own_gap(results: Results, design: Design, name: str) -> OwnGap | None:
     measure = results.measures[f"gap_{name}"]
-    if not all(has_figure(row, measure, results.at) for row in _of_design(results, design)):
+    rows = by_number(results.rows)
+    trials = [rows[number] for units in design.units for unit in units for number in unit]
+    if not all(has_figure(row, measure, results.at) for row in trials):
         return None
     sampled = [
         sample(results, design, results.measures[f"{of}_{name}"]) for of in ("val", "test", "gap")
@@ -470,11 +472,6 @@ def _own_gap(results: Results, design: Design, name: str) -> OwnGap | None:
         seeds=gap.seeds,
         over_images=over_images,
     )
-
-
-def _of_design(results: Results, design: Design) -> list[TrialRow]:
-    rows = by_number(results.rows)
-    return [rows[number] for units in design.units for unit in units for number in unit]
 
 
 def _nothing(results: Results) -> str:

@@ -397,8 +397,9 @@ def importance(
     ]
     seen = _importances(trials, larger=larger)
     chance = np.random.default_rng(SEED)
+    size = min(len(trials), RESAMPLED_MOST)
     drawn = [
-        _importances([trials[at] for at in _resample(chance, len(trials))], larger=larger)
+        _importances([trials[at] for at in chance.integers(0, len(trials), size)], larger=larger)
         for _ in range(RESAMPLES)
     ]
     names = [name for name in spec.varied if name in seen]
@@ -432,10 +433,6 @@ class _GivenTrials(optuna.storages.InMemoryStorage):
     ) -> list[FrozenTrial]:
         """Return the trials; they are only read."""
         return [one for one in self._given if states is None or one.state in states]
-
-
-def _resample(chance: np.random.Generator, trials: int) -> list[int]:
-    return [int(at) for at in chance.integers(0, trials, min(trials, RESAMPLED_MOST))]
 
 
 def _importances(trials: Sequence[FrozenTrial], *, larger: bool) -> dict[str, float]:

@@ -55,7 +55,8 @@ def _settings(results: Results) -> list[str]:
 def _raced_for(race: Story, compared: Comparison) -> list[str]:
     """Say who is left in the race between contenders, and how they stand in what is compared."""
     if race.end == "one left":
-        said = [] if compared.headline is None else [_capital(compared.headline)]
+        headline = compared.headline
+        said = [] if headline is None else [headline[0].upper() + headline[1:]]
         return [f"Race by {race.metric}: {race.sentences[-1]}", *said]
     left = sum(runner.dropped_after is None for runner in race.runners)
     many = words.count(len(race.runners), "contender")
@@ -83,7 +84,3 @@ def _best_of_all(results: Results) -> str:
     alone = few and max(comparison.seeds for comparison in compare(results)) < 2
     luck = "; one seed per setting cannot rule out chance" if alone else ""
     return f"{said}{metric} {words.figure(results.measures[metric].unit, best.value)}{luck}."
-
-
-def _capital(said: str) -> str:
-    return said[0].upper() + said[1:]

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from tuner.answers import words
 from tuner.answers.compare import Asked, Comparison, judge, measure_named
@@ -134,13 +134,9 @@ def _left(past: Decided, contender: int, called: Mapping[int, str], measure: Mea
 
 
 def _difference(past: Decided, contender: int) -> Interval | None:
-    held = _held(past, contender)
+    held = next((one for one in past.seen["held"] if one["configuration"] == contender), None)
     found = None if held is None else held["difference"]
     return None if found is None else Interval(found["value"], found["low"], found["high"])
-
-
-def _held(past: Decided, contender: int) -> dict[str, Any] | None:
-    return next((one for one in past.seen["held"] if one["configuration"] == contender), None)
 
 
 def _runner(

@@ -374,15 +374,12 @@ def _courses(results: Results, metric: str) -> list[Course]:
     if replicates.seeds == 1 or replicates.of == "top" or not rows:
         every = sorted(moment for seed in moments.values() for moment in seed)
         return [_course(results, None, rows, every, metric)]
-    by_seed = {seed: [row for row in rows if row["seed"] == seed] for seed in _seeds(rows)}
+    seeds = sorted({row["seed"] for row in rows})
+    by_seed = {seed: [row for row in rows if row["seed"] == seed] for seed in seeds}
     return [
         _course(results, seed, mine, moments.get(seed, []), metric)
         for seed, mine in by_seed.items()
     ]
-
-
-def _seeds(rows: Sequence[TrialRow]) -> list[int]:
-    return sorted({row["seed"] for row in rows})
 
 
 def _trained(results: Results) -> dict[int, list[datetime]]:

@@ -4,7 +4,6 @@ Differences and p values are those of `tuner compare`, so both commands say the 
 settings: corrected for all settings that are compared, and for having picked the best.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -88,7 +87,11 @@ class SettingDiff:
         return " ".join([*said, self.scope]).strip()
 
     def _sentence(self, figure: FigureDifference) -> str:
-        first, second = (_name(setting, self.changes) for setting in self.settings)
+        # Named by the values in which the two differ.
+        first, second = (
+            name({change.name: setting.values[change.name] for change in self.changes})
+            for setting in self.settings
+        )
         measure, difference = figure.measure, figure.difference
         if difference is None:
             return f"{first} and {second} are not compared in {measure.name}: {figure.why_not}."
@@ -271,11 +274,6 @@ def _scope(comparison: Comparison) -> str:
             "`tuner compare`."
         )
     return said
-
-
-def _name(setting: Setting, changes: Sequence[ParameterChange]) -> str:
-    """Return a setting by the values in which the two differ."""
-    return name({change.name: setting.values[change.name] for change in changes})
 
 
 # Its tables

@@ -118,7 +118,9 @@ def measure_cost(
 ) -> Cost:
     """Train a few epochs of a few settings in a child process, and estimate the study's cost."""
     settings = candidates(spec)
-    jobs = [_short(spec.job({**_first(spec), **chosen}, seed=0)) for chosen in settings]
+    length = {"epochs": MEASURED + 1, "patience": 0}
+    whole = [spec.job({**_first(spec), **chosen}, seed=0) for chosen in settings]
+    jobs = [replace(job, parameters={**job.parameters, **length}) for job in whole]
     answer = checker.ask("tuner.check.cost", _body(spec, jobs, device))
     runs = answer["runs"]
     measured = tuple(
@@ -126,7 +128,7 @@ def measure_cost(
             (
                 EpochCost(
                     chosen,
-                    statistics.fmean(_seconds(run)[1:]),
+                    statistics.fmean(run["seconds"][1:]),
                     run["parameters"],
                     run["pack"],
                     run["alone"],
@@ -165,16 +167,6 @@ def _body(spec: Spec, jobs: Sequence[Job], device: str) -> Body:
         "pack": spec.search.pack,
         "memory_limit": spec.limits.memory_bytes,
     }
-
-
-def _short(job: Job) -> Job:
-    parameters = {**job.parameters, "epochs": MEASURED + 1, "patience": 0}
-    return replace(job, parameters=parameters)
-
-
-def _seconds(run: Mapping[str, Any]) -> list[float]:
-    seconds: list[float] = run["seconds"]
-    return seconds
 
 
 def _first(spec: Spec) -> dict[str, Value]:

@@ -78,7 +78,11 @@ def find_duplicates(data: Data) -> Duplicates:
     splits = named_splits(data)
     where = [(name, image) for name, split in splits.items() for image in split.ids]
     pictures = np.concatenate([reduce(split.images) for split in splits.values()])
-    digests = [digest for split in splits.values() for digest in _digests(split)]
+    digests = [
+        hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
+        for split in splits.values()
+        for image in split.images
+    ]
     linked = _Links(len(where))
     for places in _equal(digests):
         for place in places[1:]:
@@ -117,11 +121,6 @@ def _pooling(length: int) -> NDArray[np.float32]:
     weights = np.clip(covered, 0, None)
     weights /= weights.sum(axis=1, keepdims=True)
     return np.asarray(weights, dtype=np.float32)
-
-
-def _digests(split: Split) -> Iterator[bytes]:
-    for image in split.images:
-        yield hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
 def _equal(digests: Sequence[bytes]) -> Iterator[list[int]]:

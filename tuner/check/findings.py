@@ -20,7 +20,7 @@ def warnings(examination: Examination) -> tuple[str, ...]:
         *_patients(examination),
         *_few_patients(examination),
         *_balance(examination),
-        *_odd_images(examination),
+        *(each for split, found in examination.contents.items() for each in _odd(split, found)),
         *_shift(examination),
     )
 
@@ -114,11 +114,6 @@ def _balance(examination: Examination) -> Iterator[str]:
                     f"class {name} is {share:.0%} of the training images but {theirs:.0%} of "
                     f"{split}: accuracies of the two are not comparable."
                 )
-
-
-def _odd_images(examination: Examination) -> Iterator[str]:
-    for split, contents in examination.contents.items():
-        yield from _odd(split, contents)
 
 
 def _odd(split: str, contents: Contents) -> Iterator[str]:

@@ -8,7 +8,6 @@ sees imports that happen only when they run.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from tuner.questions import Body, Checker, Progress, serve
 from tuner.records import DataIdentity, Identity, Value
@@ -31,11 +30,7 @@ def identify(
         "whole": whole,
     }
     found = checker.ask("tuner.check.identity", work)
-    return [_read(one) for one in found["identities"]]
-
-
-def _read(body: Mapping[str, Any]) -> Identity:
-    return Identity(**{**body, "data": DataIdentity(**body["data"])})
+    return [Identity(**{**one, "data": DataIdentity(**one["data"])}) for one in found["identities"]]
 
 
 def _work(body: Body, progress: Progress) -> Body:

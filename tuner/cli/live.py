@@ -256,13 +256,11 @@ def _workers(overview: Overview) -> RenderableType:
     for line in overview.workers:
         # Of a worker with several trials the first line says so, and the others are below it.
         first, shown = line.worker_id != shown, line.worker_id
-        table.add_row(_name(line, held[line.worker_id]) if first else "", *_cells(line))
+        many = held[line.worker_id]
+        together = f", {many} at a time" if many > 1 else ""
+        worker = f"{line.worker_id} {line.device}{together}" if first else ""
+        table.add_row(worker, *_cells(line))
     return table
-
-
-def _name(line: WorkerLine, trials: int) -> str:
-    together = f", {trials} at a time" if trials > 1 else ""
-    return f"{line.worker_id} {line.device}{together}"
 
 
 def sending(line: WorkerLine) -> str:

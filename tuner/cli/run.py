@@ -89,7 +89,10 @@ def _described(
         "seed": job.seed,
         "setup": {**asdict(setup), "notes": dict(setup.notes)},
         "epochs": [_plain(columns_of(epoch)) for epoch in epochs],
-        **{name: _figures(figures) for name, figures in moments.items()},
+        **{
+            name: _plain({**columns_of(figures), "gap": figures.gap})
+            for name, figures in moments.items()
+        },
     }
 
 
@@ -154,12 +157,6 @@ def _own(record: "Epoch | Figures", metrics: "Sequence[Metric]") -> str:
         f"  {name.replace('_', ' ', 1)} {figure(unit_of(name, metrics) or NUMBER, value)}"
         for name, value in record.own.items()
     )
-
-
-def _figures(figures: "Figures") -> dict[str, Any]:
-    from tuner.records import columns_of
-
-    return _plain({**columns_of(figures), "gap": figures.gap})
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def endings(results: Results) -> Iterator[Block]:
                 ending.state.lower(),
                 ending.reason or "–",
                 f"{len(ending.trials):,}",
-                _range(*ending.epochs),
+                " to ".join(str(number) for number in dict.fromkeys(ending.epochs)),
                 _numbers(ending.trials),
             )
             for ending in shown
@@ -79,10 +79,6 @@ def endings(results: Results) -> Iterator[Block]:
         "Pruned, diverged and failed trials are left out of all means, and so is a pair with such "
         "a member, which is counted. They are not a random subset of the trials."
     )
-
-
-def _range(low: int, high: int) -> str:
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def _numbers(trials: tuple[int, ...]) -> str:

@@ -49,7 +49,8 @@ class Measure:
 
 def right(logs: Logs, labels: Labels) -> Array:
     """Return 1 for each correct prediction, else 0; ties go to the higher class."""
-    return _is_right(logs, labels).astype(np.float64)
+    valid = ~np.isnan(logs).any(axis=1)
+    return np.asarray((most_probable(logs) == labels) & valid, dtype=np.float64)
 
 
 def nll(logs: Logs, labels: Labels) -> Array:
@@ -132,12 +133,6 @@ def brier_parts(logs: Logs, labels: Labels) -> Array | None:
         return None
     truth = np.eye(logs.shape[1])[labels]
     return np.asarray(((np.exp(logs.astype(np.float64)) - truth) ** 2).sum(axis=1))
-
-
-def _is_right(logs: Logs, labels: Labels) -> NDArray[np.bool_]:
-    valid = ~np.isnan(logs).any(axis=1)
-    correct: NDArray[np.bool_] = (most_probable(logs) == labels) & valid
-    return correct
 
 
 _PER_IMAGE: Mapping[str, PerImage] = {

@@ -134,7 +134,9 @@ def trial_rows(
     further: bool = False,
 ) -> list[TrialRow]:
     """Return one row for every trial of the study, or for those numbers, in their order."""
-    chosen = _chosen(study, numbers)
+    chosen: sa.ColumnElement[bool] = t.trial.c.study_id == study.study_id
+    if numbers is not None:
+        chosen &= t.trial.c.number.in_(numbers)
     more = further_cells(connection, chosen) if further else {}
     rows = connection.execute(_trial_query(study, chosen))
     return [_trial_row(study.spec, row, more.get(row.tuner_trial_number, {})) for row in rows]
@@ -218,11 +220,6 @@ def place(connection: sa.Connection, study: Study, row: TrialRow) -> Place:
         .order_by(t.trial.c.number)
     )
     return Place(counted.ahead + 1 if ranked else None, counted.complete, tuple(peers.scalars()))
-
-
-def _chosen(study: Study, numbers: Sequence[int] | None) -> sa.ColumnElement[bool]:
-    chosen = t.trial.c.study_id == study.study_id
-    return chosen if numbers is None else chosen & t.trial.c.number.in_(numbers)
 
 
 def _trial_query(study: Study, chosen: sa.ColumnElement[bool]) -> sa.Select[Any]:

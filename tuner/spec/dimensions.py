@@ -91,7 +91,7 @@ class SpaceReader:
         if faults or not written:
             return None
         values = tuple(normalised(parameter, value) for value in written)
-        twice = _first_duplicate(values)
+        twice = next((one for rank, one in enumerate(values) if one in values[:rank]), None)
         if twice is not None:
             self._faults.add(path, f"{show(twice)} is listed twice; list every value once")
             return None
@@ -172,7 +172,3 @@ def _value_fault(parameter: Parameter | None, value: Any) -> str | None:
         return parameter.fault(value)
     fits = isinstance(value, str | int | float | bool)
     return None if fits else f"expected a value, got {show(value)}"
-
-
-def _first_duplicate(values: Sequence[Value]) -> Value | None:
-    return next((value for rank, value in enumerate(values) if value in values[:rank]), None)

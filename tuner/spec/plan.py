@@ -25,7 +25,10 @@ def check_plan(plan: Plan, faults: Faults) -> None:
     """Report parts that do not fit together; parts with their own faults are skipped."""
     if plan.replicates is not None:
         _check_top(plan.replicates, faults)
-        _check_splits(plan.replicates, faults)
+        splits, seeds = plan.replicates.splits, plan.replicates.seeds
+        if splits > seeds:
+            words = f"{splits} splits need as many seeds, got {seeds}"
+            faults.add(("replicates", "splits"), words)
     grid = _check_grid(plan, faults)
     if plan.budget is not None and plan.replicates is not None:
         _check_budget(plan.budget, plan.replicates, grid, faults)
@@ -40,12 +43,6 @@ def _check_top(replicates: Replicates, faults: Faults) -> None:
         faults.add(("replicates", "top"), 'missing; of = "top" needs how many to replicate')
     if replicates.seeds < 2:
         faults.add(("replicates", "seeds"), f'of = "top" needs 2 or more, got {replicates.seeds}')
-
-
-def _check_splits(replicates: Replicates, faults: Faults) -> None:
-    if replicates.splits > replicates.seeds:
-        words = f"{replicates.splits} splits need as many seeds, got {replicates.seeds}"
-        faults.add(("replicates", "splits"), words)
 
 
 def _check_grid(plan: Plan, faults: Faults) -> int | None:

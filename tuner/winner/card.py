@@ -40,7 +40,7 @@ def card(subject: Winner | Ensemble, model: Model, folder: str, plain: Sequence[
         _figures(subject),
         _chosen(subject),
         _trained(winner, model),
-        _limits(),
+        ["## Limits", "", *(f"- {sentence}" for sentence in best.LIMITS)],
         _use(model, folder),
         _plain_pytorch(model, plain),
         _proof(model),
@@ -148,13 +148,6 @@ def _trained(winner: Winner, model: Model) -> Iterator[str]:
         f"{_plain(str(winner.trial.setup.get('device', '')))}; the weights are those of epoch "
         f"{model.epoch}, the {'best on validation' if model.at == 'best' else 'last'}."
     )
-
-
-def _limits() -> Iterator[str]:
-    yield "## Limits"
-    yield ""
-    for sentence in best.LIMITS:
-        yield f"- {sentence}"
 
 
 def _use(model: Model, folder: str) -> Iterator[str]:

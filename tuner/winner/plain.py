@@ -69,7 +69,8 @@ def _loading(model: Model, network: list[str]) -> Iterator[str]:
         yield "network.eval()"
         return
     yield f'weights, networks = load_file("{WEIGHTS}"), []'
-    yield f"for n in range({len(model.members)}):  # seeds {', '.join(_seeds(model))}"
+    seeds = ", ".join(str(member.seed) for member in model.members)
+    yield f"for n in range({len(model.members)}):  # seeds {seeds}"
     yield from (f"    {line}" for line in network)
     yield '    own = f"members.{n}."'
     yield (
@@ -77,10 +78,6 @@ def _loading(model: Model, network: list[str]) -> Iterator[str]:
         "if k.startswith(own)})"
     )
     yield "    networks.append(network.eval())"
-
-
-def _seeds(model: Model) -> list[str]:
-    return [str(member.seed) for member in model.members]
 
 
 def _predicting(model: Model, outputs: int) -> Iterator[str]:

@@ -114,7 +114,10 @@ def fulfil(order: Order, progress: Progress) -> tuple[Model, list[str]]:
         state = run.state()
         found = state.best_weights if order.about["at"] == "best" else state.weights
         prefix = f"members.{number}." if several else ""
-        weights |= {prefix + name: _plain(value) for name, value in found.items()}
+        weights |= {
+            prefix + name: value.detach().to(torch.device("cpu")).contiguous()
+            for name, value in found.items()
+        }
     content = save(weights, {"format": "pt"})
     held = _with_pixels(order, data)
     files = {document.WEIGHTS: content, document.PREDICTIONS: held.content()}
@@ -338,10 +341,6 @@ def _agreement(
     if not agreement:
         raise UserError("The study stored no predictions of this trial; there is nothing to check.")
     return agreement
-
-
-def _plain(value: Tensor) -> Tensor:
-    return value.detach().to(torch.device("cpu")).contiguous()
 
 
 def _write(path: Path, content: bytes) -> None:
