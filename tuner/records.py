@@ -326,6 +326,9 @@ class Predictions:
     split: SplitName
     at: Moment
     log_probabilities: "NDArray[np.float32]"
+    resampled: Mapping[str, "NDArray[np.float32]"] = field(default_factory=dict)
+    """Of metrics that have no value for each image: one for each resample of the images, or of the
+    patients, scaled so that their mean is the metric and their variance that of one unit."""
 
 
 def most_probable(probabilities: "NDArray[np.floating]") -> "NDArray[np.int64]":

@@ -1,4 +1,4 @@
-"""The version of tuner."""
+"""The versions of tuner and of other packages."""
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
@@ -10,3 +10,13 @@ def version() -> str:
         return installed("tuner")
     except PackageNotFoundError:
         return "0+unknown"
+
+
+def version_of(package: str) -> str | None:
+    """Return the installed version of a package, or None if it is not installed."""
+    if package == "tuner":
+        return version()
+    try:
+        return installed(package)
+    except PackageNotFoundError:
+        return None

@@ -3,15 +3,20 @@
 import csv
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 import tuner
 from tests.cli.conftest import STUDY, Project, make_project
 from tests.conftest import own_database
 from tests.train.blobs import DECLARATIONS
+from tuner.settings import from_environment
+from tuner.store import tables as t
 from tuner.store.address import Address
+from tuner.store.database import Database
 
 DECLARED = DECLARATIONS.replace(
     "from tuner.train.objective import Objective",
@@ -123,31 +128,59 @@ def test_stored_figures_are_what_the_functions_return(trained: Project) -> None:
         assert float(trial["gap_worst_patient"]) == pytest.approx(gap)
 
 
-def test_a_verdict_on_an_own_metric_is_over_seeds_alone(trained: Project) -> None:
-    """There are no values by image; F1 has some, and so covers patients too."""
-    said = trained.run("compare", "own")
+def test_a_verdict_on_an_own_metric_covers_other_patients(trained: Project) -> None:
+    """The trainer computed it on resampled patients; with those, it is judged like F1."""
+    said = " ".join(trained.run("compare", "own").split())
     assert "by val_dice" in said
-    assert "between seeds, but not between images, because val_dice has no value" in said
+    assert "between seeds and between patients" in said
     assert "has a dice of" in said  # what it shows on test
-    found = trained.json("compare", "own", "--json")["comparisons"][0]
-    assert (found["metric"], found["images"]) == ("val_dice", 0)
-    covered = trained.json("compare", "own", "--metric", "test_f1", "--json")["comparisons"][0]
-    assert (covered["images"], covered["patients"]) == (30, 15)
+    sizes = {"val_dice": (40, 20), "test_dice": (30, 15), "test_f1": (30, 15)}
+    for metric, size in sizes.items():
+        comparisons = trained.json("compare", "own", "--metric", metric, "--json")["comparisons"]
+        found = comparisons[0]
+        assert (found["images"], found["patients"]) == size
     lower = trained.json("compare", "own", "--metric", "val_worst_patient", "--json")
     assert lower["comparisons"][0]["larger_is_better"] is False
-    error = trained.run("influence", "own", "--metric", "val_dice", code=2)
-    assert "val_dice has no value for each image" in error
-    assert "by f1" not in trained.run("influence", "own", "--metric", "val_f1")
+
+
+def test_trials_stored_without_resampled_values_are_judged_over_seeds(trained: Project) -> None:
+    """As trials of an older version were; every answer says so."""
+    with without_resampled_values(trained):
+        said = " ".join(trained.run("compare", "own").split())
+        assert "not between images, because val_dice was not computed on resampled images" in said
+        error = trained.run("influence", "own", "--metric", "val_dice", code=2)
+        assert "val_dice was not computed on resampled images" in " ".join(error.split())
+        assert "by f1" not in trained.run("influence", "own", "--metric", "val_f1")
+        gap = " ".join(trained.run("gap", "own").split())
+        assert "selection bias is not estimated, because val_dice was not computed" in gap
+        own = {one["metric"]: one for one in trained.json("gap", "own", "--json")["own_metrics"]}
+        assert (own["dice"]["over_images"], own["f1"]["over_images"]) == (False, True)
+
+
+@contextmanager
+def without_resampled_values(project: Project) -> Iterator[None]:
+    """Take the stored values on resamples away for a while."""
+    with Database.open(from_environment(project.environment)) as database:
+        with database.transaction() as connection:
+            removed = connection.execute(sa.delete(t.resampled).returning(t.resampled))
+            rows = [dict(row) for row in removed.mappings()]
+        # Of six trials: two metrics, two splits, two moments.
+        assert len(rows) == 6 * 8
+        try:
+            yield
+        finally:
+            with database.transaction() as connection:
+                connection.execute(sa.insert(t.resampled), rows)
 
 
 def test_gap_show_best_and_pictures_have_it(trained: Project) -> None:
     """Validation against test with its interval, a trial's curve, the winner's seeds, a panel."""
     gap = trained.run("gap", "own")
     assert "dice:" in gap
-    assert "selection bias is not estimated, because val_dice has no value" in " ".join(gap.split())
+    assert "not estimated" not in gap
     own = {one["metric"]: one for one in trained.json("gap", "own", "--json")["own_metrics"]}
     assert set(own) == {"dice", "worst_patient", "f1"}
-    assert (own["dice"]["over_images"], own["f1"]["over_images"]) == (False, True)
+    assert (own["dice"]["over_images"], own["f1"]["over_images"]) == (True, True)
     shown = trained.run("show", "own", "0")
     assert "worst_patient" in shown
     assert "of 6 by val_dice" in shown

@@ -1,14 +1,17 @@
 """Fixtures of the fleet's tests."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.faults.scenery import Scene
 from tests.harness import warm
 from tuner.fleet.contract import Crew
 from tuner.fleet.local import NO_ACCIDENTS, LocalFleet
 from tuner.fleet.replacements import Replacements
 from tuner.settings import Settings
+from tuner.store.database import Database
 
 MakeFleet = Callable[..., LocalFleet]
 
@@ -38,3 +41,11 @@ def make_fleet(settings: Settings) -> Iterator[MakeFleet]:
     yield start
     for fleet in fleets:
         fleet.close()
+
+
+@pytest.fixture
+def scene(settings: Settings, database: Database, tmp_path: Path) -> Iterator[Scene]:
+    """Give the test a folder with the blobs, to make studies of."""
+    scene = Scene(settings, database, tmp_path / "scene")
+    yield scene
+    scene.close()

@@ -1,9 +1,13 @@
 """Engines by name."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from tuner.errors import UserError
 from tuner.fleet import engines
+from tuner.settings import Settings
 
 
 def test_every_engine_loads_and_bears_its_name() -> None:
@@ -22,3 +26,12 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(engines.ENGINES, "ray", "a_package_that_is_not_there")
     with pytest.raises(UserError, match=r"pip install 'tuner\[ray\]'"):
         engines.load("ray")
+
+
+def test_the_embedded_database_serves_this_machine_only(tmp_path: Path) -> None:
+    """Other engines are refused with three ways out; a server's database is not."""
+    embedded = Settings(home=tmp_path)
+    with pytest.raises(UserError, match=r"(?s)three ways out.*--database URL.*db dump.*--on"):
+        engines.refuse_embedded(embedded, "slurm")
+    engines.refuse_embedded(embedded, "local")
+    engines.refuse_embedded(replace(embedded, database_url="postgresql://me@there/x"), "slurm")

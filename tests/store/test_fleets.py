@@ -25,9 +25,10 @@ def begin(bench: Bench) -> int:
 
 def test_a_fleet_is_found_again_with_its_handle(bench: Bench) -> None:
     """What was stored when it was started is what another machine reads."""
-    number = begin(bench)
+    begin(bench)
     with bench.database.transaction() as connection:
-        fleets.keep(connection, number, {"jobs": [17]}, 2)
+        (begun,) = fleets.of_study(connection, bench.study)
+        fleets.keep(connection, begun, {"jobs": [17]}, 2)
         (fleet,) = fleets.of_study(connection, bench.study)
     assert (fleet.engine, fleet.crew, fleet.handle) == ("slurm", CREW, {"jobs": [17]})
     assert (fleet.workers, fleet.running, fleet.host, fleet.who) == (3, 2, "here", "ann@here")
@@ -41,7 +42,8 @@ def test_its_launcher_is_told_what_people_want(bench: Bench) -> None:
         fleets.want(connection, number, 5)
         fleets.ask_to_stop(connection, number, "now")
         fleets.ask_to_stop(connection, number, "stop")
-        told = fleets.keep(connection, number, {}, 3)
+        (fleet,) = fleets.of_study(connection, bench.study)
+        told = fleets.keep(connection, fleet, {}, 3)
     assert told is not None
     assert (told.workers, told.asked) == (5, "now")
 
@@ -57,3 +59,14 @@ def test_an_ended_fleet_is_listed_only_on_request(bench: Bench) -> None:
         assert (fleet.reason, fleet.ended is not None) == ("five died early", True)
         studies.delete(connection, bench.study)
         assert fleets.find(connection, number) is None
+
+
+def test_of_two_who_act_on_a_fleet_the_first_keeps_its_handle(bench: Bench) -> None:
+    """The second reads it instead: it names workers that the second does not know."""
+    begin(bench)
+    with bench.database.transaction() as connection:
+        (read,) = fleets.of_study(connection, bench.study)
+        fleets.keep(connection, read, {"jobs": [1, 2]}, 2)
+        told = fleets.keep(connection, read, {"jobs": [1]}, 1)
+    assert told is not None
+    assert (told.handle, told.running) == ({"jobs": [1, 2]}, 1)

@@ -288,6 +288,7 @@ SINCE_0002 = (
     "ALTER TABLE tuner.event DROP COLUMN who",
     "DROP TABLE tuner.session, tuner.link, tuner.token, tuner.account",
     "DROP TABLE tuner.fleet",
+    "DROP TABLE tuner.resampled",
     "DROP TABLE tuner.piece",
     "DROP TABLE tuner.upload",
     ("ALTER TABLE tuner.prediction DROP COLUMN token, ALTER COLUMN log_probabilities SET NOT NULL"),

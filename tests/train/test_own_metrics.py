@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.train.blobs import (
     DATA,
@@ -19,9 +20,11 @@ from tests.train.blobs import (
 )
 from tuner.errors import ObjectiveError
 from tuner.records import READY, Job, Metric
+from tuner.statistics import Clusters
 from tuner.train.checkpoints import manifest
 from tuner.train.checkpoints.keys import Base, root
-from tuner.train.own_metrics import OwnMetrics, Truth
+from tuner.train.objective import find
+from tuner.train.own_metrics import RESAMPLED_MOST, OwnMetrics, Truth
 
 DICE = Metric("dice", "higher", "Dice of class 1.")
 FUNCTIONS = '''
@@ -142,3 +145,90 @@ def test_a_metric_fails_before_the_first_epoch(dices: Blobs) -> None:
     )
     with pytest.raises(ObjectiveError, match=r"metrics\.py, line 2 failed: ZeroDivisionError"):
         dices.workbench().begin(dice_job())
+
+
+HITS = '''
+def hits(labels, probabilities):
+    """Return the accuracy, whose variance by image is known."""
+    return float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def half(labels, probabilities):
+    """Be undefined where other than half of the labels are 1."""
+    return 1.0 if 2 * labels.sum() == len(labels) else float("nan")
+
+
+def families(labels, probabilities, patients):
+    """Return how many patients there are, against the images."""
+    return len(set(patients)) / len(labels)
+'''
+
+
+@pytest.fixture
+def hits(tmp_path: Path) -> OwnMetrics:
+    """Write an objective with three metrics, and return them ready to be computed."""
+    metrics = [Metric(name, "higher", "One of three.") for name in ("hits", "half", "families")]
+    package = tmp_path / "objectives" / "blobs"
+    declared = DECLARATIONS.replace(
+        "    data=[",
+        "    metrics=[Metric(name, 'higher', 'One of three.') "
+        "for name in ('hits', 'half', 'families')],\n    data=[",
+    ).replace("OBJECTIVE =", "from tuner.records import Metric\n\nOBJECTIVE =")
+    write_objective(package, declared, DATA, MODELS)
+    (package / "metrics.py").write_text(HITS)
+    return OwnMetrics(find("blobs", [tmp_path / "objectives"]), metrics)
+
+
+def predicted(labels: NDArray[np.int64], right: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return log-probabilities of two classes that are right where this says so."""
+    sure = np.where(right, labels, 1 - labels)
+    return np.log(np.eye(2)[sure] * 0.8 + 0.1).astype(np.float32)
+
+
+def test_resampled_values_have_the_variance_of_values_by_image(hits: OwnMetrics) -> None:
+    """Of one network and of the difference of two, which are seen on the same resamples."""
+    chance = np.random.default_rng(1)
+    labels = np.arange(400) % 2
+    one = chance.random(400) < 0.8
+    other = np.where(chance.random(400) < 0.9, one, ~one)
+    truth = Truth("val", labels, (), ("no", "yes"))
+    found = [hits.resampled(truth, predicted(labels, right))["hits"] for right in (one, other)]
+    assert found[0].mean() == pytest.approx(one.mean(), abs=1e-6)
+    assert found[0].var(ddof=1) == pytest.approx(one.var(ddof=1), rel=0.2)
+    apart = one.astype(float) - other
+    assert (found[0] - found[1]).var(ddof=1) == pytest.approx(apart.var(ddof=1), rel=0.2)
+
+
+def test_patients_are_resampled_with_all_their_images(hits: OwnMetrics) -> None:
+    """One value for each patient, with the variance over patients; drawn twice, they are two."""
+    chance = np.random.default_rng(2)
+    labels, patients = np.arange(600) % 2, tuple(f"p{image // 3}" for image in range(600))
+    right = np.repeat(chance.random(200) < 0.7, 3)
+    truth = Truth("test", labels, patients, ("no", "yes"))
+    found = hits.resampled(truth, predicted(labels, right))
+    over = Clusters.of(patients).variance(right.astype(float))
+    assert len(found["hits"]) == 200
+    assert found["hits"].var(ddof=1) / 200 == pytest.approx(over, rel=0.25)
+    assert found["families"] == pytest.approx(np.full(200, 1 / 3))
+
+
+def test_what_is_undefined_on_a_resample_has_no_values(hits: OwnMetrics) -> None:
+    """Nor has anything where the images are too many, or training diverged."""
+    labels = np.arange(100) % 2
+    logs = predicted(labels, labels == 1)
+    truth = Truth("val", labels, (), ("no", "yes"))
+    assert set(hits.resampled(truth, logs)) == {"hits", "families"}
+    many = np.arange(RESAMPLED_MOST + 1) % 2
+    large = Truth("val", many, (), ("no", "yes"))
+    assert hits.resampled(large, predicted(many, many == 1)) == {}
+    assert hits.resampled(truth, np.full_like(logs, np.nan)) == {}
+
+
+def test_every_resample_has_the_classes_of_the_split() -> None:
+    """Also where a class has a single image, which most resamples would lack or repeat."""
+    labels = np.array([1, *[0] * 30])
+    drawn = list(Truth("val", labels, (), ("no", "yes")).resamples())
+    assert len(drawn) == 31
+    assert all(resample.labels.sum() > 0 for resample, _ in drawn)
+    again = list(Truth("val", labels, (), ("no", "yes")).resamples())
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(drawn, again, strict=True))

@@ -11,12 +11,14 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from tests.harness.processes import until
-from tests.store.specs import claim_trial, finish, make_ranged, make_spec
+from tests.store.specs import Bench, claim_trial, finish, make_ranged, make_spec
 from tests.work.conftest import Station
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError
-from tuner.store import studies
+from tuner.store import studies, turns
 from tuner.store import tables as t
 from tuner.store.ledger import workers
+from tuner.store.ledger.leases import Ended
+from tuner.work import worker as worker_module
 from tuner.work.stopping import StopRequest
 from tuner.work.worker import work
 
@@ -148,3 +150,94 @@ def test_a_complete_study_is_left_at_once(station: Station) -> None:
     finish(early, claim_trial(early))
     assert station.work("small", "quick").state == "complete"
     assert len(bench.rows(t.trial)) == 1
+
+
+def test_a_lifetime_ends_a_worker_politely(station: Station) -> None:
+    """It finishes its epoch, gives the trial back, and says that nobody asked but the clock."""
+    bench = station.launch(make_spec(dimensions=(), epochs=500))
+    stop = StopRequest()
+    thread = station.in_thread("small", "slow", stop)
+    until(lambda: bench.rows(t.epoch), "an epoch was recorded")
+    stop.after(0.0)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert stop.lifetime_over
+    assert [row.state for row in bench.rows(t.lease)] == ["released"]
+    assert bench.state() == "open"
+
+
+def test_an_idle_worker_leaves_a_study_whose_trials_others_have(station: Station) -> None:
+    """It does not wait for the end of the study, only for as long as it was told."""
+    bench = station.launch(make_spec(dimensions=()))
+    claim_trial(bench.worker())
+    orders = replace(station.orders("small", "quick"), idle_seconds=0.1)
+    ended = work(station.settings, orders, StopRequest())
+    assert ended.state == "open"
+    assert "No trial was free" in ended.reason
+
+
+def test_an_idle_worker_waits_for_a_study_to_be_launched(station: Station) -> None:
+    """Its patience for the study is as long as it may be idle."""
+    orders = replace(station.orders("small", "quick"), idle_seconds=30.0, patience_seconds=0.0)
+    ended: list[str] = []
+    thread = threading.Thread(
+        target=lambda: ended.append(work(station.settings, orders, StopRequest()).state)
+    )
+    thread.start()
+    station.launch(make_spec(dimensions=(), epochs=1))
+    thread.join(30)
+    assert ended == ["complete"]
+
+
+def ends_of(bench: Bench) -> list[Any]:
+    """Return when a study's own trials ended."""
+    own = {row.trial_id for row in bench.rows(t.trial) if row.study_id == bench.study.study_id}
+    return [row.ended for row in bench.rows(t.outcome) if row.trial_id in own]
+
+
+def test_a_worker_on_any_study_trains_them_by_priority(station: Station) -> None:
+    """The highest priority first, all of them, and then nothing is left."""
+    order = []
+    for name, priority in (("low", -1), ("usual", 0), ("high", 1)):
+        bench = station.launch(make_spec(name, dimensions=(), epochs=1))
+        with station.database.transaction() as connection:
+            turns.set_priority(connection, bench.study, priority, "a test")
+        order.append(bench)
+    orders = replace(station.orders("", "quick"), study=None)
+    ended = work(station.settings, orders, StopRequest())
+    assert ended == Ended("complete", "No open study is left.")
+    ends = [end for bench in reversed(order) for end in ends_of(bench)]
+    assert len(ends) == 3
+    assert ends == sorted(ends)
+
+
+def test_a_worker_on_any_study_leaves_those_whose_objective_is_elsewhere(station: Station) -> None:
+    """It would fail every trial there and pause the study; it waits, and leaves when idle."""
+    foreign = station.launch(replace(make_spec("foreign"), objective="not_here"))
+    station.launch(make_spec("small", dimensions=(), epochs=1))
+    orders = replace(station.orders("", "quick"), study=None, idle_seconds=0.2)
+    ended = work(station.settings, orders, StopRequest())
+    assert ended.state == "complete"
+    assert foreign.study.study_id not in {row.study_id for row in foreign.rows(t.trial)}
+    assert foreign.state() == "open"
+
+
+def test_a_worker_on_any_study_changes_between_two_trials(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study that becomes urgent is trained before the rest of the one that was begun."""
+    monkeypatch.setattr(worker_module, "QUEUE_SECONDS", 0.0)
+    long = station.launch(make_spec("long", epochs=20))
+    urgent = station.launch(make_spec("urgent", dimensions=(), epochs=1))
+    orders = replace(station.orders("", "slow"), study=None)
+    thread = threading.Thread(target=work, args=(station.settings, orders, StopRequest()))
+    with station.database.transaction() as connection:
+        turns.set_priority(connection, long.study, 1, "a test")
+    thread.start()
+    until(lambda: long.rows(t.epoch), "the first has begun")
+    with station.database.transaction() as connection:
+        turns.set_priority(connection, urgent.study, 2, "a test")
+    thread.join(60)
+    ends = sorted(ends_of(long))
+    (end,) = ends_of(urgent)
+    assert ends[0] < end < ends[1]

@@ -611,12 +611,12 @@ def _about(finding: Finding, sample: Sample) -> str:
         )
     if sample.images_shared:
         return f"(Intervals cover the variation between {unit}s: {many}.)"
-    of_splits = finding.measure.splits and not finding.measure.blocks
-    if of_splits and ("val" not in finding.measure.splits or finding.spec.replicates.splits == 1):
-        # A metric of the study's own that is no mean over images: its seeds share them.
+    of_val = "val" in finding.measure.splits
+    if finding.measure.resampled and (not of_val or finding.spec.replicates.splits == 1):
+        # A metric of the study's own without values on resampled images: its seeds share them.
         return (
             f"(Intervals cover the variation between {unit}s, but not between images, because "
-            f"{finding.measure.name} has no value for each image: {many}.)"
+            f"{finding.measure.name} was not computed on resampled images: {many}.)"
         )
     return (
         f"(Intervals cover the variation between {unit}s only: {many}, each on different images.)"

@@ -137,7 +137,8 @@ class OwnGap:
     val: float
     test: float
     gap: Interval | None
-    """Over seeds, and over images if the metric has a value for each; None from one seed alone."""
+    """Over seeds, and over images if there are values by image or by resample; None from one seed
+    alone."""
     seeds: int
     over_images: bool
 
@@ -544,11 +545,9 @@ def bias_of_best(results: Results) -> SelectionBias | None:
     """Return the selection bias of the best trial's figure, or of the best setting's mean.
 
     None where there was no choice, where the trials have not the same images, or where the metric
-    has no value for each image, whose noise could be estimated.
+    has no values by image or by resample, whose noise could be estimated.
     """
     measure, leaders = results.measures[results.metric], results.ranked
-    if measure.per_image is None:
-        return None
     by_setting = has_replicates(results.spec)
     if by_setting:
         # Those that could have been picked: with fewer seeds no setting is.
@@ -718,13 +717,13 @@ def choosing(gap: Gap) -> str:
 
 def selection(gap: Gap) -> str:
     """Say how much of the best trial's figure is selection bias."""
-    if gap.measure.per_image is None:
+    if gap.selection_bias is None:
         return (
             f"How much of the best {gap.metric} is selection bias is not estimated, because "
-            f"{gap.metric} has no value for each image."
+            f"{gap.metric} was not computed on resampled images."
+            if gap.measure.resampled
+            else ""
         )
-    if gap.selection_bias is None:
-        return ""
     amount = words.size(gap.measure.unit, gap.selection_bias.value)
     if amount == words.size(gap.measure.unit, 0):
         among = words.count(gap.selection_bias.trials, "trial")

@@ -173,11 +173,6 @@ def influence(results: Results, metrics: tuple[str, ...] = ()) -> list[Influence
         raise UserError(f"{results.title} varies nothing, so there is no parameter to rank.")
     for name in metrics:
         known = [name for name, measure in results.measures.items() if measure.blocks]
-        if name in results.measures and results.measures[name].splits and name not in known:
-            raise UserError(
-                f"{name} has no value for each image, which influence needs; take one of "
-                f"{', '.join(known)}. `tuner compare --metric {name}` compares it over seeds."
-            )
         if name not in known:
             raise UserError(
                 f"Unknown metric {name!r}; use one of {', '.join(known)}.{meant(name, known)}"
@@ -204,6 +199,11 @@ def influence(results: Results, metrics: tuple[str, ...] = ()) -> list[Influence
 def _of(results: Results, measure: Measure) -> Influence:
     rows = results.rows_with(column_of(measure, results.at))
     rows = [row for row in rows if has_figure(row, measure, results.at)]
+    if not Source(results, measure).has_values([row["trial"] for row in rows]):
+        raise UserError(
+            f"{measure.name} was not computed on resampled images, which influence needs. "
+            f"`tuner compare {results.title} --metric {measure.name}` compares it over seeds."
+        )
     grid = _grid(results, rows) if results.spec.search.sampler == "grid" else None
     if grid is not None:
         return _decomposed(results, grid, measure)

@@ -1,7 +1,7 @@
 """Everything that is known of one trial."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +14,7 @@ from tuner.records import FRACTION, NATS, SHARE, Metric, SplitName
 from tuner.results import (
     Predicted,
     Results,
+    Source,
     TrialRow,
     epoch_columns,
     place,
@@ -151,7 +152,20 @@ def _splits(results: Results, number: int) -> tuple[OnSplit, ...]:
     kept: Sequence[SplitName] = [
         split for split in ("val", "test") if split in results.kept_splits(number)
     ]
-    return tuple(on_split(results, results.predicted(number, split)) for split in kept)
+    found = [on_split(results, results.predicted(number, split)) for split in kept]
+    return tuple(
+        replace(one, own={**one.own, **dict(_resampled(results, number, one.split))})
+        for one in found
+    )
+
+
+def _resampled(results: Results, number: int, split: SplitName) -> Iterator[tuple[str, Interval]]:
+    """Yield the study's metrics that were computed on resampled images."""
+    for metric in results.spec.metrics:
+        measure = results.measures[f"{split}_{metric.name}"]
+        if measure.resampled:
+            for _, _, values in Source(results, measure).values([number]):
+                yield metric.name, mean_difference(values, np.zeros_like(values), None)
 
 
 def on_split(results: Results, predicted: Predicted) -> OnSplit:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,17 +23,21 @@ from tuner.errors import (
     EXIT_DONE,
     EXIT_SIGINT,
     EXIT_SIGTERM,
+    MachineError,
     StudyFailedError,
     UnknownStudyError,
     UserError,
 )
-from tuner.fleet.local import LocalFleet
+from tuner.fleet import engines
+from tuner.fleet.contract import Crew, Engine
+from tuner.fleet.devices import crew_devices
 from tuner.home import make_cache, write_private
 from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.cli.live import Screen
+    from tuner.fleet.tending import TendedFleet
     from tuner.notebook import OpenStudy
     from tuner.records import Identity, Value
     from tuner.results import Results
@@ -53,11 +57,23 @@ SHORT_LOOK_SECONDS = 0.1
         "tuner launch lr_sched",
         "tuner launch studies/mine.toml --set epochs=50 --workers 2",
         "tuner launch lr_sched --epochs-to 60",
+        "tuner launch lr_sched --detach",
     )
 )
 @click.argument("study")
 @options.study_file_options
 @options.crew_options
+@options.engine_options
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Go on after this terminal is closed; `tuner attach` shows it.",
+)
+@click.option(
+    "--no-probe",
+    is_flag=True,
+    help="Do not check first that workers can work where another engine runs them.",
+)
 @options.objectives_option
 @click.option(
     "--enqueue",
@@ -124,6 +140,13 @@ class Request:
     no_check: bool = False
     enqueue: tuple[str | Mapping[str, Any], ...] = ()
     """Settings to be trained before the others."""
+    engine: str = "local"
+    """Where workers run."""
+    engine_options: tuple[str, ...] = ()
+    """Options of that engine, KEY=VALUE each."""
+    detach: bool = False
+    """Whether to return once the workers are started."""
+    no_probe: bool = False
 
     @property
     def stored(self) -> StudyRef | None:
@@ -168,6 +191,9 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
     A study that cannot go on, or some of whose trials failed for good, is a StudyFailedError.
     """
     request.check()
+    engine = engines.load(request.engine)
+    engines.refuse_embedded(settings, request.engine)
+    engine_options = engine.options(options.read_engine_options(request.engine_options))
     stored = request.stored
     spec, file = request.read()
     if spec is not None:
@@ -231,14 +257,41 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
         _enqueue(database, launched.study, request.enqueue)
         study = launched.study
         if study.state != "complete":
-            from tuner.fleet.contract import Crew
-            from tuner.fleet.devices import crew_devices
+            from tuner.fleet import detached
+            from tuner.fleet.tending import TendedFleet
 
-            threads = request.threads or study.spec.limits.threads
-            devices = crew_devices(request.device, request.workers, threads)
             # The bare name would be the newest version's, whichever is launched.
-            crew = Crew(study.full_name, devices, request.threads, folders)
-            code = _train(database, study, LocalFleet(settings, crew, forks), findings)
+            crew = Crew(
+                study.full_name,
+                threads=request.threads,
+                folders=folders,
+                workers=request.workers or 1,
+                device=request.device,
+                options=engine_options,
+            )
+            if engine.outlives:
+                if not request.no_probe:
+                    _probe(settings, engine, crew)
+            else:
+                threads = request.threads or study.spec.limits.threads
+                devices = crew_devices(request.device, request.workers, threads)
+                if request.detach:
+                    if findings is not None:
+                        findings.tell(database, study, wait=True)
+                    detached.start(settings, database, study, _again(request, folders))
+                    _tell_detached(study)
+                    return LaunchEnd(study.full_name, EXIT_DONE)
+                crew = replace(crew, devices=devices)
+            fleet = TendedFleet(
+                settings, database, study, engine, engine.fleet(settings, crew, forks)
+            )
+            if request.detach:
+                fleet.start_crew(crew)
+                if findings is not None:
+                    findings.tell(database, study, wait=True)
+                _tell_detached(study)
+                return LaunchEnd(study.full_name, EXIT_DONE)
+            code = _train(database, study, fleet, crew, findings)
             if code is not None:
                 return LaunchEnd(study.full_name, code)
         if findings is not None:
@@ -317,8 +370,44 @@ def _announce(launched: "Launch") -> None:
         echo(f"  {change}")
 
 
+def _probe(settings: Settings, engine: Engine, crew: Crew) -> None:
+    """Find out on the engine's side whether workers can work there, before any is placed."""
+    from tuner.work.probe import Report
+
+    echo(f"Checking that workers can train {crew.study} on {engine.name} …", err=True)
+    report = Report.read(engine.probe(settings, crew))
+    if not report.ok:
+        raise MachineError(
+            f"Workers on {engine.name} (host {report.host}) could not train {crew.study}; none was "
+            "started:\n"
+            + "\n".join(f"  {fault}" for fault in report.faults)
+            + "\nFix that, or launch anyway with --no-probe."
+        )
+
+
+def _again(request: Request, folders: Sequence[Path]) -> tuple[str, ...]:
+    """Return the arguments of a launch that goes on with what this one has stored."""
+    words = ["--device", request.device]
+    for option, number in (("--workers", request.workers), ("--threads", request.threads)):
+        words += [] if number is None else [option, str(number)]
+    for folder in folders:
+        words += ["--objectives", str(folder)]
+    return tuple(words)
+
+
+def _tell_detached(study: "Study") -> None:
+    echo(
+        f"{study.title} trains detached. To look:  tuner attach {study.title}   "
+        f"Its workers:  tuner fleet status {study.title}"
+    )
+
+
 def _train(
-    database: "Database", study: "Study", fleet: LocalFleet, findings: Findings | None
+    database: "Database",
+    study: "Study",
+    fleet: "TendedFleet",
+    crew: Crew,
+    findings: Findings | None,
 ) -> int | None:
     """Run the fleet to its end; return an exit code if a person stopped it."""
     from tuner.cli.live import screen_for
@@ -327,13 +416,19 @@ def _train(
     stop = StopRequest()
     with stop.installed():
         try:
-            fleet.start()
+            fleet.start_crew(crew)
             _load_tables()
             with screen_for(sys.stdout) as screen:
                 _watch(database, study, fleet, stop, screen, findings)
             failures = fleet.failures()
-        finally:
-            fleet.close()
+        except BaseException:
+            # Whatever happened to this process, workers that do not need it go on.
+            if not fleet.outlives:
+                fleet.close()
+            raise
+        if fleet.outlives and stop.signal == signal.SIGHUP:
+            return 128 + signal.SIGHUP
+        fleet.close()
     if stop.asked:
         echo(
             f"Stopped. Trials in progress were given back. To resume:  "
@@ -355,7 +450,7 @@ def _load_tables() -> None:
 def _watch(
     database: "Database",
     study: "Study",
-    fleet: LocalFleet,
+    fleet: "TendedFleet",
     stop: "StopRequest",
     screen: "Screen",
     findings: Findings | None,
@@ -363,7 +458,10 @@ def _watch(
     from sqlalchemy.exc import DBAPIError
 
     asked = 0
+    ended = False
     while True:
+        if stop.signal == signal.SIGHUP and fleet.outlives:
+            return  # the terminal is gone; the workers do not need it
         if findings is not None and not stop.asked:
             with suppress(DBAPIError):  # tried again; workers wait for the database by themselves
                 findings.tell(database, study)
@@ -382,6 +480,10 @@ def _watch(
                 if asked == 1
                 else "Stopping now."
             )
+        if fleet.outlives and not ended and overview is not None and overview.state == "complete":
+            # Workers that still wait for room on the cluster would come up only to find that.
+            ended = True
+            fleet.ask_to_stop()
         ends = stop.asked or (overview is not None and overview.state == "complete")
         time.sleep(SHORT_LOOK_SECONDS if ends else LOOK_SECONDS)
 

@@ -32,6 +32,8 @@ from tuner.settings import from_environment
 COMMANDS = {
     "launch": "launch:launch",
     "worker": "worker:worker",
+    "fleet": "fleet:fleet",
+    "attach": "fleet:attach",
     "run": "run:run",
     "status": "status:status",
     "studies": "status:studies",

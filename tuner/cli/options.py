@@ -12,9 +12,10 @@ import click
 
 from tuner.cli.completion import parse_study
 from tuner.cli.terminal import echo
-from tuner.errors import DatabaseUnreachableError, UnknownStudyError
+from tuner.errors import DatabaseUnreachableError, UnknownStudyError, UserError
 from tuner.names import meant
 from tuner.settings import Settings
+from tuner.spec.quantities import parse_seconds
 from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
@@ -63,6 +64,26 @@ class NearChoice(click.Choice[Any]):
         """Return what is wrong with a value, and what may have been meant."""
         known = [str(choice) for choice in self.choices]
         return super().get_invalid_choice_message(value, ctx) + meant(str(value), known)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in later versions only
+    """A duration as in a study file, such as 90s, 55m or 2h; in seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds of a text."""
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return parse_seconds(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a duration such as 90s, 55m or 2h.", param, ctx)
+
+
+DURATION = Duration()
 
 
 def _use_database(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
@@ -151,6 +172,44 @@ def objectives_option(function: Decorated) -> Decorated:
         multiple=True,
         help="Folder with objectives, searched before ./objectives and those that come with tuner.",
     )(function)
+
+
+def engine_options(function: Decorated) -> Decorated:
+    """Add --on and --fleet."""
+    function = click.option(
+        "--fleet",
+        "engine_options",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Option of the engine, e.g. partition=gpu; see docs/fleet.md.",
+    )(function)
+    return click.option(
+        "--on",
+        "engine",
+        default="local",
+        show_default=True,
+        metavar="ENGINE",
+        help="Where workers run: local (this machine), or a cluster's engine; see docs/fleet.md.",
+    )(function)
+
+
+def read_engine_options(given: tuple[str, ...]) -> dict[str, str]:
+    """Return the options of an engine as text; the engine reads their values."""
+    wrong = [text for text in given if "=" not in text.strip("=")]
+    if wrong:
+        raise UserError(f"--fleet {wrong[0]} is not KEY=VALUE, such as partition=gpu.")
+    return {key.strip(): value.strip() for key, _, value in (text.partition("=") for text in given)}
+
+
+class StudyGroup(click.Group):
+    """A group whose commands take their study as NAME or as --study NAME, too."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and put its study first."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, rest if command is None else place_study(ctx, command, rest)
 
 
 def study_folders() -> list[Path]:

@@ -4,11 +4,11 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tuner import __version__
-from tuner.settings import git_environment
+from tuner.settings import git_environment, person
+from tuner.version import version_of
 
 PACKAGES = ("torch", "torchvision", "optuna", "numpy", "sqlalchemy")
 
@@ -18,19 +18,13 @@ def provenance() -> dict[str, Any]:
     return {
         "tuner": __version__,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: version_of(name) for name in PACKAGES},
         "host": platform.node(),
+        "who": person(),
         "platform": platform.platform(),
         "git": _git(),
         "launched": datetime.now(UTC).isoformat(),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git() -> dict[str, Any] | None:

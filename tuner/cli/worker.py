@@ -15,11 +15,19 @@ from tuner import forkserver
 from tuner.cli import options
 from tuner.cli.options import objective_folders as folders_for
 from tuner.cli.options import objectives_option
-from tuner.cli.terminal import echo
-from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_SIGINT, EXIT_SIGTERM
+from tuner.cli.terminal import echo, echo_json
+from tuner.errors import (
+    EXIT_DONE,
+    EXIT_FAILURES,
+    EXIT_MACHINE,
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    UserError,
+)
 from tuner.fleet.contract import Crew
 from tuner.forkserver import ForkServer
 from tuner.settings import Settings
+from tuner.spec.quantities import write_seconds
 from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
@@ -27,8 +35,20 @@ if TYPE_CHECKING:
     from tuner.work.stopping import StopRequest
 
 
-@click.command(epilog=options.examples("tuner worker lr_sched --device cuda:1"))
-@click.argument("study")
+@click.command(
+    epilog=options.examples(
+        "tuner worker lr_sched --device cuda:1",
+        "tuner worker lr_sched --lifetime 55m",
+        "tuner worker --any --idle 10m",
+    )
+)
+@click.argument("study", required=False)
+@click.option(
+    "--any",
+    "any_study",
+    is_flag=True,
+    help="Train whichever study is next in the queue (`tuner queue`), until none is open.",
+)
 @click.option(
     "--device",
     default="auto",
@@ -52,19 +72,41 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many seconds to wait for the database and the study to appear.",
 )
+@click.option(
+    "--lifetime",
+    type=options.DURATION,
+    help="Leave after this time: finish the epoch, give the trial back, exit with 0.",
+)
+@click.option(
+    "--idle",
+    type=options.DURATION,
+    help="Leave after this time without a trial, and wait so long for the study to be launched.",
+)
 @objectives_option
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Train nothing: check that a worker could train this study here, and tell all that is "
+    "wrong.",
+)
+@options.json_option
 @click.option("--follow-stdin", is_flag=True, hidden=True, help="Stop when stdin is closed.")
 @click.option("--forks", type=int, hidden=True, help="Descriptor of a fork server's channel.")
 @click.pass_obj
 def worker(
     settings: Settings,
-    study: StudyRef,
+    study: StudyRef | None,
     device: str,
     threads: int | None,
     workers: int | None,
     wait: float,
     objective_folders: tuple[Path, ...],
+    lifetime: float | None,
+    idle: float | None,
     *,
+    any_study: bool,
+    probe: bool,
+    as_json: bool,
     follow_stdin: bool,
     forks: int | None,
 ) -> int:
@@ -73,14 +115,25 @@ def worker(
     STUDY is a stored study, e.g. lr_sched or lr@2. A worker needs only the
     database and the objective, not the study file. Any number of workers share
     a study; if one dies, another resumes its trial. Ctrl-C once finishes the
-    epoch and gives the trial back; twice leaves at once.
+    epoch and gives the trial back; twice leaves at once. It exits with 0 when
+    nothing is left to train, or when its lifetime is over.
     """
+    if any_study == (study is not None):
+        raise UserError("Name the study to train, or give --any to train whichever is next.")
     folders = folders_for(None, objective_folders)
     from tuner.fleet.devices import crew_devices
 
+    if as_json and not probe:
+        raise UserError("--json is for --probe: a worker that trains prints no JSON.")
+    if probe:
+        if study is None:
+            raise UserError("Name the study to probe for.")
+        return _probe(settings, study, folders, device, as_json=as_json)
     if workers is not None:
         devices = crew_devices(device, workers, threads or 1)
-        return _crew(settings, Crew(str(study), devices, threads, folders))
+        further = (*_times("--lifetime", lifetime), *_times("--idle", idle))
+        name = str(study or "")
+        return _crew(settings, Crew(name, devices, threads, folders, further=further))
     with _fork_server(forks) as server:
         from tuner.work.stopping import StopRequest
         from tuner.work.worker import Orders, work
@@ -88,6 +141,8 @@ def worker(
         logging.getLogger("tuner").setLevel(logging.INFO)
         stop = StopRequest()
         stop.install()
+        if lifetime is not None:
+            stop.after(lifetime)
         if follow_stdin:
             stop.follow(sys.stdin.fileno())
         orders = Orders(
@@ -96,13 +151,43 @@ def worker(
             threads=threads,
             folders=folders,
             patience_seconds=wait,
+            idle_seconds=idle,
             forks=server,
         )
         ended = work(settings, orders, stop)
-    echo(f"{study}: {ended.state}. {ended.reason}".strip())
+    if stop.lifetime_over:
+        echo(f"{study or 'Any study'}: the worker's lifetime is over; its trial was given back.")
+        # A signal that came later changes nothing: the worker was leaving already.
+        return EXIT_DONE
+    echo(f"{study or 'Any study'}: {ended.state}. {ended.reason}".strip())
     if stop.asked:
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     return EXIT_FAILURES if ended.state == "paused" else EXIT_DONE
+
+
+def _times(option: str, seconds: float | None) -> tuple[str, ...]:
+    return () if seconds is None else (option, write_seconds(seconds))
+
+
+def _probe(
+    settings: Settings,
+    study: StudyRef,
+    folders: Sequence[Path],
+    device: str,
+    *,
+    as_json: bool,
+) -> int:
+    from tuner.cli.fleet import show_report
+    from tuner.fleet.devices import crew_devices
+    from tuner.work.probe import probe
+
+    report = probe(settings, study, folders, lambda: crew_devices(device, 1, 1)[0])
+    if as_json:
+        # One line: an engine may put other output before it.
+        echo_json(report.to_json(), indent=None)
+    else:
+        show_report(report)
+    return EXIT_DONE if report.ok else EXIT_MACHINE
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -137,8 +222,9 @@ def _followed(settings: Settings, crew: Crew, fleet: "LocalFleet", stop: "StopRe
     """Start a crew and wait for its end."""
     fleet.start()
     echo(
-        f"{len(crew.devices)} workers on {crew.study} ({', '.join(crew.devices)}); "
-        f"they write to {settings.home / 'logs'}; look with:  tuner status {crew.study} --watch"
+        f"{len(crew.devices)} workers on {crew.study or 'any study'} "
+        f"({', '.join(crew.devices)}); they write to {settings.home / 'logs'}; look with:  "
+        + (f"tuner status {crew.study} --watch" if crew.study else "tuner queue")
     )
     asked = 0
     while fleet.running():

@@ -25,7 +25,8 @@ class Crew:
     """The workers to start, all on one study."""
 
     study: str
-    """Its full name, `name@version`: the bare name means another study once there is a newer."""
+    """Its full name, `name@version`: the bare name means another study once there is a newer.
+    Empty: workers take whichever study is next in the queue."""
     devices: tuple[str, ...] = ()
     """A device for each worker, where the engine places them by device (this machine)."""
     threads: int | None = None
@@ -37,6 +38,8 @@ class Crew:
     """What such a worker is told to train on."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The engine's own options, checked by `Engine.options`."""
+    further: tuple[str, ...] = ()
+    """Further arguments of each `tuner worker`."""
 
     @property
     def size(self) -> int:
@@ -45,12 +48,12 @@ class Crew:
 
     def arguments(self, device: str | None = None) -> tuple[str, ...]:
         """Return the arguments of `tuner worker` for one of them."""
-        words = [self.study, "--device", device or self.device]
+        words = [self.study or "--any", "--device", device or self.device]
         if self.threads is not None:
             words += ["--threads", str(self.threads)]
         for folder in self.folders:
             words += ["--objectives", str(folder)]
-        return tuple(words)
+        return (*words, *self.further)
 
     def to_json(self) -> dict[str, Any]:
         """Return what the database keeps, so that another machine can scale the fleet."""
@@ -62,6 +65,7 @@ class Crew:
             "workers": self.workers,
             "device": self.device,
             "options": dict(self.options),
+            "further": list(self.further),
         }
 
     @classmethod
@@ -75,6 +79,7 @@ class Crew:
             workers=body["workers"],
             device=body["device"],
             options=body["options"],
+            further=tuple(body["further"]),
         )
 
 

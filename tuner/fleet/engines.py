@@ -5,6 +5,7 @@ import importlib
 from tuner.errors import UserError
 from tuner.fleet.contract import Engine
 from tuner.names import meant
+from tuner.settings import Settings
 
 ENGINES = {"local": "tuner.fleet.local"}
 """The module of each engine; its `ENGINE` implements the contract."""
@@ -30,3 +31,18 @@ def load(name: str) -> Engine:
         ) from None
     engine: Engine = module.ENGINE
     return engine
+
+
+def refuse_embedded(settings: Settings, name: str) -> None:
+    """Refuse an engine on other machines for a database that only this one can reach."""
+    if name == "local" or not settings.embedded:
+        return
+    raise UserError(
+        f"Workers on {name} cannot reach the embedded database in {settings.home}: it serves this "
+        "machine only. There are three ways out:\n"
+        "  1. Use a PostgreSQL server that the workers reach: --database URL, or "
+        "TUNER_DATABASE_URL.\n"
+        "  2. Move the stored studies to one: `tuner db dump` here, then `tuner db restore` with "
+        "--database URL.\n"
+        "  3. Train on this machine: leave out --on."
+    )

@@ -1,8 +1,9 @@
 """Measures: figures by which settings are compared, with the contribution of each image to them.
 
 A measure that is a mean over images, or can be linearised to one, has a value for each image, so
-that its intervals cover other images, or patients, like these. Any other metric of a study's own
-has its stored figures alone: its intervals are over seeds, on these very images.
+that its intervals cover other images, or patients, like these. Of any other metric of a study's own
+the trainer stores its values on resampled images (`records.Predictions.resampled`), which serve as
+well. Where it could not, intervals are over seeds, on these very images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,9 +39,11 @@ class Measure:
     """Whether more of it is better."""
     unit: Unit
     blocks: tuple[tuple[SplitName, float], ...] = ()
-    """The splits with their signs; none for a figure without values by image."""
+    """The splits with their signs; none for a figure that is not of images."""
     per_image: PerImage | None = None
     """One value for each image, whose mean is the figure; None where a class is missing."""
+    resampled: str = ""
+    """The metric whose values on resampled images are stored, of those without one per image."""
     counts_images: bool = False
     """Whether the figure is a share of images."""
     splits: tuple[SplitName, ...] = ()
@@ -145,7 +148,7 @@ _PER_IMAGE: Mapping[str, PerImage] = {
     "f1": f1_parts,
     "brier": brier_parts,
 }
-"""The metrics with a value for each image, whose mean is the figure; all others have none."""
+"""The metrics with a value for each image, whose mean is the figure; others are resampled."""
 _WHOLE = (
     Measure("train_acc", larger=True, unit=SHARE),
     Measure("train_nll", larger=False, unit=NATS),
@@ -179,8 +182,9 @@ def _measure(
         name,
         larger=metric.better == "higher" and not gap,
         unit=metric.read_in.difference if gap else metric.read_in,
-        blocks=blocks if per_image is not None else (),
+        blocks=blocks,
         per_image=per_image,
+        resampled="" if per_image is not None else metric.name,
         counts_images=metric.name == "acc",
         splits=tuple(split for split, _ in blocks),
     )

@@ -68,8 +68,12 @@ class Source:
         """Yield each trial's values, split by split, as `by_image` does.
 
         Where the data name patients there is a value for each of them, else one for
-        each image; their mean is the figure either way (`Clusters.linearise`).
+        each image; their mean is the figure either way (`Clusters.linearise`). Values on resamples
+        are as many, and have the same mean and variance.
         """
+        if self.measure.resampled:
+            yield from self._resampled(numbers)
+            return
         for number, split, values, clusters in self.by_image(numbers):
             yield number, split, values if clusters is None else clusters.linearise(values)
 
@@ -85,6 +89,32 @@ class Source:
             values = self.measure.per_image(logs, labels)
             if values is not None and np.isfinite(values).all():
                 yield row.number, row.split, values, truth.clusters
+
+    def has_values(self, numbers: Collection[int]) -> bool:
+        """Say whether all these trials have values by image or by resample, in each split."""
+        if not self.measure.resampled:
+            return True
+        splits: dict[int, set[str]] = defaultdict(set)
+        for number, split, _ in self._resampled(sorted(numbers)):
+            splits[number].add(split)
+        wanted = {split for split, _ in self.measure.blocks}
+        return all(splits[number] == wanted for number in numbers)
+
+    def _resampled(self, numbers: Sequence[int]) -> Iterator[tuple[int, SplitName, Array]]:
+        query = (
+            sa.select(t.trial.c.number, t.resampled.c.split, t.resampled.c.content)
+            .select_from(t.resampled.join(t.trial))
+            .where(
+                t.trial.c.study_id == self._study.study_id,
+                t.trial.c.number == sa.any_(sa.cast(list(numbers), sa.ARRAY(sa.Integer))),
+                t.resampled.c.split.in_([split for split, _ in self.measure.blocks]),
+                t.resampled.c.moment == self.at,
+                t.resampled.c.metric == self.measure.resampled,
+            )
+            .order_by(t.resampled.c.split, t.trial.c.number)
+        )
+        for number, split, content in self._connection.execute(query):
+            yield number, split, np.frombuffer(content, "<f4").astype(np.float64)
 
     def same_images(self, numbers: Collection[int]) -> bool:
         """Say whether these trials were measured on the same images in the measure's splits."""
@@ -200,7 +230,8 @@ def sample(
         return None
     if measure.blocks:
         source = source or Source(results, measure)
-        if source.same_images([one for units in design.units for unit in units for one in unit]):
+        numbers = [one for units in design.units for unit in units for one in unit]
+        if source.same_images(numbers) and source.has_values(numbers):
             return _by_image(source, design)
         sample = by_trial(results, design, measure, units=source.units())
         unknown = source.patients_unknown
@@ -211,7 +242,8 @@ def sample(
 def has_figure(row: TrialRow, measure: Measure, at: Moment) -> bool:
     """Say whether a complete trial has the figure."""
     prefix = "" if at == "best" else "last_"
-    names = [f"{prefix}{split}_acc" for split, _ in measure.blocks] or [column_of(measure, at)]
+    names = [f"{prefix}{split}_acc" for split, _ in measure.blocks if measure.per_image]
+    names = names or [column_of(measure, at)]
     return row.complete and all(row[name] is not None for name in names)
 
 

@@ -1,6 +1,6 @@
 """Fleets as they are stored: what a launcher started, and what people want of it.
 
-A fleet is asked by the database to scale or to stop, so that any machine can do it. The launcher of
+A fleet is asked to scale or to stop by the database, so that any machine can do it. The launcher of
 local workers looks here every few seconds. Fleets of other engines outlive their launcher, and
 whoever asks acts on the engine at once.
 """
@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from tuner.store import tables as t
 from tuner.store.studies import Study
@@ -102,13 +103,20 @@ def of_study(connection: sa.Connection, study: Study, *, ended: bool = False) ->
 
 
 def keep(
-    connection: sa.Connection, fleet_id: int, handle: Mapping[str, Any], running: int
+    connection: sa.Connection, stored: StoredFleet, handle: Mapping[str, Any], running: int
 ) -> StoredFleet | None:
-    """Store what finds a fleet again and how many of it run; return what people want of it now."""
-    values = {"handle": dict(handle), "running": running, "seen": sa.func.clock_timestamp()}
-    mine = t.fleet.c.fleet_id == fleet_id
-    kept = sa.update(t.fleet).where(mine).values(values).returning(*t.fleet.c)
-    return _one(connection, kept)
+    """Store what finds a fleet again and how many of it run; return the fleet as it is now.
+
+    If somebody else has acted on it since it was read, the handle of that person stays: it names
+    workers that ours does not know.
+    """
+    mine = t.fleet.c.fleet_id == stored.fleet_id
+    unchanged = t.fleet.c.handle == sa.cast(sa.literal(dict(stored.handle), JSONB), JSONB)
+    kept = sa.case(
+        (unchanged, sa.cast(sa.literal(dict(handle), JSONB), JSONB)), else_=t.fleet.c.handle
+    )
+    values = {"handle": kept, "running": running, "seen": sa.func.clock_timestamp()}
+    return _one(connection, sa.update(t.fleet).where(mine).values(values).returning(*t.fleet.c))
 
 
 def want(connection: sa.Connection, fleet_id: int, workers: int) -> None:

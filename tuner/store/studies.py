@@ -117,6 +117,13 @@ def listing(connection: sa.Connection) -> list[Study]:
     return [_study(row) for row in rows]
 
 
+def in_state(connection: sa.Connection, state: StudyState) -> list[Study]:
+    """Return all studies in a state, the oldest first."""
+    found = _studies().where(t.study.c.state == state)
+    rows = connection.execute(found.order_by(t.study.c.created, t.study.c.study_id))
+    return [_study(row) for row in rows]
+
+
 def names(connection: sa.Connection) -> list[str]:
     """Return what studies can be called, the newest first: lr, and lr@1 where there is an lr@2."""
     rows = connection.execute(

@@ -40,7 +40,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from tuner.records import DIVERGED, OWN, Epoch, Figures
 
 SCHEMA = "tuner"
-REVISION = "0014"
+REVISION = "0015"
 """The newest migration: the schema that this program reads and writes."""
 CHANNEL = "tuner"
 """Where triggers announce the number of a study whose rows have changed; see migration 0009."""
@@ -270,6 +270,17 @@ prediction = Table(
     Column("log_probabilities", LargeBinary),  # little-endian float32, by image
     # If they are too large for one value: the upload that has their pieces.
     Column("token", Integer),
+)
+
+resampled = Table(
+    "resampled",
+    metadata,
+    Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), primary_key=True),
+    Column("split", Text, primary_key=True),
+    Column("moment", Text, primary_key=True),  # best | last
+    Column("metric", Text, primary_key=True),
+    # Little-endian float32, by resample of the images or patients (`Predictions.resampled`).
+    Column("content", LargeBinary, nullable=False),
 )
 
 upload = Table(

@@ -38,6 +38,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -276,7 +277,7 @@ class MetricFunction:
         line = getattr(getattr(self.function, "__code__", None), "co_firstlineno", None)
         return f"{self.name}() in {source}" + (f", line {line}" if line else "")
 
-    @property
+    @cached_property
     def _takes_patients(self) -> bool:
         try:
             takes = inspect.signature(self.function)
@@ -303,6 +304,14 @@ def find(name: str, folders: Sequence[Path]) -> FoundObjective:
     if name in installed:
         return _load(name, _installed_folder(name, installed[name]))
     raise _unknown(name, places, installed)
+
+
+def is_present(name: str, folders: Sequence[Path]) -> bool:
+    """Return whether `find` would find an objective, without running any of it."""
+    if not name.isidentifier():
+        return False
+    here = any((place / name / "__init__.py").is_file() for place in search_folders(folders))
+    return here or name in _installed()
 
 
 def _add_library(folder: Path) -> None:

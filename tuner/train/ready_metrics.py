@@ -68,3 +68,5 @@ FUNCTIONS: Mapping[str, Callable[[Labels, Probabilities], float]] = {
     "brier": brier,
 }
 """The function of each metric in `tuner.records.READY`."""
+BY_IMAGE = frozenset({"f1", "brier"})
+"""Those with a value for each image (`tuner.results.measures`)."""

@@ -7,7 +7,7 @@ continues as if it had never stopped.
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -146,7 +146,7 @@ class Run:
         assert self._curve, "a run has no result before its first epoch"
         last = self._predictions("last", alive)
         if self._best_epoch == len(self._curve):
-            best = tuple(Predictions(p.split, "best", p.log_probabilities) for p in last)
+            best = tuple(replace(predictions, at="best") for predictions in last)
         else:
             best = self._best_predictions(alive)
         return Result(
@@ -275,10 +275,14 @@ class Run:
             self._model.load_state_dict(last)
 
     def _predictions(self, at: Moment, alive: Alive) -> tuple[Predictions, ...]:
-        val = Predictions("val", at, self._evaluate(self._data.val, alive))
-        if self._data.test is None:
-            return (val,)
-        return (val, Predictions("test", at, self._evaluate(self._data.test, alive)))
+        judged: dict[SplitName, Resident | None] = {"val": self._data.val, "test": self._data.test}
+        found = []
+        for name, split in judged.items():
+            truth = self._data.truth(name)
+            if split is not None and truth is not None:
+                logs = self._evaluate(split, alive)
+                found.append(Predictions(name, at, logs, self._own.resampled(truth, logs)))
+        return tuple(found)
 
     def _evaluate(self, split: Resident, alive: Alive) -> LogProbabilities:
         return self._evaluation(split).predict(alive)

@@ -17,6 +17,8 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: int | None = None
         self.count = 0
+        self.lifetime_over = False
+        """Whether the first request was the end of the worker's lifetime."""
         self._since = 0.0
         self._event = threading.Event()
 
@@ -54,6 +56,21 @@ class StopRequest:
 
         threading.Thread(target=wait, daemon=True).start()
 
+    def after(self, seconds: float) -> None:
+        """Stop politely when a lifetime is over, unless somebody was faster."""
+
+        def end() -> None:
+            # The flag first: whoever sees the request asks at once whether it was this one. A
+            # signal in between makes two requests of one, and the worker leaves without
+            # finishing its epoch; its trial is given back all the same.
+            if not self.asked:
+                self.lifetime_over = True
+                self._take(None, None)
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+
     @property
     def asked(self) -> bool:
         """Whether the worker should stop at the next good moment."""
@@ -73,7 +90,7 @@ class StopRequest:
         """Sleep, but wake up at a request."""
         self._event.wait(seconds)
 
-    def _take(self, number: int, _frame: FrameType | None) -> None:
+    def _take(self, number: int | None, _frame: FrameType | None) -> None:
         if self.count == 0:
             self._since = time.monotonic()
             self.signal = number

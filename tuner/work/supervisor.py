@@ -8,6 +8,7 @@ claims that many: each has its own lease, records and ending.
 """
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -57,6 +58,7 @@ LOOK_SECONDS = 0.25
 """How long to wait for a message of the child before attending to its trials."""
 QUIT_SECONDS = 5.0
 """How long a trainer may write its last checkpoint when its worker exits."""
+RELIEVED = "The worker was wanted for another study."
 LEAVE_SECONDS = 5.0
 """How long a stopping worker still tries to reach the database to give its trial back."""
 
@@ -98,6 +100,16 @@ class Workshop:
         return child
 
 
+@dataclass(frozen=True)
+class Leaving:
+    """When a worker leaves a study that has not ended."""
+
+    idle_seconds: float = math.inf
+    """After so long without a trial."""
+    relieved: Callable[[], bool] = lambda: False
+    """Asked between two trials: whether the worker is wanted elsewhere."""
+
+
 class Supervisor:
     """One worker's main loop."""
 
@@ -108,7 +120,10 @@ class Supervisor:
         stop: StopRequest,
         workshop: Workshop,
         child: Child,
+        *,
+        leaving: Leaving | None = None,
     ) -> None:
+        self._leaving = leaving or Leaving()
         self._ledger = ledger
         self._renewal = renewal
         self._stop = stop
@@ -130,8 +145,11 @@ class Supervisor:
         """Train trials until the study ends or the worker is asked to stop."""
         proposal: Proposal | None = None
         idle = FIRST_WAIT_SECONDS
+        busy = time.monotonic()
         while not self._stop.asked:
             self._renewal.tick()
+            if self._leaving.relieved():
+                return Ended("open", RELIEVED)
             answer = self._claim(proposal)
             proposal = None
             match answer:
@@ -141,13 +159,16 @@ class Supervisor:
                     proposal = self._propose(configuration)
                 case NeedsLook(look=look):
                     self._decide(look)
-                case Wait():
+                case Wait(reason=reason):
+                    if time.monotonic() - busy >= self._leaving.idle_seconds:
+                        return Ended("open", f"No trial was free for this worker: {reason}")
                     self._stop.pause(min(idle, self._timing.poll))
                     idle *= 2
                     continue
                 case Ended():
                     return answer
             idle = FIRST_WAIT_SECONDS
+            busy = time.monotonic()
         return Ended("stopped", "The worker was asked to stop.")
 
     def close(self) -> None:
@@ -256,7 +277,8 @@ class Supervisor:
     def _companions(self, trials: Sequence[HeldTrial]) -> list[HeldTrial]:
         """Claim trials to be trained beside the current ones, up to the child's number."""
         companions: list[HeldTrial] = []
-        if self._child.gone or self._stop.asked:
+        # A pack that is always filled up would have no end between two trials.
+        if self._child.gone or self._stop.asked or self._leaving.relieved():
             return companions
         spec, first = self._ledger.study.spec, trials[0].lease
         alike = kind(spec.job(first.chosen, first.seed))

@@ -323,7 +323,14 @@ def _tell_saved(line: TrialChannel) -> Callable[[int], None]:
 
 
 def _report_result(line: TrialChannel, data: Dataset, result: Result) -> None:
-    predictions = [{"split": each.split, "at": each.at} for each in result.predictions]
+    predictions = [
+        {
+            "split": each.split,
+            "at": each.at,
+            "resampled": {name: values.tolist() for name, values in each.resampled.items()},
+        }
+        for each in result.predictions
+    ]
     labels = [
         {"split": each.split, "ids": each.ids, "patients": each.patients} for each in data.labels
     ]

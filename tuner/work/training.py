@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+
 from tuner.errors import StudyConflictError
 from tuner.records import (
     DIVERGED,
@@ -405,7 +407,15 @@ def _dataset(message: Message) -> Dataset:
 def _result(message: Message) -> Result:
     described = message.body["predictions"]
     predictions = tuple(
-        Predictions(header["split"], header["at"], array)
+        Predictions(
+            header["split"],
+            header["at"],
+            array,
+            {
+                storable(name): np.array(values, dtype=np.float32)
+                for name, values in header.get("resampled", {}).items()
+            },
+        )
         for header, array in zip(described, message.arrays, strict=False)
     )
     return Result(Figures(**message.body["best"]), Figures(**message.body["last"]), predictions)

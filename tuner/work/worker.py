@@ -1,6 +1,7 @@
 """A worker's life from start to end: database, study, trainer, supervisor."""
 
 import logging
+import math
 import os
 import socket
 import time
@@ -13,12 +14,17 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from tuner import home as home_folder
-from tuner.errors import DatabaseUnreachableError, UnknownStudyError
+from tuner.errors import (
+    DatabaseError,
+    DatabaseUnreachableError,
+    TunerError,
+    UnknownStudyError,
+)
 from tuner.forkserver import TRAINERS, ForkServer, Program, starter
 from tuner.processes import Executed, Process, Streams
 from tuner.settings import Settings, child_environment
 from tuner.spec.study_ref import StudyRef
-from tuner.store import schema, studies
+from tuner.store import schema, studies, turns
 from tuner.store.checkpoints import checkpoint_place
 from tuner.store.database import Database, is_outage, is_servers_trouble
 from tuner.store.ledger import workers
@@ -26,12 +32,14 @@ from tuner.store.ledger.leases import Ended
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
+from tuner.store.turns import Turn
 from tuner.train.checkpoints.keys import marks
+from tuner.train.objective import is_present
 from tuner.work.child import Child
 from tuner.work.load import LoadMeter
 from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
-from tuner.work.supervisor import Supervisor, Workshop
+from tuner.work.supervisor import Leaving, Supervisor, Workshop
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +48,12 @@ T = TypeVar("T")
 AWAITED = (DatabaseUnreachableError, UnknownStudyError)
 """Errors that a worker waits out when it starts."""
 JOIN_SECONDS = 60.0
+QUEUE_SECONDS = 5.0
+"""How often a worker on any study asks, between two trials, whether another study is due."""
+VISIT_SECONDS = 3.0
+"""How long it waits for a trial of a study whose trials others have."""
+REST_SECONDS = 15.0
+FAILED_REST_SECONDS = 600.0
 TRAINER = Program("tuner.work.trainer", "tuner trainer", needs=TRAINERS)
 
 
@@ -47,7 +61,8 @@ TRAINER = Program("tuner.work.trainer", "tuner trainer", needs=TRAINERS)
 class Orders:
     """A worker's orders: which study, on which device, and how long to wait for it."""
 
-    study: StudyRef
+    study: StudyRef | None
+    """None: any study that has trials to train, in the order of the queue."""
     device: str = "cpu"
     threads: int | None = None
     """Overrides the study's number; results depend on it."""
@@ -56,6 +71,8 @@ class Orders:
     patience_seconds: float = 60.0
     forks: ForkServer | None = None
     """The server that trainers are forked from, if there is one."""
+    idle_seconds: float | None = None
+    """After so long without a trial the worker leaves; None: it waits for its study's end."""
     trainer: tuple[str, ...] | None = None
     """A command to run in place of the trainer."""
 
@@ -64,12 +81,14 @@ def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
     """Train trials of a study until it ends or the worker is asked to stop."""
     try:
         with _opened(settings, orders, stop) as database:
-            study = _await_study(database, orders, stop)
-            log = settings.home / "logs"
             home_folder.make_cache(settings.home)
-            home_folder.make_folder(log)
-            workshop = _workshop(settings, orders, study, log / f"trainer-{os.getpid()}.log")
-            return _supervise(settings, database, study, workshop, stop)
+            home_folder.make_folder(settings.home / "logs")
+            context = Context(settings, orders, stop, database)
+            if orders.study is None:
+                return Errands(context).run()
+            study = _await_study(database, orders.study, orders, stop)
+            idle = math.inf if orders.idle_seconds is None else orders.idle_seconds
+            return _work_on(context, study, Leaving(idle)).ended
     # Optuna's and the driver's errors have no common type; all but outages are re-raised.
     except Exception as error:
         if not stop.asked or not (isinstance(error, AWAITED) or is_outage(error)):
@@ -77,13 +96,105 @@ def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
         return Ended("stopped", "The worker was asked to stop, and the database is away.")
 
 
-def _supervise(
-    settings: Settings,
-    database: Database,
-    study: Study,
-    workshop: Workshop,
-    stop: StopRequest,
-) -> Ended:
+@dataclass(frozen=True)
+class Context:
+    """Where a worker works: its settings, its orders, its database."""
+
+    settings: Settings
+    orders: Orders
+    stop: StopRequest
+    database: Database
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A worker's time on one study: how it ended, and how long it held a trial."""
+
+    ended: Ended
+    active_seconds: float = 0.0
+
+
+class Errands:
+    """A worker that takes whichever study is next in the queue, and returns for another."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._rests: dict[int, float] = {}
+        """Until when a study is left alone: it had nothing for this worker, or failed here."""
+        self._asked = -math.inf
+        self._relieved = False
+
+    def run(self) -> Ended:
+        """Work until nothing is left: no open study, or none with a trial for long enough."""
+        stop, patience = self._context.stop, self._context.orders.idle_seconds
+        busy = time.monotonic()
+        while not stop.asked:
+            queue = self._queue()
+            turn = next((turn for turn in queue if self._suits(turn)), None)
+            if turn is not None:
+                if self._visit(turn).active_seconds:
+                    busy = time.monotonic()
+                continue
+            idle = time.monotonic() - busy
+            if patience is None and not queue:
+                return Ended("complete", "No open study is left.")
+            if patience is not None and idle >= patience:
+                return Ended("complete", f"Nothing to train for {idle:.0f} s.")
+            stop.pause(self._context.settings.timing.poll)
+        return Ended("stopped", "The worker was asked to stop.")
+
+    def _suits(self, turn: Turn) -> bool:
+        rested = self._rests.get(turn.study.study_id, 0.0) <= time.monotonic()
+        # Whether the objective is here is asked without running it: this process can open the
+        # database. Without it every trial would fail here, and pause the study for everybody.
+        folders = self._context.orders.folders
+        return turn.has_work and rested and is_present(turn.study.spec.objective, folders)
+
+    def _visit(self, turn: Turn) -> Visit:
+        self._relieved = False
+        study = turn.study
+        logger.info("working on %s (priority %d)", study.title, turn.priority)
+        leaving = Leaving(VISIT_SECONDS, lambda: self._is_relieved(study))
+        rest = REST_SECONDS
+        try:
+            visit = _work_on(self._context, study, leaving)
+        except DatabaseError:
+            raise
+        # Its code or data differ here, say: other studies can go on, and other workers with it.
+        except TunerError as error:
+            logger.warning("%s cannot be trained by this worker: %s", study.title, error)
+            visit, rest = Visit(Ended("open", str(error))), FAILED_REST_SECONDS
+        if not self._relieved:
+            self._rests[study.study_id] = time.monotonic() + rest
+        return visit
+
+    def _is_relieved(self, study: Study) -> bool:
+        """Ask now and then, between two trials, whether another study is due."""
+        if self._relieved or time.monotonic() - self._asked < QUEUE_SECONDS:
+            return self._relieved
+        self._asked = time.monotonic()
+        try:
+            queue = self._queue()
+        # The supervisor waits for the database with patience; this question can wait too.
+        except DatabaseError:
+            return False
+        mine = next((turn for turn in queue if turn.study.study_id == study.study_id), None)
+        others = [turn for turn in queue if turn is not mine and self._suits(turn)]
+        self._relieved = mine is not None and turns.is_relieved(mine, others)
+        return self._relieved
+
+    def _queue(self) -> list[Turn]:
+        def read() -> list[Turn]:
+            with self._context.database.transaction() as connection:
+                return turns.read(connection)
+
+        return _explained(self._context.database, read)()
+
+
+def _work_on(context: Context, study: Study, leaving: Leaving) -> Visit:
+    settings, stop, database = context.settings, context.stop, context.database
+    log = settings.home / "logs" / f"trainer-{os.getpid()}.log"
+    workshop = _workshop(settings, context.orders, study, log)
     child: Child = workshop.open()
     who = workers.Worker(socket.gethostname(), os.getpid(), workshop.device)
     post = _joined(database, study, who, stop)
@@ -97,11 +208,12 @@ def _supervise(
         marks if workshop.checkpoints else None,
     )
     renewal = Renewal(database, post, settings.timing)
-    supervisor = Supervisor(ledger, renewal, stop, workshop, child)
+    supervisor = Supervisor(ledger, renewal, stop, workshop, child, leaving=leaving)
     renewal.measure = LoadMeter(workshop.device, lambda: (supervisor.trainer,)).measure
     renewal.start()
     try:
-        return supervisor.run()
+        ended = supervisor.run()
+        return Visit(ended, renewal.active_seconds)
     finally:
         supervisor.close()
         renewal.end()
@@ -142,12 +254,14 @@ def _opened(settings: Settings, orders: Orders, stop: StopRequest) -> Database:
     return _wait_for(attempt, orders.patience_seconds, stop)
 
 
-def _await_study(database: Database, orders: Orders, stop: StopRequest) -> Study:
+def _await_study(database: Database, ref: StudyRef, orders: Orders, stop: StopRequest) -> Study:
     def attempt() -> Study:
         with database.transaction() as connection:
-            return studies.find(connection, orders.study)
+            return studies.find(connection, ref)
 
-    return _wait_for(_explained(database, attempt), orders.patience_seconds, stop)
+    # A worker that may be idle for a while also waits so long for a study to be launched.
+    seconds = max(orders.patience_seconds, orders.idle_seconds or 0.0)
+    return _wait_for(_explained(database, attempt), seconds, stop)
 
 
 def _explained(database: Database, work: Callable[[], T]) -> Callable[[], T]:

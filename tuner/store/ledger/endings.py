@@ -394,6 +394,16 @@ def _keep_prediction(connection: sa.Connection, lease: Lease, predictions: Predi
         "moment": predictions.at,
         "classes": predictions.log_probabilities.shape[1],
     }
+    for metric, values in predictions.resampled.items():
+        connection.execute(
+            sa.insert(t.resampled).values(
+                trial_id=lease.trial_id,
+                split=predictions.split,
+                moment=predictions.at,
+                metric=metric,
+                content=np.ascontiguousarray(values, dtype="<f4").tobytes(),
+            )
+        )
     if uploads.is_large(predictions):
         uploads.check_whole(connection, lease, predictions)
         connection.execute(sa.insert(t.prediction).values(**row, token=lease.token))

@@ -1,4 +1,4 @@
--- Optuna 5.0.0, revision 0014, PostgreSQL 18
+-- Optuna 5.0.0, revision 0015, PostgreSQL 18
 CREATE SCHEMA tuner;
 CREATE TYPE public.studydirection AS ENUM (
     'NOT_SET',
@@ -444,6 +444,13 @@ CREATE TABLE tuner.queued (
     configuration integer,
     made timestamp with time zone DEFAULT clock_timestamp() NOT NULL
 );
+CREATE TABLE tuner.resampled (
+    trial_id integer NOT NULL,
+    split text NOT NULL,
+    moment text NOT NULL,
+    metric text NOT NULL,
+    content bytea NOT NULL
+);
 CREATE TABLE tuner.schema_version (
     version_num character varying(32) NOT NULL
 );
@@ -527,7 +534,7 @@ ALTER TABLE ONLY public.trial_values ALTER COLUMN trial_value_id SET DEFAULT nex
 ALTER TABLE ONLY public.trials ALTER COLUMN trial_id SET DEFAULT nextval('public.trials_trial_id_seq'::regclass);
 INSERT INTO public.alembic_version VALUES ('v3.2.0.a');
 INSERT INTO public.version_info VALUES (1, 12, '5.0.0');
-INSERT INTO tuner.schema_version VALUES ('0014');
+INSERT INTO tuner.schema_version VALUES ('0015');
 SELECT pg_catalog.setval('public.studies_study_id_seq', 1, false);
 SELECT pg_catalog.setval('public.study_directions_study_direction_id_seq', 1, false);
 SELECT pg_catalog.setval('public.study_system_attributes_study_system_attribute_id_seq', 1, false);
@@ -626,6 +633,8 @@ ALTER TABLE ONLY tuner.queued
     ADD CONSTRAINT queued_pkey PRIMARY KEY (study_id, number);
 ALTER TABLE ONLY tuner.queued
     ADD CONSTRAINT queued_study_id_configuration_key UNIQUE (study_id, configuration);
+ALTER TABLE ONLY tuner.resampled
+    ADD CONSTRAINT resampled_pkey PRIMARY KEY (trial_id, split, moment, metric);
 ALTER TABLE ONLY tuner.schema_version
     ADD CONSTRAINT schema_version_pkc PRIMARY KEY (version_num);
 ALTER TABLE ONLY tuner.session
@@ -721,6 +730,8 @@ ALTER TABLE ONLY tuner.prediction
     ADD CONSTRAINT prediction_trial_id_fkey FOREIGN KEY (trial_id) REFERENCES tuner.trial(trial_id) ON DELETE CASCADE;
 ALTER TABLE ONLY tuner.queued
     ADD CONSTRAINT queued_study_id_fkey FOREIGN KEY (study_id) REFERENCES tuner.study(study_id) ON DELETE CASCADE;
+ALTER TABLE ONLY tuner.resampled
+    ADD CONSTRAINT resampled_trial_id_fkey FOREIGN KEY (trial_id) REFERENCES tuner.trial(trial_id) ON DELETE CASCADE;
 ALTER TABLE ONLY tuner.session
     ADD CONSTRAINT session_account_id_fkey FOREIGN KEY (account_id) REFERENCES tuner.account(account_id) ON DELETE CASCADE;
 ALTER TABLE ONLY tuner.trial

@@ -1,0 +1,69 @@
+"""`tuner fleet`, `tuner launch --on` and `--detach`, `tuner attach`: workers wherever they run."""
+
+import pytest
+
+from tests.cli.conftest import STUDY, Project
+from tests.harness.processes import until
+from tests.train.blobs import PAUSE
+
+LONG = STUDY.replace("epochs = 3", "epochs = 2000")
+SLOWLY = {PAUSE: "0.01"}
+
+
+def fleets(project: Project, *more: str) -> list[dict[str, object]]:
+    """Return the fleets of the small study."""
+    listed: list[dict[str, object]] = project.json("fleet", "status", "small", "--json", *more)
+    return listed
+
+
+@pytest.mark.processes
+def test_a_detached_launch_is_scaled_and_stopped_from_elsewhere(project: Project) -> None:
+    """It outlives the command that began it, and follows what others want by the database."""
+    project.write_study("small", LONG)
+    out = project.run("launch", "small", "--workers", "1", "--detach", environ=SLOWLY)
+    assert "tuner attach small" in out
+    (fleet,) = fleets(project)
+    assert (fleet["engine"], fleet["workers"], fleet["state"]) == ("local", 1, "working")
+    project.run("fleet", "scale", "small", "2")
+    until(lambda: fleets(project)[0]["running"] == 2, "a second worker runs")
+    project.run("fleet", "stop", "--study", "small")
+    until(lambda: not fleets(project), "its workers have left")
+    (ended,) = fleets(project, "--all")
+    assert (ended["state"], ended["reason"]) == ("ended", "")
+    assert project.json("status", "small", "--json")["state"] == "open"
+
+
+@pytest.mark.processes
+def test_a_detached_launch_that_cannot_begin_says_so_here(project: Project) -> None:
+    """Its error is not hidden in a log."""
+    out = project.run("launch", "small", "--device", "cuda", "--detach", code=2)
+    assert "no usable NVIDIA GPU" in out
+
+
+@pytest.mark.processes
+def test_attach_shows_a_study_until_its_end(project: Project) -> None:
+    """A complete study is told at once."""
+    project.run("launch", "small", "--workers", "1")
+    assert "small is complete" in project.run("attach", "small")
+    assert "No fleet works on small" in project.run("fleet", "status", "small")
+    out = project.run("fleet", "scale", "small", "2", code=2)
+    assert "no fleet that works on it" in out
+
+
+@pytest.mark.processes
+def test_the_probe_is_printed_and_is_the_exit_code(project: Project) -> None:
+    """0 where a worker could work, 3 where it could not."""
+    project.run("launch", "small", "--workers", "1")
+    assert "ok     objective" in project.run("worker", "small", "--probe")
+    (project.folder / "objectives" / "blobs" / "__init__.py").write_text("broken(")
+    out = project.run("fleet", "probe", "small", code=3)
+    assert "WRONG  objective" in out
+    assert "no JSON" in project.run("worker", "small", "--json", code=2)
+
+
+def test_options_of_engines_are_key_and_value(project: Project) -> None:
+    """Refused with an example."""
+    out = project.run("launch", "small", "--fleet", "partition", code=2)
+    assert "is not KEY=VALUE" in out
+    out = project.run("launch", "small", "--fleet", "partition=gpu", code=2)
+    assert "no options" in out

@@ -1,0 +1,148 @@
+"""What every engine promises: one suite, run over each of them.
+
+An engine joins by a bed in `BEDS`: what starts its fleets for these tests.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import pytest
+
+from tests.faults.proof import assert_as_undisturbed
+from tests.faults.scenery import Scene, Sizes
+from tests.harness import warm
+from tests.harness.processes import until
+from tuner.errors import UserError
+from tuner.fleet import engines
+from tuner.fleet.contract import Crew, Engine, Fleet
+from tuner.store import tables as t
+from tuner.work.probe import Report
+
+SIZES = Sizes(rates=(1e-3, 1e-2), seeds=1, epochs=6)
+LONG = Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=2000)
+
+
+class Bed(Protocol):
+    """Starts the fleets of one engine, and ends them."""
+
+    engine: Engine
+
+    def fleet(self, workers: int) -> Fleet:
+        """Return a fleet on the study `small`, not yet started; it is closed with the test."""
+
+    def close(self) -> None:
+        """End whatever was started."""
+
+
+@dataclass
+class LocalBed:
+    """This machine."""
+
+    scene: Scene
+    engine: Engine = field(default_factory=lambda: engines.load("local"))
+    fleets: list[Fleet] = field(default_factory=list)
+
+    def fleet(self, workers: int) -> Fleet:
+        """Return a crew on the CPU."""
+        crew = Crew("small@1", ("cpu",) * workers, folders=(self.scene.blobs.folder,))
+        self.fleets.append(self.engine.fleet(self.scene.settings, crew, warm.fork_server()))
+        return self.fleets[-1]
+
+    def close(self) -> None:
+        """Close every crew."""
+        for fleet in self.fleets:
+            fleet.close()
+
+
+BEDS = {"local": LocalBed}
+
+
+@pytest.fixture(params=BEDS)
+def bed(request: pytest.FixtureRequest, scene: Scene) -> Iterator[Bed]:
+    """Give the test an engine to start fleets on."""
+    bed = BEDS[request.param](scene)
+    yield bed
+    bed.close()
+
+
+pytestmark = pytest.mark.processes
+
+
+def test_a_fleet_trains_a_study_to_its_end_and_melts_away(bed: Bed, scene: Scene) -> None:
+    """Every trial once, as if nothing had been beside it; then nobody runs and nothing failed."""
+    bench = scene.launch(SIZES)
+    fleet = bed.fleet(2)
+    fleet.start()
+    until(lambda: fleet.running() == 0, "all have left")
+    assert fleet.failures() == []
+    assert_as_undisturbed(bench, scene.blobs)
+
+
+def test_a_fleet_is_scaled_up_and_down(bed: Bed, scene: Scene) -> None:
+    """New workers train too; those that are too many give their trial back and leave."""
+    bench = scene.launch(LONG)
+    fleet = bed.fleet(1)
+    fleet.start()
+    assert fleet.running() == 1
+    fleet.scale(2)
+    assert fleet.running() == 2
+
+    def held() -> int:
+        return sum(row.state == "held" for row in bench.rows(t.lease))
+
+    until(lambda: held() == 2, "both have a trial")
+    fleet.scale(1)
+    until(lambda: fleet.running() == 1, "one has left")
+    until(lambda: held() == 1, "its trial was given back")
+
+
+def test_a_fleet_that_is_asked_to_stop_gives_its_trials_back(bed: Bed, scene: Scene) -> None:
+    """No trial is lost or left to expire, and nobody is replaced."""
+    bench = scene.launch(LONG)
+    fleet = bed.fleet(2)
+    fleet.start()
+    until(lambda: bench.rows(t.epoch), "an epoch was recorded")
+    fleet.ask_to_stop()
+    until(lambda: fleet.running() == 0, "both have left")
+    assert {row.state for row in bench.rows(t.lease)} == {"released"}
+    assert bench.state() == "open"
+    assert fleet.failures() == []
+
+
+def test_a_fleet_that_must_stop_now_does(bed: Bed, scene: Scene) -> None:
+    """Nobody runs any more, and the study can go on."""
+    bench = scene.launch(LONG)
+    fleet = bed.fleet(1)
+    fleet.start()
+    until(lambda: bench.rows(t.epoch), "an epoch was recorded")
+    fleet.ask_to_stop()
+    fleet.stop_now()
+    until(lambda: fleet.running() == 0, "it has left")
+    assert bench.state() == "open"
+
+
+def test_a_handle_is_json_without_the_password(bed: Bed, scene: Scene) -> None:
+    """It is stored where everybody reads who may read the study."""
+    scene.launch(LONG)
+    fleet = bed.fleet(1)
+    fleet.start()
+    text = json.dumps(fleet.handle())
+    assert json.loads(text) == fleet.handle()
+    assert str(scene.settings.database_url) not in text
+
+
+def test_the_probe_runs_where_workers_would(bed: Bed, scene: Scene) -> None:
+    """It comes back with a report, and all is well."""
+    scene.launch(SIZES)
+    crew = Crew("small@1", folders=(scene.blobs.folder,))
+    report = Report.read(bed.engine.probe(scene.settings, crew))
+    assert report.faults == []
+    assert {one.what for one in report.findings} >= {"database", "objective", "code and data"}
+
+
+def test_an_unknown_option_is_refused(bed: Bed) -> None:
+    """It names the option, before anything is started."""
+    with pytest.raises(UserError, match="parttion"):
+        bed.engine.options({"parttion": "gpu"})

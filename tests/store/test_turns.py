@@ -1,0 +1,120 @@
+"""Whose turn it is: priorities, shares of people, and when a worker changes its study."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from tests.store.specs import Bench, claim_trial, finish, make_spec
+from tuner.store import studies, turns
+from tuner.store import tables as t
+from tuner.store.database import Database
+from tuner.store.optuna_storage import Binding
+from tuner.store.studies import Study
+from tuner.store.turns import MARGIN_SECONDS, Turn
+
+DAY = datetime(2026, 11, 26, tzinfo=UTC)
+
+
+def turn(
+    number: int, *, priority: int = 0, owner: str = "ann", used: float = 0.0, has_work: bool = True
+) -> Turn:
+    """Make a study's turn; a later number was launched later."""
+    created = DAY + timedelta(minutes=number)
+    study = Study(number, f"s{number}", 1, make_spec(), "", "open", "", created, {})
+    return Turn(study, priority, owner, used, has_work, workers=0)
+
+
+def test_priority_comes_first_then_who_used_least_then_the_oldest() -> None:
+    """Each rule decides only where the one before it does not."""
+    queue = [
+        turn(1, owner="ben", used=50.0),
+        turn(2, owner="ann", used=10.0),
+        turn(3, owner="ann", used=10.0),
+        turn(4, owner="ben", used=50.0, priority=2),
+    ]
+    assert [one.study.study_id for one in turns.in_order(queue)] == [4, 2, 3, 1]
+
+
+def test_a_worker_leaves_for_a_higher_priority_at_once() -> None:
+    """Also for a study of the same person."""
+    assert turns.is_relieved(turn(1), [turn(2, priority=1)])
+    assert not turns.is_relieved(turn(1, priority=1), [turn(2)])
+
+
+@pytest.mark.parametrize(("ahead", "leaves"), [(0.0, False), (-1.0, False), (1.0, True)])
+def test_a_worker_leaves_for_another_person_who_is_clearly_behind(
+    ahead: float, leaves: bool
+) -> None:
+    """A few seconds ahead are no reason to start another trainer."""
+    mine = turn(1, used=100.0 + MARGIN_SECONDS + ahead)
+    assert turns.is_relieved(mine, [turn(2, owner="ben", used=100.0)]) is leaves
+
+
+def test_nobody_leaves_for_a_study_without_trials_to_train_or_for_the_same_person() -> None:
+    """What has no trial now needs no worker; a person's own studies go one after the other."""
+    mine = turn(1, used=1e6)
+    assert not turns.is_relieved(mine, [turn(2, priority=9, has_work=False)])
+    assert not turns.is_relieved(mine, [turn(2, used=1e6)])
+
+
+def launch(database: Database, name: str, who: str) -> Bench:
+    """Store a study of a person."""
+    binding = Binding(database)
+    spec = make_spec(name, dimensions=())
+    study = studies.launch(database, binding, spec, {"who": who}, new_version=False).study
+    return Bench(database, binding, study)
+
+
+def read(database: Database) -> dict[str, Turn]:
+    """Return the queue by the studies' names, in order."""
+    with database.transaction() as connection:
+        return {one.study.name: one for one in turns.read(connection)}
+
+
+def test_seconds_are_a_persons_on_all_machines(database: Database) -> None:
+    """Who trained lately is behind who has not, whichever study and machine it was."""
+    first = launch(database, "first", "ann@one")
+    launch(database, "second", "ann@two")
+    launch(database, "third", "ben@one")
+    assert list(read(database)) == ["first", "second", "third"]
+    worker = first.worker()
+    with database.transaction() as connection:
+        connection.execute(sa.update(t.worker).values(active_seconds=100.0))
+    queue = read(database)
+    assert list(queue) == ["third", "first", "second"]
+    assert [one.used_seconds for one in queue.values()] == [0.0, 100.0, 100.0]
+    assert [one.workers for one in queue.values()] == [0, 1, 0]
+    assert worker is not None
+
+
+def test_a_study_whose_trials_are_taken_has_no_work(database: Database) -> None:
+    """Its one trial is a worker's; once that is given back, there is work again."""
+    bench = launch(database, "only", "ann@one")
+    worker = bench.worker()
+    lease = claim_trial(worker)
+    assert not read(database)["only"].has_work
+    worker.give_back(lease, "a test")
+    assert read(database)["only"].has_work
+    finish(worker, claim_trial(worker))
+    worker.claim(None, adopt=True)
+    assert read(database) == {}
+
+
+def test_a_priority_is_kept_and_told(database: Database) -> None:
+    """It moves the study to the front, and its history says who did it."""
+    launch(database, "first", "ann@one")
+    second = launch(database, "second", "ben@one")
+    with database.transaction() as connection:
+        turns.set_priority(connection, second.study, 5, "ben@one")
+    assert list(read(database)) == ["second", "first"]
+    (event,) = [row for row in second.rows(t.event) if row.kind == "priority"]
+    assert (event.text, event.who) == ("5", "ben@one")
+
+
+def test_archived_and_paused_studies_have_no_turn(database: Database) -> None:
+    """Nobody waits for them."""
+    bench = launch(database, "first", "ann@one")
+    with database.transaction() as connection:
+        studies.set_state(connection, bench.study, "paused", "a test")
+    assert read(database) == {}

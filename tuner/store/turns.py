@@ -1,0 +1,131 @@
+"""Whose turn it is: which study a worker takes next that works on any.
+
+    the highest priority ── then the person who has used fewest seconds ── then the oldest study
+
+People share by the seconds that their workers trained within the last days, so whoever has used
+little is served until he has caught up. A worker leaves a study only between two trials: for a
+higher priority at once, for another person once he is clearly behind.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from tuner.store import studies
+from tuner.store import tables as t
+from tuner.store.studies import Study
+
+SHARE_DAYS = 7
+"""How far back a person's seconds count."""
+MARGIN_SECONDS = 600.0
+"""How far another person must be behind before a worker changes its study: a change costs a start
+of the trainer and the loading of data."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An open study in the queue."""
+
+    study: Study
+    priority: int
+    owner: str
+    """Who launched it, without a machine: a person is one person on every machine."""
+    used_seconds: float
+    """How long all of that person's workers trained lately."""
+    has_work: bool
+    """Whether a trial waits for a worker, or is still to be created."""
+    workers: int
+    """How many workers are at it."""
+
+    @property
+    def rank(self) -> tuple[int, float, datetime, int]:
+        """What the queue is ordered by, the first turn first."""
+        return (-self.priority, self.used_seconds, self.study.created, self.study.study_id)
+
+
+def in_order(turns: Sequence[Turn]) -> list[Turn]:
+    """Return the queue with the first turn first."""
+    return sorted(turns, key=lambda turn: turn.rank)
+
+
+def is_relieved(current: Turn, others: Sequence[Turn]) -> bool:
+    """Return whether a worker on one study leaves it between two trials, for one of the others."""
+    return any(
+        other.priority > current.priority
+        or (
+            other.priority == current.priority
+            and other.owner != current.owner
+            and other.used_seconds + MARGIN_SECONDS < current.used_seconds
+        )
+        for other in others
+        if other.has_work
+    )
+
+
+def read(connection: sa.Connection) -> list[Turn]:
+    """Return every open study that is not archived, in the order of the queue."""
+    open_studies = [study for study in studies.in_state(connection, "open") if not study.archived]
+    used, lines = _used(connection), _lines(connection)
+    turns = []
+    for study in open_studies:
+        line = lines.get(study.study_id, {})
+        owner = owner_of(study)
+        turns.append(
+            Turn(
+                study,
+                priority=int(line.get("priority", 0)),
+                owner=owner,
+                used_seconds=used.get(owner, 0.0),
+                has_work=bool(line.get("waiting", 0))
+                or int(line.get("trials", 0)) < study.spec.total_trials,
+                workers=int(line.get("workers", 0)),
+            )
+        )
+    return in_order(turns)
+
+
+def owner_of(study: Study) -> str:
+    """Return who launched a study; empty for one of an older tuner."""
+    return str(study.provenance.get("who", "")).partition("@")[0]
+
+
+def set_priority(connection: sa.Connection, study: Study, priority: int, who: str) -> None:
+    """Give a study its priority, and note that in its history."""
+    mine = t.study.c.study_id == study.study_id
+    connection.execute(sa.update(t.study).where(mine).values(priority=priority))
+    studies.add_event(connection, study, "priority", str(priority), who)
+
+
+def _used(connection: sa.Connection) -> dict[str, float]:
+    who = sa.func.split_part(sa.func.coalesce(t.study.c.provenance["who"].astext, ""), "@", 1)
+    recent = t.worker.c.seen > sa.func.clock_timestamp() - sa.text(f"interval '{SHARE_DAYS} days'")
+    rows = connection.execute(
+        sa.select(who.label("who"), sa.func.sum(t.worker.c.active_seconds).label("seconds"))
+        .select_from(t.worker.join(t.study))
+        .where(recent)
+        .group_by(who)
+    )
+    return {row.who: float(row.seconds) for row in rows}
+
+
+def _lines(connection: sa.Connection) -> dict[int, Mapping[str, int]]:
+    """Return of each open study its priority, its trials, those that wait, and its workers."""
+
+    def count(table: sa.Table, *where: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
+        mine = table.c.study_id == t.study.c.study_id
+        return sa.select(sa.func.count()).select_from(table).where(mine, *where).scalar_subquery()
+
+    free = (t.lease.c.state == "released") | (t.lease.c.expires < t.NOW)
+    alive = t.worker.c.seen > sa.func.clock_timestamp() - sa.text("interval '60 seconds'")
+    rows = connection.execute(
+        sa.select(
+            t.study.c.study_id,
+            t.study.c.priority,
+            count(t.trial).label("trials"),
+            count(t.lease, t.lease.c.state != "ended", free).label("waiting"),
+            count(t.worker, t.worker.c.ended.is_(None), alive).label("workers"),
+        ).where(t.study.c.state == "open")
+    )
+    return {row.study_id: dict(row._mapping) for row in rows}
