@@ -49,7 +49,7 @@ def stale_and_new(bench: Bench) -> tuple[Ledger, Lease, Ledger, Lease]:
 
 
 def test_adoption_gives_the_next_token(bench: Bench) -> None:
-    """An adopter goes on with the same trial, number and parameters under a new token.
+    """An adopter continues the same trial, number and parameters under a new token.
 
     Alone, as whatever interrupted it may have been the trial itself.
     """
@@ -195,7 +195,7 @@ def test_a_trial_that_takes_its_workers_with_it_ends(
 
 
 def test_a_trial_that_is_often_interrupted_lets_others_go_first(bench: Bench) -> None:
-    """It may be what kills the workers: new trials come first, and then it is taken up again."""
+    """It may be what kills the workers: new trials come first, and then it is tried again."""
     lose(bench, claims.YIELDS + 1)  # the last loss is counted when it is taken up
     peers = [bench.worker() for _ in range(3)]
     assert [claim_trial(peer).number for peer in peers] == [1, 2, 0]
@@ -313,7 +313,7 @@ def test_replicates_repeat_the_stored_parameters(database: Database) -> None:
 
 
 def test_an_extended_study_is_seen_by_workers_that_run(database: Database) -> None:
-    """A worker that joined before an extension goes on with the new trials."""
+    """A worker that joined before an extension continues with the new trials."""
     bench = Bench.launch(database, make_ranged(trials=1, sampler="random"))
     holder = bench.worker()
     finish(holder, claim_trial(holder))

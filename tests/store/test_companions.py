@@ -48,7 +48,7 @@ def test_companions_come_in_the_order_of_the_grid(database: Database) -> None:
 
 
 def test_a_worker_takes_no_more_than_its_share(database: Database) -> None:
-    """Of what is not over, each worker that is there gets as much; who leaves, leaves his."""
+    """Workers share the unfinished trials equally; a worker that leaves frees its share."""
     bench = Bench.launch(database, make_spec(seeds=4))
     first, second, _third = (bench.worker(PATIENT) for _ in range(3))
     assert len(all_of(first)) == 4
@@ -61,7 +61,7 @@ def test_a_worker_takes_no_more_than_its_share(database: Database) -> None:
 
 
 def test_the_next_trial_is_not_passed_over(database: Database) -> None:
-    """If the next one in order is of another kind, the worker goes on with what it has."""
+    """If the next trial in order is of another kind, the worker continues with what it has."""
     dimensions = (Choice("hidden", (4, 8), {}), Choice("lr", (1e-3, 1e-2), {}))
     bench = Bench.launch(database, make_spec(dimensions=dimensions, seeds=1))
     worker = bench.worker(PATIENT)

@@ -123,7 +123,7 @@ def test_a_refusal_is_no_outage(database: Database) -> None:
 
 
 def test_connections_carry_their_timeouts(database: Database) -> None:
-    """A frozen peer cannot hold us for ever: the server is told how long we wait."""
+    """A frozen peer cannot block us for ever: the server knows how long we wait."""
     with database.transaction() as connection:
         for name in ("lock_timeout", "idle_in_transaction_session_timeout", "statement_timeout"):
             assert connection.execute(sa.text(f"SHOW {name}")).scalar_one() != "0"

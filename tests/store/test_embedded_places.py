@@ -220,6 +220,6 @@ def test_root_leaves_a_users_home_theirs(home: Path) -> None:
 def test_another_users_database_is_told_from_ones_own(
     home: Path, nobodys_python: tuple[str, dict[str, str]]
 ) -> None:
-    """Who may not use a home is told so, with the way out."""
+    """A user who may not use a home gets an error that says what to do."""
     with embedded.join(home), pytest.raises(AssertionError, match="TUNER_HOME"):
         nobodys_client(home, nobodys_python).joined()

@@ -123,7 +123,7 @@ def test_an_old_home_that_is_open_to_all_is_told(
 def test_root_in_a_users_project_does_not_break_it_for_the_user(
     open_folder: Path, nobodys_python: tuple[str, dict[str, str]]
 ) -> None:
-    """After `sudo tuner launch` everything is the user's, who goes on with the same study."""
+    """After `sudo tuner launch` everything belongs to the user, who continues the same study."""
     python, environ = nobodys_python
     folder = open_folder / "project"
     project = make_project(folder, {**environ, "HOME": str(folder)})

@@ -171,7 +171,7 @@ def test_an_end_before_the_stored_end_removes_the_rest(bench: Bench) -> None:
 
 
 def test_an_adopter_that_dies_before_its_first_epoch_removes_nothing(bench: Bench) -> None:
-    """The next one, on the old machine with its checkpoint, goes on with the old curve."""
+    """The next holder, on the old machine with its checkpoint, continues the old curve."""
     _, silent = adopted(bench, 0.9, 0.8)
     bench.expire(silent)
     held = claim_trial(bench.worker())

@@ -161,7 +161,7 @@ def test_a_look_is_a_barrier_and_nothing_else_is() -> None:
 
 
 def test_a_dropped_contenders_running_trial_does_not_hold_up_a_look() -> None:
-    """A retried trial of one that has left is nobody's barrier."""
+    """A retried trial of a contender that has left holds nobody up."""
     spec = make(3, 10, 3)
     done = [Existing(one, 0, True, float(one)) for one in range(3)]
     done += [Existing(one, seed, True) for one in range(3) for seed in (1, 2)]

@@ -82,7 +82,7 @@ def test_a_decision_is_not_revised_when_peers_have_finished_since(median: Bench)
 
 
 def test_a_resumed_trial_gets_the_decisions_it_had(median: Bench) -> None:
-    """An adopter that trains stored epochs again is told what the first holder was told."""
+    """An adopter that trains stored epochs again gets the decisions that the first holder got."""
     first, peer, second = median.worker(), median.worker(), median.worker()
     held = claim_trial(first)
     assert first.record(held, make_curve(0.9)) == Recorded()
@@ -164,7 +164,7 @@ def test_the_metric_not_being_a_number_is_divergence(database: Database) -> None
 
 
 def test_divergence_told_again_is_the_same_answer(bench: Bench) -> None:
-    """A resumed trial that diverged before is told so again."""
+    """A resumed trial that diverged before gets the same decision again."""
     first, second = bench.worker(), bench.worker()
     held = claim_trial(first)
     curve = make_curve(0.5, math.nan)
@@ -197,7 +197,7 @@ def test_output_of_a_deleted_trial_is_dropped(bench: Bench) -> None:
 
 
 def test_further_metrics_are_stored_bit_for_bit(database: Database) -> None:
-    """Own figures come back as they were, undefined ones too, and Optuna is told the metric."""
+    """Own figures come back as they were, undefined ones too, and Optuna gets the metric."""
     dice = Metric("dice", "higher", "Dice.")
     spec = replace(make_spec(metric="val_dice"), metrics=(dice,))
     bench = Bench.launch(database, spec)

@@ -257,7 +257,7 @@ def test_a_script_that_breaks_leaves_nothing(
 
 
 def test_an_older_database_is_migrated_with_its_rows(empty: Database) -> None:
-    """Trials stored under the first schema stay; what was not measured then reads as unknown."""
+    """Trials stored under the first schema stay; figures not measured then are unknown."""
     migrate_to(empty, "0001")
     with empty.transaction() as connection:
         for statement in FIRST_SCHEMA_ROWS:
