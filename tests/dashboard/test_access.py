@@ -307,7 +307,7 @@ TRAVERSALS = (
 
 @pytest.mark.parametrize("name", ["nobody", "operator"])
 def test_no_path_leads_out(callers: Callers, name: str) -> None:
-    """Nothing of the disk is served, and no public prefix leads to what is not public."""
+    """No file of the disk is served, and no public prefix leads to a page that is not public."""
     for path in TRAVERSALS:
         answer = callers.clients[name].get(path)
         assert "root:" not in answer.text, path

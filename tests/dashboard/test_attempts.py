@@ -1,4 +1,4 @@
-"""Guessing is slowed down, and nobody's owner is locked out by somebody else's guesses."""
+"""Guessing is slowed down, and nobody is locked out by somebody else's guesses."""
 
 from dataclasses import dataclass
 

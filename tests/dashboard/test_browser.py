@@ -265,7 +265,7 @@ def test_paper_shows_what_was_never_scrolled_to(visit: Visit, tmp_path: Path) ->
     }""")
     page.pdf(path=tmp_path / "study.pdf")
     curves, threads, rows, points, shares = page.evaluate("window.counted")
-    # Eight settings in the picture and in its legend; the lines that can be told apart.
+    # Eight settings in the picture and in its legend; the lines that can be distinguished.
     assert (curves, threads, rows, points, shares) == (16, 44, 9, 9, 3)
     expect(page.locator(".printed")).to_have_count(0)
     expect(page.locator("#curves canvas")).to_be_visible()

@@ -88,7 +88,7 @@ def test_other_sites_can_have_nothing_computed(app: TestClient) -> None:
 
 
 def test_the_page_of_an_error_is_guarded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of ours is told without its reason, under the same headers as every page."""
+    """An internal error is shown without its reason, with the same headers as every page."""
 
     def fails(*_: object) -> None:
         raise RuntimeError("a secret")

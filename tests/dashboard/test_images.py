@@ -180,7 +180,7 @@ def test_a_file_system_that_does_not_answer_holds_up_no_page(
 def test_a_fingerprint_of_the_same_name_shows_no_other_studys_images(
     gallery: Gallery, loaded: Data
 ) -> None:
-    """An objective names its fingerprint itself; pictures and refusals are told by all the rest."""
+    """An objective names its own fingerprint, so all else that identifies images counts, too."""
     first = ImageSource("own", {"path": "a"}, "v1", ("content of a",))
     gallery._keep(first, "test", wanted(loaded, 0), [b"PNG"])
     assert gallery.picture(first, "test", 0) == b"PNG"
@@ -282,7 +282,7 @@ def test_the_work_checks_pixels_beside_a_fingerprint(
 
 
 def test_the_page_of_a_trial_shows_its_mistakes(stored: Database, settings: Settings) -> None:
-    """Wrong images come as PNGs that can run nothing; what was not read is not there."""
+    """Misclassified images come as PNGs that cannot run code; unread images are left out."""
     path = "/studies/digits/trials/3"
     with TestClient(app_for(Desk(stored, settings)), LOCAL) as app:
 

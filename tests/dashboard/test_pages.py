@@ -176,7 +176,7 @@ def test_two_trials_are_compared(pages: TestClient) -> None:
 
 
 def test_filter_sort_and_columns_stand_in_the_address(pages: TestClient) -> None:
-    """A link shows the same rows to everybody; what is wrong with a filter is told above it."""
+    """A link shows the same rows to everybody; the fault of a filter is shown above it."""
     path = "/studies/lr_sched/trials.json?q=lr>0.001 scheduler:step&sort=-test_acc&columns=lr"
     body = pages.get(path).json()
     assert [set(row) for row in body["trials"]] == [{"trial", "lr"}] * 5
@@ -313,7 +313,7 @@ def test_our_pages_allow_no_foreign_or_inline_script(pages: TestClient) -> None:
 
 
 def test_a_second_export_does_not_wait_for_the_first(pages: TestClient) -> None:
-    """It would hold a thread that pages are written by; a program is told when to come again."""
+    """It would block a thread that renders pages; a program gets the time to try again."""
     with documents.EXPORTING:
         answer = pages.get("/studies/digits/export.csv")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
@@ -346,7 +346,7 @@ ODD_ADDRESSES = (
 
 @pytest.mark.parametrize("address", ODD_ADDRESSES)
 def test_an_odd_address_is_refused(stored: Database, address: str) -> None:
-    """What nobody's browser would ask for ends in a sentence, and never in an error of ours."""
+    """A request that no browser would send gets a sentence, never an internal error."""
     with TestClient(app_for(Desk(stored)), LOCAL, raise_server_exceptions=False) as app:
         answer = app.get(address)
     assert answer.status_code == 400

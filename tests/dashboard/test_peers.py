@@ -49,7 +49,7 @@ def test_our_own_socket_is_ours(family: socket.AddressFamily, server: str, clien
 
 
 def test_another_user_is_not_the_owner() -> None:
-    """A process of another user connects and is told apart; needs root to become one."""
+    """A process of another user connects and is recognised as such; needs root to become one."""
     if os.geteuid() != 0:
         pytest.skip("only root can start a process of another user")
     with socket.create_server(("127.0.0.1", 0)) as listening:

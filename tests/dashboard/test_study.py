@@ -287,7 +287,7 @@ def test_what_is_wrong_with_a_filter_is_told(pages: TestClient) -> None:
 
 
 def test_no_more_lines_than_pixels() -> None:
-    """Of many trials a browser is sent those that can be told apart, and all of the best."""
+    """Of many trials a browser gets those that can be distinguished, and all of the best."""
     places = np.random.default_rng(0).random((20_000, 4))
     items = list(range(len(places)))
     shown = thinned(items, places, CHOSEN_MOST)
