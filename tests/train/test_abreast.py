@@ -97,7 +97,7 @@ def test_losses_of_other_targets_are_no_pack(bench: Workbench) -> None:
 
 
 def test_a_run_joins_and_leaves_between_epochs(bench: Workbench) -> None:
-    """One that has trained alone, or comes from a state, goes on with others, and alone again."""
+    """A run that trained alone, or was restored, continues beside others, and alone again."""
     first, second = bench.begin(job(0)), bench.begin(job(1))
     abreast = Abreast()
     for _ in first.epochs(lambda: None):

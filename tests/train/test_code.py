@@ -69,7 +69,7 @@ class Lab:
         path.write_text(path.read_text().replace(old, new))
 
     def run(self, *steps: str, **environ: str) -> list[dict[str, Any]]:
-        """Take steps in a process of their own; return what was told after each trial."""
+        """Take steps in a process of their own; return the report after each trial."""
         path = os.pathsep.join([str(self.library), str(REPOSITORY)])
         done = subprocess.run(
             [sys.executable, "-m", "tests.train.code_process", str(self.place), *steps],

@@ -79,7 +79,7 @@ def test_a_metric_changes_nothing_else(dices: Blobs) -> None:
 
 
 def test_checkpoints_keep_the_figures_and_resume_equals_never_having_stopped(dices: Blobs) -> None:
-    """A run restored from a state goes on with the same figures, bit for bit."""
+    """A run restored from a state continues with the same figures, bit for bit."""
     bench = dices.workbench()
     whole = bench.begin(dice_job())
     state = None
@@ -128,7 +128,7 @@ def test_keys_without_further_metrics_are_those_of_before() -> None:
 
 
 def test_a_metric_is_undefined_for_predictions_that_are_no_numbers(dices: Blobs) -> None:
-    """The network has diverged: that is told, not that the metric failed."""
+    """The network has diverged: the error says so, and does not blame the metric."""
     found = dices.workbench().found(blob_job())
     truth = Truth("val", np.array([0, 1, 1]), (), ("a", "b"))
     logs = np.log(np.full((3, 2), 0.5, np.float32))

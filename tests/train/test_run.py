@@ -217,7 +217,7 @@ def test_a_last_batch_of_one_is_trained_with_batch_norm(blobs: Blobs, batch_size
 
 
 def test_batches_of_one_need_a_network_without_batch_norm(blobs: Blobs) -> None:
-    """With batch norm the person is told what to set; without it, such batches train."""
+    """With batch norm the error says what to set; without it, such batches train."""
     with pytest.raises(UserError, match="set batch_size to 2 or more"):
         blobs.workbench().begin(blob_job(batch_size=1))
     run = blobs.workbench().begin(blob_job(batch_size=1, batch_norm=False))

@@ -95,7 +95,7 @@ def test_data_without_a_test_split_give_results_without_test_figures(tmp_path: P
 
 
 def test_bce_on_three_classes_is_refused(blobs: Blobs) -> None:
-    """The person is told to use ce, and ce trains."""
+    """The error suggests ce, and ce trains."""
     three = {"classes": 3}
     with pytest.raises(UserError, match="use loss = 'ce'"):
         blobs.workbench().begin(blob_job(loss="bce", data=three))

@@ -299,7 +299,7 @@ def test_no_test_set_is_told_once(tmp_path: Path) -> None:
 
 
 def test_sizes_that_differ_are_stretched_to_the_commonest(tmp_path: Path) -> None:
-    """The training images decide, and it is told how many were changed."""
+    """The training images decide, and a note says how many were changed."""
     path = write_folder(tmp_path / "f")
     save(path / "train" / "normal" / "large.png", draw("train", 0, 60, size=48))
     for n in range(30):
