@@ -67,7 +67,7 @@ def stored(database: Database) -> list[list[str]]:
 def test_findings_that_arrive_late_are_told_and_stored_once(
     database: Database, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What the source noted is told at once; the rest when it is there, however often one asks."""
+    """The source's notes are printed at once; other findings once they exist, and only once."""
     with begun(tmp_path) as question:
         findings = loaded(database, question)
         study = Bench.launch(database, make_spec()).study
@@ -86,7 +86,7 @@ def test_findings_that_arrive_late_are_told_and_stored_once(
 def test_findings_are_kept_after_the_database_was_away(
     database: Database, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They are told once, and stored when it can be done."""
+    """They are printed once, and stored as soon as possible."""
     with begun(tmp_path) as question:
         findings = loaded(database, question)
         study = Bench.launch(database, make_spec()).study

@@ -1,4 +1,4 @@
-"""A study is trained by one code on one set of data; changes are told before they are mixed in."""
+"""A study is trained by one code on one set of data; changes are reported before they can mix."""
 
 import csv
 import io
