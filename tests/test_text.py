@@ -35,6 +35,6 @@ def test_two_names_stay_two() -> None:
 
 
 def test_json_is_made_storable_throughout() -> None:
-    """Texts in lists, values and keys are made storable; what is not text stays."""
+    """Texts in lists, values and keys are made storable; other values stay as they are."""
     given = {"a\x00": ["\udce9", 1, None, {"b": "c"}]}
     assert storable_json(given) == {r"a\x00": [r"\xe9", 1, None, {"b": "c"}]}

@@ -1,4 +1,4 @@
-"""Comparisons of settings as they are read from a study: what is said, of what, and what is not."""
+"""Comparisons of a stored study's settings: the verdict, its scope, and what it leaves out."""
 
 import math
 import re

@@ -274,7 +274,7 @@ def test_a_race_that_runs_is_told_as_running(database: Database) -> None:
 
 
 def test_a_race_that_the_budget_ended_says_so(database: Database) -> None:
-    """Two that cannot be told apart use up the room; the rest is too little for a round."""
+    """Two contenders that do not differ use up the budget; too little is left for a round."""
     even = {0.1: 0.9, 0.01: 0.9, 0.001: 0.9, 0.0001: 0.5}
     bench = store(database, raced(seeds=5), rounds=4, accuracy=even)
     told = story_of(bench)

@@ -164,7 +164,7 @@ def test_diverged_trials_are_drawn_apart_from_pruned_ones(database: Database) ->
 
 
 def test_one_seed_gives_no_verdict(database: Database) -> None:
-    """The title says that nothing can be told, and where the lowest loss was."""
+    """The title says that there is no verdict, and where the lowest loss was."""
     bench = study(database, accurate(lambda _: 0.9), seeds=1)
     assert "one seed" in drawn(bench, "effects").title
     assert "no verdict" in drawn(bench, "curves").title

@@ -75,7 +75,7 @@ OVERRIDES = st.lists(
 
 
 def read(document: dict[str, Any], overrides: list[str]) -> Spec | None:
-    """Return the study, or None if faults were told."""
+    """Return the study, or None if faults were reported."""
     try:
         return check(document, overrides, declared, Path("small.toml"))
     except StudyFileError as error:

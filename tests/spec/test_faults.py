@@ -457,7 +457,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     ids=["5,000 digits", "hexadecimal", "4,000 digits", "exponent"],
 )
 def test_a_number_of_any_length_is_a_fault(tmp_path: Path, number: str, told: str) -> None:
-    """No number is too long to be told as a fault, in the file and on the command line."""
+    """No number is too long to be reported as a fault, in the file and on the command line."""
     path = tmp_path / "long.toml"
     path.write_text(f"budget.trials = {number}\n" + STUDY + "[space]\nlr = [1e-3, 1e-2]\n")
     with pytest.raises(StudyFileError, match=told.replace("trials: a", "budget.trials: a")):

@@ -77,6 +77,6 @@ def test_what_is_typed_for_a_study_is_parsed_once(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["lr@two", "lr@2@3", "lr@-1", "lr@²"])
 def test_a_version_is_a_number(text: str) -> None:
-    """What stands after @ is told, before a database is asked."""
+    """A bad version after @ is reported before the database is asked."""
     with pytest.raises(UserError, match=r"the version after @ must be a number, as in lr@2"):
         StudyRef.parse(text)

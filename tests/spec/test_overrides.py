@@ -51,7 +51,7 @@ def test_a_parameter_is_held_at_one_value(read: Read) -> None:
 
 
 def test_a_fixed_parameter_and_a_default_are_replaced(read: Read) -> None:
-    """What is fixed takes the new value, and so does what was not written at all."""
+    """A fixed parameter takes the new value, and so does one that the file does not mention."""
     spec = read(BASE, ["width=16", "dropout=0.5"])
     assert (spec.fixed["width"], spec.fixed["dropout"]) == (16, 0.5)
     assert "dropout" not in spec.defaults

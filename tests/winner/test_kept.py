@@ -63,7 +63,7 @@ def test_damage_never_passes_for_predictions(at: int) -> None:
 
 
 def test_predictions_match_within_the_tolerance() -> None:
-    """Rounding matches and is told by its size; more, another class or a NaN does not match."""
+    """Rounding matches, and its size is reported; more, another class or a NaN does not."""
     stored = np.log(np.array([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]], np.float32))
     stored[0] = np.nan
     assert compare(stored.copy(), stored).exact

@@ -65,7 +65,7 @@ def test_every_end_has_its_words(start: Start, lines: str, words: str) -> None:
 
 
 def test_messages_sent_before_the_end_are_not_lost(start: Start) -> None:
-    """A child is gone only when all it said was read."""
+    """A child counts as ended only when all its output was read."""
     child = start("[send(channel, Message('n', {'n': n})) for n in range(50)]")
     heard = []
     while not child.gone:

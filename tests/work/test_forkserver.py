@@ -216,7 +216,7 @@ def test_no_fork_holds_what_is_another_s(forks: Forks) -> None:
 
 
 def test_the_server_ends_with_its_last_client(forks: Forks) -> None:
-    """Nobody has to end it; while a process is held, its end can still be told."""
+    """Nobody has to end it; while it holds a process, it can still report that one's end."""
     process = forks.run("sleep")
     forks.server.close()
     time.sleep(0.3)

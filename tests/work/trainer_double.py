@@ -208,7 +208,7 @@ class Double:
         raise StoppedError
 
     def _late(self, line: TrialChannel) -> None:
-        """Be slow to begin: nobody knows of a setup until the test lets it be told."""
+        """Be slow to begin: send no setup until the test allows it."""
         while not (self._folder / "go").exists():
             time.sleep(0.01)
             line.alive()
