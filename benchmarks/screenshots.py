@@ -42,7 +42,7 @@ class Shot:
 
 
 SHOTS = (
-    Shot("study", "/studies/lr_sched?group=scheduler", 1200, "#curves canvas"),
+    Shot("study", "/studies/lr_sched", 1000, "#curves canvas"),
     Shot("trial", "/studies/lr_sched/trials/{best}", 1135, "#splits .images img", at=".two"),
     Shot("compare", "/studies/lr_sched/compare?settings=1,9", 740, "canvas"),
 )
