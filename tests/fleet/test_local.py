@@ -5,14 +5,22 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from tests.fleet.conftest import MakeFleet
+from tests.harness import warm
 from tests.harness.processes import is_alive, until
 from tests.store.specs import Bench, claim_trial, finish, make_spec
-from tuner.fleet.local import LocalFleet
+from tuner.errors import MachineError
+from tuner.fleet import local
+from tuner.fleet.contract import Crew
+from tuner.fleet.gpus import Gpu
+from tuner.fleet.local import LocalFleet, rotate
 from tuner.fleet.replacements import Replacements
 from tuner.settings import Settings, worker_environment
 from tuner.store.database import Database
@@ -132,3 +140,40 @@ def test_a_crew_outlives_no_launcher(settings: Settings) -> None:
         assert all(map(is_alive, workers))
         launcher.kill()
     until(lambda: not any(map(is_alive, workers)), "its workers leave")
+
+
+def test_a_long_log_is_put_aside_and_goes_on(tmp_path: Path) -> None:
+    """Its worker appends to the emptied file; the one put aside is the owner's alone."""
+    log = tmp_path / "worker-1-0.log"
+    with log.open("ab", buffering=0) as worker:
+        worker.write(b"x" * 100)
+        rotate(log, most=100)
+        assert log.stat().st_size == 100
+        worker.write(b"more")
+        rotate(log, most=100)
+        worker.write(b"new")
+    aside = tmp_path / "worker-1-0.log.1"
+    assert aside.read_bytes() == b"x" * 100 + b"more"
+    assert aside.stat().st_mode & 0o777 == 0o600
+    assert log.read_bytes() == b"new"
+
+
+def test_a_gpu_is_never_in_two_crews(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crew whose GPU another has is refused before it starts a worker, until that one ends."""
+    gpu = Gpu("cuda:0", f"GPU-{uuid.uuid4()}", "a card", 1, 2)
+    monkeypatch.setattr(local, "find_gpus", lambda: [gpu])
+    first, second = (
+        LocalFleet(settings, Crew("nowhere", ("cuda:0", "cuda:0")), warm.fork_server())
+        for _ in range(2)
+    )
+    try:
+        first.start()
+        with pytest.raises(MachineError, match=f"launched by process {os.getpid()}"):
+            second.start()
+        assert pids(second) == []
+        first.close()
+        second.start()
+        assert second.running() == 2
+    finally:
+        first.close()
+        second.close()

@@ -30,7 +30,7 @@ from tuner.errors import (
 )
 from tuner.fleet import engines
 from tuner.fleet.contract import Crew, Engine
-from tuner.fleet.devices import crew_devices
+from tuner.fleet.devices import place_crew
 from tuner.home import make_cache, write_private
 from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
@@ -63,6 +63,7 @@ SHORT_LOOK_SECONDS = 0.1
 @click.argument("study")
 @options.study_file_options
 @options.crew_options
+@options.gpu_options
 @options.engine_options
 @click.option(
     "--detach",
@@ -131,6 +132,9 @@ class Request:
     overrides: tuple[str, ...] = ()
     workers: int | None = None
     device: str = "auto"
+    devices: tuple[str, ...] = ()
+    """GPUs to use by number or UUID, even if others are at work on them."""
+    per_gpu: int = 1
     threads: int | None = None
     objective_folders: tuple[Path, ...] = ()
     epochs_to: int | None = None
@@ -274,7 +278,14 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
                     _probe(settings, engine, crew)
             else:
                 threads = request.threads or study.spec.limits.threads
-                devices = crew_devices(request.device, request.workers, threads)
+                devices = place_crew(
+                    request.device,
+                    request.workers,
+                    threads,
+                    devices=request.devices,
+                    per_gpu=request.per_gpu,
+                    tell=lambda line: echo(line, err=True),
+                )
                 if request.detach:
                     if findings is not None:
                         findings.tell(database, study, wait=True)
@@ -387,7 +398,8 @@ def _probe(settings: Settings, engine: Engine, crew: Crew) -> None:
 
 def _again(request: Request, folders: Sequence[Path]) -> tuple[str, ...]:
     """Return the arguments of a launch that goes on with what this one has stored."""
-    words = ["--device", request.device]
+    words = ["--device", request.device, "--per-gpu", str(request.per_gpu)]
+    words += ["--devices", ",".join(request.devices)] if request.devices else []
     for option, number in (("--workers", request.workers), ("--threads", request.threads)):
         words += [] if number is None else [option, str(number)]
     for folder in folders:

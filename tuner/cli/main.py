@@ -52,6 +52,7 @@ COMMANDS = {
     "logs": "logs:logs",
     "events": "logs:events",
     "enqueue": "enqueue:enqueue",
+    "queue": "queue:queue",
     "stop": "control:stop",
     "pause": "control:pause",
     "extend": "control:extend",

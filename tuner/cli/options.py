@@ -174,6 +174,24 @@ def objectives_option(function: Decorated) -> Decorated:
     )(function)
 
 
+def gpu_options(function: Decorated) -> Decorated:
+    """Add --devices and --per-gpu."""
+    function = click.option(
+        "--per-gpu",
+        type=click.IntRange(1, 64),
+        default=1,
+        show_default=True,
+        help="How many workers on each GPU.",
+    )(function)
+    return click.option(
+        "--devices",
+        callback=lambda _ctx, _option, text: tuple(filter(None, (text or "").split(","))),
+        metavar="0,2",
+        help="GPUs to use, by number or UUID, even if others are at work on them; default: all "
+        "that are free.",
+    )(function)
+
+
 def engine_options(function: Decorated) -> Decorated:
     """Add --on and --fleet."""
     function = click.option(

@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 256),
     help="Start this many workers on the available devices, and wait for them.",
 )
+@options.gpu_options
 @click.option(
     "--wait",
     default=60.0,
@@ -99,6 +100,8 @@ def worker(
     device: str,
     threads: int | None,
     workers: int | None,
+    devices: tuple[str, ...],
+    per_gpu: int,
     wait: float,
     objective_folders: tuple[Path, ...],
     lifetime: float | None,
@@ -121,7 +124,7 @@ def worker(
     if any_study == (study is not None):
         raise UserError("Name the study to train, or give --any to train whichever is next.")
     folders = folders_for(None, objective_folders)
-    from tuner.fleet.devices import crew_devices
+    from tuner.fleet.devices import crew_devices, place_crew
 
     if as_json and not probe:
         raise UserError("--json is for --probe: a worker that trains prints no JSON.")
@@ -129,11 +132,18 @@ def worker(
         if study is None:
             raise UserError("Name the study to probe for.")
         return _probe(settings, study, folders, device, as_json=as_json)
-    if workers is not None:
-        devices = crew_devices(device, workers, threads or 1)
+    if workers is not None or devices or per_gpu > 1:
+        placed = place_crew(
+            device,
+            workers,
+            threads or 1,
+            devices=devices,
+            per_gpu=per_gpu,
+            tell=lambda line: echo(line, err=True),
+        )
         further = (*_times("--lifetime", lifetime), *_times("--idle", idle))
         name = str(study or "")
-        return _crew(settings, Crew(name, devices, threads, folders, further=further))
+        return _crew(settings, Crew(name, placed, threads, folders, further=further))
     with _fork_server(forks) as server:
         from tuner.work.stopping import StopRequest
         from tuner.work.worker import Orders, work

@@ -1,8 +1,10 @@
 """The devices that this machine can train on, found without torch."""
 
 import os
+from collections.abc import Callable, Sequence
 
-from tuner.errors import UserError
+from tuner.errors import MachineError, UserError
+from tuner.fleet.gpus import NAMED, Gpu, claimant, find_gpus
 from tuner.settings import visible_gpus
 
 
@@ -45,3 +47,61 @@ def crew_devices(wanted: str, workers: int | None, threads: int) -> tuple[str, .
     single = "cpu" if wanted == "auto" else wanted
     default = max(1, cores() // threads) if single == "cpu" else 1
     return (single,) * (workers or default)
+
+
+def place_crew(
+    wanted: str,
+    workers: int | None,
+    threads: int,
+    *,
+    devices: Sequence[str] = (),
+    per_gpu: int = 1,
+    tell: Callable[[str], None] = lambda _: None,
+) -> tuple[str, ...]:
+    """Return a device for each worker of a crew, on GPUs that nobody else is using.
+
+    GPUs that are named (`devices`: numbers or UUIDs) are taken even if other processes are at work
+    on them. Of the others `tell` hears which are left out, and why.
+    """
+    if not devices and wanted not in ("auto", "cuda"):
+        return crew_devices(wanted, workers, threads)
+    present = find_gpus()
+    if devices:
+        places = [_named(name, present) for name in devices]
+    else:
+        if not present:
+            return crew_devices(wanted, workers, threads)
+        reasons = {gpu.device: _taken(gpu) for gpu in present}
+        places = [device for device, reason in reasons.items() if not reason]
+        left_out = [f"{gpu.label} {reasons[gpu.device]}" for gpu in present if reasons[gpu.device]]
+        if not places:
+            raise MachineError(
+                "All GPUs of this machine are in use:\n"
+                + "\n".join(f"  {line}" for line in left_out)
+                + "\nWait, name those to use anyway with --devices 0, or train with --device cpu."
+            )
+        for line in left_out:
+            tell(f"Left out: {line}. --devices names GPUs to use anyway.")
+    count = workers or len(places) * per_gpu
+    return tuple(places[index % len(places)] for index in range(count))
+
+
+def _named(name: str, present: Sequence[Gpu]) -> str:
+    wanted = f"cuda:{name}" if name.isdigit() else name
+    for gpu in present:
+        if wanted in (gpu.device, gpu.uuid) or (
+            wanted.startswith(NAMED) and gpu.uuid.startswith(wanted)
+        ):
+            return gpu.device
+    known = ", ".join(gpu.label for gpu in present) or "none"
+    raise UserError(f"This machine has no GPU {name} that tuner may use. GPUs: {known}.")
+
+
+def _taken(gpu: Gpu) -> str:
+    """Return why a GPU is left out; empty if it is free."""
+    crew = claimant(gpu.uuid)
+    if crew is not None:
+        return f"is taken by {crew}"
+    if gpu.occupants:
+        return f"is used by {', '.join(map(str, gpu.occupants))}"
+    return ""

@@ -1,5 +1,6 @@
 """Workers as processes on this machine."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -10,15 +11,21 @@ from pathlib import Path
 from typing import IO, Any
 
 from tuner import home as home_folder
-from tuner.errors import EXIT_MACHINE, EXIT_USER, UserError
+from tuner.errors import EXIT_MACHINE, EXIT_USER, MachineError, UserError
 from tuner.fleet.contract import Crew, Fleet
+from tuner.fleet.gpus import NAMED, Claims, find_gpus, uuid_of
 from tuner.fleet.replacements import End, Replacements
 from tuner.forkserver import WORKERS, ForkServer, Program, starter
 from tuner.processes import Process, Streams, python
 from tuner.settings import Settings, worker_environment
 
+logger = logging.getLogger(__name__)
+
 LEAVING_SECONDS = 10.0
 """Added to the time allowed for giving a trial back."""
+ROTATE_SECONDS = 10.0
+LOG_BYTES = 10_000_000
+"""A longer log is put aside as `.1`, in place of the one before."""
 NO_ACCIDENTS = Replacements()
 """Where each place begins."""
 
@@ -54,17 +61,27 @@ class LocalFleet:
         self._logs = settings.home / "logs"
         home_folder.make(settings.home)
         home_folder.make_folder(self._logs)
+        self._claims = Claims()
+        self._rotated = time.monotonic()
         self._posts: list[_Post] = []
         for device in crew.devices:
             self._add(device)
 
     def start(self) -> None:
-        """Start a worker for every device."""
+        """Start a worker for every device; no other crew on this host has one of its GPUs."""
+        if any(device.startswith(("cuda", *NAMED)) for device in self._crew.devices):
+            present = find_gpus()
+            uuids = (uuid_of(device, present) for device in self._crew.devices)
+            self._claims = Claims.of(uuid for uuid in uuids if uuid is not None)
         for post in self._posts:
             self._fill(post)
 
     def running(self) -> int:
         """Return how many workers are running; replace those that crashed or were killed."""
+        if time.monotonic() - self._rotated >= ROTATE_SECONDS:
+            self._rotated = time.monotonic()
+            for post in self._posts:
+                rotate(post.log)
         return sum(self._attend(post) for post in self._posts)
 
     def scale(self, workers: int) -> None:
@@ -103,6 +120,9 @@ class LocalFleet:
             except subprocess.TimeoutExpired:
                 post.process.kill()
                 post.process.wait()
+        # Last: until they have left, their trainers are at work on the GPUs. If this process is
+        # killed, the claims end before its workers have left; NVML shows them at work.
+        self._claims.close()
 
     def failures(self) -> list[str]:
         """Return the last output of workers that gave up with an error."""
@@ -123,9 +143,14 @@ class LocalFleet:
         return self._posts[-1]
 
     def _fill(self, post: _Post) -> None:
-        arguments = (*self._crew.arguments(post.device), "--follow-stdin")
+        environment, device = worker_environment(self._settings), post.device
+        if device.startswith(NAMED):
+            # Shown alone, it is CUDA's first.
+            environment |= {"CUDA_VISIBLE_DEVICES": device}
+            device = "cuda:0"
+        arguments = (*self._crew.arguments(device), "--follow-stdin")
         worker = Program("tuner.cli.worker", "tuner worker", arguments, forks=True, needs=WORKERS)
-        start = starter(self._forks, worker, worker_environment(self._settings))
+        start = starter(self._forks, worker, environment)
         if post.pipe is not None:
             post.pipe.close()
         # When the launcher dies, by kill -9 too, the pipe closes and the worker notices.
@@ -203,6 +228,23 @@ ENGINE = LocalEngine()
 def _signal(post: _Post, number: signal.Signals) -> None:
     if post.process is not None and post.process.poll() is None:
         post.process.send_signal(number)
+
+
+def rotate(log: Path, most: int = LOG_BYTES) -> None:
+    """Put a long log aside and empty it; its worker goes on writing at its beginning.
+
+    Workers keep the file open, and append to it. What one writes between the two steps is lost;
+    of a log of this length nobody misses a line.
+    """
+    try:
+        if log.stat().st_size <= most:
+            return
+        content = log.read_text(errors="replace")
+        home_folder.write_private(log.with_name(f"{log.name}.1"), content)
+        os.truncate(log, 0)
+    # A full disk must not end the crew.
+    except (OSError, MachineError):
+        logger.warning("%s could not be put aside", log)
 
 
 def _last_lines(log: Path, count: int = 12) -> str:

@@ -1,0 +1,129 @@
+"""`tuner queue`: many studies, few devices; whose turn it is."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli import options
+from tuner.cli.terminal import echo, echo_json
+from tuner.settings import Settings, person
+from tuner.spec.study_ref import StudyRef
+
+if TYPE_CHECKING:
+    from tuner.store.turns import Turn
+
+PRIORITY_MOST = 1000
+
+
+@click.group(
+    cls=options.StudyGroup,
+    invoke_without_command=True,
+    epilog=options.examples("tuner queue", "tuner queue priority lr_sched 5"),
+)
+@options.json_option
+@click.pass_context
+def queue(ctx: click.Context, *, as_json: bool) -> None:
+    """Show which study workers on any study take next.
+
+    Such workers (`tuner worker --any`) take the highest priority first. Among
+    equal priorities the person goes first whose workers have trained least in
+    the last 7 days, then the older study. A worker changes its study only
+    between two trials.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from tuner.store import studies, turns
+
+    settings: Settings = ctx.obj
+    with options.open_database(settings) as database, database.transaction() as connection:
+        waiting = turns.read(connection)
+        paused = [one for one in studies.in_state(connection, "paused") if not one.archived]
+    if as_json:
+        echo_json([_described(place, turn) for place, turn in enumerate(waiting, 1)], indent=2)
+        return
+    if not waiting:
+        echo("No study is open.")
+    else:
+        _print(waiting)
+    if paused:
+        echo(f"Paused: {', '.join(study.title for study in paused)}")
+
+
+@queue.command(epilog=options.examples("tuner queue priority lr_sched 5"))
+@click.argument("study")
+@click.argument("priority", type=click.IntRange(-PRIORITY_MOST, PRIORITY_MOST))
+@click.pass_obj
+def priority(settings: Settings, study: StudyRef, priority: int) -> None:
+    """Give a study its priority; higher goes first, 0 is usual.
+
+    After `--` it may be negative: tuner queue priority lr_sched -- -1
+    """
+    from tuner.store import studies, turns
+
+    with options.open_database(settings) as database, database.transaction() as connection:
+        found = studies.find(connection, study)
+        turns.set_priority(connection, found, priority, person())
+    echo(f"{found.title} has priority {priority} now. `tuner queue` shows whose turn it is.")
+
+
+@queue.command(epilog=options.examples("tuner queue pause lr_sched"))
+@click.argument("study")
+@click.pass_obj
+def pause(settings: Settings, study: StudyRef) -> None:
+    """Pause a study: workers finish the trials that they have, and begin no other."""
+    from tuner.store import control, studies
+
+    with options.open_database(settings) as database:
+        with database.transaction() as connection:
+            found = studies.find(connection, study)
+        control.pause(database, found, person())
+    echo(f"{found.title} is paused. Let it go on with:  tuner queue resume {found.title}")
+
+
+@queue.command(epilog=options.examples("tuner queue resume lr_sched"))
+@click.argument("study")
+@click.pass_obj
+def resume(settings: Settings, study: StudyRef) -> None:
+    """Let a paused or stopped study take its turns again, without training it from here."""
+    from tuner.store import control, studies
+
+    with options.open_database(settings) as database:
+        with database.transaction() as connection:
+            found = studies.find(connection, study)
+        control.go_on(database, found, person())
+    echo(f"{found.title} is open; workers on any study train it when it is its turn.")
+
+
+def _print(waiting: "list[Turn]") -> None:
+    from rich.table import Table
+
+    from tuner.cli.console import open_console
+    from tuner.cli.live import duration
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("turn", "study", "priority", "person", "person used", "workers", "waiting"):
+        right = name in ("turn", "priority", "person used", "workers")
+        table.add_column(name, no_wrap=True, justify="right" if right else "left")
+    for place, turn in enumerate(waiting, 1):
+        table.add_row(
+            str(place),
+            turn.study.title,
+            str(turn.priority),
+            turn.owner or "–",
+            duration(turn.used_seconds),
+            str(turn.workers),
+            "trials" if turn.has_work else "nothing now",
+        )
+    open_console().print(table)
+
+
+def _described(place: int, turn: "Turn") -> dict[str, Any]:
+    return {
+        "turn": place,
+        "study": turn.study.full_name,
+        "priority": turn.priority,
+        "person": turn.owner,
+        "used_seconds": turn.used_seconds,
+        "workers": turn.workers,
+        "has_work": turn.has_work,
+    }
