@@ -5,7 +5,12 @@ fork of a process that has loaded them starts within milliseconds and shares the
 memory.
 
     launch ── channel ──► fork server ──fork──► worker ── channel ──► the same fork server
-                                      └─fork──► trainer
+                               └─ passes on ──► the second process ──fork──► trainer
+
+Torch takes a second to load, in which nothing can be forked. So a launch has it loaded
+by a second process, forked from the server before it imports anything: meanwhile the
+first one forks the check of the data and the workers, which need no torch. What needs
+torch is passed on, with its descriptors, and the second process answers by itself.
 
 Why a fork is safe here. The server is started as a separate program, with -P and
 without secrets in its environment. It only imports modules: it never has a tensor, a
@@ -65,6 +70,8 @@ SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1"}
 _LENGTH = struct.Struct(">I")
 _STATUS = struct.Struct(">i")
 MOST_DESCRIPTORS = 8
+BESIDE = "--beside"
+"""Comes before the modules of the second process, among a server's arguments."""
 
 
 class ForkServerLostError(Exception):
@@ -100,12 +107,21 @@ class ForkServer:
         self._asking = threading.Lock()
 
     @classmethod
-    def start(cls, environment: Mapping[str, str], modules: Sequence[str]) -> "ForkServer":
-        """Start a server, which at once begins to import the modules in order."""
+    def start(
+        cls,
+        environment: Mapping[str, str],
+        modules: Sequence[str],
+        beside: Sequence[str] = (),
+    ) -> "ForkServer":
+        """Start a server, which at once begins to import the modules in order.
+
+        Those of `beside` are imported at the same time by a second process, which forks the
+        programs that need them.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
-                [*python("tuner.forkserver"), str(theirs.fileno()), *modules],
+                [*python("tuner.forkserver"), str(theirs.fileno()), *modules, BESIDE, *beside],
                 pass_fds=[theirs.fileno()],
                 env={**environment, **SINGLE_THREADED},
                 stdin=subprocess.DEVNULL,
@@ -172,11 +188,13 @@ class ForkServer:
         self.close()
 
 
-def started(modules: Sequence[str]) -> contextlib.AbstractContextManager[ForkServer | None]:
+def started(
+    modules: Sequence[str], beside: Sequence[str] = ()
+) -> contextlib.AbstractContextManager[ForkServer | None]:
     """Start a server that imports these modules, if the system supports it."""
     if not AVAILABLE:
         return contextlib.nullcontext()
-    return ForkServer.start(child_environment(), modules)
+    return ForkServer.start(child_environment(), modules, beside)
 
 
 def starter(
@@ -281,6 +299,10 @@ class _ServerLoop:
     selector: selectors.DefaultSelector = field(default_factory=selectors.DefaultSelector)
     clients: set[socket.socket] = field(default_factory=set)
     forks: dict[int, _Fork] = field(default_factory=dict)
+    beside: "socket.socket | None" = None
+    """The channel to the second process, which lives as long as it is open."""
+    passed_on: frozenset[str] = frozenset()
+    """Modules that only the second process imports."""
 
     def add(self, client: socket.socket) -> None:
         self.clients.add(client)
@@ -319,6 +341,9 @@ class _ServerLoop:
             self.selector.unregister(client)
             self.clients.discard(client)
             client.close()
+            return None
+        if self.beside is not None and not self.passed_on.isdisjoint(request.body["needs"]):
+            _pass_on(self.beside, request)
             return None
         return self._fork(request)
 
@@ -369,6 +394,8 @@ class _ServerLoop:
     def _forget(self) -> None:
         """In a fork: close the server's descriptors, so that clients notice when it ends."""
         self.selector.close()
+        if self.beside is not None:
+            self.beside.close()
         for client in self.clients:
             client.close()
         for fork in self.forks.values():
@@ -401,6 +428,18 @@ class _ServerLoop:
         os.waitpid(fork.pid, 0)
         fork.control.close()
         del self.forks[fork.pid]
+
+
+def _pass_on(beside: socket.socket, request: _Request) -> None:
+    """Have the second process fork what is requested; it answers the client itself.
+
+    If it is gone, the client sees its control socket close, and executes the program.
+    """
+    body = json.dumps(request.body).encode()
+    with contextlib.suppress(OSError):
+        socket.send_fds(beside, [_LENGTH.pack(len(body))], request.descriptors)
+        beside.sendall(body)
+    _close(request.descriptors)
 
 
 def _run(request: _Request) -> int:
@@ -464,6 +503,14 @@ def _exactly(channel: socket.socket, count: int) -> bytes:
     return data
 
 
+def _parted(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the modules of the server, and those of the second process."""
+    if BESIDE not in arguments:
+        return arguments, []
+    at = arguments.index(BESIDE)
+    return arguments[:at], arguments[at + 1 :]
+
+
 def main(arguments: list[str]) -> int:
     """Serve on a descriptor, and import modules meanwhile."""
     channel = socket.socket(fileno=int(arguments[0]))
@@ -472,8 +519,20 @@ def main(arguments: list[str]) -> int:
     setproctitle("tuner fork server")
     # Imports produce little garbage, but many objects to scan.
     gc.disable()
-    server = _ServerLoop(arguments[1:])
+    modules, beside = _parted(arguments[1:])
+    server = _ServerLoop(modules)
     server.add(channel)
+    if beside:
+        ours, theirs = socket.socketpair()
+        # Before anything is imported or served: it knows no client of ours, and shares no fork.
+        if os.fork() == 0:
+            server._forget()
+            ours.close()
+            server = _ServerLoop(beside)
+            server.add(theirs)
+        else:
+            theirs.close()
+            server.beside, server.passed_on = ours, frozenset(beside)
     # In a fork the loop returns before the program runs, so that none of it is on the stack.
     request = server.serve()
     if request is not None:

@@ -165,7 +165,11 @@ Started: TypeAlias = "subprocess.Popen[Any] | Forked"
 """A program that a test has started, one way or the other."""
 
 
-def serve(environment: Mapping[str, str], modules: Sequence[str]) -> ForkServer:
+def serve(
+    environment: Mapping[str, str],
+    modules: Sequence[str],
+    beside: Sequence[str] = (),
+) -> ForkServer:
     """Be `ForkServer.start`, with a server that has loaded its modules: a fork of the tests' own.
 
     For launches in the tests' own process: each would start one, and wait for torch.

@@ -301,3 +301,71 @@ def test_what_a_program_needs_is_imported_before_its_fork(tmp_path: Path) -> Non
             assert server.fork(program, environment, Streams(0, 1, 2)).wait(30) == 3
         assert server.process is not None
         assert note.read_text().split() == [str(server.process.pid)]
+
+
+class Second:
+    """A server whose second process imports a module that waits for a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.go, note = folder / "go", folder / "imported"
+        self._note = note
+        (folder / "waits.py").write_text(
+            "import os, pathlib, time\n"
+            f"pathlib.Path({str(note)!r}).write_text(str(os.getpid()))\n"
+            f"while not os.path.exists({str(self.go)!r}): time.sleep(0.01)\n"
+        )
+        path = os.pathsep.join([str(Path(__file__).parents[2]), str(folder)])
+        self.environment = {**os.environ, "PYTHONPATH": path}
+        self.server = ForkServer.start(self.environment, ["json"], beside=["waits"])
+
+    @property
+    def pid(self) -> int:
+        """The second process."""
+        until(lambda: self._note.exists() and self._note.read_text() != "", "it imports")
+        return int(self._note.read_text())
+
+    def fork(self, *arguments: str, needs: tuple[str, ...] = ()) -> ForkedProcess:
+        """Have a program forked by either."""
+        program = Program(MODULE, "tuner test", arguments, needs=needs)
+        return self.server.fork(program, self.environment, Streams(0, 1, 2))
+
+
+def test_what_needs_its_modules_is_forked_by_the_second_process(tmp_path: Path) -> None:
+    """Others need not wait for it; its forks are told of as the server's own."""
+    second = Second(tmp_path)
+    with second.server:
+        assert second.pid != second.server.process.pid  # type: ignore[union-attr]
+        assert second.fork("leave", "3").wait(30) == 3, "forked while the second one imports"
+        second.go.touch()
+        process = second.fork("sleep", needs=("waits",))
+        assert psutil.Process(process.pid).ppid() == second.pid
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == -signal.SIGTERM
+        held = second.fork("sleep", needs=("waits",))
+    time.sleep(0.3)
+    assert is_alive(second.pid), "a process is held"
+    held.kill()
+    assert held.wait(30) == -signal.SIGKILL
+    until(lambda: not is_alive(second.pid), "it ends with the last of its own")
+
+
+def test_a_lost_second_process_costs_time_alone(tmp_path: Path) -> None:
+    """What it would have forked is executed; the server goes on with the rest."""
+    second = Second(tmp_path)
+    second.go.touch()
+    with second.server:
+        held = second.fork("sleep", needs=("waits",))
+        psutil.Process(second.pid).kill()
+        assert held.wait(30) == -signal.SIGKILL
+        with pytest.raises(ForkServerLostError):
+            second.fork("sleep", needs=("waits",))
+        assert second.fork("leave", "3").wait(30) == 3
+
+
+def test_the_second_process_ends_with_a_server_that_was_not_used(tmp_path: Path) -> None:
+    """However the server ends."""
+    second = Second(tmp_path)
+    with second.server:
+        pid = second.pid
+        second.go.touch()
+    until(lambda: not is_alive(pid), "the second process ends")

@@ -212,7 +212,7 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
         # Workers and trainers are forked from it. It loads what they need while this process finds
         # out what there is to train.
         forkserver.started(
-            (*forkserver.CHECKS, *forkserver.WORKERS, *forkserver.TRAINERS)
+            (*forkserver.CHECKS, *forkserver.WORKERS), beside=forkserver.TRAINERS
         ) as forks,
         early_look(
             settings,
