@@ -108,6 +108,8 @@ def make_training(
 
 def _copy(connection: sa.Connection, bench: Bench, stored: int) -> None:
     """Copy the rows of the pattern until this many trials are stored."""
+    # Millions of rows, each looked up by its foreign keys, take more than a statement may.
+    connection.execute(sa.text("set local statement_timeout = 0"))
     study_id, spec = bench.study.study_id, bench.study.spec
     mine = t.trial.c.study_id == study_id
     first = connection.execute(sa.select(sa.func.min(t.trial.c.trial_id)).where(mine))
