@@ -1,5 +1,8 @@
 """`tuner fleet`, `tuner launch --on` and `--detach`, `tuner attach`: workers wherever they run."""
 
+import os
+import signal
+
 import pytest
 
 from tests.cli.conftest import STUDY, Project
@@ -31,6 +34,18 @@ def test_a_detached_launch_is_scaled_and_stopped_from_elsewhere(project: Project
     (ended,) = fleets(project, "--all")
     assert (ended["state"], ended["reason"]) == ("ended", "")
     assert project.json("status", "small", "--json")["state"] == "open"
+
+
+@pytest.mark.processes
+def test_a_launcher_that_was_killed_leaves_a_fleet_that_is_told_as_lost(project: Project) -> None:
+    """Its workers give their trials back; nothing of it is taken for being at work."""
+    project.write_study("small", LONG)
+    project.run("launch", "small", "--workers", "1", "--detach", environ=SLOWLY)
+    (fleet,) = fleets(project)
+    os.kill(int(str(fleet["pid"])), signal.SIGKILL)
+    until(lambda: str(fleets(project)[0]["state"]).startswith("lost"), "it is told as lost")
+    project.run("fleet", "stop", "small")
+    assert fleets(project) == []
 
 
 @pytest.mark.processes

@@ -176,17 +176,18 @@ def attach(settings: Settings, study: StudyRef) -> int:
     from tuner.cli.live import screen_for
     from tuner.store.overview import overview
 
-    with _study(settings, study) as (database, found), screen_for(sys.stdout) as screen:
+    with _study(settings, study) as (database, found):
         try:
-            while True:
-                with database.transaction() as connection:
-                    seen = overview(connection, found)
-                screen.show(seen)
-                if seen.state != "open":
-                    break
-                time.sleep(1.0)
+            with screen_for(sys.stdout) as screen:
+                while True:
+                    with database.transaction() as connection:
+                        seen = overview(connection, found)
+                    screen.show(seen)
+                    if seen.state != "open":
+                        break
+                    time.sleep(1.0)
         except KeyboardInterrupt:
-            screen.say(f"{found.title} trains on. To stop it:  tuner stop {found.title}")
+            echo(f"{found.title} trains on. To end its workers:  tuner fleet stop {found.title}")
             return EXIT_DONE
     if seen.state == "complete":
         echo(f"{found.title} is complete. `tuner table {found.title}` shows its results.")
@@ -244,7 +245,7 @@ def _state(one: "StoredFleet") -> str:
     if one.ended is not None:
         return "ended"
     if is_lost(one, datetime.now(UTC)):
-        return "lost: its launcher was not seen for a while"
+        return "lost: its launcher has ended"
     return {"": "working", "stop": "stopping", "now": "stopping now"}[one.asked]
 
 

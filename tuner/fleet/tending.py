@@ -14,8 +14,9 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from datetime import UTC, datetime
 
+import psutil
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
@@ -142,10 +143,13 @@ class TendedFleet:
             self._fleet.scale(told.workers)
 
 
-def is_lost(stored: StoredFleet, now: Any) -> bool:
-    """Return whether a fleet that follows its launcher has not been seen for long."""
-    follows = not engines.load(stored.engine).outlives
-    return follows and (now - stored.seen).total_seconds() > LOST_SECONDS
+def is_lost(stored: StoredFleet, now: datetime) -> bool:
+    """Return whether a fleet that follows its launcher has lost it, and its workers with it."""
+    if engines.load(stored.engine).outlives:
+        return False
+    if stored.host == socket.gethostname() and not psutil.pid_exists(stored.pid):
+        return True
+    return (now - stored.seen).total_seconds() > LOST_SECONDS
 
 
 def look(settings: Settings, database: Database, stored: StoredFleet) -> tuple[StoredFleet, int]:
@@ -179,6 +183,9 @@ def stop(settings: Settings, database: Database, stored: StoredFleet, *, now: bo
     if not engines.load(stored.engine).outlives:
         with database.transaction() as connection:
             fleets.ask_to_stop(connection, stored.fleet_id, how)
+            if is_lost(stored, datetime.now(UTC)):
+                # Nobody is left to hear it, or to note the end.
+                fleets.end(connection, stored.fleet_id, "its launcher had ended")
         return
 
     def change(fleet: Fleet) -> int:
