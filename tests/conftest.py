@@ -45,6 +45,7 @@ QUICK = Timing(lease=3.0, renew=0.3, grace=0.8, poll=0.05, give_back=5.0)
 TEMPLATE = "tuner_template"
 
 PROCESSES = {
+    "cluster",
     "composition",
     "days",
     "home",
@@ -58,6 +59,7 @@ PROCESSES = {
     "private_home",
     "project",
     "raced",
+    "ray_cluster",
     "reader",
     "saved",
     "scene",

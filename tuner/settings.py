@@ -4,7 +4,7 @@ import os
 import pwd
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuner import home as home_folder
@@ -18,6 +18,7 @@ SECRET_VARIABLES = (
     "PGPASSFILE",
     "PGSERVICE",
     "PGSERVICEFILE",
+    "RAY_AUTH_TOKEN",
 )
 
 
@@ -128,6 +129,31 @@ def worker_environment(settings: Settings) -> dict[str, str]:
     if settings.database_url is not None:
         environment["TUNER_DATABASE_URL"] = settings.database_url
     return environment
+
+
+@dataclass(frozen=True)
+class Portable:
+    """The environment of a worker on another machine."""
+
+    variables: Mapping[str, str]
+    """Without secrets, and without the address that `database_url` holds."""
+    libpq_password: str | None = field(default=None, repr=False)
+
+
+def portable_environment(settings: Settings) -> Portable:
+    """Return the variables that a worker elsewhere needs, and libpq's password apart from them."""
+    mine = {name: value for name, value in os.environ.items() if name.startswith(("TUNER_", "PG"))}
+    password = mine.pop("PGPASSWORD", None)
+    for name in ("TUNER_HOME", "TUNER_DATABASE_URL", "TUNER_DATABASE_PASSWORD_FILE"):
+        mine.pop(name, None)
+    if settings.checkpoints is not None:
+        mine["TUNER_CHECKPOINTS"] = settings.checkpoints
+    defaults = Timing()
+    for name in ("lease", "renew", "grace", "poll", "give_back"):
+        seconds = getattr(settings.timing, name)
+        if seconds != getattr(defaults, name):
+            mine[f"TUNER_{name.upper()}_SECONDS"] = f"{seconds:g}"
+    return Portable(mine, password)
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:

@@ -1,18 +1,21 @@
 """Fixtures of the fleet's tests."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.scenery import Scene
-from tests.harness import warm
+from tests.harness import ray, slurm, warm
 from tuner.fleet.contract import Crew
 from tuner.fleet.local import NO_ACCIDENTS, LocalFleet
 from tuner.fleet.replacements import Replacements
 from tuner.settings import Settings
 from tuner.store.database import Database
 
+REQUIRED = {name: os.environ.get(name) for name in (slurm.REQUIRED, ray.REQUIRED)}
+"""Read here: tests see no variable of tuner's."""
 MakeFleet = Callable[..., LocalFleet]
 
 
@@ -49,3 +52,27 @@ def scene(settings: Settings, database: Database, tmp_path: Path) -> Iterator[Sc
     scene = Scene(settings, database, tmp_path / "scene")
     yield scene
     scene.close()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[slurm.Cluster]:
+    """Run one Slurm for all tests of this process, or say why there is none."""
+    _skip_unless_required("Slurm", slurm.REQUIRED, slurm.why_not())
+    with slurm.run_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[ray.Cluster]:
+    """Run one Ray for all tests of this process, or say why there is none."""
+    _skip_unless_required("Ray", ray.REQUIRED, ray.why_not())
+    with ray.run_cluster() as cluster:
+        yield cluster
+
+
+def _skip_unless_required(name: str, variable: str, reason: str | None) -> None:
+    if reason is None:
+        return
+    if REQUIRED[variable] == "required":
+        pytest.fail(f"{variable} requires {name}, but {reason}")
+    pytest.skip(reason)

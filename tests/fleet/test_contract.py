@@ -4,16 +4,17 @@ An engine joins by a bed in `BEDS`: what starts its fleets for these tests.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import pytest
 
-from tests.faults.proof import assert_as_undisturbed
+from tests.faults.proof import assert_as_undisturbed, assert_whole
 from tests.faults.scenery import Scene, Sizes
 from tests.harness import warm
 from tests.harness.processes import until
+from tests.train.blobs import PAUSE
 from tuner.errors import UserError
 from tuner.fleet import engines
 from tuner.fleet.contract import Crew, Engine, Fleet
@@ -56,13 +57,60 @@ class LocalBed:
             fleet.close()
 
 
-BEDS = {"local": LocalBed}
+@dataclass
+class ClusterBed:
+    """An engine on other machines, with the options that find it."""
+
+    scene: Scene
+    engine: Engine
+    options: Mapping[str, str]
+    fleets: list[Fleet] = field(default_factory=list)
+
+    def fleet(self, workers: int) -> Fleet:
+        """Return a fleet of workers on the CPU."""
+        crew = Crew(
+            "small@1",
+            workers=workers,
+            device="cpu",
+            folders=(self.scene.blobs.folder,),
+            options=self.engine.options(self.options),
+        )
+        self.fleets.append(self.engine.fleet(self.scene.settings, crew))
+        return self.fleets[-1]
+
+    def close(self) -> None:
+        """Close every fleet."""
+        for fleet in self.fleets:
+            fleet.close()
+
+
+def _slurm_bed(scene: Scene, request: pytest.FixtureRequest) -> Bed:
+    cluster = request.getfixturevalue("cluster")
+    patch = request.getfixturevalue("monkeypatch")
+    for name, value in cluster.environment.items():
+        patch.setenv(name, value)
+    patch.setattr("tuner.fleet.slurm.LOOK_SECONDS", 0.2)
+    return ClusterBed(scene, engines.load("slurm"), {})
+
+
+def _ray_bed(scene: Scene, request: pytest.FixtureRequest) -> Bed:
+    cluster = request.getfixturevalue("ray_cluster")
+    patch = request.getfixturevalue("monkeypatch")
+    patch.setattr("tuner.fleet.ray.LOOK_SECONDS", 0.2)
+    return ClusterBed(scene, engines.load("ray"), {"address": cluster.address})
+
+
+BEDS: dict[str, Callable[[Scene, pytest.FixtureRequest], Bed]] = {
+    "local": lambda scene, _: LocalBed(scene),
+    "ray": _ray_bed,
+    "slurm": _slurm_bed,
+}
 
 
 @pytest.fixture(params=BEDS)
 def bed(request: pytest.FixtureRequest, scene: Scene) -> Iterator[Bed]:
     """Give the test an engine to start fleets on."""
-    bed = BEDS[request.param](scene)
+    bed = BEDS[request.param](scene, request)
     yield bed
     bed.close()
 
@@ -146,3 +194,24 @@ def test_an_unknown_option_is_refused(bed: Bed) -> None:
     """It names the option, before anything is started."""
     with pytest.raises(UserError, match="parttion"):
         bed.engine.options({"parttion": "gpu"})
+
+
+def test_all_engines_train_one_study_at_once(
+    scene: Scene, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker of each, none of which knows of the others: every trial once, exact."""
+    monkeypatch.setenv(PAUSE, "0.02")
+    bench = scene.launch(Sizes(rates=(1e-3, 1e-2), seeds=3, epochs=60, attempts=1))
+    beds = {name: make(scene, request) for name, make in BEDS.items()}
+    fleets = [beds[name].fleet(1) for name in ("ray", "slurm", "local")]
+    try:
+        for count, fleet in enumerate(fleets, start=1):
+            fleet.start()
+            until(lambda at=count: len(bench.rows(t.worker)) == at, f"{count} workers")  # type: ignore[misc]
+        until(lambda: not sum(fleet.running() for fleet in fleets), "all have left")
+        assert [fleet.failures() for fleet in fleets] == [[], [], []]
+    finally:
+        for bed in beds.values():
+            bed.close()
+    assert_whole(bench)
+    assert_as_undisturbed(bench, scene.blobs)

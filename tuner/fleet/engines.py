@@ -7,7 +7,12 @@ from tuner.fleet.contract import Engine
 from tuner.names import meant
 from tuner.settings import Settings
 
-ENGINES = {"local": "tuner.fleet.local"}
+ENGINES = {
+    "kubernetes": "tuner.fleet.kubernetes",
+    "local": "tuner.fleet.local",
+    "ray": "tuner.fleet.ray",
+    "slurm": "tuner.fleet.slurm",
+}
 """The module of each engine; its `ENGINE` implements the contract."""
 EXTRAS = {"ray": "ray", "kubernetes": "kubernetes"}
 """The extra of tuner that installs what an engine imports."""

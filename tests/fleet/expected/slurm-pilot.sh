@@ -1,0 +1,70 @@
+#!/bin/bash
+#SBATCH --job-name=tuner-lr@1
+#SBATCH --output=/home/ada/.tuner/fleet/lr@1-0a1b/%A_%a.log
+#SBATCH --open-mode=append
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=4
+#SBATCH --time=180
+#SBATCH --partition=gpu
+#SBATCH --account=lab
+#SBATCH --constraint=a100|h100
+#SBATCH --gres=gpu:a100:1
+#SBATCH --mem=16G
+#SBATCH --exclude=n[3-4]
+#SBATCH "--comment=a study of rates"
+#SBATCH --requeue
+#SBATCH --signal=B:TERM@120
+
+export TUNER_DATABASE_PASSWORD_FILE=/home/ada/.tuner/secret
+export TUNER_DATABASE_URL=postgresql://ada@db.lab/tuner
+export TUNER_HOME=/home/ada/.tuner
+module load cuda/12.4
+
+worker='' asked='' interrupted=''
+
+leave() {
+    interrupted=1
+    [ -z "$worker" ] || kill -s "$1" "$worker" 2>/dev/null
+}
+# Slurm takes the place away: time limit, preemption. Bash lets background jobs ignore INT, so
+# the worker gets TERM for either.
+trap 'asked=${asked:-requeue}; leave TERM' TERM
+# `tuner fleet stop` and `scale`: politely by INT, at once by USR1, which the worker hears as two.
+trap 'asked=stop; leave TERM' INT
+trap 'asked=stop; leave TERM; leave HUP' USR1
+
+requeue() {
+    # Someone may have cancelled this element meanwhile, who does not want it back.
+    if [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
+        echo "Requeued: $1."
+        scontrol requeue "$SLURM_JOB_ID" || exit 75
+        exit 0
+    fi
+}
+
+if [ -z "$asked" ]; then
+    apptainer exec --nv tuner.sif tuner worker lr@1 --device auto --lifetime 10620s &
+    worker=$!
+    # A signal between the test and the line above found no worker to pass it on to.
+    [ -z "$asked" ] || kill -s TERM "$worker"
+fi
+code=''
+while [ -z "$code" ]; do
+    interrupted=''
+    wait $worker
+    code=$?
+    # A trapped signal ends `wait` early; the worker's own code is still to come.
+    [ -z "$interrupted" ] || code=''
+done
+
+[ "$asked" != stop ] || exit 0
+[ "$asked" != requeue ] || requeue 'its place was taken or its time is over'
+case $code in
+0) # A worker ends when its study has ended, or at the end of its lifetime.
+    [ $SECONDS -lt 10620 ] || requeue 'its lifetime is over' ;;
+1 | 2 | 3 | 70) ;; # It said why; the next one would meet the same.
+*) # Killed or crashed. Those that die young are left to `tuner`, which gives up after a few.
+    [ $SECONDS -lt 20 ] || requeue "its worker died with code $code" ;;
+esac
+exit $code

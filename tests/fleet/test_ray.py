@@ -1,0 +1,190 @@
+"""Actors on a real Ray of two nodes: whatever happens to them, the study ends exact."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.faults.proof import assert_as_undisturbed, assert_whole, kinds
+from tests.faults.scenery import Scene, Sizes
+from tests.harness.processes import environment, until
+from tests.harness.ray import Cluster
+from tests.store.specs import Bench
+from tuner.errors import MachineError, UserError
+from tuner.fleet.contract import Crew
+from tuner.store import tables as t
+
+SIZES = Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=40, attempts=1)
+"""One attempt only: nothing that Ray does may be taken for a fault of the trial."""
+
+
+class Fleets:
+    """Fleets on the cluster of these tests, each ended with its test."""
+
+    def __init__(self, scene: Scene, cluster: Cluster) -> None:
+        self.scene = scene
+        self.cluster = cluster
+        self.made: list[Any] = []
+
+    def crew(self, workers: int, **options: Any) -> Crew:
+        """Return a crew on the scene's study."""
+        return Crew(
+            "small@1",
+            workers=workers,
+            device="cpu",
+            folders=(self.scene.blobs.folder,),
+            options={"address": self.cluster.address, **options},
+        )
+
+    def start(self, workers: int, **options: Any) -> Any:
+        """Start a fleet."""
+        from tuner.fleet.ray import ENGINE
+
+        fleet = ENGINE.fleet(self.scene.settings, self.crew(workers, **options))
+        self.made.append(fleet)
+        fleet.start()
+        return fleet
+
+    def finish(self, fleet: Any) -> None:
+        """Wait until no actor is left, and none has given up."""
+        until(lambda: fleet.running() == 0, "no actor is left", seconds=240)
+        assert fleet.failures() == []
+
+
+@pytest.fixture
+def fleets(scene: Scene, ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleets]:
+    """Give the test a scene, and fleets on the cluster that leave nothing behind."""
+    from tuner.fleet import ray
+
+    monkeypatch.setattr(ray, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(ray, "ANSWER_SECONDS", 1.0)
+    while len(ray_cluster.nodes) < 2:
+        ray_cluster.add()
+    fleets = Fleets(scene, ray_cluster)
+    yield fleets
+    for fleet in fleets.made:
+        fleet.close()
+
+
+def epochs(bench: Bench, count: int) -> None:
+    """Wait until so many epochs are stored."""
+    until(lambda: len(bench.rows(t.epoch)) >= count, f"{count} epochs", seconds=120)
+
+
+def test_a_study_is_trained_to_its_end_and_shows_no_secret(fleets: Fleets) -> None:
+    """Actors end by themselves with their study; no password or token lies open; no torch."""
+    bench = fleets.scene.launch(SIZES)
+    fleet = fleets.start(2)
+    epochs(bench, 1)
+    password = re.search(r":([^:@/]+)@|password=([^&]+)", str(fleets.scene.settings.database_url))
+    assert password is not None
+    secret = password[1] or password[2]
+    import ray
+
+    assert secret not in json.dumps(dict(ray.get_runtime_context().runtime_env))
+    assert secret not in json.dumps(fleet.handle())
+    workers = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            assert secret not in line
+            if line.startswith("ray::Pilot"):
+                assert not any("libtorch" in one.path for one in process.memory_maps())
+                workers += process.children()
+        except psutil.Error:
+            continue
+    assert len(workers) == 2
+    assert all("RAY_AUTH_TOKEN" not in worker.environ() for worker in workers)
+    fleets.finish(fleet)
+    assert_whole(bench)
+    assert_as_undisturbed(bench, fleets.scene.blobs)
+
+
+def test_a_node_dies_in_training_and_another_joins(fleets: Fleets) -> None:
+    """Actors of a dead node find room on one that joins, and so does one that never had any."""
+    bench = fleets.scene.launch(SIZES)
+    fleet = fleets.start(5)
+    epochs(bench, 8)
+    assert fleet.running() == 5
+    assert len(bench.rows(t.worker)) <= 4
+    fleets.cluster.kill(fleets.cluster.nodes[0])
+    fleets.cluster.add()
+    fleets.finish(fleet)
+    assert_whole(bench)
+    assert_as_undisturbed(bench, fleets.scene.blobs)
+
+
+LAUNCH = """
+import json, os, sys, time
+from tuner.fleet.contract import Crew
+from tuner.fleet.ray import ENGINE
+from tuner.settings import from_environment
+crew = Crew.from_json(json.loads(sys.argv[1]))
+fleet = ENGINE.fleet(from_environment(os.environ), crew)
+fleet.start()
+print(json.dumps(fleet.handle()), flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_fleet_outlives_its_driver_and_is_found_again(fleets: Fleets) -> None:
+    """After kill -9 of its launcher a fleet trains on; by its handle it is scaled and stopped."""
+    from tuner.fleet.ray import ENGINE
+
+    bench = fleets.scene.launch(SIZES)
+    crew = fleets.crew(1)
+    with subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, json.dumps(crew.to_json())],
+        env=environment(fleets.scene.settings),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as launcher:
+        assert launcher.stdout is not None
+        handle = json.loads(launcher.stdout.readline())
+        epochs(bench, 2)
+        launcher.kill()
+    before = len(bench.rows(t.epoch))
+    epochs(bench, before + 4)
+    fleet = ENGINE.again(fleets.scene.settings, crew, handle)
+    fleets.made.append(fleet)
+    assert fleet.running() == 1
+    fleet.scale(3)
+    until(lambda: len(bench.rows(t.worker)) == 3, "three have joined")
+    fleet.scale(1)
+    until(lambda: fleet.running() == 1, "one is left")
+    fleet.ask_to_stop()
+    until(lambda: fleet.running() == 0, "none is left")
+    assert bench.state() == "open"
+    assert kinds(bench)["lost"] == 0
+
+
+def test_a_worker_that_gave_up_is_told(fleets: Fleets) -> None:
+    """A worker that ends with an error of its own is not replaced; its output is told."""
+    fleets.scene.launch(SIZES)
+    fleet = fleets.start(1, password_file="/nowhere/password")
+    until(lambda: fleet.running() == 0, "it gave up")
+    assert "/nowhere/password" in fleet.failures()[0]
+
+
+def test_a_cluster_that_is_not_there_is_told(scene: Scene, ray_cluster: Cluster) -> None:
+    """An address at which nothing answers is a MachineError that names it."""
+    from tuner.fleet.ray import ENGINE
+
+    fleet = ENGINE.fleet(scene.settings, Crew("small@1", options={"address": "127.0.0.1:1"}))
+    with pytest.raises(MachineError, match=r"127.0.0.1:1 cannot be used"):
+        fleet.start()
+
+
+def test_options_that_make_no_sense_are_told() -> None:
+    """A misspelt option is a UserError that names it."""
+    pytest.importorskip("ray")
+    from tuner.fleet.ray import ENGINE
+
+    with pytest.raises(UserError, match="did you mean address"):
+        ENGINE.options({"adress": "auto"})
+    assert ENGINE.options({"gpus": "0.5"}) == {"gpus": 0.5}

@@ -1,0 +1,74 @@
+"""A throw-away Ray of two nodes on this machine, with token login, as newer Rays have it."""
+
+import importlib.util
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from tests.train.blobs import PAUSE
+
+REQUIRED = "TUNER_TEST_RAY"
+"""Set to `required`, tests on Ray may not be skipped."""
+NODE = {"num_cpus": 2, "object_store_memory": 80_000_000}
+LOGIN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+AROUND = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", PAUSE: "0.02"}
+"""What its processes, and so the actors, have in their environment. At Ray's niceness of 15 they
+would starve beside other tests."""
+
+
+@dataclass
+class Cluster:
+    """A cluster whose head has no room, so that any node with work can be killed."""
+
+    cluster: Any
+    nodes: list[Any]
+
+    @property
+    def address(self) -> str:
+        """Where a driver finds it."""
+        return str(self.cluster.address)
+
+    def add(self) -> Any:
+        """Let a node join."""
+        self.nodes.append(self.cluster.add_node(**NODE))
+        return self.nodes[-1]
+
+    def kill(self, node: Any) -> None:
+        """Let a node die, with all that runs on it."""
+        self.nodes.remove(node)
+        self.cluster.remove_node(node, allow_graceful=False)
+
+
+def why_not() -> str | None:
+    """Say why there can be no Ray here, or None."""
+    return None if importlib.util.find_spec("ray") else "ray is not installed (pip: tuner[ray])"
+
+
+@contextmanager
+def run_cluster() -> Iterator[Cluster]:
+    """Start a head and two nodes, and stop them in the end."""
+    before = dict(os.environ)
+    # Ray reads them from the environment alone, in every process of the cluster.
+    os.environ.update({**LOGIN, **AROUND})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
+        from ray.cluster_utils import Cluster as RayCluster
+
+        head = {**NODE, "num_cpus": 0, "include_dashboard": False}
+        cluster = RayCluster(initialize_head=True, head_node_args=head)
+        try:
+            made = Cluster(cluster, [])
+            made.add()
+            made.add()
+            yield made
+        finally:
+            with suppress(Exception):  # a node that was killed complains
+                ray.shutdown()
+            cluster.shutdown()
+            os.environ.clear()
+            os.environ.update(before)

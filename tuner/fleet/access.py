@@ -1,0 +1,36 @@
+"""How a worker elsewhere reaches the database: variables that anyone may read, and the password."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tuner.errors import UserError
+from tuner.settings import Settings, portable_environment
+from tuner.store.address import SECRET_OPTIONS, Address, of_server
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a worker needs to know; an engine decides how the password travels."""
+
+    environment: Mapping[str, str]
+    """Without secrets: a batch script, a manifest or an engine's web page may show it."""
+    password: str | None = field(default=None, repr=False)
+    """None where the server asks for none, or where libpq's own password file has it."""
+
+
+def access(settings: Settings) -> Access:
+    """Return how these settings' database is reached from another machine."""
+    portable = portable_environment(settings)
+    address = of_server(settings)
+    password = address.parameters.get("password", portable.libpq_password)
+    others = sorted(SECRET_OPTIONS & address.parameters.keys() - {"password"})
+    if others:
+        raise UserError(
+            f"The database address contains {', '.join(others)}, which cannot be sent to other "
+            "machines without being seen there. Use a password or a client key without one."
+        )
+    environment = dict(portable.variables)
+    if settings.database_url is not None:
+        kept = {key: value for key, value in address.parameters.items() if key != "password"}
+        environment["TUNER_DATABASE_URL"] = Address(kept).url(show_password=True)
+    return Access(environment, password)

@@ -1,0 +1,496 @@
+"""Workers under Ray: detached actors, each of which keeps one `tuner worker` process alive.
+
+Ray places the actors, spread over the nodes, and starts one again when its node dies; those that
+find no room wait until a node joins. They belong to no driver: the launcher may end. An actor ends
+by itself when its worker has ended on purpose, and frees what it had reserved.
+
+The folders of objectives travel as Ray's working directory. The database's password does not: what
+is in a runtime environment is shown on Ray's web page. It is an argument of the actor, which Ray
+keeps in its control store, or a file on the nodes (`password_file`).
+"""
+
+import logging
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from pydantic import ConfigDict
+
+from tuner.errors import EXIT_DONE, EXIT_FAILURES, MachineError, UserError
+from tuner.fleet import options as option_reader
+from tuner.fleet.access import access
+from tuner.fleet.contract import Crew, Fleet
+from tuner.fleet.options import STRICT
+from tuner.fleet.replacements import End, Replacements
+from tuner.forkserver import ForkServer
+from tuner.processes import python
+from tuner.settings import Settings, child_environment
+
+NAMESPACE = "tuner"
+LOOK_SECONDS = 2.0
+"""How long what the actors said is good."""
+ANSWER_SECONDS = 5.0
+"""How long an actor may take to answer; one that waits for room does not answer."""
+KEPT_SECONDS = 600.0
+"""How long an actor whose worker failed waits to be asked why, before it frees its room."""
+KNOCK_SECONDS = 10.0
+PROBE_SECONDS = 600.0
+LEAVING_SECONDS = 15.0
+TAIL_BYTES = 4000
+LEFT_OUT = shutil.ignore_patterns(".git", ".tuner", ".venv", "__pycache__", "*.pyc")
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """The keys of [fleet.ray]."""
+
+    __pydantic_config__ = ConfigDict(**STRICT)
+
+    address: str = "auto"
+    """The cluster: auto, HOST:PORT on one of its machines, or ray://HOST:10001 from elsewhere."""
+    cpus: float = 1.0
+    """CPUs that Ray reserves for a worker."""
+    gpus: float = 0.0
+    """GPUs that Ray reserves for a worker; 0.5 puts two of them on a GPU."""
+    home: str = ""
+    """Where workers keep their files on the nodes; the launcher's folder by default."""
+    password_file: str = ""
+    """A file with the database's password on every node; without it the password goes by Ray."""
+
+
+class Pilot:
+    """An actor that keeps one worker alive. It never loads torch: the worker's trainer does."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        environment: Mapping[str, str],
+        password: str | None,
+        log: str,
+    ) -> None:
+        self._command = python("tuner.__main__", "worker", *words, "--follow-stdin")
+        self._environment = _environment(environment, password)
+        self._log = Path(log)
+        self._replacements = Replacements()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._leaving = threading.Event()
+        self._code: int | None = None
+        self._lock = threading.Lock()
+        threading.Thread(target=self._attend, daemon=True).start()
+
+    def state(self) -> dict[str, Any]:
+        """Return whether the worker runs, and why it gave up if it did."""
+        over = self._code is not None
+        failed = (
+            over and self._code not in (EXIT_DONE, EXIT_FAILURES) and not self._leaving.is_set()
+        )
+        said = [self._tail(), self._replacements.reason] if failed else []
+        return {"running": not over, "failure": "\n".join(filter(None, said))}
+
+    def leave(self, at_once: bool = False) -> None:
+        """Ask the worker to give its trial back and exit; replace it no more."""
+        with self._lock:
+            self._leaving.set()
+            if self._process is not None and self._process.poll() is None:
+                self._process.send_signal(signal.SIGTERM)
+                if at_once:
+                    # A second request; the same signal twice might be taken for one.
+                    self._process.send_signal(signal.SIGINT)
+
+    def end(self) -> None:
+        """End this actor for good: Ray does not start it again."""
+        ray.actor.exit_actor()
+
+    def _attend(self) -> None:
+        while True:
+            started = time.monotonic()
+            with self._lock:
+                if self._leaving.is_set():
+                    code = EXIT_DONE
+                    break
+                self._start()
+            assert self._process is not None
+            code = self._process.wait()
+            if self._leaving.is_set():
+                break
+            if not self._replacements.replaces(End(code, time.monotonic() - started)):
+                break
+        self._code = code
+        if self.state()["failure"]:
+            self._leaving.wait(KEPT_SECONDS)
+        ray.get_runtime_context().current_actor.end.remote()
+
+    def _start(self) -> None:
+        self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The end of this actor, by kill -9 too, closes the pipe: the worker gives its trial back.
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _tail(self) -> str:
+        with suppress(OSError):
+            text = self._log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
+            return "\n".join(text.strip().splitlines()[-12:])
+        return ""
+
+
+class RayFleet:
+    """The actors of one fleet, found by their names."""
+
+    def __init__(self, settings: Settings, crew: Crew, handle: Mapping[str, Any]) -> None:
+        self._settings = settings
+        self._crew = crew
+        self._options = option_reader.read("ray", RayOptions, crew.options)
+        self._prefix: str = handle["prefix"]
+        self._made: int = handle["made"]
+        """How many actors were made; their numbers are not used again."""
+        self._gone: set[int] = set(handle["gone"])
+        self._leaving: set[int] = set(handle["leaving"])
+        self._code: str | None = handle["code"]
+        """Where Ray keeps the folders of objectives, once they are sent."""
+        self._messages: list[str] = list(handle["messages"])
+        self._at_work: set[int] = set()
+        self._looked = float("-inf")
+
+    def start(self) -> None:
+        """Send the objectives' folders and make the actors."""
+        with _staged(self._crew.folders) as folder:
+            _connect(self._options, folder)
+            # The package's address: actors that are made from another machine need no folder.
+            self._code = ray.get_runtime_context().runtime_env.get("working_dir")
+        self._make(self._crew.size)
+
+    def running(self) -> int:
+        """Return how many actors have a worker or wait for room."""
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._look()
+        return len(self._present())
+
+    def scale(self, workers: int) -> None:
+        """Make more actors, or let some leave, those that wait for room first."""
+        self._look()
+        staying = [number for number in self._present() if number not in self._leaving]
+        if workers > len(staying):
+            self._make(workers - len(staying))
+            return
+        waiting_last = sorted(staying, key=lambda number: (number not in self._at_work, number))
+        self._let_go(waiting_last[workers:])
+
+    def ask_to_stop(self) -> None:
+        """Ask every worker to finish its epoch, give its trial back and exit."""
+        self._look()
+        self._let_go(self._present())
+
+    def stop_now(self) -> None:
+        """Ask every worker to exit at once."""
+        self._look()
+        self._let_go(self._present(), at_once=True)
+
+    def close(self) -> None:
+        """End the actors that are left, politely first, and the connection."""
+        self.ask_to_stop()
+        deadline = time.monotonic() + self._settings.timing.give_back + LEAVING_SECONDS
+        while self._present() and time.monotonic() < deadline:
+            time.sleep(0.2)
+            self._look()
+        for number in self._present():
+            _kill(self._name(number))
+        _disconnect()
+
+    def failures(self) -> list[str]:
+        """Return the last output of workers that gave up."""
+        return list(dict.fromkeys(self._messages))
+
+    def handle(self) -> dict[str, Any]:
+        """Return what finds the actors again."""
+        return {
+            "prefix": self._prefix,
+            "made": self._made,
+            "gone": sorted(self._gone),
+            "leaving": sorted(self._leaving),
+            "code": self._code,
+            "messages": self._messages,
+        }
+
+    def _name(self, number: int) -> str:
+        return f"{self._prefix}-{number}"
+
+    def _present(self) -> list[int]:
+        return [number for number in range(self._made) if number not in self._gone]
+
+    def _make(self, count: int) -> None:
+        _connect(self._options)
+        orders = _orders(self._settings, self._crew, self._options)
+        pilot = ray.remote(Pilot)
+        for _ in range(count):
+            name = self._name(self._made)
+            pilot.options(
+                name=name,
+                namespace=NAMESPACE,
+                lifetime="detached",
+                max_restarts=-1,
+                scheduling_strategy="SPREAD",
+                num_cpus=self._options.cpus,
+                num_gpus=self._options.gpus,
+                runtime_env=_runtime_env(self._code),
+            ).remote(orders.words, orders.environment, orders.password, orders.log(name))
+            self._made += 1
+        self._looked = float("-inf")
+
+    def _look(self) -> None:
+        """Ask every actor for its state, and note which have gone."""
+        _connect(self._options)
+        asked = {}
+        for number in self._present():
+            actor = _find(self._name(number))
+            if actor is None:
+                self._gone.add(number)
+            else:
+                asked[actor.state.remote()] = number
+        answered: list[Any] = []
+        if asked:
+            answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+        self._at_work = set()
+        for answer in answered:
+            number = asked[answer]
+            try:
+                state = ray.get(answer)
+            except ray.exceptions.ActorUnavailableError:
+                continue  # its node died; it will be started on another
+            except ray.exceptions.RayActorError as error:
+                self._gone.add(number)
+                if "creation task" in str(error):
+                    self._messages.append(f"Ray could not start a worker: {error}")
+                continue
+            if state["failure"]:
+                self._messages.append(state["failure"])
+            if state["running"]:
+                self._at_work.add(number)
+            else:
+                self._gone.add(number)
+        # Asked again each time: an actor that Ray has started anew knows of no earlier request.
+        self._ask(self._leaving - self._gone)
+        self._looked = time.monotonic()
+
+    def _let_go(self, numbers: Sequence[int], *, at_once: bool = False) -> None:
+        self._leaving.update(numbers)
+        self._ask(set(numbers), at_once=at_once)
+        self._looked = float("-inf")
+
+    def _ask(self, numbers: set[int], *, at_once: bool = False) -> None:
+        for number in numbers:
+            name = self._name(number)
+            if number not in self._at_work:
+                # It waits for room. If it has got some a moment ago, its worker notices the end.
+                _kill(name)
+            elif (actor := _find(name)) is not None:
+                actor.leave.remote(at_once)
+
+
+class RayEngine:
+    """A Ray cluster."""
+
+    name = "ray"
+    outlives = True
+
+    def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Check the options of [fleet.ray] and return those that were given."""
+        read = asdict(option_reader.read(self.name, RayOptions, given))
+        return {key: value for key, value in read.items() if key in given}
+
+    def fleet(
+        self,
+        settings: Settings,
+        crew: Crew,
+        forks: ForkServer | None = None,  # noqa: ARG002  # the contract's; nodes cannot fork from it
+    ) -> Fleet:
+        """Return a fleet that has no actor yet."""
+        return RayFleet(
+            settings,
+            crew,
+            {
+                "prefix": f"{crew.study}-{secrets.token_hex(4)}",
+                "made": 0,
+                "gone": [],
+                "leaving": [],
+                "code": None,
+                "messages": [],
+            },
+        )
+
+    def again(self, settings: Settings, crew: Crew, handle: Mapping[str, Any]) -> Fleet:
+        """Return a fleet by the names of its actors."""
+        return RayFleet(settings, crew, handle)
+
+    def probe(self, settings: Settings, crew: Crew) -> str:
+        """Run the probe as a task, with what a worker would have."""
+        options = option_reader.read(self.name, RayOptions, crew.options)
+        orders = _orders(settings, crew, options)
+        with _staged(crew.folders) as folder:
+            _connect(options, folder)
+            code = ray.get_runtime_context().runtime_env.get("working_dir")
+        task = ray.remote(_probe).options(
+            num_cpus=options.cpus,
+            num_gpus=options.gpus,
+            max_retries=0,
+            runtime_env=_runtime_env(code),
+        )
+        try:
+            answer = task.remote(orders.words, orders.environment, orders.password)
+            return str(ray.get(answer, timeout=PROBE_SECONDS))
+        except ray.exceptions.GetTimeoutError:
+            ray.cancel(answer, force=True)
+            raise MachineError(
+                f"The probe has found no room on the Ray cluster within {PROBE_SECONDS:.0f} s; "
+                "`ray status` shows what is in use."
+            ) from None
+        except ray.exceptions.RayError as error:
+            raise MachineError(f"The probe could not be run by Ray: {error}") from error
+        finally:
+            _disconnect()
+
+
+ENGINE = RayEngine()
+
+
+@dataclass(frozen=True)
+class _Orders:
+    """What an actor is given."""
+
+    words: tuple[str, ...]
+    environment: Mapping[str, str]
+    password: str | None
+    logs: Path
+
+    def log(self, name: str) -> str:
+        return str(self.logs / f"ray-{name}.log")
+
+
+def _orders(settings: Settings, crew: Crew, options: RayOptions) -> _Orders:
+    found = access(settings)
+    home = Path(options.home) if options.home else settings.home
+    environment = {**found.environment, "TUNER_HOME": str(home)}
+    password = found.password
+    if options.password_file:
+        environment["TUNER_DATABASE_PASSWORD_FILE"] = options.password_file
+        password = None
+    # Below Ray's working directory, which is an actor's working folder on whatever node.
+    there = tuple(Path(_staged_name(place)) for place in range(len(crew.folders)))
+    return _Orders(replace(crew, folders=there).arguments(), environment, password, home / "logs")
+
+
+def _environment(given: Mapping[str, str], password: str | None) -> dict[str, str]:
+    """Return a worker's environment on a node: the node's own, but for what it is given."""
+    secret = {} if password is None else {"PGPASSWORD": password}
+    return {**child_environment(), **given, **secret}
+
+
+def _probe(words: Sequence[str], environment: Mapping[str, str], password: str | None) -> str:
+    done = subprocess.run(
+        python("tuner.__main__", "worker", *words, "--probe", "--json"),
+        env=_environment(environment, password),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return done.stdout
+
+
+def _staged_name(place: int) -> str:
+    return f"objectives-{place}"
+
+
+@contextmanager
+def _staged(folders: Sequence[Path]) -> Iterator[Path | None]:
+    """Copy the folders of objectives below one folder that Ray can send."""
+    if not folders:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="tuner-ray-") as name:
+        for place, folder in enumerate(folders):
+            shutil.copytree(folder, Path(name) / _staged_name(place), ignore=LEFT_OUT)
+        yield Path(name)
+
+
+def _runtime_env(code: str | None) -> dict[str, str]:
+    return {} if code is None else {"working_dir": code}
+
+
+_ours = False
+"""Whether this process's connection to Ray was made here."""
+
+
+def _connect(options: RayOptions, folder: Path | None = None) -> None:
+    """Connect this process to the cluster; with a folder, anew, so that it is sent."""
+    global _ours  # noqa: PLW0603  # a process has one connection to Ray, which is Ray's own choice
+    if ray.is_initialized() and folder is not None:
+        if not _ours:
+            raise UserError(
+                "This process is connected to Ray already, and an objective can only be sent with "
+                "a new connection. Launch from a process that has not called ray.init."
+            )
+        _disconnect()
+    if ray.is_initialized():
+        return
+    try:
+        _knock(options.address)
+        ray.init(
+            options.address,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env=None if folder is None else {"working_dir": str(folder)},
+        )
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise MachineError(
+            f"The Ray cluster at {options.address} cannot be used: {error}\n"
+            "Name it with address in [fleet.ray]. A cluster with token login wants RAY_AUTH_MODE="
+            "token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH here."
+        ) from error
+    _ours = True
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError if nothing listens there: Ray would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+
+
+def _disconnect() -> None:
+    global _ours  # noqa: PLW0603  # as above
+    if _ours and ray.is_initialized():
+        ray.shutdown()
+    _ours = False
+
+
+def _find(name: str) -> Any:
+    """Return the actor of a name, or None if there is none any more."""
+    try:
+        return ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
+def _kill(name: str) -> None:
+    """End an actor at once, and let it not be started again."""
+    if (actor := _find(name)) is not None:
+        ray.kill(actor, no_restart=True)

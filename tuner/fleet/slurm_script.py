@@ -1,0 +1,198 @@
+"""The batch script of a Slurm pilot, as a pure function of what is wanted."""
+
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ConfigDict
+
+from tuner.fleet.options import STRICT, Lines, Seconds, Text, Words
+from tuner.fleet.replacements import YOUNG_SECONDS
+from tuner.processes import python
+
+
+@dataclass(frozen=True)
+class SlurmOptions:
+    """The keys of [fleet.slurm]."""
+
+    __pydantic_config__ = ConfigDict(**STRICT)
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    constraint: str = ""
+    time: Seconds = 4 * 3600.0
+    """The time limit of an element; it requeues itself for as long as the study is open."""
+    signal: Seconds = 120.0
+    """How long before the time limit a worker is asked to leave."""
+    gpus: Text = ""
+    """GPUs of an element as --gres has them: 1, or a100:1."""
+    cpus: int = 0
+    """CPUs of an element; 0 means as many as its trainer has threads."""
+    memory: str = ""
+    at_most: int = 0
+    """How many elements may run at once; 0 means all."""
+    array_limit: int = 0
+    """The longest array to submit; 0 means the site's MaxArraySize."""
+    setup: Lines = ()
+    """Lines of shell before the worker, such as `module load cuda`."""
+    container: str = ""
+    """What comes before a command to run it in a container: `apptainer exec --nv tuner.sif`."""
+    command: str = ""
+    """The command `tuner` on the nodes; by default this Python, or `tuner` in a container."""
+    options: Words = ()
+    """Further options of sbatch."""
+
+    def __post_init__(self) -> None:
+        """Refuse times that leave a worker no time to work."""
+        if self.time < 60:
+            raise ValueError("time must be at least 1m, Slurm's shortest time limit")
+        if not 0 < self.signal <= self.time / 2:
+            raise ValueError("signal must leave at least half of the time limit for work")
+
+    @property
+    def lifetime(self) -> int:
+        """After how many seconds a worker leaves by itself, well before it is asked to."""
+        return int(self.time - 1.5 * self.signal)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a fleet's files are, on a file system that the nodes share with the launcher."""
+
+    home: str
+    folder: str
+    password_file: str | None
+
+
+def tuner_command(options: SlurmOptions) -> str:
+    """Return the command that is `tuner` on a node, quoted for the shell."""
+    inside = "tuner" if options.container else shlex.join(python("tuner.__main__"))
+    return f"{options.container} {options.command or inside}".strip()
+
+
+def pilot_script(
+    study: str,
+    arguments: tuple[str, ...],
+    options: SlurmOptions,
+    environment: Mapping[str, str],
+    place: Place,
+) -> str:
+    """Return the script of an array: each element runs one worker, and requeues itself."""
+    head = _head(f"tuner-{study}", "%A_%a.log", options, place)
+    head += ["#SBATCH --requeue", f"#SBATCH --signal=B:TERM@{math.ceil(options.signal)}"]
+    words = ("worker", *arguments, "--lifetime", f"{options.lifetime}s")
+    worker = f"{tuner_command(options)} {shlex.join(words)}"
+    body = _PILOT.replace("@WORKER@", worker).replace("@LIFETIME@", str(options.lifetime))
+    body = body.replace("@YOUNG@", f"{YOUNG_SECONDS:.0f}")
+    return "\n".join([*head, "", *_before(options, environment, place), "", body])
+
+
+def probe_script(
+    study: str,
+    arguments: tuple[str, ...],
+    options: SlurmOptions,
+    environment: Mapping[str, str],
+    place: Place,
+) -> str:
+    """Return the script of a job that runs the probe; what it prints goes to its output file."""
+    head = _head(f"tuner-probe-{study}", "probe-%j.log", options, place)
+    words = ("worker", *arguments, "--probe", "--json")
+    # Only the worker's own output is JSON; modules print what they like to the log.
+    lines = [
+        *_before(options, environment, place),
+        f"answer={shlex.quote(place.folder)}/probe-$SLURM_JOB_ID.json",
+        f'{tuner_command(options)} {shlex.join(words)} >"$answer.part"',
+        # Whoever waits for the file finds it whole.
+        'mv "$answer.part" "$answer"',
+        "",
+    ]
+    return "\n".join([*head, "", *lines])
+
+
+def _head(name: str, log: str, options: SlurmOptions, place: Place) -> list[str]:
+    wanted = [
+        f"--job-name={name}",
+        f"--output={place.folder}/{log}",
+        "--open-mode=append",
+        "--nodes=1",
+        "--ntasks=1",
+        f"--cpus-per-task={max(1, options.cpus)}",
+        # Slurm counts minutes; a few seconds less would be a minute less.
+        f"--time={math.ceil(options.time / 60)}",
+    ]
+    optional = {
+        "partition": options.partition,
+        "account": options.account,
+        "qos": options.qos,
+        "constraint": options.constraint,
+        "gres": options.gpus and f"gpu:{options.gpus}",
+        "mem": options.memory,
+    }
+    wanted += [f"--{key}={value}" for key, value in optional.items() if value]
+    return ["#!/bin/bash", *(f"#SBATCH {_quoted(word)}" for word in (*wanted, *options.options))]
+
+
+def _before(options: SlurmOptions, environment: Mapping[str, str], place: Place) -> list[str]:
+    variables = {"TUNER_HOME": place.home, **environment}
+    if place.password_file is not None:
+        variables["TUNER_DATABASE_PASSWORD_FILE"] = place.password_file
+    exports = [f"export {key}={shlex.quote(value)}" for key, value in sorted(variables.items())]
+    return [*exports, *options.setup]
+
+
+def _quoted(word: str) -> str:
+    """Quote a word as #SBATCH lines are read: whole, if it contains a space."""
+    return '"' + word.replace('"', '\\"') + '"' if set(word) & set(" \t#'\"") else word
+
+
+_PILOT = """\
+worker='' asked='' interrupted=''
+
+leave() {
+    interrupted=1
+    [ -z "$worker" ] || kill -s "$1" "$worker" 2>/dev/null
+}
+# Slurm takes the place away: time limit, preemption. Bash lets background jobs ignore INT, so
+# the worker gets TERM for either.
+trap 'asked=${asked:-requeue}; leave TERM' TERM
+# `tuner fleet stop` and `scale`: politely by INT, at once by USR1, which the worker hears as two.
+trap 'asked=stop; leave TERM' INT
+trap 'asked=stop; leave TERM; leave HUP' USR1
+
+requeue() {
+    # Someone may have cancelled this element meanwhile, who does not want it back.
+    if [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
+        echo "Requeued: $1."
+        scontrol requeue "$SLURM_JOB_ID" || exit 75
+        exit 0
+    fi
+}
+
+if [ -z "$asked" ]; then
+    @WORKER@ &
+    worker=$!
+    # A signal between the test and the line above found no worker to pass it on to.
+    [ -z "$asked" ] || kill -s TERM "$worker"
+fi
+code=''
+while [ -z "$code" ]; do
+    interrupted=''
+    wait $worker
+    code=$?
+    # A trapped signal ends `wait` early; the worker's own code is still to come.
+    [ -z "$interrupted" ] || code=''
+done
+
+[ "$asked" != stop ] || exit 0
+[ "$asked" != requeue ] || requeue 'its place was taken or its time is over'
+case $code in
+0) # A worker ends when its study has ended, or at the end of its lifetime.
+    [ $SECONDS -lt @LIFETIME@ ] || requeue 'its lifetime is over' ;;
+1 | 2 | 3 | 70) ;; # It said why; the next one would meet the same.
+*) # Killed or crashed. Those that die young are left to `tuner`, which gives up after a few.
+    [ $SECONDS -lt @YOUNG@ ] || requeue "its worker died with code $code" ;;
+esac
+exit $code
+"""
