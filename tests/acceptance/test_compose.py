@@ -105,6 +105,22 @@ def test_services_wait_for_what_they_need() -> None:
     assert reserved[0]["capabilities"] == ["gpu"]
 
 
+def test_only_the_gpu_worker_carries_cuda() -> None:
+    """Every image but that of worker-gpu is built for the CPU, the Dockerfile's default."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    gpu = services.pop("worker-gpu")
+    assert gpu["build"]["args"]["TORCH"].startswith("cu1")
+    ours = {name: one for name, one in services.items() if "build" in one}
+    assert set(ours) >= {"init", "dashboard", "launch", "worker"}
+    assert {(one["build"], one["image"]) for one in ours.values()} == {(".", "tuner")}
+    assert gpu["image"] != "tuner"
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    assert "ARG TORCH=cpu" in lines
+    assert lines.index("USER tuner") > max(
+        place for place, line in enumerate(lines) if line.startswith(("RUN", "COPY"))
+    )
+
+
 def test_password_is_nowhere_but_in_its_file() -> None:
     """No service carries a password in its environment or command."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
