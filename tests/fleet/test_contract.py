@@ -201,14 +201,14 @@ def test_all_engines_train_one_study_at_once(
 ) -> None:
     """A worker of each, none of which knows of the others: every trial once, exact."""
     monkeypatch.setenv(PAUSE, "0.02")
-    bench = scene.launch(Sizes(rates=(1e-3, 1e-2), seeds=3, epochs=60, attempts=1))
+    bench = scene.launch(Sizes(rates=(1e-3, 1e-2), seeds=3, attempts=1))
     beds = {name: make(scene, request) for name, make in BEDS.items()}
     fleets = [beds[name].fleet(1) for name in ("ray", "slurm", "local")]
     try:
         for count, fleet in enumerate(fleets, start=1):
             fleet.start()
             until(lambda at=count: len(bench.rows(t.worker)) == at, f"{count} workers")  # type: ignore[misc]
-        until(lambda: not sum(fleet.running() for fleet in fleets), "all have left")
+        until(lambda: not sum(fleet.running() for fleet in fleets), "all have left", seconds=240)
         assert [fleet.failures() for fleet in fleets] == [[], [], []]
     finally:
         for bed in beds.values():

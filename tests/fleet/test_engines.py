@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.scenery import Scene, Sizes
+from tuner.cli.options import StudyFile
 from tuner.errors import UserError
 from tuner.fleet import engines
 from tuner.settings import Settings
@@ -35,3 +37,30 @@ def test_the_embedded_database_serves_this_machine_only(tmp_path: Path) -> None:
         engines.refuse_embedded(embedded, "slurm")
     engines.refuse_embedded(embedded, "local")
     engines.refuse_embedded(replace(embedded, database_url="postgresql://me@there/x"), "slurm")
+
+
+def test_the_table_of_an_engine_is_no_part_of_the_study(scene: Scene) -> None:
+    """[fleet.slurm] is given to Slurm, and leaves the study what it was."""
+    plain = scene.spec(Sizes())
+    path = scene.folder / "studies" / "small.toml"
+    path.write_text(path.read_text() + '\n[fleet.slurm]\npartition = "gpu"\ngpus = 1\n')
+    assert scene.read(path) == plain
+    file = StudyFile(path, ())
+    assert file.engine_options("slurm") == {"partition": "gpu", "gpus": 1}
+    assert file.engine_options("local") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[fleet.slrum]", "no engine 'slrum'. Did you mean slurm"),
+        ("fleet = 3", r"expected \[fleet.local\]"),
+        ("[fleet]\nslurm = 3", r"expected \[fleet.slurm\]"),
+    ],
+)
+def test_a_table_of_no_engine_is_told(tmp_path: Path, text: str, words: str) -> None:
+    """A misspelt engine is not passed over in silence."""
+    path = tmp_path / "small.toml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        StudyFile(path, ()).engine_options("local")

@@ -197,9 +197,13 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
     request.check()
     engine = engines.load(request.engine)
     engines.refuse_embedded(settings, request.engine)
-    engine_options = engine.options(options.read_engine_options(request.engine_options))
     stored = request.stored
     spec, file = request.read()
+    given = file.engine_options(request.engine) if file else {}
+    # The command line wins over the file, key by key.
+    engine_options = engine.options(
+        {**given, **options.read_engine_options(request.engine_options)}
+    )
     if spec is not None:
         _settings(spec, request.enqueue)  # what does not fit is told before anything is created
     folders = file.folders if file else options.objective_folders(None, request.objective_folders)

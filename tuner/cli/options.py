@@ -266,6 +266,25 @@ class StudyFile:
         here = tuple(_from_here(text) for text in overrides)
         return load(self.path, here, _declared(self.folders))
 
+    def engine_options(self, engine: str) -> Mapping[str, Any]:
+        """Return the table [fleet.ENGINE]; a table of an engine that there is not is refused."""
+        from tuner.fleet.engines import ENGINES
+        from tuner.spec.document import read
+
+        tables = read(self.path).get("fleet", {})
+        if not isinstance(tables, dict):
+            raise UserError(f"{self.path}: fleet is no table; expected [fleet.{engine}].")
+        for name, table in tables.items():
+            if name not in ENGINES:
+                raise UserError(
+                    f"{self.path}: [fleet.{name}]: there is no engine {name!r}."
+                    f"{meant(name, ENGINES)} Engines: {', '.join(ENGINES)}."
+                )
+            if not isinstance(table, dict):
+                raise UserError(f"{self.path}: fleet.{name} is no table; expected [fleet.{name}].")
+        found: dict[str, Any] = tables.get(engine, {})
+        return found
+
 
 def check_spec(
     document: Mapping[str, Any], overrides: tuple[str, ...], paths: tuple[Path, ...] = ()

@@ -33,8 +33,9 @@ from tuner.spec.study import (
 )
 from tuner.spec.values import ValueReader, defaults
 
-TABLES = (*SECTIONS, "space", "fixed", "data")
-"""All sections of a study file."""
+TABLES = (*SECTIONS, "space", "fixed", "data", "fleet")
+"""All sections of a study file. [fleet.ENGINE] says where workers run, no part of the study:
+the engine reads it (`tuner/fleet/options.py`), and no result depends on it."""
 
 SLIP = 0.75
 """Similarity to a shared parameter above which a name may be a typo; an objective's rarely are."""

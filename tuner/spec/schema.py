@@ -54,6 +54,11 @@ def schema() -> dict[str, Any]:
                 "description": "Where the images come from and how they are prepared.",
                 **values,
             },
+            "fleet": {
+                "description": "Options of the engines that run workers: no part of the study.",
+                "type": "object",
+                "additionalProperties": {"type": "object"},
+            },
         },
         "required": [name for name, section in SECTIONS.items() if required_keys(section)],
         "additionalProperties": False,
