@@ -21,6 +21,7 @@ from tuner.store import tables as t
 
 SIZES = Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=40, attempts=1)
 """One attempt only: nothing that Ray does may be taken for a fault of the trial."""
+LONG = Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=2000, attempts=1)
 
 
 class Fleets:
@@ -62,7 +63,6 @@ def fleets(scene: Scene, ray_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) 
     from tuner.fleet import ray
 
     monkeypatch.setattr(ray, "LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(ray, "ANSWER_SECONDS", 1.0)
     while len(ray_cluster.nodes) < 2:
         ray_cluster.add()
     fleets = Fleets(scene, ray_cluster)
@@ -136,7 +136,7 @@ def test_a_fleet_outlives_its_driver_and_is_found_again(fleets: Fleets) -> None:
     """After kill -9 of its launcher a fleet trains on; by its handle it is scaled and stopped."""
     from tuner.fleet.ray import ENGINE
 
-    bench = fleets.scene.launch(SIZES)
+    bench = fleets.scene.launch(LONG)
     crew = fleets.crew(1)
     with subprocess.Popen(
         [sys.executable, "-c", LAUNCH, json.dumps(crew.to_json())],
@@ -154,7 +154,7 @@ def test_a_fleet_outlives_its_driver_and_is_found_again(fleets: Fleets) -> None:
     fleets.made.append(fleet)
     assert fleet.running() == 1
     fleet.scale(3)
-    until(lambda: len(bench.rows(t.worker)) == 3, "three have joined")
+    until(lambda: len(bench.rows(t.worker)) == 3, "three have joined", seconds=120)
     fleet.scale(1)
     until(lambda: fleet.running() == 1, "one is left")
     fleet.ask_to_stop()

@@ -27,6 +27,7 @@ from tuner.store import tables as t
 EXPECTED = Path(__file__).parent / "expected"
 SIZES = Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=40, attempts=1)
 """One attempt only: nothing that Slurm does may be taken for a fault of the trial."""
+LONG = Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=2000, attempts=1)
 OPTIONS = SlurmOptions(
     partition="gpu",
     account="lab",
@@ -214,7 +215,7 @@ def test_a_drained_node_is_left_at_the_end_of_a_lifetime(fleets: Fleets) -> None
 
 def test_a_fleet_is_scaled_and_stopped_from_elsewhere(fleets: Fleets) -> None:
     """By its handle another process scales a fleet, and stops it with every trial given back."""
-    bench = fleets.scene.launch(SIZES)
+    bench = fleets.scene.launch(LONG)
     started = fleets.start(1)
     epochs(bench, 2)
     handle = json.loads(json.dumps(started.handle()))

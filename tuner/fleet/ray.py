@@ -298,7 +298,8 @@ class RayFleet:
         for number in numbers:
             name = self._name(number)
             if number not in self._at_work:
-                # It waits for room. If it has got some a moment ago, its worker notices the end.
+                # It waits for room, or did not answer. A worker notices the end of its actor, and
+                # gives its trial back.
                 _kill(name)
             elif (actor := _find(name)) is not None:
                 actor.leave.remote(at_once)
