@@ -67,7 +67,7 @@ def draw(section: Mapping[str, Any], path: Path) -> None:
             _panel(one, figures, case, lengths[case])
         fast = " to ".join(f"{one:.1f}" for one in span(figures))
         figure.suptitle(
-            f"Whole studies, start included, on {machine['cores']} cores: "
+            f"Complete studies, including start-up, on {machine['cores']} cores: "
             f"tuner is {fast} times as fast as a notebook loop",
             x=0.012,
             ha="left",

@@ -61,7 +61,10 @@ def main() -> None:
         chart.draw(body["study"], chart.CHART)
 
 
-def parts(body: Mapping[str, Any]) -> dict[str, str]:
+CHART_SHOWS = "Time to complete a study, in seconds, with tuner and the alternatives"
+
+
+def parts(body:  Mapping[str, Any]) -> dict[str, str]:
     """Return the parts that the record gives, by name."""
     made = {
         name: "\n".join([*lines(body[name]["figures"]), "", *_origin(body[name])]).strip()
@@ -69,7 +72,7 @@ def parts(body: Mapping[str, Any]) -> dict[str, str]:
         if name in body
     }
     if "study" in body:
-        made["chart"] = f"![Whole studies by competitor, in seconds]({chart.CHART.name})"
+        made["chart"] = f"![{CHART_SHOWS}]({chart.CHART.name})"
         made["readme"] = _readme(body["study"])
     return made
 
@@ -107,8 +110,9 @@ def _readme(section: Mapping[str, Any]) -> str:
     names = {"loop": "a notebook loop", "lightning": "Lightning with Optuna", "ray": "Ray Tune"}
     told = ", ".join(f"{times} times as fast as {names[one]}" for one, times in faster.items())
     return (
-        f"![Whole studies by competitor, in seconds](docs/{chart.CHART.name})\n\n"
-        f"Whole studies of small networks, start included, on {cores} cores: {told}\n"
+        f"![{CHART_SHOWS}](docs/{chart.CHART.name})\n\n"
+        f"For complete studies of small networks, including start-up, on {cores} cores, tuner is "
+        f"{told}\n"
         "([docs/benchmarks.md](docs/benchmarks.md), `make bench`)."
     )
 

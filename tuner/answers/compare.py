@@ -467,15 +467,16 @@ def headline(finding: Finding) -> str | None:
     apart = [names[one.level] for one in verdict.others if one.differs]
     tied = [names[level] for level in verdict.tied]
     metric = finding.measure.name
-    if not apart:
+    worse = f"{words.listed(apart)} {'is' if len(apart) == 1 else 'are'} significantly worse"
+    if not apart and len(tied) > MANY:
+        what = "contenders" if finding.factor == "contender" else "levels"
+        said = f"no significant difference in {metric} between the {len(tied)} {what}"
+    elif not apart:
         said = f"no significant difference in {metric} between {words.listed(tied)}"
     elif len(tied) == 1:
-        verb = "differs" if len(apart) == 1 else "differ"
-        said = f"{tied[0]} has the best {metric}; {words.listed(apart)} {verb} significantly"
+        said = f"{tied[0]} has the best {metric}; {worse}"
     else:
-        verb = "is" if len(apart) == 1 else "are"
-        said = f"{words.listed(tied)} are tied for the best {metric}; "
-        said += f"{words.listed(apart)} {verb} worse"
+        said = f"{words.listed(tied)} are tied for the best {metric}; {worse}"
     return f"{finding.factor}: {said}."
 
 
@@ -688,8 +689,9 @@ def _set_aside(factor: str, standing: Standing) -> str:
         return f"{name} has no value of this figure: its complete trials did not measure it."
     if standing.complete:
         return (
-            f"{name} is not compared: {standing.complete} of its {standing.trials} trials are "
-            "complete, and too few of them have a counterpart at the other levels."
+            f"{name} is not compared: {standing.complete} of its {standing.trials} trials "
+            f"{'is' if standing.complete == 1 else 'are'} complete, and too few of them have a "
+            "counterpart at the other levels."
         )
     return f"{name} has no complete trial ({_ends(standing) or 'none has started'})."
 

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, ClassVar
 
 import numpy as np
@@ -111,6 +112,11 @@ class Diff:
     )
 
     @property
+    def objectives_differ(self) -> bool:
+        """Whether the two solve different problems, so that neither can be better."""
+        return any(change.key == "study.objective" for change in self.changes)
+
+    @property
     def verdict(self) -> str:
         """How the settings that both have compare, in plain words."""
         if self.shared is None or not self.shared.images:
@@ -121,13 +127,19 @@ class Diff:
     @property
     def _seen(self) -> str:
         one, other = (side.study for side in self.sides)
+        if self.objectives_differ:
+            return (
+                f"{one} and {other} have different objectives, so their results are not compared."
+            )
         if self.shared is None:
             return (
-                f"{one} and {other} share no setting that is complete under the same seed in both, "
+                f"{one} and {other} have no setting that is complete with the same seed in both, "
                 "so their results cannot be compared."
             )
         shared, measure = self.shared, self.measure
         by = f"in {words.count(shared.settings, 'shared setting')}"
+        if not self.matched_by:
+            by = "over all their settings"
         about = words.count(shared.seeds, "seed")
         about += (
             f", {words.sampled(shared.images, shared.patients)}"
@@ -137,7 +149,7 @@ class Diff:
         if shared.seeds < 2:
             ahead = other if (shared.difference.value > 0) == measure.larger else one
             return (
-                f"{ahead} is ahead in {measure.name} {by}, but one seed cannot tell a better "
+                f"{ahead} is ahead in {measure.name} {by}, but one seed cannot distinguish a better "
                 f"setting from chance ({about})."
             )
         if not shared.differs:
@@ -157,10 +169,10 @@ def diff(results: Results, others: Results, metric: str | None = None) -> Diff:
     one, other = results.study, others.study
     if one.study_id == other.study_id:
         if one.versions == 1:
-            raise UserError(f"{one.title} is compared with itself; name two studies.")
+            raise UserError(f"{one.title} is compared with itself; specify two studies.")
         raise UserError(
             f"{one.title} is compared with itself: {one.name} means the newest of its "
-            f"{one.versions} versions. Name two of them, as in `tuner diff {one.name}@1 "
+            f"{one.versions} versions. Specify two of them, as in `tuner diff {one.name}@1 "
             f"{one.name}@2`."
         )
     tested = results.tested or others.tested
@@ -173,29 +185,33 @@ def diff(results: Results, others: Results, metric: str | None = None) -> Diff:
         surroundings=_surroundings(one, other),
         measure=measure,
         matched_by=names,
-        shared=_shared((results, others), measure, names),
+        shared=(
+            _shared((results, others), measure, names)
+            if one.spec.objective == other.spec.objective
+            else None
+        ),
     )
 
 
 # Its tables
 
 
-def changes_table(diff: Diff, changes: Sequence[Change], where: str) -> Table:
+def changes_table(diff: Diff, changes: Sequence[Change], title: str) -> Table:
     """Return changes with the value of each study."""
     names = (side.study for side in diff.sides)
     rows = (
-        tuple(_cell(value) for value in (change.key, change.stored, change.given))
+        (change.key, _cell(change, change.stored), _cell(change, change.given))
         for change in changes
     )
     head = ("", *names)
     every = range(len(head))
-    return Table(head, tuple(rows), f"In the {where}", left=every, wrapped=every)
+    return Table(head, tuple(rows), title, left=every, wrapped=every)
 
 
 def results_table(diff: Diff) -> Table:
     """Return how far each study came, and its figures."""
     measure = diff.measure
-    head = ("study", "complete", f"mean {measure.name}", "best trial", "its figure")
+    head = ("study", "complete", f"mean {measure.name}", "best trial", f"its {measure.name}")
     rows = (
         (
             side.study,
@@ -207,13 +223,24 @@ def results_table(diff: Diff) -> Table:
         for side in diff.sides
     )
     heads = tuple(name.replace("_", " ") for name in head)
-    return Table(heads, tuple(rows), "In the results", left=(0,))
+    return Table(heads, tuple(rows), "Results", left=(0,))
 
 
-def _cell(value: object) -> str:
+def _cell(change: Change, value: object) -> str:
+    """Write a value of a file or of the environment for people: a list without its JSON."""
     if value is None:
         return "–"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if change.key == "launched" and isinstance(value, str):
+        return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M} UTC"
+    if isinstance(value, dict) and isinstance(value.get("values"), list):
+        rest = {name: one for name, one in value.items() if name != "values" and one}
+        choices = ", ".join(map(str, value["values"]))
+        return f"{choices} ({_json(rest)})" if rest else choices
+    return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 # The comparison

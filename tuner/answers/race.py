@@ -30,9 +30,12 @@ __all__ = ["compare_contenders", "contenders", "tell_race"]
 
 USUAL = Asked()
 STOPPED_BY_LOOKING = (
-    "The race dropped settings by their interim validation figures; "
+    "The race eliminated settings based on interim validation results; "
     "these intervals do not account for that."
 )
+
+NAMED_MOST = 3
+"""More contenders than this are counted, not named."""
 
 RaceEnd = Literal["one left", "images", "budget"]
 
@@ -128,7 +131,7 @@ def _left(past: Decided, contender: int, called: Mapping[int, str], measure: Mea
     # One side at the look's level: as an interval it leaves that much on either side.
     kind = f"{100 * (1 - 2 * past.look.level):.4g} % interval "
     return (
-        f"{called[contender]} left the race after {past.look.rounds} further seeds: worse than "
+        f"{called[contender]} was eliminated after {past.look.rounds} additional seeds: worse than "
         f"{called[best]} by {words.amount(measure.unit, apart, kind)}."
     )
 
@@ -176,38 +179,43 @@ def _sentences(
 ) -> tuple[str, ...]:
     many = words.count(len(story.runners), "contender")
     times = "once" if story.looks == 1 else f"{story.looks} times"
-    looks = f"compared {times} so far" if story.looks else "not compared yet"
-    said = [f"Race of {many} over further seeds, by {story.metric}: {looks}."]
+    looks = f"compared {times}" if story.looks else "not compared"
+    sofar = "" if story.end else " so far" if story.looks else " yet"
+    said = [f"Race of {many} over additional seeds, by {story.metric}: {looks}{sofar}."]
     said += left_at(results, race, called).values()
     said += [
-        f"{runner.name} has {words.count(runner.missing, 'trial')} that were pruned, diverged or "
-        "failed; their pairs are left out."
+        f"{runner.name} has {words.count(runner.missing, 'pruned, diverged or failed trial')}; "
+        "their pairs are left out."
         for runner in story.runners
         if runner.missing
     ]
     patients = race.decided[-1].seen.get("patients", 0) if race.decided else 0
     over = words.sampling_unit(patients)
     if race.decided and 0 < patients < FEWEST:
-        few = f"{words.count(patients, 'validation patient')} are too few to drop a contender."
+        few = f"{words.count(patients, 'validation patient')} are too few to eliminate a contender."
         said.append(few)
     return (*said, _ended(story, [called[one] for one in race.racing], over))
 
 
 def _ended(story: Story, left: Sequence[str], over: str) -> str:
     saved = f"{story.saved} of {words.count(story.room, 'trial')} were saved"
-    listed = words.listed(left)
     if story.end == "one left":
-        return f"{listed} is left; {saved}."
+        return f"{words.listed(left)} won the race; {saved}."
+    # A list of many long names would hide the sentence; `tuner compare --contenders` has them.
+    many = f"{len(left)} contenders"
+    listed = words.listed(left) if len(left) <= NAMED_MOST else many
+    if len(left) == len(story.runners):
+        listed = f"No contender was eliminated: all {len(left)}"
     if story.end == "images":
         return (
-            f"{listed} are left: more {over}, not more seeds, would tell them apart, "
+            f"{listed} remain: only more {over}, not more seeds, could separate them, "
             f"so the race ended; {saved}."
         )
     if story.end == "budget":
-        spent = f"{story.spent} of {words.count(story.room, 'trial')} for further seeds were used"
-        return f"{listed} are left: still tied when the budget ran out; {spent}."
-    spent = f"{story.spent} of {story.room} further trials have been assigned"
-    return f"{listed} are in the race; {spent}."
+        spent = f"{story.spent} of {words.count(story.room, 'trial')} for additional seeds were used"
+        return f"{listed} were still tied when the budget ran out; {spent}."
+    spent = f"{story.spent} of {story.room} additional trials have been assigned"
+    return f"{many} are in the race; {spent}."
 
 
 # The contenders compared
@@ -259,7 +267,7 @@ def _design(results: Results, evidence: Evidence, race: Race) -> Design:
         units=evidence.units(compared, seeds),
         left_out=sum(len(done[one]) for one in compared) - used,
         asides=asides,
-        notes=(STOPPED_BY_LOOKING,) if race.decided else (),
+        notes=(STOPPED_BY_LOOKING,) if any(past.dropped for past in race.decided) else (),
     )
 
 
@@ -279,10 +287,10 @@ def _compared(race: Race, done: Mapping[int, frozenset[int]]) -> tuple[list[int]
 def _no_contenders(results: Results) -> str:
     if results.spec.replicates.of != "top":
         return (
-            f'{results.title} has no contenders: its [replicates] has no of = "top". '
-            f"`tuner compare {results.title}` compares by what varies."
+            f'{results.title} has no contenders: its study file does not set of = "top" in '
+            f"[replicates]. `tuner compare {results.title}` compares its settings and factors."
         )
     return (
-        f"The contenders of {results.title} have no further seeds yet; "
+        f"The contenders of {results.title} have no additional seeds yet;  "
         f"`tuner status {results.title}` shows the progress."
     )

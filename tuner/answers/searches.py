@@ -220,8 +220,8 @@ class Searches:
         if first is None or second is None:
             missing = behind.name if second is None else ahead.name
             nothing = (
-                f"After {words.count(last.epochs, 'epoch')} no trial of {missing} is complete in "
-                "every run, so there is nothing to compare yet."
+                f"The budgets compared end after {words.count(last.epochs, 'epoch')}. By then, not "
+                f"every run of {missing} had a complete trial, so there is nothing to compare."
             )
             return [nothing]
         unit = self.measure.unit
@@ -261,7 +261,7 @@ class Searches:
                     "estimated."
                 )
             return (
-                f". There is only one run of {single}, so the difference may be chance: launch "
+                f". There is only one run of {single}, so the difference may be due to chance: launch "
                 "each search under several values of [search] seed and compare patterns, such as "
                 "'tpe-*' and 'random-*'."
             )
@@ -280,7 +280,7 @@ def compare_searches(
     sides = [_matching(connection, name) for name in (one, other)]
     shared = {results.title for results in sides[0]} & {results.title for results in sides[1]}
     if shared:
-        raise UserError(f"{min(shared)} is on both sides; name two different searches.")
+        raise UserError(f"{min(shared)} appears on both sides; specify two different searches.")
     every = [results for side in sides for results in side]
     metric = metric or _common_metric(every)
     choosable = _choosable(every)
@@ -290,7 +290,7 @@ def compare_searches(
             f"{meant(metric, choosable)}"
         )
     if len({results.measures[metric] for results in every}) > 1:
-        raise UserError(f"{metric} is not the same metric in these searches; name another.")
+                    raise UserError(f"{metric} is defined differently in these searches; choose another.")
     found = [
         SearchRuns(name, tuple(course for results in side for course in _courses(results, metric)))
         for name, side in zip((one, other), sides, strict=True)

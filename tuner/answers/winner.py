@@ -316,10 +316,10 @@ def choice(winner: Winner) -> str:
         return f"This is the only complete trial ({by})."
     if winner.trial.rank == 1:
         return (
-            f"Chosen on validation images alone: the best of {complete} by {search.metric} ({by})."
+            f"Selected on validation images only: the best of {complete} by {search.metric} ({by})."
         )
     place = f"rank {winner.trial.rank}" if winner.trial.rank else "unranked"
-    return f"Chosen by number: {place} of {complete} by {search.metric} ({by})."
+    return f"Selected by number: {place} of {complete} by {search.metric} ({by})."
 
 
 def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
@@ -330,16 +330,18 @@ def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
     trial = f"trial {winner.number} (seed {winner.trial.row['seed']})"
     if setting.rank != 1 or mean_value is None:
         place = f"rank {setting.rank}" if setting.rank else "unranked"
-        return f"Chosen by number: {trial} ({by}); its setting is {place} of {ranked} by {metric}."
+        return f"Selected by number: {trial} ({by}); its setting is {place} of {ranked} by {metric}."
     is_median = setting.median is not None and setting.median["trial"] == winner.number
-    what = "the setting's median seed" if is_median else "chosen by its seed"
-    which = f"the best of {ranked}{so_far} by mean {metric}"
+    what = "the setting's median seed" if is_median else "selected by its seed"
+    if mean_value.n == 1:
+        what = f"the only seed{so_far}"
+    which = f"the best of {ranked}{so_far} (mean {metric}"
     if winner.settings_ranked == 1:
-        which = f"the only setting{so_far}, mean {metric}"
+        which = f"the only setting{so_far} (mean {metric}"
     return (
-        f"Chosen on validation images alone: {which}, "
+        f"Selected on validation images only: {which} "
         f"{mean(winner.measures[metric].unit, mean_value)} over "
-        f"{words.count(mean_value.n, 'seed')}. "
+        f"{words.count(mean_value.n, 'seed')}). "
         f"This network is {trial}, {what}: {by}."
     )
 
@@ -358,21 +360,20 @@ def over_seeds(winner: Winner) -> str:
     count = max((one.n for one in winner.over_seeds.values()), default=0)
     if count < 2:
         return (
-            "Its setting completed under this seed only, so how far another seed would differ is "
-            "unknown."
+            "Its setting completed with this seed only, so the variation between seeds is unknown."
         )
     left = f" ({seeds - count} of its {seeds} seeds did not complete)" if count < seeds else ""
     further = ""
     if setting is not None:
         left = f" ({setting.lost})" if setting.lost else ""
-        further = "further " if winner.study.spec.replicates.of == "top" else ""
+        further = "additional " if winner.study.spec.replicates.of == "top" else ""
     over = words.count(count, f"{further}seed")
     said = f"Means of its setting over {over}{left}: {', '.join(parts)}."
     test = winner.over_seeds.get("test_acc")
     if test is None:
         return said
     return (
-        f"{said} Expect a new seed to reach about {words.percent(test.value)} on these test images."
+        f"{said} Expect about {words.percent(test.value)} on these test images from a new seed."
     )
 
 
@@ -385,12 +386,12 @@ def selection(winner: Winner) -> str:
     amount = words.size(measure.unit, bias.value)
     among = words.count(bias.settings or bias.trials, "setting" if bias.settings else "trial")
     if amount == words.size(measure.unit, 0):
-        return f"No selection bias was found in its {measure.name}, the best of {among}."
+        return f"No selection bias was detected in its {measure.name}, the best of {among}."
     missing = "" if bias.over_seeds else ", without the variation between seeds"
-    mean, who = ("mean ", "a new training") if bias.settings else ("", "its setting")
+    mean, who = ("mean ", "a new training run") if bias.settings else ("", "its setting")
     return (
         f"Being the best of {among} makes its {mean}{measure.name} look about {amount} better than "
-        f"it is (selection bias{missing}): expect {who} to be that much worse."
+        f"it is (selection bias{missing}): expect {who} to be worse by that amount."
     )
 
 
@@ -410,27 +411,27 @@ def cause_sentence(winner: Winner) -> str:
     if winner.gap is None:
         return ""
     if winner.gap.cause == "neither: within sampling error":
-        return "Over all trials, the study's gap is within sampling error."
+        return "The study's overall gap is within sampling error."
     return f"Cause of the study's gap: {winner.gap.cause}. {CAUSES[winner.gap.cause]}"
 
 
 LIMITS = (
     (
-        "Intervals of accuracy, sensitivity, specificity and AUC are 95 % intervals, over patients "
-        "where the data name them and over images otherwise. They describe this network on "
-        "further images like those of the split, from the same source."
+        "Intervals of accuracy, sensitivity, specificity and AUC are 95% intervals, over patients "
+        "if their IDs are known and over images otherwise. They describe this network's "
+        "performance on further images of the same kind, from the same source."
     ),
     (
         "They say nothing about images from another hospital, machine, resolution or population; "
         "measure those first."
     ),
     (
-        "The trial and its epoch were chosen on validation images, so the validation figures are "
-        "optimistic; test images were not used to choose."
+        "The trial and its epoch were selected on validation images, so the validation figures are "
+        "optimistic; test images were not used for selection."
     ),
     (
-        "A probability is what the network states, not how often it is right; the calibration "
-        "error says how far the two are apart here."
+        "Predicted probabilities are not calibrated frequencies; the calibration error says how far "
+        "apart the two are here."
     ),
     "It is the result of an experiment, not a medical device: do not use it for diagnosis.",
 )

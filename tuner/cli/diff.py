@@ -49,7 +49,7 @@ def diff(
     *,
     as_json: bool,
 ) -> None:
-    """Say what differs between two studies or two settings.
+    """Show the differences between two studies or two settings.
 
     Two studies: their files, environments and results. Results are compared
     over the settings that both have, matched by seed and by the parameters that
@@ -65,7 +65,9 @@ def diff(
     from tuner.results import Results
 
     if (other is None) == (pair is None):
-        raise UserError("Name two studies, or one study and two of its settings by --settings A B.")
+        raise UserError(
+            "Specify two studies, or one study and two of its settings with --settings A B."
+        )
     with options.open_database(settings) as database, database.snapshot() as connection:
         results = Results.of(connection, study)
         if pair is not None:
@@ -88,12 +90,12 @@ def _show(diff: "Diff") -> None:
     from tuner.cli.console import as_rich, open_console, print_sentences
 
     console = open_console()
-    for title, changes in (("file", diff.changes), ("environment", diff.surroundings)):
+    for title, changes in (("Study files", diff.changes), ("Environments", diff.surroundings)):
         console.print()
         if changes:
             console.print(as_rich(changes_table(diff, changes, title)))
         else:
-            console.print(f"Nothing differs in the {title}.")
+            console.print(f"{title}: no differences.")
     console.print()
     console.print(as_rich(results_table(diff)))
     print_sentences(console, [diff.verdict])

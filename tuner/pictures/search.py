@@ -221,9 +221,10 @@ def _is_number(value: float | None) -> bool:
 def _history_title(subject: Subject, at: Array, best: Array) -> str:
     place = int(np.argmax(best == best[-1]))
     metric = subject.results.spec.search.metric
+    unit = subject.results.measures[metric].unit
     after = len(at) - 1 - place
     return (
-        f"The best {named(metric)} is {best[-1]:.4g}, of trial {int(at[place])}; "
+        f"The best {named(metric)} is {words.figure(unit, best[-1])} (trial {int(at[place])}); "
         f"{words.count(after, 'later trial')} did not improve on it"
     )
 
@@ -231,7 +232,7 @@ def _history_title(subject: Subject, at: Array, best: Array) -> str:
 def _history_note(moment: str) -> str:
     where = (
         f"Each complete trial at its {moment} epoch; others at their last validation loss, or at "
-        "the foot where that is not the metric or not a number"
+        "the bottom edge if the metric is a different one or the loss is NaN"
     )
     bias = "The best of many looks better than it is: selection bias (`tuner gap`)"
     return sentence([where, bias])
