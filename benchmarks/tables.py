@@ -64,7 +64,7 @@ def main() -> None:
 CHART_SHOWS = "Time to complete a study, in seconds, with tuner and the alternatives"
 
 
-def parts(body:  Mapping[str, Any]) -> dict[str, str]:
+def parts(body: Mapping[str, Any]) -> dict[str, str]:
     """Return the parts that the record gives, by name."""
     made = {
         name: "\n".join([*lines(body[name]["figures"]), "", *_origin(body[name])]).strip()

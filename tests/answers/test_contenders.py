@@ -155,7 +155,9 @@ def test_nobody_is_dropped_by_few_patients(database: Database) -> None:
     bench = store(database, raced(), rounds=3)
     of_patients(bench, 8)
     assert [one.dropped for one in look_on(bench)] == [(), ()]
-    assert "8 validation patients are too few to drop a contender." in story_of(bench).sentences
+    assert (
+        "8 validation patients are too few to eliminate a contender." in story_of(bench).sentences
+    )
 
 
 def test_two_workers_see_the_same(database: Database) -> None:
@@ -239,7 +241,7 @@ def test_a_study_without_contenders_has_no_race(database: Database) -> None:
         assert tell_race(Results(connection, exploring.study)) is None
     with pytest.raises(UserError, match="of = "):
         compared(plain)
-    with pytest.raises(UserError, match="no further seeds yet"):
+    with pytest.raises(UserError, match="no additional seeds yet"):
         compared(exploring)
 
 
@@ -251,11 +253,11 @@ def test_the_story_says_who_left_on_what_evidence_and_what_was_saved(database: D
     assert (told.end, told.room, told.spent, told.saved) == ("one left", 21, 18, 3)
     text = " ".join(told.sentences)
     for one in told.runners:
-        after = f"{one.dropped_after} further seeds"
-        left = f"{one.name} left the race after {after}: worse than lr=0.01 by"
+        after = f"{one.dropped_after} additional seeds"
+        left = f"{one.name} was eliminated after {after}: worse than lr=0.01 by"
         assert (left in text) == (one.name != "lr=0.01")
     assert last == max(one.dropped_after or 0 for one in told.runners)
-    assert "lr=0.01 is left; 3 of 21 trials were saved." in text
+    assert "lr=0.01 won the race; 3 of 21 trials were saved." in text
     worse = next(one for one in told.runners if one.name == "lr=0.001")
     assert (worse.against, worse.seeds) == ("lr=0.01", 6)
     assert worse.difference is not None
@@ -269,7 +271,7 @@ def test_a_race_that_runs_is_told_as_running(database: Database) -> None:
     told = story_of(bench)
     assert (told.end, told.saved) == (None, 0)
     assert told.sentences[-1] == (
-        "lr=0.01 and lr=0.001 are in the race; 12 of 21 further trials have been assigned."
+        "2 contenders are in the race; 12 of 21 additional trials have been assigned."
     )
 
 
@@ -291,7 +293,7 @@ def test_images_that_end_a_race_are_told(database: Database) -> None:
         insert_decision(connection, bench.study.study_id, Decided(at, (), "images", seen))
     told = story_of(bench)
     assert told.end == "images"
-    assert "more images, not more seeds, would tell them apart" in told.sentences[-1]
+    assert "Only more images, not more seeds, could separate them" in told.sentences[-1]
     assert told.saved == 15
 
 
@@ -306,7 +308,7 @@ def test_contenders_are_compared_over_the_further_seeds(database: Database) -> N
         "lr=0.001": 7,
         "lr=0.1": 0,
     }
-    assert "lr=0.1 left the race after 3 further seeds" in found.verdict
+    assert "lr=0.1 was eliminated after 3 additional seeds" in found.verdict
     assert "these intervals do not account for that" in found.verdict
     assert found.left_out == 0
 

@@ -82,7 +82,7 @@ def test_other_images_and_a_single_seed_are_said(database: Database) -> None:
     assert found.shared.images == 0
     assert "not on the same images" in found.verdict
     single = store(database, named("single", seeds=1), 0.9, "data-2")
-    assert "one seed cannot tell" in between(one, single).verdict
+    assert "one seed cannot distinguish" in between(one, single).verdict
 
 
 def test_figures_beside_the_usual_and_what_cannot_be_asked(database: Database) -> None:

@@ -108,7 +108,7 @@ def test_another_seed_of_the_best_setting_can_be_taken(database: Database) -> No
         results = Results(connection, bench.study)
         found = winner(results, seed=1)
         assert (found.settings, found.trial.row.value) == ({"lr": STEADY}, 0.86)
-        assert "chosen by its seed" in choice(found)
+        assert "selected by its seed" in choice(found)
         with pytest.raises(UserError, match="no complete trial under seed 7; it has 0, 1, 2"):
             winner(results, seed=7)
 

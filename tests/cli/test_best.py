@@ -55,12 +55,12 @@ def test_it_is_told_in_words(trained_once: Project) -> None:
     """How it was chosen, over which seeds, what is luck; another trial is named as what it is."""
     shown = trained_once.run("best", "small")
     for words in (
-        "Chosen on validation images alone: the best of 2 settings by mean val_loss",
+        "Selected on validation images only: the best of 2 settings by mean val_loss",
         "the setting's median seed",
         "Means of its setting over 2 seeds: validation accuracy",
         "selection bias",
         "Validation minus test accuracy",
-        "the study's gap",
+        "The study's overall gap",
     ):
         assert words in shown
     second = trained_once.json("table", "small", "--json")["settings"][1]
@@ -77,9 +77,9 @@ def test_what_cannot_be_is_told(trained_once: Project) -> None:
     assert "There is no study" in trained_once.run("best", "smal", code=2)
     assert "it has 0, 1." in trained_once.run("best", "small", "--seed", "9", code=2)
     said = trained_once.run("best", "small", "--seed", "1", "--trial", "0", code=2)
-    assert "choose one" in said
-    assert "go with --save" in trained_once.run("best", "small", "--overwrite", code=2)
-    assert "Name images" in trained_once.run("predict", "model", code=2)
+    assert "use one" in said
+    assert "require --save" in trained_once.run("best", "small", "--overwrite", code=2)
+    assert "Specify images" in trained_once.run("predict", "model", code=2)
     said = trained_once.run("predict", "model", "--split", "test", code=2)
     assert "holds no model.json" in said
 

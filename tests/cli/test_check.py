@@ -134,7 +134,7 @@ def test_a_new_version_knows_what_was_found_of_its_data(planted: Project) -> Non
     assert "Warning" not in said
     carried, first = (planted.json("gap", f"planted@{n}", "--json") for n in (3, 1))
     assert carried["probes"] == first["probes"]
-    assert "without --set" in planted.run("check", "planted@2", "--set", "epochs=1", code=2)
+    assert "--set cannot be used" in planted.run("check", "planted@2", "--set", "epochs=1", code=2)
     assert "no study 'planted@9'" in planted.run("check", "planted@9", code=2)
 
 
@@ -150,7 +150,9 @@ def test_a_missing_test_set_is_said_once(project: Project) -> None:
     rows = project.run("export", "--study", "untested").splitlines()
     cells = dict(zip(rows[0].split(","), rows[1].split(","), strict=True))
     assert (cells["test_acc"], cells["gap"], cells["state"]) == ("", "", "COMPLETE")
-    assert "There is no test set: its columns are empty." in project.run("table", "untested")
+    assert "There is no test set, so the test columns are empty." in project.run(
+        "table", "untested"
+    )
 
 
 def test_a_path_that_is_typed_starts_here(planted: Project) -> None:

@@ -74,7 +74,7 @@ def test_what_cannot_be_compared_is_told(trained_once: Project) -> None:
         (("small", "--by", "depth"), "does not vary 'depth'"),
         (("small", "--metric", "accuracy"), "Unknown metric 'accuracy'"),
         (("small", "--by", "lr", "--reference", "7"), "no level '7'"),
-        (("small", "--trials", "0", "1", "--by", "lr"), "leave the rest out"),
+        (("small", "--trials", "0", "1", "--by", "lr"), "drop the other options"),
         (("small", "--split", "val"), "--split needs --trials"),
         (("nowhere",), "nowhere"),
     ):
@@ -115,9 +115,9 @@ def test_sheets_are_exported(trained_once: Project) -> None:
     assert abs(sum(shares) - 1) < 1e-6
     trained_once.run("export", "--study", "small", "-o", str(trained_once.folder / "all.xlsx"))
     said = trained_once.run("export", "--study", "small", "-o", "all.pdf", code=2)
-    assert "no format ends in .pdf" in said
+    assert "unknown extension .pdf" in said
     said = trained_once.run("export", "--study", "small", "--epochs", "--predictions", code=2)
-    assert "two sheets" in said
+    assert "cannot be combined" in said
 
 
 def test_influence_is_told(trained_once: Project) -> None:

@@ -149,7 +149,7 @@ def test_url_says_when_the_server_will_stop(fresh: Settings) -> None:
 def test_a_given_server_is_neither_started_nor_stopped(given: Settings) -> None:
     """The embedded server's commands refuse politely, and make no home."""
     for command in ("start", "stop"):
-        with pytest.raises(UserError, match="server was given"):
+        with pytest.raises(UserError, match="external server is configured"):
             tuner(given, command)
     assert not given.home.exists()
 
@@ -325,7 +325,7 @@ def test_a_file_that_is_no_dump_changes_nothing(
     fill(server, 2)
     file = tmp_path / "notes.txt"
     file.write_text("not a dump")
-    with pytest.raises(DatabaseError, match="as it was"):
+    with pytest.raises(DatabaseError, match="was not changed"):
         tuner(given, "restore", "--yes", str(file))
     assert execute(server, "SELECT count(*) FROM studies") == [(2,)]
 

@@ -73,7 +73,7 @@ def test_rows_are_picked_sorted_and_rounded(trained_once: Project) -> None:
     losses = [float(row["val_loss"]) for row in csv.DictReader(io.StringIO(epochs))]
     assert len(losses) == 4
     assert losses == sorted(losses)
-    assert "No row satisfies --where lr=7" in trained_once.run(*ASK, "--where", "lr=7")
+    assert "No row matches --where lr=7" in trained_once.run(*ASK, "--where", "lr=7")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_rows_are_picked_sorted_and_rounded(trained_once: Project) -> None:
         (("--sort", "val_los"), "Did you mean val_loss"),
         (("--caption", "x"), "are for LaTeX"),
         (("--format", "latex", "--label", "tab:x"), "--label needs --caption"),
-        (("--format", "latex", "--caption", "x", "--label", "a b"), "take letters, digits"),
+        (("--format", "latex", "--caption", "x", "--label", "a b"), "use letters, digits"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )

@@ -144,7 +144,7 @@ def test_changed_code_is_refused_with_three_ways(lab: Lab) -> None:
     lab.nets.write_text(before)
     # Accepted, it is marked wherever answers are given.
     told = lab.launch("--set", "replicates.seeds=3", "--no-check", "--accept-changes")
-    assert "Accepted, and marked in the study: mylab/nets.py changed" in told
+    assert "Accepted and recorded in the study: mylab/nets.py changed" in told
     mark = "the change was accepted on"
     assert mark in told
     assert mark in lab.project.run("compare", "small@2")

@@ -223,7 +223,7 @@ def test_a_study_stopped_or_deleted_under_a_launch(
     if deed == "stop":
         assert "watched is stopped: Stopped by `tuner stop`." in err
     else:
-        assert "watched was deleted while it was being trained" in err
+        assert "watched was deleted during training" in err
         assert project.json("studies", "--json") == []
 
 

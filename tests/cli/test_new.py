@@ -80,7 +80,7 @@ def test_what_exists_is_never_overwritten(folder: Path) -> None:
     (folder / "studies").mkdir()
     (folder / "studies" / "leaves.toml").write_text("mine")
     told = new("objective", "leaves", code=2)
-    assert "studies/leaves.toml exists already" in told
+    assert "studies/leaves.toml already exists" in told
     assert files(folder) == {"studies/leaves.toml": "mine"}
     (folder / "studies" / "leaves.toml").unlink()
     new("objective", "leaves")
@@ -103,7 +103,7 @@ def test_all_files_are_written_or_none(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("objective", "Leaves"), "a small letter, then small letters, digits and _"),
+        (("objective", "Leaves"), "a lower-case letter, then lower-case letters, digits and _"),
         (("objective", "two-words"), "cannot be the name of an objective"),
         (("objective", "../up"), "cannot be the name of an objective"),
         (("objective", "a" * 64), "at most 63"),

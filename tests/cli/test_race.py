@@ -53,10 +53,10 @@ def raced(
 def test_a_launch_ends_with_its_race(raced: tuple[Project, str]) -> None:
     """Who left after how many seeds and on what evidence, who is left, what was saved."""
     _, out = raced
-    assert "Race of 3 contenders over further seeds, by val_loss: " in out
-    assert "lr=2e-06 left the race after" in out
+    assert "Race of 3 contenders over additional seeds, by val_loss:  " in out
+    assert "lr=2e-06 was eliminated after" in out
     assert "worse than lr=0.01 by" in out
-    assert "lr=0.01 is left;" in out
+    assert "lr=0.01 won the race;" in out
     assert "of 24 trials were saved." in out
     assert "`tuner compare wide --contenders`" in out
 
@@ -64,7 +64,7 @@ def test_a_launch_ends_with_its_race(raced: tuple[Project, str]) -> None:
 def test_status_tells_the_race_to_people_and_programs(raced: tuple[Project, str]) -> None:
     """The same passage in text; in JSON every contender with its seeds and its difference."""
     project, out = raced
-    assert "lr=0.01 is left;" in project.run("status", "wide")
+    assert "lr=0.01 won the race;" in project.run("status", "wide")
     told = project.json("status", "wide", "--json")
     race = told["race"]
     assert (race["end"], race["room"], race["metric"]) == ("one left", 24, "val_loss")

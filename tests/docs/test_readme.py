@@ -9,7 +9,7 @@ import pytest
 from tuner.cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
-AFTER = "## After that"
+AFTER = "## Next steps"
 NAMING = (
     "table",
     "compare",

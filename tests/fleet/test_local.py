@@ -88,7 +88,7 @@ def test_an_unexpected_error_is_an_accident_but_not_for_ever(
         time.sleep(0.01)
     assert len(seen) == 3
     (said,) = fleet.failures()
-    assert "This should not happen" in said
+    assert "This is a bug" in said
 
 
 def test_a_crew_that_was_asked_to_stop_is_not_replaced(make_fleet: MakeFleet) -> None:

@@ -36,7 +36,7 @@ DRAWN = re.compile(r"<!-- (.*?) -->")
 STYLE = re.compile("\x1b\\[[0-9;]*m")
 MOVING = {
     r"seen -?\d+ s ago": "seen … s ago",
-    r"((?:lease runs|leases run)) \d+ s more": r"\1 … s more",
+    r"((?:lease expires|leases expire) in) \d+ s": r"\1 … s",
     r'"(seen_seconds|lease_seconds)": -?[\d.]+': r'"\1": 0.0',
     r"postgresql://\S+": "postgresql://…",
     r"tuner [\d.]+, \d{4}-\d\d-\d\d \d\d:\d\d UTC": "tuner …, … UTC",

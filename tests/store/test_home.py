@@ -66,7 +66,7 @@ def test_a_new_home_is_private(tmp_path: Path) -> None:
     try:
         out = project.run(*LAUNCH)
         home = project.folder / ".tuner"
-        assert f"Making a new home for studies, logs and results: {home}" in out
+        assert f"Creating a folder for studies, logs and results: {home}" in out
         assert "Every user" not in out
         assert mode(home) & 0o067 == 0
         for name in ("logs", "results", "cache"):

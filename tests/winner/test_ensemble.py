@@ -89,7 +89,7 @@ def test_its_document_and_card_name_the_members(made: SavedEnsemble) -> None:
     assert card.startswith("# seeds, ensemble of 3 seeds\n")
     for line in ("| test | ensemble |", "| test | seed 2 |", "| trial | seed | weights of epoch |"):
         assert line in card
-    assert "Chosen on validation images alone" in card
+    assert "Selected on validation images only" in card
     path = made.folder / document.PREDICTIONS
     split = kept.read(path.read_bytes(), path, 2).splits["test"]
     found = predicted(made.folder, made.saved.images / split.ids[5])
@@ -114,7 +114,7 @@ def test_what_is_no_ensemble_is_refused(made: SavedEnsemble) -> None:
     project = made.saved.project
     assert "one seed per setting" in project.run("best", "scans", "--ensemble", code=2)
     said = project.run("best", "seeds", "--ensemble", "--seed", "1", code=2)
-    assert "leave --trial and --seed" in said
+    assert "cannot be combined with --trial or --seed" in said
 
 
 def test_without_checkpoints_every_member_is_trained_again(

@@ -135,7 +135,7 @@ def test_torchscript_is_written_and_checked(saved: Saved, tmp_path: Path) -> Non
     """One file from pixels to log-probabilities; --overwrite replaces a folder that has one."""
     target = tmp_path / "model"
     said = saved.project.run("best", "scans", "--save", str(target), "--format", "torchscript")
-    assert "model.pt takes pixels and gives log-probabilities" in " ".join(said.split())
+    assert "model.pt maps pixels to log-probabilities" in " ".join(said.split())
     module = torch.jit.load(str(target / "model.pt"))  # type: ignore[no-untyped-call]
     logs = module(torch.zeros(4, 1, 160, 160))
     assert logs.shape == (4, 2)

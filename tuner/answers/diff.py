@@ -149,8 +149,8 @@ class Diff:
         if shared.seeds < 2:
             ahead = other if (shared.difference.value > 0) == measure.larger else one
             return (
-                f"{ahead} is ahead in {measure.name} {by}, but one seed cannot distinguish a better "
-                f"setting from chance ({about})."
+                f"{ahead} is ahead in {measure.name} {by}, but one seed cannot distinguish a "
+                f"better setting from chance ({about})."
             )
         if not shared.differs:
             return (
@@ -232,11 +232,21 @@ def _cell(change: Change, value: object) -> str:
         return "–"
     if change.key == "launched" and isinstance(value, str):
         return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M} UTC"
-    if isinstance(value, dict) and isinstance(value.get("values"), list):
-        rest = {name: one for name, one in value.items() if name != "values" and one}
-        choices = ", ".join(map(str, value["values"]))
-        return f"{choices} ({_json(rest)})" if rest else choices
+    if isinstance(value, dict) and "when" in value:
+        return _dimension(value)
     return value if isinstance(value, str) else _json(value)
+
+
+def _dimension(value: dict[str, Any]) -> str:
+    """Write what a parameter varies over: its values, or its range with step, scale, condition."""
+    if "values" in value:
+        parts = [", ".join(map(str, value["values"]))]
+    else:
+        parts = [f"{value['low']} to {value['high']}"]
+        parts += [f"step {value['step']}"] if value.get("step") else []
+        parts += ["log"] if value.get("log") else []
+    parts += [f"when {name} is {_json(one)}" for name, one in value["when"].items()]
+    return "; ".join(parts)
 
 
 def _json(value: object) -> str:

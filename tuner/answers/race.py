@@ -208,11 +208,13 @@ def _ended(story: Story, left: Sequence[str], over: str) -> str:
         listed = f"No contender was eliminated: all {len(left)}"
     if story.end == "images":
         return (
-            f"{listed} remain: only more {over}, not more seeds, could separate them, "
+            f"{listed} remain. Only more {over}, not more seeds, could separate them, "
             f"so the race ended; {saved}."
         )
     if story.end == "budget":
-        spent = f"{story.spent} of {words.count(story.room, 'trial')} for additional seeds were used"
+        spent = (
+            f"{story.spent} of {words.count(story.room, 'trial')} for additional seeds were used"
+        )
         return f"{listed} were still tied when the budget ran out; {spent}."
     spent = f"{story.spent} of {story.room} additional trials have been assigned"
     return f"{many} are in the race; {spent}."

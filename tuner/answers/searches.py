@@ -261,9 +261,9 @@ class Searches:
                     "estimated."
                 )
             return (
-                f". There is only one run of {single}, so the difference may be due to chance: launch "
-                "each search under several values of [search] seed and compare patterns, such as "
-                "'tpe-*' and 'random-*'."
+                f". There is only one run of {single}, so the difference may be due to chance: "
+                "launch each search with several values of [search] seed and compare patterns, "
+                "such as 'tpe-*' and 'random-*'."
             )
         apart = last.difference
         text = f"difference {words.difference(self.measure.unit, apart)}"
@@ -290,7 +290,7 @@ def compare_searches(
             f"{meant(metric, choosable)}"
         )
     if len({results.measures[metric] for results in every}) > 1:
-                    raise UserError(f"{metric} is defined differently in these searches; choose another.")
+        raise UserError(f"{metric} is defined differently in these searches; choose another.")
     found = [
         SearchRuns(name, tuple(course for results in side for course in _courses(results, metric)))
         for name, side in zip((one, other), sides, strict=True)

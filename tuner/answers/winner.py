@@ -330,18 +330,20 @@ def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
     trial = f"trial {winner.number} (seed {winner.trial.row['seed']})"
     if setting.rank != 1 or mean_value is None:
         place = f"rank {setting.rank}" if setting.rank else "unranked"
-        return f"Selected by number: {trial} ({by}); its setting is {place} of {ranked} by {metric}."
+        return (
+            f"Selected by number: {trial} ({by}); its setting is {place} of {ranked} by {metric}."
+        )
     is_median = setting.median is not None and setting.median["trial"] == winner.number
     what = "the setting's median seed" if is_median else "selected by its seed"
     if mean_value.n == 1:
-        what = f"the only seed{so_far}"
-    which = f"the best of {ranked}{so_far} (mean {metric}"
+        what = f"the only complete seed{so_far}"
+    which = f"the best of {ranked}{so_far} by mean {metric},"
     if winner.settings_ranked == 1:
-        which = f"the only setting{so_far} (mean {metric}"
+        which = f"the only setting{so_far}, with a mean {metric} of"
     return (
         f"Selected on validation images only: {which} "
         f"{mean(winner.measures[metric].unit, mean_value)} over "
-        f"{words.count(mean_value.n, 'seed')}). "
+        f"{words.count(mean_value.n, 'seed')}. "
         f"This network is {trial}, {what}: {by}."
     )
 
@@ -372,9 +374,7 @@ def over_seeds(winner: Winner) -> str:
     test = winner.over_seeds.get("test_acc")
     if test is None:
         return said
-    return (
-        f"{said} Expect about {words.percent(test.value)} on these test images from a new seed."
-    )
+    return f"{said} Expect about {words.percent(test.value)} on these test images from a new seed."
 
 
 def selection(winner: Winner) -> str:
@@ -430,8 +430,8 @@ LIMITS = (
         "optimistic; test images were not used for selection."
     ),
     (
-        "Predicted probabilities are not calibrated frequencies; the calibration error says how far "
-        "apart the two are here."
+        "Predicted probabilities are not calibrated frequencies; the calibration error says how "
+        "far apart the two are here."
     ),
     "It is the result of an experiment, not a medical device: do not use it for diagnosis.",
 )

@@ -37,18 +37,18 @@ def _link_options(function: Decorated) -> Decorated:
         default=HERE,
         show_default=True,
         metavar="URL",
-        help="With --link: where the dashboard is reached.",
+        help="With --link: URL of the dashboard.",
     )(function)
     return click.option(
         "--link",
         is_flag=True,
-        help="Print a link by which they choose a password themselves, within 24 hours.",
+        help="Print a link with which the user sets their own password; valid for 24 hours.",
     )(function)
 
 
 @click.group(epilog=options.examples("tuner dashboard user add maria --role operator"))
 def user() -> None:
-    """Say who may log in to the dashboard."""
+    """Manage dashboard users."""
 
 
 @user.command(
@@ -61,8 +61,8 @@ def user() -> None:
 def add(settings: Settings, name: str, role: "Role", url: str, *, link: bool) -> None:
     """Add a user.
 
-    Asks for a password, or reads one line of standard input where that is not
-    a terminal.
+    Prompts for a password, or reads it from standard input if that is not a
+    terminal.
     """
     from tuner.store import accounts
 
@@ -74,7 +74,7 @@ def add(settings: Settings, name: str, role: "Role", url: str, *, link: bool) ->
         with database.transaction() as connection:
             account = accounts.add(connection, name, role, password)
             address = _link(connection, account, url) if link else ""
-    echo(f"{account.name} is {_a(role)} of the dashboard.")
+    echo(f"{account.name} can now log in as {_a(role)}.")
     _tell_link(account.name, address)
 
 
@@ -110,7 +110,7 @@ def list_users(settings: Settings, *, as_json: bool) -> None:
 @click.argument("name")
 @click.pass_obj
 def remove(settings: Settings, name: str) -> None:
-    """Remove a user, and end their sessions."""
+    """Remove a user and end their sessions."""
     from tuner.store import accounts
 
     with options.open_database(settings) as database, database.transaction() as connection:
@@ -139,9 +139,9 @@ def role(settings: Settings, name: str, role: "Role") -> None:
 @_link_options
 @click.pass_obj
 def password(settings: Settings, name: str, url: str, *, link: bool) -> None:
-    """Give a user another password; their sessions end.
+    """Change a user's password and end their sessions.
 
-    With --link, the old password is good until they have chosen another.
+    With --link, the old password stays valid until the new one is set.
     """
     from tuner.store import accounts
 
@@ -154,30 +154,34 @@ def password(settings: Settings, name: str, url: str, *, link: bool) -> None:
         chosen = accounts.hashed(_password())
         with database.transaction() as connection:
             accounts.set_password(connection, accounts.find(connection, name), chosen)
-    echo(f"{account.name} has another password, and has to log in again.")
+    echo(f"The password of {account.name} was changed; they must log in again.")
 
 
 @click.group(epilog=options.examples("tuner dashboard token add nightly --days 90"))
 def token() -> None:
-    """Say which scripts may ask the dashboard."""
+    """Manage API tokens for scripts."""
 
 
 @token.command("add", epilog=options.examples("tuner dashboard token add nightly --days 90"))
 @click.argument("name")
 @_role_option
-@click.option("--days", type=click.IntRange(1, 3650), help="How long it is good; for ever without.")
+@click.option(
+    "--days", type=click.IntRange(1, 3650), help="Days until the token expires (default: never)."
+)
 @click.pass_obj
 def add_token(settings: Settings, name: str, role: "Role", days: int | None) -> None:
-    """Add a token, and print it alone on standard output; it is shown only now.
+    """Create a token and print it; it is shown only once.
 
-    A script sends it as a header:  Authorization: Bearer TOKEN
+    The token alone goes to standard output. A script sends it as a header:
+
+    Authorization: Bearer TOKEN
     """
     from tuner.store import accounts
 
     with options.open_database(settings) as database, database.transaction() as connection:
         secret = accounts.add_token(connection, name, role, days)
     until = "until it is revoked" if days is None else f"for {days} days"
-    echo(f"{name} is {_a(role)} of the dashboard {until}. Its token is shown only now:", err=True)
+    echo(f"{name} has access as {_a(role)} {until}. The token is shown only once:", err=True)
     echo(secret)
 
 
@@ -208,12 +212,12 @@ def list_tokens(settings: Settings, *, as_json: bool) -> None:
 @click.argument("name")
 @click.pass_obj
 def revoke(settings: Settings, name: str) -> None:
-    """Make a token useless."""
+    """Revoke a token."""
     from tuner.store import accounts
 
     with options.open_database(settings) as database, database.transaction() as connection:
         accounts.revoke_token(connection, name)
-    echo(f"The token {name} is good for nothing any more.")
+    echo(f"The token {name} has been revoked.")
 
 
 def _password() -> str:
@@ -222,7 +226,7 @@ def _password() -> str:
         return prompt_password()
     line = sys.stdin.readline().rstrip("\r\n")
     if not line:
-        raise UserError("Give the password as one line of standard input, or use --link.")
+        raise UserError("Pass the password on standard input, or use --link.")
     return line
 
 
@@ -234,7 +238,7 @@ def _link(connection: "sa.Connection", account: "Account", url: str) -> str:
 
 def _tell_link(name: str, address: str) -> None:
     if address:
-        echo(f"By this link {name} chooses a password, once, within 24 hours:\n  {address}")
+        echo(f"{name} can set a password with this one-time link, valid for 24 hours:\n  {address}")
 
 
 def _a(role: str) -> str:

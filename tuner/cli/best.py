@@ -60,7 +60,7 @@ FIRST_DROPPED = (("ECE", "Brier"), ("images",), ("AUC",), ("sensitivity", "speci
     type=click.Choice(["torchscript", "onnx"]),
     help="With --save: also write the network as one file that needs neither tuner nor your code.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace a model that was saved in DIR before.")
+@click.option("--overwrite", is_flag=True, help="Replace a model previously saved in DIR.")
 @click.option(
     "--allow-different",
     is_flag=True,
@@ -72,7 +72,7 @@ FIRST_DROPPED = (("ECE", "Brier"), ("images",), ("AUC",), ("sensitivity", "speci
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda:N",
-    help="Device to check or retrain on; auto takes the kind that the trial was trained on.",
+    help="Device for checking or retraining; auto uses the kind the trial was trained on.",
 )
 @options.objectives_option
 @options.json_option
@@ -92,25 +92,24 @@ def best(
     allow_different: bool,
     as_json: bool,
 ) -> None:
-    """Show a study's best setting, and save its network.
+    """Show a study's best setting and optionally save its network.
 
-    If settings have several seeds: the best setting by its mean of the study's
-    metric, which is the first of `tuner table`, and the network of its median
-    seed. Otherwise: the best complete trial. Figures have 95 % intervals; the
-    answer says how much of them is selection bias, and gives the gap. With
-    --save, the weights come from a checkpoint or are trained again, and must
-    reproduce the stored predictions within a tolerance for rounding.
+    If settings have several seeds, this is the setting ranked first by `tuner
+    table`, with the network of its median seed; otherwise, the best complete
+    trial. Values have 95% intervals; the output includes the selection bias
+    and the gap. With --save, the weights come from a checkpoint or are
+    trained again, and must reproduce the stored predictions up to rounding.
     docs/best.md describes the folder.
 
-    --ensemble averages the probabilities of all seeds of the best setting, and
-    shows its figures and those of each seed. Test images influence neither the
-    choice of the setting nor of its members.
+    --ensemble averages the probabilities of all seeds of the best setting,
+    and shows the results of the ensemble and of each seed. Test images
+    influence neither the choice of the setting nor that of its members.
     """
     from tuner.answers import ensemble as of_ensemble
     from tuner.answers.winner import described, winner
 
     if target is None and (overwrite or allow_different):
-        raise UserError("--overwrite and --allow-different go with --save DIR.")
+        raise UserError("--overwrite and --allow-different require --save DIR.")
     if form is not None:
         if target is None:
             raise UserError("--format goes with --save DIR.")
@@ -118,9 +117,12 @@ def best(
 
         check_packages(form)
     if trial is not None and seed is not None:
-        raise UserError("--seed is of the best setting, --trial names any trial; choose one.")
+        raise UserError("--seed selects a seed of the best setting, --trial any trial; use one.")
     if as_ensemble and (trial is not None or seed is not None):
-        raise UserError("--ensemble takes all seeds of the best setting; leave --trial and --seed.")
+        raise UserError(
+            "--ensemble uses all seeds of the best setting; it cannot be combined with --trial "
+            "or --seed."
+        )
     subject: Winner | Ensemble
     with options.open_results(settings, study) as results:
         subject = of_ensemble.ensemble(results) if as_ensemble else winner(results, trial, seed)
@@ -267,10 +269,13 @@ def _print_saved(console: "Console", saved: "Model", target: Path) -> None:
     said = [f"Saved in {target}. The weights come from: {saved.origin}."]
     said += [words(agreement, name) for name, agreement in saved.agreement.items()]
     said += [
-        f"{target / name} takes pixels and gives log-probabilities; it was read back and agrees."
+        f"{target / name} maps pixels to log-probabilities; reloaded and verified."
         for name in EXPORTS.values()
         if (target / name).is_file()
     ]
-    said.append(f"`tuner predict {target} IMAGES…` predicts; {target}/README.md is its card.")
+    said.append(
+        f"`tuner predict {target} IMAGES…` classifies images with it; the model card is "
+        f"{target}/README.md."
+    )
     print_sentences(console, said)
     console.print()

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 )
 @click.argument("study")
 @options.study_file_options
-@click.option("--quick", is_flag=True, help="Check the data only; train nothing.")
+@click.option("--quick", is_flag=True, help="Check the data only, without training.")
 @click.option(
     "--noise",
     type=click.IntRange(2, 1000),
     metavar="K",
-    help="Also train the default setting under K seeds and show how much its figures vary.",
+    help="Also train the default setting with K seeds and show how much the results vary.",
 )
 @options.crew_options
 @options.objectives_option
@@ -94,7 +94,7 @@ def check(
         return
     _show(spec, found, cost, spreads)
     if kept:
-        echo(f"Kept with {', '.join(kept)}.")
+        echo(f"Stored with {', '.join(kept)}.")
 
 
 def _asked(
@@ -107,7 +107,7 @@ def _asked(
         file = options.StudyFile.find(study, paths)
         return file.read(overrides), file.folders
     if overrides:
-        raise UserError(f"{study} is a stored version: it is checked as it is, without --set.")
+        raise UserError(f"{study} is a stored version; --set cannot be used with it.")
     with options.open_database(settings) as database, database.transaction() as connection:
         return studies.find(connection, study).spec, options.objective_folders(None, paths)
 
@@ -200,14 +200,14 @@ def _show_cost(spec: "Spec", cost: "Cost") -> None:
     echo(f"\nCost on {cost.on}")
     for name, one in (("fastest", cost.measured[0]), ("slowest", cost.measured[-1])):
         chosen = " ".join(f"{k}={value_text(v)}" for k, v in one.chosen.items()) or "any setting"
-        echo(f"  {name:8s} {one.seconds:8.3f} s an epoch  {one.parameters:,} parameters  {chosen}")
+        echo(f"  {name:8s} {one.seconds:8.3f} s per epoch  {one.parameters:,} parameters  {chosen}")
     echo(f"  memory   {cost.memory_bytes / 1e9:8.2f} GB at most in one trainer")
     echo(f"  packs    {_packs(cost)}")
     echo(
         f"  study    {spec.total_trials} trials, {cost.epochs:,} epochs: about "
         f"{roughly(cost.seconds / cost.workers)} on {cost.workers} "
         f"worker{'s' * (cost.workers > 1)}, an estimate from {cost.measured_epochs} measured "
-        "epochs (less with pruning and reused epochs; starting up comes on top)"
+        "epochs (less with pruning and reuse; excludes start-up time)"
     )
     for remark in cost.remarks:
         echo(f"  warning  {remark}.", fg="yellow")
@@ -217,7 +217,7 @@ def _packs(cost: "Cost") -> str:
     """Say how many trials a trainer would take at a time, and why not more."""
     most = max(one.pack for one in cost.measured)
     if most > 1:
-        rounding = "; by torch.func, so last digits depend on how many train together"
+        rounding = "; via torch.func, so the last digits depend on the pack size"
         together = any(one.together and one.pack > 1 for one in cost.measured)
         return f"up to {most} trials of one shape at a time in one trainer{rounding * together}"
     return f"one trial at a time ({cost.measured[0].alone})"
@@ -251,11 +251,11 @@ def _show_noise(spec: "Spec", spreads: "Sequence[CostSpread]") -> None:
     echo(f"\nNoise of the default setting over {count} seeds")
     for spread in spreads:
         line = (
-            f"  {spread.figure:9s} {fmean(spread.values):.4f}, deviation {spread.deviation:.4f}, "
+            f"  {spread.figure:9s} {fmean(spread.values):.4f}, std {spread.deviation:.4f}, "
             f"{min(spread.values):.4f} to {max(spread.values):.4f}"
         )
         if seeds > 1:
             # Half of the 95 % t interval of a difference of two means over n seeds each.
             half = float(stdtrit(2 * seeds - 2, 0.975)) * spread.deviation * sqrt(2 / seeds)
-            line += f"; with {seeds} seeds a difference must exceed about {half:.4f} to be seen"
+            line += f"; with {seeds} seeds a difference must exceed {half:.4f} to be detectable"
         echo(line)

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=options.examples("tuner clean --dry-run"))
-@click.option("--dry-run", is_flag=True, help="Only say what would be freed.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be freed.")
 @click.option(
     "--all",
     "everything",
     is_flag=True,
-    help="Remove all checkpoints of ended trials, useful or not.",
+    help="Remove all checkpoints of finished trials, even useful ones.",
 )
 @click.option(
     "--foreign",
@@ -36,11 +36,11 @@ def clean(
 ) -> int:
     """Delete checkpoints that are no longer useful.
 
-    Files that crashed processes left are deleted, too. Keeps the newest
-    checkpoint of every running trial, those at which other settings of a study
-    branch off, and the last one of every ended trial, as long as all of them
-    fit within the limit. A missing checkpoint costs time, never a result. A
-    location that does not answer is named, and the others are cleaned.
+    Keeps the newest checkpoint of every running trial, those where other
+    settings branch off, and the last one of every finished trial, as far as
+    the size limit allows. Also deletes files left behind by crashed
+    processes. A missing checkpoint costs time, never a result. A location
+    that does not respond is reported and skipped.
     """
     from tuner.train.checkpoints.timely import TimelyPlace
     from tuner.train.checkpoints.tree import Tree
@@ -74,7 +74,7 @@ def clean(
     for name, count, leftovers, freed, taken in told:
         echo(
             f"{name}: {verb} {_size(freed)} ({count} checkpoints, {leftovers} leftovers); "
-            f"{_size(taken)} {'are taken now' if dry_run else 'are left'}."
+            f"{_size(taken)} {'are in use' if dry_run else 'are still in use'}."
         )
     return code
 

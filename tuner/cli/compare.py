@@ -41,38 +41,38 @@ FIRST_DROPPED = (2, 7, 5)
     "--by",
     multiple=True,
     metavar="FACTOR",
-    help="Factor to compare by, or several joined by commas, whose combinations are compared; "
-    "may be repeated. By default whole settings, and all factors with few levels.",
+    help="Factor to compare by; join several with commas to compare their combinations; "
+    "repeatable. Default: whole settings, then every factor with few levels.",
 )
 @click.option(
     "--metric",
     metavar="NAME",
-    help="Figure to compare by: val_loss, val_acc, test_acc, gap, test_auc …; the "
+    help="Metric to compare by: val_loss, val_acc, test_acc, gap, test_auc …; the "
     "study's metric by default.",
 )
 @click.option(
     "--reference",
     metavar="LEVEL",
-    help="Reference level, chosen beforehand; the best by default.",
+    help="Pre-specified reference level (default: the best).",
 )
 @click.option(
     "--resolve",
     type=click.FloatRange(0, min_open=True),
     metavar="D",
-    help="Difference that should be detectable, in the unit that the figure is read in: points, "
-    "nats, or a fraction for AUC; 1 point, 0.01 of AUC or about a tenth of a loss by default.",
+    help="Smallest difference you care to detect, in display units (points, nats, or a fraction "
+    "for AUC). Default: 1 point, 0.01 AUC, or about a tenth of the loss.",
 )
 @click.option(
     "--trials",
     nargs=2,
     type=click.IntRange(0),
     metavar="A B",
-    help="Compare two trials by what they predicted.",
+    help="Compare two trials by their predictions.",
 )
 @click.option(
     "--contenders",
     is_flag=True,
-    help='Compare the contenders of [replicates] of = "top", over the seeds from 1 on.',
+    help='Compare the contenders of a race ([replicates] of = "top"), over seeds 1 and up.',
 )
 @click.option(
     "--split",
@@ -83,7 +83,7 @@ FIRST_DROPPED = (2, 7, 5)
     "--picture",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="With two studies: also draw them, as .svg, .png or .pdf.",
+    help="With two studies: also save a plot (.svg, .png or .pdf).",
 )
 @options.overwrite_option
 @options.json_option
@@ -104,20 +104,21 @@ def compare(  # noqa: C901  # one story: trials, contenders, or settings and the
     contenders: bool,
     as_json: bool,
 ) -> None:
-    """Say which settings differ, and which are tied with the best.
+    """Report which settings differ and which tie with the best.
 
     If settings have several seeds, each is compared with the best by the
-    study's metric on validation images; the check is what the best one shows on
-    test images. Then each factor is compared.
+    study's metric on validation images; as a check, they are then compared by
+    test accuracy. After that, each factor is compared.
 
-    Intervals and verdicts are about settings in general: over other seeds and
-    over other images like these, or other patients if the data name them. They
-    are corrected for comparing several levels and for having picked the best;
-    docs/statistics.md says how, and how often they are wrong.
+    Intervals and verdicts generalise to other seeds and to other images like
+    these (or other patients, if patient IDs are available). They are
+    corrected for comparing several levels and for having picked the best; see
+    docs/statistics.md for the method and its error rates.
 
-    Two studies are compared as searches: the best value so far, by epochs
+    Two studies are compared as searches: best value so far against epochs
     trained, and how many epochs the better search saves. A pattern such as
-    'tpe-*' stands for studies that repeat a search with different seeds.
+    'tpe-*' matches several studies that repeat one search with different
+    seeds.
     """
     from tuner.answers.compare import Asked
     from tuner.answers.pair import pair
@@ -218,10 +219,12 @@ def _check_options(
     """Refuse options that do not go together, for one study."""
     if picture is not None:
         raise UserError(
-            "--picture goes with two studies; `tuner plot STUDY effects` draws the settings of one."
+            "--picture requires two studies; for one study use `tuner plot STUDY effects`."
         )
     if trials is not None and (by or metric or reference or resolve):
-        raise UserError("--trials compares two trials by their predictions; leave the rest out.")
+        raise UserError(
+            "--trials compares two trials by their predictions; drop the other options."
+        )
     if contenders and (by or trials is not None):
         raise UserError("--contenders compares whole settings; leave --by and --trials out.")
     if split is not None and trials is None:

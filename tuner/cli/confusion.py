@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--at",
     type=click.Choice(["best", "last"]),
-    help="Which epoch's weights; by default those that the study reports.",
+    help="Epoch whose weights to use; by default the one the study reports.",
 )
 def confusion(
     results: "Results",
@@ -37,9 +37,9 @@ def confusion(
 ) -> None:
     """Show a trial's confusion matrix.
 
-    Rows are true classes, columns predicted ones. Recall is the share of a
-    class's images that are predicted as that class; precision is the share of
-    the images predicted as a class that belong to it.
+    Rows are true classes, columns are predicted classes. Recall is the
+    proportion of a class's images that are predicted as that class; precision
+    is the proportion of the images predicted as a class that belong to it.
     """
     from tuner.answers.confusion import confusion as count
     from tuner.answers.plain import plain
@@ -66,16 +66,15 @@ def _show(study: "Study", predicted: "Predicted", counted: "Confusion") -> None:
     console.print()
     console.print(
         f"{study.title}: trial {predicted.trial}, {predicted.split} images, "
-        f"{predicted.at} epoch {predicted.epoch}; rows are true, columns predicted"
+        f"{predicted.at} epoch {predicted.epoch}; rows: true class, columns: predicted class"
     )
     console.print(as_rich(table(counted)))
     clusters = predicted.clusters
     what = words.sampled(total, 0 if clusters is None else clusters.patients)
     console.print(
-        f"{counted.right} of {what} are right: accuracy {words.percent(counted.accuracy)}."
+        f"{counted.right} of {what} classified correctly "
+        f"(accuracy {words.percent(counted.accuracy)})."
     )
     if any(counted.undecided):
-        console.print(
-            f"{sum(counted.undecided)} images have no prediction that is a number; they are wrong."
-        )
+        console.print(f"{sum(counted.undecided)} images have NaN predictions and count as errors.")
     console.print()

@@ -15,8 +15,8 @@ from tuner.spec.study_ref import StudyRef
 def stop(settings: Settings, study: StudyRef) -> None:
     """Stop a study on all machines.
 
-    Workers finish their epoch and leave. Nothing is lost; `tuner launch`
-    resumes it.
+    Workers finish their epoch and exit. Nothing is lost; `tuner launch`
+    resumes the study.
     """
     from tuner.store import control, studies
 
@@ -27,16 +27,16 @@ def stop(settings: Settings, study: StudyRef) -> None:
             echo(f"{found.title} is complete; there is nothing to stop.")
             return
         control.stop(database, found, person())
-    echo(f"{found.title} is stopped. Go on with:  tuner launch {found.title}")
+    echo(f"{found.title} is stopped. Resume with:  tuner launch {found.title}")
 
 
 @click.command(epilog=options.examples("tuner pause lr_sched"))
 @click.argument("study")
 @click.pass_obj
 def pause(settings: Settings, study: StudyRef) -> None:
-    """Pause a study: workers finish the trials that they have, and begin no other.
+    """Pause a study: running trials finish, no new ones start.
 
-    `tuner launch` goes on with it.
+    `tuner launch` resumes it.
     """
     from tuner.store import control, studies
 
@@ -44,16 +44,16 @@ def pause(settings: Settings, study: StudyRef) -> None:
         with database.transaction() as connection:
             found = studies.find(connection, study)
         control.pause(database, found, person())
-    echo(f"{found.title} is paused. Go on with:  tuner launch {found.title}")
+    echo(f"{found.title} is paused. Resume with:  tuner launch {found.title}")
 
 
 @click.command(epilog=options.examples("tuner extend lr_sched --seeds 10"))
 @click.argument("study")
-@click.option("--trials", type=int, help="How many trials it is to have, counting every seed.")
-@click.option("--seeds", type=int, help="How many seeds each setting is to have.")
+@click.option("--trials", type=int, help="New total number of trials, counting all seeds.")
+@click.option("--seeds", type=int, help="New number of seeds per setting.")
 @click.pass_obj
 def extend(settings: Settings, study: StudyRef, trials: int | None, seeds: int | None) -> None:
-    """Give a study more trials or more seeds; workers that are at it begin them.
+    """Add trials or seeds to a study; running workers pick them up.
 
     The same as launching its file with larger numbers.
     """
@@ -64,8 +64,8 @@ def extend(settings: Settings, study: StudyRef, trials: int | None, seeds: int |
             found = studies.find(connection, study)
         longer = control.extend(database, found, trials=trials, seeds=seeds, who=person())
     echo(
-        f"{longer.title} has {longer.spec.total_trials} trials now. "
-        f"Train with:  tuner launch {longer.title}"
+        f"{longer.title} now has {longer.spec.total_trials} trials. "
+        f"Run them with:  tuner launch {longer.title}"
     )
 
 
@@ -76,7 +76,7 @@ def extend(settings: Settings, study: StudyRef, trials: int | None, seeds: int |
 def retry(settings: Settings, study: StudyRef, trials: tuple[int, ...]) -> None:
     """Reopen failed trials, with the same numbers and parameters.
 
-    Without TRIALS: all failed trials. A paused study is released, too.
+    Without TRIALS: all failed trials. A paused study is reopened as well.
     """
     from tuner.store import control, studies
     from tuner.store.optuna_storage import Binding
@@ -89,20 +89,20 @@ def retry(settings: Settings, study: StudyRef, trials: tuple[int, ...]) -> None:
         echo(f"{found.title} has no failed trials.")
         return
     listed = ", ".join(map(str, opened))
-    what = f"Trials opened again: {listed}." if opened else f"{found.title} is open again."
+    what = f"Reopened trials: {listed}." if opened else f"{found.title} is open for training again."
     echo(f"{what} Train with:  tuner launch {found.title}")
 
 
 @click.command(epilog=options.examples("tuner delete lr_sched@2 --yes"))
 @click.argument("study")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Skip confirmation.")
 @click.pass_obj
 def delete(settings: Settings, study: StudyRef, *, yes: bool) -> int:
     """Delete a study and everything that belongs to it.
 
-    That is trials, curves, predictions and checkpoints. Asks for confirmation.
-    A study that workers are training must be stopped first. If its checkpoints
-    cannot be removed now, the rest is still deleted.
+    This includes trials, curves, predictions and checkpoints. Asks for
+    confirmation. A study that workers are training must be stopped first. If
+    the checkpoints cannot be removed now, everything else is still deleted.
     """
     from tuner.store import studies
     from tuner.store.overview import overview
@@ -115,14 +115,14 @@ def delete(settings: Settings, study: StudyRef, *, yes: bool) -> int:
             seen = overview(connection, found)
         if len(named) > 1 and study.version is None:
             raise UserError(
-                f"{found.name} has {len(named)} versions; say which one to delete:\n"
+                f"{found.name} has {len(named)} versions; specify which one to delete:\n"
                 + "\n".join(f"  tuner delete {name}" for name in named)
             )
         removal.check_deletable(found, seen)
         if not yes:
             confirm(
-                f"Delete {found.title} with {seen.counts.ended} ended trials and "
-                f"{seen.epochs_recorded} epochs, for good?"
+                f"Permanently delete {found.title} ({seen.counts.ended} ended trials, "
+                f"{seen.epochs_recorded:,} epochs)?"
             )
         remains = removal.delete(settings, database, found)
     echo(f"{found.title} is deleted.")

@@ -26,20 +26,20 @@ FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
     default="127.0.0.1",
     show_default=True,
     metavar="ADDRESS",
-    help="Address to listen on; 0.0.0.0 is all of this machine's.",
+    help="Address to listen on; 0.0.0.0 means all interfaces.",
 )
 @click.option(
     "--port",
     default=8080,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="Port to listen on; 0 takes a free one.",
+    help="Port to listen on; 0 picks a free port.",
 )
 @click.option(
     "--allow-host",
     multiple=True,
     metavar="NAME",
-    help="A name that browsers may call it by, such as tuner.example.org; repeat for more.",
+    help="Additional host name by which browsers reach it, such as tuner.example.org; repeatable.",
 )
 @click.option("--tls-cert", type=FILE, help="Serve https with this certificate (PEM).")
 @click.option("--tls-key", type=FILE, help="The certificate's private key (PEM).")
@@ -47,8 +47,8 @@ FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
     "--trusted-proxy",
     multiple=True,
     metavar="ADDRESS",
-    help="Address or network of a proxy that has the certificate; its X-Forwarded headers are "
-    "believed. Repeat for more.",
+    help="Address or network of a TLS-terminating proxy whose X-Forwarded headers are trusted; "
+    "repeatable.",
 )
 @click.option(
     "--base-path",
@@ -60,7 +60,7 @@ FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 @click.option(
     "--insecure-http",
     is_flag=True,
-    help="Allow plain http on addresses that others reach, where something else protects it.",
+    help="Allow plain HTTP on non-loopback addresses, if something else protects the connection.",
 )
 @click.option(
     "--allow-writes",
@@ -75,7 +75,7 @@ FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
 @click.option(
     "--with-key",
     is_flag=True,
-    help="Also print a link that lets in whoever opens it on this machine.",
+    help="Also print a link that logs in anyone who opens it on this machine.",
 )
 @options.objectives_option
 @click.pass_context
@@ -96,11 +96,12 @@ def dashboard(
     allow_writes: bool,
     with_key: bool,
 ) -> None:
-    """Serve all studies as live pages, with optuna-dashboard beside them.
+    """Serve live web pages for all studies, with optuna-dashboard.
 
-    Pages say what the commands say, and change by themselves while workers
-    train; docs/dashboard.md lists them. On 127.0.0.1, the user who starts it
-    needs no login; every other user, and every other address, does.
+    Pages show the same results as the commands and update live during
+    training; docs/dashboard.md lists them. On 127.0.0.1, the user who started
+    the dashboard needs no login; everyone else does, and so does everyone at
+    any other address.
     """
     if context.invoked_subcommand is not None:
         return

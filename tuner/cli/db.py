@@ -30,7 +30,7 @@ PRIVATE = 0o600
 
 @click.group(epilog=options.examples("tuner db status"))
 def db() -> None:
-    """Manage the database: the embedded one, or the server given."""
+    """Manage the database, embedded or external."""
 
 
 @db.command(epilog=options.examples("tuner db start"))
@@ -46,8 +46,8 @@ def start(settings: Settings) -> None:
     with embedded.start(settings.home):
         server_status = embedded.status(settings.home)
     echo(
-        f"The database in {server_status.data} runs (process {server_status.pid}) "
-        "until `tuner db stop`."
+        f"The database in {server_status.data} is running (PID {server_status.pid}) until you "
+        "call `tuner db stop`."
     )
 
 
@@ -114,7 +114,7 @@ def init(settings: Settings) -> None:
 def psql(context: click.Context, arguments: tuple[str, ...]) -> None:
     """Open the database in psql.
 
-    ARGUMENTS go to psql as they are.
+    ARGUMENTS are passed to psql unchanged.
     """
     with _reach(context.obj) as address, _interrupts_left_to_the_child():
         code = _program("psql", [f"--dbname={_conninfo(address)}", *arguments], address)
@@ -131,9 +131,9 @@ def psql(context: click.Context, arguments: tuple[str, ...]) -> None:
 @options.overwrite_option
 @click.pass_obj
 def dump(settings: Settings, output: Path | None, *, overwrite: bool) -> None:
-    """Save the whole database in a file.
+    """Dump the whole database to a file.
 
-    The file appears whole or not at all. An existing file is replaced only with
+    The file is written atomically. An existing file is replaced only with
     --overwrite.
     """
     from tuner.files import check_output, open_special, whole_file
@@ -146,7 +146,7 @@ def dump(settings: Settings, output: Path | None, *, overwrite: bool) -> None:
         form = ["--format=custom", "--no-owner", "--no-privileges"]
         words = [*form, f"--dbname={_conninfo(address)}"]
         if special is not None:
-            _must("pg_dump", words, address, "Nothing usable was written.", output=special)
+            _must("pg_dump", words, address, "No usable dump was written.", output=special)
             return
         with whole_file(target, replace=replace, mode=PRIVATE) as draft:
             _must("pg_dump", [*words, f"--file={draft}"], address, f"{target} was not written.")
@@ -159,27 +159,26 @@ def dump(settings: Settings, output: Path | None, *, overwrite: bool) -> None:
 @click.option("--yes", is_flag=True, help="Replace the studies in the database.")
 @click.pass_obj
 def restore(settings: Settings, file: Path, yes: bool) -> None:
-    """Fill the database from a FILE that `tuner db dump` wrote.
+    """Restore the database from a FILE written by `tuner db dump`.
 
-    A database that holds studies is refused, unless --yes says to replace them;
-    so is one that workers or other programs of tuner are connected to.
-    Everything happens in one transaction. Trials that were running when the
-    dump was made are resumed by the next workers.
+    Refuses if the database holds studies (--yes replaces them) or if workers
+    or other tuner programs are connected to it. Everything happens in one
+    transaction. Trials that were running when the dump was made are resumed
+    by the next workers.
     """
     with _reach(settings, create=True) as address:
         studies = _count_studies(address)
         if studies and not yes:
             raise UserError(
                 f"The database {address.masked} holds studies ({studies}), which {file} "
-                "would replace. Save them with `tuner db dump`, and say --yes."
+                "would replace. Back them up with `tuner db dump` and pass --yes."
             )
         sessions = _count_sessions(address)
         if studies and sessions:
             raise UserError(
-                f"Programs of tuner are connected to the database {address.masked} ({sessions} "
-                "connections): workers, a dashboard or other commands. Their work would be lost "
-                "with the studies that they work on. End them (`tuner stop STUDY` ends workers), "
-                "and restore again."
+                f"Other tuner programs are connected to the database {address.masked} ({sessions} "
+                "connections): workers, a dashboard or other commands. Their work would be lost. "
+                "Stop them first (`tuner stop STUDY` stops workers), then restore again."
             )
         _replace(address, file)
     echo(f"The database was restored from {file}.")
@@ -191,7 +190,7 @@ def _replace(address: "Address", file: Path) -> None:
     Our schema is dropped whole, because one of a newer version may hold tables
     that the dump does not know and that would be in its way.
     """
-    kept = "The database is as it was."
+    kept = "The database was not changed."
     with tempfile.TemporaryDirectory(prefix="tuner-restore-") as folder:
         script, first, last = (Path(folder, f"{part}.sql") for part in ("dump", "first", "last"))
         first.write_text(
@@ -233,8 +232,9 @@ END $$;
 def _embedded_only(settings: Settings, done: str) -> None:
     if not settings.embedded:
         raise UserError(
-            f"A server was given (--database, TUNER_DATABASE_URL or libpq's variables), and it is "
-            f"not {done} by tuner. Only the embedded database is; unset those to use it."
+            "An external server is configured (--database, TUNER_DATABASE_URL or libpq's "
+            f"variables), and it cannot be {done} by tuner. Unset these to use the embedded "
+            "database."
         )
 
 
@@ -264,7 +264,8 @@ def _connected(address: "Address") -> Iterator["psycopg2.extensions.connection"]
     except psycopg2.OperationalError as error:
         raise DatabaseUnreachableError(
             f"The database {address.masked} cannot be reached. Check the address, and that the "
-            f"server runs and lets this machine in. The server said: {str(error).strip()}"
+            "server is running and accepts connections from this machine. Server message: "
+            f"{str(error).strip()}"
         ) from error
     try:
         yield connection
@@ -359,7 +360,7 @@ def _must(
 ) -> None:
     """Run a program whose failure, explained on stderr by itself, is ours."""
     if _program(name, words, address, output) != 0:
-        raise DatabaseError(f"{name} failed; what it said is above. {otherwise}")
+        raise DatabaseError(f"{name} failed; see its output above. {otherwise}")
 
 
 @contextmanager

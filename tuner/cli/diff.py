@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     "pair",
     nargs=2,
     metavar="A B",
-    help="Two settings of STUDY, each by its rank in `tuner table` or by its values.",
+    help="Two settings of STUDY, each given by its rank in `tuner table` or by its values.",
 )
 @click.option(
     "--metric",
     metavar="NAME",
-    help="Figure to compare by. Default: for two studies test_acc, if there is a test "
-    "set; for two settings the study's metric and the usual figures.",
+    help="Metric to compare by. Default: for two studies test_acc, if there is a test "
+    "set; for two settings the study's metric and the standard ones.",
 )
 @options.json_option
 @click.pass_obj
@@ -52,11 +52,12 @@ def diff(
     """Show the differences between two studies or two settings.
 
     Two studies: their files, environments and results. Results are compared
-    over the settings that both have, matched by seed and by the parameters that
-    both vary. Intervals cover the images too if both used the same.
+    on the settings they share, matched by seed and by the parameters that
+    both vary. If both used the same images, intervals also cover the
+    variation between images.
 
     Two settings: the parameters that differ, the means over seeds of each
-    figure and of the gap, and which setting is better, by the p values of
+    metric and of the gap, and which setting is better, by the p values of
     `tuner compare`. `tuner compare STUDY --trials A B` compares two trials.
     """
     from tuner.answers.diff import diff as between

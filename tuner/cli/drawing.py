@@ -31,7 +31,7 @@ def chart(
     known = [v for _, _, values in series for v in values if v is not None and math.isfinite(v)]
     drawn = Text(title, style="bold")
     if not known:
-        return drawn.append("\n  nothing is known yet", style="dim")
+        return drawn.append("\n  no data yet", style="dim")
     for name, style, _ in series:
         drawn.append(f"  {LINE if name == series[-1][0] else POINTS} {name}", style=style)
     low, high = min(known), max(known)

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 def enqueue(
     settings: Settings, study: StudyRef, setting: tuple[str, ...], *, as_json: bool
 ) -> None:
-    """Train a setting next, for example one known to be good.
+    """Queue a setting to be trained next, e.g. a known good one.
 
-    Give a value for every parameter that the study varies. The number of trials
-    stays the same: a cell of a grid moves to the front, and any other setting
-    takes the place of the sampler's next one. A running worker takes it as its
-    next trial. Without a setting, the queue is listed.
+    Give a value for every parameter that the study varies. The number of
+    trials stays the same: a grid setting moves to the front of the queue; any
+    other setting replaces the sampler's next proposal. A running worker
+    trains it as its next trial. Without a setting, the queue is listed.
     """
     from tuner.spec.setting import read_setting
     from tuner.store import queue, studies

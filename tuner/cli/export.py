@@ -47,9 +47,11 @@ LABEL = re.compile(r"[A-Za-z0-9:._-]+")
     help="Rank single trials even if settings have several seeds.",
 )
 @click.option("--epochs", is_flag=True, help="One row per epoch instead of one per trial.")
-@click.option("--predictions", is_flag=True, help="One row per trial and image that it predicted.")
+@click.option("--predictions", is_flag=True, help="One row per trial and predicted image.")
 @click.option(
-    "--comparisons", is_flag=True, help="One row per level, as `tuner compare` judges them."
+    "--comparisons",
+    is_flag=True,
+    help="One row per factor level, with the verdicts of `tuner compare`.",
 )
 @click.option(
     "--settings", "by_setting", is_flag=True, help="One row per setting: its means over seeds."
@@ -58,7 +60,7 @@ LABEL = re.compile(r"[A-Za-z0-9:._-]+")
 @click.option(
     "--wide",
     is_flag=True,
-    help="Trials with further columns: AUC, balanced accuracy, sensitivity, "
+    help="Add columns to trials: AUC, balanced accuracy, sensitivity, "
     "specificity, time of training and of validation, late slopes.",
 )
 @click.option(
@@ -71,17 +73,17 @@ LABEL = re.compile(r"[A-Za-z0-9:._-]+")
     "conditions",
     metavar="CONDITION",
     multiple=True,
-    help="Only rows that satisfy this, e.g. model=cnn or 'lr<=0.01'; may be repeated, "
-    "and all must hold.",
+    help="Only rows matching this condition, e.g. model=cnn or 'lr<=0.01'; repeatable "
+    "(all must match).",
 )
 @click.option(
-    "--sort", metavar="COLUMN", help="Sort by this column; -COLUMN puts the largest first."
+    "--sort", metavar="COLUMN", help="Sort by this column; -COLUMN sorts in descending order."
 )
 @click.option(
     "--digits",
     type=click.IntRange(0, 17),
     metavar="N",
-    help="Decimals of figures; parameters keep theirs.",
+    help="Decimal places for metrics; parameters are not rounded.",
 )
 @click.option("--caption", help="LaTeX: make it a floating table with this caption.")
 @click.option("--label", help="LaTeX: the label for \\ref, e.g. tab:rates.")
@@ -89,7 +91,7 @@ LABEL = re.compile(r"[A-Za-z0-9:._-]+")
     "--format",
     "form",
     type=click.Choice(tuple(MEDIA)),
-    help="Format; by default that of the file's name, or else CSV.",
+    help="Output format (default: from the file extension, else CSV).",
 )
 @click.option(
     "-o",
@@ -126,12 +128,12 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
     """Write trials, settings, epochs, predictions or comparisons.
 
     There are six formats. docs/columns.md explains each column. Losses are in
-    nats, times in UTC; empty cells are unknown. CSV, JSON and Parquet have
-    every column and every digit, Excel 15; accuracies are fractions. Markdown
-    and LaTeX are for people: by default they hold what `tuner table` shows,
-    --wide gives them all columns, and accuracies are in per cent. The file
-    appears whole or not at all. A CSV file with the same columns is replaced;
-    any other file only with --overwrite.
+    nats, times in UTC; an empty cell means that the value is unknown. CSV,
+    JSON and Parquet have all columns at full precision (15 digits in Excel);
+    accuracies are fractions. Markdown and LaTeX are for people: by default
+    they hold what `tuner table` shows, --wide adds all columns, and
+    accuracies are percentages. The file is written atomically. A CSV file
+    with the same columns is replaced; any other file only with --overwrite.
     """
     from tuner.answers.columns import units
     from tuner.answers.compare import compare
@@ -153,7 +155,7 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
     _check_caption(form, caption, label)
     wanted = [read_condition(text) for text in conditions]
     if output == "-" and form in formats.BINARY and sys.stdout.isatty():
-        raise UserError(f"{form} is not for a terminal; name a file with -o.")
+        raise UserError(f"{form} cannot be printed to a terminal; specify a file with -o.")
     with options.open_results(settings, study) as results:
         found = results.study
         what = asked[0] if asked else "trials"
@@ -205,10 +207,10 @@ def export(  # noqa: C901, PLR0912, PLR0915  # one story: which sheet, which row
         )
         content = formats.write(sheet, form, layout)
     if wanted and not _count(sheet):
-        echo(f"No row satisfies --where {' --where '.join(conditions)}.", err=True)
+        echo(f"No row matches --where {' --where '.join(conditions)}.", err=True)
     if left_out and readable and best is None:
-        echo(f"The {_count(sheet)} best of {_count(complete)}, as in `tuner table`; --best K "
-             "takes others.", err=True)  # fmt: skip
+        echo(f"The {_count(sheet)} best of {_count(complete)}, as in `tuner table`; use --best K "
+             "to change the number.", err=True)  # fmt: skip
     if output == "-":
         if found.versions > 1 and study.version is None:
             echo(f"{study} is {found.title}, the newest of {found.versions} versions.", err=True)
@@ -229,13 +231,13 @@ def _count(sheet: "Sheet") -> int:
 
 def _check_caption(form: str, caption: str | None, label: str | None) -> None:
     if form != "latex" and (caption is not None or label is not None):
-        raise UserError("--caption and --label are for LaTeX; name a file that ends in .tex.")
+        raise UserError("--caption and --label are for LaTeX; specify a file that ends in .tex.")
     if label is None:
         return
     if caption is None:
         raise UserError("--label needs --caption: LaTeX numbers a table by its caption.")
     if not LABEL.fullmatch(label):
-        raise UserError(f"--label {label!r}: take letters, digits and -_:. such as tab:rates.")
+        raise UserError(f"--label {label!r}: use letters, digits and -_:. such as tab:rates.")
 
 
 def _format_of(output: str) -> str:
@@ -247,7 +249,7 @@ def _format_of(output: str) -> str:
     if form is None:
         known = [f".{name}" for names in formats.ENDINGS.values() for name in names]
         raise UserError(
-            f"-o {output}: no format ends in {ending}; take {', '.join(known)}, or --format."
+            f"-o {output}: unknown extension {ending}; use {', '.join(known)}, or --format."
             f"{meant(ending, known)}"
         )
     return form
@@ -265,14 +267,14 @@ def _check(
     if not output or Path(output).is_dir():
         raise UserError(f"-o {output or repr(output)} is not a file; give a file name.")
     if len(asked) > 1:
-        raise UserError(f"--{asked[0]} and --{asked[1]} are two sheets; ask for one at a time.")
+        raise UserError(f"--{asked[0]} and --{asked[1]} cannot be combined; export one at a time.")
     if asked and wide:
         raise UserError(f"--wide adds columns to trials; leave it out with --{asked[0]}.")
     if asked == ["comparisons"] and best is not None:
-        raise UserError("--best picks settings or trials; comparisons are over all of them.")
+        raise UserError("--best selects settings or trials; it does not apply to comparisons.")
     if by_trial and asked and asked[0] in ("settings", "comparisons"):
         raise UserError(f"--trials ranks single trials; leave it out with --{asked[0]}.")
     if by_trial and asked and best is None:
-        raise UserError(f"With --{asked[0]}, --trials says what --best K ranks; add --best K.")
+        raise UserError(f"With --{asked[0]}, --trials only has an effect together with --best K.")
     if metric is not None and asked != ["comparisons"]:
-        raise UserError("--metric goes with --comparisons.")
+        raise UserError("--metric requires --comparisons.")

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     default=10,
     show_default=True,
     metavar="K",
-    help="How many settings the table shows, the best on validation first.",
+    help="Number of settings to show, best on validation first.",
 )
 def gap(results: "Results", best: int, *, as_json: bool) -> None:
-    """Say how large the gap from validation to test is, and why.
+    """Report the size and cause of the validation-to-test gap.
 
-    The gap is validation minus test accuracy, over seeds and over the images of
-    both splits. The answer also says whether a better validation result means a
-    better test result here, how much of the best result is selection bias, and
-    whether a classifier can distinguish training from test images.
+    The gap is validation minus test accuracy, over seeds and over the images
+    of both splits. Also reports whether a better validation result means a
+    better test result here, how much of the best result is selection bias,
+    and whether a classifier can distinguish training from test images.
     """
     from tuner.answers.gap import gap as measure_gap
     from tuner.answers.gap import sentences, table

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="Figure to explain; may be repeated. By default val_loss, test_acc and gap.",
+    help="Metric to explain; repeatable. By default val_loss, test_acc and gap.",
 )
 def influence(results: "Results", metrics: tuple[str, ...], *, as_json: bool) -> None:
-    """Say how much each parameter matters.
+    """Report how much each parameter matters.
 
-    By default for validation loss, test accuracy and the gap. For a complete
-    grid, the variance over settings is decomposed exactly (functional ANOVA):
-    each parameter alone, each interaction of two, and the rest. The noise of
-    seeds and images is subtracted, and the intervals cover both. Otherwise it
-    is PED-ANOVA: which parameters distinguish the best tenth of the trials. One
-    parameter is said to matter more than another only if their difference is
-    significant. That is possible even if the intervals of their shares overlap.
+    By default, this is reported for validation loss, test accuracy and the
+    gap. For a complete grid, the variance over settings is decomposed exactly
+    (functional ANOVA): each parameter alone, each interaction of two, and the
+    rest. The noise of seeds and images is subtracted, and the intervals cover
+    both. Otherwise PED-ANOVA is used: it measures which parameters
+    distinguish the best 10% of trials from the rest. One parameter is said to
+    matter more than another only if their difference is significant. This can
+    happen even if the intervals of their shares overlap.
     """
     from tuner.answers.influence import influence as measure
     from tuner.answers.plain import plain

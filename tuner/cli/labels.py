@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 )
 @click.argument("study")
 @click.argument("tags", nargs=-1, metavar="[TAG]...")
-@click.option("-r", "--remove", multiple=True, metavar="TAG", help="A tag to take away.")
+@click.option("-r", "--remove", multiple=True, metavar="TAG", help="Tag to remove.")
 @options.json_option
 @click.pass_obj
 def tag(
@@ -31,7 +31,7 @@ def tag(
     *,
     as_json: bool,
 ) -> None:
-    """Add tags to a study, take some away, or list them.
+    """Add, remove or list a study's tags.
 
     `tuner studies --tag` and the dashboard's search find studies by them.
     """
@@ -51,15 +51,15 @@ def tag(
 @click.command(epilog=options.examples('tuner note lr_sched "Repeat with the cleaned labels."'))
 @click.argument("study")
 @click.argument("text", required=False)
-@click.option("--remove", is_flag=True, help="Take the note away.")
+@click.option("--remove", is_flag=True, help="Remove the note.")
 @options.json_option
 @click.pass_obj
 def note(
     settings: Settings, study: StudyRef, text: str | None, *, remove: bool, as_json: bool
 ) -> None:
-    """Keep a note with a study, in place of the one before; without TEXT, show it.
+    """Set a study's note, replacing any earlier one, or show it.
 
-    TEXT may be -, for standard input.
+    Without TEXT, the note is shown. Use - to read TEXT from standard input.
     """
     from tuner.store import control
 
@@ -78,10 +78,10 @@ def note(
 
 @click.command(epilog=options.examples("tuner archive lr_sched", "tuner archive lr_sched --undo"))
 @click.argument("study")
-@click.option("--undo", is_flag=True, help="Take it from the archive again.")
+@click.option("--undo", is_flag=True, help="Unarchive the study.")
 @click.pass_obj
 def archive(settings: Settings, study: StudyRef, *, undo: bool) -> None:
-    """Put a study in the archive: lists leave it out, and nothing of it is lost."""
+    """Archive a study: hide it from lists, without deleting anything."""
     from tuner.store import control
 
     with options.open_database(settings) as database:

@@ -85,7 +85,7 @@ SHORT_LOOK_SECONDS = 0.1
 @click.option(
     "--new-version",
     is_flag=True,
-    help="Launch a changed file as a new version (lr@2) beside the stored one.",
+    help="Launch a changed file as a new version (lr@2), keeping the stored one.",
 )
 @click.option(
     "--epochs-to",
@@ -107,18 +107,21 @@ SHORT_LOOK_SECONDS = 0.1
     "--wait",
     default=60.0,
     show_default=True,
-    help="How many seconds to wait for a database server that does not answer.",
+    help="Seconds to wait for the database server to respond.",
 )
 @click.pass_obj
 def launch(settings: Settings, /, **given: Any) -> int:
-    """Launch a study, or resume it, and train it to its end.
+    """Launch or resume a study and train it to completion.
 
     STUDY is a name, a path to a study file, or a stored version such as lr@2.
-    The file and its data are checked first; all faults are reported at once,
-    and nothing is created. A study that exists is resumed: finished trials
-    stay, more trials or seeds extend it. If its code or data have changed, it
-    is refused. Ctrl-C once lets every worker finish its epoch and gives the
-    trials back; twice stops at once. Nothing recorded is lost either way.
+    The file and its data are checked first. If there are errors, all of them
+    are reported and nothing is created. An existing study is resumed:
+    finished trials are kept, and more trials or seeds extend it. If its code
+    or data have changed, launch refuses to continue.
+
+    Press Ctrl-C once to let every worker finish its epoch and release its
+    trial; press it twice to stop immediately. Nothing recorded is lost either
+    way.
     """
     return run_launch(settings, Request(**given)).exit_code
 
@@ -162,14 +165,18 @@ class Request:
         """Refuse options that contradict each other."""
         if self.new_version and self.accept_changes:
             raise UserError(
-                "--new-version trains all of it again; --accept-changes goes on. Choose."
+                "Use either --new-version (trains everything again) or --accept-changes "
+                "(resumes), not both."
             )
         if self.stored and (self.overrides or self.new_version or self.epochs_to):
             raise UserError(
-                f"{self.stored} is a stored version: it goes on as it is. Change its file."
+                f"{self.stored} is a stored version and can only be resumed unchanged. To change "
+                "it, edit its study file."
             )
         if not isinstance(self.study, StudyRef) and self.epochs_to is not None:
-            raise UserError("epochs_to needs the study's file; set fixed.epochs in your dict.")
+            raise UserError(
+                "epochs_to requires a study file; with a dict, set fixed.epochs instead."
+            )
 
     def read(self) -> "tuple[Spec | None, options.StudyFile | None]":
         """Read and check the study, and its file where it has one; a stored version has neither."""
@@ -260,7 +267,7 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
                 keep_look(database, launched.study, ())
         if request.accept_changes and not versioned:
             for change in accept(database, launched.study, now):
-                echo(f"Accepted, and marked in the study: {change}")
+                echo(f"Accepted and recorded in the study: {change}")
         _announce(launched)
         _enqueue(database, launched.study, request.enqueue)
         study = launched.study
@@ -378,7 +385,7 @@ def _announce(launched: "Launch") -> None:
         "created": "New study",
         "extended": "Extended",
         "found": "Resuming",
-        "replaced": "Replaced (no trial had been trained yet):",
+        "replaced": "Replaced (nothing had been trained yet):",
     }
     echo(f"{verb[launched.what]} {study.title}: {study.spec.question}  ({total})")
     for change in launched.changes:
@@ -447,7 +454,7 @@ def _train(
         fleet.close()
     if stop.asked:
         echo(
-            f"Stopped. Trials in progress were given back. To resume:  "
+            f"Stopped. Running trials were released. To resume:  "
             # With what was set on the command line the file is another study than the stored one.
             f"tuner launch {study.full_name if study.spec.overrides else study.title}"
         )
@@ -491,8 +498,8 @@ def _watch(
             (fleet.ask_to_stop if asked == 0 else fleet.stop_now)()
             asked += 1
             screen.say(
-                "Stopping: every worker finishes its epoch and gives its trial back. "
-                "Ctrl-C again stops at once."
+                "Stopping: workers are finishing their current epoch and releasing their trials. "
+                "Press Ctrl-C again to stop immediately."
                 if asked == 1
                 else "Stopping now."
             )
@@ -528,14 +535,12 @@ def _check_ended(database: "Database", study: "Study", failures: list[str]) -> N
     except UnknownStudyError:
         now = None
     if now is None or now.study_id != study.study_id:
-        raise StudyFailedError(
-            f"{study.title} was deleted while it was being trained; none of its results are left."
-        )
+        raise StudyFailedError(f"{study.title} was deleted during training; its results are gone.")
     if now.state == "complete":
         return
     if now.state == "open":
         what = (
-            f"{study.title} has not ended, but no worker is left here. "
+            f"{study.title} is not finished, but all workers on this machine have exited. "
             f"`tuner logs {study.title}` shows what they printed."
         )
     elif now.state == "stopped":
@@ -543,7 +548,7 @@ def _check_ended(database: "Database", study: "Study", failures: list[str]) -> N
     else:
         what = (
             f"{study.title} is {now.state}: {now.reason}\n"
-            f"`tuner events {study.title}` and `tuner logs {study.title}` say more. "
+            f"`tuner events {study.title}` and `tuner logs {study.title}` show details. "
             f"Once that is fixed:  tuner launch {study.title}"
         )
     raise StudyFailedError("\n".join([what, *failures]))
@@ -574,7 +579,7 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
         them = "it" if failed == 1 else "them"
         raise StudyFailedError(
             f"{trials} failed permanently; `tuner logs {study.title}` shows why, "
-            f"`tuner retry {study.title}` opens {them} again."
+            f"`tuner retry {study.title}` retries {them}."
         )
 
 
@@ -599,7 +604,7 @@ def _tell_verdicts(results: "Results") -> None:
         echo(one)
     if found:
         more = f"`tuner compare {results.title}` and `tuner gap {results.title}`"
-        echo(f"{more} say how certain that is.\n")
+        echo(f"{more} show how certain this is.\n")
 
 
 def _tell_race(database: "Database", study: "Study") -> None:

@@ -185,7 +185,7 @@ def counts_line(overview: Overview) -> str:
         f"{counts.running} running",
     ]
     if counts.waiting:
-        parts.append(f"{counts.waiting} waiting to be taken up")
+        parts.append(f"{counts.waiting} waiting for a worker")
     if overview.eta_seconds is not None and counts.ended < counts.total:
         parts.append(f"about {duration(overview.eta_seconds)} left")
     return " · ".join(parts)
@@ -193,8 +193,8 @@ def counts_line(overview: Overview) -> str:
 
 def epochs_line(overview: Overview) -> str:
     """Say how many epochs were trained, and how many did not need to be."""
-    reused = f", {overview.epochs_reused} reused" if overview.epochs_reused else ""
-    return f"{overview.epochs_recorded} epochs{reused}"
+    reused = f", {overview.epochs_reused:,} reused" if overview.epochs_reused else ""
+    return f"{overview.epochs_recorded:,} epochs trained{reused}"
 
 
 def best_line(best: Best, metric: str, unit: Unit) -> str:
@@ -203,20 +203,19 @@ def best_line(best: Best, metric: str, unit: Unit) -> str:
 
     if best.mean is not None:
         seeds = "1 seed" if best.seeds == 1 else f"mean of {best.seeds} seeds"
-        means = best.mean
-        tested = means["test_acc"]
-        check = "" if tested is None else f"  test acc {figure(SHARE, tested)}"
-        return (
-            f"{metric} {figure(unit, means['value'])}  val acc {figure(SHARE, means['val_acc'])}"
-            f"{check}  "
-            f"({seeds})  {chosen_line(best.chosen)}"
-        )
-    test = "" if best.test_acc is None else f"  test acc {figure(SHARE, best.test_acc)}"
-    return (
-        f"trial {best.number}  {metric} {figure(unit, best.value)}  "
-        f"val acc {figure(SHARE, best.val_acc)}{test}  "
-        f"{chosen_line(best.chosen)} seed={best.seed}"
-    )
+        value, val_acc = best.mean["value"], best.mean["val_acc"]
+        test_acc = best.mean["test_acc"]
+        which, what = "", f"({seeds})  {chosen_line(best.chosen)}"
+    else:
+        value, val_acc, test_acc = best.value, best.val_acc, best.test_acc
+        which, what = f"trial {best.number}", f"{chosen_line(best.chosen)} seed={best.seed}"
+    accuracies = {"val_acc": val_acc, "test_acc": test_acc}
+    shown = [f"{metric} {figure(unit, value)}"] + [
+        f"{name} {figure(SHARE, accuracy)}"
+        for name, accuracy in accuracies.items()
+        if accuracy is not None and name != metric
+    ]
+    return "  ".join(part for part in (which, *shown, what) if part)
 
 
 def chosen_line(chosen: Mapping[str, Value]) -> str:

@@ -14,7 +14,7 @@ from tuner.spec.study_ref import StudyRef
 @click.argument("trial", type=int, required=False)
 @click.pass_obj
 def logs(settings: Settings, study: StudyRef, trial: int | None) -> None:
-    """Show what the trainers of a study printed, attempt by attempt.
+    """Show the trainers' output for each attempt.
 
     With TRIAL, only that trial's output. When an attempt ends, the last 256 KiB
     of its output are stored.

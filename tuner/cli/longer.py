@@ -31,7 +31,7 @@ def lengthened(database: "Database", file: StudyFile, spec: "Spec", epochs: int)
     if not (difference.same or difference.extends):
         changes = "\n".join(f"  {change}" for change in difference.changes)
         raise StudyConflictError(
-            f"The file of {stored.title} was changed since it was launched:\n{changes}\n"
+            f"The study file of {stored.title} has changed since its launch:\n{changes}\n"
             "Only the epochs may differ for --epochs-to; undo the change, or launch it with "
             "--new-version."
         )
@@ -46,8 +46,8 @@ def lengthened(database: "Database", file: StudyFile, spec: "Spec", epochs: int)
 def _check(before: "Spec", title: str, epochs: int) -> None:
     if "epochs" in before.varied:
         raise UserError(
-            f"{title} varies its epochs, so --epochs-to has nothing to lengthen; "
-            "add the longer trainings to [space] epochs and launch with --new-version."
+            f"{title} varies its epochs, so --epochs-to does not apply; "
+            "add the larger values to [space] epochs and launch with --new-version."
         )
     now = int(before.fixed.get("epochs", before.defaults.get("epochs", 0)))
     fault = SHARED["epochs"].fault(epochs)
@@ -80,5 +80,5 @@ def _tell(before: "Spec", after: "Spec") -> None:
     for (scheduler, shared), count in sorted(counts.items()):
         settings = "1 setting" if count == 1 else f"{count} settings"
         where = "from the beginning" if shared == 0 else f"from epoch {shared} of {done}"
-        why = "" if shared == done else "; the schedule depends on how long the training is"
+        why = "" if shared == done else "; the schedule depends on the total number of epochs"
         echo(f"  {scheduler} schedule: {settings} {where}{why}")

@@ -137,19 +137,21 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, message="tuner %(version)s")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """Run hyperparameter studies that keep their budget and say which differences are real.
+    """Run hyperparameter studies, and find out which differences are real.
 
-    A study file asks a question; `launch` trains every setting on all available
-    devices, and `table` shows the results. Without a server, studies live in an
-    embedded PostgreSQL in the nearest folder .tuner, here or above (TUNER_HOME
-    names another). With --database or TUNER_DATABASE_URL, any number of
-    machines join one study.
+    A study file asks a question; `launch` trains every setting on all
+    available devices, exactly as many trials as its budget allows, and
+    `table` shows the results. By default, studies are stored in an embedded
+    PostgreSQL database in the nearest folder .tuner, searching upwards from
+    the current folder (TUNER_HOME overrides this). With --database or
+    TUNER_DATABASE_URL, any number of machines can work on the same study.
 
-    Every command takes its study as a plain NAME or as --study NAME.
+    Commands that take a study accept it as NAME or as --study NAME.
 
-    Exit codes: 0 done; 1 the study ended with failures, or before its end; 2
-    something in what you gave; 3 the database or the machine; 70 an unexpected
-    error, please report it; 130 and 143 after SIGINT and SIGTERM.
+    Exit codes: 0 success; 1 the study ended with failed trials, or was
+    stopped early; 2 invalid input; 3 database or system error; 70 internal
+    error (please report it); 130 and 143 interrupted by SIGINT and SIGTERM;
+    141 output pipe closed.
     """
     settings = from_environment(os.environ)
     for note in settings.home_notes:
@@ -242,12 +244,12 @@ def _tell_unexpected(error: Exception, *, debug: bool) -> int:
         traceback.print_exc()
     if is_servers_trouble(error):
         echo(
-            f"Error: the database refused: {server_words(error)}. See `tuner db status` and the "
+            f"Error: the database reported: {server_words(error)}. See `tuner db status` and the "
             "server's log.",
             err=True,
         )
         return EXIT_MACHINE
     what = server_words(error) if isinstance(error, DBAPIError) else error
     echo(f"Error: {type(error).__name__}: {what}", err=True)
-    echo("This should not happen; --debug shows where it did.", err=True)
+    echo("This is a bug. Run with --debug for a traceback, and please report it.", err=True)
     return EXIT_UNEXPECTED

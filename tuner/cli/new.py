@@ -21,7 +21,7 @@ LONGEST = 63
 def new() -> None:
     """Write commented starter files that run as they are.
 
-    They are written to ./objectives and ./studies. Nothing that exists is
+    They are written to ./objectives and ./studies. Existing files are never
     overwritten.
     """
 
@@ -29,15 +29,15 @@ def new() -> None:
 @new.command(epilog=examples("tuner new objective leaves"))
 @click.argument("name")
 def objective(name: str) -> None:
-    """Write a new objective: its images, its networks, and a study of it.
+    """Create an objective (data and networks) and a study for it.
 
-    NAME has lower-case letters, digits and _. Until data.path in the study file
-    names your folder of images, the objective draws synthetic ones.
+    NAME may contain lower-case letters, digits and _. Until data.path in the
+    study file points to your images, the objective generates synthetic ones.
     """
     from tuner.train.objective import find
     from tuner.train.places import shipped_folder
 
-    _check_name(name, "an objective", r"[a-z][a-z0-9_]*", "small letters, digits and _")
+    _check_name(name, "an objective", r"[a-z][a-z0-9_]*", "lower-case letters, digits and _")
     _check_unshipped(name, shipped_folder() / name, Path("objectives", name), "An objective")
     _check_study_unshipped(name)
     # The template declares what its copy will: the copy is not there yet.
@@ -45,7 +45,7 @@ def objective(name: str) -> None:
     files = starters.objective_files(name) | starters.study_file(name, name, declared)
     starters.write_new(files)
     _tell(files, name)
-    echo(f"Its images are drawn until data.path in studies/{name}.toml names your folder.")
+    echo(f"It uses synthetic images until data.path in studies/{name}.toml points to your folder.")
 
 
 @new.command(epilog=examples("tuner new study batch_size --objective chest_xray"))
@@ -60,12 +60,12 @@ def objective(name: str) -> None:
 def study(name: str, objective: str, objective_folders: tuple[Path, ...]) -> None:
     """Write a new study file.
 
-    NAME has lower-case letters, digits, _ and -. The file lists everything that
-    the objective lets a study set.
+    NAME may contain lower-case letters, digits, _ and -. The file lists
+    everything that the objective lets a study set.
     """
     from tuner.train.objective import find
 
-    _check_name(name, "a study", r"[a-z][a-z0-9_-]*", "small letters, digits, _ and -")
+    _check_name(name, "a study", r"[a-z][a-z0-9_-]*", "lower-case letters, digits, _ and -")
     _check_study_unshipped(name)
     found = find(objective, options.objective_folders(None, objective_folders))
     files = starters.study_file(name, objective, found.objective.declarations())
@@ -76,7 +76,7 @@ def study(name: str, objective: str, objective_folders: tuple[Path, ...]) -> Non
 def _check_name(name: str, what: str, pattern: str, allowed: str) -> None:
     if not re.fullmatch(pattern, name) or len(name) > LONGEST:
         raise UserError(
-            f"{name!r} cannot be the name of {what}; expected a small letter, then {allowed} "
+            f"{name!r} cannot be the name of {what}; expected a lower-case letter, then {allowed} "
             f"(at most {LONGEST} in all)."
         )
 
@@ -85,8 +85,7 @@ def _check_unshipped(name: str, shipped: Path, path: Path, what: str) -> None:
     """Refuse a name that would hide what comes with tuner; one's own file is told elsewhere."""
     if shipped.exists() and not path.exists():
         raise UserError(
-            f"{what} {name!r} comes with tuner, and a file of yours would hide it; "
-            "choose another name."
+            f"{what} {name!r} comes with tuner, and your file would shadow it; choose another name."
         )
 
 

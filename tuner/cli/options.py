@@ -99,7 +99,7 @@ def examples(*lines: str) -> str:
 
 def json_option(function: Decorated) -> Decorated:
     """Add --json."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(
+    return click.option("--json", "as_json", is_flag=True, help="Print machine-readable JSON.")(
         function
     )
 
@@ -147,19 +147,19 @@ def crew_options(function: Decorated) -> Decorated:
     function = click.option(
         "--threads",
         type=click.IntRange(1),
-        help="CPU threads of a trainer, instead of the study's; results depend on it.",
+        help="CPU threads per trainer, overriding the study file; affects results.",
     )(function)
     function = click.option(
         "--device",
         default="auto",
         show_default=True,
         metavar="auto|cpu|cuda|cuda:N",
-        help="Device to train on; auto takes all GPUs, or the CPU if there is none.",
+        help="Device to train on; auto uses all GPUs, or the CPU if there are none.",
     )(function)
     return click.option(
         "--workers",
         type=click.IntRange(1, 256),
-        help="How many workers; default: one per GPU, or one per core without a GPU.",
+        help="Number of workers (default: one per GPU, or one per CPU core if there is no GPU).",
     )(function)
 
 
@@ -170,7 +170,7 @@ def objectives_option(function: Decorated) -> Decorated:
         "objective_folders",
         type=click.Path(path_type=Path, file_okay=False),
         multiple=True,
-        help="Folder with objectives, searched before ./objectives and those that come with tuner.",
+        help="Folder to search for objectives before ./objectives and the built-in ones.",
     )(function)
 
 
@@ -363,7 +363,7 @@ def tell_home(settings: Settings, *, makes: bool = False) -> None:
     home = settings.home
     if not home.is_dir():
         if makes:
-            echo(f"Making a new home for studies, logs and results: {home}", err=True)
+            echo(f"Creating a folder for studies, logs and results: {home}", err=True)
     elif home.parent != Path.cwd():
         echo(f"Studies, logs and results are in {home}.", err=True)
     warning = exposure(home)

@@ -30,7 +30,7 @@ SHOWN = {
     "history": "the metric trial by trial, with pruning",
     "confusion": "the confusion matrix of a trial",
     "roc": "the ROC curve of a trial",
-    "reliability": "predicted probability against observed frequency, of a trial",
+    "reliability": "predicted probability against observed frequency for one trial",
 }
 """What can be drawn; here, so that `--help` does not wait for Matplotlib."""
 ENDINGS = (".svg", ".png", ".pdf")
@@ -39,7 +39,7 @@ ENDINGS = (".svg", ".png", ".pdf")
 @click.command(
     epilog="\b\nKinds:\n"
     + "".join(f"  {name:12} {shows}\n" for name, shows in SHOWN.items())
-    + f"  {ALL:12} every kind that the study allows, into a folder\n\n"
+    + f"  {ALL:12} every applicable kind, written to a folder\n\n"
     + options.examples(
         "tuner plot lr_sched curves --by scheduler -o curves.pdf",
         "tuner plot lr_sched roc --trial 12 -o roc.svg",
@@ -48,8 +48,8 @@ ENDINGS = (".svg", ".png", ".pdf")
 )
 @click.argument("study")
 @click.argument("kind", type=click.Choice([*SHOWN, ALL]), metavar="KIND")
-@click.option("--by", metavar="FACTOR", help="Factor that colours the lines or points.")
-@click.option("--metric", metavar="NAME", help="Figure to draw, e.g. test_acc, val_loss or gap.")
+@click.option("--by", metavar="FACTOR", help="Factor to colour lines or points by.")
+@click.option("--metric", metavar="NAME", help="Metric to plot, e.g. test_acc, val_loss or gap.")
 @click.option("--trial", type=click.IntRange(0), help="Trial to draw; the best by default.")
 @click.option("--split", type=click.Choice(["val", "test"]), help="Which images; test by default.")
 @click.option(
@@ -59,7 +59,7 @@ ENDINGS = (".svg", ".png", ".pdf")
     metavar="FILE",
     help="File to write: .svg, .png or .pdf; by default STUDY-KIND.svg.",
 )
-@click.option("--bare", is_flag=True, help="Leave out title and note, for a page that has its own.")
+@click.option("--bare", is_flag=True, help="Omit title and note (for use with your own caption).")
 @options.overwrite_option
 @click.pass_obj
 def plot(
@@ -72,15 +72,15 @@ def plot(
     overwrite: bool,
     **wishes: str | int | None,
 ) -> None:
-    """Draw a study as a picture whose title states what it shows.
+    """Plot a study; the title of each plot states its result.
 
-    Readable in print and for the colour-blind: levels differ in colour, marker
-    and line. The file appears whole or not at all. A picture that tuner drew is
-    replaced; any other file only with --overwrite.
+    Plots are readable in print and for the colour-blind: levels differ in
+    colour, marker and line. The file is written atomically. A plot that tuner
+    wrote is replaced; any other file only with --overwrite.
     """
     if kind != ALL and (option := misplaced(kind, wishes)) is not None:
         drawn = ", ".join(GO_WITH[option])
-        raise UserError(f"--{option} goes with {drawn}; {kind} is drawn without it.")
+        raise UserError(f"--{option} applies only to {drawn}, not to {kind}.")
     if output is not None:
         _check_target(kind, output)
 
@@ -99,12 +99,12 @@ def _check_target(kind: str, output: Path) -> None:
     """Refuse what is neither a picture's file nor, for all pictures, a folder."""
     if kind == ALL:
         if output.suffix.lower() in ENDINGS or output.is_file():
-            raise UserError(f"-o {output}: all pictures are several files; name a folder.")
+            raise UserError(f"-o {output}: 'all' writes several files; specify a folder.")
         return
     if output.is_dir():
-        raise UserError(f"-o {output} is a folder; name a file in it.")
+        raise UserError(f"-o {output} is a folder; specify a file in it.")
     if output.suffix.lower() not in ENDINGS:
-        raise UserError(f"-o {output}: a picture ends in {', '.join(ENDINGS)}.")
+        raise UserError(f"-o {output}: unsupported file type; use {', '.join(ENDINGS)}.")
 
 
 def _subject(results: "Results", wishes: dict[str, str | int | None]) -> "Subject":
@@ -145,6 +145,6 @@ def _draw_all(
             _draw_one(_subject(results, fitting), kind, file, bare=bare, overwrite=overwrite)
             drawn += 1
         except UserError as error:
-            echo(f"{kind} is not drawn: {error}", err=True)
+            echo(f"Skipped {kind}: {error}", err=True)
     if not drawn:
-        raise UserError(f"Nothing of {results.title} can be drawn yet.")
+        raise UserError(f"Nothing of {results.title} can be plotted yet.")

@@ -35,7 +35,7 @@ TOLD = 10
 @click.option(
     "--data-path",
     metavar="PATH",
-    help="With --split: where the study's data are now, if they were moved.",
+    help="With --split: current location of the study's data, if it has moved.",
 )
 @click.option(
     "-o",
@@ -50,7 +50,7 @@ TOLD = 10
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda:N",
-    help="Device to compute on; auto takes the kind that the network was trained on.",
+    help="Device to use; auto picks the kind the network was trained on.",
 )
 @options.overwrite_option
 @options.objectives_option
@@ -69,15 +69,15 @@ def predict(
     overwrite: bool,
     as_json: bool,
 ) -> int:
-    """Predict images with a network that `tuner best --save` wrote.
+    """Classify images with a network saved by `tuner best --save`.
 
-    IMAGES are files, NPY or NPZ arrays, or folders of these; they are read like
-    the study's images. An image that the study used is recognised by its
-    pixels, and its prediction is compared with the stored one; a difference
-    beyond rounding makes the exit code 1. Files that cannot be read are named,
-    the others are predicted, and the exit code is 1. Neither the database nor
-    the study file is needed. An earlier file of predictions is replaced, any
-    other file only with --overwrite.
+    IMAGES are files, NPY or NPZ arrays, or folders of these; they are read
+    like the study's images. An image that the study used is recognised by its
+    pixels, and its prediction is compared with the stored one; if they differ
+    by more than rounding error, the exit code is 1. Unreadable files are
+    listed and skipped, and the exit code is 1. Neither the database nor the
+    study file is needed. An existing predictions file is replaced; any other
+    file only with --overwrite.
     """
     from tuner.answers.sheets.export import as_csv
     from tuner.files import begins_with, check_output, write_output
@@ -119,9 +119,11 @@ def predict(
 
 def _check(images: Sequence[str], split: str | None, path: str | None, output: str) -> None:
     if bool(images) == (split is not None):
-        raise UserError("Name images (files or folders), or one of the study's splits by --split.")
+        raise UserError(
+            "Specify images (files or folders), or one of the study's splits with --split."
+        )
     if path is not None and split is None:
-        raise UserError("--data-path says where the data of --split are.")
+        raise UserError("--data-path requires --split.")
     if not output or (output != "-" and Path(output).is_dir()):
         raise UserError(f"-o {output or repr(output)} is not a file; give a file name.")
     ending = Path(output).suffix.lower()
@@ -224,10 +226,10 @@ def _tell(model: "Model", body: Mapping[str, Any], output: str, split: str | Non
         echo(text, err=True)
 
     for name, why in body.get("faults", [])[:TOLD]:
-        say(f"{name} is left out: {why}.")
+        say(f"Skipped {name}: {why}.")
     more = len(body.get("faults", [])) - TOLD
     if more > 0:
-        say(f"{more} more are left out; --json names them all.")
+        say(f"{more} more were skipped; --json lists them all.")
     for name, agreement in _agreements(body).items():
         say(words(agreement, name))
     trained = sum("train" in known.split("+") for known in body.get("known", []))

@@ -11,23 +11,24 @@ WIDTH = 100
 
 HEADER = """# Commands
 
-Made from the help texts (`make docs`); a test says when it is not current.
+Generated from the help texts (`make docs`); a test fails if it is out of date.
 
-Exit codes: 0 done, 1 the study ended with failures, or was stopped or paused before its end, 2
-something in what you gave, 3 the database or the machine, 70 an unexpected error (please report it;
-a worker that leaves with it is replaced), 130 and 143 after SIGINT and SIGTERM, 141 when a launch,
-run or worker printed to a pipe that was closed.
-Every command takes `--database URL` and `--debug`. Variables that decide where things are:
+Exit codes: 0 success, 1 the study ended with failed trials, or was stopped or paused before its
+end, 2 invalid input, 3 database or system error, 70 internal error (please report it; a worker
+that exits with it is replaced), 130 and 143 interrupted by SIGINT and SIGTERM, 141 a launch, run or
+worker printed to a pipe that was closed.
+Every command takes `--database URL` and `--debug`. Environment variables:
 
 | variable | meaning |
 |---|---|
-| `TUNER_HOME` | folder for everything tuner keeps (default: the nearest `.tuner`, here or above) |
+| `TUNER_HOME` | \
+folder for everything tuner stores (default: the nearest `.tuner`, searching upwards from here) |
 | `TUNER_DATABASE_URL` | PostgreSQL server to use instead of the embedded one |
-| `TUNER_DATABASE_PASSWORD_FILE` | file with the password, where the URL has none |
-| `PGHOST`, `PGSERVICE`, … | libpq's own variables and pass file, where no URL is given |
+| `TUNER_DATABASE_PASSWORD_FILE` | file with the password, if the URL has none |
+| `PGHOST`, `PGSERVICE`, … | libpq's own variables and pass file, if no URL is given |
 | `TUNER_CHECKPOINTS` | folder or fsspec address for checkpoints, or `off` (default: in the home) |
 | `TUNER_LEASE_SECONDS`, `TUNER_RENEW_SECONDS`, `TUNER_GRACE_SECONDS`, `TUNER_POLL_SECONDS` | \
-how leases are kept (30, 5, 12, 1) |
+lease duration, renewal interval, grace period and poll interval in seconds (30, 5, 12, 1) |
 | `TUNER_GIVE_BACK_SECONDS` | how long a trial may finish its epoch after Ctrl-C (30) |
 """
 

@@ -33,16 +33,16 @@ ENDINGS = (".html", ".htm", ".md")
 def report(settings: Settings, study: StudyRef, output: Path | None, *, overwrite: bool) -> None:
     """Write a report of a study: one file, HTML or Markdown.
 
-    It has question, answer, tables, pictures and provenance. HTML needs no
-    network and prints well. Markdown has the same words and tables, and for
-    each picture the command that draws it. A running study is reported as it
-    stands. The file appears whole or not at all. An earlier HTML report is
+    It contains the question, the answer, tables, plots and provenance. HTML
+    needs no network and prints well. Markdown has the same text and tables,
+    and gives the command for each plot. A running study is reported in its
+    current state. The file is written atomically. An earlier HTML report is
     replaced; any other file only with --overwrite.
     """
     if output is not None and output.is_dir():
         raise UserError(f"-o {output} is a folder; name a file in it.")
     if output is not None and output.suffix.lower() not in ENDINGS:
-        raise UserError(f"-o {output}: a report ends in .html or .md.")
+        raise UserError(f"-o {output}: unsupported file type; use .html or .md.")
     from tuner.cli.console import waiting
     from tuner.files import check_output, contains, write_output
     from tuner.report import MARK

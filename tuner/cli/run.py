@@ -46,8 +46,9 @@ def run(
 ) -> int:
     """Train one setting of a study file in the foreground.
 
-    Every varied parameter takes its first value unless --set gives another.
-    Nothing is recorded and no database is needed: a way to try out a file.
+    Each varied parameter is set to its first value unless overridden with
+    --set. Nothing is recorded and no database is needed, so this is a quick
+    way to try out a study file.
     """
     from tuner.fleet.devices import crew_devices
     from tuner.train.workbench import Workbench

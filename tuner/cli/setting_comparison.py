@@ -30,7 +30,7 @@ def show_settings(
     """Print settings against the best, the verdict, and what the best shows on test images."""
     from tuner.answers.setting_comparison import check_sentence
 
-    what = "contenders over further seeds" if comparison.factor == "contender" else "settings"
+    what = "contenders over additional seeds" if comparison.factor == "contender" else "settings"
     title = f"{results.title}: {what} by {comparison.measure.name}, 95 % intervals"
     console.print()
     print_combinations(console, results, comparison, title, checked)

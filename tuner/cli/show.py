@@ -23,9 +23,9 @@ EVENTS_SHOWN = 12
 def show(results: "Results", trial: int, *, as_json: bool) -> None:
     """Show everything about one trial.
 
-    That is parameters, figures with intervals, curves, setup and history. The
-    95 % intervals are over the images that the trial was measured on: they
-    describe this trained network, not its setting.
+    Includes parameters, metrics with intervals, curves, setup and history.
+    The 95% intervals reflect variation over images only: they describe this
+    trained network, not its setting.
     """
     from tuner.answers.plain import plain
     from tuner.answers.trial import one_trial

@@ -51,8 +51,8 @@ def write_new(files: Mapping[Path, str]) -> None:
     if existing:
         verb = "exists" if len(existing) == 1 else "exist"
         raise UserError(
-            f"{', '.join(existing)} {verb} already, and nothing was written; choose another name, "
-            "or move what is there out of the way."
+            f"{', '.join(existing)} already {verb}; nothing was written. Choose another name, or "
+            "move the existing files."
         )
     paths: list[Path] = []
     try:

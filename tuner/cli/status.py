@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 @click.command(epilog=options.examples("tuner status lr_sched --watch"))
 @click.argument("study", required=False)
-@click.option("--watch", is_flag=True, help="Refresh until the study ends; Ctrl-C closes the view.")
+@click.option("--watch", is_flag=True, help="Refresh until the study ends; press Ctrl-C to quit.")
 @options.json_option
 @click.pass_obj
 def status(settings: Settings, study: StudyRef | None, *, watch: bool, as_json: bool) -> None:
     """Show a study's trials, workers, leases and best result.
 
-    Without STUDY: the study launched last.
+    Without STUDY, shows the most recently launched study.
     """
     with options.open_database(settings) as database:
         ref = study or _newest(database)
         if ref is None:
-            echo("There are no studies yet; `tuner launch NAME` makes one.")
+            echo("There are no studies yet; `tuner launch NAME` starts one.")
             return
         if as_json:
             body = _described(_look(database, ref)) | {"race": _race(database, ref)}
@@ -46,12 +46,12 @@ def status(settings: Settings, study: StudyRef | None, *, watch: bool, as_json: 
 
 
 @click.command(epilog=options.examples("tuner studies --tag paper --json"))
-@click.option("--archived", is_flag=True, help="List those in the archive instead.")
+@click.option("--archived", is_flag=True, help="List archived studies instead.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only those with this tag.")
 @options.json_option
 @click.pass_obj
 def studies(settings: Settings, tags: tuple[str, ...], *, archived: bool, as_json: bool) -> None:
-    """List the studies of this database, without those in the archive."""
+    """List the studies in the database, except archived ones."""
     from tuner.store import studies as stored
     from tuner.store.overview import count
 
@@ -83,13 +83,13 @@ def studies(settings: Settings, tags: tuple[str, ...], *, archived: bool, as_jso
         echo_json(body)
         return
     if not found and (archived or tags or hidden):
-        echo("No study is in the archive." if archived else "No study is listed here.")
+        echo("No studies are archived." if archived else "No matching studies.")
     elif not found:
-        echo("There are no studies yet; `tuner launch NAME` makes one.")
+        echo("There are no studies yet; `tuner launch NAME` starts one.")
     if found:
         _print_studies(found)
     if hidden and not archived:
-        echo(f"{hidden} more in the archive:  tuner studies --archived", err=True)
+        echo(f"{hidden} archived:  tuner studies --archived", err=True)
 
 
 def _print_studies(found: "Sequence[tuple[Study, Counts]]") -> None:
@@ -137,15 +137,14 @@ def _print(overview: "Overview") -> None:
         console.print(overview.state)
     resumed = [number for number in overview.adopted if number not in set(overview.retried)]
     told = (
-        (resumed, "interrupted or given back, and resumed by a worker"),
-        (overview.retried, "tried again after an attempt that failed"),
+        (resumed, "Interrupted or released, then resumed"),
+        (overview.retried, "Retried after a failed attempt"),
     )
     for numbers, what in told:
         if numbers:
             listed = ", ".join(map(str, numbers[:20])) + (" …" if len(numbers) > 20 else "")
-            trials = "trial was" if len(numbers) == 1 else "trials were"
-            text = f"{len(numbers)} {trials} {what}: {listed}  (tuner events {overview.title})"
-            console.print(text)
+            trials = "trial" if len(numbers) == 1 else f"{len(numbers)} trials:"
+            console.print(f"{what}: {trials} {listed}  (see `tuner events {overview.title}`)")
     for _, lines in groupby(overview.workers, lambda line: line.worker_id):
         console.print(_worker_line(list(lines)), style="dim")
 
@@ -158,9 +157,10 @@ def _worker_line(lines: "Sequence[WorkerLine]") -> str:
         return text
     left = min(line.lease_seconds or 0 for line in lines)
     if len(lines) == 1:
-        return f"{text}, trial {one.number} on attempt {one.attempts}, lease runs {left:.0f} s more"
+        attempt = f"trial {one.number}, attempt {one.attempts}"
+        return f"{text}, {attempt}, lease expires in {left:.0f} s"
     trials = ", ".join(str(line.number) for line in lines)
-    return f"{text}, {len(lines)} trials at a time ({trials}), leases run {left:.0f} s more"
+    return f"{text}, {len(lines)} trials at a time ({trials}), leases expire in {left:.0f} s"
 
 
 def _print_race(database: "Database", ref: StudyRef) -> None:

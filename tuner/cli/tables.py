@@ -30,7 +30,7 @@ SHOWS = ("figures", "classes", "cost", "slope")
     default=10,
     show_default=True,
     metavar="K",
-    help="How many settings, or trials, the leaderboard shows.",
+    help="Number of settings (or trials) to show.",
 )
 @click.option(
     "--trials",
@@ -42,22 +42,21 @@ SHOWS = ("figures", "classes", "cost", "slope")
     type=click.Choice(SHOWS),
     default="figures",
     show_default=True,
-    help="Which figures: losses and accuracies; test figures for unbalanced classes; "
-    "weights and time; slopes of the losses over the last 40 % of the epochs.",
+    help="Which columns: figures (losses, accuracies), classes (test metrics for imbalanced "
+    "classes), cost (parameters, time), slope (loss slopes over the last 40% of the epochs).",
 )
 def table(results: "Results", best: int, show: str, *, trials: bool, as_json: bool) -> None:
-    """Show a study's leaderboard, and each factor's levels.
+    """Show a study's leaderboard and a table per factor.
 
-    If settings have several seeds, settings are ranked by their means over
-    seeds, otherwise trials are ranked; always by the study's metric, on
-    validation images. A setting with fewer complete seeds ranks below those
-    with more.
+    Ranks settings by their means over seeds (or single trials, if there is
+    one seed per setting) on the study's validation metric. A setting with
+    fewer complete seeds ranks below those with more.
 
-    Intervals are 95 % t intervals over seeds alone, on these very images; n
-    counts seeds. `tuner compare` also takes into account that other images like
-    these would give other results. A level's value under one seed is the mean
-    over the settings of the other factors. Slopes are in nats per epoch: below
-    0, the loss is still falling.
+    Intervals are 95% t intervals over seeds only, for this particular set of
+    images; n is the number of seeds. `tuner compare` also accounts for the
+    variation between images. For each seed, a level's value is the mean over
+    the settings of the other factors. Slopes are in nats per epoch; a
+    negative slope means the loss is still falling.
     """
     if as_json:
         echo_json(_described(results, best, show))
@@ -110,12 +109,12 @@ def show_tables(
     for sentence in remarks(rows, results.prefix):
         console.print(sentence)
     if not told and any(row["test_acc"] is None for row in leaders):
-        console.print("There is no test set: its columns are empty.")
+        console.print("There is no test set, so the test columns are empty.")
     missing = sum(row.lost for row in rows)
     if missing:
         console.print(
-            f"Pruned, diverged or failed trials ({missing}) are left out of the means. They are "
-            "not a random subset, so check how many are done before trusting a mean."
+            f"Pruned, diverged or failed trials ({missing}) are excluded from the means. They are "
+            'not a random subset, so check the "done" column before trusting a mean.'
         )
     console.print()
 
@@ -123,7 +122,7 @@ def show_tables(
 def _reuse_line(reuse: "Reuse") -> str:
     twice = f" {reuse.excess} were trained twice." if reuse.excess else ""
     return (
-        f"{reuse.reused} of {reuse.epochs} epochs were reused from other trials: "
+        f"{reuse.reused:,} of {reuse.epochs:,} epochs were reused from other trials: "
         f"{reuse.seconds:.1f} s of training instead of {reuse.seconds_without:.1f} s.{twice}"
     )
 

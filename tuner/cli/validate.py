@@ -23,12 +23,12 @@ def validate(
     *,
     as_json: bool,
 ) -> None:
-    """Check a study file, and say how large the study is.
+    """Check a study file and report the size of the study.
 
-    STUDY is a name or a path. All faults are listed at once: the place, what
-    was expected, and the nearest valid name. The data's path must exist, and
-    the objective's code must be importable. Nothing is created, and no database
-    is needed.
+    STUDY is a name or a path. All errors are listed at once, each with its
+    location, what was expected, and the nearest valid name. The data's path
+    must exist, and the objective's code must be importable. Nothing is
+    created, and no database is needed.
     """
     from tuner.check.code import check_code
     from tuner.check.feasibility import check_paths
@@ -50,16 +50,15 @@ def validate(
         }
         echo_json(described, indent=None)
         return
-    size = (
-        f"a grid of {_count(grid, 'combination')}"
-        if grid is not None
-        else f"{spec.search.sampler} search"
-    )
+    size = f"{spec.search.sampler} search, {_count(spec.configurations, 'configuration')}"
+    if grid is not None:
+        part = "" if spec.configurations == grid else f"{spec.configurations} of the "
+        size = f"{part}grid of {_count(grid, 'configuration')}"
     echo(
-        f"{spec.name} is valid: {size}, {_count(spec.configurations, 'configuration')} × "
-        f"{_count(spec.replicates.seeds, 'seed')}, {_count(spec.total_trials, 'trial')}."
+        f"{spec.name} is valid: {size} × {_count(spec.replicates.seeds, 'seed')} = "
+        f"{_count(spec.total_trials, 'trial')}."
         if spec.replicates.of == "all"
-        else f"{spec.name} is valid: {size}, at most {spec.total_trials} trials."
+        else f"{spec.name} is valid: {size}, at most {_count(spec.total_trials, 'trial')}."
     )
 
 

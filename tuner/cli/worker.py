@@ -54,12 +54,12 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda:N",
-    help="Device to train on; auto takes the first GPU, or the CPU if there is none.",
+    help="Device to train on; auto uses the first GPU, or the CPU if there is none.",
 )
 @click.option(
     "--threads",
     type=click.IntRange(1),
-    help="CPU threads of the trainer, instead of the study's; results depend on it.",
+    help="CPU threads for the trainer, overriding the study file; affects results.",
 )
 @click.option(
     "--workers",
@@ -116,13 +116,14 @@ def worker(
     """Train trials of a study until it ends.
 
     STUDY is a stored study, e.g. lr_sched or lr@2. A worker needs only the
-    database and the objective, not the study file. Any number of workers share
-    a study; if one dies, another resumes its trial. Ctrl-C once finishes the
-    epoch and gives the trial back; twice leaves at once. It exits with 0 when
-    nothing is left to train, or when its lifetime is over.
+    database and the objective, not the study file. Any number of workers
+    share a study; if one dies, another resumes its trial. Press Ctrl-C once
+    to finish the epoch and release the trial, twice to exit immediately. The
+    worker exits with 0 when nothing is left to train, or when its lifetime is
+    over.
     """
     if any_study == (study is not None):
-        raise UserError("Name the study to train, or give --any to train whichever is next.")
+        raise UserError("Specify the study to train, or --any to train whichever is next.")
     folders = folders_for(None, objective_folders)
     from tuner.fleet.devices import crew_devices, place_crew
 
@@ -233,7 +234,7 @@ def _followed(settings: Settings, crew: Crew, fleet: "LocalFleet", stop: "StopRe
     fleet.start()
     echo(
         f"{len(crew.devices)} workers on {crew.study or 'any study'} "
-        f"({', '.join(crew.devices)}); they write to {settings.home / 'logs'}; look with:  "
+        f"({', '.join(crew.devices)}); logs are in {settings.home / 'logs'}; monitor with:  "
         + (f"tuner status {crew.study} --watch" if crew.study else "tuner queue")
     )
     asked = 0
@@ -247,7 +248,7 @@ def _followed(settings: Settings, crew: Crew, fleet: "LocalFleet", stop: "StopRe
     for failure in failures:
         echo(failure, err=True)
     if stop.asked:
-        echo("Stopped; trials in progress were given back.")
+        echo("Stopped; running trials were released.")
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     echo("All workers have ended.")
     return EXIT_FAILURES if failures else EXIT_DONE
