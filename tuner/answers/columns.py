@@ -35,11 +35,11 @@ TRIALS: Meanings = {
         "",
         "COMPLETE, PRUNED, DIVERGED, FAILED, RUNNING, or WAITING for a worker.",
     ),
-    "reason": ("", "Why it failed, or where it was pruned or diverged; else empty."),
+    "reason": ("", "Why it failed, or at which epoch it was pruned or diverged; empty otherwise."),
     "seed": ("", "The seed of initial weights, order of images, dropout and augmentation."),
     "attempts": ("", "How often it was started or resumed by a worker."),
     "best_epoch": ("epoch", "The epoch that is best by the study's metric, from 1."),
-    "train_loss": (OF_THE_LOSS, "Mean of the loss that was trained on, while training."),
+    "train_loss": (OF_THE_LOSS, "Training loss, averaged over the epoch."),
     "train_nll": (NATS, "Negative log-likelihood of the true class, while training."),
     "train_acc": (SHARE, "Accuracy while training, augmentation and dropout included."),
     "val_loss": (
@@ -47,24 +47,33 @@ TRIALS: Meanings = {
         "Negative log-likelihood of the true class, regardless of the training loss.",
     ),
     "val_acc": (SHARE, "Validation accuracy."),
-    "test_loss": (NATS, "As `val_loss`, on the test images."),
+    "test_loss": (NATS, "Like `val_loss`, on the test images."),
     "test_acc": (SHARE, "Test accuracy; measured once, when the trial completes."),
     "gap": (SHARE.difference, "`val_acc` minus `test_acc`."),
-    "epochs_run": ("", "Epochs recorded, reused ones included."),
-    "epochs_reused": ("", "Epochs taken over from another trial that had trained them."),
+    "epochs_run": ("", "Number of epochs recorded, including reused ones."),
+    "epochs_reused": ("", "Number of epochs reused from another trial."),
     "seconds": (SECONDS, "Training time of the epochs that this trial trained itself."),
-    "parameter_count": ("", "Weights that are trained."),
-    "device": ("", "What it was trained on."),
+    "parameter_count": ("", "Number of trainable parameters."),
+    "device": ("", "Device used for training."),
     "started": ("time, UTC", "When the trial was created."),
     "ended": ("time, UTC", "When it ended; empty while it runs."),
 }
 FURTHER: Meanings = {
-    "val_auc": (FRACTION, "Area under the ROC curve; one-against-rest mean of several classes."),
-    "val_balanced_acc": (SHARE, "Mean over the classes of the share that is right."),
-    "val_sensitivity": (SHARE, "Share of class 1 that is found; of several classes the mean."),
-    "val_specificity": (SHARE, "Share of class 0 left alone; of several classes the mean."),
-    "seconds_per_epoch": (SECONDS, "Mean over all epochs, reused ones with what they once took."),
-    "train_seconds": (SECONDS, "Training without validation, over all epochs."),
+    "val_auc": (FRACTION, "Area under the ROC curve; one-vs-rest mean if more than two classes."),
+    "val_balanced_acc": (SHARE, "Mean of the per-class recalls."),
+    "val_sensitivity": (
+        SHARE,
+        "Recall of class 1 (true positive rate); mean if more than two classes.",
+    ),
+    "val_specificity": (
+        SHARE,
+        "Recall of class 0 (true negative rate); mean if more than two classes.",
+    ),
+    "seconds_per_epoch": (
+        SECONDS,
+        "Mean over all epochs, reused ones with their original duration.",
+    ),
+    "train_seconds": (SECONDS, "Total training time over all epochs, excluding validation."),
     "val_seconds": (SECONDS, "Validation, over all epochs."),
     "late_train_slope": (SLOPE, "Slope of `train_nll` over the last 40 % of epochs."),
     "late_val_slope": (SLOPE, "Slope of `val_loss` over the last 40 % of epochs."),
@@ -72,50 +81,53 @@ FURTHER: Meanings = {
 EPOCHS: Meanings = {
     "epoch": ("epoch", "From 1."),
     "lr": ("", "The learning rate at the epoch's first step."),
-    "seconds": (SECONDS, "Of the whole epoch; of a reused one the time when it was first trained."),
-    "reused": ("", "Whether it was taken over from another trial."),
+    "seconds": (SECONDS, "Duration of the epoch; for reused epochs, the original duration."),
+    "reused": ("", "Whether it was reused from another trial."),
     "val_seconds": (SECONDS, "The part of `seconds` that validation took."),
 }
 PREDICTIONS: Meanings = {
     "split": ("", "val or test."),
-    "at": ("", "Weights of the best epoch, or of the last."),
-    "epoch": ("epoch", "The epoch whose weights predicted."),
+    "at": ("", "Whether the weights are from the best or the last epoch."),
+    "epoch": ("epoch", "The epoch whose weights made the prediction."),
     "id": ("", "The image."),
-    "patient": ("", "Whose image it is; empty where the data name no patients."),
+    "patient": ("", "Patient ID; empty if unknown."),
     "label": ("", "Its true class."),
-    "predicted": ("", "Its most probable class; of equal ones the higher."),
-    "right": ("", "Whether that is the true one."),
+    "predicted": ("", "Most probable class; ties go to the higher class number."),
+    "right": ("", "Whether the prediction is correct."),
     "p_CLASS": (FRACTION, "The probability of each class."),
 }
 COMPARISONS: Meanings = {
-    "factor": ("", "The parameter that is compared by."),
+    "factor": ("", "The factor being compared."),
     "metric": ("", "The figure that is compared."),
     "level": ("", "One value of the parameter."),
     "trials": ("", "All trials of the level."),
-    "complete": ("", "Of these complete."),
-    "pruned": ("", "Of these pruned; in no mean."),
-    "diverged": ("", "Of these diverged: a loss or the metric was not finite; in no mean."),
-    "failed": ("", "Of these failed; in no mean."),
-    "n": ("", "Seeds, or drawn configurations, that the mean is over."),
+    "complete": ("", "Number of these that completed."),
+    "pruned": ("", "Number pruned (excluded from means)."),
+    "diverged": ("", "Number diverged (loss or metric not finite; excluded from means)."),
+    "failed": ("", "Number failed (excluded from means)."),
+    "n": ("", "Number of seeds (or sampled configurations) in the mean."),
     "images": ("", "Images in the interval; 0 where it is over seeds alone."),
-    "patients": ("", "Patients that the images are of, the unit of all intervals; 0 if not named."),
+    "patients": ("", "Number of patients (the sampling unit of all intervals); 0 if unknown."),
     "mean": ("of the metric", "Mean over seeds, the other parameters' levels and images."),
     "mean_low": ("of the metric", "Lower end of its 95 % interval."),
     "mean_high": ("of the metric", "Upper end of its 95 % interval."),
     "reference": ("", "The reference level: the best, or the one named by `--reference`."),
     "difference": ("of the metric", "Mean minus the reference's mean."),
-    "difference_low": ("of the metric", "Lower end; all levels' intervals hold together."),
+    "difference_low": (
+        "of the metric",
+        "Lower end; the intervals are simultaneous over all levels.",
+    ),
     "difference_high": ("of the metric", "Upper end."),
     "p": ("", "p-value, corrected for all levels and for having picked the best."),
     "verdict": ("", "best, tied, different, one seed, too few patients, or not compared."),
 }
 SETTINGS: Meanings = {
-    "rank": ("", "From 1, by the mean of the study's metric; empty without a complete seed."),
+    "rank": ("", "Rank by the mean of the study's metric, from 1; empty if no seed completed."),
     "FIGURE": ("of the figure", "Mean over the setting's complete seeds."),
     "FIGURE_low": ("of the figure", "Lower end of its 95 % t interval over these seeds alone."),
     "FIGURE_high": ("of the figure", "Upper end."),
     "n": ("", "Seeds that the means are over."),
-    "trials": ("", "All trials of the setting; `complete`, `pruned` and others count them."),
+    "trials": ("", "Number of trials of the setting; `complete`, `pruned` etc. break it down."),
     "median_trial": ("", "The trial of the median seed: the network that stands for the setting."),
 }
 HEAD = """# Columns of the exports
@@ -123,7 +135,8 @@ HEAD = """# Columns of the exports
 Generated by `make docs`. The columns are the same in every format (`tuner export --format
 csv|json|parquet|markdown|latex|excel`), and in the frames of `tuner.open`. Fractions are between 0
 and 1, and Markdown and LaTeX give accuracies and other shares in per cent; empty cells (null) are
-unknown. CSV, JSON and Parquet keep every digit, Excel 15. In CSV a text that a spreadsheet would
+unknown. CSV, JSON and Parquet keep every digit, Excel 15. In CSV files, text that
+a spreadsheet would interpret as a formula is prefixed with an apostrophe.
 run as a formula begins with an apostrophe.
 
 ## Tables for a thesis
@@ -137,27 +150,27 @@ their means ± half of the 95 % interval over seeds, or the best trials where th
     tuner export lr_sched --columns trial,scheduler,val_acc,test_acc -o trials.tex
 
 LaTeX needs the package booktabs. With `--caption` the table floats; caption and cells are escaped,
-so a percent sign is one. `--where` compares any column with a value (`=`, `!=`, `<`, `<=`, `>`,
-`>=`; `test_acc!=` means that there is one), several conditions must all hold, and they come before
+so `%` can be used as is. `--where` compares any column with a value (`=`, `!=`, `<`, `<=`, `>`,
+`>=`; `test_acc!=` keeps rows with a value). Several conditions must all hold and are applied before
 `--best`. `--sort COLUMN` orders rows, `-COLUMN` from the largest. `--digits N` rounds figures to N
 digits after the point in every format; parameters keep theirs.
 """
 
 OF_TRIALS = """## Trials
 
-One row a trial. After `attempts` come the study's varied and then its fixed parameters, each under
-its own name. Figures are of the best epoch; with `last_` before their name, of the last.
-A study's metrics beside the built-in ones (`[search] metrics`, or declared by its objective) follow
+One row per trial. After `attempts` come the study's varied and then its fixed parameters, each
+under its own name. Values are from the best epoch; columns prefixed with `last_` are from the last epoch.
+A study's additional metrics (`[search] metrics`, or declared by its objective) follow
 `gap`: `val_NAME`, `test_NAME` and `gap_NAME`, by how much it is worse on test.
 """
 OF_SETTINGS = """## Settings (`--settings`)
 
-One row a setting, the best first. After `rank` come the varied parameters; FIGURE is the study's
+One row per setting, best first. After `rank` come the varied parameters; FIGURE is the study's
 metric, val_loss, val_acc, test_acc and gap, and further metrics on validation and test.
 """
 OF_COMPARISONS = """## Comparisons (`--comparisons`)
 
-One row a level of each compared factor; [statistics.md](statistics.md) says how.
+One row per level of each compared factor; [statistics.md](statistics.md) says how.
 """
 
 
@@ -208,13 +221,13 @@ def page() -> str:
         HEAD,
         OF_TRIALS,
         _table(plain, TRIALS),
-        "With `--wide`, also (the classes' figures for `val_` and `test_`, and with `last_`):\n",
+        "`--wide` adds these columns (`val_` and `test_` metrics also with the prefix `last_`):\n",
         _table([name for name in FURTHER_COLUMNS if name in FURTHER], FURTHER),
         OF_SETTINGS,
         _table(tuple(SETTINGS), SETTINGS),
-        "## Epochs (`--epochs`)\n\nOne row an epoch. Further metrics follow, `val_NAME`.\n",
+        "## Epochs (`--epochs`)\n\nOne row per epoch. Further metrics follow, `val_NAME`.\n",
         _table(EPOCH_COLUMNS, {**TRIALS, **FURTHER, **EPOCHS}),
-        "## Predictions (`--predictions`)\n\nOne row an image that a complete trial predicted.\n",
+        "## Predictions (`--predictions`)\n\nOne row per image predicted by a complete trial.\n",
         _table((*PREDICTION_COLUMNS, "p_CLASS"), {**TRIALS, **PREDICTIONS}),
         OF_COMPARISONS,
         _table(COMPARISON_COLUMNS, COMPARISONS),

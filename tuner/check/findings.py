@@ -62,7 +62,7 @@ def _duplicates(examination: Examination) -> Iterator[str]:
     if exact or near:
         yield (
             f"{exact + near} images repeat another image of the same split ({exact} exact, "
-            f"{near} near): they count more than once."
+            f"{near} near): they are over-represented."
         )
 
 

@@ -132,7 +132,7 @@ def _curve_label(curve: Curve, by: str | None, *, alike: bool) -> str:
 def _curves_title(subject: Subject, by: str | None, curves: Sequence[Curve]) -> str:
     whole = [curve for curve in curves if curve.epochs]
     if not whole:
-        return f"{subject.title}: no trial has run to its end yet"
+        return f"{subject.title}: no trial has completed yet"
     if by is not None:
         seen = compare(subject.results, by=(by,), metric="val_loss")[0].headline
         if seen is not None:
@@ -141,8 +141,10 @@ def _curves_title(subject: Subject, by: str | None, curves: Sequence[Curve]) -> 
     course = best.by_seed["val_loss"].mean(axis=0)
     name = "Validation loss" if by is None else f"{by} = {level_label(best.level)}"
     lowest = f"{np.nanmin(course):.3f} at epoch {int(np.nanargmin(course)) + 1} of {len(course)}"
-    alone = max(curve.seeds for curve in whole) < 2
-    return f"{name} is lowest at {lowest}{'; one seed, so no verdict' if alone else ''}"
+    alone = "; one seed, so no verdict" if best.seeds < 2 else ""
+    if by is None:
+        return f"{name} is lowest, {lowest}{alone}"
+    return f"{name} reaches the lowest validation loss, {lowest}{alone}"
 
 
 def _curves_note(curves: Sequence[Curve]) -> str:
@@ -151,15 +153,15 @@ def _curves_note(curves: Sequence[Curve]) -> str:
         "Losses are mean negative log-likelihoods of the true class, regardless of training loss"
     ]
     if seeds > 1:
-        parts.append(f"Lines are means over up to {seeds} seeds, bands reach from the lowest to "
-                     "the highest of them")  # fmt: skip
+        parts.append(f"Lines are means over up to {seeds} seeds; bands span the minimum to "
+                     "the maximum")  # fmt: skip
     parts.append("A line ends where the first of its complete trials ended")
     if any(curve.strays for curve in curves):
         parts.append("Thin lines that end in × are trials that were pruned, diverged or failed; "
                      "they are left out of the means")  # fmt: skip
     elif any(curve.stopped for curve in curves):
-        parts.append("Trials that were pruned, diverged or failed are left out, being too many to "
-                     "be drawn")  # fmt: skip
+        parts.append("Trials that were pruned, diverged or failed are not drawn because there "
+                     "are too many")  # fmt: skip
     return sentence(parts)
 
 
@@ -208,19 +210,17 @@ def _scale_rates(axis: Axes, rates: Sequence[RateCourse]) -> None:
 def _schedules_title(subject: Subject, rates: Sequence[RateCourse], *, whole: bool) -> str:
     courses = {tuple(one.values) for one in rates}
     values = np.concatenate([one.values for one in rates])
-    many = f"{'' if whole else 'at least '}{words.count(len(courses), 'different curve')}"
+    curves = words.count(len(courses), "distinct learning-rate curve")
+    many = f"{'' if whole else 'at least '}{curves}"
     if values.min() == values.max():
         return f"{subject.title}: the learning rate was {values.max():g} throughout"
-    return (
-        f"{subject.title}: {many} of the learning rate, from {values.max():g} down to "
-        f"{values.min():.3g}"
-    )
+    return f"{subject.title}: {many}, from {values.max():g} down to {values.min():.3g}"
 
 
 def _schedules_note(
     spec: Spec, by: str | None, rates: Sequence[RateCourse], levels: Sequence[Level]
 ) -> str:
-    parts = ["The rate of each epoch's first step, as it was recorded"]
+    parts = ["Recorded learning rate at the first step of each epoch"]
     others = [shortened(name) for name in spec.varied if name != by]
     if by is not None and len(rates) > len(levels) and others:
         parts.append(f"Lines of one colour differ in {words.listed(others)}")

@@ -96,7 +96,10 @@ def _share_width(axes: Sequence[Axes]) -> None:
 def _effects_title(subject: Subject, comparisons: Sequence[Comparison]) -> str:
     said = [one.removesuffix(".") for one in headlines(comparisons)]
     if not said and max(comparison.seeds for comparison in comparisons) < 2:
-        return f"{subject.title}: one seed per setting, so no difference can be told from chance"
+        return (
+            f"{subject.title}: with one seed per setting, no difference can be distinguished "
+            "from chance"
+        )
     if not said:
         return comparisons[0].sentences[0].removesuffix(".")
     return "; ".join(said)
@@ -111,8 +114,8 @@ def _effects_note(comparisons: Sequence[Comparison]) -> str:
     shared = f"seeds and {words.sampling_unit(comparison.patients)}"
     parts = [
         f"Means with 95 % intervals over {words.listed(over)}",
-        "Filled: the best and what is tied with it; hollow: different",
-        f"Settings share {shared}, so differences are surer than these intervals show",
+        "Filled: best, or tied with it; hollow: significantly different",
+        f"Settings share {shared}, so differences are more certain than these intervals suggest",
     ]
     survivors = any(row.standing.survivors_only and row.mean for c in comparisons for row in c.rows)
     if survivors:
@@ -129,7 +132,7 @@ def draw_influence(subject: Subject) -> Picture:
     ]
     if not influences:
         known = ", ".join(influence.metric for influence in measure_influence(subject.results))
-        raise UserError(f"Influence is drawn for {known}; not for {subject.metric!r}.")
+        raise UserError(f"Influence can be plotted for {known}, not for {subject.metric!r}.")
     names = _order(influences)
     height = 0.75 + ROW * (len(names) + 0.4)
     with canvas.sheet(1, len(influences), height=max(1.9, height)) as sheet:
@@ -154,7 +157,7 @@ def _influence_title(influences: Sequence[Influence]) -> str:
     seen = [influence.headline for influence in influences if influence.ahead]
     unseen = words.listed([influence.metric for influence in influences if not influence.ahead])
     if unseen:
-        seen.append(f"for {unseen} no parameter clearly matters more")
+        seen.append(f"for {unseen}, no parameter clearly matters more than the others")
     title = "; ".join(seen)
     return title[0].upper() + title[1:]
 
@@ -182,20 +185,20 @@ def _draw_share(axis: Axes, part: VarianceShare, at: int) -> None:
 
 
 def _part_label(names: tuple[str, ...]) -> str:
-    return " × ".join(shortened(name) for name in names) if names else "the rest, together"
+    return " × ".join(shortened(name) for name in names) if names else "all others"
 
 
 def _influence_note(influences: Sequence[Influence]) -> str:
     influence = influences[0]
     how = (
-        "Shares of the variance over settings, noise taken out"
+        "Shares of the variance between settings, after removing noise"
         if influence.how == "decomposition"
-        else "PED-ANOVA: by which parameter the best tenth of the trials stands out"
+        else "PED-ANOVA: which parameters set the best 10% of trials apart"
     )
     parts = [
         f"{how}, with 95 % intervals by bootstrap",
         f"{words.count(influence.settings, 'setting')}, {words.count(influence.seeds, 'seed')}",
     ]
     if any(len(part.names) > 1 for each in influences for part in each.parts):
-        parts.append("Hatched: what parameters do only together")
+        parts.append("Hatched: interactions")
     return sentence(parts)

@@ -96,7 +96,7 @@ def _short(found: Gap) -> str:
 
 def _val_test_note(gap: Gap) -> str:
     error = (
-        "The ellipse holds 95 % of the points that a single model would give on new images "
+        "The ellipse contains 95% of the points that one model would give on new images "
         f"({sampled(gap)}): differences inside it are not significant"
     )
     return sentence(["One point per complete trial", error, choosing(gap)])
@@ -120,7 +120,7 @@ def draw_gap(subject: Subject) -> Picture:
         axis.grid(visible=False, axis="y")
     parts = [
         "Settings with 95 % intervals, the best on validation first",
-        "The band is the mean of the study with its interval",
+        "The band shows the study's mean gap with its 95% interval",
     ]
     if len(shown) < len(gap.settings):
         parts.append(f"The first {len(shown)} of {len(gap.settings)} settings")
@@ -134,13 +134,18 @@ def _how_many(gap: Gap) -> str:
     behind = sum(setting.gap.low > 0 for setting in gap.settings)
     ahead = sum(setting.gap.high < 0 for setting in gap.settings)
     many = len(gap.settings)
-    all_ = f"{'all' if behind == many else behind} of {many} settings"
+    some = f"{behind} of {words.count(many, 'setting')}"
+    if behind == many:
+        some = words.count(many, "setting") if many == 1 else f"all {many} settings"
     if behind:
-        said = f"Test falls behind validation beyond chance in {all_}"
-        return f"{said}, and is ahead in {ahead}" if ahead else said
+        said = f"Test accuracy is significantly below validation accuracy in {some}"
+        return f"{said}, and above it in {ahead}" if ahead else said
     if ahead:
-        return f"Test is ahead of validation beyond chance in {ahead} of {many} settings"
-    return f"In none of {many} settings can test and validation be told apart"
+        among = f"{ahead} of {words.count(many, 'setting')}"
+        return f"Test accuracy is significantly above validation accuracy in {among}"
+    if many == 1:
+        return "Validation and test accuracy are not distinguishable"
+    return f"Validation and test accuracy are not distinguishable in any of the {many} settings"
 
 
 def _draw_one(axis: Axes, interval: Interval, at: int) -> None:

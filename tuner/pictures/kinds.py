@@ -30,7 +30,5 @@ KINDS: Mapping[str, Callable[[Subject], Picture]] = {
 def draw(name: str, subject: Subject) -> Picture:
     """Draw one kind of picture."""
     if name not in KINDS:
-        raise UserError(
-            f"There is no picture {name!r}; take {', '.join(KINDS)}.{meant(name, KINDS)}"
-        )
+        raise UserError(f"Unknown plot kind {name!r}; use {', '.join(KINDS)}.{meant(name, KINDS)}")
     return KINDS[name](subject)

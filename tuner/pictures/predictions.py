@@ -52,12 +52,12 @@ def draw_confusion(subject: Subject) -> Picture:
         right(predicted.log_probabilities, predicted.labels) > 0, predicted.clusters
     )
     title = (
-        f"Trial {predicted.trial} is right on {words.with_ends(SHARE, interval)} of "
-        f"{sum(counted.images):,} {_split(predicted)} images{_weakest(counted)}"
+        f"Trial {predicted.trial} classifies {words.with_ends(SHARE, interval)} of "
+        f"{sum(counted.images):,} {_split(predicted)} images correctly{_weakest(counted)}"
     )
     parts = [f"{_who(subject, predicted)}; interval over {_unit(predicted)} (Wilson)"]
     if any(counted.undecided):
-        parts.append(f"{sum(counted.undecided)} images have no prediction that is a number")
+        parts.append(f"{sum(counted.undecided)} images have NaN predictions")
     return Picture(sheet, title, sentence(parts))
 
 
@@ -74,9 +74,7 @@ def draw_roc(subject: Subject) -> Picture:
     """Draw the ROC curve: of class 1 with two classes, of each class against the rest with more."""
     predicted = subject.results.predicted(subject.trial, subject.split)
     if np.isnan(predicted.log_probabilities).any():
-        raise UserError(
-            f"Predictions of trial {predicted.trial} are not all numbers: no ROC curve."
-        )
+        raise UserError(f"Predictions of trial {predicted.trial} contain NaN: no ROC curve.")
     if len(predicted.classes) > CLASSES_MOST:
         raise UserError(
             f"{len(predicted.classes)} classes are too many ROC curves for one picture."
@@ -130,10 +128,10 @@ def draw_reliability(subject: Subject) -> Picture:
         axis.plot(
             sure, [one.accuracy.value for one in found.bins], marker="o", color=canvas.colour(0)
         )
-        axis.set_ylabel("share right")
+        axis.set_ylabel("fraction correct")
         counts.bar(sure, [one.images for one in found.bins], width=0.06, color=canvas.colour(5))
         counts.set_ylabel("images")
-        counts.set_xlabel("stated probability of the predicted class")
+        counts.set_xlabel("confidence (probability of the predicted class)")
         low = max(0.0, 1 / found.classes - 0.05)
         for each in (axis, counts):
             each.set_xlim(low, 1.01)
@@ -144,7 +142,7 @@ def draw_reliability(subject: Subject) -> Picture:
 
 
 def _reliability_note(subject: Subject, predicted: Predicted) -> str:
-    bars = f"bars are 95 % intervals over the {_unit(predicted)} of ten equal ranges"
+    bars = f"bars are 95% intervals over the {_unit(predicted)} in each of ten equal-width bins"
     return sentence([f"{_who(subject, predicted)}; {bars}", "Dashed: perfect calibration"])
 
 

@@ -38,7 +38,7 @@ def draw_parallel(subject: Subject) -> Picture:
     results = subject.results
     names = list(results.spec.varied)
     if not names:
-        raise UserError(f"{subject.title} varies nothing, so there is nothing to draw lines over.")
+        raise UserError(f"{subject.title} varies nothing, so there is nothing to plot.")
     metric = subject.metric or results.spec.search.metric
     measure = measure_named(results, metric)
     rows = [row for row in results.complete if metric in row.cells and row[metric] is not None]
@@ -148,7 +148,7 @@ def _parallel_title(subject: Subject, metric: str) -> str:
     influences = [influence for influence in _influences(subject) if influence.metric == metric]
     if influences:
         return influences[0].headline[0].upper() + influences[0].headline[1:]
-    return f"{subject.title}: from parameters to {named(metric)}"
+    return f"{subject.title}: {named(metric)} by parameter"
 
 
 def _influences(subject: Subject) -> list[Influence]:
@@ -159,10 +159,11 @@ def _influences(subject: Subject) -> list[Influence]:
 
 
 def _parallel_note(rows: Sequence[TrialRow], drawn: Sequence[TrialRow]) -> str:
-    parts = [f"{words.count(len(drawn), 'complete trial')}; strong lines are the best tenth"]
+    parts = [f"{words.count(len(drawn), 'complete trial')}; bold lines are the best 10%"]
     lost = sum(row.lost for row in rows)
     if lost:
-        parts.append(f"{words.count(lost, 'trial')} pruned, diverged or failed, and not drawn")
+        verb = "is" if lost == 1 else "are"
+        parts.append(f"{words.count(lost, 'pruned, diverged or failed trial')} {verb} not shown")
     return sentence(parts)
 
 

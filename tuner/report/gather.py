@@ -69,8 +69,8 @@ def _compared(results: Results) -> Iterator[Block]:
         yield table.filled
     if not results.comparable:
         yield Words(
-            f"{results.title} varies nothing in a few levels, so no settings are compared "
-            "one by one."
+            f"{results.title} has no factor with few levels, so settings are not compared "
+            "individually."
         )
         return
     for comparison in compare(results):

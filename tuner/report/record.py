@@ -59,7 +59,7 @@ def endings(results: Results) -> Iterator[Block]:
     more = (
         ""
         if len(shown) == len(endings)
-        else f"; {len(endings) - len(shown)} rarer reasons not shown"
+        else f"; {len(endings) - len(shown)} less frequent reasons not shown"
     )
     yield Table(
         ("state", "why", "trials", "epochs trained", "which"),
@@ -73,7 +73,7 @@ def endings(results: Results) -> Iterator[Block]:
             )
             for ending in shown
         ),
-        f"Trials that did not run to their end{more}",
+        f"Trials that did not complete{more}",
     )
     yield Words(
         "Pruned, diverged and failed trials are left out of all means, and so is a pair with such "
@@ -94,13 +94,13 @@ def cost(results: Results) -> Iterator[Block]:
     rows = [
         ("epochs trained", f"{trained:,}"),
         ("epochs reused from other trials", f"{found.reused:,}"),
-        ("time training", span(found.seconds)),
-        ("time it would have taken without reuse", span(found.seconds_without)),
+        ("training time", span(found.seconds)),
+        ("training time without reuse", span(found.seconds_without)),
         ("worker time", span(source.worker_hours * 3600)),
         ("workers, machines", f"{source.workers:,}, {source.hosts:,}"),
     ]
     if found.excess:
-        rows.append(("epochs trained though another trial has them", f"{found.excess:,}"))
+        rows.append(("epochs trained redundantly", f"{found.excess:,}"))
     yield Table(("what", "how much"), tuple(rows))
 
 
@@ -122,7 +122,7 @@ def provenance(results: Results) -> Iterator[Block]:
         for setup in source.setups
     ]
     rows += [("data", _data(dataset)) for dataset in source.data]
-    yield Table(("what", "which"), tuple(rows))
+    yield Table(("item", "value"), tuple(rows))
     notes = source.setups[0].notes if source.setups else {}
     if notes:
         yield Table(("how it was computed", ""), tuple(sorted(notes.items())))
@@ -160,7 +160,7 @@ def reproduce(results: Results) -> Iterator[Block]:
     """Give the commands that make it again, and say what will be equal."""
     study = results.study
     git = dict(study.provenance).get("git")
-    yield Words("Save the study file above, and its objective beside it, as they were; then:")
+    yield Words("Restore the study file above and its objective, unchanged; then run:")
     commands = [f"git checkout {git['commit']}"] if git else []
     commands += [
         f"tuner launch studies/{study.name}.toml",
@@ -168,30 +168,31 @@ def reproduce(results: Results) -> Iterator[Block]:
     ]
     yield CodeBlock("\n".join(commands), "sh")
     yield Words(
-        "The same versions on the same kind of processor with the same number of threads give the "
-        "same epochs to the last bit; on other machines figures differ by rounding, which training "
-        "enlarges: verdicts should agree, but individual figures may differ slightly. The data "
-        "fingerprint is a hash of their content: if it differs, the data differ."
+        "The same versions on the same kind of processor with the same number of threads reproduce "
+        "every epoch bit for bit; on other machines, results differ by rounding errors that training "
+        "amplifies: verdicts should agree, but individual values may differ slightly. The data "
+        "fingerprint is a hash of the data's content."
     )
 
 
 def reading_aid(results: Results) -> Iterator[Block]:
     """Say what intervals, verdicts and losses mean."""
     search = results.spec.search
-    epoch = " and the epoch" if search.at == "best" else "; each trial is judged at its last epoch"
+    chosen = "The setting and the epoch were" if search.at == "best" else "The setting was"
+    judged = "" if search.at == "best" else " Each trial is judged at its last epoch."
     test = ""
     if results.tested:
         test = (
-            " Test was measured once, when a trial was complete, and was not used to choose. The "
-            "gap is validation minus test accuracy."
+            " Test accuracy was measured once per trial, on completion, and was not used for "
+            "selection. The gap is validation minus test accuracy."
         )
     yield Words(
-        "Intervals are 95 % intervals. For settings they are about settings in general: over other "
-        "seeds and over other images like these, or patients where the data name them. Verdicts "
-        "are corrected for how many levels were looked at and for having picked the best; “not "
-        "distinguishable” means that this study cannot tell, not that there is no difference."
+        "Intervals are 95% intervals. For settings, they generalise to other seeds and to other "
+        "images like these (or patients, if known). Verdicts are corrected for multiple "
+        "comparisons and for having picked the best; “not distinguishable” means that this study "
+        "cannot tell, not that there is no difference."
     )
     yield Words(
         "Losses are mean negative log-likelihoods of the true class in nats, regardless of the "
-        f"training loss. {search.metric} chose the setting{epoch}, on validation images.{test}"
+        f"training loss. {chosen} selected by {search.metric} on validation images.{judged}{test}"
     )

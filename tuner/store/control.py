@@ -74,7 +74,7 @@ def pause(database: Database, study: Study, who: str = "") -> None:
         now = _unfinished(connection, study, "pause")
         if now.state == "stopped":
             raise UserError(f"{study.title} is stopped already.")
-        studies.set_state(connection, now, "paused", f"Paused by {who or 'a person'}.", who)
+        studies.set_state(connection, now, "paused", f"Paused by {who or 'a user'}.", who)
 
 
 def go_on(database: Database, study: Study, who: str = "") -> None:
@@ -96,7 +96,7 @@ def extend(
     changes = {"budget.trials": trials, "replicates.seeds": seeds}
     given = {key: number for key, number in changes.items() if number is not None}
     if not given:
-        raise UserError("Say how many trials or seeds the study is to have.")
+        raise UserError("Specify --trials or --seeds.")
     with database.transaction() as connection:
         now = studies.locked(connection, study)
         spec = studies.read_spec(connection, now)
@@ -119,12 +119,11 @@ def extend(
             raise UserError("\n".join(str(fault) for fault in faults.ordered()))
         difference = identity.compare(spec, longer)
         if difference.same:
-            raise UserError(f"{study.title} has that many already.")
+            raise UserError(f"{study.title} already has that many.")
         if not difference.extends:
             told = "\n".join(f"  {change}" for change in difference.changes)
             raise UserError(
-                f"That does not extend {study.title}, because trials or seeds would become fewer:"
-                f"\n{told}"
+                f"This would reduce the number of trials or seeds of {study.title}:\n{told}"
             )
         studies.extend(connection, now, longer, who)
         return studies.find(connection, now.ref)
@@ -174,7 +173,7 @@ def archive(database: Database, study: Study, *, archived: bool, who: str = "") 
         now = studies.locked(connection, study)
         if (now.archived is not None) == archived:
             return
-        kind = "archived" if archived else "taken from the archive"
+        kind = "archived" if archived else "unarchived"
         moment = sa.func.clock_timestamp() if archived else None
         _keep(connection, now, kind, "", who, archived=moment)
 

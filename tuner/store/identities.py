@@ -339,7 +339,7 @@ def refusal(title: str, changes: Sequence[str], where: str) -> str:
     lines = "\n".join(f"  {change}" for change in changes)
     return (
         f"{where} differ from what the study {title} was trained with:\n{lines}\n"
-        "Its trials would not be comparable. Restore what it was trained with; or train the whole "
-        f"study again with `tuner launch {title} --new-version`; or continue anyway with "
+        "Its trials would not be comparable. Either restore the original code and data, or retrain "
+        f"the study with `tuner launch {title} --new-version`, or continue anyway with "
         f"`tuner launch {title} --accept-changes`, which marks the study."
     )

@@ -114,8 +114,8 @@ def _add(
         waits = f", {waiting} of them queued" if waiting else ""
         raise UserError(
             f"All {spec.configurations} {settings} in the budget of {study.title} have started"
-            f"{waits}, so there is no room for another. Raise trials in [budget] and launch, "
-            "then queue the setting."
+            f"{waits}, so there is no room for another. Increase `trials` in [budget], "
+            "launch again, then queue the setting."
         )
     cell = spec.grid.index(dict(chosen)) if spec.search.sampler == "grid" else None
     number = 1 + max((one.number for one in queue), default=-1)

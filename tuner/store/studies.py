@@ -319,7 +319,7 @@ def locked(connection: sa.Connection, study: Study) -> Study:
     # not locked and which nobody meant.
     if now.study_id != study.study_id:
         raise UnknownStudyError(
-            f"{study.title} was deleted meanwhile; another study has its name now."
+            f"{study.title} was deleted in the meantime, and another study now has its name."
         )
     return now
 
@@ -365,7 +365,8 @@ def _conflict(study: Study, changes: Sequence[str]) -> str:
     return (
         f"The study {study.title} exists, and this file differs from the one that it was launched "
         f"with:\n{lines}\n"
-        "More trials or more seeds extend a study; any other change would mix two questions. "
+        "More trials or more seeds extend a study; any other change would mix two different "
+        "studies. "
         "Launch it as a new version with --new-version, or undo the change."
     )
 

@@ -375,7 +375,7 @@ class _Watched(TorchFunctionMode):
 
     def _note(self, given: Tensor, rate: float) -> None:
         if rate == 1:
-            raise ObstacleError("a dropout of 1 leaves nothing")
+            raise ObstacleError("dropout = 1 drops every unit")
         self.sites.append(DropoutCall(given.shape, _order(given), given.dtype, rate))
 
 

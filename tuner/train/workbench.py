@@ -141,7 +141,9 @@ def _code_notes(code: Code) -> dict[str, str]:
     notes = {"code": f"{code.fingerprint[:12]}: {len(code.files)} files{packages}"}
     if code.doubts:
         why = "; ".join(code.doubts)
-        notes["reuse"] = f"off, and no checkpoints, because the code is not known: {why}"
+        notes["reuse"] = (
+            f"disabled (and no checkpoints), because the code could not be identified: {why}"
+        )
     return notes
 
 

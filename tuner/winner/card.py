@@ -16,17 +16,18 @@ OF_FILES = {
     "alike": "Files are read by tuner's own decoder; the study's files, looked at when this was "
     "saved, gave the very pixels that were trained on.",
     "own": "Files are read by the objective's own function `read`.",
-    "unlike": "Files cannot be predicted: the objective made other pixels of the study's files "
-    "than tuner's decoder does, and has no function `read`. Splits and NPY arrays can.",
-    "unchecked": "The study's images were arrays or drawn, so check for yourself whether tuner's "
-    "decoder makes the same of a file.",
+    "unlike": "Image files cannot be classified, because the objective decodes files differently "
+    "from tuner and defines no `read` function. Splits and NPY arrays work.",
+    "unchecked": "The study's images were arrays or generated, so check that files decoded by "
+    "tuner match these images.",
 }
 MEANING = {
     "loss": "mean negative log-likelihood of the true class, in nats",
     "accuracy": "share of images that are classified correctly (Wilson's interval)",
     "sensitivity": "share of class 1 that is found (Wilson's interval)",
-    "specificity": "share of class 0 that is left alone (Wilson's interval)",
-    "AUC": "chance that an image of class 1 is ranked above one of class 0 (DeLong's interval)",
+    "specificity": "proportion of class 0 classified as class 0 (Wilson's interval)",
+    "AUC": "probability that a random class-1 image is ranked above a random class-0 image "
+    "(DeLong's interval)",
     "ECE": "mean distance between stated confidence and accuracy",
     "Brier": "mean squared distance of the probabilities from the truth",
 }
@@ -88,7 +89,7 @@ def _figures(subject: Winner | Ensemble) -> Iterator[str]:
     if winner.rates:
         yield (
             f"Class 1 is {_plain(winner.classes[1])}, class 0 {_plain(winner.classes[0])}; an "
-            "image is taken for class 1 where its probability is at least 0.5."
+            "image is classified as class 1 if its probability is at least 0.5."
         )
     yield ""
     for sentence in (best.gap_sentence(winner), best.cause_sentence(winner)):
@@ -184,7 +185,7 @@ def _plain_pytorch(model: Model, lines: Sequence[str]) -> Iterator[str]:
 
 
 def _proof(model: Model) -> Iterator[str]:
-    yield "## Whether these are the study's weights"
+    yield "## Verification of the weights"
     yield ""
     if not model.members:
         yield f"The weights come from: {model.origin}."

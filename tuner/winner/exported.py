@@ -51,7 +51,7 @@ def check_packages(form: str | None) -> None:
     missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
     if form == "onnx" and missing:
         raise UserError(
-            f"--format onnx needs {' and '.join(missing)}, which this Python does not have: "
+            f"--format onnx needs {' and '.join(missing)}, which is not installed: "
             "pip install onnx onnxscript onnxruntime, or take --format torchscript."
         )
 
@@ -146,7 +146,7 @@ def _check(
     agreement = compare(found, stored)
     if not agreement.matches:
         raise MachineError(
-            f"As {form} the network predicts otherwise; nothing was saved. "
-            f"{words(agreement, name)} Its code may choose a way by the data, which a trace cannot "
-            "follow. Save it without --format."
+            f"As {form}, the network gives different predictions; nothing was saved. "
+            f"{words(agreement, name)} It may have data-dependent control flow, which tracing "
+            "cannot capture. Save it without --format."
         )

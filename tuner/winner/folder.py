@@ -29,7 +29,7 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         )
     if not overwrite:
         raise UserError(
-            f"The folder {target} holds a saved model already; --overwrite replaces it, or name "
+            f"The folder {target} already contains a saved model; --overwrite replaces it, or name "
             "another folder."
         )
 

@@ -146,7 +146,8 @@ def _refuse_different(subject: Winner | Ensemble, model: Model) -> None:
     if told:
         winner = subject.winner if isinstance(subject, Ensemble) else subject
         raise UserError(
-            f"These weights do not predict what the {model.title} of {winner.study.title} "
+            "These weights do not reproduce the stored predictions of the "
+            f"{model.title} of {winner.study.title} "
             f"predicted when the study was trained ({model.origin}). {' '.join(told)} Nothing was "
             "saved. The machine, torch or the objective's code has changed since; save where it "
             "was trained, or use --allow-different, which notes the differences in model.json and "

@@ -329,7 +329,7 @@ class HeldTrial:
         silent = time.monotonic() - self._child.heard
         if silent > self._watch.limits.silence_seconds:
             limit = self._watch.limits.silence_seconds
-            silence = f"the trainer showed no sign of life for {limit:g} s"
+            silence = f"the trainer did not respond for {limit:g} s"
             self._child.kill(silence)
             return self._fail_with_others(silence, self._together)
         return self._too_large()

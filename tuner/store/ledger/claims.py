@@ -120,7 +120,7 @@ def _companion(transaction: Transaction, spec: Spec, company: Company, *, expire
 
 def _tell_joined(transaction: Transaction, company: Company, joining: Lease) -> None:
     beside = ", ".join(str(lease.number) for lease in company.held)
-    transaction.add_event("joined", f"trained in one pack with {beside}", joining.trial_id)
+    transaction.add_event("joined", f"trained together with {beside}", joining.trial_id)
 
 
 def _share(transaction: Transaction, spec: Spec) -> int:
@@ -180,7 +180,7 @@ def _summary(decided: Decided) -> str:
     left = len(decided.look.racing) - len(decided.dropped)
     dropped = ", ".join(map(str, decided.dropped))
     who = "none" if not decided.dropped else f"configuration {dropped}"
-    return f"after seed {decided.look.rounds}: dropped {who}; {left} left in the race"
+    return f"after seed {decided.look.rounds}: eliminated {who}; {left} contenders left"
 
 
 def _due(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> Look | None:
@@ -242,7 +242,9 @@ def _adopt(transaction: Transaction, *, expired: bool, below: int | None) -> Lea
         if row.state == "held":
             # Its worker or machine died, was cut off or slept. As far as we can tell the trial
             # is not to blame, so this does not count as a failed attempt.
-            transaction.add_event("lost", f"worker {row.worker_id} fell silent", row.trial_id)
+            transaction.add_event(
+                "lost", f"worker {row.worker_id} stopped responding", row.trial_id
+            )
             why = endings.count_interruption(transaction, row.trial_id, row.worker_id)
             if why is not None:
                 endings.fail_for_good(transaction, row.trial_id, row.token + 1, why)

@@ -227,7 +227,7 @@ def _brake(transaction: Transaction, reason: str) -> bool:
             t.outcome.c.trial_id.in_(alike), t.outcome.c.state == "FAILED"
         )
     ).scalars()
-    reopen(transaction, list(failed), "given back by the brake")
+    reopen(transaction, list(failed), "the study is paused after repeated failures")
     message = f"{len(alike)} trials failed for the same reason, and none succeeded: {reason}"
     transaction.connection.execute(
         sa.update(t.lease).where(t.lease.c.trial_id.in_(alike)).values(strikes=0)
