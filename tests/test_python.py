@@ -176,7 +176,7 @@ def test_a_known_good_setting_is_trained_first(project: Project) -> None:
     drawn |= {"space": {"lr": {"low": 1e-4, "high": 1e-1, "log": True}}}
     drawn |= {"search": {"sampler": "random"}}
     study = tuner.launch(drawn, workers=1)
-    with study, pytest.raises(UserError, match="Raise trials"):
+    with study, pytest.raises(UserError, match="Increase `trials`"):
         study.enqueue({"lr": 0.05})
     drawn["budget"] = {"trials": 4}
     project.write_study("drawn", inline_file(drawn))

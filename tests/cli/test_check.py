@@ -63,7 +63,7 @@ def test_a_check_is_read_by_people(planted: Project) -> None:
         "7 images have a copy in an earlier split",
         "3 patients are in more than one split",
         "probe    train and val: AUC",
-        "s an epoch",
+        "s per epoch",
         "2 trials, 4 epochs: about",
         "on 2 workers, an estimate from 4 measured epochs",
         "Noise of the default setting over 2 seeds",
@@ -125,7 +125,7 @@ def test_a_new_version_knows_what_was_found_of_its_data(planted: Project) -> Non
     planted.run("launch", "--study", "planted", "--workers", "1", "--no-check")
     unseen = ("--new-version", "--no-check", "--workers", "1")
     planted.run("launch", "--study", "planted", "--set", "epochs=1", *unseen)
-    assert "Kept with planted@1, planted@2." in planted.run("check", "planted@2", "--quick")
+    assert "Stored with planted@1, planted@2." in planted.run("check", "planted@2", "--quick")
     for title in ("planted@1", "planted@2"):
         assert set(planted.json("gap", title, "--json")["probes"]) == {"val", "test"}
     said = planted.run(

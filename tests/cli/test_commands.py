@@ -222,7 +222,7 @@ def test_validate_creates_nothing_and_needs_no_database(tmp_path: Path, project:
     """validate prints the grid's size, by name, by path and as JSON, without a database."""
     nowhere = {"TUNER_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
     out = project.run("validate", "small", environ=nowhere)
-    assert "a grid of 2 combinations, 2 configurations × 2 seeds, 4 trials" in out
+    assert "grid of 2 configurations × 2 seeds = 4 trials" in out
     described = project.json(
         "validate", "studies/small.toml", "--set", "replicates.seeds=3", "--json"
     )

@@ -16,7 +16,7 @@ def test_patients_come_from_the_objective_to_the_answers(project: Project) -> No
     shown = project.json("show", "small", "0", "--json")
     assert shown["splits"]["val"]["patients"] == 20
     assert "40 of 20 patients" in project.run("show", "small", "0")
-    assert "images of 15 patients are right" in project.run("confusion", "small")
+    assert "images of 15 patients classified correctly" in project.run("confusion", "small")
     exported = project.run("export", "--study", "small", "--predictions")
     assert ",0-0," not in exported
     assert ",1-0,1-0," in exported.replace("\r", "")

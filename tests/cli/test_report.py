@@ -27,7 +27,7 @@ def test_a_report_that_was_written_on_is_kept(trained_once: Project) -> None:
 
 def test_what_is_not_a_report_is_refused(trained_once: Project) -> None:
     """Another ending, a folder, a study that is not there; nothing is written."""
-    assert "ends in .html or .md" in trained_once.run("report", "small", "-o", "x.pdf", code=2)
+    assert "use .html or .md" in trained_once.run("report", "small", "-o", "x.pdf", code=2)
     assert "is a folder" in trained_once.run("report", "small", "-o", ".", code=2)
     assert "no study 'smal'" in trained_once.run("report", "smal", "-o", "x.html", code=2)
     assert not (trained_once.folder / "x.html").exists()

@@ -89,4 +89,4 @@ def test_odd_curves_are_drawn_too() -> None:
     """One epoch, a constant, gaps and NaN: a drawing, or a word, never a crash."""
     for values in ([0.5], [0.5] * 4, [None, math.nan, 1.0], [0.0, math.inf, 1.0]):
         assert "┤" in chart("loss", [("validation", "", values)]).plain
-    assert "nothing is known" in chart("loss", [("validation", "", [None, math.nan])]).plain
+    assert "no data yet" in chart("loss", [("validation", "", [None, math.nan])]).plain

@@ -136,4 +136,4 @@ def test_a_trainer_that_hangs_is_replaced(scene: Scene) -> None:
     assert states(bench) == ["COMPLETE", "COMPLETE"]
     seen = told(bench)[1]
     assert seen.curve == (1, 2, 3, 4)
-    assert set(seen.failures) == {"the trainer showed no sign of life for 10 s"}
+    assert set(seen.failures) == {"the trainer did not respond for 10 s"}

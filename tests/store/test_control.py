@@ -109,7 +109,7 @@ def test_an_action_never_meets_another_study_of_the_same_name(bench: Bench) -> N
         lambda: removal.delete(NO_CHECKPOINTS, database, seen),
     )
     for act in acts:
-        with pytest.raises(UnknownStudyError, match="was deleted meanwhile"):
+        with pytest.raises(UnknownStudyError, match="was deleted in the meantime"):
             act()
     assert bench.contents() == before
 

@@ -90,7 +90,7 @@ def test_the_first_decision_stands(database: Database) -> None:
     (row,) = bench.rows(t.look)
     assert row.dropped == [2]
     told = [one.text for one in bench.rows(t.event) if one.kind == "looked"]
-    assert told == ["after seed 2: dropped configuration 2; 2 left in the race"]
+    assert told == ["after seed 2: eliminated configuration 2; 2 contenders left"]
     answer = second.claim(None, adopt=False)
     assert isinstance(answer, Claimed)
     assert (answer.lease.configuration, answer.lease.seed) == (0, 3)

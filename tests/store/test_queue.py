@@ -116,7 +116,7 @@ def test_a_full_budget_has_no_place(database: Database) -> None:
         put(bench, GOOD, other)
     assert bench.rows(t.queued) == []
     put(bench, GOOD)
-    with pytest.raises(UserError, match="Raise trials"):
+    with pytest.raises(UserError, match="Increase `trials`"):
         put(bench, other)
     assert [place.chosen for place in put(bench, GOOD)] == [GOOD]
 
@@ -153,7 +153,7 @@ def test_many_who_queue_and_claim_at_once_keep_the_budget(database: Database) ->
     rows = bench.rows(t.trial)
     assert len(rows) == 12
     # A person who came when the budget was full was refused; nothing else went wrong.
-    assert all("Raise trials" in str(fault) for fault in faults)
+    assert all("Increase `trials`" in str(fault) for fault in faults)
     queued = [row.chosen for row in bench.rows(t.queued)]
     begun = [row.chosen for row in rows if row.chosen in settings]
     assert sorted(map(str, begun)) == sorted(map(str, queued))

@@ -172,7 +172,7 @@ def test_the_command_names_what_it_left_out(saved: Saved, tmp_path: Path) -> Non
     assert code == 1
     for name, why in (
         ("shallow.png", "it is 8-bit, and the study's images are 16-bit"),
-        ("torn.tif", "is left out"),
+        ("torn.tif", "Skipped "),
         ("absent.png", "there is no such file"),
     ):
         assert any(name in line and why in line for line in out.splitlines()), out

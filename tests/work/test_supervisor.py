@@ -153,7 +153,7 @@ def test_a_silent_trainer_is_stopped(station: Station) -> None:
     """A trainer without a sign of life for longer than [limits] allows is replaced."""
     bench = station.launch(limited(make_spec(dimensions=(), epochs=2), silence_seconds=1.0))
     assert station.work("small", "silent:1").state == "complete"
-    assert attempts(bench) == ["the trainer showed no sign of life for 1 s"]
+    assert attempts(bench) == ["the trainer did not respond for 1 s"]
 
 
 def test_a_greedy_trainer_is_stopped(station: Station) -> None:

@@ -159,7 +159,8 @@ digits after the point in every format; parameters keep theirs.
 OF_TRIALS = """## Trials
 
 One row per trial. After `attempts` come the study's varied and then its fixed parameters, each
-under its own name. Values are from the best epoch; columns prefixed with `last_` are from the last epoch.
+under its own name. Values are from the best epoch; columns prefixed with `last_` are from the last
+epoch.
 A study's additional metrics (`[search] metrics`, or declared by its objective) follow
 `gap`: `val_NAME`, `test_NAME` and `gap_NAME`, by how much it is worse on test.
 """
