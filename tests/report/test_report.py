@@ -79,7 +79,7 @@ def test_the_answer_comes_first_and_everything_is_there(database: Database) -> N
     assert report.answer[0].startswith("The best of 6 settings by val_loss is ")
     assert "On test, it is" in report.answer[0]
     assert report.answer[1].startswith("By scheduler: ")
-    assert "step is worse" in report.answer[1]
+    assert "step is significantly worse" in report.answer[1]
     assert any("below validation" in one for one in report.answer)
     titles = [section.title for section in report.sections]
     assert titles[:2] == ["Settings compared", "Training"]

@@ -169,9 +169,9 @@ def reproduce(results: Results) -> Iterator[Block]:
     yield CodeBlock("\n".join(commands), "sh")
     yield Words(
         "The same versions on the same kind of processor with the same number of threads "
-        "reproduce every epoch bit for bit; on other machines, results differ by rounding errors that training "
-        "amplifies: verdicts should agree, but individual values may differ slightly. The data "
-        "fingerprint is a hash of the data's content."
+        "reproduce every epoch bit for bit; on other machines, results differ by rounding errors "
+        "that training amplifies: verdicts should agree, but individual values may differ "
+        "slightly. The data fingerprint is a hash of the data's content."
     )
 
 
