@@ -248,9 +248,9 @@ def test_a_paused_study_begins_no_trial_and_goes_on(database: Database) -> None:
 @pytest.mark.parametrize(
     ("numbers", "says"),
     [
-        ({}, "how many"),
+        ({}, "Specify"),
         ({"seeds": 2}, "already"),
-        ({"seeds": 1}, "fewer"),
+        ({"seeds": 1}, "reduce"),
         ({"seeds": 0}, "between 1 and 10,000"),
         ({"trials": 5}, "divided evenly"),
         ({"trials": 8}, "more than the grid has"),
