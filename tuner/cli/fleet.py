@@ -28,7 +28,7 @@ WORKERS_MOST = 10_000
 
 @click.group(cls=options.StudyGroup, epilog=options.examples("tuner fleet status lr_sched"))
 def fleet() -> None:
-    """Look at a study's workers, scale and stop them, from any machine.
+    """Show, scale or stop a study's workers, from any machine.
 
     `tuner launch --on ENGINE` starts a fleet: on this machine, or on a cluster.
     """
@@ -172,7 +172,7 @@ def probe(
 @click.argument("study")
 @click.pass_obj
 def attach(settings: Settings, study: StudyRef) -> int:
-    """Show a study that trains detached, until it ends. Ctrl-C leaves it training."""
+    """Follow a detached study until it ends. Ctrl-C leaves it training."""
     from tuner.cli.live import screen_for
     from tuner.store.overview import overview
 

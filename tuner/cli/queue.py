@@ -23,7 +23,7 @@ PRIORITY_MOST = 1000
 @options.json_option
 @click.pass_context
 def queue(ctx: click.Context, *, as_json: bool) -> None:
-    """Show which study workers on any study take next.
+    """Show or change the order in which workers take studies.
 
     Such workers (`tuner worker --any`) take the highest priority first. Among
     equal priorities the person goes first whose workers have trained least in
