@@ -122,12 +122,19 @@ def test_the_whole_schema_is_what_the_migrations_make(empty: Database, server: A
 
 
 @pytest.mark.parametrize(
-    "there", ["CREATE TABLE public.mine (id int)", "CREATE SCHEMA tuner", "-- Optuna 4.9"]
+    "there",
+    [
+        "CREATE TABLE public.mine (id int)",
+        "CREATE TYPE public.studydirection AS ENUM ('NOT_SET', 'MINIMIZE', 'MAXIMIZE')",
+        "CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE SCHEMA tuner",
+        "-- Optuna 4.9",
+    ],
 )
 def test_the_whole_schema_is_for_empty_databases_of_this_version(
     there: str, empty: Database, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beside somebody's table, in a schema that exists, or if it is out of date: step by step."""
+    """Beside anything left in public, in a schema that exists, or out of date: step by step."""
     if there.startswith("--"):
         monkeypatch.setattr(schema, "WHOLE", tmp_path / "whole.sql")
         schema.WHOLE.write_text(f"{there}\nCREATE TABLE wrong (id int);\n")

@@ -58,15 +58,18 @@ def _whole(connection: sa.Connection) -> str:
 
     It is what Optuna and the migrations end with, as pg_dump wrote it: one statement in place
     of half a second, most of which is the loading of Alembic. A test holds it to them. With
-    another Optuna, another major version of the server, or anything else in the database,
-    tables are made step by step.
+    another Optuna, another major version of the server, or anything of anybody in the schema
+    public, tables are made step by step: dropped tables leave their enum types, say.
     """
     about, _, script = WHOLE.read_text().partition("\n")
     number = connection.execute(sa.text("SHOW server_version_num")).scalar_one()
     if about != whole_is_for(int(number) // 10_000):
         return ""
     empty = sa.text(
-        "SELECT NOT EXISTS (SELECT FROM pg_tables WHERE schemaname = 'public') "
+        "SELECT NOT EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = 'public' AND ("
+        "EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid) "
+        "OR EXISTS (SELECT FROM pg_type WHERE typnamespace = n.oid) "
+        "OR EXISTS (SELECT FROM pg_proc WHERE pronamespace = n.oid))) "
         f"AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = '{t.SCHEMA}')"
     )
     return script if connection.execute(empty).scalar_one() else ""
