@@ -55,7 +55,7 @@ FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
     default="",
     metavar="/PATH",
     help="Serve below this path, such as /tuner, of a host that serves other programs, too. The "
-    "proxy has to pass the path on unchanged.",
+    "proxy has to pass the path on unchanged, and everybody has to log in.",
 )
 @click.option(
     "--insecure-http",

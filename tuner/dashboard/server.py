@@ -65,8 +65,13 @@ class Site:
 
     @property
     def local(self) -> bool:
-        """Whether it is for the user who starts it, at this machine."""
-        return self.host in LOOPBACK and not self.names and not self.proxies
+        """Whether it is for the user who starts it, at this machine, without a login.
+
+        A base path means that a proxy stands before it. One that runs as that user, or as root,
+        and adds no header (nginx's plain `proxy_pass`, socat) makes its visitors look like them.
+        """
+        behind_proxy = bool(self.proxies or checked_base(self.base))
+        return self.host in LOOPBACK and not self.names and not behind_proxy
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -171,8 +176,8 @@ def _first_link(database: Database, site: Site) -> str | None:
             return None
         if site.first_user is None:
             raise UserError(
-                "Nobody can log in yet, and whoever is not at this machine has to. Add a user "
-                "first:\n  tuner dashboard user add NAME --role operator"
+                "Nobody can log in yet, and a dashboard that others can reach needs a login. Add "
+                "a user first:\n  tuner dashboard user add NAME --role operator"
             )
         account = accounts.find_or_none(connection, site.first_user)
         if account is None:
