@@ -94,6 +94,21 @@ class Program:
     """Modules that the server must import before it forks."""
 
 
+class _Leader(subprocess.Popen[bytes]):
+    """A server's process, the leader of a session of its own."""
+
+    def kill(self) -> None:
+        """Kill the server and its second process, which would first finish loading torch.
+
+        What they forked has sessions of its own.
+        """
+        # Popen returned after setsid, so the group has the server's id, and it stays this group's
+        # until poll() or wait() reaps the server. The second process cannot escape by being
+        # forked just now: the kernel lets no fork through while a signal is pending.
+        if self.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+
+
 class ForkServer:
     """A client's end of the channel to a fork server."""
 
@@ -120,7 +135,7 @@ class ForkServer:
         """
         ours, theirs = socket.socketpair()
         with theirs:
-            process = subprocess.Popen(
+            process = _Leader(
                 [*python("tuner.forkserver"), str(theirs.fileno()), *modules, BESIDE, *beside],
                 pass_fds=[theirs.fileno()],
                 env={**environment, **SINGLE_THREADED},

@@ -363,9 +363,17 @@ def test_a_lost_second_process_costs_time_alone(tmp_path: Path) -> None:
 
 
 def test_the_second_process_ends_with_a_server_that_was_not_used(tmp_path: Path) -> None:
-    """However the server ends."""
+    """At once, in the middle of what it imports; otherwise it sees the closed channel."""
     second = Second(tmp_path)
     with second.server:
         pid = second.pid
-        second.go.touch()
+    until(lambda: not is_alive(pid), "the second process ends")
+    (tmp_path / "imported").unlink()
+    second = Second(tmp_path)
+    with second.server:
+        pid = second.pid
+        assert second.server.process is not None
+        second.server.process.send_signal(signal.SIGKILL)
+        second.server.process.wait()
+    second.go.touch()
     until(lambda: not is_alive(pid), "the second process ends")
