@@ -107,7 +107,7 @@ def test_what_the_command_refuses_is_raised(project: Project) -> None:
         tuner.launch("nowhere")
     with pytest.raises(UnknownStudyError):
         tuner.launch("nowhere@2")
-    with pytest.raises(UserError, match="Choose"):
+    with pytest.raises(UserError, match="Use either"):
         tuner.launch(STUDY, new_version=True, accept_changes=True)
     with pytest.raises(DatabaseUnreachableError):
         tuner.launch(STUDY, wait=0, database="postgresql://nobody@127.0.0.1:9/none")

@@ -111,7 +111,7 @@ def test_deleting_asks_first(project: Project) -> None:
     """delete does nothing unless it is confirmed; with --yes the study is gone."""
     # A study that nobody trains: its one worker gives up at once on a device that is not there.
     project.run("launch", "--study", "small", "--device", "cuda:7", code=1)
-    assert "Delete small with 0 ended trials" in project.run("delete", "small", code=130)
+    assert "Permanently delete small (0 ended trials" in project.run("delete", "small", code=130)
     assert len(project.json("studies", "--json")) == 1
     project.run("delete", "small", "--yes")
     assert project.json("studies", "--json") == []

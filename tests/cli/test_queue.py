@@ -37,5 +37,5 @@ def test_a_worker_on_any_study_trains_what_is_open_and_exits_with_0(project: Pro
     assert "No open study is left" in out
     assert project.json("status", "small", "--json")["state"] == "complete"
     assert "No study is open." in project.run("queue")
-    assert "Name the study" in project.run("worker", code=2)
-    assert "Name the study" in project.run("worker", "small", "--any", code=2)
+    assert "Specify the study" in project.run("worker", code=2)
+    assert "Specify" in project.run("worker", "small", "--any", code=2)

@@ -53,7 +53,7 @@ def raced(
 def test_a_launch_ends_with_its_race(raced: tuple[Project, str]) -> None:
     """Who left after how many seeds and on what evidence, who is left, what was saved."""
     _, out = raced
-    assert "Race of 3 contenders over additional seeds, by val_loss:  " in out
+    assert "Race of 3 contenders over additional seeds, by val_loss: compared " in out
     assert "lr=2e-06 was eliminated after" in out
     assert "worse than lr=0.01 by" in out
     assert "lr=0.01 won the race;" in out

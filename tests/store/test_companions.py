@@ -44,7 +44,7 @@ def test_companions_come_in_the_order_of_the_grid(database: Database) -> None:
     assert [one.number for one in held] == list(range(6))
     assert {row.state for row in bench.rows(t.lease)} == {"held"}
     joined = [row.text for row in bench.rows(t.event) if row.kind == "joined"]
-    assert joined[:2] == ["trained together with 0", "trained in one pack with 0, 1"]
+    assert joined[:2] == ["trained together with 0", "trained together with 0, 1"]
 
 
 def test_a_worker_takes_no_more_than_its_share(database: Database) -> None:
