@@ -329,6 +329,8 @@ class Predictions:
     resampled: Mapping[str, "NDArray[np.float32]"] = field(default_factory=dict)
     """Of metrics that have no value for each image: one for each resample of the images, or of the
     patients, scaled so that their mean is the metric and their variance that of one unit."""
+    not_resampled: Mapping[str, str] = field(default_factory=dict)
+    """Of those that were not computed on resamples: why. Said in the trainer's log, not stored."""
 
 
 def most_probable(probabilities: "NDArray[np.floating]") -> "NDArray[np.int64]":

@@ -3,7 +3,8 @@
 import csv
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,20 +158,63 @@ def test_trials_stored_without_resampled_values_are_judged_over_seeds(trained: P
         assert (own["dice"]["over_images"], own["f1"]["over_images"]) == (False, True)
 
 
+@pytest.mark.parametrize("trials", [[0, 1, 2, 3, 4, 5], [1, 4]], ids=["all", "some"])
+def test_values_from_before_patients_were_named_are_not_used(
+    trained: Project, trials: list[int]
+) -> None:
+    """They are of resampled images: too many for the patients, and too sure of themselves."""
+    with resampled_by_image(trained, trials):
+        said = " ".join(trained.run("compare", "own").split())
+        assert "not between images, because val_dice was not computed on resampled" in said
+        assert "patients: " not in said
+        trained.run("influence", "own", "--metric", "val_dice", code=2)
+        assert "selection bias is not estimated" in " ".join(trained.run("gap", "own").split())
+        own = {one["metric"]: one for one in trained.json("gap", "own", "--json")["own_metrics"]}
+        assert own["dice"]["over_images"] is False
+        trained.run("show", "own", "1")
+        assert trained.json("compare", "own", "--metric", "val_f1", "--json")["comparisons"][0][
+            "patients"
+        ]
+
+
 @contextmanager
-def without_resampled_values(project: Project) -> Iterator[None]:
-    """Take the stored values on resamples away for a while."""
-    with Database.open(from_environment(project.environment)) as database:
+def resampled_by_image(project: Project, trials: list[int]) -> Iterator[None]:
+    """For a while, let these trials' values be as if they were trained before patients were named.
+
+    The data have two images of each patient, so there are twice as many values.
+    """
+    with without_resampled_values(project) as rows, opened(project) as database:
+        with database.transaction() as connection:
+            wanted = sa.select(t.trial.c.trial_id).where(t.trial.c.number.in_(trials))
+            mine = set(connection.scalars(wanted))
+            changed = [
+                row | {"content": row["content"] * (2 if row["trial_id"] in mine else 1)}
+                for row in rows
+            ]
+            connection.execute(sa.insert(t.resampled), changed)
+        yield
+
+
+@contextmanager
+def without_resampled_values(project: Project) -> Iterator[list[dict[str, Any]]]:
+    """Take the stored values on resamples away for a while, and yield them."""
+    with opened(project) as database:
         with database.transaction() as connection:
             removed = connection.execute(sa.delete(t.resampled).returning(t.resampled))
-            rows = [dict(row) for row in removed.mappings()]
+            rows = [{**row, "content": bytes(row["content"])} for row in removed.mappings()]
         # Of six trials: two metrics, two splits, two moments.
         assert len(rows) == 6 * 8
         try:
-            yield
+            yield rows
         finally:
             with database.transaction() as connection:
+                connection.execute(sa.delete(t.resampled))
                 connection.execute(sa.insert(t.resampled), rows)
+
+
+def opened(project: Project) -> AbstractContextManager[Database]:
+    """Open the project's database."""
+    return Database.open(from_environment(project.environment))
 
 
 def test_gap_show_best_and_pictures_have_it(trained: Project) -> None:

@@ -1,6 +1,7 @@
 """Metrics beside the built-in ones in the trainer: computed, stored in checkpoints, refused."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,6 +168,11 @@ def families(labels, probabilities, patients):
 @pytest.fixture
 def hits(tmp_path: Path) -> OwnMetrics:
     """Write an objective with three metrics, and return them ready to be computed."""
+    return hit_metrics(tmp_path, HITS)
+
+
+def hit_metrics(tmp_path: Path, functions: str) -> OwnMetrics:
+    """Write an objective with these functions, and return its metrics."""
     metrics = [Metric(name, "higher", "One of three.") for name in ("hits", "half", "families")]
     package = tmp_path / "objectives" / "blobs"
     declared = DECLARATIONS.replace(
@@ -175,7 +181,7 @@ def hits(tmp_path: Path) -> OwnMetrics:
         "for name in ('hits', 'half', 'families')],\n    data=[",
     ).replace("OBJECTIVE =", "from tuner.records import Metric\n\nOBJECTIVE =")
     write_objective(package, declared, DATA, MODELS)
-    (package / "metrics.py").write_text(HITS)
+    (package / "metrics.py").write_text(functions)
     return OwnMetrics(find("blobs", [tmp_path / "objectives"]), metrics)
 
 
@@ -185,6 +191,13 @@ def predicted(labels: NDArray[np.int64], right: NDArray[np.bool_]) -> NDArray[np
     return np.log(np.eye(2)[sure] * 0.8 + 0.1).astype(np.float32)
 
 
+def resampled(
+    own: OwnMetrics, truth: Truth, logs: NDArray[np.float32]
+) -> Mapping[str, NDArray[np.float32]]:
+    """Return the values on resamples."""
+    return own.resampled(truth, logs, nothing).values
+
+
 def test_resampled_values_have_the_variance_of_values_by_image(hits: OwnMetrics) -> None:
     """Of one network and of the difference of two, which are seen on the same resamples."""
     chance = np.random.default_rng(1)
@@ -192,7 +205,7 @@ def test_resampled_values_have_the_variance_of_values_by_image(hits: OwnMetrics)
     one = chance.random(400) < 0.8
     other = np.where(chance.random(400) < 0.9, one, ~one)
     truth = Truth("val", labels, (), ("no", "yes"))
-    found = [hits.resampled(truth, predicted(labels, right))["hits"] for right in (one, other)]
+    found = [resampled(hits, truth, predicted(labels, right))["hits"] for right in (one, other)]
     assert found[0].mean() == pytest.approx(one.mean(), abs=1e-6)
     assert found[0].var(ddof=1) == pytest.approx(one.var(ddof=1), rel=0.2)
     apart = one.astype(float) - other
@@ -205,7 +218,7 @@ def test_patients_are_resampled_with_all_their_images(hits: OwnMetrics) -> None:
     labels, patients = np.arange(600) % 2, tuple(f"p{image // 3}" for image in range(600))
     right = np.repeat(chance.random(200) < 0.7, 3)
     truth = Truth("test", labels, patients, ("no", "yes"))
-    found = hits.resampled(truth, predicted(labels, right))
+    found = resampled(hits, truth, predicted(labels, right))
     over = Clusters.of(patients).variance(right.astype(float))
     assert len(found["hits"]) == 200
     assert found["hits"].var(ddof=1) / 200 == pytest.approx(over, rel=0.25)
@@ -217,18 +230,64 @@ def test_what_is_undefined_on_a_resample_has_no_values(hits: OwnMetrics) -> None
     labels = np.arange(100) % 2
     logs = predicted(labels, labels == 1)
     truth = Truth("val", labels, (), ("no", "yes"))
-    assert set(hits.resampled(truth, logs)) == {"hits", "families"}
+    assert set(resampled(hits, truth, logs)) == {"hits", "families"}
     many = np.arange(RESAMPLED_MOST + 1) % 2
     large = Truth("val", many, (), ("no", "yes"))
-    assert hits.resampled(large, predicted(many, many == 1)) == {}
-    assert hits.resampled(truth, np.full_like(logs, np.nan)) == {}
+    assert resampled(hits, large, predicted(many, many == 1)) == {}
+    assert resampled(hits, truth, np.full_like(logs, np.nan)) == {}
 
 
 def test_every_resample_has_the_classes_of_the_split() -> None:
-    """Also where a class has a single image, which most resamples would lack or repeat."""
-    labels = np.array([1, *[0] * 30])
-    drawn = list(Truth("val", labels, (), ("no", "yes")).resamples())
-    assert len(drawn) == 31
+    """Also where a class has two images, which many resamples would lack."""
+    truth = Truth("val", np.array([1, 1, *[0] * 30]), (), ("no", "yes"))
+    drawn = list(truth.resamples(named=False))
+    assert len(drawn) == 32
     assert all(resample.labels.sum() > 0 for resample, _ in drawn)
-    again = list(Truth("val", labels, (), ("no", "yes")).resamples())
+    again = list(replace(truth, split="test").resamples(named=False))
     assert all(np.array_equal(a[1], b[1]) for a, b in zip(drawn, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("labels", "patients", "why"),
+    [
+        (np.repeat(np.arange(100), 2), (), "most resamples lack a class"),
+        (np.arange(20), (), "a single image has class 0, 1"),
+        (np.array([0, 1] * 10 + [2, 2]), tuple("ababcdcdefefghghikikll"), "single patient has"),
+        (np.zeros(RESAMPLED_MOST + 1, int), (), "there are 2,001 images, and 2 to 2,000 can"),
+    ],
+    ids=["many rare classes", "single images", "a patient's class", "too many"],
+)
+def test_what_cannot_be_resampled_says_why(
+    hits: OwnMetrics, labels: NDArray[np.int64], patients: tuple[str, ...], why: str
+) -> None:
+    """It is known before a metric is called, and takes no time without end."""
+    classes = int(labels.max()) + 1
+    truth = Truth("val", labels, patients, tuple(str(k) for k in range(classes)))
+    logs = np.log(np.full((len(labels), classes), 1 / classes)).astype(np.float32)
+    found = hits.resampled(truth, logs, nothing)
+    assert found.values == {}
+    assert set(found.obstacles) == {"hits", "half", "families"}
+    assert why in found.obstacles["hits"]
+
+
+def test_a_slow_metric_is_given_up_and_the_others_are_not(tmp_path: Path) -> None:
+    """Its time on all resamples is extrapolated from its first calls; the trainer stays alive."""
+    labels = np.arange(100) % 2
+    truth = Truth("val", labels, (), ("no", "yes"))
+    sleeps = HITS.replace("    return len(set", "    time.sleep(0.2)\n    return len(set")
+    own = hit_metrics(tmp_path, f"import time\n{sleeps}")
+    signs: list[str] = []
+    logs = predicted(labels, labels == 1)
+    found = own.resampled(truth, logs, lambda: signs.append("alive"), seconds=12)
+    assert set(found.values) == {"hits"}
+    assert "100 calls would take 2" in found.obstacles["families"]
+    assert "returned nan" in found.obstacles["half"]
+    assert len(signs) >= 100
+
+
+def test_resamples_are_drawn_once_for_all_trials(dices: Blobs) -> None:
+    """The data keep them: for every trial, both moments and all metrics."""
+    bench = dices.workbench()
+    first = bench.prepared(dice_job()).truth("val")
+    assert first is not None
+    assert bench.prepared(replace(dice_job(), seed=1)).truth("val") is first

@@ -617,7 +617,7 @@ def _about(finding: Finding, sample: Sample) -> str:
         # A metric of the study's own without values on resampled images: its seeds share them.
         return (
             f"(Intervals cover the variation between {unit}s, but not between images, because "
-            f"{finding.measure.name} was not computed on resampled images: {many}.)"
+            f"{words.not_resampled(finding.measure.name)}: {many}.)"
         )
     return (
         f"(Intervals cover the variation between {unit}s only: {many}, each on different images.)"

@@ -561,18 +561,21 @@ def bias_of_best(results: Results) -> SelectionBias | None:
         return None
     # The leaders come first; those far behind are never picked, and their images not needed.
     rows = leaders[: max(2, min(BEST_MOST, VALUES_MOST // max(1, source.units())))]
-    values = {number: found for number, _, found in source.values([row["trial"] for row in rows])}
+    tried = [row["trial"] for row in rows]
+    if not source.has_values(tried):
+        return None
+    values = {number: found for number, _, found in source.values(tried)}
     best = [at for at, row in enumerate(rows) if row["trial"] in values]
     if len(best) < 2:
         return None
-    tried = Tried(
+    choice = Tried(
         means=np.array([float(row.value or 0.0) for row in leaders]),
         settings=_places(results, leaders),
         best=np.array(best),
         values=np.array([values[rows[at]["trial"]] for at in best]),
     )
     estimate = selection_bias_of_mean if by_setting else selection_bias
-    return estimate(tried, larger=measure.larger)
+    return estimate(choice, larger=measure.larger)
 
 
 def _places(results: Results, rows: Sequence[TrialRow]) -> NDArray[np.int64]:
@@ -720,7 +723,7 @@ def selection(gap: Gap) -> str:
     if gap.selection_bias is None:
         return (
             f"How much of the best {gap.metric} is selection bias is not estimated, because "
-            f"{gap.metric} was not computed on resampled images."
+            f"{words.not_resampled(gap.metric)}."
             if gap.measure.resampled
             else ""
         )

@@ -201,7 +201,7 @@ def _of(results: Results, measure: Measure) -> Influence:
     rows = [row for row in rows if has_figure(row, measure, results.at)]
     if not Source(results, measure).has_values([row["trial"] for row in rows]):
         raise UserError(
-            f"{measure.name} was not computed on resampled images, which influence needs. "
+            f"{words.not_resampled(measure.name)}, which influence needs. "
             f"`tuner compare {results.title} --metric {measure.name}` compares it over seeds."
         )
     grid = _grid(results, rows) if results.spec.search.sampler == "grid" else None

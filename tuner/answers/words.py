@@ -206,6 +206,11 @@ def sampling_unit(patients: int) -> str:
     return "patients" if patients else "images"
 
 
+def not_resampled(figure: str) -> str:
+    """Say why intervals of a study's own metric cover no other images."""
+    return f"{figure} was not computed on resampled images, or patients, in every trial"
+
+
 def patient_remarks(clusters: "Sequence[Clusters]", *, unknown: bool = False) -> list[str]:
     """Return what limits an answer: few patients, one with many images, or none stored."""
     from tuner.statistics import FEWEST, GIANT

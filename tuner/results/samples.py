@@ -56,6 +56,11 @@ class SplitImages:
         """The images of each patient; None where they are not named."""
         return Clusters.of(self.patients) if self.patients else None
 
+    @property
+    def units(self) -> int:
+        """How many patients there are, or images where they are not named."""
+        return len(self.ids) if self.clusters is None else self.clusters.patients
+
 
 class Source:
     """The values of one measure by patient, or by image, for any trials of a study."""
@@ -91,7 +96,10 @@ class Source:
                 yield row.number, row.split, values, truth.clusters
 
     def has_values(self, numbers: Collection[int]) -> bool:
-        """Say whether all these trials have values by image or by resample, in each split."""
+        """Say whether all these trials have values by image or by resample, in each split.
+
+        By resample, all of them must be on resamples of the units that the split has now.
+        """
         if not self.measure.resampled:
             return True
         splits: dict[int, set[str]] = defaultdict(set)
@@ -101,9 +109,24 @@ class Source:
         return all(splits[number] == wanted for number in numbers)
 
     def _resampled(self, numbers: Sequence[int]) -> Iterator[tuple[int, SplitName, Array]]:
+        """Yield each trial's values on resamples, split by split.
+
+        A trainer resamples what were patients, or images, when it trained. Patients may be named
+        later for the same images: values on resamples of anything else are then left out, since
+        they neither fit those of later trials nor vary as patients do.
+        """
         query = (
-            sa.select(t.trial.c.number, t.resampled.c.split, t.resampled.c.content)
-            .select_from(t.resampled.join(t.trial))
+            sa.select(
+                t.trial.c.number,
+                t.resampled.c.split,
+                t.resampled.c.content,
+                t.outcome.c.setup["data_fingerprint"].astext.label("fingerprint"),
+            )
+            .select_from(
+                t.resampled.join(t.trial).join(
+                    t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id
+                )
+            )
             .where(
                 t.trial.c.study_id == self._study.study_id,
                 t.trial.c.number == sa.any_(sa.cast(list(numbers), sa.ARRAY(sa.Integer))),
@@ -113,8 +136,10 @@ class Source:
             )
             .order_by(t.resampled.c.split, t.trial.c.number)
         )
-        for number, split, content in self._connection.execute(query):
-            yield number, split, np.frombuffer(content, "<f4").astype(np.float64)
+        for row in self._connection.execute(query):
+            values = np.frombuffer(row.content, "<f4").astype(np.float64)
+            if len(values) == self.truths[row.fingerprint, row.split].units:
+                yield row.number, row.split, values
 
     def same_images(self, numbers: Collection[int]) -> bool:
         """Say whether these trials were measured on the same images in the measure's splits."""
@@ -167,13 +192,7 @@ class Source:
 
     def units(self) -> int:
         """Return how many patients, or else images, the measure's largest split has."""
-        return max(
-            (
-                len(truth.ids) if truth.clusters is None else truth.clusters.patients
-                for truth in self.truths.values()
-            ),
-            default=0,
-        )
+        return max((truth.units for truth in self.truths.values()), default=0)
 
     @property
     def patients_unknown(self) -> bool:

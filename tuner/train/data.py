@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -79,10 +80,21 @@ class Prepared:
 
     def truth(self, split: SplitName) -> Truth | None:
         """Return the labels and patients of a split for metrics; None without a test split."""
-        found = {"train": self.train, "val": self.val, "test": self.test}[split]
-        if found is None:
-            return None
-        return Truth(split, found.true, found.patients, self.classes)
+        return self._truths.get(split)
+
+    @cached_property
+    def _truths(self) -> dict[SplitName, Truth]:
+        """The same object for every trial, since a truth keeps its resamples."""
+        splits: dict[SplitName, Resident | None] = {
+            "train": self.train,
+            "val": self.val,
+            "test": self.test,
+        }
+        return {
+            name: Truth(name, split.true, split.patients, self.classes)
+            for name, split in splits.items()
+            if split is not None
+        }
 
     def describe(self) -> Dataset:
         """Return the description of these data that the store keeps."""

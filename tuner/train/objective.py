@@ -266,7 +266,7 @@ class MetricFunction:
     ) -> object:
         """Return what the function returns; patients are given to those that take them."""
         arguments = (
-            (labels, probabilities, patients) if self._takes_patients else (labels, probabilities)
+            (labels, probabilities, patients) if self.takes_patients else (labels, probabilities)
         )
         return self.found.call("metrics", self.name, *arguments)
 
@@ -278,7 +278,8 @@ class MetricFunction:
         return f"{self.name}() in {source}" + (f", line {line}" if line else "")
 
     @cached_property
-    def _takes_patients(self) -> bool:
+    def takes_patients(self) -> bool:
+        """Whether it has a third argument: the patient of each image."""
         try:
             takes = inspect.signature(self.function)
             takes.bind(None, None, None)

@@ -5,9 +5,10 @@ A metric is a function of a split's labels and predicted probabilities. Nothing 
 
 import math
 import numbers
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,12 +21,17 @@ from tuner.train.ready_metrics import BY_IMAGE, FUNCTIONS
 
 Labels = NDArray[np.int64]
 Probabilities = NDArray[np.float64]
+Array = NDArray[np.float64]
 
 ROUNDING = 1e-9
 """By how much a share may lie outside of 0 and 1."""
 RESAMPLED_MOST = 2000
 """Images, or patients, of a split that is resampled: as many resamples are drawn, each of them
 costs a call of the metric, and a call costs more the more images there are."""
+RESAMPLING_SECONDS = 60.0
+"""A metric whose calls on the resamples of one split would take longer is not computed on them."""
+TRIAL_SHARE = 1 / 30
+"""The share of that time after which its calls are extrapolated."""
 
 
 @dataclass(frozen=True)
@@ -53,37 +59,86 @@ class Truth:
             images.setdefault(name or image, []).append(image)
         return [np.array(members) for members in images.values()]
 
-    def resamples(self) -> "Iterator[tuple[Truth, NDArray[np.int64]]]":
+    @cached_property
+    def obstacle(self) -> str:
+        """Why metrics cannot be computed on resamples of these images; "" if they can.
+
+        A class that a single unit has looks the same in every resample, as if it did not vary at
+        all: its variance cannot be estimated from one. And where most resamples lack a class, the
+        few that have all of them are not what other images would be like.
+        """
+        unit, many = "patient" if self.patients else "image", len(self.units)
+        if not 2 <= many <= RESAMPLED_MOST:
+            return f"there are {many:,} {unit}s, and 2 to {RESAMPLED_MOST:,} can be resampled"
+        units_of = np.zeros(len(self.classes), np.int64)
+        for images in self.units:
+            units_of[np.unique(self.labels[images])] += 1
+        lonely = [name for name, has in zip(self.classes, units_of, strict=True) if has == 1]
+        if lonely:
+            return f"a single {unit} has class {', '.join(lonely)}"
+        return "most resamples lack a class" if self._draws is None else ""
+
+    @cached_property
+    def _draws(self) -> NDArray[np.uint16] | None:
+        """The units in each resample, a row for each; None if most draws lack a class.
+
+        Draws that lack a class of the split are drawn again, so there must be a bound: among
+        100 classes of 2 images, one draw in two million has them all.
+        """
+        many, present = len(self.units), np.bincount(self.labels) > 0
+        bits = np.random.Philox(0)
+        draws = np.empty((many, many), np.uint16)
+        done = 0
+        for _ in range(2 * many):
+            draws[done] = bits.random_raw(many) % np.uint64(many)
+            drawn = np.bincount(self.labels[self._images(draws[done])], minlength=len(present))
+            done += bool((drawn[present] > 0).all())
+            if done == many:
+                return draws
+        return None
+
+    def resamples(self, *, named: bool) -> "Iterator[tuple[Truth, NDArray[np.int64]]]":
         """Yield bootstrap resamples, as many as there are units, with the images in each.
 
         They are the same for equal images, under every setting and seed and on every machine: so
-        differences of settings lose what all settings have in common. Those that lack a class of
-        the split are drawn again.
+        differences of settings lose what all settings have in common. They are drawn once for
+        each split; patients are only named if asked for, which takes longer than to draw them.
         """
-        many, classes = len(self.units), len(np.unique(self.labels))
-        bits = np.random.Philox(0)
-        for _ in range(many):
-            drawn = self._draw(bits, many)
-            while len(np.unique(self.labels[np.concatenate(drawn)])) < classes:
-                drawn = self._draw(bits, many)
-            images = np.concatenate(drawn)
-            yield replace(self, labels=self.labels[images], patients=self._named(drawn)), images
+        assert self._draws is not None, self.obstacle
+        for draw in self._draws:
+            images = self._images(draw)
+            patients = self._named(draw) if named else ()
+            yield replace(self, labels=self.labels[images], patients=patients), images
 
-    def _draw(self, bits: np.random.Philox, many: int) -> list[NDArray[np.int64]]:
-        return [self.units[unit] for unit in (bits.random_raw(many) % np.uint64(many)).tolist()]
+    def _images(self, draw: NDArray[np.uint16]) -> NDArray[np.int64]:
+        """Return the images of the drawn units."""
+        if not self.patients:
+            return draw.astype(np.int64)
+        return np.concatenate([self.units[unit] for unit in draw.tolist()])
 
-    def _named(self, drawn: Sequence[NDArray[np.int64]]) -> tuple[str, ...]:
+    def _named(self, draw: NDArray[np.uint16]) -> tuple[str, ...]:
         """Return the patient of each drawn image; one who is drawn twice counts as two."""
         if not self.patients:
             return ()
         copies: Counter[str] = Counter()
         names: list[str] = []
-        for images in drawn:
+        for unit in draw.tolist():
+            images = self.units[unit]
             name = self.patients[images[0]]
             copies[name] += 1
             again = f" ({copies[name]})" if name and copies[name] > 1 else ""
             names += [name + again] * len(images)
         return tuple(names)
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """The metrics of one split on resamples of its images, or of its patients."""
+
+    values: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    """By metric: see `records.Predictions.resampled`."""
+    obstacles: dict[str, str] = field(default_factory=dict)
+    """Why each of the other metrics has no such values."""
 
 
 class OwnMetrics:
@@ -114,38 +169,61 @@ class OwnMetrics:
         }
 
     def resampled(
-        self, truth: Truth, log_probabilities: NDArray[np.float32]
-    ) -> dict[str, NDArray[np.float32]]:
+        self,
+        truth: Truth,
+        log_probabilities: NDArray[np.float32],
+        alive: Callable[[], None],
+        seconds: float = RESAMPLING_SECONDS,
+    ) -> Resampled:
         """Return the metrics that have no value for each image, on resamples of the split.
 
-        None are returned of a metric that is undefined on some resample, nor where there are too
-        few or too many images: its intervals are then over seeds alone.
+        A metric that fails or is undefined on some resample, or is slow, has no values, with the
+        reason; its intervals are then over seeds alone. `alive` is called at every resample.
         """
-        many = len(truth.units)
         shares = np.exp(log_probabilities.astype(np.float64))
-        wanted = [one for one in self._functions if one[0].name not in BY_IMAGE]
-        if not wanted or not 2 <= many <= RESAMPLED_MOST or not np.isfinite(shares).all():
-            return {}
-        found: dict[str, NDArray[np.float32]] = {}
-        for metric, function in wanted:
-            if truth.missing and metric.needs_every_class:
-                continue
-            try:
-                figure = self._value(metric, function, truth, shares)
-                drawn = np.array(
-                    [
-                        self._value(metric, function, resample, shares[images])
-                        for resample, images in truth.resamples()
-                    ]
-                )
-            except ObjectiveError:
-                continue
-            # Scaled so that the statistics may take them for values of the units: the variance
-            # of a mean of so many is the bootstrap's variance of the metric.
-            values = figure + many / math.sqrt(many - 1) * (drawn - drawn.mean())
-            if np.isfinite(values).all():
-                found[metric.name] = values.astype(np.float32)
-        return found
+        wanted = [
+            (metric, function)
+            for metric, function in self._functions
+            if metric.name not in BY_IMAGE and not (truth.missing and metric.needs_every_class)
+        ]
+        if not wanted or not np.isfinite(shares).all():
+            return Resampled()
+        if truth.obstacle:
+            return Resampled(obstacles={metric.name: truth.obstacle for metric, _ in wanted})
+        drawn: dict[str, list[float]] = {metric.name: [] for metric, _ in wanted}
+        spent = dict.fromkeys(drawn, 0.0)
+        obstacles: dict[str, str] = {}
+        named = any(function is not None and function.takes_patients for _, function in wanted)
+        for resample, images in truth.resamples(named=named):
+            predicted = shares[images]
+            for metric, function in wanted:
+                alive()
+                if metric.name in obstacles:
+                    continue
+                begun = time.perf_counter()
+                try:
+                    value = self._value(metric, function, resample, predicted)
+                except ObjectiveError as error:
+                    obstacles[metric.name] = f"on a resample, {error}"
+                    continue
+                drawn[metric.name].append(value)
+                spent[metric.name] += time.perf_counter() - begun
+                took = spent[metric.name] / len(drawn[metric.name]) * len(truth.units)
+                if spent[metric.name] > seconds * TRIAL_SHARE and took > seconds:
+                    obstacles[metric.name] = (
+                        f"{len(truth.units):,} calls would take {took:,.0f} s, "
+                        f"and at most {seconds:g} s are spent on them"
+                    )
+            if len(obstacles) == len(wanted):
+                break
+        values = {
+            metric.name: _scaled(
+                self._value(metric, function, truth, shares), np.array(drawn[metric.name])
+            )
+            for metric, function in wanted
+            if metric.name not in obstacles
+        }
+        return Resampled(values, obstacles)
 
     def try_out(self, truth: Truth) -> None:
         """Compute every metric on random predictions, so that a fault costs no training."""
@@ -177,6 +255,16 @@ class OwnMetrics:
                 'return a fraction, or declare the metric with unit="number"'
             )
         return number
+
+
+def _scaled(figure: float, drawn: Array) -> NDArray[np.float32]:
+    """Scale a metric on resamples so that the statistics may take it for values of the units.
+
+    The variance of a mean of so many values is then the bootstrap's variance of the metric.
+    """
+    many = len(drawn)
+    scale = many / math.sqrt(many - 1)
+    return np.asarray(figure + scale * (drawn - drawn.mean()), np.float32)
 
 
 SPLIT_WORDS = {"val": "validation", "test": "test", "train": "training"}

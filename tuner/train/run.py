@@ -281,7 +281,8 @@ class Run:
             truth = self._data.truth(name)
             if split is not None and truth is not None:
                 logs = self._evaluate(split, alive)
-                found.append(Predictions(name, at, logs, self._own.resampled(truth, logs)))
+                resampled = self._own.resampled(truth, logs, alive)
+                found.append(Predictions(name, at, logs, resampled.values, resampled.obstacles))
         return tuple(found)
 
     def _evaluate(self, split: Resident, alive: Alive) -> LogProbabilities:

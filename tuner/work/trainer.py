@@ -253,6 +253,8 @@ class Trainer:
             return
         assert self._bench is not None
         result = member.run.result(member.line.alive)
+        for remark in _not_resampled(result):
+            print(remark, file=sys.stderr, flush=True)  # noqa: T201
         if member.keeping:
             member.keeping.end(member.run)
         _report_result(member.line, self._bench.dataset(member.job), result)
@@ -320,6 +322,19 @@ def _plan(order: Mapping[str, Any]) -> "CheckpointPlan":
 
 def _tell_saved(line: TrialChannel) -> Callable[[int], None]:
     return lambda epoch: line.report("saved", {"epoch": epoch})
+
+
+def _not_resampled(result: Result) -> list[str]:
+    """Say which metrics have no values on resamples, and why; once for both moments."""
+    reasons = {
+        f"{each.split}_{metric}": reason
+        for each in result.predictions
+        for metric, reason in each.not_resampled.items()
+    }
+    return [
+        f"{figure} is not resampled, so its intervals cover seeds but not images: {reason}."
+        for figure, reason in reasons.items()
+    ]
 
 
 def _report_result(line: TrialChannel, data: Dataset, result: Result) -> None:
