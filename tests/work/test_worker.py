@@ -20,7 +20,7 @@ from tuner.store.ledger import workers
 from tuner.store.ledger.leases import Ended
 from tuner.work import worker as worker_module
 from tuner.work.stopping import StopRequest
-from tuner.work.worker import work
+from tuner.work.worker import Visit, rest_after, work
 
 
 def test_a_study_that_never_appears_is_told(station: Station) -> None:
@@ -209,6 +209,35 @@ def test_a_worker_on_any_study_trains_them_by_priority(station: Station) -> None
     ends = [end for bench in reversed(order) for end in ends_of(bench)]
     assert len(ends) == 3
     assert ends == sorted(ends)
+
+
+def test_a_worker_on_any_study_waits_out_an_outage_between_two_studies(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that restarts while the worker looks for its next study costs it nothing."""
+    for name in ("first", "second"):
+        station.launch(make_spec(name, dimensions=(), epochs=1))
+    original, visited = turns.read, []
+
+    def flaky(connection: sa.Connection) -> list[turns.Turn]:
+        visited.append(connection)
+        if len(visited) in {1, 4}:
+            connection.connection.dbapi_connection.close()  # type: ignore[union-attr]
+        return original(connection)
+
+    monkeypatch.setattr(turns, "read", flaky)
+    orders = replace(station.orders("", "quick"), study=None, patience_seconds=0.0)
+    assert work(station.settings, orders, StopRequest()).reason == "No open study is left."
+    assert len(visited) > 4
+
+
+def test_visits_in_vain_become_rarer() -> None:
+    """Up to five minutes apart; a visit with a trial starts over."""
+    vain, trained = Visit(Ended("open", "")), Visit(Ended("open", ""), active_seconds=1.0)
+    rests = [0.0]
+    for visit in (vain,) * 7 + (trained, vain):
+        rests.append(rest_after(visit, rests[-1]))
+    assert rests[1:] == [15.0, 30.0, 60.0, 120.0, 240.0, 300.0, 300.0, 15.0, 30.0]
 
 
 def test_a_worker_on_any_study_leaves_those_whose_objective_is_elsewhere(station: Station) -> None:

@@ -53,6 +53,8 @@ QUEUE_SECONDS = 5.0
 VISIT_SECONDS = 3.0
 """How long it waits for a trial of a study whose trials others have."""
 REST_SECONDS = 15.0
+"""How long it then leaves that study alone; twice as long after each further visit in vain."""
+LONGEST_REST_SECONDS = 300.0
 FAILED_REST_SECONDS = 600.0
 TRAINER = Program("tuner.work.trainer", "tuner trainer", needs=TRAINERS)
 
@@ -114,6 +116,18 @@ class Visit:
     active_seconds: float = 0.0
 
 
+def rest_after(visit: Visit, last_seconds: float) -> float:
+    """Return for how many seconds a study is left alone: longer after each visit in vain.
+
+    By its count of trials a study may have work where no other worker gets a trial: a race
+    between two looks, a grid whose settings wait for a peer's epochs. Every visit costs the start
+    of a trainer and a row in the table of workers.
+    """
+    if visit.active_seconds or not last_seconds:
+        return REST_SECONDS
+    return min(2 * last_seconds, LONGEST_REST_SECONDS)
+
+
 class Errands:
     """A worker that takes whichever study is next in the queue, and returns for another."""
 
@@ -121,15 +135,19 @@ class Errands:
         self._context = context
         self._rests: dict[int, float] = {}
         """Until when a study is left alone: it had nothing for this worker, or failed here."""
+        self._rest_seconds: dict[int, float] = {}
+        """How long each study was left alone after the last visit."""
         self._asked = -math.inf
         self._relieved = False
 
     def run(self) -> Ended:
         """Work until nothing is left: no open study, or none with a trial for long enough."""
         stop, patience = self._context.stop, self._context.orders.idle_seconds
+        outage = self._context.orders.patience_seconds
         busy = time.monotonic()
         while not stop.asked:
-            queue = self._queue()
+            # A supervisor waits out an outage in the middle of a study; so does this between two.
+            queue = _wait_for(self._queue, max(JOIN_SECONDS, outage), stop)
             turn = next((turn for turn in queue if self._suits(turn)), None)
             if turn is not None:
                 if self._visit(turn).active_seconds:
@@ -155,9 +173,10 @@ class Errands:
         study = turn.study
         logger.info("working on %s (priority %d)", study.title, turn.priority)
         leaving = Leaving(VISIT_SECONDS, lambda: self._is_relieved(study))
-        rest = REST_SECONDS
         try:
             visit = _work_on(self._context, study, leaving)
+            rest = rest_after(visit, self._rest_seconds.get(study.study_id, 0.0))
+            self._rest_seconds[study.study_id] = rest
         except DatabaseError:
             raise
         # Its code or data differ here, say: other studies can go on, and other workers with it.
