@@ -68,7 +68,11 @@ def blurred(image: Field, deviation: float) -> Field:
     """Blur by a Gaussian of a standard deviation in pixels, cut off at three."""
     offsets = range(int(3 * deviation + 0.5) + 1)
     bell = [float(exponential(-0.5 * (k / deviation) * (k / deviation))) for k in offsets]
-    whole = bell[0] + 2 * sum(bell[1:])
+    # One by one: sum() of floats rounds differently since Python 3.12.
+    side = 0.0
+    for weight in bell[1:]:
+        side += weight
+    whole = bell[0] + 2 * side
     return smoothed(image, [weight / whole for weight in bell])
 
 

@@ -7,6 +7,7 @@ that died between count and ask gave 2 trials for a budget of 1.
 """
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -45,7 +46,8 @@ VALUES: sa.Table = models.TrialValueModel.__table__
 def create_tables(database: Database) -> None:
     """Create Optuna's tables, or refuse tables written by a newer Optuna."""
     try:
-        storage = RDBStorage(DRIVER, engine_kwargs={"creator": database.connect})
+        with _MAKING:
+            storage = RDBStorage(DRIVER, engine_kwargs={"creator": database.connect})
     except RuntimeError as error:
         raise DatabaseNewerError(
             f"The database's Optuna tables do not fit Optuna {optuna.__version__} here: {error}"
@@ -60,7 +62,7 @@ class Binding:
     """
 
     def __init__(self, database: Database) -> None:
-        with _no_version_manager():
+        with _MAKING, _no_version_manager():
             self._rdb = RDBStorage(
                 DRIVER,
                 engine_kwargs={"creator": database.connect},
@@ -108,6 +110,11 @@ class Binding:
         self._rdb.scoped_session = orm.scoped_session(
             orm.sessionmaker(bind=bind, join_transaction_mode="create_savepoint")
         )
+
+
+_MAKING = threading.Lock()
+"""Held while a storage is made, because `_no_version_manager` replaces a name for all threads: two
+at a time could leave the replacement, and tables would be made without their version."""
 
 
 @contextmanager
