@@ -23,9 +23,10 @@ from tests.store.embedded_clients import (
     server_pid,
     servers,
 )
-from tuner.errors import DatabaseError, UserError
+from tuner.errors import DatabaseError, MachineError, UserError
 from tuner.home import make as make_home
 from tuner.store.address import Address
+from tuner.store.embedded import cluster
 from tuner.store.embedded import places as embedded_places
 from tuner.store.embedded import server as embedded
 from tuner.store.embedded.places import Places
@@ -336,6 +337,22 @@ def test_a_failed_first_start_leaves_nothing_half_made(home: Path) -> None:
     assert not places.data.exists()
     assert not list(places.root.glob("draft-*"))
     embedded.join(home).leave()
+
+
+def test_files_are_synced_one_by_one_where_the_file_system_cannot_be_synced(home: Path) -> None:
+    """An error of another program's files does not keep a database from being made."""
+    make_home(home)
+    places = embedded_places.settle(home)
+    program, tried = places.root / "initdb", places.root / "tried"
+    program.write_text(
+        f'#!/bin/sh\necho "$1 $2" >> {tried}\n[ "$2" = --sync-method=fsync ] || exit 1\n'
+    )
+    program.chmod(0o755)
+    cluster._sync([str(program), "--sync-only"], places)
+    assert tried.read_text().splitlines()[-1] == "--sync-only --sync-method=fsync"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(MachineError, match="initdb failed"):
+        cluster._sync([str(program), "--sync-only"], places)
 
 
 _JOIN = """
