@@ -300,6 +300,7 @@ OTHERS: dict[str, Callable[[], nn.Module]] = {
     "batch norm without weights": lambda: sequential(nn.BatchNorm1d(12, affine=False)),
     "everything dropped": lambda: sequential(nn.Dropout(1.0)),
     "flattened otherwise": lambda: nn.Sequential(nn.Flatten(2), nn.Linear(12, 2)),
+    "flattened later": lambda: nn.Sequential(nn.Linear(4, 3), nn.Flatten(), nn.Linear(9, 2)),
     "no weights": lambda: nn.Sequential(nn.Flatten()),
     "no sequence": lambda: nn.Linear(12, 2),
 }

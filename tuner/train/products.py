@@ -9,6 +9,7 @@ Which library it is depends on the machine and the sizes alone, never on a measu
 so that a resumed training computes the same bits.
 """
 
+import platform
 from functools import cache
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def _made_by_intel() -> bool:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
     except OSError:
         return True  # not Linux: as torch does it
+
+
+@cache
+def cpu_model() -> str:
+    """Return the name of this machine's CPU, as precisely as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
 
 
 def product(

@@ -359,6 +359,10 @@ def obstacle(model: nn.Module) -> str:
     odd = [layer for layer in layers if not _is_plain(layer)]
     if odd:
         return f"{type(odd[0]).__name__} is none of {PLAIN}, or not with usual settings"
+    flattens = [type(layer) is nn.Flatten for layer in layers]
+    # The layers' passes are written for one row of numbers an image.
+    if any(flattens) and not flattens[0]:
+        return "it flattens its inputs after the first layer"
     if any(getattr(one, hooks) for one in (model, *layers) for hooks in HOOKS):
         return "a layer has a hook"
     weights = [weight for layer in layers for weight in layer.parameters()]

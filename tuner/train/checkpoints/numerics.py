@@ -8,7 +8,7 @@ import torch
 
 from tuner.train.device import Device
 from tuner.train.precision import supports_bf16
-from tuner.train.products import uses_onednn
+from tuner.train.products import cpu_model, uses_onednn
 
 LIBRARIES = ("torch", "torchvision", "numpy", "scipy")
 """Libraries that compute weights and figures."""
@@ -34,6 +34,9 @@ def _cpu() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "products": "oneDNN" if uses_onednn() else "torch",
+        # oneDNN, which computes convolutions on every CPU, divides sums by the sizes of caches: two
+        # CPUs with the same instructions may round differently.
+        "model": cpu_model(),
     }
 
 
