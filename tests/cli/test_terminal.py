@@ -21,10 +21,20 @@ from tuner.answers import words
 from tuner.cli import terminal
 from tuner.cli.console import DataConsole, PlainConsole, plain_table, print_sentences, styled
 from tuner.cli.live import LiveScreen, PlainScreen, chosen_line, draw, screen_for
+from tuner.cli.main import run
 from tuner.records import NATS, Value, value_text
 from tuner.store.address import Address
 from tuner.store.overview import Best, Counts, Overview, WorkerLine
 from tuner.text import file_name, storable
+
+
+def test_a_closed_output_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by `>&-`: Python then has no stream."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run(["--version"]) == 0
+    assert run(["--no-such-option"]) == 2
+
 
 ODD = "[/] [/b] [bold]x[/bold] [a-z] :smile: \x1b[31m\x9b2J\r\x07 \u202ecod.exe \udcff\ud800"
 SHOWN = r"[/] [/b] [bold]x[/bold] [a-z] :smile: \x1b[31m\x9b2J\x0d\x07 \u202ecod.exe \xff\ud800"

@@ -16,7 +16,7 @@ import click
 
 from tuner import __version__
 from tuner.cli.options import add_common, examples, place_study
-from tuner.cli.terminal import ReadableFormatter, echo, replace_unencodable
+from tuner.cli.terminal import ReadableFormatter, echo, open_closed_streams, replace_unencodable
 from tuner.errors import (
     EXIT_DONE,
     EXIT_MACHINE,
@@ -163,6 +163,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; no traceback unless --debug was given."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
+    open_closed_streams()
     replace_unencodable()
     handler = logging.StreamHandler()
     handler.setFormatter(ReadableFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))

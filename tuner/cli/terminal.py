@@ -8,9 +8,11 @@ may reach a terminal, which would obey it, and no tag in them is markup.
 import io
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -99,6 +101,16 @@ class ReadableFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as text; tracebacks keep their lines."""
         return readable(super().format(record))
+
+
+def open_closed_streams() -> None:
+    """Open on the null device what the caller has closed, as `>&-` does.
+
+    Python has None for it, and a file that is opened later would get its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
 
 
 def replace_unencodable() -> None:
