@@ -1,6 +1,7 @@
 """What an examination of the data finds while trials train: told and stored once, or broken off."""
 
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -73,9 +74,10 @@ def test_findings_that_arrive_late_are_told_and_stored_once(
         study = Bench.launch(database, make_spec()).study
         findings.tell(database, study)
         assert capsys.readouterr().err == "Data: Images are read as they are.\n"
-        done.touch()
+        threading.Timer(0.2, done.touch).start()
         findings.tell(database, study, wait=True)
-        assert capsys.readouterr().err == "Warning: 7 images have a copy.\n"
+        said = "Waiting for the check of the data to finish …\nWarning: 7 images have a copy.\n"
+        assert capsys.readouterr().err == said
         findings.tell(database, study)
         findings.tell(database, study, wait=True)
         findings.stop()

@@ -7,6 +7,7 @@ begun ──> loaded: what is wrong with the data is raised, before anything is 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -74,20 +75,31 @@ class Findings:
         self._question = question
         self._found: Future[Examined] = Future()
         self._told = self._kept = False
+        self._awaited = False
         threading.Thread(target=self._wait, args=(spec,), daemon=True).start()
 
     def _wait(self, spec: "Spec") -> None:
         from tuner.check.quick import examined
 
         try:
-            self._found.set_result(examined(spec, self._question, _ignore))
+            self._found.set_result(examined(spec, self._question, self._show))
         except BaseException as error:  # noqa: BLE001  # raised where the findings are told
             self._found.set_exception(error)
+
+    def _show(self, what: str, done: int, total: int) -> None:
+        """Show the progress while it is waited for; before that the study is on the screen."""
+        if self._awaited:
+            show_progress(what, done, total)
 
     def tell(self, database: "Database", study: "Study", *, wait: bool = False) -> None:
         """Tell and store the findings once they are there; raises what the database raises."""
         if self._kept or not (wait or self._found.done()):
             return
+        if not self._found.done():
+            echo("Waiting for the check of the data to finish …", err=True)
+            self._awaited = True
+            wait_for([self._found])
+            clear_progress()
         try:
             found = self._found.result()
         except TunerError as error:
@@ -108,10 +120,6 @@ class Findings:
             self._question.kill()
             # Its thread reads the answers, which must not be closed meanwhile.
             self._found.exception()
-
-
-def _ignore(*_: object) -> None:
-    """Show no progress: the study is on the screen."""
 
 
 def _begin(spec: "Spec", checker: "Checker") -> "Question":
