@@ -118,7 +118,8 @@ def _assert_raced(home: Path, name: str) -> int:
     assert race["looks"] >= 1
     told = [line for line in tuner(home, "events", name).out.splitlines() if "looked:" in line]
     assert len(told) == race["looks"]
-    assert re.search(r"after seed 2: eliminated (none|configuration [\d, ]+); \d contenders? left", told[0])
+    eliminated = r"after seed 2: eliminated (none|configuration [\d, ]+); \d contenders? left"
+    assert re.search(eliminated, told[0])
     dropped = [one for one in race["runners"] if one["dropped_after"] is not None]
     assert bool(dropped) == any("eliminated configuration" in line for line in told)
     assert dropped or race["end"] == "images" or not race["saved"]
