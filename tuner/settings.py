@@ -10,6 +10,7 @@ from pathlib import Path
 from tuner import home as home_folder
 from tuner.errors import UserError
 
+GIVE_BACK = "TUNER_GIVE_BACK_SECONDS"
 LIBPQ_ADDRESS = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
 SECRET_VARIABLES = (
     "TUNER_DATABASE_URL",
@@ -73,7 +74,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         renew=_seconds(environ, "TUNER_RENEW_SECONDS", defaults.renew),
         grace=_seconds(environ, "TUNER_GRACE_SECONDS", defaults.grace),
         poll=_seconds(environ, "TUNER_POLL_SECONDS", defaults.poll),
-        give_back=_seconds(environ, "TUNER_GIVE_BACK_SECONDS", defaults.give_back),
+        give_back=_seconds(environ, GIVE_BACK, defaults.give_back),
     )
     if timing.renew * 2 > timing.lease:
         raise UserError(

@@ -20,7 +20,7 @@ def bench(database: Database) -> Bench:
 def begin(bench: Bench) -> int:
     """Store a fleet of three workers."""
     with bench.database.transaction() as connection:
-        return fleets.begin(connection, bench.study, "slurm", CREW, workers=3, launcher=HERE)
+        return fleets.begin(connection, bench.study, "slurm", CREW, {}, workers=3, launcher=HERE)
 
 
 def test_a_fleet_is_found_again_with_its_handle(bench: Bench) -> None:

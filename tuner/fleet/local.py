@@ -88,29 +88,28 @@ class LocalFleet:
         """Start workers on the devices that have fewest, or ask the newest to leave."""
         present = [post for post in self._posts if not post.leaving]
         for post in present[workers:]:
-            post.leaving = True
-            # Not by a signal: one that arrives while a worker is being forked is lost. The end of
-            # its input is noticed whenever it begins to read.
-            if post.pipe is not None:
-                post.pipe.close()
+            _let_go(post)
         for _ in range(workers - len(present)):
             used = [post.device for post in self._posts if not post.leaving]
             self._fill(self._add(min(self._crew.devices, key=used.count)))
 
     def ask_to_stop(self) -> None:
         """Ask every worker to finish its epoch, give its trial back and exit."""
-        self._leave(signal.SIGINT)
+        for post in self._posts:
+            _let_go(post)
 
     def stop_now(self) -> None:
         """Ask every worker to exit at once."""
-        self._leave(signal.SIGTERM)
+        for post in self._posts:
+            _let_go(post)
+            # Two requests mean "at once"; the same signal twice might be taken for one.
+            _signal(post, signal.SIGTERM)
+            _signal(post, signal.SIGINT)
 
     def close(self) -> None:
         """End the workers that are left: politely first, because they may hold trials."""
         for post in self._posts:
-            post.leaving = True
-            if post.pipe is not None:
-                post.pipe.close()  # its worker notices, gives its trial back and exits
+            _let_go(post)
         deadline = time.monotonic() + self._settings.timing.give_back + LEAVING_SECONDS
         for post in self._posts:
             if post.process is None:
@@ -180,11 +179,6 @@ class LocalFleet:
         self._fill(post)
         return True
 
-    def _leave(self, number: signal.Signals) -> None:
-        for post in self._posts:
-            post.leaving = True
-            _signal(post, number)
-
 
 class LocalEngine:
     """This machine; its workers end with the launcher, which may be detached from its terminal."""
@@ -223,6 +217,17 @@ class LocalEngine:
 
 
 ENGINE = LocalEngine()
+
+
+def _let_go(post: _Post) -> None:
+    """Ask a worker to finish its epoch, give its trial back and exit.
+
+    Not by a signal: one that arrives while a worker is being forked is lost. The end of its input
+    is noticed whenever it begins to read.
+    """
+    post.leaving = True
+    if post.pipe is not None:
+        post.pipe.close()
 
 
 def _signal(post: _Post, number: signal.Signals) -> None:

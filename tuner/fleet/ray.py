@@ -85,6 +85,7 @@ class Pilot:
         self._replacements = Replacements()
         self._process: subprocess.Popen[bytes] | None = None
         self._leaving = threading.Event()
+        self._hurried = False
         self._code: int | None = None
         self._lock = threading.Lock()
         threading.Thread(target=self._attend, daemon=True).start()
@@ -99,13 +100,20 @@ class Pilot:
         return {"running": not over, "failure": "\n".join(filter(None, said))}
 
     def leave(self, at_once: bool = False) -> None:
-        """Ask the worker to give its trial back and exit; replace it no more."""
+        """Ask the worker to give its trial back and exit; replace it no more.
+
+        A fleet asks again whenever it looks. A worker takes a second signal as "at once", so each
+        is sent once.
+        """
         with self._lock:
+            asked = self._leaving.is_set()
             self._leaving.set()
             if self._process is not None and self._process.poll() is None:
-                self._process.send_signal(signal.SIGTERM)
-                if at_once:
-                    # A second request; the same signal twice might be taken for one.
+                if not asked:
+                    self._process.send_signal(signal.SIGTERM)
+                if at_once and not self._hurried:
+                    self._hurried = True
+                    # The same signal twice might be taken for one.
                     self._process.send_signal(signal.SIGINT)
 
     def end(self) -> None:

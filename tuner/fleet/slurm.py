@@ -15,6 +15,7 @@ and the database's password in a file that only its owner can read. `sbatch` see
 """
 
 import contextlib
+import os
 import re
 import secrets
 import shutil
@@ -111,11 +112,16 @@ class SlurmFleet:
         """Elements whose end was judged: they stay ended."""
         self._replacements = replace(limits, accidents=handle["accidents"])
         self._messages: list[str] = list(handle["messages"])
+        self._cluster: str = handle.get("cluster", "")
+        """Slurm's name of the cluster; its job numbers mean other jobs elsewhere."""
+        self._user: int | None = handle.get("user")
         self._looked = float("-inf")
-        self._elements: list[_Element] = []
+        self._elements: list[_Element] | None = None if self._jobs else []
+        """None until Slurm has answered: what is not known has not ended."""
 
     def start(self) -> None:
         """Write the fleet's files and submit its arrays."""
+        self._cluster = _config("ClusterName") or ""
         crew, options = self._crew, self._options
         place = _place(self._settings, self._folder)
         found = access(self._settings)
@@ -157,7 +163,8 @@ class SlurmFleet:
     def close(self) -> None:
         """Cancel what is left, politely first, and remove the password."""
         self.ask_to_stop()
-        deadline = time.monotonic() + self._settings.timing.give_back + LEAVING_SECONDS
+        patience = max(self._settings.timing.give_back, self._options.give_back)
+        deadline = time.monotonic() + patience + LEAVING_SECONDS
         while self._alive() and time.monotonic() < deadline:
             time.sleep(0.5)
             self._look()
@@ -180,11 +187,13 @@ class SlurmFleet:
         """Return what finds the arrays and the files of the fleet again."""
         return {
             "folder": str(self._folder),
-            "jobs": self._jobs,
+            "cluster": self._cluster,
+            "user": self._user,
+            "jobs": list(self._jobs),
             "leaving": sorted(self._leaving),
             "left": sorted(self._left),
             "accidents": self._replacements.accidents,
-            "messages": self._messages,
+            "messages": list(self._messages),
         }
 
     def _submit(self, elements: int) -> None:
@@ -199,19 +208,31 @@ class SlurmFleet:
                 # A launcher killed right here leaves an array that it did not store: its workers
                 # end with the study all the same, and squeue shows them under the study's name.
                 out = _slurm("sbatch", "--parsable", array, str(self._folder / "pilot.sh"))
-                submitted.append(int(out.strip().split(";")[0]))
+                job = int(out.strip().split(";")[0])
+                submitted.append(job)
+                # At once: whatever happens to the next one, the handle names this one.
+                self._jobs.append(job)
+                new = (_Element(job, index, "PENDING", 0.0, "") for index in range(last + 1))
+                self._elements = [*(self._elements or []), *new]
         except MachineError:
-            if submitted:
-                _slurm("scancel", *map(str, submitted))
+            _cancel([str(job) for job in submitted])
             raise
-        self._jobs += submitted
-        self._looked = float("-inf")
+        finally:
+            self._looked = float("-inf")
 
     def _look(self) -> None:
         """Ask Slurm for the elements, and judge those that have ended since."""
+        if self._elements is None:
+            self._refuse_elsewhere()
         elements = _elements(self._jobs)
         if elements is None:
-            return  # the controller is away: what was true a moment ago still is, as far as we know
+            if self._elements is None:
+                # To say "none runs" would end the fleet, and take its password from its workers.
+                raise MachineError(
+                    "Slurm's controller does not answer, so nobody knows how many workers run. Try "
+                    "again when `squeue` works; workers that run go on meanwhile."
+                )
+            return  # what was true a moment ago still is, as far as we know
         self._elements, self._looked = elements, time.monotonic()
         again = []
         for one in elements:
@@ -233,6 +254,21 @@ class SlurmFleet:
         if waiting:
             _cancel(waiting)
 
+    def _refuse_elsewhere(self) -> None:
+        """Refuse to act for another person or on another cluster, where our jobs are not seen."""
+        if self._user not in (None, os.geteuid()):
+            raise UserError(
+                f"The jobs of this fleet are those of the user with number {self._user}, who alone "
+                "can scale or stop them. `tuner stop` ends the study for everybody."
+            )
+        # A controller that is away says no name: then nothing is learnt from it below either.
+        here = _config("ClusterName") if self._cluster else None
+        if here is not None and here != self._cluster:
+            raise UserError(
+                f"This fleet runs on the Slurm cluster {self._cluster}; this machine belongs to "
+                f"{here}. Give the command on a login node of {self._cluster}."
+            )
+
     def _comes_back(self, one: _Element) -> bool:
         """Tell whether an element that has ended is to run again."""
         if one.state in TAKEN:
@@ -248,7 +284,7 @@ class SlurmFleet:
         return comes
 
     def _alive(self) -> list[_Element]:
-        return [one for one in self._elements if one.state not in ENDED]
+        return [one for one in self._elements or () if one.state not in ENDED]
 
     def _let_go(self, names: Iterable[str]) -> None:
         """Cancel elements that wait, and ask the workers of those that run to leave."""
@@ -291,6 +327,8 @@ class SlurmEngine:
             crew,
             {
                 "folder": str(folder),
+                "cluster": "",
+                "user": os.geteuid(),
                 "jobs": [],
                 "leaving": [],
                 "left": [],
@@ -418,8 +456,17 @@ def _exit_code(name: str) -> int | None:
 
 
 def _max_array_size() -> int:
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", _slurm("scontrol", "show", "config"), re.M)
-    return max(1, int(found[1])) if found else 1000
+    return max(1, int(_config("MaxArraySize") or 1000))
+
+
+def _config(name: str) -> str | None:
+    """Return what the controller's configuration says; None if it does not answer."""
+    try:
+        shown = _slurm("scontrol", "show", "config")
+    except MachineError:
+        return None
+    found = re.search(rf"^{name}\s*=\s*(\S+)", shown, re.M)
+    return found[1] if found else None
 
 
 def _cancel(names: Sequence[str], *how: str) -> None:

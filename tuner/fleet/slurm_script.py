@@ -10,6 +10,12 @@ from pydantic import ConfigDict
 from tuner.fleet.options import STRICT, Lines, Seconds, Text, Words
 from tuner.fleet.replacements import YOUNG_SECONDS
 from tuner.processes import python
+from tuner.settings import GIVE_BACK
+
+RETURN_SECONDS = 15.0
+"""How long a worker takes to end its trainer and give its trial back, once it waits no more."""
+PREEMPTED_SECONDS = 15
+"""How long an epoch may go on after Slurm took the place away; it kills after KillWait, 30 s."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,19 @@ class SlurmOptions:
             raise ValueError("time must be at least 1m, Slurm's shortest time limit")
         if not 0 < self.signal <= self.time / 2:
             raise ValueError("signal must leave at least half of the time limit for work")
+        for name in ("cpus", "at_most", "array_limit"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
 
     @property
     def lifetime(self) -> int:
         """After how many seconds a worker leaves by itself, well before it is asked to."""
         return int(self.time - 1.5 * self.signal)
+
+    @property
+    def give_back(self) -> float:
+        """How many seconds a worker may use to finish its epoch once it is asked to leave."""
+        return max(self.signal / 2, self.signal - RETURN_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -81,12 +95,15 @@ def pilot_script(
 ) -> str:
     """Return the script of an array: each element runs one worker, and requeues itself."""
     head = _head(f"tuner-{study}", "%A_%a.log", options, place)
-    head += ["#SBATCH --requeue", f"#SBATCH --signal=B:TERM@{math.ceil(options.signal)}"]
+    head += ["#SBATCH --requeue", f"#SBATCH --signal=B:USR2@{math.ceil(options.signal)}"]
     words = ("worker", *arguments, "--lifetime", f"{options.lifetime}s")
     worker = f"{tuner_command(options)} {shlex.join(words)}"
     body = _PILOT.replace("@WORKER@", worker).replace("@LIFETIME@", str(options.lifetime))
     body = body.replace("@YOUNG@", f"{YOUNG_SECONDS:.0f}")
-    return "\n".join([*head, "", *_before(options, environment, place), "", body])
+    body = body.replace("@PREEMPTED@", str(PREEMPTED_SECONDS))
+    # A person's own TUNER_GIVE_BACK_SECONDS wins.
+    variables = {GIVE_BACK: f"{options.give_back:g}", **environment}
+    return "\n".join([*head, "", *_before(options, variables, place), "", body])
 
 
 def probe_script(
@@ -114,7 +131,8 @@ def probe_script(
 def _head(name: str, log: str, options: SlurmOptions, place: Place) -> list[str]:
     wanted = [
         f"--job-name={name}",
-        f"--output={place.folder}/{log}",
+        # sbatch would read a % of the folder as a pattern.
+        f"--output={place.folder.replace('%', '%%')}/{log}",
         "--open-mode=append",
         "--nodes=1",
         "--ntasks=1",
@@ -148,24 +166,30 @@ def _quoted(word: str) -> str:
 
 
 _PILOT = """\
+# The lines above are the site's; below, commands may fail and the script goes on.
+set +eu
 worker='' asked='' interrupted=''
+# Not SLURM_JOB_ID: the last element to start has the array's own, which means all elements.
+element="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 
 leave() {
     interrupted=1
     [ -z "$worker" ] || kill -s "$1" "$worker" 2>/dev/null
 }
-# Slurm takes the place away: time limit, preemption. Bash lets background jobs ignore INT, so
-# the worker gets TERM for either.
-trap 'asked=${asked:-requeue}; leave TERM' TERM
+# The time limit is near: there is time to finish the epoch. Bash lets background jobs ignore INT,
+# so the worker gets TERM for everything.
+trap 'asked=${asked:-requeue}; leave TERM' USR2
+# Slurm takes the place away and kills soon: a second request does not wait for the epoch.
+trap 'asked=${asked:-requeue}; leave TERM; (sleep @PREEMPTED@; leave HUP) &' TERM
 # `tuner fleet stop` and `scale`: politely by INT, at once by USR1, which the worker hears as two.
 trap 'asked=stop; leave TERM' INT
 trap 'asked=stop; leave TERM; leave HUP' USR1
 
 requeue() {
     # Someone may have cancelled this element meanwhile, who does not want it back.
-    if [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
+    if [ "$(squeue --noheader --jobs="$element" --format=%T)" = RUNNING ]; then
         echo "Requeued: $1."
-        scontrol requeue "$SLURM_JOB_ID" || exit 75
+        scontrol requeue "$element" || exit 75
         exit 0
     fi
 }

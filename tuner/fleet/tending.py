@@ -20,7 +20,7 @@ import psutil
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from tuner.errors import DatabaseError, UserError
+from tuner.errors import DatabaseError, TunerError, UserError
 from tuner.fleet import engines
 from tuner.fleet.contract import Crew, Engine, Fleet
 from tuner.settings import Settings, person
@@ -68,11 +68,18 @@ class TendedFleet:
                 self._study,
                 self._engine.name,
                 crew.to_json(),
+                self._fleet.handle(),
                 workers=crew.size,
                 launcher=launcher,
             )
             self._stored = fleets.find(connection, number)
-        self._fleet.start()
+        try:
+            self._fleet.start()
+        except TunerError as error:
+            # Nobody would find anything to ask under this fleet: it has ended, and says why.
+            with self._database.transaction() as connection:
+                fleets.end(connection, number, str(error).splitlines()[0])
+            raise
         self._sync(crew.size)
 
     def running(self) -> int:

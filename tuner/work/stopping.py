@@ -23,9 +23,13 @@ class StopRequest:
         self._event = threading.Event()
 
     def install(self) -> None:
-        """Handle SIGINT, SIGTERM and SIGHUP from now on; call it once, on the main thread."""
+        """Handle SIGINT, SIGTERM and SIGHUP from now on; call it once, on the main thread.
+
+        A SIGHUP that is ignored stays so: `nohup` asks for that.
+        """
         for number in SIGNALS:
-            signal.signal(number, self._take)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._take)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -91,8 +95,11 @@ class StopRequest:
         self._event.wait(seconds)
 
     def _take(self, number: int | None, _frame: FrameType | None) -> None:
-        if self.count == 0:
+        # The first signal after the end of a lifetime is the first that anybody sent: a batch
+        # system that warns before its time limit does not mean "at once".
+        first = self.count == 0 or (self.lifetime_over and self.signal is None)
+        if first:
             self._since = time.monotonic()
             self.signal = number
-        self.count += 1
+        self.count = 1 if first else self.count + 1
         self._event.set()

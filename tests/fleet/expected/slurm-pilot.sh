@@ -14,31 +14,38 @@
 #SBATCH --exclude=n[3-4]
 #SBATCH "--comment=a study of rates"
 #SBATCH --requeue
-#SBATCH --signal=B:TERM@120
+#SBATCH --signal=B:USR2@120
 
 export TUNER_DATABASE_PASSWORD_FILE=/home/ada/.tuner/secret
 export TUNER_DATABASE_URL=postgresql://ada@db.lab/tuner
+export TUNER_GIVE_BACK_SECONDS=105
 export TUNER_HOME=/home/ada/.tuner
 module load cuda/12.4
 
+# The lines above are the site's; below, commands may fail and the script goes on.
+set +eu
 worker='' asked='' interrupted=''
+# Not SLURM_JOB_ID: the last element to start has the array's own, which means all elements.
+element="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 
 leave() {
     interrupted=1
     [ -z "$worker" ] || kill -s "$1" "$worker" 2>/dev/null
 }
-# Slurm takes the place away: time limit, preemption. Bash lets background jobs ignore INT, so
-# the worker gets TERM for either.
-trap 'asked=${asked:-requeue}; leave TERM' TERM
+# The time limit is near: there is time to finish the epoch. Bash lets background jobs ignore INT,
+# so the worker gets TERM for everything.
+trap 'asked=${asked:-requeue}; leave TERM' USR2
+# Slurm takes the place away and kills soon: a second request does not wait for the epoch.
+trap 'asked=${asked:-requeue}; leave TERM; (sleep 15; leave HUP) &' TERM
 # `tuner fleet stop` and `scale`: politely by INT, at once by USR1, which the worker hears as two.
 trap 'asked=stop; leave TERM' INT
 trap 'asked=stop; leave TERM; leave HUP' USR1
 
 requeue() {
     # Someone may have cancelled this element meanwhile, who does not want it back.
-    if [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
+    if [ "$(squeue --noheader --jobs="$element" --format=%T)" = RUNNING ]; then
         echo "Requeued: $1."
-        scontrol requeue "$SLURM_JOB_ID" || exit 75
+        scontrol requeue "$element" || exit 75
         exit 0
     fi
 }

@@ -1,0 +1,148 @@
+"""A Slurm that misbehaves, by programs that stand for its commands."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.store.specs import Bench, make_spec
+from tuner.errors import MachineError, UserError
+from tuner.fleet.contract import Crew
+from tuner.fleet.slurm import ENGINE, SlurmFleet
+from tuner.fleet.slurm_script import Place, SlurmOptions, pilot_script
+from tuner.fleet.tending import TendedFleet
+from tuner.settings import Settings, Timing
+from tuner.store import fleets
+from tuner.store.database import Database
+
+AWAY = 'echo "slurm_load_jobs error: Unable to contact slurm controller" >&2; exit 1'
+Commands = Callable[..., Path]
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """Return what puts shell lines in place of Slurm's commands; each call is written down."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    calls = tmp_path / "calls"
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def put(**lines: str) -> Path:
+        for name, line in lines.items():
+            (folder / name).write_text(f'#!/bin/bash\necho "{name} $*" >>{calls}\n{line}\n')
+            (folder / name).chmod(0o755)
+        return calls
+
+    put(squeue=AWAY, scancel=AWAY, scontrol=AWAY, sbatch=AWAY)
+    return put
+
+
+def again(tmp_path: Path, **handle: object) -> SlurmFleet:
+    """Return a fleet of one array, as another process finds it."""
+    (tmp_path / "password").write_text("secret\n")
+    body = {"folder": str(tmp_path), "jobs": [5], "leaving": [], "left": [], "accidents": 0}
+    settings = Settings(home=tmp_path, timing=Timing(give_back=0.1))
+    fleet = ENGINE.again(settings, Crew("lr@1"), {**body, "messages": [], **handle})
+    assert isinstance(fleet, SlurmFleet)
+    return fleet
+
+
+def test_a_controller_that_is_away_ends_no_fleet(commands: Commands, tmp_path: Path) -> None:
+    """Who has never heard from Slurm says so; who has goes by what was heard last."""
+    with pytest.raises(MachineError, match="controller does not answer"):
+        again(tmp_path).running()
+    commands(squeue="echo '5|0|RUNNING|1:00|None'")
+    fleet = again(tmp_path)
+    assert fleet.running() == 1
+    commands(squeue=AWAY)
+    fleet._looked = float("-inf")
+    assert fleet.running() == 1
+
+
+def test_another_cluster_or_person_is_refused(commands: Commands, tmp_path: Path) -> None:
+    """Job numbers of elsewhere mean other jobs here: nothing is counted and nobody is cancelled."""
+    calls = commands(
+        scontrol="echo 'ClusterName             = here'",
+        squeue='echo "slurm_load_jobs error: Invalid job id specified" >&2; exit 1',
+    )
+    with pytest.raises(UserError, match="login node of there"):
+        again(tmp_path, cluster="there").ask_to_stop()
+    with pytest.raises(UserError, match="user with number"):
+        again(tmp_path, cluster="here", user=os.geteuid() + 1).ask_to_stop()
+    assert "scancel" not in calls.read_text()
+    assert again(tmp_path, cluster="here", user=os.geteuid()).running() == 0
+
+
+def test_arrays_that_were_submitted_stay_in_the_handle(commands: Commands, tmp_path: Path) -> None:
+    """If the second array is refused, and cancelling the first fails, the first is still known."""
+    commands(
+        scontrol="echo 'ClusterName = here'",
+        squeue="echo '5|0|RUNNING|1:00|None'",
+        sbatch=f"[ ! -e {tmp_path}/one ] || exit 1; touch {tmp_path}/one; echo 6",
+    )
+    (tmp_path / "pilot.sh").write_text("")
+    settings = Settings(home=tmp_path)
+    crew = Crew("lr@1", options={"array_limit": 2})
+    fleet = ENGINE.again(settings, crew, again(tmp_path).handle())
+    with pytest.raises(MachineError, match="sbatch"):
+        fleet.scale(4)
+    assert fleet.handle()["jobs"] == [5, 6]
+
+
+@pytest.mark.parametrize("setup", [(), ("set -eu",)])
+def test_a_pilot_requeues_itself_alone(
+    commands: Commands, tmp_path: Path, setup: tuple[str, ...]
+) -> None:
+    """The element that has the array's own number is asked for, and requeued, by its index."""
+    one = '[[ "$*" = *5_2* ]] && echo RUNNING || printf "RUNNING\\nRUNNING\\n"'
+    calls = commands(squeue=one, scontrol="", worker="kill -USR2 $PPID; sleep 0.2; exit 143")
+    options = SlurmOptions(command="worker", container="env", setup=setup)
+    script = pilot_script("lr@1", (), options, {}, Place(str(tmp_path), str(tmp_path), None))
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={
+            **os.environ,
+            "SLURM_JOB_ID": "5",
+            "SLURM_ARRAY_JOB_ID": "5",
+            "SLURM_ARRAY_TASK_ID": "2",
+        },
+        check=False,
+    )
+    assert done.returncode == 0
+    assert calls.read_text().splitlines()[-1] == "scontrol requeue 5_2"
+
+
+def test_a_worker_may_use_the_time_before_the_limit(tmp_path: Path) -> None:
+    """It is given all but what handing its trial back takes; a person's own time wins."""
+    place = Place(str(tmp_path), "/home/a%j/fleet", None)
+    script = pilot_script("lr@1", (), SlurmOptions(), {}, place)
+    assert "export TUNER_GIVE_BACK_SECONDS=105\n" in script
+    assert "--output=/home/a%%j/fleet/%A_%a.log" in script
+    own = {"TUNER_GIVE_BACK_SECONDS": "7"}
+    assert "SECONDS=7\n" in pilot_script("lr@1", (), SlurmOptions(), own, place)
+
+
+@pytest.mark.parametrize("name", ["cpus", "at_most", "array_limit"])
+def test_negative_numbers_are_refused(name: str) -> None:
+    """An array of no elements would be a fleet that does nothing."""
+    with pytest.raises(UserError, match=f"{name} must not be negative"):
+        ENGINE.options({name: "-1"})
+
+
+def test_a_fleet_that_cannot_start_has_ended(
+    commands: Commands, settings: Settings, database: Database
+) -> None:
+    """Slurm refuses the array: the fleet is stored as ended, with Slurm's words."""
+    commands(sbatch='echo "invalid partition specified: gpu" >&2; exit 1')
+    bench = Bench.launch(database, make_spec())
+    crew = Crew("small@1", ("cpu",))
+    tended = TendedFleet(settings, database, bench.study, ENGINE, ENGINE.fleet(settings, crew))
+    with pytest.raises(MachineError, match="invalid partition"):
+        tended.start_crew(crew)
+    with database.transaction() as connection:
+        assert fleets.of_study(connection, bench.study) == []
+        (fleet,) = fleets.of_study(connection, bench.study, ended=True)
+    assert "sbatch" in fleet.reason
+    assert fleet.handle["jobs"] == []
