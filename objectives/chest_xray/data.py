@@ -15,7 +15,7 @@ from tuner.train.sources.load import load as load_shared
 
 from . import OBJECTIVE
 from .phantom import CLASSES, Series, generate, worthwhile_threads
-from .phantom_cache import Drawn, keep, name_of
+from .phantom_cache import DrawnImages, keep, name_of
 
 PHANTOM_SIZE = 64
 """Pixels a side that the phantom is drawn at where nothing is said."""
@@ -61,7 +61,7 @@ SOURCES: Mapping[str, Callable[[Mapping[str, Value], Path, Progress], Data]] = {
 """One loader a value of the key `source`; a new one needs a line here and in the declarations."""
 
 
-def _kept(series: Series, cache: Path, progress: Progress) -> Drawn:
+def _kept(series: Series, cache: Path, progress: Progress) -> DrawnImages:
     name = name_of(f"{series.split}-{series.size}px", asdict(series), Path(__file__).parent)
     drawing = partial(progress, f"drawing {series.split} images")
     waiting = f"waiting for {series.split} images that another process draws"

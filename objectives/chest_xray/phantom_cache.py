@@ -23,7 +23,7 @@ DIGEST_BYTES = 32
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnImages:
     """Images and the SHA-256 of their bytes."""
 
     images: NDArray[np.uint8]
@@ -35,7 +35,7 @@ def keep(
     shape: tuple[int, int, int],
     make: Callable[[], NDArray[np.uint8]],
     waiting: Callable[[], None],
-) -> Drawn:
+) -> DrawnImages:
     """Return the images kept at a path, made and kept now if they are not there or damaged.
 
     Of several processes that come at once, one makes the images and the others
@@ -61,7 +61,7 @@ def name_of(stem: str, shaped_by: Mapping[str, object], sources: Path) -> str:
     return f"{stem}-{digest.hexdigest()[:20]}.u8"
 
 
-def _read(path: Path, shape: tuple[int, int, int]) -> Drawn | None:
+def _read(path: Path, shape: tuple[int, int, int]) -> DrawnImages | None:
     try:
         content = np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
@@ -71,10 +71,10 @@ def _read(path: Path, shape: tuple[int, int, int]) -> Drawn | None:
     images, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
     if _digest(images) != digest.tobytes():
         return None
-    return Drawn(images=images.reshape(shape), digest=digest.tobytes().hex())
+    return DrawnImages(images=images.reshape(shape), digest=digest.tobytes().hex())
 
 
-def _write(path: Path, images: NDArray[np.uint8]) -> Drawn:
+def _write(path: Path, images: NDArray[np.uint8]) -> DrawnImages:
     digest = _digest(images)
     # Written aside and renamed: a reader sees a whole file or none, even where
     # the file system knows no locks and two processes write at once.
@@ -88,7 +88,7 @@ def _write(path: Path, images: NDArray[np.uint8]) -> Drawn:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-    return Drawn(images=images, digest=digest.hex())
+    return DrawnImages(images=images, digest=digest.hex())
 
 
 def _digest(images: NDArray[np.uint8]) -> bytes:

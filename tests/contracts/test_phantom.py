@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from objectives.chest_xray.data import load
 from objectives.chest_xray.phantom import Series, generate, is_subtle, radiograph
-from objectives.chest_xray.phantom_cache import Drawn, keep, name_of
+from objectives.chest_xray.phantom_cache import DrawnImages, keep, name_of
 from tuner.errors import DataError, MachineError
 from tuner.records import Value
 from tuner.train.objective import Data, Split
@@ -275,7 +275,7 @@ def test_the_second_to_come_waits_for_the_first(tmp_path: Path) -> None:
         assert waiting.wait(30)
         return images
 
-    found: list[Drawn] = []
+    found: list[DrawnImages] = []
     first = threading.Thread(target=lambda: found.append(keep(path, (2, 4, 4), draw, nothing)))
     first.start()
     assert drawing.wait(30)

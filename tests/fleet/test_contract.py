@@ -19,7 +19,7 @@ from tuner.errors import UserError
 from tuner.fleet import engines
 from tuner.fleet.contract import Crew, Engine, Fleet
 from tuner.store import tables as t
-from tuner.work.probe import Report
+from tuner.work.probe import ProbeReport
 
 SIZES = Sizes(rates=(1e-3, 1e-2), seeds=1, epochs=6)
 LONG = Sizes(rates=(1e-3, 1e-2), seeds=2, epochs=2000)
@@ -185,7 +185,7 @@ def test_the_probe_runs_where_workers_would(bed: Bed, scene: Scene) -> None:
     """It comes back with a report, and all is well."""
     scene.launch(SIZES)
     crew = Crew("small@1", folders=(scene.blobs.folder,))
-    report = Report.read(bed.engine.probe(scene.settings, crew))
+    report = ProbeReport.read(bed.engine.probe(scene.settings, crew))
     assert report.faults == []
     assert {one.what for one in report.findings} >= {"database", "objective", "code and data"}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_MACHINE, EXIT_UNEXPECTED, EXIT_USER
-from tuner.fleet.replacements import HOPELESS, End, Replacements
+from tuner.fleet.replacements import HOPELESS, Replacements, WorkerEnd
 
 OLD = 3600.0
 
@@ -12,7 +12,7 @@ OLD = 3600.0
 def test_who_ended_on_purpose_is_not_replaced(code: int) -> None:
     """A study that is done, or an error that the next worker would meet too."""
     replacements = Replacements()
-    assert not replacements.replaces(End(code, OLD))
+    assert not replacements.replaces(WorkerEnd(code, OLD))
     assert not replacements.given_up
 
 
@@ -20,13 +20,13 @@ def test_who_ended_on_purpose_is_not_replaced(code: int) -> None:
 def test_who_was_killed_after_a_while_is_replaced_for_ever(code: int | None) -> None:
     """A machine that kills a worker every hour has one every hour."""
     replacements = Replacements()
-    assert all(replacements.replaces(End(code, OLD)) for _ in range(50))
+    assert all(replacements.replaces(WorkerEnd(code, OLD)) for _ in range(50))
 
 
 def test_early_deaths_in_a_row_end_it_and_are_told() -> None:
     """The last of them is not replaced, and the reason names its signal."""
     replacements = Replacements()
-    replaced = [replacements.replaces(End(-11, 1.0)) for _ in range(HOPELESS)]
+    replaced = [replacements.replaces(WorkerEnd(-11, 1.0)) for _ in range(HOPELESS)]
     assert replaced == [True] * (HOPELESS - 1) + [False]
     assert "5 workers in a row" in replacements.reason
     assert "by signal 11 after 1 s" in replacements.reason
@@ -37,15 +37,15 @@ def test_a_worker_that_grew_old_forgives_those_before_it() -> None:
     replacements = Replacements()
     for _ in range(10):
         for _ in range(HOPELESS - 1):
-            assert replacements.replaces(End(-9, 1.0))
-        assert replacements.replaces(End(-9, OLD))
+            assert replacements.replaces(WorkerEnd(-9, 1.0))
+        assert replacements.replaces(WorkerEnd(-9, OLD))
 
 
 def test_unexpected_errors_count_at_any_age() -> None:
     """A fault of ours may hit every worker after an hour."""
     replacements = Replacements()
     for _ in range(HOPELESS):
-        replacements.replaces(End(EXIT_UNEXPECTED, OLD))
+        replacements.replaces(WorkerEnd(EXIT_UNEXPECTED, OLD))
     assert replacements.given_up
 
 
@@ -53,7 +53,7 @@ def test_places_that_were_taken_away_count_for_nothing() -> None:
     """Preempted at once a hundred times, and still replaced; nor is an accident forgiven by it."""
     replacements = Replacements()
     for _ in range(HOPELESS - 1):
-        replacements.replaces(End(-9, 1.0))
-    assert all(replacements.replaces(End(143, 1.0, taken=True)) for _ in range(100))
-    assert not replacements.replaces(End(-9, 1.0))
-    assert not replacements.replaces(End(143, 1.0, taken=True))
+        replacements.replaces(WorkerEnd(-9, 1.0))
+    assert all(replacements.replaces(WorkerEnd(143, 1.0, taken=True)) for _ in range(100))
+    assert not replacements.replaces(WorkerEnd(-9, 1.0))
+    assert not replacements.replaces(WorkerEnd(143, 1.0, taken=True))

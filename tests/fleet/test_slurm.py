@@ -20,7 +20,7 @@ from tuner.fleet import slurm
 from tuner.fleet.contract import Crew
 from tuner.fleet.replacements import Replacements
 from tuner.fleet.slurm import ENGINE, NO_ACCIDENTS, SlurmFleet, read_seconds
-from tuner.fleet.slurm_script import Place, SlurmOptions, pilot_script, probe_script
+from tuner.fleet.slurm_script import SharedFiles, SlurmOptions, pilot_script, probe_script
 from tuner.settings import Settings
 from tuner.store import tables as t
 
@@ -40,7 +40,9 @@ OPTIONS = SlurmOptions(
     container="apptainer exec --nv tuner.sif",
     options=("--exclude=n[3-4]", "--comment=a study of rates"),
 )
-PLACE = Place("/home/ada/.tuner", "/home/ada/.tuner/fleet/lr@1-0a1b", "/home/ada/.tuner/secret")
+PLACE = SharedFiles(
+    "/home/ada/.tuner", "/home/ada/.tuner/fleet/lr@1-0a1b", "/home/ada/.tuner/secret"
+)
 
 
 class Fleets:

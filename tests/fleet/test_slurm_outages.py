@@ -11,7 +11,7 @@ from tests.store.specs import Bench, make_spec
 from tuner.errors import MachineError, UserError
 from tuner.fleet.contract import Crew
 from tuner.fleet.slurm import ENGINE, SlurmFleet
-from tuner.fleet.slurm_script import Place, SlurmOptions, pilot_script
+from tuner.fleet.slurm_script import SharedFiles, SlurmOptions, pilot_script
 from tuner.fleet.tending import TendedFleet
 from tuner.settings import Settings, Timing
 from tuner.store import fleets
@@ -99,7 +99,7 @@ def test_a_pilot_requeues_itself_alone(
     one = '[[ "$*" = *5_2* ]] && echo RUNNING || printf "RUNNING\\nRUNNING\\n"'
     calls = commands(squeue=one, scontrol="", worker="kill -USR2 $PPID; sleep 0.2; exit 143")
     options = SlurmOptions(command="worker", container="env", setup=setup)
-    script = pilot_script("lr@1", (), options, {}, Place(str(tmp_path), str(tmp_path), None))
+    script = pilot_script("lr@1", (), options, {}, SharedFiles(str(tmp_path), str(tmp_path), None))
     done = subprocess.run(
         ["bash", "-c", script],
         env={
@@ -116,7 +116,7 @@ def test_a_pilot_requeues_itself_alone(
 
 def test_a_worker_may_use_the_time_before_the_limit(tmp_path: Path) -> None:
     """It is given all but what handing its trial back takes; a person's own time wins."""
-    place = Place(str(tmp_path), "/home/a%j/fleet", None)
+    place = SharedFiles(str(tmp_path), "/home/a%j/fleet", None)
     script = pilot_script("lr@1", (), SlurmOptions(), {}, place)
     assert "export TUNER_GIVE_BACK_SECONDS=105\n" in script
     assert "--output=/home/a%%j/fleet/%A_%a.log" in script

@@ -11,18 +11,18 @@ from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
-from tuner.store.turns import MARGIN_SECONDS, Turn
+from tuner.store.turns import MARGIN_SECONDS, QueuedStudy
 
 DAY = datetime(2026, 11, 26, tzinfo=UTC)
 
 
 def turn(
     number: int, *, priority: int = 0, owner: str = "ann", used: float = 0.0, has_work: bool = True
-) -> Turn:
+) -> QueuedStudy:
     """Make a study's turn; a later number was launched later."""
     created = DAY + timedelta(minutes=number)
     study = Study(number, f"s{number}", 1, make_spec(), "", "open", "", created, {})
-    return Turn(study, priority, owner, used, has_work, workers=0)
+    return QueuedStudy(study, priority, owner, used, has_work, workers=0)
 
 
 def test_priority_comes_first_then_who_used_least_then_the_oldest() -> None:
@@ -66,7 +66,7 @@ def launch(database: Database, name: str, who: str) -> Bench:
     return Bench(database, binding, study)
 
 
-def read(database: Database) -> dict[str, Turn]:
+def read(database: Database) -> dict[str, QueuedStudy]:
     """Return the queue by the studies' names, in order."""
     with database.transaction() as connection:
         return {one.study.name: one for one in turns.read(connection)}

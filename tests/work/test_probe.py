@@ -17,7 +17,7 @@ from tuner.spec.study_ref import StudyRef
 from tuner.store import identities
 from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.work.probe import Finding, Report, probe
+from tuner.work.probe import ProbeFinding, ProbeReport, probe
 
 SMALL = StudyRef("small")
 
@@ -31,7 +31,7 @@ def scene(settings: Settings, database: Database, tmp_path: Path) -> Iterator[Sc
     scene.close()
 
 
-def ask(scene: Scene, settings: Settings | None = None, ref: StudyRef = SMALL) -> Report:
+def ask(scene: Scene, settings: Settings | None = None, ref: StudyRef = SMALL) -> ProbeReport:
     """Probe for the study of a scene."""
     return probe(settings or scene.settings, ref, (scene.blobs.folder,), lambda: "cpu")
 
@@ -43,7 +43,7 @@ def test_all_is_well_where_all_is_there(scene: Scene) -> None:
     needs = ["device", "home", "database", "versions", "objective", "code and data", "checkpoints"]
     assert [finding.what for finding in report.findings] == needs
     printed = f"Loading module cuda\n{{not json\n{json.dumps(report.to_json())}\nbye\n"
-    assert Report.read(printed) == report
+    assert ProbeReport.read(printed) == report
 
 
 def test_all_that_is_wrong_is_told_together(scene: Scene, tmp_path: Path) -> None:
@@ -100,10 +100,10 @@ def test_a_study_that_is_not_stored_is_told(scene: Scene) -> None:
 def test_an_output_without_a_report_is_told() -> None:
     """What a cluster's shell says when it cannot even start Python."""
     with pytest.raises(MachineError, match="command not found"):
-        Report.read("bash: tuner: command not found\n")
+        ProbeReport.read("bash: tuner: command not found\n")
 
 
 def test_a_report_with_a_fault_is_not_ok() -> None:
     """Its faults are lines for people."""
-    report = Report("node7", "ann@node7", (Finding("home", ok=False, said="full"),))
+    report = ProbeReport("node7", "ann@node7", (ProbeFinding("home", ok=False, said="full"),))
     assert (report.ok, report.faults) == (False, ["home: full"])

@@ -219,7 +219,7 @@ def test_a_worker_on_any_study_waits_out_an_outage_between_two_studies(
         station.launch(make_spec(name, dimensions=(), epochs=1))
     original, visited = turns.read, []
 
-    def flaky(connection: sa.Connection) -> list[turns.Turn]:
+    def flaky(connection: sa.Connection) -> list[turns.QueuedStudy]:
         visited.append(connection)
         if len(visited) in {1, 4}:
             connection.connection.dbapi_connection.close()  # type: ignore[union-attr]

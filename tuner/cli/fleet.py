@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tuner.store.database import Database
     from tuner.store.fleets import StoredFleet
     from tuner.store.studies import Study
-    from tuner.work.probe import Report
+    from tuner.work.probe import ProbeReport
 
 WORKERS_MOST = 10_000
 
@@ -152,7 +152,7 @@ def probe(
     """
     from tuner.fleet import engines
     from tuner.fleet.contract import Crew
-    from tuner.work.probe import Report
+    from tuner.work.probe import ProbeReport
 
     chosen = engines.load(engine)
     engines.refuse_embedded(settings, engine)
@@ -160,7 +160,7 @@ def probe(
     with _study(settings, study) as (_, found):
         folders = options.objective_folders(None, objective_folders)
         crew = Crew(found.full_name, folders=folders, options=checked)
-        report = Report.read(chosen.probe(settings, crew))
+        report = ProbeReport.read(chosen.probe(settings, crew))
     if as_json:
         echo_json(report.to_json(), indent=2)
     else:
@@ -196,7 +196,7 @@ def attach(settings: Settings, study: StudyRef) -> int:
     return EXIT_FAILURES
 
 
-def show_report(report: "Report") -> None:
+def show_report(report: "ProbeReport") -> None:
     """Print what a probe found, a line each."""
     echo(f"On {report.host}, as {report.person}:")
     for finding in report.findings:

@@ -394,10 +394,10 @@ def _announce(launched: "Launch") -> None:
 
 def _probe(settings: Settings, engine: Engine, crew: Crew) -> None:
     """Find out on the engine's side whether workers can work there, before any is placed."""
-    from tuner.work.probe import Report
+    from tuner.work.probe import ProbeReport
 
     echo(f"Checking that workers can train {crew.study} on {engine.name} …", err=True)
-    report = Report.read(engine.probe(settings, crew))
+    report = ProbeReport.read(engine.probe(settings, crew))
     if not report.ok:
         raise MachineError(
             f"Workers on {engine.name} (host {report.host}) could not train {crew.study}; none was "

@@ -10,7 +10,7 @@ from tuner.settings import Settings, person
 from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
-    from tuner.store.turns import Turn
+    from tuner.store.turns import QueuedStudy
 
 PRIORITY_MOST = 1000
 
@@ -94,7 +94,7 @@ def resume(settings: Settings, study: StudyRef) -> None:
     echo(f"{found.title} is open; workers on any study train it when it is its turn.")
 
 
-def _print(waiting: "list[Turn]") -> None:
+def _print(waiting: "list[QueuedStudy]") -> None:
     from rich.table import Table
 
     from tuner.cli.console import open_console
@@ -117,7 +117,7 @@ def _print(waiting: "list[Turn]") -> None:
     open_console().print(table)
 
 
-def _described(place: int, turn: "Turn") -> dict[str, Any]:
+def _described(place: int, turn: "QueuedStudy") -> dict[str, Any]:
     return {
         "turn": place,
         "study": turn.study.full_name,

@@ -9,7 +9,7 @@ from tuner.store.address import SECRET_OPTIONS, Address, of_server
 
 
 @dataclass(frozen=True)
-class Access:
+class DatabaseAccess:
     """What a worker needs to know; an engine decides how the password travels."""
 
     environment: Mapping[str, str]
@@ -18,7 +18,7 @@ class Access:
     """None where the server asks for none, or where libpq's own password file has it."""
 
 
-def access(settings: Settings) -> Access:
+def access(settings: Settings) -> DatabaseAccess:
     """Return how these settings' database is reached from another machine."""
     portable = portable_environment(settings)
     address = of_server(settings)
@@ -33,4 +33,4 @@ def access(settings: Settings) -> Access:
     if settings.database_url is not None:
         kept = {key: value for key, value in address.parameters.items() if key != "password"}
         environment["TUNER_DATABASE_URL"] = Address(kept).url(show_password=True)
-    return Access(environment, password)
+    return DatabaseAccess(environment, password)

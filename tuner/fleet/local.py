@@ -14,7 +14,7 @@ from tuner import home as home_folder
 from tuner.errors import EXIT_MACHINE, EXIT_USER, MachineError, UserError
 from tuner.fleet.contract import Crew, Fleet
 from tuner.fleet.gpus import NAMED, Claims, find_gpus, uuid_of
-from tuner.fleet.replacements import End, Replacements
+from tuner.fleet.replacements import Replacements, WorkerEnd
 from tuner.forkserver import WORKERS, ForkServer, Program, starter
 from tuner.processes import Process, Streams, python
 from tuner.settings import Settings, worker_environment
@@ -172,7 +172,7 @@ class LocalFleet:
             return True
         if post.leaving or post.replacements.given_up:
             return False
-        if not post.replacements.replaces(End(code, time.monotonic() - post.started)):
+        if not post.replacements.replaces(WorkerEnd(code, time.monotonic() - post.started)):
             # Told once: its end is not an accident again each time that the crew is counted.
             post.leaving = True
             return False

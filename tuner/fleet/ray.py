@@ -32,7 +32,7 @@ from tuner.fleet import options as option_reader
 from tuner.fleet.access import access
 from tuner.fleet.contract import Crew, Fleet
 from tuner.fleet.options import STRICT
-from tuner.fleet.replacements import End, Replacements
+from tuner.fleet.replacements import Replacements, WorkerEnd
 from tuner.forkserver import ForkServer
 from tuner.processes import python
 from tuner.settings import Settings, child_environment
@@ -132,7 +132,7 @@ class Pilot:
             code = self._process.wait()
             if self._leaving.is_set():
                 break
-            if not self._replacements.replaces(End(code, time.monotonic() - started)):
+            if not self._replacements.replaces(WorkerEnd(code, time.monotonic() - started)):
                 break
         self._code = code
         if self.state()["failure"]:

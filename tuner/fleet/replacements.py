@@ -25,7 +25,7 @@ HOPELESS = 5
 
 
 @dataclass(frozen=True)
-class End:
+class WorkerEnd:
     """How a worker ended."""
 
     code: int | None
@@ -45,7 +45,7 @@ class Replacements:
     young_seconds: float = YOUNG_SECONDS
     accidents: int = 0
     """Early deaths and unexpected errors in a row."""
-    last: End | None = None
+    last: WorkerEnd | None = None
 
     @property
     def given_up(self) -> bool:
@@ -70,7 +70,7 @@ class Replacements:
             f"{how} after {self.last.seconds:.0f} s; no more are started."
         )
 
-    def replaces(self, end: End) -> bool:
+    def replaces(self, end: WorkerEnd) -> bool:
         """Take note of an end, and return whether that worker is replaced.
 
         Ends are told once each, in the order in which they were noticed.

@@ -31,8 +31,8 @@ from tuner.errors import EXIT_MACHINE, EXIT_USER, MachineError, UserError
 from tuner.fleet import options as option_reader
 from tuner.fleet.access import access
 from tuner.fleet.contract import Crew, Fleet
-from tuner.fleet.replacements import End, Replacements
-from tuner.fleet.slurm_script import Place, SlurmOptions, pilot_script, probe_script
+from tuner.fleet.replacements import Replacements, WorkerEnd
+from tuner.fleet.slurm_script import SharedFiles, SlurmOptions, pilot_script, probe_script
 from tuner.forkserver import ForkServer
 from tuner.settings import Settings, child_environment
 
@@ -272,13 +272,13 @@ class SlurmFleet:
     def _comes_back(self, one: _Element) -> bool:
         """Tell whether an element that has ended is to run again."""
         if one.state in TAKEN:
-            return self._replacements.replaces(End(None, one.seconds, taken=True))
+            return self._replacements.replaces(WorkerEnd(None, one.seconds, taken=True))
         if one.state == "OUT_OF_MEMORY":
-            return self._replacements.replaces(End(KILLED, one.seconds))
+            return self._replacements.replaces(WorkerEnd(KILLED, one.seconds))
         if one.state != "FAILED":
             return False  # done, or cancelled by a person
         code = _exit_code(one.name)
-        comes = self._replacements.replaces(End(code, one.seconds))
+        comes = self._replacements.replaces(WorkerEnd(code, one.seconds))
         if code in (EXIT_USER, EXIT_MACHINE) or not comes:
             self._messages.append(_last_lines(self._folder / f"{one.name}.log"))
         return comes
@@ -382,10 +382,10 @@ def _answer(folder: Path) -> str:
     return result.read_text()
 
 
-def _place(settings: Settings, folder: Path) -> Place:
+def _place(settings: Settings, folder: Path) -> SharedFiles:
     home_folder.make(settings.home)
     home_folder.make_folder(folder)
-    return Place(str(settings.home), str(folder), None)
+    return SharedFiles(str(settings.home), str(folder), None)
 
 
 def _slurm(*words: str) -> str:

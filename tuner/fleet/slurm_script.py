@@ -72,7 +72,7 @@ class SlurmOptions:
 
 
 @dataclass(frozen=True)
-class Place:
+class SharedFiles:
     """Where a fleet's files are, on a file system that the nodes share with the launcher."""
 
     home: str
@@ -91,7 +91,7 @@ def pilot_script(
     arguments: tuple[str, ...],
     options: SlurmOptions,
     environment: Mapping[str, str],
-    place: Place,
+    place: SharedFiles,
 ) -> str:
     """Return the script of an array: each element runs one worker, and requeues itself."""
     head = _head(f"tuner-{study}", "%A_%a.log", options, place)
@@ -111,7 +111,7 @@ def probe_script(
     arguments: tuple[str, ...],
     options: SlurmOptions,
     environment: Mapping[str, str],
-    place: Place,
+    place: SharedFiles,
 ) -> str:
     """Return the script of a job that runs the probe; what it prints goes to its output file."""
     head = _head(f"tuner-probe-{study}", "probe-%j.log", options, place)
@@ -128,7 +128,7 @@ def probe_script(
     return "\n".join([*head, "", *lines])
 
 
-def _head(name: str, log: str, options: SlurmOptions, place: Place) -> list[str]:
+def _head(name: str, log: str, options: SlurmOptions, place: SharedFiles) -> list[str]:
     wanted = [
         f"--job-name={name}",
         # sbatch would read a % of the folder as a pattern.
@@ -152,7 +152,7 @@ def _head(name: str, log: str, options: SlurmOptions, place: Place) -> list[str]
     return ["#!/bin/bash", *(f"#SBATCH {_quoted(word)}" for word in (*wanted, *options.options))]
 
 
-def _before(options: SlurmOptions, environment: Mapping[str, str], place: Place) -> list[str]:
+def _before(options: SlurmOptions, environment: Mapping[str, str], place: SharedFiles) -> list[str]:
     variables = {"TUNER_HOME": place.home, **environment}
     if place.password_file is not None:
         variables["TUNER_DATABASE_PASSWORD_FILE"] = place.password_file

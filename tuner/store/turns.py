@@ -25,7 +25,7 @@ of the trainer and the loading of data."""
 
 
 @dataclass(frozen=True)
-class Turn:
+class QueuedStudy:
     """An open study in the queue."""
 
     study: Study
@@ -45,12 +45,12 @@ class Turn:
         return (-self.priority, self.used_seconds, self.study.created, self.study.study_id)
 
 
-def in_order(turns: Sequence[Turn]) -> list[Turn]:
+def in_order(turns: Sequence[QueuedStudy]) -> list[QueuedStudy]:
     """Return the queue with the first turn first."""
     return sorted(turns, key=lambda turn: turn.rank)
 
 
-def is_relieved(current: Turn, others: Sequence[Turn]) -> bool:
+def is_relieved(current: QueuedStudy, others: Sequence[QueuedStudy]) -> bool:
     """Return whether a worker on one study leaves it between two trials, for one of the others."""
     return any(
         other.priority > current.priority
@@ -64,7 +64,7 @@ def is_relieved(current: Turn, others: Sequence[Turn]) -> bool:
     )
 
 
-def read(connection: sa.Connection) -> list[Turn]:
+def read(connection: sa.Connection) -> list[QueuedStudy]:
     """Return every open study that is not archived, in the order of the queue."""
     open_studies = [study for study in studies.in_state(connection, "open") if not study.archived]
     used, lines = _used(connection), _lines(connection)
@@ -73,7 +73,7 @@ def read(connection: sa.Connection) -> list[Turn]:
         line = lines.get(study.study_id, {})
         owner = owner_of(study)
         turns.append(
-            Turn(
+            QueuedStudy(
                 study,
                 priority=int(line.get("priority", 0)),
                 owner=owner,

@@ -37,7 +37,7 @@ DATA_MOST = 4
 
 
 @dataclass(frozen=True)
-class Finding:
+class ProbeFinding:
     """One thing that a worker needs, and whether it is there."""
 
     what: str
@@ -46,12 +46,12 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class ProbeReport:
     """What a probe found, and where."""
 
     host: str
     person: str
-    findings: tuple[Finding, ...]
+    findings: tuple[ProbeFinding, ...]
 
     @property
     def ok(self) -> bool:
@@ -68,14 +68,14 @@ class Report:
         return {**asdict(self), "ok": self.ok}
 
     @classmethod
-    def read(cls, printed: str) -> "Report":
+    def read(cls, printed: str) -> "ProbeReport":
         """Return the report among what a probe's process printed, modules and all."""
         for place, line in enumerate(lines := printed.splitlines()):
             if not line.startswith("{"):
                 continue
             try:
                 body, _ = json.JSONDecoder().raw_decode("\n".join(lines[place:]))
-                findings = tuple(Finding(**finding) for finding in body["findings"])
+                findings = tuple(ProbeFinding(**finding) for finding in body["findings"])
                 return cls(body["host"], body["person"], findings)
             except (ValueError, KeyError, TypeError):
                 continue
@@ -89,12 +89,12 @@ def probe(
     folders: Sequence[Path],
     device: Callable[[], str],
     forks: ForkServer | None = None,
-) -> Report:
+) -> ProbeReport:
     """Find out whether a worker with these settings could train a study here.
 
     `device` returns the device that it would train on, or raises.
     """
-    return Report(
+    return ProbeReport(
         socket.gethostname(), person(), tuple(_findings(settings, ref, folders, device, forks))
     )
 
@@ -105,7 +105,7 @@ def _findings(
     folders: Sequence[Path],
     device: Callable[[], str],
     forks: ForkServer | None,
-) -> Iterator[Finding]:
+) -> Iterator[ProbeFinding]:
     yield _tried("device", device)
     yield _tried("home", lambda: _home(settings))
     try:
@@ -114,25 +114,25 @@ def _findings(
             schema.ensure(database)
             with database.transaction() as connection:
                 study = studies.find(connection, ref)
-            yield Finding("database", ok=True, said=database.address.masked)
+            yield ProbeFinding("database", ok=True, said=database.address.masked)
             yield _versions(study.provenance)
             checker = Checker(settings.home, folders, lambda *_: None, forks)
             yield from _objective_and_data(database, study, checker)
             yield _tried("checkpoints", lambda: _checkpoints(settings, study))
     # A study that is not stored, a database that does not answer: the rest cannot be asked.
     except TunerError as error:
-        yield Finding("database", ok=False, said=str(error))
+        yield ProbeFinding("database", ok=False, said=str(error))
 
 
-def _tried(what: str, look: Callable[[], str]) -> Finding:
+def _tried(what: str, look: Callable[[], str]) -> ProbeFinding:
     try:
-        return Finding(what, ok=True, said=look())
+        return ProbeFinding(what, ok=True, said=look())
     except TunerError as error:
-        return Finding(what, ok=False, said=str(error))
+        return ProbeFinding(what, ok=False, said=str(error))
     # All that is wrong is told together, faults of libraries and of ours too.
     except Exception as error:
         logger.exception("the probe of %s", what)
-        return Finding(what, ok=False, said=f"{type(error).__name__}: {error}")
+        return ProbeFinding(what, ok=False, said=f"{type(error).__name__}: {error}")
 
 
 def _home(settings: Settings) -> str:
@@ -146,7 +146,7 @@ def _home(settings: Settings) -> str:
     return str(settings.home)
 
 
-def _versions(provenance: Mapping[str, Any]) -> Finding:
+def _versions(provenance: Mapping[str, Any]) -> ProbeFinding:
     """Compare the packages here with those of the launch; which build of torch does not matter."""
     launched = {"tuner": provenance.get("tuner"), **provenance.get("packages", {})}
     here = {name: version_of(name) for name in launched}
@@ -156,14 +156,16 @@ def _versions(provenance: Mapping[str, Any]) -> Finding:
         if version is not None and _release(version) != _release(here[name])
     ]
     told = ", ".join(f"{name} {version}" for name, version in here.items() if version)
-    return Finding("versions", ok=not differing, said="; ".join(differing) or told)
+    return ProbeFinding("versions", ok=not differing, said="; ".join(differing) or told)
 
 
 def _release(version: str | None) -> str | None:
     return None if version is None else version.partition("+")[0]
 
 
-def _objective_and_data(database: Database, study: Study, checker: Checker) -> Iterator[Finding]:
+def _objective_and_data(
+    database: Database, study: Study, checker: Checker
+) -> Iterator[ProbeFinding]:
     """Import the objective and load the data in a child without the database's password."""
     with database.transaction() as connection:
         parts = identities.current(connection, study.study_id)
@@ -182,7 +184,7 @@ def _objective_and_data(database: Database, study: Study, checker: Checker) -> I
         if not parts and seen is not None:
             differing += _unlike_the_launch(found, seen.body["data"])
         if differing:
-            data = Finding(
+            data = ProbeFinding(
                 "code and data", ok=False, said="not those of the study: " + "; ".join(differing)
             )
     yield data

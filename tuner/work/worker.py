@@ -32,7 +32,7 @@ from tuner.store.ledger.leases import Ended
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.optuna_storage import Binding
 from tuner.store.studies import Study
-from tuner.store.turns import Turn
+from tuner.store.turns import QueuedStudy
 from tuner.train.checkpoints.keys import marks
 from tuner.train.objective import is_present
 from tuner.work.child import Child
@@ -161,14 +161,14 @@ class Errands:
             stop.pause(self._context.settings.timing.poll)
         return Ended("stopped", "The worker was asked to stop.")
 
-    def _suits(self, turn: Turn) -> bool:
+    def _suits(self, turn: QueuedStudy) -> bool:
         rested = self._rests.get(turn.study.study_id, 0.0) <= time.monotonic()
         # Whether the objective is here is asked without running it: this process can open the
         # database. Without it every trial would fail here, and pause the study for everybody.
         folders = self._context.orders.folders
         return turn.has_work and rested and is_present(turn.study.spec.objective, folders)
 
-    def _visit(self, turn: Turn) -> Visit:
+    def _visit(self, turn: QueuedStudy) -> Visit:
         self._relieved = False
         study = turn.study
         logger.info("working on %s (priority %d)", study.title, turn.priority)
@@ -202,8 +202,8 @@ class Errands:
         self._relieved = mine is not None and turns.is_relieved(mine, others)
         return self._relieved
 
-    def _queue(self) -> list[Turn]:
-        def read() -> list[Turn]:
+    def _queue(self) -> list[QueuedStudy]:
+        def read() -> list[QueuedStudy]:
             with self._context.database.transaction() as connection:
                 return turns.read(connection)
 
