@@ -2,12 +2,18 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import STUDY, Project
 from tests.harness.processes import until
+from tests.store.specs import Bench, make_spec
 from tests.train.blobs import PAUSE
+from tuner.fleet.contract import Crew
+from tuner.store import fleets as stored_fleets
+from tuner.store.database import Database
+from tuner.store.fleets import Launcher
 
 LONG = STUDY.replace("epochs = 3", "epochs = 2000")
 SLOWLY = {PAUSE: "0.01"}
@@ -82,3 +88,33 @@ def test_options_of_engines_are_key_and_value(project: Project) -> None:
     assert "is not KEY=VALUE" in out
     out = project.run("launch", "small", "--fleet", "partition=gpu", code=2)
     assert "no options" in out
+
+
+def test_an_engine_that_cannot_be_asked_hides_no_other_fleet(
+    project: Project, database: Database, tmp_path: Path
+) -> None:
+    """Its fleet is shown as it was seen last, with the reason; the others are asked to stop."""
+    (tmp_path / "bin").mkdir()
+    for name in ("squeue", "scancel", "scontrol", "sbatch"):
+        (tmp_path / "bin" / name).write_text("#!/bin/sh\necho nobody is there >&2\nexit 1\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    path = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    asked = Project(project.folder, {**project.environment, **path})
+    bench = Bench.launch(database, make_spec())
+    handle = {"folder": str(tmp_path), "jobs": [5], "leaving": [], "left": []}
+    handles = {"slurm": {**handle, "accidents": 0, "messages": []}, "local": {}}
+    crew = Crew("small@1", ("cpu",)).to_json()
+    with database.transaction() as connection:
+        for engine, kept in handles.items():
+            launcher = Launcher("elsewhere", 7, "ann@elsewhere")
+            stored_fleets.begin(
+                connection, bench.study, engine, crew, kept, workers=1, launcher=launcher
+            )
+    slurm, local = fleets(asked)
+    assert "controller does not answer" in str(slurm["error"])
+    assert (local["engine"], local["error"], local["state"]) == ("local", None, "working")
+    assert "as it was at" in asked.run("fleet", "status", "small")
+    out = asked.run("fleet", "stop", "small", code=3)
+    assert "was not asked: Slurm's controller does not answer" in out
+    assert "(local) was asked to stop" in out
+    assert [fleet["state"] for fleet in fleets(asked)] == ["working", "stopping"]

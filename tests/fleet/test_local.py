@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from tuner.fleet.contract import Crew
 from tuner.fleet.gpus import Gpu
 from tuner.fleet.local import LocalFleet, rotate
 from tuner.fleet.replacements import Replacements
+from tuner.processes import Executed
 from tuner.settings import Settings, worker_environment
 from tuner.store.database import Database
 
@@ -94,8 +96,32 @@ def test_an_unexpected_error_is_an_accident_but_not_for_ever(
 def test_a_crew_that_was_asked_to_stop_is_not_replaced(make_fleet: MakeFleet) -> None:
     """After ask_to_stop the workers leave, and stay away."""
     fleet = make_fleet("nowhere", 2, executed=True)
+    workers = pids(fleet)
     fleet.ask_to_stop()
     until(lambda: fleet.running() == 0, "both have left")
+    assert fleet.running() == 0, "nobody is in their place"
+    assert not any(map(is_alive, workers))
+
+
+def test_a_crew_that_is_stopped_at_once_hears_two_requests(
+    make_fleet: MakeFleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A worker takes one request as polite; it does not matter whether it was asked before."""
+    heard = tmp_path / "heard"
+    lines = (
+        "import pathlib, signal, sys\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})\n"
+        "heard = pathlib.Path(sys.argv[1]); heard.touch()\n"
+        "names = [signal.sigwait({signal.SIGINT, signal.SIGTERM}).name for _ in range(2)]\n"
+        "heard.write_text(' '.join(sorted(names)))\n"
+    )
+    program = (sys.executable, "-c", lines, str(heard))
+    monkeypatch.setattr(local, "starter", lambda *_: partial(Executed, program, os.environ))
+    fleet = make_fleet("nowhere", 1)
+    until(heard.exists, "it listens")
+    fleet.stop_now()
+    until(lambda: fleet.running() == 0, "it has left")
+    assert heard.read_text() == "SIGINT SIGTERM"
 
 
 def test_a_crew_is_scaled(make_fleet: MakeFleet) -> None:

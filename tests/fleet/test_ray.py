@@ -4,7 +4,9 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -188,3 +190,28 @@ def test_options_that_make_no_sense_are_told() -> None:
     with pytest.raises(UserError, match="did you mean address"):
         ENGINE.options({"adress": "auto"})
     assert ENGINE.options({"gpus": "0.5"}) == {"gpus": 0.5}
+
+
+def test_a_worker_is_asked_once_however_often_its_fleet_asks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A second signal would mean at once; only who wants that sends one, and once."""
+    from tuner.fleet import ray as engine
+
+    lines = "trap 'echo TERM' TERM; trap 'echo INT' INT; echo up; while :; do sleep 0.05; done"
+    monkeypatch.setattr(engine, "python", lambda *_: ["bash", "-c", lines, "worker"])
+    log = tmp_path / "log"
+    pilot = engine.Pilot([], {}, None, str(log))
+    try:
+        until(lambda: log.exists() and "up" in log.read_text(), "it listens")
+        pilot.leave()
+        until(lambda: "TERM" in log.read_text(), "it was asked")
+        pilot.leave()
+        pilot.leave(at_once=True)
+        until(lambda: "INT" in log.read_text(), "it was hurried")
+        pilot.leave(at_once=True)
+        time.sleep(0.2)
+        assert log.read_text().split() == ["up", "TERM", "INT"]
+    finally:
+        assert pilot._process is not None
+        pilot._process.kill()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.store.specs import Bench, make_spec
 from tuner.errors import MachineError, UserError
+from tuner.fleet import tending
 from tuner.fleet.contract import Crew
 from tuner.fleet.slurm import ENGINE, SlurmFleet
 from tuner.fleet.slurm_script import SharedFiles, SlurmOptions, pilot_script
@@ -16,6 +17,7 @@ from tuner.fleet.tending import TendedFleet
 from tuner.settings import Settings, Timing
 from tuner.store import fleets
 from tuner.store.database import Database
+from tuner.store.fleets import Launcher
 
 AWAY = 'echo "slurm_load_jobs error: Unable to contact slurm controller" >&2; exit 1'
 Commands = Callable[..., Path]
@@ -146,3 +148,30 @@ def test_a_fleet_that_cannot_start_has_ended(
         (fleet,) = fleets.of_study(connection, bench.study, ended=True)
     assert "sbatch" in fleet.reason
     assert fleet.handle["jobs"] == []
+
+
+def test_workers_that_were_started_before_an_error_are_found_again(
+    commands: Commands, settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    """A fleet is scaled, and the second array refused: the first is in the stored handle."""
+    commands(
+        scontrol="echo 'ClusterName = here'",
+        squeue="echo '5|0|RUNNING|1:00|None'",
+        sbatch=f"[ ! -e {tmp_path}/one ] || exit 1; touch {tmp_path}/one; echo 6",
+    )
+    (tmp_path / "pilot.sh").write_text("")
+    bench = Bench.launch(database, make_spec())
+    crew = Crew("small@1", options={"array_limit": 2})
+    with database.transaction() as connection:
+        handle = again(tmp_path, user=os.geteuid()).handle()
+        launcher = Launcher("elsewhere", 7, "ann@elsewhere")
+        fleets.begin(
+            connection, bench.study, "slurm", crew.to_json(), handle, workers=1, launcher=launcher
+        )
+        (stored,) = fleets.of_study(connection, bench.study)
+    with pytest.raises(MachineError, match="sbatch"):
+        tending.scale(settings, database, stored, 4)
+    with database.transaction() as connection:
+        (kept,) = fleets.of_study(connection, bench.study)
+    assert kept.handle["jobs"] == [5, 6]
+    assert kept.workers == 1

@@ -36,7 +36,7 @@ def stop(settings: Settings, study: StudyRef) -> None:
 def pause(settings: Settings, study: StudyRef) -> None:
     """Pause a study: running trials finish, no new ones start.
 
-    `tuner launch` resumes it.
+    `tuner launch` or `tuner queue resume` resumes it.
     """
     from tuner.store import control, studies
 

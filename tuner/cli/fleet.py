@@ -13,7 +13,7 @@ import click
 
 from tuner.cli import options
 from tuner.cli.terminal import echo, echo_json
-from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_MACHINE, UserError
+from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_MACHINE, TunerError, UserError
 from tuner.settings import Settings, person
 from tuner.spec.study_ref import StudyRef
 
@@ -47,9 +47,17 @@ def status(settings: Settings, study: StudyRef, *, ended: bool, as_json: bool) -
     with _study(settings, study) as (database, found):
         with database.transaction() as connection:
             stored = fleets.of_study(connection, found, ended=ended)
-        lines = [one if one.ended else tending.look(settings, database, one)[0] for one in stored]
+        lines, unknown = [], {}
+        for one in stored:
+            try:
+                lines.append(one if one.ended else tending.look(settings, database, one)[0])
+            # One engine that cannot be asked from here says nothing about the other fleets.
+            except TunerError as error:
+                lines.append(one)
+                unknown[one.fleet_id] = str(error)
     if as_json:
-        echo_json([_described(one) for one in lines], indent=2)
+        described = [{**_described(one), "error": unknown.get(one.fleet_id)} for one in lines]
+        echo_json(described, indent=2)
         return
     if not lines:
         echo(f"No fleet works on {found.title}. Start one with:  tuner launch {found.title}")
@@ -69,6 +77,9 @@ def status(settings: Settings, study: StudyRef, *, ended: bool, as_json: bool) -
     for one in lines:
         if one.reason:
             echo(f"Fleet {one.fleet_id}: {one.reason}")
+        if one.fleet_id in unknown:
+            seen = one.seen.astimezone().strftime("%Y-%m-%d %H:%M")
+            echo(f"Fleet {one.fleet_id} as it was at {seen}: {unknown[one.fleet_id]}", err=True)
 
 
 @fleet.command(
@@ -102,8 +113,8 @@ def scale(settings: Settings, study: StudyRef, workers: int, number: int | None)
 @click.option("--fleet", "number", type=int, help="Only this fleet; default: all of the study.")
 @click.option("--now", is_flag=True, help="Do not wait for the end of the epoch.")
 @click.pass_obj
-def stop(settings: Settings, study: StudyRef, number: int | None, *, now: bool) -> None:
-    """Let a study's workers leave; the study itself stays open for others.
+def stop(settings: Settings, study: StudyRef, number: int | None, *, now: bool) -> int:
+    """Let a study's workers leave; the study stays open.
 
     They finish their epoch and give their trials back. `tuner stop` stops a
     study on all machines instead.
@@ -117,13 +128,21 @@ def stop(settings: Settings, study: StudyRef, number: int | None, *, now: bool) 
                 stored = fleets.of_study(connection, found)
         else:
             stored = [_the_fleet(database, found, number)]
+        code = EXIT_DONE
         for one in stored:
-            tending.stop(settings, database, one, now=now)
+            try:
+                tending.stop(settings, database, one, now=now)
+            # The others are asked all the same.
+            except TunerError as error:
+                echo(f"Fleet {one.fleet_id} was not asked: {error}", err=True)
+                code = error.exit_code
+                continue
             with database.transaction() as connection:
                 studies.add_event(connection, found, "fleet stopped", one.engine, person())
             echo(f"Fleet {one.fleet_id} of {found.title} ({one.engine}) was asked to stop.")
     if not stored:
         echo(f"No fleet works on {found.title}.")
+    return code
 
 
 @fleet.command(
@@ -145,7 +164,7 @@ def probe(
     *,
     as_json: bool,
 ) -> int:
-    """Check that workers could train a study where an engine would run them.
+    """Check that workers on an engine could train a study.
 
     That is: the database is reached, the objective can be imported, the data
     are there and the same, checkpoints can be written, versions are equal.

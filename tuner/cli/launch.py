@@ -284,11 +284,13 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
                 device=request.device,
                 options=engine_options,
             )
+            threads = request.threads or study.spec.limits.threads
             if engine.outlives:
+                # The engine reserves as many cores for a worker.
+                crew = replace(crew, threads=threads)
                 if not request.no_probe:
                     _probe(settings, engine, crew)
             else:
-                threads = request.threads or study.spec.limits.threads
                 devices = place_crew(
                     request.device,
                     request.workers,

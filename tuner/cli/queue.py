@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner.cli import options
+from tuner.cli import control, options
 from tuner.cli.terminal import echo, echo_json
 from tuner.settings import Settings, person
 from tuner.spec.study_ref import StudyRef
@@ -66,31 +66,21 @@ def priority(settings: Settings, study: StudyRef, priority: int) -> None:
     echo(f"{found.title} has priority {priority} now. `tuner queue` shows whose turn it is.")
 
 
-@queue.command(epilog=options.examples("tuner queue pause lr_sched"))
-@click.argument("study")
-@click.pass_obj
-def pause(settings: Settings, study: StudyRef) -> None:
-    """Pause a study: workers finish the trials that they have, and begin no other."""
-    from tuner.store import control, studies
-
-    with options.open_database(settings) as database:
-        with database.transaction() as connection:
-            found = studies.find(connection, study)
-        control.pause(database, found, person())
-    echo(f"{found.title} is paused. Let it go on with:  tuner queue resume {found.title}")
+queue.add_command(control.pause)
 
 
 @queue.command(epilog=options.examples("tuner queue resume lr_sched"))
 @click.argument("study")
 @click.pass_obj
 def resume(settings: Settings, study: StudyRef) -> None:
-    """Let a paused or stopped study take its turns again, without training it from here."""
-    from tuner.store import control, studies
+    """Reopen a paused or stopped study; no training starts here."""
+    from tuner.store import control as actions
+    from tuner.store import studies
 
     with options.open_database(settings) as database:
         with database.transaction() as connection:
             found = studies.find(connection, study)
-        control.go_on(database, found, person())
+        actions.go_on(database, found, person())
     echo(f"{found.title} is open; workers on any study train it when it is its turn.")
 
 

@@ -19,6 +19,14 @@ from typing import Any, Protocol
 from tuner.forkserver import ForkServer
 from tuner.settings import Settings
 
+RETURN_SECONDS = 15.0
+"""How long a worker takes to end its trainer and give its trial back, once it waits no more."""
+
+
+def epoch_seconds(notice: float) -> float:
+    """Return how long a worker may go on with its epoch that is killed after this notice."""
+    return max(notice / 2, notice - RETURN_SECONDS)
+
 
 @dataclass(frozen=True)
 class Crew:

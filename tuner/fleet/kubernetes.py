@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +127,7 @@ class KubernetesEngine:
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Check the options of [fleet.kubernetes] and return those that were given."""
-        read = asdict(option_reader.read(self.name, KubernetesOptions, given))
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in read.items()
-            if key in given
-        }
+        return option_reader.given_only(self.name, KubernetesOptions, given)
 
     def fleet(
         self,

@@ -12,8 +12,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict
 
 from tuner.errors import EXIT_FAILURES, EXIT_MACHINE, EXIT_SIGTERM, EXIT_USER, UserError
+from tuner.fleet.contract import epoch_seconds
 from tuner.fleet.options import STRICT, Seconds, Text, Words
 from tuner.fleet.replacements import HOPELESS
+from tuner.settings import GIVE_BACK
 
 HOME = "/var/lib/tuner"
 SECRETS = "/run/secrets/tuner"
@@ -192,7 +194,9 @@ def _pod(
     *,
     secret: str | None,
 ) -> Manifest:
-    variables = {**environment, "TUNER_HOME": HOME}
+    # A person's own TUNER_GIVE_BACK_SECONDS wins.
+    wait = f"{epoch_seconds(options.grace):g}"
+    variables = {GIVE_BACK: wait, **environment, "TUNER_HOME": HOME}
     home = (
         {"persistentVolumeClaim": {"claimName": options.home_claim}}
         if options.home_claim

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
@@ -32,6 +32,16 @@ def read(engine: str, kind: type[T], given: Mapping[str, Any]) -> T:
         raise UserError(
             "\n".join([f"The options of the engine {engine} cannot be used as given:", *faults])
         ) from None
+
+
+def given_only(engine: str, kind: type[Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Check the options and return, as JSON can hold them, those that were given."""
+    checked = asdict(read(engine, kind, given))
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in checked.items()
+        if key in given
+    }
 
 
 def _seconds(value: Any) -> Any:

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -321,8 +321,7 @@ class RayEngine:
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Check the options of [fleet.ray] and return those that were given."""
-        read = asdict(option_reader.read(self.name, RayOptions, given))
-        return {key: value for key, value in read.items() if key in given}
+        return option_reader.given_only(self.name, RayOptions, given)
 
     def fleet(
         self,

@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -307,12 +307,7 @@ class SlurmEngine:
 
     def options(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
         """Check the options of [fleet.slurm] and return those that were given."""
-        read = asdict(option_reader.read(self.name, SlurmOptions, given))
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in read.items()
-            if key in given
-        }
+        return option_reader.given_only(self.name, SlurmOptions, given)
 
     def fleet(
         self,

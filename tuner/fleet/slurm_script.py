@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 from pydantic import ConfigDict
 
+from tuner.fleet.contract import epoch_seconds
 from tuner.fleet.options import STRICT, Lines, Seconds, Text, Words
 from tuner.fleet.replacements import YOUNG_SECONDS
 from tuner.processes import python
 from tuner.settings import GIVE_BACK
 
-RETURN_SECONDS = 15.0
-"""How long a worker takes to end its trainer and give its trial back, once it waits no more."""
 PREEMPTED_SECONDS = 15
 """How long an epoch may go on after Slurm took the place away; it kills after KillWait, 30 s."""
 
@@ -68,7 +67,7 @@ class SlurmOptions:
     @property
     def give_back(self) -> float:
         """How many seconds a worker may use to finish its epoch once it is asked to leave."""
-        return max(self.signal / 2, self.signal - RETURN_SECONDS)
+        return epoch_seconds(self.signal)
 
 
 @dataclass(frozen=True)

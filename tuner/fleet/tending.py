@@ -228,13 +228,21 @@ def act(
             )
         crew = replace(Crew.from_json(current.crew), workers=workers or current.workers)
         fleet = engine.again(settings, crew, current.handle)
-        running = change(fleet)
-        if workers is not None:
+        failed: BaseException | None = None
+        try:
+            running = change(fleet)
+        # Ctrl-C as well. Workers may have been started before it: their handle is stored all the
+        # same, or nobody could find them again.
+        except BaseException as error:  # noqa: BLE001  # raised again below
+            failed, running = error, current.running
+        if workers is not None and failed is None:
             fleets.want(connection, current.fleet_id, workers)
         kept = fleets.keep(connection, current, fleet.handle(), running)
         assert kept is not None, "its row is locked"
-        if not running:
+        if not running and failed is None:
             reason = "; ".join(text.splitlines()[0] for text in fleet.failures() if text)
             fleet.close()
             fleets.end(connection, current.fleet_id, reason)
+    if failed is not None:
+        raise failed
     return kept, running
