@@ -47,7 +47,7 @@ def read(bench: Bench, number: int | None = None) -> Winner:
 
 
 def test_the_winner_has_its_figures(database: Database) -> None:
-    """The best rate, its seeds' means, its rates by class, the gap and the luck of the study."""
+    """The best rate, its seeds' means, its rates by class, the gap and the study's selection bias."""
     found = read(study(database, images(300, 200), seeds=3))
     assert found.settings == {"lr": 0.1}
     assert found.setting is not None
@@ -106,7 +106,7 @@ def test_limits_are_accuracies_that_can_be(database: Database) -> None:
 
 
 def test_one_trial_is_its_own_winner(database: Database) -> None:
-    """With a single trial there is no luck of the draw, and no second seed to speak of."""
+    """With a single trial there is no selection bias, and no second seed to speak of."""
     found = read(study(database, images(), rates=(1e-3,), seeds=1))
     assert found.selection_bias is None
     assert any("with this seed only" in one for one in sentences(found))

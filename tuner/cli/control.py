@@ -30,7 +30,7 @@ def stop(settings: Settings, study: StudyRef) -> None:
     echo(f"{found.title} is stopped. Resume with:  tuner launch {found.title}")
 
 
-@click.command(epilog=options.examples("tuner pause lr_sched"))
+@click.command(epilog=options.examples("tuner pause lr_sched", "tuner queue pause lr_sched"))
 @click.argument("study")
 @click.pass_obj
 def pause(settings: Settings, study: StudyRef) -> None:
