@@ -47,7 +47,7 @@ def read(bench: Bench, number: int | None = None) -> Winner:
 
 
 def test_the_winner_has_its_figures(database: Database) -> None:
-    """The best rate, its seeds' means, its rates by class, the gap and the study's selection bias."""
+    """The best rate, its seeds' means, by class, the gap and the selection bias."""
     found = read(study(database, images(300, 200), seeds=3))
     assert found.settings == {"lr": 0.1}
     assert found.setting is not None
