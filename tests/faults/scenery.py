@@ -105,7 +105,13 @@ class Scene:
         """Store a study of these sizes; nobody trains it yet."""
         return Bench.launch(self.database, self.spec(sizes))
 
-    def start(self, fault: Fault = UNHARMED, *more: str, url: str | None = None) -> Started:
+    def start(
+        self,
+        fault: Fault = UNHARMED,
+        *more: str,
+        url: str | None = None,
+        pause: str = STEP_SECONDS,
+    ) -> Started:
         """Start a worker process with a fault in it, in its own session."""
         settings = self.settings if url is None else replace(self.settings, database_url=url)
         called = f"{sabotage.__name__}:main"
@@ -115,7 +121,7 @@ class Scene:
             *more,
             called=called,
             before=[fault.text()],
-            **{PAUSE: STEP_SECONDS},
+            **{PAUSE: pause},
         )
 
     def double(self, behaviour: str) -> tuple[str, ...]:

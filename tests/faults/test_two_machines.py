@@ -34,7 +34,8 @@ def test_another_number_of_threads_trains_one_network(scene: Scene, bench: Bench
     It may end earlier or later than what was stored; either way epochs, best epoch and
     predictions are those of a training that was never anything but the second.
     """
-    first = scene.start()
+    # Slow enough to be killed in time: patience would end it about a dozen epochs later.
+    first = scene.start(pause="0.05")
     until(lambda: len(bench.rows(t.epoch)) >= 9, "nine epochs")
     kill(first.pid, *trainers_of(first.pid))
     stored = {row.epoch: row.val_loss for row in bench.rows(t.epoch)}

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -200,6 +201,9 @@ def test_a_worker_is_asked_once_however_often_its_fleet_asks(
 
     lines = "trap 'echo TERM' TERM; trap 'echo INT' INT; echo up; while :; do sleep 0.05; done"
     monkeypatch.setattr(engine, "python", lambda *_: ["bash", "-c", lines, "worker"])
+    # No cluster runs this one, so there is no actor to end.
+    ended = Mock()
+    monkeypatch.setattr("ray.get_runtime_context", lambda: ended)
     log = tmp_path / "log"
     pilot = engine.Pilot([], {}, None, str(log))
     try:
@@ -215,3 +219,4 @@ def test_a_worker_is_asked_once_however_often_its_fleet_asks(
     finally:
         assert pilot._process is not None
         pilot._process.kill()
+        until(lambda: bool(ended.mock_calls), "it ended itself")

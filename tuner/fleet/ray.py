@@ -10,6 +10,7 @@ keeps in its control store, or a file on the nodes (`password_file`).
 """
 
 import logging
+import os
 import secrets
 import shutil
 import signal
@@ -132,6 +133,11 @@ class Pilot:
             code = self._process.wait()
             if self._leaving.is_set():
                 break
+            if not _has_folder():
+                # Its node is dying: Ray has removed the working directory, and this actor with its
+                # worker goes next. Nothing that ends here says anything about workers, so the
+                # actor goes now, and Ray starts it again on another node.
+                os._exit(1)
             if not self._replacements.replaces(WorkerEnd(code, time.monotonic() - started)):
                 break
         self._code = code
@@ -157,6 +163,15 @@ class Pilot:
             text = self._log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
             return "\n".join(text.strip().splitlines()[-12:])
         return ""
+
+
+def _has_folder() -> bool:
+    """Return whether this process still has its working directory, where objectives are."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 class RayFleet:
