@@ -11,11 +11,18 @@ import sqlalchemy as sa
 from tests.conftest import QUICK
 from tests.harness.processes import until
 from tests.store.specs import Bench, claim_trial, make_epoch, make_spec
+from tuner.dashboard import live
 from tuner.dashboard.live import PAUSE, Announcements
 from tuner.dashboard.shelf import Shelf
 from tuner.errors import MachineError, UserError
 from tuner.store.database import Database
 from tuner.store.ledger import workers
+
+
+@pytest.fixture(autouse=True)
+def no_echo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a study count as changed when it is announced, and not once more in the same test."""
+    monkeypatch.setattr(live, "ECHO", 3600.0)
 
 
 async def heard(condition: Callable[[], object]) -> None:
@@ -64,6 +71,27 @@ def test_what_workers_store_is_announced(database: Database) -> None:
         await does(lambda: worker.keep_output(lease, "said more"))
         await does(lambda: worker.fail(lease, "not today"))
         assert announcements.version(unconcerned) == untouched
+        task.cancel()
+
+    asyncio.run(scene())
+
+
+def test_a_change_that_was_not_announced_is_looked_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a transaction that announces, others commit without a word: the echo shows theirs."""
+    monkeypatch.setattr(live, "ECHO", 0.05)
+
+    async def scene() -> None:
+        bench = Bench.launch(database, make_spec())
+        number = bench.study.study_id
+        announcements = Announcements(database)
+        task = asyncio.create_task(announcements.listen())
+        await heard(lambda: announcements.live)
+        before = announcements.version(number)[-1]
+        with database.transaction() as connection:
+            connection.execute(sa.text("SELECT pg_notify('tuner', :study)"), {"study": str(number)})
+        await heard(lambda: announcements.version(number)[-1] >= before + 2)
         task.cancel()
 
     asyncio.run(scene())

@@ -1,5 +1,8 @@
 """The connection: what counts as an outage, and how long one is borne."""
 
+import re
+from typing import Any
+
 import psycopg2
 import pytest
 import sqlalchemy as sa
@@ -127,6 +130,34 @@ def test_connections_carry_their_timeouts(database: Database) -> None:
     with database.transaction() as connection:
         for name in ("lock_timeout", "idle_in_transaction_session_timeout", "statement_timeout"):
             assert connection.execute(sa.text(f"SHOW {name}")).scalar_one() != "0"
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["ignores options", "refuses options"])
+def test_a_pooler_without_our_settings_is_refused(
+    database: Database, monkeypatch: pytest.MonkeyPatch, refuses: bool
+) -> None:
+    """PgBouncer drops `options`, or refuses them: told which settings to give to the role."""
+    connect = psycopg2.connect
+
+    def pooled(dsn: str, **arguments: Any) -> Any:
+        if arguments.pop("options", None) and refuses:
+            raise psycopg2.OperationalError("FATAL:  unsupported startup parameter: options")
+        return connect(dsn, **arguments)
+
+    with monkeypatch.context() as patch, Database(database.address) as behind:
+        patch.setattr(psycopg2, "connect", pooled)
+        with pytest.raises(DatabaseError) as caught:
+            behind.check()
+    statements = re.findall(r"ALTER ROLE .*;", str(caught.value))
+    assert len(statements) == len(stored.SERVER_SIDE)
+    with database.transaction() as connection:
+        for statement in statements:
+            connection.execute(sa.text(statement))
+    # As the message promises: with these, the pooler is good enough.
+    monkeypatch.setattr(psycopg2, "connect", pooled)
+    with Database(database.address) as behind, behind.transaction() as connection:
+        for name, value in stored.SERVER_SIDE.items():
+            assert connection.execute(sa.text(f"SHOW {name}")).scalar_one() == value
 
 
 def test_a_rolled_back_trial_leaves_no_phantom(

@@ -141,7 +141,7 @@ def persist(work: Callable[[], T]) -> T:
 
 @pytest.mark.parametrize(
     ("name", "after"),
-    [("add_trial", False), ("add_trial", True), ("_lease", True)],
+    [("add_trial", False), ("add_trial", True), ("_insert_trial", True)],
     ids=["between count and creation", "after the creation", "with the lease written"],
 )
 def test_a_claim_cut_inside_creates_its_trial_once(
@@ -225,8 +225,8 @@ def test_a_completion_cut_at_its_commit_happens_once(
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(recording, "report"), (endings, "end_trial"), (endings, "_keep_outcome")],
-    ids=["report", "end_trial", "outcome"],
+    [(recording, "_insert_decisions"), (endings, "end_trial"), (endings, "_keep_outcome")],
+    ids=["epochs", "end_trial", "outcome"],
 )
 def test_a_cut_inside_leaves_both_schemas_as_they_were(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, module: Any, name: str

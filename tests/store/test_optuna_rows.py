@@ -86,11 +86,11 @@ def test_a_trial_is_written_as_optuna_would(
     )
     for number in range(2):
         with database.transaction() as connection:
-            trial_id, own = optuna_storage.add_trial(
-                connection, ours.study.study_id, CHOSEN, SPACE, ATTRIBUTES
+            trial_id = optuna_storage.add_trial(
+                connection, ours.study.study_id, CHOSEN, SPACE, ATTRIBUTES, number=number
             )
         other_id = storage.create_new_trial(theirs.study.study_id, template)
-        assert own == number == storage.get_trial_number_from_id(other_id)
+        assert number == storage.get_trial_number_from_id(other_id)
         with database.transaction() as connection:
             assert rows(connection, trial_id) == rows(connection, other_id)
             optuna_storage.end_trial(connection, trial_id, state, value, ENDED)
@@ -111,7 +111,8 @@ def test_an_attribute_without_value_is_not_written(database: Database) -> None:
     """What is not known of a trial leaves no column `null` in the dashboard."""
     bench = Bench.launch(database, make_spec())
     with database.transaction() as connection:
-        trial_id, _ = optuna_storage.add_trial(connection, bench.study.study_id, {}, {}, {})
+        study_id = bench.study.study_id
+        trial_id = optuna_storage.add_trial(connection, study_id, {}, {}, {}, number=0)
         optuna_storage.end_trial(
             connection, trial_id, TrialState.PRUNED, None, {"reason": None, "epoch": 3}
         )

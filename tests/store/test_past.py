@@ -73,7 +73,7 @@ def test_a_study_is_not_complete_while_a_trial_was_opened_again(database: Databa
     assert bench.state() == "open"
 
 
-def test_a_claim_reads_no_trial_that_ended_before(database: Database) -> None:
+def test_no_trial_is_read_that_ended_before(database: Database) -> None:
     """All that ended is remembered; one that still runs is read again, with those after it."""
     bench = Bench.launch(database, make_spec(dimensions=(RATES,)))
     worker, peer = bench.worker(PATIENT), bench.worker(PATIENT)
@@ -86,4 +86,5 @@ def test_a_claim_reads_no_trial_that_ended_before(database: Database) -> None:
     finish(peer, slow)
     finish(worker, claim_trial(worker))
     assert isinstance(worker.claim(None, adopt=True), Ended)
+    assert len(existing(worker)) == 6
     assert worker._past.floor == 6

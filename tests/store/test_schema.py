@@ -307,6 +307,7 @@ SINCE_0002 = (
     ),
     "ALTER TABLE tuner.worker DROP COLUMN load",
     f"UPDATE tuner.{schema.VERSION_TABLE} SET version_num = '0002'",
+    "DROP INDEX tuner.event_by_trial, tuner.trial_by_seed",
 )
 """Takes today's schema back to the second migration; every later one adds a line."""
 

@@ -11,10 +11,12 @@ from optuna.trial import TrialState
 from tests.harness.processes import until
 from tests.store.specs import claim_trial, finish, limited, make_spec
 from tests.work.conftest import Station
+from tuner.settings import Timing
 from tuner.store import database as stored
 from tuner.store import tables as t
 from tuner.store.ledger import endings
 from tuner.work.stopping import StopRequest
+from tuner.work.supervisor import ASKING_SECONDS, longest_wait
 
 
 def attempts(bench: Any) -> list[str]:
@@ -278,3 +280,13 @@ def test_a_lease_that_was_lost_before_the_trainer_had_begun_costs_the_trial_alon
     assert not thread.is_alive()
     assert Counter(row.state for row in bench.rows(t.outcome)) == {"COMPLETE": 3}
     assert attempts(bench) == []
+
+
+@pytest.mark.parametrize("workers", [1, 40, 400, 100_000])
+def test_idle_workers_ask_seldom_together_and_each_often_enough(workers: int) -> None:
+    """A small fleet asks as ever; of a large one each asks less, but well within its lease."""
+    timing = Timing()
+    pause = longest_wait(workers, timing)
+    assert timing.poll <= pause <= timing.lease / 2
+    if pause > timing.poll:
+        assert pause == pytest.approx(min(workers * ASKING_SECONDS, timing.lease / 3))

@@ -37,7 +37,7 @@ def retry(
     """
     with database.transaction() as connection, binding.within(connection) as storage:
         now = studies.locked(connection, study)
-        transaction = Transaction(connection, storage, now, NOBODY, who=who)
+        transaction = Transaction(connection, lambda: storage, now, NOBODY, who=who)
         failed = _failed(connection, now)
         wrong = sorted(set(numbers) - set(failed))
         if wrong:

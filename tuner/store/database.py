@@ -39,8 +39,12 @@ SERVER_SIDE = {
     "lock_timeout": "15s",
     # How long a worker that is frozen inside a transaction can hold its locks.
     "idle_in_transaction_session_timeout": "10s",
-    "statement_timeout": "60s",
+    "statement_timeout": "1min",
 }
+"""Named as the server shows them, so that it can be asked whether they hold."""
+
+UNSUPPORTED = "unsupported startup parameter"
+"""What PgBouncer says to `options`, unless its configuration has it ignore them."""
 
 STUBBORN_TRIES = 10
 """Takes 10 to 20 seconds, given the pauses in between."""
@@ -159,10 +163,47 @@ class Database:
 
     def connect(self) -> Any:
         """Open one connection, with timeouts so that a lost server cannot block us."""
-        options = " ".join(f"-c {name}={value}" for name, value in SERVER_SIDE.items())
         arguments = {**CONNECTION, **self.address.parameters}
-        arguments["options"] = f"{arguments.get('options', '')} {options}".strip()
-        return psycopg2.connect("", **arguments)
+        own = str(arguments.pop("options", ""))
+        ours = " ".join(f"-c {name}={value}" for name, value in SERVER_SIDE.items())
+        try:
+            connection = psycopg2.connect("", **arguments, options=f"{own} {ours}".strip())
+        except psycopg2.OperationalError as error:
+            if UNSUPPORTED not in str(error):
+                raise
+            # A PgBouncer that was not told to let `options` pass; its role may have them anyway.
+            connection = psycopg2.connect("", **(arguments | ({"options": own} if own else {})))
+        if self._membership is None:
+            self._check_settings(connection)
+        return connection
+
+    def _check_settings(self, connection: Any) -> None:
+        """Refuse a connection without our timeouts: PgBouncer drops them without a word.
+
+        Without them a worker that is frozen inside a transaction would hold its locks for ever.
+        """
+        # Also without a transaction around it, one message to the server and back.
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            shown = ", ".join(f"current_setting('{name}')" for name in SERVER_SIDE)
+            cursor.execute(
+                f"SELECT quote_ident(current_user), quote_ident(current_database()), {shown}"
+            )
+            user, database, *values = cursor.fetchone()
+        connection.autocommit = False
+        wrong = [
+            f"ALTER ROLE {user} IN DATABASE {database} SET {name} = '{value}';"
+            for (name, value), found in zip(SERVER_SIDE.items(), values, strict=True)
+            if found != value
+        ]
+        if wrong:
+            connection.close()
+            raise DatabaseError(
+                f"Whatever answers at {self.address.masked}, probably PgBouncer, does not pass on "
+                "the settings that keep a stalled worker from holding its locks. Run this once, "
+                "as that user or as an administrator, then let the pooler reconnect "
+                "(docs/scale.md):\n  " + "\n  ".join(wrong)
+            )
 
 
 def require(settings: Settings) -> None:

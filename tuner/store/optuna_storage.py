@@ -148,36 +148,46 @@ def add_trial(
     chosen: Mapping[str, Value],
     distributions: Mapping[str, BaseDistribution],
     attributes: Mapping[str, Value],
-) -> tuple[int, int]:
-    """Create a RUNNING trial with its parameters; return its id and number.
+    *,
+    number: int,
+) -> int:
+    """Create a RUNNING trial with its parameters and return its id.
 
-    Three statements on Optuna's tables, where its storage takes about twenty. The study's
-    lock keeps others from taking the same number.
+    One statement on Optuna's tables, where its storage takes about twenty: other workers wait
+    for it. The study's lock keeps them from taking the same number.
     """
-    before = sa.select(sa.func.count()).select_from(TRIALS).where(TRIALS.c.study_id == study_id)
-    trial_id, number = connection.execute(
+    trial = (
         sa.insert(TRIALS)
         .values(
-            number=before.scalar_subquery(),
+            number=number,
             study_id=study_id,
             state=TrialState.RUNNING,
             datetime_start=datetime.now(),  # noqa: DTZ005  # Optuna stores local times
         )
-        .returning(TRIALS.c.trial_id, TRIALS.c.number)
-    ).one()
+        .returning(TRIALS.c.trial_id)
+        .cte("made")
+    )
     parameters = [
-        {
-            "trial_id": trial_id,
-            "param_name": name,
-            "param_value": distributions[name].to_internal_repr(value),
-            "distribution_json": distribution_to_json(distributions[name]),
-        }
+        (
+            name,
+            distributions[name].to_internal_repr(value),
+            distribution_to_json(distributions[name]),
+        )
         for name, value in chosen.items()
     ]
-    if parameters:
-        connection.execute(sa.insert(PARAMETERS), parameters)
-    _set_attributes(connection, trial_id, attributes)
-    return int(trial_id), int(number)
+    notes = [(name, json.dumps(value)) for name, value in attributes.items() if value is not None]
+    statement = sa.select(trial.c.trial_id)
+    for table, names, rows in (
+        (PARAMETERS, ("param_name", "param_value", "distribution_json"), parameters),
+        (ATTRIBUTES, ("key", "value_json"), notes),
+    ):
+        if rows:
+            columns = (sa.column(name, table.c[name].type) for name in names)
+            given = sa.values(*columns, name="given").data(rows)
+            of_trial = sa.select(trial.c.trial_id, *given.c).join_from(trial, given, sa.true())
+            insertion = sa.insert(table).from_select(["trial_id", *names], of_trial)
+            statement = statement.add_cte(insertion.cte(f"made_{table.name}"))
+    return int(connection.execute(statement).scalar_one())
 
 
 def _set_attributes(
@@ -199,14 +209,12 @@ def _set_attributes(
     connection.execute(statement.returning(ATTRIBUTES.c.key), rows)
 
 
-def report(connection: sa.Connection, trial_id: int, values: Mapping[int, float]) -> None:
-    """Store values of the study's metric by epoch.
+def reports(trial_id: int, values: Mapping[int, float]) -> sa.Insert:
+    """Return the statement that stores values of the study's metric by epoch.
 
     One statement on Optuna's table, where its storage takes six for each value;
     our fence has checked that the trial may still be written.
     """
-    if not values:
-        return
     represent = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
     rows = []
     for epoch, value in values.items():
@@ -219,9 +227,7 @@ def report(connection: sa.Connection, trial_id: int, values: Mapping[int, float]
                 "intermediate_value_type": kind,
             }
         )
-    # With RETURNING, all rows go in one statement; without it SQLAlchemy sends them one by one.
-    statement = insert(REPORTS).on_conflict_do_nothing().returning(REPORTS.c.step)
-    connection.execute(statement, rows)
+    return insert(REPORTS).values(rows).on_conflict_do_nothing()
 
 
 def remove_reports(connection: sa.Connection, trial_id: int, first: int, rungs: int | None) -> None:

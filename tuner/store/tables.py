@@ -40,7 +40,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from tuner.records import DIVERGED, OWN, Epoch, Figures
 
 SCHEMA = "tuner"
-REVISION = "0015"
+REVISION = "0019"
 """The newest migration: the schema that this program reads and writes."""
 CHANNEL = "tuner"
 """Where triggers announce the number of a study whose rows have changed; see migration 0009."""
@@ -127,6 +127,8 @@ trial = Table(
     _moment("created", required=True),
     UniqueConstraint("study_id", "number"),
     UniqueConstraint("study_id", "configuration", "seed"),
+    # Claims ask for the last cell in the order in which cells are given out.
+    Index("trial_by_seed", "study_id", "seed", "configuration"),
 )
 
 worker = Table(
@@ -144,6 +146,7 @@ worker = Table(
     # What its last renewal measured of its device and memory.
     Column("load", JSONB),
     Index("worker_by_study", "study_id"),
+    postgresql_with={"fillfactor": 60},
 )
 
 lease = Table(
@@ -165,7 +168,9 @@ lease = Table(
     # The last epoch of a training that was removed because another replaced it.
     Column("removed_epochs", Integer, nullable=False, server_default="0"),
     # Claims search only leases that have not ended, which are few however long the study is.
-    Index("lease_open", "study_id", "expires", postgresql_where=text("state <> 'ended'")),
+    # `expires` is in no index, so that a renewal writes one row and no index.
+    Index("lease_open", "study_id", "worker_id", postgresql_where=text("state <> 'ended'")),
+    postgresql_with={"fillfactor": 60},
 )
 
 epoch = Table(
@@ -382,6 +387,7 @@ event = Table(
     Column("who", Text, nullable=False, server_default=""),
     _moment("happened", required=True),
     Index("event_by_study", "study_id", "event_id"),
+    Index("event_by_trial", "trial_id"),
 )
 
 fleet = Table(

@@ -54,6 +54,11 @@ T = TypeVar("T")
 FIRST_WAIT_SECONDS = 0.1
 """How long an idle worker waits before it asks again; doubles each time, up to `poll`.
 Usually the last trials of other workers end soon, and the study with them."""
+ASKING_SECONDS = 0.02
+"""Idle workers of a study ask for a trial at most once in this time, taken together, so that those
+who have a trial to get or to end do not wait for those who have none."""
+LONGEST_WAIT = 1 / 3
+"""How long an idle worker waits at most, of the length of a lease: it must show signs of life."""
 LOOK_SECONDS = 0.25
 """How long to wait for a message of the child before attending to its trials."""
 QUIT_SECONDS = 5.0
@@ -159,10 +164,10 @@ class Supervisor:
                     proposal = self._propose(configuration)
                 case NeedsLook(look=look):
                     self._decide(look)
-                case Wait(reason=reason):
+                case Wait(reason=reason, workers=workers):
                     if time.monotonic() - busy >= self._leaving.idle_seconds:
                         return Ended("open", f"No trial was free for this worker: {reason}")
-                    self._stop.pause(min(idle, self._timing.poll))
+                    self._stop.pause(min(idle, longest_wait(workers, self._timing)))
                     idle *= 2
                     continue
                 case Ended():
@@ -345,6 +350,12 @@ class Supervisor:
                 logger.warning("the database refused the request; trying again (%s)", words)
 
         return patiently(work, stop=_Leaving(self._stop), before_sleep=report)
+
+
+def longest_wait(workers: int, timing: Timing) -> float:
+    """Return how many seconds an idle worker waits, at most, before it asks for a trial again."""
+    crowd = min(workers * ASKING_SECONDS, timing.lease * LONGEST_WAIT)
+    return max(timing.poll, crowd)
 
 
 def _tidier(workshop: Workshop, ledger: Ledger) -> Tidier | None:

@@ -225,18 +225,13 @@ class HeldTrial:
             text = f"at epoch {epochs}, from a checkpoint{whose}"
             self._store(lambda: self._watch.ledger.add_event(self.lease, "resumed", text))
 
-    def _tell_saved(self) -> None:
-        """Record the newest checkpoint; earlier ones since the last call do not matter."""
-        if self._saved:
-            text, self._saved = f"at epoch {self._saved}", 0
-            self._store(lambda: self._watch.ledger.add_event(self.lease, "checkpoint", text))
-
     def _record(self) -> HowItEnded | None:
-        self._tell_saved()
         epochs, self._epochs = self._epochs, []
+        # The newest checkpoint; earlier ones since the last record do not matter.
+        saved, self._saved = self._saved, 0
         self._stored = time.monotonic()
         self._memory_kills = memory_kills()
-        answer = self._store(lambda: self._watch.ledger.record(self.lease, epochs))
+        answer = self._store(lambda: self._watch.ledger.record(self.lease, epochs, saved))
         if answer.stop_epoch is None:
             return None
         self.halt()

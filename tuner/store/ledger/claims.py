@@ -1,6 +1,6 @@
 """Claiming a trial: adopt an orphan, create the next one, wait, or end."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -31,6 +31,7 @@ from tuner.store.ledger.leases import (
     NeedsLook,
     NeedsProposal,
     Proposal,
+    StudyState,
     Wait,
 )
 from tuner.store.ledger.looks import Decided, Look
@@ -53,6 +54,19 @@ WAITS = {
 }
 
 
+@dataclass(frozen=True)
+class Standing:
+    """A study as a claim finds it."""
+
+    state: StudyState
+    reason: str
+    fingerprint: str = ""
+    queued: bool = False
+    """Whether any setting was ever queued."""
+    held: tuple[int, int] | None = None
+    """Trial and token of a lease that the worker holds without knowing it."""
+
+
 def claim(
     transaction: Transaction,
     proposal: Proposal | None,
@@ -68,20 +82,20 @@ def claim(
     # From here to commit no other worker counts or creates trials: the count below and
     # the creation are one transaction, so the budget is exact.
     transaction.lock_study()
-    state, reason = _study_state(transaction)
-    if state != "open":
-        return Ended(state, reason)  # type: ignore[arg-type]
-    if (lease := _already_held(transaction, company)) is not None:
-        return Claimed(lease, adopted=False)
-    spec = read_spec(transaction.connection, transaction.study)
+    standing = _standing(transaction, company)
+    if standing.state != "open":
+        return Ended(standing.state, standing.reason)
+    if standing.held is not None:
+        return Claimed(_lease(transaction, *standing.held), adopted=False)
+    spec = _spec(transaction, standing)
     left = hours_left(transaction.connection, transaction.study.study_id, spec.budget.hours)
     if left is not None and left <= 0:
         return _stop_for_hours(transaction, spec)
     if company is not None:
-        return _companion(transaction, spec, company, expired=adopt)
+        return _companion(transaction, spec, standing, company, expired=adopt)
     if (adopted := _adopt(transaction, expired=adopt, below=YIELDS)) is not None:
         return Claimed(adopted, adopted=True)
-    answer = _next(transaction, spec, proposal)
+    answer = _next(transaction, spec, standing, proposal)
     if isinstance(answer, Wait):
         adopted = _adopt(transaction, expired=adopt, below=None)
         if adopted is not None:
@@ -89,7 +103,9 @@ def claim(
     return answer
 
 
-def _companion(transaction: Transaction, spec: Spec, company: Company, *, expired: bool) -> Answer:
+def _companion(
+    transaction: Transaction, spec: Spec, standing: Standing, company: Company, *, expired: bool
+) -> Answer:
     """Give a trial to train beside these: one that was given back, or the next new one."""
     if len(company.held) >= _share(transaction, spec):
         return Wait("the remaining trials are for other workers")
@@ -104,10 +120,13 @@ def _companion(transaction: Transaction, spec: Spec, company: Company, *, expire
         transaction.add_event("adopted", f"from worker {orphan.worker_id}", lease.trial_id)
         _tell_joined(transaction, company, lease)
         return Claimed(lease, adopted=True)
-    existing = _existing(transaction, spec)
-    assignment = _assignment(transaction, spec, existing)
+    assignment = _assignment(transaction, spec, standing)
     # If a sampler or a race has to decide first, a worker that is free does that.
-    chosen = _chosen(transaction, spec, assignment) if isinstance(assignment, Assignment) else None
+    chosen = (
+        _chosen(transaction, spec, assignment, standing)
+        if isinstance(assignment, Assignment)
+        else None
+    )
     if not isinstance(assignment, Assignment) or chosen is None:
         return Wait("the next trial is not decided yet")
     if not company.fits(sampling.in_file_order(spec, chosen.values), assignment.seed):
@@ -125,15 +144,14 @@ def _tell_joined(transaction: Transaction, company: Company, joining: Lease) -> 
 
 def _share(transaction: Transaction, spec: Spec) -> int:
     """Return how many of the unfinished trials one worker may hold at a time."""
-    here = transaction.study.study_id
-    # A worker that died has no `ended`, so its `seen` decides.
-    present = t.worker.c.ended.is_(None) & (t.worker.c.seen > in_seconds(-transaction.timing.lease))
-    workers_there = sa.select(sa.func.count()).where(t.worker.c.study_id == here, present)
-    over = sa.select(sa.func.count()).where(t.lease.c.study_id == here, t.lease.c.state == "ended")
-    workers, ended = transaction.connection.execute(
-        sa.select(workers_there.scalar_subquery(), over.scalar_subquery())
+    here = t.lease.c.study_id == transaction.study.study_id
+    # Open trials are few and in an index of their own; ended ones are many.
+    unfinished = sa.select(sa.func.count()).where(here, t.lease.c.state != "ended")
+    begun, open_trials = transaction.connection.execute(
+        sa.select(_next_number(transaction), unfinished.scalar_subquery())
     ).one()
-    return -(-(spec.total_trials - int(ended)) // max(1, int(workers)))
+    left = spec.total_trials - int(begun) + int(open_trials)
+    return -(-left // max(1, _peers(transaction)))
 
 
 def configurations_ahead(connection: sa.Connection, study: Study, past: Past) -> list[int]:
@@ -166,9 +184,10 @@ def decide(transaction: Transaction, decided: Decided) -> bool:
     """
     # The same lock as a claim's: no trial is created or reopened in between.
     transaction.lock_study()
-    if _study_state(transaction)[0] != "open":
+    standing = _standing(transaction)
+    if standing.state != "open":
         return False
-    spec = read_spec(transaction.connection, transaction.study)
+    spec = _spec(transaction, standing)
     if _due(transaction, spec, _existing(transaction, spec)) != decided.look:
         return False
     insert_decision(transaction.connection, transaction.study.study_id, decided)
@@ -189,45 +208,60 @@ def _due(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> 
     return due if isinstance(due, Look) else None
 
 
-def _study_state(transaction: Transaction) -> tuple[str, str]:
+def _standing(transaction: Transaction, company: Company | None = None) -> Standing:
+    """Return what a claim asks of its study and its worker first, in one statement.
+
+    A lease that the worker holds without knowing it comes from a claim that was committed, and
+    whose answer was lost.
+    """
     present = (
         sa.exists()
         .where(t.worker.c.worker_id == transaction.worker_id, t.worker.c.ended.is_(None))
         .where(t.worker.c.study_id == t.study.c.study_id)
     )
-    row = transaction.connection.execute(
-        sa.select(t.study.c.state, t.study.c.reason, present.label("present")).where(
-            t.study.c.study_id == transaction.study.study_id
-        )
-    ).one_or_none()
-    if row is None:
-        return "stopped", "The study was deleted."
-    if not row.present:
-        # After a restore even the study may be a different one with the same id.
-        return (
-            "stopped",
-            "The database was restored and does not know this worker: start the worker again.",
-        )
-    return row.state, row.reason
-
-
-def _already_held(transaction: Transaction, company: Company | None) -> Lease | None:
-    """Return a lease that this worker holds without knowing it.
-
-    That happens when its last claim was committed but the answer was lost.
-    """
-    trial_ids = [lease.trial_id for lease in company.held] if company else []
-    row = transaction.connection.execute(
+    queued = sa.exists().where(t.queued.c.study_id == t.study.c.study_id)
+    known = [lease.trial_id for lease in company.held] if company else []
+    held = (
         sa.select(t.lease.c.trial_id, t.lease.c.token)
         .where(
             t.lease.c.study_id == transaction.study.study_id,
             t.lease.c.worker_id == transaction.worker_id,
             t.lease.c.state == "held",
-            t.lease.c.trial_id.not_in(trial_ids),
+            t.lease.c.trial_id.not_in(known),
         )
         .order_by(t.lease.c.trial_id)
-    ).first()
-    return None if row is None else _lease(transaction, row.trial_id, row.token)
+        .limit(1)
+        .subquery()
+    )
+    row = transaction.connection.execute(
+        sa.select(
+            t.study.c.state,
+            t.study.c.reason,
+            t.study.c.fingerprint,
+            present.label("present"),
+            queued.label("queued"),
+            held,
+        )
+        .select_from(t.study.outerjoin(held, sa.true()))
+        .where(t.study.c.study_id == transaction.study.study_id)
+    ).one_or_none()
+    if row is None:
+        return Standing("stopped", "The study was deleted.")
+    if not row.present:
+        # After a restore even the study may be a different one with the same id.
+        return Standing(
+            "stopped",
+            "The database was restored and does not know this worker: start the worker again.",
+        )
+    lease = None if row.trial_id is None else (row.trial_id, row.token)
+    return Standing(row.state, row.reason, row.fingerprint, row.queued, lease)
+
+
+def _spec(transaction: Transaction, standing: Standing) -> Spec:
+    """Return the study's spec as stored now: a launch may have extended it meanwhile."""
+    if standing.fingerprint == transaction.study.fingerprint:
+        return transaction.study.spec
+    return read_spec(transaction.connection, transaction.study)
 
 
 def _adopt(transaction: Transaction, *, expired: bool, below: int | None) -> Lease | None:
@@ -288,44 +322,129 @@ def _hold(transaction: Transaction, trial_id: int, token: int) -> None:
     )
 
 
-def _next(transaction: Transaction, spec: Spec, proposal: Proposal | None) -> Answer:
-    existing = _existing(transaction, spec)
-    assignment = _assignment(transaction, spec, existing)
+def _next(
+    transaction: Transaction, spec: Spec, standing: Standing, proposal: Proposal | None
+) -> Answer:
+    assignment = _assignment(transaction, spec, standing)
     if isinstance(assignment, Look):
         return NeedsLook(assignment)
-    if assignment is None and all(trial.ended for trial in existing):
+    if assignment is None and not _any_open(transaction):
         return _complete_study(transaction)
     if not isinstance(assignment, Assignment):
-        return Wait(WAITS[assignment])
-    chosen = _chosen(transaction, spec, assignment)
+        return Wait(WAITS[assignment], _peers(transaction))
+    chosen = _chosen(transaction, spec, assignment, standing)
     if chosen is None:
         if proposal is None or proposal.configuration != assignment.configuration:
             return NeedsProposal(assignment.configuration)
         chosen = Chosen(proposal.chosen)
     created = _create(transaction, spec, assignment, chosen)
-    expected = _expected(transaction, assignment, existing)
+    expected = _expected(transaction, assignment)
     return Claimed(replace(created, expected_epochs=expected), adopted=False)
 
 
+def _any_open(transaction: Transaction) -> bool:
+    """Return whether a trial of the study has not ended."""
+    here = t.lease.c.study_id == transaction.study.study_id
+    open_one = sa.exists().where(here, t.lease.c.state != "ended")
+    return bool(transaction.connection.execute(sa.select(open_one)).scalar_one())
+
+
+def _peers(transaction: Transaction) -> int:
+    """Return how many workers of the study are alive, this one included."""
+    here = t.worker.c.study_id == transaction.study.study_id
+    # A worker that died has no `ended`, so its `seen` decides.
+    present = t.worker.c.ended.is_(None) & (t.worker.c.seen > in_seconds(-transaction.timing.lease))
+    count = sa.select(sa.func.count()).select_from(t.worker).where(here, present)
+    return int(transaction.connection.execute(count).scalar_one())
+
+
 def _assignment(
-    transaction: Transaction, spec: Spec, existing: Sequence[Existing]
+    transaction: Transaction, spec: Spec, standing: Standing
 ) -> Assignment | Look | str | None:
+    """Return what comes next.
+
+    Usually that follows from the cells that exist. A race also needs what came of the trials,
+    and a queue of cells changes their order: then all trials are looked at.
+    """
+    cells = _queued_cells(transaction.connection, transaction.study) if standing.queued else []
     raced = spec.replicates.of == "top"
-    study_id = transaction.study.study_id
-    decided = read_decisions(transaction.connection, study_id) if raced else ()
-    waits = _waits(transaction, existing)
-    cells = _queued_cells(transaction.connection, transaction.study)
-    if cells:
+    if not raced and not cells:
+        return _first_free(transaction, spec)
+    existing = _existing(transaction, spec)
+    first = frozenset(cells)
+    decided = read_decisions(transaction.connection, transaction.study.study_id) if raced else ()
+    waits = _Waits(transaction)
+    return next_assignment(
+        spec,
+        existing,
         # Queued cells were asked for explicitly: they do not wait for a peer's epochs.
-        first = frozenset(cells)
-        return next_assignment(
-            spec,
-            existing,
-            lambda assignment: assignment.configuration not in first and waits(assignment),
-            decided,
-            cells,
+        lambda assignment: assignment.configuration not in first and waits(assignment),
+        decided,
+        cells,
+    )
+
+
+def _first_free(transaction: Transaction, spec: Spec) -> Assignment | str | None:
+    """Return the first cell without a trial that need not wait for a peer's epochs."""
+    waits = _Waits(transaction)
+    waiting = False
+    for assignment in islice(_free_cells(transaction, spec), LOOK_AHEAD):
+        if not waits(assignment):
+            return assignment
+        waiting = True
+    return WAITING if waiting else None
+
+
+def _free_cells(transaction: Transaction, spec: Spec) -> Iterator[Assignment]:
+    """Yield the cells without a trial, in the order in which they are given out.
+
+    Trials have the numbers from 0 on, each its own cell. If the last cell that exists is as far
+    from the first one as there are trials, none is missing in between: the next one follows it,
+    however many trials there are. Otherwise (a cell was skipped because it waits, the study was
+    extended) the cells from the first missing one on are read.
+    """
+    configurations = spec.configurations
+    of_study = t.trial.c.study_id == transaction.study.study_id
+    last = sa.select(t.trial.c.seed, t.trial.c.configuration).where(of_study)
+    last = last.order_by(t.trial.c.seed.desc(), t.trial.c.configuration.desc()).limit(1)
+    row = transaction.connection.execute(
+        last.add_columns(_next_number(transaction).label("trials"))
+    ).one_or_none()
+    past, total = transaction.past, spec.total_trials
+    if row is None or row.seed * configurations + row.configuration + 1 == row.trials:
+        after = 0 if row is None else row.trials
+        yield from (_cell(place, configurations) for place in range(after, total))
+        return
+    first = past.first_free(configurations)
+    begin = _cell(first, configurations)
+    taken = {
+        row.seed * configurations + row.configuration
+        for row in transaction.connection.execute(
+            sa.select(t.trial.c.seed, t.trial.c.configuration).where(
+                of_study,
+                sa.tuple_(t.trial.c.seed, t.trial.c.configuration)
+                >= sa.tuple_(begin.seed, begin.configuration),
+            )
         )
-    return next_assignment(spec, existing, waits, decided)
+    }
+    while first in taken:
+        first += 1
+    past.keep_first_free(first, configurations)
+    yield from (_cell(p, configurations) for p in range(first, total) if p not in taken)
+
+
+def _cell(place: int, configurations: int) -> Assignment:
+    """Return a cell by its place: all configurations under seed 0, then under seed 1, and so on."""
+    return Assignment(place % configurations, place // configurations)
+
+
+def _next_number(transaction: Transaction) -> sa.ScalarSelect[int]:
+    """The number of the next trial, and how many there are: numbers have no gaps."""
+    return (
+        sa.select(sa.func.coalesce(sa.func.max(t.trial.c.number) + 1, 0))
+        .where(t.trial.c.study_id == transaction.study.study_id)
+        .scalar_subquery()
+    )
 
 
 def _queued_cells(connection: sa.Connection, study: Study) -> list[int]:
@@ -344,7 +463,9 @@ class Chosen:
     queued: Queued | None = None
 
 
-def _chosen(transaction: Transaction, spec: Spec, assignment: Assignment) -> Chosen | None:
+def _chosen(
+    transaction: Transaction, spec: Spec, assignment: Assignment, standing: Standing
+) -> Chosen | None:
     """Return a configuration's parameters; None if a learning sampler has to propose them.
 
     A configuration that has started has the parameters of its other seeds. It may have started
@@ -361,7 +482,7 @@ def _chosen(transaction: Transaction, spec: Spec, assignment: Assignment) -> Cho
     ).scalar_one_or_none()
     if stored is not None:
         return Chosen(stored)
-    if spec.search.sampler != "grid":
+    if spec.search.sampler != "grid" and standing.queued:
         queue = read_queue(transaction.connection, transaction.study.study_id)
         mine = [entry for entry in queue if entry.configuration == assignment.configuration]
         waiting = [entry for entry in queue if entry.configuration is None]
@@ -372,47 +493,71 @@ def _chosen(transaction: Transaction, spec: Spec, assignment: Assignment) -> Cho
     return Chosen(sampling.choose(spec, assignment.configuration))
 
 
-def _waits(transaction: Transaction, existing: Sequence[Existing]) -> Callable[[Assignment], bool]:
-    """Return a function that tells whether an assignment should wait for a peer's epochs."""
-    sharing = transaction.sharing
-    running = [] if sharing is None else _running(transaction)
-    if sharing is None or not running:
-        return lambda _: False
-    reached: dict[int, set[str]] = {}
-    speeds = [
-        runner.seconds_per_epoch for runner in running if runner.seconds_per_epoch is not None
-    ]
-    mean_seconds = sum(speeds) / len(speeds) if speeds else None
+class _Waits:
+    """Tells whether an assignment should wait for a peer's epochs.
 
-    def waits(assignment: Assignment) -> bool:
-        peers = [runner for runner in running if runner.seed == assignment.seed]
-        if not peers:
+    Only settings that share their first epoch can share any, so that nothing is read for a setting
+    without such relatives, and of one with relatives only their trials under the same seed.
+    """
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._families: dict[tuple[frozenset[int], int], tuple[list[Runner], set[str]]] = {}
+
+    def __call__(self, assignment: Assignment) -> bool:
+        sharing = self._transaction.sharing
+        if sharing is None:
             return False
-        if assignment.seed not in reached:
-            reached[assignment.seed] = sharing.reached(_ended(existing, assignment.seed))
-        stored = sharing.stored(assignment.configuration, reached[assignment.seed])
-        return sharing.waits(assignment.configuration, stored, peers, mean_seconds)
+        relatives = sharing.relatives(assignment.configuration)
+        if len(relatives) < 2:
+            return False
+        family = relatives, assignment.seed
+        if family not in self._families:
+            running = _running(self._transaction, *family)
+            ended = _complete(self._transaction, *family) if running else []
+            self._families[family] = running, sharing.reached(ended)
+        running, reached = self._families[family]
+        speeds = [one.seconds_per_epoch for one in running if one.seconds_per_epoch is not None]
+        mean_seconds = sum(speeds) / len(speeds) if speeds else None
+        stored = sharing.stored(assignment.configuration, reached)
+        return sharing.waits(assignment.configuration, stored, running, mean_seconds)
 
-    return waits
 
-
-def _expected(
-    transaction: Transaction, assignment: Assignment, existing: Sequence[Existing]
-) -> int:
+def _expected(transaction: Transaction, assignment: Assignment) -> int:
     """Return how many epochs a peer has just trained and may still be saving."""
     sharing = transaction.sharing
     if sharing is None:
         return 0
-    ended = _ended([trial for trial in existing if trial.fresh], assignment.seed)
+    relatives = sharing.relatives(assignment.configuration)
+    if len(relatives) < 2:
+        return 0
+    fresh = t.outcome.c.ended > in_seconds(-FRESH_SECONDS)
+    ended = _complete(transaction, relatives, assignment.seed, fresh)
     return sharing.stored(assignment.configuration, sharing.reached(ended))
 
 
-def _ended(existing: Sequence[Existing], seed: int) -> list[int]:
-    """Return the configurations that are complete under a seed."""
-    return [trial.configuration for trial in existing if trial.seed == seed and trial.complete]
+def _complete(
+    transaction: Transaction,
+    configurations: Collection[int],
+    seed: int,
+    *where: sa.ColumnElement[bool],
+) -> list[int]:
+    """Return those of some configurations that are complete under a seed."""
+    rows = transaction.connection.execute(
+        sa.select(t.trial.c.configuration)
+        .select_from(t.trial.join(t.outcome))
+        .where(
+            t.trial.c.study_id == transaction.study.study_id,
+            t.trial.c.seed == seed,
+            t.trial.c.configuration.in_(configurations),
+            t.outcome.c.state == "COMPLETE",
+            *where,
+        )
+    )
+    return list(rows.scalars())
 
 
-def _running(transaction: Transaction) -> list[Runner]:
+def _running(transaction: Transaction, configurations: Collection[int], seed: int) -> list[Runner]:
     rows = transaction.connection.execute(
         sa.select(
             t.trial.c.configuration,
@@ -423,7 +568,12 @@ def _running(transaction: Transaction) -> list[Runner]:
         .select_from(
             t.trial.join(t.lease).outerjoin(t.epoch, t.epoch.c.trial_id == t.trial.c.trial_id)
         )
-        .where(t.lease.c.study_id == transaction.study.study_id, t.lease.c.state != "ended")
+        .where(
+            t.lease.c.study_id == transaction.study.study_id,
+            t.lease.c.state != "ended",
+            t.trial.c.seed == seed,
+            t.trial.c.configuration.in_(configurations),
+        )
         .group_by(t.trial.c.configuration, t.trial.c.seed)
     )
     return [Runner(row.configuration, row.seed, row.done, row.seconds) for row in rows]
@@ -494,15 +644,47 @@ def _create(transaction: Transaction, spec: Spec, assignment: Assignment, origin
         # In the transaction that creates the trial: were it rolled back, the setting would wait on.
         study_id = transaction.study.study_id
         take(transaction.connection, study_id, origin.queued, assignment.configuration)
-    trial_id, number = add_trial(
+    number = int(transaction.connection.execute(sa.select(_next_number(transaction))).scalar_one())
+    trial_id = add_trial(
         transaction.connection,
         transaction.study.study_id,
         chosen,
         sampling.distributions(spec),
         {"seed": assignment.seed, "configuration": assignment.configuration},
+        number=number,
     )
-    transaction.connection.execute(
-        sa.insert(t.trial).values(
+    stored = _insert_trial(transaction, trial_id, number, assignment, chosen)
+    return Lease(
+        trial_id=trial_id,
+        number=number,
+        configuration=assignment.configuration,
+        seed=assignment.seed,
+        # As the database has them, so that the stored parameters are the ones trained.
+        chosen=sampling.in_file_order(transaction.study.spec, stored),
+        token=1,
+        stored_epochs=0,
+    )
+
+
+def _insert_trial(
+    transaction: Transaction,
+    trial_id: int,
+    number: int,
+    assignment: Assignment,
+    chosen: Mapping[str, Value],
+) -> Mapping[str, Value]:
+    """Store a trial with its lease and its first line of history; return the stored parameters."""
+    lease = sa.insert(t.lease).values(
+        trial_id=trial_id,
+        study_id=transaction.study.study_id,
+        state="held",
+        worker_id=transaction.worker_id,
+        token=1,
+        expires=in_seconds(transaction.timing.lease),
+    )
+    stored: Mapping[str, Value] = transaction.connection.execute(
+        sa.insert(t.trial)
+        .values(
             trial_id=trial_id,
             study_id=transaction.study.study_id,
             number=number,
@@ -510,19 +692,11 @@ def _create(transaction: Transaction, spec: Spec, assignment: Assignment, origin
             seed=assignment.seed,
             chosen=chosen,
         )
-    )
-    transaction.connection.execute(
-        sa.insert(t.lease).values(
-            trial_id=trial_id,
-            study_id=transaction.study.study_id,
-            state="held",
-            worker_id=transaction.worker_id,
-            token=1,
-            expires=in_seconds(transaction.timing.lease),
-        )
-    )
-    transaction.add_event("created", f"trial {number}", trial_id)
-    return _lease(transaction, trial_id, 1)
+        .returning(t.trial.c.chosen)
+        # In the same statement: peers wait for this transaction.
+        .add_cte(lease.cte(), transaction.event("created", f"trial {number}", trial_id).cte())
+    ).scalar_one()
+    return stored
 
 
 def _lease(transaction: Transaction, trial_id: int, token: int) -> Lease:

@@ -42,6 +42,8 @@ class Wait:
     """There is nothing to train now, but the study has not ended: ask again later."""
 
     reason: str
+    workers: int = 1
+    """How many workers of the study are alive: the more, the less often each should ask."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ worker's row.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from tuner.records import Dataset, Epoch, Identity, Predictions, Result, Setup
@@ -81,10 +82,13 @@ class Ledger:
             transaction.hold(lease)
             return identities.check(transaction.connection, self.study.study_id, identity)
 
-    def record(self, lease: Lease, epochs: Sequence[Epoch]) -> Recorded:
-        """Store epochs, ask the pruner about each in order, and say where to stop."""
+    def record(self, lease: Lease, epochs: Sequence[Epoch], checkpoint: int = 0) -> Recorded:
+        """Store epochs, ask the pruner about each in order, and say where to stop.
+
+        `checkpoint` is the epoch of a checkpoint that was saved since, for the trial's history.
+        """
         with self._transaction() as transaction:
-            return self._recorder.record(transaction, lease, epochs)
+            return self._recorder.record(transaction, lease, epochs, checkpoint)
 
     def complete(
         self,
@@ -156,18 +160,21 @@ class Ledger:
     @contextmanager
     def _transaction(self) -> Iterator[Transaction]:
         try:
-            with self.database.transaction() as connection:
-                self._heed_reopenings(connection)
-                with self.binding.within(connection) as storage:
-                    yield Transaction(
-                        connection,
-                        storage,
-                        self.study,
-                        self.worker_id,
-                        self.timing,
-                        self.sharing,
-                        self._past,
-                    )
+            with self.database.transaction() as connection, ExitStack() as stack:
+
+                def bind() -> BaseStorage:
+                    self._heed_reopenings(connection)
+                    return stack.enter_context(self.binding.within(connection))
+
+                yield Transaction(
+                    connection,
+                    bind,
+                    self.study,
+                    self.worker_id,
+                    self.timing,
+                    self.sharing,
+                    self._past,
+                )
         except BaseException:
             # Either rolled back, or committed and the answer lost: what we remember may be wrong.
             self._recorder.forget()

@@ -39,11 +39,18 @@ class Sharing:
         self._spec = spec
         self._marks = marks
         self._paths: dict[int, Sequence[str]] = {}
+        self._families: dict[str, frozenset[int]] = {}
+        """By the mark of the first epoch: the configurations that share it, as far as known."""
 
     def prepare(self, configurations: Iterable[int]) -> None:
         """Compute the marks of configurations before taking a lock, so they are cheap under it."""
         for configuration in configurations:
             self._path(configuration)
+
+    def relatives(self, configuration: int) -> frozenset[int]:
+        """Return the known configurations that share a first epoch with one, itself included."""
+        path = self._path(configuration)
+        return self._families[path[0]] if path else frozenset()
 
     def epochs(self, configuration: int, other: int) -> int:
         """Return how many first epochs two configurations of the grid share."""
@@ -101,5 +108,8 @@ class Sharing:
     def _path(self, configuration: int) -> Sequence[str]:
         if configuration not in self._paths:
             chosen: Mapping[str, Value] = self._spec.grid[configuration]
-            self._paths[configuration] = self._marks(self._spec.job(chosen, 0))
+            path = self._paths[configuration] = self._marks(self._spec.job(chosen, 0))
+            if path:
+                family = self._families.get(path[0], frozenset())
+                self._families[path[0]] = family | {configuration}
         return self._paths[configuration]

@@ -1,6 +1,8 @@
 """What the statements of one ledger transaction share, and the two locks that they take."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import sqlalchemy as sa
 from optuna.storages import BaseStorage
@@ -32,6 +34,16 @@ class Past:
     seen: int = 0
     """Trials with lower numbers have their configurations in `begun`."""
     begun: set[int] = field(default_factory=set)
+    _full: tuple[int, int] = (0, 0)
+    """How many configurations the study had, and how many first cells had trials then."""
+
+    def first_free(self, configurations: int) -> int:
+        """Return a place before which every cell has a trial, by the order of this many."""
+        return self._full[1] if self._full[0] == configurations else 0
+
+    def keep_first_free(self, place: int, configurations: int) -> None:
+        """Remember that every cell before a place has a trial; trials never vanish."""
+        self._full = configurations, place
 
     def heed(self, reopenings: int, kind: tuple[str, ...]) -> None:
         """Empty the cache if trials were reopened, or if another metric counts now."""
@@ -42,10 +54,11 @@ class Past:
 
 @dataclass(frozen=True)
 class Transaction:
-    """An open transaction: our connection, with Optuna's storage bound to it."""
+    """An open transaction: our connection, and Optuna's storage bound to it when it is needed."""
 
     connection: sa.Connection
-    storage: BaseStorage
+    bind: Callable[[], BaseStorage]
+    """Binds Optuna's storage to the connection until the transaction ends."""
     study: Study
     worker_id: int
     timing: Timing = field(default_factory=Timing)
@@ -55,19 +68,34 @@ class Transaction:
     who: str = ""
     """The person who acts, where it is no worker."""
 
+    @cached_property
+    def storage(self) -> BaseStorage:
+        """Optuna's storage, every write of which is part of this transaction."""
+        return self.bind()
+
     def lock_study(self) -> None:
         """Block other claims and the brake of this study until this transaction ends."""
         lock_study(self.connection, self.study.study_id)
 
     def hold(self, lease: Lease) -> str:
-        """Check the fencing token and lock its row until commit; return the lease's state.
+        """Check the fencing token and lock its row until commit; return the lease's state."""
+        return str(self.hold_row(lease).state)
+
+    def hold_row(self, lease: Lease) -> sa.Row[int, str, int, int, int]:
+        """Do what `hold` does; return the lease's state, strikes and interruptions.
 
         The row lock is the fence: an adopter must update this row to issue a new
         token, so it cannot do so between this check and our commit. A worker that
         slept through its lease finds another token here and writes nothing.
         """
         row = self.connection.execute(
-            sa.select(t.lease.c.token, t.lease.c.state, t.lease.c.worker_id)
+            sa.select(
+                t.lease.c.token,
+                t.lease.c.state,
+                t.lease.c.worker_id,
+                t.lease.c.strikes,
+                t.lease.c.interruptions,
+            )
             .where(t.lease.c.trial_id == lease.trial_id)
             .with_for_update()
         ).one_or_none()
@@ -75,7 +103,7 @@ class Transaction:
             raise LeaseLostError(f"trial {lease.number} has another holder")
         if row.state == "released":
             raise LeaseLostError(f"trial {lease.number} was given back")
-        return str(row.state)
+        return row
 
     def has_event(self, kind: str, text: str, trial_id: int) -> bool:
         """Return whether the history has this line already since the trial was last claimed."""
@@ -92,15 +120,17 @@ class Transaction:
 
     def add_event(self, kind: str, text: str = "", trial_id: int | None = None) -> None:
         """Add a line to the study's history."""
-        self.connection.execute(
-            sa.insert(t.event).values(
-                study_id=self.study.study_id,
-                trial_id=trial_id,
-                worker_id=self.worker_id,
-                kind=kind,
-                text=text,
-                who=self.who,
-            )
+        self.connection.execute(self.event(kind, text, trial_id))
+
+    def event(self, kind: str, text: str = "", trial_id: int | None = None) -> sa.Insert:
+        """Return the statement that adds a line to the study's history."""
+        return sa.insert(t.event).values(
+            study_id=self.study.study_id,
+            trial_id=trial_id,
+            worker_id=self.worker_id,
+            kind=kind,
+            text=text,
+            who=self.who,
         )
 
 

@@ -1,0 +1,181 @@
+"""What large fleets depend on: claims that read no trials, few statements, no queue to announce."""
+
+import random
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import psycopg2
+import pytest
+import sqlalchemy as sa
+
+from tests.conftest import QUICK
+from tests.store.specs import (
+    Bench,
+    claim_trial,
+    finish,
+    make_epoch,
+    make_ranged,
+    make_spec,
+)
+from tests.store.test_ledger import cut_at_commit, persist
+from tests.store.test_past import existing
+from tuner.spec.study import Replicates
+from tuner.store import control
+from tuner.store import tables as t
+from tuner.store.database import Database
+from tuner.store.ledger.assignments import Assignment, next_assignment
+from tuner.store.ledger.leases import Claimed, Wait
+from tuner.store.ledger.ledger import Ledger
+
+PATIENT = replace(QUICK, lease=600.0)
+"""Leases that no busy machine outlasts."""
+LOCK = "pg_advisory_xact_lock"
+
+
+@contextmanager
+def statements(database: Database) -> Iterator[list[str]]:
+    """Note every statement that is sent."""
+    sent: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(statement)
+
+    sa.event.listen(database.engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        sa.event.remove(database.engine, "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_next_cell_is_the_first_without_a_trial(database: Database, seed: int) -> None:
+    """With or without gaps, as trials and seeds are added while workers run."""
+    spec = replace(make_ranged(trials=4, sampler="random"), replicates=Replicates(2))
+    bench = Bench.launch(database, spec)
+    chance = random.Random(seed)
+    workers = [bench.worker(PATIENT) for _ in range(3)]
+    trials, seeds = 4, 2
+    for _ in range(25):
+        worker = chance.choice(workers)
+        if chance.random() < 0.25:
+            trials, seeds = trials + 2 * chance.randrange(2), seeds + chance.randrange(2)
+            trials += -trials % seeds
+            if (trials, seeds) != (spec.budget.trials, spec.replicates.seeds):
+                study = control.extend(database, bench.study, trials=trials, seeds=seeds)
+                spec = study.spec
+        expected = next_assignment(spec, existing(worker))
+        answer = worker.claim(None, adopt=True)
+        if expected is None:
+            continue
+        assert isinstance(expected, Assignment)
+        assert isinstance(answer, Claimed)
+        assert (answer.lease.configuration, answer.lease.seed) == (
+            expected.configuration,
+            expected.seed,
+        )
+        finish(worker, answer.lease)
+
+
+def claimed_under_lock(worker: Ledger) -> list[str]:
+    """Return the statements of a claim that peers wait for."""
+    with statements(worker.database) as sent:
+        lease = claim_trial(worker)
+    place = next(n for n, statement in enumerate(sent) if LOCK in statement)
+    finish(worker, lease)
+    # How many values a statement has depends on the trial's parameters.
+    return [statement.partition("VALUES")[0] for statement in sent[place + 1 :]]
+
+
+def test_a_claim_is_as_short_after_many_trials(database: Database) -> None:
+    """While peers wait, a claim sends the same few statements and reads no list of trials."""
+    bench = Bench.launch(database, make_ranged(trials=12, sampler="random"))
+    worker = bench.worker(PATIENT)
+    first = claimed_under_lock(worker)
+    for _ in range(8):
+        claimed_under_lock(worker)
+    last = claimed_under_lock(bench.worker(PATIENT))
+    assert last == first
+    assert len(last) <= 8
+    assert not [sent for sent in last if "outcome" in sent]
+
+
+def test_an_idle_worker_is_told_how_many_wait(database: Database) -> None:
+    """The more workers there are, the less often each of them asks."""
+    bench = Bench.launch(database, make_spec())
+    for _ in range(3):
+        claim_trial(bench.worker(PATIENT))
+    answer = bench.worker(PATIENT).claim(None, adopt=True)
+    assert isinstance(answer, Wait)
+    assert answer.workers == 4
+
+
+def test_an_epoch_is_stored_by_one_statement(bench: Bench) -> None:
+    """After the fence: our row, Optuna's value, the line about a checkpoint, all or none."""
+    worker = bench.worker(PATIENT)
+    lease = claim_trial(worker)
+    worker.record(lease, [make_epoch(1)])
+    with statements(worker.database) as sent:
+        worker.record(lease, [make_epoch(2), make_epoch(3)], checkpoint=3)
+    assert len(sent) == 2
+    assert "FOR UPDATE" in sent[0]
+    assert worker.trials()[0].intermediate_values.keys() == {1, 2, 3}
+    assert [row.text for row in bench.rows(t.event) if row.kind == "checkpoint"] == ["at epoch 3"]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_checkpoint_is_told_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    """Also if the answer to the commit is lost, and when only known epochs come with it."""
+    worker = bench.worker(PATIENT)
+    lease = claim_trial(worker)
+    cuts = cut_at_commit(monkeypatch, worker, after=after)
+    persist(lambda: worker.record(lease, [make_epoch(1)], checkpoint=1))
+    assert cuts
+    worker.record(lease, [make_epoch(1)], checkpoint=1)
+    assert [row.text for row in bench.rows(t.event) if row.kind == "checkpoint"] == ["at epoch 1"]
+
+
+def test_transactions_do_not_queue_to_announce(bench: Bench) -> None:
+    """One of those that are open announces the study; another commits beside it in silence."""
+    first, second = bench.worker(PATIENT), bench.worker(PATIENT)
+    leases = [claim_trial(first), claim_trial(second)]
+    listener = bench.database.connect()
+    listener.set_isolation_level(psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT)
+
+    def announced() -> list[str]:
+        listener.cursor().execute("SELECT 1")
+        payloads = [note.payload for note in listener.notifies]
+        listener.notifies.clear()
+        return payloads
+
+    try:
+        listener.cursor().execute("LISTEN tuner")
+        mine = str(bench.study.study_id)
+        with first._transaction() as transaction:
+            first._recorder.record(transaction, leases[0], [make_epoch(1)], 0)
+            second.record(leases[1], [make_epoch(1)])
+            assert announced() == []
+        assert announced() == [mine]
+        second.record(leases[1], [make_epoch(2)])
+        assert announced() == [mine]
+        # What changes the study itself is always announced.
+        with first._transaction() as transaction:
+            first._recorder.record(transaction, leases[0], [make_epoch(2)], 0)
+            control.pause(bench.database, bench.study)
+            assert announced() == [mine]
+    finally:
+        listener.close()
+
+
+def test_a_renewal_writes_to_no_index() -> None:
+    """What moves every few seconds is in no index, or each renewal would write to all of them."""
+    renewed = {"lease": {"renewed", "expires"}, "worker": {"seen", "active_seconds", "load"}}
+    for table in (t.lease, t.worker):
+        for index in table.indexes:
+            where = str(index.dialect_options["postgresql"]["where"])
+            words = {column.name for column in index.columns} | set(re.findall(r"\w+", where))
+            assert not words & renewed[table.name]
