@@ -61,6 +61,7 @@ from tuner.store.database import Database
 from tuner.store.ledger import workers
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.optuna_storage import Binding
+from tuner.store.spending import Used
 
 STUDIES = 20
 EPOCHS = 50
@@ -307,7 +308,7 @@ def _keep_training(notes: str, *names: str) -> None:
                 continue
             held, curve, result, done = trained[place]
             with database.transaction() as connection:
-                workers.renew(connection, post, [held], settings.timing, 0.0)
+                workers.renew(connection, post, [held], settings.timing, Used())
             name = bench.study.title
             timed(
                 "record",

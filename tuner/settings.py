@@ -11,6 +11,7 @@ from tuner import home as home_folder
 from tuner.errors import UserError
 
 GIVE_BACK = "TUNER_GIVE_BACK_SECONDS"
+PRICE = "TUNER_PRICE_PER_HOUR"
 LIBPQ_ADDRESS = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
 SECRET_VARIABLES = (
     "TUNER_DATABASE_URL",
@@ -52,6 +53,8 @@ class Settings:
     """Whether PGHOST, PGHOSTADDR or PGSERVICE name a server."""
     checkpoints: str | None = None
     """Where checkpoints go: a folder or an fsspec address; `off` disables them."""
+    price_per_hour: float | None = None
+    """Of a device of this machine, where studies' own price does not hold."""
     timing: Timing = Timing()
     home_notes: tuple[str, ...] = ()
     """Notes for people on the choice of home."""
@@ -89,6 +92,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         password_file=_path(environ, "TUNER_DATABASE_PASSWORD_FILE"),
         checkpoints=environ.get("TUNER_CHECKPOINTS") or None,
         libpq=any(environ.get(name) for name in LIBPQ_ADDRESS),
+        price_per_hour=_price(environ),
         timing=timing,
     )
 
@@ -145,7 +149,8 @@ def portable_environment(settings: Settings) -> Portable:
     """Return the variables that a worker elsewhere needs, and libpq's password apart from them."""
     mine = {name: value for name, value in os.environ.items() if name.startswith(("TUNER_", "PG"))}
     password = mine.pop("PGPASSWORD", None)
-    for name in ("TUNER_HOME", "TUNER_DATABASE_URL", "TUNER_DATABASE_PASSWORD_FILE"):
+    # The home and the price are those of this machine.
+    for name in ("TUNER_HOME", PRICE, "TUNER_DATABASE_URL", "TUNER_DATABASE_PASSWORD_FILE"):
         mine.pop(name, None)
     if settings.checkpoints is not None:
         mine["TUNER_CHECKPOINTS"] = settings.checkpoints
@@ -192,6 +197,19 @@ def _home(environ: Mapping[str, str]) -> home_folder.FoundHome:
 def _path(environ: Mapping[str, str], name: str) -> Path | None:
     text = environ.get(name)
     return Path(text).expanduser().absolute() if text else None
+
+
+def _price(environ: Mapping[str, str]) -> float | None:
+    text = environ.get(PRICE)
+    if not text:
+        return None
+    try:
+        price = float(text)
+    except ValueError:
+        price = -1.0
+    if not 0 <= price < 1_000_000:
+        raise UserError(f"{PRICE} is {text!r}; expected an amount of money, such as 2.5.")
+    return price
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:

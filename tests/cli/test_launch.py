@@ -255,3 +255,17 @@ def test_a_busy_machine_does_not_end_a_launch(project: Project) -> None:
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_spent_budget_ends_a_launch_with_its_tables(project: Project) -> None:
+    """It says what is left and how to go on; with a larger budget the rest is trained."""
+    out = project.run("launch", "small", "--workers", "1", "--set", "budget.gpu_hours=1e-7")
+    assert "The budget of 1e-07 hours is spent." in out
+    assert "tuner launch small --set budget.hours=" in out
+    told = project.json("status", "small", "--json")
+    assert told["state"] == "spent"
+    assert told["counts"]["ended"] < 4
+    assert told["budget"]["hours_spent"] > told["budget"]["hours"] == 1e-7
+    out = project.run("launch", "small", "--workers", "1", "--set", "budget.hours=1")
+    told = project.json("status", "small", "--json")
+    assert (told["state"], told["counts"]["complete"]) == ("complete", 4)

@@ -23,6 +23,7 @@ from tuner.store.database import Database
 from tuner.store.ledger import workers
 from tuner.store.ledger.leases import Ended, Lease, LeaseLostError
 from tuner.store.ledger.ledger import Ledger
+from tuner.store.spending import Used
 
 
 def restore_when_left(settings: Settings, dump: Path) -> None:
@@ -52,7 +53,7 @@ def assert_powerless(ledger: Ledger, held: Lease) -> None:
             write()
     post = workers.Post(ledger.study.study_id, ledger.worker_id)
     with ledger.database.transaction() as connection:
-        assert workers.renew(connection, post, [held], ledger.timing, 0.0).lost == (held,)
+        assert workers.renew(connection, post, [held], ledger.timing, Used()).lost == (held,)
     answer = ledger.claim(None, adopt=True)
     assert isinstance(answer, Ended)
     assert "restored" in answer.reason

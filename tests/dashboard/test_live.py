@@ -17,6 +17,7 @@ from tuner.dashboard.shelf import Shelf
 from tuner.errors import MachineError, UserError
 from tuner.store.database import Database
 from tuner.store.ledger import workers
+from tuner.store.spending import Used
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +111,7 @@ def test_renewals_wake_nobody(database: Database) -> None:
         before = announcements.version(bench.study.study_id)
         with database.transaction() as connection:
             post = workers.Post(bench.study.study_id, worker.worker_id)
-            renewed = workers.renew(connection, post, [lease], QUICK, 1.0)
+            renewed = workers.renew(connection, post, [lease], QUICK, Used(1.0, 1.0))
         assert not renewed.lost
         # Whatever the renewal announces comes before this.
         with database.transaction() as connection:

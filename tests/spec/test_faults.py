@@ -70,6 +70,15 @@ MALFORMED = {
     "true trials": (STUDY + "[budget]\ntrials = true\n" + RATES, ["got true"]),
     "trials as a word": (STUDY + '[budget]\ntrials = "all"\n' + RATES, ["got 'all'"]),
     "no hours": (STUDY + GRID + "hours = 0\n" + RATES, ["budget.hours: expected a number of"]),
+    "both names of hours": (
+        STUDY + GRID + "hours = 2\ngpu_hours = 3\n" + RATES,
+        ["budget.gpu_hours: means the same as hours; leave one out"],
+    ),
+    "no gpu_hours": (STUDY + GRID + "gpu_hours = 0\n" + RATES, ["budget.gpu_hours: expected a"]),
+    "money without a price": (
+        STUDY + GRID + "money = 100\n" + RATES,
+        ["budget.money: needs price_per_hour"],
+    ),
     "endless hours": (STUDY + GRID + "hours = inf\n" + RATES, ["budget.hours", "got inf"]),
     "no duration": (STUDY + REST + '[limits]\nsilence = "10"\n', ["limits.silence", '"10m"']),
     "bare duration": (STUDY + REST + "[limits]\nsilence = 10\n", ["limits.silence", "got 10"]),

@@ -24,6 +24,8 @@ objective = "chest_xray"
 [budget]
 trials = 20
 hours = 3
+money = 12.5
+price_per_hour = 2.5
 [limits]
 silence = "90s"
 attempts = 4
@@ -106,3 +108,17 @@ def test_more_epochs_are_what_an_override_makes_of_the_file(fixed: dict[str, obj
     again = read(document, ("epochs=40",))
     assert longer == again
     assert longer.to_json() == again.to_json()
+
+
+@pytest.mark.parametrize("written", ["hours", "gpu_hours"])
+@pytest.mark.parametrize("given", ["hours", "gpu_hours"])
+def test_either_name_of_a_key_replaces_the_other(written: str, given: str) -> None:
+    """A file's gpu_hours is read as hours, and --set may use whichever name."""
+    budget = {**EVERY["budget"], written: 40}
+    if written != "hours":
+        del budget["hours"]
+    document = {**EVERY, "budget": budget}
+    assert read(document).budget.hours == 40
+    assert read(document, (f"budget.{given}=60",)).budget.hours == 60
+    properties = schema()["properties"]["budget"]["properties"]
+    assert properties["gpu_hours"] == properties["hours"]

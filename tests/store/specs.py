@@ -40,6 +40,8 @@ def make_spec(
     seeds: int = 1,
     epochs: int = 3,
     hours: float | None = None,
+    money: float | None = None,
+    price: float | None = None,
     **search: Any,
 ) -> Spec:
     """Build a study of three learning rates, or of what is given."""
@@ -47,7 +49,7 @@ def make_spec(
         name=name,
         question="Which?",
         objective="chest_xray",
-        budget=Budget(trials, hours),
+        budget=Budget(trials, hours, money, price),
         limits=Limits(silence_seconds=30.0),
         search=Search(**search),
         replicates=Replicates(seeds),

@@ -35,6 +35,7 @@ from tuner.store.ledger.leases import (
     Wait,
 )
 from tuner.store.ledger.ledger import Ledger
+from tuner.store.spending import Used
 
 
 def stale_and_new(bench: Bench) -> tuple[Ledger, Lease, Ledger, Lease]:
@@ -92,7 +93,7 @@ def test_an_expired_lease_nobody_adopted_is_renewed(bench: Bench) -> None:
     bench.expire(held)
     with bench.database.transaction() as connection:
         post = workers.Post(bench.study.study_id, late.worker_id)
-        workers.renew(connection, post, [held], late.timing, 0.0)
+        workers.renew(connection, post, [held], late.timing, Used())
     assert claim_trial(bench.worker(), adopt=True).number == 1
     finish(late, held)
 
@@ -271,8 +272,8 @@ def test_the_budget_of_hours_stops_the_study(database: Database) -> None:
     with database.transaction() as connection:
         connection.execute(sa.update(t.worker).values(active_seconds=7201))
     answer = bench.worker().claim(None, adopt=True)
-    assert answer == Ended("stopped", "The budget of 2 worker hours is used up.")
-    assert bench.state() == "stopped"
+    assert answer == Ended("spent", "The budget of 2 hours is spent.")
+    assert bench.state() == "spent"
     assert len(bench.rows(t.trial)) == 1
 
 

@@ -4,20 +4,21 @@ import pytest
 import sqlalchemy as sa
 
 from tests.conftest import QUICK
-from tests.store.specs import Bench, claim_trial, finish, make_spec
+from tests.store.specs import Bench, claim_trial, finish
 from tuner.store import studies
 from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger import workers
 from tuner.store.ledger.leases import Lease, Renewed
 from tuner.store.ledger.ledger import Ledger
+from tuner.store.spending import Used
 
 
 def renew(bench: Bench, who: Ledger, *held: Lease, active: float = 0.0) -> Renewed:
     """Renew as the worker's thread does."""
     post = workers.Post(bench.study.study_id, who.worker_id)
     with bench.database.transaction() as connection:
-        return workers.renew(connection, post, held, QUICK, active)
+        return workers.renew(connection, post, held, QUICK, Used(active, active))
 
 
 def test_renewing_moves_the_end_of_the_lease(bench: Bench) -> None:
@@ -25,7 +26,7 @@ def test_renewing_moves_the_end_of_the_lease(bench: Bench) -> None:
     worker = bench.worker()
     held = claim_trial(worker)
     bench.expire(held)
-    assert renew(bench, worker, held, active=12.5) == Renewed("open", None)
+    assert renew(bench, worker, held, active=12.5) == Renewed("open")
     row = bench.lease_row(held)
     assert (row.expires - row.renewed).total_seconds() == pytest.approx(QUICK.lease, abs=0.1)
     (me,) = bench.rows(t.worker)
@@ -50,8 +51,8 @@ def test_the_lease_of_a_deleted_trial_is_lost(bench: Bench) -> None:
     held = claim_trial(worker)
     with bench.database.transaction() as connection:
         studies.delete(connection, bench.study)
-    assert renew(bench, worker, held) == Renewed("stopped", None, (held,))
-    assert renew(bench, worker) == Renewed("stopped", None)
+    assert renew(bench, worker, held) == Renewed("stopped", (held,))
+    assert renew(bench, worker) == Renewed("stopped")
 
 
 @pytest.mark.parametrize("deed", ["finish", "give back"])
@@ -68,34 +69,14 @@ def test_a_renewal_that_comes_late_is_no_loss(bench: Bench, deed: str) -> None:
     assert bench.lease_row(held) == before
 
 
-def test_the_study_s_hours_are_those_of_all_its_workers(database: Database) -> None:
-    """What is left is the budget less what every worker, left or not, was active."""
-    bench = Bench.launch(database, make_spec(hours=1.0))
-    first, second = bench.worker(), bench.worker()
-    assert renew(bench, first, active=900.0).hours_left == pytest.approx(0.75)
-    assert renew(bench, second, active=900.0).hours_left == pytest.approx(0.5)
-    with database.transaction() as connection:
-        workers.leave(connection, workers.Post(bench.study.study_id, first.worker_id), 1800.0)
-    assert renew(bench, second, active=900.0).hours_left == pytest.approx(0.25)
-    assert renew(bench, second, active=3600.0).hours_left == pytest.approx(-0.5)
-
-
-def test_hours_of_another_study_do_not_count(database: Database) -> None:
-    """Each study has its own budget."""
-    bench = Bench.launch(database, make_spec(hours=1.0))
-    other = Bench.launch(database, make_spec("other"))
-    renew(other, other.worker(), active=99_999.0)
-    assert renew(bench, bench.worker()).hours_left == pytest.approx(1.0)
-
-
 def test_leaving_is_noted(bench: Bench) -> None:
     """A worker that left has its end and its active time."""
     worker = bench.worker()
     post = workers.Post(bench.study.study_id, worker.worker_id)
     with bench.database.transaction() as connection:
-        workers.leave(connection, post, 3.5)
+        workers.leave(connection, post, Used(3.5, 1.75))
     (row,) = bench.rows(t.worker)
-    assert row.active_seconds == 3.5
+    assert (row.active_seconds, row.device_seconds) == (3.5, 1.75)
     assert row.ended >= row.started
 
 
@@ -109,4 +90,4 @@ def test_renewing_waits_for_no_other_trial(bench: Bench) -> None:
             sa.text("SELECT 1 FROM tuner.lease WHERE trial_id = :id FOR UPDATE"),
             {"id": theirs.trial_id},
         )
-        assert renew(bench, first, mine) == Renewed("open", None)
+        assert renew(bench, first, mine) == Renewed("open")

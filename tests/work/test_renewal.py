@@ -159,14 +159,14 @@ def test_active_time_is_the_time_trials_were_held(
     bench: Bench, holder: Ledger, renewal: Renewal
 ) -> None:
     """Hours are counted while a trial is held, and not while waiting; the database knows them."""
-    assert renewal.active_seconds == 0.0
+    assert renewal.used.active_seconds == 0.0
     held = claim_trial(holder)
     renewal.hold(held)
-    until(lambda: ticking(renewal).active_seconds > 0.5, "time passes")
+    until(lambda: ticking(renewal).used.active_seconds > 0.5, "time passes")
     renewal.release(held)
-    spent = renewal.active_seconds
+    spent = renewal.used.active_seconds
     until(lambda: active(bench, holder) == spent, "the database is told")
-    assert renewal.active_seconds == spent
+    assert renewal.used.active_seconds == spent
 
 
 def active(bench: Bench, holder: Ledger) -> float:

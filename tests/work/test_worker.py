@@ -95,7 +95,7 @@ def test_a_trial_that_is_taken_away_is_dropped(station: Station) -> None:
 
 
 def test_when_the_hours_are_spent_trials_are_given_back(station: Station) -> None:
-    """Running trials finish their epoch, go back, and the study is stopped with the reason."""
+    """Running trials finish their epoch, go back, and the study ends with the reason."""
     bench = station.launch(make_spec(epochs=500, hours=1.0))
     ended = []
 
@@ -113,10 +113,10 @@ def test_when_the_hours_are_spent_trials_are_given_back(station: Station) -> Non
         )
     thread.join(30)
     (answer,) = ended
-    assert (answer.state, answer.reason) == ("stopped", "The budget of 1 worker hours is used up.")
+    assert (answer.state, answer.reason) == ("spent", "The budget of 1 hour is spent.")
     assert [row.state for row in bench.rows(t.lease)] == ["released"]
     told = [row.text for row in bench.rows(t.event) if row.kind == "given back"]
-    assert told == ["the budget of hours is used up"]
+    assert told == ["the budget is spent"]
 
 
 def test_a_learning_study_is_trained_to_its_end(station: Station) -> None:

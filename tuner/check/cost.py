@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from tuner.answers.forecast import Guess, fit_sentence
 from tuner.questions import Body, Checker, Progress, serve
 from tuner.records import Job, Value
 from tuner.spec.space import Choice, Dimension
@@ -68,6 +69,18 @@ class Cost:
     def hours(self) -> float:
         """Estimated hours of the study on its workers."""
         return self.seconds / self.workers / 3600
+
+    def short(self, spec: Spec) -> tuple[str, ...]:
+        """Say whether the study's budget of hours or money is too small for its trials."""
+        hours, budget = self.seconds / 3600, spec.budget
+        price = budget.price_per_hour or 0.0
+        limits = ((budget.hours, hours), (budget.money, hours * price))
+        reach = [limit / needed for limit, needed in limits if limit is not None and needed > 0]
+        if not reach or min(reach) >= 1:
+            return ()
+        fit = fit_sentence(Guess(min(reach) * spec.total_trials), spec.total_trials)
+        needs = [f"{hours:,.2g} hours"] + ([f"{hours * price:,.2f} in money"] if price else [])
+        return (f"{fit}; all of them need about {' and '.join(needs)}",)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON."""

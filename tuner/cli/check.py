@@ -160,7 +160,7 @@ def _show(
     if spreads:
         _show_noise(spec, spreads)
     count = sum(len(one.warnings) for one in found)
-    count += len(cost.remarks) if cost is not None else 0
+    count += len(cost.remarks) + len(cost.short(spec)) if cost is not None else 0
     echo()
     echo("No warnings." if count == 0 else f"{count} warning{'s' * (count > 1)}.")
 
@@ -209,7 +209,7 @@ def _show_cost(spec: "Spec", cost: "Cost") -> None:
         f"worker{'s' * (cost.workers > 1)}, an estimate from {cost.measured_epochs} measured "
         "epochs (less with pruning and reuse; excludes start-up time)"
     )
-    for remark in cost.remarks:
+    for remark in (*cost.remarks, *cost.short(spec)):
         echo(f"  warning  {remark}.", fg="yellow")
 
 

@@ -50,7 +50,7 @@ def enqueue(
         echo(f"Nothing was queued for {found.title}.")
     for place in places:
         echo(place_line(place))
-    if setting and found.state in ("stopped", "paused") and places[0].trial is None:
+    if setting and found.state in ("stopped", "paused", "spent") and places[0].trial is None:
         echo(f"{found.title} is {found.state}. Train with:  tuner launch {found.title}")
 
 

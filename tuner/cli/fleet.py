@@ -211,6 +211,9 @@ def attach(settings: Settings, study: StudyRef) -> int:
     if seen.state == "complete":
         echo(f"{found.title} is complete. `tuner table {found.title}` shows its results.")
         return EXIT_DONE
+    if seen.over:
+        echo(f"{seen.reason} `tuner table {found.title}` shows the results so far.")
+        return EXIT_DONE
     echo(f"{found.title} is {seen.state}: {seen.reason}")
     return EXIT_FAILURES
 

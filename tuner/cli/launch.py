@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tuner.notebook import OpenStudy
     from tuner.records import Identity, Value
     from tuner.results import Results
-    from tuner.spec.study import Spec
+    from tuner.spec.study import Budget, Spec
     from tuner.store.database import Database
     from tuner.store.overview import Overview
     from tuner.store.studies import Launch, Study
@@ -505,12 +505,12 @@ def _watch(
                 if asked == 1
                 else "Stopping now."
             )
-        if fleet.outlives and not ended and overview is not None and overview.state == "complete":
+        over = overview is not None and overview.over
+        if fleet.outlives and not ended and over:
             # Workers that still wait for room on the cluster would come up only to find that.
             ended = True
             fleet.ask_to_stop()
-        ends = stop.asked or (overview is not None and overview.state == "complete")
-        time.sleep(SHORT_LOOK_SECONDS if ends else LOOK_SECONDS)
+        time.sleep(SHORT_LOOK_SECONDS if stop.asked or over else LOOK_SECONDS)
 
 
 def _look(database: "Database", study: "Study") -> "Overview | None":
@@ -538,7 +538,7 @@ def _check_ended(database: "Database", study: "Study", failures: list[str]) -> N
         now = None
     if now is None or now.study_id != study.study_id:
         raise StudyFailedError(f"{study.title} was deleted during training; its results are gone.")
-    if now.state == "complete":
+    if now.state in ("complete", "spent"):
         return
     if now.state == "open":
         what = (
@@ -568,6 +568,7 @@ def _conclude(database: "Database", settings: Settings, launched: "Study", *, to
         show_tables(results, best=10, told=told)
         _tell_verdicts(results)
     _tell_race(database, study)
+    _tell_spent(database, study)
     with database.transaction() as connection:
         for mark in identities.marks(connection, study.study_id):
             echo(f"{mark.sentence}\n")
@@ -617,6 +618,25 @@ def _tell_race(database: "Database", study: "Study") -> None:
         echo(line)
     if lines:
         echo(f"`tuner compare {study.title} --contenders` compares them.\n")
+
+
+def _tell_spent(database: "Database", study: "Study") -> None:
+    """Say that the study ended because its budget did, what is left, and how it goes on."""
+    if study.state != "spent" or (seen := _look(database, study)) is None:
+        return
+    counts = seen.counts
+    waiting = counts.total - counts.ended
+    echo(
+        f"{study.reason} {counts.ended} of {counts.total} trials have ended; {waiting} are left. "
+        f"To go on with a larger one:  tuner launch {study.name} "
+        f"--set {_larger(study.spec.budget)}\n"
+    )
+
+
+def _larger(budget: "Budget") -> str:
+    """Return a larger budget as --set takes it: twice the limit, as an example."""
+    key = "hours" if budget.hours is not None else "money"
+    return f"budget.{key}={2 * getattr(budget, key):g}"
 
 
 def _short(path: Path) -> Path:

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tuner.answers.forecast import forecast, tell_budget
 from tuner.cli.console import DataConsole, notebook_display, styled
 from tuner.cli.terminal import readable
 from tuner.records import SHARE, Unit, Value, value_text
@@ -140,6 +141,10 @@ def draw(overview: Overview) -> RenderableType:
         )
     if overview.queued:
         parts.append(styled(queue_line(overview.queued)))
+    if (budget := tell_budget(overview)) is not None:
+        parts.append(Text(f"spent   {budget.spent}"))
+        parts += [Text(f"needed  {budget.needed}")] * bool(budget.needed)
+        parts += [styled(budget.short, "yellow")] * bool(budget.short)
     if overview.reason:
         parts.append(styled(f"{overview.state}: {overview.reason}", "yellow"))
     return Group(*parts)
@@ -159,6 +164,9 @@ def plain_line(overview: Overview) -> str:
     text = f"{counts.ended}/{counts.total} trials  {counts_line(overview)}"
     if overview.best is not None:
         text += f"  best {_briefly(overview.best, overview.metric, overview.unit)}"
+    if (budget := tell_budget(overview)) is not None:
+        text += f"  spent {budget.spent}"
+        text += f"  {budget.short}" if budget.short else ""
     for line in overview.workers:
         if sending(line):
             text += f"  trial {line.number}: {sending(line)}"
@@ -186,9 +194,18 @@ def counts_line(overview: Overview) -> str:
     ]
     if counts.waiting:
         parts.append(f"{counts.waiting} waiting for a worker")
-    if overview.eta_seconds is not None and counts.ended < counts.total:
-        parts.append(f"about {duration(overview.eta_seconds)} left")
+    if overview.eta_seconds is not None and counts.ended < counts.total and not overview.over:
+        parts.append(f"about {duration(overview.eta_seconds)} left{_between(overview)}")
     return " · ".join(parts)
+
+
+def _between(overview: Overview) -> str:
+    """Say between which limits the time left is, once that can be known."""
+    future = forecast(overview)
+    guess = None if future is None else future.seconds
+    if guess is None or guess.low is None or guess.high is None:
+        return ""
+    return f" ({duration(guess.low)} to {duration(guess.high)})"
 
 
 def epochs_line(overview: Overview) -> str:

@@ -192,7 +192,7 @@ def _watch(database: "Database", ref: StudyRef) -> None:
             while True:
                 overview = _look(database, ref)
                 screen.show(overview)
-                if overview.state == "complete":
+                if overview.over:
                     return
                 time.sleep(1.0)
         except KeyboardInterrupt:
@@ -200,9 +200,13 @@ def _watch(database: "Database", ref: StudyRef) -> None:
 
 
 def _described(overview: "Overview") -> dict[str, Any]:
+    from tuner.answers.forecast import forecast
+
     described = asdict(overview)
     # How people read the metric is nothing to programs, which get every figure as it is stored.
     del described["unit"]
     described["created"] = overview.created.isoformat()
     described["counts"]["ended"] = overview.counts.ended
+    future = forecast(overview)
+    described["forecast"] = None if future is None else asdict(future)
     return described

@@ -91,7 +91,19 @@ if TYPE_CHECKING:
     "wrong.",
 )
 @options.json_option
-@click.option("--follow-stdin", is_flag=True, hidden=True, help="Stop when stdin is closed.")
+@click.option(
+    "--share",
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    default=1.0,
+    hidden=True,
+    help="The part of its device that the worker has, for budgets of hours.",
+)
+@click.option(
+    "--follow-stdin",
+    is_flag=True,
+    hidden=True,
+    help="Stop when stdin is closed; a byte there says how many workers the device has.",
+)
 @click.option("--forks", type=int, hidden=True, help="Descriptor of a fork server's channel.")
 @click.pass_obj
 def worker(
@@ -106,6 +118,7 @@ def worker(
     objective_folders: tuple[Path, ...],
     lifetime: float | None,
     idle: float | None,
+    share: float,
     *,
     any_study: bool,
     probe: bool,
@@ -147,15 +160,16 @@ def worker(
         return _crew(settings, Crew(name, placed, threads, folders, further=further))
     with _fork_server(forks) as server:
         from tuner.work.stopping import StopRequest
-        from tuner.work.worker import Orders, work
+        from tuner.work.worker import DeviceShare, Orders, work
 
         logging.getLogger("tuner").setLevel(logging.INFO)
         stop = StopRequest()
         stop.install()
         if lifetime is not None:
             stop.after(lifetime)
+        device_share = DeviceShare(share)
         if follow_stdin:
-            stop.follow(sys.stdin.fileno())
+            stop.follow(sys.stdin.fileno(), device_share.divide)
         orders = Orders(
             study=study,
             device=crew_devices(device, 1, 1)[0],
@@ -163,6 +177,7 @@ def worker(
             folders=folders,
             patience_seconds=wait,
             idle_seconds=idle,
+            share=device_share,
             forks=server,
         )
         ended = work(settings, orders, stop)

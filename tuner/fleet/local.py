@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -75,6 +76,7 @@ class LocalFleet:
             self._claims = Claims.of(uuid for uuid in uuids if uuid is not None)
         for post in self._posts:
             self._fill(post)
+        self._divide()
 
     def running(self) -> int:
         """Return how many workers are running; replace those that crashed or were killed."""
@@ -92,6 +94,7 @@ class LocalFleet:
         for _ in range(workers - len(present)):
             used = [post.device for post in self._posts if not post.leaving]
             self._fill(self._add(min(self._crew.devices, key=used.count)))
+        self._divide()
 
     def ask_to_stop(self) -> None:
         """Ask every worker to finish its epoch, give its trial back and exit."""
@@ -165,6 +168,16 @@ class LocalFleet:
             os.close(log)
         post.started = time.monotonic()
 
+    def _divide(self) -> None:
+        """Tell every worker on a GPU how many are on it: each counts for its part of the hours."""
+        used = [post.device for post in self._posts if not post.leaving]
+        for post in self._posts:
+            if post.device == "cpu" or post.pipe is None or post.leaving:
+                continue
+            # A worker that has died is replaced, and its successor is told.
+            with suppress(OSError):
+                os.write(post.pipe.fileno(), bytes([min(used.count(post.device), 255)]))
+
     def _attend(self, post: _Post) -> bool:
         assert post.process is not None
         code = post.process.poll()
@@ -177,6 +190,7 @@ class LocalFleet:
             post.leaving = True
             return False
         self._fill(post)
+        self._divide()
         return True
 
 

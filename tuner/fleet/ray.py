@@ -416,7 +416,10 @@ def _orders(settings: Settings, crew: Crew, options: RayOptions) -> _Orders:
         password = None
     # Below Ray's working directory, which is an actor's working folder on whatever node.
     there = tuple(Path(_staged_name(place)) for place in range(len(crew.folders)))
-    return _Orders(replace(crew, folders=there).arguments(), environment, password, home / "logs")
+    # Of a budget's hours an actor on half a GPU spends half.
+    share = ("--share", f"{options.gpus:g}") if 0 < options.gpus < 1 else ()
+    words = (*replace(crew, folders=there).arguments(), *share)
+    return _Orders(words, environment, password, home / "logs")
 
 
 def _environment(given: Mapping[str, str], password: str | None) -> dict[str, str]:

@@ -41,6 +41,8 @@ class Key:
     """The values it takes, as worded in a fault; by default what its type and bounds say."""
     name: str = ""
     """Its name in a file, where the field's name says more, such as a unit."""
+    alias: str = ""
+    """Another name that a file may use in its place."""
     low: float | None = None
     above: float | None = None
     """An exclusive lower bound."""
@@ -140,17 +142,28 @@ def entries(section: type) -> Mapping[str, DeclaredKey]:
     return found
 
 
+def find_key(section: type, name: str) -> DeclaredKey | None:
+    """Return the key that a file calls by this name, or by this alias."""
+    every = entries(section).values()
+    return next((one for one in every if name and name in (one.name, one.key.alias)), None)
+
+
 def read_keys(section: type, table: object, path: KeyPath, faults: Faults) -> dict[str, Any] | None:
     """Return a table's values by the fields of the section; every faulty key gets its own fault."""
     if not isinstance(table, dict):
         faults.add(path, f"expected a table, got {show(table)}")
         return None
     known, values, sound = entries(section), {}, True
+    aliases = {entry.key.alias: name for name, entry in known.items() if entry.key.alias}
     for name in table:
-        if name not in known:
+        if name not in known and name not in aliases:
             faults.unknown((*path, name), "key", known)
             sound = False
-    for name, entry in known.items():
+        elif aliases.get(name) in table:
+            faults.add((*path, name), f"means the same as {aliases[name]}; leave one out")
+            sound = False
+    for called, entry in known.items():
+        name = entry.key.alias if entry.key.alias and entry.key.alias in table else called
         if name in table:
             try:
                 values[entry.field] = entry.read(table[name])

@@ -9,7 +9,7 @@ from tuner.errors import Fault
 from tuner.names import suggest
 from tuner.spec.document import cleaned
 from tuner.spec.faults import KeyPath
-from tuner.spec.keys import entries
+from tuner.spec.keys import entries, find_key
 from tuner.spec.study import DATA, SECTIONS
 
 Document = dict[str, Any]
@@ -39,7 +39,10 @@ class Overrides:
         options = _OPTIONS.fullmatch(key)
         if options:
             self._put(("search", options[1], options[2]), value, text)
-        elif head in SECTIONS and rest in entries(SECTIONS[head]):
+        elif head in SECTIONS and (entry := find_key(SECTIONS[head], rest)) is not None:
+            # The file may use the other name of the key.
+            for name in (entry.name, entry.key.alias):
+                self._table(head).pop(name, None)
             self._put((head, rest), value, text)
             self._forget_options(key)
         elif head in ("space", "fixed") and rest:

@@ -79,6 +79,8 @@ def _size(space: Space, faults: Faults) -> int | None:
 
 def _check_budget(budget: Budget, replicates: Replicates, grid: int | None, faults: Faults) -> None:
     path = ("budget", "trials")
+    if budget.money is not None and budget.price_per_hour is None:
+        faults.add(("budget", "money"), "needs price_per_hour, the price of an hour of a device")
     trials, seeds = budget.trials, replicates.seeds
     if trials == "grid":
         explored = grid

@@ -75,7 +75,12 @@ def _table(section: type) -> dict[str, Any]:
     return {
         "description": section.__doc__,
         "type": "object",
-        "properties": {name: _key(entry) for name, entry in entries(section).items()},
+        "properties": {
+            name: _key(entry)
+            for entry in entries(section).values()
+            for name in (entry.name, entry.key.alias)
+            if name
+        },
         "required": required_keys(section),
         "additionalProperties": False,
     }

@@ -86,13 +86,42 @@ class Budget:
     hours: Annotated[
         float | None,
         Key(
-            "No trial starts after this many hours of training, summed over all workers.",
+            "The study ends when its devices have trained this many hours together. A GPU is a "
+            "device, and so is a worker on the CPU. `gpu_hours` means the same.",
             "a number of hours above 0",
+            alias="gpu_hours",
             above=0,
             high=1_000_000,
             change="harmless",
         ),
     ] = None
+    money: Annotated[
+        float | None,
+        Key(
+            "The study ends when these hours have cost this much, in your currency.",
+            "an amount above 0",
+            above=0,
+            high=1_000_000_000,
+            change="harmless",
+            added=True,
+        ),
+    ] = None
+    price_per_hour: Annotated[
+        float | None,
+        Key(
+            "Price of an hour of a device; TUNER_PRICE_PER_HOUR sets another one for a machine.",
+            "an amount above 0",
+            above=0,
+            high=1_000_000,
+            change="harmless",
+            added=True,
+        ),
+    ] = None
+
+    @property
+    def limited(self) -> bool:
+        """Whether hours or money are limited, and not only the number of trials."""
+        return self.hours is not None or self.money is not None
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def retry(
         if chosen or now.state != "complete":
             # Whoever retries may have mended the code.
             identities.reset(connection, now.study_id)
-        if not chosen and now.state not in ("paused", "stopped"):
+        if not chosen and now.state not in ("paused", "stopped", "spent"):
             return None
         _open(transaction)
         if now.state != "open":
@@ -74,6 +74,8 @@ def pause(database: Database, study: Study, who: str = "") -> None:
         now = _unfinished(connection, study, "pause")
         if now.state == "stopped":
             raise UserError(f"{study.title} is stopped already.")
+        if now.state == "spent":
+            raise UserError(f"{study.title} is not training. {now.reason}")
         studies.set_state(connection, now, "paused", f"Paused by {who or 'a user'}.", who)
 
 

@@ -10,11 +10,15 @@ import sqlalchemy as sa
 
 from tuner.errors import UnknownStudyError
 from tuner.records import Unit, Value, metric_of
+from tuner.spec.study import Budget
 from tuner.store import queue
 from tuner.store import tables as t
 from tuner.store.ranking import Seed, rank_settings
+from tuner.store.spending import read_spending
 from tuner.store.studies import Study
 
+VARIATION_TRIALS = 3
+"""So many trials must have ended before anything is said of how their times vary."""
 SILENT_SECONDS = 20.0
 """A worker that was not seen for this long is no longer shown as working."""
 
@@ -84,6 +88,18 @@ class Best:
 
 
 @dataclass(frozen=True)
+class BudgetLine:
+    """What a study has spent of its hours and its money."""
+
+    hours_spent: float
+    hours: float | None
+    """The limit, if there is one."""
+    money_spent: float | None
+    """None where no price is known."""
+    money: float | None
+
+
+@dataclass(frozen=True)
 class Overview:
     """Everything `tuner status` shows of one study."""
 
@@ -103,25 +119,40 @@ class Overview:
     epochs_reused: int
     seconds_trained: float
     eta_seconds: float | None
+    """If the remaining trials take as long as the ended ones; `answers/forecast` has the range."""
     adopted: tuple[int, ...]
     """Numbers of the trials that another worker took over, or that were started again."""
     retried: tuple[int, ...] = ()
     """Those of them with a failed attempt; the others were interrupted and resumed."""
     queued: tuple[Mapping[str, Value], ...] = ()
     """The settings that wait in the queue, the next one first."""
+    done: float = 0.0
+    """Trials that have ended, and the parts of those that are running."""
+    variation: float | None = None
+    """The coefficient of variation of ended trials' training time; None before the third."""
+    budget: BudgetLine | None = None
+    """Its hours and money, where they are limited or have a price."""
+
+    @property
+    def over(self) -> bool:
+        """Whether workers are done with the study: it is complete, or its budget is spent."""
+        return self.state in ("complete", "spent")
 
 
 def overview(connection: sa.Connection, study: Study) -> Overview:
     """Read the summary of a study."""
     row = connection.execute(
-        sa.select(t.study.c.state, t.study.c.reason).where(t.study.c.study_id == study.study_id)
+        # The budget as it is now: a launch may have raised it.
+        sa.select(
+            t.study.c.state, t.study.c.reason, t.study.c.spec["budget"].label("budget")
+        ).where(t.study.c.study_id == study.study_id)
     ).one_or_none()
     if row is None:
         # A study may be deleted while it is being watched.
         raise UnknownStudyError(f"The study {study.title} was deleted.")
     counts = count(connection, study)
     lines = _workers(connection, study)
-    recorded, reused, seconds = _training(connection, study)
+    recorded, reused, seconds, variation = _training(connection, study)
     return Overview(
         title=study.title,
         question=study.spec.question,
@@ -137,6 +168,9 @@ def overview(connection: sa.Connection, study: Study) -> Overview:
         epochs_reused=reused,
         seconds_trained=seconds,
         eta_seconds=_eta(counts, lines, seconds),
+        done=_done(counts, lines),
+        variation=variation,
+        budget=_budget(connection, study, Budget(**row.budget)),
         adopted=_adopted(connection, study),
         retried=_retried(connection, study),
         queued=tuple(
@@ -302,16 +336,19 @@ def _line(study: Study, row: sa.Row[Any]) -> WorkerLine:
     )
 
 
-def _training(connection: sa.Connection, study: Study) -> tuple[int, int, float]:
+def _training(connection: sa.Connection, study: Study) -> tuple[int, int, float, float | None]:
     """Sum up epochs: of ended trials by their outcomes, of the few others one by one.
 
-    An outcome without sums is one that a worker of an older program left.
+    An outcome without sums is one that a worker of an older program left. The last figure is how
+    much the trials' seconds vary.
     """
     mine = t.trial.c.study_id == study.study_id
     ended = sa.select(
         sa.func.sum(t.outcome.c.epochs_run - t.outcome.c.epochs_reused),
         sa.func.sum(t.outcome.c.epochs_reused),
         sa.func.sum(t.outcome.c.seconds),
+        sa.func.count(t.outcome.c.seconds),
+        sa.func.stddev_samp(t.outcome.c.seconds),
     ).select_from(t.trial.join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id))
     own = t.epoch.c.reused.is_(False)
     under_way = (
@@ -327,11 +364,14 @@ def _training(connection: sa.Connection, study: Study) -> tuple[int, int, float]
         )
         .where(mine, t.outcome.c.epochs_run.is_(None))
     )
-    whole, parts = (connection.execute(query).one() for query in (ended.where(mine), under_way))
+    *whole, trials, deviation = connection.execute(ended.where(mine)).one()
+    parts = connection.execute(under_way).one()
     recorded, reused, seconds = (
         (one or 0) + (other or 0) for one, other in zip(whole, parts, strict=True)
     )
-    return int(recorded), int(reused), float(seconds)
+    known = trials >= VARIATION_TRIALS and whole[-1]
+    variation = float(deviation) * trials / float(whole[-1]) if known else None
+    return int(recorded), int(reused), float(seconds), variation
 
 
 def _adopted(connection: sa.Connection, study: Study) -> tuple[int, ...]:
@@ -454,10 +494,21 @@ def _best_setting(connection: sa.Connection, study: Study) -> Best | None:
     )
 
 
+def _budget(connection: sa.Connection, study: Study, budget: Budget) -> BudgetLine | None:
+    spending = read_spending(connection, study.study_id, budget)
+    if not budget.limited and spending.money is None:
+        return None
+    return BudgetLine(spending.hours, budget.hours, spending.money, budget.money)
+
+
+def _done(counts: Counts, lines: tuple[WorkerLine, ...]) -> float:
+    """Return how many trials have ended, with the parts of those that are running."""
+    return counts.ended + sum(line.epoch / line.epochs for line in lines if line.epochs)
+
+
 def _eta(counts: Counts, lines: tuple[WorkerLine, ...], seconds: float) -> float | None:
     """Estimate the seconds left if the remaining trials take as long as the ended ones."""
-    begun = sum(line.epoch / line.epochs for line in lines if line.epochs)
-    done = counts.ended + begun
+    done = _done(counts, lines)
     workers = len({line.worker_id for line in lines})
     if done < 1 or not workers:
         return None

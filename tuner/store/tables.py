@@ -40,7 +40,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from tuner.records import DIVERGED, OWN, Epoch, Figures
 
 SCHEMA = "tuner"
-REVISION = "0019"
+REVISION = "0017"
 """The newest migration: the schema that this program reads and writes."""
 CHANNEL = "tuner"
 """Where triggers announce the number of a study whose rows have changed; see migration 0009."""
@@ -143,6 +143,11 @@ worker = Table(
     _moment("seen", required=True),
     _moment("ended"),
     Column("active_seconds", Double, nullable=False, server_default="0"),
+    # The part of these that its device was its own: half, beside another worker on a GPU. NULL of
+    # workers of an older program: all of them.
+    Column("device_seconds", Double),
+    # Of its device, where its machine has a price of its own.
+    Column("price_per_hour", Double),
     # What its last renewal measured of its device and memory.
     Column("load", JSONB),
     Index("worker_by_study", "study_id"),

@@ -12,6 +12,7 @@ from tuner.store.database import Database, is_outage
 from tuner.store.ledger import workers
 from tuner.store.ledger.leases import Lease, StudyState
 from tuner.store.ledger.workers import Post
+from tuner.store.spending import Used
 from tuner.work.load import Load
 
 logger = logging.getLogger(__name__)
@@ -20,20 +21,27 @@ logger = logging.getLogger(__name__)
 class Renewal:
     """Renews held leases while the main loop ticks; survives any loss of the database."""
 
-    def __init__(self, database: Database, post: Post, timing: Timing) -> None:
+    def __init__(
+        self,
+        database: Database,
+        post: Post,
+        timing: Timing,
+        share: Callable[[], float] = lambda: 1.0,
+    ) -> None:
         self._database = database
         self._post = post
         self._timing = timing
         self._lock = threading.Lock()
         self._held: tuple[Lease, ...] = ()
-        self._held_since = 0.0
-        self._active = 0.0
+        self._share = share
+        self._used = Used()
+        self._counted = time.monotonic()
         self._ticked = time.monotonic()
         self._reachable_since: float | None = time.monotonic()
         self._answered = time.monotonic()
         self._lost: tuple[Lease, ...] = ()
         self._state: StudyState = "open"
-        self._hours_left: float | None = None
+        self._spent = ""
         self._wake = threading.Event()
         self._ended = False
         self.measure: Callable[[], Load] | None = None
@@ -57,18 +65,15 @@ class Renewal:
     def hold(self, lease: Lease) -> None:
         """Renew this lease, too, from now on."""
         with self._lock:
-            if not self._held:
-                self._held_since = time.monotonic()
+            self._count()
             self._held = (*self._held, lease)
 
     def release(self, lease: Lease) -> None:
         """Stop renewing this lease."""
         with self._lock:
-            before = self._held
-            self._held = tuple(other for other in before if other is not lease)
+            self._count()
+            self._held = tuple(other for other in self._held if other is not lease)
             self._lost = tuple(other for other in self._lost if other is not lease)
-            if before and not self._held:
-                self._active += time.monotonic() - self._held_since
 
     def lost(self, lease: Lease) -> bool:
         """Return whether the database has shown another token for this lease."""
@@ -80,9 +85,9 @@ class Renewal:
         return self._state
 
     @property
-    def hours_spent(self) -> bool:
-        """Whether the budget of hours was used up at the last renewal."""
-        return self._hours_left is not None and self._hours_left <= 0
+    def spent(self) -> str:
+        """Why the study could spend no more at the last renewal; empty if it could."""
+        return self._spent
 
     @property
     def settled(self) -> bool:
@@ -107,11 +112,27 @@ class Renewal:
         return max(self._timing.lease / 2, 2 * self._timing.renew)
 
     @property
-    def active_seconds(self) -> float:
-        """How long this worker has held at least one trial."""
+    def used(self) -> Used:
+        """How long this worker has held at least one trial, and its device's part of that."""
         with self._lock:
-            running = time.monotonic() - self._held_since if self._held else 0.0
-            return self._active + running
+            self._count()
+            return self._used
+
+    def _count(self) -> None:
+        """Add the time since the last call, if a trial was held; the lock is ours.
+
+        If another worker comes onto the device or leaves it, that counts from the last call on,
+        a renewal ago at most.
+        """
+        now = time.monotonic()
+        if self._held:
+            since = now - self._counted
+            before = self._used
+            self._used = Used(
+                before.active_seconds + since,
+                before.device_seconds + since * self._share(),
+            )
+        self._counted = now
 
     def unreachable(self) -> None:
         """Record that the main loop could not reach the database."""
@@ -154,7 +175,7 @@ class Renewal:
                     self._post,
                     leases,
                     self._timing,
-                    self.active_seconds,
+                    self.used,
                     load=load,
                 )
         # If one unexpected answer killed this thread, all leases would be lost.
@@ -164,7 +185,7 @@ class Renewal:
             self._reachable_since = None
             return
         else:
-            self._state, self._hours_left = renewed.study_state, renewed.hours_left
+            self._state, self._spent = renewed.study_state, renewed.spent
             with self._lock:
                 # A lease that was released meanwhile no longer matters.
                 lost = [

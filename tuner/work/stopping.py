@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -49,12 +49,15 @@ class StopRequest:
                 # None: the handler was not set from Python and cannot be restored.
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
-    def follow(self, descriptor: int) -> None:
-        """Stop politely when the other end of a pipe is closed, because the launcher is gone."""
+    def follow(self, descriptor: int, hear: Callable[[int], None] = lambda _: None) -> None:
+        """Stop politely when the other end of a pipe is closed, because the launcher is gone.
+
+        Until then `hear` is told every byte that the launcher writes.
+        """
 
         def wait() -> None:
-            while os.read(descriptor, 1):
-                pass
+            while said := os.read(descriptor, 1):
+                hear(said[0])
             if not self.asked:
                 self._take(signal.SIGTERM, None)
 

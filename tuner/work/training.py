@@ -365,9 +365,7 @@ class HeldTrial:
             return "the worker was asked to stop"
         if self._watch.renewal.study_state != "open":
             return f"the study is {self._watch.renewal.study_state}"
-        if self._watch.renewal.hours_spent:
-            return "the budget of hours is used up"
-        return None
+        return "the budget is spent" if self._watch.renewal.spent else None
 
     def _known_setup(self) -> Setup:
         if self._setup is None:

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +31,7 @@ from tuner.store.ledger import workers
 from tuner.store.ledger.leases import Ended
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.optuna_storage import Binding
+from tuner.store.spending import Used
 from tuner.store.studies import Study
 from tuner.store.turns import QueuedStudy
 from tuner.train.checkpoints.keys import marks
@@ -59,6 +60,17 @@ FAILED_REST_SECONDS = 600.0
 TRAINER = Program("tuner.work.trainer", "tuner trainer", needs=TRAINERS)
 
 
+@dataclass
+class DeviceShare:
+    """Which part of its device a worker has."""
+
+    part: float = 1.0
+
+    def divide(self, workers: int) -> None:
+        """Take an equal part, as one of this many workers on the device."""
+        self.part = 1.0 / max(1, workers)
+
+
 @dataclass(frozen=True)
 class Orders:
     """A worker's orders: which study, on which device, and how long to wait for it."""
@@ -75,6 +87,8 @@ class Orders:
     """The server that trainers are forked from, if there is one."""
     idle_seconds: float | None = None
     """After so long without a trial the worker leaves; None: it waits for its study's end."""
+    share: DeviceShare = field(default_factory=DeviceShare)
+    """What of the device's time counts as this worker's; its launcher may change it."""
     trainer: tuple[str, ...] | None = None
     """A command to run in place of the trainer."""
 
@@ -215,9 +229,12 @@ def _work_on(context: Context, study: Study, leaving: Leaving) -> Visit:
     log = settings.home / "logs" / f"trainer-{os.getpid()}.log"
     workshop = _workshop(settings, context.orders, study, log)
     child: Child = workshop.open()
-    who = workers.Worker(socket.gethostname(), os.getpid(), workshop.device)
+    who = workers.Worker(
+        socket.gethostname(), os.getpid(), workshop.device, settings.price_per_hour
+    )
     post = _joined(database, study, who, stop)
     binding = Binding(database)
+    renewal = Renewal(database, post, settings.timing, lambda: context.orders.share.part)
     ledger = Ledger(
         database,
         binding,
@@ -225,18 +242,18 @@ def _work_on(context: Context, study: Study, leaving: Leaving) -> Visit:
         post.worker_id,
         settings.timing,
         marks if workshop.checkpoints else None,
+        lambda: renewal.used,
     )
-    renewal = Renewal(database, post, settings.timing)
     supervisor = Supervisor(ledger, renewal, stop, workshop, child, leaving=leaving)
     renewal.measure = LoadMeter(workshop.device, lambda: (supervisor.trainer,)).measure
     renewal.start()
     try:
         ended = supervisor.run()
-        return Visit(ended, renewal.active_seconds)
+        return Visit(ended, renewal.used.active_seconds)
     finally:
         supervisor.close()
         renewal.end()
-        _leave(database, post, renewal.active_seconds)
+        _leave(database, post, renewal.used)
 
 
 def _joined(
@@ -249,10 +266,10 @@ def _joined(
     return _wait_for(_explained(database, join), JOIN_SECONDS, stop)
 
 
-def _leave(database: Database, post: workers.Post, active_seconds: float) -> None:
+def _leave(database: Database, post: workers.Post, used: Used) -> None:
     try:
         with database.transaction() as connection:
-            workers.leave(connection, post, active_seconds)
+            workers.leave(connection, post, used)
     except DBAPIError:
         logger.warning("the database is away; this worker leaves without signing off")
 

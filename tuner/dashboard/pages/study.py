@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tuner.answers.compare import compare
+from tuner.answers.forecast import BudgetWords, Forecast, forecast, tell_budget
 from tuner.answers.question import FACTORS_MOST, answer
 from tuner.answers.setting_comparison import check, check_sentence, compare_settings, why_not
 from tuner.dashboard import rendering
@@ -57,9 +58,19 @@ class StudyPage:
     """Why the conditions could not be read; everything is then shown."""
 
     JSON: ClassVar = (
-        *("study", "overview=for_programs", "answer", "comparisons", "val_test", "influence"),
-        "leaderboard",
+        *("study", "overview=for_programs", "forecast", "answer", "comparisons", "val_test"),
+        *("influence", "leaderboard"),
     )
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """What is still to come of the study."""
+        return forecast(self.overview)
+
+    @property
+    def budget(self) -> BudgetWords | None:
+        """What is spent and still needed, and whether the budget is enough."""
+        return tell_budget(self.overview)
 
     @property
     def for_programs(self) -> dict[str, Any]:

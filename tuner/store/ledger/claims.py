@@ -37,10 +37,10 @@ from tuner.store.ledger.leases import (
 from tuner.store.ledger.looks import Decided, Look
 from tuner.store.ledger.reuse import Runner
 from tuner.store.ledger.transactions import Past, Transaction, in_seconds
-from tuner.store.ledger.workers import hours_left
 from tuner.store.optuna_storage import add_trial
 from tuner.store.queue import Queued, read_queue, take
 from tuner.store.races import insert_decision, read_decisions
+from tuner.store.spending import exhausted
 from tuner.store.studies import Study, read_spec
 
 FRESH_SECONDS = 15.0
@@ -88,9 +88,8 @@ def claim(
     if standing.held is not None:
         return Claimed(_lease(transaction, *standing.held), adopted=False)
     spec = _spec(transaction, standing)
-    left = hours_left(transaction.connection, transaction.study.study_id, spec.budget.hours)
-    if left is not None and left <= 0:
-        return _stop_for_hours(transaction, spec)
+    if spent := exhausted(transaction.connection, transaction.study.study_id, spec.budget):
+        return _end_spent(transaction, spec, standing, spent)
     if company is not None:
         return _companion(transaction, spec, standing, company, expired=adopt)
     if (adopted := _adopt(transaction, expired=adopt, below=YIELDS)) is not None:
@@ -732,10 +731,12 @@ def _complete_study(transaction: Transaction) -> Ended:
     return Ended("complete", "")
 
 
-def _stop_for_hours(transaction: Transaction, spec: Spec) -> Ended:
-    reason = f"The budget of {spec.budget.hours:g} worker hours is used up."
-    _close(transaction, "stopped", reason)
-    return Ended("stopped", reason)
+def _end_spent(transaction: Transaction, spec: Spec, standing: Standing, reason: str) -> Ended:
+    """End a study whose budget is spent; one whose trials have all ended is complete."""
+    if not _any_open(transaction) and _assignment(transaction, spec, standing) is None:
+        return _complete_study(transaction)
+    _close(transaction, "spent", reason)
+    return Ended("spent", reason)
 
 
 def _close(transaction: Transaction, state: str, reason: str) -> None:

@@ -7,7 +7,8 @@ from typing import Literal
 from tuner.records import Value
 from tuner.store.ledger.looks import Look
 
-StudyState = Literal["open", "stopped", "paused", "complete"]
+StudyState = Literal["open", "stopped", "paused", "spent", "complete"]
+"""Spent: the budget's hours or money are used up, and trials may be left."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Ended:
-    """The study gives out no more work: it is complete, stopped, or paused by the brake."""
+    """The study gives out no more work: it is complete, stopped, paused, or its budget is spent."""
 
     state: StudyState
     reason: str
@@ -101,8 +102,9 @@ class Renewed:
     """Which leases the worker has lost, and which state the study is in."""
 
     study_state: StudyState
-    hours_left: float | None
     lost: tuple[Lease, ...] = ()
+    spent: str = ""
+    """Why the study may spend no more, if it may not."""
 
 
 class LeaseLostError(Exception):

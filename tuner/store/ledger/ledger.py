@@ -9,7 +9,7 @@ advisory lock, then the trial's lease row, then the study's row, then the
 worker's row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -22,13 +22,14 @@ from tuner.settings import Timing
 from tuner.store import identities, uploads
 from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.ledger import claims, endings, recording
+from tuner.store.ledger import claims, endings, recording, workers
 from tuner.store.ledger.leases import Answer, Company, Lease, Proposal, Recorded, Sequel
 from tuner.store.ledger.looks import Decided
 from tuner.store.ledger.recording import Recorder
 from tuner.store.ledger.reuse import Marks, Sharing
 from tuner.store.ledger.transactions import Past, Transaction
 from tuner.store.optuna_storage import Binding
+from tuner.store.spending import Used
 from tuner.store.studies import Study
 
 
@@ -43,6 +44,8 @@ class Ledger:
     timing: Timing
     marks: Marks | None = None
     """Finds the first epochs that jobs share; None if no checkpoints are kept."""
+    used: Callable[[], Used] = Used
+    """Returns what this worker has used so far."""
 
     def __post_init__(self) -> None:
         spec = self.study.spec
@@ -88,7 +91,12 @@ class Ledger:
         `checkpoint` is the epoch of a checkpoint that was saved since, for the trial's history.
         """
         with self._transaction() as transaction:
-            return self._recorder.record(transaction, lease, epochs, checkpoint)
+            recorded = self._recorder.record(transaction, lease, epochs, checkpoint)
+            # Where hours are limited no epoch is stored without what it cost. Elsewhere renewals
+            # are exact enough, and an epoch is one statement cheaper.
+            if self.study.spec.budget.limited:
+                self._charge(transaction)
+            return recorded
 
     def complete(
         self,
@@ -112,26 +120,33 @@ class Ledger:
                 uploads.send(connection, lease, large, progress)
         with self._transaction() as transaction:
             endings.complete(transaction, lease, setup, dataset, result)
+            self._charge(transaction)
 
     def prune(self, lease: Lease, setup: Setup, reason: str) -> None:
         """End a trial that the pruner stopped, or that diverged."""
         with self._transaction() as transaction:
             endings.prune(transaction, lease, setup, reason)
+            self._charge(transaction)
 
     def fail(self, lease: Lease, reason: str) -> Sequel:
         """Record a failed attempt; return whether the trial is tried again."""
         with self._transaction() as transaction:
-            return endings.fail_attempt(transaction, lease, reason)
+            sequel = endings.fail_attempt(transaction, lease, reason)
+            self._charge(transaction)
+            return sequel
 
     def interrupt(self, lease: Lease, reason: str) -> Sequel:
         """Release a trial whose trainer was killed from outside."""
         with self._transaction() as transaction:
-            return endings.interrupt(transaction, lease, reason)
+            sequel = endings.interrupt(transaction, lease, reason)
+            self._charge(transaction)
+            return sequel
 
     def give_back(self, lease: Lease, why: str) -> None:
         """Release a trial at once, so that a peer can continue it."""
         with self._transaction() as transaction:
             endings.give_back(transaction, lease, why)
+            self._charge(transaction)
 
     def add_event(self, lease: Lease, kind: str, text: str) -> None:
         """Add a line to the trial's history, once per lease; does nothing if the lease is lost."""
@@ -152,6 +167,9 @@ class Ledger:
                 self.study.study_id, deepcopy=False
             )
             return found
+
+    def _charge(self, transaction: Transaction) -> None:
+        workers.charge(transaction.connection, self.worker_id, self.used())
 
     def _begin_upload(self, lease: Lease, large: Sequence[Predictions]) -> bool:
         with self._transaction() as transaction:

@@ -1,15 +1,17 @@
 """Workers: joining a study, staying alive in it, leaving it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from tuner.settings import Timing
+from tuner.spec.study import Budget
 from tuner.store import tables as t
 from tuner.store.ledger.leases import Lease, Renewed
 from tuner.store.ledger.transactions import in_seconds
+from tuner.store.spending import Used, exhausted
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,13 @@ class Post:
 
 @dataclass(frozen=True)
 class Worker:
-    """What `tuner status` shows about a worker."""
+    """What is known of a worker when it joins."""
 
     host: str
     pid: int
     device: str
+    price_per_hour: float | None = None
+    """Of its device, where its machine has another price than the study."""
 
 
 def join(connection: sa.Connection, study_id: int, who: Worker) -> Post:
@@ -34,14 +38,20 @@ def join(connection: sa.Connection, study_id: int, who: Worker) -> Post:
     worker_id = int(
         connection.execute(
             sa.insert(t.worker)
-            .values(study_id=study_id, host=who.host, pid=who.pid, device=who.device)
+            .values(
+                study_id=study_id,
+                host=who.host,
+                pid=who.pid,
+                device=who.device,
+                price_per_hour=who.price_per_hour,
+            )
             .returning(t.worker.c.worker_id)
         ).scalar_one()
     )
     return Post(study_id, worker_id)
 
 
-def leave(connection: sa.Connection, post: Post, active_seconds: float) -> None:
+def leave(connection: sa.Connection, post: Post, used: Used) -> None:
     """Record that a worker has left."""
     connection.execute(
         sa.update(t.worker)
@@ -49,9 +59,29 @@ def leave(connection: sa.Connection, post: Post, active_seconds: float) -> None:
         .values(
             seen=sa.func.clock_timestamp(),
             ended=sa.func.clock_timestamp(),
-            active_seconds=active_seconds,
+            **_at_least(used),
         )
     )
+
+
+def charge(connection: sa.Connection, worker_id: int, used: Used) -> None:
+    """Store what a worker has used, in the transaction that stores what it trained.
+
+    By the order of locks the worker's row comes last.
+    """
+    connection.execute(
+        sa.update(t.worker).where(t.worker.c.worker_id == worker_id).values(_at_least(used))
+    )
+
+
+def _at_least(used: Used) -> dict[str, sa.ColumnElement[float]]:
+    # The renewal thread may have read its clock before the main loop did, and get the row's lock
+    # after it: what is stored never falls, so nothing that was counted is lost. Nor is anything
+    # counted twice: this is the worker's whole time, not an increment, however often it is sent.
+    # (In PostgreSQL `greatest` ignores NULL.)
+    return {
+        name: sa.func.greatest(t.worker.c[name], seconds) for name, seconds in asdict(used).items()
+    }
 
 
 def renew(
@@ -59,7 +89,7 @@ def renew(
     post: Post,
     leases: Sequence[Lease],
     timing: Timing,
-    active_seconds: float,
+    used: Used,
     *,
     load: Mapping[str, Any] | None = None,
 ) -> Renewed:
@@ -77,30 +107,20 @@ def renew(
         .where(t.worker.c.worker_id == post.worker_id)
         .values(
             seen=sa.func.clock_timestamp(),
-            active_seconds=active_seconds,
+            **_at_least(used),
             **({} if load is None else {"load": dict(load)}),
         )
     )
     row = connection.execute(
-        sa.select(t.study.c.state, t.study.c.spec["budget"]["hours"].label("hours")).where(
+        # As it is now: a launch may have raised it since the worker joined.
+        sa.select(t.study.c.state, t.study.c.spec["budget"].label("budget")).where(
             t.study.c.study_id == post.study_id
         )
     ).one_or_none()
     if row is None:
-        return Renewed("stopped", None, tuple(lost))
-    return Renewed(row.state, hours_left(connection, post.study_id, row.hours), tuple(lost))
-
-
-def hours_left(connection: sa.Connection, study_id: int, hours: float | None) -> float | None:
-    """Return the remaining hours of the worker-hours budget; None without a budget."""
-    if hours is None:
-        return None
-    used = connection.execute(
-        sa.select(sa.func.coalesce(sa.func.sum(t.worker.c.active_seconds), 0.0)).where(
-            t.worker.c.study_id == study_id
-        )
-    ).scalar_one()
-    return float(hours) - float(used) / 3600.0
+        return Renewed("stopped", tuple(lost))
+    spent = exhausted(connection, post.study_id, Budget(**row.budget))
+    return Renewed(row.state, tuple(lost), spent)
 
 
 def _keep(connection: sa.Connection, worker_id: int, lease: Lease, timing: Timing) -> bool:

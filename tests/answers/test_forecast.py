@@ -1,0 +1,120 @@
+"""How long a study will still take and cost, with what uncertainty, and whether its budget does."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from tuner.answers.forecast import BudgetWords, Guess, forecast, tell_budget
+from tuner.records import NATS
+from tuner.store.overview import BudgetLine, Counts, Overview
+
+BUDGET = BudgetLine(hours_spent=10.0, hours=40.0, money_spent=25.0, money=100.0)
+
+
+def seen(done: int = 20, total: int = 120, **values: object) -> Overview:
+    """Return a study of which this many trials have ended."""
+    overview = Overview(
+        title="small",
+        question="Which?",
+        state="open",
+        reason="",
+        metric="val_loss",
+        unit=NATS,
+        created=datetime.now(UTC),
+        counts=Counts(total, complete=done),
+        workers=(),
+        best=None,
+        epochs_recorded=0,
+        epochs_reused=0,
+        seconds_trained=0.0,
+        eta_seconds=3600.0,
+        adopted=(),
+        done=float(done),
+        variation=0.2,
+        budget=BUDGET,
+    )
+    return replace(overview, **values)  # type: ignore[arg-type]
+
+
+def test_the_rest_costs_what_was_spent_a_trial() -> None:
+    """20 of 120 trials took 10 hours and 25 in money: 100 more take 50 hours and 125."""
+    future = forecast(seen())
+    assert future is not None
+    assert future.hours is not None
+    assert future.money is not None
+    assert future.trials is not None
+    assert (future.hours.likely, future.money.likely) == (50.0, 125.0)
+    assert future.trials.likely == 80.0
+    assert future.seconds is not None
+    assert future.seconds.likely == 3600.0
+
+
+def test_a_prediction_interval_holds_what_comes() -> None:
+    """In 90 % of simulated studies the time of the trials to come is between the limits."""
+    rng = np.random.default_rng(0)
+    within = 0
+    for _ in range(4000):
+        seconds = rng.gamma(9.0, size=60)
+        ended = seconds[:15]
+        budget = replace(BUDGET, hours_spent=float(ended.sum()), money_spent=None, money=None)
+        variation = float(ended.std(ddof=1) / ended.mean())
+        future = forecast(seen(15, 60, budget=budget, variation=variation))
+        assert future is not None
+        assert future.hours is not None
+        assert future.hours.low is not None
+        assert future.hours.high is not None
+        within += future.hours.low <= seconds[15:].sum() <= future.hours.high
+    assert within / 4000 == pytest.approx(0.9, abs=0.015)
+
+
+def test_a_budget_that_is_too_small_is_told_early() -> None:
+    """With how many trials fit, and what all of them need."""
+    assert tell_budget(seen()) == BudgetWords(
+        spent="10.0 of 40 hours, 25.00 of 100 in money",
+        needed="about 50.0 hours (45.8 to 54.2) and 125.00 in money (114.41 to 135.59)",
+        short="At this pace about 80 of 120 trials (75 to 85) fit into the budget; all of them "
+        "need about 60.0 hours (55.8 to 64.2) and 150.00 in money (139.41 to 160.59).",
+    )
+
+
+@pytest.mark.parametrize(
+    ("budget", "fitting"),
+    [
+        (replace(BUDGET, hours=60.0, money=150.0), None),
+        (replace(BUDGET, hours=None, money=100.0), 80),
+        (replace(BUDGET, hours=30.0, money=None), 60),
+        (replace(BUDGET, hours=None, money=None), None),
+        (replace(BUDGET, hours=40.0, money_spent=0.0), 80),
+        (replace(BUDGET, hours=10.0), 20),
+    ],
+)
+def test_the_narrower_limit_decides(budget: BudgetLine, fitting: int | None) -> None:
+    """Of hours and money; no limit, or one that is wide enough, says nothing."""
+    future = forecast(seen(budget=budget))
+    assert future is not None
+    assert (future.trials and round(future.trials.likely)) == fitting
+    told = tell_budget(seen(budget=budget))
+    assert told is not None
+    assert bool(told.short) == (fitting is not None)
+
+
+@pytest.mark.parametrize(
+    "overview",
+    [seen(0), seen(120), seen(state="spent"), seen(done=0)],
+    ids=["nothing yet", "all", "spent", "new"],
+)
+def test_what_has_no_future_gets_no_guess(overview: Overview) -> None:
+    """Only what is spent is told."""
+    assert forecast(overview) is None
+    assert tell_budget(overview) == BudgetWords("10.0 of 40 hours, 25.00 of 100 in money")
+
+
+def test_few_trials_give_a_guess_without_limits() -> None:
+    """How much trials vary is not known then; a study without a budget still has its time left."""
+    future = forecast(seen(2, variation=None, budget=None))
+    assert future is not None
+    assert future.seconds == Guess(3600.0)
+    assert future.hours is None
+    assert tell_budget(seen(budget=None)) is None

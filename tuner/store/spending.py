@@ -1,0 +1,70 @@
+"""What a study has spent: hours of its devices, and money.
+
+A device counts while its worker holds a trial: from the claim until the trial has ended or was
+given back, failed and interrupted attempts included. A worker that waits for a trial costs nothing.
+Trials that a worker trains beside each other use its device once; workers on one GPU divide it.
+
+    hours = sum of device seconds over the study's workers / 3600
+    money = sum of each worker's hours × the price of its machine, or else the study's
+"""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from tuner.spec.study import Budget
+from tuner.store import tables as t
+
+
+@dataclass(frozen=True)
+class Used:
+    """What one worker has used so far; sent whole each time, so that a repetition adds nothing."""
+
+    active_seconds: float = 0.0
+    """How long it has held a trial."""
+    device_seconds: float = 0.0
+    """The same, less the share of other workers on its device."""
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What all workers of a study have spent so far."""
+
+    hours: float = 0.0
+    money: float | None = None
+    """None where no price is known."""
+
+    def exhausts(self, budget: Budget) -> str:
+        """Return which limit of a budget is reached, in words; empty if none is."""
+        if budget.hours is not None and self.hours >= budget.hours:
+            hours = "hour" if budget.hours == 1 else "hours"
+            return f"The budget of {amount(budget.hours)} {hours} is spent."
+        if budget.money is not None and (self.money or 0.0) >= budget.money:
+            return f"The budget of {amount(budget.money)} (money) is spent."
+        return ""
+
+
+def read_spending(connection: sa.Connection, study_id: int, budget: Budget) -> Spending:
+    """Sum up what a study's workers have spent, those included that left or died."""
+    seconds = sa.func.coalesce(t.worker.c.device_seconds, t.worker.c.active_seconds)
+    price = sa.func.coalesce(t.worker.c.price_per_hour, sa.cast(budget.price_per_hour, sa.Double))
+    row = connection.execute(
+        sa.select(
+            (sa.func.coalesce(sa.func.sum(seconds), 0.0) / 3600.0).label("hours"),
+            # NULL where no worker has a price.
+            (sa.func.sum(seconds * price) / 3600.0).label("money"),
+        ).where(t.worker.c.study_id == study_id)
+    ).one()
+    known = row.money is not None or budget.price_per_hour is not None
+    return Spending(float(row.hours), float(row.money or 0.0) if known else None)
+
+
+def exhausted(connection: sa.Connection, study_id: int, budget: Budget) -> str:
+    """Return why a study may spend no more, in words; empty if it may."""
+    # Most studies have only a number of trials: their claims and renewals ask nothing more.
+    return read_spending(connection, study_id, budget).exhausts(budget) if budget.limited else ""
+
+
+def amount(value: float) -> str:
+    """Return a limit as its file has it: 40, 2.5."""
+    return f"{value:,.10g}"
