@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -23,7 +24,15 @@ from tuner.store import studies
 from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.ledger import workers
-from tuner.store.ledger.leases import Claimed, Company, Ended, Lease, LeaseLostError, Wait
+from tuner.store.ledger.leases import (
+    Claimed,
+    Company,
+    Ended,
+    Lease,
+    LeaseLostError,
+    Renewed,
+    Wait,
+)
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.spending import Spending, Used, read_spending
 
@@ -38,7 +47,7 @@ def spent(bench: Bench, price: float | None = None) -> Spending:
         return read_spending(connection, bench.study.study_id, Budget("grid", price_per_hour=price))
 
 
-def renew(bench: Bench, who: Ledger, used: Used, *held: Lease) -> workers.Renewed:
+def renew(bench: Bench, who: Ledger, used: Used, *held: Lease) -> Renewed:
     """Renew as the worker's thread does."""
     post = workers.Post(bench.study.study_id, who.worker_id)
     with bench.database.transaction() as connection:
@@ -114,14 +123,15 @@ def test_what_is_stored_is_paid_for_in_the_same_transaction(database: Database, 
     worker.used = lambda: Used(40.0, 40.0)
 
     def act(lease: Lease) -> object:
-        return {
+        acts: dict[str, Callable[[], object]] = {
             "record": lambda: worker.record(lease, curve),
             "complete": lambda: worker.complete(lease, SETUP, DATASET, make_result(curve)),
             "prune": lambda: worker.prune(lease, SETUP, "median at epoch 1"),
             "fail": lambda: worker.fail(lease, "broken"),
             "interrupt": lambda: worker.interrupt(lease, "killed"),
             "give back": lambda: worker.give_back(lease, "a test"),
-        }[deed]()
+        }
+        return acts[deed]()
 
     before = bench.contents()
     with pytest.raises(LeaseLostError):
