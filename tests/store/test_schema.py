@@ -305,7 +305,10 @@ SINCE_0002 = (
         "ALTER TABLE tuner.outcome DROP COLUMN epochs_run, DROP COLUMN epochs_reused, "
         "DROP COLUMN seconds, DROP COLUMN seconds_alone"
     ),
-    "ALTER TABLE tuner.worker DROP COLUMN load",
+    (
+        "ALTER TABLE tuner.worker DROP COLUMN load, DROP COLUMN device_seconds, "
+        "DROP COLUMN price_per_hour"
+    ),
     f"UPDATE tuner.{schema.VERSION_TABLE} SET version_num = '0002'",
     "DROP INDEX tuner.event_by_trial, tuner.trial_by_seed",
 )

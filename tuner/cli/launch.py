@@ -30,7 +30,7 @@ from tuner.errors import (
 )
 from tuner.fleet import engines
 from tuner.fleet.contract import Crew, Engine
-from tuner.fleet.devices import place_crew
+from tuner.fleet.devices import AUTO, place_crew
 from tuner.home import make_cache, write_private
 from tuner.settings import Settings
 from tuner.spec.study_ref import StudyRef
@@ -137,7 +137,8 @@ class Request:
     device: str = "auto"
     devices: tuple[str, ...] = ()
     """GPUs to use by number or UUID, even if others are at work on them."""
-    per_gpu: int = 1
+    per_gpu: int | str = 1
+    """How many workers on each GPU; "auto" finds out."""
     threads: int | None = None
     objective_folders: tuple[Path, ...] = ()
     epochs_to: int | None = None
@@ -305,7 +306,7 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
                     detached.start(settings, database, study, _again(request, folders))
                     _tell_detached(study)
                     return LaunchEnd(study.full_name, EXIT_DONE)
-                crew = replace(crew, devices=devices)
+                crew = replace(crew, devices=devices, fill=request.per_gpu == AUTO)
             fleet = TendedFleet(
                 settings, database, study, engine, engine.fleet(settings, crew, forks)
             )
@@ -491,6 +492,8 @@ def _watch(
             with suppress(DBAPIError):  # tried again; workers wait for the database by themselves
                 findings.tell(database, study)
         running = fleet.running()
+        for remark in fleet.remarks():
+            screen.say(remark)
         overview = _look(database, study)
         if overview is not None:
             screen.show(overview)

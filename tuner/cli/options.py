@@ -174,14 +174,29 @@ def objectives_option(function: Decorated) -> Decorated:
     )(function)
 
 
+class PerGpu(click.ParamType):  # type: ignore[type-arg]  # generic in later versions only
+    """A number of workers, or auto."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """Return the number of workers on a GPU, or "auto"."""
+        if value == "auto":
+            return "auto"
+        return int(click.IntRange(1, 64).convert(value, param, ctx))
+
+
 def gpu_options(function: Decorated) -> Decorated:
     """Add --devices and --per-gpu."""
     function = click.option(
         "--per-gpu",
-        type=click.IntRange(1, 64),
+        type=PerGpu(),
         default=1,
         show_default=True,
-        help="How many workers on each GPU.",
+        metavar="K|auto",
+        help="How many workers on each GPU; auto starts one and adds more if it leaves room.",
     )(function)
     return click.option(
         "--devices",

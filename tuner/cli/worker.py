@@ -113,7 +113,7 @@ def worker(
     threads: int | None,
     workers: int | None,
     devices: tuple[str, ...],
-    per_gpu: int,
+    per_gpu: int | str,
     wait: float,
     objective_folders: tuple[Path, ...],
     lifetime: float | None,
@@ -138,7 +138,7 @@ def worker(
     if any_study == (study is not None):
         raise UserError("Specify the study to train, or --any to train whichever is next.")
     folders = folders_for(None, objective_folders)
-    from tuner.fleet.devices import crew_devices, place_crew
+    from tuner.fleet.devices import AUTO, crew_devices, place_crew
 
     if as_json and not probe:
         raise UserError("--json is for --probe: a worker that trains prints no JSON.")
@@ -146,7 +146,7 @@ def worker(
         if study is None:
             raise UserError("Name the study to probe for.")
         return _probe(settings, study, folders, device, as_json=as_json)
-    if workers is not None or devices or per_gpu > 1:
+    if workers is not None or devices or per_gpu != 1:
         placed = place_crew(
             device,
             workers,
@@ -157,7 +157,8 @@ def worker(
         )
         further = (*_times("--lifetime", lifetime), *_times("--idle", idle))
         name = str(study or "")
-        return _crew(settings, Crew(name, placed, threads, folders, further=further))
+        crew = Crew(name, placed, threads, folders, further=further, fill=per_gpu == AUTO)
+        return _crew(settings, crew)
     with _fork_server(forks) as server:
         from tuner.work.stopping import StopRequest
         from tuner.work.worker import DeviceShare, Orders, work
@@ -254,6 +255,8 @@ def _followed(settings: Settings, crew: Crew, fleet: "LocalFleet", stop: "StopRe
     )
     asked = 0
     while fleet.running():
+        for remark in fleet.remarks():
+            echo(remark)
         if stop.count > asked:
             (fleet.ask_to_stop if asked == 0 else fleet.stop_now)()
             asked += 1

@@ -48,6 +48,8 @@ class Crew:
     """The engine's own options, checked by `Engine.options`."""
     further: tuple[str, ...] = ()
     """Further arguments of each `tuner worker`."""
+    fill: bool = False
+    """Whether more workers join the one on a GPU that it leaves room on (this machine)."""
 
     @property
     def size(self) -> int:
@@ -74,6 +76,7 @@ class Crew:
             "device": self.device,
             "options": dict(self.options),
             "further": list(self.further),
+            "fill": self.fill,
         }
 
     @classmethod
@@ -88,6 +91,7 @@ class Crew:
             device=body["device"],
             options=body["options"],
             further=tuple(body["further"]),
+            fill=body.get("fill", False),
         )
 
 
@@ -121,6 +125,9 @@ class Fleet(Protocol):
 
     def failures(self) -> list[str]:
         """Return why workers gave up, for people; empty while all is well."""
+
+    def remarks(self) -> list[str]:
+        """Return what people should know of its workers, each once; usually nothing."""
 
     def handle(self) -> dict[str, Any]:
         """Return what finds the fleet again from another machine, as JSON without secrets.

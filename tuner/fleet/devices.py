@@ -7,6 +7,9 @@ from tuner.errors import MachineError, UserError
 from tuner.fleet.gpus import NAMED, Gpu, claimant, find_gpus
 from tuner.settings import visible_gpus
 
+AUTO = "auto"
+"""Of workers on a GPU: as many as it has room for."""
+
 
 def gpus() -> int:
     """Return how many NVIDIA GPUs our processes may use; 0 without a driver."""
@@ -55,14 +58,19 @@ def place_crew(
     threads: int,
     *,
     devices: Sequence[str] = (),
-    per_gpu: int = 1,
+    per_gpu: int | str = 1,
     tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[str, ...]:
     """Return a device for each worker of a crew, on GPUs that nobody else is using.
 
     GPUs that are named (`devices`: numbers or UUIDs) are taken even if other processes are at work
-    on them. Of the others `tell` hears which are left out, and why.
+    on them. Of the others `tell` hears which are left out, and why. With `per_gpu="auto"` each GPU
+    begins with one worker; a crew that fills its GPUs adds the others (`fleet/filling`).
     """
+    if per_gpu == AUTO and workers is not None:
+        raise UserError(
+            "--workers says how many workers there are; leave it out with --per-gpu auto."
+        )
     if not devices and wanted not in ("auto", "cuda"):
         return crew_devices(wanted, workers, threads)
     present = find_gpus()
@@ -82,7 +90,7 @@ def place_crew(
             )
         for line in left_out:
             tell(f"Left out: {line}. --devices names GPUs to use anyway.")
-    count = workers or len(places) * per_gpu
+    count = workers or len(places) * (1 if per_gpu == AUTO else int(per_gpu))
     return tuple(places[index % len(places)] for index in range(count))
 
 

@@ -96,6 +96,10 @@ class KubernetesFleet:
             said += filter(None, [_log(self._options, self._names, "status.phase=Failed")])
         return [str(one) for one in said]
 
+    def remarks(self) -> list[str]:
+        """Return nothing: `running` and `failures` say all there is."""
+        return []
+
     def handle(self) -> dict[str, Any]:
         """Return the Job's name; where it is, the crew's options say."""
         return {"job": self._names.job}

@@ -14,6 +14,7 @@ from typing import IO, Any
 from tuner import home as home_folder
 from tuner.errors import EXIT_MACHINE, EXIT_USER, MachineError, UserError
 from tuner.fleet.contract import Crew, Fleet
+from tuner.fleet.filling import Advice, Filling
 from tuner.fleet.gpus import NAMED, Claims, find_gpus, uuid_of
 from tuner.fleet.replacements import Replacements, WorkerEnd
 from tuner.forkserver import WORKERS, ForkServer, Program, starter
@@ -64,6 +65,8 @@ class LocalFleet:
         home_folder.make_folder(self._logs)
         self._claims = Claims()
         self._rotated = time.monotonic()
+        self._filling: list[Filling] = []
+        self._remarks: list[str] = []
         self._posts: list[_Post] = []
         for device in crew.devices:
             self._add(device)
@@ -74,6 +77,10 @@ class LocalFleet:
             present = find_gpus()
             uuids = (uuid_of(device, present) for device in self._crew.devices)
             self._claims = Claims.of(uuid for uuid in uuids if uuid is not None)
+        if self._crew.fill:
+            # Before the first worker takes any of its memory.
+            gpus = dict.fromkeys(device for device in self._crew.devices if device != "cpu")
+            self._filling = [Filling(device) for device in gpus]
         for post in self._posts:
             self._fill(post)
         self._divide()
@@ -84,10 +91,15 @@ class LocalFleet:
             self._rotated = time.monotonic()
             for post in self._posts:
                 rotate(post.log)
+        for filling in self._filling:
+            if (advice := filling.look(time.monotonic())) is not None:
+                self._follow(filling.device, advice)
         return sum(self._attend(post) for post in self._posts)
 
     def scale(self, workers: int) -> None:
         """Start workers on the devices that have fewest, or ask the newest to leave."""
+        # From now on a person decides how many there are.
+        self._filling = []
         present = [post for post in self._posts if not post.leaving]
         for post in present[workers:]:
             _let_go(post)
@@ -135,6 +147,11 @@ class LocalFleet:
                 messages.append(_last_lines(post.log))
         return list(dict.fromkeys(messages))
 
+    def remarks(self) -> list[str]:
+        """Return how many workers each GPU got and why, once it is known."""
+        said, self._remarks = self._remarks, []
+        return said
+
     def handle(self) -> dict[str, Any]:
         """Return nothing: these workers end with their launcher, and follow what it is told."""
         return {}
@@ -167,6 +184,18 @@ class LocalFleet:
             os.close(theirs)
             os.close(log)
         post.started = time.monotonic()
+
+    def _follow(self, device: str, advice: Advice) -> None:
+        """Start the further workers that a GPU takes, or ask its newest to leave."""
+        present = [post for post in self._posts if post.device == device and not post.leaving]
+        if not present or any(post.replacements.given_up for post in present):
+            return  # asked to stop, or in trouble already
+        self._remarks.append(f"{device}: {advice.reason}.")
+        if advice.workers < 0 and len(present) > 1:
+            _let_go(present[-1])
+        for _ in range(advice.workers - len(present)):
+            self._fill(self._add(device))
+        self._divide()
 
     def _divide(self) -> None:
         """Tell every worker on a GPU how many are on it: each counts for its part of the hours."""

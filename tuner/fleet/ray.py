@@ -241,6 +241,10 @@ class RayFleet:
         """Return the last output of workers that gave up."""
         return list(dict.fromkeys(self._messages))
 
+    def remarks(self) -> list[str]:
+        """Return nothing: `running` and `failures` say all there is."""
+        return []
+
     def handle(self) -> dict[str, Any]:
         """Return what finds the actors again."""
         return {

@@ -183,6 +183,10 @@ class SlurmFleet:
         said = [*self._messages, self._replacements.reason, *waits]
         return list(dict.fromkeys(filter(None, said)))
 
+    def remarks(self) -> list[str]:
+        """Return nothing: `running` and `failures` say all there is."""
+        return []
+
     def handle(self) -> dict[str, Any]:
         """Return what finds the arrays and the files of the fleet again."""
         return {

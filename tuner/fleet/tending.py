@@ -101,6 +101,10 @@ class TendedFleet:
         """Return why workers gave up."""
         return self._fleet.failures()
 
+    def remarks(self) -> list[str]:
+        """Return what people should know of its workers, each once."""
+        return self._fleet.remarks()
+
     def close(self) -> None:
         """End the workers that are left, and note that the fleet has ended."""
         reason = "; ".join(text.splitlines()[0] for text in self._fleet.failures() if text)
