@@ -58,8 +58,8 @@ class StudyPage:
     """Why the conditions could not be read; everything is then shown."""
 
     JSON: ClassVar = (
-        *("study", "overview=for_programs", "forecast", "answer", "comparisons", "val_test"),
-        *("influence", "leaderboard"),
+        *("study", "overview=for_programs", "answer", "comparisons", "val_test", "influence"),
+        "leaderboard",
     )
 
     @property
@@ -74,8 +74,9 @@ class StudyPage:
 
     @property
     def for_programs(self) -> dict[str, Any]:
-        """The overview without how people read the metric: programs get figures as stored."""
-        return {name: value for name, value in vars(self.overview).items() if name != "unit"}
+        """The overview with what is to come, and without how people read the metric."""
+        stored = {name: value for name, value in vars(self.overview).items() if name != "unit"}
+        return {**stored, "forecast": self.forecast}
 
 
 def study_page(request: Request) -> Response:
