@@ -67,6 +67,31 @@ def test_killed_workers_are_replaced_by_their_peers(station: Station) -> None:
     until(lambda: not any(map(is_alive, station.trainer_pids())), "orphaned trainers end too")
 
 
+def test_hours_are_stored_with_the_epochs_that_they_paid_for(station: Station) -> None:
+    """Of two workers one is killed, and the budget is raised meanwhile: all is still counted.
+
+    A trial's time from its first to its last epoch is within what its worker has used.
+    """
+    bench = station.launch(make_spec("small", epochs=3, hours=100.0))
+    crew = [station.start("small", "slow") for _ in range(2)]
+    until(lambda: len(bench.rows(t.epoch)) >= 4, "some epochs were recorded")
+    crew[0].kill()
+    bench = station.launch(make_spec("small", epochs=3, hours=200.0))
+    assert crew[1].wait(60) == 0, station.said()
+    assert_exact(bench, 3)
+    holders = {row.trial_id: row.worker_id for row in bench.rows(t.lease)}
+    taken_over = {row.trial_id for row in bench.rows(t.event) if row.kind == "adopted"}
+    for worker in bench.rows(t.worker):
+        trained = 0.0
+        for trial_id in {trial for trial, who in holders.items() if who == worker.worker_id}:
+            moments = [row.recorded for row in bench.rows(t.epoch) if row.trial_id == trial_id]
+            if trial_id not in taken_over:
+                trained += (max(moments) - min(moments)).total_seconds()
+        assert worker.active_seconds >= trained
+        # The last one was made by this test, and has never renewed.
+        assert worker.device_seconds in (worker.active_seconds, None)
+
+
 def test_a_worker_trains_without_loading_torch_or_scipy(station: Station) -> None:
     """Executed, it trains a study to its end; had it loaded either, it would end with 1."""
     bench = station.launch(make_spec("small", epochs=2))
