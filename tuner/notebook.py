@@ -174,6 +174,7 @@ class StoredStudy:
     failed: int
     running: int
     waiting: int
+    paused: int
     created: datetime
 
 

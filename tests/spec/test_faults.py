@@ -138,6 +138,23 @@ MALFORMED = {
         pruner("threshold", "lower = 1.0", "upper = 1"),
         ["lower (1) must be below upper (1)"],
     ),
+    "promotion beside a pruner that compares": (
+        searched('sampler = "random"\npruner = "median"\nallocator = "promote"'),
+        ["search.pruner: median stops trials", "choose one of none, patient, threshold"],
+    ),
+    "promotion of single seeds": (
+        searched('sampler = "random"\nallocator = "promote"') + "[replicates]\nseeds = 2\n",
+        ['replicates.of: allocator = "promote"', 'write of = "top"'],
+    ),
+    "fewer complete trials than contenders": (
+        searched('sampler = "random"\nallocator = "promote"\nallocator_options = { finish = 2 }')
+        + '[replicates]\nseeds = 2\nof = "top"\ntop = 4\n',
+        ["allocator_options.finish: the race needs 4 complete trials (top), got 2"],
+    ),
+    "half an epoch": (
+        searched('sampler = "random"\nallocator = "promote"\nallocator_options = { first = 1.5 }'),
+        ["search.allocator_options: first must be below 1 or a whole number of epochs, got 1.5"],
+    ),
     "NaN threshold": (pruner("threshold", "upper = nan"), ["pruner_options.upper", "got nan"]),
     "unknown parameter": (space("lrr = [1.0]"), ["space.lrr: unknown parameter 'lrr'", "mean lr?"]),
     "unknown fixed": (STUDY + REST + "[fixed]\ndepht = 2\n", ["fixed.depht", "mean depth?"]),

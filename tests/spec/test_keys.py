@@ -38,14 +38,16 @@ keep = "last"
 limit = "1.5GiB"
 [search]
 sampler = "tpe"
-pruner = "asha"
+pruner = "threshold"
 metric = "val_acc"
 metrics = ["f1", "brier"]
 at = "last"
 seed = 7
 pack = 4
 sampler_options = { n_startup_trials = 3 }
-pruner_options = { min_resource = 2 }
+pruner_options = { upper = 2.0 }
+allocator = "promote"
+allocator_options = { first = 2.0, finish = 3 }
 [replicates]
 seeds = 4
 of = "top"

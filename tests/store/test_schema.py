@@ -286,7 +286,7 @@ SINCE_0002 = (
     "ALTER TABLE tuner.label DROP COLUMN patients",
     (
         "ALTER TABLE tuner.lease DROP COLUMN interruptions, DROP COLUMN hosts, "
-        "DROP COLUMN removed_epochs"
+        "DROP COLUMN removed_epochs, DROP COLUMN stretches, DROP COLUMN checkpoint"
     ),
     (
         "ALTER TABLE tuner.study DROP COLUMN reopenings, DROP COLUMN tags, DROP COLUMN archived, "
@@ -296,6 +296,7 @@ SINCE_0002 = (
     "DROP TABLE tuner.session, tuner.link, tuner.token, tuner.account",
     "DROP TABLE tuner.fleet",
     "DROP TABLE tuner.resampled",
+    "DROP TABLE tuner.rung, tuner.stretch",
     "DROP TABLE tuner.piece",
     "DROP TABLE tuner.upload",
     ("ALTER TABLE tuner.prediction DROP COLUMN token, ALTER COLUMN log_probabilities SET NOT NULL"),

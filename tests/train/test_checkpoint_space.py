@@ -79,3 +79,5 @@ def test_the_four_uses() -> None:
     order = [e.key for e in removals(entries, 0, [owner(mine)], ["branch"])]
     assert order == ["early", "last", "branch", "newest"]
     assert [e.key for e in removals(entries, 100, [owner(mine)], ["branch"])] == ["early"]
+    promised = removals(entries, 0, [owner(mine)], ["branch"], ["early", "last"])
+    assert [e.key for e in promised] == ["branch", "newest"], "no limit takes what is promised"

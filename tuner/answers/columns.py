@@ -33,7 +33,7 @@ TRIALS: Meanings = {
     "trial": ("", "The trial's number in its study, from 0."),
     "state": (
         "",
-        "COMPLETE, PRUNED, DIVERGED, FAILED, RUNNING, or WAITING for a worker.",
+        "COMPLETE, PRUNED, DIVERGED, FAILED, PAUSED, RUNNING, or WAITING for a worker.",
     ),
     "reason": ("", "Why it failed, or at which epoch it was pruned or diverged; empty otherwise."),
     "seed": ("", "The seed of initial weights, order of images, dropout and augmentation."),

@@ -80,6 +80,7 @@ class Row:
         "failed=standing.failed",
         "running=standing.running",
         "waiting=standing.waiting",
+        "paused=standing.paused",
         "fell=standing.fell",
         "n",
         "mean",
@@ -700,6 +701,7 @@ def _ends(standing: Standing) -> str:
     parts = [
         f"{number} {word}"
         for number, word in (
+            (standing.paused, "paused"),
             (standing.pruned, "pruned"),
             (standing.diverged, "diverged"),
             (standing.failed, "failed"),
@@ -717,7 +719,9 @@ def _missing(finding: Finding) -> list[str]:
     if design.left_out:
         gone = any(standing.lost for standing in design.standings)
         why = (
-            ": pruned, diverged and failed trials are not missing at random" if gone else " so far"
+            f": {words.lost(finding.spec, 'and')} trials are not missing at random"
+            if gone
+            else " so far"
         )
         said.append(
             f"{words.count(design.left_out, 'complete trial')} left out for lack of a counterpart "
@@ -727,7 +731,7 @@ def _missing(finding: Finding) -> list[str]:
     lost = sum(standing.lost for standing in compared)
     if lost and not design.paired:
         said.append(
-            f"Not included: {words.count(lost, 'pruned, diverged or failed trial')} of these "
+            f"Not included: {words.lost_trials(lost, finding.spec)} of these "
             "levels, so the means are over survivors only."
         )
     if not design.paired and SAMPLERS[sampler].learns:

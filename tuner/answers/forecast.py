@@ -61,7 +61,8 @@ def forecast(overview: Overview) -> Forecast | None:
     """Return what is still to come; None before a whole trial is done, and at the end."""
     counts, budget = overview.counts, overview.budget
     left = counts.total - overview.done
-    if overview.over or overview.done < 1 or left <= 0:
+    # How far paused trials will go, nobody knows.
+    if overview.over or overview.done < 1 or left <= 0 or counts.paused:
         return None
     part = _part(overview, left)
     eta = overview.eta_seconds

@@ -200,6 +200,8 @@ class Gap:
     """Whether all trials were measured on the same images, so that these are in the intervals."""
     own: tuple[OwnGap, ...] = ()
     """The gaps of the study's metrics beside the built-in ones."""
+    lost: str = "pruned, diverged or failed"
+    """What the trials that are left out are called."""
 
     JSON: ClassVar = (
         "n=seeds",
@@ -440,6 +442,7 @@ def gap(results: Results) -> Gap:
         probes=probed,
         cause="too few patients" if too_few(clusters) else cause(overall, fitted, probed),
         left_out=sum(row.lost for row in results.rows),
+        lost=words.lost(results.spec),
         without_peers=len(complete) - len(compared),
         images_shared=images_shared,
         own=tuple(
@@ -800,7 +803,7 @@ def _left_out(gap: Gap) -> str:
 
 def _lost(gap: Gap) -> str:
     return (
-        f"Not included: {words.count(gap.left_out, 'pruned, diverged or failed trial')}. These "
+        f"Not included: {words.count(gap.left_out, f'{gap.lost} trial')}. These "
         "figures are over trials that were good enough to finish."
     )
 

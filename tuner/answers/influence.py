@@ -91,6 +91,8 @@ class Influence:
     """What limits it: too few patients, one with many images, or none known."""
     too_few: bool = False
     """Whether there are too few patients to say an order."""
+    lost: str = "pruned, diverged or failed"
+    """What the trials that are left out are called."""
 
     JSON: ClassVar = (
         "metric",
@@ -214,7 +216,7 @@ def basis(influence: Influence) -> str:
     """Say what the shares are computed from, and what is missing from them."""
     lost = ""
     if influence.left_out:
-        gone = words.count(influence.left_out, "pruned, diverged or failed trial")
+        gone = words.count(influence.left_out, f"{influence.lost} trial")
         lost = f" Not included: {gone}, which are not missing at random."
     if influence.how == "ped-anova":
         return (
@@ -309,6 +311,7 @@ def _decomposed(results: Results, grid: _Grid, measure: Measure) -> Influence:
         too_few=few,
         spread=shares.spread,
         left_out=sum(row.lost for row in results.rows),
+        lost=words.lost(results.spec),
     )
 
 
@@ -369,6 +372,7 @@ def _estimated(results: Results, rows: Sequence[TrialRow], measure: Measure) -> 
         images=0,
         spread=None,
         left_out=sum(row.lost for row in results.rows),
+        lost=words.lost(results.spec),
     )
 
 

@@ -56,9 +56,11 @@ class Setting:
     pruned: int
     diverged: int
     failed: int
+    paused: int
 
     JSON: ClassVar = (
         *("rank", "setting=values", "trials", "complete", "pruned", "diverged", "failed"),
+        "paused",
         *("seeds=networks", "median_trial", "means"),
     )
 
@@ -77,7 +79,8 @@ class Setting:
     @property
     def lost(self) -> str:
         """What became of seeds that are missing for good: "1 pruned, 2 failed"."""
-        counts = {"pruned": self.pruned, "diverged": self.diverged, "failed": self.failed}
+        states = ("paused", "pruned", "diverged", "failed")
+        counts = {state: getattr(self, state) for state in states}
         return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
 
 
@@ -221,4 +224,5 @@ def _setting(
         pruned=states.count("PRUNED"),
         diverged=states.count("DIVERGED"),
         failed=states.count("FAILED"),
+        paused=states.count("PAUSED"),
     )

@@ -10,6 +10,7 @@ from tuner.records import SHARE, Unit, Value, value_text
 
 if TYPE_CHECKING:
     # Statistics take long to load, and words are needed without them.
+    from tuner.spec.study import Spec
     from tuner.statistics import Clusters, Interval
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "fixed",
     "level_name",
     "listed",
+    "lost",
+    "lost_trials",
     "minus",
     "percent",
     "sampled",
@@ -176,6 +179,17 @@ def listed(names: Sequence[str]) -> str:
 def count(number: int, one: str, several: str | None = None) -> str:
     """Return a number with its noun."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def lost(spec: "Spec", conjunction: str = "or") -> str:
+    """Return what trials are called that no mean is over: "pruned, diverged or failed"."""
+    paused = "paused, " if spec.promotes else ""
+    return f"{paused}pruned, diverged {conjunction} failed"
+
+
+def lost_trials(number: int, spec: "Spec") -> str:
+    """Return their number with what they are called."""
+    return count(number, f"{lost(spec)} trial")
 
 
 def round_amount(value: float) -> float:

@@ -269,7 +269,7 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
         if request.accept_changes and not versioned:
             for change in accept(database, launched.study, now):
                 echo(f"Accepted and recorded in the study: {change}")
-        _announce(launched)
+        _announce(settings, launched)
         _enqueue(database, launched.study, request.enqueue)
         study = launched.study
         if study.state != "complete":
@@ -374,16 +374,21 @@ def _enqueue(
         echo(f"  {place_line(place)}")
 
 
-def _announce(launched: "Launch") -> None:
+def _announce(settings: Settings, launched: "Launch") -> None:
+    from tuner.store.checkpoints import checkpoint_place
+
     study = launched.study
     total = f"{study.spec.total_trials} trials"
-    raced = study.spec.replicates.of == "top"
+    raced, promotes = study.spec.replicates.of == "top", study.spec.promotes
     if launched.what == "found" and study.state == "complete":
-        # A race may have ended before the budget did.
-        told = f"{study.title} is complete" if raced else f"{study.title} is complete: {total}"
+        # A race may have ended before the budget did, and paused trials go no further.
+        short = raced or promotes
+        told = f"{study.title} is complete" if short else f"{study.title} is complete: {total}"
         echo(f"{told}. Nothing to train.")
         return
     total = f"at most {total}" if raced else total
+    if promotes:
+        total += f", {study.spec.finish} or more of them trained to their end"
     verb = {
         "created": "New study",
         "extended": "Extended",
@@ -393,6 +398,8 @@ def _announce(launched: "Launch") -> None:
     echo(f"{verb[launched.what]} {study.title}: {study.spec.question}  ({total})")
     for change in launched.changes:
         echo(f"  {change}")
+    if promotes and checkpoint_place(settings, study.spec) is None:
+        echo("Checkpoints are off: a paused trial goes on from its first epoch.", err=True)
 
 
 def _probe(settings: Settings, engine: Engine, crew: Crew) -> None:

@@ -104,15 +104,15 @@ class PlainScreen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._ended = -1
+        self._at_rest = -1
         self._written = 0.0
 
     def show(self, overview: Overview) -> None:
         """Write a line if there is something new to say."""
         now = time.monotonic()
-        if overview.counts.ended == self._ended and now - self._written < LINE_SECONDS:
+        if overview.counts.at_rest == self._at_rest and now - self._written < LINE_SECONDS:
             return
-        self._ended, self._written = overview.counts.ended, now
+        self._at_rest, self._written = overview.counts.at_rest, now
         self._console.print(plain_line(overview), soft_wrap=True)
 
     def say(self, text: str) -> None:
@@ -161,7 +161,7 @@ def queue_line(queued: Sequence[Mapping[str, Value]]) -> str:
 def plain_line(overview: Overview) -> str:
     """Say in one line how a study stands."""
     counts = overview.counts
-    text = f"{counts.ended}/{counts.total} trials  {counts_line(overview)}"
+    text = f"{counts.at_rest}/{counts.total} trials  {counts_line(overview)}"
     if overview.best is not None:
         text += f"  best {_briefly(overview.best, overview.metric, overview.unit)}"
     if (budget := tell_budget(overview)) is not None:
@@ -192,6 +192,8 @@ def counts_line(overview: Overview) -> str:
         f"{counts.failed} failed",
         f"{counts.running} running",
     ]
+    if counts.paused:
+        parts.append(f"{counts.paused} paused")
     if counts.waiting:
         parts.append(f"{counts.waiting} waiting for a worker")
     if overview.eta_seconds is not None and counts.ended < counts.total and not overview.over:
@@ -256,8 +258,8 @@ def _bar(overview: Overview) -> RenderableType:
     counts = overview.counts
     grid = Table.grid(padding=(0, 2))
     grid.add_row(
-        ProgressBar(total=max(counts.total, 1), completed=counts.ended, width=40),
-        Text(f"{counts.ended}/{counts.total} trials"),
+        ProgressBar(total=max(counts.total, 1), completed=counts.at_rest, width=40),
+        Text(f"{counts.at_rest}/{counts.total} trials"),
         Text(epochs_line(overview), style="dim"),
     )
     return grid

@@ -104,7 +104,7 @@ def _print_studies(found: "Sequence[tuple[Study, Counts]]") -> None:
         table.add_column(name, no_wrap=name not in ("question", "tags"))
     for study, counts in found:
         launched = study.created.astimezone().strftime("%Y-%m-%d %H:%M")
-        done = f"{counts.ended}/{counts.total}"
+        done = f"{counts.at_rest}/{counts.total}"
         tags = [" ".join(study.tags)] * tagged
         cells = (study.title, study.state, done, str(counts.failed), launched)
         table.add_row(*cells, *tags, study.spec.question)

@@ -80,6 +80,7 @@ def show_tables(
     from tuner.answers.leaderboard import trials as trials_table
     from tuner.answers.remarks import remarks
     from tuner.answers.settings import has_replicates
+    from tuner.answers.words import lost
     from tuner.cli.console import as_fitting, open_console
     from tuner.results import factors, reuse, view
 
@@ -113,8 +114,8 @@ def show_tables(
     missing = sum(row.lost for row in rows)
     if missing:
         console.print(
-            f"Pruned, diverged or failed trials ({missing}) are excluded from the means. They are "
-            'not a random subset, so check the "done" column before trusting a mean.'
+            f"{lost(study.spec).capitalize()} trials ({missing}) are excluded from the means. They "
+            'are not a random subset, so check the "done" column before trusting a mean.'
         )
     console.print()
 

@@ -55,7 +55,7 @@ def draw_curves(subject: Subject) -> Picture:
         alike = len({curve.seeds for curve in curves}) == 1
         for place, curve in enumerate(curves):
             sheet.explain(_handle(place), _curve_label(curve, by, alike=alike))
-    return Picture(sheet, _curves_title(subject, by, curves), _curves_note(curves))
+    return Picture(sheet, _curves_title(subject, by, curves), _curves_note(curves, results.spec))
 
 
 def _draw_own(axis: Axes, subject: Subject, curves: Sequence[Curve]) -> None:
@@ -147,7 +147,7 @@ def _curves_title(subject: Subject, by: str | None, curves: Sequence[Curve]) -> 
     return f"{name} reaches the lowest validation loss, {lowest}{alone}"
 
 
-def _curves_note(curves: Sequence[Curve]) -> str:
+def _curves_note(curves: Sequence[Curve], spec: Spec) -> str:
     seeds = max((curve.seeds for curve in curves), default=0)
     parts = [
         "Losses are mean negative log-likelihoods of the true class, regardless of training loss"
@@ -157,10 +157,10 @@ def _curves_note(curves: Sequence[Curve]) -> str:
                      "the maximum")  # fmt: skip
     parts.append("A line ends where the first of its complete trials ended")
     if any(curve.strays for curve in curves):
-        parts.append("Thin lines that end in × are trials that were pruned, diverged or failed; "
+        parts.append(f"Thin lines that end in × are trials that were {words.lost(spec)}; "
                      "they are left out of the means")  # fmt: skip
     elif any(curve.stopped for curve in curves):
-        parts.append("Trials that were pruned, diverged or failed are not drawn because there "
+        parts.append(f"Trials that were {words.lost(spec)} are not drawn because there "
                      "are too many")  # fmt: skip
     return sentence(parts)
 

@@ -38,7 +38,7 @@ def draw_effects(subject: Subject) -> Picture:
                 canvas.percent(axis, "x")
         unit = "" if measure.unit.scale == 100 else measure.unit.of_differences
         axes[-1].set_xlabel(named(measure.name) + (unit and f" ({unit})"))
-    return Picture(sheet, _effects_title(subject, comparisons), _effects_note(comparisons))
+    return Picture(sheet, _effects_title(subject, comparisons), _effects_note(subject, comparisons))
 
 
 def _draw_levels(axis: Axes, comparison: Comparison) -> None:
@@ -105,7 +105,7 @@ def _effects_title(subject: Subject, comparisons: Sequence[Comparison]) -> str:
     return "; ".join(said)
 
 
-def _effects_note(comparisons: Sequence[Comparison]) -> str:
+def _effects_note(subject: Subject, comparisons: Sequence[Comparison]) -> str:
     comparison = comparisons[0]
     unit = "seed" if comparison.paired else "configuration"
     over = [f"{words.count(max(c.seeds for c in comparisons), unit)}"]
@@ -119,7 +119,8 @@ def _effects_note(comparisons: Sequence[Comparison]) -> str:
     ]
     survivors = any(row.standing.survivors_only and row.mean for c in comparisons for row in c.rows)
     if survivors:
-        parts.append("Pruned, diverged and failed trials are left out")
+        lost = words.lost(subject.results.spec, "and").capitalize()
+        parts.append(f"{lost} trials are left out")
     return sentence(parts)
 
 

@@ -21,7 +21,7 @@ from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, level_label, named, sentence, shortened
 from tuner.records import Value
-from tuner.results import TrialRow
+from tuner.results import Results, TrialRow
 
 Array = NDArray[np.float64]
 TICKS_MOST = 8
@@ -61,7 +61,7 @@ def draw_parallel(subject: Subject) -> Picture:
         axis.axis("off")
         shades = ScalarMappable(Normalize(low, high), _map(larger=measure.larger))
         sheet.figure.colorbar(shades, ax=axis, label=named(metric), fraction=0.03, pad=0.02)
-    return Picture(sheet, _parallel_title(subject, metric), _parallel_note(results.rows, rows))
+    return Picture(sheet, _parallel_title(subject, metric), _parallel_note(results, rows))
 
 
 @dataclass(frozen=True)
@@ -158,12 +158,12 @@ def _influences(subject: Subject) -> list[Influence]:
         return []  # too few trials to say what matters; the lines can be drawn all the same
 
 
-def _parallel_note(rows: Sequence[TrialRow], drawn: Sequence[TrialRow]) -> str:
+def _parallel_note(results: Results, drawn: Sequence[TrialRow]) -> str:
     parts = [f"{words.count(len(drawn), 'complete trial')}; bold lines are the best 10%"]
-    lost = sum(row.lost for row in rows)
+    lost = sum(row.lost for row in results.rows)
     if lost:
         verb = "is" if lost == 1 else "are"
-        parts.append(f"{words.count(lost, 'pruned, diverged or failed trial')} {verb} not shown")
+        parts.append(f"{words.lost_trials(lost, results.spec)} {verb} not shown")
     return sentence(parts)
 
 
@@ -197,6 +197,7 @@ def draw_history(subject: Subject) -> Picture:
 def _draw_stopped(axis: Axes, rows: Sequence[TrialRow], metric: str) -> None:
     bottom = axis.get_xaxis_transform()
     marks = (
+        ("PAUSED", "1", canvas.colour(3)),
         ("PRUNED", "x", canvas.colour(1)),
         ("DIVERGED", "+", canvas.colour(2)),
         ("FAILED", "v", "#333333"),

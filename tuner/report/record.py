@@ -23,7 +23,8 @@ def glance(results: Results) -> tuple[tuple[str, str], ...]:
     states = [row["state"] for row in rows]
     complete = states.count("COMPLETE")
     found = [("trials complete", f"{complete:,} of {results.spec.total_trials:,}")]
-    lost = {name: states.count(name.upper()) for name in ("pruned", "diverged", "failed")}
+    names = (*["paused"] * results.spec.promotes, "pruned", "diverged", "failed")
+    lost = {name: states.count(name.upper()) for name in names}
     if any(lost.values()):
         found.append((", ".join(lost), ", ".join(f"{count:,}" for count in lost.values())))
     if complete and results.tested:
@@ -53,7 +54,7 @@ def endings(results: Results) -> Iterator[Block]:
     if unfinished:
         yield Words(f"{words.count(unfinished, 'trial')} running or waiting for a worker.")
     if not endings:
-        yield Words("No trial was pruned, diverged or failed.")
+        yield Words(f"No trial was {words.lost(results.spec)}.")
         return
     shown = endings[:ENDINGS_MOST]
     more = (
@@ -76,8 +77,9 @@ def endings(results: Results) -> Iterator[Block]:
         f"Trials that did not complete{more}",
     )
     yield Words(
-        "Pruned, diverged and failed trials are left out of all means, and so is a pair with such "
-        "a member, which is counted. They are not a random subset of the trials."
+        f"{words.lost(results.spec, 'and').capitalize()} trials are left out of all means, and so "
+        "is a pair with such a member, which is counted. They are not a random subset of the "
+        "trials."
     )
 
 

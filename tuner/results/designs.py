@@ -51,6 +51,7 @@ class Standing:
     running: int
     waiting: int
     fell: Fall | None
+    paused: int = 0
 
     @property
     def survivors_only(self) -> bool:
@@ -59,8 +60,8 @@ class Standing:
 
     @property
     def lost(self) -> int:
-        """How many of its trials were pruned, diverged or failed."""
-        return self.pruned + self.diverged + self.failed
+        """How many of its trials were pruned, paused, diverged or failed."""
+        return self.pruned + self.paused + self.diverged + self.failed
 
     @property
     def throughout(self) -> Literal["pruned", "diverged"] | None:
@@ -68,7 +69,7 @@ class Standing:
 
         Failures beside that do not count: they say nothing of the level.
         """
-        if self.complete or bool(self.pruned) == bool(self.diverged):
+        if self.complete or self.paused or bool(self.pruned) == bool(self.diverged):
             return None
         return "pruned" if self.pruned else "diverged"
 
@@ -318,4 +319,5 @@ def standing_of(level: Level, rows: Sequence[TrialRow], usable: Set[int]) -> Sta
         running=states.count("RUNNING"),
         waiting=states.count("WAITING"),
         fell=fell,
+        paused=states.count("PAUSED"),
     )

@@ -75,7 +75,7 @@ def columns(study: Study) -> dict[str, Column]:
         "state": Column(t.trial_state, "text"),
         "reason": Column(sa.func.nullif(outcome.reason, ""), "text"),
         "seed": Column(t.trial.c.seed, "number"),
-        "attempts": Column(t.lease.c.token, "number"),
+        "attempts": Column(t.attempts, "number"),
     }
     found |= {name: Column(t.trial.c.chosen[name], "json") for name in study.spec.varied}
     found |= {

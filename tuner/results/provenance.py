@@ -166,6 +166,7 @@ def endings(results: Results) -> list[EndingReason]:
         if row.lost:
             diverged = row["state"] == "DIVERGED"
             why = "a loss or the metric was not finite" if diverged else _why(row["reason"])
+            why = "others were more promising" if row["state"] == "PAUSED" else why
             alike[row["state"], why].append(row)
     endings = [
         EndingReason(

@@ -82,7 +82,7 @@ class TrialRow:
 
     @property
     def ended(self) -> bool:
-        """Whether no worker will train the trial any more."""
+        """Whether no worker is to train the trial, unless it is paused and promoted later."""
         return self.cells["state"] not in ("RUNNING", "WAITING")
 
     @property
@@ -92,8 +92,8 @@ class TrialRow:
 
     @property
     def lost(self) -> bool:
-        """Whether the trial was pruned, diverged or failed; such trials are in no mean."""
-        return self.cells["state"] in ("PRUNED", "DIVERGED", "FAILED")
+        """Whether the trial was pruned or paused, diverged or failed: it is in no mean."""
+        return self.cells["state"] in ("PRUNED", "PAUSED", "DIVERGED", "FAILED")
 
 
 def figure_columns(spec: Spec) -> tuple[str, ...]:
@@ -244,7 +244,7 @@ def _trial_query(study: Study, chosen: sa.ColumnElement[bool]) -> sa.Select[Any]
     return (
         sa.select(
             t.trial,
-            t.lease.c.token,
+            t.attempts.label("attempts"),
             t.lease.c.state.label("lease_state"),
             t.outcome,
             t.trial_state.label("state"),
@@ -275,7 +275,7 @@ def _trial_row(spec: Spec, row: Any, further: Mapping[str, Any]) -> TrialRow:
         "state": row.state,
         "reason": row.tuner_outcome_reason or None,
         "seed": row.tuner_trial_seed,
-        "attempts": row.tuner_lease_token,
+        "attempts": row.attempts,
     }
     for name in spec.varied:
         cells[name] = row.tuner_trial_chosen.get(name)

@@ -14,7 +14,7 @@ from tuner.spec.study import DATA, SECTIONS
 
 Document = dict[str, Any]
 
-_OPTIONS = re.compile(r"search\.(sampler_options|pruner_options)\.([A-Za-z0-9_-]+)")
+_OPTIONS = re.compile(r"search\.((?:sampler|pruner|allocator)_options)\.([A-Za-z0-9_-]+)")
 
 
 class Overrides:
@@ -53,8 +53,8 @@ class Overrides:
             self._fault(text, f"unknown key {key!r}; {suggest(key, _section_keys())}")
 
     def _forget_options(self, key: str) -> None:
-        """Drop the options of a replaced sampler or pruner."""
-        if key in ("search.sampler", "search.pruner"):
+        """Drop the options of a replaced sampler, pruner or allocator."""
+        if key in ("search.sampler", "search.pruner", "search.allocator"):
             self._table("search").pop(f"{key.removeprefix('search.')}_options", None)
 
     def _set_parameter(self, name: str, value: Any, text: str) -> None:
@@ -131,7 +131,8 @@ def _child(table: Document, key: str) -> Document:
 
 def _section_keys() -> list[str]:
     keys = [f"{name}.{key}" for name, section in SECTIONS.items() for key in entries(section)]
-    return [*keys, "data.KEY", "search.sampler_options.KEY", "search.pruner_options.KEY"]
+    options = [f"search.{kind}_options.KEY" for kind in ("sampler", "pruner", "allocator")]
+    return [*keys, "data.KEY", *options]
 
 
 def hint(name: str) -> str | None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tuner.spec.faults import Faults
+from tuner.spec.search import PRUNERS
 from tuner.spec.space import LARGEST_GRID, Dimension, Range, Space
 from tuner.spec.study import Budget, Replicates, Search
 
@@ -29,6 +30,8 @@ def check_plan(plan: Plan, faults: Faults) -> None:
         if splits > seeds:
             words = f"{splits} splits need as many seeds, got {seeds}"
             faults.add(("replicates", "splits"), words)
+    if plan.search is not None and plan.search.allocator == "promote":
+        _check_promotion(plan.search, plan.replicates, faults)
     grid = _check_grid(plan, faults)
     if plan.budget is not None and plan.replicates is not None:
         _check_budget(plan.budget, plan.replicates, grid, faults)
@@ -43,6 +46,30 @@ def _check_top(replicates: Replicates, faults: Faults) -> None:
         faults.add(("replicates", "top"), 'missing; of = "top" needs how many to replicate')
     if replicates.seeds < 2:
         faults.add(("replicates", "seeds"), f'of = "top" needs 2 or more, got {replicates.seeds}')
+
+
+def _check_promotion(search: Search, replicates: Replicates | None, faults: Faults) -> None:
+    if PRUNERS[search.pruner].compares:
+        own = ", ".join(name for name, method in PRUNERS.items() if not method.compares)
+        faults.add(
+            ("search", "pruner"),
+            f'{search.pruner} stops trials that allocator = "promote" would only pause; '
+            f"choose one of {own}",
+        )
+    if replicates is None:
+        return
+    if replicates.of == "all" and replicates.seeds > 1:
+        faults.add(
+            ("replicates", "of"),
+            'allocator = "promote" compares settings under one seed; '
+            'write of = "top" to train the best under more',
+        )
+    finish = search.allocator_options.get("finish")
+    if finish is not None and replicates.top is not None and int(finish) < replicates.top:
+        faults.add(
+            ("search", "allocator_options", "finish"),
+            f"the race needs {replicates.top} complete trials (top), got {finish}",
+        )
 
 
 def _check_grid(plan: Plan, faults: Faults) -> int | None:

@@ -15,7 +15,7 @@ from tuner.spec.faults import Faults, KeyPath, show
 from tuner.spec.keys import read_section
 from tuner.spec.parameters import UNFOUND, Declarations
 from tuner.spec.plan import Plan, check_plan
-from tuner.spec.search import PRUNERS, SAMPLERS, read_options
+from tuner.spec.search import ALLOCATORS, PRUNERS, SAMPLERS, read_options
 from tuner.spec.space import Dimension, Space
 from tuner.spec.study import (
     CHOOSABLE,
@@ -183,7 +183,11 @@ class Reader:
         pruner_options = read_options(
             PRUNERS[search.pruner], search.pruner_options, path, self.faults
         )
-        if sampler_options is None or pruner_options is None:
+        path = ("search", "allocator_options")
+        allocator_options = read_options(
+            ALLOCATORS[search.allocator], search.allocator_options, path, self.faults
+        )
+        if sampler_options is None or pruner_options is None or allocator_options is None:
             return None
         return replace(
             search,
@@ -191,6 +195,7 @@ class Reader:
             metrics=tuple(name for name in READY if name in search.metrics),
             sampler_options=sampler_options,
             pruner_options=pruner_options,
+            allocator_options=allocator_options,
         )
 
     def _check_metric(self, metric: str, declarations: Declarations) -> bool:

@@ -17,7 +17,7 @@ from tuner.errors import UserError
 from tuner.records import BUILT_IN, READY
 from tuner.spec.keys import DeclaredKey, entries
 from tuner.spec.parameters import SHARED, Declarations, Parameter
-from tuner.spec.search import PRUNERS, SAMPLERS, Method
+from tuner.spec.search import ALLOCATORS, PRUNERS, SAMPLERS, Method
 from tuner.spec.study import SECTIONS
 
 _BLOCK = re.compile(r"(<!-- begin (.+?) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
@@ -37,6 +37,7 @@ def blocks(objectives: Mapping[str, Declarations]) -> dict[str, str]:
         "metrics": _metrics(),
         "samplers": _methods(SAMPLERS),
         "pruners": _methods(PRUNERS),
+        "allocators": _methods(ALLOCATORS),
         "shared parameters": _parameters(SHARED),
         **own,
         **data,

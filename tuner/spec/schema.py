@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from tuner.spec.keys import DeclaredKey, entries, required_keys
 from tuner.spec.parameters import SHARED, Parameter
-from tuner.spec.search import PRUNERS, SAMPLERS, Method
+from tuner.spec.search import ALLOCATORS, PRUNERS, SAMPLERS, Method
 from tuner.spec.space import Choice, Range
 from tuner.spec.study import SECTIONS, Search
 
@@ -23,6 +23,7 @@ def schema() -> dict[str, Any]:
     search["allOf"] = [
         *_options("sampler", SAMPLERS, search["properties"]["sampler"]["default"]),
         *_options("pruner", PRUNERS, search["properties"]["pruner"]["default"]),
+        *_options("allocator", ALLOCATORS, search["properties"]["allocator"]["default"]),
     ]
     values = TypeAdapter(dict[str, str | bool | int | float]).json_schema()
     scalar = values["additionalProperties"]

@@ -1,4 +1,4 @@
-"""The samplers and pruners that a study may use, and their options.
+"""The samplers, pruners and allocators that a study may use, and their options.
 
 Declared once: the checks of a study file, its schema and its reference are derived
 from them. `tuner.store` maps them to Optuna's.
@@ -15,7 +15,7 @@ from tuner.spec.parameters import Parameter, by_name, normalised
 
 @dataclass(frozen=True)
 class Method:
-    """A sampler or pruner: what it does, and its options."""
+    """A sampler, pruner or allocator: what it does, and its options."""
 
     name: str
     meaning: str
@@ -26,6 +26,8 @@ class Method:
     """Options that are absent unless written; their declared default is not used."""
     learns: bool = False
     """Whether a sampler looks at finished trials; others are functions of (seed, configuration)."""
+    compares: bool = False
+    """Whether a pruner compares a trial with others."""
 
     def default(self, option: str) -> Value | None:
         """Return the default of an option, or None if it has none."""
@@ -106,6 +108,7 @@ PRUNERS: Mapping[str, Method] = _methods(
         "median",
         "stop a trial that is worse than the median of completed trials at the same epoch",
         by_name([_WARMUP, _STARTUP, _INTERVAL]),
+        compares=True,
     ),
     Method(
         "percentile",
@@ -120,6 +123,7 @@ PRUNERS: Mapping[str, Method] = _methods(
                 _INTERVAL,
             ]
         ),
+        compares=True,
     ),
     Method(
         "asha",
@@ -140,6 +144,7 @@ PRUNERS: Mapping[str, Method] = _methods(
             ]
         ),
         required=("min_resource",),
+        compares=True,
     ),
     Method(
         "hyperband",
@@ -153,6 +158,7 @@ PRUNERS: Mapping[str, Method] = _methods(
             ]
         ),
         required=("min_resource", "max_resource"),
+        compares=True,
     ),
     Method(
         "patient",
@@ -183,6 +189,36 @@ PRUNERS: Mapping[str, Method] = _methods(
             ]
         ),
         optional=("lower", "upper"),
+    ),
+)
+
+ALLOCATORS: Mapping[str, Method] = _methods(
+    Method("none", "every trial is trained to its end, unless a pruner stops it"),
+    Method(
+        "promote",
+        "successive halving that pauses: each trial gets a few epochs, the best go on, "
+        "and the others can go on later",
+        by_name(
+            [
+                Parameter(
+                    "first",
+                    "float",
+                    0.05,
+                    "epochs until the first pause: below 1 a share of the longest training, "
+                    "otherwise a number of epochs",
+                    above=0.0,
+                ),
+                _whole("eta", 3, "one in this many goes on, for this many times the epochs", low=2),
+                _whole(
+                    "finish",
+                    1,
+                    "trials to complete at least; by default `top`, or a sixth of the settings "
+                    "if that is more",
+                    low=1,
+                ),
+            ]
+        ),
+        optional=("finish",),
     ),
 )
 
@@ -230,9 +266,16 @@ def _conflict(method: Method, options: Mapping[str, Value]) -> str | None:
         return _bounds_conflict(options.get("lower"), options.get("upper"))
     if method.name == "hyperband" and options["max_resource"] < options["min_resource"]:  # type: ignore[operator]
         return "max_resource must be at least min_resource"
+    if method.name == "promote" and not _is_rung(options["first"]):
+        return f"first must be below 1 or a whole number of epochs, got {options['first']:g}"
     if method.name == "tpe" and options["group"] and not options["multivariate"]:
         return "group = true needs multivariate = true"
     return None
+
+
+def _is_rung(first: Value) -> bool:
+    assert isinstance(first, float)
+    return first < 1 or first.is_integer()
 
 
 def _bounds_conflict(lower: Value | None, upper: Value | None) -> str | None:

@@ -14,7 +14,7 @@ from tuner.errors import DatabaseError, DatabaseNewerError
 from tuner.records import METRICS, READY, Job, Metric, Moment, Value, direction_of
 from tuner.spec.keys import Key
 from tuner.spec.quantities import DURATION, SIZE
-from tuner.spec.search import PRUNERS, SAMPLERS
+from tuner.spec.search import ALLOCATORS, PRUNERS, SAMPLERS
 from tuner.spec.space import Choice, Space
 
 if TYPE_CHECKING:
@@ -263,6 +263,19 @@ class Search:
         Mapping[str, Value],
         Key("Options of the pruner.", "a table of options", form=lambda: dict[str, Any]),
     ] = field(default_factory=dict)
+    allocator: Annotated[
+        str,
+        Key("How epochs are divided among trials.", names=ALLOCATORS, added=True),
+    ] = "none"
+    allocator_options: Annotated[
+        Mapping[str, Value],
+        Key(
+            "Options of the allocator.",
+            "a table of options",
+            form=lambda: dict[str, Any],
+            added=True,
+        ),
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -377,6 +390,29 @@ class Spec(Heading):
         """How many trials the study has, seeds included; with `top` a ceiling."""
         trials = self.budget.trials
         return self.replicates.total(self.grid_size) if trials == "grid" else trials
+
+    @property
+    def promotes(self) -> bool:
+        """Whether trials pause, and the most promising ones go on."""
+        return self.search.allocator == "promote"
+
+    @property
+    def finish(self) -> int:
+        """How many trials are trained to their end at least, if trials pause."""
+        written = self.search.allocator_options.get("finish")
+        sixth = -(-self.configurations // 6)
+        return int(written) if written else max(self.replicates.top or 1, sixth)
+
+    @property
+    def longest(self) -> int:
+        """How many epochs the longest training has that the study allows."""
+        name = "epochs"
+        always = {**self.defaults, **self.fixed}
+        lengths = [always[name]] if name in always else []
+        for dimension in self.space.dimensions:
+            if dimension.name == name:
+                lengths += dimension.values if isinstance(dimension, Choice) else [dimension.high]
+        return max(int(length) for length in lengths)
 
     @property
     def varied(self) -> tuple[str, ...]:

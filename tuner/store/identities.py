@@ -60,8 +60,9 @@ def is_settled(connection: sa.Connection, study_id: int) -> bool:
     """Return whether results of the study depend on its code and data, or may soon."""
     trials = sa.select(t.trial.c.trial_id).where(t.trial.c.study_id == study_id)
     results = t.outcome.c.state.in_(["COMPLETE", "PRUNED"])
-    # Including expired leases: their worker may wake up and go on with the old code.
-    training = t.lease.c.state == "held"
+    # Including expired leases: their worker may wake up and go on with the old code. And paused
+    # trials: they were compared by what that code made of them.
+    training = t.lease.c.state.in_(["held", "paused"])
     return any(
         connection.execute(
             sa.select(table.c.trial_id).where(table.c.trial_id.in_(trials), where).limit(1)

@@ -36,11 +36,18 @@ class Counts:
     running: int = 0
     waiting: int = 0
     """Released or orphaned trials that a worker will resume."""
+    paused: int = 0
+    """Trials that stopped at a rung, and go on if they turn out to be among the best."""
 
     @property
     def ended(self) -> int:
         """Trials that have ended for good."""
         return self.complete + self.pruned + self.diverged + self.failed
+
+    @property
+    def at_rest(self) -> int:
+        """Trials that have ended or are paused."""
+        return self.ended + self.paused
 
 
 @dataclass(frozen=True)
@@ -188,7 +195,8 @@ def count_each(connection: sa.Connection, studies: Sequence[Study]) -> dict[int,
     """Count the trials of several studies by state, in one statement; by the studies' numbers."""
     # An expired lease that was not adopted yet counts as waiting, not as running.
     held = (t.lease.c.state == "held") & (t.lease.c.expires > sa.func.clock_timestamp())
-    state = sa.func.lower(t.ended_as)
+    paused = sa.case((t.lease.c.state == "paused", "paused"))
+    state = sa.func.lower(sa.func.coalesce(t.ended_as, paused))
     rows = connection.execute(
         sa.select(t.trial.c.study_id, state, held, sa.func.count())
         .select_from(
@@ -269,7 +277,7 @@ def _workers(connection: sa.Connection, study: Study) -> tuple[WorkerLine, ...]:
             t.worker,
             sa.extract("epoch", now - t.worker.c.seen).label("unseen"),
             sa.extract("epoch", t.lease.c.expires - now).label("left"),
-            t.lease.c.token,
+            t.attempts.label("attempts"),
             t.trial.c.number,
             t.trial.c.seed,
             t.trial.c.chosen,
@@ -323,7 +331,7 @@ def _line(study: Study, row: sa.Row[Any]) -> WorkerLine:
         seen_seconds=float(row.unseen),
         number=row.number,
         seed=row.seed,
-        attempts=row.token,
+        attempts=row.attempts,
         chosen={name: row.chosen[name] for name in names},
         epoch=row.epoch or 0,
         epochs=int(job.parameters["epochs"]),
@@ -378,7 +386,7 @@ def _adopted(connection: sa.Connection, study: Study) -> tuple[int, ...]:
     rows = connection.execute(
         sa.select(t.trial.c.number)
         .select_from(t.trial.join(t.lease))
-        .where(t.trial.c.study_id == study.study_id, t.lease.c.token > 1)
+        .where(t.trial.c.study_id == study.study_id, t.attempts > 1)
         .order_by(t.trial.c.number)
     )
     return tuple(rows.scalars())
@@ -393,7 +401,7 @@ def _retried(connection: sa.Connection, study: Study) -> tuple[int, ...]:
         .select_from(t.trial.join(t.lease))
         .where(
             t.trial.c.study_id == study.study_id,
-            t.lease.c.token > 1,
+            t.attempts > 1,
             t.trial.c.trial_id.in_(failures),
         )
         .order_by(t.trial.c.number)
@@ -510,6 +518,7 @@ def _eta(counts: Counts, lines: tuple[WorkerLine, ...], seconds: float) -> float
     """Estimate the seconds left if the remaining trials take as long as the ended ones."""
     done = _done(counts, lines)
     workers = len({line.worker_id for line in lines})
-    if done < 1 or not workers:
+    # How far paused trials will go, nobody knows.
+    if done < 1 or not workers or counts.paused:
         return None
     return seconds / done * (counts.total - done) / workers

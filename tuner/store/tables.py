@@ -40,7 +40,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from tuner.records import DIVERGED, OWN, Epoch, Figures
 
 SCHEMA = "tuner"
-REVISION = "0017"
+REVISION = "0020"
 """The newest migration: the schema that this program reads and writes."""
 CHANNEL = "tuner"
 """Where triggers announce the number of a study whose rows have changed; see migration 0009."""
@@ -159,7 +159,7 @@ lease = Table(
     metadata,
     Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), primary_key=True),
     Column("study_id", Integer, nullable=False),
-    Column("state", Text, nullable=False),  # held | released | ended
+    Column("state", Text, nullable=False),  # held | released | paused | ended
     Column("worker_id", BigInteger, nullable=False),
     Column("token", Integer, nullable=False),
     # In a row, without a new epoch in between: failed attempts, and attempts that ended
@@ -172,6 +172,10 @@ lease = Table(
     Column("hosts", JSONB, nullable=False, server_default=text("'[]'")),
     # The last epoch of a training that was removed because another replaced it.
     Column("removed_epochs", Integer, nullable=False, server_default="0"),
+    # How many stretches of training the trial was given; one unless its study promotes.
+    Column("stretches", Integer, nullable=False, server_default="1"),
+    # The key of the checkpoint that a paused trial is to go on from.
+    Column("checkpoint", Text),
     # Claims search only leases that have not ended, which are few however long the study is.
     # `expires` is in no index, so that a renewal writes one row and no index.
     Index("lease_open", "study_id", "worker_id", postgresql_where=text("state <> 'ended'")),
@@ -216,7 +220,28 @@ decision = Table(
     Column("saw", JSONB, nullable=False),
     _moment("made", required=True),
 )
+rung = Table(
+    "rung",
+    metadata,
+    # The study's metric as it would be if the trial had ended at this epoch.
+    Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("value", Double, nullable=False),
+)
 
+stretch = Table(
+    "stretch",
+    metadata,
+    # One row per stretch, so that none is given twice; their order is that of the decisions.
+    Column("stretch_id", BigInteger, Identity(), primary_key=True),
+    Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("until", Integer),  # the epoch at which it pauses; NULL: the trial's end
+    Column("why", Text, nullable=False),  # begun | promoted | in turn
+    Column("saw", JSONB, nullable=False),
+    _moment("made", required=True),
+    UniqueConstraint("trial_id", "start"),
+)
 
 outcome = Table(
     "outcome",
@@ -244,12 +269,15 @@ ended_as = case(
 
 Optuna has no state for a diverged trial and calls it PRUNED, though no pruner stopped it.
 """
+attempts = lease.c.token - lease.c.stretches + 1
+"""How often a trial was claimed, not counting that it went on after a pause."""
 trial_state = case(
     (ended_as.is_not(None), ended_as),
+    (lease.c.state == "paused", "PAUSED"),
     ((lease.c.state == "held") & (lease.c.expires > NOW), "RUNNING"),
     else_="WAITING",
 )
-"""How a trial ended, or whether it is running or waiting for a worker."""
+"""How a trial ended, or whether it is paused, running, or waiting for a worker."""
 
 dataset = Table(
     "dataset",

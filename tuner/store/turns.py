@@ -78,7 +78,9 @@ def read(connection: sa.Connection) -> list[QueuedStudy]:
                 priority=int(line.get("priority", 0)),
                 owner=owner,
                 used_seconds=used.get(owner, 0.0),
+                # Whether a paused trial goes on, only a claim can say.
                 has_work=bool(line.get("waiting", 0))
+                or bool(line.get("paused", 0))
                 or int(line.get("trials", 0)) < study.spec.total_trials,
                 workers=int(line.get("workers", 0)),
             )
@@ -124,7 +126,8 @@ def _lines(connection: sa.Connection) -> dict[int, Mapping[str, int]]:
             t.study.c.study_id,
             t.study.c.priority,
             count(t.trial).label("trials"),
-            count(t.lease, t.lease.c.state != "ended", free).label("waiting"),
+            count(t.lease, t.lease.c.state.in_(["held", "released"]), free).label("waiting"),
+            count(t.lease, t.lease.c.state == "paused").label("paused"),
             count(t.worker, t.worker.c.ended.is_(None), alive).label("workers"),
         ).where(t.study.c.state == "open")
     )

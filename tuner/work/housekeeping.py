@@ -65,6 +65,11 @@ def survey(tree: Tree, database: Database, limit: int) -> Room:
     with database.transaction() as connection:
         stored = studies.listing(connection)
         trials = {study.study_id: _trials(connection, study) for study in stored}
+        promised = set(
+            connection.execute(
+                sa.select(t.lease.c.checkpoint).where(t.lease.c.state == "paused")
+            ).scalars()
+        )
     running: set[Owner] = set()
     owners: dict[Owner, tuple[Study, int]] = {}
     for study in stored:
@@ -78,7 +83,7 @@ def survey(tree: Tree, database: Database, limit: int) -> Room:
     # neither counted nor removed. `tuner clean --foreign` removes them on request.
     foreign = [entry for entry in entries if entry.owner not in owners]
     ours = [entry for entry in entries if entry.owner in owners]
-    removable = removals(ours, limit, running, _branches(ours, owners))
+    removable = removals(ours, limit, running, _branches(ours, owners), promised)
     return Room(entries, removable, foreign, frozenset(running))
 
 

@@ -313,6 +313,7 @@ class Supervisor:
             "keep": checkpoints.keep,
             "branches": sharing.branches(lease.configuration) if sharing else [],
             "expected": lease.expected_epochs if checkpoints.keep == "auto" else 0,
+            "until": lease.until,
         }
 
     def _keep_output(self, trial: HeldTrial) -> None:

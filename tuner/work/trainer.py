@@ -132,6 +132,13 @@ class PackMember:
     job: Job
     run: "Run"
     keeping: "Keeping | None"
+    until: int | None = None
+    """The epoch at which it is to be paused."""
+
+    @property
+    def pauses(self) -> bool:
+        """Whether it has reached that epoch."""
+        return self.until is not None and len(self.run.curve) >= self.until
 
 
 def main(arguments: list[str]) -> int:
@@ -199,7 +206,7 @@ class Trainer:
                 bench, run, job, _plan(order), saved=_tell_saved(line), alive=line.alive
             )
             resumed = keeping.resumed
-        member = PackMember(line, job, run, keeping)
+        member = PackMember(line, job, run, keeping, order["plan"].get("until"))
         self._members.append(member)
         setup, identity = _plain(asdict(run.setup)), asdict(bench.identity(job))
         # The first trial of a pack measures this, and while nothing is training it delays nobody.
@@ -212,6 +219,9 @@ class Trainer:
         if run.ended:
             self._end(member)
             self._drop(member)
+        elif member.pauses:
+            # Its worker died after the last epoch, or another trial has trained that far already.
+            self._pause(member)
 
     def _train(self) -> None:
         """Train one epoch of every trial that was not stopped."""
@@ -246,6 +256,14 @@ class Trainer:
         elif member.run.ended:
             self._end(member)
             self._drop(member)
+        elif member.pauses:
+            self._pause(member)
+
+    def _pause(self, member: PackMember) -> None:
+        """Leave a trial where it is to be paused, with a checkpoint to go on from."""
+        checkpoint = member.keeping.pause(member.run, SETTLE_SECONDS) if member.keeping else ""
+        member.line.report("paused", {"checkpoint": checkpoint})
+        self._drop(member)
 
     def _end(self, member: PackMember) -> None:
         if member.run.diverged:

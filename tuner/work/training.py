@@ -95,6 +95,8 @@ class HeldTrial:
         self._curve: dict[int, Epoch] = {}
         """All epochs of this attempt, including those from a checkpoint."""
         self._left = False
+        self._checkpoint: str | None = None
+        """The key of the checkpoint with which the trainer has paused the trial."""
         self._given_back = False
         self._saved = 0
         self._stored = time.monotonic()
@@ -157,6 +159,8 @@ class HeldTrial:
             return self._complete(*self._result)
         if self._error is not None:
             return self._fail_with_others(self._error, self._of)
+        if self._checkpoint is not None:
+            return self._pause(self._checkpoint)
         # Store epochs that arrived just before the end first: they are progress.
         if self._child.gone and not self._epochs:
             return self._died()
@@ -166,7 +170,8 @@ class HeldTrial:
     def _due(self) -> bool:
         """Whether to store epochs now: short ones are stored a few at a time."""
         waited = time.monotonic() - self._stored
-        return self.ready or self._left or self._child.gone or waited >= GATHER_SECONDS
+        over = self.ready or self._left or self._checkpoint is not None or self._child.gone
+        return over or waited >= GATHER_SECONDS
 
     @property
     def ready(self) -> bool:
@@ -176,10 +181,7 @@ class HeldTrial:
     def _read(self, message: Message) -> None:
         body = storable_json(message.body)
         if message.kind == "epoch":
-            self._known_setup()
-            epoch = Epoch(**body["epoch"])
-            self._curve[epoch.epoch] = epoch
-            self._epochs.append(epoch)
+            self._take_epoch(Epoch(**body["epoch"]))
         elif message.kind == "setup":
             self._setup = Setup(**body["setup"])
             if "identity" in body:
@@ -190,6 +192,8 @@ class HeldTrial:
             self._saved = int(body["epoch"])
         elif message.kind == "left":
             self._left = True
+        elif message.kind == "paused":
+            self._take_pause(storable(body["checkpoint"]))
         elif message.kind == "result":
             self._known_setup()
             self._result = _dataset(message), _result(message)
@@ -198,6 +202,18 @@ class HeldTrial:
             self._of = int(body.get("of", 1))
         elif message.kind == "stopped":
             self._error = "the trainer left the trial without being asked to"
+
+    def _take_epoch(self, epoch: Epoch) -> None:
+        self._known_setup()
+        if self.lease.until is not None and epoch.epoch > self.lease.until:
+            raise ValueError("a trainer trains no epoch that it was not told to")
+        self._curve[epoch.epoch] = epoch
+        self._epochs.append(epoch)
+
+    def _take_pause(self, checkpoint: str) -> None:
+        if self.lease.until not in self._curve:
+            raise ValueError("a trainer pauses a trial where it was told to")
+        self._checkpoint = checkpoint
 
     def leave(self, why: str) -> None:
         """Give the trial back, if that was not done, and stop it in the child."""
@@ -243,6 +259,11 @@ class HeldTrial:
         setup = self._known_setup()
         self._store(lambda: self._watch.ledger.prune(self.lease, setup, reason))
         return "pruned"
+
+    def _pause(self, checkpoint: str) -> HowItEnded:
+        setup = self._known_setup()
+        self._store(lambda: self._watch.ledger.pause(self.lease, setup, checkpoint))
+        return "paused"
 
     def _complete(self, data: Dataset, result: Result) -> HowItEnded:
         setup = self._known_setup()

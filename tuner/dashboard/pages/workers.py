@@ -83,7 +83,7 @@ def _workers(connection: sa.Connection) -> WorkersPage:
                 study=study.title,
                 workers=sum(busy.get(study.study_id, {}).values()),
                 counts=of,
-                left=max(0, of.total - of.ended - of.running - of.waiting),
+                left=max(0, of.total - of.at_rest - of.running - of.waiting),
                 queued=tuple(waiting[:QUEUED_MOST]),
                 queued_total=len(waiting),
                 leases_lost=lost.get(study.study_id, 0),

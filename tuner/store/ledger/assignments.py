@@ -1,11 +1,13 @@
 """Choosing the next (configuration, seed): pure functions over the existing trials."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tuner.spec.study import Spec
 from tuner.store.ledger.looks import Decided, Look, Race
+from tuner.store.ledger.promotion import Climb, Stretch
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,8 @@ class Assignment:
 
     configuration: int
     seed: int
+    saw: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """If trials pause: on what the decision to begin a new one is based, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,12 @@ class Existing:
     complete: bool = False
     fresh: bool = False
     """Whether it ended a moment ago, so that its last checkpoint may still be being written."""
+    paused: bool = False
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a worker has it or is to take it over."""
+        return not (self.ended or self.paused)
 
 
 PENDING = "pending"
@@ -48,24 +58,35 @@ def next_assignment(
     waits: Waits = lambda _: False,
     decided: Sequence[Decided] = (),
     queued: Sequence[int] = (),
-) -> Assignment | Look | str | None:
+    *,
+    climb: Climb | None = None,
+) -> Assignment | Stretch | Look | str | None:
     """Return the next assignment, a look that is due, a reason to wait, or None at the end.
 
     All configurations run under seed 0 first, then under seed 1, and so on, so
     that a study stopped half-way has seen every configuration. A configuration
     whose next epochs a peer is training already lets the others go first. Grid
-    cells that were `queued` come before the others.
+    cells that were `queued` come before the others. If trials pause, the rules of `promotion`
+    say when a paused one goes on instead.
     """
+    if climb is not None and (promoted := climb.promotion()) is not None:
+        return promoted
     taken = {(trial.configuration, trial.seed) for trial in existing}
-    if len(taken) >= spec.total_trials:
+    if climb is None and len(taken) >= spec.total_trials:
         return None
     explored = _explored(spec, {trial.configuration for trial in existing}, queued)
-    if spec.replicates.of == "all":
+    if climb is None and spec.replicates.of == "all":
         return _missing(taken, explored, range(spec.replicates.seeds), waits)
     first = _missing(taken, explored, [0], waits)
     if first is not None:
+        if climb is not None and isinstance(first, Assignment):
+            return replace(first, saw=climb.saw)
         return first
-    if any(trial.seed == 0 and not trial.ended for trial in existing):
+    if climb is not None and not climb.is_enough and (turn := climb.turn()) is not None:
+        return turn
+    if spec.replicates.of == "all":
+        return None
+    if any(trial.seed == 0 and trial.under_way for trial in existing):
         return PENDING
     return _next_of_race(race(spec, existing, decided), existing, waits)
 
@@ -126,7 +147,7 @@ def _next_of_race(
     if assignment is not None or look is None:
         return assignment
     compared = {(racer, seed) for racer in look.racing for seed in range(1, look.rounds + 1)}
-    running = any(not t.ended and (t.configuration, t.seed) in compared for t in existing)
+    running = any(t.under_way and (t.configuration, t.seed) in compared for t in existing)
     return RACING if running else look
 
 

@@ -1,4 +1,4 @@
-"""Claiming a trial: adopt an orphan, create the next one, wait, or end."""
+"""Claiming a trial: adopt an orphan, resume a paused one, create the next one, wait, or end."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +35,7 @@ from tuner.store.ledger.leases import (
     Wait,
 )
 from tuner.store.ledger.looks import Decided, Look
+from tuner.store.ledger.promotion import Climb, Climber, Ladder, Stretch
 from tuner.store.ledger.reuse import Runner
 from tuner.store.ledger.transactions import Past, Transaction, in_seconds
 from tuner.store.optuna_storage import add_trial
@@ -120,6 +121,8 @@ def _companion(
         _tell_joined(transaction, company, lease)
         return Claimed(lease, adopted=True)
     assignment = _assignment(transaction, spec, standing)
+    if isinstance(assignment, Stretch):
+        return _resumed(transaction, spec, assignment, company)
     # If a sampler or a race has to decide first, a worker that is free does that.
     chosen = (
         _chosen(transaction, spec, assignment, standing)
@@ -203,7 +206,8 @@ def _summary(decided: Decided) -> str:
 
 def _due(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> Look | None:
     decided = read_decisions(transaction.connection, transaction.study.study_id)
-    due = next_assignment(spec, existing, decided=decided)
+    climb = _climb(transaction, spec, existing)
+    due = next_assignment(spec, existing, decided=decided, climb=climb)
     return due if isinstance(due, Look) else None
 
 
@@ -327,6 +331,8 @@ def _next(
     assignment = _assignment(transaction, spec, standing)
     if isinstance(assignment, Look):
         return NeedsLook(assignment)
+    if isinstance(assignment, Stretch):
+        return _resumed(transaction, spec, assignment)
     if assignment is None and not _any_open(transaction):
         return _complete_study(transaction)
     if not isinstance(assignment, Assignment):
@@ -342,9 +348,9 @@ def _next(
 
 
 def _any_open(transaction: Transaction) -> bool:
-    """Return whether a trial of the study has not ended."""
+    """Return whether a worker has a trial of the study, or is to take one over."""
     here = t.lease.c.study_id == transaction.study.study_id
-    open_one = sa.exists().where(here, t.lease.c.state != "ended")
+    open_one = sa.exists().where(here, t.lease.c.state != "ended", t.lease.c.state != "paused")
     return bool(transaction.connection.execute(sa.select(open_one)).scalar_one())
 
 
@@ -357,17 +363,117 @@ def _peers(transaction: Transaction) -> int:
     return int(transaction.connection.execute(count).scalar_one())
 
 
+def _resumed(
+    transaction: Transaction, spec: Spec, stretch: Stretch, company: Company | None = None
+) -> Answer:
+    """Let a paused trial go on, unless it does not fit to those that the worker is training.
+
+    The study's lock is held from reading what the decision is based on until it is committed, so
+    no other claim decides by the same state; and a stretch that begins at an epoch is a row that
+    there is once.
+    """
+    row = transaction.connection.execute(
+        sa.select(t.trial, t.lease.c.token)
+        .select_from(t.trial.join(t.lease))
+        .where(t.trial.c.study_id == transaction.study.study_id, t.trial.c.number == stretch.number)
+    ).one()
+    chosen = sampling.in_file_order(spec, row.chosen)
+    if company is not None and not company.fits(chosen, row.seed):
+        return Wait("a paused trial of another kind goes first")
+    _give(transaction, spec, row.trial_id, chosen, stretch)
+    endings.resume(transaction, row.trial_id)
+    transaction.connection.execute(
+        sa.update(t.lease)
+        .where(t.lease.c.trial_id == row.trial_id)
+        .values(stretches=t.lease.c.stretches + 1, checkpoint=None)
+    )
+    _hold(transaction, row.trial_id, row.token + 1)
+    reached = stretch.saw["rungs"][str(stretch.start)]["reached"]
+    transaction.add_event(
+        stretch.why,
+        f"from epoch {stretch.start}, where it ranks {stretch.saw['rank']} of {reached}",
+        row.trial_id,
+    )
+    lease = _lease(transaction, row.trial_id, row.token + 1)
+    if company is not None:
+        _tell_joined(transaction, company, lease)
+    return Claimed(lease, adopted=False)
+
+
+def _give(
+    transaction: Transaction,
+    spec: Spec,
+    trial_id: int,
+    chosen: Mapping[str, Value],
+    stretch: Stretch,
+) -> int | None:
+    """Store a decision before it takes effect; return the epoch at which the trial pauses."""
+    ladder = Ladder.of(spec)
+    assert ladder is not None
+    until = ladder.until(stretch.start, int(spec.job(chosen, 0).parameters["epochs"]))
+    transaction.connection.execute(
+        sa.insert(t.stretch).values(
+            trial_id=trial_id,
+            start=stretch.start,
+            until=until,
+            why=stretch.why,
+            saw=dict(stretch.saw),
+        )
+    )
+    return until
+
+
+def _climb(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> Climb | None:
+    """Return what has been reached by the trials of a study in which trials pause."""
+    ladder = Ladder.of(spec)
+    if ladder is None:
+        return None
+    connection = transaction.connection
+    sign = 1.0 if spec.direction == "minimize" else -1.0
+    here = t.trial.c.study_id == transaction.study.study_id
+    values: dict[int, dict[int, float]] = {}
+    paused: set[int] = set()
+    for row in connection.execute(
+        sa.select(t.trial.c.number, t.lease.c.state, t.rung.c.epoch, t.rung.c.value)
+        .select_from(t.trial.join(t.lease).join(t.rung, t.rung.c.trial_id == t.trial.c.trial_id))
+        .where(here)
+    ):
+        values.setdefault(row.number, {})[row.epoch] = sign * row.value
+        if row.state == "paused":
+            paused.add(row.number)
+    given = t.trial.join(t.lease).join(t.stretch, t.stretch.c.trial_id == t.trial.c.trial_id)
+    finishing = connection.execute(
+        sa.select(sa.func.count())
+        .select_from(given)
+        .where(here, t.lease.c.state.in_(["held", "released"]), t.stretch.c.until.is_(None))
+    ).scalar_one()
+    last_turn = connection.execute(
+        sa.select(t.stretch.c.start)
+        .select_from(given)
+        .where(here, t.stretch.c.why == "in turn")
+        .order_by(t.stretch.c.stretch_id.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return Climb(
+        ladder,
+        [Climber(number, of, number in paused) for number, of in values.items()],
+        complete=sum(trial.complete and trial.seed == 0 for trial in existing),
+        finishing=finishing,
+        last_turn=last_turn,
+    )
+
+
 def _assignment(
     transaction: Transaction, spec: Spec, standing: Standing
-) -> Assignment | Look | str | None:
+) -> Assignment | Stretch | Look | str | None:
     """Return what comes next.
 
-    Usually that follows from the cells that exist. A race also needs what came of the trials,
-    and a queue of cells changes their order: then all trials are looked at.
+    Usually that follows from the cells that exist. A race and promotions also need what came of
+    the trials, and a queue of cells changes their order: then all trials are looked at.
     """
     cells = _queued_cells(transaction.connection, transaction.study) if standing.queued else []
     raced = spec.replicates.of == "top"
-    if not raced and not cells:
+    if not (raced or cells or spec.promotes):
         return _first_free(transaction, spec)
     existing = _existing(transaction, spec)
     first = frozenset(cells)
@@ -380,6 +486,7 @@ def _assignment(
         lambda assignment: assignment.configuration not in first and waits(assignment),
         decided,
         cells,
+        climb=_climb(transaction, spec, existing),
     )
 
 
@@ -598,10 +705,13 @@ def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
             t.trial.c.configuration,
             t.trial.c.seed,
             t.outcome.c.state,
+            (t.lease.c.state == "paused").label("paused"),
             fresh.label("fresh"),
             value.label("value"),
         )
-        .select_from(t.trial.outerjoin(t.outcome))
+        .select_from(
+            t.trial.join(t.lease).outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
+        )
         .where(t.trial.c.study_id == study_id, t.trial.c.number >= past.floor)
         .order_by(t.trial.c.number)
     )
@@ -613,6 +723,7 @@ def _existing(transaction: Transaction, spec: Spec) -> list[Existing]:
             ended=row.state is not None,
             complete=row.state == "COMPLETE",
             fresh=bool(row.fresh),
+            paused=row.paused,
             value=sign * row.value if row.state == "COMPLETE" and row.value is not None else None,
         )
         # Remember an unbroken range from trial 0 on. Trials after one that still runs are not
@@ -653,6 +764,11 @@ def _create(transaction: Transaction, spec: Spec, assignment: Assignment, origin
         number=number,
     )
     stored = _insert_trial(transaction, trial_id, number, assignment, chosen)
+    until = None
+    if spec.promotes and assignment.seed == 0:
+        # Further seeds are for the race, which compares trials at their end: they never pause.
+        begun = Stretch(number, 0, "begun", assignment.saw)
+        until = _give(transaction, spec, trial_id, chosen, begun)
     return Lease(
         trial_id=trial_id,
         number=number,
@@ -662,6 +778,7 @@ def _create(transaction: Transaction, spec: Spec, assignment: Assignment, origin
         chosen=sampling.in_file_order(transaction.study.spec, stored),
         token=1,
         stored_epochs=0,
+        until=until,
     )
 
 
@@ -707,6 +824,12 @@ def _lease(transaction: Transaction, trial_id: int, token: int) -> Lease:
             .where(t.epoch.c.trial_id == t.trial.c.trial_id)
             .scalar_subquery()
             .label("epochs"),
+            sa.select(t.stretch.c.until)
+            .where(t.stretch.c.trial_id == t.trial.c.trial_id)
+            .order_by(t.stretch.c.start.desc())
+            .limit(1)
+            .scalar_subquery()
+            .label("until"),
             t.lease.c.interruptions,
             t.lease.c.strikes,
         )
@@ -723,6 +846,7 @@ def _lease(transaction: Transaction, trial_id: int, token: int) -> Lease:
         token=token,
         stored_epochs=row.epochs,
         alone=row.interruptions + row.strikes > 0,
+        until=row.until,
     )
 
 

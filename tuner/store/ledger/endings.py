@@ -1,4 +1,4 @@
-"""Ending trials: complete, pruned, failed for good, or given back; and the brake."""
+"""Ending trials: complete, pruned, failed for good, paused, or given back; and the brake."""
 
 import hashlib
 import json
@@ -84,6 +84,32 @@ def prune(transaction: Transaction, lease: Lease, setup: Setup, reason: str) -> 
     curve = read_curve(transaction.connection, lease.trial_id)
     best, last = _figures(curve, transaction.study.spec)
     _end(transaction, lease, Ending("PRUNED", reason, setup, best, last), curve)
+
+
+def pause(transaction: Transaction, lease: Lease, setup: Setup, checkpoint: str) -> None:
+    """Pause a trial that has reached its rung; its checkpoint is promised to it from now on.
+
+    Optuna has no paused trials. One that runs would count as hopeless for TPE, and its dashboard
+    would show hundreds at work; pruned at its epoch is what it is until it goes on.
+    """
+    if transaction.hold(lease, pausing=True) != "held":
+        return  # an earlier try was committed, and only its answer was lost
+    curve = read_curve(transaction.connection, lease.trial_id)
+    assert lease.until == len(curve), "a trial pauses where it was told to"
+    best, last = _figures(curve, transaction.study.spec)
+    _tell_optuna(transaction, lease, Ending("PRUNED", "", setup, best, last), curve)
+    transaction.connection.execute(
+        sa.update(t.lease)
+        .where(t.lease.c.trial_id == lease.trial_id)
+        .values(state="paused", checkpoint=checkpoint)
+    )
+    transaction.add_event("trial paused", f"at epoch {len(curve)}", lease.trial_id)
+
+
+def resume(transaction: Transaction, trial_id: int) -> None:
+    """Make a paused trial one that runs again, for Optuna and for all who remember it."""
+    reopen_trials(transaction.connection, [trial_id])
+    _count_reopening(transaction)
 
 
 def fail_attempt(transaction: Transaction, lease: Lease, reason: str) -> Sequel:
@@ -197,14 +223,18 @@ def reopen(transaction: Transaction, trial_ids: Sequence[int], why: str) -> None
         .where(t.lease.c.trial_id.in_(trial_ids))
         .values(state="released", strikes=0, interruptions=0, hosts=[])
     )
-    # Workers that remember these trials as ended notice by this count that they are not.
+    _count_reopening(transaction)
+    for trial_id in trial_ids:
+        transaction.add_event("reopened", why, trial_id)
+
+
+def _count_reopening(transaction: Transaction) -> None:
+    """Have workers that remember trials as ended notice that some are not."""
     transaction.connection.execute(
         sa.update(t.study)
         .where(t.study.c.study_id == transaction.study.study_id)
         .values(reopenings=t.study.c.reopenings + 1)
     )
-    for trial_id in trial_ids:
-        transaction.add_event("reopened", why, trial_id)
 
 
 def _brake(transaction: Transaction, reason: str) -> bool:
@@ -242,22 +272,32 @@ def _brake(transaction: Transaction, reason: str) -> bool:
 
 
 def _any_success(transaction: Transaction) -> bool:
+    """Whether a trial has ended well, or trained well as far as it was to go by now."""
+    mine = t.trial.c.study_id == transaction.study.study_id
+    ended = t.outcome.c.state.in_(["COMPLETE", "PRUNED"])
     row = transaction.connection.execute(
         sa.select(sa.literal(1))
-        .select_from(t.outcome.join(t.trial))
-        .where(
-            t.trial.c.study_id == transaction.study.study_id,
-            t.outcome.c.state.in_(["COMPLETE", "PRUNED"]),
+        .select_from(
+            t.trial.join(t.lease).outerjoin(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
         )
+        .where(mine, ended | (t.lease.c.state == "paused"))
         .limit(1)
     )
     return row.first() is not None
 
 
 def _end(transaction: Transaction, lease: Lease, ending: Ending, curve: Sequence[Epoch]) -> None:
-    spec = transaction.study.spec
     _keep_outcome(transaction, lease.trial_id, lease.token, ending, curve)
     uploads.drop(transaction.connection, lease.trial_id, but=lease.token)
+    _tell_optuna(transaction, lease, ending, curve)
+    _close_lease(transaction, lease.trial_id)
+    transaction.add_event(ending.state.lower(), ending.reason, lease.trial_id)
+
+
+def _tell_optuna(
+    transaction: Transaction, lease: Lease, ending: Ending, curve: Sequence[Epoch]
+) -> None:
+    spec = transaction.study.spec
     judged = ending.best if spec.search.at == "best" else ending.last
     # By Optuna's convention the value of a pruned trial is the last one reported.
     at = ending.last if ending.state == "PRUNED" else judged
@@ -269,8 +309,6 @@ def _end(transaction: Transaction, lease: Lease, ending: Ending, curve: Sequence
         value,
         _attributes(ending, judged, curve),
     )
-    _close_lease(transaction, lease.trial_id)
-    transaction.add_event(ending.state.lower(), ending.reason, lease.trial_id)
 
 
 def _attributes(

@@ -28,6 +28,8 @@ class Lease:
     alone: bool = False
     """Whether it must be trained alone: its last attempt failed or was interrupted, and if this
     one is too, it must be clear that this trial was the cause."""
+    until: int | None = None
+    """The epoch at which it is to be paused; None to train it to its end."""
 
 
 @dataclass(frozen=True)

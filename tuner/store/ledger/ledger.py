@@ -53,7 +53,8 @@ class Ledger:
         self._past = Past()
         # Without checkpoints there is nothing to wait for.
         keep = spec.checkpoints.keep == "auto"
-        shares = spec.search.sampler == "grid" and keep
+        # Nor where trials pause: a peer may not get any further for hours.
+        shares = spec.search.sampler == "grid" and keep and not spec.promotes
         self.sharing = Sharing(spec, self.marks) if shares and self.marks else None
 
     def claim(
@@ -127,6 +128,11 @@ class Ledger:
         with self._transaction() as transaction:
             endings.prune(transaction, lease, setup, reason)
             self._charge(transaction)
+
+    def pause(self, lease: Lease, setup: Setup, checkpoint: str) -> None:
+        """Pause a trial at its rung; `checkpoint` is the key of the state that it goes on from."""
+        with self._transaction() as transaction:
+            endings.pause(transaction, lease, setup, checkpoint)
 
     def fail(self, lease: Lease, reason: str) -> Sequel:
         """Record a failed attempt; return whether the trial is tried again."""

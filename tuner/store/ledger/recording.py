@@ -1,6 +1,6 @@
 """Recording epochs: our row, Optuna's value and the pruner's decision, together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
 import sqlalchemy as sa
@@ -10,6 +10,7 @@ from tuner.records import Epoch
 from tuner.spec.study import Spec
 from tuner.store import tables as t
 from tuner.store.ledger.leases import Lease, LeaseLostError, Recorded
+from tuner.store.ledger.promotion import Ladder
 from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import remove_reports, reports
 from tuner.store.pruning import Decision, EpochJudge, Pruner
@@ -42,6 +43,9 @@ class Recorder:
     def __init__(self, spec: Spec, title: str) -> None:
         self._metric = spec.search.metric
         self._pruner = Pruner(spec, title)
+        self._ladder = Ladder.of(spec)
+        self._judged_by_best = spec.search.at == "best"
+        self._best = min if spec.direction == "minimize" else max
         self._held: tuple[int, int] | None = None
         self._progress = Progress({}, {}, {})
 
@@ -80,6 +84,7 @@ class Recorder:
                 answer = Recorded(epoch.epoch)
                 break
         self._insert(transaction, lease, new, checkpoint)
+        self._insert_rungs(transaction, lease, new)
         if new and (row.strikes or row.interruptions):
             _reset_setbacks(transaction, lease, new)
         _insert_decisions(transaction, lease, self._pruner.kind, decisions)
@@ -145,6 +150,26 @@ class Recorder:
             statement = statement.add_cte(line.cte())
         transaction.connection.execute(statement)
 
+    def _insert_rungs(self, transaction: Transaction, lease: Lease, new: Sequence[Epoch]) -> None:
+        """Store the value by which the trial is compared at each rung that it has reached."""
+        # Further seeds are for the race: they are trained to their end and compared with nobody.
+        if self._ladder is None or lease.seed > 0:
+            return
+        curve = self._progress.curve
+        rows = [
+            {"trial_id": lease.trial_id, "epoch": rung, "value": self._value(curve, rung)}
+            for rung in (epoch.epoch for epoch in new if epoch.is_finite(self._metric))
+            if rung in self._ladder.rungs
+        ]
+        if rows:
+            transaction.connection.execute(sa.insert(t.rung), rows)
+
+    def _value(self, curve: Mapping[int, float], rung: int) -> float:
+        """Return the study's metric as it would be if the trial had ended at a rung."""
+        if not self._judged_by_best:
+            return curve[rung]
+        return self._best(value for epoch, value in curve.items() if epoch <= rung)
+
 
 def keep_output(connection: sa.Connection, lease: Lease, worker_id: int, text: str) -> None:
     """Store the end of what an attempt printed."""
@@ -191,6 +216,10 @@ def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> None:
         .where(t.decision.c.trial_id == trial_id, t.decision.c.epoch >= first)
         .returning(t.decision.c.epoch, t.decision.c.saw)
     ).all()
+    # Their values belong to a training that is gone; what was decided by them stays decided.
+    connection.execute(
+        sa.delete(t.rung).where(t.rung.c.trial_id == trial_id, t.rung.c.epoch >= first)
+    )
     rungs = min(((row.epoch, row.saw.get("rungs", 0)) for row in decisions), default=None)
     remove_reports(connection, trial_id, first, None if rungs is None else rungs[1])
     # Only epochs beyond these count as progress: two kinds of machines that undo each other's

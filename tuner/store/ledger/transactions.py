@@ -77,11 +77,14 @@ class Transaction:
         """Block other claims and the brake of this study until this transaction ends."""
         lock_study(self.connection, self.study.study_id)
 
-    def hold(self, lease: Lease) -> str:
-        """Check the fencing token and lock its row until commit; return the lease's state."""
-        return str(self.hold_row(lease).state)
+    def hold(self, lease: Lease, *, pausing: bool = False) -> str:
+        """Check the fencing token and lock its row until commit; return the lease's state.
 
-    def hold_row(self, lease: Lease) -> sa.Row[int, str, int, int, int]:
+        That is held or ended; when `pausing`, it may also be paused already.
+        """
+        return str(self.hold_row(lease, pausing=pausing).state)
+
+    def hold_row(self, lease: Lease, *, pausing: bool = False) -> sa.Row[int, str, int, int, int]:
         """Do what `hold` does; return the lease's state, strikes and interruptions.
 
         The row lock is the fence: an adopter must update this row to issue a new
@@ -103,6 +106,8 @@ class Transaction:
             raise LeaseLostError(f"trial {lease.number} has another holder")
         if row.state == "released":
             raise LeaseLostError(f"trial {lease.number} was given back")
+        if row.state == "paused" and not pausing:
+            raise LeaseLostError(f"trial {lease.number} was paused")
         return row
 
     def has_event(self, kind: str, text: str, trial_id: int) -> bool:

@@ -33,6 +33,8 @@ class CheckpointPlan:
     """Epochs at which other settings of the study branch off or end."""
     expected: int = 0
     """Epochs that a peer has trained and is storing now."""
+    until: int | None = None
+    """The epoch at which the trial is to be paused: it starts from no later state."""
 
     @classmethod
     def read(cls, body: Mapping[str, Any]) -> "CheckpointPlan":
@@ -43,6 +45,7 @@ class CheckpointPlan:
             keep=body["keep"],
             branches=frozenset(body["branches"]),
             expected=int(body["expected"]),
+            until=body.get("until"),
         )
 
 
@@ -143,7 +146,11 @@ class Keeping:
             self._saver.lookups.heard_by(self._alive)
             self._await(self._path[expected - 1 :] if expected else [])
             labels = self._plan.labels
-            self.resumed = resume(run, self._saver.lookups, self._path, labels)
+            path = self._path[: self._plan.until]
+            self.resumed = resume(run, self._saver.lookups, path, labels)
+            if self.resumed and self._plan.keep == "none":
+                # An earlier attempt's, or where the trial was paused: it ends with the trial.
+                self._stored[self._path[self.resumed - 1]] = self.resumed
 
     def after(self, run: Run) -> None:
         """Store the state after an epoch, if it is due."""
@@ -157,6 +164,16 @@ class Keeping:
         if len(run.curve) != self._last:
             self._offer(run, keep=False)
         self._saver.writer.flush(timeout)
+
+    def pause(self, run: Run, timeout: float) -> str:
+        """Store the state that a paused trial goes on from, and return its key.
+
+        Nothing here removes it, not even when the trial has gone on: another paused trial may
+        share it. Tidying does, once no paused trial is promised it.
+        """
+        self.settle(run, timeout)
+        epoch = len(run.curve)
+        return self._path[epoch - 1] if epoch <= len(self._path) else ""
 
     def end(self, run: Run) -> None:
         """Keep the last state of a trial that has ended, or none, as the plan says."""

@@ -71,14 +71,18 @@ def removals(
     limit: int,
     running: Collection[Owner] = (),
     branches: Collection[str] = (),
+    promised: Collection[str] = (),
 ) -> list[StoredCheckpoint]:
     """Return the checkpoints to remove so that the rest take at most `limit` bytes.
+
+    Those under `promised` keys stay in any case: paused trials go on from them.
 
     Useless ones are removed in any case; then the less useful before the more useful,
     and among equals the longest unused first.
     """
     use = uses(entries, running, branches)
-    queue = sorted(entries, key=lambda e: (use[e.key], e.last_used, e.epoch, e.key))
+    free = [entry for entry in entries if entry.key not in promised]
+    queue = sorted(free, key=lambda e: (use[e.key], e.last_used, e.epoch, e.key))
     taken = sum(entry.bytes for entry in entries)
     removed = []
     for entry in queue:
