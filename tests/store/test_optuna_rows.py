@@ -86,11 +86,11 @@ def test_a_trial_is_written_as_optuna_would(
     )
     for number in range(2):
         with database.transaction() as connection:
-            trial_id = optuna_storage.add_trial(
+            trial_id, own = optuna_storage.add_trial(
                 connection, ours.study.study_id, CHOSEN, SPACE, ATTRIBUTES, number=number
             )
         other_id = storage.create_new_trial(theirs.study.study_id, template)
-        assert number == storage.get_trial_number_from_id(other_id)
+        assert own == number == storage.get_trial_number_from_id(other_id)
         with database.transaction() as connection:
             assert rows(connection, trial_id) == rows(connection, other_id)
             optuna_storage.end_trial(connection, trial_id, state, value, ENDED)
@@ -112,7 +112,7 @@ def test_an_attribute_without_value_is_not_written(database: Database) -> None:
     bench = Bench.launch(database, make_spec())
     with database.transaction() as connection:
         study_id = bench.study.study_id
-        trial_id = optuna_storage.add_trial(connection, study_id, {}, {}, {}, number=0)
+        trial_id, _ = optuna_storage.add_trial(connection, study_id, {}, {}, {}, number=0)
         optuna_storage.end_trial(
             connection, trial_id, TrialState.PRUNED, None, {"reason": None, "epoch": 3}
         )

@@ -21,7 +21,7 @@ from optuna.storages._rdb import storage as storage_module
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import orm
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from tuner.errors import DatabaseNewerError
 from tuner.records import Value
@@ -149,9 +149,9 @@ def add_trial(
     distributions: Mapping[str, BaseDistribution],
     attributes: Mapping[str, Value],
     *,
-    number: int,
-) -> int:
-    """Create a RUNNING trial with its parameters and return its id.
+    number: int | sa.ScalarSelect[int],
+) -> tuple[int, int]:
+    """Create a RUNNING trial with its parameters; return its id and number.
 
     One statement on Optuna's tables, where its storage takes about twenty: other workers wait
     for it. The study's lock keeps them from taking the same number.
@@ -164,30 +164,29 @@ def add_trial(
             state=TrialState.RUNNING,
             datetime_start=datetime.now(),  # noqa: DTZ005  # Optuna stores local times
         )
-        .returning(TRIALS.c.trial_id)
+        .returning(TRIALS.c.trial_id, TRIALS.c.number)
         .cte("made")
     )
-    parameters = [
-        (
-            name,
-            distributions[name].to_internal_repr(value),
-            distribution_to_json(distributions[name]),
-        )
-        for name, value in chosen.items()
-    ]
-    notes = [(name, json.dumps(value)) for name, value in attributes.items() if value is not None]
-    statement = sa.select(trial.c.trial_id)
-    for table, names, rows in (
-        (PARAMETERS, ("param_name", "param_value", "distribution_json"), parameters),
-        (ATTRIBUTES, ("key", "value_json"), notes),
+    internal = [distributions[name].to_internal_repr(value) for name, value in chosen.items()]
+    described = [distribution_to_json(distributions[name]) for name in chosen]
+    parameters = {"param_name": [*chosen], "param_value": internal, "distribution_json": described}
+    notes = {name: json.dumps(value) for name, value in attributes.items() if value is not None}
+    statement = sa.select(trial.c.trial_id, trial.c.number)
+    for table, columns in (
+        (PARAMETERS, parameters),
+        (ATTRIBUTES, {"key": [*notes], "value_json": [*notes.values()]}),
     ):
-        if rows:
-            columns = (sa.column(name, table.c[name].type) for name in names)
-            given = sa.values(*columns, name="given").data(rows)
-            of_trial = sa.select(trial.c.trial_id, *given.c).join_from(trial, given, sa.true())
-            insertion = sa.insert(table).from_select(["trial_id", *names], of_trial)
-            statement = statement.add_cte(insertion.cte(f"made_{table.name}"))
-    return int(connection.execute(statement).scalar_one())
+        # Arrays, not rows: a statement that is the same for every trial is compiled once.
+        arrays = (
+            sa.cast(values, ARRAY(sa.Double if name == "param_value" else sa.Text))
+            for name, values in columns.items()
+        )
+        given = sa.func.unnest(*arrays).table_valued(*columns).render_derived(name="given")
+        of_trial = sa.select(trial.c.trial_id, *given.c).join_from(trial, given, sa.true())
+        insertion = sa.insert(table).from_select(["trial_id", *columns], of_trial)
+        statement = statement.add_cte(insertion.cte(f"made_{table.name}"))
+    trial_id, numbered = connection.execute(statement).one()
+    return int(trial_id), int(numbered)
 
 
 def _set_attributes(
@@ -227,7 +226,9 @@ def reports(trial_id: int, values: Mapping[int, float]) -> sa.Insert:
                 "intermediate_value_type": kind,
             }
         )
-    return insert(REPORTS).values(rows).on_conflict_do_nothing()
+    # One row is compiled once, a list of them each time.
+    given = rows if len(rows) > 1 else rows[0]
+    return insert(REPORTS).values(given).on_conflict_do_nothing()
 
 
 def remove_reports(connection: sa.Connection, trial_id: int, first: int, rungs: int | None) -> None:

@@ -754,14 +754,13 @@ def _create(transaction: Transaction, spec: Spec, assignment: Assignment, origin
         # In the transaction that creates the trial: were it rolled back, the setting would wait on.
         study_id = transaction.study.study_id
         take(transaction.connection, study_id, origin.queued, assignment.configuration)
-    number = int(transaction.connection.execute(sa.select(_next_number(transaction))).scalar_one())
-    trial_id = add_trial(
+    trial_id, number = add_trial(
         transaction.connection,
         transaction.study.study_id,
         chosen,
         sampling.distributions(spec),
         {"seed": assignment.seed, "configuration": assignment.configuration},
-        number=number,
+        number=_next_number(transaction),
     )
     stored = _insert_trial(transaction, trial_id, number, assignment, chosen)
     until = None
