@@ -18,6 +18,7 @@ from tests.store.specs import (
     SETUP,
     Bench,
     claim_trial,
+    finish,
     make_curve,
     make_result,
     make_spec,
@@ -36,6 +37,7 @@ from tuner.results import Results
 from tuner.spec.study_ref import StudyRef
 from tuner.store import tables as t
 from tuner.store.database import Database
+from tuner.store.spending import Used
 
 PARTS = ("answer", "now", "view", "choices", "comparisons", "val_test", "influence", "leaderboard")
 
@@ -306,3 +308,20 @@ def test_an_axis_has_round_ticks() -> None:
     assert Axis.over([0.5]) is not None
     assert Axis.over([]) is None
     assert Axis.over([float("nan"), 1.0]) is None
+
+
+def test_the_page_says_what_is_spent_and_what_fits(database: Database) -> None:
+    """With half of the hours spent on the first of three trials, one will not fit."""
+    bench = Bench.launch(database, make_spec(hours=1.0, money=100.0, price=2.5))
+    worker = bench.worker()
+    worker.used = lambda: Used(1800.0, 1800.0)
+    finish(worker, claim_trial(worker))
+    with TestClient(app_for(Desk(database)), LOCAL) as pages:
+        now = part(pages, "/studies/small", "now")
+        assert "0.5 of 1 hours, 1.25 of 100 in money" in now
+        assert "needed: about 1.0 hours and 2.50 in money" in now
+        assert "At this pace about 2 of 3 trials fit into the budget" in now
+        worker.used = lambda: Used(3600.0, 3600.0)
+        worker.give_back(claim_trial(worker), "a test")
+        worker.claim(None, adopt=True)
+        assert 'class="state spent"' in part(pages, "/studies/small", "now")

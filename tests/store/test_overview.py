@@ -22,7 +22,9 @@ from tuner.results.rows import trial_rows
 from tuner.store import control
 from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.overview import Counts, Overview, overview
+from tuner.store.ledger import workers
+from tuner.store.overview import BudgetLine, Counts, Overview, overview
+from tuner.store.spending import Used
 
 
 def look(bench: Bench) -> Overview:
@@ -195,3 +197,30 @@ def test_interrupted_trials_are_told_from_failed_attempts(bench: Bench) -> None:
     claim_trial(bench.worker())
     seen = look(bench)
     assert (seen.adopted, seen.retried) == ((0, 1), (1,))
+
+
+def test_hours_and_money_are_told_with_how_trials_vary(database: Database) -> None:
+    """What is spent and its limits; from the third trial on how much their time varies."""
+    bench = Bench.launch(database, make_spec(hours=2.0, money=10.0, price=2.5))
+    worker = bench.worker()
+    for trial, seconds in enumerate((1.0, 2.0, 3.0)):
+        held = claim_trial(worker)
+        worker.used = lambda hours=(trial + 1) / 4: Used(hours * 3600, hours * 3600)  # type: ignore[misc]
+        curve = [make_epoch(number, seconds=seconds) for number in (1, 2, 3)]
+        worker.record(held, curve)
+        seen = look(bench)
+        assert seen.done == pytest.approx(trial + 1), "whole epochs, if not yet ended"
+        assert seen.variation is None
+        worker.complete(held, SETUP, DATASET, make_result(curve))
+    seen = look(bench)
+    assert seen.budget == BudgetLine(0.75, 2.0, 1.875, 10.0)
+    assert seen.done == 3.0
+    assert seen.variation == pytest.approx(0.5)
+
+
+def test_without_limits_and_prices_nothing_is_told_of_a_budget(bench: Bench) -> None:
+    """Unless a machine has a price: then what was spent is known."""
+    assert look(bench).budget is None
+    with bench.database.transaction() as connection:
+        workers.join(connection, bench.study.study_id, workers.Worker("here", 1, "cpu", 4.0))
+    assert look(bench).budget == BudgetLine(0.0, None, 0.0, None)

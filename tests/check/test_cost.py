@@ -1,0 +1,47 @@
+"""Whether a study's budget is enough for its trials, before any of them is trained."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.store.specs import make_spec
+from tuner.check.cost import Cost, EpochCost
+from tuner.spec.study import Budget
+
+COST = Cost(
+    measured=(EpochCost({}, 60.0, 1000, 1, "", together=False),),
+    memory_bytes=10**9,
+    on="cpu",
+    epochs=240,
+    seconds=80 * 3600.0,
+    workers=4,
+)
+"""Of 80 hours of devices, on however many of them."""
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (Budget(120), None),
+        (Budget(120, hours=80.0), None),
+        (
+            Budget(120, hours=40.0),
+            "about 60 of 120 trials fit into the budget; all of them need about 80 hours",
+        ),
+        (
+            Budget(120, hours=40.0, money=50.0, price_per_hour=2.5),
+            (
+                "about 30 of 120 trials fit into the budget; all of them need about 80 hours and "
+                "200.00 in money"
+            ),
+        ),
+        (Budget(120, money=300.0, price_per_hour=2.5), None),
+    ],
+)
+def test_a_budget_that_is_too_small_is_told_before_a_launch(
+    budget: Budget, said: str | None
+) -> None:
+    """The narrower of hours and money decides; with none of them nothing is said."""
+    spec = replace(make_spec(), budget=budget)
+    told = [] if said is None else [f"At this pace {said}"]
+    assert list(COST.short(spec)) == told
