@@ -133,6 +133,7 @@ class Ledger:
         """Pause a trial at its rung; `checkpoint` is the key of the state that it goes on from."""
         with self._transaction() as transaction:
             endings.pause(transaction, lease, setup, checkpoint)
+            self._charge(transaction)
 
     def fail(self, lease: Lease, reason: str) -> Sequel:
         """Record a failed attempt; return whether the trial is tried again."""
