@@ -1,5 +1,7 @@
 """The dashboard without a socket: over a study of one trial, and over the stored studies."""
 
+import asyncio
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tests.conftest import own_database
 from tests.golden.stored import load
+from tests.harness.processes import until
 from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner.dashboard import server as dashboard_server
 from tuner.dashboard.app import build
@@ -108,13 +111,19 @@ Serving = Callable[[Site], AbstractContextManager[str]]
 @pytest.fixture
 def serving(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Serving:
     """Return what serves a study on a port of its own, in a thread, and gives its address."""
-    servers: list[_Server] = []
 
     class Kept(_Server):
+        loop: asyncio.AbstractEventLoop | None = None
+
         def __init__(self, config: uvicorn.Config, desk: Desk) -> None:
             super().__init__(config, desk)
             servers.append(self)
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            self.loop = asyncio.get_running_loop()
+            await super().startup(sockets)
+
+    servers: list[Kept] = []
     monkeypatch.setattr(dashboard_server, "_Server", Kept)
 
     @contextmanager
@@ -130,8 +139,12 @@ def serving(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Serving:
         try:
             yield said.get(timeout=60).split()[0].rstrip("/")
         finally:
+            until(lambda: servers and servers[-1].loop, "the server runs")
             for one in servers:
-                one.should_exit = True
+                assert one.loop is not None
+                if not one.loop.is_closed():
+                    # As a signal does, in the thread of the event loop.
+                    one.loop.call_soon_threadsafe(one.handle_exit, signal.SIGTERM, None)
             thread.join(60)
         assert not thread.is_alive()
 

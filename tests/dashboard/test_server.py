@@ -1,9 +1,13 @@
 """The dashboard as it listens: by which names and protocols, and what slow clients can do."""
 
+import http.client
 import socket
 import ssl
 import subprocess
+import threading
+import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.dashboard.conftest import Serving
+from tuner.answers.sheets import formats
 from tuner.dashboard import server
+from tuner.dashboard.pages import documents
 from tuner.dashboard.server import Site, _encryption
 from tuner.errors import UserError
 
@@ -52,6 +58,37 @@ def test_requests_that_are_sent_by_half_hold_up_nobody(
         for one in slow:
             with suppress(ConnectionResetError):
                 assert one.recv(1) == b""
+
+
+@pytest.mark.parametrize("deaf", [False, True], ids=["between two pieces", "within a piece"])
+def test_a_stop_breaks_off_an_export_without_a_traceback(
+    serving: Serving,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    deaf: bool,
+) -> None:
+    """The client sees that something is missing; the connection to the database is given back."""
+    ended = threading.Event()
+
+    def endless(*_: object) -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 1000
+                # Longer than the graceful second: a query that the server waits for.
+                time.sleep(2.0 if deaf else 0.02)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(formats, "pieces", endless)
+    with serving(Site(port=0)) as url:
+        answer = urllib.request.urlopen(f"{url}/studies/small/export.csv", timeout=60)
+        assert answer.read(500) == b"x" * 500
+    with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+        answer.read()
+    assert ended.wait(30)
+    assert not documents.EXPORTING.locked()
+    assert [record.message for record in caplog.records if record.exc_info] == []
 
 
 @pytest.fixture(scope="module")

@@ -68,6 +68,8 @@ class Desk:
         self._documents = Shelf(most=24)
         # A file system that does not answer holds up its own thread alone.
         self._files = Shelf(most=256)
+        self.stopping = False
+        """Whether the server has been told to stop: what is still being sent is broken off."""
         self.tell: Callable[[int | None], None] = lambda _study: None
         """Tells open pages that a study has something new; set by the app, for any thread."""
 
@@ -95,6 +97,17 @@ class Desk:
         # The version is taken before anything is read: what is read is at least as new.
         version = (self.announcements.version(number), study, _tick(CLOCK))
         return self._pages.fresh((number, question), version, compute)
+
+    def sample(
+        self, question: Hashable, ask: Callable[[sa.Connection], Value], seconds: float
+    ) -> Value:
+        """Return what is read of all studies only every so many seconds, whatever changes."""
+
+        def compute() -> Value:
+            with self.database.snapshot() as connection:
+                return ask(connection)
+
+        return self._pages.fresh((None, question), _tick(seconds), compute)
 
     def ask(self, question: Hashable, ask: Callable[[Results], Value], study: Study) -> Value:
         """Return what takes some milliseconds to find out of a study's results."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import h11
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tuner.dashboard.app import build
@@ -131,9 +132,11 @@ def serve(
     desk = Desk(database, settings, site.objectives)
     door = Door(database, access)
     config = uvicorn.Config(
-        build(desk, door, delete),
+        _Quiet(build(desk, door, delete), desk),
         http=_Connection,
         log_level="warning",
+        # Its records go where those of this program go, in the same format.
+        log_config=None,
         access_log=False,
         server_header=False,
         # The guard believes proxies that were named; uvicorn by itself would believe any program
@@ -249,6 +252,27 @@ class _Connection(H11Protocol):
             self._deadline = None
 
 
+class _Quiet:
+    """An ASGI app whose requests may be broken off when the server stops.
+
+    After its graceful second, uvicorn cancels whatever is still being answered, and logs the
+    traceback of the cancellation as an error of the app.
+    """
+
+    def __init__(self, app: ASGIApp, desk: Desk) -> None:
+        self._app = app
+        self._desk = desk
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            # The server's lifespan is ended by the server itself, in order.
+            if not self._desk.stopping or scope["type"] == "lifespan":
+                raise
+
+
 class _Server(uvicorn.Server):
     """A server that ends the streams of open pages when it is told to stop."""
 
@@ -258,6 +282,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop; called by a signal, in the thread of the event loop."""
+        self._desk.stopping = True
         self._desk.announcements.close()
         super().handle_exit(sig, frame)
 

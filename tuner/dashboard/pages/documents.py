@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from itertools import chain
 from typing import Any
 from urllib.parse import quote
@@ -116,7 +116,7 @@ def export(request: Request) -> Response:
     first = next(pieces)
     name = "".join(one for one in study.title if one.isalnum() or one in "_-@.") or "trials"
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}.{ending}"}
-    return _Export(first, pieces, media_type=MEDIA[form], headers=headers)
+    return _Export(desk, first, pieces, media_type=MEDIA[form], headers=headers)
 
 
 def _exported(
@@ -144,17 +144,44 @@ def _exported(
         EXPORTING.release()
 
 
+class _InTurn:
+    """A generator that threads use in turn: its end waits for the piece that is being made."""
+
+    def __init__(self, pieces: Generator[bytes]) -> None:
+        self._pieces = pieces
+        self._turn = threading.Lock()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        with self._turn:
+            return next(self._pieces)
+
+    def close(self) -> None:
+        """Have the generator give back what it holds."""
+        with self._turn:
+            self._pieces.close()
+
+
+class _StoppedError(Exception):
+    """The server has been told to stop."""
+
+
 class _Export(StreamingResponse):
     """An export under way. Whoever goes away, or takes nothing for long, ends the reading."""
 
-    def __init__(self, first: bytes, pieces: Generator[bytes], **more: Any) -> None:
-        super().__init__(chain((first,), pieces), **more)
-        self._pieces = pieces
+    def __init__(self, desk: Desk, first: bytes, pieces: Generator[bytes], **more: Any) -> None:
+        self._desk = desk
+        self._pieces = _InTurn(pieces)
+        super().__init__(chain((first,), self._pieces), **more)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it to its end, or as far as it is taken."""
 
         async def send_soon(message: Message) -> None:
+            if self._desk.stopping:
+                raise _StoppedError
             # A client that reads slowly makes this wait, and the database with it.
             with anyio.fail_after(TAKING):
                 await send(message)
@@ -166,8 +193,10 @@ class _Export(StreamingResponse):
             # The status has been sent. Without an end, the server breaks the connection off, by
             # which the client sees that something is missing.
             logger.warning("an export was broken off: its client takes it too slowly")
+        except _StoppedError:
+            logger.warning("an export was broken off: the dashboard stops")
         finally:
-            # No thread is in the generator any more: one that computes a piece is waited for, also
-            # when this is cancelled.
+            # A thread may still be in the generator: a server that stops cancels this task without
+            # waiting for what the task has given to a thread.
             with anyio.CancelScope(shield=True):
                 await run_in_threadpool(self._pieces.close)
