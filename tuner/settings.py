@@ -1,5 +1,6 @@
 """Settings from the environment, which is read only here."""
 
+import ipaddress
 import os
 import pwd
 import socket
@@ -9,9 +10,12 @@ from pathlib import Path
 
 from tuner import home as home_folder
 from tuner.errors import UserError
+from tuner.logs import FORMATS
 
 GIVE_BACK = "TUNER_GIVE_BACK_SECONDS"
 PRICE = "TUNER_PRICE_PER_HOUR"
+METRICS = "TUNER_METRICS"
+LOG_FORMAT = "TUNER_LOG_FORMAT"
 LIBPQ_ADDRESS = ("PGHOST", "PGHOSTADDR", "PGSERVICE")
 SECRET_VARIABLES = (
     "TUNER_DATABASE_URL",
@@ -21,7 +25,11 @@ SECRET_VARIABLES = (
     "PGSERVICE",
     "PGSERVICEFILE",
     "RAY_AUTH_TOKEN",
+    "TUNER_WEBHOOK",
+    "TUNER_WEBHOOK_FILE",
 )
+HOOKS = ("TUNER_WEBHOOK", "TUNER_WEBHOOK_FILE", "TUNER_ON_EVENT")
+"""Of the launcher alone: its workers need not know them."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,52 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """An address of this machine and a port to listen on."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, called: str) -> "Endpoint":
+        """Read `[HOST:]PORT`; without a host it is for this machine alone."""
+        host, _, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        try:
+            address = str(ipaddress.ip_address(host or "127.0.0.1"))
+        except ValueError:
+            address = ""
+        if not address or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+            raise UserError(
+                f"{called} is {text!r}; expected an IP address and a port such as 127.0.0.1:9200, "
+                "or a port."
+            )
+        return cls(address, int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class HookSettings:
+    """What is told of the end of a study, and of trials that failed."""
+
+    webhook: str | None = field(default=None, repr=False)
+    """Its address, which is often a secret."""
+    webhook_file: Path | None = None
+    """A file that holds it."""
+    command: str | None = None
+    """A command line of this machine."""
+    dashboard: str | None = None
+    """The address of a dashboard, for links."""
+
+    @property
+    def none(self) -> bool:
+        """Whether nothing is to be told."""
+        return not (self.webhook or self.webhook_file or self.command)
+
+
+@dataclass(frozen=True)
 class Settings:
     """Where tuner keeps its files, which database it uses, and how leases are timed."""
 
@@ -56,6 +110,10 @@ class Settings:
     price_per_hour: float | None = None
     """Of a device of this machine, where studies' own price does not hold."""
     timing: Timing = Timing()
+    metrics: Endpoint | None = None
+    """Where a worker serves its metrics, if it does."""
+    log_format: str = "text"
+    hooks: HookSettings = HookSettings()
     home_notes: tuple[str, ...] = ()
     """Notes for people on the choice of home."""
 
@@ -94,6 +152,14 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         libpq=any(environ.get(name) for name in LIBPQ_ADDRESS),
         price_per_hour=_price(environ),
         timing=timing,
+        metrics=Endpoint.parse(metrics, METRICS) if (metrics := environ.get(METRICS)) else None,
+        log_format=_log_format(environ),
+        hooks=HookSettings(
+            webhook=environ.get("TUNER_WEBHOOK") or None,
+            webhook_file=_path(environ, "TUNER_WEBHOOK_FILE"),
+            command=environ.get("TUNER_ON_EVENT") or None,
+            dashboard=environ.get("TUNER_DASHBOARD_URL") or None,
+        ),
     )
 
 
@@ -131,9 +197,28 @@ def visible_gpu_names() -> list[str] | None:
 def worker_environment(settings: Settings) -> dict[str, str]:
     """Return the environment of a worker process, with the launcher's settings, not in argv."""
     environment = {**_without_here(os.environ), "TUNER_HOME": str(settings.home)}
+    for name in HOOKS:
+        environment.pop(name, None)
     if settings.database_url is not None:
         environment["TUNER_DATABASE_URL"] = settings.database_url
-    return environment
+    return environment | _watched(settings)
+
+
+def launcher_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of a launch that goes on in the place of this one."""
+    hooks = settings.hooks
+    given = {
+        "TUNER_WEBHOOK": hooks.webhook,
+        "TUNER_WEBHOOK_FILE": None if hooks.webhook_file is None else str(hooks.webhook_file),
+        "TUNER_ON_EVENT": hooks.command,
+    }
+    return worker_environment(settings) | {key: text for key, text in given.items() if text}
+
+
+def _watched(settings: Settings) -> dict[str, str]:
+    """Return how a worker is watched, as the launcher's command line says."""
+    metrics = {} if settings.metrics is None else {METRICS: str(settings.metrics)}
+    return metrics | ({} if settings.log_format == "text" else {LOG_FORMAT: settings.log_format})
 
 
 @dataclass(frozen=True)
@@ -149,9 +234,11 @@ def portable_environment(settings: Settings) -> Portable:
     """Return the variables that a worker elsewhere needs, and libpq's password apart from them."""
     mine = {name: value for name, value in os.environ.items() if name.startswith(("TUNER_", "PG"))}
     password = mine.pop("PGPASSWORD", None)
-    # The home and the price are those of this machine.
-    for name in ("TUNER_HOME", PRICE, "TUNER_DATABASE_URL", "TUNER_DATABASE_PASSWORD_FILE"):
+    # The home, the price and the hooks are those of this machine.
+    here = ("TUNER_HOME", PRICE, "TUNER_DATABASE_URL", "TUNER_DATABASE_PASSWORD_FILE", *HOOKS)
+    for name in here:
         mine.pop(name, None)
+    mine |= _watched(settings)
     if settings.checkpoints is not None:
         mine["TUNER_CHECKPOINTS"] = settings.checkpoints
     defaults = Timing()
@@ -210,6 +297,13 @@ def _price(environ: Mapping[str, str]) -> float | None:
     if not 0 <= price < 1_000_000:
         raise UserError(f"{PRICE} is {text!r}; expected an amount of money, such as 2.5.")
     return price
+
+
+def _log_format(environ: Mapping[str, str]) -> str:
+    text = environ.get(LOG_FORMAT) or "text"
+    if text not in FORMATS:
+        raise UserError(f"{LOG_FORMAT} is {text!r}; expected {' or '.join(FORMATS)}.")
+    return text
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:

@@ -16,7 +16,14 @@ import click
 
 from tuner import __version__
 from tuner.cli.options import add_common, examples, place_study
-from tuner.cli.terminal import ReadableFormatter, echo, open_closed_streams, replace_unencodable
+from tuner.cli.terminal import (
+    ReadableFormatter,
+    echo,
+    open_closed_streams,
+    replace_unencodable,
+    report,
+    use_log_format,
+)
 from tuner.errors import (
     EXIT_DONE,
     EXIT_MACHINE,
@@ -154,8 +161,9 @@ def cli(ctx: click.Context) -> None:
     141 output pipe closed.
     """
     settings = from_environment(os.environ)
+    use_log_format(settings.log_format)
     for note in settings.home_notes:
-        echo(f"Note: {note}", err=True)
+        report(f"Note: {note}", logging.WARNING)
     ctx.obj = settings
 
 
@@ -166,7 +174,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     open_closed_streams()
     replace_unencodable()
     handler = logging.StreamHandler()
-    handler.setFormatter(ReadableFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(ReadableFormatter())
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, handlers=[handler])
     if not debug:
         logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -232,7 +240,7 @@ def _show(error: click.ClickException) -> None:
 def _tell(error: TunerError, code: int, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    echo(f"Error: {error}", err=True)
+    report(f"Error: {error}", logging.ERROR)
     return code
 
 
@@ -244,13 +252,13 @@ def _tell_unexpected(error: Exception, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     if is_servers_trouble(error):
-        echo(
+        report(
             f"Error: the database reported: {server_words(error)}. See `tuner db status` and the "
             "server's log.",
-            err=True,
+            logging.ERROR,
         )
         return EXIT_MACHINE
     what = server_words(error) if isinstance(error, DBAPIError) else error
-    echo(f"Error: {type(error).__name__}: {what}", err=True)
-    echo("This is a bug. Run with --debug for a traceback, and please report it.", err=True)
+    bug = "This is a bug. Run with --debug for a traceback, and please report it."
+    report(f"Error: {type(error).__name__}: {what}\n{bug}", logging.ERROR)
     return EXIT_UNEXPECTED

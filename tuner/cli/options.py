@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tuner.cli.completion import parse_study
-from tuner.cli.terminal import echo
+from tuner.cli.terminal import echo, use_log_format
 from tuner.errors import DatabaseUnreachableError, UnknownStudyError, UserError
+from tuner.logs import FORMATS
 from tuner.names import meant
-from tuner.settings import Settings
+from tuner.settings import Endpoint, Settings
 from tuner.spec.quantities import parse_seconds
 from tuner.spec.study_ref import StudyRef
 
@@ -160,6 +161,71 @@ def crew_options(function: Decorated) -> Decorated:
         "--workers",
         type=click.IntRange(1, 256),
         help="Number of workers (default: one per GPU, or one per CPU core if there is no GPU).",
+    )(function)
+
+
+def log_format_option(function: Decorated) -> Decorated:
+    """Add --log-format."""
+
+    def use(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            ctx.obj = replace(ctx.obj, log_format=value)
+            use_log_format(value)
+
+    return click.option(
+        "--log-format",
+        type=click.Choice(FORMATS),
+        expose_value=False,
+        callback=use,
+        help="Format of log records: text, or json with one object per line (default: "
+        "TUNER_LOG_FORMAT, or text).",
+    )(function)
+
+
+def metrics_option(function: Decorated) -> Decorated:
+    """Add --metrics."""
+
+    def use(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            ctx.obj = replace(ctx.obj, metrics=Endpoint.parse(value, "--metrics"))
+
+    return click.option(
+        "--metrics",
+        metavar="[ADDRESS:]PORT",
+        expose_value=False,
+        callback=use,
+        help="Serve each worker's metrics for Prometheus, from this port on: each worker takes "
+        "the next free one (default: TUNER_METRICS, or not at all).",
+    )(function)
+
+
+def hook_options(function: Decorated) -> Decorated:
+    """Add --webhook-file and --on-event."""
+
+    def use_file(ctx: click.Context, _option: click.Parameter, value: Path | None) -> None:
+        if value is not None:
+            hooks = replace(ctx.obj.hooks, webhook_file=value.absolute())
+            ctx.obj = replace(ctx.obj, hooks=hooks)
+
+    def use_command(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            ctx.obj = replace(ctx.obj, hooks=replace(ctx.obj.hooks, command=value))
+
+    function = click.option(
+        "--on-event",
+        metavar="COMMAND",
+        expose_value=False,
+        callback=use_command,
+        help="Run this command at the same moments, with the notice as JSON on its standard "
+        "input (default: TUNER_ON_EVENT).",
+    )(function)
+    return click.option(
+        "--webhook-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        expose_value=False,
+        callback=use_file,
+        help="File with the address of a webhook, told when a study ends or pauses by itself and "
+        "when trials fail (default: TUNER_WEBHOOK_FILE, or the address in TUNER_WEBHOOK).",
     )(function)
 
 

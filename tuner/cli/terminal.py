@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import click
 
+from tuner import logs
 from tuner.text import escape
 
 UNSAFE = re.compile(
@@ -98,9 +99,31 @@ def clear_progress() -> None:
 class ReadableFormatter(logging.Formatter):
     """Formats log records with every control character written out."""
 
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(message)s", datefmt="%H:%M:%S")
+
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as text; tracebacks keep their lines."""
-        return readable(super().format(record))
+        return readable(logs.without_secrets(super().format(record)))
+
+
+def use_log_format(name: str) -> None:
+    """Write log records as text or as JSON from now on, and warnings of Python with them."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, ReadableFormatter | logs.JsonFormatter):
+            handler.setFormatter(logs.JsonFormatter() if name == "json" else ReadableFormatter())
+    logging.captureWarnings(name == "json")
+
+
+def report(text: str, level: int = logging.INFO) -> None:
+    """Print how a program goes; where logs are JSON, as a record of the log.
+
+    What runs without anybody who looks then prints nothing but JSON.
+    """
+    if any(isinstance(one.formatter, logs.JsonFormatter) for one in logging.getLogger().handlers):
+        logging.getLogger("tuner").log(level, "%s", text)
+    else:
+        echo(text, err=level > logging.INFO)
 
 
 def open_closed_streams() -> None:
