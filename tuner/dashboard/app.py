@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 from tuner.dashboard.attempts import Attempts
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.door import Door
-from tuner.dashboard.guard import OPTUNAS_PATHS, Guard
+from tuner.dashboard.guard import METRICS, OPTUNAS_PATHS, Guard
 from tuner.dashboard.optuna import optuna_pages
 from tuner.dashboard.pages import (
     actions,
@@ -33,6 +33,7 @@ from tuner.dashboard.pages import (
     documents,
     front,
     login,
+    metrics,
     pair,
     parallel,
     study,
@@ -101,6 +102,7 @@ def _routes(desk: Desk, base: str = "") -> list[BaseRoute]:
         Route("/", front.front),
         *with_json("/studies", front.front),
         *with_json("/workers", workers.workers_page),
+        Route(METRICS, metrics.metrics),
         Route(f"{name}/curves.json", curves.curves_data),
         Route(f"{name}/parallel.json", parallel.parallel_data),
         Route(f"{name}/trials/{{number:number}}/curves.json", trial.trial_curves),

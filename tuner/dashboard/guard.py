@@ -53,6 +53,7 @@ OUR_WRITES = re.compile(r"/login|/logout|/account|/link/[^/]+|/studies/[^/]+/act
 OWN = ("/logout", "/account")
 """What concerns nobody but whoever sends it, so that readers may send it, too."""
 DATA = (".json", ".csv", ".svg")
+METRICS = "/metrics"
 READING = ("GET", "HEAD")
 
 BODY_MOST = 1 << 20
@@ -172,7 +173,12 @@ def _login_first(scope: Scope) -> Response:
     path, headers = scope["path"], Headers(scope=scope)
     query = scope["query_string"].decode("latin-1")
     is_part = "part=" in query
-    is_page = scope["method"] in READING and not path.endswith(DATA) and path != "/events"
+    is_page = (
+        scope["method"] in READING
+        and not path.endswith(DATA)
+        # A scraper would follow a redirect and fail to read the page of the login.
+        and path not in ("/events", METRICS)
+    )
     if not is_page or is_part or path.startswith("/api/") or "authorization" in headers:
         # A part is asked for by a page whose session has ended: it is loaded again as a whole.
         more = {"HX-Refresh": "true"} if is_part else {"WWW-Authenticate": "Bearer"}

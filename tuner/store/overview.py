@@ -159,7 +159,7 @@ def overview(connection: sa.Connection, study: Study) -> Overview:
         raise UnknownStudyError(f"The study {study.title} was deleted.")
     counts = count(connection, study)
     lines = _workers(connection, study)
-    recorded, reused, seconds, variation = _training(connection, study)
+    trained = trained_each(connection, [study.study_id])[study.study_id]
     return Overview(
         title=study.title,
         question=study.spec.question,
@@ -171,12 +171,12 @@ def overview(connection: sa.Connection, study: Study) -> Overview:
         counts=counts,
         workers=lines,
         best=_best(connection, study),
-        epochs_recorded=recorded,
-        epochs_reused=reused,
-        seconds_trained=seconds,
-        eta_seconds=_eta(counts, lines, seconds),
+        epochs_recorded=trained.epochs,
+        epochs_reused=trained.reused,
+        seconds_trained=trained.seconds,
+        eta_seconds=_eta(counts, lines, trained.seconds),
         done=_done(counts, lines),
-        variation=variation,
+        variation=trained.variation,
         budget=_budget(connection, study, Budget(**row.budget)),
         adopted=_adopted(connection, study),
         retried=_retried(connection, study),
@@ -344,23 +344,42 @@ def _line(study: Study, row: sa.Row[Any]) -> WorkerLine:
     )
 
 
-def _training(connection: sa.Connection, study: Study) -> tuple[int, int, float, float | None]:
-    """Sum up epochs: of ended trials by their outcomes, of the few others one by one.
+@dataclass(frozen=True)
+class Trained:
+    """The epochs of a study's trials."""
 
-    An outcome without sums is one that a worker of an older program left. The last figure is how
-    much the trials' seconds vary.
+    epochs: int = 0
+    """Without reused ones."""
+    reused: int = 0
+    seconds: float = 0.0
+    variation: float | None = None
+    """How much the seconds of ended trials vary; None before the third."""
+
+
+def trained_each(connection: sa.Connection, study_ids: Sequence[int]) -> dict[int, Trained]:
+    """Sum up epochs by study: of ended trials by their outcomes, of the few others one by one.
+
+    An outcome without sums is one that a worker of an older program left.
     """
-    mine = t.trial.c.study_id == study.study_id
-    ended = sa.select(
-        sa.func.sum(t.outcome.c.epochs_run - t.outcome.c.epochs_reused),
-        sa.func.sum(t.outcome.c.epochs_reused),
-        sa.func.sum(t.outcome.c.seconds),
-        sa.func.count(t.outcome.c.seconds),
-        sa.func.stddev_samp(t.outcome.c.seconds),
-    ).select_from(t.trial.join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id))
+    study_id = t.trial.c.study_id
+    mine = study_id.in_(study_ids)
+    ended = (
+        sa.select(
+            study_id,
+            sa.func.sum(t.outcome.c.epochs_run - t.outcome.c.epochs_reused),
+            sa.func.sum(t.outcome.c.epochs_reused),
+            sa.func.sum(t.outcome.c.seconds),
+            sa.func.count(t.outcome.c.seconds),
+            sa.func.stddev_samp(t.outcome.c.seconds),
+        )
+        .select_from(t.trial.join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id))
+        .where(mine)
+        .group_by(study_id)
+    )
     own = t.epoch.c.reused.is_(False)
     under_way = (
         sa.select(
+            study_id,
             sa.func.count().filter(own),
             sa.func.count().filter(~own),
             sa.func.sum(t.epoch.c.seconds).filter(own),
@@ -371,15 +390,22 @@ def _training(connection: sa.Connection, study: Study) -> tuple[int, int, float,
             )
         )
         .where(mine, t.outcome.c.epochs_run.is_(None))
+        .group_by(study_id)
     )
-    *whole, trials, deviation = connection.execute(ended.where(mine)).one()
-    parts = connection.execute(under_way).one()
-    recorded, reused, seconds = (
-        (one or 0) + (other or 0) for one, other in zip(whole, parts, strict=True)
-    )
-    known = trials >= VARIATION_TRIALS and whole[-1]
-    variation = float(deviation) * trials / float(whole[-1]) if known else None
-    return int(recorded), int(reused), float(seconds), variation
+    found = dict.fromkeys(study_ids, Trained())
+    for number, epochs, reused, seconds, trials, deviation in connection.execute(ended):
+        known = trials >= VARIATION_TRIALS and seconds
+        variation = float(deviation) * trials / float(seconds) if known else None
+        found[number] = Trained(int(epochs or 0), int(reused or 0), float(seconds or 0), variation)
+    for number, epochs, reused, seconds in connection.execute(under_way):
+        before = found[number]
+        found[number] = replace(
+            before,
+            epochs=before.epochs + int(epochs),
+            reused=before.reused + int(reused),
+            seconds=before.seconds + float(seconds or 0),
+        )
+    return found
 
 
 def _adopted(connection: sa.Connection, study: Study) -> tuple[int, ...]:

@@ -117,6 +117,21 @@ def listing(connection: sa.Connection) -> list[Study]:
     return [_study(row) for row in rows]
 
 
+def foremost(connection: sa.Connection, most: int) -> list[Study]:
+    """Return some studies that are not archived: the open ones first, then the newest."""
+    shown = _studies().where(t.study.c.archived.is_(None))
+    order = (t.study.c.state != "open", t.study.c.created.desc(), t.study.c.study_id.desc())
+    return [_study(row) for row in connection.execute(shown.order_by(*order).limit(most))]
+
+
+def by_id(connection: sa.Connection, study_id: int) -> Study:
+    """Return the study that has this number."""
+    row = connection.execute(_studies().where(t.study.c.study_id == study_id)).one_or_none()
+    if row is None:
+        raise UnknownStudyError("The study was deleted.")
+    return _study(row)
+
+
 def in_state(connection: sa.Connection, state: StudyState) -> list[Study]:
     """Return all studies in a state, the oldest first."""
     found = _studies().where(t.study.c.state == state)

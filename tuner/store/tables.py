@@ -40,7 +40,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from tuner.records import DIVERGED, OWN, Epoch, Figures
 
 SCHEMA = "tuner"
-REVISION = "0020"
+REVISION = "0016"
 """The newest migration: the schema that this program reads and writes."""
 CHANNEL = "tuner"
 """Where triggers announce the number of a study whose rows have changed; see migration 0009."""
@@ -150,6 +150,8 @@ worker = Table(
     Column("price_per_hour", Double),
     # What its last renewal measured of its device and memory.
     Column("load", JSONB),
+    # What it has counted since it joined (`tallies`).
+    Column("tally", JSONB),
     Index("worker_by_study", "study_id"),
     postgresql_with={"fillfactor": 60},
 )
@@ -421,6 +423,36 @@ event = Table(
     _moment("happened", required=True),
     Index("event_by_study", "study_id", "event_id"),
     Index("event_by_trial", "trial_id"),
+    # Of the kinds that monitors count and hooks are told of, which are few among all events.
+    Index(
+        "event_rare",
+        "kind",
+        "study_id",
+        postgresql_where=text(
+            "kind IN ('lost', 'interrupted', 'attempt failed', 'failed') "
+            "OR (trial_id IS NULL AND kind IN ('complete', 'stopped', 'paused'))"
+        ),
+    ),
+)
+
+# Webhooks and commands, by a hash; what happened before one was first used is not told to it.
+hook = Table(
+    "hook",
+    metadata,
+    Column("hook", Text, primary_key=True),
+    _moment("since", required=True),
+)
+
+notice = Table(
+    "notice",
+    metadata,
+    Column("event_id", ForeignKey(event.c.event_id, ondelete="CASCADE"), primary_key=True),
+    Column("hook", Text, primary_key=True),
+    # Until then its sender has it, or it rests after a try in vain.
+    Column("due", DateTime(timezone=True), nullable=False),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    _moment("ended"),
+    Column("result", Text, nullable=False, server_default=""),
 )
 
 fleet = Table(

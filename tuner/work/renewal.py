@@ -13,6 +13,7 @@ from tuner.store.ledger import workers
 from tuner.store.ledger.leases import Lease, StudyState
 from tuner.store.ledger.workers import Post
 from tuner.store.spending import Used
+from tuner.store.tallies import Tally
 from tuner.work.load import Load
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,10 @@ class Renewal:
         self._ended = False
         self.measure: Callable[[], Load] | None = None
         """Measures the worker's load; set before the thread starts."""
+        self.load: Load | None = None
+        """What was measured last."""
+        self.tally = Tally()
+        """What the worker counts on this study; stored with each renewal."""
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
@@ -78,6 +83,11 @@ class Renewal:
     def lost(self, lease: Lease) -> bool:
         """Return whether the database has shown another token for this lease."""
         return any(gone is lease for gone in self._lost)
+
+    @property
+    def held(self) -> int:
+        """How many leases are renewed."""
+        return len(self._held)
 
     @property
     def study_state(self) -> StudyState:
@@ -154,11 +164,12 @@ class Renewal:
         if self.measure is None:
             return None
         try:
-            return self.measure().to_json()
+            self.load = self.measure()
+            return self.load.to_json()
         # A driver that is being replaced, a process that ends: whatever it is, leases go on.
         except Exception:
             logger.warning("the load of this worker was not measured", exc_info=True)
-            self.measure = None
+            self.measure = self.load = None
             return None
 
     def _renew_once(self) -> None:
@@ -177,11 +188,13 @@ class Renewal:
                     self._timing,
                     self.used,
                     load=load,
+                    tally=self.tally.to_json(),
                 )
         # If one unexpected answer killed this thread, all leases would be lost.
         except Exception as error:
             if not (is_outage(error) or isinstance(error, DatabaseError)):
                 logger.exception("renewing leases failed")
+            self.tally.retried()
             self._reachable_since = None
             return
         else:

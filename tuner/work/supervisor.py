@@ -19,6 +19,7 @@ from typing import TypeVar
 from tenacity import RetryCallState
 from tenacity.stop import stop_base
 
+from tuner import logs
 from tuner.errors import StudyConflictError
 from tuner.processes import Process, Streams
 from tuner.records import Value
@@ -186,7 +187,10 @@ class Supervisor:
 
     def _claim(self, proposal: Proposal | None) -> Answer:
         # `settled` is evaluated at each try: right after an outage, silent peers may be alive.
-        return self._patiently(lambda: self._ledger.claim(proposal, adopt=self._renewal.settled))
+        begun = time.monotonic()
+        answer = self._patiently(lambda: self._ledger.claim(proposal, adopt=self._renewal.settled))
+        self._renewal.tally.claimed(time.monotonic() - begun)
+        return answer
 
     def _propose(self, configuration: int) -> Proposal:
         trials = self._patiently(self._ledger.trials)
@@ -273,6 +277,7 @@ class Supervisor:
         if ending is None:
             return False
         self._renewal.release(trial.lease)
+        self._renewal.tally.lost += ending == "lost"
         _tell(trial.lease, ending, "")
         self._keep_output(trial)
         if self._tidier is not None:
@@ -328,7 +333,9 @@ class Supervisor:
         except Exception as error:
             if is_outage(error):
                 raise
-            logger.exception("trial %d: its output was not stored", lease.number)
+            logger.exception(
+                "trial %d: its output was not stored", lease.number, extra=logs.trial(lease.number)
+            )
 
     def _watch(self) -> Watch:
         return Watch(
@@ -343,6 +350,7 @@ class Supervisor:
     def _patiently(self, work: Callable[[], T]) -> T:
         def report(error: BaseException) -> None:
             self._renewal.tick()
+            self._renewal.tally.retried()
             words = self._ledger.database.words(error)
             if is_outage(error):
                 self._renewal.unreachable()
@@ -377,4 +385,5 @@ class _Leaving(stop_base):
 
 
 def _tell(lease: Lease, what: str, more: str) -> None:
-    logger.info("trial %d (seed %d) %s %s", lease.number, lease.seed, what, more)
+    extra = logs.trial(lease.number)
+    logger.info("trial %d (seed %d) %s %s", lease.number, lease.seed, what, more, extra=extra)

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from tuner import logs
 from tuner.errors import StudyConflictError
 from tuner.records import (
     DIVERGED,
@@ -248,6 +249,7 @@ class HeldTrial:
         self._stored = time.monotonic()
         self._memory_kills = memory_kills()
         answer = self._store(lambda: self._watch.ledger.record(self.lease, epochs, saved))
+        self._watch.renewal.tally.epochs += sum(not epoch.reused for epoch in epochs)
         if answer.stop_epoch is None:
             return None
         self.halt()
@@ -286,7 +288,8 @@ class HeldTrial:
         if time.monotonic() - self._said >= SENDING_SECONDS or sent == total:
             self._said = time.monotonic()
             words = "trial %d: %.1f of %.1f MB of its predictions are stored"
-            logger.info(words, self.lease.number, sent / 1e6, total / 1e6)
+            extra = logs.trial(self.lease.number)
+            logger.info(words, self.lease.number, sent / 1e6, total / 1e6, extra=extra)
 
     def _store(self, transaction: Callable[[], T]) -> T:
         """Run a transaction on the trainer's data; if it is rejected, only the attempt fails.
@@ -301,7 +304,11 @@ class HeldTrial:
         except Exception as error:
             if is_outage(error):
                 raise
-            logger.exception("trial %d: its transaction failed", self.lease.number)
+            logger.exception(
+                "trial %d: its transaction failed",
+                self.lease.number,
+                extra=logs.trial(self.lease.number),
+            )
             words = server_words(error)
             if words is None:
                 words = f"{type(error).__name__}: {error}".rstrip(": ")

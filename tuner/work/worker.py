@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TypeVar
 from sqlalchemy.exc import DBAPIError
 
 from tuner import home as home_folder
+from tuner import logs
 from tuner.errors import (
     DatabaseError,
     DatabaseUnreachableError,
@@ -38,6 +40,7 @@ from tuner.train.checkpoints.keys import marks
 from tuner.train.objective import is_present
 from tuner.work.child import Child
 from tuner.work.load import LoadMeter
+from tuner.work.monitor import Monitor, served
 from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
 from tuner.work.supervisor import Leaving, Supervisor, Workshop
@@ -45,6 +48,8 @@ from tuner.work.supervisor import Leaving, Supervisor, Workshop
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Telling = Callable[[Database], AbstractContextManager[object]]
 
 AWAITED = (DatabaseUnreachableError, UnknownStudyError)
 """Errors that a worker waits out when it starts."""
@@ -89,6 +94,8 @@ class Orders:
     """After so long without a trial the worker leaves; None: it waits for its study's end."""
     share: DeviceShare = field(default_factory=DeviceShare)
     """What of the device's time counts as this worker's; its launcher may change it."""
+    telling: Telling = lambda _database: nullcontext()
+    """Tells others what happens in the database; entered while the worker is at work."""
     trainer: tuple[str, ...] | None = None
     """A command to run in place of the trainer."""
 
@@ -96,10 +103,15 @@ class Orders:
 def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
     """Train trials of a study until it ends or the worker is asked to stop."""
     try:
-        with _opened(settings, orders, stop) as database:
+        monitor = Monitor()
+        with (
+            served(monitor, settings.metrics),
+            _opened(settings, orders, stop) as database,
+            orders.telling(database),
+        ):
             home_folder.make_cache(settings.home)
             home_folder.make_folder(settings.home / "logs")
-            context = Context(settings, orders, stop, database)
+            context = Context(settings, orders, stop, database, monitor)
             if orders.study is None:
                 return Errands(context).run()
             study = _await_study(database, orders.study, orders, stop)
@@ -120,6 +132,7 @@ class Context:
     orders: Orders
     stop: StopRequest
     database: Database
+    monitor: Monitor = field(default_factory=Monitor)
 
 
 @dataclass(frozen=True)
@@ -248,12 +261,16 @@ def _work_on(context: Context, study: Study, leaving: Leaving) -> Visit:
     renewal.measure = LoadMeter(workshop.device, lambda: (supervisor.trainer,)).measure
     renewal.start()
     try:
-        ended = supervisor.run()
+        with (
+            logs.about(study.full_name, post.worker_id),
+            context.monitor.on(study.full_name, workshop.device, renewal),
+        ):
+            ended = supervisor.run()
         return Visit(ended, renewal.used.active_seconds)
     finally:
         supervisor.close()
         renewal.end()
-        _leave(database, post, renewal.used)
+        _leave(database, post, renewal)
 
 
 def _joined(
@@ -266,10 +283,10 @@ def _joined(
     return _wait_for(_explained(database, join), JOIN_SECONDS, stop)
 
 
-def _leave(database: Database, post: workers.Post, used: Used) -> None:
+def _leave(database: Database, post: workers.Post, renewal: Renewal) -> None:
     try:
         with database.transaction() as connection:
-            workers.leave(connection, post, used)
+            workers.leave(connection, post, renewal.used, renewal.tally.to_json())
     except DBAPIError:
         logger.warning("the database is away; this worker leaves without signing off")
 

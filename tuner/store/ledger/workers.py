@@ -51,8 +51,10 @@ def join(connection: sa.Connection, study_id: int, who: Worker) -> Post:
     return Post(study_id, worker_id)
 
 
-def leave(connection: sa.Connection, post: Post, used: Used) -> None:
-    """Record that a worker has left."""
+def leave(
+    connection: sa.Connection, post: Post, used: Used, tally: Mapping[str, Any] | None = None
+) -> None:
+    """Record that a worker has left, and what it has counted."""
     connection.execute(
         sa.update(t.worker)
         .where(t.worker.c.worker_id == post.worker_id)
@@ -60,6 +62,7 @@ def leave(connection: sa.Connection, post: Post, used: Used) -> None:
             seen=sa.func.clock_timestamp(),
             ended=sa.func.clock_timestamp(),
             **_at_least(used),
+            **({} if tally is None else {"tally": dict(tally)}),
         )
     )
 
@@ -92,10 +95,11 @@ def renew(
     used: Used,
     *,
     load: Mapping[str, Any] | None = None,
+    tally: Mapping[str, Any] | None = None,
 ) -> Renewed:
     """Renew the leases that are still ours, return those that are not, and update `seen`.
 
-    The load of the worker's device is kept with it, if it was measured.
+    The load of the worker's device is kept with it, if it was measured, and what it has counted.
     An expired lease that was not adopted is renewed: only another token takes a
     trial away.
     """
@@ -109,6 +113,7 @@ def renew(
             seen=sa.func.clock_timestamp(),
             **_at_least(used),
             **({} if load is None else {"load": dict(load)}),
+            **({} if tally is None else {"tally": dict(tally)}),
         )
     )
     row = connection.execute(

@@ -1,0 +1,129 @@
+"""The metrics of a worker: what it counts while it trains, at a port of its own."""
+
+import logging
+import socket
+import threading
+import urllib.error
+import urllib.request
+from dataclasses import replace
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.harness.processes import until
+from tests.store.specs import make_spec
+from tests.work.conftest import Station
+from tuner.errors import MachineError, UserError
+from tuner.settings import Endpoint
+from tuner.store import tables as t
+from tuner.work.monitor import Monitor, served
+from tuner.work.stopping import StopRequest
+from tuner.work.worker import work
+
+
+def free_port() -> int:
+    """Return a port that is free at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
+
+
+def scraped(port: int) -> dict[str, float]:
+    """Return the values of a worker's page by name; of buckets the last one."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    return {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def told(port: int) -> dict[str, float]:
+    """Return the same; nothing as long as the worker does not listen."""
+    try:
+        return scraped(port)
+    except urllib.error.URLError:
+        return {}
+
+
+def test_a_worker_tells_what_it_has_done(station: Station) -> None:
+    """While it trains; in the end the same counts are in the database."""
+    bench = station.launch(make_spec(dimensions=(), seeds=2, epochs=4))
+    port = free_port()
+    station.settings = replace(station.settings, metrics=Endpoint("127.0.0.1", port))
+    thread = station.in_thread("small", "held", StopRequest())
+    until(lambda: bench.rows(t.lease), "the trial was claimed")
+    until(lambda: told(port).get("tuner_worker_trials") == 1, "the trial is told")
+    values = scraped(port)
+    assert values["tuner_worker_info"] == 1
+    assert values["tuner_worker_claim_seconds_count"] == 1
+    assert values["tuner_worker_leases_lost_total"] == 0
+    until(lambda: scraped(port).get("tuner_worker_memory_bytes"), "its memory was measured")
+    (station.folder / "go").touch()
+    thread.join(30)
+    (worker,) = bench.rows(t.worker)
+    assert worker.tally["epochs"] == len(bench.rows(t.epoch)) == 8
+    assert sum(worker.tally["claims"]) == 3
+    assert worker.tally["claim_seconds"] > 0
+    with pytest.raises(urllib.error.URLError):
+        scraped(port)
+
+
+def test_workers_of_one_host_take_one_port_each(caplog: pytest.LogCaptureFixture) -> None:
+    """From the given one on; the log says which."""
+    endpoint = Endpoint("127.0.0.1", free_port())
+    with caplog.at_level(logging.INFO), served(Monitor(), endpoint), served(Monitor(), endpoint):
+        said = [record.args for record in caplog.records]
+        ports = [args[1] for args in said if isinstance(args, tuple)]
+        assert len(set(ports)) == 2
+        for port in ports:
+            assert scraped(int(str(port))) == {}
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"http://127.0.0.1:{ports[0]}/", timeout=30)
+
+
+def test_an_address_of_another_machine_is_told() -> None:
+    """Before anything is trained."""
+    with (
+        pytest.raises(MachineError, match=r"cannot be served at 192\.0\.2\.1"),
+        served(Monitor(), Endpoint("192.0.2.1", 9200)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("9200", Endpoint("127.0.0.1", 9200)),
+        ("0.0.0.0:9200", Endpoint("0.0.0.0", 9200)),
+        ("[::1]:9200", Endpoint("::1", 9200)),
+    ],
+)
+def test_an_endpoint_is_an_address_and_a_port(text: str, endpoint: Endpoint) -> None:
+    """And is written as it is read."""
+    assert Endpoint.parse(text, "--metrics") == endpoint
+    assert Endpoint.parse(str(endpoint), "--metrics") == endpoint
+
+
+@pytest.mark.parametrize("text", ["", "localhost:9200", "9200x", "127.0.0.1:", "1.2.3.4:70000"])
+def test_anything_else_is_refused(text: str) -> None:
+    """With what is expected."""
+    with pytest.raises(UserError, match=r"--metrics is .* 127\.0\.0\.1:9200"):
+        Endpoint.parse(text, "--metrics")
+
+
+def test_a_study_that_is_left_keeps_its_counts(station: Station) -> None:
+    """A worker on any study tells of all that it has been on."""
+    station.launch(make_spec("one", dimensions=(), epochs=2))
+    port = free_port()
+    settings = replace(station.settings, metrics=Endpoint("127.0.0.1", port))
+    orders = replace(station.orders("one", "quick"), study=None, idle_seconds=60.0)
+    stop = StopRequest()
+    thread = threading.Thread(target=work, args=(settings, orders, stop), daemon=True)
+    thread.start()
+    until(lambda: told(port).get("tuner_worker_epochs_total") == 2, "the study's epochs are told")
+    until(lambda: "tuner_worker_trials" not in scraped(port), "it has left the study")
+    assert scraped(port)["tuner_worker_epochs_total"] == 2
+    stop._take(None, None)
+    thread.join(30)
+    assert not thread.is_alive()
