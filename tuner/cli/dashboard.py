@@ -78,6 +78,8 @@ FILE = click.Path(path_type=Path, dir_okay=False, exists=True)
     help="Also print a link that logs in anyone who opens it on this machine.",
 )
 @options.objectives_option
+@options.hook_options
+@options.log_format_option
 @click.pass_context
 def dashboard(
     context: click.Context,
@@ -101,11 +103,13 @@ def dashboard(
     Pages show the same results as the commands and update live during
     training; docs/dashboard.md lists them. On 127.0.0.1, the user who started
     the dashboard needs no login; everyone else does, and so does everyone at
-    any other address.
+    any other address. Prometheus reads /metrics; see docs/watching.md.
     """
     if context.invoked_subcommand is not None:
         return
     from tuner.dashboard.server import Site, serve
+    from tuner.notify.hooks import hooks_of
+    from tuner.notify.notifier import Notifier
     from tuner.work import removal
 
     site = Site(
@@ -123,7 +127,11 @@ def dashboard(
         objectives=options.objective_folders(None, objective_folders),
     )
     settings: Settings = context.obj
-    with options.open_database(settings) as database:
+    hooks = hooks_of(settings.hooks)
+    with (
+        options.open_database(settings) as database,
+        Notifier(database, hooks, dashboard=settings.hooks.dashboard),
+    ):
 
         def delete(study: "Study") -> str:
             remains = removal.delete(settings, database, study, elsewhere=False)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tuner.cli.live import Screen
     from tuner.fleet.tending import TendedFleet
     from tuner.notebook import OpenStudy
+    from tuner.notify.hooks import Hook
     from tuner.records import Identity, Value
     from tuner.results import Results
     from tuner.spec.study import Budget, Spec
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
     from tuner.work.stopping import StopRequest
 
 LOOK_SECONDS = 0.5
+NOBODY_TELLS = (
+    "Note: no process of this machine stays, so nobody tells the hooks. A dashboard can "
+    "(`tuner dashboard --webhook-file FILE`), or a launch without --detach."
+)
 SHORT_LOOK_SECONDS = 0.1
 """When all that is waited for is that the workers leave."""
 
@@ -76,6 +81,9 @@ SHORT_LOOK_SECONDS = 0.1
     help="Do not check first that workers can work where another engine runs them.",
 )
 @options.objectives_option
+@options.metrics_option
+@options.hook_options
+@options.log_format_option
 @click.option(
     "--enqueue",
     metavar="'NAME=VALUE …'",
@@ -206,6 +214,7 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
     engine = engines.load(request.engine)
     engines.refuse_embedded(settings, request.engine)
     stored = request.stored
+    hooks = _hooks(settings)
     spec, file = request.read()
     given = file.engine_options(request.engine) if file else {}
     # The command line wins over the file, key by key.
@@ -311,11 +320,18 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
                 settings, database, study, engine, engine.fleet(settings, crew, forks)
             )
             if request.detach:
+                if hooks:
+                    echo(NOBODY_TELLS, err=True)
                 fleet.start_crew(crew)
                 if findings is not None:
                     findings.tell(database, study, wait=True)
                 _tell_detached(study)
                 return LaunchEnd(study.full_name, EXIT_DONE)
+            if hooks:
+                from tuner.notify.notifier import Notifier
+
+                link = settings.hooks.dashboard
+                looking.enter_context(Notifier(database, hooks, study.ref, link))
             code = _train(database, study, fleet, crew, findings)
             if code is not None:
                 return LaunchEnd(study.full_name, code)
@@ -323,6 +339,14 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
             findings.tell(database, study, wait=True)
         _conclude(database, settings, study, told=findings is not None)
         return LaunchEnd(study.full_name, EXIT_DONE)
+
+
+def _hooks(settings: Settings) -> "Sequence[Hook]":
+    if settings.hooks.none:
+        return ()
+    from tuner.notify.hooks import hooks_of
+
+    return hooks_of(settings.hooks)
 
 
 def _known(database: "Database", ref: StudyRef) -> "Study | None":

@@ -31,6 +31,11 @@ folder for everything tuner stores (default: the nearest `.tuner`, searching upw
 | `TUNER_LEASE_SECONDS`, `TUNER_RENEW_SECONDS`, `TUNER_GRACE_SECONDS`, `TUNER_POLL_SECONDS` | \
 lease duration, renewal interval, grace period and poll interval in seconds (30, 5, 12, 1) |
 | `TUNER_GIVE_BACK_SECONDS` | how long a trial may finish its epoch after Ctrl-C (30) |
+| `TUNER_METRICS` | address and first port of workers' metrics, as `--metrics` |
+| `TUNER_LOG_FORMAT` | `text` or `json`, as `--log-format` |
+| `TUNER_WEBHOOK`, `TUNER_WEBHOOK_FILE` | address of a webhook, or the file with it |
+| `TUNER_ON_EVENT` | command that is told of events, as `--on-event` |
+| `TUNER_DASHBOARD_URL` | address of your dashboard, for links in notices |
 """
 
 

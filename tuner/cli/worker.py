@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from tuner import forkserver
 from tuner.cli import options
 from tuner.cli.options import objective_folders as folders_for
 from tuner.cli.options import objectives_option
-from tuner.cli.terminal import echo, echo_json
+from tuner.cli.terminal import echo, echo_json, report
 from tuner.errors import (
     EXIT_DONE,
     EXIT_FAILURES,
@@ -33,6 +33,7 @@ from tuner.spec.study_ref import StudyRef
 if TYPE_CHECKING:
     from tuner.fleet.local import LocalFleet
     from tuner.work.stopping import StopRequest
+    from tuner.work.worker import Telling
 
 
 @click.command(
@@ -84,6 +85,9 @@ if TYPE_CHECKING:
     help="Leave after this time without a trial, and wait so long for the study to be launched.",
 )
 @objectives_option
+@options.metrics_option
+@options.hook_options
+@options.log_format_option
 @click.option(
     "--probe",
     is_flag=True,
@@ -159,6 +163,7 @@ def worker(
         name = str(study or "")
         crew = Crew(name, placed, threads, folders, further=further, fill=per_gpu == AUTO)
         return _crew(settings, crew)
+    telling = _telling(settings, study)
     with _fork_server(forks) as server:
         from tuner.work.stopping import StopRequest
         from tuner.work.worker import DeviceShare, Orders, work
@@ -180,16 +185,28 @@ def worker(
             idle_seconds=idle,
             share=device_share,
             forks=server,
+            telling=telling,
         )
         ended = work(settings, orders, stop)
     if stop.lifetime_over:
-        echo(f"{study or 'Any study'}: the worker's lifetime is over; its trial was given back.")
+        report(f"{study or 'Any study'}: the worker's lifetime is over; its trial was given back.")
         # A signal that came later changes nothing: the worker was leaving already.
         return EXIT_DONE
-    echo(f"{study or 'Any study'}: {ended.state}. {ended.reason}".strip())
+    report(f"{study or 'Any study'}: {ended.state}. {ended.reason}".strip())
     if stop.asked:
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     return EXIT_FAILURES if ended.state == "paused" else EXIT_DONE
+
+
+def _telling(settings: Settings, study: StudyRef | None) -> "Telling":
+    """Return what tells hooks of events while a worker is at work; checks them at once."""
+    if settings.hooks.none:
+        return lambda _database: nullcontext()
+    from tuner.notify.hooks import hooks_of
+    from tuner.notify.notifier import Notifier
+
+    hooks = hooks_of(settings.hooks)
+    return lambda database: Notifier(database, hooks, study, settings.hooks.dashboard)
 
 
 def _times(option: str, seconds: float | None) -> tuple[str, ...]:
@@ -239,9 +256,16 @@ def _crew(settings: Settings, crew: Crew) -> int:
 
     require(settings)
     options.tell_home(settings)
+    telling = _telling(settings, StudyRef.stored(crew.study) if crew.study else None)
     stop = StopRequest()
     stop.install()
-    with forkserver.started((*forkserver.WORKERS, *forkserver.TRAINERS)) as forks:
+    with (
+        forkserver.started((*forkserver.WORKERS, *forkserver.TRAINERS)) as forks,
+        ExitStack() as told,
+    ):
+        if not settings.hooks.none:
+            database = told.enter_context(options.open_database(settings))
+            told.enter_context(telling(database))
         return _followed(settings, crew, LocalFleet(settings, crew, forks), stop)
 
 

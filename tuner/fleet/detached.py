@@ -9,7 +9,7 @@ from pathlib import Path
 from tuner import home as home_folder
 from tuner.errors import MachineError
 from tuner.processes import Executed, Streams, python
-from tuner.settings import Settings, worker_environment
+from tuner.settings import Settings, launcher_environment
 from tuner.store import fleets
 from tuner.store.database import Database
 from tuner.store.studies import Study
@@ -32,7 +32,7 @@ def start(settings: Settings, database: Database, study: Study, arguments: tuple
     out = home_folder.open_private(log, os.O_WRONLY | os.O_APPEND)
     begun = log.stat().st_size
     try:
-        process = Executed(command, worker_environment(settings), Streams(nothing, out, out))
+        process = Executed(command, launcher_environment(settings), Streams(nothing, out, out))
     finally:
         os.close(nothing)
         os.close(out)

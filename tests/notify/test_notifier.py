@@ -1,0 +1,244 @@
+"""Who is told of what, and how often: with real events, a real server and real threads."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.harness.processes import until
+from tests.harness.receiver import Receiver, status
+from tests.store.specs import Bench, claim_trial, finish, make_spec
+from tuner import logs
+from tuner.notify import notifier as notifier_module
+from tuner.notify.hooks import Hook, Webhook
+from tuner.notify.notice import for_chat
+from tuner.notify.notifier import Notifier
+from tuner.spec.study_ref import StudyRef
+from tuner.store import control, notices, studies
+from tuner.store import tables as t
+from tuner.store.database import Database
+from tuner.store.ledger.leases import Ended
+from tuner.store.ledger.ledger import Ledger
+
+
+@pytest.fixture(autouse=True)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look often, and rest no longer than a test can wait."""
+    monkeypatch.setattr(notifier_module, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(notices, "FIRST_REST_SECONDS", 0.1)
+
+
+@pytest.fixture
+def bench(database: Database) -> Bench:
+    """Store a study of three settings, of which each trial has one attempt."""
+    spec = make_spec()
+    return Bench.launch(database, replace(spec, limits=replace(spec.limits, attempts=1)))
+
+
+def telling(bench: Bench, receiver: Receiver, path: str = "/hook", **more: Any) -> Notifier:
+    """Return what tells the server of the study's events."""
+    return Notifier(bench.database, [Webhook.of(receiver.url + path)], bench.study.ref, **more)
+
+
+def complete(bench: Bench) -> Ledger:
+    """Train what is left of the study, to its end."""
+    worker = bench.worker()
+    while not isinstance(answer := worker.claim(None, adopt=True), Ended):
+        finish(worker, answer.lease)  # type: ignore[union-attr]
+    return worker
+
+
+def test_the_end_of_a_study_is_told(bench: Bench, receiver: Receiver) -> None:
+    """Its counts, and a link if there is a dashboard; also where no verdict can be computed.
+
+    These trials have no predictions on test, which those of a trainer always have.
+    """
+    with telling(bench, receiver, dashboard="https://tuner.example.org/"):
+        complete(bench)
+    (body,) = receiver.bodies()
+    assert body["event"] == "study_complete"
+    assert (body["study"], body["question"]) == ("small@1", "Which?")
+    assert body["sentence"] == "small is complete: 3 of 3 trials ended."
+    assert (body["trials"]["complete"], body["trials"]["budget"]) == (3, 3)
+    assert body["verdict"] == []
+    assert body["link"] == "https://tuner.example.org/studies/small@1"
+    assert body["text"] == for_chat("\n".join([body["sentence"], *body["verdict"], body["link"]]))
+    (row,) = bench.rows(t.notice)
+    assert (row.tries, row.result) == (1, "HTTP 200")
+    assert row.ended is not None
+
+
+def test_of_many_that_could_tell_one_does(bench: Bench, receiver: Receiver) -> None:
+    """Eight processes, as it were, with the same webhook: each event comes once."""
+    with ExitStack() as many:
+        for _ in range(8):
+            many.enter_context(telling(bench, receiver))
+        complete(bench)
+    assert [body["event"] for body in receiver.bodies()] == ["study_complete"]
+
+
+def test_two_hooks_are_told_both(bench: Bench, receiver: Receiver) -> None:
+    """Each by itself: one that fails keeps nothing from the other."""
+    receiver.replies = [status(404)]
+    with telling(bench, receiver, "/gone"), telling(bench, receiver, "/hook"):
+        complete(bench)
+    assert sorted(path for path, _, _ in receiver.received) == ["/gone", "/hook"]
+
+
+def test_a_server_in_trouble_is_tried_again_with_the_same_id(
+    bench: Bench, receiver: Receiver
+) -> None:
+    """Until it takes the notice; then no more."""
+    receiver.replies = [status(500), status(503)]
+    with telling(bench, receiver):
+        complete(bench)
+    bodies = receiver.bodies()
+    assert len(bodies) == 3
+    assert len({body["id"] for body in bodies}) == 1
+    (row,) = bench.rows(t.notice)
+    assert (row.tries, row.result) == (3, "HTTP 200")
+
+
+def test_a_server_that_is_away_holds_up_an_end_only_for_so_long(
+    bench: Bench,
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What is left is told by the next process that has the hook."""
+    monkeypatch.setattr(notifier_module, "LEAVE_SECONDS", 0.2)
+    monkeypatch.setattr(notices, "FIRST_REST_SECONDS", 60.0)
+    receiver.replies = [status(500)]
+    with caplog.at_level(logging.WARNING), telling(bench, receiver, "/s3cret"):
+        complete(bench)
+    assert len(receiver.received) == 1
+    assert "not everything could be told" in caplog.text
+    assert "s3cret" not in caplog.text
+    with bench.database.transaction() as connection:
+        connection.execute(sa.update(t.notice).values(due=t.NOW))
+    monkeypatch.setattr(notifier_module, "LEAVE_SECONDS", 20.0)
+    with telling(bench, receiver, "/s3cret"):
+        pass
+    assert [body["event"] for body in receiver.bodies()] == ["study_complete"] * 2
+
+
+def test_a_sender_that_died_is_replaced_when_its_time_is_over(
+    bench: Bench, receiver: Receiver
+) -> None:
+    """Its notice is not taken before; it comes with the same id in case it had been sent."""
+    hook = Webhook.of(receiver.url + "/hook").key
+    with bench.database.transaction() as connection:
+        notices.register(connection, hook)
+    complete(bench)
+    with bench.database.transaction() as connection:
+        (event,) = notices.pending(connection, hook, bench.study)
+        assert notices.take(connection, hook, [event]) == {event.event_id}
+    with bench.database.transaction() as connection:
+        assert notices.take(connection, hook, [event]) == set()
+        assert notices.pending(connection, hook, bench.study) == []
+        assert notices.is_waiting(connection, hook, bench.study)
+        connection.execute(sa.update(t.notice).values(due=t.NOW))
+    with telling(bench, receiver):
+        pass
+    (body,) = receiver.bodies()
+    assert body["id"] == f"small@1-{event.event_id}"
+
+
+def test_failed_trials_are_told_together(bench: Bench, receiver: Receiver) -> None:
+    """The first at once; those that follow within a minute with the end of the study."""
+    with telling(bench, receiver):
+        worker = bench.worker()
+        worker.fail(claim_trial(worker), "ValueError: <!channel> & so on")
+        until(lambda: receiver.received, "the failure is told")
+        worker.fail(claim_trial(worker), "KeyError: 'x'")
+        until(lambda: len(bench.rows(t.outcome)) == 2)
+        complete(bench)
+    first, last = receiver.bodies()
+    assert first["event"] == "trials_failed"
+    assert first["failed"] == [{"trial": 0, "reason": "ValueError: <!channel> & so on"}]
+    assert "&lt;!channel&gt; &amp; so on" in first["text"]
+    assert first["sentence"].startswith("small: Trial 0 failed: ValueError: <!channel> & so on.")
+    assert last["event"] == "study_complete"
+    assert [one["trial"] for one in last["failed"]] == [1]
+    assert last["trials"]["failed"] == 2
+
+
+def test_the_brake_is_told(bench: Bench, receiver: Receiver) -> None:
+    """With the reason, and no verdict."""
+    with telling(bench, receiver):
+        worker = bench.worker()
+        for _ in range(3):
+            worker.fail(claim_trial(worker), "the same")
+        assert bench.state() == "paused"
+    body = receiver.bodies()[-1]
+    assert (body["event"], body["verdict"]) == ("study_paused", [])
+    assert "the same" in body["reason"]
+
+
+def test_what_a_person_does_is_not_told(bench: Bench, receiver: Receiver) -> None:
+    """Whoever stops a study knows it."""
+    with telling(bench, receiver):
+        control.stop(bench.database, bench.study, "ann@here")
+    assert receiver.received == []
+
+
+def test_what_happened_before_a_hook_was_used_is_not_told(bench: Bench, receiver: Receiver) -> None:
+    """Nor is anything that happened in another study."""
+    complete(bench)
+    other = Bench.launch(bench.database, make_spec("other"))
+    with telling(bench, receiver):
+        complete(other)
+    assert receiver.received == []
+    with Notifier(bench.database, [Webhook.of(receiver.url + "/hook")]):
+        pass
+    assert [body["study"] for body in receiver.bodies()] == ["other@1"]
+
+
+def test_a_study_that_is_stored_later_is_told(bench: Bench, receiver: Receiver) -> None:
+    """A worker may be started before the launch."""
+    hooks: list[Hook] = [Webhook.of(receiver.url)]
+    with Notifier(bench.database, hooks, StudyRef("late")):
+        complete(Bench.launch(bench.database, make_spec("late")))
+    assert [body["study"] for body in receiver.bodies()] == ["late@1"]
+
+
+def test_a_study_that_is_deleted_meanwhile_is_not_told(bench: Bench, receiver: Receiver) -> None:
+    """Its events are gone, and what was to be told of them."""
+    receiver.replies = [status(500)]
+    with telling(bench, receiver):
+        complete(bench)
+        until(lambda: receiver.received, "it was tried")
+        with bench.database.transaction() as connection:
+            studies.delete(connection, bench.study)
+    assert bench.rows(t.notice) == []
+
+
+def test_an_outage_is_waited_out(
+    bench: Bench, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost, and the thread goes on."""
+    pending, lost = notices.pending, threading.Event()
+
+    def broken(connection: sa.Connection, *rest: Any) -> Any:
+        if not lost.is_set():
+            lost.set()
+            connection.connection.dbapi_connection.close()  # type: ignore[union-attr]
+        return pending(connection, *rest)
+
+    monkeypatch.setattr(notices, "pending", broken)
+    with telling(bench, receiver):
+        until(lost.is_set, "the connection was lost")
+        complete(bench)
+    assert [body["event"] for body in receiver.bodies()] == ["study_complete"]
+
+
+@pytest.fixture(autouse=True)
+def _forget_secrets() -> Iterator[None]:
+    """Let no address of one test be hidden in another."""
+    yield
+    logs._secrets.clear()

@@ -1,0 +1,179 @@
+"""The thread that tells hooks what has happened; only the end of its process waits for it."""
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+
+from sqlalchemy.exc import DBAPIError
+
+from tuner.errors import DatabaseError, UnknownStudyError
+from tuner.notify.hooks import Answer, Hook
+from tuner.results import Results
+from tuner.spec.study_ref import StudyRef
+from tuner.store import notices, studies
+from tuner.store.database import Database, is_outage
+from tuner.store.notices import Happened
+from tuner.store.studies import Study
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 2.0
+FAILURES_SECONDS = 60.0
+"""Between two notices of failed trials of a study; what fails meanwhile is told together."""
+LEAVE_SECONDS = 20.0
+"""How long the end of its process waits until all is told."""
+
+
+class Notifier:
+    """Tells hooks of the events of one study, or of all studies of a database.
+
+    It has connections of its own, and a thread that looks for events every few seconds. Several
+    processes may have the same hook: each event is taken by one of them (`store/notices`).
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        hooks: Sequence[Hook],
+        ref: StudyRef | None = None,
+        dashboard: str | None = None,
+    ) -> None:
+        self._database = Database(database.address)
+        self._hooks = hooks
+        self._ref = ref
+        self._study: Study | None = None
+        """The study that is meant; None until it is stored, or for all."""
+        self._dashboard = dashboard
+        """The address of a dashboard, for links."""
+        self._told_failures: dict[tuple[str, int], float] = {}
+        self._registered: set[str] = set()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
+
+    def __enter__(self) -> "Notifier":
+        """Begin: what happens from now on is told."""
+        if self._hooks:
+            # Here and not in the thread: a study may end before that runs for the first time.
+            with suppress(DBAPIError):
+                self._register()
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Tell what is left, but wait no longer than some seconds."""
+        self._ending.set()
+        if self._hooks:
+            self._thread.join(LEAVE_SECONDS + 1.0)
+        self._database.close()
+
+    def _run(self) -> None:
+        away = False
+        deadline: float | None = None
+        while True:
+            try:
+                self._register()
+                waiting = self._look(ending=deadline is not None)
+                away = False
+            # Nothing that goes wrong here may end the telling, and nothing else depends on it.
+            except Exception as error:
+                waiting = True
+                if not (is_outage(error) or isinstance(error, DatabaseError)):
+                    logger.exception("events were not told")
+                elif not away:
+                    logger.warning("events are told later: the database is away")
+                away = True
+            if deadline is not None and (not waiting or time.monotonic() > deadline):
+                if waiting:
+                    logger.warning(
+                        "not everything could be told; a process with the same hook will do it "
+                        "within a day"
+                    )
+                return
+            if deadline is None:
+                self._ending.wait(LOOK_SECONDS)
+                if self._ending.is_set():
+                    deadline = time.monotonic() + LEAVE_SECONDS
+            else:
+                time.sleep(0.5)
+
+    def _register(self) -> None:
+        for hook in self._hooks:
+            if hook.key not in self._registered:
+                with self._database.transaction() as connection:
+                    notices.register(connection, hook.key)
+                self._registered.add(hook.key)
+
+    def _look(self, *, ending: bool) -> bool:
+        """Tell each hook what is pending; return whether something is left for later."""
+        if self._ref is not None and self._study is None:
+            with self._database.transaction() as connection:
+                self._study = studies.find_or_none(connection, self._ref)
+            if self._study is None:
+                return False  # a worker may be there before its study
+        waiting = False
+        for hook in self._hooks:
+            with self._database.transaction() as connection:
+                events = notices.pending(connection, hook.key, self._study)
+            by_study: dict[int, list[Happened]] = defaultdict(list)
+            for event in events:
+                by_study[event.study_id].append(event)
+            for study_id, mine in by_study.items():
+                for together in in_notices(mine):
+                    if not ending and self._rests(hook, study_id, together):
+                        continue
+                    self._tell(hook, study_id, together)
+            with self._database.transaction() as connection:
+                waiting |= notices.is_waiting(connection, hook.key, self._study)
+        return waiting
+
+    def _rests(self, hook: Hook, study_id: int, events: Sequence[Happened]) -> bool:
+        """Return whether failures are told later, because some were told a moment ago."""
+        if any(event.kind != "failed" for event in events):
+            return False
+        told = self._told_failures.get((hook.key, study_id), float("-inf"))
+        return time.monotonic() - told < FAILURES_SECONDS
+
+    def _tell(self, hook: Hook, study_id: int, events: Sequence[Happened]) -> None:
+        with self._database.transaction() as connection:
+            taken = notices.take(connection, hook.key, events)
+        mine = [event for event in events if event.event_id in taken]
+        if not mine:
+            return  # another process tells them
+        if all(event.kind == "failed" for event in mine):
+            self._told_failures[hook.key, study_id] = time.monotonic()
+        ids = [event.event_id for event in mine]
+        # Imported here: verdicts need statistics, which would slow down every start.
+        from tuner.notify.notice import compose
+
+        try:
+            with self._database.snapshot() as connection:
+                study = studies.by_id(connection, study_id)
+                body = compose(Results(connection, study), mine, self._dashboard)
+        except UnknownStudyError:
+            return  # deleted meanwhile, and the notices with it
+        answer = hook.tell(body)
+        self._keep(hook, ids, answer, str(body["event"]), study.title)
+
+    def _keep(self, hook: Hook, ids: list[int], answer: Answer, event: str, title: str) -> None:
+        keep = notices.put_off if answer.outcome == "later" else notices.end
+        with self._database.transaction() as connection:
+            keep(connection, hook.key, ids, answer.reason or answer.outcome)
+        if answer.outcome == "told":
+            logger.info("%s: %s was told %s", title, hook.name, event)
+        else:
+            again = "; it is tried again" if answer.outcome == "later" else ""
+            logger.warning(
+                "%s: %s was not told %s: %s%s", title, hook.name, event, answer.reason, again
+            )
+
+
+def in_notices(events: Sequence[Happened]) -> list[list[Happened]]:
+    """Divide the events of one study into notices: one an end, failed trials with the first."""
+    failed = [event for event in events if event.kind == "failed"]
+    ends = [[event] for event in events if event.kind != "failed"]
+    if ends:
+        return [[*failed, *ends[0]], *ends[1:]]
+    return [failed] if failed else []
