@@ -53,11 +53,8 @@ def test_figures_are_those_of_the_database(pages: TestClient, stored: Database) 
     with stored.transaction() as connection:
         listed = studies.listing(connection)
         seen = {study.full_name: overview(connection, study) for study in listed}
-        kinds = Counter(
-            connection.execute(
-                sa.select(t.study.c.name, t.event.c.kind).select_from(t.event.join(t.study))
-            )
-        )
+        events = sa.select(t.study.c.name, t.event.c.kind).select_from(t.event.join(t.study))
+        kinds = Counter((row.name, row.kind) for row in connection.execute(events))
     assert len(seen) > 10
     for name, one in seen.items():
         counts, trials = one.counts, of(samples, "tuner_trials", name)
@@ -71,7 +68,7 @@ def test_figures_are_those_of_the_database(pages: TestClient, stored: Database) 
         }
         for kind, (metric, _) in metrics.EVENTS.items():
             assert of(samples, metric, name) == {"": kinds[name.partition("@")[0], kind]}
-    states = Counter(study.state for study in listed)
+    states = Counter(str(study.state) for study in listed)
     for state in ("open", "paused", "stopped", "complete"):
         assert samples["tuner_studies", (("state", state),)] == states[state]
 
@@ -146,7 +143,7 @@ def test_scrapers_that_come_together_cost_one_reading(
         readings.append(connection)
         return read_totals(connection)
 
-    monkeypatch.setattr(metrics.totals, "read", noted)
+    monkeypatch.setattr(totals, "read", noted)
     monkeypatch.setattr(metrics, "KEPT_SECONDS", 3600.0)
     with TestClient(app_for(Desk(counted.database)), LOCAL) as client:
         first = client.get("/metrics").text

@@ -76,7 +76,7 @@ def test_a_stop_breaks_off_an_export_without_a_traceback(
             while True:
                 yield b"x" * 1000
                 # Longer than the graceful second: a query that the server waits for.
-                time.sleep(2.0 if deaf else 0.02)
+                time.sleep(1.3 if deaf else 0.02)
         finally:
             ended.set()
 

@@ -308,8 +308,10 @@ SINCE_0002 = (
     ),
     (
         "ALTER TABLE tuner.worker DROP COLUMN load, DROP COLUMN device_seconds, "
-        "DROP COLUMN price_per_hour"
+        "DROP COLUMN price_per_hour, DROP COLUMN tally"
     ),
+    "DROP TABLE tuner.notice, tuner.hook",
+    "DROP INDEX tuner.event_rare",
     f"UPDATE tuner.{schema.VERSION_TABLE} SET version_num = '0002'",
     "DROP INDEX tuner.event_by_trial, tuner.trial_by_seed",
 )

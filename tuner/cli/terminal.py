@@ -99,8 +99,8 @@ def clear_progress() -> None:
 class ReadableFormatter(logging.Formatter):
     """Formats log records with every control character written out."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    def __init__(self, layout: str = "%(asctime)s %(message)s") -> None:
+        super().__init__(layout, datefmt="%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as text; tracebacks keep their lines."""

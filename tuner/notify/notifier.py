@@ -97,7 +97,7 @@ class Notifier:
                 if self._ending.is_set():
                     deadline = time.monotonic() + LEAVE_SECONDS
             else:
-                time.sleep(0.5)
+                time.sleep(LOOK_SECONDS / 4)
 
     def _register(self) -> None:
         for hook in self._hooks:
