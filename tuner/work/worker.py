@@ -33,7 +33,6 @@ from tuner.store.ledger import workers
 from tuner.store.ledger.leases import Ended
 from tuner.store.ledger.ledger import Ledger
 from tuner.store.optuna_storage import Binding
-from tuner.store.spending import Used
 from tuner.store.studies import Study
 from tuner.store.turns import QueuedStudy
 from tuner.train.checkpoints.keys import marks
