@@ -21,6 +21,7 @@ from tuner.store.database import Database
 from tuner.store.ledger import workers
 from tuner.store.ledger.workers import Post
 from tuner.store.overview import overview
+from tuner.store.spending import Used
 from tuner.store.tallies import CLAIM_BOUNDS, Tally
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -84,8 +85,8 @@ def counted(bench: Bench) -> Bench:
         with bench.database.transaction() as connection:
             post = workers.join(connection, bench.study.study_id, workers.Worker("gpu1", 1, "cpu"))
             load = {"gpu": 0.5 if epochs == 7 else None, "gpu_memory": 10, "gpu_total": 40}
-            workers.renew(connection, post, (), bench.worker().timing, 2.5, load=load)
-            workers.leave(connection, post, 2.5, tally.to_json())
+            workers.renew(connection, post, (), bench.worker().timing, Used(2.5), load=load)
+            workers.leave(connection, post, Used(2.5), tally.to_json())
     return bench
 
 
@@ -199,6 +200,6 @@ def test_a_renewal_stores_what_was_counted(bench: Bench) -> None:
     tally = Tally(epochs=3)
     with bench.database.transaction() as connection:
         post = Post(bench.study.study_id, worker.worker_id)
-        workers.renew(connection, post, (), worker.timing, 0.0, tally=tally.to_json())
+        workers.renew(connection, post, (), worker.timing, Used(), tally=tally.to_json())
         (study,) = totals.read(connection).studies
     assert study.tally == tally
