@@ -70,7 +70,7 @@ def test_figures_are_those_of_the_database(pages: TestClient, stored: Database) 
         for kind, (metric, _) in metrics.EVENTS.items():
             assert of(samples, metric, name) == {"": kinds[name.partition("@")[0], kind]}
     states = Counter(str(study.state) for study in listed)
-    for state in ("open", "paused", "stopped", "complete"):
+    for state in totals.STATES:
         assert samples["tuner_studies", (("state", state),)] == states[state]
 
 
@@ -168,7 +168,8 @@ def test_only_so_many_studies_have_series(
         monkeypatch.setattr(totals, "STUDIES_MOST", 2)
         found = totals.read(connection)
     assert [study.name for study in found.studies] == ["first@1", "new@1"]
-    assert found.states == {"open": 1, "complete": 2, "archived": 1, "paused": 0, "stopped": 0}
+    none = dict.fromkeys(("paused", "stopped", "spent"), 0)
+    assert found.states == {"open": 1, "complete": 2, "archived": 1, **none}
 
 
 def test_epochs_are_counted_while_a_trial_runs(bench: Bench) -> None:

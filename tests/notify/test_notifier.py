@@ -180,6 +180,22 @@ def test_the_brake_is_told(bench: Bench, receiver: Receiver) -> None:
     assert "the same" in body["reason"]
 
 
+def test_a_spent_budget_is_told(database: Database, receiver: Receiver) -> None:
+    """As the end that it is, with the reason."""
+    bench = Bench.launch(database, make_spec(hours=1.0))
+    with telling(bench, receiver):
+        worker = bench.worker()
+        finish(worker, claim_trial(worker))
+        with database.transaction() as connection:
+            connection.execute(sa.update(t.worker).values(active_seconds=7200.0))
+        assert isinstance(worker.claim(None, adopt=True), Ended)
+    (body,) = receiver.bodies()
+    assert body["event"] == "study_spent"
+    assert body["sentence"] == (
+        "small has ended: The budget of 1 hour is spent (1 of 3 trials ended)."
+    )
+
+
 def test_what_a_person_does_is_not_told(bench: Bench, receiver: Receiver) -> None:
     """Whoever stops a study knows it."""
     with telling(bench, receiver):

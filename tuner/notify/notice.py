@@ -21,6 +21,7 @@ FAILED_MOST = 20
 REASON_MOST = 300
 EVENTS = {
     "complete": "study_complete",
+    "spent": "study_spent",
     "stopped": "study_stopped",
     "paused": "study_paused",
     "failed": "trials_failed",
@@ -90,6 +91,8 @@ def _sentence(
         return f"{study.title}: {_failures(failed)} {done[0].upper()}{done[1:]}."
     if end.kind == "complete":
         return f"{study.title} is complete: {done}.{also}"
+    if end.kind == "spent":
+        return f"{study.title} has ended: {_short(end.text)} ({done}).{also}"
     return f"{study.title} is {end.kind}: {_short(end.text)} ({done}).{also}"
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import insert
 from tuner.store import tables as t
 from tuner.store.studies import Study
 
-ENDS = ("complete", "stopped", "paused")
+ENDS = ("complete", "spent", "stopped", "paused")
 """Events of a study that are told, beside trials that failed for good; where a worker caused them:
 what a person did, that person knows."""
 LEASE_SECONDS = 300.0

@@ -430,7 +430,7 @@ event = Table(
         "study_id",
         postgresql_where=text(
             "kind IN ('lost', 'interrupted', 'attempt failed', 'failed') "
-            "OR (trial_id IS NULL AND kind IN ('complete', 'stopped', 'paused'))"
+            "OR (trial_id IS NULL AND kind IN ('complete', 'spent', 'stopped', 'paused'))"
         ),
     ),
 )

@@ -19,6 +19,7 @@ from tuner.store.tallies import CLAIM_BOUNDS, Tally
 STUDIES_MOST = 200
 """Studies with figures of their own: the open ones first, then the newest. A monitor keeps every
 series that it has ever seen."""
+STATES = ("open", "paused", "stopped", "spent", "complete")
 EVENTS = ("lost", "interrupted", "attempt failed")
 CLAIMING = "10 minutes"
 """Claims are told of studies that had a worker within this time: eleven series each."""
@@ -108,9 +109,7 @@ def read(connection: sa.Connection) -> Totals:
 def _states(connection: sa.Connection) -> dict[str, int]:
     state = sa.case((t.study.c.archived.is_not(None), "archived"), else_=t.study.c.state)
     rows = connection.execute(sa.select(state, sa.func.count()).group_by(state))
-    return dict.fromkeys(("open", "paused", "stopped", "complete", "archived"), 0) | {
-        row[0]: row[1] for row in rows
-    }
+    return dict.fromkeys((*STATES, "archived"), 0) | {row[0]: row[1] for row in rows}
 
 
 def _queued(connection: sa.Connection, ids: Sequence[int]) -> Counter[int]:

@@ -10,7 +10,7 @@ down_revision = "0020"
 NOW = sa.text("clock_timestamp()")
 RARE = (
     "kind IN ('lost', 'interrupted', 'attempt failed', 'failed') "
-    "OR (trial_id IS NULL AND kind IN ('complete', 'stopped', 'paused'))"
+    "OR (trial_id IS NULL AND kind IN ('complete', 'spent', 'stopped', 'paused'))"
 )
 
 
