@@ -59,7 +59,7 @@ def test_figures_are_those_of_the_database(pages: TestClient, stored: Database) 
     assert len(seen) > 10
     for name, one in seen.items():
         counts, trials = one.counts, of(samples, "tuner_trials", name)
-        for state in ("complete", "pruned", "diverged", "failed", "running", "waiting"):
+        for state in ("complete", "pruned", "diverged", "failed", "running", "waiting", "paused"):
             assert trials[state] == getattr(counts, state), (name, state)
         assert sum(trials.values()) == counts.total
         assert of(samples, "tuner_study_state", name) == {one.state: 1}

@@ -57,6 +57,7 @@ def compose(results: Results, events: Sequence[Happened], dashboard: str | None)
             "failed": counts.failed,
             "running": counts.running,
             "waiting": counts.waiting,
+            "paused": counts.paused,
         },
         "failed": [{"trial": event.number, "reason": event.text} for event in failed[:FAILED_MOST]],
         "link": link,

@@ -88,7 +88,8 @@ def read(connection: sa.Connection) -> Totals:
             "failed": of.failed,
             "running": of.running,
             "waiting": of.waiting,
-            "not_started": max(0, of.total - of.ended - of.running - of.waiting),
+            "paused": of.paused,
+            "not_started": max(0, of.total - of.at_rest - of.running - of.waiting),
         }
         return StudyTotals(
             name=study.full_name,
