@@ -187,7 +187,7 @@ def test_a_spent_budget_is_told(database: Database, receiver: Receiver) -> None:
         worker = bench.worker()
         finish(worker, claim_trial(worker))
         with database.transaction() as connection:
-            connection.execute(sa.update(t.worker).values(active_seconds=7200.0))
+            connection.execute(sa.update(t.worker).values(device_seconds=7200.0))
         assert isinstance(worker.claim(None, adopt=True), Ended)
     (body,) = receiver.bodies()
     assert body["event"] == "study_spent"
