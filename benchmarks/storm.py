@@ -1,6 +1,7 @@
 """The big storms: nothing lost, nothing twice, under kills, freezes and restarts of PostgreSQL.
 
     python -m benchmarks.storm [--seed 0] [--only grid|learning|packs]
+    python -m benchmarks.storm --on slurm|ray|all
 
 Trains three studies on real workers while processes are killed at random, and
 prints what came of them; the first and the last, whose trials are trained eight
@@ -22,6 +23,8 @@ import torch
 
 from tests.faults import storm, verdict
 from tests.faults.weather import Report, Weather
+from tests.fleet import storm as fleet_storm
+from tests.fleet.storm import FleetWeather
 from tests.harness.postgres import Server, run_server
 
 GRID = Weather("storm_grid", trials=120, workers=8, kills=60, restarts=3, freezes=5)
@@ -46,12 +49,76 @@ LEARNING = Weather(
 )
 
 
+FLEET = Weather(
+    "storm_fleet",
+    trials=48,
+    workers=4,
+    kills=0,
+    restarts=0,
+    freezes=0,
+    images=600,
+    hidden=64,
+    pause_seconds=0.25,
+    deadline_seconds=1800.0,
+)
+FLEETS = {
+    "slurm": FleetWeather(
+        replace(FLEET, name="storm_slurm"),
+        {"slurm": 4},
+        {
+            "kill worker": 3,
+            "kill trainer": 3,
+            "slurm: cancel": 2,
+            "slurm: requeue": 2,
+            "slurm: preempt": 2,
+            "slurm: node down": 1,
+            "slurm: node drained": 1,
+            "slurm: time limit": 1,
+            "slurm: controller killed": 1,
+            "slurm: launcher lost": 1,
+            "stop PostgreSQL": 1,
+        },
+    ),
+    "ray": FleetWeather(
+        replace(FLEET, name="storm_ray"),
+        {"ray": 4},
+        {
+            "kill worker": 3,
+            "kill trainer": 3,
+            "ray: node killed": 2,
+            "ray: node added": 1,
+            "ray: driver killed": 1,
+            "ray: actor killed": 2,
+            "ray: launcher lost": 1,
+            "stop PostgreSQL": 1,
+        },
+    ),
+    "all": FleetWeather(
+        replace(FLEET, name="storm_all", workers=5),
+        {"ray": 2, "slurm": 2, "local": 1},
+        {
+            "kill worker": 3,
+            "kill trainer": 3,
+            "slurm: cancel": 1,
+            "slurm: requeue": 1,
+            "slurm: preempt": 1,
+            "ray: node killed": 1,
+            "ray: actor killed": 1,
+            "ray: driver killed": 1,
+            "stop PostgreSQL": 1,
+        },
+    ),
+}
+
+
 def main() -> int:
     """Run the storms that the command line asks for, and print their figures."""
     options = _options()
     print(_machine(), flush=True)
     reports = []
     with tempfile.TemporaryDirectory(prefix="tuner-storm-") as name, run_server() as server:
+        if options.on is not None:
+            return 1 if _fleet(FLEETS[options.on], options.seed, server, Path(name)).faults else 0
         if options.only in (None, "grid"):
             weather = replace(GRID, seed=options.seed)
             reports.append(_grid(weather, server, Path(name)))
@@ -68,6 +135,15 @@ def _grid(weather: Weather, server: Server, folder: Path) -> Report:
     report, bench = storm.run(weather, server, folder / "grid")
     alone = replace(storm.calm(weather), pack=1)
     quiet, undisturbed = storm.run(alone, server, folder / "calm")
+    verdict.check_whole(report, bench)
+    verdict.check_equal(report, bench, undisturbed)
+    return _shown(report, quiet)
+
+
+def _fleet(weather: FleetWeather, seed: int, server: Server, folder: Path) -> Report:
+    study = replace(weather.study, seed=seed)
+    report, bench = fleet_storm.run(replace(weather, study=study), server, folder / "fleet")
+    quiet, undisturbed = storm.run(storm.calm(study), server, folder / "calm")
     verdict.check_whole(report, bench)
     verdict.check_equal(report, bench, undisturbed)
     return _shown(report, quiet)
@@ -97,6 +173,9 @@ def _machine() -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, default=0, help="of the blows and the sampler")
+    parser.add_argument(
+        "--on", choices=sorted(FLEETS), help="a storm over fleets in place of those"
+    )
     parser.add_argument("--only", choices=("grid", "learning", "packs"), help="one storm alone")
     return parser.parse_args()
 

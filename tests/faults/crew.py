@@ -18,8 +18,8 @@ class Crew:
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables of the workers, and of their trainers."""
     processes: list[Started] = field(default_factory=list)
-    gave_up: list[int] = field(default_factory=list)
-    """Exit codes of workers that ended by an error of their own."""
+    gave_up: list[str] = field(default_factory=list)
+    """How workers ended by an error of their own."""
 
     def attend(self) -> None:
         """Start workers where there are none."""
@@ -33,11 +33,21 @@ class Crew:
     def _start(self) -> Started:
         return self.scene.start_worker(self.study, **self.environment)
 
-    def running(self) -> list[Started]:
+    def pids(self) -> list[int]:
         """Return the workers that are alive."""
-        return [process for process in self.processes if process.poll() is None]
+        return [process.pid for process in self.processes if process.poll() is None]
+
+    @property
+    def started(self) -> int:
+        """How many workers there were, all in all."""
+        return len(self.scene.workers.processes)
+
+    def said(self) -> str:
+        """Return the last words of the workers."""
+        return self.scene.workers.said(600)
 
     def close(self) -> None:
         """End all workers, and note who had given up."""
-        self.gave_up = [code for one in self.processes if (code := one.poll()) not in (None, 0)]
+        codes = [code for one in self.processes if (code := one.poll()) not in (None, 0)]
+        self.gave_up = [f"a worker gave up with code {code}" for code in codes]
         self.scene.workers.close()

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 import sqlalchemy as sa
@@ -21,9 +21,9 @@ from sqlalchemy.exc import DBAPIError
 
 from tests.faults.crew import Crew
 from tests.faults.scenes import Scene
-from tests.faults.weather import Blow, Report, Weather
+from tests.faults.weather import Report, Weather
 from tests.harness.postgres import Server
-from tests.harness.processes import send, trainers_of
+from tests.harness.processes import kill, send, trainers_of
 from tests.store.specs import Bench
 from tests.train.blobs import PAUSE
 from tuner.settings import Settings, Timing
@@ -33,10 +33,31 @@ from tuner.store.database import Database
 
 TIMING = Timing(lease=6.0, renew=1.0, grace=2.5, poll=0.1, give_back=5.0)
 GAP_SECONDS = 0.5
-"""Between two blows, so that one does not hide behind the other."""
 LOOK_SECONDS = 0.2
 LAST_BLOW = 0.95
 """How far the study has come when the last blow falls."""
+
+
+class Workforce(Protocol):
+    """Who trains the study: replaced when they die, and told apart by their process ids."""
+
+    gave_up: list[str]
+
+    @property
+    def started(self) -> int:
+        """How many workers there were, all in all."""
+
+    def attend(self) -> None:
+        """Replace those that died."""
+
+    def pids(self) -> list[int]:
+        """Return the workers that are alive."""
+
+    def said(self) -> str:
+        """Return the last words of the workers."""
+
+    def close(self) -> None:
+        """End all workers, and note who had given up."""
 
 
 @dataclass
@@ -46,15 +67,18 @@ class Storm:
     weather: Weather
     server: Server
     bench: Bench
-    crew: Crew
+    crew: Workforce
     report: Report
     chance: random.Random
+    blows: list[str]
     frozen: list[tuple[float, list[int]]] = field(default_factory=list)
     decisions: dict[tuple[int, int], tuple[str, ...]] = field(default_factory=dict)
+    gap_seconds: float = GAP_SECONDS
+    """Between two blows, so that one does not hide behind the other."""
 
     def rage(self) -> None:
         """Let the blows fall until the study has ended."""
-        blows = self.weather.blows()
+        blows = list(self.blows)
         begun = struck = time.monotonic()
         while self._state() != "complete":
             now = time.monotonic()
@@ -63,23 +87,23 @@ class Storm:
                 self.report.faults.append(f"not complete after {self.report.seconds:.0f} s")
                 return
             self.crew.attend()
-            self._thaw(now)
+            self.mend(now)
             self._compare_decisions()
-            due = blows and now - struck > GAP_SECONDS and self._progress() >= self._next()
-            if due and self._strike(blows[0]):
+            due = blows and now - struck > self.gap_seconds and self._progress() >= self._next()
+            if due and self.strike(blows[0]):
                 self.report.blows[blows.pop(0)] += 1
                 struck = time.monotonic()
             time.sleep(LOOK_SECONDS)
-        self._thaw(float("inf"))
+        self.mend(float("inf"))
         self._await_leaving()
         self._compare_decisions()
 
     def _next(self) -> float:
         """Return how far the study will have come when the next blow falls."""
         fallen = sum(self.report.blows.values())
-        return LAST_BLOW * (fallen + 0.5) / len(self.weather.blows())
+        return LAST_BLOW * (fallen + 0.5) / len(self.blows)
 
-    def _strike(self, blow: Blow) -> bool:
+    def strike(self, blow: str) -> bool:
         """Let a blow fall, if there is anybody whom it can hit."""
         if blow == "restart":
             self.server.restart()
@@ -89,15 +113,20 @@ class Storm:
             return False
         supervisor = self.chance.choice(victims)
         trainers = trainers_of(supervisor)
+        if blow == "kill trainer" and not trainers:
+            return False
+        self.report.struck += 1
         if blow == "kill supervisor":
             send(supervisor, signal.SIGKILL)
         elif blow == "kill trainer":
-            for trainer in trainers:
-                send(trainer, signal.SIGKILL)
-            return bool(trainers)
+            kill(*trainers)
         else:
             self._freeze([supervisor, *(trainers if blow == "freeze worker" else [])])
         return True
+
+    def mend(self, now: float) -> None:
+        """Undo what a blow did, once its time is over."""
+        self._thaw(now)
 
     def _freeze(self, pids: list[int]) -> None:
         for pid in pids:
@@ -107,7 +136,7 @@ class Storm:
     def _victims(self) -> list[int]:
         """Return the workers that may be struck: all but those that stand still already."""
         frozen = {pid for _, pids in self.frozen for pid in pids}
-        return [one.pid for one in self.crew.running() if one.pid not in frozen]
+        return [pid for pid in self.crew.pids() if pid not in frozen]
 
     def _thaw(self, now: float) -> None:
         for until, pids in [one for one in self.frozen if one[0] <= now]:
@@ -117,17 +146,17 @@ class Storm:
 
     def _await_leaving(self) -> None:
         deadline = time.monotonic() + 60
-        while self.crew.running() and time.monotonic() < deadline:
+        while self.crew.pids() and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS)
-        for process in self.crew.running():
-            self.report.faults.append(f"worker {process.pid} did not leave when all was done")
+        for pid in self.crew.pids():
+            self.report.faults.append(f"worker {pid} did not leave when all was done")
 
     def _state(self) -> str:
         rows = self._rows(sa.select(t.study.c.state))
         state = str(rows[0].state) if rows else "unknown"
         if state in ("paused", "stopped"):
             self.report.faults.append(f"the study was {state}")
-            raise AssertionError(f"the study was {state}\n{self.crew.scene.workers.said(600)}")
+            raise AssertionError(f"the study was {state}\n{self.crew.said()}")
         return state
 
     def _progress(self) -> float:
@@ -164,25 +193,35 @@ class Storm:
 
 def run(weather: Weather, server: Server, folder: Path) -> tuple[Report, Bench]:
     """Run one study under its weather and say what came of it."""
+    scene, bench = stage(weather, server, folder)
+    crew = Crew(scene, weather.name, weather.workers, {PAUSE: str(weather.pause_seconds)})
+    report, chance = Report(weather), random.Random(weather.seed + 1)
+    return finish(Storm(weather, server, bench, crew, report, chance, weather.blows()), scene)
+
+
+def stage(weather: Weather, server: Server, folder: Path) -> tuple[Scene, Bench]:
+    """Store the study of a storm in a database of its own; nobody trains it yet."""
     url = server.create(weather.name)
     settings = Settings(folder / "home", database_url=url, timing=TIMING)
     folder.mkdir(parents=True)
     database = Database.open(settings)
     schema.ensure(database)
     scene = Scene(settings, database, folder)
-    bench = scene.launch(weather.name, **weather.sections())
-    crew = Crew(scene, weather.name, weather.workers, {PAUSE: str(weather.pause_seconds)})
-    storm = Storm(weather, server, bench, crew, Report(weather), random.Random(weather.seed + 1))
+    return scene, scene.launch(weather.name, **weather.sections())
+
+
+def finish(storm: Storm, scene: Scene) -> tuple[Report, Bench]:
+    """Let a storm rage to its end, and say what came of it."""
     try:
         storm.rage()
     finally:
-        storm._thaw(float("inf"))
-        crew.close()
-        storm.report.faults += [f"a worker gave up with code {code}" for code in crew.gave_up]
-    storm.report.workers_started = len(scene.workers.processes)
+        storm.mend(float("inf"))
+        storm.crew.close()
+        storm.report.faults += storm.crew.gave_up
+    storm.report.workers_started = storm.crew.started
     storm.report.epochs_begun = scene.trained()
-    _count(storm.report, bench)
-    return storm.report, bench
+    _count(storm.report, storm.bench)
+    return storm.report, storm.bench
 
 
 def calm(weather: Weather) -> Weather:

@@ -4,12 +4,10 @@ import random
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 RUN_AHEAD = 5
 """Epochs that a trainer may be ahead of what is stored: those being written and recorded."""
-
-Blow = Literal["kill supervisor", "kill trainer", "restart", "freeze worker", "freeze supervisor"]
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,11 @@ class Weather:
             },
         }
 
-    def blows(self) -> list[Blow]:
+    def blows(self) -> list[str]:
         """Return the blows in their order; half the kills fall on supervisors."""
         half = self.kills // 2
         few = self.freezes // 2
-        counts: dict[Blow, int] = {
+        counts = {
             "kill supervisor": half,
             "kill trainer": self.kills - half,
             "restart": self.restarts,
@@ -94,6 +92,8 @@ class Report:
     blows: Counter[str] = field(default_factory=Counter)
     states: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
+    struck: int = 0
+    """How many workers were hit by blows, which may be several at a time."""
     epochs_stored: int = 0
     epochs_begun: int = 0
     decisions: int = 0
@@ -111,8 +111,7 @@ class Report:
     @property
     def bound(self) -> int:
         """How many epochs may be trained twice at most."""
-        struck = sum(count for name, count in self.blows.items() if name != "restart")
-        return struck * (self.weather.every + RUN_AHEAD)
+        return self.struck * (self.weather.every + RUN_AHEAD)
 
     def lines(self) -> list[str]:
         """Return the figures as text."""

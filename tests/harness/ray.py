@@ -4,7 +4,7 @@ import importlib.util
 import os
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,11 @@ REQUIRED = "TUNER_TEST_RAY"
 """Set to `required`, tests on Ray may not be skipped."""
 NODE = {"num_cpus": 2, "object_store_memory": 80_000_000}
 LOGIN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-AROUND = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", PAUSE: "0.02"}
+AROUND = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 """What its processes, and so the actors, have in their environment. At Ray's niceness of 15 they
 would starve beside other tests."""
+STARTS = 3
+"""How often a cluster is tried: on a busy machine a node does not answer within Ray's own 30 s."""
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Cluster:
 
     def add(self) -> Any:
         """Let a node join."""
-        self.nodes.append(self.cluster.add_node(**NODE))
+        self.nodes.append(_patiently(lambda: self.cluster.add_node(**NODE)))
         return self.nodes[-1]
 
     def kill(self, node: Any) -> None:
@@ -49,18 +51,16 @@ def why_not() -> str | None:
 
 
 @contextmanager
-def run_cluster() -> Iterator[Cluster]:
-    """Start a head and two nodes, and stop them in the end."""
+def run_cluster(pause_seconds: float = 0.02) -> Iterator[Cluster]:
+    """Start a head and two nodes, and stop them in the end; a step of a training waits so long."""
     before = dict(os.environ)
     # Ray reads them from the environment alone, in every process of the cluster.
-    os.environ.update({**LOGIN, **AROUND})
+    os.environ.update({**LOGIN, **AROUND, PAUSE: str(pause_seconds)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import ray
-        from ray.cluster_utils import Cluster as RayCluster
 
-        head = {**NODE, "num_cpus": 0, "include_dashboard": False}
-        cluster = RayCluster(initialize_head=True, head_node_args=head)
+        cluster = _started()
         try:
             made = Cluster(cluster, [])
             made.add()
@@ -72,3 +72,17 @@ def run_cluster() -> Iterator[Cluster]:
             cluster.shutdown()
             os.environ.clear()
             os.environ.update(before)
+
+
+def _started() -> Any:
+    from ray.cluster_utils import Cluster as RayCluster
+
+    head = {**NODE, "num_cpus": 0, "include_dashboard": False}
+    return _patiently(lambda: RayCluster(initialize_head=True, head_node_args=head))
+
+
+def _patiently(start: Callable[[], Any]) -> Any:
+    for _ in range(STARTS - 1):
+        with suppress(Exception):  # Ray has no better word for it
+            return start()
+    return start()

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.harness.processes import until
@@ -70,6 +70,7 @@ class Cluster:
     """A Slurm that answers; its commands find it by SLURM_CONF."""
 
     folder: Path
+    daemons: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -87,6 +88,25 @@ class Cluster:
         )
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def start(self, name: str, *words: str) -> None:
+        """Start a daemon, known by a name."""
+        with (self.folder / "daemons.log").open("ab") as log:
+            self.daemons[name] = subprocess.Popen(
+                words,
+                env={**os.environ, **self.environment, "PATH": _path()},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                start_new_session=True,
+            )
+
+    def restart_controller(self) -> None:
+        """kill -9 the controller and start it again; it reads what it had saved."""
+        self.daemons["slurmctld"].kill()
+        self.daemons["slurmctld"].wait()
+        self.start("slurmctld", "slurmctld", "-D", "-i")
 
     def node(self, name: str, state: str) -> None:
         """Set the state of a node: drain, down or resume."""
@@ -117,14 +137,15 @@ def run_cluster() -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="tuner-slurm-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        daemons: list[subprocess.Popen[bytes]] = []
+        cluster = Cluster(folder)
         try:
-            cluster = _start(folder, daemons)
+            _start(cluster)
             yield cluster
             with contextlib.suppress(AssertionError):
                 cluster.run("scancel", "--user=root")
                 until(lambda: not cluster.run("squeue", "--noheader").strip(), "no job is left")
         finally:
+            daemons = list(cluster.daemons.values())
             for daemon in reversed(daemons):
                 daemon.send_signal(signal.SIGTERM)
             for daemon in daemons:
@@ -134,7 +155,8 @@ def run_cluster() -> Iterator[Cluster]:
                 daemon.wait()
 
 
-def _start(folder: Path, daemons: list[subprocess.Popen[bytes]]) -> Cluster:
+def _start(cluster: Cluster) -> None:
+    folder = cluster.folder
     for name in ("munge", "state", *NODES):
         (folder / name).mkdir(mode=0o755)
     (folder / "munge" / "key").write_bytes(secrets.token_bytes(128))
@@ -148,30 +170,16 @@ def _start(folder: Path, daemons: list[subprocess.Popen[bytes]]) -> Cluster:
     (folder / "slurm.conf").write_text(
         CONFIGURATION.format(host=host, port=port, folder=folder, nodes=nodes, array=LONGEST_ARRAY)
     )
-    cluster = Cluster(folder)
-
-    def daemon(*words: str) -> None:
-        with (folder / "daemons.log").open("ab") as log:
-            daemons.append(
-                subprocess.Popen(
-                    words,
-                    env={**os.environ, **cluster.environment, "PATH": _path()},
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=folder,
-                    start_new_session=True,
-                )
-            )
-
     munge = folder / "munge"
     files = [f"--{one}-file={munge / one}" for one in ("key", "pid", "log", "seed")]
     # --force: the folder lies below one that everybody can write to.
-    daemon("munged", "--foreground", "--force", f"--socket={munge / 'socket'}", *files)
+    cluster.start(
+        "munged", "munged", "--foreground", "--force", f"--socket={munge / 'socket'}", *files
+    )
     until((munge / "socket").exists, "munged answers")
-    daemon("slurmctld", "-D", "-i", "-c")
+    cluster.start("slurmctld", "slurmctld", "-D", "-i", "-c")
     for name in NODES:
-        daemon("slurmd", "-D", "-c", "-N", name)
+        cluster.start(name, "slurmd", "-D", "-c", "-N", name)
 
     def idle() -> bool:
         shown = subprocess.run(
@@ -184,7 +192,6 @@ def _start(folder: Path, daemons: list[subprocess.Popen[bytes]]) -> Cluster:
         return shown.stdout.split() == ["idle", str(len(NODES))]
 
     until(idle, "every node is idle")
-    return cluster
 
 
 def _path() -> str:
