@@ -26,6 +26,8 @@ class Kubernetes:
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     log: str = ""
+    uid: str | None = "cluster-1"
+    """Of the namespace kube-system; None where people may not read it."""
     quota: bool = False
     """Whether Secrets are refused, as by a full quota."""
 
@@ -48,6 +50,10 @@ class Kubernetes:
         self.requests.append((method, path))
         if path.endswith("/log"):
             return 200, self.log
+        if path.endswith("/namespaces/kube-system"):
+            if self.uid is None:
+                return 403, {"kind": "Status", "message": "forbidden", "code": 403}
+            return 200, {"kind": "Namespace", "metadata": {"uid": self.uid}}
         if method == "POST":
             return self._create(path, body)
         if path.endswith("/pods"):

@@ -18,6 +18,7 @@ from tuner.errors import MachineError, UserError
 from tuner.fleet import devices, gpus
 from tuner.fleet.devices import place_crew
 from tuner.fleet.gpus import Claims, Gpu, Occupant, claimant, find_gpus
+from tuner.home import name_of
 
 GB = 10**9
 
@@ -192,6 +193,21 @@ def test_a_claim_ends_with_its_process() -> None:
         holder.kill()
     until(lambda: claimant(second) is None, "the claim has ended")
     Claims.of([first, second]).close()
+
+
+def test_a_claim_answers_any_number_of_questions() -> None:
+    """Each is told by name who has the GPU, as long as its holder looks up now and then."""
+    card = f"GPU-{uuid.uuid4()}"
+    claims = Claims.of([card])
+    try:
+        for _ in range(3):
+            said = {claimant(card) for _ in range(gpus.QUESTIONS)}
+            assert said == {
+                f"workers of {name_of(os.getuid())} (launched by process {os.getpid()})"
+            }
+            claims.answer()
+    finally:
+        claims.close()
 
 
 def test_a_machine_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

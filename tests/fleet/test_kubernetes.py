@@ -175,6 +175,37 @@ def test_a_fleet_lives_and_ends(kube: Kubernetes, crew: Crew, secretive: Setting
     assert fleet.running() == 0
 
 
+@pytest.mark.parametrize("uid", ["cluster-1", None])
+def test_a_fleet_of_another_cluster_is_refused(
+    kube: Kubernetes, crew: Crew, secretive: Settings, uid: str | None
+) -> None:
+    """A Job that this cluster does not have has ended only if it was this cluster's."""
+    kube.uid = uid
+    fleet = ENGINE.fleet(secretive, crew)
+    fleet.start()
+    handle = fleet.handle()
+    there = {**handle["cluster"], "server": "https://elsewhere:6443"}
+    # By another address it is the same cluster, if it has the same Job.
+    assert ENGINE.again(secretive, crew, {**handle, "cluster": there}).running() == 3
+    kube.objects.clear()
+    assert ENGINE.again(secretive, crew, handle).running() == 0
+    far = {"uid": "cluster-2", "server": "https://elsewhere:6443"}
+    for act in ("running", "ask_to_stop"):
+        with pytest.raises(UserError, match="created at https://elsewhere:6443"):
+            getattr(ENGINE.again(secretive, crew, {**handle, "cluster": far}), act)()
+    moved = ENGINE.again(secretive, crew, {**handle, "cluster": there})
+    if uid is not None:
+        assert moved.running() == 0
+
+
+def test_pods_share_a_place(kube: Kubernetes, crew: Crew, secretive: Settings) -> None:
+    """Each is another one, so those that were sent away in vain are counted by their Job."""
+    ENGINE.fleet(secretive, crew).start()
+    command = kube.job()["spec"]["template"]["spec"]["containers"][0]["command"]
+    name = kube.job()["metadata"]["name"]
+    assert command[-4:] == ["--place", name, "--place-workers", "3"]
+
+
 def test_a_complete_job_is_no_failure(kube: Kubernetes, crew: Crew, secretive: Settings) -> None:
     """When the study has ended, nobody runs and nothing failed."""
     fleet = ENGINE.fleet(secretive, crew)

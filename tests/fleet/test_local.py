@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,14 +19,16 @@ from tests.harness import warm
 from tests.harness.processes import is_alive, until
 from tests.store.specs import Bench, claim_trial, finish, make_spec
 from tuner.errors import MachineError
-from tuner.fleet import local
+from tuner.fleet import local, tending
 from tuner.fleet.contract import Crew
 from tuner.fleet.gpus import Gpu
 from tuner.fleet.local import LocalFleet, rotate
 from tuner.fleet.replacements import Replacements
 from tuner.processes import Executed
 from tuner.settings import Settings, worker_environment
+from tuner.store import fleets
 from tuner.store.database import Database
+from tuner.store.fleets import Launcher
 
 
 def pids(fleet: LocalFleet) -> list[int]:
@@ -203,3 +206,24 @@ def test_a_gpu_is_never_in_two_crews(settings: Settings, monkeypatch: pytest.Mon
     finally:
         first.close()
         second.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_there"), [(0.0, True), (-30.0, True), (-3600.0, False), (None, True)]
+)
+def test_a_launcher_is_more_than_its_number(
+    settings: Settings, database: Database, seconds: float | None, is_there: bool
+) -> None:
+    """Its fleet is lost if another process has its number; older handles name the number alone."""
+    bench = Bench.launch(database, make_spec())
+    began = LocalFleet(settings, Crew("small@1", ("cpu",))).handle()["launcher_started"]
+    handle = {} if seconds is None else {"launcher_started": began + seconds}
+    launcher = Launcher(socket.gethostname(), os.getpid(), "ann@here")
+    with database.transaction() as connection:
+        number = fleets.begin(
+            connection, bench.study, "local", {}, handle, workers=1, launcher=launcher
+        )
+        stored = fleets.find(connection, number)
+    assert stored is not None
+    assert tending.is_lost(stored, stored.seen) is not is_there
+    assert not tending.is_launcher(stored, 1)

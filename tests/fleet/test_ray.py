@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -153,6 +154,14 @@ def test_a_fleet_outlives_its_driver_and_is_found_again(fleets: Fleets) -> None:
         launcher.kill()
     before = len(bench.rows(t.epoch))
     epochs(bench, before + 4)
+    elsewhere = {"session": "session_of_another", "address": "10.0.0.9:6379"}
+    other = {**handle, "prefix": "small@1-other", "cluster": elsewhere}
+    for act in ("running", "ask_to_stop"):
+        with pytest.raises(UserError, match=r"on the Ray cluster at 10\.0\.0\.9:6379"):
+            getattr(ENGINE.again(fleets.scene.settings, crew, other), act)()
+    restarted = {**handle["cluster"], "session": "session_before"}
+    gone = {**handle, "prefix": "small@1-gone", "cluster": restarted}
+    assert ENGINE.again(fleets.scene.settings, crew, gone).running() == 0
     fleet = ENGINE.again(fleets.scene.settings, crew, handle)
     fleets.made.append(fleet)
     assert fleet.running() == 1
@@ -172,6 +181,35 @@ def test_a_worker_that_gave_up_is_told(fleets: Fleets) -> None:
     fleet = fleets.start(1, password_file="/nowhere/password")
     until(lambda: fleet.running() == 0, "it gave up")
     assert "/nowhere/password" in fleet.failures()[0]
+
+
+def test_actors_are_made_all_or_none(fleets: Fleets) -> None:
+    """Where the second cannot be made, the first does not stay behind."""
+    import ray
+
+    from tuner.fleet.ray import ENGINE, NAMESPACE
+
+    fleets.scene.launch(LONG)
+    fleet: Any = ENGINE.fleet(fleets.scene.settings, replace(fleets.crew(2), folders=()))
+    names = [fleet._name(number) for number in range(2)]
+    ray.init(fleets.cluster.address, namespace=NAMESPACE, ignore_reinit_error=True)
+    taken = ray.remote(Squatter).options(name=names[1], num_cpus=0, lifetime="detached")
+    ray.get(taken.remote().answers.remote())
+    ray.shutdown()
+    with pytest.raises(MachineError, match="does not make the actors"):
+        fleet.start()
+    assert fleet.handle()["gone"] == [0]
+    until(lambda: ray.util.list_named_actors() == names[1:], "the first is gone")
+    ray.kill(ray.get_actor(names[1]))
+    fleet.close()
+
+
+class Squatter:
+    """An actor that has a name which a fleet wants."""
+
+    def answers(self) -> bool:
+        """Say that it is there."""
+        return True
 
 
 def test_a_cluster_that_is_not_there_is_told(scene: Scene, ray_cluster: Cluster) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.store.specs import Bench, make_spec
+from tuner import home as home_folder
 from tuner.errors import MachineError, UserError
 from tuner.fleet import tending
 from tuner.fleet.contract import Crew
@@ -93,6 +94,61 @@ def test_arrays_that_were_submitted_stay_in_the_handle(commands: Commands, tmp_p
     assert fleet.handle()["jobs"] == [5, 6]
 
 
+def test_passwords_of_fleets_that_ended_unseen_are_removed(
+    commands: Commands, tmp_path: Path
+) -> None:
+    """At the next launch; not that of a fleet at work, of another cluster, or of one unheard of."""
+    shown = {"gone": "2|0|CANCELLED|1:00|None", "works": "3|0|RUNNING|1:00|None"}
+    for name, cluster, job in (("gone", "here", 2), ("works", "here", 3), ("far", "there", 4)):
+        home_folder.make_folder(tmp_path / "fleet" / name)
+        (tmp_path / "fleet" / name / "password").write_text("secret\n")
+        (tmp_path / "fleet" / name / f"jobs-{cluster}").write_text(f"{job}\n")
+    commands(scontrol="echo 'ClusterName = here'", sbatch="echo no >&2; exit 1")
+    launch = ENGINE.fleet(Settings(home=tmp_path), Crew("lr@1", options={"array_limit": 2}))
+    with pytest.raises(MachineError, match="sbatch"):
+        launch.start()
+
+    def kept() -> list[str]:
+        return sorted(one.parent.name for one in (tmp_path / "fleet").glob("*/password"))
+
+    assert kept() == ["far", "gone", "works"], "Slurm does not answer"
+    answer = f"[[ $* = *=2* ]] && echo '{shown['gone']}' || echo '{shown['works']}'"
+    commands(squeue=answer)
+    with pytest.raises(MachineError, match="sbatch"):
+        launch.start()
+    assert kept() == ["far", "works"]
+
+
+FINISH = "[[ $* = *=PD,R,S* ]] && printf '{others}' || echo RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("others", "is_last"), [("5_2", True), ("5_10\\n5_2", False), ("4_7\\n5_2", False)]
+)
+def test_the_last_element_removes_the_password(
+    commands: Commands, tmp_path: Path, others: str, is_last: bool
+) -> None:
+    """Of several that end together, the first by number waits for the others; no other does."""
+    finish = FINISH.format(others=others)
+    calls = commands(squeue=finish, scontrol="", sleep="exit 0", worker="exit 0")
+    (tmp_path / "password").write_text("secret\n")
+    (tmp_path / "jobs-lab").write_text("4\n5\n")
+    place = SharedFiles(str(tmp_path), str(tmp_path), str(tmp_path / "password"), "lab")
+    options = SlurmOptions(command="worker", container="env")
+    assert run_pilot(pilot_script("lr@1", (), options, {}, place)) == 0
+    assert (tmp_path / "password").exists() is not is_last
+    asked = [line for line in calls.read_text().splitlines() if line.startswith("squeue")]
+    assert "--jobs=4,5 " in asked[0]
+    assert len(asked) == {"5_2": 1, "5_10\\n5_2": 10, "4_7\\n5_2": 1}[others]
+
+
+def run_pilot(script: str) -> int:
+    """Run the script of a pilot as element 2 of array 5; return its exit code."""
+    around = {"SLURM_JOB_ID": "5", "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2"}
+    done = subprocess.run(["bash", "-c", script], env={**os.environ, **around}, check=False)
+    return done.returncode
+
+
 @pytest.mark.parametrize("setup", [(), ("set -eu",)])
 def test_a_pilot_requeues_itself_alone(
     commands: Commands, tmp_path: Path, setup: tuple[str, ...]
@@ -102,18 +158,10 @@ def test_a_pilot_requeues_itself_alone(
     calls = commands(squeue=one, scontrol="", worker="kill -USR2 $PPID; sleep 0.2; exit 143")
     options = SlurmOptions(command="worker", container="env", setup=setup)
     script = pilot_script("lr@1", (), options, {}, SharedFiles(str(tmp_path), str(tmp_path), None))
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env={
-            **os.environ,
-            "SLURM_JOB_ID": "5",
-            "SLURM_ARRAY_JOB_ID": "5",
-            "SLURM_ARRAY_TASK_ID": "2",
-        },
-        check=False,
-    )
-    assert done.returncode == 0
-    assert calls.read_text().splitlines()[-1] == "scontrol requeue 5_2"
+    assert run_pilot(script) == 0
+    told = calls.read_text().splitlines()
+    assert told[0].endswith(f"--place {tmp_path.name}/5_2")
+    assert told[-1] == "scontrol requeue 5_2"
 
 
 def test_a_worker_may_use_the_time_before_the_limit(tmp_path: Path) -> None:
@@ -148,6 +196,36 @@ def test_a_fleet_that_cannot_start_has_ended(
         (fleet,) = fleets.of_study(connection, bench.study, ended=True)
     assert "sbatch" in fleet.reason
     assert fleet.handle["jobs"] == []
+
+
+def test_a_fleet_that_was_asked_to_stop_is_given_no_more_workers(
+    commands: Commands, settings: Settings, database: Database, tmp_path: Path
+) -> None:
+    """On a cluster and here: it would go on for whoever has stopped it."""
+    calls = commands(
+        scontrol="echo 'ClusterName = here'",
+        squeue="echo '5|0|RUNNING|1:00|None'",
+        scancel="",
+        sbatch="echo 6",
+    )
+    bench = Bench.launch(database, make_spec())
+    handles = {"slurm": again(tmp_path, user=os.geteuid()).handle(), "local": {}}
+    for engine, handle in handles.items():
+        with database.transaction() as connection:
+            launcher = Launcher("elsewhere", 7, "ann@elsewhere")
+            crew = Crew("small@1", ("cpu",)).to_json()
+            number = fleets.begin(
+                connection, bench.study, engine, crew, handle, workers=1, launcher=launcher
+            )
+            stored = fleets.find(connection, number)
+        assert stored is not None
+        tending.stop(settings, database, stored, now=False)
+        with pytest.raises(UserError, match="was asked to stop, so it is given no more workers"):
+            tending.scale(settings, database, stored, 4)
+    assert "sbatch" not in calls.read_text()
+    with database.transaction() as connection:
+        kept = fleets.of_study(connection, bench.study)
+    assert [(one.workers, one.asked) for one in kept] == [(1, "stop"), (1, "stop")]
 
 
 def test_workers_that_were_started_before_an_error_are_found_again(

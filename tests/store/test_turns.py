@@ -1,17 +1,23 @@
 """Whose turn it is: priorities, shares of people, and when a worker changes its study."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
 from tests.store.specs import Bench, claim_trial, finish, make_spec
+from tuner.spec.study import Replicates, Spec
 from tuner.store import studies, turns
 from tuner.store import tables as t
 from tuner.store.database import Database
+from tuner.store.ledger import workers
+from tuner.store.ledger.leases import Wait
+from tuner.store.ledger.workers import Post
 from tuner.store.optuna_storage import Binding
+from tuner.store.spending import Used
 from tuner.store.studies import Study
-from tuner.store.turns import MARGIN_SECONDS, QueuedStudy
+from tuner.store.turns import IN_VAIN_SECONDS, MARGIN_SECONDS, QueuedStudy
 
 DAY = datetime(2026, 11, 26, tzinfo=UTC)
 
@@ -58,10 +64,17 @@ def test_nobody_leaves_for_a_study_without_trials_to_train_or_for_the_same_perso
     assert not turns.is_relieved(mine, [turn(2, used=1e6)])
 
 
-def launch(database: Database, name: str, who: str) -> Bench:
-    """Store a study of a person."""
+def test_nobody_leaves_for_a_study_with_idle_workers() -> None:
+    """They take whatever it hands out next."""
+    urgent = turn(2, priority=9)
+    assert turns.is_relieved(turn(1), [urgent])
+    assert not turns.is_relieved(turn(1), [replace(urgent, idle_workers=1)])
+
+
+def launch(database: Database, name: str, who: str, spec: Spec | None = None) -> Bench:
+    """Store a study of a person: of one trial, or another one."""
     binding = Binding(database)
-    spec = make_spec(name, dimensions=())
+    spec = spec or make_spec(name, dimensions=())
     study = studies.launch(database, binding, spec, {"who": who}, new_version=False).study
     return Bench(database, binding, study)
 
@@ -99,6 +112,50 @@ def test_a_study_whose_trials_are_taken_has_no_work(database: Database) -> None:
     finish(worker, claim_trial(worker))
     worker.claim(None, adopt=True)
     assert read(database) == {}
+
+
+def age(bench: Bench, table: sa.Table, column: str, seconds: float) -> None:
+    """Let the moments in a column be so much earlier."""
+    earlier = table.c[column] - timedelta(seconds=seconds)
+    with bench.database.transaction() as connection:
+        connection.execute(sa.update(table).values({column: earlier}))
+
+
+def test_a_worker_without_a_trial_is_idle_once_it_had_time_to_ask(database: Database) -> None:
+    """One that has just come is about to ask; one with a trial is at work."""
+    bench = launch(database, "race", "ann@one", make_spec("race", seeds=2))
+    busy = bench.worker()
+    bench.worker()
+    claim_trial(busy)
+    assert read(database)["race"].idle_workers == 0
+    age(bench, t.worker, "started", 60.0)
+    assert (read(database)["race"].workers, read(database)["race"].idle_workers) == (2, 1)
+
+
+def test_a_study_that_hands_out_nothing_has_no_work_until_something_happens(
+    database: Database,
+) -> None:
+    """A race awaits its look: who asked in vain tells the others, for a while."""
+    replicates = Replicates(3, "top", 2)
+    spec = make_spec("race", trials=replicates.total(2), sampler="random")
+    spec = replace(spec, replicates=replicates)
+    bench = launch(database, "race", "ann@one", spec)
+    first, second, visitor = bench.worker(), bench.worker(), bench.worker()
+    leases = [claim_trial(first), claim_trial(second)]
+    assert isinstance(visitor.claim(None, adopt=True), Wait)
+    assert read(database)["race"].has_work
+    with database.transaction() as connection:
+        workers.leave(connection, Post(bench.study.study_id, visitor.worker_id), Used())
+    assert not read(database)["race"].has_work
+    finish(first, leases[0])
+    assert read(database)["race"].has_work
+    with database.transaction() as connection:
+        late = bench.worker()
+        workers.leave(connection, Post(bench.study.study_id, late.worker_id), Used())
+    assert not read(database)["race"].has_work
+    for table, column in ((t.worker, "ended"), (t.event, "happened")):
+        age(bench, table, column, IN_VAIN_SECONDS + 1)
+    assert read(database)["race"].has_work
 
 
 def test_a_priority_is_kept_and_told(database: Database) -> None:

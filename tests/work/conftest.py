@@ -51,7 +51,10 @@ class Station:
 
     def in_thread(self, study: str, behaviour: str, stop: StopRequest) -> threading.Thread:
         """Run a supervisor on a thread, to look at it meanwhile."""
-        orders = self.orders(study, behaviour)
+        return self.on_thread(self.orders(study, behaviour), stop)
+
+    def on_thread(self, orders: Orders, stop: StopRequest) -> threading.Thread:
+        """Run a supervisor by its orders on a thread."""
         thread = threading.Thread(target=work, args=(self.settings, orders, stop), daemon=True)
         thread.start()
         return thread

@@ -32,6 +32,7 @@ from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.fleet.local import LocalFleet
+    from tuner.work.place import Place
     from tuner.work.stopping import StopRequest
     from tuner.work.worker import Telling
 
@@ -109,6 +110,8 @@ if TYPE_CHECKING:
     help="Stop when stdin is closed; a byte there says how many workers the device has.",
 )
 @click.option("--forks", type=int, hidden=True, help="Descriptor of a fork server's channel.")
+@click.option("--place", hidden=True, help="The engine's name of this worker's place.")
+@click.option("--place-workers", default=1, hidden=True, help="How many workers share that place.")
 @click.pass_obj
 def worker(
     settings: Settings,
@@ -129,6 +132,8 @@ def worker(
     as_json: bool,
     follow_stdin: bool,
     forks: int | None,
+    place: str | None,
+    place_workers: int,
 ) -> int:
     """Train trials of a study until it ends.
 
@@ -186,6 +191,7 @@ def worker(
             share=device_share,
             forks=server,
             telling=telling,
+            place=None if place is None else _place(place, place_workers),
         )
         ended = work(settings, orders, stop)
     if stop.lifetime_over:
@@ -211,6 +217,13 @@ def _telling(settings: Settings, study: StudyRef | None) -> "Telling":
 
 def _times(option: str, seconds: float | None) -> tuple[str, ...]:
     return () if seconds is None else (option, write_seconds(seconds))
+
+
+def _place(name: str, workers: int) -> "Place":
+    from tuner.fleet.replacements import why_hopeless
+    from tuner.work.place import Place
+
+    return Place(name, lambda earlier: why_hopeless(earlier.workers, earlier.lives, workers))
 
 
 def _probe(

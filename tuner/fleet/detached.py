@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tuner import home as home_folder
 from tuner.errors import MachineError
+from tuner.fleet.tending import is_launcher
 from tuner.processes import Executed, Streams, python
 from tuner.settings import Settings, launcher_environment
 from tuner.store import fleets
@@ -54,4 +55,5 @@ def start(settings: Settings, database: Database, study: Study, arguments: tuple
 def _is_stored(database: Database, study: Study, pid: int) -> bool:
     with database.transaction() as connection:
         present = fleets.of_study(connection, study)
-    return any((one.host, one.pid) == (socket.gethostname(), pid) for one in present)
+    # A lost fleet may have had a launcher of the same number.
+    return any(one.host == socket.gethostname() and is_launcher(one, pid) for one in present)

@@ -98,6 +98,10 @@ def uuid_of(device: str, gpus: Iterable[Gpu]) -> str | None:
     return next((gpu.uuid for gpu in gpus if gpu.device == wanted), None)
 
 
+QUESTIONS = 64
+"""How many questions who has a GPU may come between two calls of `Claims.answer`."""
+
+
 class Claims:
     """The GPUs that a crew has for itself on this host, until it is closed."""
 
@@ -125,7 +129,8 @@ class Claims:
         try:
             claim.bind(_address(uuid))
             # Who connects is told by the kernel which process holds the claim.
-            claim.listen(1)
+            claim.listen(QUESTIONS)
+            claim.setblocking(False)
         except OSError:
             claim.close()
             raise MachineError(
@@ -133,6 +138,17 @@ class Claims:
                 "choose others with --devices, or give that crew more workers a GPU (--per-gpu)."
             ) from None
         self._sockets.append(claim)
+
+    def answer(self) -> None:
+        """Make room for further questions who has these GPUs; call it now and then.
+
+        A connection stays in its socket's queue until it is accepted, even if the other side has
+        long read its answer. With a full queue nobody could connect to learn a name any more.
+        """
+        for claim in self._sockets:
+            with suppress(BlockingIOError):
+                while True:
+                    claim.accept()[0].close()
 
     def close(self) -> None:
         """Give them back."""

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
-from tuner.errors import MachineError
+from tuner.errors import MachineError, UserError
 from tuner.fleet import kubernetes_manifests as manifests
 from tuner.fleet import options as option_reader
 from tuner.fleet.access import access
@@ -34,6 +34,28 @@ GONE = 404
 LOG_LINES = 12
 
 
+@dataclass(frozen=True)
+class KubernetesCluster:
+    """A cluster, as far as it says which it is."""
+
+    uid: str = ""
+    """Of its namespace kube-system, which lives as long as the cluster; not everybody may ask."""
+    server: str = ""
+    """The address of its API server, which may have several."""
+
+    def refuse_elsewhere(self, here: "KubernetesCluster") -> None:
+        """Refuse to take a Job for ended because another cluster does not have it."""
+        if not self.server or self.server == here.server:
+            return
+        if self.uid and self.uid == here.uid:
+            return
+        raise UserError(
+            f"This fleet's Job is not on the Kubernetes cluster at {here.server}: it was created "
+            f"at {self.server}. Switch kubectl to that cluster (`kubectl config use-context`) and "
+            "try again. `tuner stop` ends the study for every worker."
+        )
+
+
 class KubernetesFleet:
     """The Job of one fleet."""
 
@@ -42,11 +64,13 @@ class KubernetesFleet:
         self._crew = crew
         self._options = option_reader.read("kubernetes", KubernetesOptions, crew.options)
         self._names = Names(handle["job"], crew.study)
+        self._cluster = KubernetesCluster(**handle.get("cluster", {}))
         self._looked = float("-inf")
         self._job: Any = None
 
     def start(self) -> None:
         """Create the Job, and what belongs to it."""
+        self._cluster = _cluster_here(self._options)
         _create(self._settings, self._crew, self._options, self._names, probe=False)
 
     def running(self) -> int:
@@ -101,8 +125,8 @@ class KubernetesFleet:
         return []
 
     def handle(self) -> dict[str, Any]:
-        """Return the Job's name; where it is, the crew's options say."""
-        return {"job": self._names.job}
+        """Return the Job's name and its cluster; the crew's options say in which namespace."""
+        return {"job": self._names.job, "cluster": asdict(self._cluster)}
 
     def _stopped(self) -> bool:
         return bool(self._job.spec.parallelism == 0)
@@ -113,9 +137,13 @@ class KubernetesFleet:
             self._job = _api(self._options).BatchV1Api.read_namespaced_job(
                 self._names.job, self._options.namespace
             )
+        if self._job is None:
+            # Its name is random: whoever finds it is at the right cluster.
+            self._cluster.refuse_elsewhere(_cluster_here(self._options))
         self._looked = time.monotonic()
 
     def _patch(self, body: Mapping[str, Any]) -> None:
+        self._look()
         with _explained("change the Job"):
             _api(self._options).BatchV1Api.patch_namespaced_job(
                 self._names.job, self._options.namespace, body
@@ -182,11 +210,12 @@ def _create(
     files = manifests.read_objectives(crew.folders)
     there = tuple(Path(manifests.OBJECTIVES, str(place)) for place in range(len(crew.folders)))
     arguments = replace(crew, folders=there).arguments()
+    place = ("--place", names.job, "--place-workers", str(crew.size))
     makes_secret = found.password is not None and not options.secret
     secret = options.secret or (names.secret if makes_secret else None)
     body = manifests.job(
         names,
-        (*arguments, "--probe", "--json") if probe else arguments,
+        (*arguments, "--probe", "--json") if probe else (*arguments, *place),
         crew.size,
         options=options,
         environment=found.environment,
@@ -221,6 +250,18 @@ def _create(
     except MachineError:
         KubernetesFleet(settings, crew, {"job": names.job}).close()
         raise
+
+
+def _cluster_here(options: KubernetesOptions) -> KubernetesCluster:
+    api = _api(options)
+    try:
+        uid = str(api.CoreV1Api.read_namespace("kube-system").metadata.uid)
+    # Many may create Jobs in one namespace and read nothing else.
+    except ApiException:
+        uid = ""
+    except HTTPError as error:
+        raise MachineError(f"The Kubernetes API server cannot be reached: {error}") from None
+    return KubernetesCluster(uid, str(api.CoreV1Api.api_client.configuration.host))
 
 
 class _Api:

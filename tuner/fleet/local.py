@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 from tuner import home as home_folder
 from tuner.errors import EXIT_MACHINE, EXIT_USER, MachineError, UserError
 from tuner.fleet.contract import Crew, Fleet
@@ -28,6 +30,7 @@ LEAVING_SECONDS = 10.0
 ROTATE_SECONDS = 10.0
 LOG_BYTES = 10_000_000
 """A longer log is put aside as `.1`, in place of the one before."""
+LAUNCHER_STARTED = "launcher_started"
 NO_ACCIDENTS = Replacements()
 """Where each place begins."""
 
@@ -87,6 +90,7 @@ class LocalFleet:
 
     def running(self) -> int:
         """Return how many workers are running; replace those that crashed or were killed."""
+        self._claims.answer()
         if time.monotonic() - self._rotated >= ROTATE_SECONDS:
             self._rotated = time.monotonic()
             for post in self._posts:
@@ -153,8 +157,11 @@ class LocalFleet:
         return said
 
     def handle(self) -> dict[str, Any]:
-        """Return nothing: these workers end with their launcher, and follow what it is told."""
-        return {}
+        """Return since when this process runs, which tells it from a later one with its number.
+
+        Nothing else: these workers end with their launcher, and follow what it is told.
+        """
+        return {LAUNCHER_STARTED: psutil.Process().create_time()}
 
     def _add(self, device: str) -> _Post:
         log = self._logs / f"worker-{os.getpid()}-{len(self._posts)}.log"

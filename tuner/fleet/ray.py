@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,27 @@ class RayOptions:
     """Where workers keep their files on the nodes; the launcher's folder by default."""
     password_file: str = ""
     """A file with the database's password on every node; without it the password goes by Ray."""
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A cluster, as it knows itself."""
+
+    session: str = ""
+    """Its name since it was started, which no other cluster has; older Rays do not say it."""
+    address: str = ""
+    """Where its head is, for every machine: it may be started again, without its actors."""
+
+    def refuse_elsewhere(self, here: "RayCluster") -> None:
+        """Refuse to take actors for ended because another cluster does not have them."""
+        same = bool(self.session) and self.session == here.session
+        if same or self.address in ("", here.address):
+            return
+        raise UserError(
+            f"This fleet's actors are on the Ray cluster at {self.address}, and this machine is "
+            f"connected to the one at {here.address}. Give the command on a machine of that "
+            "cluster, or name it with RAY_ADDRESS. `tuner stop` ends the study for every worker."
+        )
 
 
 class Pilot:
@@ -189,6 +210,7 @@ class RayFleet:
         self._code: str | None = handle["code"]
         """Where Ray keeps the folders of objectives, once they are sent."""
         self._messages: list[str] = list(handle["messages"])
+        self._cluster = RayCluster(**handle.get("cluster", {}))
         self._at_work: set[int] = set()
         self._looked = float("-inf")
 
@@ -198,6 +220,7 @@ class RayFleet:
             _connect(self._options, folder)
             # The package's address: actors that are made from another machine need no folder.
             self._code = ray.get_runtime_context().runtime_env.get("working_dir")
+        self._cluster = _cluster_here()
         self._make(self._crew.size)
 
     def running(self) -> int:
@@ -254,6 +277,7 @@ class RayFleet:
             "leaving": sorted(self._leaving),
             "code": self._code,
             "messages": self._messages,
+            "cluster": asdict(self._cluster),
         }
 
     def _name(self, number: int) -> str:
@@ -263,34 +287,55 @@ class RayFleet:
         return [number for number in range(self._made) if number not in self._gone]
 
     def _make(self, count: int) -> None:
+        """Make so many actors, all of them or none."""
         _connect(self._options)
         orders = _orders(self._settings, self._crew, self._options)
         pilot = ray.remote(Pilot)
-        for _ in range(count):
-            name = self._name(self._made)
-            pilot.options(
-                name=name,
-                namespace=NAMESPACE,
-                lifetime="detached",
-                max_restarts=-1,
-                scheduling_strategy="SPREAD",
-                num_cpus=self._options.cpus,
-                num_gpus=self._options.gpus,
-                runtime_env=_runtime_env(self._code),
-            ).remote(orders.words, orders.environment, orders.password, orders.log(name))
-            self._made += 1
-        self._looked = float("-inf")
+        made: list[Any] = []
+        try:
+            for _ in range(count):
+                name = self._name(self._made)
+                actor = pilot.options(
+                    name=name,
+                    namespace=NAMESPACE,
+                    lifetime="detached",
+                    max_restarts=-1,
+                    scheduling_strategy="SPREAD",
+                    num_cpus=self._options.cpus,
+                    num_gpus=self._options.gpus,
+                    runtime_env=_runtime_env(self._code),
+                ).remote(
+                    (*orders.words, "--place", name),
+                    orders.environment,
+                    orders.password,
+                    orders.log(name),
+                )
+                made.append(actor)
+                self._made += 1
+        # Ctrl-C as well: nobody would know of those that were made.
+        except BaseException as error:
+            for actor in made:
+                # Where Ray is gone, they are too.
+                with suppress(ray.exceptions.RayError, OSError, RuntimeError):
+                    ray.kill(actor, no_restart=True)
+            self._gone.update(range(self._made - len(made), self._made))
+            if isinstance(error, (ray.exceptions.RayError, OSError, RuntimeError, ValueError)):
+                raise MachineError(f"Ray does not make the actors: {error}") from error
+            raise
+        finally:
+            self._looked = float("-inf")
 
     def _look(self) -> None:
         """Ask every actor for its state, and note which have gone."""
         _connect(self._options)
-        asked = {}
-        for number in self._present():
-            actor = _find(self._name(number))
-            if actor is None:
-                self._gone.add(number)
-            else:
-                asked[actor.state.remote()] = number
+        actors = {number: _find(self._name(number)) for number in self._present()}
+        # The names are random: whoever finds one of them is at the right cluster.
+        if actors and not any(actors.values()):
+            self._cluster.refuse_elsewhere(_cluster_here())
+        self._gone.update(number for number, actor in actors.items() if actor is None)
+        asked = {
+            actor.state.remote(): number for number, actor in actors.items() if actor is not None
+        }
         answered: list[Any] = []
         if asked:
             answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
@@ -359,6 +404,7 @@ class RayEngine:
                 "leaving": [],
                 "code": None,
                 "messages": [],
+                "cluster": {},
             },
         )
 
@@ -462,6 +508,16 @@ def _staged(folders: Sequence[Path]) -> Iterator[Path | None]:
 
 def _runtime_env(code: str | None) -> dict[str, str]:
     return {} if code is None else {"working_dir": code}
+
+
+def _cluster_here() -> RayCluster:
+    context = ray.get_runtime_context()
+    address = str(context.gcs_address)
+    host, _, port = address.rpartition(":")
+    if host in ("127.0.0.1", "localhost", "::1"):
+        address = f"{socket.gethostname()}:{port}"
+    session = context.get_session_name() if hasattr(context, "get_session_name") else ""
+    return RayCluster(session, address)
 
 
 _ours = False

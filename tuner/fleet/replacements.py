@@ -4,6 +4,12 @@ A worker that ended on purpose is not replaced: the study is done, or its error 
 worker too. One that crashed or was killed is. Where workers die young, one after the other, more of
 them would only load the machine or annoy the cluster's administrators: after a few in a row no more
 are started, and the reason is told.
+
+A place that is taken away says nothing about its worker, and a cluster may take it every hour for
+weeks. But a worker that had a trial and was sent away before its first epoch has done nothing.
+Where that happens again and again, epochs do not fit into the time that workers get there. Only
+workers know it, since clusters requeue, restart and replace without us: they keep count in the
+study's history, by the name of their place (`work/place.py`), and refuse to work there in the end.
 """
 
 from dataclasses import dataclass
@@ -22,6 +28,11 @@ YOUNG_SECONDS = 20.0
 """A worker that ends before this age has not done anything yet."""
 HOPELESS = 5
 """So many early deaths or unexpected errors in a row, and workers are no longer replaced."""
+FRUITLESS = 20
+"""So many workers in a row sent away from a place before their first epoch end it. Where half of
+them are, by a partition that is preempted at random, that happens once in a million."""
+FRUITLESS_LIVES = 5
+"""So many that had their whole lifetime for it: chance does not explain that."""
 
 
 @dataclass(frozen=True)
@@ -84,3 +95,19 @@ class Replacements:
         counts = end.seconds < self.young_seconds or end.code == EXIT_UNEXPECTED
         self.accidents = self.accidents + 1 if counts else 0
         return not self.given_up
+
+
+def why_hopeless(fruitless: int, lives: int, workers: int = 1) -> str:
+    """Say why no more workers run at a place, or at one that several share; empty while they do.
+
+    `fruitless` workers in a row had a trial there and stored no epoch; so many of them had their
+    whole lifetime.
+    """
+    if fruitless < FRUITLESS * workers and lives < FRUITLESS_LIVES * workers:
+        return ""
+    return (
+        f"The last {fruitless} workers here had to leave before they had stored a single epoch of "
+        f"their trial ({lives} of them at the end of their whole lifetime), so no more work here. "
+        "Epochs take longer than workers get: ask for a longer time limit or for a place that is "
+        "not preempted, make epochs shorter, and launch again."
+    )

@@ -70,6 +70,8 @@ NEVER = frozenset(
     )
 )
 """Reasons for which an element waits until a person does something about it."""
+FLEETS = "fleet"
+"""Below the home: a folder for each fleet."""
 KILLED = -9
 NO_ACCIDENTS = Replacements()
 MOST_NAMES = 500
@@ -122,12 +124,12 @@ class SlurmFleet:
     def start(self) -> None:
         """Write the fleet's files and submit its arrays."""
         self._cluster = _config("ClusterName") or ""
+        _remove_passwords(self._settings.home / FLEETS, self._cluster)
         crew, options = self._crew, self._options
-        place = _place(self._settings, self._folder)
+        place = replace(_place(self._settings, self._folder), cluster=self._cluster)
         found = access(self._settings)
         if found.password is not None:
-            place = replace(place, password_file=str(self._folder / "password"))
-            home_folder.write_private(self._folder / "password", found.password + "\n")
+            place = replace(place, password_file=str(_password_file(self._folder)))
         options = replace(options, cpus=options.cpus or crew.threads or 1)
         arguments = crew.arguments()
         script = pilot_script(crew.study, arguments, options, found.environment, place)
@@ -170,7 +172,7 @@ class SlurmFleet:
             self._look()
         if left := [one.name for one in self._alive()]:
             _cancel(left)
-        (self._folder / "password").unlink(missing_ok=True)
+        _password_file(self._folder).unlink(missing_ok=True)
 
     def failures(self) -> list[str]:
         """Return the last output of workers that gave up, and why elements wait for ever."""
@@ -205,6 +207,7 @@ class SlurmFleet:
         submitted: list[int] = []
         longest = self._options.array_limit or _max_array_size()
         throttle = f"%{self._options.at_most}" if self._options.at_most else ""
+        self._provide_password()
         try:
             for first in range(0, elements, longest):
                 last = min(longest, elements - first) - 1
@@ -216,6 +219,8 @@ class SlurmFleet:
                 submitted.append(job)
                 # At once: whatever happens to the next one, the handle names this one.
                 self._jobs.append(job)
+                with self._jobs_file.open("a") as jobs:
+                    jobs.write(f"{job}\n")
                 new = (_Element(job, index, "PENDING", 0.0, "") for index in range(last + 1))
                 self._elements = [*(self._elements or []), *new]
         except MachineError:
@@ -223,6 +228,18 @@ class SlurmFleet:
             raise
         finally:
             self._looked = float("-inf")
+        # An element that took itself for the last may have removed it before it could see these.
+        self._provide_password()
+
+    @property
+    def _jobs_file(self) -> Path:
+        return Path(SharedFiles("", str(self._folder), None, self._cluster).jobs_file)
+
+    def _provide_password(self) -> None:
+        """Write the file that pilots read; the last one to end has removed it."""
+        password = access(self._settings).password
+        if password is not None:
+            home_folder.write_private(_password_file(self._folder), password + "\n")
 
     def _look(self) -> None:
         """Ask Slurm for the elements, and judge those that have ended since."""
@@ -245,18 +262,22 @@ class SlurmFleet:
                     again.append(one.name)
                 else:
                     self._left.add(one.name)
-        for name in again:
-            # One that Slurm has requeued by itself meanwhile cannot be requeued, and need not be.
-            with contextlib.suppress(MachineError):
-                _slurm("scontrol", "requeue", name)
         if again:
-            self._elements = _elements(self._jobs) or self._elements
+            self._requeue(again)
         # An element may have been requeued between our looking and our asking it to leave.
         waiting = [
             one.name for one in elements if one.name in self._leaving and one.state == "PENDING"
         ]
         if waiting:
             _cancel(waiting)
+
+    def _requeue(self, names: Sequence[str]) -> None:
+        self._provide_password()
+        for name in names:
+            # One that Slurm has requeued by itself meanwhile cannot be requeued, and need not be.
+            with contextlib.suppress(MachineError):
+                _slurm("scontrol", "requeue", name)
+        self._elements = _elements(self._jobs) or self._elements
 
     def _refuse_elsewhere(self) -> None:
         """Refuse to act for another person or on another cluster, where our jobs are not seen."""
@@ -320,7 +341,7 @@ class SlurmEngine:
         forks: ForkServer | None = None,  # noqa: ARG002  # the contract's; nodes cannot fork from it
     ) -> Fleet:
         """Return a fleet that has no array yet."""
-        folder = settings.home / "fleet" / f"{crew.study}-{secrets.token_hex(4)}"
+        folder = settings.home / FLEETS / f"{crew.study}-{secrets.token_hex(4)}"
         return SlurmFleet(
             settings,
             crew,
@@ -344,12 +365,12 @@ class SlurmEngine:
         """Run the probe as a short job, from the same kind of script as the workers."""
         options = option_reader.read(self.name, SlurmOptions, crew.options)
         options = replace(options, time=600.0, signal=60.0, cpus=options.cpus or crew.threads or 1)
-        folder = settings.home / "fleet" / f"probe-{secrets.token_hex(4)}"
+        folder = settings.home / FLEETS / f"probe-{secrets.token_hex(4)}"
         found = access(settings)
         place = _place(settings, folder)
         if found.password is not None:
-            place = replace(place, password_file=str(folder / "password"))
-            home_folder.write_private(folder / "password", found.password + "\n")
+            place = replace(place, password_file=str(_password_file(folder)))
+            home_folder.write_private(_password_file(folder), found.password + "\n")
         script = probe_script(crew.study, crew.arguments(), options, found.environment, place)
         home_folder.write_private(folder / "probe.sh", script)
         try:
@@ -379,6 +400,28 @@ def _answer(folder: Path) -> str:
             )
         time.sleep(1.0)
     return result.read_text()
+
+
+def _password_file(folder: Path) -> Path:
+    return folder / "password"
+
+
+def _remove_passwords(fleets: Path, cluster: str) -> None:
+    """Remove the passwords of fleets whose elements have all ended, seen by nobody.
+
+    The last element removes it, unless it was killed. Those of other clusters are left alone:
+    their jobs are not known here.
+    """
+    jobs = {
+        place: place.read_text().split()
+        for place in fleets.glob(f"*/jobs-{cluster}")
+        if _password_file(place.parent).exists()
+    }
+    for place, numbers in jobs.items():
+        elements = _elements([int(number) for number in numbers])
+        # An element that tuner would start again is given the password again then.
+        if elements is not None and all(one.state in ENDED for one in elements):
+            _password_file(place.parent).unlink(missing_ok=True)
 
 
 def _place(settings: Settings, folder: Path) -> SharedFiles:

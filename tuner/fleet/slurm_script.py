@@ -4,6 +4,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from pydantic import ConfigDict
 
@@ -77,6 +78,12 @@ class SharedFiles:
     home: str
     folder: str
     password_file: str | None
+    cluster: str = ""
+
+    @property
+    def jobs_file(self) -> str:
+        """The numbers of the fleet's arrays, a line each; elsewhere they mean other jobs."""
+        return f"{self.folder}/jobs-{self.cluster}"
 
 
 def tuner_command(options: SlurmOptions) -> str:
@@ -95,11 +102,13 @@ def pilot_script(
     """Return the script of an array: each element runs one worker, and requeues itself."""
     head = _head(f"tuner-{study}", "%A_%a.log", options, place)
     head += ["#SBATCH --requeue", f"#SBATCH --signal=B:USR2@{math.ceil(options.signal)}"]
-    words = ("worker", *arguments, "--lifetime", f"{options.lifetime}s")
-    worker = f"{tuner_command(options)} {shlex.join(words)}"
+    words = ("worker", *arguments, "--lifetime", f"{options.lifetime}s", "--place")
+    fleet = shlex.quote(PurePath(place.folder).name)
+    worker = f'{tuner_command(options)} {shlex.join(words)} {fleet}/"$element"'
     body = _PILOT.replace("@WORKER@", worker).replace("@LIFETIME@", str(options.lifetime))
     body = body.replace("@YOUNG@", f"{YOUNG_SECONDS:.0f}")
     body = body.replace("@PREEMPTED@", str(PREEMPTED_SECONDS))
+    body = body.replace("@FINISH@", _finish(place))
     # A person's own TUNER_GIVE_BACK_SECONDS wins.
     variables = {GIVE_BACK: f"{options.give_back:g}", **environment}
     return "\n".join([*head, "", *_before(options, variables, place), "", body])
@@ -159,10 +168,38 @@ def _before(options: SlurmOptions, environment: Mapping[str, str], place: Shared
     return [*exports, *options.setup]
 
 
+def _finish(place: SharedFiles) -> str:
+    """Return the lines by which the last element of a fleet removes the password."""
+    if place.password_file is None:
+        return "finish() { :; }"
+    return _FINISH.replace("@PASSWORD@", shlex.quote(place.password_file)).replace(
+        "@JOBS@", shlex.quote(place.jobs_file)
+    )
+
+
 def _quoted(word: str) -> str:
     """Quote a word as #SBATCH lines are read: whole, if it contains a space."""
     return '"' + word.replace('"', '\\"') + '"' if set(word) & set(" \t#'\"") else word
 
+
+_FINISH = """\
+finish() {
+    # The last element of the fleet removes the password. Of those that end together the first by
+    # number stays a moment for the others; where that is not enough, `tuner` does it later.
+    local jobs others
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        jobs=$(paste -sd, @JOBS@) || return
+        # A Slurm that does not answer has said nothing about the others.
+        others=$(squeue --noheader --array --jobs="$jobs" --states=PD,R,S --format=%F_%K) || return
+        others=$(sort -t_ -k1,1n -k2,2n <<<"$others")
+        if [ "$others" = "$element" ]; then
+            rm -f @PASSWORD@
+            return
+        fi
+        [ "${others%%$'\\n'*}" = "$element" ] || return
+        sleep 1
+    done
+}"""
 
 _PILOT = """\
 # The lines above are the site's; below, commands may fail and the script goes on.
@@ -208,12 +245,16 @@ while [ -z "$code" ]; do
     [ -z "$interrupted" ] || code=''
 done
 
-[ "$asked" != stop ] || exit 0
+@FINISH@
+
+[ "$asked" != stop ] || { finish; exit 0; }
 [ "$asked" != requeue ] || requeue 'its place was taken or its time is over'
 case $code in
 0) # A worker ends when its study has ended, or at the end of its lifetime.
-    [ $SECONDS -lt @LIFETIME@ ] || requeue 'its lifetime is over' ;;
-1 | 2 | 3 | 70) ;; # It said why; the next one would meet the same.
+    [ $SECONDS -lt @LIFETIME@ ] || requeue 'its lifetime is over'
+    finish ;;
+1 | 2 | 3) finish ;; # It said why; the next one would meet the same.
+70) ;; # A fault of ours: `tuner` tries a few times.
 *) # Killed or crashed. Those that die young are left to `tuner`, which gives up after a few.
     [ $SECONDS -lt @YOUNG@ ] || requeue "its worker died with code $code" ;;
 esac

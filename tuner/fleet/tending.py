@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from tuner.errors import DatabaseError, TunerError, UserError
 from tuner.fleet import engines
 from tuner.fleet.contract import Crew, Engine, Fleet
+from tuner.fleet.local import LAUNCHER_STARTED
 from tuner.settings import Settings, person
 from tuner.store import fleets
 from tuner.store.database import Database
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 SYNC_SECONDS = 3.0
 """How often a launcher stores what runs, and reads what people want."""
+CLOCK_SECONDS = 60.0
 LOST_SECONDS = 60.0
 """A fleet of this machine's engine that was not seen for so long has lost its launcher."""
 
@@ -79,6 +81,10 @@ class TendedFleet:
             # Nobody would find anything to ask under this fleet: it has ended, and says why.
             with self._database.transaction() as connection:
                 fleets.end(connection, number, str(error).splitlines()[0])
+            raise
+        # Ctrl-C, or a fault: some workers may have been started, and are found by this handle.
+        except BaseException:
+            self._sync(0)
             raise
         self._sync(crew.size)
 
@@ -158,9 +164,24 @@ def is_lost(stored: StoredFleet, now: datetime) -> bool:
     """Return whether a fleet that follows its launcher has lost it, and its workers with it."""
     if engines.load(stored.engine).outlives:
         return False
-    if stored.host == socket.gethostname() and not psutil.pid_exists(stored.pid):
+    if stored.host == socket.gethostname() and not is_launcher(stored, stored.pid):
         return True
     return (now - stored.seen).total_seconds() > LOST_SECONDS
+
+
+def is_launcher(stored: StoredFleet, pid: int) -> bool:
+    """Return whether a process of this machine is the one that launched a fleet of this machine.
+
+    The number alone does not say so: after some time another process has it.
+    """
+    try:
+        began = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return False
+    known = stored.handle.get(LAUNCHER_STARTED)
+    # psutil adds the time since the machine's start to that moment by the clock, which may be set
+    # while the process runs. No number is used again within a minute.
+    return pid == stored.pid and (known is None or abs(began - known) < CLOCK_SECONDS)
 
 
 def look(settings: Settings, database: Database, stored: StoredFleet) -> tuple[StoredFleet, int]:
@@ -175,9 +196,15 @@ def look(settings: Settings, database: Database, stored: StoredFleet) -> tuple[S
 
 
 def scale(settings: Settings, database: Database, stored: StoredFleet, workers: int) -> None:
-    """Scale a fleet, at once where its workers outlive their launcher; else ask its launcher."""
+    """Scale a fleet, at once where its workers outlive their launcher; else ask its launcher.
+
+    One that was asked to stop is refused: of its workers those that are leaving would have to be
+    told from those that stay, and whoever has stopped it would find it at work again.
+    """
     if not engines.load(stored.engine).outlives:
         with database.transaction() as connection:
+            current = fleets.locked(connection, stored.fleet_id)
+            _refuse_stopping(current)
             fleets.want(connection, stored.fleet_id, workers)
         return
 
@@ -203,9 +230,15 @@ def stop(settings: Settings, database: Database, stored: StoredFleet, *, now: bo
         (fleet.stop_now if now else fleet.ask_to_stop)()
         return fleet.running()
 
-    act(settings, database, stored, change)
-    with database.transaction() as connection:
-        fleets.ask_to_stop(connection, stored.fleet_id, how)
+    act(settings, database, stored, change, how=how)
+
+
+def _refuse_stopping(stored: StoredFleet | None) -> None:
+    if stored is not None and stored.asked:
+        raise UserError(
+            f"Fleet {stored.fleet_id} was asked to stop, so it is given no more workers. Start "
+            "another with `tuner launch`."
+        )
 
 
 def act(
@@ -215,8 +248,11 @@ def act(
     change: Callable[[Fleet], int],
     *,
     workers: int | None = None,
+    how: fleets.Asked = "",
 ) -> tuple[StoredFleet, int]:
     """Act on a fleet by its engine, alone, and store what came of it.
+
+    If the change scaled it or asked it to stop, that is stored as well: `workers`, `how`.
 
     The row stays locked meanwhile: two people who scale a fleet at once would both start what is
     missing, and one of the two handles would be lost with the workers that it names. An engine may
@@ -230,6 +266,9 @@ def act(
             raise UserError(
                 "The fleet has ended meanwhile; `tuner fleet status` shows what is left."
             )
+        if workers is not None:
+            # Under the lock: who asks it to stop meanwhile comes after us, and stops these too.
+            _refuse_stopping(current)
         crew = replace(Crew.from_json(current.crew), workers=workers or current.workers)
         fleet = engine.again(settings, crew, current.handle)
         failed: BaseException | None = None
@@ -241,6 +280,8 @@ def act(
             failed, running = error, current.running
         if workers is not None and failed is None:
             fleets.want(connection, current.fleet_id, workers)
+        if how and failed is None:
+            fleets.ask_to_stop(connection, current.fleet_id, how)
         kept = fleets.keep(connection, current, fleet.handle(), running)
         assert kept is not None, "its row is locked"
         if not running and failed is None:

@@ -10,6 +10,7 @@ higher priority at once, for another person once he is clearly behind.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -22,6 +23,10 @@ SHARE_DAYS = 7
 MARGIN_SECONDS = 600.0
 """How far another person must be behind before a worker changes its study: a change costs a start
 of the trainer and the loading of data."""
+SETTLED_SECONDS = 5.0
+IN_VAIN_SECONDS = 60.0
+"""How long a visit in vain tells everybody that a study has nothing to hand out. Not longer: the
+visitor may have left for a reason of its own, before it asked for a trial."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,15 @@ class QueuedStudy:
     used_seconds: float
     """How long all of that person's workers trained lately."""
     has_work: bool
-    """Whether a trial waits for a worker, or is still to be created."""
+    """Whether a trial waits for a worker, or is still to be created as far as anybody knows.
+
+    Trials that are missing may not be handed out yet: a race awaits its look, a setting the epochs
+    of a peer, a study the end of others. Who finds that out is a worker that asks in vain, and
+    what it found is true until something happens in the study."""
     workers: int
     """How many workers are at it."""
+    idle_workers: int = 0
+    """How many of them have no trial: whatever is handed out next is theirs."""
 
     @property
     def rank(self) -> tuple[int, float, datetime, int]:
@@ -60,7 +71,7 @@ def is_relieved(current: QueuedStudy, others: Sequence[QueuedStudy]) -> bool:
             and other.used_seconds + MARGIN_SECONDS < current.used_seconds
         )
         for other in others
-        if other.has_work
+        if other.has_work and not other.idle_workers
     )
 
 
@@ -80,9 +91,15 @@ def read(connection: sa.Connection) -> list[QueuedStudy]:
                 used_seconds=used.get(owner, 0.0),
                 # Whether a paused trial goes on, only a claim can say.
                 has_work=bool(line.get("waiting", 0))
-                or bool(line.get("paused", 0))
-                or int(line.get("trials", 0)) < study.spec.total_trials,
+                or (
+                    (
+                        bool(line.get("paused", 0))
+                        or int(line.get("trials", 0)) < study.spec.total_trials
+                    )
+                    and not line.get("in_vain", False)
+                ),
                 workers=int(line.get("workers", 0)),
+                idle_workers=int(line.get("idle", 0)),
             )
         )
     return in_order(turns)
@@ -112,15 +129,40 @@ def _used(connection: sa.Connection) -> dict[str, float]:
     return {row.who: float(row.seconds) for row in rows}
 
 
-def _lines(connection: sa.Connection) -> dict[int, Mapping[str, int]]:
-    """Return of each open study its priority, its trials, those that wait, and its workers."""
+def _lines(connection: sa.Connection) -> dict[int, Mapping[str, Any]]:
+    """Return of each open study its priority, trials, those that wait, workers, the idle of them.
+
+    And whether a worker has just left it that was given no trial, with no event in it since:
+    whatever makes a trial available (one ends, is given back, is decided on) leaves an event, but
+    for leases that expire, which are counted by themselves.
+    """
 
     def count(table: sa.Table, *where: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
         mine = table.c.study_id == t.study.c.study_id
         return sa.select(sa.func.count()).select_from(table).where(mine, *where).scalar_subquery()
 
     free = (t.lease.c.state == "released") | (t.lease.c.expires < t.NOW)
-    alive = t.worker.c.seen > sa.func.clock_timestamp() - sa.text("interval '60 seconds'")
+    alive = t.worker.c.ended.is_(None) & (t.worker.c.seen > _seconds_ago(60.0))
+    at_work = sa.exists().where(
+        t.lease.c.study_id == t.worker.c.study_id,
+        t.lease.c.worker_id == t.worker.c.worker_id,
+        t.lease.c.state == "held",
+    )
+    # Those that have just come are about to ask for a trial.
+    settled = t.worker.c.started < _seconds_ago(SETTLED_SECONDS)
+    last_event = (
+        sa.select(t.event.c.happened)
+        .where(t.event.c.study_id == t.study.c.study_id)
+        .order_by(t.event.c.event_id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    in_vain = sa.exists().where(
+        t.worker.c.study_id == t.study.c.study_id,
+        t.worker.c.active_seconds == 0.0,
+        t.worker.c.ended > _seconds_ago(IN_VAIN_SECONDS),
+        t.worker.c.ended > last_event,
+    )
     rows = connection.execute(
         sa.select(
             t.study.c.study_id,
@@ -128,7 +170,14 @@ def _lines(connection: sa.Connection) -> dict[int, Mapping[str, int]]:
             count(t.trial).label("trials"),
             count(t.lease, t.lease.c.state.in_(["held", "released"]), free).label("waiting"),
             count(t.lease, t.lease.c.state == "paused").label("paused"),
-            count(t.worker, t.worker.c.ended.is_(None), alive).label("workers"),
+            count(t.worker, alive).label("workers"),
+            count(t.worker, alive, settled, ~at_work).label("idle"),
+            in_vain.label("in_vain"),
         ).where(t.study.c.state == "open")
     )
     return {row.study_id: dict(row._mapping) for row in rows}
+
+
+def _seconds_ago(seconds: float) -> sa.ColumnElement[datetime]:
+    """Return a moment of the server's clock: a worker's may be an hour off."""
+    return sa.func.clock_timestamp() - sa.func.make_interval(0, 0, 0, 0, 0, 0, seconds)

@@ -40,6 +40,7 @@ from tuner.train.objective import is_present
 from tuner.work.child import Child
 from tuner.work.load import LoadMeter
 from tuner.work.monitor import Monitor, served
+from tuner.work.place import Place, Tenancy
 from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
 from tuner.work.supervisor import Leaving, Supervisor, Workshop
@@ -56,7 +57,8 @@ JOIN_SECONDS = 60.0
 QUEUE_SECONDS = 5.0
 """How often a worker on any study asks, between two trials, whether another study is due."""
 VISIT_SECONDS = 3.0
-"""How long it waits for a trial of a study whose trials others have."""
+"""How long it waits for a trial of a study whose trials others have, once it might adopt the trial
+of a worker that died: before, it cannot tell that from a slow one (`Renewal.settled`)."""
 REST_SECONDS = 15.0
 """How long it then leaves that study alone; twice as long after each further visit in vain."""
 LONGEST_REST_SECONDS = 300.0
@@ -97,6 +99,8 @@ class Orders:
     """Tells others what happens in the database; entered while the worker is at work."""
     trainer: tuple[str, ...] | None = None
     """A command to run in place of the trainer."""
+    place: Place | None = None
+    """Where an engine runs this worker, and another one when it has sent this one away."""
 
 
 def work(settings: Settings, orders: Orders, stop: StopRequest) -> Ended:
@@ -198,7 +202,8 @@ class Errands:
         self._relieved = False
         study = turn.study
         logger.info("working on %s (priority %d)", study.title, turn.priority)
-        leaving = Leaving(VISIT_SECONDS, lambda: self._is_relieved(study))
+        seconds = self._context.settings.timing.grace + VISIT_SECONDS
+        leaving = Leaving(seconds, lambda: self._is_relieved(study))
         try:
             visit = _work_on(self._context, study, leaving)
             rest = rest_after(visit, self._rest_seconds.get(study.study_id, 0.0))
@@ -258,8 +263,13 @@ def _work_on(context: Context, study: Study, leaving: Leaving) -> Visit:
     )
     supervisor = Supervisor(ledger, renewal, stop, workshop, child, leaving=leaving)
     renewal.measure = LoadMeter(workshop.device, lambda: (supervisor.trainer,)).measure
+    place = context.orders.place
+    tenancy = None if place is None else Tenancy(database, post, place)
     renewal.start()
     try:
+        if tenancy is not None:
+            ledger.progressed = tenancy.progressed
+            _wait_for(_explained(database, tenancy.begin), JOIN_SECONDS, stop)
         with (
             logs.about(study.full_name, post.worker_id),
             context.monitor.on(study.full_name, workshop.device, renewal),
@@ -269,6 +279,8 @@ def _work_on(context: Context, study: Study, leaving: Leaving) -> Visit:
     finally:
         supervisor.close()
         renewal.end()
+        if tenancy is not None:
+            tenancy.end(stop, renewal.used.active_seconds)
         _leave(database, post, renewal)
 
 

@@ -16,7 +16,7 @@
 #SBATCH --requeue
 #SBATCH --signal=B:USR2@120
 
-export TUNER_DATABASE_PASSWORD_FILE=/home/ada/.tuner/secret
+export TUNER_DATABASE_PASSWORD_FILE=/home/ada/.tuner/fleet/lr@1-0a1b/password
 export TUNER_DATABASE_URL=postgresql://ada@db.lab/tuner
 export TUNER_GIVE_BACK_SECONDS=105
 export TUNER_HOME=/home/ada/.tuner
@@ -51,7 +51,7 @@ requeue() {
 }
 
 if [ -z "$asked" ]; then
-    apptainer exec --nv tuner.sif tuner worker lr@1 --device auto --lifetime 10620s &
+    apptainer exec --nv tuner.sif tuner worker lr@1 --device auto --lifetime 10620s --place lr@1-0a1b/"$element" &
     worker=$!
     # A signal between the test and the line above found no worker to pass it on to.
     [ -z "$asked" ] || kill -s TERM "$worker"
@@ -65,12 +65,32 @@ while [ -z "$code" ]; do
     [ -z "$interrupted" ] || code=''
 done
 
-[ "$asked" != stop ] || exit 0
+finish() {
+    # The last element of the fleet removes the password. Of those that end together the first by
+    # number stays a moment for the others; where that is not enough, `tuner` does it later.
+    local jobs others
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        jobs=$(paste -sd, /home/ada/.tuner/fleet/lr@1-0a1b/jobs-lab) || return
+        # A Slurm that does not answer has said nothing about the others.
+        others=$(squeue --noheader --array --jobs="$jobs" --states=PD,R,S --format=%F_%K) || return
+        others=$(sort -t_ -k1,1n -k2,2n <<<"$others")
+        if [ "$others" = "$element" ]; then
+            rm -f /home/ada/.tuner/fleet/lr@1-0a1b/password
+            return
+        fi
+        [ "${others%%$'\n'*}" = "$element" ] || return
+        sleep 1
+    done
+}
+
+[ "$asked" != stop ] || { finish; exit 0; }
 [ "$asked" != requeue ] || requeue 'its place was taken or its time is over'
 case $code in
 0) # A worker ends when its study has ended, or at the end of its lifetime.
-    [ $SECONDS -lt 10620 ] || requeue 'its lifetime is over' ;;
-1 | 2 | 3 | 70) ;; # It said why; the next one would meet the same.
+    [ $SECONDS -lt 10620 ] || requeue 'its lifetime is over'
+    finish ;;
+1 | 2 | 3) finish ;; # It said why; the next one would meet the same.
+70) ;; # A fault of ours: `tuner` tries a few times.
 *) # Killed or crashed. Those that die young are left to `tuner`, which gives up after a few.
     [ $SECONDS -lt 20 ] || requeue "its worker died with code $code" ;;
 esac

@@ -14,7 +14,7 @@
 #SBATCH --exclude=n[3-4]
 #SBATCH "--comment=a study of rates"
 
-export TUNER_DATABASE_PASSWORD_FILE=/home/ada/.tuner/secret
+export TUNER_DATABASE_PASSWORD_FILE=/home/ada/.tuner/fleet/lr@1-0a1b/password
 export TUNER_DATABASE_URL=postgresql://ada@db.lab/tuner
 export TUNER_HOME=/home/ada/.tuner
 module load cuda/12.4

@@ -46,6 +46,8 @@ class Ledger:
     """Finds the first epochs that jobs share; None if no checkpoints are kept."""
     used: Callable[[], Used] = Used
     """Returns what this worker has used so far."""
+    progressed: Callable[[], None] = lambda: None
+    """Called after epochs were stored, or a trial has come to its end."""
 
     def __post_init__(self) -> None:
         spec = self.study.spec
@@ -97,7 +99,8 @@ class Ledger:
             # are exact enough, and an epoch is one statement cheaper.
             if self.study.spec.budget.limited:
                 self._charge(transaction)
-            return recorded
+        self.progressed()
+        return recorded
 
     def complete(
         self,
@@ -122,6 +125,7 @@ class Ledger:
         with self._transaction() as transaction:
             endings.complete(transaction, lease, setup, dataset, result)
             self._charge(transaction)
+        self.progressed()
 
     def prune(self, lease: Lease, setup: Setup, reason: str) -> None:
         """End a trial that the pruner stopped, or that diverged."""
