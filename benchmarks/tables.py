@@ -20,6 +20,7 @@ from benchmarks import (
     chart,
     coordination,
     dashboard,
+    fleet,
     gpu,
     packs,
     record,
@@ -29,7 +30,7 @@ from benchmarks import (
 )
 
 DOCS = record.RECORD.parent
-PAGES = (DOCS / "benchmarks.md", DOCS.parent / "README.md")
+PAGES = (DOCS / "benchmarks.md", DOCS / "scale.md", DOCS.parent / "README.md")
 LINES: Mapping[str, Callable[[Any], Iterable[str]]] = {
     "study": study.lines,
     "trainer": trainer.lines,
@@ -39,6 +40,7 @@ LINES: Mapping[str, Callable[[Any], Iterable[str]]] = {
     "coordination": coordination.lines,
     "answer": answer.lines,
     "dashboard": dashboard.lines,
+    "fleet": fleet.lines,
 }
 
 
@@ -59,6 +61,8 @@ def main() -> None:
         page.write_text(rendered(page.read_text("utf-8"), made), encoding="utf-8")
     if "study" in body:
         chart.draw(body["study"], chart.CHART)
+    if "fleet" in body:
+        fleet.draw(body["fleet"]["figures"], DOCS / "scale.svg")
 
 
 CHART_SHOWS = "Time to complete a study, in seconds, with tuner and the alternatives"
