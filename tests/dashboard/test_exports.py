@@ -10,7 +10,7 @@ from weakref import WeakSet
 import pandas as pd
 import pytest
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Scope
 
 from tests.dashboard.conftest import app_for
 from tuner.answers.sheets import contents, export
@@ -23,6 +23,19 @@ from tuner.store.database import Database
 
 BATCH = 5
 ENDINGS = ("csv", "json", "parquet", "xlsx", "md", "tex")
+EXPORT: Scope = {
+    "type": "http",
+    "asgi": {"version": "3.0", "spec_version": "2.3"},
+    "http_version": "1.1",
+    "method": "GET",
+    "scheme": "http",
+    "path": "/studies/lr_sched/export.csv",
+    "query_string": b"",
+    "headers": [(b"host", b"127.0.0.1:8080")],
+    "client": ("127.0.0.1", 4711),
+    "server": ("127.0.0.1", 8080),
+}
+"""A request for a study's trials."""
 
 
 class Rows:
@@ -92,18 +105,6 @@ def app(stored: Database) -> Iterator[tuple[ASGIApp, Desk]]:
 def test_a_client_that_goes_away_ends_the_reading(app: tuple[ASGIApp, Desk], rows: Rows) -> None:
     """The rest is not read; the connection and the place of the next export are free again."""
     dashboard, desk = app
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": "/studies/lr_sched/export.csv",
-        "query_string": b"",
-        "headers": [(b"host", b"127.0.0.1:8080")],
-        "client": ("127.0.0.1", 4711),
-        "server": ("127.0.0.1", 8080),
-    }
     asked = 0
 
     async def visit() -> None:
@@ -122,7 +123,7 @@ def test_a_client_that_goes_away_ends_the_reading(app: tuple[ASGIApp, Desk], row
                 gone.set()
                 await asyncio.sleep(0)  # a client that takes nothing more
 
-        await dashboard(scope, receive, send)
+        await dashboard(dict(EXPORT), receive, send)
 
     asyncio.run(visit())
     assert 0 < rows.read < 45
@@ -152,19 +153,7 @@ def test_a_client_that_takes_nothing_is_left(
                 await asyncio.sleep(60)
                 raise StuckError
 
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": "GET",
-            "scheme": "http",
-            "path": "/studies/lr_sched/export.csv",
-            "query_string": b"",
-            "headers": [(b"host", b"127.0.0.1:8080")],
-            "client": ("127.0.0.1", 4711),
-            "server": ("127.0.0.1", 8080),
-        }
-        await dashboard(scope, receive, send)
+        await dashboard(dict(EXPORT), receive, send)
 
     asyncio.run(visit())
     assert sent[-1]["more_body"], "the client must see that something is missing"

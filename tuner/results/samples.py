@@ -87,7 +87,9 @@ class Source:
     ) -> Iterator[tuple[int, SplitName, Array, Clusters | None]]:
         """Yield each trial's value of every image; a trial without a number is left out."""
         assert self.measure.per_image is not None
-        for row in self._connection.execute(self._query(numbers)):
+        for row in self._connection.execute(
+            self._stored(t.prediction, numbers).execution_options(yield_per=200)
+        ):
             truth = self.truths[row.fingerprint, row.split]
             labels = truth.labels
             logs = uploads.array(self._connection, row, len(labels))
@@ -115,26 +117,8 @@ class Source:
         later for the same images: values on resamples of anything else are then left out, since
         they neither fit those of later trials nor vary as patients do.
         """
-        query = (
-            sa.select(
-                t.trial.c.number,
-                t.resampled.c.split,
-                t.resampled.c.content,
-                t.outcome.c.setup["data_fingerprint"].astext.label("fingerprint"),
-            )
-            .select_from(
-                t.resampled.join(t.trial).join(
-                    t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id
-                )
-            )
-            .where(
-                t.trial.c.study_id == self._study.study_id,
-                t.trial.c.number == sa.any_(sa.cast(list(numbers), sa.ARRAY(sa.Integer))),
-                t.resampled.c.split.in_([split for split, _ in self.measure.blocks]),
-                t.resampled.c.moment == self.at,
-                t.resampled.c.metric == self.measure.resampled,
-            )
-            .order_by(t.resampled.c.split, t.trial.c.number)
+        query = self._stored(t.resampled, numbers).where(
+            t.resampled.c.metric == self.measure.resampled
         )
         for row in self._connection.execute(query):
             values = np.frombuffer(row.content, "<f4").astype(np.float64)
@@ -216,28 +200,26 @@ class Source:
         splits = [split for split, _ in self.measure.blocks]
         return t.label.c.fingerprint.in_(fingerprints) & t.label.c.split.in_(splits)
 
-    def _query(self, numbers: Sequence[int]) -> sa.Select[Any]:
+    def _stored(self, table: sa.Table, numbers: Sequence[int]) -> sa.Select[Any]:
+        """Select what a table holds of these trials, with their numbers and data."""
         return (
             sa.select(
                 t.trial.c.number,
-                *t.prediction.c,
+                *table.c,
                 t.outcome.c.setup["data_fingerprint"].astext.label("fingerprint"),
             )
             .select_from(
-                t.prediction.join(t.trial).join(
-                    t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id
-                )
+                table.join(t.trial).join(t.outcome, t.outcome.c.trial_id == t.trial.c.trial_id)
             )
             .where(
                 t.trial.c.study_id == self._study.study_id,
                 t.trial.c.number == sa.any_(sa.cast(list(numbers), sa.ARRAY(sa.Integer))),
-                t.prediction.c.split.in_([split for split, _ in self.measure.blocks]),
-                t.prediction.c.moment == self.at,
+                table.c.split.in_([split for split, _ in self.measure.blocks]),
+                table.c.moment == self.at,
             )
             # In an order that no plan of the server changes: random numbers are drawn, and sums
             # rounded, as rows come.
-            .order_by(t.prediction.c.split, t.trial.c.number)
-            .execution_options(yield_per=200)
+            .order_by(table.c.split, t.trial.c.number)
         )
 
 
