@@ -59,6 +59,21 @@ def test_two_groups_without_images_are_students_t_test() -> None:
     assert found.p_value() >= ttest_ind(one, other).pvalue - 1e-3
 
 
+def test_one_value_per_level_leaves_no_interval() -> None:
+    """Nothing shows how much a single seed without images varies: no limits, and no evidence."""
+    panel = whole(np.array([[0.9], [0.5]]))
+    assert panel.mean(0).value == 0.9
+    assert not panel.mean(0).bounded
+    apart = panel.difference(0, 1)
+    assert apart.p_value() == 1.0
+    assert not apart.interval().bounded
+    one, two = (Group(np.array(values), (), (), ()) for values in ([0.9], [0.5, 0.6]))
+    assert not Groups((one, two), counts_images=False).mean(0).bounded
+    assert Groups((one, two), counts_images=False).mean(1).bounded
+    assert Groups((one, two), counts_images=False).difference(0, 1).interval().bounded
+    assert not Groups((one, one), counts_images=False).difference(0, 1).interval().bounded
+
+
 def test_one_seed_leaves_wilsons_interval() -> None:
     """What is known from one seed is about the images alone."""
     hits = np.zeros((1, 1, 200))

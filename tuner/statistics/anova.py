@@ -98,6 +98,8 @@ class Panel:
             image_freedom=self.pooled.image_freedom,
         )
         spread = self.pooled.spread().or_wider(parts.spread())
+        if self.alone:
+            spread = Spread.unknown()
         value = float(self.means[one] - self.means[other])
         return LevelDifference(
             value, spread.plus(self.grain).at_least(self._least(value)), self.seeds
@@ -125,7 +127,14 @@ class Panel:
 
     def spread(self, level: int) -> Spread:
         """Return the spread of a level's mean, over its seeds and its images."""
+        if self.alone:
+            return Spread.unknown()
         return _parts([block[[level]] for block in self.blocks], self._freedoms).spread()
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one value per level, so that nothing shows how much it varies."""
+        return self.seeds < 2 and not self.images
 
     @property
     def _freedoms(self) -> list[float]:

@@ -11,7 +11,7 @@ from tuner.statistics.variance import Interval
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over seeds: its value, the number of seeds, and its 95 % interval."""
+    """A mean over seeds: its value, the number of seeds, and its 95% interval."""
 
     value: float
     n: int

@@ -114,6 +114,8 @@ class Groups:
         spread = Spread.of(
             max(variance * apart, own), free, images - rest, rest, self._image_freedom
         )
+        if not free and not self.images:
+            spread = Spread.unknown()
         value = float(self.means[one] - self.means[other])
         return LevelDifference(value, spread.plus(self.grain), min(first.size, second.size))
 
@@ -125,6 +127,8 @@ class Groups:
         )
         rest = group.rest
         spread = Spread.of(_own(group), group.size - 1, images - rest, rest, self._image_freedom)
+        if group.size < 2 and not self.images:
+            spread = Spread.unknown()
         value = float(self.means[level])
         if self.counts_images and len(group.by_image) == 1 and self.images > 1:
             count = self.clusters[0].effective if self.clusters else self.images

@@ -8,6 +8,7 @@ the normal distribution, and in between the Behrens-Fisher solution, which is co
 docs/statistics.md reports how it does in simulations.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -57,6 +58,11 @@ class Spread:
         """Return the spread of an estimate whose variance is known."""
         return Spread(np.full(NODES, variance))
 
+    @staticmethod
+    def unknown() -> "Spread":
+        """Return the spread of an estimate whose variance cannot be estimated: without bounds."""
+        return Spread.known(math.inf)
+
     def or_wider(self, spread: "Spread") -> "Spread":
         """Return the wider of two spreads, value by value."""
         return Spread(np.maximum(self.variances, spread.variances))
@@ -88,8 +94,8 @@ class Spread:
     def half_width(self, levels: int = 2, confidence: float = CONFIDENCE) -> float:
         """Return the half-width of the simultaneous interval for all differences of the levels."""
         error = float(np.sqrt(self.variances.max()))
-        if error == 0:
-            return 0.0
+        if error == 0 or math.isinf(error):
+            return error
         wanted = 1 - confidence
         upper = error
         while self.p_value(upper, levels) > wanted:
@@ -99,11 +105,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95 % confidence limits."""
+    """A value with its 95% confidence limits."""
 
     value: float
     low: float
     high: float
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it has limits; with one seed and no images the variance is unknown."""
+        return math.isfinite(self.high - self.low)
 
     @property
     def half_width(self) -> float:
