@@ -15,7 +15,7 @@ one more of these switched on each time:
 
 *As surely*: all four are judged by the same test, over the seeds that follow the first
 (which chooses the contenders of a race): which settings are distinguished from the best, at
-95 % for all comparisons together? A way is as sure as the first if its best setting is
+95% for all comparisons together? A way is as sure as the first if its best setting is
 that of the first, or is not told apart from it there, and if it leaves no more settings
 in question. A setting that was pruned, or that left the race, is no longer in question.
 """

@@ -116,7 +116,7 @@ CHANGES: Mapping[str, Callable[[Picture], Any]] = {
     "JPEG, quality 90": lambda picture: _jpeg(picture, 90),
     "JPEG, quality 60": lambda picture: _jpeg(picture, 60),
     "5 grey values brighter": lambda picture: np.clip(picture + 5.0, 0, 255),
-    "10 % more contrast": lambda picture: np.clip((picture - 128.0) * 1.1 + 128, 0, 255),
+    "10% more contrast": lambda picture: np.clip((picture - 128.0) * 1.1 + 128, 0, 255),
     "three quarters and back": _resized,
     "noise of 3 grey values": _noisy,
     "moved by one pixel": _moved,

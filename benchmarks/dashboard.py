@@ -727,7 +727,7 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
     def row(title: str, value: Any) -> str:
         return f"| {title} | " + " | ".join(value(turn) for turn in turns.values()) + " |"
 
-    yield row("study page, first visit, ms: median (95 %)", lambda t: ms(t["first_visit"]))
+    yield row("study page, first visit, ms: median (95%)", lambda t: ms(t["first_visit"]))
     yield row("study page, scripts cached, ms", lambda t: ms(t["again"]))
     yield row("an epoch on the page after its commit, ms", lambda t: ms(t["update"]))
     yield row("bytes a page, kB", lambda t: _kilobytes(t["page_bytes"]))
@@ -761,7 +761,7 @@ def _further(figures: Mapping[str, Any]) -> Iterator[str]:
         ]
         yield ""
         yield (
-            f"At {many['trials']:,} trials, a page is open after {said[0]} (95 %: {said[1]}) "
+            f"At {many['trials']:,} trials, a page is open after {said[0]} (95%: {said[1]}) "
             f"and complete after {said[2]} ({said[3]}); the workers and tabs of the table go on "
             "meanwhile."
         )

@@ -54,6 +54,6 @@ def gathered(line: Line, studies: int, seed: int, jobs: int) -> Marks:
 
 
 def percent(marks: Sequence[float]) -> str:
-    """Return a share with its 95 % interval."""
+    """Return a share with its 95% interval."""
     found = wilson(sum(marks), len(marks))
     return f"{found.value * 100:.1f} ({found.low * 100:.1f} to {found.high * 100:.1f})"

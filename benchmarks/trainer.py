@@ -104,7 +104,7 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"| {TITLES[case]} | {theirs:,.0f} | {ours:,.0f} | {theirs / ours:.1f} "
             f"| {one['precision']} | {least:,.0f} "
-            f"| {100 * least / ours:.0f} % |"
+            f"| {100 * least / ours:.0f}% |"
         )
 
 

@@ -85,7 +85,7 @@ class Reported:
         """
         file = Path(path)
         if file.suffix.lower() not in (".html", ".htm", ".md"):
-            raise UserError(f"{file}: a report ends in .html or .md.")
+            raise UserError(f"{file}: unsupported file type; use .html or .md.")
         as_markdown = file.suffix.lower() == ".md"
         write_output(
             file,
@@ -138,7 +138,7 @@ class Drawn:
         file = Path(path)
         form = file.suffix.lower().removeprefix(".")
         if form not in FORMATS:
-            raise UserError(f"{file}: a picture ends in .svg, .png or .pdf.")
+            raise UserError(f"{file}: unsupported file type; use .svg, .png or .pdf.")
         write_output(
             file,
             self._picture.render(form, bare=bare),
@@ -253,17 +253,17 @@ class OpenStudy:
 
     @property
     def trials(self) -> "DataFrame":
-        """One row a trial, with all columns of `tuner export --wide`."""
+        """One row per trial, with all columns of `tuner export --wide`."""
         return self._frame(lambda results: contents.trials(results, wide=True))
 
     @property
     def epochs(self) -> "DataFrame":
-        """One row an epoch."""
+        """One row per epoch."""
         return self._frame(contents.epochs)
 
     @property
     def predictions(self) -> "DataFrame":
-        """One row an image that a complete trial predicted; all trials, so this may be long."""
+        """One row per image predicted by a complete trial; all trials, so this may be long."""
         return self._frame(contents.predictions)
 
     def compare(
@@ -287,7 +287,7 @@ class OpenStudy:
             return Gapped(gap(results))
 
     def influence(self, *metrics: str) -> list[Influence]:
-        """Say how much each parameter matters."""
+        """Report how much each parameter matters."""
         with self._results() as results:
             return influence(results, metrics)
 

@@ -25,7 +25,7 @@ SplitName = Literal["train", "val", "test"]
 class Unit:
     """What a figure is measured in, and how people read it.
 
-    Files for programs hold every figure as it is stored: 0.872, which people read as 87.2 %.
+    Files for programs hold every figure as it is stored: 0.872, which people read as 87.2%.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Unit:
         return replace(self, mark="", low=low, high=high, signed=True)
 
 
-SHARE = Unit("fraction", 1, 100.0, " %", "points", 0.0, 1.0)
+SHARE = Unit("fraction", 1, 100.0, "%", "points", 0.0, 1.0)
 FRACTION = Unit("fraction", 3, low=0.0, high=1.0)
 """Between 0 and 1, and read so: the area under the ROC curve, a probability."""
 NATS = Unit("nats", 4, of_differences="nats", low=0.0)
@@ -103,21 +103,21 @@ BUILT_IN = (
     Metric(
         "auc",
         "higher",
-        "Area under the ROC curve; one-against-rest mean of several classes.",
+        "Area under the ROC curve; one-vs-rest mean if there are more than two classes.",
         "fraction",
         needs_every_class=True,
     ),
-    Metric("balanced_acc", "higher", "Mean over the classes of the share that is right."),
+    Metric("balanced_acc", "higher", "Mean of the recalls of all classes."),
     Metric(
         "sensitivity",
         "higher",
-        "Share of class 1 that is found; of several classes the mean.",
+        "True positive rate (recall of class 1); mean over classes if there are more than two.",
         needs_every_class=True,
     ),
     Metric(
         "specificity",
         "higher",
-        "Share of class 0 left alone; of several classes the mean.",
+        "True negative rate (recall of class 0); mean over classes if there are more than two.",
         needs_every_class=True,
     ),
 )
@@ -129,13 +129,13 @@ READY: Mapping[str, Metric] = {
         Metric(
             "f1",
             "higher",
-            "F1 score (Dice coefficient) of class 1; of several classes the mean over classes.",
+            "F1 score (Dice coefficient) of class 1; mean over classes if there are more than two.",
         ),
         Metric(
             "sensitivity_at_95_specificity",
             "higher",
-            "Share of class 1 that is found by the cut-off that leaves 95 % of class 0 alone; "
-            "of several classes the one-against-rest mean.",
+            "Sensitivity at the threshold with 95% specificity; one-vs-rest mean if there are more "
+            "than two classes.",
             needs_every_class=True,
         ),
         Metric(

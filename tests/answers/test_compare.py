@@ -12,7 +12,7 @@ import pytest
 from tests.answers.fabricate import Images, Told, fabricate, hits, images
 from tests.store.specs import Bench, make_spec
 from tuner.answers.columns import units
-from tuner.answers.compare import Asked, Comparison, compare
+from tuner.answers.compare import Asked, Comparison, cells, compare
 from tuner.answers.plain import plain
 from tuner.answers.sheets.contents import comparisons
 from tuner.errors import UserError
@@ -83,10 +83,8 @@ def test_a_plan_is_told_with_how_rough_it_is(database: Database) -> None:
     assert made is not None
     assert made.seeds is not None
     assert made.low is not None
-    (words,) = [one for one in found.sentences if "would detect" in one or "about 8 times" in one]
-    more = (
-        r"About \d+ more seeds? \(\d+ (to [\d,]+|or more)\) would detect a difference of 4 points"
-    )
+    (words,) = [one for one in found.sentences if "to detect" in one or "about 8 times" in one]
+    more = r"about \d+ more seeds? \(\d+ (to [\d,]+|or more)\) to detect a difference of 4 points"
     assert re.search(rf"{more}|about 8 times in 10", words)
     assert made.low <= made.seeds <= (made.high or 1000)
 
@@ -156,9 +154,25 @@ def test_named_reference_is_held_against_all(database: Database) -> None:
 def test_one_seed_gives_no_verdict(database: Database) -> None:
     """However large the difference, one seed is one draw; nothing is called different."""
     found = judged(by_accuracy(database, schedules(1), one_is_worse))
-    assert "one seed cannot rule out chance" in found.verdict
+    assert "a single seed cannot rule out chance" in found.verdict
+    assert "only the variation between these 200 images" in found.verdict
     assert not any(row.against and row.against.differs for row in found.rows)
     assert found.plan is None
+
+
+def test_one_seed_without_images_has_no_interval(database: Database) -> None:
+    """Training accuracy is one number per trial: it has no limits, in words, JSON and sheets."""
+    bench = by_accuracy(database, schedules(1), one_is_worse)
+    found = judged(bench, metric="train_acc")
+    assert "With one seed there are no intervals." in found.verdict
+    best, other, _ = (cells(found, row) for row in found.rows)
+    assert best[1:3] == ("97.0%", "–")
+    assert other[3:6] == ("0.0", "–", "")
+    mean = plain(found)["levels"][0]["mean"]
+    assert mean == {"value": 0.97, "low": None, "high": None}
+    sheet = comparisons([found])
+    row = dict(zip(sheet.columns, next(iter(sheet.rows)), strict=True))
+    assert (row["mean"], row["mean_low"], row["mean_high"]) == (0.97, None, None)
 
 
 def test_all_equal_is_no_difference_and_no_crash(database: Database) -> None:
@@ -191,8 +205,8 @@ def test_pruned_levels_and_places_are_told_and_not_averaged(database: Database) 
     assert found.seeds == 4, "the seed under which cosine fell is in neither mean"
     assert found.left_out == 1
     assert (
-        "All trials of step were pruned (5 of 5), at epoch 4 with a validation loss of 0.690"
-        in (found.verdict)
+        "All trials of step were pruned (5 of 5), at a median epoch of 4 and a median validation "
+        "loss of 0.690" in (found.verdict)
     )
     assert "1 complete trial left out" in found.verdict
 
@@ -249,7 +263,7 @@ def test_the_studys_metric_is_compared_where_none_is_named(database: Database) -
         database, schedules(), lambda *_: told(0.9, chance, data), data={"data-0": data}
     )
     assert judged(bench, metric=None).measure.name == "val_loss"
-    assert "No complete trial has test_acc" in judged(bench, metric="test_acc").verdict
+    assert "No complete trial has a value of test_acc" in judged(bench, metric="test_acc").verdict
 
 
 def test_other_factors_are_averaged_in_their_places(database: Database) -> None:
@@ -304,7 +318,7 @@ def test_random_search_compares_configurations(database: Database) -> None:
     assert not found.paired
     assert [row.n for row in found.rows] == [9, 10, 10]
     assert "step is worse than" in found.verdict
-    assert "over survivors" in found.verdict
+    assert "only trials that finished" in found.verdict
     assert "configurations" in found.verdict
 
 
@@ -383,7 +397,7 @@ def test_a_level_without_the_figure_is_set_aside(database: Database) -> None:
     data = {"data-0": TRUTH, "data-1": untested}
     found = judged(fabricate(database, schedules(), tell, data=data))
     assert {row.standing.level for row in found.rows if row.mean is not None} == set(KINDS[1:])
-    assert "cosine has no value of this figure" in found.verdict
+    assert "cosine has no value of this metric" in found.verdict
     assert "step is worse than exponential" in found.verdict
 
 

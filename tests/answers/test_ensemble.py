@@ -106,7 +106,7 @@ def test_a_metric_of_the_study_is_computed_from_the_averaged_probabilities(
     assert own["f1"].low < wanted < own["f1"].high
     assert figures(found).head[-2:] == ("f1", "dice")
     said = " ".join(sentences(found))
-    assert f"Its f1 on test is {100 * wanted:.1f} % (" in said
+    assert f"Its f1 on test is {100 * wanted:.1f}% (" in said
     assert "that of its seeds " in said
     assert "Its dice is not known: it cannot be computed from stored predictions." in said
     assert described(found)["metrics"]["test"]["ensemble"]["f1"]["value"] == pytest.approx(wanted)

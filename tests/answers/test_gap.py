@@ -58,7 +58,7 @@ def steady(accuracy: float) -> Any:
 
 
 def test_a_gap_is_measured_over_seeds_and_images(database: Database) -> None:
-    """95 % against 75 %: 20 points, with an interval, a table of all settings and of all trials."""
+    """95% against 75%: 20 points, with an interval, a table of all settings and of all trials."""
     found = measured(study(database, steady(0.95), steady(0.75)))
     assert found.gap.low < 0.2 < found.gap.high
     assert found.gap.low > 0.1
@@ -115,7 +115,7 @@ def test_stored_probes_decide_the_cause(database: Database) -> None:
     bench = study(database, steady(0.95), steady(0.75), train=0.95)
     unseen = measured(bench)
     assert unseen.cause == "not examined"
-    assert "`tuner check gaps@1` examines them" in " ".join(sentences(unseen))
+    assert "Run `tuner check gaps@1` to check them" in " ".join(sentences(unseen))
     with database.transaction() as connection:
         checks.keep(connection, bench.study.study_id, {"data": [{"probes": probed(0.9)}]})
     found = measured(bench)
@@ -222,7 +222,7 @@ def test_seeds_that_only_contenders_have_do_not_move_the_mean(database: Database
     assert found.val_acc.low < 0.95 < found.val_acc.high
     assert found.val_acc.high - found.val_acc.low < 0.06
     assert found.without_peers == 4
-    assert "4 complete trials of settings that lack seeds" in " ".join(sentences(found))
+    assert "4 complete trials of settings with missing seeds" in " ".join(sentences(found))
 
 
 def test_images_of_their_own_under_one_seed_still_leave_an_interval(database: Database) -> None:

@@ -212,7 +212,7 @@ def test_without_a_test_set_nothing_is_said_of_test(database: Database) -> None:
     spec = make_spec("untested", dimensions=GRID, seeds=2)
     bench = fabricate(database, spec, tell, data={"data-0": data})
     assert [one.metric for one in measured(bench)] == ["val_loss"]
-    with pytest.raises(UserError, match="has 0 settings with test_acc"):
+    with pytest.raises(UserError, match="has no setting with a value of test_acc"):
         measured(bench, "test_acc")
 
 

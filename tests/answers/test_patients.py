@@ -145,8 +145,8 @@ def test_labels_stored_before_patients_are_judged_by_image_and_it_is_said(
     bench = by_patient(database, Images(images().labels, patients=None))
     found = compared(bench)
     assert found.patients == 0
-    assert "stored before patients were kept" in found.verdict
-    assert "stored before patients were kept" in two(bench).verdict
+    assert "not yet stored with these labels" in found.verdict
+    assert "not yet stored with these labels" in two(bench).verdict
     forget(bench)
     assert "stored before" not in compared(bench).verdict
     assert "stored before" not in two(bench).verdict
@@ -190,8 +190,8 @@ def test_a_giant_patient_is_named(database: Database) -> None:
     found = compared(bench)
     assert found.patients == 101
     assert not any(row.differs for row in found.rows)
-    assert "One patient has 50 % of the images" in found.verdict
-    assert "One patient has 50 % of the images" in two(bench).verdict
+    assert "One patient has 50% of the images" in found.verdict
+    assert "One patient has 50% of the images" in two(bench).verdict
 
 
 def test_more_patients_are_planned_not_more_images(database: Database) -> None:
@@ -200,7 +200,7 @@ def test_more_patients_are_planned_not_more_images(database: Database) -> None:
     assert found.plan is not None
     assert found.plan.patients is not None
     assert found.plan.images == pytest.approx(5 * found.plan.patients, abs=5)
-    assert "on these patients; you would need about" in found.verdict
+    assert "with more seeds alone; you would need about" in found.verdict
     assert "more than now" in found.verdict
 
 
@@ -231,7 +231,9 @@ def test_the_gap_is_measured_by_patient(database: Database) -> None:
     found = gap_of(bench)
     assert (found.val_patients, found.test_patients) == (60, 80)
     said = " ".join(sentences(found))
-    assert "300 images of 60 patients on validation and 400 images of 80 patients on test" in said
+    assert (
+        "300 images from 60 patients on validation and 400 images from 80 patients on test" in said
+    )
     forget(bench)
     by_image = gap_of(bench)
     assert "300 validation and 400 test images" in " ".join(sentences(by_image))
@@ -328,7 +330,7 @@ def test_two_studies_are_held_against_each_other_by_patient(database: Database) 
     found = between(one, other).shared
     assert found is not None
     assert (found.images, found.patients) == (400, 80)
-    assert "400 images of 80 patients" in between(one, other).verdict
+    assert "400 images from 80 patients" in between(one, other).verdict
     forget(one, "data-0")
     again = between(one, other).shared
     assert again is not None

@@ -11,7 +11,7 @@ from tuner.results import trial_rows
 from tuner.store.database import Database
 
 LABELS = (np.arange(200) >= 190).astype(np.int64)
-"""95 % of class 0."""
+"""95% of class 0."""
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ LABELS = (np.arange(200) >= 190).astype(np.int64)
     ids=["all of class 0", "all of class 1", "one wrong", "all of class 0 but one"],
 )
 def test_all_of_one_class_is_told(right: np.ndarray, told: bool, database: Database) -> None:
-    """At 95 to 5 an accuracy of 95 % may be nothing; only where it is so is it said."""
+    """At 95 to 5 an accuracy of 95% may be nothing; only where it is so is it said."""
 
     def tell(chosen: dict[str, Value], _seed: int) -> Told:
         test = hits(right if chosen["lr"] == 1e-3 else LABELS < 2, LABELS)
@@ -38,6 +38,6 @@ def test_all_of_one_class_is_told(right: np.ndarray, told: bool, database: Datab
     said = list(remarks(rows))
     assert bool(said) == told
     if told:
-        share = f"{100 * np.mean(right):.1f} %"
+        share = f"{100 * np.mean(right):.1f}%"
         assert said[0].startswith("In 1 of 3 complete trials (")
-        assert f"every test image is predicted as one class: accuracy ({share})" in said[0]
+        assert f"all test images are predicted as one class, so the accuracy ({share})" in said[0]

@@ -201,7 +201,7 @@ def test_further_cells_are_what_training_measured(bench: Bench) -> None:
 
 
 def test_late_slopes_are_lines_through_the_last_epochs(bench: Bench) -> None:
-    """Ordinary least squares over the last 40 %: of ten epochs, the last four."""
+    """Ordinary least squares over the last 40%: of ten epochs, the last four."""
     losses = [9.0, 8.0, 1.0, 5.0, 3.0, 2.0, 0.50, 0.40, 0.45, 0.20]
     worker = bench.worker()
     finish(worker, claim_trial(worker), *losses)

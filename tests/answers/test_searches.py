@@ -116,8 +116,8 @@ def test_test_accuracy_comes_second() -> None:
     later = course([10, 900], [0.5, 0.1], total=1000, tested=(0.7, 0.95))
     said = compared(tested, SearchRuns("longer", (later, later))).sentences
     assert "val_loss" in said[0]
-    assert "75.0 % (tested)" in said[-1]
-    assert "70.0 % (longer)" in said[-1], "what it reached after as many epochs, not at its end"
+    assert "75.0% (tested)" in said[-1]
+    assert "70.0% (longer)" in said[-1], "what it reached after as many epochs, not at its end"
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (3, 8), (12, 5)])

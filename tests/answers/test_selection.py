@@ -101,14 +101,14 @@ def test_a_caption_makes_a_table_that_floats_and_runs_nothing() -> None:
         ("weight_decay", "gap"), [[0.1, MeanCell(-0.0123, 0.0045)], [0.2, MeanCell(1.0, None)]]
     )
     layout = Layout(
-        exact={"weight_decay"}, plain_heads=True, caption=r"50 % of A_B \input{x}", label="tab:a_b"
+        exact={"weight_decay"}, plain_heads=True, caption=r"50% of A_B \input{x}", label="tab:a_b"
     )
     lines = write(sheet, "latex", layout).decode().splitlines()
     assert lines == [
         "% \\usepackage{booktabs}",
         "\\begin{table}",
         "\\centering",
-        r"\caption{50 \% of A\_B \textbackslash{}input\{x\}}",
+        r"\caption{50\% of A\_B \textbackslash{}input\{x\}}",
         r"\label{tab:a_b}",
         r"\begin{tabular}{rr}",
         r"\toprule",

@@ -72,7 +72,7 @@ def test_test_images_check_what_validation_chose(database: Database) -> None:
     assert checked.reference == found.reference
     assert checked.named
     said = check_sentence(checked)
-    assert said.startswith(f"On test, {found.reference} is ")
+    assert said.startswith(f"On test, {found.reference} has an accuracy of ")
     assert said.endswith("6 others are significantly better.")
 
 
@@ -81,7 +81,10 @@ def test_a_setting_that_lost_a_seed_is_not_the_best(database: Database) -> None:
     found, _ = compared(study(database, lost=True))
     assert found.reference not in ("depth=2 lr=0.01 loss=bce", "depth=2 lr=0.01 loss=focal")
     assert found.seeds == 3
-    assert "depth=2 lr=0.01 loss=bce is not compared: 1 diverged of its 3 seeds." in found.sentences
+    assert (
+        "depth=2 lr=0.01 loss=bce is not compared: only 2 of its 3 seeds are complete (1 diverged)."
+        in found.sentences
+    )
 
 
 def test_combinations_of_some_factors_are_compared_in_the_same_places(database: Database) -> None:

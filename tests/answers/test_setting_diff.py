@@ -57,7 +57,7 @@ def test_a_single_seed_gives_no_verdict(database: Database) -> None:
     """It says who is ahead, and that one seed is luck."""
     single = study(database, seeds=1)
     said = between(single, BEST, POOR).verdict
-    assert "one seed cannot tell a better setting from luck" in said
+    assert "a single seed cannot distinguish a better setting from chance" in said
 
 
 def test_a_setting_that_lost_a_seed_is_not_compared(database: Database) -> None:
@@ -73,7 +73,7 @@ def test_settings_are_named_by_rank_or_by_values(database: Database) -> None:
     bench = study(database)
     for one, other, told in (
         ("1", "99", "there is no rank 99"),
-        ("depth=2", "1", "4 settings of grid have depth=2; name lr and loss as well"),
+        ("depth=2", "1", "4 settings of grid have depth=2; give lr and loss as well"),
         ("depth=7", "1", "no setting with depth=7"),
         ("dept=2", "1", "does not vary 'dept'"),
         (POOR, POOR.replace(" ", ","), "are the same setting"),

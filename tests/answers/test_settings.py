@@ -119,9 +119,9 @@ def test_the_closing_words_name_it(database: Database) -> None:
     with bench.database.transaction() as connection:
         said = best_sentence(Results(connection, bench.study))
     assert said == (
-        "The best of 2 settings by val_acc is lr=0.01: mean val_acc 85.0 % over 3 seeds (95 % "
+        "The best of 2 settings by val_acc is lr=0.01: mean val_acc 85.0% over 3 seeds (95% "
         "interval: 82.5 to 87.5). "
-        "On test, it is 85.0 % accurate (95 % interval over seeds: 82.5 to 87.5)."
+        "On test, its accuracy is 85.0% (95% interval over seeds: 82.5 to 87.5)."
     )
 
 

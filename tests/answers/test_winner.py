@@ -116,7 +116,7 @@ def test_what_is_not_complete_is_no_winner(database: Database) -> None:
     """A pruned trial and a missing one are reported; the best of the others wins."""
     bench = study(database, images(), pruned=0.1, seeds=1)
     assert read(bench).settings == {"lr": 0.01}
-    with pytest.raises(UserError, match="is PRUNED"):
+    with pytest.raises(UserError, match="is pruned"):
         read(bench, 2)
     with pytest.raises(UnknownStudyError, match="no trial 7"):
         read(bench, 7)

@@ -25,8 +25,8 @@ def test_table_and_sentence_have_the_same_digits(one: int, other: int) -> None:
 
 def test_a_figure_is_read_in_its_unit() -> None:
     """Shares in per cent, losses with four digits, areas as fractions."""
-    assert words.figure(unit_of("val_acc") or NUMBER, 0.8724) == "87.2 %"
-    assert words.figure(unit_of("last_test_sensitivity") or NUMBER, 1.0) == "100.0 %"
+    assert words.figure(unit_of("val_acc") or NUMBER, 0.8724) == "87.2%"
+    assert words.figure(unit_of("last_test_sensitivity") or NUMBER, 1.0) == "100.0%"
     assert words.figure(unit_of("gap") or NUMBER, -0.0244) == "−2.4"
     assert words.figure(unit_of("test_auc") or NUMBER, 0.98765) == "0.988"
     assert words.figure(unit_of("val_loss") or NUMBER, 0.12345) == "0.1235"
@@ -39,23 +39,23 @@ def test_a_figure_is_read_in_its_unit() -> None:
 def test_an_own_metric_is_read_as_it_was_declared() -> None:
     """A share in per cent, its gap in points; a number stays one."""
     own = (Metric("dice", "higher", "Overlap."), Metric("mm", "lower", "Distance.", "number"))
-    assert words.figure(unit_of("val_dice", own) or NUMBER, 0.5) == "50.0 %"
+    assert words.figure(unit_of("val_dice", own) or NUMBER, 0.5) == "50.0%"
     assert words.figure(unit_of("gap_dice", own) or NUMBER, 0.05) == "+5.0"
     assert words.figure(unit_of("test_mm", own) or SHARE, 7.25) == "7.25"
 
 
 def test_limits_stay_within_what_there_is() -> None:
-    """No interval of an accuracy goes beyond 100 %, and none of a loss below 0."""
-    assert words.with_ends(SHARE, Interval(0.95, 0.88, 1.02)) == "95.0 % (88.0 to 100.0)"
+    """No interval of an accuracy goes beyond 100%, and none of a loss below 0."""
+    assert words.with_ends(SHARE, Interval(0.95, 0.88, 1.02)) == "95.0% (88.0 to 100.0)"
     assert words.ends(NATS, Interval(0.2, -0.1, 0.5)) == "0.0000 to 0.5000"
-    assert words.with_half(SHARE, 0.95, 0.07) == "95.0 ± 7.0 %"
+    assert words.with_half(SHARE, 0.95, 0.07) == "95.0 ± 7.0%"
     assert words.with_half(SHARE.difference, 0.05, 0.07) == "+5.0 ± 7.0"
 
 
 def test_a_figure_without_variation_has_no_limits() -> None:
     """Where all images agree a bootstrap knows no limits, and none are promised."""
-    assert words.with_any_ends(SHARE, Interval(1.0, 1.0, 1.0)) == "100.0 %"
-    assert words.with_any_ends(SHARE, Interval(0.9, 0.8, 0.95)) == "90.0 % (80.0 to 95.0)"
+    assert words.with_any_ends(SHARE, Interval(1.0, 1.0, 1.0)) == "100.0%"
+    assert words.with_any_ends(SHARE, Interval(0.9, 0.8, 0.95)) == "90.0% (80.0 to 95.0)"
     assert words.with_any_ends(SHARE, None) == "–"
 
 

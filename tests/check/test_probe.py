@@ -47,7 +47,7 @@ def test_the_interval_covers_chance_where_there_is_no_difference(tmp_path: Path)
         found = probe(("a", part(data, places[:250])), ("b", part(data, places[250:])))
         assert found is not None
         missed += not found.low <= 0.5 <= found.high
-    # 5 % of 60 are 3; more than 9 come once in a thousand suites if the interval is honest.
+    # 5% of 60 are 3; more than 9 come once in a thousand suites if the interval is honest.
     assert missed <= 9
 
 
@@ -88,7 +88,7 @@ def test_people_who_are_known_again_are_no_shift() -> None:
             assert found.patients == ((40, 40) if named else None)
             told[named] += found.tells_apart
     assert told[False] > 15
-    # One side of 95 % intervals: 1 in 40 is expected, and 4 in 20 would be once in a thousand.
+    # One side of 95% intervals: 1 in 40 is expected, and 4 in 20 would be once in a thousand.
     assert told[True] <= 3
 
 

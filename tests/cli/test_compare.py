@@ -12,7 +12,7 @@ from tests.cli.conftest import STUDY, Project
 def test_settings_are_compared_in_words(trained_once: Project) -> None:
     """A table with intervals and n, and a sentence that says which differences are significant."""
     shown = trained_once.run("compare", "small")
-    assert "small: settings by val_loss, 95 % intervals" in shown
+    assert "small: settings by val_loss, 95% intervals" in shown
     assert "On test, lr=0.0" in shown
     assert "best" in shown
     assert "2 seeds" in shown

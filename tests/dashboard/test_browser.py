@@ -208,7 +208,7 @@ def test_the_table_as_a_file(visit: Visit, tmp_path: Path) -> None:
     visit.go("/studies/pruned/trials?q=state:pruned")
     shown = visit.page.locator("#trials tbody th").all_inner_texts()
     with visit.page.expect_download() as download:
-        visit.page.get_by_role("link", name="CSV of these").click()
+        visit.page.get_by_role("link", name="Download CSV").click()
     download.value.save_as(tmp_path / "pruned.csv")
     frame = pd.read_csv(tmp_path / "pruned.csv")
     assert sorted(map(str, frame["trial"])) == sorted(shown)
@@ -237,7 +237,7 @@ def test_a_brush_narrows_the_page(visit: Visit, browser: Browser) -> None:
     other = browser.new_page()
     other.goto(page.url)
     other.locator("#parallel").scroll_into_view_if_needed()
-    expect(other.locator("#parallel [data-said]")).to_contain_text("15 in the selection")
+    expect(other.locator("#parallel [data-said]")).to_contain_text("15 match the filter")
     other.close()
     page.go_back()
     expect(page.locator("#leaderboard tbody tr")).to_have_count(9)

@@ -263,7 +263,7 @@ def test_ones_own_password(app: TestClient) -> None:
     other = TestClient(app.app, LOCAL)
     log_in(other)
     assert 'href="/account"' in app.get("/").text
-    assert "may read here" in app.get("/account").text
+    assert "permission to read" in app.get("/account").text
     answer = change(app, PASSWORD, "a better password")
     assert (answer.status_code, answer.headers["Location"]) == (303, "/account?done=1")
     assert "has been changed" in app.get("/account?done=1").text
@@ -279,7 +279,7 @@ def test_ones_own_password(app: TestClient) -> None:
         ({"old": "wrong horse"}, 403, "old password is wrong"),
         ({"new": "too short"}, 400, "10 to"),
         ({"again": "another one at last"}, 400, "differ"),
-        ({"csrf": "0" * 64}, 403, "too old"),
+        ({"csrf": "0" * 64}, 403, "had expired"),
     ],
 )
 def test_a_password_that_is_not_changed(

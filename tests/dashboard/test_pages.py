@@ -273,12 +273,12 @@ def test_a_migration_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> N
             page = app.get("/studies/small")
             sa.event.remove(bench.database.engine, "begin", _impatient)
         assert page.status_code == 503
-        assert "loads again by itself" in page.text
+        assert "reloads by itself" in page.text
         with bench.database.transaction() as connection:
             connection.execute(sa.text("ALTER TABLE tuner.study RENAME COLUMN reason TO why"))
         page = app.get("/studies/small")
         assert page.status_code == 503
-        assert "Start the dashboard again" in page.text
+        assert "Restart the dashboard" in page.text
         assert "Traceback" not in page.text
 
 

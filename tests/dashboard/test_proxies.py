@@ -275,7 +275,7 @@ def test_in_a_browser_below_a_path(
         page.get_by_role("link", name="All trials").first.click()
         expect(page.locator("#trials tbody tr")).to_have_count(2)
         with page.expect_download() as download:
-            page.get_by_role("link", name="CSV of these").click()
+            page.get_by_role("link", name="Download CSV").click()
         download.value.save_as(tmp_path / "trials.csv")
         assert (tmp_path / "trials.csv").read_text().startswith("trial,")
         page.get_by_role("link", name="maria").click()

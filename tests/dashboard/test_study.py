@@ -126,7 +126,7 @@ def test_one_filter_holds_for_all(pages: TestClient) -> None:
     assert [line["name"] for line in by_factor["lines"]] == ["lr=0.001", "lr=0.01"]
     lines = ready(pages, f"/studies/lr_sched/parallel.json?{asked}")
     assert {line["chosen"] for line in lines["lines"]} == {True, False}
-    assert "20 in the selection" in lines["note"]
+    assert "20 match the filter" in lines["note"]
     view = part(pages, f"/studies/lr_sched?{asked}", "view")
     assert "Show all" in view
     assert "trials?q=lr" in view
@@ -235,14 +235,14 @@ def test_metrics_of_a_study_are_read_as_it_declares_them(database: Database) -> 
     worker.complete(held, SETUP, DATASET, replace(result, best=best, last=last))
     with TestClient(app_for(Desk(database)), LOCAL) as client:
         table = client.get("/studies/small/trials?columns=val_kappa,val_f1").text
-        assert ">81.2 %</td>" in table
+        assert ">81.2%</td>" in table
         assert ">12.5</td>" in table
-        assert "81.2 %" in part(client, "/studies/small", "now")
+        assert "81.2%" in part(client, "/studies/small", "now")
         file = client.get("/studies/small/export.md?columns=trial,val_kappa,val_f1").text
         assert file.startswith("| trial | val_kappa (%) | val_f1 |")
-        until(lambda: "81.2 %" in client.get("/").text, "the best of the study")
+        until(lambda: "81.2%" in client.get("/").text, "the best of the study")
         lines = ready(client, "/studies/small/parallel.json")
-        assert lines["lines"][0]["said"].endswith("val_kappa 81.2 %")
+        assert lines["lines"][0]["said"].endswith("val_kappa 81.2%")
 
 
 def test_stopped_trials_are_hidden_everywhere_at_once(pages: TestClient) -> None:

@@ -219,7 +219,7 @@ def test_several_classes_have_a_curve_each(database: Database) -> None:
 
     picture = drawn(study(database, tell, data=truth), "roc")
     assert [label.split(":")[0] for _, label in picture.sheet.key] == ["red", "green", "blue"]
-    assert "the lowest AUC is 0.83 for blue" in picture.title
+    assert "lowest AUC 0.83 (class blue)" in picture.title
 
 
 def test_the_area_under_the_drawn_curve_is_the_area() -> None:

@@ -77,7 +77,7 @@ def test_the_answer_comes_first_and_everything_is_there(database: Database) -> N
     report = reported(study(database))
     assert report.question == "Which?"
     assert report.answer[0].startswith("The best of 6 settings by val_loss is ")
-    assert "On test, it is" in report.answer[0]
+    assert "On test, its accuracy is" in report.answer[0]
     assert report.answer[1].startswith("By scheduler: ")
     assert "step is significantly worse" in report.answer[1]
     assert any("below validation" in one for one in report.answer)
@@ -234,7 +234,7 @@ def test_one_seed_is_not_a_verdict(database: Database) -> None:
     bench = fabricate(database, spec, accurate(lambda _: 0.9), data={"data-0": TRUTH})
     answer = reported(bench).answer[0]
     assert answer.startswith("The best of 6 complete trials by val_loss is trial")
-    assert "one seed per setting cannot rule out chance" in answer
+    assert "with one seed per setting, chance cannot be ruled out" in answer
 
 
 def test_a_running_study_says_how_far_it_is(database: Database) -> None:
@@ -242,16 +242,14 @@ def test_a_running_study_says_how_far_it_is(database: Database) -> None:
     spec = make_spec("half", dimensions=LETTERS, seeds=3, epochs=6)
     bench = fabricate(database, spec, accurate(lambda _: 0.9), data={"data-0": TRUTH}, seeds=2)
     first = reported(bench).answer[0]
-    assert first.startswith(
-        "So far, with 12 of 18 trials ended, the best of 6 settings by val_loss"
-    )
+    assert first.startswith("With 12 of 18 trials ended so far, the best of 6 settings by val_loss")
 
 
 def test_a_race_is_answered_by_who_is_left(database: Database) -> None:
     """Contenders that are not told apart are not listed in the answer; the first of them is."""
     report = reported(store_race(database, raced(), rounds=2))
     assert "no setting stands out: the 3 contenders do not differ" in report.answer[0]
-    assert "is ahead in val_acc" in report.answer[0]
+    assert "has the best val_acc" in report.answer[0]
     first = report.sections[0].blocks
     assert isinstance(first[0], Words)
     assert first[0].text.startswith("Race of 3 contenders")

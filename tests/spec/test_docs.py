@@ -62,11 +62,11 @@ def test_a_table_that_does_not_exist_is_told() -> None:
 def test_the_page_is_rewritten_in_place(tmp_path: Path) -> None:
     """The command replaces what is between the marks and nothing else."""
     page = tmp_path / "page.md"
-    page.write_text("a\n<!-- begin metrics -->\nold\n<!-- end metrics -->\nb\n")
+    page.write_text("a\n<!-- begin metrics -->\nobsolete\n<!-- end metrics -->\nb\n")
     reference.main(page, [])
     written = page.read_text()
     assert "val_loss" in written
-    assert "old" not in written
+    assert "obsolete" not in written
     assert written.startswith("a\n")
     assert written.endswith("\nb\n")
 

@@ -19,7 +19,7 @@ def divided(_objective: str, _folder: Path) -> Declarations:
     """Stand in for an objective whose data can be divided, and whose models read a file."""
     from tests.spec.conftest import DECLARATIONS
 
-    seed = Parameter("split_seed", "int", 0, "seed of the division", low=0)
+    seed = Parameter("split_seed", "int", 0, "seed of the train/validation split", low=0)
     weights = Parameter("weights", "text", "", "file to start from")
     return Declarations(
         parameters={**DECLARATIONS.parameters, "weights": weights},

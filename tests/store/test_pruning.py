@@ -74,7 +74,7 @@ def test_interval_spaces_the_decisions(database: Database) -> None:
 
 
 def test_percentile_keeps_the_best_share(database: Database) -> None:
-    """With 25 % kept, the second of five is stopped and the first is not."""
+    """With 25% kept, the second of five is stopped and the first is not."""
     _, worker = launch(database, "percentile", percentile=25.0, startup=4, warmup=0, interval=1)
     for loss in (0.1, 0.2, 0.3, 0.4):
         assert stops_at(worker, loss) is None

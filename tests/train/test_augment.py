@@ -62,7 +62,7 @@ def test_changes_are_small() -> None:
     flipped = found[:, 0] > 32
     assert 0.4 < flipped.float().mean() < 0.6
     across = torch.where(flipped, 63 - found[:, 0], found[:, 0])
-    # From the middle (31.5, 23.5), 12.7 pixels away: 10° and 10 % of it, and 10 % of the sides.
+    # From the middle (31.5, 23.5), 12.7 pixels away: 10° and 10% of it, and 10% of the sides.
     assert ((across - 20).abs() < 0.1 * 64 + 3.6).all()
     assert ((found[:, 1] - 18).abs() < 0.1 * 48 + 3.6).all()
 

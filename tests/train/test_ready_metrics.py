@@ -39,7 +39,7 @@ def test_f1_is_that_of_scikit_learn(classes: int) -> None:
 
 @CLASSES
 def test_sensitivity_at_95_specificity_is_the_best_point_of_the_roc_curve(classes: int) -> None:
-    """The largest true positive rate whose false positive rate is 5 % at most."""
+    """The largest true positive rate whose false positive rate is 5% at most."""
     labels, shares = predicted(classes)
     wanted = []
     for k in [1] if classes == 2 else range(classes):

@@ -92,7 +92,7 @@ def test_the_card_has_the_figures(saved: Saved) -> None:
     for split in ("val", "test"):
         found = shown["splits"][split]["accuracy"]
         value, low, high = (100 * found[name] for name in ("value", "low", "high"))
-        assert f"{value:.1f} % ({low:.1f} to {high:.1f})" in card
+        assert f"{value:.1f}% ({low:.1f} to {high:.1f})" in card
     for words in ("Selected on validation images only", "sensitivity", "not a medical device"):
         assert words in card
     assert "All 16 test predictions match the stored ones " in card

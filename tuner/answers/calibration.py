@@ -30,7 +30,7 @@ class CalibrationBin:
     def said(self) -> str:
         """What the bin shows, in words."""
         return (
-            f"stated {words.percent(self.confidence)}, right "
+            f"mean confidence {words.percent(self.confidence)}, accuracy "
             f"{words.with_ends(SHARE, self.accuracy)}, {words.count(self.images, 'image')}"
         )
 

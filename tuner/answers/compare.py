@@ -66,7 +66,7 @@ class Row:
     n: int
     """How many seeds its mean is over, or configurations where nothing is paired."""
     mean: Interval | None
-    """None where nothing can be said; without limits (low = value = high) from one seed alone."""
+    """None where nothing can be said; not bounded if it is over one seed and no images."""
     against: Against | None
     """None for the reference itself and for levels that are not compared."""
     tied: bool
@@ -214,7 +214,7 @@ def compare(
     if not names:
         raise UserError(_nothing_to_compare(results))
     if asked.reference is not None and len(names) != 1:
-        raise UserError("--reference names a level of one factor; say which with --by.")
+        raise UserError("--reference is a level of one factor; choose the factor with --by.")
 
     comparisons = []
     raced = spec.replicates.of == "top" and spec.search.sampler == "grid"
@@ -246,7 +246,8 @@ def _behind(results: Results) -> dict[int, str]:
     counted = {one.configuration: one.counted for one in ranked}
     behind = [one for one in settings(results) if counted.get(one.configuration, 0) < most]
     return {
-        one.configuration: f"is not compared: {one.lost} of its {one.trials} seeds."
+        one.configuration: f"is not compared: only {one.complete} of its {one.trials} seeds "
+        f"{'is' if one.complete == 1 else 'are'} complete ({one.lost})."
         if one.lost and one.complete
         else ""
         for one in behind
@@ -393,7 +394,7 @@ def _check_resolve(measure: Measure, resolve: float | None) -> None:
     if resolve is not None and resolve >= most:
         read_in = f"in {unit.of_differences}" if unit.of_differences else "as a fraction"
         raise UserError(
-            f"--resolve {resolve:g} is too large: two values of {measure.name} differ by at most "
+            f"--resolve {resolve:g} is too large: values of {measure.name} can differ by at most "
             f"{most:g}. Give it {read_in}, such as {RESOLVED * unit.scale:g}."
         )
 
@@ -414,8 +415,9 @@ def _nothing_to_compare(results: Results) -> str:
     if not results.spec.varied:
         return f"{results.title} varies nothing, so there are no settings to compare."
     return (
-        f"{results.title} varies {words.listed(results.spec.varied)}, none with a few levels to "
-        f"compare one by one; `tuner influence {results.title}` says how much each matters."
+        f"{results.title} varies only {words.listed(results.spec.varied)}, with too many or too "
+        f"few values to compare one by one; `tuner influence {results.title}` shows how much each "
+        "parameter matters."
     )
 
 
@@ -430,9 +432,9 @@ def sentences(finding: Finding) -> tuple[str, ...]:
     elif len(finding.design.levels) == 1:
         who = finding.names[0]
         if finding.design.levels[0] is None:
-            who = f"trials in which {finding.factor} is not active"
+            who = f"the group of trials in which {finding.factor} is not active"
         said.append(
-            f"Only {who} can be compared by {finding.measure.name}, so there is nothing to compare "
+            f"Only {who} has values of {finding.measure.name}, so there is nothing to compare it "
             "with."
         )
     elif finding.n < 2:
@@ -508,20 +510,16 @@ def summary(finding: Finding) -> str | None:
 
 def _silence(finding: Finding) -> str:
     factor = finding.factor
-    if not finding.design.levels and any(
-        standing.complete for standing in finding.design.standings
-    ):
-        return (
-            f"No complete trial has {finding.measure.name}, so {factor} cannot be compared by it."
-        )
-    if not finding.design.levels:
+    if not any(standing.complete for standing in finding.design.standings):
         return f"No trial is complete, so nothing can be said about {factor}."
-    if not any(finding.design.units):
+    if finding.design.levels and not any(finding.design.units):
         return (
             f"No two levels of {factor} completed with the same seed and other parameters, so they "
             "cannot be compared."
         )
-    return f"No complete trial has {finding.measure.name}, so {factor} cannot be compared by it."
+    return (
+        f"No complete trial has a value of {finding.measure.name}, so {factor} cannot be compared."
+    )
 
 
 def _one_seed(finding: Finding, sample: Sample) -> list[str]:
@@ -530,23 +528,19 @@ def _one_seed(finding: Finding, sample: Sample) -> list[str]:
     at = means.argmax() if finding.measure.larger else means.argmin()
     best = finding.names[int(at)]
     panel = sample.panel
-    images = (
-        f" The intervals cover {words.sampled(panel.images, panel.patients)} only."
-        if sample.images_shared and panel.images
-        else ""
-    )
-    said = (
-        f"{best} is ahead, but one {unit} cannot rule out chance.{images} A verdict needs at least "
-        f"two {unit}s."
-    )
-    return [said]
+    limits = f"With one {unit} there are no intervals."
+    if sample.images_shared and panel.images:
+        what = words.sampled(panel.images, panel.patients)
+        limits = f"The intervals reflect only the variation between these {what}."
+    said = f"{best} is ahead, but a single {unit} cannot rule out chance."
+    return [f"{said} {limits} A verdict needs at least two {unit}s."]
 
 
 def _too_few(finding: Finding, sample: Sample) -> str:
     means = sample.panel.means
     best = finding.names[int(means.argmax() if finding.measure.larger else means.argmin())]
     what = words.sampled(sample.panel.images, sample.panel.patients)
-    return f"{best} is ahead on {what}, which is too few patients to compare {finding.factor}."
+    return f"{best} is ahead on {what}, which are too few patients to compare {finding.factor}."
 
 
 def _judged(finding: Finding, verdict: Verdict) -> list[str]:
@@ -597,7 +591,7 @@ def _judged_together(finding: Finding, verdict: Verdict) -> list[str]:
 
 def _several(names: Sequence[str], others: int) -> str:
     if len(names) == others:
-        return f"All other {others}"
+        return f"All {others} others"
     return words.listed(names) if len(names) < MANY else f"{len(names)} of the other {others}"
 
 
@@ -637,17 +631,18 @@ def _promised(finding: Finding) -> list[str]:
         if plan.patients:
             there = finding.sample.panel.patients if finding.sample is not None else 0
             more = f"{more}, {_rounded(max(0, needed - there)):,} more than now"
-        too_few = f"More seeds alone cannot detect a difference of {wanted} on these {over}"
-        return [f"{too_few}; you would need {more}."]
+        limit = f"A difference of {wanted} cannot be detected on these {over} with more seeds alone"
+        return [f"{limit}; you would need {more}."]
     if plan.seeds is None:
-        return [f"Not even 1,000 seeds would detect a difference of {wanted}."]
+        return [f"A difference of {wanted} could not be detected even with 1,000 seeds."]
     if plan.seeds <= finding.n:
         longer = plan.high is None or plan.high > finding.n
-        perhaps = f"; it may take more of them ({_between(plan, finding.n)})" if longer else ""
-        return [f"These seeds would detect a difference of {wanted} about 8 times in 10{perhaps}."]
+        perhaps = f"; you may need more ({_between(plan, finding.n)})" if longer else ""
+        found = f"a difference of {wanted} would be detected about 8 times in 10"
+        return [f"With these seeds, {found}{perhaps}."]
     number = _rounded(plan.seeds - finding.n)
     more = _about_many(number, "more seed" if number == 1 else "more seeds", plan, finding.n)
-    return [f"{more[0].upper()}{more[1:]} would detect a difference of {wanted}."]
+    return [f"You would need {more} to detect a difference of {wanted}."]
 
 
 def _about_many(number: int, what: str, plan: PowerPlan, there: int = 0) -> str:
@@ -683,11 +678,12 @@ def _set_aside(factor: str, standing: Standing) -> str:
         if standing.fell is not None:
             fell = standing.fell
             where = (
-                f", at epoch {fell.epoch} with a validation loss of {fell.val_loss:.3f} (medians)"
+                f", at a median epoch of {fell.epoch} and a median validation loss of "
+                f"{fell.val_loss:.3f}"
             )
         return f"All trials of {name} were pruned ({standing.pruned} of {standing.trials}){where}."
     if standing.complete and not standing.measured:
-        return f"{name} has no value of this figure: its complete trials did not measure it."
+        return f"{name} has no value of this metric: its complete trials did not measure it."
     if standing.complete:
         return (
             f"{name} is not compared: {standing.complete} of its {standing.trials} trials "
@@ -724,20 +720,20 @@ def _missing(finding: Finding) -> list[str]:
             else " so far"
         )
         said.append(
-            f"{words.count(design.left_out, 'complete trial')} left out for lack of a counterpart "
-            f"at another level{why}."
+            f"{words.count(design.left_out, 'complete trial')} left out without a counterpart at "
+            f"another level{why}."
         )
     compared = [standing for standing in design.standings if standing.level in design.levels]
     lost = sum(standing.lost for standing in compared)
     if lost and not design.paired:
         said.append(
             f"Not included: {words.lost_trials(lost, finding.spec)} of these "
-            "levels, so the means are over survivors only."
+            "levels, so the means cover only trials that finished."
         )
     if not design.paired and SAMPLERS[sampler].learns:
         said.append(
-            f"{sampler} sampled mostly where results were good, so a level's mean depends on the "
-            "values that it was combined with."
+            f"{sampler} samples mostly where results are good, so a level's mean also depends on "
+            "the values it was combined with."
         )
     return said
 
@@ -753,7 +749,7 @@ def table(comparison: Comparison) -> Table:
         comparison.factor,
         metric,
         "interval",
-        f"against {against}",
+        f"vs {against}",
         "interval",
         "p",
         "n",
@@ -763,7 +759,7 @@ def table(comparison: Comparison) -> Table:
     return Table(
         head,
         tuple(cells(comparison, row) for row in comparison.rows),
-        f"By {comparison.factor}: {comparison.measure.name}, 95 % intervals",
+        f"By {comparison.factor}: {comparison.measure.name}, 95% intervals",
         left=(len(head) - 1,),
     )
 

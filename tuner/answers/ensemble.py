@@ -1,7 +1,7 @@
 """The ensemble of the best setting's seeds: the mean of the probabilities that they predict.
 
-Nothing is chosen for it: validation images choose the setting, as they do for `best`, and every
-seed that its mean is over is a member. Its figures come from the predictions that the study stored.
+Nothing further is selected for it: validation images choose the setting, as they do for `best`, and
+every seed that its mean is over is a member. Its figures come from the study's stored predictions.
 """
 
 import math
@@ -74,7 +74,7 @@ def ensemble(results: Results) -> Ensemble:
     """Return the ensemble of the best setting, with figures of it and of each of its seeds."""
     if not has_replicates(results.spec):
         raise UserError(
-            f"{results.title} has one seed per setting, and an ensemble averages several; set "
+            f"{results.title} has only one seed per setting, and an ensemble needs several; set "
             "[replicates] seeds to 2 or more and launch again."
         )
     best = winner(results)
@@ -82,7 +82,7 @@ def ensemble(results: Results) -> Ensemble:
     if len(setting.seeds) < 2:
         raise UserError(
             f"The best setting of {results.title} has one complete seed so far, and an ensemble "
-            f"averages several; `tuner status {results.title}` says how far the study is."
+            f"needs several; `tuner status {results.title}` shows how far the study is."
         )
     numbers = [int(row["trial"]) for row in setting.seeds]
     splits: list[SplitName] = [one.split for one in best.splits]
@@ -91,8 +91,8 @@ def ensemble(results: Results) -> Ensemble:
         if any(one.ids != predicted[0].ids for one in predicted):
             raise UserError(
                 f"The seeds of {name(setting.values)} have different {split} images ([replicates] "
-                "splits): validation images of one seed trained another, so nothing would be left "
-                "to validate their ensemble on. Save single seeds by --seed."
+                "splits): one seed's validation images are another's training images, so their "
+                "ensemble could not be validated. Save a single seed with --seed."
             )
     averaged = {split: _averaged(predicted) for split, predicted in read.items()}
 
@@ -166,15 +166,15 @@ def sentences(ensemble: Ensemble) -> tuple[str, ...]:
         chosen,
         (
             f"The ensemble averages the probabilities of all its {len(ensemble.members)} seeds "
-            f"(trials {numbers}); none of them was picked."
+            f"(trials {numbers}); no seed was left out."
         ),
     ]
     if "test" in ensemble.splits:
         own = ensemble.splits["test"].figures.accuracy.value
         single = [member.splits["test"].figures.accuracy.value for member in ensemble.members]
         said.append(
-            f"On test it is right on {words.percent(own)} of the images, its seeds on "
-            f"{words.percent(sum(single) / len(single))} on average "
+            f"On test, it classifies {words.percent(own)} of the images correctly; its seeds "
+            f"average {words.percent(sum(single) / len(single))} "
             f"({words.percent(min(single))} to {words.percent(max(single))})."
         )
         said += _own_sentences(ensemble)

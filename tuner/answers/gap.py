@@ -75,16 +75,17 @@ Cause = Literal[
 
 CAUSES: Mapping[Cause, str] = {
     "overfitting": "The networks fit their training images better than new images of the same "
-    "kind; test images are no different from validation images in this respect.",
+    "kind; the test images behave like the validation images.",
     "different distribution": "Test images come from a different distribution than training "
-    "images. No setting of this study fixes that; other training data or augmentation might.",
+    "images. No setting in this study can fix that; different training data or augmentation might.",
     "both": "The networks fit their training images better than new images of the same kind, and "
     "test images also come from a different distribution.",
     "neither: within sampling error": "The gap is within sampling error, so there is no cause to "
     "look for.",
-    "unexplained": "There is a gap, but test images differ from training images no more than "
-    "validation images do. The labels may differ, or something that the classifier cannot see.",
-    "not examined": "There is a gap, and the images were not examined.",
+    "unexplained": "There is a gap, but the test images are no more different from the training "
+    "images than the validation images are. The labels may differ, or something that the "
+    "classifier cannot see.",
+    "not examined": "There is a gap, but the images have not been checked for distribution shift.",
     "too few patients": "Validation or test has too few patients to say whether the two differ.",
 }
 
@@ -482,8 +483,8 @@ def _nothing(results: Results) -> str:
     if any(row.complete for row in results.rows):
         return (
             f"{results.title} has no test set, so there is no gap to measure. Give its data a test "
-            "split (docs/data.md): validation accuracy alone is optimistic, since it was used to "
-            "choose."
+            "split (docs/data.md): validation accuracy alone is optimistic, since it was used for "
+            "selection."
         )
     return f"No trial of {results.title} is complete yet; `tuner status {results.title}` says more."
 
@@ -660,7 +661,7 @@ def size(found: Gap) -> str:
     elif not found.images_shared:
         about = f"over {words.count(found.seeds, 'seed')} only, each on different images"
     ends = f"{words.signed(gap.low, 1)} to {words.signed(gap.high, 1)}"
-    amount = f"{words.signed(gap.value, 1)} points, 95 % interval {ends}"
+    amount = f"{words.signed(gap.value, 1)} points, 95% interval {ends}"
     val, test = words.percent(found.val_acc.value), words.percent(found.test_acc.value)
     accuracies = f"{val} on validation and {test} on test"
     gap_of = f"{accuracies}, a gap of {amount} ({about})"
@@ -683,7 +684,7 @@ def own_gap(own: OwnGap) -> str:
         return f"{said} (one seed)."
     # One seed can be judged over images only.
     seeds = words.count(own.seeds, "seed")
-    over = f"over {seeds} and the images" if own.over_images else f"over {seeds} alone"
+    over = f"over {seeds} and the images" if own.over_images else f"over {seeds} only"
     return f"{said}, a gap of {words.difference(own.unit, own.gap)} ({over})."
 
 
@@ -703,29 +704,29 @@ def choosing(gap: Gap) -> str:
     if together is None:
         few = len(gap.settings)
         return (
-            f"{'One setting' if few == 1 else f'{few} settings'} cannot show whether picking by "
-            "validation score helps on the test set."
+            f"With {words.count(few, 'setting')}, there is no way to tell whether selecting on "
+            "validation helps on the test set."
             if few < 4
             else "Validation or test accuracy is the same for all settings, so one cannot "
             "predict the other."
         )
     figures = (
         f"rank correlation {words.signed(together.value, 2)}, "
-        f"95 % interval {words.signed(together.low, 2)} to {words.signed(together.high, 2)}, over "
+        f"95% interval {words.signed(together.low, 2)} to {words.signed(together.high, 2)}, over "
         f"{len(gap.settings)} settings"
     )
     if together.low > 0:
         return f"Better on validation means better on test here ({figures})."
     if together.high < 0:
         return f"Better on validation means worse on test here ({figures})."
-    return f"No evidence that picking by validation score helps on the test set ({figures})."
+    return f"No evidence that selecting on validation helps on the test set ({figures})."
 
 
 def selection(gap: Gap) -> str:
     """Say how much of the best trial's figure is selection bias."""
     if gap.selection_bias is None:
         return (
-            f"How much of the best {gap.metric} is selection bias is not estimated, because "
+            f"Selection bias in the best {gap.metric} is not estimated, because "
             f"{words.not_resampled(gap.metric)}."
             if gap.measure.resampled
             else ""
@@ -737,7 +738,7 @@ def selection(gap: Gap) -> str:
         if gap.best_setting:
             among = words.count(gap.selection_bias.settings, "setting")
             which = f"mean {gap.metric} of the best setting ({gap.best_setting})"
-        return f"No selection bias was found in the {which}, picked from {among}."
+        return f"No selection bias was detected in the {which}, picked from {among}."
     missing = "" if gap.selection_bias.over_seeds else ", without the variation between seeds"
     if gap.best_setting:
         return (
@@ -764,7 +765,7 @@ def _why(gap: Gap) -> str:
                 f"{auc.value:.2f} ({auc.low:.2f} to {auc.high:.2f}; 0.5 is chance)"
             )
     seen = f" Evidence: {'; '.join(parts)}." if parts else ""
-    way = f" `tuner check {gap.study}` examines them." if gap.cause == "not examined" else ""
+    way = f" Run `tuner check {gap.study}` to check them." if gap.cause == "not examined" else ""
     name = "" if gap.cause == "neither: within sampling error" else f"Cause: {gap.cause}. "
     return f"{name}{CAUSES[gap.cause]}{way}{_shares(gap)}{seen}"
 
@@ -793,8 +794,8 @@ def _left_out(gap: Gap) -> str:
     said = []
     if gap.without_peers:
         said.append(
-            f"{words.count(gap.without_peers, 'complete trial')} of settings that lack "
-            "seeds appear in the table only."
+            f"{words.count(gap.without_peers, 'complete trial')} of settings with missing seeds "
+            f"{'appears' if gap.without_peers == 1 else 'appear'} in the table only."
         )
     if gap.left_out:
         said.append(_lost(gap))
@@ -804,7 +805,7 @@ def _left_out(gap: Gap) -> str:
 def _lost(gap: Gap) -> str:
     return (
         f"Not included: {words.count(gap.left_out, f'{gap.lost} trial')}. These "
-        "figures are over trials that were good enough to finish."
+        "numbers cover only trials that finished."
     )
 
 
@@ -830,7 +831,7 @@ def table(gap: Gap, study: str, best: int) -> Table:
         )
     varied = [name.replace("_", " ") for name in shown[0].values]
     return Table(
-        (*varied, "val acc", "test acc", "gap", "95 % interval", "n"),
+        (*varied, "val acc", "test acc", "gap", "95% interval", "n"),
         tuple(rows),
         f"{study}: {of} settings, by validation accuracy",
         setting=range(len(varied)),

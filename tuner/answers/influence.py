@@ -44,7 +44,7 @@ METRICS = ("val_loss", "test_acc", "gap")
 FEWEST = 8
 """Fewer sampled settings are too few to say what matters."""
 BAR = 24
-"""Characters of the bar of a share of 100 %."""
+"""Characters of the bar of a share of 100%."""
 RESAMPLES = 60
 SEED = 20_014
 RESAMPLED_MOST = 1000
@@ -115,7 +115,7 @@ class Influence:
         """Which matters more than which, as far as that is seen."""
         parts = [part for part in self.parts if len(part.names) == 1]
         if self.too_few:
-            return f"Too few patients to say which parameter matters more for {self.metric}."
+            return f"Too few patients to tell which parameter matters more for {self.metric}."
         if self.spread == 0:
             return (
                 f"No evidence that any parameter matters for {self.metric}: "
@@ -131,7 +131,8 @@ class Influence:
         unseen = pairs - len(self.ahead)
         if not said:
             return f"No evidence that one parameter matters more than another for {self.metric}."
-        rest = f"; no evidence for {words.count(unseen, 'other pair')}" if unseen else ""
+        others = "the other pair" if unseen == 1 else f"the other {unseen} pairs"
+        rest = f"; no evidence of an order in {others}" if unseen else ""
         return f"For {self.metric}, {'; '.join(said)}{rest}."
 
     @property
@@ -239,15 +240,17 @@ def basis(influence: Influence) -> str:
 
 def table(influence: Influence) -> Table:
     """Return the shares, the largest first, each with a bar."""
-    what = "variance" if influence.how == "decomposition" else "best tenth"
+    what = "difference between the best tenth of trials and the rest"
+    if influence.how == "decomposition":
+        what = "variance"
     rows = []
     for part in sorted(influence.parts, key=lambda part: -part.share.value):
         share = part.share
         name = " × ".join(part.names) if part.names else "the rest"
         ends = f"{100 * share.low:.0f} to {100 * share.high:.0f}"
-        rows.append((name, f"{100 * share.value:.0f} %", ends, "█" * round(BAR * share.value)))
+        rows.append((name, f"{100 * share.value:.0f}%", ends, "█" * round(BAR * share.value)))
     return Table(
-        ("parameter", "share", "95 % interval", ""),
+        ("parameter", "share", "95% interval", ""),
         tuple(rows),
         f"{influence.metric}: shares of the {what}",
         left=(0, 3),
@@ -351,9 +354,10 @@ def _estimated(results: Results, rows: Sequence[TrialRow], measure: Measure) -> 
     for row in known:
         settings[tuple(row[name] for name in spec.varied)].append(float(row[column]))
     if len(settings) < FEWEST:
+        few = f"only {words.count(len(settings), 'setting')}" if settings else "no setting"
         raise UserError(
-            f"{results.title} has {words.count(len(settings), 'setting')} with {measure.name}; "
-            f"at least {FEWEST} are needed to say what matters."
+            f"{results.title} has {few} with a value of {measure.name}; at least {FEWEST} are "
+            "needed to rank parameters."
         )
     found = importance(
         spec,

@@ -63,7 +63,7 @@ def settings(
     search = study.spec.search
     of = f"best {len(shown)} of {count}" if len(shown) < count else count
     raced = study.spec.replicates.of == "top"
-    over = "further seeds (seed 0 chose who got them)" if raced else "seeds alone"
+    over = "additional seeds (seed 0 selected the contenders)" if raced else "seeds only"
     lost = any(setting.lost for setting in shown)
     head = (*varied, *figures, "n", "done", *(["lost"] if lost else []))
     rows = [
@@ -82,7 +82,7 @@ def settings(
         (*_heads(head), *([] if names is None else ["setting"])),
         tuple(rows),
         f"{study.title}: {of} settings by {search.metric} ({search.at} epoch);\n"
-        f"mean ± half of its 95 % interval over {over}",
+        f"mean ± half of its 95% interval over {over}",
         left=last,
         wrapped=last,
     )
@@ -108,7 +108,7 @@ def levels(factor: Factor, shown: Sequence[str], metrics: Sequence[Metric] = ())
     return Table(
         _heads((factor.name, *shown, "n", "done")),
         tuple(rows),
-        f"By {factor.name}: mean ± half of its 95 % interval over seeds alone",
+        f"By {factor.name}: mean ± half of its 95% interval over seeds only",
     )
 
 

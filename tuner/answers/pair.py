@@ -148,17 +148,17 @@ class Pair:
                 f"{words.difference(SHARE, discordance.difference)}"
             )
         counts = (
-            f"only trial {self.one.trial} is right on "
-            f"{words.count(discordance.only_one, 'image')}, only trial {self.other.trial} on "
-            f"{discordance.only_other}"
+            f"{words.count(discordance.only_one, 'image')} "
+            f"{'is' if discordance.only_one == 1 else 'are'} classified correctly only by trial "
+            f"{self.one.trial}, {discordance.only_other} only by trial {self.other.trial}"
         )
         single = self.clusters is None or self.clusters.single
         test = "McNemar, exact" if single else "exact test over patients"
         over = words.sampling_unit(self.patients)
         said = (
             f"{said}; {counts} ({test}: p = {discordance.p_value:.2g}). "
-            f"This is about these two trained networks on {over} like these, not about their "
-            "settings: another seed gives another network."
+            f"This compares these two trained networks on {over} like these, not their settings: "
+            "other seeds would give other networks."
         )
         limits = words.patient_remarks(self._clusters, unknown=self.patients_unknown)
         return " ".join([said, *limits])
@@ -169,7 +169,7 @@ def pair(results: Results, trials: tuple[int, int], split: SplitName | None = No
     one, other = trials
     split = split or results.usual_split(one)
     if one == other:
-        raise UserError(f"Trial {one} is compared with itself; name two trials.")
+        raise UserError(f"Trial {one} cannot be compared with itself; choose two different trials.")
     first, second = (results.predicted(number, split) for number in (one, other))
     mine, theirs = _shared(first, second)
     logs, others = first.log_probabilities[mine], second.log_probabilities[theirs]
@@ -284,9 +284,15 @@ def pair_table(pair: Pair, study: str) -> Table:
     return Table(
         ("trial", "accuracy", "nll", "AUC", "ECE", "Brier"),
         (*both, difference),
-        f"{study}: two trials on {words.sampled(pair.images, pair.patients)} of {pair.split} "
-        f"({pair.at} epoch), 95 % intervals over {words.sampling_unit(pair.patients)}",
+        f"{study}: two trials on {_sample(pair)} ({pair.at} epoch), 95% intervals "
+        f"over {words.sampling_unit(pair.patients)}",
     )
+
+
+def _sample(pair: Pair) -> str:
+    split = "test" if pair.split == "test" else "validation"
+    images = words.count(pair.images, f"{split} image")
+    return f"{images} from {words.count(pair.patients, 'patient')}" if pair.patients else images
 
 
 def class_table(pair: Pair) -> Table:

@@ -24,7 +24,7 @@ def answer(results: Results) -> tuple[str, ...]:
     said = _settings(results)
     done = sum(row.ended for row in results.rows)
     if study.state != "complete" and done < study.spec.total_trials:
-        so_far = f"So far, with {done} of {study.spec.total_trials} trials ended, "
+        so_far = f"With {done} of {study.spec.total_trials} trials ended so far, "
         said[0] = so_far + said[0][0].lower() + said[0][1:].replace(" so far", "", 1)
     if results.tested:
         said.append(size(gap(results)))
@@ -60,17 +60,17 @@ def _raced_for(race: Story, compared: Comparison) -> list[str]:
         return [f"Race by {race.metric}: {race.sentences[-1]}", *said]
     left = sum(runner.dropped_after is None for runner in race.runners)
     many = words.count(len(race.runners), "contender")
-    ahead = f"{words.level_name(compared.reference)} is ahead in {compared.measure.name}"
+    ahead = f"{words.level_name(compared.reference)} has the best {compared.measure.name}"
     which = f"the {many}" if left == len(race.runners) else f"{left} of {many}"
     alike = f"{which} do not differ significantly in {race.metric}"
-    return [f"No setting stands out: {alike}; {ahead}."]
+    return [f"No setting stands out: {alike} ({ahead})."]
 
 
 def _best_of_all(results: Results) -> str:
     """Name the best trial, where settings cannot be told apart or there is only one."""
     spec = results.spec
     if not results.ranked:
-        return f"No complete trial has a {spec.search.metric} that is a number."
+        return f"No complete trial has a finite {spec.search.metric}."
     if has_replicates(spec):
         return best_sentence(results)
     best = results.ranked[0]
@@ -82,5 +82,5 @@ def _best_of_all(results: Results) -> str:
     said = f"The {many} is trial {best['trial']}{settings}: "
     few = 0 < len(results.comparable) <= FACTORS_MOST
     alone = few and max(comparison.seeds for comparison in compare(results)) < 2
-    luck = "; one seed per setting cannot rule out chance" if alone else ""
+    luck = "; with one seed per setting, chance cannot be ruled out" if alone else ""
     return f"{said}{metric} {words.figure(results.measures[metric].unit, best.value)}{luck}."

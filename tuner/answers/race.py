@@ -129,7 +129,7 @@ def _left(past: Decided, contender: int, called: Mapping[int, str], measure: Mea
     best, apart = past.seen["best"], _difference(past, contender)
     assert apart is not None, "who was dropped was judged"
     # One side at the look's level: as an interval it leaves that much on either side.
-    kind = f"{100 * (1 - 2 * past.look.level):.4g} % interval "
+    kind = f"{100 * (1 - 2 * past.look.level):.4g}% interval "
     return (
         f"{called[contender]} was eliminated after {past.look.rounds} additional seeds: worse than "
         f"{called[best]} by {words.amount(measure.unit, apart, kind)}."

@@ -22,9 +22,9 @@ def remarks(rows: Sequence[TrialRow], prefix: str = "") -> Iterator[str]:
             shares = sorted(row[f"{prefix}{split}_acc"] for row in of)
             share = " to ".join(dict.fromkeys(map(percent, (shares[0], shares[-1]))))
             yield (
-                f"{_trials(of, complete)} every {name} image is predicted as one class: accuracy "
-                f"({share}) is merely the share of that class. Look at balanced accuracy and "
-                "AUC (--show classes), and try class_weights = 'balanced' or another metric."
+                f"{_trials(of, complete)} all {name} images are predicted as one class, so the "
+                f"accuracy ({share}) is just that class's proportion. Look at balanced accuracy "
+                "and AUC (--show classes), and try class_weights = 'balanced' or another metric."
             )
     for remark in dict.fromkeys(row.remark for row in complete if row.remark):
         of = [row for row in complete if row.remark == remark]

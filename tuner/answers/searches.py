@@ -1,7 +1,7 @@
 """Two searches against each other: the best value so far, by epochs trained.
 
     trials of a study ── by seed ──> courses: epochs trained so far -> best complete trial's value
-    courses of a search ──> mean and 95 % interval at common budgets ──> difference, epochs saved
+    courses of a search ──> mean and 95% interval at common budgets ──> difference, epochs saved
 
 A search is one study or several (a pattern such as 'tpe-*'), which repeat it under other
 `[search] seed`s. A study with replicates gives a course for each of its seeds. What counts is the
@@ -478,7 +478,7 @@ def table(compared: Searches) -> Table:
             )
             for budget in compared.budgets
         ),
-        f"Best {compared.metric} after the same number of epochs, 95 % intervals",
+        f"Best {compared.metric} after the same number of epochs, 95% intervals",
     )
 
 

@@ -90,7 +90,7 @@ def check_sentence(checked: Comparison | None) -> str:
     leading = words.level_phrase(checked.factor, checked.reference)
     measure = checked.measure
     shown, ends = words.figure(measure.unit, first.mean.value), words.ends(measure.unit, first.mean)
-    said = f"On test, {leading} is {shown} accurate ({ends})"
+    said = f"On test, {leading} has an accuracy of {shown} ({ends})"
     if measure.name != CHECK:
         said = f"On test, {leading} has a {measure.name.removeprefix('test_')} of {shown} ({ends})"
     others = [row for row in checked.rows if row.against is not None]
@@ -113,7 +113,7 @@ def check_sentence(checked: Comparison | None) -> str:
         return f"{said}; {', '.join(parts)}."
     if len(others) == 1:
         other = words.level_phrase(checked.factor, others[0].standing.level)
-        return f"{said}; {other} does not differ significantly."
+        return f"{said}; {other} is not significantly different."
     if len(others) == 2:
-        return f"{said}; neither of the others differs significantly."
-    return f"{said}; none of the other {len(others)} differs significantly."
+        return f"{said}; neither of the others is significantly different."
+    return f"{said}; none of the other {len(others)} is significantly different."

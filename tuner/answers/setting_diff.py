@@ -94,7 +94,7 @@ class SettingDiff:
         )
         measure, difference = figure.measure, figure.difference
         if difference is None:
-            return f"{first} and {second} are not compared in {measure.name}: {figure.why_not}."
+            return f"{first} and {second} cannot be compared by {measure.name}: {figure.why_not}."
         better = (difference.value > 0) == measure.larger
         if figure.p_value is None:
             ahead = second if better else first
@@ -108,7 +108,7 @@ class SettingDiff:
             )
         return (
             f"{second} is {'better' if better else 'worse'} than {first} in {measure.name} by "
-            f"{words.amount(measure.unit, difference, '95 % interval ')}, {p}."
+            f"{words.amount(measure.unit, difference, '95% interval ')}, {p}."
         )
 
 
@@ -123,7 +123,7 @@ def diff_settings(
     if first.configuration == second.configuration:
         raise UserError(
             f"{names[0]!r} and {names[1]!r} are the same setting of {results.title}, "
-            f"{name(first.values)}; name two."
+            f"{name(first.values)}; choose two different ones."
         )
     leading = results.spec.search.metric
     asked = (
@@ -182,8 +182,8 @@ def setting_named(results: Results, text: str) -> Setting:
         )
     open_keys = [key for key in varied if len({repr(one.values[key]) for one in matching}) > 1]
     raise UserError(
-        f"{len(matching)} settings of {results.title} have {text}; name "
-        f"{words.listed(open_keys)} as well, or the setting's rank."
+        f"{len(matching)} settings of {results.title} have {text}; "
+        f"give {words.listed(open_keys)} as well, or the setting's rank."
     )
 
 
@@ -200,7 +200,7 @@ def _compared(  # noqa: C901  # one story: who is compared with whom, by which r
         return figure, None
 
     if first is None or second is None:
-        return without("one of them has no such figure")
+        return without("one of them has no value of it")
     reference, other = (pair[1], pair[0]) if pair[1].rank == 1 else pair
     race = read_race(results) if results.spec.replicates.of == "top" else None
     raced = race is not None and all(one.configuration in race.contenders for one in pair)
@@ -227,14 +227,14 @@ def _compared(  # noqa: C901  # one story: who is compared with whom, by which r
         return without(str(error).rstrip("."))
     row = next((row for row in comparison.rows if row.standing.level == levels[1]), None)
     if row is None or row.against is None:
-        lost = other.lost and f"{other.lost} of the {other.trials} seeds of {name(other.values)}"
+        lost = other.lost and f"{name(other.values)} lost some of its seeds ({other.lost})"
         return without(lost or "they have no complete seed in common")
     difference = row.against.difference
     if reference is pair[1]:
         difference = Interval(-difference.value, -difference.high, -difference.low)
     why = ""
     if comparison.seeds < 2:
-        why = "one seed cannot tell a better setting from luck"
+        why = "a single seed cannot distinguish a better setting from chance"
     elif comparison.too_few:
         why = "there are too few patients to judge"
     figure = FigureDifference(
@@ -293,7 +293,7 @@ def figures_table(diff: SettingDiff) -> Table:
     """Return the figures of both settings and their differences."""
     head = (
         *("mean over seeds", *(_head(setting, at) for at, setting in enumerate(diff.settings))),
-        *("difference", "95 % interval", "p", ""),
+        *("difference", "95% interval", "p", ""),
     )
     rows = []
     for figure in diff.figures:

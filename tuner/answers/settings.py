@@ -50,7 +50,7 @@ class Setting:
     median: TrialRow | None
     """The trial of the median seed by the study's metric: the network that stands for it."""
     means: Mapping[str, Mean | None]
-    """The study's metric and other figures over the seeds, with 95 % intervals."""
+    """The study's metric and other figures over the seeds, with 95% intervals."""
     trials: int
     complete: int
     pruned: int
@@ -142,16 +142,16 @@ def best_sentence(results: Results) -> str:
 def _on_test(results: Results, mean: Mean) -> str:
     measure, kind = results.measures[results.check], " over seeds"
     if measure.name == "test_acc":
-        return f"it is {_limited(measure, mean, ' accurate', kind)}"
+        return f"its accuracy is {_limited(measure, mean, '', kind)}"
     return f"its {measure.name.removeprefix('test_')} is {_limited(measure, mean, '', kind)}"
 
 
 def _limited(measure: Measure, mean: Mean, what: str, kind: str = "") -> str:
-    """Return a mean with its limits: "56.2 % accurate (95 % interval over seeds: 50.0 to 62.4)"."""
+    """Return a mean with its limits: "56.2% (95% interval over seeds: 50.0 to 62.4)"."""
     shown = words.figure(measure.unit, mean.value)
     if mean.interval is None:
         return f"{shown}{what}"
-    return f"{shown}{what} (95 % interval{kind}: {words.ends(measure.unit, mean.interval)})"
+    return f"{shown}{what} (95% interval{kind}: {words.ends(measure.unit, mean.interval)})"
 
 
 def setting_of(results: Results, trial: int) -> Setting:

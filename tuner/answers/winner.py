@@ -123,8 +123,8 @@ def winner(results: Results, number: int | None = None, seed: int | None = None)
     trial = one_trial(results, chosen)
     if not trial.row.complete:
         raise UserError(
-            f"Trial {chosen} of {study.title} is {trial.row['state']}, and predictions are kept of "
-            "complete trials only; choose another with --trial."
+            f"Trial {chosen} of {study.title} is {trial.row['state'].lower()}, and predictions are "
+            "stored only for complete trials; choose another with --trial."
         )
     measured = _gap(results)
     leaders = results.ranked
@@ -370,7 +370,7 @@ def over_seeds(winner: Winner) -> str:
         left = f" ({setting.lost})" if setting.lost else ""
         further = "additional " if winner.study.spec.replicates.of == "top" else ""
     over = words.count(count, f"{further}seed")
-    said = f"Means of its setting over {over}{left}: {', '.join(parts)}."
+    said = f"Its setting's means over {over}{left}: {', '.join(parts)}."
     test = winner.over_seeds.get("test_acc")
     if test is None:
         return said
@@ -502,7 +502,7 @@ def _split_row(winner: Winner, one: OnSplit) -> tuple[str, ...]:
 
 
 def mean(unit: Unit, mean: Mean) -> str:
-    """Return a mean with its interval, where there is one: "95.1 % (94.7 to 95.5)"."""
+    """Return a mean with its interval, where there is one: "95.1% (94.7 to 95.5)"."""
     if mean.interval is None:
         return words.figure(unit, mean.value)
     return words.with_ends(unit, mean.interval)
@@ -511,4 +511,4 @@ def mean(unit: Unit, mean: Mean) -> str:
 def _in_points(interval: Interval) -> str:
     shown = interval.scaled(100)
     ends = f"{words.signed(shown.low, 1)} to {words.signed(shown.high, 1)}"
-    return f"{words.signed(shown.value, 1)} points (95 % interval {ends})"
+    return f"{words.signed(shown.value, 1)} points (95% interval {ends})"

@@ -34,8 +34,10 @@ NOISE = 12
 """Decimals beyond which a float is noise of its calculation."""
 DECIMALS_TO = 1e9
 """Numbers from here on are written as Python does."""
+NO_LIMITS = "–"
+"""The limits of an interval where nothing shows how much a figure varies."""
 PATIENTS_UNKNOWN = (
-    "These labels were stored before patients were kept with them, so this is judged by image: "
+    "Patient IDs were not yet stored with these labels, so the sampling unit is the image: "
     "if patients have several images each, the intervals are too narrow."
 )
 
@@ -66,7 +68,7 @@ def fixed(value: float, digits: int) -> str:
 
 def percent(share: float, digits: int = SHARE.digits) -> str:
     """Return a share in per cent."""
-    return f"{fixed(share * 100, digits)} %"
+    return f"{fixed(share * 100, digits)}%"
 
 
 def signed(value: float, digits: int) -> str:
@@ -81,34 +83,36 @@ def minus(number: str) -> str:
 
 
 def figure(unit: Unit, value: float | None) -> str:
-    """Return a figure as people read it: "87.2 %", "0.2791", or "+16.7" of a gap."""
+    """Return a figure as people read it: "87.2%", "0.2791", or "+16.7" of a gap."""
     if value is None:
         return "–"
     return f"{_number(unit, value)}{unit.mark}"
 
 
 def with_half(unit: Unit, value: float, half: float | None) -> str:
-    """Return a mean with half of its interval: "87.2 ± 2.7 %"; one seed has none."""
+    """Return a mean with half of its interval: "87.2 ± 2.7%"; one seed has a mean only."""
     if half is None:
-        return f"{_number(unit, value)} ± ?{unit.mark}"
+        return figure(unit, value)
     return f"{_number(unit, value)} ± {_number(replace(unit, signed=False), half)}{unit.mark}"
 
 
 def ends(unit: Unit, interval: "Interval") -> str:
     """Return the limits of an interval, within the values that there are: "94.1 to 96.0"."""
+    if not interval.bounded:
+        return NO_LIMITS
     low, high = max(unit.low, interval.low), min(unit.high, interval.high)
     return f"{_number(unit, low)} to {_number(unit, high)}"
 
 
 def with_ends(unit: Unit, interval: "Interval | None") -> str:
-    """Return a figure with its limits: "96.0 % (93.6 to 97.5)", "0.960 (0.936 to 0.975)"."""
+    """Return a figure with its limits: "96.0% (93.6 to 97.5)", "0.960 (0.936 to 0.975)"."""
     if interval is None:
         return "–"
     return f"{figure(unit, interval.value)} ({ends(unit, interval)})"
 
 
 def with_any_ends(unit: Unit, interval: "Interval | None") -> str:
-    """Return a figure with its limits; alone where no image varies, as at 100 %.
+    """Return a figure with its limits; alone where no image varies, as at 100%.
 
     A bootstrap of equal values gives an interval of no width, which would promise too much.
     """
@@ -127,14 +131,16 @@ def _number(unit: Unit, value: float) -> str:
 
 
 def difference(unit: Unit, interval: "Interval") -> str:
-    """Return a difference with its interval: "−0.3 points, 95 % interval −1.6 to +1.0"."""
+    """Return a difference with its interval: "−0.3 points, 95% interval −1.6 to +1.0"."""
     value, limits = difference_cells(unit, interval)
-    return f"{value}{_after(unit)}, 95 % interval {limits}"
+    return f"{value}{_after(unit)}, 95% interval {limits}"
 
 
 def difference_cells(unit: Unit, interval: "Interval") -> tuple[str, str]:
     """Return a difference and its limits, with enough decimals for the width to be seen."""
     shown = interval.scaled(unit.scale)
+    if not interval.bounded:
+        return signed(shown.value, unit.digits), NO_LIMITS
     digits = _decimals(unit, shown)
     limits = f"{signed(shown.low, digits)} to {signed(shown.high, digits)}"
     return signed(shown.value, digits), limits
@@ -202,17 +208,17 @@ def round_amount(value: float) -> float:
 
 
 def sampled(images: int, patients: int) -> str:
-    """Return the sample of a figure: "400 images", or "400 images of 80 patients"."""
+    """Return the sample of a figure: "400 images", or "400 images from 80 patients"."""
     if not patients:
         return count(images, "image")
-    return f"{count(images, 'image')} of {count(patients, 'patient')}"
+    return f"{count(images, 'image')} from {count(patients, 'patient')}"
 
 
 def sampled_cell(images: int, patients: int) -> str:
-    """Return the sample for a column "images": "400", or "400 of 80 patients"."""
+    """Return the sample for a column "images": "400", or "400 from 80 patients"."""
     if not patients:
         return f"{images:,}"
-    return f"{images:,} of {count(patients, 'patient')}"
+    return f"{images:,} from {count(patients, 'patient')}"
 
 
 def sampling_unit(patients: int) -> str:

@@ -3,7 +3,7 @@
 It is fitted on one half of the images, from image features, and tested on the other
 half. An area under the ROC curve of 0.5 means that it cannot. (Cross-validation would
 use every image twice, but its folds share training images: its intervals covered 0.5 in
-85 % of random splits, not 95 %.) Images are only compared with images of their own
+85% of random splits, not 95%.) Images are only compared with images of their own
 class, so that a split with a different class balance is not mistaken for a different
 distribution.
 
@@ -38,7 +38,7 @@ FEWEST = 3
 
 @dataclass(frozen=True)
 class Probe:
-    """How well two splits can be told apart, with a 95 % interval."""
+    """How well two splits can be told apart, with a 95% interval."""
 
     first: str
     second: str

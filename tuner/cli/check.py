@@ -255,7 +255,7 @@ def _show_noise(spec: "Spec", spreads: "Sequence[CostSpread]") -> None:
             f"{min(spread.values):.4f} to {max(spread.values):.4f}"
         )
         if seeds > 1:
-            # Half of the 95 % t interval of a difference of two means over n seeds each.
+            # Half of the 95% t interval of a difference of two means over n seeds each.
             half = float(stdtrit(2 * seeds - 2, 0.975)) * spread.deviation * sqrt(2 / seeds)
             line += f"; with {seeds} seeds a difference must exceed {half:.4f} to be detectable"
         echo(line)

@@ -248,7 +248,7 @@ def _show(
         console.print()
         if comparison.factor == "contender" or "," in comparison.factor:
             factors = comparison.factor.replace(",", " and ")
-            title = f"By {factors}: {comparison.measure.name}, 95 % intervals"
+            title = f"By {factors}: {comparison.measure.name}, 95% intervals"
             print_combinations(console, results, comparison, title)
         else:
             console.print(as_fitting(console, table(comparison), FIRST_DROPPED))

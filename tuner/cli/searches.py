@@ -33,7 +33,9 @@ def show_searches(
 
     if picture is not None:
         if picture.suffix.lower() not in ENDINGS:
-            raise UserError(f"--picture {picture}: a picture ends in {', '.join(ENDINGS)}.")
+            raise UserError(
+                f"--picture {picture}: unsupported file type; use one of {', '.join(ENDINGS)}."
+            )
         check_output(picture, overwrite=overwrite, recognised=contains(MARK))
     with options.open_database(settings) as database, database.snapshot() as connection:
         compared = compare_searches(connection, *names, metric)

@@ -31,7 +31,7 @@ def show_settings(
     from tuner.answers.setting_comparison import check_sentence
 
     what = "contenders over additional seeds" if comparison.factor == "contender" else "settings"
-    title = f"{results.title}: {what} by {comparison.measure.name}, 95 % intervals"
+    title = f"{results.title}: {what} by {comparison.measure.name}, 95% intervals"
     console.print()
     print_combinations(console, results, comparison, title, checked)
     print_sentences(console, comparison.sentences)
@@ -103,7 +103,7 @@ def _figures(
     from tuner.answers.words import figure
 
     cells = [cells_of(comparison, row) for row in rows]
-    against = "difference" if comparison.named else "against best"
+    against = "difference" if comparison.named else "vs best"
     columns = {against: 3, "interval": 4, "p": 5, "n": 6, "done": 7}
     found = {
         table(comparison).head[1]: [row[1] for row in cells],

@@ -221,8 +221,7 @@ def _broken(request: Request, error: Exception) -> Response:
         return message(
             request,
             503,
-            "Another version of tuner has changed the database's tables. "
-            "Start the dashboard again.",
+            "Another version of tuner has migrated this database. Restart the dashboard.",
         )
     if not is_outage(error):
         logger.error("a page could not be read", exc_info=error)
@@ -230,15 +229,13 @@ def _broken(request: Request, error: Exception) -> Response:
     return message(
         request,
         503,
-        "The database does not answer at the moment. This page loads again by itself.",
+        "The database does not answer at the moment. This page reloads by itself.",
         again=True,
     )
 
 
 def _busy(request: Request, _error: Exception) -> Response:
-    return message(
-        request, 503, "The dashboard is busy. This page loads again by itself.", again=True
-    )
+    return message(request, 503, "The dashboard is busy. This page reloads by itself.", again=True)
 
 
 def _not_found(request: Request, error: Exception) -> Response:
@@ -247,4 +244,4 @@ def _not_found(request: Request, error: Exception) -> Response:
 
 
 def _failed(request: Request, _error: Exception) -> Response:
-    return message(request, 500, "This page could not be made; the reason is in the server's log.")
+    return message(request, 500, "This page could not be rendered; see the server's log.")

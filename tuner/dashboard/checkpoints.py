@@ -52,12 +52,13 @@ class CheckpointFinder:
         """Return a trial's checkpoints."""
         place = checkpoint_place(self._settings, study.spec)
         if place is None:
-            return TrialCheckpoints("", (), "Checkpoints are switched off.")
+            return TrialCheckpoints("", (), "Checkpoints are turned off.")
         if "://" in place:
             # The address stands in the database: nobody who can write there shall choose which
             # servers the dashboard connects to, with the credentials of whoever started it.
             where = masked(place)
-            return TrialCheckpoints(where, (), f"Those at {where} are not looked up from here.")
+            remark = f"Checkpoints at {where} cannot be listed from this machine."
+            return TrialCheckpoints(where, (), remark)
         mine = owner(labels(study, number))
         with self._lock:
             # It remembers the manifests that it has read.
@@ -74,5 +75,5 @@ class CheckpointFinder:
                 )
                 for entry in sorted(entries, key=lambda entry: entry.epoch)
             ),
-            "" if entries else "None is kept on this machine.",
+            "" if entries else "None are stored on this machine.",
         )

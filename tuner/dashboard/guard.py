@@ -107,14 +107,14 @@ class Guard:
         access = self._door.access
         if not access.names(headers.get("host", "")):
             return _told(
-                "This dashboard does not answer to that name. Use http://localhost, or start it "
+                "This dashboard does not serve that host name. Use http://localhost, or start it "
                 "with --allow-host NAME.",
                 421,
             )
         if access.https_only and not self._door.way(scope).https:
             return _told("This dashboard is reached by https:// only.", 403)
         if _embedded_elsewhere(headers):
-            return _told("This is not served into pages of other sites.", 403)
+            return _told("Requests from pages of other sites are refused.", 403)
         # No name has a NUL, and PostgreSQL takes none in a text.
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             return _told("There is a NUL in this address.", 400)
@@ -142,13 +142,13 @@ class Guard:
             return self._explain(Request(scope), error)
         scope["state"]["caller"] = caller
         if scope["method"] not in READING and not self._comes_from_here(scope, caller):
-            return _told("This was sent by a page of another site.", 403)
+            return _told("This request came from a page of another site and was refused.", 403)
         if PUBLIC.fullmatch(path):
             return None
         if caller is None:
             return _login_first(scope)
         if scope["method"] not in READING and path not in OWN and not caller.acts:
-            return _told("You may read here, but change nothing: ask an operator.", 403)
+            return _told("You have read-only access. Ask an operator to make changes.", 403)
         return None
 
     def _comes_from_here(self, scope: Scope, caller: Caller | None) -> bool:

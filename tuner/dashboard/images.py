@@ -201,12 +201,12 @@ class Gallery:
             if not _is_there(source.data.get("path")):
                 why = (
                     f"The images are not shown: the dashboard runs on {platform.node()}, where "
-                    f"data.path ({source.data['path']}) does not exist, or may not be read."
+                    f"data.path ({source.data['path']}) does not exist or cannot be read."
                 )
             elif (found := self._thumbnails(source, split, wanted)).changed:
                 why = (
-                    "The images are not shown: those that the study's [data] names on "
-                    f"{platform.node()} are not the ones that this trial was trained on."
+                    "The images are not shown: those that the study's [data] points to on "
+                    f"{platform.node()} are not the ones this trial was trained on."
                 )
             else:
                 self._keep(source, split, wanted, found.images)
@@ -220,11 +220,13 @@ class Gallery:
                 return
             # The text may quote the content of files, so it is not for everybody who may read.
             logger.warning("images of trial %s were not read: %s", images.trial, error)
-            what = "the data have faults" if isinstance(error, DataError) else "reading them failed"
-            why = f"The images are not shown: {what}. `tuner check` says more."
+            what = (
+                "the data contain errors" if isinstance(error, DataError) else "reading them failed"
+            )
+            why = f"The images are not shown: {what}. Run `tuner check` for details."
         except Exception:
             logger.exception("images of trial %s were not read", images.trial)
-            why = "The images are not shown; the reason is in the server's log."
+            why = "The images are not shown; see the server's log."
         with self._lock:
             question = (source.key, split)
             self._refused.pop(question, None)

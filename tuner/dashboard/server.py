@@ -199,7 +199,7 @@ def _lines(site: Site, door: Door, port: int, first: str | None) -> list[str]:
     elif site.names:
         url = f"{scheme}://{site.names[0]}:{port}"
     url += door.access.base
-    lines = [f"{url}/  (Ctrl-C ends it)"]
+    lines = [f"{url}/  (press Ctrl-C to stop)"]
     if first is not None:
         lines.append(
             f"Nobody can log in yet. {site.first_user} chooses a password here, within 24 hours:\n"
@@ -207,8 +207,8 @@ def _lines(site: Site, door: Door, port: int, first: str | None) -> list[str]:
         )
     if site.local and (site.with_key or not can_tell()):
         lines.append(
-            "This link lets you in without a login, in any browser, until the dashboard ends; "
-            f"keep it to yourself:\n  {url}/key/{door.link}"
+            "Anyone with this link has access without a login until the dashboard stops. "
+            f"Keep it private:\n  {url}/key/{door.link}"
         )
     return lines
 

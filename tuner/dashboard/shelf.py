@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 
 logger = logging.getLogger(__name__)
 
-FAILED = "This could not be computed; the reason is in the server's log."
+FAILED = "This could not be computed; see the server's log."
 QUEUE = 64
 REST = 4.0
 """A value is computed again at most every so many times what it took: a study that changes all the

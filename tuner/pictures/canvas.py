@@ -145,7 +145,7 @@ def percent(axes: Axes, which: str = "y", digits: int = 0) -> None:
     axis = axes.yaxis if which == "y" else axes.xaxis
     low, high = axis.get_view_interval()
     narrow = high - low < 0.03
-    axis.set_major_formatter(PercentFormatter(1.0, decimals=1 if narrow else digits, symbol=" %"))
+    axis.set_major_formatter(PercentFormatter(1.0, decimals=1 if narrow else digits, symbol="%"))
 
 
 def whole_numbers(axis: Axis) -> None:

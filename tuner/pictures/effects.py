@@ -62,7 +62,8 @@ def _draw_interval(
     axis: Axes, interval: Interval, at: float, *, filled: bool, place: int = 0
 ) -> None:
     shade = canvas.colour(place)
-    axis.plot((interval.low, interval.high), (at, at), color=shade, linewidth=1.6)
+    if interval.bounded:
+        axis.plot((interval.low, interval.high), (at, at), color=shade, linewidth=1.6)
     axis.plot(
         interval.value, at, marker="o" if filled else "D", color=shade, markersize=5.5,
         markerfacecolor=shade if filled else "white",
@@ -113,7 +114,7 @@ def _effects_note(subject: Subject, comparisons: Sequence[Comparison]) -> str:
         over.append(words.sampled(comparison.images, comparison.patients))
     shared = f"seeds and {words.sampling_unit(comparison.patients)}"
     parts = [
-        f"Means with 95 % intervals over {words.listed(over)}",
+        f"Means with 95% intervals over {words.listed(over)}",
         "Filled: best, or tied with it; hollow: significantly different",
         f"Settings share {shared}, so differences are more certain than these intervals suggest",
     ]
@@ -197,7 +198,7 @@ def _influence_note(influences: Sequence[Influence]) -> str:
         else "PED-ANOVA: which parameters set the best 10% of trials apart"
     )
     parts = [
-        f"{how}, with 95 % intervals by bootstrap",
+        f"{how}, with 95% intervals by bootstrap",
         f"{words.count(influence.settings, 'setting')}, {words.count(influence.seeds, 'seed')}",
     ]
     if any(len(part.names) > 1 for each in influences for part in each.parts):

@@ -15,7 +15,7 @@ from tuner.results import Level
 from tuner.statistics import Interval
 
 WITHIN = 2.4477
-"""Half axes, in standard errors, of the ellipse that holds 95 % of a normal cloud."""
+"""Half axes, in standard errors, of the ellipse that holds 95% of a normal cloud."""
 SETTINGS_MOST = 30
 POINTS_PLAIN = 400
 """More trials than this are drawn faint."""
@@ -119,7 +119,7 @@ def draw_gap(subject: Subject) -> Picture:
         axis.xaxis.set_major_formatter(lambda value, _: words.signed(value * 100, 0))
         axis.grid(visible=False, axis="y")
     parts = [
-        "Settings with 95 % intervals, the best on validation first",
+        "Settings with 95% intervals, the best on validation first",
         "The band shows the study's mean gap with its 95% interval",
     ]
     if len(shown) < len(gap.settings):

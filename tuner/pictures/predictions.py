@@ -67,7 +67,7 @@ def _weakest(counted: Confusion) -> str:
     if len(known) < 2 or len({share for share, _ in known}) == 1:
         return ""
     share, name = min(known)
-    return f"; lowest recall: {shortened(name)}, {words.percent(share, 0)}"
+    return f"; lowest recall: {words.percent(share, 0)} (class {shortened(name)})"
 
 
 def draw_roc(subject: Subject) -> Picture:
@@ -102,9 +102,9 @@ def draw_roc(subject: Subject) -> Picture:
         axis.set_xlim(-0.02, 1.02)
         axis.set_ylim(-0.02, 1.02)
     weakest = min(found.curves, key=lambda curve: curve.area.value)
-    lowest = "AUC" if len(found.curves) == 1 else "the lowest AUC is"
+    lowest = "AUC" if len(found.curves) == 1 else "lowest AUC"
     area = words.fixed(weakest.area.value, 2)
-    title = f"Trial {predicted.trial}: {lowest} {area} for {shortened(weakest.name)}"
+    title = f"Trial {predicted.trial}: {lowest} {area} (class {shortened(weakest.name)})"
     return Picture(
         sheet,
         title,
@@ -117,7 +117,7 @@ def draw_reliability(subject: Subject) -> Picture:
     predicted = subject.results.predicted(subject.trial, subject.split)
     found = calibration(predicted)
     if found is None:
-        raise UserError(f"Predictions of trial {predicted.trial} are not all numbers.")
+        raise UserError(f"Some predictions of trial {predicted.trial} are not finite.")
     with canvas.sheet(2, 1, height=4.2, width=5.2, heights=(3, 1)) as sheet:
         axis, counts = sheet.axes
         axis.plot((0, 1), (0, 1), color=canvas.GREY, linestyle=(0, (4, 3)), linewidth=1)

@@ -55,7 +55,7 @@ def _note(compared: Searches) -> str:
     return sentence(
         [
             "The best complete trial at the moment when it completed; reused epochs cost nothing",
-            "Thin lines are single runs, bands 95 % intervals of their mean" if several else "",
+            "Thin lines are single runs, bands 95% intervals of their mean" if several else "",
             "" if compared.same_images else "Validated on different images: two scales",
         ]
     )

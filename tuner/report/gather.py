@@ -96,8 +96,8 @@ def _trained(results: Results) -> Iterator[Block]:
 def _gap(results: Results) -> Iterator[Block]:
     if not results.tested:
         yield Words(
-            "There is no test set: validation accuracy was also used to choose, so it is higher "
-            "than the accuracy on new images would be."
+            "There is no test set: validation accuracy was also used for selection, so it "
+            "overestimates the accuracy on new images."
         )
         return
     yield from paragraphs(sentences(gap(results)))

@@ -78,8 +78,8 @@ def endings(results: Results) -> Iterator[Block]:
     )
     yield Words(
         f"{words.lost(results.spec, 'and').capitalize()} trials are left out of all means, and so "
-        "is a pair with such a member, which is counted. They are not a random subset of the "
-        "trials."
+        "are paired trials whose partner is missing; these are counted. They are not a random "
+        "subset of the trials."
     )
 
 

@@ -128,7 +128,7 @@ SHARED: Mapping[str, Parameter] = by_name(
             "label_smoothing",
             "float",
             0.0,
-            "share of each label spread evenly over all classes",
+            "fraction of each label that is spread evenly over all classes",
             low=0.0,
             high=0.99,
         ),
@@ -136,7 +136,7 @@ SHARED: Mapping[str, Parameter] = by_name(
             "class_weights",
             "choice",
             "none",
-            "balanced weights an image by the inverse share of its class among training images",
+            "balanced: weight each image by the inverse frequency of its class in the training set",
             choices=("none", "balanced"),
         ),
         Parameter(

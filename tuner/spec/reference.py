@@ -74,7 +74,7 @@ def _section(section: type) -> str:
         [f"`{name}`", entry.takes, _default(entry), entry.key.meaning]
         for name, entry in entries(section).items()
     ]
-    return _table(["key", "takes", "if left out", "meaning"], rows)
+    return _table(["key", "accepts", "default", "meaning"], rows)
 
 
 def _default(entry: DeclaredKey) -> str:
@@ -96,7 +96,7 @@ def _methods(methods: Mapping[str, Method]) -> str:
     for method in methods.values():
         rows.append([f"**{method.name}**", "", "", method.meaning])
         rows += [_option(method, name) for name in method.options]
-    return _table(["option", "takes", "if left out", "meaning"], rows)
+    return _table(["option", "accepts", "default", "meaning"], rows)
 
 
 def _option(method: Method, name: str) -> list[str]:
@@ -111,7 +111,7 @@ def _parameters(parameters: Mapping[str, Parameter]) -> str:
         [f"`{name}`", parameter.expected(), _value(parameter.default), parameter.meaning]
         for name, parameter in parameters.items()
     ]
-    return _table(["name", "takes", "if left out", "meaning"], rows)
+    return _table(["name", "accepts", "default", "meaning"], rows)
 
 
 def _value(value: object) -> str:

@@ -63,7 +63,7 @@ SAMPLERS: Mapping[str, Method] = _methods(
                 _whole(
                     "n_ei_candidates",
                     24,
-                    "candidates per proposal, of which the best is taken",
+                    "candidates per proposal; the best is used",
                     low=1,
                 ),
                 Parameter("multivariate", "bool", True, "model the parameters jointly"),
@@ -103,7 +103,7 @@ SAMPLERS: Mapping[str, Method] = _methods(
 )
 
 PRUNERS: Mapping[str, Method] = _methods(
-    Method("none", "every trial runs to its end"),
+    Method("none", "every trial is trained to completion"),
     Method(
         "median",
         "stop a trial that is worse than the median of completed trials at the same epoch",

@@ -140,7 +140,7 @@ class Limits:
     attempts: Annotated[
         int,
         Key(
-            "Failed attempts in a row, without a new epoch, after which a trial has failed.",
+            "Consecutive failed attempts, without a new epoch, after which a trial fails.",
             low=1,
             high=1000,
             change="harmless",
@@ -155,9 +155,7 @@ class Limits:
             change="harmless",
         ),
     ] = None
-    threads: Annotated[
-        int, Key("CPU threads of a trainer; results depend on it.", low=1, high=1024)
-    ] = 1
+    threads: Annotated[int, Key("CPU threads of a trainer; affects results.", low=1, high=1024)] = 1
 
 
 @dataclass(frozen=True)
@@ -232,7 +230,7 @@ class Search:
     metrics: Annotated[
         tuple[str, ...],
         Key(
-            "Ready metrics to compute beside the built-in figures and the objective's own.",
+            "Ready-made metrics to compute, besides the built-in ones and the objective's own.",
             f"a list of {', '.join(READY)}",
             form=_metrics_form,
             # Earlier trials have no figures of a metric that is added.
@@ -242,8 +240,8 @@ class Search:
     pack: Annotated[
         Literal["auto"] | int,
         Key(
-            "Most trials of one shape that a trainer trains at once; "
-            '"auto" measures which number is fastest, 1 trains one after another.',
+            "Maximum number of trials of the same shape trained together; "
+            '"auto" measures which number is fastest, 1 trains them one at a time.',
             low=1,
             high=256,
             # In packs by torch.func the last digits depend on it; checkpoints of trials with and
@@ -296,7 +294,7 @@ class Replicates:
         Literal["all", "top"],
         Key(
             '"all" trains every configuration under every seed; "top" trains each under one seed, '
-            "then races the best over further seeds, unpruned, until they are separated."
+            "then races the best over additional seeds, unpruned, until they are separated."
         ),
     ] = "all"
     top: Annotated[

@@ -314,7 +314,7 @@ def token_by(connection: sa.Connection, secret: str) -> Token | None:
 
 
 def revoke_token(connection: sa.Connection, name: str) -> None:
-    """Make a token useless."""
+    """Revoke a token."""
     if connection.execute(sa.delete(t.token).where(t.token.c.name == name)).rowcount == 0:
         known = [one.name for one in tokens(connection)]
         raise UserError(f"There is no token {name!r}.{meant(name, known)}")

@@ -2,8 +2,8 @@
 
 torchvision's transforms draw once per batch, so all its images would be rotated by
 the same angle; here every image has its own. At strength 1 an image is rotated by up
-to 10°, shifted by up to 10 % of its sides, scaled by up to 10 %, flipped left to right
-half of the time, and given up to 20 % more or less contrast and noise with a tenth of
+to 10°, shifted by up to 10% of its sides, scaled by up to 10%, flipped left to right
+half of the time, and given up to 20% more or less contrast and noise with a tenth of
 the images' standard deviation. That is mild, because position and orientation of an
 organ are part of a radiograph. It takes 60 ms per epoch of 1,600 images of 64×64 on
 one core.

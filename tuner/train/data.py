@@ -2,7 +2,7 @@
 
 Images keep their type (uint8 takes a quarter of float32). On a CPU, converting each
 batch costs 0.4 ms more per epoch of 1,600 64×64 images than gathering from a float32
-copy, which is 1 % of an epoch, so there is no copy. Images that are mapped from a file
+copy, which is 1% of an epoch, so there is no copy. Images that are mapped from a file
 stay mapped; images that do not fit on a GPU stay in main memory, and their batches are
 transferred.
 """

@@ -155,11 +155,11 @@ def _metric_faults(metric: Metric) -> Iterator[str]:
     # The types are declared, but an objective's author may not run a type checker.
     if not METRIC_NAME.fullmatch(str(metric.name)):
         yield (
-            "a name has small letters, digits and _, begins with a letter, does not end in _low or "
-            "_high, and has 40 characters at most"
+            "a name has lower-case letters, digits and _, starts with a letter, does not end in "
+            "_low or _high, and has at most 40 characters"
         )
     if metric.name in TAKEN:
-        yield "tuner has a figure of this name; choose another"
+        yield "tuner has a metric of this name; choose another"
     if metric.better not in ("higher", "lower"):
         yield f"better is {metric.better!r}; write 'higher' or 'lower'"
     if metric.unit not in ("share", "nats", "number"):

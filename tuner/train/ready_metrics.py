@@ -29,7 +29,7 @@ def f1(labels: Labels, probabilities: Probabilities) -> float:
 
 
 def sensitivity_at_95_specificity(labels: Labels, probabilities: Probabilities) -> float:
-    """Return the sensitivity for class 1 at the lowest threshold with 95 % specificity or more.
+    """Return the sensitivity for class 1 at the lowest threshold with 95% specificity or more.
 
     Of several classes the one-against-rest mean; NaN if a class is missing.
     """

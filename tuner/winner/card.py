@@ -81,7 +81,7 @@ def _figures(subject: Winner | Ensemble) -> Iterator[str]:
     yield from _table(figures.head, figures.rows)
     yield ""
     yield (
-        "In parentheses 95 % intervals over "
+        "In parentheses 95% intervals over "
         f"{sampling_unit(max(one.patients for one in winner.splits))}. "
         + "; ".join(f"{name}: {meaning[name]}" for name in figures.head if name in meaning)
         + "."

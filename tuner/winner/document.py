@@ -98,7 +98,7 @@ TOLERANCE = 1e-4
 The same weights differ on the same image by rounding alone, because kernels sum in another order
 for other sizes of batches, other numbers of threads and other devices. On a CPU that was 3e-5 at
 most for the networks that come with tuner (`python -m benchmarks.prediction_rounding`). This is
-three times as much, and changes no probability by more than 0.01 %.
+three times as much, and changes no probability by more than 0.01%.
 """
 
 

@@ -26,6 +26,7 @@ from tuner.results import (
     trial_columns,
     trial_rows,
 )
+from tuner.statistics import Interval
 
 __all__ = [
     "PREDICTION_COLUMNS",
@@ -118,7 +119,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class MeanCell:
-    """A mean with half of its 95 % interval, as people read it: 0.912 ± 0.013."""
+    """A mean with half of its 95% interval, as people read it: 0.912 ± 0.013."""
 
     value: float
     half: float | None
@@ -309,14 +310,22 @@ def _compared(comparison: Comparison, row: Row) -> list[Any]:
         *(standing.trials, standing.complete),
         *(standing.pruned, standing.diverged, standing.failed),
         *(row.n, comparison.images, comparison.patients),
-        *((mean.value, mean.low, mean.high) if mean is not None else (None,) * 3),
+        *_with_limits(mean),
         comparison.reference,
-        *((apart.value, apart.low, apart.high) if apart is not None else (None,) * 3),
+        *_with_limits(apart),
         against.p_value
         if against is not None and comparison.seeds > 1 and not comparison.too_few
         else None,
         _verdict(comparison, row),
     ]
+
+
+def _with_limits(interval: Interval | None) -> tuple[float | None, float | None, float | None]:
+    if interval is None:
+        return None, None, None
+    if not interval.bounded:
+        return interval.value, None, None
+    return interval.value, interval.low, interval.high
 
 
 def _verdict(comparison: Comparison, row: Row) -> str:

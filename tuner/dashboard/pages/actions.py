@@ -109,15 +109,15 @@ ACTIONS: Mapping[str, Callable[[Act], str | None]] = {
 }
 
 DONE = {
-    "stop": "Stopped: workers finish their epoch and leave.",
-    "pause": "Paused: workers finish the trials that they have, and begin no other.",
-    "go-on": "Open for work again.",
+    "stop": "Stopped: workers finish their epoch and exit.",
+    "pause": "Paused: workers finish their current trials and start no new ones.",
+    "go-on": "Resumed.",
     "extend": "Extended.",
-    "retry": "Failed trials are open again.",
+    "retry": "Failed trials will be trained again.",
     "tag": "Tags saved.",
     "note": "Note saved.",
-    "archive": "In the archive now: lists leave it out.",
-    "unarchive": "No longer in the archive.",
+    "archive": "Archived: it no longer appears in lists.",
+    "unarchive": "Unarchived.",
 }
 """What a study's page says after an action."""
 OPENING = ("go-on", "extend", "retry")
@@ -130,7 +130,9 @@ async def act(request: Request) -> Response:
     fields = await form(request)
     if caller.form_key and not same(fields.get("csrf", ""), caller.form_key):
         return message(
-            request, 403, "Nothing was done: this page is too old. Go back, load it again, retry."
+            request,
+            403,
+            "Nothing was done: this page has expired. Go back, reload it and try again.",
         )
     name = request.path_params["action"]
     if name not in ACTIONS:
@@ -144,7 +146,7 @@ def _do(request: Request, caller: Caller, name: str, fields: Mapping[str, str]) 
     # A form is about the study that its page showed, and not about one that has been launched
     # under the same name since. A script that names none means the one of today.
     if fields.get("id", str(study.study_id)) != str(study.study_id):
-        raise UserError(f"Nothing was done: {study.title} is another study by now.")
+        raise UserError(f"Nothing was done: {study.title} is now the name of another study.")
     told = ACTIONS[name](Act(desk, study, caller.who, fields, request.app.state.delete))
     if told is not None:
         return message(request, 200, told)
@@ -163,7 +165,7 @@ def done(request: Request, study: Study) -> str:
         return len(overview(connection, study).workers)
 
     if not desk.read("workers", ask, study):
-        text += f" No worker is there to train it: tuner launch {study.title}"
+        text += f" No worker is running; start one with: tuner launch {study.title}"
     return text
 
 

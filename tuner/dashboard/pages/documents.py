@@ -66,7 +66,7 @@ def picture(request: Request) -> Response:
     # Looked at before anything is queued: else any address would be one more picture to draw.
     if kind not in KINDS:
         kinds = ", ".join(KINDS)
-        raise UserError(f"There is no picture {kind!r}; take {kinds}.{meant(kind, KINDS)}")
+        raise UserError(f"There is no picture {kind!r}; use one of {kinds}.{meant(kind, KINDS)}")
     if by is not None and by not in study.spec.varied:
         varied = ", ".join(study.spec.varied)
         raise UserError(f"{study.title} does not vary {by!r}; it varies {varied}.")
@@ -103,7 +103,7 @@ def export(request: Request) -> Response:
     # `a\r\nb.csv` has a format, too.
     if form is None or "." in ending:
         known = [f".{one}" for endings in formats.ENDINGS.values() for one in endings]
-        raise UserError(f"No format ends in {f'.{ending}'!r}; take {', '.join(known)}.")
+        raise UserError(f"Unknown export format {f'.{ending}'!r}; use one of {', '.join(known)}.")
     # One at a time: a large study's takes a processor and a connection for minutes. Nobody waits
     # for it here, where forty who do would hold all threads that pages are written by.
     if not EXPORTING.acquire(blocking=False):

@@ -105,13 +105,15 @@ class ComparedLevels:
 def _within(measure: Measure, mean: Interval) -> Interval:
     """Return an interval within the values that there are, as its table has it."""
     unit = measure.unit
+    if not mean.bounded:
+        return Interval(mean.value, mean.value, mean.value)
     return Interval(mean.value, max(unit.low, mean.low), min(unit.high, mean.high))
 
 
 def _with_interval(measure: Measure, mean: Interval) -> str:
-    return (
-        f"{words.figure(measure.unit, mean.value)}, 95 % interval {words.ends(measure.unit, mean)}"
-    )
+    value = words.figure(measure.unit, mean.value)
+    ends = words.ends(measure.unit, mean)
+    return f"{value}, 95% interval {ends}" if mean.bounded else f"{value}, no interval"
 
 
 def intervals(
@@ -195,7 +197,7 @@ def val_test(results: Results, view: View) -> ValTest:
         ]
     )
     if axis is None:
-        nothing = "No setting of the selection has a test accuracy."
+        nothing = "No setting that matches the filter has a test accuracy."
         return ValTest(size(found), found, (), (), (), None, nothing)
     points = [
         Point(
@@ -289,7 +291,7 @@ def influences(results: Results) -> Influences:
 def _influence(found: Influence) -> InfluencePicture:
     parts = sorted(found.parts, key=lambda part: -part.share.value)[:PARTS_MOST]
     whole = influence_table(found)
-    said = {row[0]: f"{row[1]}, 95 % interval {row[2]} %" for row in whole.rows}
+    said = {row[0]: f"{row[1]}, 95% interval {row[2]}%" for row in whole.rows}
     bars = []
     for part in parts:
         name = " × ".join(part.names) if part.names else "the rest"

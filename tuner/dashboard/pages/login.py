@@ -51,7 +51,7 @@ async def form(request: Request) -> dict[str, str]:
     try:
         text = (await request.body()).decode()
     except UnicodeDecodeError:
-        raise UserError("This form is not text.") from None
+        raise UserError("This form is not valid text.") from None
     try:
         fields = parse_qsl(text, keep_blank_values=True, max_num_fields=50)
     except ValueError:
@@ -109,7 +109,7 @@ async def log_out(request: Request) -> Response:
     door: Door = request.app.state.door
     caller: Caller = request.state.caller
     if not same((await form(request)).get("csrf", ""), caller.form_key):
-        return _page("Not logged out", ["This page is too old. Go back, load it again, and retry."],
+        return _page("Not logged out", ["This page has expired. Go back, reload it and try again."],
                      code=403)  # fmt: skip
     await door.in_thread(_end, door.database, door.cookie(request.scope, "session"))
     answer = RedirectResponse(below("/login"), 303)
@@ -137,7 +137,7 @@ async def change_password(request: Request) -> Response:
         return _no_account(caller)
     fields = await form(request)
     if not same(fields.get("csrf", ""), caller.form_key):
-        return _account_form(caller, "Nothing was changed: this page was too old. Try again.", 403)
+        return _account_form(caller, "Nothing was changed: this page had expired. Try again.", 403)
     if fields.get("password", "") != fields.get("again", ""):
         return _account_form(caller, "The two new passwords differ.", 400)
     account = await door.in_thread(_account, door.database, caller.who)
@@ -303,8 +303,8 @@ def _login_form(
     lines = []
     if not door.access.login:
         lines.append(
-            f"This dashboard was started by {person()}, who needs no login at this machine. "
-            "Everybody else does."
+            f"This dashboard was started by {person()}, who does not need to log in on this "
+            "machine. Everyone else does."
         )
     fields = (
         Field("name", "Name", "text", "username", name),
@@ -318,7 +318,7 @@ def _login_form(
 
 def _nobody_can(door: Door) -> HTMLResponse:
     if door.access.login:
-        line = "Nobody can log in yet. Whoever runs the dashboard adds a user:"
+        line = "There are no users yet. The person who runs the dashboard adds one:"
     else:
         line = (
             f"This dashboard belongs to {person()}, and nobody else can log in yet. "
@@ -332,7 +332,7 @@ def _choose(request: Request, account: Account, wrong: str = "") -> HTMLResponse
     shortest = accounts.SHORTEST
     fields = (
         Field("password", "Password", "password", "new-password", shortest=shortest),
-        Field("again", "The same again", "password", "new-password", shortest=shortest),
+        Field("again", "Repeat the password", "password", "new-password", shortest=shortest),
     )
     return _page(
         f"Welcome, {account.name}",
@@ -351,23 +351,26 @@ def _account_form(
         Field("old", "Old password", "password", "current-password"),
         Field("password", f"New password, at least {shortest} characters", "password",
               "new-password", shortest=shortest),
-        Field("again", "The same again", "password", "new-password", shortest=shortest),
+        Field("again", "Repeat the password", "password", "new-password", shortest=shortest),
     )  # fmt: skip
     what = "read and act" if caller.acts else "read"
     return _page(
-        caller.who, [f"You are logged in, and may {what} here. Change your password:"], code,
+        caller.who, [f"You are logged in with permission to {what}. Change your password:"], code,
         fields=fields, wrong=wrong, done=done, action=below("/account"), csrf=caller.form_key,
         button="Change the password", inside=True,
     )  # fmt: skip
 
 
 def _no_account(caller: Caller) -> HTMLResponse:
-    line = f"You are here as {caller.who}, without a login, so there is no password to change."
+    line = (
+        f"You are using this dashboard as {caller.who} without a login, so there is no password to "
+        "change."
+    )
     return _page("No login", [line], 403, inside=True)
 
 
 def _gone() -> HTMLResponse:
-    line = "It has been used already, or has expired. Ask for another one:"
+    line = "It has already been used, or has expired. Ask for a new one:"
     return _page(
         "This link is not valid", [line], 404, command="tuner dashboard user password NAME --link"
     )

@@ -120,10 +120,10 @@ class ComparedTrials:
         if self.pair is not None:
             return self.pair.verdict
         return (
-            f"{len(self.trials)} trained networks on the {words.count(self.apart.shared, 'image')} "
-            f"of {self.apart.split} that all have predicted: they disagree on "
-            f"{self.apart.total:,}. Which of two is better is said where two are compared; a "
-            "picked pair of many differs by chance more often than p says."
+            f"These {len(self.trials)} trained networks disagree on {self.apart.total:,} of the "
+            f"{words.count(self.apart.shared, f'{self.apart.split} image')} that all of them "
+            "predicted. To test two of them, compare just those two; but for a pair picked out of "
+            "many, p is too optimistic."
         )
 
     @property
@@ -226,7 +226,7 @@ def compare_curves(request: Request) -> Response:
     charts = trial_charts(study)
     wanted = request.query_params.get("curve") or next(iter(charts))
     if wanted not in charts:
-        raise UserError(f"{wanted!r} is no curve of a trial; take {', '.join(charts)}.")
+        raise UserError(f"{wanted!r} is not a curve of a trial; use one of {', '.join(charts)}.")
     # Of two lines a trial has, training and validation, the second is compared.
     label, series = charts[wanted]
     _, column = series[-1]
@@ -283,7 +283,7 @@ def _table(read: Sequence[Predicted], study: str) -> Table:
         hits = most_probable(one.log_probabilities) == one.labels
         share = share_of(hits.astype(np.float64), one.clusters)
         rows.append((str(one.trial), f"{len(one.labels):,}", words.with_ends(SHARE, share)))
-    title = f"{study}: accuracy on {read[0].split} images, 95 % intervals over images"
+    title = f"{study}: accuracy on {read[0].split} images, 95% intervals over images"
     return Table(("trial", "images", "accuracy"), tuple(rows), title)
 
 

@@ -288,7 +288,7 @@ def _read(tick: Tick) -> str | None:
 def _note(shown: int, ended: int, chosen: int, *, filtered: bool) -> str:
     said = f"{words.count(ended, 'trial')} ended"
     if filtered:
-        said += f"; {chosen:,} in the selection"
+        said += f"; {chosen:,} match the filter"
     if shown < ended:
-        said += f"; {shown:,} lines are drawn, as many as can be told apart"
+        said += f"; {shown:,} lines are drawn; more could not be told apart"
     return f"{said}."

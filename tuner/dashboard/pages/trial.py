@@ -206,7 +206,8 @@ def trial_curves(request: Request) -> Response:
     wanted = request.query_params.get("curve") or next(iter(charts))
     if wanted not in charts:
         raise UserError(
-            f"{wanted!r} is no curve of a trial; take {', '.join(charts)}.{meant(wanted, charts)}"
+            f"{wanted!r} is not a curve of a trial; use one of {', '.join(charts)}."
+            f"{meant(wanted, charts)}"
         )
     label, series = charts[wanted]
     names = [name for _, name in series]

@@ -12,7 +12,7 @@ PARAMETERS = (
         "dropout",
         "float",
         0.3,
-        "share of units dropped in each block of the ann",
+        "fraction of units dropped in each block of the ann",
         low=0.0,
         high=0.99,
     ),

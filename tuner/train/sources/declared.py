@@ -9,7 +9,7 @@ SPLITTING = (
         "val_fraction",
         "float",
         0.2,
-        "share of the training images that validates, where the source has no validation split",
+        "fraction of the training images used for validation if the source has no validation split",
         above=0.0,
         high=0.9,
     ),
@@ -17,7 +17,7 @@ SPLITTING = (
         "folds",
         "int",
         0,
-        "validate on one of this many equal parts in place of val_fraction; 0 does not",
+        "number of folds, one of which is used for validation instead of val_fraction; 0 for none",
         low=0,
         high=1000,
     ),
@@ -25,7 +25,7 @@ SPLITTING = (
         "split_seed",
         "int",
         0,
-        "seed of the division into training and validation; with folds it chooses the part",
+        "seed of the train/validation split; with folds, it selects the fold",
         low=0,
     ),
 )
@@ -36,27 +36,25 @@ SHAPING = (
         "fit",
         "choice",
         "stretch",
-        "how an image of other proportions comes to the common size: stretched, padded with "
-        "black, or cropped to its middle",
+        "how images with a different aspect ratio are brought to the common size: stretched, "
+        "padded with black, or cropped to the centre",
         choices=("stretch", "pad", "crop"),
     ),
     Parameter(
         "depths",
         "choice",
         "same",
-        "images of different depths: same refuses them, range scales each by the range of its own "
-        "type, window takes all values as they are and windows them alike",
+        "images of different bit depths: same refuses them, range scales each by the range of its "
+        "type, window uses the values unchanged with one window for all",
         choices=("same", "range", "window"),
     ),
 )
 """Keys of every source whose images may be of different sizes and depths."""
 
 KEYS = (
-    Parameter("path", "text", "", "folder or file that holds the images"),
+    Parameter("path", "text", "", "folder or file with the images"),
     *SPLITTING,
     *SHAPING,
-    Parameter(
-        "skip_unreadable", "bool", False, "leave out images that cannot be read, and count them"
-    ),
+    Parameter("skip_unreadable", "bool", False, "skip images that cannot be read, and count them"),
 )
 """Keys of the sources in `sources.load`; an objective adds `source` and `image_size`."""

@@ -30,7 +30,7 @@ class Window:
         """Return a note for people on what was done."""
         return (
             f"Pixels were windowed to 8 bits: {self.low:g} and below is black, {self.high:g} and "
-            f"above is white (all but {2 * OUTSIDE:g} % of the training pixels are between)."
+            f"above is white (all but {2 * OUTSIDE:g}% of the training pixels are between)."
         )
 
 

@@ -3,7 +3,7 @@
 The folder is data.path in the study file, with one folder per class:
 
     train/CLASS/*.png     training images (PNG, JPEG, TIFF, BMP, DICOM)
-    val/CLASS/*.png       validation images; without this folder, a share of train/
+    val/CLASS/*.png       validation images; without this folder, a fraction of train/
     test/CLASS/*.png      test images; without this folder, test columns stay empty
 """
 
