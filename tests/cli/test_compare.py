@@ -63,7 +63,7 @@ def test_two_trials_are_compared_by_their_predictions(trained_once: Project) -> 
     shown = trained_once.run("compare", "small", "--trials", "0", "1")
     assert "sensitivity (" in shown
     assert "McNemar, exact" in shown
-    assert "not about their settings" in " ".join(shown.split())
+    assert "not their settings" in " ".join(shown.split())
 
 
 def test_what_cannot_be_compared_is_told(trained_once: Project) -> None:

@@ -29,7 +29,7 @@ def test_the_best_trial_is_shown_on_the_test_images(trained_once: Project) -> No
     out = trained_once.run("confusion", "small")
     assert f"small: trial {leader['trial']}, test images, best epoch {leader['best_epoch']}" in out
     assert re.search(r"^class0 +\d+ +[\d·]+ +15 +\d+\.\d%", out, re.MULTILINE), out
-    assert re.search(r"^precision +[\d–]+ %? +[\d–]+ %?", out, re.MULTILINE), out
+    assert re.search(r"^precision +[\d–]+%? +[\d–]+%?", out, re.MULTILINE), out
     assert f"accuracy {100 * leader['test_acc']:.1f}%" in out
 
 
