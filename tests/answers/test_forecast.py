@@ -52,7 +52,7 @@ def test_the_rest_costs_what_was_spent_a_trial() -> None:
 
 
 def test_a_prediction_interval_holds_what_comes() -> None:
-    """In 90 % of simulated studies the time of the trials to come is between the limits."""
+    """In 90% of simulated studies the time of the trials to come is between the limits."""
     rng = np.random.default_rng(0)
     within = 0
     for _ in range(4000):

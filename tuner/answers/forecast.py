@@ -5,7 +5,7 @@ coefficient of variation v, the time of k further ones is k times the mean, give
 
     t(n - 1) × v × sqrt(1/k + 1/n)
 
-with Student's t for a 90 % prediction interval: 1/k for the chance in the trials to come, 1/n for
+with Student's t for a 90% prediction interval: 1/k for the chance in the trials to come, 1/n for
 that in the mean. Where a grid trains its cheap settings first the guess is too low until the
 expensive ones have had their turn.
 """
@@ -19,12 +19,12 @@ from tuner.store.overview import Overview
 __all__ = ["BudgetWords", "Forecast", "Guess", "fit_sentence", "forecast", "tell_budget"]
 
 SHARE = 0.95
-"""Of the upper limit of the 90 % interval."""
+"""Of the upper limit of the 90% interval."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A figure of the future, with its 90 % prediction interval where one is known."""
+    """A figure of the future, with its 90% prediction interval where one is known."""
 
     likely: float
     low: float | None = None
