@@ -34,9 +34,10 @@ def stop(settings: Settings, study: StudyRef) -> None:
 @click.argument("study")
 @click.pass_obj
 def pause(settings: Settings, study: StudyRef) -> None:
-    """Pause a study: running trials finish, no new ones start.
+    """Pause a study: its workers finish their epoch and leave it.
 
-    `tuner launch` or `tuner queue resume` resumes it.
+    Trials that were running are given back, and go on from there once `tuner launch`
+    or `tuner queue resume` resumes the study.
     """
     from tuner.store import control, studies
 
