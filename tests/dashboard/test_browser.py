@@ -198,7 +198,7 @@ def test_with_the_keyboard_alone(visit: Visit) -> None:
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
     visit.go("/studies/lr_sched/trials/23")
-    expect(page.get_by_text("48 images wrong")).to_be_visible()
+    expect(page.get_by_text("48 misclassified images")).to_be_visible()
 
 
 def test_the_table_as_a_file(visit: Visit, tmp_path: Path) -> None:

@@ -232,3 +232,17 @@ def test_another_figure_of_a_further_metric_is_another_training(database: Databa
     worker.record(held, [replace(make_epoch(1), own={"val_dice": 0.6})])
     (row,) = bench.rows(t.epoch)
     assert row.own == {"val_dice": 0.6}
+
+
+def test_epochs_that_are_sent_again_are_no_progress(bench: Bench) -> None:
+    """A trainer that resumes sends the epochs before its checkpoint once more."""
+    worker = bench.worker()
+    held = claim_trial(worker)
+    noted: list[str] = []
+    worker.progressed = lambda: noted.append("progress")
+    worker.record(held, make_curve(0.5, 0.4))
+    assert noted == ["progress"]
+    worker.record(held, make_curve(0.5, 0.4))
+    assert noted == ["progress"]
+    worker.record(held, make_curve(0.5, 0.4, 0.3))
+    assert len(noted) == 2

@@ -144,14 +144,20 @@ def test_a_study_that_hands_out_nothing_has_no_work_until_something_happens(
     leases = [claim_trial(first), claim_trial(second)]
     assert isinstance(visitor.claim(None, adopt=True), Wait)
     assert read(database)["race"].has_work
+    asked = {"claim_seconds": 0.01}
     with database.transaction() as connection:
-        workers.leave(connection, Post(bench.study.study_id, visitor.worker_id), Used())
+        workers.leave(connection, Post(bench.study.study_id, visitor.worker_id), Used(), asked)
     assert not read(database)["race"].has_work
+    first.record(leases[0], [], 1)
+    assert not read(database)["race"].has_work, "a checkpoint makes no trial available"
     finish(first, leases[0])
     assert read(database)["race"].has_work
+    late, silent = bench.worker(), bench.worker()
     with database.transaction() as connection:
-        late = bench.worker()
-        workers.leave(connection, Post(bench.study.study_id, late.worker_id), Used())
+        workers.leave(connection, Post(bench.study.study_id, silent.worker_id), Used())
+    assert read(database)["race"].has_work, "one that never asked says nothing"
+    with database.transaction() as connection:
+        workers.leave(connection, Post(bench.study.study_id, late.worker_id), Used(), asked)
     assert not read(database)["race"].has_work
     for table, column in ((t.worker, "ended"), (t.event, "happened")):
         age(bench, table, column, IN_VAIN_SECONDS + 1)

@@ -153,6 +153,8 @@ def _lines(connection: sa.Connection) -> dict[int, Mapping[str, Any]]:
     last_event = (
         sa.select(t.event.c.happened)
         .where(t.event.c.study_id == t.study.c.study_id)
+        # These come from trials that somebody trains; they make none available.
+        .where(t.event.c.kind.not_in(["checkpoint", "resumed"]))
         .order_by(t.event.c.event_id.desc())
         .limit(1)
         .scalar_subquery()
@@ -160,6 +162,8 @@ def _lines(connection: sa.Connection) -> dict[int, Mapping[str, Any]]:
     in_vain = sa.exists().where(
         t.worker.c.study_id == t.study.c.study_id,
         t.worker.c.active_seconds == 0.0,
+        # One that never asked, because its machine has no objective or other code, says nothing.
+        sa.cast(t.worker.c.tally["claim_seconds"].astext, sa.Double) > 0.0,
         t.worker.c.ended > _seconds_ago(IN_VAIN_SECONDS),
         t.worker.c.ended > last_event,
     )

@@ -1,7 +1,7 @@
 """The ledger's data types: a lease, and the answers to a worker's claim."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tuner.records import Value
@@ -97,6 +97,8 @@ class Recorded:
 
     stop_epoch: int | None = None
     diverged: bool = False
+    stored: int = field(default=0, compare=False)
+    """How many epochs were new: a trainer that resumes sends those before it again."""
 
 
 @dataclass(frozen=True)

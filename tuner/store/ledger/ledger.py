@@ -99,7 +99,8 @@ class Ledger:
             # are exact enough, and an epoch is one statement cheaper.
             if self.study.spec.budget.limited:
                 self._charge(transaction)
-        self.progressed()
+        if recorded.stored:
+            self.progressed()
         return recorded
 
     def complete(

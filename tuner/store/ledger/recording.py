@@ -1,7 +1,7 @@
 """Recording epochs: our row, Optuna's value and the pruner's decision, together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -88,7 +88,7 @@ class Recorder:
         if new and (row.strikes or row.interruptions):
             _reset_setbacks(transaction, lease, new)
         _insert_decisions(transaction, lease, self._pruner.kind, decisions)
-        return answer
+        return replace(answer, stored=len(new))
 
     def _progress_of(self, transaction: Transaction, lease: Lease) -> Progress:
         # While this token is the newest, only we write these rows.
