@@ -119,16 +119,31 @@ def test_passwords_of_fleets_that_ended_unseen_are_removed(
     assert kept() == ["far", "works"]
 
 
-FINISH = "[[ $* = *=PD,R,S* ]] && printf '{others}' || echo RUNNING"
+# As squeue does: an element is shown under the states that were asked for, and no others.
+FINISH = """[[ $* = *--states=* ]] || {{ echo RUNNING; exit; }}
+printf '{others}\\n' | while read -r name state; do
+    [[ $* = *[=,]$state[,\\ ]* ]] && echo "$name $state"
+done
+true"""
 
 
 @pytest.mark.parametrize(
-    ("others", "is_last"), [("5_2", True), ("5_10\\n5_2", False), ("4_7\\n5_2", False)]
+    ("others", "is_last", "asks"),
+    [
+        ("5_2 R", True, 1),
+        ("5_10 R\\n5_2 R", False, 10),
+        ("4_7 R\\n5_2 R", False, 1),
+        ("5_10 CF\\n5_2 R", False, 10),
+        ("4_7 CG\\n5_2 R", False, 10),
+    ],
 )
 def test_the_last_element_removes_the_password(
-    commands: Commands, tmp_path: Path, others: str, is_last: bool
+    commands: Commands, tmp_path: Path, others: str, is_last: bool, asks: int
 ) -> None:
-    """Of several that end together, the first by number waits for the others; no other does."""
+    """Of several that end together, the first by number waits for the others; no other does.
+
+    A node that boots (CF) and one that was preempted (CG) count among them.
+    """
     finish = FINISH.format(others=others)
     calls = commands(squeue=finish, scontrol="", sleep="exit 0", worker="exit 0")
     (tmp_path / "password").write_text("secret\n")
@@ -139,7 +154,7 @@ def test_the_last_element_removes_the_password(
     assert (tmp_path / "password").exists() is not is_last
     asked = [line for line in calls.read_text().splitlines() if line.startswith("squeue")]
     assert "--jobs=4,5 " in asked[0]
-    assert len(asked) == {"5_2": 1, "5_10\\n5_2": 10, "4_7\\n5_2": 1}[others]
+    assert len(asked) == asks
 
 
 def run_pilot(script: str) -> int:

@@ -277,6 +277,8 @@ class SlurmFleet:
             # One that Slurm has requeued by itself meanwhile cannot be requeued, and need not be.
             with contextlib.suppress(MachineError):
                 _slurm("scontrol", "requeue", name)
+        # Another launch that saw all of them ended may have removed it before they were requeued.
+        self._provide_password()
         self._elements = _elements(self._jobs) or self._elements
 
     def _refuse_elsewhere(self) -> None:

@@ -17,6 +17,10 @@ from tuner.settings import GIVE_BACK
 PREEMPTED_SECONDS = 15
 """How long an epoch may go on after Slurm took the place away; it kills after KillWait, 30 s."""
 
+ALIVE = "PD,R,S,CG,CF,RS,SI,SO,ST,RQ,RH,RD,RF,SE"
+"""All states that squeue can select and from which an element may still run. R does not stand for
+one whose node is booting (CF), nor PD for one that was preempted and is being killed (CG)."""
+
 
 @dataclass(frozen=True)
 class SlurmOptions:
@@ -172,9 +176,8 @@ def _finish(place: SharedFiles) -> str:
     """Return the lines by which the last element of a fleet removes the password."""
     if place.password_file is None:
         return "finish() { :; }"
-    return _FINISH.replace("@PASSWORD@", shlex.quote(place.password_file)).replace(
-        "@JOBS@", shlex.quote(place.jobs_file)
-    )
+    finish = _FINISH.replace("@PASSWORD@", shlex.quote(place.password_file))
+    return finish.replace("@JOBS@", shlex.quote(place.jobs_file)).replace("@ALIVE@", ALIVE)
 
 
 def _quoted(word: str) -> str:
@@ -186,17 +189,20 @@ _FINISH = """\
 finish() {
     # The last element of the fleet removes the password. Of those that end together the first by
     # number stays a moment for the others; where that is not enough, `tuner` does it later.
-    local jobs others
+    local jobs others first
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         jobs=$(paste -sd, @JOBS@) || return
         # A Slurm that does not answer has said nothing about the others.
-        others=$(squeue --noheader --array --jobs="$jobs" --states=PD,R,S --format=%F_%K) || return
-        others=$(sort -t_ -k1,1n -k2,2n <<<"$others")
-        if [ "$others" = "$element" ]; then
+        others=$(squeue --noheader --array --jobs="$jobs" --states=@ALIVE@ --format='%F_%K %t') ||
+            return
+        if [ "${others% *}" = "$element" ]; then
             rm -f @PASSWORD@
             return
         fi
-        [ "${others%%$'\\n'*}" = "$element" ] || return
+        # One that is completing ends for good, or was preempted and comes back: it may hold up the
+        # removal, but leaves it to us.
+        first=$(grep -v ' CG$' <<<"$others" | sort -t_ -k1,1n -k2,2n | head -n 1)
+        [ "${first% *}" = "$element" ] || return
         sleep 1
     done
 }"""

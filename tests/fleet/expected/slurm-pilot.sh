@@ -68,17 +68,20 @@ done
 finish() {
     # The last element of the fleet removes the password. Of those that end together the first by
     # number stays a moment for the others; where that is not enough, `tuner` does it later.
-    local jobs others
+    local jobs others first
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         jobs=$(paste -sd, /home/ada/.tuner/fleet/lr@1-0a1b/jobs-lab) || return
         # A Slurm that does not answer has said nothing about the others.
-        others=$(squeue --noheader --array --jobs="$jobs" --states=PD,R,S --format=%F_%K) || return
-        others=$(sort -t_ -k1,1n -k2,2n <<<"$others")
-        if [ "$others" = "$element" ]; then
+        others=$(squeue --noheader --array --jobs="$jobs" --states=PD,R,S,CG,CF,RS,SI,SO,ST,RQ,RH,RD,RF,SE --format='%F_%K %t') ||
+            return
+        if [ "${others% *}" = "$element" ]; then
             rm -f /home/ada/.tuner/fleet/lr@1-0a1b/password
             return
         fi
-        [ "${others%%$'\n'*}" = "$element" ] || return
+        # One that is completing ends for good, or was preempted and comes back: it may hold up the
+        # removal, but leaves it to us.
+        first=$(grep -v ' CG$' <<<"$others" | sort -t_ -k1,1n -k2,2n | head -n 1)
+        [ "${first% *}" = "$element" ] || return
         sleep 1
     done
 }
