@@ -13,10 +13,12 @@ import pytest
 from tests.cli.conftest import STUDY, Project
 from tests.harness.warm import Started
 from tests.train.blobs import PAUSE
+from tuner.cli.launch import _larger
 from tuner.settings import person
 from tuner.spec.study_ref import StudyRef
 from tuner.store import control, studies
 from tuner.store.database import Database
+from tuner.store.overview import BudgetLine
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -269,3 +271,11 @@ def test_a_spent_budget_ends_a_launch_with_its_tables(project: Project) -> None:
     out = project.run("launch", "small", "--workers", "1", "--set", "budget.hours=1")
     told = project.json("status", "small", "--json")
     assert (told["state"], told["counts"]["complete"]) == ("complete", 4)
+
+
+def test_a_larger_budget_is_suggested_for_the_limit_that_is_reached() -> None:
+    """Twice the hours are no help where the money is spent."""
+    assert list(_larger(BudgetLine(3.0, 40.0, 100.5, 100.0))) == ["--set budget.money=200"]
+    assert list(_larger(BudgetLine(40.0, 40.0, None, None))) == ["--set budget.hours=80"]
+    both = ["--set budget.hours=2", "--set budget.money=10"]
+    assert list(_larger(BudgetLine(1.0, 1.0, 5.0, 5.0))) == both

@@ -81,3 +81,5 @@ def test_the_four_uses() -> None:
     assert [e.key for e in removals(entries, 100, [owner(mine)], ["branch"])] == ["early"]
     promised = removals(entries, 0, [owner(mine)], ["branch"], ["early", "last"])
     assert [e.key for e in promised] == ["branch", "newest"], "no limit takes what is promised"
+    large = [StoredCheckpoint("paused", 2, 1_000, 1.0, done), entries[2]]
+    assert removals(large, 10, [owner(mine)], promised=["paused"]) == [], "nor does it push out"

@@ -4,7 +4,7 @@ import importlib
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from os import PathLike, fspath
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from tuner.notify.hooks import Hook
     from tuner.records import Identity, Value
     from tuner.results import Results
-    from tuner.spec.study import Budget, Spec
+    from tuner.spec.study import Spec
     from tuner.store.database import Database
-    from tuner.store.overview import Overview
+    from tuner.store.overview import BudgetLine, Overview
     from tuner.store.studies import Launch, Study
     from tuner.work.stopping import StopRequest
 
@@ -663,14 +663,18 @@ def _tell_spent(database: "Database", study: "Study") -> None:
     echo(
         f"{study.reason} {counts.ended} of {counts.total} trials have ended; {waiting} are left. "
         f"To go on with a larger one:  tuner launch {study.name} "
-        f"--set {_larger(study.spec.budget)}\n"
+        f"{' '.join(_larger(seen.budget))}\n"
     )
 
 
-def _larger(budget: "Budget") -> str:
-    """Return a larger budget as --set takes it: twice the limit, as an example."""
-    key = "hours" if budget.hours is not None else "money"
-    return f"budget.{key}={2 * getattr(budget, key):g}"
+def _larger(budget: "BudgetLine | None") -> Iterator[str]:
+    """Yield options for a larger budget: twice each limit that is reached, as an example."""
+    if budget is None:
+        return
+    if budget.hours is not None and budget.hours_spent >= budget.hours:
+        yield f"--set budget.hours={2 * budget.hours:g}"
+    if budget.money is not None and (budget.money_spent or 0.0) >= budget.money:
+        yield f"--set budget.money={2 * budget.money:g}"
 
 
 def _short(path: Path) -> Path:

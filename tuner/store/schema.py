@@ -31,6 +31,8 @@ def ensure(database: Database) -> None:
         # Held until this transaction ends; a process that waited finds the work done.
         connection.execute(sa.text("SET LOCAL lock_timeout = '120s'"))
         connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        # An index on the events of a large database may take more than a statement's minute.
+        connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(CREATION_LOCK)))
         current = _current(connection)
         if current == t.REVISION:

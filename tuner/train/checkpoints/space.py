@@ -75,7 +75,8 @@ def removals(
 ) -> list[StoredCheckpoint]:
     """Return the checkpoints to remove so that the rest take at most `limit` bytes.
 
-    Those under `promised` keys stay in any case: paused trials go on from them.
+    Those under `promised` keys stay in any case, since paused trials go on from them, and count for
+    nothing: however many there are, they push out no other's.
 
     Useless ones are removed in any case; then the less useful before the more useful,
     and among equals the longest unused first.
@@ -83,7 +84,7 @@ def removals(
     use = uses(entries, running, branches)
     free = [entry for entry in entries if entry.key not in promised]
     queue = sorted(free, key=lambda e: (use[e.key], e.last_used, e.epoch, e.key))
-    taken = sum(entry.bytes for entry in entries)
+    taken = sum(entry.bytes for entry in free)
     removed = []
     for entry in queue:
         if use[entry.key] > Use.PASSED and taken <= limit:
