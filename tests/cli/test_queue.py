@@ -14,7 +14,7 @@ def test_the_queue_is_shown_changed_and_obeyed(project: Project, database: Datab
         Bench.launch(database, make_spec(name, dimensions=(), epochs=1))
     assert [one["study"] for one in project.json("queue", "--json")] == ["first@1", "second@1"]
     out = project.run("queue", "priority", "second", "5")
-    assert "second has priority 5 now" in out
+    assert "second now has priority 5" in out
     listed = project.json("queue", "--json")
     assert [(one["study"], one["priority"]) for one in listed] == [("second@1", 5), ("first@1", 0)]
     assert "trials" in project.run("queue")

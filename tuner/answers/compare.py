@@ -686,9 +686,8 @@ def _set_aside(factor: str, standing: Standing) -> str:
         return f"{name} has no value of this metric: its complete trials did not measure it."
     if standing.complete:
         return (
-            f"{name} is not compared: {standing.complete} of its {standing.trials} trials "
-            f"{'is' if standing.complete == 1 else 'are'} complete, and too few of them have a "
-            "counterpart at the other levels."
+            f"{name} is not compared: too few of its complete trials ({standing.complete} of "
+            f"{standing.trials}) have a counterpart at the other levels."
         )
     return f"{name} has no complete trial ({_ends(standing) or 'none has started'})."
 

@@ -486,7 +486,10 @@ def _nothing(results: Results) -> str:
             "split (docs/data.md): validation accuracy alone is optimistic, since it was used for "
             "selection."
         )
-    return f"No trial of {results.title} is complete yet; `tuner status {results.title}` says more."
+    return (
+        f"No trial of {results.title} is complete yet; "
+        f"`tuner status {results.title}` shows the progress."
+    )
 
 
 def _comparable(results: Results, rows: Sequence[TrialRow]) -> list[TrialRow]:

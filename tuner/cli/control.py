@@ -36,8 +36,8 @@ def stop(settings: Settings, study: StudyRef) -> None:
 def pause(settings: Settings, study: StudyRef) -> None:
     """Pause a study: its workers finish their epoch and leave it.
 
-    Trials that were running are given back, and go on from there once `tuner launch`
-    or `tuner queue resume` resumes the study.
+    Running trials are released, and resume at the same epoch once `tuner launch` or
+    `tuner queue resume` resumes the study.
     """
     from tuner.store import control, studies
 

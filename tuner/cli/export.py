@@ -56,7 +56,7 @@ LABEL = re.compile(r"[A-Za-z0-9:._-]+")
 @click.option(
     "--settings", "by_setting", is_flag=True, help="One row per setting: its means over seeds."
 )
-@click.option("--metric", metavar="NAME", help="With --comparisons: the figure to compare by.")
+@click.option("--metric", metavar="NAME", help="With --comparisons: the metric to compare by.")
 @click.option(
     "--wide",
     is_flag=True,

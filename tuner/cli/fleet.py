@@ -36,7 +36,7 @@ def fleet() -> None:
 
 @fleet.command(epilog=options.examples("tuner fleet status lr_sched"))
 @click.argument("study")
-@click.option("--all", "ended", is_flag=True, help="Also fleets that have ended.")
+@click.option("--all", "ended", is_flag=True, help="Include fleets that have ended.")
 @options.json_option
 @click.pass_obj
 def status(settings: Settings, study: StudyRef, *, ended: bool, as_json: bool) -> None:
@@ -92,9 +92,9 @@ def status(settings: Settings, study: StudyRef, *, ended: bool, as_json: bool) -
 @click.option("--fleet", "number", type=int, help="Which fleet, if the study has several.")
 @click.pass_obj
 def scale(settings: Settings, study: StudyRef, workers: int, number: int | None) -> None:
-    """Give a fleet another number of workers.
+    """Change the number of workers of a fleet.
 
-    Workers that are too many finish their epoch and give their trial back.
+    Surplus workers finish their epoch and release their trial.
     """
     from tuner.fleet import tending
     from tuner.store import studies
@@ -114,10 +114,10 @@ def scale(settings: Settings, study: StudyRef, workers: int, number: int | None)
 @click.option("--now", is_flag=True, help="Do not wait for the end of the epoch.")
 @click.pass_obj
 def stop(settings: Settings, study: StudyRef, number: int | None, *, now: bool) -> int:
-    """Let a study's workers leave; the study stays open.
+    """Have a study's workers exit; the study remains open.
 
-    They finish their epoch and give their trials back. `tuner stop` stops a
-    study on all machines instead.
+    They finish their epoch and release their trials. To stop the study itself on
+    all machines, use `tuner stop`.
     """
     from tuner.fleet import tending
     from tuner.store import fleets, studies
@@ -166,8 +166,8 @@ def probe(
 ) -> int:
     """Check that workers on an engine could train a study.
 
-    That is: the database is reached, the objective can be imported, the data
-    are there and the same, checkpoints can be written, versions are equal.
+    That is: the database can be reached, the objective can be imported, the data
+    are present and unchanged, checkpoints can be written, and versions match.
     """
     from tuner.fleet import engines
     from tuner.fleet.contract import Crew

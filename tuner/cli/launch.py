@@ -73,12 +73,12 @@ SHORT_LOOK_SECONDS = 0.1
 @click.option(
     "--detach",
     is_flag=True,
-    help="Go on after this terminal is closed; `tuner attach` shows it.",
+    help="Keep running after this terminal is closed; `tuner attach` follows it.",
 )
 @click.option(
     "--no-probe",
     is_flag=True,
-    help="Do not check first that workers can work where another engine runs them.",
+    help="Skip the check that workers can run where another engine would start them.",
 )
 @options.objectives_option
 @options.metrics_option
@@ -144,7 +144,7 @@ class Request:
     workers: int | None = None
     device: str = "auto"
     devices: tuple[str, ...] = ()
-    """GPUs to use by number or UUID, even if others are at work on them."""
+    """GPUs to use by number or UUID, even if other processes are using them."""
     per_gpu: int | str = 1
     """How many workers on each GPU; "auto" finds out."""
     threads: int | None = None

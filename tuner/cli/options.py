@@ -224,8 +224,8 @@ def hook_options(function: Decorated) -> Decorated:
         type=click.Path(path_type=Path, dir_okay=False),
         expose_value=False,
         callback=use_file,
-        help="File with the address of a webhook, told when a study ends or pauses by itself and "
-        "when trials fail (default: TUNER_WEBHOOK_FILE, or the address in TUNER_WEBHOOK).",
+        help="File with the address of a webhook, notified when a study ends or pauses on its own "
+        "and when trials fail (default: TUNER_WEBHOOK_FILE, or the address in TUNER_WEBHOOK).",
     )(function)
 
 
@@ -268,8 +268,8 @@ def gpu_options(function: Decorated) -> Decorated:
         "--devices",
         callback=lambda _ctx, _option, text: tuple(filter(None, (text or "").split(","))),
         metavar="0,2",
-        help="GPUs to use, by number or UUID, even if others are at work on them; default: all "
-        "that are free.",
+        help="GPUs to use, by number or UUID, even if other processes are using them; "
+        "default: all free GPUs.",
     )(function)
 
 

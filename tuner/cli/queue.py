@@ -1,4 +1,4 @@
-"""`tuner queue`: many studies, few devices; whose turn it is."""
+"""`tuner queue`: many studies, few devices; which study comes next."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,9 @@ def queue(ctx: click.Context, *, as_json: bool) -> None:
     """Show or change the order in which workers take studies.
 
     Such workers (`tuner worker --any`) take the highest priority first. Among
-    equal priorities the person goes first whose workers have trained least in
-    the last 7 days, then the older study. A worker changes its study only
-    between two trials.
+    equal priorities, the person whose workers have trained least in the last 7
+    days goes first, then the older study. A worker switches studies only
+    between trials.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -54,16 +54,16 @@ def queue(ctx: click.Context, *, as_json: bool) -> None:
 @click.argument("priority", type=click.IntRange(-PRIORITY_MOST, PRIORITY_MOST))
 @click.pass_obj
 def priority(settings: Settings, study: StudyRef, priority: int) -> None:
-    """Give a study its priority; higher goes first, 0 is usual.
+    """Set a study's priority; higher goes first, and the default is 0.
 
-    After `--` it may be negative: tuner queue priority lr_sched -- -1
+    Put `--` before a negative priority: tuner queue priority lr_sched -- -1
     """
     from tuner.store import studies, turns
 
     with options.open_database(settings) as database, database.transaction() as connection:
         found = studies.find(connection, study)
         turns.set_priority(connection, found, priority, person())
-    echo(f"{found.title} has priority {priority} now. `tuner queue` shows whose turn it is.")
+    echo(f"{found.title} now has priority {priority}. `tuner queue` shows the order.")
 
 
 queue.add_command(control.pause)

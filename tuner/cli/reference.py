@@ -34,7 +34,7 @@ lease duration, renewal interval, grace period and poll interval in seconds (30,
 | `TUNER_METRICS` | address and first port of workers' metrics, as `--metrics` |
 | `TUNER_LOG_FORMAT` | `text` or `json`, as `--log-format` |
 | `TUNER_WEBHOOK`, `TUNER_WEBHOOK_FILE` | address of a webhook, or the file with it |
-| `TUNER_ON_EVENT` | command that is told of events, as `--on-event` |
+| `TUNER_ON_EVENT` | command to run on events, as `--on-event` |
 | `TUNER_DASHBOARD_URL` | address of your dashboard, for links in notices |
 """
 

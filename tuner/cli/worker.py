@@ -78,12 +78,12 @@ if TYPE_CHECKING:
 @click.option(
     "--lifetime",
     type=options.DURATION,
-    help="Leave after this time: finish the epoch, give the trial back, exit with 0.",
+    help="Exit after this time: finish the epoch, release the trial, exit with 0.",
 )
 @click.option(
     "--idle",
     type=options.DURATION,
-    help="Leave after this time without a trial, and wait so long for the study to be launched.",
+    help="Exit after this long without a trial; also wait this long for the study to be launched.",
 )
 @objectives_option
 @options.metrics_option
@@ -92,8 +92,8 @@ if TYPE_CHECKING:
 @click.option(
     "--probe",
     is_flag=True,
-    help="Train nothing: check that a worker could train this study here, and tell all that is "
-    "wrong.",
+    help="Train nothing: check whether a worker could train this study here, and list every "
+    "problem.",
 )
 @options.json_option
 @click.option(
@@ -195,7 +195,7 @@ def worker(
         )
         ended = work(settings, orders, stop)
     if stop.lifetime_over:
-        report(f"{study or 'Any study'}: the worker's lifetime is over; its trial was given back.")
+        report(f"{study or 'Any study'}: the worker's lifetime is over; its trial was released.")
         # A signal that came later changes nothing: the worker was leaving already.
         return EXIT_DONE
     report(f"{study or 'Any study'}: {ended.state}. {ended.reason}".strip())

@@ -128,7 +128,7 @@ def design(
     if len(by_level) > LEVELS_MOST:
         raise UserError(
             f"{factor} took {len(by_level)} values, too many to be compared one by one; "
-            f"`tuner influence {spec.name}` says how much it matters."
+            f"`tuner influence {spec.name}` shows how much it matters."
         )
     usable = {row["trial"] for row in rows if row.complete and measured(row)}
     standings = tuple(
@@ -147,7 +147,7 @@ def _combined(
     if len(combinations) > COMBINATIONS_MOST:
         raise UserError(
             f"{factor} has {len(combinations)} combinations, too many to be compared one by one; "
-            f"`tuner table {spec.name}` ranks settings, `tuner influence {spec.name}` says how "
+            f"`tuner table {spec.name}` ranks settings, `tuner influence {spec.name}` shows how "
             "much each parameter matters."
         )
     places = [

@@ -87,8 +87,8 @@ class Results:
         rows = [row for row in self.rows if row.complete]
         if not rows:
             raise UserError(
-                f"No trial of {self.title} is complete yet; `tuner status {self.title}` says how "
-                "far it is."
+                f"No trial of {self.title} is complete yet; `tuner status {self.title}` shows "
+                "the progress."
             )
         return rows
 
@@ -122,7 +122,7 @@ class Results:
         if not self.ranked_settings:
             raise UserError(
                 f"No trial of {self.title} is complete yet, and predictions are kept when a trial "
-                f"completes; `tuner status {self.title}` says how far it is."
+                f"completes; `tuner status {self.title}` shows the progress."
             )
         return self.ranked_settings[0].median.number
 
