@@ -15,13 +15,13 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-__all__ = ["Metric", "Page"]
+__all__ = ["Metric", "MetricsPage"]
 
 Labels = TypeVar("Labels", bound=tuple[str, ...])
 """The values of a sample's labels."""
 
 
-class Page(Collector):
+class MetricsPage(Collector):
     """The metrics of one answer: each family with its help, and a value for each set of labels."""
 
     def __init__(self) -> None:

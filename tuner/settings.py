@@ -218,7 +218,7 @@ def launcher_environment(settings: Settings) -> dict[str, str]:
 def _watched(settings: Settings) -> dict[str, str]:
     """Return how a worker is watched, as the launcher's command line says."""
     metrics = {} if settings.metrics is None else {METRICS: str(settings.metrics)}
-    return metrics | ({} if settings.log_format == "text" else {LOG_FORMAT: settings.log_format})
+    return metrics | {LOG_FORMAT: settings.log_format}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tuner.dashboard.pages.metrics import as_page
-from tuner.exposition import Page
+from tuner.exposition import MetricsPage
 from tuner.settings import Timing
 from tuner.store.address import Address
 from tuner.store.database import Database
@@ -27,7 +27,7 @@ ADDED = {"instance", "job"}
 """Labels that Prometheus adds to what it scrapes."""
 
 
-def labels_of(page: Page) -> dict[str, set[str]]:
+def labels_of(page: MetricsPage) -> dict[str, set[str]]:
     """Return the labels of every sample's name."""
     return {
         sample.name: set(sample.labels) for family in page.collect() for sample in family.samples

@@ -179,3 +179,12 @@ def test_a_command_that_cannot_be_read_is_refused(text: str) -> None:
     """Before anything is trained."""
     with pytest.raises(UserError, match="--on-event"):
         Command.of(text)
+
+
+def test_a_command_is_one_of_each_user_on_each_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told on another machine, it would show nothing here."""
+    keys = set()
+    for who in ("ann@one", "ann@two", "ben@one"):
+        monkeypatch.setattr(hooks, "person", lambda who=who: who)
+        keys.add(Command.of("notify-send tuner").key)
+    assert len(keys) == 3

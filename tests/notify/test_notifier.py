@@ -168,6 +168,24 @@ def test_failed_trials_are_told_together(bench: Bench, receiver: Receiver) -> No
     assert last["trials"]["failed"] == 2
 
 
+def test_what_may_have_arrived_is_told_again_alone(bench: Bench, receiver: Receiver) -> None:
+    """A receiver drops an id that it has seen, and with it whatever else came under that id."""
+    receiver.replies = [status(500)]
+    with telling(bench, receiver):
+        worker = bench.worker()
+        worker.fail(claim_trial(worker), "ValueError: one")
+        until(lambda: receiver.received, "the failure was tried")
+        worker.fail(claim_trial(worker), "KeyError: 'two'")
+        until(lambda: len(bench.rows(t.outcome)) == 2)
+        complete(bench)
+    told: dict[str, list[list[int]]] = {}
+    for body in receiver.bodies():
+        told.setdefault(body["id"], []).append([one["trial"] for one in body["failed"]])
+    assert all(sent == sent[:1] * len(sent) for sent in told.values()), "an id is one notice"
+    assert [[0], [0]] in told.values()
+    assert sorted(trial for sent in told.values() for trial in sent[0]) == [0, 1]
+
+
 def test_the_brake_is_told(bench: Bench, receiver: Receiver) -> None:
     """With the reason, and no verdict."""
     with telling(bench, receiver):

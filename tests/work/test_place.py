@@ -14,12 +14,12 @@ from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.fruitless import Fruitless
 from tuner.store.ledger.workers import Post
-from tuner.work.place import Place, Tenancy
+from tuner.work.place import EnginePlace, Tenancy
 from tuner.work.stopping import StopRequest
 from tuner.work.worker import Orders, work
 
 NAME = "small@1-0a1b/5_2"
-PLACE = Place(NAME, lambda earlier: why_hopeless(earlier.workers, earlier.lives))
+PLACE = EnginePlace(NAME, lambda earlier: why_hopeless(earlier.workers, earlier.lives))
 
 
 @pytest.fixture

@@ -151,6 +151,8 @@ def amount(unit: Unit, interval: "Interval", kind: str = "") -> str:
 
     What kind of interval it is may be said before its limits.
     """
+    if not interval.bounded:
+        return size(unit, abs(interval.value))
     shown = interval.scaled(unit.scale)
     digits = _decimals(unit, shown)
     low, high = sorted((abs(shown.low), abs(shown.high)))

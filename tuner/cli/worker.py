@@ -32,7 +32,7 @@ from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.fleet.local import LocalFleet
-    from tuner.work.place import Place
+    from tuner.work.place import EnginePlace
     from tuner.work.stopping import StopRequest
     from tuner.work.worker import Telling
 
@@ -219,11 +219,11 @@ def _times(option: str, seconds: float | None) -> tuple[str, ...]:
     return () if seconds is None else (option, write_seconds(seconds))
 
 
-def _place(name: str, workers: int) -> "Place":
+def _place(name: str, workers: int) -> "EnginePlace":
     from tuner.fleet.replacements import why_hopeless
-    from tuner.work.place import Place
+    from tuner.work.place import EnginePlace
 
-    return Place(name, lambda earlier: why_hopeless(earlier.workers, earlier.lives, workers))
+    return EnginePlace(name, lambda earlier: why_hopeless(earlier.workers, earlier.lives, workers))
 
 
 def _probe(
@@ -285,7 +285,7 @@ def _crew(settings: Settings, crew: Crew) -> int:
 def _followed(settings: Settings, crew: Crew, fleet: "LocalFleet", stop: "StopRequest") -> int:
     """Start a crew and wait for its end."""
     fleet.start()
-    echo(
+    report(
         f"{len(crew.devices)} workers on {crew.study or 'any study'} "
         f"({', '.join(crew.devices)}); logs are in {settings.home / 'logs'}; monitor with:  "
         + (f"tuner status {crew.study} --watch" if crew.study else "tuner queue")
@@ -293,7 +293,7 @@ def _followed(settings: Settings, crew: Crew, fleet: "LocalFleet", stop: "StopRe
     asked = 0
     while fleet.running():
         for remark in fleet.remarks():
-            echo(remark)
+            report(remark)
         if stop.count > asked:
             (fleet.ask_to_stop if asked == 0 else fleet.stop_now)()
             asked += 1
@@ -301,11 +301,11 @@ def _followed(settings: Settings, crew: Crew, fleet: "LocalFleet", stop: "StopRe
     failures = fleet.failures()
     fleet.close()
     for failure in failures:
-        echo(failure, err=True)
+        report(failure, logging.ERROR)
     if stop.asked:
-        echo("Stopped; running trials were released.")
+        report("Stopped; running trials were released.")
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
-    echo("All workers have ended.")
+    report("All workers have ended.")
     return EXIT_FAILURES if failures else EXIT_DONE
 
 

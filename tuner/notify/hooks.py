@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from tuner import logs
 from tuner.errors import UserError
-from tuner.settings import HookSettings, child_environment
+from tuner.settings import HookSettings, child_environment, person
 from tuner.store.notices import hook_of
 from tuner.version import version
 
@@ -135,7 +135,9 @@ class Command:
             raise UserError(f"The command of --on-event cannot be read: {error}.") from None
         if not words:
             raise UserError("The command of --on-event is empty.")
-        return cls(words, hook_of("command", "\0".join(words)), f"the command {words[0]}")
+        # One of each user on each machine: the other's does not show it here.
+        key = hook_of("command", "\0".join((person(), *words)))
+        return cls(words, key, f"the command {words[0]}")
 
     def tell(self, body: Mapping[str, Any]) -> Answer:
         """Run it once, without the database's password; what it prints goes to the log."""

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
 
 from sqlalchemy.exc import DBAPIError
 
@@ -54,7 +55,7 @@ class Notifier:
         self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
 
     def __enter__(self) -> "Notifier":
-        """Begin: what happens from now on is told."""
+        """Begin: what happens is told, also what happened today since the hook was first used."""
         if self._hooks:
             # Here and not in the thread: a study may end before that runs for the first time.
             with suppress(DBAPIError):
@@ -130,8 +131,8 @@ class Notifier:
         return waiting
 
     def _rests(self, hook: Hook, study_id: int, events: Sequence[Happened]) -> bool:
-        """Return whether failures are told later, because some were told a moment ago."""
-        if any(event.kind != "failed" for event in events):
+        """Return whether new failures are told later, because some were told a moment ago."""
+        if any(event.kind != "failed" or event.tried for event in events):
             return False
         told = self._told_failures.get((hook.key, study_id), float("-inf"))
         return time.monotonic() - told < FAILURES_SECONDS
@@ -142,8 +143,6 @@ class Notifier:
         mine = [event for event in events if event.event_id in taken]
         if not mine:
             return  # another process tells them
-        if all(event.kind == "failed" for event in mine):
-            self._told_failures[hook.key, study_id] = time.monotonic()
         ids = [event.event_id for event in mine]
         # Imported here: verdicts need statistics, which would slow down every start.
         from tuner.notify.notice import compose
@@ -155,6 +154,8 @@ class Notifier:
         except UnknownStudyError:
             return  # deleted meanwhile, and the notices with it
         answer = hook.tell(body)
+        if answer.outcome != "later" and all(event.kind == "failed" for event in mine):
+            self._told_failures[hook.key, study_id] = time.monotonic()
         self._keep(hook, ids, answer, str(body["event"]), study.title)
 
     def _keep(self, hook: Hook, ids: list[int], answer: Answer, event: str, title: str) -> None:
@@ -171,9 +172,18 @@ class Notifier:
 
 
 def in_notices(events: Sequence[Happened]) -> list[list[Happened]]:
-    """Divide the events of one study into notices: one an end, failed trials with the first."""
-    failed = [event for event in events if event.kind == "failed"]
-    ends = [[event] for event in events if event.kind != "failed"]
+    """Divide the events of one study into notices: one an end, failed trials with the first.
+
+    What was told together before is told together again, and nothing with it: the receiver may
+    have taken it without our knowing, and drops what comes with the same id.
+    """
+    tried: dict[datetime, list[Happened]] = defaultdict(list)
+    for event in events:
+        if event.tried is not None:
+            tried[event.tried].append(event)
+    new = [event for event in events if event.tried is None]
+    failed = [event for event in new if event.kind == "failed"]
+    ends = [[event] for event in new if event.kind != "failed"]
     if ends:
-        return [[*failed, *ends[0]], *ends[1:]]
-    return [failed] if failed else []
+        return [*tried.values(), [*failed, *ends[0]], *ends[1:]]
+    return [*tried.values(), *([failed] if failed else [])]

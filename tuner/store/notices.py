@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -46,6 +47,8 @@ class Happened:
     at: datetime
     number: int | None
     """Of the trial, if it is about one."""
+    tried: datetime | None
+    """Set where telling it was tried before, and equal for all that were told together then."""
 
 
 def hook_of(kind: str, target: str) -> str:
@@ -54,7 +57,10 @@ def hook_of(kind: str, target: str) -> str:
 
 
 def register(connection: sa.Connection, hook: str) -> None:
-    """Note that a hook is used from now on: what happened before is not told to it."""
+    """Note that a hook is used from now on; what happened before its first use is not told to it.
+
+    What happens while no process has it is told by the next one that has, for a day.
+    """
     connection.execute(insert(t.hook).values(hook=hook).on_conflict_do_nothing())
 
 
@@ -77,7 +83,8 @@ def take(connection: sa.Connection, hook: str, events: Sequence[Happened]) -> se
     Two that insert the same row at once: the second waits for the first one's commit at the
     primary key, then meets the condition below with the first one's `due`, and gets nothing.
     """
-    now = sa.func.clock_timestamp()
+    # The transaction's time: equal for all, so that a second try finds what was told together.
+    now = sa.func.now()
     due = now + timedelta(seconds=LEASE_SECONDS)
     # In one order, or two that take the same events could deadlock.
     rows = [
@@ -117,13 +124,13 @@ def put_off(connection: sa.Connection, hook: str, event_ids: Sequence[int], resu
             t.notice.c.ended.is_(None),
         )
         .values(
-            due=sa.func.clock_timestamp() + sa.func.make_interval(0, 0, 0, 0, 0, 0, rest),
+            due=sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, rest),
             result=result,
         )
     )
 
 
-def _untold(hook: str, study: Study | None) -> sa.Select[tuple[int, int, str, str, datetime, int]]:
+def _untold(hook: str, study: Study | None) -> sa.Select[Any]:
     """Select events that were not told to a hook, since it has been used."""
     since = sa.select(t.hook.c.since).where(t.hook.c.hook == hook).scalar_subquery()
     query = (
@@ -134,6 +141,7 @@ def _untold(hook: str, study: Study | None) -> sa.Select[tuple[int, int, str, st
             t.event.c.text,
             t.event.c.happened.label("at"),
             t.trial.c.number,
+            t.notice.c.due.label("tried"),
         )
         .select_from(
             t.event.outerjoin(

@@ -15,7 +15,7 @@ from tuner.store.tallies import CLAIM_BOUNDS, Tally
 from tuner.work.renewal import Renewal
 
 if TYPE_CHECKING:
-    from tuner.exposition import Page
+    from tuner.exposition import MetricsPage
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +53,11 @@ class Monitor:
             past[now[0]] = past.get(now[0], Tally()) + now[2].tally
         return past
 
-    def page(self) -> "Page":
+    def page(self) -> "MetricsPage":
         """Return the worker's metrics."""
-        from tuner.exposition import Page
+        from tuner.exposition import MetricsPage
 
-        page, now = Page(), self._now
+        page, now = MetricsPage(), self._now
         if now is not None:
             study, device, renewal = now
             page.gauge(

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Place:
+class EnginePlace:
     """A place by its engine's name, and the rule by which it is given up."""
 
     name: str
@@ -31,7 +31,7 @@ class Tenancy:
 
     database: Database
     post: Post
-    place: Place
+    place: EnginePlace
     earlier: Fruitless = field(default_factory=Fruitless)
     """What workers before it came to there."""
     has_progressed: bool = False

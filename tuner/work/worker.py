@@ -40,7 +40,7 @@ from tuner.train.objective import is_present
 from tuner.work.child import Child
 from tuner.work.load import LoadMeter
 from tuner.work.monitor import Monitor, served
-from tuner.work.place import Place, Tenancy
+from tuner.work.place import EnginePlace, Tenancy
 from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
 from tuner.work.supervisor import Leaving, Supervisor, Workshop
@@ -99,7 +99,7 @@ class Orders:
     """Tells others what happens in the database; entered while the worker is at work."""
     trainer: tuple[str, ...] | None = None
     """A command to run in place of the trainer."""
-    place: Place | None = None
+    place: EnginePlace | None = None
     """Where an engine runs this worker, and another one when it has sent this one away."""
 
 

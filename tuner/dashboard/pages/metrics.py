@@ -11,7 +11,7 @@ from tuner.version import version
 
 if TYPE_CHECKING:
     from tuner.dashboard.desk import Desk
-    from tuner.exposition import Page
+    from tuner.exposition import MetricsPage
     from tuner.store.totals import Totals
 
 KEPT_SECONDS = 5.0
@@ -31,11 +31,11 @@ def metrics(request: Request) -> Response:
     return Response(body, media_type=media)
 
 
-def as_page(of: "Totals") -> "Page":
+def as_page(of: "Totals") -> "MetricsPage":
     """Return the metrics of a database."""
-    from tuner.exposition import Page
+    from tuner.exposition import MetricsPage
 
-    page = Page()
+    page = MetricsPage()
     page.gauge("tuner_build_info", "The version of tuner.", {(version(),): 1}, "version")
     page.gauge(
         "tuner_studies",

@@ -56,7 +56,7 @@ WAITS = {
 
 
 @dataclass(frozen=True)
-class Standing:
+class StudyAsFound:
     """A study as a claim finds it."""
 
     state: StudyState
@@ -104,7 +104,7 @@ def claim(
 
 
 def _companion(
-    transaction: Transaction, spec: Spec, standing: Standing, company: Company, *, expired: bool
+    transaction: Transaction, spec: Spec, standing: StudyAsFound, company: Company, *, expired: bool
 ) -> Answer:
     """Give a trial to train beside these: one that was given back, or the next new one."""
     if len(company.held) >= _share(transaction, spec):
@@ -211,7 +211,7 @@ def _due(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> 
     return due if isinstance(due, Look) else None
 
 
-def _standing(transaction: Transaction, company: Company | None = None) -> Standing:
+def _standing(transaction: Transaction, company: Company | None = None) -> StudyAsFound:
     """Return what a claim asks of its study and its worker first, in one statement.
 
     A lease that the worker holds without knowing it comes from a claim that was committed, and
@@ -249,18 +249,18 @@ def _standing(transaction: Transaction, company: Company | None = None) -> Stand
         .where(t.study.c.study_id == transaction.study.study_id)
     ).one_or_none()
     if row is None:
-        return Standing("stopped", "The study was deleted.")
+        return StudyAsFound("stopped", "The study was deleted.")
     if not row.present:
         # After a restore even the study may be a different one with the same id.
-        return Standing(
+        return StudyAsFound(
             "stopped",
             "The database was restored and does not know this worker: start the worker again.",
         )
     lease = None if row.trial_id is None else (row.trial_id, row.token)
-    return Standing(row.state, row.reason, row.fingerprint, row.queued, lease)
+    return StudyAsFound(row.state, row.reason, row.fingerprint, row.queued, lease)
 
 
-def _spec(transaction: Transaction, standing: Standing) -> Spec:
+def _spec(transaction: Transaction, standing: StudyAsFound) -> Spec:
     """Return the study's spec as stored now: a launch may have extended it meanwhile."""
     if standing.fingerprint == transaction.study.fingerprint:
         return transaction.study.spec
@@ -326,7 +326,7 @@ def _hold(transaction: Transaction, trial_id: int, token: int) -> None:
 
 
 def _next(
-    transaction: Transaction, spec: Spec, standing: Standing, proposal: Proposal | None
+    transaction: Transaction, spec: Spec, standing: StudyAsFound, proposal: Proposal | None
 ) -> Answer:
     assignment = _assignment(transaction, spec, standing)
     if isinstance(assignment, Look):
@@ -464,7 +464,7 @@ def _climb(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -
 
 
 def _assignment(
-    transaction: Transaction, spec: Spec, standing: Standing
+    transaction: Transaction, spec: Spec, standing: StudyAsFound
 ) -> Assignment | Stretch | Look | str | None:
     """Return what comes next.
 
@@ -570,7 +570,7 @@ class Chosen:
 
 
 def _chosen(
-    transaction: Transaction, spec: Spec, assignment: Assignment, standing: Standing
+    transaction: Transaction, spec: Spec, assignment: Assignment, standing: StudyAsFound
 ) -> Chosen | None:
     """Return a configuration's parameters; None if a learning sampler has to propose them.
 
@@ -854,7 +854,7 @@ def _complete_study(transaction: Transaction) -> Ended:
     return Ended("complete", "")
 
 
-def _end_spent(transaction: Transaction, spec: Spec, standing: Standing, reason: str) -> Ended:
+def _end_spent(transaction: Transaction, spec: Spec, standing: StudyAsFound, reason: str) -> Ended:
     """End a study whose budget is spent; one whose trials have all ended is complete."""
     if not _any_open(transaction) and _assignment(transaction, spec, standing) is None:
         return _complete_study(transaction)
