@@ -170,20 +170,29 @@ def test_failed_trials_are_told_together(bench: Bench, receiver: Receiver) -> No
 
 def test_what_may_have_arrived_is_told_again_alone(bench: Bench, receiver: Receiver) -> None:
     """A receiver drops an id that it has seen, and with it whatever else came under that id."""
-    receiver.replies = [status(500)]
+    hook, worker = Webhook.of(receiver.url + "/hook").key, bench.worker()
+    with bench.database.transaction() as connection:
+        notices.register(connection, hook)
+    for reason in ("ValueError: one", "ValueError: two"):
+        worker.fail(claim_trial(worker), reason)
+    with bench.database.transaction() as connection:
+        events = notices.pending(connection, hook, bench.study)
+        notices.take(connection, hook, events)
+        notices.put_off(connection, hook, [event.event_id for event in events], "no answer")
+    worker.fail(claim_trial(worker), "KeyError: 'three'")
+    with bench.database.transaction() as connection:
+        connection.execute(sa.update(t.notice).values(due=sa.func.now()))
     with telling(bench, receiver):
-        worker = bench.worker()
-        worker.fail(claim_trial(worker), "ValueError: one")
-        until(lambda: receiver.received, "the failure was tried")
-        worker.fail(claim_trial(worker), "KeyError: 'two'")
-        until(lambda: len(bench.rows(t.outcome)) == 2)
-        complete(bench)
-    told: dict[str, list[list[int]]] = {}
-    for body in receiver.bodies():
-        told.setdefault(body["id"], []).append([one["trial"] for one in body["failed"]])
-    assert all(sent == sent[:1] * len(sent) for sent in told.values()), "an id is one notice"
-    assert [[0], [0]] in told.values()
-    assert sorted(trial for sent in told.values() for trial in sent[0]) == [0, 1]
+        pass
+    told = {
+        body["id"]: _failed(body) for body in receiver.bodies() if body["event"] == "trials_failed"
+    }
+    assert told[f"small@1-{events[0].event_id}"] == [0, 1]
+    assert sorted(trial for body in receiver.bodies() for trial in _failed(body)) == [0, 1, 2]
+
+
+def _failed(body: dict[str, Any]) -> list[int]:
+    return [one["trial"] for one in body["failed"]]
 
 
 def test_the_brake_is_told(bench: Bench, receiver: Receiver) -> None:
