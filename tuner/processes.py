@@ -28,6 +28,18 @@ def python(module: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-P", str(START), module, *arguments)
 
 
+def has_folder() -> bool:
+    """Return whether the working directory still exists.
+
+    Ray removes that of a node that is dying, where objectives are, before it kills what runs there.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Streams:
     """Open descriptors for a new process: its standard streams, and optionally a channel.

@@ -18,7 +18,9 @@ def check_whole(report: Report, bench: Bench) -> None:
     if report.states["FAILED"]:
         faults.append(f"{report.states['FAILED']} trials FAILED")
     if report.events["attempt failed"]:
-        faults.append(f"{report.events['attempt failed']} attempts were blamed on their trials")
+        why = {row.text for row in bench.rows(t.event) if row.kind in ("attempt failed", "failed")}
+        attempts = report.events["attempt failed"]
+        faults.append(f"{attempts} attempts were blamed on their trials: {'; '.join(sorted(why))}")
     if any(row.state != "ended" for row in bench.rows(t.lease)):
         faults.append("a lease has not ended")
     curves: dict[int, list[int]] = {}

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from optuna.trial import TrialState
 from tests.harness.processes import until
 from tests.store.specs import claim_trial, finish, limited, make_spec
 from tests.work.conftest import Station
+from tuner.errors import MachineError
 from tuner.settings import Timing
 from tuner.store import database as stored
 from tuner.store import tables as t
@@ -184,6 +186,23 @@ def test_the_same_misbehaviour_everywhere_pauses_the_study(station: Station) -> 
     assert "exited with code 3" in ended.reason
     assert bench.rows(t.outcome) == []
     assert len(attempts(bench)) <= 7
+
+
+def test_what_fails_where_the_folder_is_gone_is_not_the_trials_fault(
+    station: Station, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ray removes the working directory of a dying node before it kills what runs there."""
+    bench = station.launch(limited(make_spec(dimensions=()), attempts=1))
+    going = tmp_path / "going"
+    going.mkdir()
+    monkeypatch.chdir(going)
+    going.rmdir()
+    with pytest.raises(MachineError, match="working directory is gone"):
+        station.work("small", "code3")
+    assert attempts(bench) == []
+    assert bench.rows(t.outcome) == []
+    (row,) = bench.rows(t.lease)
+    assert (row.state, row.strikes, row.interruptions) == ("released", 0, 1)
 
 
 def test_a_diverged_trial_is_pruned_and_the_next_goes_on(station: Station) -> None:

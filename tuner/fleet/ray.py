@@ -35,7 +35,7 @@ from tuner.fleet.contract import Crew, Fleet
 from tuner.fleet.options import STRICT
 from tuner.fleet.replacements import Replacements, WorkerEnd
 from tuner.forkserver import ForkServer
-from tuner.processes import python
+from tuner.processes import has_folder, python
 from tuner.settings import Settings, child_environment
 
 NAMESPACE = "tuner"
@@ -154,7 +154,7 @@ class Pilot:
             code = self._process.wait()
             if self._leaving.is_set():
                 break
-            if not _has_folder():
+            if not has_folder():
                 # Its node is dying: Ray has removed the working directory, and this actor with its
                 # worker goes next. Nothing that ends here says anything about workers, so the
                 # actor goes now, and Ray starts it again on another node.
@@ -184,15 +184,6 @@ class Pilot:
             text = self._log.read_bytes()[-TAIL_BYTES:].decode(errors="replace")
             return "\n".join(text.strip().splitlines()[-12:])
         return ""
-
-
-def _has_folder() -> bool:
-    """Return whether this process still has its working directory, where objectives are."""
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 class RayFleet:

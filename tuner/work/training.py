@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from tuner import logs
-from tuner.errors import StudyConflictError
+from tuner.errors import MachineError, StudyConflictError
+from tuner.processes import has_folder
 from tuner.records import (
     DIVERGED,
     DataIdentity,
@@ -315,6 +316,12 @@ class HeldTrial:
             raise RefusedError(f"the trainer's data cannot be stored: {words}") from None
 
     def _fail(self, reason: str) -> HowItEnded:
+        if not has_folder():
+            # The machine is going, and what a trainer meets there says nothing about its trial.
+            text = "the worker's working directory is gone"
+            about = f"{text}: {reason}"
+            self._watch.patiently(lambda: self._watch.ledger.interrupt(self.lease, about))
+            raise MachineError(f"{text.capitalize()}; no trial can be trained here any more.")
         return self._watch.patiently(lambda: self._watch.ledger.fail(self.lease, reason))
 
     def _fail_with_others(self, reason: str, trials: int) -> HowItEnded:
