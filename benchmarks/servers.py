@@ -32,7 +32,6 @@ SETTINGS = {
     "autovacuum_naptime": "15s",
     "autovacuum_vacuum_scale_factor": "0.05",
 }
-"""What differs from PostgreSQL's own defaults; every commit reaches the disk."""
 BOUNCER = """\
 [databases]
 {database} = host=127.0.0.1 port={server} dbname={database} user=tuner
@@ -57,24 +56,9 @@ class FleetServer(postgres.Server):
 
     log: Path | None = None
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        settings = {
-            **SETTINGS,
-            "listen_addresses": "127.0.0.1",
-            "port": str(self.port),
-            "unix_socket_directories": str(self.folder / "data"),
-        }
-        flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        self.process = subprocess.Popen(
-            [self.programs.program("postgres"), "-D", "data", *flags],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=self.folder,
-            start_new_session=True,
-            **self.account,
-        )
-        until(self._answers, "the benchmark's PostgreSQL answers")
+    def settings(self) -> dict[str, str]:
+        """Return what differs from PostgreSQL's defaults; every commit reaches the disk."""
+        return SETTINGS
 
     @contextmanager
     def database(self) -> Iterator[str]:

@@ -195,19 +195,6 @@ class SlurmBed(Bed):
         super().close()
 
 
-LAUNCH = """
-import json, os, sys, time
-from tuner.fleet.contract import Crew
-from tuner.fleet.ray import ENGINE
-from tuner.settings import from_environment
-crew = Crew.from_json(json.loads(sys.argv[1]))
-fleet = ENGINE.fleet(from_environment(os.environ), crew)
-fleet.start()
-print(json.dumps(fleet.handle()), flush=True)
-time.sleep(3600)
-"""
-
-
 class RayBed(Bed):
     """A Ray of two nodes, and a driver that starts the fleet and is killed."""
 
@@ -223,7 +210,7 @@ class RayBed(Bed):
 
     def start(self) -> None:
         """Start the fleet by a driver of its own, and find it by its handle."""
-        words = [sys.executable, "-c", LAUNCH, json.dumps(self.crew.to_json())]
+        words = [sys.executable, "-c", ray.DRIVER, json.dumps(self.crew.to_json())]
         around = environment(self.settings)
         self.driver = subprocess.Popen(words, env=around, stdout=subprocess.PIPE, text=True)
         assert self.driver.stdout is not None

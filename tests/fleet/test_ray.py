@@ -17,7 +17,7 @@ import pytest
 from tests.faults.proof import assert_as_undisturbed, assert_whole, kinds
 from tests.faults.scenery import Scene, Sizes
 from tests.harness.processes import environment, until
-from tests.harness.ray import Cluster
+from tests.harness.ray import DRIVER, Cluster
 from tests.store.specs import Bench
 from tuner.errors import MachineError, UserError
 from tuner.fleet.contract import Crew
@@ -80,6 +80,21 @@ def epochs(bench: Bench, count: int) -> None:
     until(lambda: len(bench.rows(t.epoch)) >= count, f"{count} epochs", seconds=120)
 
 
+def workers_of_pilots(secret: str) -> list[dict[str, str]]:
+    """Return the environments of the workers; no command shows the secret, no actor has torch."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            assert secret not in line
+            if line.startswith("ray::Pilot"):
+                assert not any("libtorch" in one.path for one in process.memory_maps())
+                found += [worker.environ() for worker in process.children()]
+        except psutil.Error:
+            continue
+    return found
+
+
 def test_a_study_is_trained_to_its_end_and_shows_no_secret(fleets: Fleets) -> None:
     """Actors end by themselves with their study; no password or token lies open; no torch."""
     bench = fleets.scene.launch(SIZES)
@@ -92,18 +107,8 @@ def test_a_study_is_trained_to_its_end_and_shows_no_secret(fleets: Fleets) -> No
 
     assert secret not in json.dumps(dict(ray.get_runtime_context().runtime_env))
     assert secret not in json.dumps(fleet.handle())
-    workers = []
-    for process in psutil.process_iter():
-        try:
-            line = " ".join(process.cmdline())
-            assert secret not in line
-            if line.startswith("ray::Pilot"):
-                assert not any("libtorch" in one.path for one in process.memory_maps())
-                workers += process.children()
-        except psutil.Error:
-            continue
-    assert len(workers) == 2
-    assert all("RAY_AUTH_TOKEN" not in worker.environ() for worker in workers)
+    until(lambda: len(workers_of_pilots(secret)) == 2, "both work")
+    assert all("RAY_AUTH_TOKEN" not in environ for environ in workers_of_pilots(secret))
     fleets.finish(fleet)
     assert_whole(bench)
     assert_as_undisturbed(bench, fleets.scene.blobs)
@@ -123,19 +128,6 @@ def test_a_node_dies_in_training_and_another_joins(fleets: Fleets) -> None:
     assert_as_undisturbed(bench, fleets.scene.blobs)
 
 
-LAUNCH = """
-import json, os, sys, time
-from tuner.fleet.contract import Crew
-from tuner.fleet.ray import ENGINE
-from tuner.settings import from_environment
-crew = Crew.from_json(json.loads(sys.argv[1]))
-fleet = ENGINE.fleet(from_environment(os.environ), crew)
-fleet.start()
-print(json.dumps(fleet.handle()), flush=True)
-time.sleep(600)
-"""
-
-
 def test_a_fleet_outlives_its_driver_and_is_found_again(fleets: Fleets) -> None:
     """After kill -9 of its launcher a fleet trains on; by its handle it is scaled and stopped."""
     from tuner.fleet.ray import ENGINE
@@ -143,7 +135,7 @@ def test_a_fleet_outlives_its_driver_and_is_found_again(fleets: Fleets) -> None:
     bench = fleets.scene.launch(LONG)
     crew = fleets.crew(1)
     with subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, json.dumps(crew.to_json())],
+        [sys.executable, "-c", DRIVER, json.dumps(crew.to_json())],
         env=environment(fleets.scene.settings),
         stdout=subprocess.PIPE,
         text=True,

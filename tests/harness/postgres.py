@@ -41,10 +41,13 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it answers; after a hard stop it recovers first."""
-        settings = ["listen_addresses=127.0.0.1", f"port={self.port}", "max_connections=60"]
-        # These tests stop the server, never the machine, so nothing needs to reach the disk.
-        settings += [f"unix_socket_directories={self.folder / 'data'}", "fsync=off"]
-        flags = [word for setting in settings for word in ("-c", setting)]
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self.folder / "data"),
+            **self.settings(),
+        }
+        flags = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self.process = subprocess.Popen(
             [self.programs.program("postgres"), "-D", "data", *flags],
             stdout=subprocess.DEVNULL,
@@ -53,7 +56,14 @@ class Server:
             start_new_session=True,
             **self.account,
         )
-        until(self._answers, "the test's PostgreSQL answers")
+        until(self._answers, "PostgreSQL answers")
+
+    def settings(self) -> dict[str, str]:
+        """Return what differs from PostgreSQL's defaults.
+
+        Tests stop the server, never the machine, so nothing needs to reach the disk.
+        """
+        return {"max_connections": "60", "fsync": "off"}
 
     def stop_at_once(self) -> None:
         """Stop it as a power cut would: connections are cut, and the next start recovers."""

@@ -18,6 +18,18 @@ LOGIN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 AROUND = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 """What its processes, and so the actors, have in their environment. At Ray's niceness of 15 they
 would starve beside other tests."""
+DRIVER = """
+import json, os, sys, time
+from tuner.fleet.contract import Crew
+from tuner.fleet.ray import ENGINE
+from tuner.settings import from_environment
+crew = Crew.from_json(json.loads(sys.argv[1]))
+fleet = ENGINE.fleet(from_environment(os.environ), crew)
+fleet.start()
+print(json.dumps(fleet.handle()), flush=True)
+time.sleep(3600)
+"""
+"""A program that starts a fleet, says its handle, and waits until it is killed."""
 STARTS = 3
 """How often a cluster is tried: on a busy machine a node does not answer within Ray's own 30 s."""
 

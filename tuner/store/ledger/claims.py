@@ -381,13 +381,14 @@ def _resumed(
     if company is not None and not company.fits(chosen, row.seed):
         return Wait("a paused trial of another kind goes first")
     _give(transaction, spec, row.trial_id, chosen, stretch)
-    endings.resume(transaction, row.trial_id)
     transaction.connection.execute(
         sa.update(t.lease)
         .where(t.lease.c.trial_id == row.trial_id)
         .values(stretches=t.lease.c.stretches + 1, checkpoint=None)
     )
     _hold(transaction, row.trial_id, row.token + 1)
+    # After the lease's row, since this locks the study's.
+    endings.resume(transaction, row.trial_id)
     reached = stretch.saw["rungs"][str(stretch.start)]["reached"]
     transaction.add_event(
         stretch.why,
