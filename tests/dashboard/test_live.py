@@ -23,7 +23,7 @@ from tuner.store.spending import Used
 @pytest.fixture(autouse=True)
 def no_echo(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a study count as changed when it is announced, and not once more in the same test."""
-    monkeypatch.setattr(live, "ECHO", 3600.0)
+    monkeypatch.setattr(live, "ECHOES", ())
 
 
 async def heard(condition: Callable[[], object]) -> None:
@@ -81,7 +81,7 @@ def test_a_change_that_was_not_announced_is_looked_for(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beside a transaction that announces, others commit without a word: the echo shows theirs."""
-    monkeypatch.setattr(live, "ECHO", 0.05)
+    monkeypatch.setattr(live, "ECHOES", (0.05,))
 
     async def scene() -> None:
         bench = Bench.launch(database, make_spec())

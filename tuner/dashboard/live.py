@@ -34,8 +34,9 @@ PROBE = 10.0
 """Seconds between two announcements to ourselves, by which we know that the line still works."""
 AGAIN = 1.0
 """Seconds between two attempts to listen."""
-ECHO = 0.5
-"""Seconds after the last announcement of a study within which what committed beside it is there."""
+ECHOES = (0.5, 2.0, 8.0)
+"""Seconds after the last announcement of a study at which pages look again. What committed beside
+it is there by the first, unless its transaction takes long."""
 UNHEARD = 2.0
 """While nothing is heard, what was read is taken for current for this many seconds."""
 
@@ -52,7 +53,7 @@ class Announcements:
         """Raised when something may have been missed, or concerns all studies."""
         self._heard = 0.0
         self._tabs: set[_Tab] = set()
-        self._echoes: dict[int, asyncio.TimerHandle] = {}
+        self._echoes: dict[int, list[asyncio.TimerHandle]] = {}
         self._closed = False
         self.live = False
         """Whether changes are heard of."""
@@ -173,15 +174,11 @@ class Announcements:
                 self._echo(int(payload))
 
     def _echo(self, study_id: int) -> None:
-        """Take a study for changed once more, when no announcement has come for a moment."""
-        if (earlier := self._echoes.pop(study_id, None)) is not None:
+        """Take a study for changed some more times, when no announcement has come for a moment."""
+        for earlier in self._echoes.pop(study_id, ()):
             earlier.cancel()
-
-        def again() -> None:
-            self._echoes.pop(study_id, None)
-            self.changed(study_id)
-
-        self._echoes[study_id] = asyncio.get_running_loop().call_later(ECHO, again)
+        later = asyncio.get_running_loop().call_later
+        self._echoes[study_id] = [later(wait, self.changed, study_id) for wait in ECHOES]
 
     def _open(self) -> Any:
         connection = self._database.connect()

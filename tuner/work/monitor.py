@@ -102,14 +102,23 @@ class Monitor:
 
 @contextmanager
 def served(monitor: Monitor, endpoint: Endpoint | None) -> Iterator[None]:
-    """Serve a monitor's page on the first free port from the given one on, if one is given."""
+    """Serve a monitor's page on the first free port from the given one on, if one is given.
+
+    Where that cannot be, as on the nodes of a cluster that lack a launcher's address, the log says
+    so and the worker trains without.
+    """
     if endpoint is None:
         yield
         return
     # Before anything is trained: if the package is missing, it is told now.
     import tuner.exposition  # noqa: F401
 
-    server = _listen(monitor, endpoint)
+    try:
+        server = _listen(monitor, endpoint)
+    except MachineError as error:
+        logger.warning("%s", error)
+        yield
+        return
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     logger.info("metrics are at http://%s:%d/metrics", host, server.server_port)
