@@ -16,8 +16,8 @@ PYTHON ?= python3
 STUDY ?= lr_sched
 VENV := .venv
 BIN := $(VENV)/bin
-# Five on two cores: tests that start programs wait for them more than half of the time.
-PROCESSES ?= 5
+# Four on two cores: tests that start programs wait for them more than half of the time.
+PROCESSES ?= 4
 PARALLEL := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 

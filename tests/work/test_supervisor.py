@@ -64,7 +64,8 @@ def test_misbehaviour_costs_attempts_and_is_told(
     assert len(told) == 2
     assert all(text.startswith(reason) for text in told), told
     assert Counter(row.state for row in bench.rows(t.outcome)) == {"COMPLETE": 3}
-    assert sorted(row.token for row in bench.rows(t.outcome)) == [1, 1, 3]
+    # Mostly of one trial; on a busy machine another one may have its turn between the two.
+    assert sum(row.token - 1 for row in bench.rows(t.outcome)) == 2
 
 
 def test_text_that_cannot_be_stored_is_escaped_where_it_arrives(station: Station) -> None:
