@@ -118,3 +118,20 @@ def test_few_trials_give_a_guess_without_limits() -> None:
     assert future.seconds == Guess(3600.0)
     assert future.hours is None
     assert tell_budget(seen(budget=None)) is None
+
+
+def test_a_budget_in_epochs_is_told_in_epochs() -> None:
+    """Hours are not told of a study that limits them not; the epochs of all trials are."""
+    line = BudgetLine(10.0, None, None, None, epochs_spent=400, epochs=800)
+    told = tell_budget(seen(budget=line, variation=None))
+    assert told == BudgetWords(
+        "400 of 800 epochs",
+        "about 50.0 hours",
+        "At this pace about 40 of 120 trials fit into the budget; all of them need about "
+        "2,400 epochs.",
+    )
+    both = BudgetLine(10.0, 40.0, None, None, epochs_spent=400, epochs=800)
+    told = tell_budget(seen(budget=both, variation=None))
+    assert told is not None
+    assert told.spent == "10.0 of 40 hours, 400 of 800 epochs"
+    assert told.short.endswith("all of them need about 60.0 hours and 2,400 epochs.")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.conftest import STUDY, Project
 from tests.harness.warm import Started
+from tests.store.specs import make_spec
 from tests.train.blobs import PAUSE
 from tuner.cli.launch import _larger
 from tuner.settings import person
@@ -275,7 +276,16 @@ def test_a_spent_budget_ends_a_launch_with_its_tables(project: Project) -> None:
 
 def test_a_larger_budget_is_suggested_for_the_limit_that_is_reached() -> None:
     """Twice the hours are no help where the money is spent."""
-    assert list(_larger(BudgetLine(3.0, 40.0, 100.5, 100.0))) == ["--set budget.money=200"]
-    assert list(_larger(BudgetLine(40.0, 40.0, None, None))) == ["--set budget.hours=80"]
+    spec = make_spec()
+
+    def larger(*line: float | None) -> list[str]:
+        return list(_larger(BudgetLine(*line), spec))  # type: ignore[arg-type]
+
+    assert larger(3.0, 40.0, 100.5, 100.0) == ["--set budget.money=200"]
+    assert larger(40.0, 40.0, None, None) == ["--set budget.hours=80"]
     both = ["--set budget.hours=2", "--set budget.money=10"]
-    assert list(_larger(BudgetLine(1.0, 1.0, 5.0, 5.0))) == both
+    assert larger(1.0, 1.0, 5.0, 5.0) == both
+    spec = make_spec(budget_epochs=37)
+    assert larger(1.0, 2.0, None, None, 37, 37) == ["--set budget.epochs=74"]
+    spec = make_spec(full=1.5)
+    assert larger(1.0, None, None, None, 4, 4) == ["--set budget.full=3"]

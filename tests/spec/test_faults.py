@@ -79,6 +79,14 @@ MALFORMED = {
         STUDY + GRID + "money = 100\n" + RATES,
         ["budget.money: needs price_per_hour"],
     ),
+    "no epochs": (
+        STUDY + GRID + "epochs = 0\n" + RATES,
+        ["budget.epochs: expected a whole number"],
+    ),
+    "no full training": (
+        STUDY + GRID + "full = 0\n" + RATES,
+        ["budget.full: expected a number of"],
+    ),
     "endless hours": (STUDY + GRID + "hours = inf\n" + RATES, ["budget.hours", "got inf"]),
     "no duration": (STUDY + REST + '[limits]\nsilence = "10"\n', ["limits.silence", '"10m"']),
     "bare duration": (STUDY + REST + "[limits]\nsilence = 10\n", ["limits.silence", "got 10"]),

@@ -26,6 +26,8 @@ trials = 20
 hours = 3
 money = 12.5
 price_per_hour = 2.5
+epochs = 900
+full = 7.5
 [limits]
 silence = "90s"
 attempts = 4

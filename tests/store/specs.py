@@ -42,6 +42,8 @@ def make_spec(
     hours: float | None = None,
     money: float | None = None,
     price: float | None = None,
+    budget_epochs: int | None = None,
+    full: float | None = None,
     **search: Any,
 ) -> Spec:
     """Build a study of three learning rates, or of what is given."""
@@ -49,7 +51,7 @@ def make_spec(
         name=name,
         question="Which?",
         objective="chest_xray",
-        budget=Budget(trials, hours, money, price),
+        budget=Budget(trials, hours, money, price, budget_epochs, full),
         limits=Limits(silence_seconds=30.0),
         search=Search(**search),
         replicates=Replicates(seeds),

@@ -213,7 +213,7 @@ def test_hours_and_money_are_told_with_how_trials_vary(database: Database) -> No
         assert seen.variation is None
         worker.complete(held, SETUP, DATASET, make_result(curve))
     seen = look(bench)
-    assert seen.budget == BudgetLine(0.75, 2.0, 1.875, 10.0)
+    assert seen.budget == BudgetLine(0.75, 2.0, 1.875, 10.0, epochs_spent=9)
     assert seen.done == 3.0
     assert seen.variation == pytest.approx(0.5)
 

@@ -286,7 +286,8 @@ SINCE_0002 = (
     "ALTER TABLE tuner.label DROP COLUMN patients",
     (
         "ALTER TABLE tuner.lease DROP COLUMN interruptions, DROP COLUMN hosts, "
-        "DROP COLUMN removed_epochs, DROP COLUMN stretches, DROP COLUMN checkpoint"
+        "DROP COLUMN removed_epochs, DROP COLUMN stretches, DROP COLUMN checkpoint, "
+        "DROP COLUMN granted"
     ),
     (
         "ALTER TABLE tuner.study DROP COLUMN reopenings, DROP COLUMN tags, DROP COLUMN archived, "
@@ -307,7 +308,8 @@ SINCE_0002 = (
         "DROP COLUMN seconds, DROP COLUMN seconds_alone"
     ),
     (
-        "ALTER TABLE tuner.worker DROP COLUMN load, DROP COLUMN device_seconds, "
+        "ALTER TABLE tuner.worker DROP COLUMN load, DROP COLUMN trained, "
+        "DROP COLUMN device_seconds, "
         "DROP COLUMN price_per_hour, DROP COLUMN tally"
     ),
     "DROP TABLE tuner.notice, tuner.hook",
@@ -333,6 +335,7 @@ def test_a_study_stored_before_races_goes_on_after_the_migration(empty: Database
         for statement in SINCE_0002:
             connection.execute(sa.text(statement))
     schema.ensure(empty)
+    assert [row.trained for row in bench.rows(t.worker)] == [6 * 3], "they count in a budget"
     later = bench.worker()
     while not isinstance(answer := later.claim(None, adopt=True), Ended):
         if isinstance(answer, NeedsLook):

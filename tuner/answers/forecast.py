@@ -70,7 +70,11 @@ def forecast(overview: Overview) -> Forecast | None:
     if budget is None or not budget.hours_spent:
         return Forecast(seconds)
     more, money = left / overview.done, budget.money_spent
-    limits = ((budget.hours, budget.hours_spent), (budget.money, money))
+    limits = (
+        (budget.hours, budget.hours_spent),
+        (budget.money, money),
+        (budget.epochs, budget.epochs_spent),
+    )
     reach = [limit / spent for limit, spent in limits if limit is not None and spent]
     fits = overview.done * min(reach) if reach else counts.total
     return Forecast(
@@ -117,7 +121,11 @@ def tell_budget(overview: Overview) -> BudgetWords | None:
     budget, future = overview.budget, forecast(overview)
     if budget is None:
         return None
-    spent = [_of(_hours(budget.hours_spent), budget.hours, "hours")]
+    spent = []
+    if budget.hours is not None or budget.money_spent is not None:
+        spent.append(_of(_hours(budget.hours_spent), budget.hours, "hours"))
+    if budget.epochs is not None:
+        spent.append(f"{budget.epochs_spent:,} of {budget.epochs:,} epochs")
     if budget.money_spent is not None:
         spent.append(_of(_money(budget.money_spent), budget.money, "in money"))
     if future is None or future.hours is None:
@@ -127,8 +135,12 @@ def tell_budget(overview: Overview) -> BudgetWords | None:
         return BudgetWords(", ".join(spent), needed)
     hours = future.hours.plus(budget.hours_spent) if budget.hours is not None else None
     money = future.money.plus(budget.money_spent or 0.0) if budget.money and future.money else None
+    needs = _needs(hours, money)
+    if budget.epochs is not None:
+        epochs = budget.epochs_spent / overview.done * overview.counts.total
+        needs.insert(1 if hours else 0, f"{_count(epochs)} epochs")
     fit = fit_sentence(future.trials, overview.counts.total)
-    short = f"{fit}; all of them need about {' and '.join(_needs(hours, money))}."
+    short = f"{fit}; all of them need about {' and '.join(needs)}."
     return BudgetWords(", ".join(spent), needed, short)
 
 

@@ -191,7 +191,7 @@ def count(number: int, one: str, several: str | None = None) -> str:
 
 def lost(spec: "Spec", conjunction: str = "or") -> str:
     """Return what trials are called that no mean is over: "pruned, diverged or failed"."""
-    paused = "paused, " if spec.promotes else ""
+    paused = "paused, " if spec.pauses else ""
     return f"{paused}pruned, diverged {conjunction} failed"
 
 

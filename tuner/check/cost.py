@@ -224,6 +224,14 @@ def _weight(chosen: Mapping[str, Value]) -> tuple[float, float]:
 
 
 def _estimate(spec: Spec, measured: Sequence[EpochCost]) -> tuple[int, float]:
+    """Return epochs and seconds of a study, as far as its budget in epochs reaches."""
+    epochs, seconds = _estimate_whole(spec, measured)
+    if spec.epoch_limit is None or epochs <= spec.epoch_limit:
+        return epochs, seconds
+    return spec.epoch_limit, seconds * spec.epoch_limit / epochs
+
+
+def _estimate_whole(spec: Spec, measured: Sequence[EpochCost]) -> tuple[int, float]:
     """Return epochs and seconds of all trials, each by the measured setting most like it."""
     if spec.search.sampler == "grid":
         trials = [spec.job(cell, 0).parameters for cell in spec.grid]

@@ -413,6 +413,8 @@ def _announce(settings: Settings, launched: "Launch") -> None:
     total = f"at most {total}" if raced else total
     if promotes:
         total += f", {study.spec.finish} or more of them trained to their end"
+    if study.spec.epoch_limit is not None:
+        total += f", {study.spec.epoch_limit:,} epochs"
     verb = {
         "created": "New study",
         "extended": "Extended",
@@ -422,7 +424,7 @@ def _announce(settings: Settings, launched: "Launch") -> None:
     echo(f"{verb[launched.what]} {study.title}: {study.spec.question}  ({total})")
     for change in launched.changes:
         echo(f"  {change}")
-    if promotes and checkpoint_place(settings, study.spec) is None:
+    if study.spec.pauses and checkpoint_place(settings, study.spec) is None:
         echo("Checkpoints are off: a paused trial goes on from its first epoch.", err=True)
 
 
@@ -660,14 +662,16 @@ def _tell_spent(database: "Database", study: "Study") -> None:
         return
     counts = seen.counts
     waiting = counts.total - counts.ended
+    paused = f" ({counts.paused} of them paused)" if counts.paused else ""
     echo(
-        f"{study.reason} {counts.ended} of {counts.total} trials have ended; {waiting} are left. "
+        f"{study.reason} {counts.ended} of {counts.total} trials have ended; {waiting} are left"
+        f"{paused}. "
         f"To go on with a larger one:  tuner launch {study.name} "
-        f"{' '.join(_larger(seen.budget))}\n"
+        f"{' '.join(_larger(seen.budget, study.spec))}\n"
     )
 
 
-def _larger(budget: "BudgetLine | None") -> Iterator[str]:
+def _larger(budget: "BudgetLine | None", spec: "Spec") -> Iterator[str]:
     """Yield options for a larger budget: twice each limit that is reached, as an example."""
     if budget is None:
         return
@@ -675,6 +679,11 @@ def _larger(budget: "BudgetLine | None") -> Iterator[str]:
         yield f"--set budget.hours={2 * budget.hours:g}"
     if budget.money is not None and (budget.money_spent or 0.0) >= budget.money:
         yield f"--set budget.money={2 * budget.money:g}"
+    if budget.epochs is not None and budget.epochs_spent >= budget.epochs:
+        if spec.budget.epochs == budget.epochs:
+            yield f"--set budget.epochs={2 * budget.epochs}"
+        if spec.budget.full is not None and spec.full_epochs == budget.epochs:
+            yield f"--set budget.full={2 * spec.budget.full:g}"
 
 
 def _short(path: Path) -> Path:

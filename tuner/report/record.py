@@ -23,7 +23,7 @@ def glance(results: Results) -> tuple[tuple[str, str], ...]:
     states = [row["state"] for row in rows]
     complete = states.count("COMPLETE")
     found = [("trials complete", f"{complete:,} of {results.spec.total_trials:,}")]
-    names = (*["paused"] * results.spec.promotes, "pruned", "diverged", "failed")
+    names = (*["paused"] * results.spec.pauses, "pruned", "diverged", "failed")
     lost = {name: states.count(name.upper()) for name in names}
     if any(lost.values()):
         found.append((", ".join(lost), ", ".join(f"{count:,}" for count in lost.values())))

@@ -117,10 +117,34 @@ class Budget:
             added=True,
         ),
     ] = None
+    epochs: Annotated[
+        int | None,
+        Key(
+            "The study ends when its trials have been trained for exactly this many epochs "
+            "together; epochs reused from another trial cost nothing.",
+            "a whole number of epochs",
+            low=1,
+            high=1_000_000_000,
+            change="harmless",
+            added=True,
+        ),
+    ] = None
+    full: Annotated[
+        float | None,
+        Key(
+            "The same limit as a number of full training runs: `full = 20` with runs of 40 epochs "
+            "is `epochs = 800`. With varied lengths the longest counts.",
+            "a number of training runs above 0",
+            above=0,
+            high=1_000_000,
+            change="harmless",
+            added=True,
+        ),
+    ] = None
 
     @property
     def limited(self) -> bool:
-        """Whether hours or money are limited, and not only the number of trials."""
+        """Whether hours or money are limited, which the ledger charges with every epoch."""
         return self.hours is not None or self.money is not None
 
 
@@ -395,6 +419,11 @@ class Spec(Heading):
         return self.search.allocator == "promote"
 
     @property
+    def pauses(self) -> bool:
+        """Whether trials may be paused: by the allocator, or where a budget in epochs ends."""
+        return self.promotes or self.epoch_limit is not None
+
+    @property
     def finish(self) -> int:
         """How many trials are trained to their end at least, if trials pause."""
         written = self.search.allocator_options.get("finish")
@@ -411,6 +440,24 @@ class Spec(Heading):
             if dimension.name == name:
                 lengths += dimension.values if isinstance(dimension, Choice) else [dimension.high]
         return max(int(length) for length in lengths)
+
+    @property
+    def epoch_limit(self) -> int | None:
+        """How many epochs the study may train; None without such a limit."""
+        limits = [limit for limit in (self.budget.epochs, self.full_epochs) if limit is not None]
+        return min(limits, default=None)
+
+    @property
+    def full_epochs(self) -> int | None:
+        """The budget's full training runs in epochs."""
+        if self.budget.full is None:
+            return None
+        # Rounded first: 0.29 × 100 is a little less than 29 in binary.
+        return max(1, int(round(self.budget.full * self.longest, 6)))
+
+    def length(self, chosen: Mapping[str, Value]) -> int:
+        """Return how many epochs the training of a configuration is planned for."""
+        return int({**self.defaults, **self.fixed, **chosen}["epochs"])
 
     @property
     def varied(self) -> tuple[str, ...]:

@@ -37,7 +37,8 @@ class Counts:
     waiting: int = 0
     """Released or orphaned trials that a worker will resume."""
     paused: int = 0
-    """Trials that stopped at a rung, and go on if they turn out to be among the best."""
+    """Trials that stopped at a rung, and go on if they turn out to be among the best; or where the
+    budget in epochs ended."""
 
     @property
     def ended(self) -> int:
@@ -96,7 +97,7 @@ class Best:
 
 @dataclass(frozen=True)
 class BudgetLine:
-    """What a study has spent of its hours and its money."""
+    """What a study has spent of its hours, its money and its epochs."""
 
     hours_spent: float
     hours: float | None
@@ -104,6 +105,8 @@ class BudgetLine:
     money_spent: float | None
     """None where no price is known."""
     money: float | None
+    epochs_spent: int = 0
+    epochs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class Overview:
     variation: float | None = None
     """The coefficient of variation of ended trials' training time; None before the third."""
     budget: BudgetLine | None = None
-    """Its hours and money, where they are limited or have a price."""
+    """Its hours, money and epochs, where they are limited or have a price."""
 
     @property
     def over(self) -> bool:
@@ -530,9 +533,12 @@ def _best_setting(connection: sa.Connection, study: Study) -> Best | None:
 
 def _budget(connection: sa.Connection, study: Study, budget: Budget) -> BudgetLine | None:
     spending = read_spending(connection, study.study_id, budget)
-    if not budget.limited and spending.money is None:
+    epochs = replace(study.spec, budget=budget).epoch_limit
+    if not budget.limited and epochs is None and spending.money is None:
         return None
-    return BudgetLine(spending.hours, budget.hours, spending.money, budget.money)
+    return BudgetLine(
+        spending.hours, budget.hours, spending.money, budget.money, spending.epochs, epochs
+    )
 
 
 def _done(counts: Counts, lines: tuple[WorkerLine, ...]) -> float:

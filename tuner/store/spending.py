@@ -1,4 +1,4 @@
-"""What a study has spent: hours of its devices, and money.
+"""What a study has spent: hours of its devices, money, and epochs.
 
 A device counts while its worker holds a trial: from the claim until the trial has ended or was
 given back, failed and interrupted attempts included. A worker that waits for a trial costs nothing.
@@ -6,13 +6,17 @@ Trials that a worker trains beside each other use its device once; workers on on
 
     hours = sum of device seconds over the study's workers / 3600
     money = sum of each worker's hours × the price of its machine, or else the study's
+    epochs = stored epochs of its trials, each once; those reused from another trial not counted
+
+Hours and money may be exceeded by what is in training when they are reached (docs/fleet.md).
+Epochs are not: `ledger/grants` gives none that the budget does not have.
 """
 
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from tuner.spec.study import Budget
+from tuner.spec.study import Budget, Spec
 from tuner.store import tables as t
 
 
@@ -33,9 +37,10 @@ class Spending:
     hours: float = 0.0
     money: float | None = None
     """None where no price is known."""
+    epochs: int = 0
 
     def exhausts(self, budget: Budget) -> str:
-        """Return which limit of a budget is reached, in words; empty if none is."""
+        """Return which limit of hours or money is reached, in words; empty if none is."""
         if budget.hours is not None and self.hours >= budget.hours:
             hours = "hour" if budget.hours == 1 else "hours"
             return f"The budget of {amount(budget.hours)} {hours} is spent."
@@ -53,16 +58,28 @@ def read_spending(connection: sa.Connection, study_id: int, budget: Budget) -> S
             (sa.func.coalesce(sa.func.sum(seconds), 0.0) / 3600.0).label("hours"),
             # NULL where no worker has a price.
             (sa.func.sum(seconds * price) / 3600.0).label("money"),
+            sa.func.coalesce(sa.func.sum(t.worker.c.trained), 0).label("epochs"),
         ).where(t.worker.c.study_id == study_id)
     ).one()
     known = row.money is not None or budget.price_per_hour is not None
-    return Spending(float(row.hours), float(row.money or 0.0) if known else None)
+    money = float(row.money or 0.0) if known else None
+    return Spending(float(row.hours), money, int(row.epochs))
 
 
 def exhausted(connection: sa.Connection, study_id: int, budget: Budget) -> str:
-    """Return why a study may spend no more, in words; empty if it may."""
+    """Return why a study may spend no more hours or money, in words; empty if it may."""
     # Most studies have only a number of trials: their claims and renewals ask nothing more.
     return read_spending(connection, study_id, budget).exhausts(budget) if budget.limited else ""
+
+
+def epochs_spent(spec: Spec) -> str:
+    """Say that a study's budget in epochs is spent."""
+    full, limit = spec.budget.full, spec.epoch_limit
+    epochs = f"{limit:,} {'epoch' if limit == 1 else 'epochs'}"
+    if full is not None and limit == spec.full_epochs:
+        runs = "training run" if full == 1 else "training runs"
+        epochs = f"{amount(full)} full {runs} ({epochs})"
+    return f"The budget of {epochs} is spent."
 
 
 def amount(value: float) -> str:

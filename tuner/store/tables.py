@@ -40,7 +40,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from tuner.records import DIVERGED, OWN, Epoch, Figures
 
 SCHEMA = "tuner"
-REVISION = "0016"
+REVISION = "0021"
 """The newest migration: the schema that this program reads and writes."""
 CHANNEL = "tuner"
 """Where triggers announce the number of a study whose rows have changed; see migration 0009."""
@@ -148,6 +148,8 @@ worker = Table(
     Column("device_seconds", Double),
     # Of its device, where its machine has a price of its own.
     Column("price_per_hour", Double),
+    # Epochs that it has stored, less those that it removed; reused ones are not counted.
+    Column("trained", BigInteger, nullable=False, server_default="0"),
     # What its last renewal measured of its device and memory.
     Column("load", JSONB),
     # What it has counted since it joined (`tallies`).
@@ -174,10 +176,13 @@ lease = Table(
     Column("hosts", JSONB, nullable=False, server_default=text("'[]'")),
     # The last epoch of a training that was removed because another replaced it.
     Column("removed_epochs", Integer, nullable=False, server_default="0"),
-    # How many stretches of training the trial was given; one unless its study promotes.
+    # How many stretches of training the trial was given; one unless it was ever paused.
     Column("stretches", Integer, nullable=False, server_default="1"),
     # The key of the checkpoint that a paused trial is to go on from.
     Column("checkpoint", Text),
+    # The last epoch that its study's budget in epochs allows it for now. Of a paused trial: it
+    # paused there because the budget did not reach further; one paused at a rung has NULL.
+    Column("granted", Integer),
     # Claims search only leases that have not ended, which are few however long the study is.
     # `expires` is in no index, so that a renewal writes one row and no index.
     Index("lease_open", "study_id", "worker_id", postgresql_where=text("state <> 'ended'")),

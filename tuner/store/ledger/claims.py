@@ -12,7 +12,7 @@ from tuner.spec.search import SAMPLERS
 from tuner.spec.study import Spec
 from tuner.store import sampling
 from tuner.store import tables as t
-from tuner.store.ledger import endings
+from tuner.store.ledger import endings, grants
 from tuner.store.ledger.assignments import (
     LOOK_AHEAD,
     PENDING,
@@ -41,12 +41,13 @@ from tuner.store.ledger.transactions import Past, Transaction, in_seconds
 from tuner.store.optuna_storage import add_trial
 from tuner.store.queue import Queued, read_queue, take
 from tuner.store.races import insert_decision, read_decisions
-from tuner.store.spending import exhausted
+from tuner.store.spending import epochs_spent, exhausted
 from tuner.store.studies import Study, read_spec
 
 FRESH_SECONDS = 15.0
 YIELDS = 3
 """After this many interruptions in a row a trial yields to new ones: it may be killing workers."""
+OUT = "the last epochs of the budget are being trained"
 WAITS = {
     None: "the last trials are running",
     PENDING: "the contenders are chosen when the exploration has ended",
@@ -91,38 +92,54 @@ def claim(
     spec = _spec(transaction, standing)
     if spent := exhausted(transaction.connection, transaction.study.study_id, spec.budget):
         return _end_spent(transaction, spec, standing, spent)
+    left = grants.left(transaction, spec)
+    out = left is not None and left <= 0
     if company is not None:
-        return _companion(transaction, spec, standing, company, expired=adopt)
-    if (adopted := _adopt(transaction, expired=adopt, below=YIELDS)) is not None:
+        return Wait(OUT) if out else _companion(transaction, spec, standing, company, left, adopt)
+    orphans = Orphans(released=not out, expired=adopt)
+    if (adopted := _adopt(transaction, spec, orphans, below=YIELDS)) is not None:
         return Claimed(adopted, adopted=True)
-    answer = _next(transaction, spec, standing, proposal)
+    if out:
+        answer = _out_of_epochs(transaction, spec, standing)
+    elif (cut := _cut(transaction)) is not None:
+        return _go_on(transaction, spec, cut, left)
+    else:
+        answer = _next(transaction, spec, standing, proposal, left)
     if isinstance(answer, Wait):
-        adopted = _adopt(transaction, expired=adopt, below=None)
+        adopted = _adopt(transaction, spec, orphans, below=None)
         if adopted is not None:
             return Claimed(adopted, adopted=True)
     return answer
 
 
-def _companion(
-    transaction: Transaction, spec: Spec, standing: StudyAsFound, company: Company, *, expired: bool
+def _companion(  # noqa: PLR0917
+    transaction: Transaction,
+    spec: Spec,
+    standing: StudyAsFound,
+    company: Company,
+    left: int | None,
+    adopt: bool,
 ) -> Answer:
     """Give a trial to train beside these: one that was given back, or the next new one."""
     if len(company.held) >= _share(transaction, spec):
         return Wait("the remaining trials are for other workers")
-    orphan = _orphan(transaction, expired=expired, below=YIELDS)
+    orphan = _orphan(transaction, Orphans(expired=adopt), below=YIELDS)
     if orphan is not None:
         # A trial that must be trained alone, or by another worker, must not starve because this
         # pack is always refilled: the pack runs out, and the next claim adopts the trial.
         lease = _lease(transaction, orphan.trial_id, orphan.token + 1)
         if lease.alone or orphan.state == "held" or not company.fits(lease.chosen, lease.seed):
             return Wait("an unfinished trial goes first")
+        grants.regrant(transaction, spec, orphan.trial_id, lost=False)
         _hold(transaction, orphan.trial_id, lease.token)
         transaction.add_event("adopted", f"from worker {orphan.worker_id}", lease.trial_id)
         _tell_joined(transaction, company, lease)
-        return Claimed(lease, adopted=True)
+        return Claimed(_lease(transaction, lease.trial_id, lease.token), adopted=True)
+    if (cut := _cut(transaction)) is not None:
+        return _go_on(transaction, spec, cut, left, company)
     assignment = _assignment(transaction, spec, standing)
     if isinstance(assignment, Stretch):
-        return _resumed(transaction, spec, assignment, company)
+        return _resumed(transaction, spec, assignment, left, company)
     # If a sampler or a race has to decide first, a worker that is free does that.
     chosen = (
         _chosen(transaction, spec, assignment, standing)
@@ -134,7 +151,7 @@ def _companion(
     if not company.fits(sampling.in_file_order(spec, chosen.values), assignment.seed):
         return Wait("the next trial is of another kind")
     # Wait for no checkpoint: the other trials of the pack would wait as well.
-    created = _create(transaction, spec, assignment, chosen)
+    created = _create(transaction, spec, assignment, chosen, left)
     _tell_joined(transaction, company, created)
     return Claimed(created, adopted=False)
 
@@ -267,12 +284,25 @@ def _spec(transaction: Transaction, standing: StudyAsFound) -> Spec:
     return read_spec(transaction.connection, transaction.study)
 
 
-def _adopt(transaction: Transaction, *, expired: bool, below: int | None) -> Lease | None:
-    """Take over a released trial, or an expired one if `expired` allows, under its next token.
+@dataclass(frozen=True)
+class Orphans:
+    """Which trials without a worker a claim may take over."""
+
+    released: bool = True
+    """Those that were given back; none if the budget has no epochs left for them."""
+    expired: bool = False
+    """Those whose worker has fallen silent; what that was granted, its successor may train."""
+
+
+def _adopt(
+    transaction: Transaction, spec: Spec, orphans: Orphans, *, below: int | None
+) -> Lease | None:
+    """Take over a trial without a worker under its next token.
 
     If `below` is given, only a trial interrupted fewer than `below` times in a row.
     """
-    while (row := _orphan(transaction, expired=expired, below=below)) is not None:
+    while (row := _orphan(transaction, orphans, below=below)) is not None:
+        grants.regrant(transaction, spec, row.trial_id, lost=row.state == "held")
         # Take the next token first, even if the trial ends here: its silent holder may
         # only be slow, and must find itself fenced off.
         _hold(transaction, row.trial_id, row.token + 1)
@@ -291,9 +321,9 @@ def _adopt(transaction: Transaction, *, expired: bool, below: int | None) -> Lea
     return None
 
 
-def _orphan(transaction: Transaction, *, expired: bool, below: int | None) -> sa.Row[Any] | None:
-    free = t.lease.c.state == "released"
-    if expired:
+def _orphan(transaction: Transaction, orphans: Orphans, *, below: int | None) -> sa.Row[Any] | None:
+    free = (t.lease.c.state == "released") & sa.literal(orphans.released)
+    if orphans.expired:
         # Use the server's clock only; a worker's clock may be an hour off.
         free |= (t.lease.c.state == "held") & (t.lease.c.expires < sa.func.clock_timestamp())
     return transaction.connection.execute(
@@ -326,13 +356,17 @@ def _hold(transaction: Transaction, trial_id: int, token: int) -> None:
 
 
 def _next(
-    transaction: Transaction, spec: Spec, standing: StudyAsFound, proposal: Proposal | None
+    transaction: Transaction,
+    spec: Spec,
+    standing: StudyAsFound,
+    proposal: Proposal | None,
+    left: int | None,
 ) -> Answer:
     assignment = _assignment(transaction, spec, standing)
     if isinstance(assignment, Look):
         return NeedsLook(assignment)
     if isinstance(assignment, Stretch):
-        return _resumed(transaction, spec, assignment)
+        return _resumed(transaction, spec, assignment, left)
     if assignment is None and not _any_open(transaction):
         return _complete_study(transaction)
     if not isinstance(assignment, Assignment):
@@ -342,15 +376,15 @@ def _next(
         if proposal is None or proposal.configuration != assignment.configuration:
             return NeedsProposal(assignment.configuration)
         chosen = Chosen(proposal.chosen)
-    created = _create(transaction, spec, assignment, chosen)
+    created = _create(transaction, spec, assignment, chosen, left)
     expected = _expected(transaction, assignment)
     return Claimed(replace(created, expected_epochs=expected), adopted=False)
 
 
 def _any_open(transaction: Transaction) -> bool:
-    """Return whether a worker has a trial of the study, or is to take one over."""
+    """Return whether a trial is in training, or is to be taken over or continued."""
     here = t.lease.c.study_id == transaction.study.study_id
-    open_one = sa.exists().where(here, t.lease.c.state != "ended", t.lease.c.state != "paused")
+    open_one = sa.exists().where(here, t.lease.c.state.in_(["held", "released"]) | grants.CUT)
     return bool(transaction.connection.execute(sa.select(open_one)).scalar_one())
 
 
@@ -363,8 +397,71 @@ def _peers(transaction: Transaction) -> int:
     return int(transaction.connection.execute(count).scalar_one())
 
 
+def _out_of_epochs(transaction: Transaction, spec: Spec, standing: StudyAsFound) -> Answer:
+    """End a study whose budget of epochs is trained; wait if some may yet be left over."""
+    if grants.any_in_training(transaction):
+        return Wait(OUT, _peers(transaction))
+    return _end_spent(transaction, spec, standing, epochs_spent(spec))
+
+
+def _cut(transaction: Transaction) -> sa.Row[Any] | None:
+    """Return the first trial that was paused because the budget reached no further."""
+    return transaction.connection.execute(
+        sa.select(
+            t.trial,
+            t.lease.c.token,
+            grants.rung().label("rung"),
+            sa.select(sa.func.count())
+            .where(t.epoch.c.trial_id == t.trial.c.trial_id)
+            .scalar_subquery()
+            .label("epochs"),
+        )
+        .select_from(t.trial.join(t.lease))
+        .where(t.lease.c.study_id == transaction.study.study_id, grants.CUT)
+        .order_by(t.trial.c.trial_id)
+        .limit(1)
+    ).one_or_none()
+
+
+def _go_on(
+    transaction: Transaction,
+    spec: Spec,
+    cut: sa.Row[Any],
+    left: int | None,
+    company: Company | None = None,
+) -> Answer:
+    """Continue a trial that the budget has paused: in its stretch, so nothing is decided."""
+    chosen = sampling.in_file_order(spec, cut.chosen)
+    if company is not None and not company.fits(chosen, cut.seed):
+        return Wait("a paused trial of another kind goes first")
+    end = spec.length(chosen) if cut.rung is None else cut.rung
+    granted = grants.reach(cut.epochs, end, left)
+    lease = _wake(transaction, cut, granted)
+    transaction.add_event("continued", f"from epoch {cut.epochs}", cut.trial_id)
+    if company is not None:
+        _tell_joined(transaction, company, lease)
+    return Claimed(lease, adopted=False)
+
+
+def _wake(transaction: Transaction, paused: sa.Row[Any], granted: int | None) -> Lease:
+    """Give a paused trial to this worker."""
+    transaction.connection.execute(
+        sa.update(t.lease)
+        .where(t.lease.c.trial_id == paused.trial_id)
+        .values(stretches=t.lease.c.stretches + 1, checkpoint=None, granted=granted)
+    )
+    _hold(transaction, paused.trial_id, paused.token + 1)
+    # After the lease's row, since this locks the study's.
+    endings.resume(transaction, paused.trial_id)
+    return _lease(transaction, paused.trial_id, paused.token + 1)
+
+
 def _resumed(
-    transaction: Transaction, spec: Spec, stretch: Stretch, company: Company | None = None
+    transaction: Transaction,
+    spec: Spec,
+    stretch: Stretch,
+    left: int | None,
+    company: Company | None = None,
 ) -> Answer:
     """Let a paused trial go on, unless it does not fit to those that the worker is training.
 
@@ -380,48 +477,39 @@ def _resumed(
     chosen = sampling.in_file_order(spec, row.chosen)
     if company is not None and not company.fits(chosen, row.seed):
         return Wait("a paused trial of another kind goes first")
-    _give(transaction, spec, row.trial_id, chosen, stretch)
-    transaction.connection.execute(
-        sa.update(t.lease)
-        .where(t.lease.c.trial_id == row.trial_id)
-        .values(stretches=t.lease.c.stretches + 1, checkpoint=None)
-    )
-    _hold(transaction, row.trial_id, row.token + 1)
-    # After the lease's row, since this locks the study's.
-    endings.resume(transaction, row.trial_id)
+    rung = _rung(spec, chosen, stretch)
+    _give(transaction, row.trial_id, stretch, rung)
+    end = spec.length(chosen) if rung is None else rung
+    lease = _wake(transaction, row, grants.reach(stretch.start, end, left))
     reached = stretch.saw["rungs"][str(stretch.start)]["reached"]
     transaction.add_event(
         stretch.why,
         f"from epoch {stretch.start}, where it ranks {stretch.saw['rank']} of {reached}",
         row.trial_id,
     )
-    lease = _lease(transaction, row.trial_id, row.token + 1)
     if company is not None:
         _tell_joined(transaction, company, lease)
     return Claimed(lease, adopted=False)
 
 
-def _give(
-    transaction: Transaction,
-    spec: Spec,
-    trial_id: int,
-    chosen: Mapping[str, Value],
-    stretch: Stretch,
-) -> int | None:
-    """Store a decision before it takes effect; return the epoch at which the trial pauses."""
+def _rung(spec: Spec, chosen: Mapping[str, Value], stretch: Stretch) -> int | None:
+    """Return the rung at which a stretch of training ends; None for the trial's end."""
     ladder = Ladder.of(spec)
     assert ladder is not None
-    until = ladder.until(stretch.start, int(spec.job(chosen, 0).parameters["epochs"]))
+    return ladder.until(stretch.start, spec.length(chosen))
+
+
+def _give(transaction: Transaction, trial_id: int, stretch: Stretch, rung: int | None) -> None:
+    """Store a decision before it takes effect."""
     transaction.connection.execute(
         sa.insert(t.stretch).values(
             trial_id=trial_id,
             start=stretch.start,
-            until=until,
+            until=rung,
             why=stretch.why,
             saw=dict(stretch.saw),
         )
     )
-    return until
 
 
 def _climb(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -> Climb | None:
@@ -435,12 +523,18 @@ def _climb(transaction: Transaction, spec: Spec, existing: Sequence[Existing]) -
     values: dict[int, dict[int, float]] = {}
     paused: set[int] = set()
     for row in connection.execute(
-        sa.select(t.trial.c.number, t.lease.c.state, t.rung.c.epoch, t.rung.c.value)
+        sa.select(
+            t.trial.c.number,
+            # One that the budget has paused is on its way to the next rung.
+            ((t.lease.c.state == "paused") & t.lease.c.granted.is_(None)).label("resting"),
+            t.rung.c.epoch,
+            t.rung.c.value,
+        )
         .select_from(t.trial.join(t.lease).join(t.rung, t.rung.c.trial_id == t.trial.c.trial_id))
         .where(here)
     ):
         values.setdefault(row.number, {})[row.epoch] = sign * row.value
-        if row.state == "paused":
+        if row.resting:
             paused.add(row.number)
     given = t.trial.join(t.lease).join(t.stretch, t.stretch.c.trial_id == t.trial.c.trial_id)
     finishing = connection.execute(
@@ -749,7 +843,13 @@ def _metric_value(spec: Spec) -> sa.ColumnElement[Any]:
     )
 
 
-def _create(transaction: Transaction, spec: Spec, assignment: Assignment, origin: Chosen) -> Lease:
+def _create(
+    transaction: Transaction,
+    spec: Spec,
+    assignment: Assignment,
+    origin: Chosen,
+    left: int | None,
+) -> Lease:
     chosen = sampling.in_file_order(spec, origin.values)
     if origin.queued is not None:
         # In the transaction that creates the trial: were it rolled back, the setting would wait on.
@@ -763,12 +863,17 @@ def _create(transaction: Transaction, spec: Spec, assignment: Assignment, origin
         {"seed": assignment.seed, "configuration": assignment.configuration},
         number=_next_number(transaction),
     )
-    stored = _insert_trial(transaction, trial_id, number, assignment, chosen)
-    until = None
-    if spec.promotes and assignment.seed == 0:
-        # Further seeds are for the race, which compares trials at their end: they never pause.
-        begun = Stretch(number, 0, "begun", assignment.saw)
-        until = _give(transaction, spec, trial_id, chosen, begun)
+    rung, granted = None, None
+    begun = Stretch(number, 0, "begun", assignment.saw)
+    # Further seeds are for the race, which compares trials at their end: they climb no ladder.
+    climbs = spec.promotes and assignment.seed == 0
+    if climbs:
+        rung = _rung(spec, chosen, begun)
+    if left is not None:
+        granted = grants.reach(0, spec.length(chosen) if rung is None else rung, left)
+    stored = _insert_trial(transaction, trial_id, number, assignment, chosen, granted)
+    if climbs:
+        _give(transaction, trial_id, begun, rung)
     return Lease(
         trial_id=trial_id,
         number=number,
@@ -778,16 +883,17 @@ def _create(transaction: Transaction, spec: Spec, assignment: Assignment, origin
         chosen=sampling.in_file_order(transaction.study.spec, stored),
         token=1,
         stored_epochs=0,
-        until=until,
+        until=grants.pause_epoch(spec, chosen, granted, rung),
     )
 
 
-def _insert_trial(
+def _insert_trial(  # noqa: PLR0917
     transaction: Transaction,
     trial_id: int,
     number: int,
     assignment: Assignment,
     chosen: Mapping[str, Value],
+    granted: int | None,
 ) -> Mapping[str, Value]:
     """Store a trial with its lease and its first line of history; return the stored parameters."""
     lease = sa.insert(t.lease).values(
@@ -797,6 +903,7 @@ def _insert_trial(
         worker_id=transaction.worker_id,
         token=1,
         expires=in_seconds(transaction.timing.lease),
+        granted=granted,
     )
     stored: Mapping[str, Value] = transaction.connection.execute(
         sa.insert(t.trial)
@@ -824,12 +931,8 @@ def _lease(transaction: Transaction, trial_id: int, token: int) -> Lease:
             .where(t.epoch.c.trial_id == t.trial.c.trial_id)
             .scalar_subquery()
             .label("epochs"),
-            sa.select(t.stretch.c.until)
-            .where(t.stretch.c.trial_id == t.trial.c.trial_id)
-            .order_by(t.stretch.c.start.desc())
-            .limit(1)
-            .scalar_subquery()
-            .label("until"),
+            grants.rung().label("rung"),
+            t.lease.c.granted,
             t.lease.c.interruptions,
             t.lease.c.strikes,
         )
@@ -837,16 +940,17 @@ def _lease(transaction: Transaction, trial_id: int, token: int) -> Lease:
         .where(t.trial.c.trial_id == trial_id)
     ).one()
     spec = transaction.study.spec
+    chosen = sampling.in_file_order(spec, row.chosen)
     return Lease(
         trial_id=trial_id,
         number=row.number,
         configuration=row.configuration,
         seed=row.seed,
-        chosen=sampling.in_file_order(spec, row.chosen),
+        chosen=chosen,
         token=token,
         stored_epochs=row.epochs,
         alone=row.interruptions + row.strikes > 0,
-        until=row.until,
+        until=grants.pause_epoch(spec, chosen, row.granted, row.rung),
     )
 
 

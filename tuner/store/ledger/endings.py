@@ -24,6 +24,7 @@ from tuner.records import (
 from tuner.spec.study import Spec
 from tuner.store import tables as t
 from tuner.store import uploads
+from tuner.store.ledger import grants
 from tuner.store.ledger.leases import Lease, Sequel
 from tuner.store.ledger.recording import read_curve, remove_epochs
 from tuner.store.ledger.transactions import Transaction
@@ -87,7 +88,9 @@ def prune(transaction: Transaction, lease: Lease, setup: Setup, reason: str) -> 
 
 
 def pause(transaction: Transaction, lease: Lease, setup: Setup, checkpoint: str) -> None:
-    """Pause a trial that has reached its rung; its checkpoint is promised to it from now on.
+    """Pause a trial that has reached its rung, or the last epoch that it was granted.
+
+    Its checkpoint is promised to it from now on.
 
     Optuna has no paused trials. One that runs would count as hopeless for TPE, and its dashboard
     would show hundreds at work; pruned at its epoch is what it is until it goes on.
@@ -98,12 +101,19 @@ def pause(transaction: Transaction, lease: Lease, setup: Setup, checkpoint: str)
     assert lease.until == len(curve), "a trial pauses where it was told to"
     best, last = _figures(curve, transaction.study.spec)
     _tell_optuna(transaction, lease, Ending("PRUNED", "", setup, best, last), curve)
-    transaction.connection.execute(
+    at_rung = transaction.connection.execute(
         sa.update(t.lease)
         .where(t.lease.c.trial_id == lease.trial_id)
-        .values(state="paused", checkpoint=checkpoint)
-    )
-    transaction.add_event("trial paused", f"at epoch {len(curve)}", lease.trial_id)
+        .values(
+            state="paused",
+            checkpoint=checkpoint,
+            # What is left stays with the study. It marks a trial that has not reached its rung.
+            granted=sa.case((grants.rung() == lease.until, None), else_=t.lease.c.granted),
+        )
+        .returning(t.lease.c.granted.is_(None))
+    ).scalar_one()
+    why = "" if at_rung else ": the budget of epochs reaches no further"
+    transaction.add_event("trial paused", f"at epoch {len(curve)}{why}", lease.trial_id)
 
 
 def resume(transaction: Transaction, trial_id: int) -> None:

@@ -61,7 +61,14 @@ class Recorder:
         if row.state == "ended":
             raise LeaseLostError(f"trial {lease.number} has ended")
         # Before asking the pruner, which must not see rungs of epochs that are gone.
-        progress = self._of_one_training(transaction, lease, epochs)
+        progress, free = self._of_one_training(transaction, lease, epochs)
+        if free and row.granted is not None:
+            # It was granted the epochs after those that it had for nothing, and is to train these
+            # as well now. A claim grants them, if the budget has them; the holder finds the trial
+            # given back.
+            _give_back(transaction, lease)
+            self.forget()
+            return Recorded()
         panel: EpochJudge | None = None
         new: list[Epoch] = []
         decisions: list[Decision] = []
@@ -103,8 +110,10 @@ class Recorder:
 
     def _of_one_training(
         self, transaction: Transaction, lease: Lease, epochs: Sequence[Epoch]
-    ) -> Progress:
+    ) -> tuple[Progress, int]:
         """Remove the stored epochs from the first one whose reported figures now differ.
+
+        Returns what is left, and how many of the removed epochs had been reused.
 
         A trainer that found no checkpoint of the stored epochs trains them again. With the
         same code, data and arithmetic they come out the same, and stay with their decisions.
@@ -117,14 +126,14 @@ class Recorder:
         holder that dies before the commit has removed nothing, and a holder whose answer was
         lost finds its own epoch stored when it tries again.
         """
-        progress = self._progress_of(transaction, lease)
+        progress, reused = self._progress_of(transaction, lease), 0
         for epoch in epochs:
             stored = progress.epochs.get(epoch.epoch)
             if stored is not None and not epoch.has_figures_of(stored):
-                remove_epochs(transaction, lease.trial_id, epoch.epoch)
+                reused = remove_epochs(transaction, lease.trial_id, epoch.epoch)
                 self._progress = progress.before(epoch.epoch)
                 break
-        return self._progress
+        return self._progress, reused
 
     def _insert(
         self, transaction: Transaction, lease: Lease, new: Sequence[Epoch], checkpoint: int
@@ -150,6 +159,9 @@ class Recorder:
         if checkpoint:
             line = transaction.event("checkpoint", text, lease.trial_id)
             statement = statement.add_cte(line.cte())
+        trained = sum(not epoch.reused for epoch in new)
+        if trained:
+            statement = statement.add_cte(_count(transaction, trained).cte())
         transaction.connection.execute(statement)
 
     def _insert_rungs(self, transaction: Transaction, lease: Lease, new: Sequence[Epoch]) -> None:
@@ -204,15 +216,20 @@ def read_curve(connection: sa.Connection, trial_id: int) -> list[Epoch]:
     return [Epoch(*row) for row in rows]
 
 
-def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> None:
-    """Remove a trial's epochs from `first` on, with their decisions and reports."""
+def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> int:
+    """Remove a trial's epochs from `first` on, with their decisions and reports.
+
+    Returns how many of them had been reused from another trial.
+    """
     connection = transaction.connection
     removed = connection.execute(
         sa.delete(t.epoch)
         .where(t.epoch.c.trial_id == trial_id, t.epoch.c.epoch >= first)
-        .returning(t.epoch.c.epoch)
-    ).scalars()
-    last = max(removed)
+        .returning(t.epoch.c.epoch, t.epoch.c.reused)
+    ).all()
+    last = max(row.epoch for row in removed)
+    reused = sum(bool(row.reused) for row in removed)
+    connection.execute(_count(transaction, reused - len(removed)))
     decisions = connection.execute(
         sa.delete(t.decision)
         .where(t.decision.c.trial_id == trial_id, t.decision.c.epoch >= first)
@@ -238,6 +255,27 @@ def remove_epochs(transaction: Transaction, trial_id: int, first: int) -> None:
         "(another machine, number of threads or version)",
         trial_id,
     )
+    return reused
+
+
+def _count(transaction: Transaction, epochs: int) -> sa.Update:
+    """Return the statement that adds epochs to those that the worker has stored.
+
+    By worker, so that no two wait for one row; a budget in epochs is the sum over all of them.
+    """
+    return (
+        sa.update(t.worker)
+        .where(t.worker.c.worker_id == transaction.worker_id)
+        .values(trained=t.worker.c.trained + epochs)
+    )
+
+
+def _give_back(transaction: Transaction, lease: Lease) -> None:
+    transaction.connection.execute(
+        sa.update(t.lease).where(t.lease.c.trial_id == lease.trial_id).values(state="released")
+    )
+    why = "epochs that it had reused must be trained, and the budget counts those"
+    transaction.add_event("given back", why, lease.trial_id)
 
 
 def _stored_decisions(transaction: Transaction, lease: Lease) -> dict[int, bool]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import sqlalchemy as sa
 from optuna.storages import BaseStorage
@@ -84,8 +85,8 @@ class Transaction:
         """
         return str(self.hold_row(lease, pausing=pausing).state)
 
-    def hold_row(self, lease: Lease, *, pausing: bool = False) -> sa.Row[int, str, int, int, int]:
-        """Do what `hold` does; return the lease's state, strikes and interruptions.
+    def hold_row(self, lease: Lease, *, pausing: bool = False) -> Any:
+        """Do what `hold` does; return the lease's state, setbacks and granted epochs.
 
         The row lock is the fence: an adopter must update this row to issue a new
         token, so it cannot do so between this check and our commit. A worker that
@@ -98,6 +99,7 @@ class Transaction:
                 t.lease.c.worker_id,
                 t.lease.c.strikes,
                 t.lease.c.interruptions,
+                t.lease.c.granted,
             )
             .where(t.lease.c.trial_id == lease.trial_id)
             .with_for_update()

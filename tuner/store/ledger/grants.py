@@ -1,0 +1,121 @@
+"""A budget in epochs: how far each trial may be trained, so that none is trained beyond it.
+
+    limit = trained + granted to trials that are in training and not yet trained + left
+
+A claim grants a trial the epochs to where it pauses or ends, or as many as are left. Then it pauses
+there, and goes on when others have left epochs over, or when a launch raises the limit. What a
+trial does not use (pruned, out of patience, diverged, begun with reused epochs) is not granted any
+more the moment its ending is stored, because nothing but trials in training count.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from tuner.records import Value
+from tuner.spec.study import Spec
+from tuner.store import tables as t
+from tuner.store.ledger.transactions import Transaction
+
+CUT = (t.lease.c.state == "paused") & t.lease.c.granted.is_not(None)
+"""Of a trial that the budget has paused: it goes on before all others."""
+
+
+def left(transaction: Transaction, spec: Spec, but: int | None = None) -> int | None:
+    """Return how many epochs may still be granted; None without a limit.
+
+    Those of the trial `but` count as left. Call it under the study's lock: only claims grant.
+    """
+    if spec.epoch_limit is None:
+        return None
+    study_id = transaction.study.study_id
+    spent = sa.select(sa.func.coalesce(sa.func.sum(t.worker.c.trained), 0)).where(
+        t.worker.c.study_id == study_id
+    )
+    open_ones = (t.lease.c.study_id == study_id) & (t.lease.c.state == "held")
+    if but is not None:
+        open_ones &= t.lease.c.trial_id != but
+    ahead = sa.func.greatest(sa.func.coalesce(t.lease.c.granted, _end(spec)) - _stored(), 0)
+    granted = (
+        sa.select(sa.func.coalesce(sa.func.sum(ahead), 0))
+        .select_from(t.lease.join(t.trial))
+        .where(open_ones)
+    )
+    # One statement, one snapshot: an epoch that a worker is just storing (it needs no lock of the
+    # study) is in both sums as before or in both as after, and never counts as left.
+    row = transaction.connection.execute(
+        sa.select(spent.scalar_subquery(), granted.scalar_subquery())
+    ).one()
+    return spec.epoch_limit - int(row[0]) - int(row[1])
+
+
+def regrant(transaction: Transaction, spec: Spec, trial_id: int, *, lost: bool) -> None:
+    """Grant a trial that another worker takes over what it needs, as far as it is left.
+
+    One that was `lost` with its worker keeps at least what that worker was granted.
+    """
+    if (more := left(transaction, spec, but=trial_id)) is None:
+        granted: Any = None
+    else:
+        granted = sa.func.least(_end(spec), _stored() + max(0, more))
+        if lost:
+            # Its holder may be alive and store epochs until we take the lease; those are counted
+            # and granted no more, so the sum stays the same.
+            granted = sa.func.greatest(granted, sa.func.coalesce(t.lease.c.granted, _end(spec)))
+    transaction.connection.execute(
+        sa.update(t.lease)
+        .where(t.lease.c.trial_id == trial_id, t.trial.c.trial_id == t.lease.c.trial_id)
+        .values(granted=granted)
+    )
+
+
+def reach(start: int, end: int, more: int | None) -> int | None:
+    """Return up to which epoch a trial is granted that starts here; None without a limit."""
+    return None if more is None else min(end, start + more)
+
+
+def pause_epoch(
+    spec: Spec, chosen: Mapping[str, Value], granted: int | None, rung: int | None
+) -> int | None:
+    """Return the epoch at which a trial pauses; None if it is trained to its end."""
+    ends = [end for end in (granted, rung) if end is not None]
+    until = min(ends, default=None)
+    return until if until is not None and until < spec.length(chosen) else None
+
+
+def any_in_training(transaction: Transaction) -> bool:
+    """Return whether a trial may yet leave some of its epochs to others."""
+    held = sa.exists().where(
+        t.lease.c.study_id == transaction.study.study_id, t.lease.c.state == "held"
+    )
+    return bool(transaction.connection.execute(sa.select(held)).scalar_one())
+
+
+def rung() -> sa.ScalarSelect[Any]:
+    """Return the rung at which the trial of a lease pauses next; NULL is its end."""
+    return (
+        sa.select(t.stretch.c.until)
+        .where(t.stretch.c.trial_id == t.lease.c.trial_id)
+        .order_by(t.stretch.c.stretch_id.desc())
+        .limit(1)
+        .correlate(t.lease)
+        .scalar_subquery()
+    )
+
+
+def _end(spec: Spec) -> sa.ColumnElement[int]:
+    """Return the epoch to which a trial would be trained now if no epochs were limited."""
+    chosen = sa.cast(t.trial.c.chosen["epochs"].astext, sa.Integer)
+    longest = sa.func.coalesce(chosen, spec.longest)
+    return sa.func.coalesce(rung(), longest)
+
+
+def _stored() -> sa.ScalarSelect[Any]:
+    """Return the last stored epoch of the trial of a lease: there are none missing before it."""
+    return (
+        sa.select(sa.func.coalesce(sa.func.max(t.epoch.c.epoch), 0))
+        .where(t.epoch.c.trial_id == t.lease.c.trial_id)
+        .correlate(t.lease)
+        .scalar_subquery()
+    )
