@@ -50,10 +50,14 @@ def test_unexpected_errors_count_at_any_age() -> None:
 
 
 def test_places_that_were_taken_away_count_for_nothing() -> None:
-    """Preempted at once a hundred times, and still replaced; nor is an accident forgiven by it."""
+    """Preempted at once a hundred times, and still replaced; nor is an accident forgiven by it.
+
+    Of a crew whose others were given up, one that was sound until its place was taken comes back.
+    """
     replacements = Replacements()
     for _ in range(HOPELESS - 1):
         replacements.replaces(WorkerEnd(-9, 1.0))
     assert all(replacements.replaces(WorkerEnd(143, 1.0, taken=True)) for _ in range(100))
     assert not replacements.replaces(WorkerEnd(-9, 1.0))
-    assert not replacements.replaces(WorkerEnd(143, 1.0, taken=True))
+    assert replacements.replaces(WorkerEnd(143, 1.0, taken=True))
+    assert replacements.given_up

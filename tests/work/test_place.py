@@ -4,16 +4,19 @@ from dataclasses import replace
 
 import pytest
 
+from tests.conftest import QUICK
 from tests.harness.processes import until
 from tests.store.specs import Bench, make_spec
 from tests.work.conftest import Station
-from tuner.errors import MachineError
+from tuner.errors import UserError
 from tuner.fleet.replacements import FRUITLESS, FRUITLESS_LIVES, why_hopeless
 from tuner.store import fruitless
 from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.fruitless import Fruitless
+from tuner.store.ledger import workers
 from tuner.store.ledger.workers import Post
+from tuner.store.spending import Used
 from tuner.work.place import EnginePlace, Tenancy
 from tuner.work.stopping import StopRequest
 from tuner.work.worker import Orders, work
@@ -61,7 +64,7 @@ def test_a_place_where_all_was_in_vain_is_given_up(bench: Bench, taken: int, liv
     assert not why_hopeless(found.workers - 1, max(0, found.lives - 1))
     assert not why_hopeless(found.workers, found.lives, workers=2)
     worker = bench.worker()
-    with pytest.raises(MachineError, match="single epoch"):
+    with pytest.raises(UserError, match="single epoch"):
         Tenancy(bench.database, Post(bench.study.study_id, worker.worker_id), PLACE).begin()
 
 
@@ -83,6 +86,27 @@ def test_who_had_a_trial_and_was_sent_away_counts(
     stop.count, stop.lifetime_over = int(asked), lifetime
     tenancy.end(stop, held)
     assert [row.kind for row in bench.rows(t.event) if row.worker_id == 7] == kinds
+
+
+def test_a_shared_place_is_not_given_up_while_one_of_its_workers_trains(bench: Bench) -> None:
+    """Others are sent away a hundred times; only once it has left does a row begin."""
+    shared = replace(PLACE, shared=True)
+    with bench.database.transaction() as connection:
+        post = workers.join(connection, bench.study.study_id, workers.Worker("n1", 1, "cpu"))
+    diligent = Tenancy(bench.database, post, shared)
+    diligent.begin()
+    diligent.progressed()
+    note(bench, *[fruitless.TAKEN] * 5 * FRUITLESS, *[fruitless.LIVED] * FRUITLESS)
+    assert count(bench).workers > FRUITLESS
+    with bench.database.transaction() as connection:
+        workers.renew(connection, post, (), QUICK, Used())
+    assert count(bench) == Fruitless()
+    with bench.database.transaction() as connection:
+        workers.leave(connection, post, Used())
+    note(bench, *[fruitless.TAKEN] * FRUITLESS)
+    assert count(bench) == Fruitless(FRUITLESS)
+    with pytest.raises(UserError, match="single epoch"):
+        Tenancy(bench.database, post, shared).begin()
 
 
 def _orders(station: Station, behaviour: str) -> Orders:
@@ -109,7 +133,7 @@ def test_a_worker_refuses_a_place_that_is_given_up(station: Station) -> None:
     """It takes no trial, and the study goes on elsewhere."""
     bench = station.launch(make_spec(dimensions=(), epochs=1))
     note(bench, *[fruitless.TAKEN] * FRUITLESS)
-    with pytest.raises(MachineError, match="ask for a longer time limit"):
+    with pytest.raises(UserError, match="ask for a longer time limit"):
         work(station.settings, _orders(station, "quick"), StopRequest())
     assert not bench.rows(t.trial)
     assert [row.ended is not None for row in bench.rows(t.worker)] == [True]

@@ -32,6 +32,7 @@ from tuner.spec.study_ref import StudyRef
 
 if TYPE_CHECKING:
     from tuner.fleet.local import LocalFleet
+    from tuner.store.fruitless import Fruitless
     from tuner.work.place import EnginePlace
     from tuner.work.stopping import StopRequest
     from tuner.work.worker import Telling
@@ -111,7 +112,7 @@ if TYPE_CHECKING:
 )
 @click.option("--forks", type=int, hidden=True, help="Descriptor of a fork server's channel.")
 @click.option("--place", hidden=True, help="The engine's name of this worker's place.")
-@click.option("--place-workers", default=1, hidden=True, help="How many workers share that place.")
+@click.option("--place-workers", type=int, hidden=True, help="How many workers share that place.")
 @click.pass_obj
 def worker(
     settings: Settings,
@@ -133,7 +134,7 @@ def worker(
     follow_stdin: bool,
     forks: int | None,
     place: str | None,
-    place_workers: int,
+    place_workers: int | None,
 ) -> int:
     """Train trials of a study until it ends.
 
@@ -219,11 +220,14 @@ def _times(option: str, seconds: float | None) -> tuple[str, ...]:
     return () if seconds is None else (option, write_seconds(seconds))
 
 
-def _place(name: str, workers: int) -> "EnginePlace":
+def _place(name: str, workers: int | None) -> "EnginePlace":
     from tuner.fleet.replacements import why_hopeless
     from tuner.work.place import EnginePlace
 
-    return EnginePlace(name, lambda earlier: why_hopeless(earlier.workers, earlier.lives, workers))
+    def hopeless(earlier: "Fruitless") -> str:
+        return why_hopeless(earlier.workers, earlier.lives, workers or 1)
+
+    return EnginePlace(name, hopeless, shared=workers is not None)
 
 
 def _probe(

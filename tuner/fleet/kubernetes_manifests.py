@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict
 
-from tuner.errors import EXIT_FAILURES, EXIT_MACHINE, EXIT_SIGTERM, EXIT_USER, UserError
+from tuner.errors import EXIT_FAILURES, EXIT_SIGTERM, EXIT_USER, UserError
 from tuner.fleet.contract import epoch_seconds
 from tuner.fleet.options import STRICT, Seconds, Text, Words
 from tuner.fleet.replacements import HOPELESS
@@ -108,16 +108,18 @@ def job(
             annotations["kueue.x-k8s.io/elastic-job"] = "true"
     spec: Manifest = {
         "parallelism": workers,
-        # Crashes of the whole fleet: disruptions and requests to leave do not count.
-        "backoffLimit": HOPELESS,
+        # Crashes of the whole fleet, and errors of machines, over its whole time; disruptions and
+        # requests to leave do not count. Kubernetes waits longer before each new pod.
+        "backoffLimit": HOPELESS * workers,
         "ttlSecondsAfterFinished": int(options.keep),
         "podFailurePolicy": {
             "rules": [
                 # Drained, preempted, evicted: the pod is replaced, and nothing is counted.
                 {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
                 _on_exit("Ignore", EXIT_SIGTERM),
-                # The worker said why: another one would meet the same.
-                _on_exit("FailJob", EXIT_FAILURES, EXIT_USER, EXIT_MACHINE),
+                # The worker said why: each of the others would meet the same. An error of a
+                # machine is none of theirs, and FailJob would end them in the middle of a trial.
+                _on_exit("FailJob", EXIT_FAILURES, EXIT_USER),
             ]
         },
         "template": {

@@ -31,16 +31,33 @@ class Fruitless:
 
 
 def count(connection: sa.Connection, study_id: int, place: str) -> Fruitless:
-    """Return how many workers in a row were fruitless at a place, up to now."""
+    """Return how many workers in a row were fruitless at a place, up to now.
+
+    Whoever stored an epoch there ends the row, and as long as that worker stays none begins: where
+    several share a place, one may train for weeks while the others are sent away again and again.
+    """
     here = (
         t.event.c.study_id == study_id,
         t.event.c.text.startswith(_beginning(place), autoescape=True),
     )
-    last = sa.select(sa.func.max(t.event.c.event_id)).where(*here, t.event.c.kind == PROGRESS)
-    since = sa.func.coalesce(last.scalar_subquery(), 0)
+    present = sa.func.coalesce(t.worker.c.ended, t.worker.c.seen, t.event.c.happened)
+    progress = (
+        sa.select(
+            sa.func.max(t.event.c.event_id).label("event_id"), sa.func.max(present).label("until")
+        )
+        .select_from(t.event.outerjoin(t.worker, t.worker.c.worker_id == t.event.c.worker_id))
+        .where(*here, t.event.c.kind == PROGRESS)
+        .subquery()
+    )
     rows = connection.execute(
         sa.select(t.event.c.kind, sa.func.count().label("workers"))
-        .where(*here, t.event.c.kind.in_([TAKEN, LIVED]), t.event.c.event_id > since)
+        .select_from(t.event.join(progress, sa.true()))
+        .where(
+            *here,
+            t.event.c.kind.in_([TAKEN, LIVED]),
+            t.event.c.event_id > sa.func.coalesce(progress.c.event_id, 0),
+            t.event.c.happened > sa.func.coalesce(progress.c.until, sa.text("'-infinity'")),
+        )
         .group_by(t.event.c.kind)
     )
     counts = {row.kind: int(row.workers) for row in rows}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.exc import DBAPIError
 
-from tuner.errors import DatabaseError, MachineError
+from tuner.errors import DatabaseError, UserError
 from tuner.store import fruitless
 from tuner.store.database import Database
 from tuner.store.fruitless import Fruitless
@@ -23,6 +23,8 @@ class EnginePlace:
     name: str
     why_hopeless: Callable[[Fruitless], str]
     """Says why no worker is to work there any more; empty while one may."""
+    shared: bool = False
+    """Whether several workers have it at once."""
 
 
 @dataclass
@@ -41,12 +43,18 @@ class Tenancy:
         with self.database.transaction() as connection:
             self.earlier = fruitless.count(connection, self.post.study_id, self.place.name)
         if reason := self.place.why_hopeless(self.earlier):
-            raise MachineError(reason)
+            raise UserError(reason)
 
     def progressed(self) -> None:
-        """Take note that epochs were stored: the count begins anew. Called after every few."""
-        if not self.has_progressed and (not self.earlier.workers or self._note(fruitless.PROGRESS)):
-            self.has_progressed = True
+        """Take note that epochs were stored: the count begins anew. Called after every few.
+
+        At a place of its own without a count there is nothing to note. At a shared one others may
+        be counted later, while this worker trains.
+        """
+        if self.has_progressed:
+            return
+        counts = self.earlier.workers or self.place.shared
+        self.has_progressed = not counts or self._note(fruitless.PROGRESS)
 
     def end(self, stop: StopRequest, active_seconds: float) -> None:
         """Count this worker if it was sent away with a trial, and without an epoch.
