@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -10,13 +11,17 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.conftest import QUICK
 from tests.harness.processes import until
 from tests.store.specs import make_spec
 from tests.work.conftest import Station
 from tuner.errors import UserError
 from tuner.settings import Endpoint
 from tuner.store import tables as t
+from tuner.store.database import Database
+from tuner.store.ledger.workers import Post
 from tuner.work.monitor import Monitor, served
+from tuner.work.renewal import Renewal
 from tuner.work.stopping import StopRequest
 from tuner.work.worker import work
 
@@ -67,6 +72,35 @@ def test_a_worker_tells_what_it_has_done(station: Station) -> None:
     assert worker.tally["claim_seconds"] > 0
     with pytest.raises(urllib.error.URLError):
         scraped(port)
+
+
+def test_no_counter_falls_while_a_worker_goes_from_study_to_study(
+    database: Database,
+) -> None:
+    """Each count is there once at any moment, also what comes after a visit's training."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    monitor, ended, seen = Monitor(), threading.Event(), []
+
+    def read() -> None:
+        while not ended.is_set():
+            tallies = monitor.tallies()
+            seen.append(sum(tally.epochs for tally in tallies.values()))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for visit in range(400):
+            renewal = Renewal(database, Post(1, visit), QUICK)
+            with monitor.on("one" if visit % 2 else "two", "cpu", renewal):
+                renewal.tally.epochs += 2
+            renewal.tally.epochs += 1
+    finally:
+        ended.set()
+        reader.join()
+        sys.setswitchinterval(interval)
+    assert seen == sorted(seen)
+    assert {name: one.epochs for name, one in monitor.tallies().items()} == {"one": 600, "two": 600}
 
 
 def test_workers_of_one_host_take_one_port_each(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,14 +4,14 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from sqlalchemy.exc import DBAPIError
 
 from tuner.errors import DatabaseError, UnknownStudyError
-from tuner.notify.hooks import Answer, Hook
+from tuner.notify.hooks import COMMAND_SECONDS, SEND_SECONDS, Answer, Hook
 from tuner.results import Results
 from tuner.spec.study_ref import StudyRef
 from tuner.store import notices, studies
@@ -25,7 +25,8 @@ LOOK_SECONDS = 2.0
 FAILURES_SECONDS = 60.0
 """Between two notices of failed trials of a study; what fails meanwhile is told together."""
 LEAVE_SECONDS = 20.0
-"""How long the end of its process waits until all is told."""
+"""How long the end of its process waits until all is told. What is being told by then is waited
+for: a command that runs on without anyone who keeps its claim would be run again."""
 
 
 class Notifier:
@@ -52,6 +53,8 @@ class Notifier:
         self._told_failures: dict[tuple[str, int], float] = {}
         self._registered: set[str] = set()
         self._ending = threading.Event()
+        self._telling: Hook | None = None
+        """What is being told at this moment."""
         self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
 
     def __enter__(self) -> "Notifier":
@@ -64,10 +67,13 @@ class Notifier:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Tell what is left, but wait no longer than some seconds."""
+        """Tell what is left for some seconds, and wait for what is being told after them."""
         self._ending.set()
         if self._hooks:
             self._thread.join(LEAVE_SECONDS + 1.0)
+            if (hook := self._telling) is not None:
+                logger.warning("waiting for %s, %g s at most", hook.name, COMMAND_SECONDS)
+                self._thread.join(COMMAND_SECONDS + SEND_SECONDS)
         self._database.close()
 
     def _run(self) -> None:
@@ -76,7 +82,7 @@ class Notifier:
         while True:
             try:
                 self._register()
-                waiting = self._look(ending=deadline is not None)
+                waiting = self._look(deadline)
                 away = False
             # Nothing that goes wrong here may end the telling, and nothing else depends on it.
             except Exception as error:
@@ -107,8 +113,11 @@ class Notifier:
                     notices.register(connection, hook.key)
                 self._registered.add(hook.key)
 
-    def _look(self, *, ending: bool) -> bool:
-        """Tell each hook what is pending; return whether something is left for later."""
+    def _look(self, deadline: float | None) -> bool:
+        """Tell each hook what is pending; return whether something is left for later.
+
+        With a deadline the process ends: new failures do not rest, and nothing is begun after it.
+        """
         if self._ref is not None and self._study is None:
             with self._database.transaction() as connection:
                 self._study = studies.find_or_none(connection, self._ref)
@@ -123,8 +132,10 @@ class Notifier:
                 by_study[event.study_id].append(event)
             for study_id, mine in by_study.items():
                 for together in in_notices(mine):
-                    if not ending and self._rests(hook, study_id, together):
+                    if deadline is None and self._rests(hook, study_id, together):
                         continue
+                    if deadline is not None and time.monotonic() > deadline:
+                        return True
                     self._tell(hook, study_id, together)
             with self._database.transaction() as connection:
                 waiting |= notices.is_waiting(connection, hook.key, self._study)
@@ -147,18 +158,43 @@ class Notifier:
         # Imported here: verdicts need statistics, which would slow down every start.
         from tuner.notify.notice import compose
 
-        try:
-            with self._database.snapshot() as connection:
-                study = studies.by_id(connection, study_id)
-                body = compose(Results(connection, study), mine, self._dashboard)
-        except UnknownStudyError:
-            return  # deleted meanwhile, and the notices with it
-        answer = hook.tell(body)
-        if answer.outcome != "later" and all(event.kind == "failed" for event in mine):
-            self._told_failures[hook.key, study_id] = time.monotonic()
-        self._keep(hook, ids, answer, str(body["event"]), study.title)
+        with self._kept(hook, ids):
+            try:
+                with self._database.snapshot() as connection:
+                    study = studies.by_id(connection, study_id)
+                    body = compose(Results(connection, study), mine, self._dashboard)
+            except UnknownStudyError:
+                return  # deleted meanwhile, and the notices with it
+            answer = hook.tell(body)
+            if answer.outcome != "later" and all(event.kind == "failed" for event in mine):
+                self._told_failures[hook.key, study_id] = time.monotonic()
+            self._note(hook, ids, answer, str(body["event"]), study.title)
 
-    def _keep(self, hook: Hook, ids: list[int], answer: Answer, event: str, title: str) -> None:
+    @contextmanager
+    def _kept(self, hook: Hook, ids: list[int]) -> Iterator[None]:
+        """Keep what is being told from other senders, however long it takes."""
+        told = threading.Event()
+
+        def renew() -> None:
+            while not told.wait(notices.LEASE_SECONDS / 5):
+                # An outage: the next one may work, and the lease is longer than several.
+                with (
+                    suppress(DBAPIError, DatabaseError),
+                    self._database.transaction() as connection,
+                ):
+                    notices.renew(connection, hook.key, ids)
+
+        renewal = threading.Thread(target=renew, name="notices", daemon=True)
+        self._telling = hook
+        renewal.start()
+        try:
+            yield
+        finally:
+            told.set()
+            renewal.join()
+            self._telling = None
+
+    def _note(self, hook: Hook, ids: list[int], answer: Answer, event: str, title: str) -> None:
         keep = notices.put_off if answer.outcome == "later" else notices.end
         with self._database.transaction() as connection:
             keep(connection, hook.key, ids, answer.reason or answer.outcome)

@@ -5,8 +5,8 @@
 
 Workers write events in the transaction that ends a trial or a study, whether or not anybody
 listens. Whoever has a hook takes what is pending: of several that try, the row of one is stored.
-A sender that dies after sending and before `ended` is stored makes another one send it again, so
-an event is told at least once, with the same id.
+While it sends, its sender puts `due` off again and again. A sender that dies before `ended` is
+stored makes another one send it again, so an event is told at least once, with the same id.
 
 A hook is stored by a hash alone: the address of a webhook is often a password.
 """
@@ -27,8 +27,8 @@ ENDS = ("complete", "spent", "stopped", "paused")
 """Events of a study that are told, beside trials that failed for good; where a worker caused them:
 what a person did, that person knows."""
 LEASE_SECONDS = 300.0
-"""How long one sender has a notice: longer than an answer takes to compute and a webhook to time
-out."""
+"""How long one sender has a notice without `renew`. Even where the database is away for minutes,
+no command outlasts it."""
 FIRST_REST_SECONDS = 2.0
 """Before the second try; twice as long before each further one."""
 LONGEST_REST_SECONDS = 900.0
@@ -100,6 +100,23 @@ def take(connection: sa.Connection, hook: str, events: Sequence[Happened]) -> se
         ).returning(t.notice.c.event_id)
     )
     return set(taken.scalars())
+
+
+def renew(connection: sa.Connection, hook: str, event_ids: Sequence[int]) -> None:
+    """Keep events that are being told.
+
+    If another sender has taken them, because this one was suspended past its time, its own time
+    grows by this: no harm is done.
+    """
+    connection.execute(
+        sa.update(t.notice)
+        .where(
+            t.notice.c.hook == hook,
+            t.notice.c.event_id.in_(event_ids),
+            t.notice.c.ended.is_(None),
+        )
+        .values(due=sa.func.now() + timedelta(seconds=LEASE_SECONDS))
+    )
 
 
 def end(connection: sa.Connection, hook: str, event_ids: Sequence[int], result: str) -> None:

@@ -29,29 +29,40 @@ class Monitor:
     """The counts of a worker by study, and its load. Read by other threads while it counts."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._past: dict[str, Tally] = {}
-        """Of studies that it has left; it may come back to them."""
+        """Of visits before the last one; it may come back to those studies."""
+        self._last: tuple[str, Tally] | None = None
+        """What the visit counts that is, or was, the last. It counts on after its training, until
+        its leases are given back, so it is added to the past when the next one begins."""
         self._now: tuple[str, str, Renewal] | None = None
         """The study that it is on, its device, and what renews its leases."""
 
     @contextmanager
     def on(self, study: str, device: str, renewal: Renewal) -> Iterator[None]:
         """Count for a study."""
+        # A page that is made between the two steps would lack a visit: its counters would fall,
+        # and their next rise would be taken for new epochs.
+        with self._lock:
+            self._past = self._sums()
+            self._last = (study, renewal.tally)
         self._now = (study, device, renewal)
         try:
             yield
         finally:
             self._now = None
-            self._past[study] = self._past.get(study, Tally()) + renewal.tally
 
     def tallies(self) -> dict[str, Tally]:
-        """Return what was counted so far, by study."""
-        # Read once: the main loop may leave the study at any moment. Between its two steps the
-        # counts of this visit are missing, for which Prometheus has a word: a reset.
-        past, now = dict(self._past), self._now
-        if now is not None:
-            past[now[0]] = past.get(now[0], Tally()) + now[2].tally
-        return past
+        """Return what was counted so far, by study; no count ever falls."""
+        with self._lock:
+            return self._sums()
+
+    def _sums(self) -> dict[str, Tally]:
+        sums = dict(self._past)
+        if self._last is not None:
+            study, tally = self._last
+            sums[study] = sums.get(study, Tally()) + tally
+        return sums
 
     def page(self) -> "MetricsPage":
         """Return the worker's metrics."""
