@@ -2,9 +2,11 @@
 
 import os
 import signal
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from tests.cli.conftest import STUDY, Project
 from tests.harness.processes import until
@@ -12,6 +14,7 @@ from tests.store.specs import Bench, make_spec
 from tests.train.blobs import PAUSE
 from tuner.fleet.contract import Crew
 from tuner.store import fleets as stored_fleets
+from tuner.store import tables as t
 from tuner.store.database import Database
 from tuner.store.fleets import Launcher
 
@@ -118,3 +121,26 @@ def test_an_engine_that_cannot_be_asked_hides_no_other_fleet(
     assert "was not asked: Slurm's controller does not answer" in out
     assert "(local) was asked to stop" in out
     assert [fleet["state"] for fleet in fleets(asked)] == ["working", "stopping"]
+
+
+def test_a_fleet_whose_cluster_is_gone_is_forgotten(project: Project, database: Database) -> None:
+    """After it has shown what may still run; its engine is not asked, and nothing is stopped."""
+    handle = {"jobs": [5, 6], "cluster": "old", "folder": "/home/ann/.tuner/fleet/small@1-0a1b"}
+    bench = Bench.launch(database, make_spec())
+    with database.transaction() as connection:
+        crew, launcher = Crew("small@1").to_json(), Launcher("elsewhere", 7, "ann@elsewhere")
+        stored_fleets.begin(
+            connection, bench.study, "slurm", crew, handle, workers=3, launcher=launcher
+        )
+    assert "can be asked to leave" in project.run("fleet", "forget", "small", "--yes", code=2)
+    with database.transaction() as connection:
+        connection.execute(sa.update(t.fleet).values(seen=t.fleet.c.seen - timedelta(hours=1)))
+    assert "jobs 5,6 on the Slurm cluster old" in project.run("fleet", "forget", "small", code=130)
+    assert bench.rows(t.fleet)[0].ended is None
+    out = project.run("fleet", "forget", "small", "--yes")
+    assert "`tuner stop small` ends the study for them, too" in out
+    (fleet,) = bench.rows(t.fleet)
+    assert fleet.ended is not None
+    assert fleet.reason.startswith("forgotten by ")
+    assert [row.kind for row in bench.rows(t.event)][-1] == "fleet forgotten"
+    assert bench.state() == "open"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli import options
-from tuner.cli.terminal import echo, echo_json
+from tuner.cli.terminal import confirm, echo, echo_json
 from tuner.errors import EXIT_DONE, EXIT_FAILURES, EXIT_MACHINE, TunerError, UserError
 from tuner.settings import Settings, person
 from tuner.spec.study_ref import StudyRef
@@ -143,6 +143,38 @@ def stop(settings: Settings, study: StudyRef, number: int | None, *, now: bool) 
     if not stored:
         echo(f"No fleet works on {found.title}.")
     return code
+
+
+@fleet.command(epilog=options.examples("tuner fleet forget lr_sched --fleet 17"))
+@click.argument("study")
+@click.option("--fleet", "number", type=int, help="Which fleet, if the study has several.")
+@click.option("--yes", is_flag=True, help="Skip confirmation.")
+@click.pass_obj
+def forget(settings: Settings, study: StudyRef, number: int | None, *, yes: bool) -> None:
+    """Forget a fleet whose cluster is gone for good.
+
+    Its engine is not asked, and no worker is stopped: a worker that still runs goes
+    on training. Use `tuner fleet stop` if the cluster can be reached.
+    """
+    from tuner.fleet import forgetting
+
+    with _study(settings, study) as (database, found):
+        stored = _the_fleet(database, found, number)
+        forgetting.refuse_present(stored, datetime.now(UTC))
+        seen = stored.seen.astimezone().strftime("%Y-%m-%d %H:%M")
+        name = f"Fleet {stored.fleet_id} of {found.title} ({stored.engine})"
+        echo(f"{name} was last seen at {seen}: {stored.running} of {stored.workers} workers ran.")
+        echo("There may still be:")
+        for one in forgetting.remains(stored):
+            echo(f"  - {one}")
+        if not yes:
+            confirm("Forget this fleet, without stopping anything of it?")
+        with database.transaction() as connection:
+            forgetting.forget(connection, found, stored, person())
+    echo(
+        f"{name} is forgotten. Workers that still reach the database train on; "
+        f"`tuner stop {found.title}` ends the study for them, too."
+    )
 
 
 @fleet.command(

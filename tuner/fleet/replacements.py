@@ -6,10 +6,11 @@ them would only load the machine or annoy the cluster's administrators: after a 
 are started, and the reason is told.
 
 A place that is taken away says nothing about its worker, and a cluster may take it every hour for
-weeks: it is replaced even where others have died young. But a worker that had a trial and was sent away before its first epoch has done nothing.
-Where that happens again and again, epochs do not fit into the time that workers get there. Only
-workers know it, since clusters requeue, restart and replace without us: they keep count in the
-study's history, by the name of their place (`work/place.py`), and refuse to work there in the end.
+weeks: it is replaced even where others have died young. But a worker that had a trial and was sent
+away before its first epoch has done nothing. Where that happens again and again, epochs do not fit
+into the time that workers get there. Only workers know it, since clusters requeue, restart and
+replace without us: they keep count in the study's history, by the name of their place
+(`work/place.py`), and refuse to work there in the end.
 """
 
 from dataclasses import dataclass
