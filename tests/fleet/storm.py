@@ -428,7 +428,9 @@ def _clusters(weather: FleetWeather) -> Iterator[Mapping[str, Any]]:
             clusters["slurm"] = stack.enter_context(slurm.run_cluster())
             os.environ.update(clusters["slurm"].environment)
         if "ray" in weather.engines:
-            clusters["ray"] = stack.enter_context(ray.run_cluster(weather.study.pause_seconds))
+            clusters["ray"] = stack.enter_context(
+                ray.run_cluster(weather.study.pause_seconds, cpus=2)
+            )
         yield clusters
 
 

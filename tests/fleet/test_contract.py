@@ -128,8 +128,11 @@ def test_a_fleet_trains_a_study_to_its_end_and_melts_away(bed: Bed, scene: Scene
     assert_as_undisturbed(bench, scene.blobs)
 
 
-def test_a_fleet_is_scaled_up_and_down(bed: Bed, scene: Scene) -> None:
-    """New workers train too; those that are too many give their trial back and leave."""
+def test_a_fleet_is_scaled_up_and_down_and_stopped(bed: Bed, scene: Scene) -> None:
+    """New workers train too; those that are too many give their trial back and leave.
+
+    Asked to stop, so does the rest: no trial is lost or left to expire, and nobody is replaced.
+    """
     bench = scene.launch(LONG)
     fleet = bed.fleet(1)
     fleet.start()
@@ -144,16 +147,8 @@ def test_a_fleet_is_scaled_up_and_down(bed: Bed, scene: Scene) -> None:
     fleet.scale(1)
     until(lambda: fleet.running() == 1, "one has left")
     until(lambda: held() == 1, "its trial was given back")
-
-
-def test_a_fleet_that_is_asked_to_stop_gives_its_trials_back(bed: Bed, scene: Scene) -> None:
-    """No trial is lost or left to expire, and nobody is replaced."""
-    bench = scene.launch(LONG)
-    fleet = bed.fleet(2)
-    fleet.start()
-    until(lambda: bench.rows(t.epoch), "an epoch was recorded")
     fleet.ask_to_stop()
-    until(lambda: fleet.running() == 0, "both have left")
+    until(lambda: fleet.running() == 0, "the other has left")
     assert {row.state for row in bench.rows(t.lease)} == {"released"}
     assert bench.state() == "open"
     assert fleet.failures() == []

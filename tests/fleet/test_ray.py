@@ -98,7 +98,7 @@ def workers_of_pilots(secret: str) -> list[dict[str, str]]:
 def test_a_study_is_trained_to_its_end_and_shows_no_secret(fleets: Fleets) -> None:
     """Actors end by themselves with their study; no password or token lies open; no torch."""
     bench = fleets.scene.launch(SIZES)
-    fleet = fleets.start(2)
+    fleet = fleets.start(1)
     epochs(bench, 1)
     password = re.search(r":([^:@/]+)@|password=([^&]+)", str(fleets.scene.settings.database_url))
     assert password is not None
@@ -107,7 +107,7 @@ def test_a_study_is_trained_to_its_end_and_shows_no_secret(fleets: Fleets) -> No
 
     assert secret not in json.dumps(dict(ray.get_runtime_context().runtime_env))
     assert secret not in json.dumps(fleet.handle())
-    until(lambda: len(workers_of_pilots(secret)) == 2, "both work")
+    until(lambda: len(workers_of_pilots(secret)) == 1, "it works")
     assert all("RAY_AUTH_TOKEN" not in environ for environ in workers_of_pilots(secret))
     fleets.finish(fleet)
     assert_whole(bench)
@@ -117,12 +117,13 @@ def test_a_study_is_trained_to_its_end_and_shows_no_secret(fleets: Fleets) -> No
 def test_a_node_dies_in_training_and_another_joins(fleets: Fleets) -> None:
     """Actors of a dead node find room on one that joins, and so does one that never had any."""
     bench = fleets.scene.launch(SIZES)
-    fleet = fleets.start(5)
+    fleet = fleets.start(3)
+    until(lambda: len(bench.rows(t.worker)) == 2, "two have room", seconds=120)
     epochs(bench, 8)
-    assert fleet.running() == 5
-    assert len(bench.rows(t.worker)) <= 4
+    assert fleet.running() == 3
+    assert len(bench.rows(t.worker)) == 2
     fleets.cluster.kill(fleets.cluster.nodes[0])
-    fleets.cluster.add()
+    fleets.cluster.add(cpus=2)
     fleets.finish(fleet)
     assert_whole(bench)
     assert_as_undisturbed(bench, fleets.scene.blobs)
@@ -157,8 +158,8 @@ def test_a_fleet_outlives_its_driver_and_is_found_again(fleets: Fleets) -> None:
     fleet = ENGINE.again(fleets.scene.settings, crew, handle)
     fleets.made.append(fleet)
     assert fleet.running() == 1
-    fleet.scale(3)
-    until(lambda: len(bench.rows(t.worker)) == 3, "three have joined", seconds=120)
+    fleet.scale(2)
+    until(lambda: len(bench.rows(t.worker)) == 2, "another has joined", seconds=120)
     fleet.scale(1)
     until(lambda: fleet.running() == 1, "one is left")
     fleet.ask_to_stop()

@@ -161,7 +161,7 @@ def test_a_study_is_trained_to_its_end_and_shows_no_password(fleets: Fleets) -> 
 def test_preempted_pilots_give_their_trials_back_and_return(fleets: Fleets) -> None:
     """A job of a higher partition takes both nodes; what was at work goes on after it, exact."""
     bench = fleets.scene.launch(SIZES)
-    fleet = fleets.start(2)
+    fleet = fleets.start(1)
     epochs(bench, 8)
     fleets.cluster.run(
         "sbatch", "--partition=high", "--nodes=2", "--ntasks=8", "--output=/dev/null",
@@ -192,12 +192,14 @@ def test_a_time_limit_in_the_middle_of_a_trial_costs_nothing(
 def test_a_cancelled_element_stays_away_and_a_lost_node_is_left(fleets: Fleets) -> None:
     """scancel ends an element for good; the elements of a node that dies run on another."""
     bench = fleets.scene.launch(SIZES)
-    fleet = fleets.start(3)
+    fleet = fleets.start(2)
+    until(lambda: len(bench.rows(t.worker)) == 2, "both work", seconds=120)
     epochs(bench, 4)
     names = sorted(fleets.elements(fleet))
     fleets.cluster.run("scancel", names[0])
-    until(lambda: fleet.running() == 2, "the cancelled element is gone")
-    fleets.cluster.node("n1", "down")
+    until(lambda: fleet.running() == 1, "the cancelled element is gone")
+    where = ("squeue", "--noheader", f"--jobs={names[1]}", "--format=%N")
+    fleets.cluster.node(fleets.cluster.run(*where).strip(), "down")
     fleets.finish(fleet)
     assert fleets.elements(fleet)[names[0]] == "CANCELLED"
     assert_whole(bench)
@@ -229,8 +231,8 @@ def test_a_fleet_is_scaled_and_stopped_from_elsewhere(fleets: Fleets) -> None:
     epochs(bench, 2)
     handle = json.loads(json.dumps(started.handle()))
     fleet = ENGINE.again(fleets.scene.settings, started._crew, handle)
-    fleet.scale(3)
-    until(lambda: fleet.running() == 3, "three are there")
+    fleet.scale(2)
+    until(lambda: fleet.running() == 2, "two are there")
     fleet.scale(1)
     until(lambda: fleet.running() == 1, "one is left")
     fleet.ask_to_stop()

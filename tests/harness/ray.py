@@ -13,11 +13,17 @@ from tests.train.blobs import PAUSE
 
 REQUIRED = "TUNER_TEST_RAY"
 """Set to `required`, tests on Ray may not be skipped."""
-NODE = {"num_cpus": 2, "object_store_memory": 80_000_000}
+NODE = {"object_store_memory": 80_000_000}
 LOGIN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-AROUND = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+AROUND = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_metrics_collection": "0",
+}
 """What its processes, and so the actors, have in their environment. At Ray's niceness of 15 they
-would starve beside other tests."""
+would starve beside other tests. Nor does it start Python for tasks that nobody has asked for."""
 DRIVER = """
 import json, os, sys, time
 from tuner.fleet.contract import Crew
@@ -40,15 +46,18 @@ class Cluster:
 
     cluster: Any
     nodes: list[Any]
+    cpus: int
+    """Of a node: how many workers it has room for."""
 
     @property
     def address(self) -> str:
         """Where a driver finds it."""
         return str(self.cluster.address)
 
-    def add(self) -> Any:
+    def add(self, cpus: int | None = None) -> Any:
         """Let a node join."""
-        self.nodes.append(_patiently(lambda: self.cluster.add_node(**NODE)))
+        room = {**NODE, "num_cpus": cpus or self.cpus}
+        self.nodes.append(_patiently(lambda: self.cluster.add_node(**room)))
         return self.nodes[-1]
 
     def kill(self, node: Any) -> None:
@@ -63,7 +72,7 @@ def why_not() -> str | None:
 
 
 @contextmanager
-def run_cluster(pause_seconds: float = 0.02) -> Iterator[Cluster]:
+def run_cluster(pause_seconds: float = 0.02, cpus: int = 1) -> Iterator[Cluster]:
     """Start a head and two nodes, and stop them in the end; a step of a training waits so long."""
     before = dict(os.environ)
     # Ray reads them from the environment alone, in every process of the cluster.
@@ -74,7 +83,7 @@ def run_cluster(pause_seconds: float = 0.02) -> Iterator[Cluster]:
 
         cluster = _started()
         try:
-            made = Cluster(cluster, [])
+            made = Cluster(cluster, [], cpus)
             made.add()
             made.add()
             yield made

@@ -23,7 +23,7 @@ REQUIRED = "TUNER_TEST_SLURM"
 """Set to `required`, tests on Slurm may not be skipped."""
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol")
 NODES = ("n1", "n2")
-LONGEST_ARRAY = 4
+LONGEST_ARRAY = 2
 """MaxArraySize of this site: a small one, so that fleets are split."""
 
 CONFIGURATION = """\
