@@ -8,17 +8,20 @@ Objectives are found by their folders and do not need the import path.
 """
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
+
+logger = logging.getLogger(__name__)
 
 START = Path(__file__).resolve().with_name("start.py")
 
@@ -122,3 +125,22 @@ def kill_family(process: "Process | subprocess.Popen[Any]") -> None:
             os.killpg(process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             process.kill()
+
+
+def pin(cores: Collection[int]) -> None:
+    """Let this process, and the processes that it starts from now on, stay on cores.
+
+    Threads have the cores of the thread that creates them, so those that are there already are told
+    one by one. Cores that were taken from this process are left out.
+    """
+    if not cores or not hasattr(os, "sched_setaffinity"):
+        return
+    # By the kernel's numbers: in a forked process `threading` knows the main thread by that of the
+    # process it was forked from, which would be pinned instead.
+    for thread in Path("/proc/self/task").iterdir():
+        try:
+            os.sched_setaffinity(int(thread.name), cores)
+        except ProcessLookupError:
+            continue  # it has just ended
+        except OSError as error:
+            logger.warning("this process runs on any core: %s", error.strerror)

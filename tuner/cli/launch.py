@@ -69,6 +69,7 @@ SHORT_LOOK_SECONDS = 0.1
 @options.study_file_options
 @options.crew_options
 @options.gpu_options
+@options.pin_option
 @options.engine_options
 @click.option(
     "--detach",
@@ -147,6 +148,8 @@ class Request:
     """GPUs to use by number or UUID, even if other processes are using them."""
     per_gpu: int | str = 1
     """How many workers on each GPU; "auto" finds out."""
+    pin: bool = False
+    """Whether each worker stays on cores of its own."""
     threads: int | None = None
     objective_folders: tuple[Path, ...] = ()
     epochs_to: int | None = None
@@ -172,6 +175,11 @@ class Request:
 
     def check(self) -> None:
         """Refuse options that contradict each other."""
+        if self.pin and self.engine != "local":
+            raise UserError(
+                f"--pin divides the cores of this machine. On {self.engine}, its own options say "
+                "which cores a worker gets."
+            )
         if self.new_version and self.accept_changes:
             raise UserError(
                 "Use either --new-version (trains everything again) or --accept-changes "
@@ -315,7 +323,7 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
                     detached.start(settings, database, study, _again(request, folders))
                     _tell_detached(study)
                     return LaunchEnd(study.full_name, EXIT_DONE)
-                crew = replace(crew, devices=devices, fill=request.per_gpu == AUTO)
+                crew = replace(crew, devices=devices, fill=request.per_gpu == AUTO, pin=request.pin)
             fleet = TendedFleet(
                 settings, database, study, engine, engine.fleet(settings, crew, forks)
             )
@@ -449,6 +457,7 @@ def _again(request: Request, folders: Sequence[Path]) -> tuple[str, ...]:
     words += ["--devices", ",".join(request.devices)] if request.devices else []
     for option, number in (("--workers", request.workers), ("--threads", request.threads)):
         words += [] if number is None else [option, str(number)]
+    words += ["--pin"] if request.pin else []
     for folder in folders:
         words += ["--objectives", str(folder)]
     return tuple(words)

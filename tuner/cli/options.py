@@ -164,6 +164,15 @@ def crew_options(function: Decorated) -> Decorated:
     )(function)
 
 
+def pin_option(function: Decorated) -> Decorated:
+    """Add --pin."""
+    return click.option(
+        "--pin",
+        is_flag=True,
+        help="Divide this machine's cores between the workers, each of which stays on its own.",
+    )(function)
+
+
 def log_format_option(function: Decorated) -> Decorated:
     """Add --log-format."""
 

@@ -26,6 +26,7 @@ from tuner.errors import (
 )
 from tuner.fleet.contract import Crew
 from tuner.forkserver import ForkServer
+from tuner.processes import pin as stay_on
 from tuner.settings import Settings
 from tuner.spec.quantities import write_seconds
 from tuner.spec.study_ref import StudyRef
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     help="Start this many workers on the available devices, and wait for them.",
 )
 @options.gpu_options
+@options.pin_option
 @click.option(
     "--wait",
     default=60.0,
@@ -111,6 +113,13 @@ if TYPE_CHECKING:
     help="Stop when stdin is closed; a byte there says how many workers the device has.",
 )
 @click.option("--forks", type=int, hidden=True, help="Descriptor of a fork server's channel.")
+@click.option(
+    "--cores",
+    default="",
+    hidden=True,
+    callback=lambda _ctx, _option, text: tuple(map(int, text.split(","))) if text else (),
+    help="The cores that the worker and its trainer stay on.",
+)
 @click.option("--place", hidden=True, help="The engine's name of this worker's place.")
 @click.option("--place-workers", type=int, hidden=True, help="How many workers share that place.")
 @click.pass_obj
@@ -129,6 +138,8 @@ def worker(
     share: float,
     *,
     any_study: bool,
+    pin: bool,
+    cores: tuple[int, ...],
     probe: bool,
     as_json: bool,
     follow_stdin: bool,
@@ -145,8 +156,12 @@ def worker(
     worker exits with 0 when nothing is left to train, or when its lifetime is
     over.
     """
+    # Before the fork server of its own, and before any thread.
+    stay_on(cores)
+    crew_is_wanted = workers is not None or bool(devices) or per_gpu != 1
     if any_study == (study is not None):
         raise UserError("Specify the study to train, or --any to train whichever is next.")
+    _refuse_one_pinned(pin and not crew_is_wanted)
     folders = folders_for(None, objective_folders)
     from tuner.fleet.devices import AUTO, crew_devices, place_crew
 
@@ -156,7 +171,7 @@ def worker(
         if study is None:
             raise UserError("Name the study to probe for.")
         return _probe(settings, study, folders, device, as_json=as_json)
-    if workers is not None or devices or per_gpu != 1:
+    if crew_is_wanted:
         placed = place_crew(
             device,
             workers,
@@ -167,7 +182,7 @@ def worker(
         )
         further = (*_times("--lifetime", lifetime), *_times("--idle", idle))
         name = str(study or "")
-        crew = Crew(name, placed, threads, folders, further=further, fill=per_gpu == AUTO)
+        crew = Crew(name, placed, threads, folders, further=further, fill=per_gpu == AUTO, pin=pin)
         return _crew(settings, crew)
     telling = _telling(settings, study)
     with _fork_server(forks) as server:
@@ -186,6 +201,7 @@ def worker(
             study=study,
             device=crew_devices(device, 1, 1)[0],
             threads=threads,
+            cores=cores,
             folders=folders,
             patience_seconds=wait,
             idle_seconds=idle,
@@ -203,6 +219,11 @@ def worker(
     if stop.asked:
         return EXIT_SIGINT if stop.signal == signal.SIGINT else EXIT_SIGTERM
     return EXIT_FAILURES if ended.state == "paused" else EXIT_DONE
+
+
+def _refuse_one_pinned(is_one: bool) -> None:
+    if is_one:
+        raise UserError("--pin divides the cores between workers: say how many with --workers.")
 
 
 def _telling(settings: Settings, study: StudyRef | None) -> "Telling":

@@ -50,6 +50,8 @@ class Crew:
     """Further arguments of each `tuner worker`."""
     fill: bool = False
     """Whether more workers join the one on a GPU that it leaves room on (this machine)."""
+    pin: bool = False
+    """Whether the cores are divided between the workers (this machine)."""
 
     @property
     def size(self) -> int:
@@ -77,6 +79,7 @@ class Crew:
             "options": dict(self.options),
             "further": list(self.further),
             "fill": self.fill,
+            "pin": self.pin,
         }
 
     @classmethod
@@ -92,6 +95,7 @@ class Crew:
             options=body["options"],
             further=tuple(body["further"]),
             fill=body.get("fill", False),
+            pin=body.get("pin", False),
         )
 
 

@@ -16,6 +16,7 @@ import psutil
 from tuner import home as home_folder
 from tuner.errors import EXIT_MACHINE, EXIT_USER, MachineError, UserError
 from tuner.fleet.contract import Crew, Fleet
+from tuner.fleet.cores import CAN_PIN, divide, neighbours
 from tuner.fleet.filling import Advice, Filling
 from tuner.fleet.gpus import NAMED, Claims, find_gpus, uuid_of
 from tuner.fleet.replacements import Replacements, WorkerEnd
@@ -42,6 +43,8 @@ class _Post:
     device: str
     log: Path
     replacements: Replacements
+    cores: tuple[int, ...] = ()
+    """The cores that its workers stay on; empty: wherever the system puts them."""
     process: Process | None = None
     started: float = 0.0
     leaving: bool = False
@@ -71,6 +74,13 @@ class LocalFleet:
         self._filling: list[Filling] = []
         self._remarks: list[str] = []
         self._posts: list[_Post] = []
+        self._cores: list[tuple[int, ...]] = []
+        if crew.pin and CAN_PIN:
+            self._cores = divide(neighbours(), crew.size)
+        elif crew.pin:
+            self._remarks.append(
+                "--pin has no effect: this system lets no process choose its cores."
+            )
         for device in crew.devices:
             self._add(device)
 
@@ -165,7 +175,9 @@ class LocalFleet:
 
     def _add(self, device: str) -> _Post:
         log = self._logs / f"worker-{os.getpid()}-{len(self._posts)}.log"
-        self._posts.append(_Post(device, log, replace(self._limits)))
+        # Those that join later share the cores of the first ones.
+        cores = self._cores[len(self._posts) % len(self._cores)] if self._cores else ()
+        self._posts.append(_Post(device, log, replace(self._limits), cores))
         return self._posts[-1]
 
     def _fill(self, post: _Post) -> None:
@@ -174,7 +186,8 @@ class LocalFleet:
             # Shown alone, it is CUDA's first.
             environment |= {"CUDA_VISIBLE_DEVICES": device}
             device = "cuda:0"
-        arguments = (*self._crew.arguments(device), "--follow-stdin")
+        cores = ("--cores", ",".join(map(str, post.cores))) if post.cores else ()
+        arguments = (*self._crew.arguments(device), *cores, "--follow-stdin")
         worker = Program("tuner.cli.worker", "tuner worker", arguments, forks=True, needs=WORKERS)
         start = starter(self._forks, worker, environment)
         if post.pipe is not None:

@@ -83,6 +83,8 @@ class Workshop:
     """Where checkpoints go, if they are kept."""
     lookup_seconds: float = Timing.lookup
     """How long a training waits for that place to answer."""
+    cores: tuple[int, ...] = ()
+    """The cores that the trainer stays on; empty: any."""
     memory: int | None = None
     """Limit of a trainer's memory in bytes, if there is one."""
 
@@ -95,6 +97,7 @@ class Workshop:
                 {
                     "device": self.device,
                     "threads": self.threads,
+                    "cores": list(self.cores),
                     "cache": str(self.cache),
                     "folders": [str(folder) for folder in self.folders],
                     "checkpoints": self.checkpoints,

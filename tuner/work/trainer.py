@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import TunerError
+from tuner.processes import pin
 from tuner.records import Dataset, Epoch, Job, Result
 from tuner.work.messages import GarbledError, Message, receive, send
 
@@ -149,6 +150,8 @@ def main(arguments: list[str]) -> int:
     os.register_at_fork(after_in_child=channel.close)
     link = Link(channel)
     settings = link.next().body
+    # A forked trainer has the cores of its fork server.
+    pin(settings["cores"])
     trainer = Trainer(link, settings)
     try:
         trainer.serve()

@@ -86,6 +86,8 @@ class Orders:
     device: str = "cpu"
     threads: int | None = None
     """Overrides the study's number; results depend on it."""
+    cores: tuple[int, ...] = ()
+    """The cores that its trainer stays on, as the worker does already; empty: any."""
     folders: tuple[Path, ...] = ()
     """Folders searched for objectives before the shipped ones."""
     patience_seconds: float = 60.0
@@ -373,6 +375,7 @@ def _workshop(settings: Settings, orders: Orders, study: Study, log: Path) -> Wo
         log=log,
         device=orders.device,
         threads=threads,
+        cores=orders.cores,
         cache=settings.home / "cache",
         folders=orders.folders,
         checkpoints=checkpoint_place(settings, study.spec),
