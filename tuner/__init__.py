@@ -66,6 +66,7 @@ def launch(
     objectives: "Sequence[str | PathLike[str]]" = (),
     enqueue: "Sequence[Mapping[str, Any]]" = (),
     epochs_to: int | None = None,
+    finish: "Sequence[int]" = (),
     new_version: bool = False,
     accept_changes: bool = False,
     check: bool = True,
@@ -83,7 +84,8 @@ def launch(
             "space": {"lr": [1e-3, 1e-2]},
         }, workers=2)
 
-    Settings in `enqueue`, such as [{"lr": 1e-2}], are trained before the others.
+    Settings in `enqueue`, such as [{"lr": 1e-2}], are trained before the others;
+    paused trials whose numbers are in `finish` are trained to their end first.
     Everything else is as in `tuner launch`: progress is shown, tables are printed, and
     interrupting once gives the trials back and raises KeyboardInterrupt. What the
     command would reject raises its error (`tuner.errors`), with all faults at once. A study
@@ -104,6 +106,7 @@ def launch(
         objectives=objectives,
         enqueue=enqueue,
         epochs_to=epochs_to,
+        finish=tuple(finish),
         new_version=new_version,
         accept_changes=accept_changes,
         no_check=not check,

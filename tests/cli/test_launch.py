@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.cli.conftest import STUDY, Project
@@ -15,6 +16,7 @@ from tests.harness.warm import Started
 from tests.store.specs import make_spec
 from tests.train.blobs import PAUSE
 from tuner.cli.launch import _larger
+from tuner.cli.options import trial_numbers
 from tuner.settings import person
 from tuner.spec.study_ref import StudyRef
 from tuner.store import control, studies
@@ -272,6 +274,17 @@ def test_a_spent_budget_ends_a_launch_with_its_tables(project: Project) -> None:
     out = project.run("launch", "small", "--workers", "1", "--set", "budget.hours=1")
     told = project.json("status", "small", "--json")
     assert (told["state"], told["counts"]["complete"]) == ("complete", 4)
+
+
+def test_trials_to_finish_are_numbers() -> None:
+    """Between commas or spaces; anything else is a usage error."""
+    option = click.Option(["--finish"])
+    context = click.Context(click.Command("launch"))
+    for text, numbers in ((None, ()), ("12,31", (12, 31)), ("12 31", (12, 31)), ("7", (7,))):
+        assert trial_numbers(context, option, text) == numbers
+    for wrong in ("x", "-1", "1.5", "", ","):
+        with pytest.raises(click.BadParameter, match="is not the number of a trial"):
+            trial_numbers(context, option, wrong)
 
 
 def test_a_larger_budget_is_suggested_for_the_limit_that_is_reached() -> None:

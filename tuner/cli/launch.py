@@ -62,6 +62,7 @@ SHORT_LOOK_SECONDS = 0.1
         "tuner launch lr_sched",
         "tuner launch studies/mine.toml --set epochs=50 --workers 2",
         "tuner launch lr_sched --epochs-to 60",
+        "tuner launch lr_search --finish 12,31",
         "tuner launch lr_sched --detach",
     )
 )
@@ -101,6 +102,12 @@ SHORT_LOOK_SECONDS = 0.1
     type=click.IntRange(1),
     metavar="N",
     help="Train the stored study to N epochs, as a new version that reuses its stored epochs.",
+)
+@click.option(
+    "--finish",
+    metavar="TRIALS",
+    callback=options.trial_numbers,
+    help="Train these paused trials to their end first, such as 12,31.",
 )
 @click.option(
     "--accept-changes",
@@ -153,6 +160,8 @@ class Request:
     threads: int | None = None
     objective_folders: tuple[Path, ...] = ()
     epochs_to: int | None = None
+    finish: tuple[int, ...] = ()
+    """Numbers of paused trials to be trained to their end."""
     wait: float = 60.0
     new_version: bool = False
     accept_changes: bool = False
@@ -189,6 +198,11 @@ class Request:
             raise UserError(
                 f"{self.stored} is a stored version and can only be resumed unchanged. To change "
                 "it, edit its study file."
+            )
+        if self.finish and (self.new_version or self.epochs_to):
+            raise UserError(
+                "Use either --finish (of the stored study) or --new-version and --epochs-to, not "
+                "both: a new version has no paused trials."
             )
         if not isinstance(self.study, StudyRef) and self.epochs_to is not None:
             raise UserError(
@@ -286,7 +300,12 @@ def run_launch(settings: Settings, request: Request) -> LaunchEnd:  # noqa: C901
         if request.accept_changes and not versioned:
             for change in accept(database, launched.study, now):
                 echo(f"Accepted and recorded in the study: {change}")
+        finishing = _finish(database, launched.study, request.finish)
+        if request.finish:
+            launched = replace(launched, study=_now(database, launched.study))
         _announce(settings, launched)
+        for line in finishing:
+            echo(line)
         _enqueue(database, launched.study, request.enqueue)
         study = launched.study
         if study.state != "complete":
@@ -381,6 +400,27 @@ def _go_on(database: "Database", ref: StudyRef) -> "Launch":
 
     with database.transaction() as connection:
         return studies.go_on(connection, ref)
+
+
+def _finish(database: "Database", study: "Study", numbers: Sequence[int]) -> list[str]:
+    """Choose trials to be trained to their end; return what to say of it."""
+    if not numbers:
+        return []
+    from tuner.settings import person
+    from tuner.store import control
+    from tuner.store.optuna_storage import Binding
+
+    control.finish(database, Binding(database), study, numbers, person())
+    which = ", ".join(map(str, sorted(set(numbers))))
+    trials = "Trial" if len(set(numbers)) == 1 else "Trials"
+    return [f"  {trials} {which}: trained to the end first"]
+
+
+def _now(database: "Database", study: "Study") -> "Study":
+    from tuner.store import studies
+
+    with database.transaction() as connection:
+        return studies.find(connection, study.ref)
 
 
 def _settings(spec: "Spec", given: "Sequence[str | Mapping[str, Any]]") -> list[dict[str, "Value"]]:

@@ -263,6 +263,18 @@ class PerGpu(click.ParamType):  # type: ignore[type-arg]  # generic in later ver
         return int(click.IntRange(1, 64).convert(value, param, ctx))
 
 
+def trial_numbers(
+    _context: click.Context, _option: click.Parameter, text: str | None
+) -> tuple[int, ...]:
+    """Read numbers of trials from 12,31 or "12 31"."""
+    words = (text or "").replace(",", " ").split()
+    wrong = [word for word in words if not word.isdecimal()]
+    if wrong or (text is not None and not words):
+        what = wrong[0] if wrong else text
+        raise click.BadParameter(f"{what!r} is not the number of a trial, such as 12 or 12,31.")
+    return tuple(map(int, words))
+
+
 def gpu_options(function: Decorated) -> Decorated:
     """Add --devices and --per-gpu."""
     function = click.option(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,9 +14,10 @@ from tuner.spec.plan import Plan, check_plan
 from tuner.store import identities, studies
 from tuner.store import tables as t
 from tuner.store.database import Database
-from tuner.store.ledger import endings
+from tuner.store.ledger import claims, endings, grants
 from tuner.store.ledger.transactions import Transaction
 from tuner.store.optuna_storage import Binding
+from tuner.store.spending import exhausted
 from tuner.store.studies import Study
 
 NOBODY = 0
@@ -58,6 +60,85 @@ def retry(
         if now.state != "open":
             studies.add_event(connection, now, "opened", f"it was {now.state}", who)
         return chosen
+
+
+def finish(
+    database: Database, binding: Binding, study: Study, numbers: Sequence[int], who: str = ""
+) -> list[int]:
+    """Have paused trials trained to their end, before all others; return those not chosen before.
+
+    What the budget has no room for is refused, so that none of them pauses on its way. A study
+    that was complete is opened.
+    """
+    with database.transaction() as connection, binding.within(connection) as storage:
+        # As a claim does: no trial goes on meanwhile, and no epoch is granted.
+        now = studies.locked(connection, study)
+        transaction = Transaction(connection, lambda: storage, now, NOBODY, who=who)
+        asked = sorted(set(numbers))
+        rows = {row.number: row for row in _asked(transaction, asked)}
+        wrong = [why for number in asked if (why := _unfit(number, rows.get(number))) is not None]
+        if wrong:
+            raise UserError(
+                "Only paused trials can be trained to their end: " + "; ".join(wrong) + "."
+            )
+        chosen = [rows[number] for number in asked if rows[number].lease == "paused"]
+        _check_budget(transaction, chosen)
+        claims.choose(transaction, {row.trial_id: row.epochs for row in chosen})
+        _open(transaction)
+        if now.state != "open":
+            studies.add_event(connection, now, "opened", f"it was {now.state}", who)
+        return [row.number for row in chosen]
+
+
+def _asked(transaction: Transaction, numbers: Sequence[int]) -> Sequence[sa.Row[Any]]:
+    epochs = sa.select(sa.func.count()).where(t.epoch.c.trial_id == t.trial.c.trial_id)
+    return transaction.connection.execute(
+        sa.select(
+            t.trial.c.trial_id,
+            t.trial.c.number,
+            t.trial.c.chosen,
+            t.lease.c.state.label("lease"),
+            t.outcome.c.state,
+            t.outcome.c.reason,
+            epochs.scalar_subquery().label("epochs"),
+            grants.is_chosen().label("is_chosen"),
+        )
+        .select_from(t.trial.join(t.lease).outerjoin(t.outcome))
+        .where(t.trial.c.study_id == transaction.study.study_id, t.trial.c.number.in_(numbers))
+    ).all()
+
+
+def _unfit(number: int, row: sa.Row[Any] | None) -> str | None:
+    """Say why a trial cannot be chosen to be finished; None if it can."""
+    if row is None:
+        return f"trial {number} does not exist"
+    if row.state == "FAILED":
+        return f"trial {number} failed (`tuner retry` starts it again)"
+    if row.state == "COMPLETE":
+        return f"trial {number} is complete"
+    if row.state is not None:
+        return f"trial {number} was stopped for good ({row.reason})"
+    # Chosen before, and not ended yet: the same launch again.
+    if row.lease != "paused" and not row.is_chosen:
+        return f"trial {number} is being trained, and can be chosen once it is paused"
+    return None
+
+
+def _check_budget(transaction: Transaction, chosen: Sequence[sa.Row[Any]]) -> None:
+    spec, connection = transaction.study.spec, transaction.connection
+    if not chosen:
+        return
+    if spent := exhausted(connection, transaction.study.study_id, spec.budget):
+        raise UserError(f"{spent} Launch the study with a larger one to finish trials.")
+    left = grants.left(transaction, spec)
+    needed = sum(spec.length(row.chosen) - row.epochs for row in chosen)
+    if left is not None and left < needed:
+        assert spec.epoch_limit is not None
+        raise UserError(
+            f"Finishing these trials takes {needed:,} epochs, and {max(0, left):,} of the budget "
+            f"are left. Add  --set budget.epochs={spec.epoch_limit + needed - max(0, left)}"
+            "  to the launch."
+        )
 
 
 def stop(database: Database, study: Study, who: str = "") -> None:

@@ -178,7 +178,7 @@ lease = Table(
     Column("removed_epochs", Integer, nullable=False, server_default="0"),
     # How many stretches of training the trial was given; one unless it was ever paused.
     Column("stretches", Integer, nullable=False, server_default="1"),
-    # The key of the checkpoint that a paused trial is to go on from.
+    # The key of the checkpoint that a paused trial is to go on from, until a worker has it again.
     Column("checkpoint", Text),
     # The last epoch that its study's budget in epochs allows it for now. Of a paused trial: it
     # paused there because the budget did not reach further; one paused at a rung has NULL.
@@ -244,7 +244,7 @@ stretch = Table(
     Column("trial_id", ForeignKey(trial.c.trial_id, ondelete="CASCADE"), nullable=False),
     Column("start", Integer, nullable=False),
     Column("until", Integer),  # the epoch at which it pauses; NULL: the trial's end
-    Column("why", Text, nullable=False),  # begun | promoted | in turn
+    Column("why", Text, nullable=False),  # begun | promoted | in turn | chosen
     Column("saw", JSONB, nullable=False),
     _moment("made", required=True),
     UniqueConstraint("trial_id", "start"),

@@ -67,7 +67,9 @@ def survey(tree: Tree, database: Database, limit: int) -> Room:
         trials = {study.study_id: _trials(connection, study) for study in stored}
         promised = set(
             connection.execute(
-                sa.select(t.lease.c.checkpoint).where(t.lease.c.state == "paused")
+                sa.select(t.lease.c.checkpoint).where(
+                    t.lease.c.state != "ended", t.lease.c.checkpoint.is_not(None)
+                )
             ).scalars()
         )
     running: set[Owner] = set()

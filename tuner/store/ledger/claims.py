@@ -351,6 +351,7 @@ def _hold(transaction: Transaction, trial_id: int, token: int) -> None:
             claimed=sa.func.clock_timestamp(),
             renewed=sa.func.clock_timestamp(),
             expires=in_seconds(transaction.timing.lease),
+            checkpoint=None,
         )
     )
 
@@ -448,11 +449,11 @@ def _wake(transaction: Transaction, paused: sa.Row[Any], granted: int | None) ->
     transaction.connection.execute(
         sa.update(t.lease)
         .where(t.lease.c.trial_id == paused.trial_id)
-        .values(stretches=t.lease.c.stretches + 1, checkpoint=None, granted=granted)
+        .values(stretches=t.lease.c.stretches + 1, granted=granted)
     )
     _hold(transaction, paused.trial_id, paused.token + 1)
     # After the lease's row, since this locks the study's.
-    endings.resume(transaction, paused.trial_id)
+    endings.resume(transaction, [paused.trial_id])
     return _lease(transaction, paused.trial_id, paused.token + 1)
 
 
@@ -490,6 +491,34 @@ def _resumed(
     if company is not None:
         _tell_joined(transaction, company, lease)
     return Claimed(lease, adopted=False)
+
+
+def choose(transaction: Transaction, starts: Mapping[int, int]) -> None:
+    """Have paused trials trained to their end from these epochs, by whoever claims next.
+
+    A decision like the others, made by a person under the study's lock. The trials are free then,
+    as those that were given back: claims take them first, and not as another attempt.
+    """
+    if not starts:
+        return
+    saw = {"who": transaction.who}
+    transaction.connection.execute(
+        sa.insert(t.stretch),
+        [
+            {"trial_id": trial_id, "start": start, "why": "chosen", "saw": saw}
+            for trial_id, start in starts.items()
+        ],
+    )
+    transaction.connection.execute(
+        sa.update(t.lease)
+        .where(t.lease.c.trial_id.in_(starts))
+        .values(state="released", stretches=t.lease.c.stretches + 1, granted=None)
+    )
+    # After the rows of leases, since this locks the study's.
+    endings.resume(transaction, [*starts])
+    for trial_id, start in starts.items():
+        text = f"to be trained to its end, from epoch {start}"
+        transaction.add_event("chosen", text, trial_id)
 
 
 def _rung(spec: Spec, chosen: Mapping[str, Value], stretch: Stretch) -> int | None:

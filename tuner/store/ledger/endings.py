@@ -116,9 +116,9 @@ def pause(transaction: Transaction, lease: Lease, setup: Setup, checkpoint: str)
     transaction.add_event("trial paused", f"at epoch {len(curve)}{why}", lease.trial_id)
 
 
-def resume(transaction: Transaction, trial_id: int) -> None:
-    """Make a paused trial one that runs again, for Optuna and for all who remember it."""
-    reopen_trials(transaction.connection, [trial_id])
+def resume(transaction: Transaction, trial_ids: Sequence[int]) -> None:
+    """Make paused trials run again, for Optuna and for all who remember them."""
+    reopen_trials(transaction.connection, trial_ids)
     _count_reopening(transaction)
 
 

@@ -104,6 +104,13 @@ def rung() -> sa.ScalarSelect[Any]:
     )
 
 
+def is_chosen() -> sa.ColumnElement[bool]:
+    """Return whether a person has chosen the trial of a lease to be trained to its end."""
+    return sa.exists().where(
+        t.stretch.c.trial_id == t.lease.c.trial_id, t.stretch.c.why == "chosen"
+    )
+
+
 def _end(spec: Spec) -> sa.ColumnElement[int]:
     """Return the epoch to which a trial would be trained now if no epochs were limited."""
     chosen = sa.cast(t.trial.c.chosen["epochs"].astext, sa.Integer)

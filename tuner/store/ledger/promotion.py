@@ -25,8 +25,8 @@ from typing import Any, Literal
 
 from tuner.spec.study import Spec
 
-Why = Literal["begun", "promoted", "in turn"]
-"""Why a trial is given a stretch of training."""
+Why = Literal["begun", "promoted", "in turn", "chosen"]
+"""Why a trial is given a stretch of training; `chosen` by a person."""
 
 
 @dataclass(frozen=True)
