@@ -16,9 +16,8 @@ from starlette.testclient import TestClient
 
 from tests.dashboard.conftest import LOCAL, NO_CHECKPOINTS, app_for, deleting
 from tests.store.specs import Bench, claim_trial, finish, limited, make_spec
-from tuner.dashboard.app import _Assets
+from tuner.dashboard.assets import FOLDER
 from tuner.dashboard.desk import Desk
-from tuner.dashboard.rendering import STATIC
 from tuner.dashboard.server import Site, serve
 from tuner.errors import MachineError
 from tuner.settings import Settings
@@ -136,11 +135,10 @@ def test_a_retried_trial_is_shown_as_it_is_now(database: Database) -> None:
 
 def test_a_package_that_is_reached_by_a_link_serves_its_files(tmp_path: Path) -> None:
     """Files are served by their real path, also where an environment is made of links."""
-    (tmp_path / "dashboard").symlink_to(STATIC.parent)
-    module = run_path(str(tmp_path / "dashboard" / "rendering.py"))
-    answer = TestClient(_Assets(directory=module["STATIC"])).get("/style.css")
-    assert answer.status_code == 200
-    assert module["STATIC"] == STATIC
+    (tmp_path / "dashboard").symlink_to(FOLDER.parent)
+    module = run_path(str(tmp_path / "dashboard" / "assets.py"))
+    assert module["FOLDER"] == FOLDER
+    assert {"page.js", "style.css", "vendor/htmx.min.js"} <= set(module["assets"]())
 
 
 def test_deleting_connects_to_no_server_that_the_database_names(

@@ -17,9 +17,9 @@ from tuner.answers.plain import plain
 from tuner.answers.question import answer
 from tuner.answers.setting_comparison import compare_settings
 from tuner.answers.trial import one_trial
+from tuner.dashboard.assets import FOLDER
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.pages import documents
-from tuner.dashboard.rendering import STATIC
 from tuner.results import Results
 from tuner.spec.study_ref import StudyRef
 from tuner.store import studies
@@ -316,7 +316,30 @@ def test_our_pages_allow_no_foreign_or_inline_script(pages: TestClient) -> None:
         assert pages.get(path).status_code == 200
     assert pages.get("/assets/../guard.py").status_code in (400, 404)
     assert pages.get("/assets/%2e%2e/guard.py").status_code in (400, 404)
-    assert (STATIC / "vendor").is_dir()
+
+
+def test_a_browser_asks_for_each_of_our_files_once(pages: TestClient) -> None:
+    """Their addresses name their content, and lead from script to script; they come compressed."""
+    page = pages.get("/studies/lr_sched").text
+    (mark,) = set(re.findall(r"/assets/([0-9a-f]{16})/", page))
+    named = set(re.findall(rf"/assets/{mark}/([^\"]+)\"", page))
+    imported = {
+        found
+        for name in named
+        if name.endswith(".js")
+        for found in re.findall(r'from "\./([^"]+)"', (FOLDER / name).read_text())
+    }
+    assert imported
+    assert imported <= named  # none is found out about only after another has been read
+    for name in named:
+        answer = pages.get(f"/assets/{mark}/{name}")
+        assert "immutable" in answer.headers["Cache-Control"], name
+        assert answer.headers["Content-Encoding"] == "gzip", name
+        assert answer.content == (FOLDER / name).read_bytes(), name  # unpacked by the client
+    for other in ("page.js", f"{'0' * 16}/page.js"):  # as a page of another version asks
+        answer = pages.get(f"/assets/{other}", headers={"Accept-Encoding": "identity"})
+        assert answer.headers["Cache-Control"] == "no-cache"
+        assert answer.content == (FOLDER / "page.js").read_bytes()
 
 
 def test_a_second_export_does_not_wait_for_the_first(pages: TestClient) -> None:

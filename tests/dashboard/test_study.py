@@ -1,6 +1,7 @@
 """The study's page: its evidence is that of the answers, and one filter holds for all of it."""
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -325,3 +326,14 @@ def test_the_page_says_what_is_spent_and_what_fits(database: Database) -> None:
         worker.give_back(claim_trial(worker), "a test")
         worker.claim(None, adopt=True)
         assert 'class="state spent"' in part(pages, "/studies/small", "now")
+
+
+def test_a_page_brings_its_first_curves(pages: TestClient) -> None:
+    """Once they are computed; a browser then says which it has, and gets only others."""
+    lines = ready(pages, "/studies/lr_sched/curves.json?curve=val_acc")
+    page = pages.get("/studies/lr_sched?curve=val_acc").text
+    sent = re.search(r'<template data-drawn="(\w+)">(.+?)</template>', page)
+    assert sent is not None
+    assert json.loads(sent[2]) == lines
+    again = pages.get("/studies/lr_sched/curves.json?curve=val_acc", headers={"have": sent[1]})
+    assert again.status_code == 204

@@ -4,15 +4,15 @@ import gzip
 import hashlib
 from pathlib import Path
 
-from tuner.dashboard.rendering import STATIC
+from tuner.dashboard.assets import FOLDER
 
-VENDOR = STATIC / "vendor"
+VENDOR = FOLDER / "vendor"
 COMPRESSED_MOST = 100_000
 
 
 def scripts() -> list[Path]:
     """Return all scripts that a page loads."""
-    return sorted(STATIC.rglob("*.js"))
+    return sorted(FOLDER.rglob("*.js"))
 
 
 def test_vendored_files_are_those_of_their_releases() -> None:

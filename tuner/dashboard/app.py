@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from psycopg2 import Error as DriverError
 from psycopg2.errors import UndefinedColumn, UndefinedTable
@@ -19,9 +18,9 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from tuner.dashboard.assets import serve_asset
 from tuner.dashboard.attempts import Attempts
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.door import Door
@@ -43,7 +42,7 @@ from tuner.dashboard.pages import (
 )
 from tuner.dashboard.pages.actions import Delete
 from tuner.dashboard.paths import below
-from tuner.dashboard.rendering import STATIC, asset_mark, message, number_in
+from tuner.dashboard.rendering import message, number_in
 from tuner.errors import TunerError, UnknownStudyError, UserError
 from tuner.store.database import is_outage
 
@@ -121,7 +120,7 @@ def _routes(desk: Desk, base: str = "") -> list[BaseRoute]:
         *login.ROUTES,
         *actions.ROUTES,
         Route("/events", _events),
-        Mount("/assets", _Assets(directory=STATIC)),
+        Route("/assets/{name:path}", serve_asset),
         # All other paths are optuna-dashboard's, whose pages name them from the root.
         Route("/{path:path}", _no_optuna) if base else Mount("/", optuna_pages(desk)),
     ]
@@ -186,19 +185,6 @@ async def _while_known(request: Request, stream: AsyncIterator[str]) -> AsyncIte
             except (DBAPIError, DriverError, PoolTimeoutError):
                 pass  # the database is away, which the page hears as well
         yield text
-
-
-class _Assets(StaticFiles):
-    """Our own files: kept by browsers for as long as their address names what is in them."""
-
-    def file_response(self, full_path, stat_result, scope, status_code=200):  # type: ignore[no-untyped-def]
-        """Send a file, and say for how long it is good."""
-        answer = super().file_response(full_path, stat_result, scope, status_code)
-        name = Path(full_path).relative_to(STATIC).as_posix()
-        named = scope["query_string"] == f"v={asset_mark(name)}".encode()
-        kept = "public, max-age=31536000, immutable" if named else "no-cache"
-        answer.headers["Cache-Control"] = kept
-        return answer
 
 
 # What is answered when there is nothing to show

@@ -114,13 +114,17 @@ class Desk:
         return self.read(question, lambda connection: ask(Results(connection, study)), study)
 
     def think(
-        self, question: Hashable, ask: Callable[[Results], Value], study: Study
+        self,
+        question: Hashable,
+        ask: Callable[[Results], Value],
+        study: Study,
+        patience: float = PATIENCE,
     ) -> Kept[Value] | None:
         """Return what may take seconds: as it is now, as it was a moment ago, or None for not yet.
 
         Pages of the study are told when it has been found out.
         """
-        return self._recent(self._answers, question, ask, study, PATIENCE)
+        return self._recent(self._answers, question, ask, study, patience)
 
     def verdict(self, ask: Callable[[Results], Value], study: Study) -> Kept[Value] | None:
         """Return, likewise and without waiting, what the first page says of each study."""

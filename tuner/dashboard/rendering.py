@@ -4,8 +4,6 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -16,6 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from tuner.answers import words
 from tuner.answers.columns import unit_of
 from tuner.answers.plain import plain
+from tuner.dashboard.assets import asset, modules
 from tuner.dashboard.paths import below
 from tuner.records import Metric
 from tuner.report.record import span
@@ -23,9 +22,6 @@ from tuner.version import version
 
 HAVE = "have"
 """The header with the mark of what a page shows of a part; equal ones are not sent again."""
-
-# Resolved, because files are served by their real path, and the package may be installed by a link.
-STATIC = Path(__file__).resolve().parent / "static"
 
 environment = Environment(
     loader=PackageLoader("tuner.dashboard"),
@@ -75,18 +71,6 @@ def message(request: Request, code: int, text: str, *, again: bool = False) -> R
 def mark(text: str) -> str:
     """Return a short mark that differs where texts differ."""
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-@cache
-def asset_mark(name: str) -> str:
-    """Return a short checksum of one of our files; "" where there is none of that name."""
-    file = STATIC / name
-    return hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest() if file.is_file() else ""
-
-
-def asset(name: str) -> str:
-    """Return the path of one of our files, which names its content, so that it may be kept."""
-    return below(f"/assets/{name}?v={asset_mark(name)}")
 
 
 def number_in(text: str) -> int | None:
@@ -159,6 +143,7 @@ environment.globals |= {
     "study_path": study_path,
     "age": age,
     "asset": asset,
+    "modules": modules,
     "below": below,
     "cell": cell,
     "compact": compact,

@@ -5,6 +5,7 @@ import errno
 import ipaddress
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,10 @@ LOOPBACK = {
 FREE_PORTS_TRIED = 20
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """Errors for ::1 on a machine without IPv6."""
+SWITCH_SECONDS = 0.0005
+"""How long a thread that computes keeps the interpreter while others want it. A page waits for it
+after each of its statements; by Python's 5 ms, an answer that is computed beside it would make a
+page of twenty statements 0.1 s slower."""
 REQUEST_SECONDS = 30.0
 """Within this time of its first byte, a request has been sent whole, or its connection ends."""
 
@@ -120,6 +125,7 @@ def serve(
 ) -> None:
     """Serve until interrupted; `ready` is called with lines for people once it listens."""
     access = site.access
+    sys.setswitchinterval(SWITCH_SECONDS)
     encryption = _encryption(site)
     first = None if site.local else _first_link(database, site)
     try:

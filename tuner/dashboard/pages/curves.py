@@ -13,10 +13,11 @@ from tuner.answers.columns import unit_of
 from tuner.answers.plain import plain
 from tuner.answers.settings import has_replicates, settings, short_names
 from tuner.dashboard import rendering
-from tuner.dashboard.desk import Desk
+from tuner.dashboard.desk import PATIENCE, Desk
 from tuner.dashboard.pages.view import View, curve_kinds
 from tuner.records import Unit
 from tuner.results import Curve, Results, Stray, curves, setting_curves, strays
+from tuner.store.studies import Study
 
 CURVES_MOST = 8
 """Settings whose curves are drawn, the best ones; more lines than colours say nothing."""
@@ -70,14 +71,31 @@ def curves_data(request: Request) -> Response:
     """Write the lines of the study's chart as JSON."""
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
-    view = View.of(request, study)
-    kept = desk.think(("curves", view), lambda results: _curves(results, view), study)
-    if kept is None:
+    drawn = find_curves(desk, study, View.of(request, study))
+    if drawn is None:
         return Response(status_code=202)
-    text = rendering.mark(repr(kept.value))
-    if request.headers.get(rendering.HAVE) == text:
+    if request.headers.get(rendering.HAVE) == drawn.mark:
         return Response(status_code=204)
-    return JSONResponse(plain(kept.value), headers={rendering.HAVE: text})
+    return JSONResponse(drawn.lines, headers={rendering.HAVE: drawn.mark})
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a browser draws, and the mark by which it says that it has it."""
+
+    lines: Any
+    mark: str
+
+
+def find_curves(desk: Desk, study: Study, view: View, patience: float = PATIENCE) -> Drawn | None:
+    """Return the lines of the study's chart; None while they are computed for the first time."""
+    kept = desk.think(("curves", view), lambda results: _drawn(results, view), study, patience)
+    return None if kept is None else kept.value
+
+
+def _drawn(results: Results, view: View) -> Drawn:
+    found = _curves(results, view)
+    return Drawn(plain(found), rendering.mark(repr(found)))
 
 
 def _curves(results: Results, view: View) -> Curves:

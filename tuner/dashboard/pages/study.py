@@ -14,6 +14,7 @@ from tuner.answers.setting_comparison import check, check_sentence, compare_sett
 from tuner.dashboard import rendering
 from tuner.dashboard.desk import Desk
 from tuner.dashboard.pages import evidence
+from tuner.dashboard.pages.curves import Drawn, find_curves
 from tuner.dashboard.pages.evidence import Board, ComparedLevels, Influences, ValTest
 from tuner.dashboard.pages.view import View, curve_kinds, groups
 from tuner.errors import TunerError, UserError
@@ -54,6 +55,8 @@ class StudyPage:
     val_test: ValTest | None = None
     influence: Influences | None = None
     leaderboard: Board | None = None
+    curves: Drawn | None = None
+    """What the first chart shows: sent with the page, which needs not ask for it."""
     error: str = ""
     """Why the conditions could not be read; everything is then shown."""
 
@@ -84,7 +87,7 @@ def study_page(request: Request) -> Response:
     desk: Desk = request.app.state.desk
     study = desk.study(request.path_params["name"])
     part = request.query_params.get("part")
-    wanted = {part} if part is not None else {"answer"}
+    wanted = {part} if part is not None else {"answer", "curves"}
     if request.url.path.endswith(".json"):
         wanted = {"answer", "comparisons", "val_test", "influence", "leaderboard"}
     view, error = _view(request, study)
@@ -92,8 +95,11 @@ def study_page(request: Request) -> Response:
 
     def asked(name: str, ask: Callable[[], Value]) -> Value | None:
         # What is not shown is not computed: a first look at a large study waits for its answer
-        # alone, and charts ask for themselves when they come into view.
+        # alone, and charts further down ask for themselves when they come into view.
         return ask() if name in wanted else None
+
+    # Begun beside the answer, for which the page may wait a moment.
+    asked("curves", lambda: find_curves(desk, study, view, patience=0.0))
 
     data = StudyPage(
         study=study.title,
@@ -115,6 +121,7 @@ def study_page(request: Request) -> Response:
             lambda: _thought(desk, study, ("leaderboard", *chosen, view.top),
                              lambda results: evidence.board(results, view)),
         ),
+        curves=asked("curves", lambda: find_curves(desk, study, view, patience=0.0)),
         error=error,
     )  # fmt: skip
     return rendering.page(request, "study", data, study=study, curves=curve_kinds(study))

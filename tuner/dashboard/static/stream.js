@@ -16,7 +16,7 @@ function become(next) {
 
 function open() {
   if (source || !watching.size) return;
-  source = new EventSource(new URL("../events", location.href)); // beside /assets
+  source = new EventSource(new URL("../../events", location.href)); // beside /assets/MARK
   source.addEventListener("live", () => become("live"));
   source.addEventListener("away", () => become("away"));
   source.addEventListener("changed", (event) => tell({ changed: event.data }));

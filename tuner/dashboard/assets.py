@@ -1,0 +1,90 @@
+"""Our own files, read and compressed once, at addresses that name what is in them.
+
+    /assets/3f1c0a9d2b7e5c41/page.js
+
+The mark in the path is of all files together. Scripts find each other by relative addresses
+(`./charts.js`), so these have it as well, and a browser asks for none of them twice.
+"""
+
+import gzip
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tuner.dashboard.paths import below
+
+FOLDER = Path(__file__).resolve().parent / "static"
+TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+MARKED = re.compile(r"(?:([0-9a-f]{16})/)?(.+)")
+WORKER = "stream.js"
+"""The script that is no part of a page: it runs as a shared worker."""
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file."""
+
+    content: bytes
+    compressed: bytes
+    media_type: str
+
+
+@cache
+def assets() -> Mapping[str, Asset]:
+    """Return the files that are served, by their path below the folder."""
+    found = {}
+    for file in sorted(FOLDER.rglob("*")):
+        if file.is_file():
+            content = file.read_bytes()
+            media_type = TYPES.get(file.suffix, "text/plain")
+            compressed = gzip.compress(content, mtime=0)
+            found[file.relative_to(FOLDER).as_posix()] = Asset(content, compressed, media_type)
+    return found
+
+
+@cache
+def assets_mark() -> str:
+    """Return a short checksum of all files."""
+    total = hashlib.blake2b(digest_size=8)
+    for name, one in assets().items():
+        total.update(f"{name} {len(one.content)}\n".encode() + one.content)
+    return total.hexdigest()
+
+
+def asset(name: str) -> str:
+    """Return the path of one of our files, which may be kept for ever."""
+    return below(f"/assets/{assets_mark()}/{name}")
+
+
+@cache
+def modules() -> tuple[str, ...]:
+    """Return the scripts that import each other: asked for at once, not one after the other."""
+    return tuple(
+        name for name in assets() if name.endswith(".js") and "/" not in name and name != WORKER
+    )
+
+
+async def serve_asset(request: Request) -> Response:
+    """Send one of our files."""
+    marked = MARKED.fullmatch(request.path_params["name"])
+    # Looked up among the files that there are: no path leads out of the folder.
+    one = assets().get(marked[2]) if marked else None
+    if marked is None or one is None:
+        raise HTTPException(404)
+    # A page of an earlier version may still ask by its own mark.
+    current = marked[1] == assets_mark()
+    headers = {
+        "Cache-Control": "public, max-age=31536000, immutable" if current else "no-cache",
+        "Vary": "Accept-Encoding",
+    }
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["Content-Encoding"] = "gzip"
+        return Response(one.compressed, headers=headers, media_type=one.media_type)
+    return Response(one.content, headers=headers, media_type=one.media_type)
