@@ -1,6 +1,6 @@
 """The dashboard beside plain optuna-dashboard, on one database with many trials.
 
-    python -m benchmarks.dashboard                                # 13 minutes
+    python -m benchmarks.dashboard                                # 14 minutes
     python -m benchmarks.dashboard --trials 2000 --seconds 20 --minutes 1 --many 0    # to try it
 
 The database holds 20 studies with this many trials of 50 epochs in all, each with the predictions
@@ -11,12 +11,14 @@ the tabs is Chromium, whose times are measured. The others are programs that ask
 (of tuner, every part when something has changed; of optuna-dashboard, the study every ten seconds),
 so that the time of 19 more browsers is not taken from the same cores.
 
-A page is complete when its answer, workers and curves are there, which is what a window of 1280 by
-1600 shows of it; of optuna-dashboard, when its history has been drawn. Each page gets 20 seconds,
-and those that take longer are counted. An update is the time from a committed epoch to its number
-on the page.
+A page is open when it shows the study's name and its trials' numbers or, of optuna-dashboard, the
+name. It is complete when its answer, workers and curves are there, which is what a window of 1280
+by 1600 shows of it; of optuna-dashboard, when its history has been drawn. Each page gets 20
+seconds for either, and those that take longer are counted. An update is the time from a committed
+epoch to its number on the page.
 
-After the turns 20 tabs go on looking at `tuner dashboard` until ten minutes are over, and its
+Before that both take a turn on a smaller database, where optuna-dashboard keeps up. After the
+turns 20 tabs go on looking at `tuner dashboard` until ten minutes are over, and its
 memory is noted. Meanwhile a second database is filled, with 100,000 trials in 20 studies, and pages
 of these are opened: timed are the page with its figures (open), and all of it (complete).
 """
@@ -37,7 +39,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ import httpx2
 import numpy as np
 import psutil
 import sqlalchemy as sa
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from benchmarks import record
@@ -73,6 +75,7 @@ ROOM = 100
 TABS = 20
 LOADS = 12
 """Pages that the browser opens in a turn."""
+WINDOW: ViewportSize = {"width": 1280, "height": 1600}
 LIMIT = 20.0
 """Seconds that a page gets to be complete."""
 LOOKERS = ("nobody", "optuna-dashboard", "tuner")
@@ -111,6 +114,8 @@ class Turn:
     """What was measured while one of them was looked at."""
 
     looked_at: str
+    opens: list[float | None] = field(default_factory=list)
+    """Seconds until a page shows whose it is, by a browser that was never there."""
     loads: list[float | None] = field(default_factory=list)
     """Seconds to a complete page, by a browser that was never there; None for too many."""
     again: list[float | None] = field(default_factory=list)
@@ -133,35 +138,50 @@ def main() -> None:
         PART_OF[sys.argv[1]](*sys.argv[2:])
         return
     options = _options()
-    with _site(options.trials) as site, ExitStack() as stack:
+    figures: dict[str, Any] = {"trials": options.trials, "seconds": options.seconds}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        if options.small:
+            both = [name for name in options.only if name in SERVERS]
+            with _stage(options.small, both, browser, options.seconds) as stage:
+                turns = [_turn(stage, looked_at) for looked_at in both]
+            figures["small"] = {"trials": options.small, "turns": _summed(turns)}
+        with (
+            _stage(options.trials, options.only, browser, options.seconds) as stage,
+            ExitStack() as stack,
+        ):
+            memory = _Memory(stage.servers["tuner"][1]) if "tuner" in stage.servers else None
+            turns = []
+            for _ in range(options.rounds):
+                for looked_at in options.only:
+                    if looked_at == "tuner" and memory is not None:
+                        stack.enter_context(memory)
+                    turns.append(_turn(stage, looked_at))
+            figures["turns"] = _summed(turns)
+            if memory is not None:
+                site, url = stage.site, stage.servers["tuner"][0]
+                stack.enter_context(_child(site, "tabs", url, "tuner", *_tabs(site)))
+                if options.many:
+                    figures["many"] = _many(options.many, browser)
+                memory.until(options.minutes)
+                figures["memory"] = memory.figures
+        browser.close()
+    record.finish(options, "dashboard", figures, list(lines(figures)))
+
+
+@contextmanager
+def _stage(
+    trials: int, looked_at: Sequence[str], browser: Browser, seconds: float
+) -> Iterator[Stage]:
+    """Fill a database, keep it training, and serve it by those that are looked at."""
+    with _site(trials) as site, ExitStack() as stack:
         notes = site.folder / "notes.jsonl"
         stack.enter_context(_child(site, "workers", str(notes), *site.studies))
         servers = {
-            name: stack.enter_context(SERVERS[name](site))
-            for name in options.only
-            if name in SERVERS
+            name: stack.enter_context(SERVERS[name](site)) for name in looked_at if name in SERVERS
         }
-        playwright = stack.enter_context(sync_playwright())
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         _wait_for(notes)
-        stage = Stage(site, servers, browser, notes, options.seconds)
-        memory = _Memory(servers["tuner"][1]) if "tuner" in servers else None
-        turns = []
-        for _ in range(options.rounds):
-            for looked_at in options.only:
-                if looked_at == "tuner" and memory is not None:
-                    stack.enter_context(memory)
-                turns.append(_turn(stage, looked_at))
-        figures = {"trials": options.trials, "seconds": options.seconds, "turns": _summed(turns)}
-        if memory is not None:
-            url = servers["tuner"][0]
-            stack.enter_context(_child(site, "tabs", url, "tuner", *_tabs(site)))
-            if options.many:
-                figures["many"] = _many(options.many, browser)
-            memory.until(options.minutes)
-            figures["memory"] = memory.figures
-        browser.close()
-    record.finish(options, "dashboard", figures, list(lines(figures)))
+        yield Stage(site, servers, browser, notes, seconds)
 
 
 def _many(trials: int, browser: Browser) -> dict[str, Any]:
@@ -171,15 +191,11 @@ def _many(trials: int, browser: Browser) -> dict[str, Any]:
     with _site(trials) as site, _tuner(site) as (url, _):
         rng = random.Random(1)  # which page is opened
         for place in range(LOADS):
-            name, number = rng.choice(list(site.studies.items()))
-            address = url.rstrip("/") + KINDS["tuner"].path.format(name=name, number=number)
-            size = {"width": 1280, "height": 1600}
-            context = browser.new_context(viewport=size, bypass_csp=True)  # type: ignore[arg-type]
-            page = context.new_page()
-            started = time.perf_counter()
-            page.goto(address, wait_until="commit")
-            opened.append(_waited(page, "document.querySelector('#now .facts')", started))
-            complete.append(_waited(page, KINDS["tuner"].complete, started))
+            context = browser.new_context(viewport=WINDOW, bypass_csp=True)
+            study = rng.choice(list(site.studies.items()))
+            load = _load(context.new_page(), url, KINDS["tuner"], study)
+            opened.append(load.opened)
+            complete.append(load.complete)
             record.progress(f"page {place + 1} of {trials:,} trials: {opened[-1]} {complete[-1]}")
             context.close()
     return {"trials": trials, "opened": _spread(opened), "complete": _spread(complete)}
@@ -424,9 +440,17 @@ def _look(url: str, kind: str, *names: str) -> None:
         async with httpx2.AsyncClient(
             timeout=60, limits=httpx2.Limits(max_connections=None)
         ) as web:
-            await asyncio.gather(*(TABS_OF[kind](web, url, name) for name in names))
+            await asyncio.gather(*(_tab(TABS_OF[kind], web, url, name) for name in names))
 
     asyncio.run(all_tabs())
+
+
+async def _tab(look: Callable[..., Any], web: httpx2.AsyncClient, url: str, name: str) -> None:
+    """Keep a tab open: a browser whose server takes too long to answer asks it again."""
+    while True:
+        with suppress(httpx2.TransportError):
+            await look(web, url, name)
+        await asyncio.sleep(1.0)
 
 
 async def _tuner_tab(web: httpx2.AsyncClient, url: str, name: str) -> None:
@@ -503,58 +527,65 @@ def _browse(stage: Stage, turn: Turn) -> None:
     kind = KINDS[turn.looked_at]
     names = list(stage.site.studies.items())
     until = time.monotonic() + stage.seconds
-    watched = browser.new_context(viewport={"width": 1280, "height": 1600}, bypass_csp=True)
+    watched = browser.new_context(viewport=WINDOW, bypass_csp=True)
     page = watched.new_page()
     counted = _count_bytes(page)
-    name, number = names[0]
-    started = time.perf_counter()
-    page.goto(url.rstrip("/") + kind.path.format(name=name, number=number), wait_until="commit")
-    turn.loads.append(_waited(page, kind.complete, started))
-    page.evaluate(WATCH)
+    first = _open(page, url, kind, names[0])
+    turn.opens.append(first.opened)
+    turn.loads.append(first.complete)
+    if turn.looked_at == "tuner":
+        page.evaluate(WATCH)
     before, since = counted[0], time.monotonic()
     rng = random.Random(len(turn.loads))  # which page is opened
     context = None
     for place in range(LOADS):
         if place >= 2 and time.monotonic() > until:
             break  # of a server whose pages are never complete, a few tell as much as twelve
-        name, number = rng.choice(names)
-        address = url.rstrip("/") + kind.path.format(name=name, number=number)
         fresh = place % 2 == 0
         if fresh:
             if context is not None:
                 context.close()
-            context = browser.new_context(viewport={"width": 1280, "height": 1600}, bypass_csp=True)
+            context = browser.new_context(viewport=WINDOW, bypass_csp=True)
         assert context is not None
-        took, size = _load(context.new_page(), address, kind.complete)
-        (turn.loads if fresh else turn.again).append(took)
+        load = _load(context.new_page(), url, kind, rng.choice(names))
+        (turn.loads if fresh else turn.again).append(load.complete)
         if fresh:
-            turn.page_bytes.append(size)
+            turn.opens.append(load.opened)
+            turn.page_bytes.append(load.size)
         turn.memory.append(_memory(server))
         time.sleep(max(0.0, (until - time.monotonic()) / (LOADS - place)))
     if context is not None:
         context.close()
     turn.minute_bytes = (counted[0] - before) / (time.monotonic() - since) * 60
-    shown = page.evaluate("window.shown")
-    turn.updates = _delays(shown, stage.notes, names[0][0])
+    if turn.looked_at == "tuner":
+        shown = page.evaluate("window.shown")
+        turn.updates = _delays(shown, stage.notes, names[0][0])
     watched.close()
 
 
 @dataclass(frozen=True)
 class _Kind:
     path: str
+    opened: str
     complete: str
-    """JavaScript that is true when everything is there."""
+    """JavaScript that is true when the page shows whose it is, and when everything is there."""
+    waited: str
+    """What that is, in words."""
 
 
 KINDS = {
     "tuner": _Kind(
         "/studies/{name}",
+        "document.querySelector('#now .facts')",
         "document.querySelector('#answer .answer:not(.soft)')"
         " && document.querySelector('#curves canvas')",
+        "the answer, the workers and the curves",
     ),
     "optuna-dashboard": _Kind(
         "/dashboard/studies/{number}",
+        "document.body && document.body.innerText.includes('{name}')",
         "document.querySelector('.js-plotly-plot .main-svg .trace')",
+        "the history of its trials",
     ),
 }
 WATCH = """() => {
@@ -580,14 +611,32 @@ WATCH = """() => {
 }"""
 
 
-def _load(page: Page, address: str, complete: str) -> tuple[float | None, int]:
+@dataclass(frozen=True)
+class _Load:
+    """What it took to open one page: seconds, None for too many, and bytes."""
+
+    opened: float | None
+    complete: float | None
+    size: int = 0
+
+
+def _load(page: Page, url: str, kind: _Kind, study: tuple[str, int]) -> _Load:
     counted = _count_bytes(page)
-    started = time.perf_counter()
-    page.goto(address, wait_until="commit")
-    took = _waited(page, complete, started)
-    size = counted[0]
+    load = _open(page, url, kind, study)
     page.close()
-    return took, size
+    return replace(load, size=counted[0])
+
+
+def _open(page: Page, url: str, kind: _Kind, study: tuple[str, int]) -> _Load:
+    name, number = study
+    started = time.perf_counter()
+    address = url.rstrip("/") + kind.path.format(name=name, number=number)
+    try:
+        page.goto(address, wait_until="commit", timeout=1000 * LIMIT)
+    except PlaywrightTimeoutError:
+        return _Load(None, None)
+    opened = _waited(page, kind.opened.format(name=name), started)
+    return _Load(opened, _waited(page, kind.complete, started))
 
 
 def _waited(page: Page, condition: str, started: float) -> float | None:
@@ -662,6 +711,7 @@ def _summed(turns: Sequence[Turn]) -> dict[str, Any]:
         mine = [turn for turn in turns if turn.looked_at == looked_at]
         whole = Turn(looked_at)
         for turn in mine:
+            whole.opens += turn.opens
             whole.loads += turn.loads
             whole.again += turn.again
             whole.updates += turn.updates
@@ -679,6 +729,7 @@ def _summed(turns: Sequence[Turn]) -> dict[str, Any]:
 
 def _summary(turn: Turn) -> dict[str, Any]:
     return {
+        "opened": _spread(turn.opens),
         "first_visit": _spread(turn.loads),
         "again": _spread(turn.again),
         "update": _spread(turn.updates),
@@ -708,12 +759,21 @@ def _spread(values: Sequence[float | None]) -> dict[str, Any] | None:
 
 def lines(figures: Mapping[str, Any]) -> Iterator[str]:
     """Yield what was measured as Markdown tables."""
+    yield from _table(figures)
+    if "small" in figures:
+        yield ""
+        yield from _table(figures["small"])
+    yield from _further(figures)
 
-    def ms(spread: Mapping[str, Any] | None) -> str:
+
+def _table(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the figures of everybody's turns at one size."""
+
+    def ms(spread: Mapping[str, Any] | None, digits: int = 0) -> str:
         if spread is None:
             return "–"
         median, p95 = (
-            f"> {1000 * LIMIT:,.0f}" if value is None else f"{1000 * value:,.0f}"
+            f"> {1000 * LIMIT:,.0f}" if value is None else f"{1000 * value:,.{digits}f}"
             for value in (spread["median"], spread["p95"])
         )
         return f"{median} ({p95})"
@@ -727,8 +787,10 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
     def row(title: str, value: Any) -> str:
         return f"| {title} | " + " | ".join(value(turn) for turn in turns.values()) + " |"
 
-    yield row("study page, first visit, ms: median (95%)", lambda t: ms(t["first_visit"]))
-    yield row("study page, scripts cached, ms", lambda t: ms(t["again"]))
+    if any("opened" in turn for turn in turns.values()):
+        yield row("study page open, first visit, ms: median (95%)", lambda t: ms(t["opened"]))
+    yield row("study page complete, first visit, ms", lambda t: ms(t["first_visit"]))
+    yield row("study page complete, scripts cached, ms", lambda t: ms(t["again"]))
     yield row("an epoch on the page after its commit, ms", lambda t: ms(t["update"]))
     yield row("bytes a page, kB", lambda t: _kilobytes(t["page_bytes"]))
     yield row("bytes a minute, kB", lambda t: _kilobytes(t["minute_bytes"]))
@@ -739,8 +801,15 @@ def lines(figures: Mapping[str, Any]) -> Iterator[str]:
         lambda t: " → ".join(f"{b / 2**20:.0f}" for b in t["memory"]) if t["memory"] else "–",
     )
     for what in ("claim", "record", "complete"):
-        yield row(f"a worker's {what}, ms", lambda t: ms(t["calls"].get(what)))  # noqa: B023
-    yield from _further(figures)
+        yield row(f"a worker's {what}, ms", lambda t: ms(t["calls"].get(what), 1))  # noqa: B023
+    for looked_at, turn in turns.items():
+        visits = turn["first_visit"]
+        if visits is not None and visits["late"]:
+            yield ""
+            yield (
+                f"{looked_at}: {visits['late']} of {visits['n']} first visits did not have "
+                f"{KINDS[looked_at].waited} within {LIMIT:.0f} s, and were given up."
+            )
 
 
 def _further(figures: Mapping[str, Any]) -> Iterator[str]:
@@ -774,13 +843,16 @@ def _kilobytes(size: float | None) -> str:
 def _options() -> argparse.Namespace:
     parser = record.parser(__doc__)
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=45.0, help="how long a turn takes")
+    parser.add_argument("--seconds", type=float, default=40.0, help="how long a turn takes")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument(
         "--minutes", type=float, default=10.0, help="how long the memory of tuner's is noted"
     )
     parser.add_argument(
         "--many", type=int, default=100_000, help="trials of the second database; 0 for none"
+    )
+    parser.add_argument(
+        "--small", type=int, default=1_200, help="trials of the smaller database; 0 for none"
     )
     parser.add_argument("--only", nargs="+", choices=LOOKERS, default=list(LOOKERS))
     return parser.parse_args()

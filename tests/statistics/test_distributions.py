@@ -32,6 +32,14 @@ def test_quantiles_are_scipys() -> None:
         assert found == pytest.approx(stats.t.ppf(shares, freedom), rel=1e-9)
 
 
+def test_the_quantiles_of_intervals_are_exact() -> None:
+    """Those of whole degrees of freedom are computed here, and agree with SciPy's to rounding."""
+    shares = np.array([0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999])
+    for freedom in range(1, 202):
+        found = [students(share, freedom) for share in shares.tolist()]
+        assert found == pytest.approx(stats.t.ppf(shares, freedom), rel=1e-12, abs=1e-15)
+
+
 def test_where_the_variance_is_known_the_quantile_is_normal() -> None:
     """A freedom of 0 says so."""
     for share in CHANCE.random(100).tolist():

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri, stdtr
 
 from tuner.statistics.clusters import Clusters
 from tuner.statistics.distributions import students
 from tuner.statistics.ranks import average_ranks
+from tuner.statistics.special import ndtr, stdtr
 from tuner.statistics.variance import CONFIDENCE, Interval
 
 Array = NDArray[np.float64]
@@ -154,6 +154,6 @@ def _variance(
 
 def _perfect(area: float, images: float, confidence: float) -> Interval:
     """Return the limits of an area of 0 or 1, whose estimated variance is 0 (as for a share)."""
-    z2 = float(ndtri(0.5 + confidence / 2)) ** 2
+    z2 = students(0.5 + confidence / 2, 0.0) ** 2
     off = z2 / (images + z2)
     return Interval(area, max(0.0, area - off), min(1.0, area + off))

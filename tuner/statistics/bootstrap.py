@@ -2,9 +2,9 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from tuner.statistics.clusters import Clusters
+from tuner.statistics.distributions import students
 from tuner.statistics.variance import CONFIDENCE, Interval
 
 Array = NDArray[np.float64]
@@ -37,7 +37,7 @@ def mean_difference(
     if clusters is not None and clusters.freedom:
         # Resamples of few or unequal patients understate the uncertainty: use at least Student's t
         # with their degrees of freedom.
-        limit = float(stdtrit(clusters.freedom, 1 - tail))
+        limit = students(1 - tail, clusters.freedom)
         low, high = min(low, -limit), max(high, limit)
     return Interval(value, value - high * error, value - low * error)
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
+from tuner.statistics.distributions import students
 from tuner.statistics.ranks import average_ranks
 from tuner.statistics.variance import CONFIDENCE, Interval
 
@@ -27,6 +27,6 @@ def rank_correlation(one: Array, other: Array, confidence: float = CONFIDENCE) -
     # midpoint to the next lower value.
     most = 1 - 6 / (count * (count**2 - 1))
     bounded = math.copysign(min(abs(value), most), value)
-    half = float(ndtri(0.5 + confidence / 2)) * math.sqrt((1 + value**2 / 2) / (len(one) - 3))
+    half = students(0.5 + confidence / 2, 0.0) * math.sqrt((1 + value**2 / 2) / (len(one) - 3))
     low, high = (math.tanh(math.atanh(bounded) + side * half) for side in (-1, 1))
     return Interval(value, min(low, value), max(high, value))

@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
-
+from tuner.statistics.distributions import students
 from tuner.statistics.variance import Interval
 
 
@@ -40,7 +39,7 @@ def mean_over_seeds(values: Sequence[float], confidence: float = 0.95) -> Mean |
     if n == 1:
         return Mean(mean, 1)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * spread / math.sqrt(n)
+    half = students(0.5 + confidence / 2, n - 1) * spread / math.sqrt(n)
     return Mean(mean, n, mean - half, mean + half)
 
 
@@ -66,5 +65,5 @@ def welch(
     freedom = error**2 / sum(
         part**2 / (len(values) - 1) for part, values in zip(errors, (one, other), strict=True)
     )
-    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * math.sqrt(error)
+    half = students(0.5 + confidence / 2, freedom) * math.sqrt(error)
     return Interval(difference, difference - half, difference + half)

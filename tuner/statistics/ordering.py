@@ -4,9 +4,9 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from tuner.statistics.multiple_comparisons import holm
+from tuner.statistics.special import ndtr
 from tuner.statistics.variance import CONFIDENCE
 
 Array = NDArray[np.float64]

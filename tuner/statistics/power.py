@@ -6,10 +6,9 @@ The variance components that a study estimated are scaled to other numbers of se
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from scipy.special import ndtr
-
 from tuner.statistics.anova import VarianceComponents
 from tuner.statistics.distributions import chi_square
+from tuner.statistics.special import ndtr
 from tuner.statistics.variance import CONFIDENCE
 
 POWER = 0.8

@@ -6,10 +6,9 @@ one-sided, at the level that the race's alpha spending assigns to this look.
 
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
-
 from tuner.statistics.anova import Panel, VarianceComponents
 from tuner.statistics.distributions import students
+from tuner.statistics.special import stdtrit
 from tuner.statistics.variance import Interval, around
 
 OPEN = 0.975

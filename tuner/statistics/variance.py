@@ -14,10 +14,10 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from tuner.statistics.distributions import chi_square, range_tail
 from tuner.statistics.roots import root
+from tuner.statistics.special import ndtr
 
 Array = NDArray[np.float64]
 

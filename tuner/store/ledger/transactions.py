@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from optuna.storages import BaseStorage
 
 from tuner.settings import Timing
 from tuner.store import tables as t
@@ -15,6 +14,9 @@ from tuner.store.ledger.leases import Lease, LeaseLostError
 from tuner.store.ledger.locks import lock_study
 from tuner.store.ledger.reuse import Sharing
 from tuner.store.studies import Study
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Transaction:
     """An open transaction: our connection, and Optuna's storage bound to it when it is needed."""
 
     connection: sa.Connection
-    bind: Callable[[], BaseStorage]
+    bind: "Callable[[], BaseStorage]"
     """Binds Optuna's storage to the connection until the transaction ends."""
     study: Study
     worker_id: int
@@ -70,7 +72,7 @@ class Transaction:
     """The person who acts, where it is no worker."""
 
     @cached_property
-    def storage(self) -> BaseStorage:
+    def storage(self) -> "BaseStorage":
         """Optuna's storage, every write of which is part of this transaction."""
         return self.bind()
 
