@@ -4,9 +4,13 @@ import gzip
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from tuner.dashboard.assets import FOLDER
 
 VENDOR = FOLDER / "vendor"
+AXE = Path(__file__).parent / "axe"
+"""A tool of the tests; no page loads it."""
 COMPRESSED_MOST = 100_000
 
 
@@ -15,15 +19,18 @@ def scripts() -> list[Path]:
     return sorted(FOLDER.rglob("*.js"))
 
 
-def test_vendored_files_are_those_of_their_releases() -> None:
+@pytest.mark.parametrize(
+    ("folder", "ours"), [(VENDOR, {"SHA256SUMS", "VERSIONS"}), (AXE, {"SHA256SUMS"})]
+)
+def test_vendored_files_are_those_of_their_releases(folder: Path, ours: set[str]) -> None:
     """Every vendored file has the checksum that was taken from its release; none is without."""
-    lines = (VENDOR / "SHA256SUMS").read_text().splitlines()
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
     pairs = [line.split("  ", 1) for line in lines if not line.startswith("#")]
     sums = {name: expected for expected, name in pairs}
-    files = {path.name for path in VENDOR.iterdir()} - {"SHA256SUMS", "VERSIONS"}
+    files = {path.name for path in folder.iterdir()} - ours
     assert files == set(sums)
     for name, expected in sums.items():
-        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == expected, name
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == expected, name
 
 
 def test_each_library_has_its_licence_and_version() -> None:
