@@ -3,8 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import sqlalchemy as sa
 from starlette.testclient import TestClient
 
 from tests.dashboard.conftest import LOCAL, NO_CHECKPOINTS, app_for, deleting
+from tests.harness import warm
 from tests.store.specs import Bench, claim_trial, finish, limited, make_spec
 from tuner.dashboard.assets import FOLDER
 from tuner.dashboard.desk import Desk
@@ -182,17 +181,18 @@ def reachable(address: str) -> bool:
         ("::1", ("::1",)),
     ],
 )
-def test_every_local_name_is_served(bench: Bench, host: str, addresses: tuple[str, ...]) -> None:
+def test_every_local_name_is_served(
+    bench: Bench, tmp_path: Path, host: str, addresses: tuple[str, ...]
+) -> None:
     """`localhost` is both addresses where the machine has both; the printed URL answers."""
     have = [address for address in addresses if reachable(address)]
     if not have:
         pytest.skip(f"this machine has no {host}")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tuner", "dashboard", "--host", host, "--port", "0"],
-        env={**os.environ, "TUNER_DATABASE_URL": bench.database.address.url(show_password=True)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    environment = {
+        **os.environ,
+        "TUNER_DATABASE_URL": bench.database.address.url(show_password=True),
+    }
+    process = warm.start(["dashboard", "--host", host, "--port", "0"], tmp_path, environment)
     try:
         assert process.stdout is not None
         url = process.stdout.readline().split()[0]
