@@ -804,7 +804,7 @@ def _table(figures: Mapping[str, Any]) -> Iterator[str]:
         yield row(f"a worker's {what}, ms", lambda t: ms(t["calls"].get(what), 1))  # noqa: B023
     for looked_at, turn in turns.items():
         visits = turn["first_visit"]
-        if visits is not None and visits["late"]:
+        if visits is not None and visits.get("late"):
             yield ""
             yield (
                 f"{looked_at}: {visits['late']} of {visits['n']} first visits did not have "

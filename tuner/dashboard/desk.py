@@ -66,6 +66,8 @@ class Desk:
         # The first page asks for those of all its studies at once.
         self._verdicts = Shelf(most=10_000, queue=500)
         self._documents = Shelf(most=24)
+        self._numbers: dict[str, int] = {}
+        """Of the studies that were found, by the names in addresses."""
         # A file system that does not answer holds up its own thread alone.
         self._files = Shelf(most=256)
         self.stopping = False
@@ -76,7 +78,16 @@ class Desk:
     def study(self, name: str) -> Study:
         """Return a study by its name, such as lr_sched or lr_sched@2."""
         ref = StudyRef.stored(name)
-        return self.read(("study", name), lambda connection: studies.find(connection, ref))
+
+        def compute() -> Study:
+            with self.database.snapshot() as connection:
+                return studies.find(connection, ref)
+
+        # Every request asks for it, so it is not read again whenever another study changes.
+        version = (self.announcements.name_version(self._numbers.get(name)), _tick(CLOCK))
+        found = self._pages.fresh((None, ("study", name)), version, compute)
+        self._numbers[name] = found.study_id
+        return found
 
     @contextmanager
     def results(self, study: Study) -> Iterator[Results]:

@@ -64,6 +64,13 @@ class Announcements:
         changes = self._versions.total() if study_id is None else self._versions[study_id]
         return self._all, silent, changes
 
+    def name_version(self, study_id: int | None) -> tuple[Version, int]:
+        """Return a mark that differs once a study's name may mean another, or it has changed.
+
+        A study that is launched is announced by a number that nobody has heard of.
+        """
+        return self.version(study_id), len(self._versions)
+
     def changed(self, study_id: int | None) -> None:
         """Tell every page that shows this study, or all pages."""
         if study_id is None:

@@ -64,6 +64,11 @@ class Peer:
     client: End
     server: End
 
+    @property
+    def known(self) -> bool:
+        """Whether `is_owner` has been looked up."""
+        return "is_owner" in vars(self)
+
     @cached_property
     def is_owner(self) -> bool:
         """Whether it comes from this machine, from the user of this process or from root.
