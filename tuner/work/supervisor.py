@@ -322,6 +322,7 @@ class Supervisor:
             "branches": sharing.branches(lease.configuration) if sharing else [],
             "expected": lease.expected_epochs if checkpoints.keep == "auto" else 0,
             "until": lease.until,
+            "pauses": study.spec.pauses,
         }
 
     def _keep_output(self, trial: HeldTrial) -> None:

@@ -35,6 +35,8 @@ class CheckpointPlan:
     """Epochs that a peer has trained and is storing now."""
     until: int | None = None
     """The epoch at which the trial is to be paused: it starts from no later state."""
+    pauses: bool = False
+    """Whether trials of its study pause: what it starts from may be promised to an equal trial."""
 
     @classmethod
     def read(cls, body: Mapping[str, Any]) -> "CheckpointPlan":
@@ -46,6 +48,7 @@ class CheckpointPlan:
             branches=frozenset(body["branches"]),
             expected=int(body["expected"]),
             until=body.get("until"),
+            pauses=bool(body.get("pauses", False)),
         )
 
 
@@ -136,6 +139,8 @@ class Keeping:
         self._last = 0
         self._stored: dict[str, int] = {}
         """Stored keys of this trial that may be removed, with their epochs."""
+        self._written = 0
+        """The epoch of the newest state that is stored for certain."""
         self.resumed = 0
         """How many epochs it started with."""
 
@@ -148,8 +153,10 @@ class Keeping:
             labels = self._plan.labels
             path = self._path[: self._plan.until]
             self.resumed = resume(run, self._saver.lookups, path, labels)
-            if self.resumed and self._plan.keep == "none":
-                # An earlier attempt's, or where the trial was paused: it ends with the trial.
+            self._written = self.resumed
+            if self.resumed and self._plan.keep == "none" and not self._plan.pauses:
+                # An earlier attempt's: it ends with the trial. Where trials pause, another one with
+                # the same settings may be paused there; tidying knows, and removes it in time.
                 self._stored[self._path[self.resumed - 1]] = self.resumed
 
     def after(self, run: Run) -> None:
@@ -166,14 +173,16 @@ class Keeping:
         self._saver.writer.flush(timeout)
 
     def pause(self, run: Run, timeout: float) -> str:
-        """Store the state that a paused trial goes on from, and return its key.
+        """Store the state that a paused trial goes on from, and return its key; "" if that failed.
 
         Nothing here removes it, not even when the trial has gone on: another paused trial may
         share it. Tidying does, once no paused trial is promised it.
         """
         self.settle(run, timeout)
         epoch = len(run.curve)
-        return self._path[epoch - 1] if epoch <= len(self._path) else ""
+        with self._lock:
+            is_there = 0 < epoch <= len(self._path) and self._written == epoch
+        return self._path[epoch - 1] if is_there else ""
 
     def end(self, run: Run) -> None:
         """Keep the last state of a trial that has ended, or none, as the plan says."""
@@ -195,6 +204,8 @@ class Keeping:
             for key in passed:
                 del self._stored[key]
             current = written.key in self._path
+            if current:
+                self._written = written.epoch
         if current:
             self._tell(written.epoch)
         self._saver.tree.remove(passed, dict(self._plan.labels))

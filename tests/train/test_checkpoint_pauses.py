@@ -1,0 +1,58 @@
+"""Where trials pause: whose checkpoints stay, and that none is promised that was not written."""
+
+from itertools import islice
+from pathlib import Path
+
+from tests.train.blobs import Blobs, blob_job, nothing
+from tests.train.checkpoint_cases import MINE, OTHERS
+from tuner.train.checkpoints.saver import CheckpointPlan, Saver
+from tuner.train.checkpoints.tree import Tree
+
+
+def test_a_trial_that_ends_leaves_what_an_equal_one_is_paused_at(
+    tmp_path: Path, blobs: Blobs
+) -> None:
+    """With keep = "none" as well: both stored the same state, and one of them needs it still."""
+    bench, job = blobs.workbench(), blob_job(epochs=3)
+    place = str(tmp_path / "kept")
+    for labels in (MINE, OTHERS):
+        saver = Saver(place)
+        run = bench.begin(job)
+        plan = CheckpointPlan(labels=labels, every=1, keep="none", until=1, pauses=True)
+        keeping = saver.begin(bench, run, job, plan)
+        for _ in islice(run.epochs(nothing), 1 - keeping.resumed):
+            keeping.after(run)
+        assert keeping.pause(run, 60) == bench.path(job)[0]
+        saver.close(60)
+    # The one whose labels the state has goes on and ends.
+    saver = Saver(place)
+    run = bench.begin(job)
+    plan = CheckpointPlan(labels=OTHERS, every=1, keep="none", pauses=True)
+    keeping = saver.begin(bench, run, job, plan)
+    assert keeping.resumed == 1
+    for _ in run.epochs(nothing):
+        keeping.after(run)
+    keeping.end(run)
+    saver.close(60)
+    assert [entry.epoch for entry in Tree(place).listing()] == [1]
+
+
+def test_no_checkpoint_is_promised_that_could_not_be_written(tmp_path: Path, blobs: Blobs) -> None:
+    """The trial pauses all the same, and is told to have none; one that was there counts."""
+    bench, job = blobs.workbench(), blob_job(epochs=3)
+    place = tmp_path / "kept"
+    plan = CheckpointPlan(labels=MINE, every=1, until=1, pauses=True)
+    for is_writable in (False, True, True):
+        saver = Saver(str(place))
+        run = bench.begin(job)
+        keeping = saver.begin(bench, run, job, plan)
+        if not is_writable:
+            # A file where the folder is to be: nothing can be written, root or not.
+            place.write_text("")
+        for _ in islice(run.epochs(nothing), 1 - keeping.resumed):
+            keeping.after(run)
+        promised = keeping.pause(run, 60)
+        saver.close(60)
+        assert promised == (bench.path(job)[0] if is_writable else "")
+        if not is_writable:
+            place.unlink()
