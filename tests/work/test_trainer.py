@@ -42,7 +42,7 @@ def test_the_trainer_reports_what_it_cannot_do(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
     process = start(ours, theirs)
     settings = {"device": "cpu", "threads": 1, "cache": str(tmp_path), "folders": []}
-    settings["checkpoints"] = None
+    settings |= {"checkpoints": None, "cores": []}
     send(ours, Message("settings", settings))
     job = {"objective": "nowhere", "parameters": {}, "data": {}, "seed": 0, "metric": "val_loss"}
     with ours:
