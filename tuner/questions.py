@@ -91,7 +91,9 @@ class Question:
             if self._started.exception() is None:
                 # A process that the child forked may keep its standard output open after the
                 # child was killed, and we would keep reading until that process ends.
-                _end_family(self._started.result())
+                child = self._started.result()
+                child.wait_unreaped()
+                kill_family(child)
 
         # In a thread, so that we need not wait until a fork server has imported the modules.
         threading.Thread(target=begin, daemon=True).start()
@@ -160,11 +162,6 @@ def ask(
     """Have a piece of work done and return its result, or raise its error."""
     with Question(module, work, doing) as asked:
         return asked.answer(progress)
-
-
-def _end_family(child: Process) -> None:
-    child.wait_unreaped()
-    kill_family(child)
 
 
 def serve(work: Callable[[Body, Progress], "Body | Generator[Body, None, Body]"]) -> int:

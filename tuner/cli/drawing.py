@@ -67,7 +67,7 @@ def _traced(
     (width, height), (low, high) = size, limits
     points = [
         (
-            _place(at, len(values), 2 * width),
+            round(at / max(len(values) - 1, 1) * (2 * width - 1)),
             round((high - value) / (high - low) * (4 * height - 1)),
         )
         for at, value in enumerate(values)
@@ -82,7 +82,3 @@ def _traced(
             cell = (at_y // 4, at_x // 2)
             found[cell] = found.get(cell, 0) | DOTS[at_x % 2][at_y % 4]
     return found
-
-
-def _place(at: int, count: int, across: int) -> int:
-    return 0 if count < 2 else round(at / (count - 1) * (across - 1))

@@ -81,10 +81,12 @@ def _template(*parts: str) -> str:
 
 
 def _listed(parameters: "Iterable[Parameter]") -> str:
-    listed = [
-        (f"# {parameter.name} = {_value(parameter)}", _meaning(parameter))
-        for parameter in parameters
-    ]
+    listed: list[tuple[str, str]] = []
+    for parameter in parameters:
+        # JSON's texts, numbers and truth values are TOML's too.
+        value = json.dumps(parameter.default, ensure_ascii=False)
+        choices = f": {', '.join(parameter.choices)}" if parameter.kind == "choice" else ""
+        listed.append((f"# {parameter.name} = {value}", parameter.meaning + choices))
     width = max((len(setting) for setting, _ in listed), default=0)
     lines: list[str] = []
     for setting, meaning in listed:
@@ -92,14 +94,3 @@ def _listed(parameters: "Iterable[Parameter]") -> str:
         lines.append(f"{setting:<{width}}  # {wrapped[0]}")
         lines += [f"{'#':<{width}}  # {rest}" for rest in wrapped[1:]]
     return "".join(f"{line}\n" for line in lines) or "# none\n"
-
-
-def _value(parameter: "Parameter") -> str:
-    # JSON's texts, numbers and truth values are TOML's too.
-    return json.dumps(parameter.default, ensure_ascii=False)
-
-
-def _meaning(parameter: "Parameter") -> str:
-    if parameter.kind != "choice":
-        return parameter.meaning
-    return f"{parameter.meaning}: {', '.join(parameter.choices)}"

@@ -12,7 +12,6 @@ from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
 from tuner.pictures.subject import Subject, level_label, sentence
 from tuner.results import Level
-from tuner.statistics import Interval
 
 WITHIN = 2.4477
 """Half axes, in standard errors, of the ellipse that holds 95% of a normal cloud."""
@@ -112,7 +111,9 @@ def draw_gap(subject: Subject) -> Picture:
         axis.axvline(gap.gap.value, color=canvas.colour(0), linewidth=1)
         axis.axvline(0, color="black", linewidth=0.8)
         for at, setting in enumerate(shown):
-            _draw_one(axis, setting.gap, at)
+            interval = setting.gap
+            axis.plot((interval.low, interval.high), (at, at), color="black", linewidth=1.2)
+            axis.plot(interval.value, at, marker="o", color="black", markersize=4.5)
         axis.set_yticks(range(len(shown)), [_setting_label(setting) for setting in shown])
         axis.set_ylim(len(shown) - 0.4, -0.6)
         axis.set_xlabel("validation accuracy − test accuracy (points)")
@@ -146,11 +147,6 @@ def _how_many(gap: Gap) -> str:
     if many == 1:
         return "Validation and test accuracy are not distinguishable"
     return f"Validation and test accuracy are not distinguishable in any of the {many} settings"
-
-
-def _draw_one(axis: Axes, interval: Interval, at: int) -> None:
-    axis.plot((interval.low, interval.high), (at, at), color="black", linewidth=1.2)
-    axis.plot(interval.value, at, marker="o", color="black", markersize=4.5)
 
 
 def _setting_label(setting: SettingGap) -> str:

@@ -138,12 +138,9 @@ def draw_reliability(subject: Subject) -> Picture:
             canvas.percent(each, "x")
         axis.set_ylim(0, 1.02)
         canvas.percent(axis)
-    return Picture(sheet, found.verdict, _reliability_note(subject, predicted))
-
-
-def _reliability_note(subject: Subject, predicted: Predicted) -> str:
     bars = f"bars are 95% intervals over the {_unit(predicted)} in each of ten equal-width bins"
-    return sentence([f"{_who(subject, predicted)}; {bars}", "Dashed: perfect calibration"])
+    note = [f"{_who(subject, predicted)}; {bars}", "Dashed: perfect calibration"]
+    return Picture(sheet, found.verdict, sentence(note))
 
 
 def _who(subject: Subject, predicted: Predicted) -> str:
@@ -151,20 +148,17 @@ def _who(subject: Subject, predicted: Predicted) -> str:
     if has_replicates(subject.results.spec):
         best = "the median seed of the best setting on validation"
     chosen = f" ({best})" if subject.trial is None else ""
+    clusters = predicted.clusters
+    patients = "" if clusters is None else f" of {words.count(clusters.patients, 'patient')}"
     return (
         f"{subject.title}, trial {predicted.trial}{chosen}, "
         f"{predicted.at} epoch {predicted.epoch}, "
-        f"{len(predicted.labels):,} {_split(predicted)} images{_patients(predicted)}"
+        f"{len(predicted.labels):,} {_split(predicted)} images{patients}"
     )
 
 
 def _unit(predicted: Predicted) -> str:
     return "images" if predicted.clusters is None else "patients"
-
-
-def _patients(predicted: Predicted) -> str:
-    clusters = predicted.clusters
-    return "" if clusters is None else f" of {words.count(clusters.patients, 'patient')}"
 
 
 def _split(predicted: Predicted) -> str:

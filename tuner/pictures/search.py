@@ -204,7 +204,11 @@ def _draw_stopped(axis: Axes, rows: Sequence[TrialRow], metric: str) -> None:
     )
     for state, mark, shade in marks:
         mine = [row for row in rows if row["state"] == state]
-        known = [row for row in mine if metric == "val_loss" and _is_number(row["last_val_loss"])]
+        known = [
+            row for row in mine
+            if metric == "val_loss" and (loss := row["last_val_loss"]) is not None
+            and math.isfinite(loss)
+        ]  # fmt: skip
         label = f"{state.lower()} ({len(mine)})" if mine else None
         if known:
             axis.plot([row["trial"] for row in known], [row["last_val_loss"] for row in known],
@@ -214,10 +218,6 @@ def _draw_stopped(axis: Axes, rows: Sequence[TrialRow], metric: str) -> None:
             axis.plot([row["trial"] for row in rest], [0.01] * len(rest), transform=bottom,
                       linestyle="none", marker=mark, color=shade, clip_on=False,
                       label=None if known else label)  # fmt: skip
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
 
 
 def _history_title(subject: Subject, at: Array, best: Array) -> str:

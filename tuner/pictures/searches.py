@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tuner.answers import words
 from tuner.answers.searches import Searches, SearchRuns
 from tuner.pictures import canvas
 from tuner.pictures.canvas import Picture
@@ -25,9 +26,10 @@ def draw_searches(compared: Searches) -> Picture:
                           alpha=0.4)  # fmt: skip
             budgets, means = _means(search)
             values = [mean.value for mean in means]
+            runs = words.count(len(search.courses), "run")
             axis.step(budgets, values, where="post", color=shade, linewidth=2.0,
                       linestyle=canvas.dash(place * len(canvas.COLOURS)),
-                      label=f"{shortened(search.name)} ({_runs(search)})")  # fmt: skip
+                      label=f"{shortened(search.name)} ({runs})")  # fmt: skip
             low = [mean.value if mean.low is None else mean.low for mean in means]
             high = [mean.value if mean.high is None else mean.high for mean in means]
             axis.fill_between(budgets, low, high, step="post", color=shade, alpha=0.15,
@@ -44,10 +46,6 @@ def _means(search: SearchRuns) -> tuple[list[int], list[Mean]]:
     means = [(budget, search.at(budget)) for budget in budgets]
     known = [(budget, mean) for budget, mean in means if mean is not None]
     return [budget for budget, _ in known], [mean for _, mean in known]
-
-
-def _runs(search: SearchRuns) -> str:
-    return f"{len(search.courses)} runs" if len(search.courses) > 1 else "1 run"
 
 
 def _note(compared: Searches) -> str:

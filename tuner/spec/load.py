@@ -41,13 +41,12 @@ def find(ref: StudyRef, folders: Sequence[Path]) -> Path:
     if name in known:
         return known[name]
     near = nearest(name, known)
-    names = "did you mean " + " or ".join(near) + "?" if near else _listing(known)
+    if near:
+        names = f"did you mean {' or '.join(near)}?"
+    else:
+        names = f"available: {', '.join(sorted(known))}." if known else "none was found."
     places = ", ".join(str(folder) for folder in folders) or "no folder"
     raise UserError(
         f"There is no study {name!r}; {names} Looked for {name}.toml in {places}; "
         "a path that ends in .toml is taken as it is."
     )
-
-
-def _listing(known: Mapping[str, Path]) -> str:
-    return f"available: {', '.join(sorted(known))}." if known else "none was found."

@@ -25,10 +25,10 @@ _BLOCK = re.compile(r"(<!-- begin (.+?) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 
 def blocks(objectives: Mapping[str, Declarations]) -> dict[str, str]:
     """Return all generated tables by the name of their block."""
-    own = {
-        f"{name} parameters": _parameters(_own(declarations))
-        for name, declarations in objectives.items()
-    }
+    own: dict[str, str] = {}
+    for name, declarations in objectives.items():
+        parameters = declarations.parameters.items()
+        own[f"{name} parameters"] = _parameters({k: v for k, v in parameters if k not in SHARED})
     data = {
         f"{name} data": _parameters(declarations.data) for name, declarations in objectives.items()
     }
@@ -60,12 +60,6 @@ def declarations(modules: Iterable[str]) -> dict[str, Declarations]:
     return {
         module.rpartition(".")[2]: importlib.import_module(module).OBJECTIVE.declarations()
         for module in modules
-    }
-
-
-def _own(declarations: Declarations) -> dict[str, Parameter]:
-    return {
-        name: parameter for name, parameter in declarations.parameters.items() if name not in SHARED
     }
 
 

@@ -43,7 +43,8 @@ def choose(spec: Spec, configuration: int) -> dict[str, Value]:
     if spec.search.sampler == "qmc":
         point = _qmc_point(spec, configuration)
     elif spec.search.sampler == "random":
-        point = _generator(spec, configuration).random(len(spec.space.dimensions))
+        generator = np.random.Generator(np.random.PCG64(_entropy(spec, configuration)))
+        point = generator.random(len(spec.space.dimensions))
     else:
         raise AssertionError(f"the {spec.search.sampler} sampler needs the trials so far")
     chosen: dict[str, Value] = {}
@@ -76,7 +77,7 @@ def propose(
             value = relative[name]
         else:
             value = study.sampler.sample_independent(seen, asked, name, every[name])
-        chosen[name] = _plain(value)
+        chosen[name] = value.item() if isinstance(value, np.generic) else value
         asked.params = dict(chosen)
         asked.distributions = {given: every[given] for given in chosen}
     return in_file_order(spec, chosen)
@@ -153,10 +154,6 @@ def _entropy(spec: Spec, configuration: int) -> np.random.SeedSequence:
     return np.random.SeedSequence([spec.search.seed, configuration])
 
 
-def _generator(spec: Spec, configuration: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(_entropy(spec, configuration)))
-
-
 def _qmc_point(spec: Spec, configuration: int) -> NDArray[np.float64]:
     from scipy.stats import qmc
 
@@ -202,8 +199,3 @@ def _with_state(trial: FrozenTrial, state: TrialState, value: float | None) -> F
     copy.number = trial.number
     copy._trial_id = trial._trial_id
     return copy
-
-
-def _plain(value: Any) -> Value:
-    plain: Value = value.item() if isinstance(value, np.generic) else value
-    return plain

@@ -167,7 +167,9 @@ class Feed:
 def prepare(data: Data, device: torch.device) -> Prepared:
     """Check an objective's data and put them on the device, or in main memory if too large."""
     _check(data)
-    home, reason = choose_home(_bytes(data), device, free_bytes(device))
+    splits = (data.train, data.val, data.test)
+    size = sum(split.images.nbytes for split in splits if split is not None)
+    home, reason = choose_home(size, device, free_bytes(device))
     mean, deviation = moments(_with_channels(data.train.images))
     scale = 1 / np.where(deviation > 0, deviation, 1.0)
     return Prepared(
@@ -229,11 +231,6 @@ def _by_channel(values: Wide, device: torch.device) -> Tensor:
 
 def _with_channels(images: Images) -> Images:
     return images[:, None] if images.ndim == 3 else images
-
-
-def _bytes(data: Data) -> int:
-    splits = (data.train, data.val, data.test)
-    return sum(split.images.nbytes for split in splits if split is not None)
 
 
 def _resident(split: Split, home: torch.device, device: torch.device) -> Resident:

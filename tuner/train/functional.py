@@ -394,7 +394,10 @@ def _sites(model: nn.Module, images: Tensor, arithmetic: "Arithmetic") -> list[D
 
 def _compare(learner: PackLearner, images: Tensor, targets: Tensor) -> None:
     """Take a step with a pack of two copies, and with each of two others alone."""
-    ours, theirs = ([_copied(learner) for _ in range(2)] for _ in range(2))
+    ours, theirs = (
+        [Copied(copy.deepcopy(learner.model), learner.loss, learner.arithmetic) for _ in range(2)]
+        for _ in range(2)
+    )
     for one in (ours[1], theirs[1]):
         # Identical members would hide a mix-up.
         for weight in one.model.parameters():
@@ -444,10 +447,6 @@ class Copied:
     loss: Loss
     arithmetic: "Arithmetic"
     pack: FunctionalPack | None = None
-
-
-def _copied(learner: PackLearner) -> Copied:
-    return Copied(copy.deepcopy(learner.model), learner.loss, learner.arithmetic)
 
 
 def _named(

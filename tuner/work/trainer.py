@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,12 +206,18 @@ class Trainer:
         keeping, resumed = None, 0
         if self._saver is not None:
             keeping = self._saver.begin(
-                bench, run, job, _plan(order), saved=_tell_saved(line), alive=line.alive
+                bench,
+                run,
+                job,
+                _plan(order),
+                saved=lambda epoch: line.report("saved", {"epoch": epoch}),
+                alive=line.alive,
             )
             resumed = keeping.resumed
         member = PackMember(line, job, run, keeping, order["plan"].get("until"))
         self._members.append(member)
-        setup, identity = _plain(asdict(run.setup)), asdict(bench.identity(job))
+        setup = asdict(run.setup) | {"notes": dict(run.setup.notes)}
+        identity = asdict(bench.identity(job))
         # The first trial of a pack measures this, and while nothing is training it delays nobody.
         most = self._abreast.most(run, order.get("pack", 1))
         line.report(
@@ -341,10 +347,6 @@ def _plan(order: Mapping[str, Any]) -> "CheckpointPlan":
     return CheckpointPlan.read(order["plan"])
 
 
-def _tell_saved(line: TrialChannel) -> Callable[[int], None]:
-    return lambda epoch: line.report("saved", {"epoch": epoch})
-
-
 def _not_resampled(result: Result) -> list[str]:
     """Say which metrics have no values on resamples, and why; once for both moments."""
     reasons = {
@@ -396,10 +398,6 @@ def _report_error(line: TrialChannel, error: BaseException, of: int = 1) -> None
     sys.stderr.flush()
     text = str(error).strip()
     line.report("error", {"error": type(error).__name__, "text": text, "of": of})
-
-
-def _plain(setup: dict[str, Any]) -> dict[str, Any]:
-    return {**setup, "notes": dict(setup["notes"])}
 
 
 if __name__ == "__main__":

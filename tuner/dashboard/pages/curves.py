@@ -124,7 +124,8 @@ def _curves(results: Results, view: View) -> Curves:
             notes.append(f"{len(shown)} of {words.count(len(lost), 'stopped trial')} are drawn.")
     span, log = _range(lines, stopped, view.curve)
     unit = unit_of(view.curve, results.spec.metrics)
-    epochs = max((len(values) for values in _all_values(lines, stopped, view.curve)), default=0)
+    curves = [*(one.mean for one in lines), *(one.values[view.curve] for one in stopped)]
+    epochs = max(map(len, curves), default=0)
     places = _places(epochs, [one.best_epoch for one in lines])
     return Curves(
         label=with_unit(curve_kinds(results.study)[view.curve], unit),
@@ -148,10 +149,6 @@ def with_unit(label: str, unit: Unit | None) -> str:
 def scale_of(unit: Unit | None) -> float:
     """Return the factor from a value to what people read."""
     return 1.0 if unit is None else unit.scale
-
-
-def _all_values(lines: Sequence[Line], stopped: Sequence[Stray], name: str) -> list[Any]:
-    return [one.mean for one in lines] + [one.values[name] for one in stopped]
 
 
 def _spread(items: Sequence[int], most: int) -> list[int]:

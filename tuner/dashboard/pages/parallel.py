@@ -258,7 +258,7 @@ def _brush(scale: _Scale, conditions: Sequence[Condition]) -> tuple[float, float
         fits = [
             tick.place
             for tick in scale.ticks
-            if tick.text is not None and all(one.holds(_read(tick)) for one in conditions)
+            if tick.text is not None and all(one.holds(tick.text or None) for one in conditions)
         ]
         return (min(fits), max(fits)) if fits else None
     # What is excluded by != is a point within, which no brush shows.
@@ -279,10 +279,6 @@ def _numbers(condition: Condition) -> list[float]:
     """Return the numbers that a condition names: of a list of values, all of them."""
     each = condition.any_of if condition.sign == ":" else (condition,)
     return [one.number for one in each if one.number is not None]
-
-
-def _read(tick: Tick) -> str | None:
-    return tick.text or None
 
 
 def _note(shown: int, ended: int, chosen: int, *, filtered: bool) -> str:

@@ -30,8 +30,4 @@ def decode(manifest: Manifest, parts: Mapping[str, bytes]) -> TrainingState:
 
 
 def _encode(tensors: Mapping[str, Tensor]) -> bytes:
-    return save({name: _here(value) for name, value in tensors.items()})
-
-
-def _here(value: Tensor) -> Tensor:
-    return value.detach().cpu().contiguous()
+    return save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
