@@ -67,7 +67,7 @@ def test_it_is_told_in_words(trained_once: Project) -> None:
     other = second["median_trial"]
     named = trained_once.run("best", "small@1", "--trial", str(other))
     assert f"Selected by number: trial {other} " in named
-    assert "its setting is rank 2 of 2 settings" in named
+    assert "its setting is 2nd of 2 settings" in named
     assert "selection bias" not in named
 
 

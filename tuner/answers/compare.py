@@ -627,7 +627,7 @@ def _promised(finding: Finding) -> list[str]:
     wanted = f"{amount:g} {'point' if unit == 'points' and amount == 1 else unit}".strip()
     if plan.images is not None:
         needed, over = plan.patients or plan.images, words.sampling_unit(plan.patients or 0)
-        more = f"{_about_many(_rounded(needed), over, plan)} with {plan.seeds} seeds"
+        more = f"{_about_many(_rounded(needed), over, plan)} with {plan.seeds:,} seeds"
         if plan.patients:
             there = finding.sample.panel.patients if finding.sample is not None else 0
             more = f"{more}, {_rounded(max(0, needed - there)):,} more than now"
@@ -773,7 +773,7 @@ def cells(comparison: Comparison, row: Row) -> tuple[str, ...]:
         return (name, "–", "", "", "", "", "", done, "not compared")
     mean = (words.figure(measure.unit, row.mean.value), words.ends(measure.unit, row.mean))
     if against is None:
-        held, mark = ("", "", ""), "named" if comparison.named else "best"
+        held, mark = ("", "", ""), "reference" if comparison.named else "best"
     else:
         chance = "" if comparison.seeds < 2 else words.p_value(against.p_value)
         held = (*words.difference_cells(measure.unit, against.difference), chance)

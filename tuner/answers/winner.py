@@ -318,7 +318,7 @@ def choice(winner: Winner) -> str:
         return (
             f"Selected on validation images only: the best of {complete} by {search.metric} ({by})."
         )
-    place = f"rank {winner.trial.rank}" if winner.trial.rank else "unranked"
+    place = words.ordinal(winner.trial.rank) if winner.trial.rank else "unranked"
     return f"Selected by number: {place} of {complete} by {search.metric} ({by})."
 
 
@@ -329,7 +329,7 @@ def _choice_of_setting(winner: Winner, setting: Setting, by: str) -> str:
     so_far = "" if winner.study.state == "complete" else " so far"
     trial = f"trial {winner.number} (seed {winner.trial.row['seed']})"
     if setting.rank != 1 or mean_value is None:
-        place = f"rank {setting.rank}" if setting.rank else "unranked"
+        place = words.ordinal(setting.rank) if setting.rank else "unranked"
         return (
             f"Selected by number: {trial} ({by}); its setting is {place} of {ranked} by {metric}."
         )

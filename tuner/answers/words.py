@@ -23,6 +23,7 @@ __all__ = [
     "lost",
     "lost_trials",
     "minus",
+    "ordinal",
     "percent",
     "sampled",
     "sampling_unit",
@@ -187,6 +188,13 @@ def listed(names: Sequence[str]) -> str:
 def count(number: int, one: str, several: str | None = None) -> str:
     """Return a number with its noun."""
     return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
+def ordinal(number: int) -> str:
+    """Return 1st, 2nd, 3rd, 4th, …."""
+    if 10 <= number % 100 <= 20:
+        return f"{number}th"
+    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th') }"
 
 
 def lost(spec: "Spec", conjunction: str = "or") -> str:

@@ -114,7 +114,7 @@ def scale(settings: Settings, study: StudyRef, workers: int, number: int | None)
 @click.option("--now", is_flag=True, help="Do not wait for the end of the epoch.")
 @click.pass_obj
 def stop(settings: Settings, study: StudyRef, number: int | None, *, now: bool) -> int:
-    """Have a study's workers exit; the study remains open.
+    """Make a study's workers exit; the study stays open.
 
     They finish their epoch and release their trials. To stop the study itself on
     all machines, use `tuner stop`.

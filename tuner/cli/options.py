@@ -225,7 +225,7 @@ def hook_options(function: Decorated) -> Decorated:
         metavar="COMMAND",
         expose_value=False,
         callback=use_command,
-        help="Run this command at the same moments, with the notice as JSON on its standard "
+        help="Run this command on the same events, with the notice as JSON on its standard "
         "input (default: TUNER_ON_EVENT).",
     )(function)
     return click.option(

@@ -45,6 +45,7 @@ def show(results: "Results", trial: int, *, as_json: bool) -> None:
 
 def _place(results: "Results", trial: int) -> str:
     """Say how the trial's setting ranks over its seeds, where settings have several."""
+    from tuner.answers import words
     from tuner.answers.settings import has_replicates, setting_of
 
     if not has_replicates(results.spec):
@@ -53,9 +54,8 @@ def _place(results: "Results", trial: int) -> str:
     metric, ranked = results.spec.search.metric, len(results.ranked_settings)
     if setting.rank is None:
         return "Its setting has no complete seed."
-    n = len(setting.seeds)
-    seeds = f"{n} seed" if n == 1 else f"{n} seeds"
-    place = _ordinal(setting.rank)
+    seeds = words.count(len(setting.seeds), "seed")
+    place = words.ordinal(setting.rank)
     return f"Its setting is {place} of {ranked} by its mean {metric} over {seeds}."
 
 
@@ -115,17 +115,13 @@ def _print(console: "Console", trial: "OneTrial", study: "Study", place: str) ->
 
 
 def _head(trial: "OneTrial", study: "Study") -> str:
+    from tuner.answers import words
+
     row = trial.row
     where = ""
     if trial.rank is not None:
-        where = f", {_ordinal(trial.rank)} of {trial.complete} by {study.spec.search.metric}"
+        where = f", {words.ordinal(trial.rank)} of {trial.complete} by {study.spec.search.metric}"
     return f"{study.title}: trial {row['trial']}, {row['state']}{where}"
-
-
-def _ordinal(number: int) -> str:
-    if 10 <= number % 100 <= 20:
-        return f"{number}th"
-    return f"{number}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th') }"
 
 
 def _chosen(trial: "OneTrial", study: "Study") -> str:

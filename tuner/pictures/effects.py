@@ -75,7 +75,7 @@ def _row_label(comparison: Comparison, row: Row) -> str:
     if row.mean is None:
         return name
     if row.against is None:
-        return f"{name} ({'named' if comparison.named else 'best'})"
+        return f"{name} ({'reference' if comparison.named else 'best'})"
     return name
 
 

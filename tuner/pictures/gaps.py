@@ -83,13 +83,15 @@ def _short(found: Gap) -> str:
     gap = found.gap.scaled(100)
     ends = f"{words.signed(gap.low, 1)} to {words.signed(gap.high, 1)}"
     if found.gap.low > 0:
-        size = f"Test falls {gap.value:.1f} points behind validation ({ends})"
+        size = f"Test accuracy is {gap.value:.1f} points below validation ({ends})"
     elif found.gap.high < 0:
-        size = f"Test is {-gap.value:.1f} points ahead of validation ({ends})"
+        size = f"Test accuracy is {-gap.value:.1f} points above validation ({ends})"
     else:
         size = f"Validation and test accuracy are not distinguishable ({ends} points)"
     if found.too_few:
         size = f"Too few patients to judge the gap ({ends} points)"
+    if found.cause == "both":
+        return f"{size}; causes: overfitting and a different distribution"
     return f"{size}; cause: {found.cause.removeprefix('neither: ')}"
 
 

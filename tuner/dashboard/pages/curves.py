@@ -124,8 +124,8 @@ def _curves(results: Results, view: View) -> Curves:
             notes.append(f"{len(shown)} of {words.count(len(lost), 'stopped trial')} are drawn.")
     span, log = _range(lines, stopped, view.curve)
     unit = unit_of(view.curve, results.spec.metrics)
-    curves = [*(one.mean for one in lines), *(one.values[view.curve] for one in stopped)]
-    epochs = max(map(len, curves), default=0)
+    lengths = [len(one.mean) for one in lines] + [len(one.values[view.curve]) for one in stopped]
+    epochs = max(lengths, default=0)
     places = _places(epochs, [one.best_epoch for one in lines])
     return Curves(
         label=with_unit(curve_kinds(results.study)[view.curve], unit),
